@@ -1,0 +1,123 @@
+defmodule HotPatch.Agent.Running do
+  @moduledoc false
+  # Facts about code as this node runs it, read from the code server and the VM without
+  # calling into any of the modules.
+
+  @type facts :: %{md5: binary(), vsn: [term()], exports: [{atom(), arity()}]}
+
+  @doc """
+  The atom of a module name, if the VM already knows it.
+
+  A module whose atom does not exist cannot be loaded here, so no atom is made to ask.
+  """
+  @spec module(String.t()) :: {:ok, module()} | :unknown
+  def module(name) do
+    {:ok, String.to_existing_atom(name)}
+  rescue
+    ArgumentError -> :unknown
+  end
+
+  @doc """
+  The atom of a module that is about to be loaded. The one place where a name from an
+  archive becomes an atom: the archive was accepted, and every rule but the loader's own
+  has passed.
+  """
+  @spec accepted_module(String.t()) :: module()
+  def accepted_module(name), do: :erlang.binary_to_atom(name, :utf8)
+
+  @doc "What is known of a module's current code; `nil` if it is not loaded."
+  @spec facts(module()) :: facts() | nil
+  def facts(module) do
+    if :erlang.module_loaded(module) do
+      %{
+        md5: :erlang.get_module_info(module, :md5),
+        vsn: module |> :erlang.get_module_info(:attributes) |> vsn(),
+        exports: :erlang.get_module_info(module, :exports)
+      }
+    end
+  rescue
+    # Deleted between the two calls.
+    ArgumentError -> nil
+  end
+
+  @doc "The `vsn` attribute as release_handler hands it to code_change: without its list if it is one."
+  @spec old_vsn(facts()) :: term()
+  def old_vsn(%{vsn: [vsn]}), do: vsn
+  def old_vsn(%{vsn: vsn}), do: vsn
+
+  @doc "Whether the running version is that of a file: same code and same `vsn`."
+  @spec same?(facts(), binary(), binary() | nil) :: boolean()
+  def same?(facts, md5, vsn), do: facts.md5 == md5 and facts.vsn == decode_vsn(vsn)
+
+  @doc """
+  The path from which the node loads a module: of the code that runs, else of the file
+  that the code path would give. `:none` when there is no such file.
+  """
+  @spec path(String.t()) :: {:loaded | :on_disk, Path.t()} | {:loaded, :no_file} | :none | :system
+  def path(name) do
+    with {:ok, module} <- module(name), true <- :erlang.module_loaded(module) do
+      case :code.is_loaded(module) do
+        {:file, [_ | _] = file} -> {:loaded, expand(file)}
+        {:file, :preloaded} -> :system
+        _loaded_from_memory_or_cover_compiled -> {:loaded, :no_file}
+      end
+    else
+      _ -> on_disk(name)
+    end
+  end
+
+  @doc "The folder of an application on this node."
+  @spec application_folder(String.t()) :: {:ok, atom(), Path.t()} | :unknown
+  def application_folder(name) do
+    with {:ok, application} <- module(name),
+         folder when is_list(folder) <- :code.lib_dir(application) do
+      {:ok, application, expand(folder)}
+    else
+      _ -> :unknown
+    end
+  end
+
+  @doc "Whether modules must be loaded explicitly: nothing is loaded on first use."
+  @spec embedded?() :: boolean()
+  def embedded?, do: :code.get_mode() == :embedded
+
+  @doc """
+  Processes that still run old code of a module, as far as it can be told without a
+  garbage collection.
+  """
+  @spec old_code_users(module()) :: [pid()]
+  def old_code_users(module) do
+    if :erlang.check_old_code(module) do
+      for pid <- Process.list(), pid != self(), uses_old_code?(pid, module), do: pid
+    else
+      []
+    end
+  end
+
+  defp uses_old_code?(pid, module) do
+    :erlang.check_process_code(pid, module, allow_gc: false) == true
+  catch
+    # Died meanwhile.
+    :error, :badarg -> false
+  end
+
+  defp on_disk(name) do
+    case :code.where_is_file(String.to_charlist(name <> ".beam")) do
+      :non_existing -> :none
+      file -> {:on_disk, expand(file)}
+    end
+  end
+
+  # A vsn holding atoms that do not exist here cannot be the running one.
+  defp decode_vsn(nil), do: []
+
+  defp decode_vsn(etf) do
+    :erlang.binary_to_term(etf, [:safe])
+  rescue
+    ArgumentError -> :unknown
+  end
+
+  defp vsn(attributes), do: Keyword.get(attributes, :vsn, [])
+
+  defp expand(charlist), do: charlist |> List.to_string() |> Path.expand()
+end

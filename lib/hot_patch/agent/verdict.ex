@@ -1,0 +1,49 @@
+defmodule HotPatch.Agent.Verdict do
+  @moduledoc false
+  # What this node makes of one file of a patch: a status with its reason, and what there
+  # is to do. `change` is `:replace` or `:add` for a module to load, `nil` otherwise.
+
+  alias HotPatch.Composition.Entry
+  alias HotPatch.Report
+  alias HotPatch.Status
+
+  @type t :: %__MODULE__{
+          entry: Entry.t(),
+          status: Status.t(),
+          reason: String.t() | nil,
+          target: Path.t() | nil,
+          change: :replace | :add | nil,
+          transient?: boolean()
+        }
+  @enforce_keys [:entry, :status]
+  defstruct [:entry, :status, :reason, :target, :change, transient?: false]
+
+  @doc "A verdict without anything to load."
+  @spec new(Entry.t(), Status.t(), String.t() | nil, Path.t() | nil) :: t()
+  def new(entry, status, reason \\ nil, target \\ nil) do
+    %__MODULE__{entry: entry, status: status, reason: reason, target: target}
+  end
+
+  @doc "The same file with another status; nothing of it is loaded any more."
+  @spec change_status(t(), Status.t(), String.t() | nil) :: t()
+  def change_status(verdict, status, reason) do
+    %{verdict | status: status, reason: reason, change: nil}
+  end
+
+  @doc "Name of the file's module, or `nil`."
+  @spec module(t()) :: String.t() | nil
+  def module(%__MODULE__{entry: %{beam: %{module: module}}}), do: module
+  def module(_verdict), do: nil
+
+  @doc "The verdict as it appears in a report."
+  @spec to_report(t()) :: Report.File.t()
+  def to_report(verdict) do
+    %Report.File{
+      path: verdict.entry.path,
+      module: module(verdict),
+      status: verdict.status,
+      reason: verdict.reason,
+      target: verdict.target
+    }
+  end
+end

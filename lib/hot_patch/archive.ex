@@ -1,0 +1,110 @@
+defmodule HotPatch.Archive do
+  @moduledoc false
+  # The one reader of archives: bytes in, a composition or one refusal out. What it gives
+  # is what is shown, checked, loaded and written; nothing unzips a second time.
+
+  alias HotPatch.Composition
+  alias HotPatch.Composition.Entry
+  alias HotPatch.Error
+  alias HotPatch.Native
+  alias HotPatch.Refusal
+
+  # The rules of the reader. The reply is decoded with :safe, so each must exist as an
+  # atom; the test suite compares this list with the reader's own.
+  @rules []
+
+  # Likewise the keys of the reply: named here so that this module's atom table holds them.
+  @beam_keys ~w(module md5 vsn attributes exports imports behaviours chunks on_load load_nif
+                needs_otp compiler compressed)a
+  @reply_keys ~w(sha256 size files path crc32 bytes kind reason beam other damaged
+                 refused rule entry message ok true false nil)a
+
+  @limits [
+    max_archive_bytes: 10 * 1024 * 1024,
+    max_entries: 10_000,
+    max_unpacked_bytes: 100 * 1024 * 1024,
+    max_name_bytes: 1024
+  ]
+
+  @doc "Names of all rules by which an archive can be refused."
+  @spec rules() :: [atom()]
+  def rules, do: @rules
+
+  @doc "Reads an archive. `name` becomes the first part of the patch's id."
+  @spec read(binary(), String.t()) :: {:ok, Composition.t()} | {:error, Refusal.t() | Error.t()}
+  def read(bytes, name) do
+    with :ok <- native() do
+      bytes |> Native.read_archive(options()) |> decode(name)
+    end
+  end
+
+  @doc "The id of an archive: its name and the first 12 hex digits of its SHA-256."
+  @spec id(String.t(), binary()) :: String.t()
+  def id(name, sha256) do
+    name <> "-" <> (sha256 |> binary_part(0, 6) |> Base.encode16(case: :lower))
+  end
+
+  @doc "The configured limit of an archive's size, in bytes."
+  @spec max_bytes() :: pos_integer()
+  def max_bytes, do: limit(:max_archive_bytes)
+
+  @doc "An error when this node lacks the native library."
+  @spec native() :: :ok | {:error, Error.t()}
+  def native do
+    case Native.status() do
+      :ok ->
+        :ok
+
+      {:error, cause} ->
+        {:error,
+         Error.new(
+           :no_native,
+           "this node (#{node()}) cannot read archives: HotPatch's native library did not load " <>
+             "(#{describe(cause)}); run the call on a node that has it, or rebuild with " <>
+             "`mix compile` where cargo is installed",
+           %{cause: cause}
+         )}
+    end
+  end
+
+  defp describe({_reason, text}), do: to_string(text)
+  defp describe(other), do: inspect(other)
+
+  # The VM's own list, so that a digest here is what code:module_md5/1 gives there.
+  defp options do
+    chunks = :beam_lib.significant_chunks() -- [~c"Line", ~c"Type"]
+
+    {limit(:max_archive_bytes), limit(:max_entries), limit(:max_unpacked_bytes),
+     limit(:max_name_bytes), Enum.map(chunks, &List.to_string/1)}
+  end
+
+  defp limit(key) do
+    case Application.get_env(:hot_patch, key, @limits[key]) do
+      value when is_integer(value) and value > 0 ->
+        value
+
+      other ->
+        raise ArgumentError,
+              "config :hot_patch, #{key}: must be a positive number of " <>
+                "#{if key == :max_entries, do: "entries", else: "bytes"}, got: #{inspect(other)}"
+    end
+  end
+
+  defp decode(reply, name) do
+    _ = {@rules, @beam_keys, @reply_keys}
+
+    case :erlang.binary_to_term(reply, [:safe]) do
+      {:ok, composition} -> {:ok, composition(composition, name)}
+      {:refused, refusal} -> {:error, struct!(Refusal, refusal)}
+    end
+  end
+
+  defp composition(%{sha256: sha256, size: size, files: files}, name) do
+    %Composition{
+      id: id(name, sha256),
+      sha256: sha256,
+      size: size,
+      files: Enum.map(files, &struct!(Entry, &1))
+    }
+  end
+end

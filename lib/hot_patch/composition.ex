@@ -1,0 +1,65 @@
+defmodule HotPatch.Composition do
+  @moduledoc """
+  What an archive holds: its files, the modules in them, sizes, digests, applications.
+
+  `inspect/1` is one line, `IO.puts/1` prints a table, `HotPatch.to_json/1` gives JSON.
+  """
+
+  alias HotPatch.Composition.Entry
+  alias HotPatch.Table
+
+  @type t :: %__MODULE__{id: String.t(), sha256: <<_::256>>, size: pos_integer(), files: [Entry.t()]}
+  @enforce_keys [:id, :sha256, :size, :files]
+  defstruct [:id, :sha256, :size, :files]
+
+  @doc "The entries that are Erlang modules."
+  @spec modules(t()) :: [Entry.t()]
+  def modules(composition), do: Enum.filter(composition.files, & &1.beam)
+
+  @doc """
+  The application folders named in the archive's paths, such as `my_app-1.2.0`.
+  """
+  @spec applications(t()) :: [String.t()]
+  def applications(composition) do
+    composition.files
+    |> Enum.flat_map(fn entry ->
+      case Path.split(entry.path) |> Enum.reverse() do
+        [_file, "ebin", application | _] -> [application]
+        _ -> []
+      end
+    end)
+    |> Enum.uniq()
+    |> Enum.sort()
+  end
+
+  @doc false
+  @spec to_table(t()) :: iodata()
+  def to_table(composition) do
+    rows =
+      for entry <- composition.files do
+        [Path.basename(entry.path), Entry.kind_text(entry), Table.bytes(entry.size), version(entry), entry.path]
+      end
+
+    [
+      "#{composition.id}: #{length(rows)} files, #{length(modules(composition))} modules, ",
+      "#{Table.bytes(composition.size)}, in #{Enum.join(applications(composition), ", ")}\n",
+      Table.render(["file", "kind", "size", "md5", "path"], rows)
+    ]
+  end
+
+  defp version(%{beam: %{md5: md5}}), do: md5 |> Base.encode16(case: :lower) |> binary_part(0, 12)
+  defp version(_entry), do: ""
+
+  defimpl Inspect do
+    def inspect(composition, _options) do
+      modules = length(HotPatch.Composition.modules(composition))
+      "#HotPatch.Composition<#{composition.id} #{length(composition.files)} files #{modules} modules>"
+    end
+  end
+
+  defimpl String.Chars do
+    def to_string(composition) do
+      composition |> HotPatch.Composition.to_table() |> IO.iodata_to_binary()
+    end
+  end
+end

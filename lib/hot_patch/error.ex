@@ -1,0 +1,58 @@
+defmodule HotPatch.Error do
+  @moduledoc """
+  A call was refused or failed. Every `{:error, e}` of `HotPatch` carries one of these, or
+  a `HotPatch.Refusal` when the archive itself was refused; the bang variants raise it.
+
+  Fields:
+
+    * `:reason` - an atom to match on, see `t:reason/0`
+    * `:message` - the thing, the rule, and what to do next
+    * `:report` - the `HotPatch.Report` of the attempt, where there is one
+    * `:details` - what a program may want to know (node, option, holder, ...)
+  """
+
+  @typedoc """
+    * `:invalid_option` - `details.option` names it
+    * `:file` - the archive could not be read from or written to disk
+    * `:unknown_patch` - no such id; `details.id`
+    * `:ambiguous_patch` - a name that several patches share; `details.candidates`
+    * `:damaged_patch` - the stored archive no longer has the digest of its id
+    * `:retired` - the patch is for another release than the one that runs
+    * `:unreachable` - a node was named that does not answer; `details.nodes`
+    * `:unmanaged` - a node was named that does not run HotPatch; `details.nodes`
+    * `:busy` - another operation holds a node; `details.node`, `details.holder`
+    * `:refused` - nothing was changed anywhere; `report` says why
+    * `:failed` - the commit failed on a node; `report` says where and how
+    * `:no_native` - this node cannot read archives; `details.cause`
+    * `:internal` - a bug or a broken node; `details` has what is known
+  """
+  @type reason ::
+          :invalid_option
+          | :file
+          | :unknown_patch
+          | :ambiguous_patch
+          | :damaged_patch
+          | :retired
+          | :unreachable
+          | :unmanaged
+          | :busy
+          | :refused
+          | :failed
+          | :no_native
+          | :internal
+
+  @type t :: %__MODULE__{
+          reason: reason(),
+          message: String.t(),
+          report: HotPatch.Report.t() | nil,
+          details: map()
+        }
+
+  defexception [:reason, :message, :report, details: %{}]
+
+  @doc false
+  @spec new(reason(), String.t(), map()) :: t()
+  def new(reason, message, details \\ %{}) do
+    %__MODULE__{reason: reason, message: message, details: details}
+  end
+end

@@ -1,0 +1,36 @@
+defmodule HotPatch.Native do
+  @moduledoc false
+  # Stubs of the native library, nothing more. A node without the library still runs an
+  # agent: only the node that reads an archive needs it, so a failed load is remembered
+  # and told to the one who asks, and never keeps the application from starting.
+
+  @on_load :load
+  @key {__MODULE__, :load}
+
+  @type options ::
+          {max_archive :: pos_integer(), max_entries :: pos_integer(),
+           max_unpacked :: pos_integer(), max_name :: pos_integer(),
+           significant_chunks :: [binary()]}
+
+  @doc false
+  @spec load() :: :ok
+  def load do
+    path = :filename.join(:code.priv_dir(:hot_patch), ~c"native/libhot_patch_nif")
+    :persistent_term.put(@key, :erlang.load_nif(path, 0))
+  rescue
+    # priv_dir gives {:error, :bad_name} where the application's folder is not known.
+    error -> :persistent_term.put(@key, {:error, {:bad_name, Exception.message(error)}})
+  end
+
+  @doc "Whether the library is there, and if not, why."
+  @spec status() :: :ok | {:error, term()}
+  def status, do: :persistent_term.get(@key, {:error, :not_loaded})
+
+  @doc "Reads an archive; the answer is one term in External Term Format, for `:safe` decoding."
+  @spec read_archive(binary(), options()) :: binary()
+  def read_archive(_archive, _options), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc "Turns a term in External Term Format into JSON."
+  @spec encode_json(binary()) :: {:ok, binary()} | {:error, binary()}
+  def encode_json(_etf), do: :erlang.nif_error(:nif_not_loaded)
+end

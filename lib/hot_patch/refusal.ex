@@ -1,0 +1,16 @@
+defmodule HotPatch.Refusal do
+  @moduledoc """
+  An archive was refused while it was read: one rule, one entry, in words.
+
+  Nothing of a refused archive is kept. Fields:
+
+    * `:rule` - the rule that was broken, an atom such as `:duplicate_entry`
+    * `:entry` - the name of the entry at fault, printable, or `nil` when the archive as a
+      whole is at fault
+    * `:message` - the thing, the rule, and what to do next
+  """
+
+  @type t :: %__MODULE__{rule: atom(), entry: String.t() | nil, message: String.t()}
+
+  defexception [:rule, :entry, :message]
+end

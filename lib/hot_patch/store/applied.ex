@@ -1,0 +1,56 @@
+defmodule HotPatch.Store.Applied do
+  @moduledoc false
+  # Which patches were applied on this node, and what they left for a restart to do. Bound
+  # to the release: under another version the record counts for nothing.
+
+  alias HotPatch.Release
+  alias HotPatch.Store
+
+  @typedoc "`restart` names why memory is not what the disk is, until the node restarts."
+  @type record :: %{
+          id: String.t(),
+          at: DateTime.t(),
+          by: String.t(),
+          release: Release.t(),
+          restart: String.t() | nil,
+          boot: term()
+        }
+
+  @doc "Records of this release, oldest first; what a restart has mended is left out."
+  @spec list() :: [record()]
+  def list do
+    release = Release.current()
+    boot = boot()
+
+    for %{release: ^release} = record <- read() do
+      if record.boot == boot, do: record, else: %{record | restart: nil}
+    end
+  end
+
+  @doc "Adds a record; an earlier one of the same patch gives way."
+  @spec add(String.t(), String.t(), String.t() | nil) :: :ok | {:error, File.posix()}
+  def add(id, by, restart) do
+    record = %{
+      id: id,
+      at: DateTime.utc_now(),
+      by: by,
+      release: Release.current(),
+      restart: restart,
+      boot: boot()
+    }
+
+    Store.write_term(path(), Enum.reject(list(), &(&1.id == id)) ++ [record])
+  end
+
+  defp read do
+    case Store.read_term(path()) do
+      {:ok, records} -> records
+      :error -> []
+    end
+  end
+
+  # Tells one run of the VM from the next: the start time differs.
+  defp boot, do: {:os.getpid(), :erlang.system_info(:start_time) + :erlang.time_offset()}
+
+  defp path, do: Path.join(Store.directory(), "applied.record")
+end

@@ -1,0 +1,73 @@
+defmodule HotPatch.Store.Archives do
+  @moduledoc false
+  # Uploaded archives, one file each, with what is known about the upload beside it.
+
+  alias HotPatch.Release
+  alias HotPatch.Store
+
+  @typedoc "What is kept beside an archive."
+  @type record :: %{
+          id: String.t(),
+          name: String.t(),
+          sha256: <<_::256>>,
+          size: pos_integer(),
+          files: non_neg_integer(),
+          modules: non_neg_integer(),
+          release: Release.t(),
+          uploaded_at: DateTime.t(),
+          by: String.t()
+        }
+
+  @doc "Keeps an archive. Keeping it again leaves the first record as it is."
+  @spec put(record(), binary()) :: :ok | {:error, File.posix()}
+  def put(%{id: id} = record, bytes) do
+    case fetch(id) do
+      {:ok, _record, ^bytes} ->
+        :ok
+
+      _ ->
+        with :ok <- Store.write(archive(id), bytes), do: Store.write_term(record(id), record)
+    end
+  end
+
+  @doc "An archive's record and bytes; `:damaged` if the bytes no longer have their digest."
+  @spec fetch(String.t()) :: {:ok, record(), binary()} | :unknown | :damaged
+  def fetch(id) do
+    with true <- safe?(id),
+         {:ok, record} <- Store.read_term(record(id)),
+         {:ok, bytes} <- File.read(archive(id)) do
+      if :crypto.hash(:sha256, bytes) == record.sha256, do: {:ok, record, bytes}, else: :damaged
+    else
+      _ -> :unknown
+    end
+  end
+
+  @doc "The records of all archives kept on this node."
+  @spec list() :: [record()]
+  def list do
+    for path <- Path.wildcard(Path.join(folder(), "*.record")),
+        {:ok, record} <- [Store.read_term(path)],
+        do: record
+  end
+
+  @doc "Forgets an archive; says whether there was one."
+  @spec delete(String.t()) :: :ok | :unknown | {:error, File.posix()}
+  def delete(id) do
+    with true <- safe?(id),
+         :ok <- File.rm(record(id)) do
+      _ = File.rm(archive(id))
+      :ok
+    else
+      false -> :unknown
+      {:error, :enoent} -> :unknown
+      error -> error
+    end
+  end
+
+  # An id comes from a person: it must not name a file elsewhere.
+  defp safe?(id), do: is_binary(id) and id =~ ~r/\A[A-Za-z0-9][A-Za-z0-9._-]*\z/
+
+  defp archive(id), do: Path.join(folder(), id <> ".zip")
+  defp record(id), do: Path.join(folder(), id <> ".record")
+  defp folder, do: Path.join(Store.directory(), "archives")
+end

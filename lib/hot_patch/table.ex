@@ -1,0 +1,94 @@
+defmodule HotPatch.Table do
+  @moduledoc false
+  # Plain text tables for terminals, at most 100 columns wide. The last column is the
+  # one that may be long: it is folded on spaces, never cut, because it holds reasons.
+
+  @width 100
+  @gap "  "
+
+  @doc "Renders rows under a header; every cell is text."
+  @spec render([String.t()], [[String.t()]]) :: iodata()
+  def render(header, rows) do
+    widths = widths([header | rows])
+    rule = Enum.map(widths, &String.duplicate("-", &1))
+
+    for row <- [header, rule | rows], do: line(row, widths)
+  end
+
+  @doc "Bytes as a person reads them."
+  @spec bytes(non_neg_integer()) :: String.t()
+  def bytes(size) when size < 1024, do: "#{size} B"
+  def bytes(size) when size < 1024 * 1024, do: "#{Float.round(size / 1024, 1)} kB"
+  def bytes(size), do: "#{Float.round(size / 1024 / 1024, 1)} MB"
+
+  @doc "Microseconds as milliseconds."
+  @spec milliseconds(non_neg_integer() | nil) :: String.t()
+  def milliseconds(nil), do: "-"
+  def milliseconds(us), do: "#{:erlang.float_to_binary(us / 1000, decimals: 1)} ms"
+
+  @doc "A count and its noun, with a plural `s` where it belongs."
+  @spec count(non_neg_integer(), String.t()) :: String.t()
+  def count(1, noun), do: "1 #{noun}"
+  def count(number, noun), do: "#{number} #{noun}s"
+
+  # Columns take what they need; what is too much is taken from the last one, and what is
+  # still too much from the widest of the others.
+  defp widths(rows) do
+    natural =
+      rows
+      |> Enum.zip_with(fn cells -> cells |> Enum.map(&String.length/1) |> Enum.max() end)
+
+    shrink(natural, Enum.sum(natural) + String.length(@gap) * (length(natural) - 1) - @width)
+  end
+
+  defp shrink(widths, excess) when excess <= 0, do: widths
+
+  defp shrink(widths, excess) do
+    widest = Enum.max(widths)
+    index = length(widths) - 1 - Enum.find_index(Enum.reverse(widths), &(&1 == widest))
+    # One column at a time down to the next widest keeps all of them readable.
+    next = widths |> List.delete_at(index) |> Enum.max(fn -> 0 end)
+    cut = excess |> min(max(widest - next, 1)) |> max(1)
+    shrink(List.replace_at(widths, index, widest - cut), excess - cut)
+  end
+
+  defp line(cells, widths) do
+    folded = Enum.zip_with([cells, widths], fn [cell, width] -> fold(cell, width) end)
+    height = folded |> Enum.map(&length/1) |> Enum.max()
+
+    for row <- 0..(height - 1) do
+      text =
+        folded
+        |> Enum.zip_with(widths, fn lines, width ->
+          lines |> Enum.at(row, "") |> String.pad_trailing(width)
+        end)
+        |> Enum.join(@gap)
+
+      [String.trim_trailing(text), "\n"]
+    end
+  end
+
+  defp fold(text, width) do
+    text
+    |> String.split(" ")
+    |> Enum.flat_map(&pieces(&1, width))
+    |> Enum.reduce([], fn
+      word, [] ->
+        [word]
+
+      word, [line | rest] ->
+        if String.length(line) + 1 + String.length(word) <= width,
+          do: [line <> " " <> word | rest],
+          else: [word, line | rest]
+    end)
+    |> Enum.reverse()
+  end
+
+  # A word longer than its column (a path, a pid list) is broken, not cut.
+  defp pieces(word, width) do
+    case String.split_at(word, width) do
+      {all, ""} -> [all]
+      {head, tail} -> [head | pieces(tail, width)]
+    end
+  end
+end

@@ -1,0 +1,30 @@
+defmodule HotPatch.MixProject do
+  use Mix.Project
+
+  @version "0.1.0"
+
+  def project do
+    [
+      app: :hot_patch,
+      version: @version,
+      elixir: "~> 1.14",
+      start_permanent: Mix.env() == :prod,
+      elixirc_paths: elixirc_paths(Mix.env()),
+      # The Rust compiler task is part of this project, so it can only run once
+      # the Elixir sources are compiled.
+      compilers: Mix.compilers() ++ [:hot_patch_native],
+      deps: [],
+      description: "Hot patches for running Erlang and Elixir clusters"
+    ]
+  end
+
+  def application do
+    [
+      extra_applications: [:logger, :crypto],
+      mod: {HotPatch.Application, []}
+    ]
+  end
+
+  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(_env), do: ["lib"]
+end
