@@ -1,0 +1,1 @@
+[inputs: ["*.{ex,exs}", ".formatter.exs"]]

@@ -1,0 +1,33 @@
+# Run by script/demo, which builds the exchange and starts its nodes.
+for file <- ~w(console archive cluster traffic story),
+    do: Code.require_file("#{file}.ex", __DIR__)
+
+{options, []} =
+  OptionParser.parse!(System.argv(),
+    strict: [calls: :integer, shipped: :string, patched: :string, broken: :string, work: :string]
+  )
+
+started = System.monotonic_time(:millisecond)
+
+outcome =
+  try do
+    Demo.Story.run(%{
+      total: options[:calls],
+      folders: Map.new(Keyword.take(options, [:shipped, :patched, :broken])),
+      work: options[:work]
+    })
+  rescue
+    error -> {:failed, [Exception.message(error)]}
+  end
+
+seconds = div(System.monotonic_time(:millisecond) - started, 1_000)
+
+case outcome do
+  :ok ->
+    Demo.Console.title("Everything was as it should be. (#{seconds} seconds)")
+
+  {:failed, claims} ->
+    Demo.Console.title("This was not so:")
+    Enum.each(claims, &Demo.Console.verdict(false, &1))
+    System.halt(1)
+end

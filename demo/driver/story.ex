@@ -1,0 +1,381 @@
+defmodule Demo.Story do
+  @moduledoc false
+  # The demo, step by step. Every claim it makes is checked as it is made; `run/1` answers
+  # those that were not so.
+
+  import Demo.Console
+
+  alias Demo.{Archive, Cluster, Traffic}
+
+  @operator hd(Cluster.nodes())
+
+  # A call abroad of 59 seconds: free in the shipped build, a minute's price in the patched.
+  @customer "004620"
+  @customer_seconds 59
+  @right_cents 45
+
+  # The broken patch fails on the one call of all that goes to a country it has not heard of.
+  @unknown_country_number "00811"
+
+  # A phase of the demo goes on until every node has answered so often in it.
+  @answers_per_phase 1_000
+
+  @enforce_keys [:total, :folders, :work]
+  defstruct @enforce_keys ++ [:traffic, :customers, :changes, :patch, failed: []]
+
+  @type options :: %{
+          total: pos_integer(),
+          folders: %{shipped: Path.t(), patched: Path.t(), broken: Path.t()},
+          work: Path.t()
+        }
+
+  @spec run(options()) :: :ok | {:failed, [String.t(), ...]}
+  def run(options) do
+    story =
+      struct!(__MODULE__, options)
+      |> start()
+      |> show_bug()
+      |> make_patch()
+      |> apply_patch()
+      |> apply_damaged()
+      |> apply_failing()
+      |> delete()
+      |> close_books()
+
+    case Enum.reverse(story.failed) do
+      [] -> :ok
+      failed -> {:failed, failed}
+    end
+  end
+
+  ## 1
+
+  defp start(story) do
+    headline(1, "Three nodes carry #{count(story.total)} calls")
+    :ok = Cluster.await()
+
+    calls =
+      pairs(story.total)
+      |> Enum.chunk_every(div(story.total - 1, length(Cluster.nodes())) + 1)
+      |> Enum.zip(Cluster.nodes())
+      |> Enum.map(fn {pairs, node} ->
+        Task.async(fn -> {node, Cluster.call(node, Exchange, :start_calls, [pairs])} end)
+      end)
+      |> Task.await_many(:infinity)
+
+    story = %{story | traffic: Traffic.start(calls)}
+    phase(story, :calm)
+
+    table(
+      ["node", "calls", "answers", "median", "longest"],
+      for {node, result} <- Traffic.results(story.traffic, :calm) do
+        calls = Cluster.call(node, Exchange, :count_calls, [])
+        [node, calls, result.answers, {:us, result.median}, {:us, result.longest}]
+      end
+    )
+
+    say()
+    say("From now on subscribers talk on calls picked at random, over distribution, and begin")
+    say("and end calls of their own. Every answer is checked, every call is watched.")
+    verify(story, audit(story) == %{shipped: story.total}, "every call is in the shipped format")
+  end
+
+  defp pairs(total) do
+    for index <- 1..total,
+        do: {"2#{index}", if(index == total, do: @unknown_country_number, else: number(index))}
+  end
+
+  defp number(index) do
+    case rem(index, 5) do
+      0 -> "0044#{index}"
+      1 -> "0049#{index}"
+      2 -> "02#{index}"
+      _ -> "7#{index}"
+    end
+  end
+
+  ## 2
+
+  defp show_bug(story) do
+    headline(2, "The bug: a call abroad of #{@customer_seconds} seconds is free")
+
+    customers =
+      for {node, {:ok, call}} <- Cluster.multicall(Exchange, :start_call, ["100", @customer]) do
+        _ = Exchange.talk(call, @customer_seconds)
+        {node, call}
+      end
+
+    charges = charges(customers)
+    say("It should cost #{@right_cents} cents. On each node such a call is going on now:")
+    say()
+    print_charges(charges)
+    say()
+
+    %{story | customers: customers}
+    |> verify(Enum.all?(charges, &match?({_node, 0}, &1)), "the shipped build gives it away")
+  end
+
+  defp charges(customers), do: for({node, call} <- customers, do: {node, Exchange.charge(call)})
+
+  defp print_charges(charges) do
+    table(["node", "charge"], for({node, cents} <- charges, do: [node, "#{cents} cents"]))
+  end
+
+  ## 3
+
+  defp make_patch(story) do
+    headline(3, "The patch: the modules in which the repaired build differs")
+    changes = Archive.changes(story.folders.shipped, story.folders.patched)
+
+    table(
+      ["module", "vsn in the shipped build", "in the repaired build"],
+      for({module, old, new} <- changes, do: [inspect(module), vsn(old), vsn(new)])
+    )
+
+    path = Archive.zip!(changes, story.folders.patched, Path.join(story.work, "billing.zip"))
+    say()
+
+    say(
+      "#{Path.basename(path)}: #{count(File.stat!(path).size)} bytes. Calls, trunks and books keep their state"
+    )
+
+    say("in another format in it; their code_change/3 converts it.")
+    %{story | changes: changes, patch: path}
+  end
+
+  defp vsn(nil), do: "no such module"
+  defp vsn([vsn]) when is_integer(vsn) and vsn < 1_000, do: "#{vsn}"
+  defp vsn(_derived), do: "its checksum"
+
+  ## 4
+
+  defp apply_patch(story) do
+    headline(4, "Upload, look, check, plan, apply")
+
+    patch = must(:upload, [story.patch], "HotPatch.upload(\"billing.zip\")")
+
+    for call <- [:composition, :check, :plan],
+        do: say(must(call, [patch.id], code(call, patch.id)))
+
+    phase(story, :before)
+    Traffic.phase(story.traffic, :apply)
+    {time, report} = :timer.tc(fn -> must(:apply, [patch.id], code(:apply, patch.id)) end)
+    Traffic.phase(story.traffic, :settle)
+    say(report)
+    phase(story, :after)
+
+    say()
+    pauses = Map.new(report.nodes, &{&1.node, &1.pause_us})
+
+    table(
+      ["node", "pause", "answers meanwhile", "longest wait", "in calm"],
+      for {{node, calm}, {node, meanwhile}} <-
+            Enum.zip(results(story, :before), results(story, :apply)) do
+        [
+          node,
+          {:us, pauses[node]},
+          meanwhile.answers,
+          {:us, meanwhile.longest},
+          {:us, calm.longest}
+        ]
+      end
+    )
+
+    say()
+
+    say(
+      "The apply took #{milliseconds(time)} in all. The same calls as in step 2, still going on:"
+    )
+
+    say()
+    charges = charges(story.customers)
+    print_charges(charges)
+    say()
+
+    %{story | patch: patch}
+    |> verify(report.status == :ok, "the patch is applied")
+    |> verify(runs?(story, story.folders.patched), "every node runs the repaired build")
+    |> verify(
+      Enum.all?(charges, &match?({_node, @right_cents}, &1)),
+      "the bug is gone on every node"
+    )
+    |> verify(
+      audit(story) == %{patched: story.total},
+      "the state of every call is whole, in the new format"
+    )
+    |> verify_traffic()
+  end
+
+  ## 5
+
+  defp apply_damaged(story) do
+    headline(5, "A damaged patch is refused")
+    say("The same files, but each is cut in half.")
+    cut = fn beam -> binary_part(beam, 0, div(byte_size(beam), 2)) end
+    path = Path.join(story.work, "damaged.zip")
+    Archive.zip!(story.changes, story.folders.patched, path, cut)
+    refuse(story, path)
+  end
+
+  ## 6
+
+  defp apply_failing(story) do
+    headline(6, "A patch that fails half way is taken back")
+    changes = Archive.changes(story.folders.patched, story.folders.broken)
+
+    say(
+      "It converts the state of all calls but one: there is a call to #{@unknown_country_number},"
+    )
+
+    say("a country it has not heard of, and its code_change/3 fails.")
+    path = Path.join(story.work, "countries.zip")
+    Archive.zip!(changes, story.folders.broken, path)
+    refuse(story, path)
+  end
+
+  defp refuse(story, path) do
+    outcome = try_to_apply(path)
+    phase(story, :refused)
+
+    story
+    |> verify(outcome == :refused, "it is refused")
+    |> verify(runs?(story, story.folders.patched), "every node runs the code it ran before")
+    |> verify(audit(story) == %{patched: story.total}, "the state of every call is what it was")
+    |> verify_traffic()
+  end
+
+  defp try_to_apply(path) do
+    with {:ok, patch} <-
+           operate(:upload, [path], "HotPatch.upload(#{inspect(Path.basename(path))})"),
+         {:ok, report} <- operate(:apply, [patch.id], code(:apply, patch.id)) do
+      say(report)
+      :applied
+    else
+      {:error, exception} ->
+        say(exception_text(exception))
+        :refused
+    end
+  end
+
+  ## 7
+
+  defp delete(story) do
+    headline(7, "Delete what was uploaded")
+    {:ok, patches} = Cluster.call(@operator, HotPatch, :list, [])
+    for patch <- patches, do: operate(:delete, [patch.id], code(:delete, patch.id))
+    left = Cluster.call(@operator, HotPatch, :list, [])
+    verify(story, left == {:ok, []}, "no archive is left")
+  end
+
+  ## 8
+
+  defp close_books(story) do
+    headline(8, "Close the books")
+    story = verify_traffic(story)
+
+    for {_node, call} <- story.customers do
+      %Exchange.Record{cents: @right_cents} = Exchange.hang_up(call)
+    end
+
+    # The customers of step 2 have ended by now, too.
+    due =
+      for {node, books} <- Traffic.stop(story.traffic) do
+        customer = %{lines: 0, seconds: @customer_seconds, ended: 1, cents: @right_cents}
+        {node, Map.merge(books, customer, fn _key, one, other -> one + other end)}
+      end
+
+    say("What was talked and charged since the nodes started, as the subscribers count it and")
+    say("as the nodes do:")
+    say()
+    kept = Cluster.multicall(Exchange, :totals, [])
+
+    table(
+      ["node", "counted by", "lines in use", "seconds talked", "calls ended", "cents charged"],
+      for {{node, due}, {node, kept}} <- Enum.zip(due, kept),
+          {who, books} <- [{"subscribers", due}, {"the node", kept}] do
+        [node, who, books.lines, books.seconds, books.ended, books.cents]
+      end
+    )
+
+    say()
+    verify(story, due == kept, "the books of every node agree with the subscribers'")
+  end
+
+  ## Helpers
+
+  # Every node answers for a while, in the phase of this name.
+  defp phase(story, phase) do
+    before = answers(story, phase)
+    Traffic.phase(story.traffic, phase)
+
+    Cluster.wait_until("every node has answered in the phase #{phase}", fn ->
+      story
+      |> answers(phase)
+      |> Enum.zip_with(before, &(&1 - &2))
+      |> Enum.all?(&(&1 >= @answers_per_phase))
+    end)
+  end
+
+  defp answers(story, phase),
+    do: for({_node, result} <- results(story, phase), do: result.answers)
+
+  defp results(story, phase), do: Traffic.results(story.traffic, phase)
+
+  defp audit(story), do: Traffic.audit(story.traffic)
+
+  # The modules of the patch as a node runs them are those of the build in this folder.
+  defp runs?(story, folder) do
+    Enum.all?(story.changes, fn {module, _old, _new} ->
+      {^module, md5, _vsn} = Archive.identity(Path.join(folder, "#{module}.beam"))
+
+      module
+      |> Cluster.multicall(:module_info, [:md5])
+      |> Enum.all?(&match?({_node, ^md5}, &1))
+    end)
+  end
+
+  defp must(function, arguments, code) do
+    case operate(function, arguments, code) do
+      {:ok, result} -> result
+      {:error, exception} -> raise exception_text(exception)
+    end
+  end
+
+  defp operate(function, arguments, code) do
+    prompt(@operator, code)
+    Cluster.call(@operator, HotPatch, function, arguments)
+  end
+
+  defp code(function, id), do: "HotPatch.#{function}(#{inspect(id)})"
+
+  defp exception_text(%{report: report} = exception) when report != nil,
+    do: "#{report}\n\n#{Exception.message(exception)}"
+
+  defp exception_text(exception), do: Exception.message(exception)
+
+  defp verify_traffic(story) do
+    problems = Traffic.problems(story.traffic)
+    dropped = Traffic.dropped(story.traffic)
+    Enum.each(Enum.take(problems, 5), &say/1)
+
+    for {pid, reason} <- Enum.take(dropped, 5),
+        do: say("#{inspect(pid)} ended: #{inspect(reason)}")
+
+    story
+    |> verify(
+      problems == [],
+      "every answer came and was right (#{count(Traffic.count(story.traffic))} so far)"
+    )
+    |> verify(dropped == [], "not one call was dropped")
+  end
+
+  defp verify(story, true, claim) do
+    verdict(true, claim)
+    story
+  end
+
+  defp verify(story, false, claim) do
+    verdict(false, claim)
+    %{story | failed: [claim | story.failed]}
+  end
+end
