@@ -8,7 +8,12 @@ defmodule HotPatch.Composition do
   alias HotPatch.Composition.Entry
   alias HotPatch.Table
 
-  @type t :: %__MODULE__{id: String.t(), sha256: <<_::256>>, size: pos_integer(), files: [Entry.t()]}
+  @type t :: %__MODULE__{
+          id: String.t(),
+          sha256: <<_::256>>,
+          size: pos_integer(),
+          files: [Entry.t()]
+        }
   @enforce_keys [:id, :sha256, :size, :files]
   defstruct [:id, :sha256, :size, :files]
 
@@ -37,7 +42,13 @@ defmodule HotPatch.Composition do
   def to_table(composition) do
     rows =
       for entry <- composition.files do
-        [Path.basename(entry.path), Entry.kind_text(entry), Table.bytes(entry.size), version(entry), entry.path]
+        [
+          Path.basename(entry.path),
+          Entry.kind_text(entry),
+          Table.bytes(entry.size),
+          version(entry),
+          entry.path
+        ]
       end
 
     [
@@ -53,6 +64,7 @@ defmodule HotPatch.Composition do
   defimpl Inspect do
     def inspect(composition, _options) do
       modules = length(HotPatch.Composition.modules(composition))
+
       "#HotPatch.Composition<#{composition.id} #{length(composition.files)} files #{modules} modules>"
     end
   end

@@ -63,7 +63,10 @@ defmodule HotPatch.Options do
       Enum.reduce_while(options, {:ok, defaults}, &validate_one(&1, &2, known, call))
     else
       {:error,
-       Error.new(:invalid_option, "#{call}: options must be a keyword list, got: #{short(options)}")}
+       Error.new(
+         :invalid_option,
+         "#{call}: options must be a keyword list, got: #{short(options)}"
+       )}
     end
   end
 

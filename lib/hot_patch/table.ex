@@ -26,10 +26,29 @@ defmodule HotPatch.Table do
   def milliseconds(nil), do: "-"
   def milliseconds(us), do: "#{:erlang.float_to_binary(us / 1000, decimals: 1)} ms"
 
-  @doc "A count and its noun, with a plural `s` where it belongs."
-  @spec count(non_neg_integer(), String.t()) :: String.t()
-  def count(1, noun), do: "1 #{noun}"
-  def count(number, noun), do: "#{number} #{noun}s"
+  @doc "A count and its noun, in the plural where it belongs."
+  @spec count(non_neg_integer(), String.t(), String.t()) :: String.t()
+  def count(1, one, _many), do: "1 #{one}"
+  def count(number, _one, many), do: "#{number} #{many}"
+
+  @doc "Names a few nodes, or says that it is all of them."
+  @spec nodes([node()], pos_integer()) :: String.t()
+  def nodes(nodes, total) when length(nodes) == total, do: "all"
+  def nodes(nodes, _total), do: nodes |> Enum.sort() |> Enum.join(", ")
+
+  @doc "A list of remarks about nodes, each once."
+  @spec notes([{node(), String.t()}], pos_integer()) :: iodata()
+  def notes([], _total), do: []
+
+  def notes(notes, total) do
+    rows =
+      notes
+      |> Enum.group_by(&elem(&1, 1), &elem(&1, 0))
+      |> Enum.sort()
+      |> Enum.map(fn {text, nodes} -> [nodes(nodes, total), text] end)
+
+    ["\n", render(["nodes", "note"], rows)]
+  end
 
   # Columns take what they need; what is too much is taken from the last one, and what is
   # still too much from the widest of the others.

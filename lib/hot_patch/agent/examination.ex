@@ -85,7 +85,13 @@ defmodule HotPatch.Agent.Examination do
       %Verdict{entry: entry, status: :ok, target: target, change: change}
     else
       {:transient, reason} ->
-        %Verdict{entry: entry, status: :not_updated, reason: reason, target: target, transient?: true}
+        %Verdict{
+          entry: entry,
+          status: :not_updated,
+          reason: reason,
+          target: target,
+          transient?: true
+        }
 
       {status, reason} ->
         Verdict.new(entry, status, reason, target)
@@ -110,8 +116,13 @@ defmodule HotPatch.Agent.Examination do
     {:ok, module} = Running.module(beam.module)
 
     case Running.facts(module) do
-      nil -> {:not_loaded, "was unloaded a moment ago"}
-      facts -> if Running.same?(facts, beam.md5, beam.vsn), do: {:not_changed, nil}, else: {:load, :replace}
+      nil ->
+        {:not_loaded, "was unloaded a moment ago"}
+
+      facts ->
+        if Running.same?(facts, beam.md5, beam.vsn),
+          do: {:not_changed, nil},
+          else: {:load, :replace}
     end
   end
 
@@ -170,7 +181,8 @@ defmodule HotPatch.Agent.Examination do
 
   # Of two files for one module only one can be meant.
   defp refuse_twins(verdicts) do
-    names = verdicts |> Enum.map(&Verdict.module/1) |> Enum.reject(&is_nil/1) |> Enum.frequencies()
+    names =
+      verdicts |> Enum.map(&Verdict.module/1) |> Enum.reject(&is_nil/1) |> Enum.frequencies()
 
     Enum.map(verdicts, fn verdict ->
       name = Verdict.module(verdict)
@@ -220,7 +232,11 @@ defmodule HotPatch.Agent.Examination do
         )
 
       {:ok, reason} ->
-        Verdict.change_status(verdict, :error, "the VM's loader refuses it: #{loader_text(reason)}")
+        Verdict.change_status(
+          verdict,
+          :error,
+          "the VM's loader refuses it: #{loader_text(reason)}"
+        )
 
       :error ->
         verdict

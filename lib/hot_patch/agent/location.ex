@@ -101,8 +101,11 @@ defmodule HotPatch.Agent.Location do
   # Both the place that the archive names and the place where the module really is.
   defp not_system(anchor, module) do
     case system_application(anchor) || (module && system_owner(module)) do
-      nil -> :ok
-      application -> {:error, system_reason(module || application, SystemLibrary.owner(application))}
+      nil ->
+        :ok
+
+      application ->
+        {:error, system_reason(module || application, SystemLibrary.owner(application))}
     end
   end
 
@@ -173,7 +176,8 @@ defmodule HotPatch.Agent.Location do
     if anchor != nil and suffix?(path, actual) do
       {:ok, have, actual}
     else
-      {:wrong_path, "this node loads it from #{actual}: name it #{suggested(actual)} in the archive"}
+      {:wrong_path,
+       "this node loads it from #{actual}: name it #{suggested(actual)} in the archive"}
     end
   end
 

@@ -6,31 +6,39 @@ defmodule HotPatch.Store.Files do
   alias HotPatch.Store
 
   @type change :: {target :: Path.t(), bytes :: binary()}
-  @type staged :: [{target :: Path.t(), new :: Path.t(), old :: Path.t() | nil}]
+  @type one :: %{
+          target: Path.t(),
+          new: Path.t(),
+          old: Path.t(),
+          had_old?: boolean(),
+          made_folders: [Path.t()]
+        }
+  @type staged :: [one()]
   @type failure :: {Path.t(), File.posix()}
 
   @doc "Writes all new files beside their targets and keeps the old ones at hand."
   @spec stage([change()], String.t()) :: {:ok, staged()} | {:error, failure()}
   def stage(changes, tag) do
     Enum.reduce_while(changes, {:ok, []}, fn {target, bytes}, {:ok, staged} ->
-      case stage_one(target, bytes, tag) do
-        {:ok, one} ->
+      one = plan(target, tag)
+
+      case stage_one(one, bytes) do
+        :ok ->
           {:cont, {:ok, [one | staged]}}
 
         {:error, reason} ->
-          unstage([{target, new(target, tag), old(target, tag)} | staged])
+          unstage([one | staged])
           {:halt, {:error, {target, reason}}}
       end
     end)
   end
 
-  @doc "Removes what staging has left; the targets are as they were."
+  @doc "Removes all that staging has made; the targets are as they were."
   @spec unstage(staged()) :: :ok
   def unstage(staged) do
-    for {_target, new, old} <- staged, path <- [new, old], path != nil do
-      _ = File.rm(path)
-    end
-
+    tidy(staged)
+    # Deepest first; a folder that somebody else uses by now stays.
+    for one <- staged, folder <- one.made_folders, do: File.rmdir(folder)
     :ok
   end
 
@@ -38,17 +46,17 @@ defmodule HotPatch.Store.Files do
   @spec replace(staged()) :: :ok | {:error, failure()}
   def replace(staged) do
     result =
-      Enum.reduce_while(staged, {:ok, []}, fn {target, new, _old} = one, {:ok, done} ->
-        case File.rename(new, target) do
+      Enum.reduce_while(staged, {:ok, []}, fn one, {:ok, done} ->
+        case File.rename(one.new, one.target) do
           :ok -> {:cont, {:ok, [one | done]}}
-          {:error, reason} -> {:halt, {:error, {target, reason}, done}}
+          {:error, reason} -> {:halt, {:error, {one.target, reason}, done}}
         end
       end)
 
     case result do
       {:ok, _done} ->
         sync_folders(staged)
-        unstage(staged)
+        tidy(staged)
 
       {:error, failure, done} ->
         Enum.each(done, &put_back/1)
@@ -57,44 +65,52 @@ defmodule HotPatch.Store.Files do
     end
   end
 
-  defp stage_one(target, bytes, tag) do
-    with :ok <- File.mkdir_p(Path.dirname(target)),
-         {:ok, old} <- keep_old(target, old(target, tag)),
-         :ok <- Store.write_flushed(new(target, tag), bytes),
-         :ok <- same_mode(target, new(target, tag)) do
-      {:ok, {target, new(target, tag), old}}
+  defp plan(target, tag) do
+    %{
+      target: target,
+      new: "#{target}.#{tag}.new",
+      old: "#{target}.#{tag}.old",
+      had_old?: File.exists?(target),
+      made_folders: missing_folders(Path.dirname(target))
+    }
+  end
+
+  defp missing_folders(folder) do
+    if File.exists?(folder), do: [], else: [folder | missing_folders(Path.dirname(folder))]
+  end
+
+  defp stage_one(one, bytes) do
+    with :ok <- File.mkdir_p(Path.dirname(one.target)),
+         :ok <- keep_old(one),
+         :ok <- Store.write_flushed(one.new, bytes) do
+      same_mode(one)
     end
   end
 
-  defp keep_old(target, old) do
-    if File.exists?(target) do
-      with :ok <- File.cp(target, old), do: {:ok, old}
-    else
-      {:ok, nil}
-    end
+  defp keep_old(%{had_old?: true} = one), do: File.cp(one.target, one.old)
+  defp keep_old(%{had_old?: false}), do: :ok
+
+  defp same_mode(%{had_old?: false}), do: :ok
+
+  defp same_mode(one) do
+    with {:ok, %File.Stat{mode: mode}} <- File.stat(one.target), do: File.chmod(one.new, mode)
   end
 
-  defp same_mode(target, new) do
-    case File.stat(target) do
-      {:ok, %File.Stat{mode: mode}} -> File.chmod(new, mode)
-      {:error, :enoent} -> :ok
-      error -> error
-    end
-  end
+  defp put_back(%{had_old?: true} = one), do: File.rename(one.old, one.target)
+  defp put_back(%{had_old?: false} = one), do: File.rm(one.target)
 
-  defp put_back({target, _new, nil}), do: File.rm(target)
-  defp put_back({target, _new, old}), do: File.rename(old, target)
+  defp tidy(staged) do
+    for one <- staged, path <- [one.new, one.old], do: File.rm(path)
+    :ok
+  end
 
   # A rename is on disk when its folder is.
   defp sync_folders(staged) do
-    for folder <- staged |> Enum.map(&Path.dirname(elem(&1, 0))) |> Enum.uniq() do
+    for folder <- staged |> Enum.map(&Path.dirname(&1.target)) |> Enum.uniq() do
       with {:ok, device} <- :file.open(folder, [:read, :raw, :directory]) do
         _ = :file.sync(device)
         :file.close(device)
       end
     end
   end
-
-  defp new(target, tag), do: "#{target}.#{tag}.new"
-  defp old(target, tag), do: "#{target}.#{tag}.old"
 end

@@ -1,0 +1,344 @@
+defmodule HotPatch do
+  @moduledoc """
+  Repairs a running Erlang/Elixir cluster without restarting it.
+
+  An operator uploads a zip of `.beam` files, sees what is in it, checks it against every
+  node, and applies it:
+
+      {:ok, patch} = HotPatch.upload("/tmp/fix.zip")
+      IO.puts(HotPatch.composition!(patch.id))
+      IO.puts(HotPatch.check!(patch.id))
+      IO.puts(HotPatch.plan!(patch.id))
+      IO.puts(HotPatch.apply!(patch.id))
+
+  Everything but `upload/2`, `apply/2` and `delete/1` only looks. A patch is known by its
+  id; its name will do where only one patch has it.
+
+  Results are structs: `inspect/1` is one line, `IO.puts/1` prints a table, `to_json/1`
+  gives JSON. Errors are exceptions, `HotPatch.Refusal` for an archive that breaks a rule
+  and `HotPatch.Error` for everything else; `{:error, e}` carries them and the functions
+  with a bang raise them. An error means that nothing was changed, unless its reason is
+  `:failed`: then its report says what was.
+
+  All functions may be called on any node of the cluster that runs HotPatch and has its
+  native library, which reads the archives; the other nodes need no native code.
+  """
+
+  import Kernel, except: [apply: 2]
+
+  alias HotPatch.Agent.Payload
+  alias HotPatch.Archive
+  alias HotPatch.Cluster
+  alias HotPatch.Cluster.Library
+  alias HotPatch.Composition
+  alias HotPatch.Error
+  alias HotPatch.NodeInfo
+  alias HotPatch.Options
+  alias HotPatch.Patch
+  alias HotPatch.Plan
+  alias HotPatch.Refusal
+  alias HotPatch.Report
+
+  @typedoc "The id of a patch, or its name where only one has it."
+  @type id :: String.t()
+  @type error :: {:error, Error.t() | Refusal.t()}
+
+  @doc """
+  Takes an archive in: reads it, judges it against the rules of archives, keeps it.
+
+  The archive is a path, or the bytes of a zip (told apart by their NUL bytes: every zip has
+  some, no path can). Nothing is kept of an archive that is refused. Uploading the same
+  archive again gives the same patch.
+
+  Archives may be 10 MB large; `config :hot_patch, max_archive_bytes: n` changes that.
+
+  ## Options
+
+  #{Options.docs(:upload)}
+
+  ## Errors
+
+    * `HotPatch.Refusal` - the archive breaks a rule; `rule` and `entry` say which and where
+    * `HotPatch.Error` with `:file`, `:invalid_option`, `:no_native`
+
+  ## Examples
+
+      iex> {:error, %HotPatch.Error{reason: reason}} = HotPatch.upload("/no/such/file.zip")
+      iex> reason
+      :file
+  """
+  @spec upload(Path.t() | binary(), name: String.t(), by: String.t()) ::
+          {:ok, Patch.t()} | error()
+  def upload(path_or_bytes, options \\ []) do
+    with {:ok, options} <- Options.validate(:upload, options),
+         {:ok, bytes, default_name} <- read(path_or_bytes) do
+      Library.upload(bytes, options.name || default_name, options.by || operator())
+    end
+  end
+
+  @doc """
+  All patches of the cluster, newest first.
+
+  ## Examples
+
+      HotPatch.list()
+      #=> [#HotPatch.Patch<fix-3fa9c1d2e0b4 applied, 4 modules, for exchange 1.0.0>]
+  """
+  @spec list() :: [Patch.t()]
+  defdelegate list(), to: Library
+
+  @doc """
+  What a patch holds: files, modules, sizes, digests, applications.
+
+  ## Errors
+
+  `HotPatch.Error` with `:unknown_patch`, `:ambiguous_patch`, `:damaged_patch`, `:no_native`.
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.composition("never-uploaded")
+      iex> error.reason
+      :unknown_patch
+  """
+  @spec composition(id()) :: {:ok, Composition.t()} | error()
+  def composition(id) do
+    with {:ok, composition, _release} <- Library.open(id), do: {:ok, composition}
+  end
+
+  @doc """
+  Predicts, on every node, what applying would do: a status and a reason for each file.
+  Changes nothing.
+
+  The modules are put before the VM's own loader on each node, besides HotPatch's rules.
+
+  ## Options
+
+  #{Options.docs(:check)}
+
+  ## Errors
+
+  `HotPatch.Error` as for `composition/1`, and `:retired`, `:unreachable`, `:unmanaged`,
+  `:invalid_option`. A patch that cannot be applied is no error here: its report says so.
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.check("fix", timeout: "soon")
+      iex> {error.reason, error.details.option}
+      {:invalid_option, :timeout}
+  """
+  @spec check(id(), nodes: [node()], timeout: pos_integer()) :: {:ok, Report.t()} | error()
+  def check(id, options \\ []) do
+    with {:ok, options, payload, nodes, unmanaged} <- begin(:check, id, options) do
+      {:ok, Cluster.Survey.check(payload, nodes, unmanaged, options.timeout)}
+    end
+  end
+
+  @doc """
+  Shows, node by node, what applying would do: load order, the processes that will pause,
+  the files that will be replaced, risks. Changes nothing.
+
+  ## Options
+
+  #{Options.docs(:plan)}
+
+  ## Errors
+
+  As for `check/2`.
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.plan("never-uploaded")
+      iex> error.reason
+      :unknown_patch
+  """
+  @spec plan(id(), nodes: [node()], timeout: pos_integer()) :: {:ok, Plan.t()} | error()
+  def plan(id, options \\ []) do
+    with {:ok, options, payload, nodes, unmanaged} <- begin(:plan, id, options) do
+      {:ok, Cluster.Survey.plan(payload, nodes, unmanaged, options.timeout)}
+    end
+  end
+
+  @doc """
+  Makes a patch current on every node, in memory and on disk.
+
+  First every node prepares; if one cannot, none changes. Then every node commits: the
+  processes that run changed modules are suspended within `pause_timeout`, all modules
+  become current in one step, `code_change` is called with the running module's `vsn`, and
+  all are resumed. No process is killed.
+
+  The statuses of the report come from the code that really runs afterwards. A file that
+  is `:not_updated` was replaced on disk only, and with it all modules of the patch on
+  that node: they become current when the node restarts.
+
+  ## Options
+
+  #{Options.docs(:apply)}
+
+  ## Errors
+
+  `HotPatch.Error` as for `check/2`, and:
+
+    * `:refused` - a node cannot prepare; nothing was changed, `report` says why
+    * `:busy` - another apply is under way; `details.holder` says whose
+    * `:failed` - the commit failed on a node; `report` says where and how it was left
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.apply("fix", speed: :fast)
+      iex> {error.reason, error.details.option}
+      {:invalid_option, :speed}
+  """
+  @spec apply(id(),
+          nodes: [node()],
+          timeout: pos_integer(),
+          pause_timeout: pos_integer(),
+          by: String.t()
+        ) :: {:ok, Report.t()} | error()
+  def apply(id, options \\ []) do
+    with {:ok, options, payload, nodes, unmanaged} <- begin(:apply, id, options) do
+      Cluster.Apply.run(payload, nodes, unmanaged, %{options | by: options.by || operator()})
+    end
+  end
+
+  @doc """
+  Forgets a patch's archive, on every node that keeps it. What was applied stays applied.
+
+  ## Errors
+
+  `HotPatch.Error` with `:unknown_patch`, `:ambiguous_patch`, `:file`.
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.delete("never-uploaded")
+      iex> error.reason
+      :unknown_patch
+  """
+  @spec delete(id()) :: :ok | error()
+  defdelegate delete(id), to: Library
+
+  @doc """
+  Every node of the cluster: release, OTP, applied patches, whether a restart is needed.
+
+  Connected nodes that do not run HotPatch are listed too, with the reason.
+
+  ## Examples
+
+      iex> [info] = HotPatch.nodes()
+      iex> {info.node, info.managed?}
+      {node(), true}
+  """
+  @spec nodes() :: [NodeInfo.t()]
+  def nodes, do: Cluster.infos([node() | Node.list()])
+
+  @doc """
+  The JSON text of anything that the other functions give, errors included.
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.delete("never-uploaded")
+      iex> {:ok, json} = HotPatch.to_json(error)
+      iex> json =~ ~s("reason":"unknown_patch")
+      true
+  """
+  @spec to_json(term()) :: {:ok, String.t()} | {:error, Error.t()}
+  defdelegate to_json(result), to: HotPatch.JSON, as: :encode
+
+  @doc "Like `upload/2`, but raises the error."
+  @spec upload!(Path.t() | binary(), keyword()) :: Patch.t()
+  def upload!(path_or_bytes, options \\ []), do: bang!(upload(path_or_bytes, options))
+
+  @doc "Like `composition/1`, but raises the error."
+  @spec composition!(id()) :: Composition.t()
+  def composition!(id), do: bang!(composition(id))
+
+  @doc "Like `check/2`, but raises the error."
+  @spec check!(id(), keyword()) :: Report.t()
+  def check!(id, options \\ []), do: bang!(check(id, options))
+
+  @doc "Like `plan/2`, but raises the error."
+  @spec plan!(id(), keyword()) :: Plan.t()
+  def plan!(id, options \\ []), do: bang!(plan(id, options))
+
+  @doc "Like `apply/2`, but raises the error."
+  @spec apply!(id(), keyword()) :: Report.t()
+  def apply!(id, options \\ []), do: bang!(apply(id, options))
+
+  @doc "Like `delete/1`, but raises the error."
+  @spec delete!(id()) :: :ok
+  def delete!(id) do
+    with {:error, error} <- delete(id), do: raise(error)
+  end
+
+  defp bang!({:ok, result}), do: result
+  defp bang!({:error, error}), do: raise(error)
+
+  # What every operation on a patch begins with.
+  defp begin(call, id, options) do
+    with {:ok, options} <- Options.validate(call, options),
+         {:ok, composition, release} <- Library.open(id),
+         :ok <- Library.current(composition.id, release),
+         {:ok, members, unmanaged} <- Cluster.members(options.nodes) do
+      payload = Payload.new(composition, release)
+      {:ok, options, payload, Enum.map(members, & &1.node), unmanaged}
+    end
+  end
+
+  defp read(path_or_bytes) when is_binary(path_or_bytes) do
+    case :binary.match(path_or_bytes, <<0>>) do
+      :nomatch -> read_file(path_or_bytes)
+      _found -> {:ok, path_or_bytes, "patch"}
+    end
+  end
+
+  defp read(other) do
+    {:error,
+     Error.new(
+       :file,
+       "upload: expected a path or the bytes of a zip, got: #{inspect(other, limit: 5)}"
+     )}
+  end
+
+  # One byte more than the limit is enough for the reader to refuse the archive.
+  defp read_file(path) do
+    limit = Archive.max_bytes() + 1
+
+    case File.open(path, [:read, :raw, :binary], &:file.read(&1, limit)) do
+      {:ok, {:ok, bytes}} -> {:ok, bytes, name(path)}
+      {:ok, :eof} -> {:ok, "", name(path)}
+      {:ok, {:error, posix}} -> unreadable(path, posix)
+      {:error, posix} -> unreadable(path, posix)
+    end
+  end
+
+  defp unreadable(path, posix) do
+    {:error,
+     Error.new(
+       :file,
+       "upload: cannot read #{inspect(path, printable_limit: 200)} on #{node()}: #{:file.format_error(posix)}"
+     )}
+  end
+
+  defp name(path) do
+    name =
+      path
+      |> Path.basename(".zip")
+      |> String.replace(~r/[^A-Za-z0-9._-]/, "_")
+      |> String.slice(0, 64)
+
+    if name =~ ~r/\A[A-Za-z0-9]/, do: name, else: "patch"
+  end
+
+  # The user of the operating system under which this node runs.
+  defp operator do
+    case System.get_env("USER") do
+      name when name in [nil, ""] ->
+        case System.cmd("id", ["-un"]) do
+          {name, 0} -> String.trim(name)
+          _ -> "unknown"
+        end
+
+      name ->
+        name
+    end
+  end
+end

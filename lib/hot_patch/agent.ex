@@ -1,0 +1,212 @@
+defmodule HotPatch.Agent do
+  @moduledoc false
+  # The agent of a node: it checks, prepares, commits and aborts what a coordinator asks.
+  #
+  # Functions here are called on the agent's node (the coordinator uses :erpc) and do their
+  # work in the calling process. The server only keeps who holds this node, what was
+  # prepared for whom, and lets go of it when the coordinator dies. The commit alone runs
+  # in a process that the server starts: it must end also when the coordinator is gone.
+  #
+  #     idle -reserve-> reserved -prepared-> prepared -commit-> committing -done-> idle
+  #
+  # Abort, and the death of the coordinator, lead back to idle from the first two.
+
+  use GenServer
+
+  alias HotPatch.Agent.Commit
+  alias HotPatch.Agent.Examination
+  alias HotPatch.Agent.Foresight
+  alias HotPatch.Agent.Payload
+  alias HotPatch.Agent.Preparation
+  alias HotPatch.Agent.Verdict
+  alias HotPatch.NodeInfo
+  alias HotPatch.Release
+  alias HotPatch.Report
+  alias HotPatch.Store
+
+  require Logger
+
+  # Raised whenever what nodes say to each other changes its meaning.
+  @protocol 1
+
+  @typedoc "One apply: known by its ref, owned by the coordinator's process."
+  @type operation :: %{
+          ref: reference(),
+          coordinator: pid(),
+          patch: String.t(),
+          by: String.t(),
+          pause_timeout: pos_integer()
+        }
+
+  @type vote ::
+          {:yes, [Report.File.t()]} | {:no, [Report.File.t()]} | {:failed, String.t()}
+
+  @doc false
+  @spec start_link(keyword()) :: GenServer.on_start()
+  def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
+
+  @doc "Version of the language that agents and coordinators speak."
+  @spec protocol() :: pos_integer()
+  def protocol, do: @protocol
+
+  @doc "What is to be known about this node."
+  @spec info() :: NodeInfo.t()
+  def info do
+    applied = Store.Applied.list()
+
+    %NodeInfo{
+      node: node(),
+      managed?: true,
+      protocol: @protocol,
+      release: Release.current(),
+      otp: System.otp_release(),
+      elixir: System.version(),
+      applied: Enum.map(applied, & &1.id),
+      restart_needed: for(%{restart: reason} when reason != nil <- applied, do: reason),
+      archives?: HotPatch.Native.status() == :ok,
+      operation: holder()
+    }
+  end
+
+  @doc "Records of the archives kept on this node."
+  @spec archives() :: [Store.Archives.record()]
+  defdelegate archives(), to: Store.Archives, as: :list
+
+  @doc "An archive kept on this node."
+  @spec archive(String.t()) :: {:ok, Store.Archives.record(), binary()} | :unknown | :damaged
+  defdelegate archive(id), to: Store.Archives, as: :fetch
+
+  @doc "Forgets an archive kept on this node."
+  @spec forget(String.t()) :: :ok | :unknown | {:error, File.posix()}
+  defdelegate forget(id), to: Store.Archives, as: :delete
+
+  @doc "Judges a patch, changing nothing."
+  @spec check(Payload.t()) :: [Report.File.t()]
+  def check(payload), do: payload |> Examination.run() |> report()
+
+  @doc "Judges a patch and says what applying it would do here, changing nothing."
+  @spec foresee(Payload.t()) :: HotPatch.Plan.Node.t()
+  def foresee(payload), do: payload |> Examination.run() |> Foresight.plan()
+
+  @doc "Takes this node for an operation, if nobody else has it."
+  @spec reserve(operation()) :: :ok | {:busy, operation()}
+  def reserve(operation), do: GenServer.call(__MODULE__, {:reserve, operation})
+
+  @doc "First half of an apply: everything that can fail without harm."
+  @spec prepare(operation(), Payload.t()) :: vote()
+  def prepare(operation, payload) do
+    case payload |> Examination.run() |> Preparation.run(operation) do
+      {:ok, preparation} ->
+        kept(GenServer.call(__MODULE__, {:prepared, operation, preparation}), preparation)
+
+      {:no, verdicts} ->
+        {:no, Enum.map(verdicts, &Verdict.to_report/1)}
+    end
+  end
+
+  @doc "Second half: makes what was prepared current. Answers when it is done."
+  @spec commit(reference()) :: {:ok, Commit.result()} | {:error, String.t()}
+  def commit(ref), do: GenServer.call(__MODULE__, {:commit, ref}, :infinity)
+
+  @doc "Lets go of what was prepared; the node is as it was."
+  @spec abort(reference()) :: :ok
+  def abort(ref), do: GenServer.call(__MODULE__, {:abort, ref})
+
+  @doc "Who holds this node, if anyone."
+  @spec holder() :: operation() | nil
+  def holder, do: GenServer.call(__MODULE__, :holder)
+
+  defp report(examination), do: Enum.map(examination.verdicts, &Verdict.to_report/1)
+
+  defp kept(:ok, preparation), do: {:yes, report(preparation.examination)}
+
+  # The coordinator died while this node prepared.
+  defp kept(:gone, preparation) do
+    Preparation.discard(preparation)
+    {:failed, "this node was no longer reserved for the operation"}
+  end
+
+  # The server: who holds this node.
+
+  @impl GenServer
+  def init([]), do: {:ok, idle()}
+
+  @impl GenServer
+  def handle_call({:reserve, operation}, _from, %{phase: :idle}) do
+    monitor = Process.monitor(operation.coordinator)
+    {:reply, :ok, %{idle() | phase: :reserved, operation: operation, monitor: monitor}}
+  end
+
+  def handle_call({:reserve, _operation}, _from, state) do
+    {:reply, {:busy, state.operation}, state}
+  end
+
+  def handle_call({:prepared, operation, preparation}, _from, state) do
+    case state do
+      %{phase: :reserved, operation: ^operation} ->
+        {:reply, :ok, %{state | phase: :prepared, preparation: preparation}}
+
+      _ ->
+        {:reply, :gone, state}
+    end
+  end
+
+  def handle_call({:commit, ref}, from, %{phase: :prepared, operation: %{ref: ref}} = state) do
+    {_pid, worker} = spawn_monitor(Commit, :run, [self(), state.preparation])
+    {:noreply, %{state | phase: :committing, worker: worker, caller: from}}
+  end
+
+  def handle_call({:commit, _ref}, _from, state) do
+    {:reply, {:error, "nothing is prepared for this operation on #{node()}"}, state}
+  end
+
+  def handle_call({:abort, ref}, _from, %{operation: %{ref: ref}} = state) do
+    {:reply, :ok, let_go(state)}
+  end
+
+  def handle_call({:abort, _ref}, _from, state), do: {:reply, :ok, state}
+  def handle_call(:holder, _from, state), do: {:reply, state.operation, state}
+
+  @impl GenServer
+  def handle_info({Commit, result}, %{phase: :committing} = state) do
+    GenServer.reply(state.caller, {:ok, result})
+    Process.demonitor(state.worker, [:flush])
+    {:noreply, done(state)}
+  end
+
+  def handle_info({:DOWN, worker, :process, _pid, reason}, %{worker: worker} = state)
+      when worker != nil do
+    GenServer.reply(state.caller, {:error, "the commit on #{node()} died: #{inspect(reason)}"})
+    {:noreply, done(state)}
+  end
+
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, %{monitor: monitor} = state)
+      when monitor != nil do
+    if state.phase in [:reserved, :prepared] do
+      Logger.warning("HotPatch: the coordinator of #{state.operation.patch} is gone, aborted",
+        patch: state.operation.patch
+      )
+    end
+
+    {:noreply, let_go(state)}
+  end
+
+  def handle_info(_late_answer, state), do: {:noreply, state}
+
+  # A commit that has begun is not let go of: it ends by itself.
+  defp let_go(%{phase: :committing} = state), do: state
+
+  defp let_go(state) do
+    if state.preparation, do: Preparation.discard(state.preparation)
+    done(state)
+  end
+
+  defp done(state) do
+    if state.monitor, do: Process.demonitor(state.monitor, [:flush])
+    idle()
+  end
+
+  defp idle do
+    %{phase: :idle, operation: nil, monitor: nil, preparation: nil, worker: nil, caller: nil}
+  end
+end

@@ -1,0 +1,80 @@
+defmodule HotPatch.Agent.Foresight do
+  @moduledoc false
+  # What an apply would do on this node, from an examination: order, processes, risks.
+
+  alias HotPatch.Agent.Examination
+  alias HotPatch.Agent.Preparation
+  alias HotPatch.Agent.Verdict
+  alias HotPatch.Plan
+  alias HotPatch.Status
+  alias HotPatch.Swap
+
+  @doc "The plan of this node."
+  @spec plan(Examination.t()) :: Plan.Node.t()
+  def plan(%Examination{verdicts: verdicts} = examination) do
+    changes = Preparation.changes(examination)
+    {targets, silent} = Swap.find(changes)
+
+    %Plan.Node{
+      node: node(),
+      status: Status.combine(Enum.map(verdicts, & &1.status)),
+      order: order(changes),
+      processes: processes(targets),
+      suspended: length(targets),
+      disk: for(%{target: target} <- verdicts, target != nil, do: target) |> Enum.sort(),
+      risks: risks(verdicts, changes, targets, silent)
+    }
+  end
+
+  # New modules first: nothing calls them yet, and what replaces others may.
+  defp order(changes) do
+    for kind <- [:add, :replace],
+        change <- Enum.sort_by(changes, & &1.module),
+        change.kind == kind do
+      {kind, inspect(change.module)}
+    end
+  end
+
+  defp processes(targets) do
+    targets
+    |> Enum.flat_map(fn %{kind: kind, modules: modules} ->
+      for {module, change_code?} <- modules, do: {inspect(module), kind, change_code?}
+    end)
+    |> Enum.frequencies()
+    |> Enum.map(fn {{module, kind, change_code?}, count} ->
+      %{module: module, kind: kind, count: count, change_code?: change_code?}
+    end)
+    |> Enum.sort_by(&{-&1.count, &1.module})
+  end
+
+  defp risks(verdicts, changes, targets, silent) do
+    Enum.concat([
+      for(%{status: :not_updated} = v <- verdicts, do: "#{Verdict.module(v)}: #{v.reason}"),
+      for(
+        %{status: status} = v when status in [:error, :wrong_path] <- verdicts,
+        do: "#{v.entry.path}: #{v.reason}"
+      ),
+      for(
+        pid <- silent,
+        do: "the event manager #{inspect(pid)} is too busy to name its handlers"
+      ),
+      without_code_change(changes, targets),
+      supervisors(targets)
+    ])
+  end
+
+  defp without_code_change(changes, targets) do
+    for %{module: module} <- changes,
+        count = Enum.count(targets, &({module, false} in &1.modules)),
+        count > 0 do
+      "#{inspect(module)} has no code_change: #{count} processes keep their state as it is"
+    end
+  end
+
+  defp supervisors(targets) do
+    for %{kind: :supervisor, modules: [{module, _}], pid: pid} <- targets do
+      "the supervisor #{inspect(module)} (#{inspect(pid)}) takes over the child specs of its new " <>
+        "init; running children stay as they are"
+    end
+  end
+end

@@ -1,0 +1,202 @@
+defmodule HotPatch.Cluster.Apply do
+  @moduledoc false
+  # One apply over the cluster: take all nodes, prepare on all, then commit on all. If one
+  # node cannot prepare, none changes. Runs in a process of its own, which the agents
+  # watch: should it die before the commit, they let go by themselves.
+
+  alias HotPatch.Agent.Payload
+  alias HotPatch.Cluster
+  alias HotPatch.Error
+  alias HotPatch.Report
+  alias HotPatch.Status
+
+  require Logger
+
+  @doc "Applies a patch on the given nodes, to its end."
+  @spec run(Payload.t(), [node()], [node()], map()) :: {:ok, Report.t()} | {:error, Error.t()}
+  def run(payload, nodes, unmanaged, options) do
+    task =
+      Task.Supervisor.async_nolink(HotPatch.Operations, fn ->
+        apply_on(payload, nodes, unmanaged, options)
+      end)
+
+    case Task.yield(task, :infinity) do
+      {:ok, result} ->
+        result
+
+      {:exit, reason} ->
+        {:error, Error.new(:internal, "apply: the coordinator died: #{inspect(reason)}")}
+    end
+  end
+
+  defp apply_on(payload, nodes, unmanaged, options) do
+    operation = %{
+      ref: make_ref(),
+      coordinator: self(),
+      patch: payload.patch,
+      by: options.by,
+      pause_timeout: options.pause_timeout
+    }
+
+    report = %Report{
+      operation: :apply,
+      patch: payload.patch,
+      status: :error,
+      nodes: [],
+      unmanaged: unmanaged,
+      by: options.by,
+      started_at: DateTime.utc_now()
+    }
+
+    Logger.info("HotPatch: #{options.by} applies #{payload.patch} on #{Enum.join(nodes, ", ")}",
+      patch: payload.patch,
+      by: options.by
+    )
+
+    with :ok <- reserve(Enum.sort(nodes), operation, options) do
+      two_phases(operation, payload, nodes, report, options)
+    end
+  end
+
+  # The first node in the order of names decides between two coordinators at once.
+  defp reserve([first | rest] = nodes, operation, options) do
+    answers =
+      case Cluster.call([first], :reserve, [operation], options.timeout) do
+        [{_node, {:ok, :ok}}] = taken ->
+          taken ++ Cluster.call(rest, :reserve, [operation], options.timeout)
+
+        not_taken ->
+          not_taken
+      end
+
+    case Enum.reject(answers, &match?({_node, {:ok, :ok}}, &1)) do
+      [] ->
+        :ok
+
+      [{node, answer} | _] ->
+        abort(nodes, operation, options)
+        {:error, not_reserved(node, answer, operation)}
+    end
+  end
+
+  defp not_reserved(node, {:ok, {:busy, holder}}, operation) do
+    Error.new(
+      :busy,
+      "apply #{operation.patch}: nothing was changed, #{node} is busy: #{holder.by} is applying " <>
+        "#{holder.patch} from #{node(holder.coordinator)}; try again when that is done",
+      %{
+        node: node,
+        holder: Map.take(holder, [:patch, :by]) |> Map.put(:node, node(holder.coordinator))
+      }
+    )
+  end
+
+  defp not_reserved(node, {:error, text}, operation) do
+    Error.new(:unreachable, "apply #{operation.patch}: nothing was changed, #{node} #{text}", %{
+      nodes: [node]
+    })
+  end
+
+  defp two_phases(operation, payload, nodes, report, options) do
+    {votes, prepare_us} = timed(fn -> prepare(operation, payload, nodes, options) end)
+    report = %{report | nodes: Enum.map(votes, &voted/1), prepare_us: prepare_us}
+
+    if Enum.all?(votes, &match?({_node, {:ok, {:yes, _files}}}, &1)) do
+      {nodes, commit_us} = timed(fn -> commit(operation, nodes) end)
+      done(finished(%{report | nodes: nodes, commit_us: commit_us}))
+    else
+      abort(nodes, operation, options)
+      refused(finished(report))
+    end
+  end
+
+  defp prepare(operation, payload, nodes, options) do
+    Cluster.call(nodes, :prepare, [operation, payload], options.timeout)
+  end
+
+  # A commit is bounded by its own pause; no answer is never taken for a failure that
+  # could be repeated, so there is no second deadline here.
+  defp commit(operation, nodes) do
+    for answer <- Cluster.call(nodes, :commit, [operation.ref], :infinity), do: committed(answer)
+  end
+
+  defp abort(nodes, operation, options) do
+    # A node that does not answer lets go when this process ends.
+    _ = Cluster.call(nodes, :abort, [operation.ref], options.timeout)
+    :ok
+  end
+
+  defp voted({node, {:ok, {_vote, files}}}) when is_list(files) do
+    %Report.Node{node: node, status: integral(files, nil), files: files}
+  end
+
+  defp voted({node, {:ok, {:failed, text}}}), do: failed(node, text)
+  defp voted({node, {:error, text}}), do: failed(node, text)
+
+  defp committed({node, {:ok, {:ok, result}}}) do
+    struct!(
+      Report.Node,
+      Map.merge(result, %{node: node, status: integral(result.files, result.error)})
+    )
+  end
+
+  defp committed({node, {:ok, {:error, text}}}), do: failed(node, text)
+  defp committed({node, {:error, text}}), do: failed(node, text)
+
+  defp failed(node, text), do: %Report.Node{node: node, status: :error, error: text}
+
+  defp integral(files, nil), do: Status.combine(Enum.map(files, & &1.status))
+  defp integral(_files, _error), do: :error
+
+  defp finished(report) do
+    now = DateTime.utc_now()
+
+    %{
+      report
+      | status: Status.combine(Enum.map(report.nodes, & &1.status)),
+        duration_us: DateTime.diff(now, report.started_at, :microsecond)
+    }
+  end
+
+  defp done(report) do
+    Logger.info("HotPatch: #{report.patch} applied: #{report.status}",
+      patch: report.patch,
+      status: report.status
+    )
+
+    case Enum.find(report.nodes, &(&1.error != nil)) do
+      nil ->
+        {:ok, report}
+
+      %Report.Node{node: node, error: error} ->
+        failure(:failed, report, "apply #{report.patch}: the commit failed on #{node}: #{error}")
+    end
+  end
+
+  defp refused(report) do
+    failure(
+      :refused,
+      report,
+      "apply #{report.patch}: refused, nothing was changed on any node: #{why(report)}"
+    )
+  end
+
+  defp failure(reason, report, message) do
+    {:error, %Error{reason: reason, message: message, report: report}}
+  end
+
+  # The worst finding stands for all; the report has the rest.
+  defp why(report) do
+    worst = Enum.min_by(report.nodes, &Status.code(&1.status))
+
+    case Enum.min_by(worst.files, &Status.code(&1.status), fn -> nil end) do
+      nil -> "#{worst.node} #{worst.error}"
+      file -> "#{file.path} on #{worst.node} is #{file.status}, #{file.reason}"
+    end
+  end
+
+  defp timed(fun) do
+    {us, result} = :timer.tc(fun)
+    {result, us}
+  end
+end

@@ -1,0 +1,82 @@
+defmodule HotPatch.JSON do
+  @moduledoc false
+  # JSON of everything the public functions give. Structs become plain maps here; the text
+  # itself is written by serde_json in the native library, because Elixir has no encoder
+  # of its own before OTP 27.
+
+  alias HotPatch.Archive
+  alias HotPatch.Composition
+  alias HotPatch.Error
+  alias HotPatch.Native
+  alias HotPatch.Release
+
+  @doc "Encodes a result, or a list of results."
+  @spec encode(term()) :: {:ok, String.t()} | {:error, Error.t()}
+  def encode(term) do
+    with :ok <- Archive.native() do
+      case term |> plain() |> :erlang.term_to_binary() |> Native.encode_json() do
+        {:ok, json} -> {:ok, json}
+        {:error, why} -> {:error, Error.new(:internal, "cannot be written as JSON: #{why}")}
+      end
+    end
+  end
+
+  defp plain(%DateTime{} = time), do: DateTime.to_iso8601(time)
+  defp plain(%Release{} = release), do: release |> Map.from_struct() |> plain()
+
+  # The bytes of the files are what the archive is for, not what a list of them is for.
+  defp plain(%Composition.Entry{beam: beam} = entry) do
+    entry
+    |> Map.from_struct()
+    |> Map.drop([:bytes, :beam])
+    |> Map.merge(%{sha256: hex(entry.sha256), beam: beam && beam(beam)})
+    |> plain()
+  end
+
+  defp plain(%{__struct__: _, sha256: sha256} = struct) when is_binary(sha256) do
+    struct |> Map.from_struct() |> Map.put(:sha256, hex(sha256)) |> plain()
+  end
+
+  defp plain(%{__exception__: true} = exception) do
+    exception
+    |> Map.from_struct()
+    |> Map.drop([:__exception__])
+    |> Map.put(:error, exception.__struct__ |> Module.split() |> List.last())
+    |> plain()
+  end
+
+  defp plain(%{__struct__: _} = struct), do: struct |> Map.from_struct() |> plain()
+
+  defp plain(map) when is_map(map),
+    do: Map.new(map, fn {key, value} -> {to_string(key), plain(value)} end)
+
+  defp plain(list) when is_list(list), do: Enum.map(list, &plain/1)
+
+  defp plain({kind, module}) when kind in [:add, :replace],
+    do: %{"change" => kind, "module" => module}
+
+  defp plain(other) when is_pid(other) or is_reference(other), do: inspect(other)
+  defp plain(other) when is_tuple(other), do: inspect(other)
+  defp plain(other), do: other
+
+  defp beam(beam) do
+    %{
+      beam
+      | md5: hex(beam.md5),
+        vsn: beam.vsn && beam.vsn |> safe_term() |> inspect(),
+        exports: Enum.map(beam.exports, fn {name, arity} -> "#{name}/#{arity}" end),
+        imports: Enum.map(beam.imports, fn {m, f, arity} -> "#{m}:#{f}/#{arity}" end),
+        chunks: Enum.map(beam.chunks, fn {id, size} -> %{"id" => id, "size" => size} end)
+    }
+    |> Map.delete(:attributes)
+  end
+
+  # A vsn with atoms that this node has never seen is shown as it came.
+  defp safe_term(etf) do
+    :erlang.binary_to_term(etf, [:safe])
+  rescue
+    ArgumentError -> {:external, Base.encode16(etf)}
+  end
+
+  defp hex(binary), do: Base.encode16(binary, case: :lower)
+end

@@ -1,0 +1,74 @@
+defmodule HotPatch.NodeInfo do
+  @moduledoc """
+  A node of the cluster, as `HotPatch.nodes/0` gives it.
+
+    * `:node` - its name
+    * `:managed?` - whether it runs HotPatch; if not, `:problem` says why, and `:problem_kind`
+      whether it did not answer or has no HotPatch
+    * `:protocol` - version of the language that agents and coordinators speak
+    * `:release` - name and version of what it runs
+    * `:otp`, `:elixir` - versions
+    * `:applied` - ids of the patches applied on it, oldest first
+    * `:restart_needed` - reasons why memory is not what the disk is; empty if it is
+    * `:archives?` - whether it can read archives (it has the native library)
+    * `:operation` - what is under way on it, or `nil`
+  """
+
+  alias HotPatch.Release
+
+  @type t :: %__MODULE__{
+          node: node(),
+          managed?: boolean(),
+          problem: String.t() | nil,
+          problem_kind: :unreachable | :unmanaged | nil,
+          protocol: pos_integer() | nil,
+          release: Release.t() | nil,
+          otp: String.t() | nil,
+          elixir: String.t() | nil,
+          applied: [String.t()],
+          restart_needed: [String.t()],
+          archives?: boolean(),
+          operation: map() | nil
+        }
+  @enforce_keys [:node, :managed?]
+  defstruct [
+    :node,
+    :managed?,
+    :problem,
+    :problem_kind,
+    :protocol,
+    :release,
+    :otp,
+    :elixir,
+    :operation,
+    applied: [],
+    restart_needed: [],
+    archives?: false
+  ]
+
+  @doc """
+  The node in one line.
+  """
+  @spec line(t()) :: String.t()
+  def line(%__MODULE__{managed?: false} = info), do: "#{info.node}: #{info.problem}"
+
+  def line(info) do
+    applied = if info.applied == [], do: "none", else: Enum.join(info.applied, ", ")
+    restart = if info.restart_needed == [], do: "no", else: "yes"
+
+    "#{info.node}: #{info.release}, OTP #{info.otp}, applied: #{applied}, restart needed: #{restart}"
+  end
+
+  defimpl Inspect do
+    def inspect(info, _options), do: "#HotPatch.NodeInfo<#{HotPatch.NodeInfo.line(info)}>"
+  end
+
+  defimpl String.Chars do
+    def to_string(info) do
+      Enum.join(
+        [HotPatch.NodeInfo.line(info) | Enum.map(info.restart_needed, &("  " <> &1))],
+        "\n"
+      )
+    end
+  end
+end

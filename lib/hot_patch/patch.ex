@@ -1,0 +1,68 @@
+defmodule HotPatch.Patch do
+  @moduledoc """
+  An uploaded archive.
+
+    * `:id` - its name and the first 12 hex digits of its SHA-256
+    * `:name`, `:sha256`, `:size` - of the archive; size in bytes
+    * `:files`, `:modules` - how many it holds
+    * `:release` - the release to which it is bound
+    * `:uploaded_at`, `:by` - when and by whom
+    * `:kept_on` - nodes that have the archive
+    * `:applied_on` - nodes on which it is applied
+    * `:state` - `:uploaded`, `:applied` (on at least one node) or `:retired` (made for another
+      version of the release that runs now: it cannot be applied any more)
+  """
+
+  alias HotPatch.Release
+
+  @type state :: :uploaded | :applied | :retired
+  @type t :: %__MODULE__{
+          id: String.t(),
+          name: String.t(),
+          sha256: <<_::256>>,
+          size: pos_integer(),
+          files: non_neg_integer(),
+          modules: non_neg_integer(),
+          release: Release.t(),
+          uploaded_at: DateTime.t(),
+          by: String.t(),
+          kept_on: [node()],
+          applied_on: [node()],
+          state: state()
+        }
+  @enforce_keys [:id, :name, :sha256, :size, :files, :modules, :release, :uploaded_at, :by]
+  defstruct [
+    :id,
+    :name,
+    :sha256,
+    :size,
+    :files,
+    :modules,
+    :release,
+    :uploaded_at,
+    :by,
+    kept_on: [],
+    applied_on: [],
+    state: :uploaded
+  ]
+
+  @doc """
+  The patch in one line.
+  """
+  @spec line(t()) :: String.t()
+  def line(patch) do
+    "#{patch.id} #{patch.state}, #{HotPatch.Table.count(patch.modules, "module", "modules")}, " <>
+      "for #{patch.release}"
+  end
+
+  defimpl Inspect do
+    def inspect(patch, _options), do: "#HotPatch.Patch<#{HotPatch.Patch.line(patch)}>"
+  end
+
+  defimpl String.Chars do
+    def to_string(patch) do
+      HotPatch.Patch.line(patch) <>
+        ", uploaded #{Calendar.strftime(patch.uploaded_at, "%Y-%m-%d %H:%M:%S UTC")} by #{patch.by}"
+    end
+  end
+end

@@ -1,0 +1,108 @@
+defmodule HotPatch.Plan do
+  @moduledoc """
+  What applying a patch would do, node by node: load order, processes that will pause,
+  files on disk, risks. `IO.puts/1` prints it, `HotPatch.to_json/1` gives JSON.
+  """
+
+  alias HotPatch.Status
+  alias HotPatch.Table
+
+  defmodule Node do
+    @moduledoc """
+    The plan of one node.
+
+      * `:status` - the node's integral status
+      * `:order` - `{:add | :replace, module}` in the order of loading; all become current in
+        one step
+      * `:processes` - for each module and kind of process, how many will pause, and whether
+        their state goes through `code_change`
+      * `:suspended` - how many processes will pause in all
+      * `:disk` - the files that will be replaced or created
+      * `:risks` - what the operator should know, in words
+      * `:error` - why the node could not be asked, or `nil`
+    """
+
+    @type processes :: %{
+            module: String.t(),
+            kind: atom(),
+            count: pos_integer(),
+            change_code?: boolean()
+          }
+    @type t :: %__MODULE__{
+            node: node(),
+            status: HotPatch.Status.t(),
+            order: [{:add | :replace, String.t()}],
+            processes: [processes()],
+            suspended: non_neg_integer(),
+            disk: [Path.t()],
+            risks: [String.t()],
+            error: String.t() | nil
+          }
+    @enforce_keys [:node, :status]
+    defstruct [
+      :node,
+      :status,
+      :error,
+      order: [],
+      processes: [],
+      suspended: 0,
+      disk: [],
+      risks: []
+    ]
+  end
+
+  @type t :: %__MODULE__{
+          patch: String.t(),
+          status: Status.t(),
+          nodes: [Node.t()],
+          unmanaged: [node()],
+          duration_us: non_neg_integer()
+        }
+  @enforce_keys [:patch, :status, :nodes]
+  defstruct [:patch, :status, :nodes, unmanaged: [], duration_us: 0]
+
+  @doc false
+  @spec to_table(t()) :: iodata()
+  def to_table(plan) do
+    [
+      "plan #{plan.patch}: #{plan.status}, #{Table.count(length(plan.nodes), "node", "nodes")}, ",
+      "#{Table.count(Enum.sum(Enum.map(plan.nodes, & &1.suspended)), "process", "processes")} to pause\n",
+      Table.render(
+        ["node", "status", "load order", "will pause"],
+        Enum.map(plan.nodes, &[Atom.to_string(&1.node), "#{&1.status}", order(&1), processes(&1)])
+      ),
+      Table.notes(
+        for(node <- plan.nodes, risk <- risks(node), do: {node.node, risk}),
+        length(plan.nodes)
+      )
+    ]
+  end
+
+  defp order(node) do
+    Enum.map_join(node.order, ", ", fn
+      {:add, module} -> "+" <> module
+      {:replace, module} -> module
+    end)
+  end
+
+  defp processes(%Node{processes: []}), do: "nobody"
+
+  defp processes(node) do
+    Enum.map_join(node.processes, ", ", fn part ->
+      "#{part.count} #{part.kind} of #{part.module}"
+    end)
+  end
+
+  defp risks(%Node{error: nil, risks: risks}), do: risks
+  defp risks(%Node{error: error}), do: [error]
+
+  defimpl Inspect do
+    def inspect(plan, _options) do
+      "#HotPatch.Plan<#{plan.patch} #{plan.status} #{length(plan.nodes)} nodes>"
+    end
+  end
+
+  defimpl String.Chars do
+    def to_string(plan), do: plan |> HotPatch.Plan.to_table() |> IO.iodata_to_binary()
+  end
+end

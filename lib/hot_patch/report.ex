@@ -1,0 +1,173 @@
+defmodule HotPatch.Report do
+  @moduledoc """
+  How a check or an apply ended: each file on each node with its status and reason, the
+  integral status of each node and of the whole, and timings.
+
+  `inspect/1` is one line, `IO.puts/1` prints a table, `HotPatch.to_json/1` gives JSON.
+  """
+
+  alias HotPatch.Report
+  alias HotPatch.Status
+  alias HotPatch.Table
+
+  defmodule Node do
+    @moduledoc """
+    One node of a report.
+
+      * `:status` - the smallest code of its files, or `:error` if the node failed
+      * `:files` - `t:HotPatch.Report.File.t/0`, in the order of the archive
+      * `:pause_us` - microseconds from the first suspend to the last resume; 0 in a check
+      * `:suspended` - how many processes were suspended
+      * `:stragglers` - processes that still run old code: pid, name, module, stack
+      * `:restart_needed` - why memory is not what the disk is, or `nil`
+      * `:error` - what is wrong with the node as a whole, or `nil`
+    """
+
+    alias HotPatch.Report
+
+    @type straggler :: %{pid: pid(), name: atom() | nil, module: module(), stack: [String.t()]}
+    @type t :: %__MODULE__{
+            node: node(),
+            status: HotPatch.Status.t(),
+            files: [Report.File.t()],
+            pause_us: non_neg_integer(),
+            suspended: non_neg_integer(),
+            stragglers: [straggler()],
+            restart_needed: String.t() | nil,
+            error: String.t() | nil
+          }
+    @enforce_keys [:node, :status]
+    defstruct [
+      :node,
+      :status,
+      :restart_needed,
+      :error,
+      files: [],
+      pause_us: 0,
+      suspended: 0,
+      stragglers: []
+    ]
+  end
+
+  @typedoc """
+    * `:operation` - what was done
+    * `:patch` - id of the patch
+    * `:status` - integral over all nodes
+    * `:unmanaged` - connected nodes that do not run HotPatch, and so were left out
+    * `:by`, `:started_at` - who and when
+    * `:duration_us`, `:prepare_us`, `:commit_us` - microseconds in all, and of the two phases
+  """
+  @type t :: %__MODULE__{
+          operation: :check | :apply,
+          patch: String.t(),
+          status: Status.t(),
+          nodes: [Node.t()],
+          unmanaged: [node()],
+          by: String.t() | nil,
+          started_at: DateTime.t(),
+          duration_us: non_neg_integer(),
+          prepare_us: non_neg_integer(),
+          commit_us: non_neg_integer()
+        }
+  @enforce_keys [:operation, :patch, :status, :nodes, :started_at]
+  defstruct [
+    :operation,
+    :patch,
+    :status,
+    :nodes,
+    :by,
+    :started_at,
+    unmanaged: [],
+    duration_us: 0,
+    prepare_us: 0,
+    commit_us: 0
+  ]
+
+  @doc false
+  @spec to_table(t()) :: iodata()
+  def to_table(report) do
+    [headline(report), nodes(report), files(report), problems(report)]
+  end
+
+  defp headline(report) do
+    "#{report.operation} #{report.patch}: #{report.status}, " <>
+      "#{Table.count(length(report.nodes), "node", "nodes")}, #{Table.milliseconds(report.duration_us)}\n"
+  end
+
+  defp nodes(%Report{operation: :check} = report) do
+    rows =
+      for node <- report.nodes, do: [Atom.to_string(node.node), "#{node.status}", tally(node)]
+
+    Table.render(["node", "status", "files"], rows)
+  end
+
+  defp nodes(report) do
+    rows =
+      for node <- report.nodes do
+        [
+          Atom.to_string(node.node),
+          "#{node.status}",
+          Integer.to_string(node.suspended),
+          Table.milliseconds(node.pause_us),
+          if(node.restart_needed, do: "yes", else: "no"),
+          tally(node)
+        ]
+      end
+
+    Table.render(["node", "status", "paused", "pause", "restart", "files"], rows)
+  end
+
+  defp tally(node) do
+    counts = Enum.frequencies_by(node.files, & &1.status)
+
+    for(status <- Status.all(), counts[status], do: "#{counts[status]} #{status}")
+    |> Enum.join(", ")
+  end
+
+  # A file on which all nodes agree takes one row.
+  defp files(report) do
+    rows =
+      for(node <- report.nodes, file <- node.files, do: {node.node, file})
+      |> Enum.group_by(
+        fn {_node, file} -> {file.path, file.status, file.reason} end,
+        &elem(&1, 0)
+      )
+      |> Enum.sort_by(fn {{path, status, _reason}, _nodes} -> {Status.code(status), path} end)
+      |> Enum.map(fn {{path, status, reason}, nodes} ->
+        [Path.basename(path), "#{status}", Table.nodes(nodes, length(report.nodes)), reason || ""]
+      end)
+
+    if rows == [], do: [], else: ["\n", Table.render(["file", "status", "nodes", "reason"], rows)]
+  end
+
+  defp problems(report) do
+    notes =
+      for(%{error: error} = node when error != nil <- report.nodes, do: {node.node, error}) ++
+        for(node <- report.nodes, text <- straggling(node), do: {node.node, text})
+
+    unmanaged =
+      if report.unmanaged == [],
+        do: [],
+        else: ["\nnot running HotPatch, left out: #{Enum.join(report.unmanaged, ", ")}\n"]
+
+    [Table.notes(notes, length(report.nodes)), unmanaged]
+  end
+
+  defp straggling(node) do
+    for straggler <- node.stragglers do
+      name = if straggler.name, do: " (#{inspect(straggler.name)})", else: ""
+      "#{inspect(straggler.pid)}#{name} still runs old code of #{inspect(straggler.module)}"
+    end
+  end
+
+  defimpl Inspect do
+    def inspect(report, _options) do
+      "#HotPatch.Report<#{report.operation} #{report.patch} #{report.status} " <>
+        "#{length(report.nodes)} nodes #{HotPatch.Table.milliseconds(report.duration_us)}>"
+    end
+  end
+
+  defimpl String.Chars do
+    def to_string(report), do: report |> HotPatch.Report.to_table() |> IO.iodata_to_binary()
+  end
+end

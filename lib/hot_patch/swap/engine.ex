@@ -1,0 +1,185 @@
+defmodule HotPatch.Swap.Engine do
+  @moduledoc false
+  # One swap, from the first suspend to the last resume, in a process of its own.
+  #
+  # Every step before the load can be taken back by resuming everyone. After the load, a
+  # change_code that fails takes all back: states were kept inside the processes
+  # themselves, and the old code was prepared beforehand.
+  #
+  # A suspend whose answer did not come in time still takes effect later. All system
+  # messages of a swap come from this one process, and messages between two processes keep
+  # their order, so the resume that follows it undoes it.
+
+  alias HotPatch.Swap.KeptState
+  alias HotPatch.Swap.SysMessage
+
+  # Enough to keep the schedulers busy, few enough that answers do not pile up unread.
+  @window 1_000
+
+  # How long the answers to a resume are awaited: they only make the pause measurable.
+  @resume_answers_within 5_000
+
+  @doc "Body of the engine process; waits for the guard to be in place."
+  @spec init(pid(), HotPatch.Swap.Job.t(), [HotPatch.Swap.Processes.target()]) :: term()
+  def init(caller, job, targets) do
+    receive do
+      {:go, ^caller} -> send(caller, {self(), run(caller, job, targets)})
+    end
+  end
+
+  defp run(caller, job, targets) do
+    started = System.monotonic_time()
+    deadline = System.monotonic_time(:millisecond) + job.pause_timeout
+
+    result =
+      with :ok <- suspend(targets, deadline),
+           :ok <- wanted(caller),
+           :ok <- keep_state(targets),
+           :ok <- load(job.prepared),
+           :ok <- change_state(targets, job, deadline) do
+        {:ok, %{suspended: length(targets)}}
+      end
+
+    resume(targets)
+    us = System.convert_time_unit(System.monotonic_time() - started, :native, :microsecond)
+
+    case result do
+      {:ok, done} -> {:ok, Map.put(done, :pause_us, if(targets == [], do: 0, else: us))}
+      {:error, reason, text} -> {:error, %{reason: reason, text: text, pause_us: us}}
+    end
+  end
+
+  # Whoever asked for the swap may have died while it waited for a busy process.
+  defp wanted(caller) do
+    if Process.alive?(caller),
+      do: :ok,
+      else: {:error, :abandoned, "the caller died before anything was loaded"}
+  end
+
+  defp suspend(targets, deadline) do
+    pids = Enum.map(targets, & &1.pid)
+
+    case ask(pids, fn _pid -> [:suspend] end, {deadline, :halt}, [], &ignore/3) do
+      {[], _} ->
+        :ok
+
+      {busy, _} ->
+        {:error, :busy,
+         "#{length(busy)} of #{length(pids)} processes were busy and could not be suspended in " <>
+           "time, nothing was loaded: #{Enum.map_join(Enum.take(busy, 3), "; ", &describe/1)}"}
+    end
+  end
+
+  defp keep_state(targets) do
+    Enum.each(targets, &KeptState.keep/1)
+  end
+
+  defp load(prepared) do
+    case :code.finish_loading(prepared) do
+      :ok ->
+        :ok
+
+      {:error, reasons} ->
+        text = Enum.map_join(reasons, ", ", fn {module, why} -> "#{inspect(module)}: #{why}" end)
+        {:error, :load, "loading failed, nothing was changed: #{text}"}
+    end
+  end
+
+  defp change_state(targets, job, deadline) do
+    old_vsns = Map.new(job.changes, &{&1.module, &1.old_vsn})
+
+    messages =
+      for %{pid: pid, modules: modules} <- targets,
+          asked =
+            for({module, true} <- modules, do: {:change_code, module, old_vsns[module], []}),
+          asked != [],
+          into: %{},
+          do: {pid, asked}
+
+    {late, failed} =
+      ask(Map.keys(messages), &messages[&1], {deadline, :halt}, [], &note_failure/3)
+
+    case {failed, late} do
+      {[], []} -> :ok
+      {[{pid, reason} | _], _} -> take_back(targets, job, failure_text(pid, reason))
+      {[], [pid | _]} -> take_back(targets, job, "change_code took too long in #{describe(pid)}")
+    end
+  end
+
+  defp note_failure(_pid, :ok, failed), do: failed
+  defp note_failure(pid, {:error, reason}, failed), do: [{pid, reason} | failed]
+  defp note_failure(pid, other, failed), do: [{pid, other} | failed]
+
+  defp failure_text(pid, reason) do
+    "change_code failed in #{describe(pid)}: #{inspect(reason, limit: 20, printable_limit: 200)}"
+  end
+
+  # Old code current again, then every process its old state, before anyone is resumed.
+  defp take_back(targets, job, why) do
+    replaced = for %{kind: :replace, module: module} <- job.changes, do: module
+    added = for %{kind: :add, module: module} <- job.changes, do: module
+
+    with {:previous, previous} when previous != nil <- {:previous, job.previous},
+         {:held, []} <- {:held, Enum.reject(replaced, &:code.soft_purge/1)},
+         :ok <- :code.finish_loading(previous) do
+      Enum.each(added, &:code.delete/1)
+      Enum.each(targets, &KeptState.restore/1)
+      {:error, :change_code, why <> "; code and state were taken back"}
+    else
+      {:previous, nil} -> stuck(why, "the old code's files are not at hand")
+      {:held, held} -> stuck(why, "processes hold the old code of #{inspect(held)}")
+      {:error, reasons} -> stuck(why, "the old code did not load: #{inspect(reasons)}")
+    end
+  end
+
+  defp stuck(why, cause) do
+    {:error, :not_taken_back,
+     "#{why}; the new code stays loaded because it could not be taken back (#{cause}): restart the node"}
+  end
+
+  defp resume(targets) do
+    deadline = System.monotonic_time(:millisecond) + @resume_answers_within
+    Enum.each(targets, &KeptState.forget(&1.pid))
+    pids = Enum.map(targets, & &1.pid)
+    {_busy, _} = ask(pids, fn _pid -> [:resume] end, {deadline, :all}, [], &ignore/3)
+    :ok
+  end
+
+  defp ignore(_pid, _answer, acc), do: acc
+
+  # Sends each process its messages, a window at a time, and collects the answers. With
+  # `:halt` the first window that is not complete at the deadline is the last; with `:all`
+  # every process gets its messages all the same: a resume must not be lost.
+  defp ask(pids, messages, {deadline, mode}, acc, fun) do
+    pids
+    |> Enum.chunk_every(@window)
+    |> Enum.reduce_while({[], acc}, fn window, {late, acc} ->
+      {waiting, acc} = ask_window(window, messages, make_ref(), deadline, acc, fun)
+      late = MapSet.to_list(waiting) ++ late
+      {if(mode == :halt and late != [], do: :halt, else: :cont), {late, acc}}
+    end)
+  end
+
+  defp ask_window(window, messages, ref, deadline, acc, fun) do
+    rounds = Enum.map(window, &{&1, messages.(&1)})
+    for {pid, list} <- rounds, message <- list, do: SysMessage.send(pid, ref, message)
+
+    # A process with several messages answers each; it is done with the last.
+    counts = for {pid, [_, _ | _] = list} <- rounds, into: %{}, do: {pid, length(list)}
+    SysMessage.collect(ref, MapSet.new(window), counts, deadline, acc, fun)
+  end
+
+  defp describe(pid) do
+    case Process.info(pid, [:registered_name, :current_stacktrace]) do
+      nil ->
+        "#{inspect(pid)} (dead by now)"
+
+      [registered_name: name, current_stacktrace: stack] ->
+        "#{inspect(pid)}#{if name != [], do: " (#{inspect(name)})"} in #{place(stack)}"
+    end
+  end
+
+  defp place(stack) do
+    stack |> Enum.take(3) |> Enum.map_join(" < ", &Exception.format_stacktrace_entry/1)
+  end
+end

@@ -1,0 +1,129 @@
+defmodule HotPatch.Swap.Processes do
+  @moduledoc false
+  # Finds the processes that have a changed module as their callback module, without
+  # calling into any of them. Only event managers are asked (they alone know their
+  # handlers), all at once and with a short deadline.
+
+  alias HotPatch.Swap.Change
+  alias HotPatch.Swap.SysMessage
+
+  @typedoc """
+  A process to suspend and the modules whose `change_code` it is to be sent; `kind` tells
+  by what it was found.
+  """
+  @type target :: %{pid: pid(), kind: kind(), modules: [{module(), change_code? :: boolean()}]}
+  @type kind :: :server | :supervisor | :event_manager | :special
+
+  @event_managers_answer_within 500
+
+  @doc """
+  The targets of a set of changes, and the event managers that were too busy to say
+  whether they are among them.
+  """
+  @spec find([Change.t()]) :: {[target()], silent :: [pid()]}
+  def find(changes) do
+    replaced =
+      for %Change{kind: :replace} = change <- changes, into: %{}, do: {change.module, change}
+
+    if replaced == %{} do
+      {[], []}
+    else
+      {managers, found} = Enum.reduce(Process.list(), {[], []}, &sort_out(&1, &2, replaced))
+      {silent, handling} = event_managers(managers, replaced)
+      {found ++ handling, silent}
+    end
+  end
+
+  defp sort_out(pid, {managers, found}, replaced) do
+    case initial_call(pid) do
+      {:gen_event, _function, _arity} ->
+        {[pid | managers], found}
+
+      {:supervisor, module, _arity} when is_map_key(replaced, module) ->
+        {managers, [target(pid, :supervisor, [{module, true}]) | found]}
+
+      {module, function, _arity} when is_map_key(replaced, module) ->
+        {managers, callback(pid, function, replaced[module]) ++ found}
+
+      _ ->
+        {managers, found}
+    end
+  end
+
+  # What proc_lib noted when it started the process; bare processes have none.
+  defp initial_call(pid) do
+    case Process.info(pid, :dictionary) do
+      {:dictionary, dictionary} -> Keyword.get(dictionary, :"$initial_call")
+      nil -> nil
+    end
+  end
+
+  # A callback module's process began in its init/1. Others that proc_lib started speak
+  # the system messages only if the module says so; a Task, say, would never answer.
+  defp callback(pid, :init, change) do
+    module = change.module
+
+    cond do
+      exports?(module, [
+        {:handle_call, 3},
+        {:handle_cast, 2},
+        {:handle_info, 2},
+        {:callback_mode, 0}
+      ]) ->
+        [target(pid, :server, [{module, change_code?(change, [3, 4])}])]
+
+      exports?(module, [{:system_continue, 3}]) ->
+        special(pid, change)
+
+      true ->
+        []
+    end
+  end
+
+  defp callback(pid, _function, change), do: special(pid, change)
+
+  defp special(pid, change) do
+    if exports?(change.module, [{:system_continue, 3}]) do
+      new? = {"system_code_change", 4} in change.exports
+      [target(pid, :special, [{change.module, new?}])]
+    else
+      []
+    end
+  end
+
+  defp exports?(module, functions) do
+    Enum.any?(functions, fn {name, arity} -> function_exported?(module, name, arity) end)
+  end
+
+  # A behaviour calls code_change of the new code; where that has none the state stays as
+  # it is, while asking for it would be an undef.
+  defp change_code?(change, arities) do
+    Enum.any?(arities, &({"code_change", &1} in change.exports))
+  end
+
+  # gen_event answers get_modules, as release_handler asks it (gen_event.erl, handle_msg).
+  defp event_managers(pids, replaced) do
+    ref = make_ref()
+    for pid <- pids, do: send(pid, {self(), {self(), {ref, pid}}, :get_modules})
+    deadline = System.monotonic_time(:millisecond) + @event_managers_answer_within
+    {silent, answers} = SysMessage.collect(ref, MapSet.new(pids), %{}, deadline, [], &note/3)
+
+    {MapSet.to_list(silent), Enum.flat_map(answers, &event_manager(&1, replaced))}
+  end
+
+  defp note(pid, modules, answers) when is_list(modules), do: [{pid, modules} | answers]
+  defp note(_pid, _no_event_manager, answers), do: answers
+
+  defp event_manager({pid, modules}, replaced) do
+    case for module <- Enum.uniq(modules), is_map_key(replaced, module), do: module do
+      [] ->
+        []
+
+      changed ->
+        modules = Enum.map(changed, &{&1, change_code?(replaced[&1], [3])})
+        [target(pid, :event_manager, modules)]
+    end
+  end
+
+  defp target(pid, kind, modules), do: %{pid: pid, kind: kind, modules: modules}
+end
