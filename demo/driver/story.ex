@@ -261,10 +261,13 @@ defmodule Demo.Story do
 
   defp delete(story) do
     headline(7, "Delete what was uploaded")
-    {:ok, patches} = Cluster.call(@operator, HotPatch, :list, [])
-    for patch <- patches, do: operate(:delete, [patch.id], code(:delete, patch.id))
-    left = Cluster.call(@operator, HotPatch, :list, [])
-    verify(story, left == {:ok, []}, "no archive is left")
+
+    for patch <- operate(:list, [], "HotPatch.list()") do
+      say(patch)
+      operate(:delete, [patch.id], code(:delete, patch.id))
+    end
+
+    verify(story, Cluster.call(@operator, HotPatch, :list, []) == [], "no archive is left")
   end
 
   ## 8

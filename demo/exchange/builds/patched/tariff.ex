@@ -1,6 +1,8 @@
 defmodule Exchange.Tariff do
   @moduledoc "The price of a minute. New in this build: the shipped one has no such module."
 
+  @vsn 1
+
   alias Exchange.Numbering
 
   @doc "Cents for a minute to the zone."
