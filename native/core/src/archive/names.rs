@@ -1,0 +1,104 @@
+//! Rules on the name of one entry. A name is refused for what it is, never repaired.
+
+use crate::refusal::{Refusal, Rule};
+use crate::text;
+
+/// Checks the name of an entry as it stands in a header. A folder's name ends with a slash.
+pub(super) fn check(raw: &[u8], longest: u32) -> Result<&str, Refusal> {
+    let refuse = |rule, detail: &str| Err(Refusal::entry(rule, raw, detail));
+    if raw.len() > usize::try_from(longest).unwrap_or(usize::MAX) {
+        let detail = format!("has a name of {} bytes; the limit is {longest}", raw.len());
+        return Err(Refusal::entry(Rule::NameTooLong, raw, detail));
+    }
+    if raw.is_empty() {
+        return refuse(Rule::NameEmpty, "has no name");
+    }
+    if raw.contains(&0) {
+        return refuse(Rule::NameNul, "has a NUL byte in its name");
+    }
+    let Ok(name) = str::from_utf8(raw) else {
+        return refuse(Rule::NameNotUtf8, "has a name that is not UTF-8");
+    };
+    if name.chars().any(char::is_control) {
+        return refuse(Rule::NameControl, "has a control character in its name");
+    }
+    if name.chars().any(text::is_invisible) {
+        return refuse(Rule::NameInvisible, "has an invisible character in its name");
+    }
+    if name.contains('\\') {
+        return refuse(Rule::NameBackslash, "has a backslash in its name");
+    }
+    if name.starts_with('/') {
+        return refuse(Rule::NameAbsolute, "is an absolute path");
+    }
+    if has_drive(raw) {
+        return refuse(Rule::NameDrive, "begins with a drive letter");
+    }
+    check_parts(name)?;
+    Ok(name)
+}
+
+fn has_drive(raw: &[u8]) -> bool {
+    matches!(raw, [letter, b':', ..] if letter.is_ascii_alphabetic())
+}
+
+fn check_parts(name: &str) -> Result<(), Refusal> {
+    let path = name.strip_suffix('/').unwrap_or(name);
+    for part in path.split('/') {
+        let (rule, detail) = match part {
+            ".." => (Rule::NameParent, "has a part `..`"),
+            "." => (Rule::NameDot, "has a part `.`"),
+            "" => (Rule::NameEmptyPart, "has an empty part"),
+            _ => continue,
+        };
+        return Err(Refusal::entry(rule, name.as_bytes(), detail));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check;
+    use crate::refusal::Rule;
+
+    #[test]
+    fn accepts_ordinary_names() {
+        for name in ["a", "a.beam", "lib/my_app-1.0/ebin/Elixir.Ünï.beam", "a/", "..a/b..", "a b"]
+        {
+            assert_eq!(check(name.as_bytes(), 1024), Ok(name));
+        }
+    }
+
+    #[test]
+    fn refuses_the_rest_by_name() {
+        for (name, rule) in [
+            (&b""[..], Rule::NameEmpty),
+            (b"/", Rule::NameAbsolute),
+            (b"/etc/x", Rule::NameAbsolute),
+            (b"C:x", Rule::NameDrive),
+            (b"c:/x", Rule::NameDrive),
+            (b"..", Rule::NameParent),
+            (b"../x", Rule::NameParent),
+            (b"a/../x", Rule::NameParent),
+            (b"a/..", Rule::NameParent),
+            (b"a/../", Rule::NameParent),
+            (b".", Rule::NameDot),
+            (b"./x", Rule::NameDot),
+            (b"a/./x", Rule::NameDot),
+            (b"a//x", Rule::NameEmptyPart),
+            (b"a//", Rule::NameEmptyPart),
+            (b"a\\x", Rule::NameBackslash),
+            (b"..\\x", Rule::NameBackslash),
+            (b"a\0.beam", Rule::NameNul),
+            (b"a\xff", Rule::NameNotUtf8),
+            (b"a\n", Rule::NameControl),
+            (b"a\x7f", Rule::NameControl),
+            ("a\u{85}".as_bytes(), Rule::NameControl),
+            ("a\u{202e}x".as_bytes(), Rule::NameInvisible),
+            ("a\u{200b}x".as_bytes(), Rule::NameInvisible),
+            (&[b'a'; 1025], Rule::NameTooLong),
+        ] {
+            assert_eq!(check(name, 1024).unwrap_err().rule, rule, "{}", name.escape_ascii());
+        }
+    }
+}

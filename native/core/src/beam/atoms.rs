@@ -1,0 +1,113 @@
+//! The atom table, and its names as text.
+
+use super::damage::Damage;
+use super::iff::Chunks;
+use super::reader::Reader;
+use crate::options::ChunkId;
+
+/// The longest name of an atom, in characters.
+const LONGEST_ATOM: usize = 255;
+
+/// An atom of a table, by its place from 1. Only the table's own places can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AtomId(u32);
+
+/// All names of a table in one string.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Atoms {
+    text: String,
+    /// Where each name ends in the text.
+    ends: Vec<u32>,
+    long_format: bool,
+}
+
+impl Atoms {
+    /// Reads `AtU8` (OTP 20 and later) or `Atom`; the first name is the module's.
+    pub(super) fn read(chunks: &Chunks<'_>) -> Result<Self, Damage> {
+        let (id, chunk): (ChunkId, _) = match (chunks.get(b"AtU8"), chunks.get(b"Atom")) {
+            (Some(_), Some(_)) => return Err(Damage::TwoAtomTables),
+            (Some(utf8), None) => (*b"AtU8", utf8),
+            (None, Some(latin1)) => (*b"Atom", latin1),
+            (None, None) => return Err(Damage::MissingChunk(*b"AtU8")),
+        };
+        let mut atoms = Atoms::default();
+        atoms.parse(chunk, id == *b"Atom").map_err(|what| Damage::Malformed { chunk: id, what })?;
+        Ok(atoms)
+    }
+
+    fn parse(&mut self, chunk: &[u8], latin1: bool) -> Result<(), &'static str> {
+        const CUT_OFF: &str = "it is cut off";
+        let mut reader = Reader::new(chunk);
+        let count = reader.i32().ok_or(CUT_OFF)?;
+        // A negative count announces lengths written as compact numbers (OTP 28).
+        self.long_format = count < 0;
+        let count = usize::try_from(count.unsigned_abs()).map_err(|_| CUT_OFF)?;
+        if count == 0 {
+            return Err("it has no atoms, not even the module's name");
+        }
+        if count > reader.rest().len() {
+            return Err(CUT_OFF);
+        }
+        let room = "there is no memory for it";
+        self.ends.try_reserve_exact(count).map_err(|_| room)?;
+        self.text.try_reserve_exact(reader.rest().len()).map_err(|_| room)?;
+        for _ in 0..count {
+            let length = self.length(&mut reader).ok_or(CUT_OFF)?;
+            let name = reader.take(length).ok_or(CUT_OFF)?;
+            self.push(name, latin1)?;
+        }
+        if !reader.rest().is_empty() {
+            return Err("bytes follow its last atom");
+        }
+        Ok(())
+    }
+
+    fn length(&self, reader: &mut Reader<'_>) -> Option<usize> {
+        if !self.long_format {
+            return reader.u8().map(usize::from);
+        }
+        let length = reader.tagged()?;
+        (length.tag == 0).then_some(usize::try_from(length.value?).ok()?)
+    }
+
+    fn push(&mut self, name: &[u8], latin1: bool) -> Result<(), &'static str> {
+        if latin1 {
+            self.text.extend(name.iter().copied().map(char::from));
+        } else {
+            let name = str::from_utf8(name).map_err(|_| "an atom is not UTF-8")?;
+            // Only a name of more bytes can have more characters.
+            if name.len() > LONGEST_ATOM && name.chars().count() > LONGEST_ATOM {
+                return Err("an atom has more than 255 characters");
+            }
+            self.text.push_str(name);
+        }
+        let end = u32::try_from(self.text.len()).map_err(|_| "it is too long")?;
+        self.ends.push(end);
+        Ok(())
+    }
+
+    /// Whether lengths are compact numbers, as OTP 28 writes them and earlier ones cannot read.
+    pub(super) fn is_long_format(&self) -> bool {
+        self.long_format
+    }
+
+    /// The atom at `index`, counted from 1.
+    pub(super) fn id(&self, index: u32) -> Option<AtomId> {
+        let place = usize::try_from(index.checked_sub(1)?).ok()?;
+        (place < self.ends.len()).then_some(AtomId(index))
+    }
+
+    pub(super) fn module(&self) -> &str {
+        self.text(AtomId(1))
+    }
+
+    pub(super) fn text(&self, AtomId(index): AtomId) -> &str {
+        let at = |index: u32| {
+            let place = usize::try_from(index).ok()?.checked_sub(1)?;
+            self.ends.get(place).and_then(|end| usize::try_from(*end).ok())
+        };
+        let start = at(index - 1).unwrap_or(0);
+        let end = at(index).unwrap_or(start);
+        self.text.get(start..end).unwrap_or_default()
+    }
+}

@@ -1,0 +1,69 @@
+//! Why a file is no module that can be loaded.
+
+use crate::etf::DecodeError;
+use crate::options::ChunkId;
+
+/// What is wrong with a BEAM file, as a sentence for the operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// Not a BEAM file at all.
+    #[error("The file does not begin like a BEAM file.")]
+    NotBeam,
+    /// The gzip stream is damaged.
+    #[error("The file is compressed with gzip, and the compressed data is damaged.")]
+    Gzip,
+    /// The form is larger or smaller than the file.
+    #[error(
+        "The file has {real} bytes and its header says {claimed}: it is cut off or was added to."
+    )]
+    FormSize {
+        /// What the header says, with the header itself.
+        claimed: u64,
+        /// What there is.
+        real: u64,
+    },
+    /// A chunk reaches beyond the end.
+    #[error("The chunk at byte {0} reaches beyond the end of the file.")]
+    ChunkSize(usize),
+    /// A chunk is there twice.
+    #[error("The chunk \"{}\" is there twice.", .0.escape_ascii())]
+    DuplicateChunk(ChunkId),
+    /// More chunks than any compiler makes.
+    #[error("The file has more than {0} chunks.")]
+    TooManyChunks(usize),
+    /// A chunk without which no module loads.
+    #[error("The chunk \"{}\" is missing.", .0.escape_ascii())]
+    MissingChunk(ChunkId),
+    /// Two atom tables.
+    #[error("The file has two atom tables, \"Atom\" and \"AtU8\".")]
+    TwoAtomTables,
+    /// A chunk's content is malformed.
+    #[error("The chunk \"{}\" is malformed: {what}.", .chunk.escape_ascii())]
+    Malformed {
+        /// The chunk.
+        chunk: ChunkId,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A term in a chunk cannot be decoded.
+    #[error("The chunk \"{}\" holds no acceptable term: {error}.", .chunk.escape_ascii())]
+    Term {
+        /// The chunk.
+        chunk: ChunkId,
+        /// What is wrong with the term.
+        error: DecodeError,
+    },
+    /// The module has another name than the file.
+    #[error(
+        "The file is named \"{file}\" and holds the module \"{module}\": name it \"{module}.beam\"."
+    )]
+    OtherName {
+        /// The module's name.
+        module: String,
+        /// The file's name.
+        file: String,
+    },
+    /// The system gave no memory.
+    #[error("There is no memory to read the file.")]
+    OutOfMemory,
+}

@@ -1,0 +1,45 @@
+//! Modules compressed with gzip (`erlc +compressed`, `beam_lib:strip/1` of old).
+
+use flate2::{Decompress, FlushDecompress, Status};
+
+use super::damage::Damage;
+
+/// The largest window deflate has.
+const WINDOW_BITS: u8 = 15;
+
+/// Whether `bytes` begin like a gzip stream (RFC 1952 2.3.1).
+pub(super) fn is_gzip(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x1f, 0x8b])
+}
+
+/// The size the stream claims to unpack to, at its end.
+pub(super) fn claimed_size(bytes: &[u8]) -> Option<u32> {
+    bytes.last_chunk().map(|size| u32::from_le_bytes(*size))
+}
+
+/// Unpacks a stream that makes exactly `size` bytes and fills `bytes`.
+pub(super) fn unpack(bytes: &[u8], size: u32) -> Result<Vec<u8>, Damage> {
+    let size = usize::try_from(size).map_err(|_| Damage::OutOfMemory)?;
+    let mut out = Vec::new();
+    // One byte more than claimed lets the stream end on its own.
+    out.try_reserve_exact(size.saturating_add(1)).map_err(|_| Damage::OutOfMemory)?;
+    let mut inflate = Decompress::new_gzip(WINDOW_BITS);
+    loop {
+        let consumed = usize::try_from(inflate.total_in()).map_err(|_| Damage::Gzip)?;
+        let produced = out.len();
+        let rest = bytes.get(consumed..).ok_or(Damage::Gzip)?;
+        let status = inflate
+            .decompress_vec(rest, &mut out, FlushDecompress::Finish)
+            .map_err(|_| Damage::Gzip)?;
+        if status == Status::StreamEnd {
+            break;
+        }
+        if inflate.total_in() == consumed as u64 && out.len() == produced {
+            return Err(Damage::Gzip);
+        }
+    }
+    if out.len() != size || inflate.total_in() != bytes.len() as u64 {
+        return Err(Damage::Gzip);
+    }
+    Ok(out)
+}

@@ -1,0 +1,78 @@
+//! The chunks of a BEAM file (beam_file.c, `read_beam_chunks`).
+
+use super::damage::Damage;
+use super::module::Chunk;
+use super::reader::Reader;
+use crate::options::ChunkId;
+
+/// Form id, form size and form type.
+const HEADER: usize = 12;
+
+/// Compilers write about fifteen. The bound keeps the search for duplicates short.
+const MOST_CHUNKS: usize = 256;
+
+/// Whether `bytes` begin like an uncompressed BEAM file.
+pub(super) fn is_beam(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"FOR1") && bytes.get(8..HEADER) == Some(b"BEAM")
+}
+
+/// The chunks of a file, each once.
+#[derive(Debug)]
+pub(super) struct Chunks<'a>(Vec<(ChunkId, &'a [u8])>);
+
+impl<'a> Chunks<'a> {
+    /// Reads a file that is one form from its first byte to its last.
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, Damage> {
+        let mut reader = Reader::new(bytes);
+        if reader.take(4) != Some(b"FOR1") {
+            return Err(Damage::NotBeam);
+        }
+        let claimed = reader.u32().map_or(0, u64::from) + 8;
+        let real = bytes.len() as u64;
+        if claimed != real {
+            return Err(Damage::FormSize { claimed, real });
+        }
+        if reader.take(4) != Some(b"BEAM") {
+            return Err(Damage::NotBeam);
+        }
+        let mut chunks = Chunks(Vec::with_capacity(16));
+        while !reader.rest().is_empty() {
+            let at = bytes.len() - reader.rest().len();
+            let (id, data) = next(&mut reader).ok_or(Damage::ChunkSize(at))?;
+            chunks.add(id, data)?;
+        }
+        Ok(chunks)
+    }
+
+    fn add(&mut self, id: ChunkId, data: &'a [u8]) -> Result<(), Damage> {
+        if self.get(&id).is_some() {
+            return Err(Damage::DuplicateChunk(id));
+        }
+        if self.0.len() == MOST_CHUNKS {
+            return Err(Damage::TooManyChunks(MOST_CHUNKS));
+        }
+        self.0.push((id, data));
+        Ok(())
+    }
+
+    pub(super) fn get(&self, id: &ChunkId) -> Option<&'a [u8]> {
+        self.0.iter().find(|(other, _)| other == id).map(|(_, data)| *data)
+    }
+
+    pub(super) fn required(&self, id: &ChunkId) -> Result<&'a [u8], Damage> {
+        self.get(id).ok_or(Damage::MissingChunk(*id))
+    }
+
+    pub(super) fn sizes(&self) -> Vec<Chunk> {
+        self.0.iter().map(|(id, data)| Chunk { id: *id, size: data.len() as u64 }).collect()
+    }
+}
+
+/// A chunk: id, size, data, and padding to four bytes.
+fn next<'a>(reader: &mut Reader<'a>) -> Option<(ChunkId, &'a [u8])> {
+    let id = *reader.take(4)?.first_chunk()?;
+    let size = usize::try_from(reader.u32()?).ok()?;
+    let data = reader.take(size)?;
+    reader.take(size.next_multiple_of(4) - size)?;
+    Some((id, data))
+}

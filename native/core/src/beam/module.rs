@@ -1,0 +1,97 @@
+//! What was read of a module.
+
+use super::atoms::Atoms;
+use super::tables::{FunctionEntry, ImportEntry};
+use crate::digest::Md5Sum;
+use crate::options::ChunkId;
+
+/// A module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// What `code:module_md5/1` gives. It does not cover attributes, so that two versions which
+    /// differ only in `vsn` have the same.
+    pub md5: Md5Sum,
+    /// The values of the attribute `vsn`, as an encoded term.
+    pub vsn: Option<Vec<u8>>,
+    /// All attributes, as an encoded term.
+    pub attributes: Vec<u8>,
+    /// The modules in its attributes `behaviour` and `behavior`.
+    pub behaviours: Vec<String>,
+    /// Its chunks, in the order of the file.
+    pub chunks: Vec<Chunk>,
+    /// Whether code runs when it is loaded.
+    pub on_load: bool,
+    /// Whether it imports `erlang:load_nif/2`.
+    pub load_nif: bool,
+    /// The first OTP release known to load it, as far as that shows.
+    pub needs_otp: Option<u32>,
+    /// The version of the compiler application that made it.
+    pub compiler: Option<String>,
+    /// Whether the file is compressed with gzip.
+    pub compressed: bool,
+    pub(super) atoms: Atoms,
+    pub(super) exports: Vec<FunctionEntry>,
+    pub(super) imports: Vec<ImportEntry>,
+}
+
+/// A chunk of a BEAM file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Its id.
+    pub id: ChunkId,
+    /// Its size without padding.
+    pub size: u64,
+}
+
+/// A function a module offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Export<'m> {
+    /// Its name.
+    pub function: &'m str,
+    /// Its number of arguments.
+    pub arity: u8,
+}
+
+/// A function of another module that a module calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Import<'m> {
+    /// The other module.
+    pub module: &'m str,
+    /// The function's name.
+    pub function: &'m str,
+    /// Its number of arguments.
+    pub arity: u8,
+}
+
+impl Module {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.atoms.module()
+    }
+
+    /// The functions it offers, in the order of the file.
+    pub fn exports(&self) -> impl ExactSizeIterator<Item = Export<'_>> {
+        self.exports.iter().map(|export| Export {
+            function: self.atoms.text(export.function),
+            arity: export.arity,
+        })
+    }
+
+    /// The functions of other modules it calls, in the order of the file.
+    pub fn imports(&self) -> impl ExactSizeIterator<Item = Import<'_>> {
+        self.imports.iter().map(|import| Import {
+            module: self.atoms.text(import.module),
+            function: self.atoms.text(import.function),
+            arity: import.arity,
+        })
+    }
+
+    /// About how many bytes its tables take when their names are written out.
+    pub(super) fn table_bytes(&self) -> u64 {
+        const EACH: usize = 16;
+        let exports: usize = self.exports().map(|export| export.function.len() + EACH).sum();
+        let imports: usize =
+            self.imports().map(|import| import.module.len() + import.function.len() + EACH).sum();
+        (exports + imports + self.attributes.len()) as u64
+    }
+}

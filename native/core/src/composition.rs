@@ -1,0 +1,44 @@
+//! What an accepted archive holds.
+
+use std::borrow::Cow;
+
+use crate::beam::Module;
+use crate::digest::Sha256Sum;
+
+/// An accepted archive: what was validated is what is here, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Composition<'a> {
+    /// The SHA-256 of the archive itself.
+    pub sha256: Sha256Sum,
+    /// The size of the archive itself, in bytes.
+    pub size: u64,
+    /// The files, in the order of the archive's directory. Folders are not listed.
+    pub files: Vec<File<'a>>,
+}
+
+/// One file of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File<'a> {
+    /// Its path: relative, with slashes, safe to join to a folder.
+    pub path: &'a str,
+    /// Its CRC-32, verified.
+    pub crc32: u32,
+    /// Its SHA-256.
+    pub sha256: Sha256Sum,
+    /// Its content; borrowed from the archive where it was stored there as it is.
+    pub bytes: Cow<'a, [u8]>,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Neither named nor written like an Erlang module.
+    Other,
+    /// An Erlang module.
+    Beam(Box<Module>),
+    /// Named or written like an Erlang module, but not one that can be loaded under its name;
+    /// a sentence says why.
+    Damaged(String),
+}

@@ -1,0 +1,35 @@
+//! Reads HotPatch archives: zip files of BEAM files, from hands that are not trusted.
+//!
+//! [`read_archive`] takes bytes and gives either a [`Composition`], whose files are exactly what
+//! was validated, or a [`Refusal`] that names the [`Rule`] broken. It reads nothing else, makes
+//! no atoms, and bounds every count, size and depth before it acts on it.
+//!
+//! | module | concept |
+//! |---|---|
+//! | [`archive`] | the zip policy: which archives are accepted |
+//! | [`beam`] | one BEAM file: names, tables, MD5 |
+//! | [`etf`] | the External Term Format, decoded within bounds |
+//! | [`reply`] | the result as one Erlang term, for the NIF and the port |
+//! | [`json`] | Erlang terms as JSON |
+
+#![forbid(unsafe_code)]
+
+pub mod archive;
+pub mod beam;
+mod budget;
+mod composition;
+mod digest;
+pub mod etf;
+pub mod json;
+mod options;
+mod read;
+mod refusal;
+pub mod reply;
+mod text;
+mod workers;
+
+pub use composition::{Composition, File, Kind};
+pub use digest::{Md5Sum, Sha256Sum};
+pub use options::{ChunkId, Options, SIGNIFICANT_CHUNKS};
+pub use read::read_archive;
+pub use refusal::{Refusal, Rule};

@@ -1,0 +1,56 @@
+//! From bytes to a composition.
+
+use crate::archive::{self, Entry, Unpacker};
+use crate::beam::{self, Reading};
+use crate::budget::Budget;
+use crate::composition::{Composition, File, Kind};
+use crate::digest;
+use crate::options::Options;
+use crate::refusal::{Refusal, Rule};
+use crate::workers;
+
+/// Reads an archive, or says why it is refused. Files that are stored, not deflated, are borrowed
+/// from `bytes`.
+pub fn read_archive<'a>(bytes: &'a [u8], options: &Options) -> Result<Composition<'a>, Refusal> {
+    let entries = archive::entries(bytes, options)?;
+    let declared: u64 = entries.iter().map(|entry| entry.size() as u64).sum();
+    let budget = Budget::new(options.max_unpacked_bytes.saturating_sub(declared));
+    let workers = workers::worth(entries.iter().map(Entry::packed_size).sum());
+    let (sha256, files) = workers::in_order(
+        workers,
+        &entries,
+        || digest::sha256(bytes),
+        Unpacker::new,
+        |unpacker, entry| read_entry(unpacker, entry, options, &budget),
+    )?;
+    Ok(Composition {
+        sha256,
+        size: bytes.len() as u64,
+        files: files.into_iter().flatten().collect(),
+    })
+}
+
+/// Unpacks and inspects one entry. A folder gives no file, but its data is checked.
+fn read_entry<'a>(
+    unpacker: &mut Unpacker,
+    entry: &Entry<'a>,
+    options: &Options,
+    budget: &Budget,
+) -> Result<Option<File<'a>>, Refusal> {
+    let bytes = unpacker.unpack(entry)?;
+    if entry.is_folder() {
+        return Ok(None);
+    }
+    let kind = match beam::read_file(entry.name, &bytes, &options.significant_chunks, budget) {
+        Reading::Other => Kind::Other,
+        Reading::Module(module) => Kind::Beam(module),
+        Reading::Damaged(damage) => Kind::Damaged(damage.to_string()),
+        Reading::OverBudget => {
+            let limit = options.max_unpacked_bytes;
+            let detail = format!("brings what is unpacked to more than the limit of {limit} bytes");
+            return Err(entry.refuse(Rule::UnpackedTooBig, detail));
+        }
+    };
+    let sha256 = digest::sha256(&bytes);
+    Ok(Some(File { path: entry.name, crc32: entry.crc32, sha256, bytes, kind }))
+}

@@ -1,0 +1,178 @@
+//! The result of [`read_archive`](crate::read_archive) as one Erlang term, the same for the NIF
+//! and the port:
+//!
+//! ```text
+//! {:ok, %{sha256: <<_::256>>, size: integer, files: [file]}}
+//! {:refused, %{rule: atom, entry: binary | nil, message: binary}}
+//!
+//! file = %{path: binary, size: integer, crc32: integer, sha256: <<_::256>>, bytes: binary,
+//!          kind: :other | :beam | :damaged, reason: binary | nil, beam: beam | nil}
+//! beam = %{module: binary, md5: <<_::128>>, vsn: binary | nil, attributes: binary,
+//!          exports: [{binary, arity}], imports: [{binary, binary, arity}],
+//!          behaviours: [binary], chunks: [{binary, size}], on_load: boolean, load_nif: boolean,
+//!          needs_otp: integer | nil, compiler: binary | nil, compressed: boolean}
+//! ```
+//!
+//! `vsn` and `attributes` are encoded terms themselves, so that no atom is made from them before
+//! the archive is accepted. Decode with `:erlang.binary_to_term(reply, [:safe])`.
+
+use crate::beam::{Export, Import, Module};
+use crate::composition::{Composition, File, Kind};
+use crate::etf::{Count, Sink, Write};
+use crate::refusal::Refusal;
+
+/// The outcome of reading an archive.
+pub type Outcome<'a> = Result<Composition<'a>, Refusal>;
+
+/// The size of the encoded outcome.
+pub fn encoded_len(outcome: &Outcome<'_>) -> usize {
+    let mut count = Count::default();
+    write_outcome(&mut count, outcome);
+    count.0
+}
+
+/// Encodes the outcome into `out`; false if it does not have [`encoded_len`] bytes.
+#[must_use]
+pub fn encode_into(outcome: &Outcome<'_>, out: &mut [u8]) -> bool {
+    let mut slots = Slots { rest: out, overflow: false };
+    write_outcome(&mut slots, outcome);
+    slots.rest.is_empty() && !slots.overflow
+}
+
+/// Encodes the outcome.
+pub fn encode(outcome: &Outcome<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(encoded_len(outcome));
+    write_outcome(&mut out, outcome);
+    out
+}
+
+/// A buffer of a fixed size, filled from the front.
+struct Slots<'a> {
+    rest: &'a mut [u8],
+    overflow: bool,
+}
+
+impl Sink for Slots<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        match std::mem::take(&mut self.rest).split_at_mut_checked(bytes.len()) {
+            Some((slot, rest)) => {
+                slot.copy_from_slice(bytes);
+                self.rest = rest;
+            }
+            None => self.overflow = true,
+        }
+    }
+}
+
+fn write_outcome(out: &mut impl Write, outcome: &Outcome<'_>) {
+    out.version();
+    out.small_tuple(2);
+    match outcome {
+        Ok(composition) => {
+            out.small_atom("ok");
+            write_composition(out, composition);
+        }
+        Err(refusal) => {
+            out.small_atom("refused");
+            write_refusal(out, refusal);
+        }
+    }
+}
+
+fn write_refusal(out: &mut impl Write, refusal: &Refusal) {
+    out.map(3);
+    out.small_atom("rule");
+    out.small_atom(refusal.rule.name());
+    out.small_atom("entry");
+    out.optional_binary(refusal.entry.as_ref().map(String::as_bytes));
+    out.small_atom("message");
+    out.binary(refusal.message.as_bytes());
+}
+
+fn write_composition(out: &mut impl Write, composition: &Composition<'_>) {
+    out.map(3);
+    out.small_atom("sha256");
+    out.binary(&composition.sha256);
+    out.small_atom("size");
+    out.unsigned(composition.size);
+    out.small_atom("files");
+    out.list(&composition.files, write_file);
+}
+
+fn write_file(out: &mut impl Write, file: &File<'_>) {
+    out.map(8);
+    out.small_atom("path");
+    out.binary(file.path.as_bytes());
+    out.small_atom("size");
+    out.unsigned(file.bytes.len() as u64);
+    out.small_atom("crc32");
+    out.unsigned(file.crc32.into());
+    out.small_atom("sha256");
+    out.binary(&file.sha256);
+    out.small_atom("bytes");
+    out.binary(&file.bytes);
+    let (kind, reason, module) = match &file.kind {
+        Kind::Other => ("other", None, None),
+        Kind::Beam(module) => ("beam", None, Some(module)),
+        Kind::Damaged(reason) => ("damaged", Some(reason.as_bytes()), None),
+    };
+    out.small_atom("kind");
+    out.small_atom(kind);
+    out.small_atom("reason");
+    out.optional_binary(reason);
+    out.small_atom("beam");
+    match module {
+        Some(module) => write_module(out, module),
+        None => out.small_atom("nil"),
+    }
+}
+
+fn write_module(out: &mut impl Write, module: &Module) {
+    out.map(13);
+    out.small_atom("module");
+    out.binary(module.name().as_bytes());
+    out.small_atom("md5");
+    out.binary(&module.md5);
+    out.small_atom("vsn");
+    out.optional_binary(module.vsn.as_deref());
+    out.small_atom("attributes");
+    out.binary(&module.attributes);
+    out.small_atom("exports");
+    out.list(module.exports(), write_export);
+    out.small_atom("imports");
+    out.list(module.imports(), write_import);
+    out.small_atom("behaviours");
+    out.list(&module.behaviours, |out, name| out.binary(name.as_bytes()));
+    out.small_atom("chunks");
+    out.list(&module.chunks, |out, chunk| {
+        out.small_tuple(2);
+        out.binary(&chunk.id);
+        out.unsigned(chunk.size);
+    });
+    out.small_atom("on_load");
+    out.boolean(module.on_load);
+    out.small_atom("load_nif");
+    out.boolean(module.load_nif);
+    out.small_atom("needs_otp");
+    match module.needs_otp {
+        Some(release) => out.unsigned(release.into()),
+        None => out.small_atom("nil"),
+    }
+    out.small_atom("compiler");
+    out.optional_binary(module.compiler.as_ref().map(String::as_bytes));
+    out.small_atom("compressed");
+    out.boolean(module.compressed);
+}
+
+fn write_export(out: &mut impl Write, export: Export<'_>) {
+    out.small_tuple(2);
+    out.binary(export.function.as_bytes());
+    out.unsigned(export.arity.into());
+}
+
+fn write_import(out: &mut impl Write, import: Import<'_>) {
+    out.small_tuple(3);
+    out.binary(import.module.as_bytes());
+    out.binary(import.function.as_bytes());
+    out.unsigned(import.arity.into());
+}

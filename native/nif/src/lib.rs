@@ -1,0 +1,66 @@
+//! The HotPatch core as a NIF library for the module `HotPatch.Native`.
+//!
+//! Both functions are stateless and run on dirty CPU schedulers. A panic becomes an Erlang error:
+//! rustler catches it, whichever thread it began in.
+
+mod entry;
+
+use hot_patch_core::{ChunkId, Options, json, reply};
+use rustler::{Binary, Env, Error, OwnedBinary};
+
+/// Limits and significant chunks as they come from Elixir: the largest archive, most entries,
+/// most unpacked bytes, longest name, chunk ids.
+type Limits<'a> = (u64, u32, u64, u32, Vec<Binary<'a>>);
+
+/// Reads an archive; the result is one encoded term (see `hot_patch_core::reply`).
+#[rustler::nif(schedule = "DirtyCpu")]
+fn read_archive<'a>(
+    env: Env<'a>,
+    archive: Binary<'a>,
+    limits: Limits<'a>,
+) -> Result<Binary<'a>, Error> {
+    let options = options(limits)?;
+    let outcome = hot_patch_core::read_archive(archive.as_slice(), &options);
+    let mut encoded = new_binary(reply::encoded_len(&outcome))?;
+    if !reply::encode_into(&outcome, encoded.as_mut_slice()) {
+        return Err(Error::Term(Box::new("the reply has another size than was counted")));
+    }
+    Ok(encoded.release(env))
+}
+
+/// The JSON of an encoded term.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn encode_json<'a>(env: Env<'a>, etf: Binary<'a>) -> Result<Result<Binary<'a>, String>, Error> {
+    match json::to_json(etf.as_slice()) {
+        Ok(json) => {
+            let mut encoded = new_binary(json.len())?;
+            encoded.as_mut_slice().copy_from_slice(&json);
+            Ok(Ok(encoded.release(env)))
+        }
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
+fn options((archive, entries, unpacked, name, chunks): Limits<'_>) -> Result<Options, Error> {
+    let ids = chunks.iter().map(|id| ChunkId::try_from(id.as_slice()).map_err(|_| Error::BadArg));
+    Ok(Options {
+        max_archive_bytes: archive,
+        max_entries: entries,
+        max_unpacked_bytes: unpacked,
+        max_name_bytes: name,
+        significant_chunks: ids.collect::<Result<_, _>>()?,
+    })
+}
+
+/// A binary of `size` bytes, or an error where [`OwnedBinary::new`] would end the VM.
+fn new_binary(size: usize) -> Result<OwnedBinary, Error> {
+    let mut binary = std::mem::MaybeUninit::uninit();
+    // SAFETY: enif_alloc_binary fills in the binary when, and only when, it does not return 0;
+    // `from_raw` then owns it.
+    unsafe {
+        if rustler::sys::enif_alloc_binary(size, binary.as_mut_ptr()) == 0 {
+            return Err(Error::Term(Box::new("there is no memory for the reply")));
+        }
+        Ok(OwnedBinary::from_raw(binary.assume_init()))
+    }
+}

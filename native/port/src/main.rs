@@ -1,0 +1,3 @@
+//! The HotPatch core as a command line.
+
+fn main() {}
