@@ -40,20 +40,23 @@ defmodule HotPatch.Swap.Engine do
         {:ok, %{suspended: length(targets)}}
       end
 
-    resume(targets)
+    resume(targets, late(result))
     us = System.convert_time_unit(System.monotonic_time() - started, :native, :microsecond)
 
     case result do
       {:ok, done} -> {:ok, Map.put(done, :pause_us, if(targets == [], do: 0, else: us))}
-      {:error, reason, text} -> {:error, %{reason: reason, text: text, pause_us: us}}
+      {:error, reason, text, _late} -> {:error, %{reason: reason, text: text, pause_us: us}}
     end
   end
+
+  defp late({:error, _reason, _text, late}), do: late
+  defp late({:ok, _done}), do: []
 
   # Whoever asked for the swap may have died while it waited for a busy process.
   defp wanted(caller) do
     if Process.alive?(caller),
       do: :ok,
-      else: {:error, :abandoned, "the caller died before anything was loaded"}
+      else: {:error, :abandoned, "the caller died before anything was loaded", []}
   end
 
   defp suspend(targets, deadline) do
@@ -66,7 +69,8 @@ defmodule HotPatch.Swap.Engine do
       {busy, _} ->
         {:error, :busy,
          "#{length(busy)} of #{length(pids)} processes were busy and could not be suspended in " <>
-           "time, nothing was loaded: #{Enum.map_join(Enum.take(busy, 3), "; ", &describe/1)}"}
+           "time, nothing was loaded: #{Enum.map_join(Enum.take(busy, 3), "; ", &describe/1)}",
+         busy}
     end
   end
 
@@ -81,7 +85,7 @@ defmodule HotPatch.Swap.Engine do
 
       {:error, reasons} ->
         text = Enum.map_join(reasons, ", ", fn {module, why} -> "#{inspect(module)}: #{why}" end)
-        {:error, :load, "loading failed, nothing was changed: #{text}"}
+        {:error, :load, "loading failed, nothing was changed: #{text}", []}
     end
   end
 
@@ -100,9 +104,14 @@ defmodule HotPatch.Swap.Engine do
       ask(Map.keys(messages), &messages[&1], {deadline, :halt}, [], &note_failure/3)
 
     case {failed, late} do
-      {[], []} -> :ok
-      {[{pid, reason} | _], _} -> take_back(targets, job, failure_text(pid, reason))
-      {[], [pid | _]} -> take_back(targets, job, "change_code took too long in #{describe(pid)}")
+      {[], []} ->
+        :ok
+
+      {[{pid, reason} | _], _} ->
+        take_back(targets, job, late, failure_text(pid, reason))
+
+      {[], [pid | _]} ->
+        take_back(targets, job, late, "change_code took too long in #{describe(pid)}")
     end
   end
 
@@ -115,7 +124,7 @@ defmodule HotPatch.Swap.Engine do
   end
 
   # Old code current again, then every process its old state, before anyone is resumed.
-  defp take_back(targets, job, why) do
+  defp take_back(targets, job, late, why) do
     replaced = for %{kind: :replace, module: module} <- job.changes, do: module
     added = for %{kind: :add, module: module} <- job.changes, do: module
 
@@ -124,24 +133,29 @@ defmodule HotPatch.Swap.Engine do
          :ok <- :code.finish_loading(previous) do
       Enum.each(added, &:code.delete/1)
       Enum.each(targets, &KeptState.restore/1)
-      {:error, :change_code, why <> "; code and state were taken back"}
+      {:error, :change_code, why <> "; code and state were taken back", late}
     else
-      {:previous, nil} -> stuck(why, "the old code's files are not at hand")
-      {:held, held} -> stuck(why, "processes hold the old code of #{inspect(held)}")
-      {:error, reasons} -> stuck(why, "the old code did not load: #{inspect(reasons)}")
+      {:previous, nil} -> stuck(why, late, "the old code's files are not at hand")
+      {:held, held} -> stuck(why, late, "processes hold the old code of #{inspect(held)}")
+      {:error, reasons} -> stuck(why, late, "the old code did not load: #{inspect(reasons)}")
     end
   end
 
-  defp stuck(why, cause) do
+  defp stuck(why, late, cause) do
     {:error, :not_taken_back,
-     "#{why}; the new code stays loaded because it could not be taken back (#{cause}): restart the node"}
+     "#{why}; the new code stays loaded because it could not be taken back (#{cause}): restart the node",
+     late}
   end
 
-  defp resume(targets) do
+  # All get their resume; those who did not answer in time are not waited for again.
+  defp resume(targets, late) do
     deadline = System.monotonic_time(:millisecond) + @resume_answers_within
     Enum.each(targets, &KeptState.forget(&1.pid))
-    pids = Enum.map(targets, & &1.pid)
-    {_busy, _} = ask(pids, fn _pid -> [:resume] end, {deadline, :all}, [], &ignore/3)
+
+    late = MapSet.new(late)
+    {busy, ready} = targets |> Enum.map(& &1.pid) |> Enum.split_with(&MapSet.member?(late, &1))
+    Enum.each(busy, &SysMessage.send(&1, make_ref(), :resume))
+    {_died, _} = ask(ready, fn _pid -> [:resume] end, {deadline, :all}, [], &ignore/3)
     :ok
   end
 

@@ -1,0 +1,251 @@
+defmodule HotPatch.SwapTest do
+  use ExUnit.Case, async: false
+
+  import HotPatch.Test.Servers
+  import HotPatch.Test.Until
+
+  alias HotPatch.Swap
+
+  @module :hot_patch_test_server
+
+  setup do
+    v1 = server(@module, "v1")
+    load(@module, v1)
+    on_exit(fn -> unload(@module) end)
+    %{v1: v1, v2: server(@module, "v2")}
+  end
+
+  defp start(count) do
+    for n <- 1..count do
+      {:ok, pid} = :gen_server.start(@module, n, [])
+      on_exit(fn -> Process.exit(pid, :kill) end)
+      pid
+    end
+  end
+
+  # A server inside a callback, until it is let go.
+  defp block(pid) do
+    test = self()
+
+    caller = spawn(fn -> :gen_server.call(pid, {:block, test}, :infinity) end)
+    assert_receive {:blocked, ^pid}
+    on_exit(fn -> Process.exit(caller, :kill) end)
+    pid
+  end
+
+  defp version(module), do: module.module_info(:attributes)[:vsn]
+
+  describe "a swap" do
+    test "changes the state of every process with the old vsn and loses none", %{v1: v1, v2: v2} do
+      pids = start(3_000)
+      assert {:ok, done} = Swap.run(job([{@module, v1, v2}]))
+      assert done.suspended == 3_000
+      assert done.pause_us > 0
+
+      for {pid, n} <- Enum.zip(pids, 1..3_000) do
+        assert :gen_server.call(pid, :get) == {:v2, n}
+        refute suspended?(pid)
+        {:dictionary, dictionary} = Process.info(pid, :dictionary)
+        assert Keyword.keys(dictionary) -- [:"$initial_call", :"$ancestors"] == []
+      end
+
+      assert Swap.purge([@module]) == []
+    end
+
+    test "gives code_change the vsn of the running module, not in a list", %{v1: v1} do
+      [pid] = start(1)
+      v2 = server(@module, "v2", "{ok, {VERSION, {OldVsn, Extra, Count}}}")
+      assert {:ok, _} = Swap.run(job([{@module, v1, v2}]))
+      assert :gen_server.call(pid, :get) == {:v2, {'v1', [], 1}}
+    end
+
+    test "answers calls that wait in mailboxes with the new code", %{v1: v1, v2: v2} do
+      pids = start(50)
+      :ok = Enum.each(pids, &:sys.suspend/1)
+      refs = for pid <- pids, do: :gen_server.send_request(pid, :add)
+      assert {:ok, _} = Swap.run(job([{@module, v1, v2}]))
+
+      for {ref, n} <- Enum.zip(refs, 1..50) do
+        assert :gen_server.receive_response(ref, 5_000) == {:reply, n + 1}
+      end
+    end
+
+    test "leaves no call unanswered under load", %{v1: v1, v2: v2} do
+      pids = start(200)
+      test = self()
+
+      callers =
+        for _ <- 1..4 do
+          spawn_link(fn -> call_until_stopped(test, pids, 0) end)
+        end
+
+      assert {:ok, _} = Swap.run(job([{@module, v1, v2}]))
+      Enum.each(callers, &send(&1, :stop))
+
+      added = for caller <- callers, do: receive(do: ({^caller, count} -> count))
+      total = for pid <- pids, do: elem(:gen_server.call(pid, :get), 1)
+      assert Enum.sum(total) == Enum.sum(1..200) + Enum.sum(added)
+    end
+
+    test "loads several modules in one step, among them new ones", %{v1: v1, v2: v2} do
+      added = :hot_patch_test_added
+      on_exit(fn -> unload(added) end)
+      start(3)
+      job = job([{@module, v1, v2}, {added, nil, server(added, "v1")}])
+      assert {:ok, %{suspended: 3}} = Swap.run(job)
+      assert version(@module) == 'v2'
+      assert :erlang.module_loaded(added)
+    end
+
+    test "without any process concerned has no pause", %{v1: v1, v2: v2} do
+      assert {:ok, %{pause_us: 0, suspended: 0}} = Swap.run(job([{@module, v1, v2}]))
+      assert version(@module) == 'v2'
+    end
+
+    test "goes on when a process dies in between", %{v1: v1} do
+      pids = start(20)
+      # Dies in its code_change.
+      v2 =
+        server(
+          @module,
+          "v2",
+          "case Count of 7 -> exit(self(), kill), timer:sleep(infinity); _ -> {ok, {VERSION, Count}} end"
+        )
+
+      assert {:ok, _} = Swap.run(job([{@module, v1, v2}]))
+      refute Process.alive?(Enum.at(pids, 6))
+      for pid <- List.delete_at(pids, 6), do: assert({:v2, _} = :gen_server.call(pid, :get))
+    end
+  end
+
+  describe "a swap that cannot suspend everyone" do
+    test "loads nothing, names the busy one, and resumes all, that one too", %{v1: v1, v2: v2} do
+      pids = start(100)
+      busy = block(Enum.at(pids, 50))
+
+      assert {:error, failure} = Swap.run(job([{@module, v1, v2}], pause_timeout: 100))
+      assert failure.reason == :busy
+      assert failure.text =~ inspect(busy)
+      assert failure.text =~ "#{@module}:handle_call/3" or failure.text =~ "handle_call"
+      assert version(@module) == 'v1'
+
+      for pid <- List.delete(pids, busy), do: refute(suspended?(pid))
+
+      # Its suspend comes due only now.
+      send(busy, :go)
+      assert :gen_server.call(busy, :get) == {:v1, 51}
+      refute suspended?(busy)
+    end
+
+    test "resumes everyone when the engine is killed", %{v1: v1, v2: v2} do
+      pids = start(100)
+      busy = block(hd(pids))
+      test = self()
+
+      spawn(fn ->
+        send(test, {:result, Swap.run(job([{@module, v1, v2}], pause_timeout: 60_000))})
+      end)
+
+      engine = until(fn -> engine() end, "the engine runs")
+      until(fn -> suspended?(List.last(pids)) end, "the others are suspended")
+      Process.exit(engine, :kill)
+
+      assert_receive {:result, {:error, %{reason: :engine_died}}}, 5_000
+      for pid <- tl(pids), do: until(fn -> not suspended?(pid) end, "#{inspect(pid)} is resumed")
+
+      send(busy, :go)
+      until(fn -> not suspended?(busy) end, "the busy one is resumed")
+      assert :gen_server.call(busy, :get) == {:v1, 1}
+      assert version(@module) == 'v1'
+    end
+
+    test "loads nothing when its caller died meanwhile", %{v1: v1, v2: v2} do
+      pids = start(20)
+      busy = block(hd(pids))
+      caller = spawn(fn -> Swap.run(job([{@module, v1, v2}], pause_timeout: 60_000)) end)
+      engine = until(fn -> engine() end, "the engine runs")
+      monitor = Process.monitor(engine)
+      Process.exit(caller, :kill)
+      send(busy, :go)
+
+      assert_receive {:DOWN, ^monitor, :process, ^engine, :normal}, 5_000
+      for pid <- pids, do: refute(suspended?(pid))
+      assert version(@module) == 'v1'
+    end
+  end
+
+  describe "a code_change that fails" do
+    test "takes back code and state of all", %{v1: v1} do
+      pids = start(500)
+
+      v2 =
+        server(
+          @module,
+          "v2",
+          "case Count of 250 -> error(no_such_format); _ -> {ok, {VERSION, -Count}} end"
+        )
+
+      assert {:error, failure} = Swap.run(job([{@module, v1, v2}]))
+      assert failure.reason == :change_code
+      assert failure.text =~ inspect(Enum.at(pids, 249))
+      assert failure.text =~ "no_such_format"
+      assert version(@module) == 'v1'
+      for {pid, n} <- Enum.zip(pids, 1..500), do: assert(:gen_server.call(pid, :get) == {:v1, n})
+    end
+
+    test "is what an endless one is taken for", %{v1: v1} do
+      pids = start(10)
+
+      v2 =
+        server(
+          @module,
+          "v2",
+          "case Count of 5 -> receive go -> {ok, {VERSION, -1}} end; _ -> {ok, {VERSION, Count}} end"
+        )
+
+      assert {:error, failure} = Swap.run(job([{@module, v1, v2}], pause_timeout: 200))
+      assert failure.text =~ "took too long"
+      slow = Enum.at(pids, 4)
+      send(slow, :go)
+      for {pid, n} <- Enum.zip(pids, 1..10), do: assert(:gen_server.call(pid, :get) == {:v1, n})
+      refute suspended?(slow)
+    end
+  end
+
+  describe "old code" do
+    test "held by a process is named, and nothing is done", %{v1: v1, v2: v2} do
+      looping = spawn(@module, :spin, [])
+      on_exit(fn -> Process.exit(looping, :kill) end)
+      # The loop calls itself locally: it stays in the version it began in.
+      assert {:ok, _} = Swap.run(job([{@module, v1, v2}]))
+      assert [%{pid: ^looping, module: @module, stack: [_ | _]}] = Swap.purge([@module])
+
+      v3 = server(@module, "v3")
+      assert {:error, %{reason: :old_code} = failure} = Swap.run(job([{@module, v2, v3}]))
+      assert failure.text =~ inspect(@module)
+      assert version(@module) == 'v2'
+      assert Process.alive?(looping)
+
+      send(looping, :stop)
+      until(fn -> not Process.alive?(looping) end, "the loop ends")
+      assert {:ok, _} = Swap.run(job([{@module, v2, v3}]))
+    end
+  end
+
+  # The engine is known by what it executes.
+  defp engine do
+    Enum.find(Process.list(), fn pid ->
+      Process.info(pid, :initial_call) == {:initial_call, {Swap.Engine, :init, 3}}
+    end)
+  end
+
+  defp call_until_stopped(test, pids, count) do
+    receive do
+      :stop -> send(test, {self(), count})
+    after
+      0 ->
+        :gen_server.call(Enum.at(pids, rem(count, length(pids))), :add)
+        call_until_stopped(test, pids, count + 1)
+    end
+  end
+end

@@ -1,0 +1,107 @@
+defmodule HotPatch.Test.Builds do
+  @moduledoc false
+  # The three builds of demo/exchange, compiled once for a test run, and small Erlang
+  # modules compiled from text.
+
+  @source Path.expand("../../demo/exchange", __DIR__)
+  @builds ~w(shipped patched broken)
+  @modules ~w(Billing Call Cdr Meter Tariff Trunk)
+
+  @doc "Folder for what tests leave behind; made anew for each run of the VM."
+  @spec tmp() :: Path.t()
+  def tmp, do: Path.join(System.tmp_dir!(), "hot_patch_test-#{System.pid()}")
+
+  @doc "Compiles all builds."
+  @spec compile!() :: :ok
+  def compile! do
+    @builds
+    |> Enum.map(&Task.async(fn -> compile!(&1) end))
+    |> Task.await_many(120_000)
+
+    :ok
+  end
+
+  @doc "The ebin folder of a build."
+  @spec ebin(String.t()) :: Path.t()
+  def ebin(build), do: Path.join([tmp(), "builds", build, "exchange-1.0.0", "ebin"])
+
+  @doc "The files of a build that differ from the shipped one, as archive paths and bytes."
+  @spec changed(String.t()) :: [{Path.t(), binary()}]
+  def changed(build) do
+    for name <- @modules,
+        file = "Elixir.Exchange.#{name}.beam",
+        {:ok, bytes} <- [File.read(Path.join(ebin(build), file))],
+        File.read(Path.join(ebin("shipped"), file)) != {:ok, bytes},
+        do: {"exchange-1.0.0/ebin/" <> file, bytes}
+  end
+
+  @doc "One changed file of a build, by the last part of its module's name."
+  @spec changed(String.t(), String.t()) :: {Path.t(), binary()}
+  def changed(build, name) do
+    List.keyfind!(changed(build), "exchange-1.0.0/ebin/Elixir.Exchange.#{name}.beam", 0)
+  end
+
+  @doc "Compiles an Erlang module from its text."
+  @spec erlang(String.t()) :: binary()
+  def erlang(text) do
+    {:ok, tokens, _} = text |> String.to_charlist() |> :erl_scan.string()
+
+    forms =
+      tokens
+      |> Enum.chunk_while([], &chunk_form/2, fn [] -> {:cont, []} end)
+      |> Enum.map(fn form ->
+        {:ok, parsed} = :erl_parse.parse_form(form)
+        parsed
+      end)
+
+    {:ok, _module, beam} = :compile.forms(forms, [:deterministic])
+    beam
+  end
+
+  defp chunk_form({:dot, _} = token, form), do: {:cont, Enum.reverse([token | form]), []}
+  defp chunk_form(token, form), do: {:cont, [token | form]}
+
+  defp compile!(build) do
+    File.mkdir_p!(ebin(build))
+
+    {output, status} =
+      System.cmd("elixirc", ["-o", ebin(build) | sources(build)], stderr_to_stdout: true)
+
+    if status != 0, do: raise("the #{build} build of the exchange does not compile:\n" <> output)
+    File.write!(Path.join(ebin(build), "exchange.app"), application_resource(ebin(build)))
+  end
+
+  defp sources(build) do
+    own = Path.wildcard("#{@source}/builds/#{build}/*.ex")
+
+    # The broken build is the patched one but for its own files.
+    base =
+      if build == "broken" do
+        names = Enum.map(own, &Path.basename/1)
+
+        Enum.reject(
+          Path.wildcard("#{@source}/builds/patched/*.ex"),
+          &(Path.basename(&1) in names)
+        )
+      else
+        []
+      end
+
+    Path.wildcard("#{@source}/lib/**/*.ex") ++ own ++ base
+  end
+
+  defp application_resource(ebin) do
+    modules =
+      for file <- Path.wildcard(ebin <> "/*.beam"),
+          do: file |> Path.basename(".beam") |> String.to_atom()
+
+    properties = [
+      vsn: '1.0.0',
+      modules: modules,
+      applications: [:kernel, :stdlib, :elixir, :logger],
+      mod: {Exchange.Application, []}
+    ]
+
+    :io_lib.format("~tp.~n", [{:application, :exchange, properties}])
+  end
+end

@@ -1,0 +1,144 @@
+defmodule HotPatch.Test.Cluster do
+  @moduledoc false
+  # Real nodes over real distribution on loopback. The test's own node is hidden, so that
+  # the nodes form a cluster of their own; each has its own copy of the exchange on disk
+  # and a data directory of its own.
+
+  alias HotPatch.Test.Builds
+
+  @doc "Makes this VM a hidden node."
+  @spec distribute!() :: :ok
+  def distribute! do
+    {_output, 0} = System.cmd("epmd", ["-daemon"], env: [{"ERL_EPMD_ADDRESS", "127.0.0.1"}])
+    name = :"hot_patch_test_#{System.pid()}@127.0.0.1"
+    {:ok, _pid} = :net_kernel.start(name, %{name_domain: :longnames, hidden: true})
+    :ok
+  end
+
+  @doc """
+  Starts connected nodes that run HotPatch and the shipped exchange; they end with the
+  calling test.
+
+  Options: `release: {name, vsn}`, `exchange: false`, `hot_patch: false`, `args: [charlist]`.
+  """
+  @spec start(pos_integer(), keyword()) :: [node()]
+  def start(count, options \\ []) do
+    nodes =
+      1..count
+      |> Enum.map(fn _ -> Task.async(fn -> start_node(options) end) end)
+      |> Task.await_many(60_000)
+      |> Enum.map(fn {peer, node} ->
+        ExUnit.Callbacks.on_exit(fn -> stop(peer, node) end)
+        node
+      end)
+      |> Enum.sort()
+
+    connect(nodes)
+    nodes
+  end
+
+  @doc "Connects nodes with each other."
+  @spec connect([node()]) :: :ok
+  def connect(nodes) do
+    for a <- nodes, b <- nodes, a < b, do: true = call(a, Node, :connect, [b])
+    :ok
+  end
+
+  @doc "Calls a function on a node; what it raises is raised here."
+  @spec call(node(), module(), atom(), [term()]) :: term()
+  def call(node, module, function, args), do: :erpc.call(node, module, function, args, 60_000)
+
+  @doc "Runs a fun of a test on a node, where the test's modules are on the code path."
+  @spec on(node(), (() -> result)) :: result when result: term()
+  def on(node, fun), do: :erpc.call(node, fun, 60_000)
+
+  @doc "Where a node has the exchange."
+  @spec exchange(node()) :: Path.t()
+  def exchange(node), do: Path.join([home(node), "lib", "exchange-1.0.0"])
+
+  @doc "The folder of a node: its applications and data directory are below."
+  @spec home(node()) :: Path.t()
+  def home(node), do: Path.join([Builds.tmp(), "nodes", Atom.to_string(node)])
+
+  @doc "All files below the exchange of a node, with their digests: to see that nothing changed."
+  @spec disk(node()) :: %{Path.t() => binary()}
+  def disk(node) do
+    for path <- Path.wildcard(exchange(node) <> "/**", match_dot: true), into: %{} do
+      if File.dir?(path), do: {path, "folder"}, else: {path, :crypto.hash(:md5, File.read!(path))}
+    end
+  end
+
+  defp start_node(options) do
+    name = :"peer_#{System.unique_integer([:positive])}_#{System.pid()}"
+    node = :"#{name}@127.0.0.1"
+    if Keyword.get(options, :exchange, true), do: copy_exchange(node)
+
+    # Started from a process that lives as long as the test run, not from the task here.
+    {:ok, peer, ^node} =
+      :peer.start(%{
+        name: name,
+        host: '127.0.0.1',
+        longnames: true,
+        wait_boot: 60_000,
+        args: args(node, options)
+      })
+
+    start_applications(node, options)
+    {peer, node}
+  end
+
+  defp start_applications(node, options) do
+    {:ok, _} = call(node, Application, :ensure_all_started, [:logger])
+    :ok = call(node, Logger, :configure, [[level: :error]])
+
+    if Keyword.get(options, :hot_patch, true) do
+      {:ok, _} = call(node, Application, :ensure_all_started, [:hot_patch])
+    end
+
+    if Keyword.get(options, :exchange, true) do
+      {:ok, _} = call(node, Application, :ensure_all_started, [:exchange])
+    end
+  end
+
+  defp copy_exchange(node) do
+    File.mkdir_p!(exchange(node))
+    File.cp_r!(Builds.ebin("shipped"), Path.join(exchange(node), "ebin"))
+  end
+
+  defp args(node, options) do
+    {name, vsn} = Keyword.get(options, :release, {"exchange", "1.0.0"})
+    without_hot_patch = not Keyword.get(options, :hot_patch, true)
+
+    paths =
+      for path <- :code.get_path(),
+          path != '.',
+          not (without_hot_patch and List.to_string(path) =~ "/hot_patch/"),
+          arg <- ['-pa', path],
+          do: arg
+
+    [
+      ['-pa', String.to_charlist(exchange(node) <> "/ebin")],
+      ['-setcookie', Atom.to_charlist(Node.get_cookie())],
+      [
+        '-kernel',
+        'inet_dist_use_interface',
+        '{127,0,0,1}',
+        'prevent_overlapping_partitions',
+        'false'
+      ],
+      ['-hot_patch', 'data_dir', '<<"#{Path.join(home(node), "data")}">>'],
+      ['-hot_patch', 'release', '{<<"#{name}">>,<<"#{vsn}">>}'],
+      Keyword.get(options, :args, [])
+    ]
+    |> Enum.concat()
+    |> then(&(paths ++ &1))
+  end
+
+  defp stop(peer, node) do
+    :peer.stop(peer)
+    File.rm_rf!(home(node))
+  catch
+    # The test itself has ended it.
+    :exit, _ -> File.rm_rf!(home(node))
+  end
+end

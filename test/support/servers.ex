@@ -1,0 +1,89 @@
+defmodule HotPatch.Test.Servers do
+  @moduledoc false
+  # Small Erlang modules in two or more versions for tests of the swap, each version with
+  # a state format of its own, and what it takes to put them before the engine.
+
+  alias HotPatch.Swap
+  alias HotPatch.Test.Builds
+
+  @doc """
+  A gen_server whose state is `{Version, Count}`. Calls: `get`, `add`, `{block, Pid}` (tells
+  Pid and waits inside the callback until it gets `go`).
+  """
+  @spec server(atom(), String.t(), String.t()) :: binary()
+  def server(module, version, code_change \\ "{ok, {VERSION, Count}}") do
+    Builds.erlang("""
+    -module(#{module}).
+    -vsn("#{version}").
+    -behaviour(gen_server).
+    -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3, spin/0]).
+    init(Count) -> {ok, {#{version}, Count}}.
+    handle_call(get, _From, {#{version}, _} = State) -> {reply, State, State};
+    handle_call(add, _From, {#{version}, Count}) -> {reply, Count + 1, {#{version}, Count + 1}};
+    handle_call({block, Pid}, _From, {#{version}, _} = State) ->
+        Pid ! {blocked, self()}, receive go -> ok end, {reply, ok, State}.
+    handle_cast(_, State) -> {noreply, State}.
+    handle_info(_, State) -> {noreply, State}.
+    code_change(OldVsn, {_, Count} = _State, Extra) -> _ = {OldVsn, Extra},
+        #{String.replace(code_change, "VERSION", version)}.
+    spin() -> receive stop -> ok; _ -> spin() end.
+    """)
+  end
+
+  @doc "Loads a version as the running one."
+  @spec load(module(), binary()) :: :ok
+  def load(module, beam) do
+    {:module, ^module} = :code.load_binary(module, '#{module}.beam', beam)
+    :ok
+  end
+
+  @doc "Takes a module out of the VM."
+  @spec unload(module()) :: :ok
+  def unload(module) do
+    :code.purge(module)
+    :code.delete(module)
+    :code.purge(module)
+    :ok
+  end
+
+  @doc "A swap of modules from one version to the next: `{module, old, new}`, old may be nil."
+  @spec job([{module(), binary() | nil, binary()}], keyword()) :: Swap.Job.t()
+  def job(versions, options \\ []) do
+    %Swap.Job{
+      changes: Enum.map(versions, &change/1),
+      prepared: prepared(for {module, _old, new} <- versions, do: {module, new}),
+      previous: prepared(for {module, old, _new} <- versions, old != nil, do: {module, old}),
+      pause_timeout: Keyword.get(options, :pause_timeout, 5_000)
+    }
+  end
+
+  @doc "Whether a process that speaks the system messages is suspended."
+  @spec suspended?(pid()) :: boolean()
+  def suspended?(pid) do
+    {:status, ^pid, _module, [_dictionary, state | _]} = :sys.get_status(pid)
+    state == :suspended
+  end
+
+  defp change({module, old, new}) do
+    {:ok, {^module, [exports: exports]}} = :beam_lib.chunks(new, [:exports])
+
+    %Swap.Change{
+      module: module,
+      kind: if(old, do: :replace, else: :add),
+      exports: for({name, arity} <- exports, do: {Atom.to_string(name), arity}),
+      old_vsn: old && vsn(old)
+    }
+  end
+
+  defp vsn(beam) do
+    {:ok, {_module, vsn}} = :beam_lib.version(beam)
+    vsn
+  end
+
+  defp prepared(modules) do
+    {:ok, prepared} =
+      :code.prepare_loading(for {module, beam} <- modules, do: {module, '#{module}.beam', beam})
+
+    prepared
+  end
+end
