@@ -1,0 +1,225 @@
+defmodule HotPatch.Swap.ProcessesTest do
+  use ExUnit.Case, async: false
+
+  import HotPatch.Test.Servers
+  import HotPatch.Test.Until
+
+  alias HotPatch.Swap
+  alias HotPatch.Test.Builds
+
+  @module :hot_patch_test_kind
+
+  # Each kind of process: its module's text by version, how it is started, how its state
+  # is read, the state in v1 and v2, and by what rule it is found.
+  @kinds [
+    gen_server: {:server, "{v1,1}", "{v2,1}"},
+    gen_statem: {:server, "{on,{v1,1}}", "{on,{v2,1}}"},
+    gen_event: {:event_manager, "{v1,1}", "{v2,1}"},
+    special: {:special, "{v1,1}", "{v2,1}"}
+  ]
+
+  setup do
+    on_exit(fn -> unload(@module) end)
+  end
+
+  for {kind, {rule, before, later}} <- @kinds do
+    test "a #{kind} is found as #{rule}, suspended, and changed by its code_change" do
+      kind = unquote(kind)
+      v1 = beam(kind, "v1")
+      v2 = beam(kind, "v2")
+      load(@module, v1)
+      pid = start(kind)
+      assert show(kind, pid) == unquote(before)
+
+      job = job([{@module, v1, v2}])
+      assert {[target], []} = Swap.find(job.changes)
+      assert %{pid: ^pid, kind: unquote(rule), modules: [{@module, true}]} = target
+
+      assert {:ok, %{suspended: 1}} = Swap.run(job)
+      assert show(kind, pid) == unquote(later)
+      refute suspended?(pid)
+    end
+
+    test "a #{kind} gets its very state back when a change_code fails" do
+      kind = unquote(kind)
+      v1 = beam(kind, "v1")
+      load(@module, v1)
+      pid = start(kind)
+      failing = beam(kind, "v2", "error(refused)")
+      assert {:error, %{reason: :change_code}} = Swap.run(job([{@module, v1, failing}]))
+      assert show(kind, pid) == unquote(before)
+      refute suspended?(pid)
+      assert @module.module_info(:attributes)[:vsn] == 'v1'
+    end
+  end
+
+  test "a supervisor takes over its new child specs and keeps its children" do
+    v1 = supervisor("v1", 1)
+    v2 = supervisor("v2", 2)
+    load(@module, v1)
+    {:ok, pid} = :supervisor.start_link(@module, [])
+    assert [{_id, child, :worker, _}] = :supervisor.which_children(pid)
+
+    job = job([{@module, v1, v2}])
+    assert {[%{pid: ^pid, kind: :supervisor}], []} = Swap.find(job.changes)
+    assert {:ok, %{suspended: 1}} = Swap.run(job)
+
+    children = :supervisor.which_children(pid)
+    assert length(children) == 2
+    assert child in Enum.map(children, &elem(&1, 1))
+    Process.unlink(pid)
+    Process.exit(pid, :shutdown)
+  end
+
+  test "processes that do not speak the system messages are never suspended" do
+    v1 = server(@module, "v1")
+    load(@module, v1)
+    bare = spawn(@module, :spin, [])
+    by_proc_lib = :proc_lib.spawn(@module, :spin, [])
+    {:ok, task} = Task.start(@module, :spin, [])
+    pids = [bare, by_proc_lib, task]
+    on_exit(fn -> Enum.each(pids, &Process.exit(&1, :kill)) end)
+    until(fn -> Enum.all?(pids, &in_receive?/1) end, "all wait in their receive")
+
+    job = job([{@module, v1, server(@module, "v2")}])
+    assert Swap.find(job.changes) == {[], []}
+    assert {:ok, %{suspended: 0}} = Swap.run(job)
+    assert Enum.sort(Enum.map(Swap.purge([@module]), & &1.pid)) == Enum.sort(pids)
+    assert Enum.all?(pids, &Process.alive?/1)
+  end
+
+  test "a module without code_change keeps its processes' state" do
+    text = fn vsn ->
+      """
+      -module(#{@module}).
+      -vsn("#{vsn}").
+      -export([init/1, handle_call/3, handle_cast/2]).
+      init(X) -> {ok, X}.
+      handle_call(_, _, X) -> {reply, {"#{vsn}", X}, X}.
+      handle_cast(_, X) -> {noreply, X}.
+      """
+    end
+
+    v1 = Builds.erlang(text.("v1"))
+    load(@module, v1)
+    {:ok, pid} = :gen_server.start(@module, :kept, [])
+    job = job([{@module, v1, Builds.erlang(text.("v2"))}])
+    assert {[%{modules: [{@module, false}]}], []} = Swap.find(job.changes)
+    assert {:ok, %{suspended: 1}} = Swap.run(job)
+    assert :gen_server.call(pid, :get) == {'v2', :kept}
+    Process.exit(pid, :kill)
+  end
+
+  test "an event manager that is too busy to name its handlers stops the swap" do
+    v1 = beam(:gen_event, "v1")
+    load(@module, v1)
+    pid = start(:gen_event)
+    send(pid, {:block, self()})
+    assert_receive {:blocked, ^pid}
+
+    assert {:error, %{reason: :busy, text: text}} =
+             Swap.run(job([{@module, v1, beam(:gen_event, "v2")}]))
+
+    assert text =~ inspect(pid)
+    send(pid, :go)
+    assert show(:gen_event, pid) == "{v1,1}"
+  end
+
+  defp in_receive?(pid) do
+    match?({:current_function, {@module, :spin, 0}}, Process.info(pid, :current_function)) and
+      match?({:status, :waiting}, Process.info(pid, :status))
+  end
+
+  defp start(:gen_server), do: linked(:gen_server.start(@module, 1, []))
+  defp start(:gen_statem), do: linked(:gen_statem.start(@module, 1, []))
+
+  defp start(:gen_event) do
+    {:ok, pid} = started = :gen_event.start()
+    :ok = :gen_event.add_handler(pid, @module, 1)
+    linked(started)
+  end
+
+  defp start(:special), do: linked({:ok, :proc_lib.spawn(@module, :start, [1])})
+
+  defp linked({:ok, pid}) do
+    on_exit(fn -> Process.exit(pid, :kill) end)
+    pid
+  end
+
+  defp show(:gen_event, pid) do
+    [{@module, false, state}] = :sys.get_state(pid)
+    text(state)
+  end
+
+  defp show(_kind, pid), do: pid |> :sys.get_state() |> text()
+
+  defp text(term), do: :io_lib.format("~w", [term]) |> List.to_string()
+
+  defp beam(kind, version, result \\ nil)
+  defp beam(:gen_server, v, nil), do: server(@module, v)
+  defp beam(:gen_server, v, result), do: server(@module, v, result)
+
+  defp beam(:gen_statem, v, result) do
+    Builds.erlang("""
+    -module(#{@module}).
+    -vsn("#{v}").
+    -behaviour(gen_statem).
+    -export([init/1, callback_mode/0, on/3, code_change/4]).
+    init(N) -> {ok, on, {#{v}, N}}.
+    callback_mode() -> state_functions.
+    on(_, _, Data) -> {keep_state, Data}.
+    code_change(_Old, State, {_, N}, _Extra) -> _ = {State, N}, #{result || "{ok, State, {#{v}, N}}"}.
+    """)
+  end
+
+  defp beam(:gen_event, v, result) do
+    Builds.erlang("""
+    -module(#{@module}).
+    -vsn("#{v}").
+    -behaviour(gen_event).
+    -export([init/1, handle_event/2, handle_call/2, handle_info/2, code_change/3]).
+    init(N) -> {ok, {#{v}, N}}.
+    handle_event(_, S) -> {ok, S}.
+    handle_call(_, S) -> {ok, S, S}.
+    handle_info({block, Pid}, S) -> Pid ! {blocked, self()}, receive go -> {ok, S} end;
+    handle_info(_, S) -> {ok, S}.
+    code_change(_Old, {_, N}, _Extra) -> _ = N, #{result || "{ok, {#{v}, N}}"}.
+    """)
+  end
+
+  defp beam(:special, v, result) do
+    Builds.erlang(
+      """
+      -module(#{@module}).
+      -vsn("#{v}").
+      -export([start/1, loop/1, system_continue/3, system_terminate/4, system_code_change/4]).
+      start(N) -> ?MODULE:loop({#{v}, N}).
+      loop(S) ->
+          receive {system, From, Msg} ->
+              sys:handle_system_msg(Msg, From, self(), ?MODULE, [], S)
+          end.
+      system_continue(_Parent, _Debug, S) -> ?MODULE:loop(S).
+      system_terminate(Reason, _Parent, _Debug, _S) -> exit(Reason).
+      system_code_change({_, N}, _Module, _Old, _Extra) -> _ = N, #{result || "{ok, {#{v}, N}}"}.
+      """
+      |> String.replace("?MODULE", "#{@module}")
+    )
+  end
+
+  defp supervisor(v, children) do
+    specs =
+      Enum.map_join(1..children, ", ", fn n ->
+        "\#{id => #{n}, start => {#{@module}, start_child, []}}"
+      end)
+
+    Builds.erlang("""
+    -module(#{@module}).
+    -vsn("#{v}").
+    -behaviour(supervisor).
+    -export([init/1, start_child/0, child/0]).
+    init([]) -> {ok, {\#{}, [#{specs}]}}.
+    start_child() -> {ok, proc_lib:spawn_link(timer, sleep, [infinity])}.
+    child() -> ok.
+    """)
+  end
+end
