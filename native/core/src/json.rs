@@ -96,8 +96,10 @@ fn serialize_map<S: Serializer>(
     }
     let mut sorted = keys.clone();
     sorted.sort_unstable();
-    if let Some([twice, _]) = sorted.array_windows().find(|[one, other]| one == other) {
-        return Err(S::Error::custom(format_args!("a map has the key \"{twice}\" twice")));
+    let twice = sorted.iter().zip(sorted.iter().skip(1)).find(|(one, other)| one == other);
+    if let Some((key, _)) = twice {
+        let key = crate::text::printable(key.as_bytes());
+        return Err(S::Error::custom(format_args!("a map has the key \"{key}\" twice")));
     }
     let mut map = serializer.serialize_map(Some(pairs.len()))?;
     for (key, (_, value)) in keys.iter().zip(pairs) {
@@ -116,8 +118,8 @@ fn text<E: serde::ser::Error>(bytes: &[u8]) -> Result<&str, E> {
 fn no_place<E: serde::ser::Error>(what: &str, term: &Term<'_>) -> E {
     let mut shown = Excerpt(String::new());
     // An error only means that there is more than is shown.
-    let _ = write!(shown, "{term:?}");
-    E::custom(format_args!("{what}, {}", crate::text::printable(shown.0.as_bytes())))
+    let _ = write!(shown, "{term}");
+    E::custom(format_args!("{what}, {}", shown.0))
 }
 
 /// Keeps the beginning of what is written, and stops the writing when that is enough.

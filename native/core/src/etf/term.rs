@@ -1,6 +1,9 @@
 //! An Erlang term, as far as we read them.
 
 use std::borrow::Cow;
+use std::fmt::{self, Display, Formatter};
+
+use crate::text::printable;
 
 /// An Erlang term. Text and bytes are borrowed from where it was decoded.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,4 +74,48 @@ impl<'a> Term<'a> {
             _ => None,
         }
     }
+}
+
+/// The term as the Erlang shell would show it, for messages.
+impl Display for Term<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Term::Integer(value) => write!(f, "{value}"),
+            Term::Big(value) => write!(f, "an integer of {} bytes", value.digits.len()),
+            Term::Float(value) => write!(f, "{value:?}"),
+            Term::Atom(name) => write!(f, "'{}'", printable(name.as_bytes())),
+            Term::Tuple(elements) => {
+                f.write_str("{")?;
+                separated(f, elements)?;
+                f.write_str("}")
+            }
+            Term::List(elements, tail) => {
+                f.write_str("[")?;
+                separated(f, elements)?;
+                if let Some(tail) = tail {
+                    write!(f, "|{tail}")?;
+                }
+                f.write_str("]")
+            }
+            Term::Bytes(bytes) => write!(f, "\"{}\"", printable(bytes)),
+            Term::Binary(bytes) => write!(f, "<<\"{}\">>", printable(bytes)),
+            Term::Bits(bytes, _) => write!(f, "a bitstring of {} bytes", bytes.len()),
+            Term::Map(pairs) => {
+                f.write_str("#{")?;
+                for (index, (key, value)) in pairs.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { "," };
+                    write!(f, "{comma}{key} => {value}")?;
+                }
+                f.write_str("}")
+            }
+        }
+    }
+}
+
+fn separated(f: &mut Formatter<'_>, terms: &[Term<'_>]) -> fmt::Result {
+    for (index, term) in terms.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        write!(f, "{comma}{term}")?;
+    }
+    Ok(())
 }
