@@ -20,11 +20,15 @@ defmodule Demo.Console do
     |> Enum.each(&IO.puts(String.trim_trailing(@indent <> &1)))
   end
 
+  @doc "Prints what a call answers as the operator sees it: it has the whole width."
+  @spec answer(String.Chars.t()) :: :ok
+  def answer(text), do: text |> to_string() |> String.trim_trailing() |> IO.puts()
+
   @doc "Prints a call as an operator would type it."
   @spec prompt(node(), String.t()) :: :ok
   def prompt(node, code) do
     [name, _host] = node |> Atom.to_string() |> String.split("@")
-    IO.puts(["\n", @indent, paint(:cyan, "iex(#{name})> #{code}")])
+    IO.puts(["\n", paint(:cyan, "iex(#{name})> #{code}")])
   end
 
   @spec verdict(boolean(), String.t()) :: :ok

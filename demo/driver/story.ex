@@ -21,7 +21,8 @@ defmodule Demo.Story do
   @answers_per_phase 1_000
 
   @enforce_keys [:total, :folders, :work]
-  defstruct @enforce_keys ++ [:traffic, :customers, :changes, :patch, failed: []]
+  defstruct @enforce_keys ++
+              [:traffic, :customers, :changes, :patch, :longest_pause_us, :answers, failed: []]
 
   @type options :: %{
           total: pos_integer(),
@@ -29,7 +30,7 @@ defmodule Demo.Story do
           work: Path.t()
         }
 
-  @spec run(options()) :: :ok | {:failed, [String.t(), ...]}
+  @spec run(options()) :: {:ok, summary :: String.t()} | {:failed, [String.t(), ...]}
   def run(options) do
     story =
       struct!(__MODULE__, options)
@@ -43,9 +44,16 @@ defmodule Demo.Story do
       |> close_books()
 
     case Enum.reverse(story.failed) do
-      [] -> :ok
+      [] -> {:ok, summary(story)}
       failed -> {:failed, failed}
     end
+  end
+
+  defp summary(story) do
+    """
+    #{count(story.total)} calls on three nodes, #{count(story.answers)} answers: none wrong, none missing,
+    no call dropped. The longest pause of a node was #{milliseconds(story.longest_pause_us)}.
+    """
   end
 
   ## 1
@@ -75,14 +83,19 @@ defmodule Demo.Story do
     )
 
     say()
-    say("From now on subscribers talk on calls picked at random, over distribution, and begin")
-    say("and end calls of their own. Every answer is checked, every call is watched.")
+
+    say("""
+    From now on subscribers talk on calls picked at random, over distribution, and begin and end
+    calls of their own. Every answer is checked, every call is watched.
+    """)
+
+    say()
     verify(story, audit(story) == %{shipped: story.total}, "every call is in the shipped format")
   end
 
   defp pairs(total) do
-    for index <- 1..total,
-        do: {"2#{index}", if(index == total, do: @unknown_country_number, else: number(index))}
+    ordinary = for index <- 1..(total - 1), do: {"2#{index}", number(index)}
+    ordinary ++ [{"2#{total}", @unknown_country_number}]
   end
 
   defp number(index) do
@@ -112,10 +125,12 @@ defmodule Demo.Story do
     say()
 
     %{story | customers: customers}
-    |> verify(Enum.all?(charges, &match?({_node, 0}, &1)), "the shipped build gives it away")
+    |> verify(all_cost?(charges, 0), "the shipped build gives it away")
   end
 
   defp charges(customers), do: for({node, call} <- customers, do: {node, Exchange.charge(call)})
+
+  defp all_cost?(charges, cents), do: Enum.all?(charges, &match?({_node, ^cents}, &1))
 
   defp print_charges(charges) do
     table(["node", "charge"], for({node, cents} <- charges, do: [node, "#{cents} cents"]))
@@ -135,11 +150,11 @@ defmodule Demo.Story do
     path = Archive.zip!(changes, story.folders.patched, Path.join(story.work, "billing.zip"))
     say()
 
-    say(
-      "#{Path.basename(path)}: #{count(File.stat!(path).size)} bytes. Calls, trunks and books keep their state"
-    )
+    say("""
+    #{Path.basename(path)}: #{count(File.stat!(path).size)} bytes. Calls, trunks and books keep their state in another
+    format in it; their code_change/3 converts it.
+    """)
 
-    say("in another format in it; their code_change/3 converts it.")
     %{story | changes: changes, patch: path}
   end
 
@@ -151,58 +166,45 @@ defmodule Demo.Story do
 
   defp apply_patch(story) do
     headline(4, "Upload, look, check, plan, apply")
+    patch = must(:upload, [story.patch], upload_code(story.patch))
+    answer(patch)
 
-    patch = must(:upload, [story.patch], "HotPatch.upload(\"billing.zip\")")
-
-    for call <- [:composition, :check, :plan],
-        do: say(must(call, [patch.id], code(call, patch.id)))
+    for function <- [:composition, :check, :plan] do
+      answer(must(function, [patch.id], code(function, patch.id)))
+    end
 
     phase(story, :before)
     Traffic.phase(story.traffic, :apply)
     {time, report} = :timer.tc(fn -> must(:apply, [patch.id], code(:apply, patch.id)) end)
     Traffic.phase(story.traffic, :settle)
-    say(report)
+    answer(report)
     phase(story, :after)
 
+    say()
+    say("It took #{milliseconds(time)} in all. What the subscribers noticed:")
     say()
     pauses = Map.new(report.nodes, &{&1.node, &1.pause_us})
 
     table(
-      ["node", "pause", "answers meanwhile", "longest wait", "in calm"],
-      for {{node, calm}, {node, meanwhile}} <-
+      ["node", "pause", "longest wait", "usual wait", "answers meanwhile"],
+      for {{node, usual}, {node, apply}} <-
             Enum.zip(results(story, :before), results(story, :apply)) do
-        [
-          node,
-          {:us, pauses[node]},
-          meanwhile.answers,
-          {:us, meanwhile.longest},
-          {:us, calm.longest}
-        ]
+        [node, {:us, pauses[node]}, {:us, apply.longest}, {:us, usual.median}, apply.answers]
       end
     )
 
     say()
-
-    say(
-      "The apply took #{milliseconds(time)} in all. The same calls as in step 2, still going on:"
-    )
-
+    say("The same calls as in step 2, still going on:")
     say()
     charges = charges(story.customers)
     print_charges(charges)
     say()
 
-    %{story | patch: patch}
+    %{story | longest_pause_us: pauses |> Map.values() |> Enum.max()}
     |> verify(report.status == :ok, "the patch is applied")
     |> verify(runs?(story, story.folders.patched), "every node runs the repaired build")
-    |> verify(
-      Enum.all?(charges, &match?({_node, @right_cents}, &1)),
-      "the bug is gone on every node"
-    )
-    |> verify(
-      audit(story) == %{patched: story.total},
-      "the state of every call is whole, in the new format"
-    )
+    |> verify(all_cost?(charges, @right_cents), "the bug is gone on every node")
+    |> verify(kept?(story), "the state of every call is whole, in the new format")
     |> verify_traffic()
   end
 
@@ -213,46 +215,45 @@ defmodule Demo.Story do
     say("The same files, but each is cut in half.")
     cut = fn beam -> binary_part(beam, 0, div(byte_size(beam), 2)) end
     path = Path.join(story.work, "damaged.zip")
-    Archive.zip!(story.changes, story.folders.patched, path, cut)
-    refuse(story, path)
+    refuse(story, Archive.zip!(story.changes, story.folders.patched, path, cut))
   end
 
   ## 6
 
   defp apply_failing(story) do
     headline(6, "A patch that fails half way is taken back")
+
+    say("""
+    It can convert the state of all calls but one: a single call goes to #{@unknown_country_number}, a
+    country it has not heard of, and there its code_change/3 fails.
+    """)
+
     changes = Archive.changes(story.folders.patched, story.folders.broken)
-
-    say(
-      "It converts the state of all calls but one: there is a call to #{@unknown_country_number},"
-    )
-
-    say("a country it has not heard of, and its code_change/3 fails.")
     path = Path.join(story.work, "countries.zip")
-    Archive.zip!(changes, story.folders.broken, path)
-    refuse(story, path)
+    refuse(story, Archive.zip!(changes, story.folders.broken, path))
   end
 
   defp refuse(story, path) do
     outcome = try_to_apply(path)
     phase(story, :refused)
+    say()
 
     story
     |> verify(outcome == :refused, "it is refused")
     |> verify(runs?(story, story.folders.patched), "every node runs the code it ran before")
-    |> verify(audit(story) == %{patched: story.total}, "the state of every call is what it was")
+    |> verify(kept?(story), "the state of every call is whole, in the format it had before")
     |> verify_traffic()
   end
 
   defp try_to_apply(path) do
-    with {:ok, patch} <-
-           operate(:upload, [path], "HotPatch.upload(#{inspect(Path.basename(path))})"),
+    with {:ok, patch} <- operate(:upload, [path], upload_code(path)),
+         answer(patch),
          {:ok, report} <- operate(:apply, [patch.id], code(:apply, patch.id)) do
-      say(report)
+      answer(report)
       :applied
     else
       {:error, exception} ->
-        say(exception_text(exception))
+        answer(exception_text(exception))
         :refused
     end
   end
@@ -261,20 +262,27 @@ defmodule Demo.Story do
 
   defp delete(story) do
     headline(7, "Delete what was uploaded")
+    patches = operate(:list, [], "HotPatch.list()")
+    Enum.each(patches, &answer/1)
 
-    for patch <- operate(:list, [], "HotPatch.list()") do
-      say(patch)
-      operate(:delete, [patch.id], code(:delete, patch.id))
+    for patch <- patches do
+      answer(inspect(operate(:delete, [patch.id], code(:delete, patch.id))))
     end
 
-    verify(story, Cluster.call(@operator, HotPatch, :list, []) == [], "no archive is left")
+    say()
+    left = Cluster.call(@operator, HotPatch, :list, [])
+
+    story
+    |> verify(left == [], "no archive is left")
+    |> verify(runs?(story, story.folders.patched), "what was applied stays applied")
   end
 
   ## 8
 
   defp close_books(story) do
     headline(8, "Close the books")
-    story = verify_traffic(story)
+    story = verify_traffic(%{story | answers: Traffic.count(story.traffic)})
+    say()
 
     for {_node, call} <- story.customers do
       %Exchange.Record{cents: @right_cents} = Exchange.hang_up(call)
@@ -287,8 +295,11 @@ defmodule Demo.Story do
         {node, Map.merge(books, customer, fn _key, one, other -> one + other end)}
       end
 
-    say("What was talked and charged since the nodes started, as the subscribers count it and")
-    say("as the nodes do:")
+    say("""
+    What was talked and charged since the nodes started, counted by the subscribers and by the
+    nodes, in processes whose state was converted:
+    """)
+
     say()
     kept = Cluster.multicall(Exchange, :totals, [])
 
@@ -324,6 +335,9 @@ defmodule Demo.Story do
 
   defp results(story, phase), do: Traffic.results(story.traffic, phase)
 
+  # Every call is there, in the repaired build's format, and is what its subscriber knows.
+  defp kept?(story), do: audit(story) == %{patched: story.total}
+
   defp audit(story), do: Traffic.audit(story.traffic)
 
   # The modules of the patch as a node runs them are those of the build in this folder.
@@ -349,10 +363,11 @@ defmodule Demo.Story do
     Cluster.call(@operator, HotPatch, function, arguments)
   end
 
+  defp upload_code(path), do: "HotPatch.upload(#{inspect(Path.basename(path))})"
   defp code(function, id), do: "HotPatch.#{function}(#{inspect(id)})"
 
   defp exception_text(%{report: report} = exception) when report != nil,
-    do: "#{report}\n\n#{Exception.message(exception)}"
+    do: "#{Exception.message(exception)}\n\n#{report}"
 
   defp exception_text(exception), do: Exception.message(exception)
 

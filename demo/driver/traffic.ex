@@ -237,16 +237,25 @@ defmodule Demo.Traffic do
     %{state | problems: ["#{state.node}: #{text}" | state.problems]}
   end
 
-  # The state is a tuple in the shipped build and a map in the patched ones.
+  # The state is a tuple in the shipped build and a map with these keys in the repaired one.
+  @patched_keys Enum.sort([:id, :from, :to, :zone, :talked_ms, :requests])
+
   defp format({pid, {seconds, requests}}) do
     case :sys.get_state(pid) do
       {_id, _from, _to, ^seconds, ^requests} -> :shipped
-      %{talked_ms: ms, requests: ^requests} when ms == seconds * 1000 -> :patched
+      %{} = state -> patched_format(state, seconds, requests)
       _other -> :lost
     end
   catch
     :exit, _reason -> :lost
   end
+
+  defp patched_format(%{talked_ms: ms, requests: requests} = state, seconds, requests)
+       when ms == seconds * 1000 do
+    if Enum.sort(Map.keys(state)) == @patched_keys, do: :patched, else: :lost
+  end
+
+  defp patched_format(_state, _seconds, _requests), do: :lost
 
   defp books(state) do
     talked = state.expected |> Map.values() |> Enum.map(&elem(&1, 0)) |> Enum.sum()
