@@ -11,7 +11,17 @@ defmodule HotPatch.Archive do
 
   # The rules of the reader. The reply is decoded with :safe, so each must exist as an
   # atom; the test suite compares this list with the reader's own.
-  @rules []
+  @rules ~w(
+    archive_too_big not_a_zip truncated empty_archive too_many_entries unpacked_too_big
+    out_of_memory multi_disk zip64 prefix suffix second_archive hidden_entry gap overlap
+    bad_directory bad_local_header header_mismatch bad_descriptor bad_extra_field
+    inconsistent_headers name_empty name_too_long name_not_utf8 name_nul name_control
+    name_invisible name_backslash name_absolute name_drive name_parent name_dot
+    name_empty_part second_name duplicate_name case_collision file_is_folder symlink
+    special_file kind_mismatch folder_with_data encrypted unsupported_method
+    unsupported_flag damaged_stream bytes_after_stream size_too_small size_too_large
+    bad_crc
+  )a
 
   # Likewise the keys of the reply: named here so that this module's atom table holds them.
   @beam_keys ~w(module md5 vsn attributes exports imports behaviours chunks on_load load_nif
