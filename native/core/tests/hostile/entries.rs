@@ -1,0 +1,132 @@
+//! Archives with entries that are not wanted, by name or by kind.
+
+use hot_patch_core::Rule;
+
+use crate::support::zip::{Item, build, file, folder};
+use crate::{Case, case};
+
+pub(crate) fn cases() -> Vec<Case> {
+    [names(), trees(), kinds(), features(), extra_fields()].into_iter().flatten().collect()
+}
+
+fn one(rule: Rule, what: &'static str, item: Item) -> Case {
+    case(rule, what, build(&[item], b"").bytes)
+}
+
+fn names() -> Vec<Case> {
+    let named = |rule, name: &'static str| one(rule, name, Item::named(name.as_bytes()));
+    vec![
+        named(Rule::NameEmpty, ""),
+        named(Rule::NameAbsolute, "/etc/x"),
+        named(Rule::NameAbsolute, "/"),
+        named(Rule::NameDrive, "C:x.beam"),
+        named(Rule::NameDrive, "c:/x.beam"),
+        named(Rule::NameParent, ".."),
+        named(Rule::NameParent, "../x.beam"),
+        named(Rule::NameParent, "lib/../../x.beam"),
+        named(Rule::NameDot, "./x.beam"),
+        named(Rule::NameDot, "lib/./x.beam"),
+        named(Rule::NameEmptyPart, "lib//x.beam"),
+        named(Rule::NameBackslash, "lib\\x.beam"),
+        named(Rule::NameBackslash, "..\\x.beam"),
+        named(Rule::NameNul, "x.beam\0.txt"),
+        named(Rule::NameControl, "x\x1b[2J.beam"),
+        named(Rule::NameControl, "x\n.beam"),
+        named(Rule::NameInvisible, "x\u{202e}maeb.exe"),
+        named(Rule::NameInvisible, "x\u{200b}.beam"),
+        named(Rule::NameInvisible, "x\u{feff}.beam"),
+        one(Rule::NameNotUtf8, "Latin-1", Item::named(b"\xe9.beam")),
+        one(Rule::NameNotUtf8, "overlong slash", Item::named(b"a\xc0\xafb")),
+        one(Rule::NameTooLong, "1,025 bytes", Item::named(&[b'a'; 1025])),
+    ]
+}
+
+fn trees() -> Vec<Case> {
+    let two = |rule, one: &'static str, other: &'static str| {
+        let item = |name: &str| match name.ends_with('/') {
+            true => folder(name),
+            false => file(name, b"content"),
+        };
+        case(rule, other, build(&[item(one), item(other)], b"").bytes)
+    };
+    vec![
+        two(Rule::DuplicateName, "a.beam", "a.beam"),
+        two(Rule::DuplicateName, "a/", "a/"),
+        two(Rule::CaseCollision, "a.beam", "A.beam"),
+        two(Rule::CaseCollision, "lib/a.beam", "Lib/b.beam"),
+        two(Rule::CaseCollision, "é.beam", "É.beam"),
+        two(Rule::FileIsFolder, "a", "a/b"),
+        two(Rule::FileIsFolder, "a", "a/"),
+    ]
+}
+
+fn kinds() -> Vec<Case> {
+    let mode = |rule, what, mode: u32| {
+        let item = file("a", b"content").with(|item| item.external = mode << 16);
+        one(rule, what, item)
+    };
+    let folder_mode = folder("a/").with(|item| item.external = 0o100_644 << 16);
+    vec![
+        mode(Rule::Symlink, "symlink", 0o120_777),
+        mode(Rule::SpecialFile, "fifo", 0o010_644),
+        mode(Rule::SpecialFile, "character device", 0o020_644),
+        mode(Rule::SpecialFile, "block device", 0o060_644),
+        mode(Rule::SpecialFile, "socket", 0o140_644),
+        mode(Rule::SpecialFile, "unknown", 0o170_644),
+        mode(Rule::KindMismatch, "folder by mode", 0o040_755),
+        one(Rule::KindMismatch, "folder by MS-DOS", file("a", b"").with(|i| i.external = 0x10)),
+        one(Rule::KindMismatch, "file by mode", folder_mode),
+        one(Rule::FolderWithData, "a folder with content", {
+            Item { external: 0x10, ..file("a/", b"content") }
+        }),
+    ]
+}
+
+fn features() -> Vec<Case> {
+    let flags =
+        |rule, what, flags| one(rule, what, file("a", b"content").with(|i| i.flags = flags));
+    let method = |what, method| {
+        one(Rule::UnsupportedMethod, what, file("a", b"content").with(|i| i.method = method))
+    };
+    vec![
+        flags(Rule::Encrypted, "encrypted", 1),
+        flags(Rule::Encrypted, "strongly encrypted", 1 | 1 << 6),
+        flags(Rule::Encrypted, "masked headers", 1 << 13),
+        flags(Rule::UnsupportedFlag, "patch data", 1 << 5),
+        flags(Rule::UnsupportedFlag, "reserved", 1 << 15),
+        method("implode", 6),
+        method("deflate64", 9),
+        method("bzip2", 12),
+        method("zstd", 93),
+    ]
+}
+
+fn extra_fields() -> Vec<Case> {
+    let central = |rule, what, field: &[u8]| {
+        let field = field.to_vec();
+        one(rule, what, file("a", b"content").with(|item| item.central_extra = field))
+    };
+    let local = |rule, what, field: &[u8]| {
+        let field = field.to_vec();
+        one(rule, what, file("a", b"content").with(|item| item.local_extra = field))
+    };
+    // The checksum is that of the name "a".
+    let second_name = b"\x75\x70\x06\x00\x01\x43\xbe\xb7\xe8b";
+    let asi_link = b"\x6e\x75\x06\x00\0\0\0\0\xff\xa1";
+    vec![
+        central(Rule::BadExtraField, "cut off in its head", b"\x55\x54\x05"),
+        central(Rule::BadExtraField, "cut off in its body", b"\x55\x54\x05\x00\x01"),
+        local(Rule::BadExtraField, "local, cut off", b"\x55\x54\x05\x00\x01"),
+        local(Rule::BadExtraField, "Unicode path, too short", b"\x75\x70\x02\x00\x01\x00"),
+        central(Rule::SecondName, "another Unicode path", second_name),
+        local(Rule::SecondName, "another Unicode path", second_name),
+        central(Rule::Encrypted, "AES", b"\x01\x99\x07\x00\x02\x00AE\x03\x08\x00"),
+        central(Rule::Zip64, "zip64 sizes", b"\x01\x00\x08\x00\x07\0\0\0\0\0\0\0"),
+        local(Rule::Symlink, "link by an ASi field", asi_link),
+        local(
+            Rule::SpecialFile,
+            "link target of PKWARE",
+            b"\x0d\x00\x0d\x00\0\0\0\0\0\0\0\0\0\0\0\0x",
+        ),
+    ]
+}

@@ -1,0 +1,111 @@
+//! Builds BEAM files.
+
+/// The chunks of a file.
+#[derive(Clone)]
+pub struct Beam(pub Vec<([u8; 4], Vec<u8>)>);
+
+/// How the atom table is written.
+#[derive(Clone, Copy)]
+pub enum AtomFormat {
+    /// `Atom`, before OTP 20.
+    Latin1,
+    /// `AtU8`, lengths of one byte.
+    Utf8,
+    /// `AtU8` with a negative count and compact lengths, from OTP 28.
+    Long,
+}
+
+/// The module `m`, which exports `f/1` and `module_info/0`, imports `erlang:+/2`, and has the
+/// local function `m/0`.
+pub fn minimal(format: AtomFormat) -> Beam {
+    Beam(vec![
+        atom_chunk(format, &["m", "f", "module_info", "erlang", "+"]),
+        (*b"Code", code(180, 4, &[1, 0x10, 1, 0x20, 19, 3])),
+        (*b"StrT", Vec::new()),
+        (*b"ImpT", table(&[[4, 5, 2]])),
+        (*b"ExpT", table(&[[2, 1, 1], [3, 0, 2]])),
+        (*b"LocT", table(&[[1, 0, 3]])),
+        (*b"FunT", words(&[1, 2, 1, 1, 0, 0, 0xdead_beef])),
+        // [{vsn, [1]}, {behaviour, [erlang]}]
+        (
+            *b"Attr",
+            b"\x83l\0\0\0\x02h\x02w\x03vsnk\0\x01\x01h\x02w\x09behaviourl\0\0\0\x01w\x06erlangjj"
+                .to_vec(),
+        ),
+        // [{version, "8.2"}]
+        (*b"CInf", b"\x83l\0\0\0\x01h\x02w\x07versionk\0\x038.2j".to_vec()),
+    ])
+}
+
+pub fn atom_chunk(format: AtomFormat, names: &[&str]) -> ([u8; 4], Vec<u8>) {
+    let count = names.len() as i32;
+    let (id, count) = match format {
+        AtomFormat::Latin1 => (*b"Atom", count),
+        AtomFormat::Utf8 => (*b"AtU8", count),
+        AtomFormat::Long => (*b"AtU8", -count),
+    };
+    let mut chunk = count.to_be_bytes().to_vec();
+    for name in names {
+        let name = match format {
+            AtomFormat::Latin1 => name.chars().map(|c| c as u8).collect(),
+            _ => name.as_bytes().to_vec(),
+        };
+        match (format, name.len()) {
+            (AtomFormat::Long, size @ 0..16) => chunk.push((size as u8) << 4),
+            (AtomFormat::Long, size) => chunk.extend([(size >> 8 << 5) as u8 | 8, size as u8]),
+            (_, size) => chunk.push(size as u8),
+        }
+        chunk.extend(name);
+    }
+    (id, chunk)
+}
+
+pub fn code(max_opcode: u32, labels: u32, instructions: &[u8]) -> Vec<u8> {
+    let mut chunk = words(&[16, 0, max_opcode, labels, 1]);
+    chunk.extend(instructions);
+    chunk
+}
+
+pub fn table(entries: &[[u32; 3]]) -> Vec<u8> {
+    let mut chunk = words(&[entries.len() as u32]);
+    chunk.extend(words(&entries.concat()));
+    chunk
+}
+
+pub fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+impl Beam {
+    /// The file with the chunk `id` replaced, or added.
+    pub fn with(mut self, id: &[u8; 4], data: Vec<u8>) -> Beam {
+        match self.0.iter_mut().find(|(other, _)| other == id) {
+            Some((_, old)) => *old = data,
+            None => self.0.push((*id, data)),
+        }
+        self
+    }
+
+    pub fn without(mut self, id: &[u8; 4]) -> Beam {
+        self.0.retain(|(other, _)| other != id);
+        self
+    }
+
+    pub fn chunk(&self, id: &[u8; 4]) -> &[u8] {
+        &self.0.iter().find(|(other, _)| other == id).expect("the chunk is there").1
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut body = b"BEAM".to_vec();
+        for (id, data) in &self.0 {
+            body.extend(id);
+            body.extend((data.len() as u32).to_be_bytes());
+            body.extend(data);
+            body.resize(body.len().next_multiple_of(4), 0);
+        }
+        let mut file = b"FOR1".to_vec();
+        file.extend((body.len() as u32).to_be_bytes());
+        file.extend(body);
+        file
+    }
+}
