@@ -23,7 +23,7 @@ defmodule HotPatch.Archive do
     bad_crc
   )a
 
-  # Likewise the keys of the reply: named here so that this module's atom table holds them.
+  # Likewise the keys of the reply. A module's literals are atoms from its loading on.
   @beam_keys ~w(module md5 vsn attributes exports imports behaviours chunks on_load load_nif
                 needs_otp compiler compressed)a
   @reply_keys ~w(sha256 size files path crc32 bytes kind reason beam other damaged
@@ -39,6 +39,10 @@ defmodule HotPatch.Archive do
   @doc "Names of all rules by which an archive can be refused."
   @spec rules() :: [atom()]
   def rules, do: @rules
+
+  @doc "Every atom that a reply of the reader can hold."
+  @spec vocabulary() :: [atom()]
+  def vocabulary, do: @rules ++ @beam_keys ++ @reply_keys
 
   @doc "Reads an archive. `name` becomes the first part of the patch's id."
   @spec read(binary(), String.t()) :: {:ok, Composition.t()} | {:error, Refusal.t() | Error.t()}
@@ -101,8 +105,6 @@ defmodule HotPatch.Archive do
   end
 
   defp decode(reply, name) do
-    _ = {@rules, @beam_keys, @reply_keys}
-
     case :erlang.binary_to_term(reply, [:safe]) do
       {:ok, composition} -> {:ok, composition(composition, name)}
       {:refused, refusal} -> {:error, struct!(Refusal, refusal)}

@@ -56,6 +56,10 @@ defmodule HotPatch.Swap do
   @spec find([Change.t()]) :: {[Processes.target()], silent :: [pid()]}
   def find(changes), do: Processes.find(changes)
 
+  @doc "Processes that run these modules and can be neither suspended nor moved."
+  @spec bare([Change.t()], [Processes.target()]) :: [{pid(), module()}]
+  def bare(changes, targets), do: Processes.bare(changes, targets)
+
   @doc "Runs a swap to its end, good or bad. Old code is purged softly beforehand."
   @spec run(Job.t()) :: {:ok, done()} | {:error, failure()}
   def run(%Job{} = job) do

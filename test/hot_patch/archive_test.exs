@@ -68,7 +68,9 @@ defmodule HotPatch.ArchiveTest do
     end
 
     test "Info-ZIP that streams, with data descriptors", %{tmp_dir: dir, files: files} do
-      {_, 0} = System.cmd("sh", ["-c", "zip -q -fd -r - exchange-1.0.0 a | cat > out.zip"], cd: dir)
+      {_, 0} =
+        System.cmd("sh", ["-c", "zip -q -fd -r - exchange-1.0.0 a | cat > out.zip"], cd: dir)
+
       assert_holds(File.read!(Path.join(dir, "out.zip")), files)
     end
 

@@ -48,9 +48,30 @@ defmodule HotPatch.Test.Cluster do
   @spec call(node(), module(), atom(), [term()]) :: term()
   def call(node, module, function, args), do: :erpc.call(node, module, function, args, 60_000)
 
-  @doc "Runs a fun of a test on a node, where the test's modules are on the code path."
-  @spec on(node(), (() -> result)) :: result when result: term()
-  def on(node, fun), do: :erpc.call(node, fun, 60_000)
+  @doc """
+  Stops a process of a node from running, as if it were in a long callback, until the
+  process that this gives is sent `:resume`.
+  """
+  @spec hold(node(), pid()) :: pid()
+  def hold(node, pid) do
+    test = self()
+    holder = Node.spawn(node, __MODULE__, :suspend_until_told, [test, pid])
+
+    receive do
+      {^holder, :held} -> holder
+    after
+      10_000 -> ExUnit.Assertions.flunk("#{inspect(pid)} could not be held")
+    end
+  end
+
+  @doc false
+  @spec suspend_until_told(pid(), pid()) :: :ok
+  def suspend_until_told(test, pid) do
+    # Lasts as long as this process.
+    :erlang.suspend_process(pid)
+    send(test, {self(), :held})
+    receive(do: (:resume -> :ok))
+  end
 
   @doc "Where a node has the exchange."
   @spec exchange(node()) :: Path.t()
@@ -64,7 +85,9 @@ defmodule HotPatch.Test.Cluster do
   @spec disk(node()) :: %{Path.t() => binary()}
   def disk(node) do
     for path <- Path.wildcard(exchange(node) <> "/**", match_dot: true), into: %{} do
-      if File.dir?(path), do: {path, "folder"}, else: {path, :crypto.hash(:md5, File.read!(path))}
+      if File.dir?(path),
+        do: {path, "folder"},
+        else: {path, Base.encode16(:crypto.hash(:md5, File.read!(path)))}
     end
   end
 
@@ -97,6 +120,9 @@ defmodule HotPatch.Test.Cluster do
 
     if Keyword.get(options, :exchange, true) do
       {:ok, _} = call(node, Application, :ensure_all_started, [:exchange])
+      # As a release does at boot.
+      modules = call(node, Application, :spec, [:exchange, :modules])
+      :ok = call(node, :code, :ensure_modules_loaded, [modules])
     end
   end
 
@@ -126,6 +152,7 @@ defmodule HotPatch.Test.Cluster do
         'prevent_overlapping_partitions',
         'false'
       ],
+      ['-exchange', 'lines_per_trunk', '100000'],
       ['-hot_patch', 'data_dir', '<<"#{Path.join(home(node), "data")}">>'],
       ['-hot_patch', 'release', '{<<"#{name}">>,<<"#{vsn}">>}'],
       Keyword.get(options, :args, [])

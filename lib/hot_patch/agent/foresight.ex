@@ -8,6 +8,7 @@ defmodule HotPatch.Agent.Foresight do
   alias HotPatch.Plan
   alias HotPatch.Status
   alias HotPatch.Swap
+  alias HotPatch.Table
 
   @doc "The plan of this node."
   @spec plan(Examination.t()) :: Plan.Node.t()
@@ -59,7 +60,8 @@ defmodule HotPatch.Agent.Foresight do
         do: "the event manager #{inspect(pid)} is too busy to name its handlers"
       ),
       without_code_change(changes, targets),
-      supervisors(targets)
+      supervisors(targets),
+      bare(changes, targets)
     ])
   end
 
@@ -76,5 +78,16 @@ defmodule HotPatch.Agent.Foresight do
       "the supervisor #{inspect(module)} (#{inspect(pid)}) takes over the child specs of its new " <>
         "init; running children stay as they are"
     end
+  end
+
+  defp bare(changes, targets) do
+    changes
+    |> Swap.bare(targets)
+    |> Enum.group_by(&elem(&1, 1), &elem(&1, 0))
+    |> Enum.map(fn {module, pids} ->
+      "#{inspect(module)} is run by #{Table.count(length(pids), "process", "processes")} without system messages " <>
+        "(#{Enum.map_join(Enum.take(pids, 3), ", ", &inspect/1)}): not paused, in the old code until the next " <>
+        "fully qualified call; until then a failed code_change cannot be taken back"
+    end)
   end
 end

@@ -11,6 +11,7 @@ defmodule HotPatch.Swap.Engine do
   # their order, so the resume that follows it undoes it.
 
   alias HotPatch.Swap.KeptState
+  alias HotPatch.Swap.Stragglers
   alias HotPatch.Swap.SysMessage
 
   # Enough to keep the schedulers busy, few enough that answers do not pile up unread.
@@ -120,8 +121,24 @@ defmodule HotPatch.Swap.Engine do
   defp note_failure(pid, other, failed), do: [{pid, other} | failed]
 
   defp failure_text(pid, reason) do
-    "change_code failed in #{describe(pid)}: #{inspect(reason, limit: 20, printable_limit: 200)}"
+    "change_code failed in #{name(pid)}: #{reason(reason)}"
   end
+
+  # What a behaviour makes of a callback that raised, with the place where it did.
+  defp reason({:EXIT, {reason, [{module, _, _, _} = entry | _]}}) when is_atom(module) do
+    "#{short(reason)} in #{Exception.format_stacktrace_entry(without_arguments(entry))}"
+  end
+
+  defp reason(reason), do: short(reason)
+
+  defp short(term), do: inspect(term, limit: 20, printable_limit: 200)
+
+  # Arguments are states: too long for a sentence, and nobody else's business.
+  defp without_arguments({module, function, arguments, location}) when is_list(arguments) do
+    {module, function, length(arguments), location}
+  end
+
+  defp without_arguments(entry), do: entry
 
   # Old code current again, then every process its old state, before anyone is resumed.
   defp take_back(targets, job, late, why) do
@@ -136,15 +153,27 @@ defmodule HotPatch.Swap.Engine do
       {:error, :change_code, why <> "; code and state were taken back", late}
     else
       {:previous, nil} -> stuck(why, late, "the old code's files are not at hand")
-      {:held, held} -> stuck(why, late, "processes hold the old code of #{inspect(held)}")
+      {:held, held} -> stuck(why, late, "still in use: #{holders(held)}")
       {:error, reasons} -> stuck(why, late, "the old code did not load: #{inspect(reasons)}")
     end
   end
 
+  # Those whose state was changed keep it: it is the state that the loaded code knows.
   defp stuck(why, late, cause) do
-    {:error, :not_taken_back,
-     "#{why}; the new code stays loaded because it could not be taken back (#{cause}): restart the node",
-     late}
+    text =
+      "#{why}; the new code stays, because the old one could not be made current again " <>
+        "(#{cause}): restart the node"
+
+    {:error, :not_taken_back, text, late}
+  end
+
+  defp holders(modules) do
+    modules
+    |> Stragglers.of()
+    |> Enum.take(5)
+    |> Enum.map_join(", ", fn holder ->
+      "old code of #{inspect(holder.module)} by #{inspect(holder.pid)}"
+    end)
   end
 
   # All get their resume; those who did not answer in time are not waited for again.
@@ -184,12 +213,19 @@ defmodule HotPatch.Swap.Engine do
   end
 
   defp describe(pid) do
-    case Process.info(pid, [:registered_name, :current_stacktrace]) do
+    case Process.info(pid, :current_stacktrace) do
       nil ->
         "#{inspect(pid)} (dead by now)"
 
-      [registered_name: name, current_stacktrace: stack] ->
-        "#{inspect(pid)}#{if name != [], do: " (#{inspect(name)})"} in #{place(stack)}"
+      {:current_stacktrace, stack} ->
+        "#{name(pid)} in #{place(stack)}"
+    end
+  end
+
+  defp name(pid) do
+    case Process.info(pid, :registered_name) do
+      {:registered_name, name} when is_atom(name) -> "#{inspect(pid)} (#{inspect(name)})"
+      _ -> inspect(pid)
     end
   end
 

@@ -34,6 +34,25 @@ defmodule HotPatch.Swap.Processes do
     end
   end
 
+  @doc """
+  Processes that run changed modules without speaking the system messages: hand-written
+  loops, tasks. They are never suspended and move to the new code by themselves, or not.
+  """
+  @spec bare([Change.t()], [target()]) :: [{pid(), module()}]
+  def bare(changes, targets) do
+    replaced =
+      for %Change{kind: :replace, module: module} <- changes, into: MapSet.new(), do: module
+
+    suspended = MapSet.new(targets, & &1.pid)
+
+    for pid <- Process.list(),
+        pid not in suspended,
+        {:current_stacktrace, stack} <- [Process.info(pid, :current_stacktrace)],
+        {module, _function, _arity, _location} <-
+          Enum.take(Enum.filter(stack, &(elem(&1, 0) in replaced)), 1),
+        do: {pid, module}
+  end
+
   defp sort_out(pid, {managers, found}, replaced) do
     case initial_call(pid) do
       {:gen_event, _function, _arity} ->

@@ -1,0 +1,564 @@
+defmodule HotPatch.ClusterTest do
+  use ExUnit.Case, async: false
+
+  import HotPatch.Test.Archives
+  import HotPatch.Test.Until
+
+  alias HotPatch.Error
+  alias HotPatch.Report
+  alias HotPatch.Test.Builds
+  alias HotPatch.Test.Cluster
+  alias HotPatch.Test.Servers
+
+  @numbers [{"1234567", "7654321"}, {"withheld", "0301234"}, {"1234567", "0044123"}]
+
+  defp hot_patch(node, function, args), do: Cluster.call(node, HotPatch, function, args)
+
+  defp upload!(node, files, name \\ "fix") do
+    {:ok, patch} = hot_patch(node, :upload, [zip(files), [name: name]])
+    patch
+  end
+
+  defp start_calls(node, count) do
+    numbers = Enum.take(Stream.cycle(@numbers), count)
+    Cluster.call(node, Exchange, :start_calls, [numbers])
+  end
+
+  defp running(node, module), do: Cluster.call(node, :erlang, :get_module_info, [module, :md5])
+
+  defp statuses(report) do
+    for node <- report.nodes, file <- node.files, into: %{} do
+      {{node.node, Path.basename(file.path, ".beam")}, file.status}
+    end
+  end
+
+  # Everything that a refusal must leave alone: the code of the exchange and its disk.
+  defp snapshot(nodes) do
+    for node <- nodes, into: %{}, do: {node, {exchange_code(node), Cluster.disk(node)}}
+  end
+
+  defp exchange_code(node) do
+    for {module, _file} <- Cluster.call(node, :code, :all_loaded, []),
+        Atom.to_string(module) =~ ~r/\A(Elixir\.Exchange|hot_patch_test)/,
+        into: %{},
+        do: {module, Base.encode16(running(node, module))}
+  end
+
+  defp module_md5({_path, bytes}), do: :code.module_md5(bytes)
+
+  describe "the whole way" do
+    test "upload, composition, check, plan, apply, nodes, list, delete on three nodes with calls" do
+      [a, b, c] = nodes = Cluster.start(3)
+      calls = Enum.flat_map(nodes, &start_calls(&1, 30))
+
+      for call <- calls,
+          do: %{seconds: 40} = Exchange |> then(&Cluster.call(node(call), &1, :talk, [call, 40]))
+
+      assert Cluster.call(a, Exchange, :charge, [hd(calls)]) == 0
+
+      files = Builds.changed("patched")
+      patch = upload!(a, files)
+      assert patch.id =~ ~r/\Afix-[0-9a-f]{12}\z/
+      assert patch.state == :uploaded
+      assert patch.modules == length(files)
+
+      # From another node than that of the upload.
+      assert {:ok, composition} = hot_patch(b, :composition, [patch.id])
+      assert Enum.map(composition.files, & &1.path) == Enum.map(files, &elem(&1, 0))
+
+      before = snapshot(nodes)
+      assert {:ok, check} = hot_patch(b, :check, [patch.id])
+      assert check.status == :ok
+      assert Enum.map(check.nodes, & &1.node) == nodes
+      assert Enum.all?(statuses(check), fn {_file, status} -> status == :ok end)
+
+      assert {:ok, plan} = hot_patch(b, :plan, [patch.id])
+
+      for node <- plan.nodes do
+        assert node.error == nil
+        assert {:add, "Exchange.Tariff"} == hd(node.order)
+
+        assert %{count: 30, kind: :server, change_code?: true} =
+                 Enum.find(node.processes, &(&1.module == "Exchange.Call"))
+
+        assert %{kind: :event_manager} = Enum.find(node.processes, &(&1.module == "Exchange.Cdr"))
+        refute Enum.any?(node.processes, &(&1.module == "Exchange.Meter"))
+      end
+
+      assert snapshot(nodes) == before
+
+      assert {:ok, report} = hot_patch(b, :apply, [patch.id, [by: "alice"]])
+      assert report.status == :ok
+      assert report.by == "alice"
+      assert report.unmanaged == []
+      for node <- report.nodes, do: assert(node.pause_us > 0 and node.suspended >= 34)
+
+      for node <- nodes, {path, bytes} = file <- files do
+        module = path |> Path.basename(".beam") |> String.to_existing_atom()
+        assert running(node, module) == module_md5(file)
+        assert File.read!(Path.join([Cluster.home(node), "lib", path])) == bytes
+
+        assert Cluster.call(node, :code, :which, [module]) |> List.to_string() =~
+                 Cluster.home(node)
+      end
+
+      # Nothing of the work is left on disk.
+      assert nodes
+             |> Enum.flat_map(&Map.keys(Cluster.disk(&1)))
+             |> Enum.filter(&(&1 =~ "hot_patch-")) == []
+
+      # State went along, the bug is gone, nobody died.
+      for call <- calls do
+        assert %{seconds: 40} = Cluster.call(node(call), Exchange, :info, [call])
+        assert Cluster.call(node(call), Exchange, :charge, [call]) > 0
+      end
+
+      assert Enum.map(hot_patch(c, :nodes, []), &{&1.node, &1.applied, &1.restart_needed}) ==
+               Enum.map(nodes, &{&1, [patch.id], []})
+
+      assert [%{state: :applied, applied_on: ^nodes, kept_on: [^a]}] = hot_patch(c, :list, [])
+
+      assert {:ok, %{status: :not_changed}} = hot_patch(a, :check, ["fix"])
+
+      assert hot_patch(c, :delete, [patch.id]) == :ok
+      assert hot_patch(a, :list, []) == []
+      assert {:error, %Error{reason: :unknown_patch}} = hot_patch(a, :apply, [patch.id])
+    end
+  end
+
+  describe "a check gives" do
+    setup do
+      [node] = Cluster.start(1)
+      %{node: node}
+    end
+
+    defp check(node, files) do
+      patch = upload!(node, files, "check-#{System.unique_integer([:positive])}")
+      before = snapshot([node])
+      {:ok, report} = hot_patch(node, :check, [patch.id])
+      assert snapshot([node]) == before
+      {patch, report, hd(report.nodes).files}
+    end
+
+    # A check that refuses, and an apply that changes nothing.
+    defp assert_refused(node, files, status, reason) do
+      {patch, report, found} = check(node, files)
+      assert report.status == status
+      worst = Enum.find(found, &(&1.status == status))
+      assert worst.reason =~ reason
+
+      before = snapshot([node])
+      assert {:error, %Error{reason: :refused} = error} = hot_patch(node, :apply, [patch.id])
+      assert Exception.message(error) =~ "nothing was changed"
+      assert Exception.message(error) =~ Path.basename(worst.path)
+      assert error.report.status == status
+      assert snapshot([node]) == before
+      assert hot_patch(node, :nodes, []) |> hd() |> Map.get(:applied) == []
+      assert hot_patch(node, :nodes, []) |> hd() |> Map.get(:operation) == nil
+    end
+
+    test "error for a damaged module", %{node: node} do
+      {path, bytes} = Builds.changed("patched", "Call")
+
+      assert_refused(
+        node,
+        [{path, binary_part(bytes, 0, 2_000)}, Builds.changed("patched", "Billing")],
+        :error,
+        ""
+      )
+    end
+
+    test "error for a module that only the VM's loader finds wrong", %{node: node} do
+      {path, bytes} = Builds.changed("patched", "Call")
+      # The table of literals is compressed; the reader does not look into it.
+      {:ok, _module, chunks} = :beam_lib.all_chunks(bytes)
+      chunks = List.keyreplace(chunks, 'LitT', 0, {'LitT', <<100::32, "no zlib stream">>})
+      {:ok, broken} = :beam_lib.build_module(chunks)
+      assert_refused(node, [{path, broken}], :error, "loader")
+    end
+
+    test "error for system libraries: OTP, Elixir, HotPatch", %{node: node} do
+      for {module, owner} <- [
+            {:lists, "OTP"},
+            {Enum, "Elixir"},
+            {HotPatch.Status, "HotPatch"},
+            {:erlang, "OTP"}
+          ] do
+        path = module |> :code.which() |> system_path(module)
+        bytes = File.read!(path)
+        archived = path |> Path.split() |> Enum.take(-3) |> Path.join()
+        assert_refused(node, [{archived, bytes}], :error, owner)
+        # Nor under the name of an application of ours.
+        assert_refused(node, [{"exchange-1.0.0/ebin/#{module}.beam", bytes}], :error, owner)
+      end
+    end
+
+    defp system_path(:preloaded, module) do
+      :code.lib_dir() |> Path.join("erts-*/ebin/#{module}.beam") |> Path.wildcard() |> hd()
+    end
+
+    defp system_path(path, _module), do: List.to_string(path)
+
+    test "error for another version of the application", %{node: node} do
+      {path, bytes} = Builds.changed("patched", "Call")
+      path = String.replace(path, "1.0.0", "1.1.0")
+      assert_refused(node, [{path, bytes}], :error, "runs exchange 1.0.0")
+    end
+
+    test "error for two files of one module", %{node: node} do
+      {path, bytes} = Builds.changed("patched", "Call")
+      assert_refused(node, [{path, bytes}, {"lib/" <> path, bytes}], :error, "keep one")
+    end
+
+    test "wrong_path, with the right one", %{node: node} do
+      {path, bytes} = Builds.changed("patched", "Call")
+      file = Path.basename(path)
+
+      for wrong <- [
+            file,
+            "ebin/" <> file,
+            "exchange-1.0.0/" <> file,
+            "exchange/ebin/" <> file,
+            "exchange-1.0.0/lib/ebin/" <> file
+          ] do
+        assert_refused(
+          node,
+          [{wrong, bytes}, Builds.changed("patched", "Billing")],
+          :wrong_path,
+          "exchange-1.0.0/ebin/" <> file
+        )
+      end
+
+      {_, report, _} = check(node, [{"lib/" <> path, bytes}])
+      assert report.status == :ok
+    end
+
+    test "not_beam for other files, which go to disk all the same", %{node: node} do
+      text = {"exchange-1.0.0/priv/rates/2026.txt", "1 2 3"}
+
+      {patch, report, files} =
+        check(node, [text, Builds.changed("patched", "Meter"), {"README.txt", "hello"}])
+
+      assert report.status == :not_beam
+      assert ["not_beam", "not_beam", "ok"] == files |> Enum.map(&"#{&1.status}") |> Enum.sort()
+      assert {:ok, %Report{status: :not_beam}} = hot_patch(node, :apply, [patch.id])
+      assert File.read!(Cluster.exchange(node) <> "/priv/rates/2026.txt") == "1 2 3"
+      assert running(node, Exchange.Meter) == module_md5(Builds.changed("patched", "Meter"))
+    end
+
+    test "not_changed for what already runs", %{node: node} do
+      path = "exchange-1.0.0/ebin/Elixir.Exchange.beam"
+
+      {patch, report, _} =
+        check(node, [{path, File.read!(Builds.ebin("shipped") <> "/Elixir.Exchange.beam")}])
+
+      assert report.status == :not_changed
+
+      assert {:ok, %Report{status: :not_changed, nodes: [%{suspended: 0}]}} =
+               hot_patch(node, :apply, [patch.id])
+    end
+
+    test "ok where only the vsn differs", %{node: node} do
+      {_, bytes} = Builds.changed("patched", "Call")
+      shipped = File.read!(Builds.ebin("shipped") <> "/Elixir.Exchange.Billing.beam")
+      {:ok, _module, chunks} = :beam_lib.all_chunks(shipped)
+      attributes = :erlang.term_to_binary(vsn: [:another])
+
+      {:ok, other} =
+        chunks |> List.keyreplace('Attr', 0, {'Attr', attributes}) |> :beam_lib.build_module()
+
+      assert :code.module_md5(other) == :code.module_md5(shipped)
+
+      {patch, report, _} =
+        check(node, [{"exchange-1.0.0/ebin/Elixir.Exchange.Billing.beam", other}])
+
+      assert report.status == :ok
+      assert {:ok, %Report{status: :ok}} = hot_patch(node, :apply, [patch.id])
+      assert Cluster.call(node, Exchange.Billing, :module_info, [:attributes])[:vsn] == [:another]
+      assert byte_size(bytes) > 0
+    end
+
+    test "not_loaded for modules of applications that the node does not have", %{node: node} do
+      bytes = Builds.erlang("-module(hot_patch_test_elsewhere). -export([f/0]). f() -> 1.")
+
+      {patch, report, _} =
+        check(node, [{"elsewhere-2.0/ebin/hot_patch_test_elsewhere.beam", bytes}])
+
+      assert report.status == :not_loaded
+      assert {:ok, %Report{status: :not_loaded}} = hot_patch(node, :apply, [patch.id])
+      refute Cluster.call(node, :code, :is_loaded, [:hot_patch_test_elsewhere])
+    end
+
+    test "not_updated for on_load and NIF modules; all wait for the restart", %{node: node} do
+      nif = """
+      -module(hot_patch_test_nif).
+      -on_load(load/0).
+      -export([load/0]).
+      load() -> ok.
+      """
+
+      files = [
+        {"exchange-1.0.0/ebin/hot_patch_test_nif.beam", Builds.erlang(nif)},
+        Builds.changed("patched", "Billing")
+      ]
+
+      {patch, report, found} = check(node, files)
+      assert report.status == :not_updated
+      assert Enum.all?(found, &(&1.status == :not_updated))
+      assert Enum.any?(found, &(&1.reason =~ "on_load"))
+      assert Enum.any?(found, &(&1.reason =~ "held back with hot_patch_test_nif"))
+
+      md5 = running(node, Exchange.Billing)
+
+      assert {:ok, %Report{status: :not_updated, nodes: [applied]}} =
+               hot_patch(node, :apply, [patch.id])
+
+      assert applied.restart_needed =~ "hot_patch_test_nif"
+      assert running(node, Exchange.Billing) == md5
+      {_, bytes} = Builds.changed("patched", "Billing")
+      assert File.read!(Cluster.exchange(node) <> "/ebin/Elixir.Exchange.Billing.beam") == bytes
+      assert [%{restart_needed: [reason]}] = hot_patch(node, :nodes, [])
+      assert reason =~ "Elixir.Exchange.Billing"
+    end
+
+    test "not_updated while old code is in use, and then nothing changes", %{node: node} do
+      looping = fn version ->
+        Builds.erlang(
+          "-module(hot_patch_test_loop). -vsn(#{version}). -export([loop/0]). loop() -> receive stop -> ok; _ -> loop() end."
+        )
+      end
+
+      path = "exchange-1.0.0/ebin/hot_patch_test_loop.beam"
+      first = upload!(node, [{path, looping.(1)}], "first")
+      assert {:ok, %Report{status: :ok}} = hot_patch(node, :apply, [first.id])
+      pid = Cluster.call(node, :erlang, :spawn, [:hot_patch_test_loop, :loop, []])
+
+      second = upload!(node, [{path, looping.(2)}], "second")
+
+      assert {:ok, %Report{status: :ok, nodes: [%{stragglers: [straggler]}]} = report} =
+               hot_patch(node, :apply, [second.id])
+
+      assert straggler.pid == pid
+      assert to_string(report) =~ "still runs old code of :hot_patch_test_loop"
+
+      assert_refused_while_held(node, path, looping.(3), pid)
+      send(pid, :stop)
+      until(fn -> not Cluster.call(node, Process, :alive?, [pid]) end, "the loop ends")
+      assert {:ok, %Report{status: :ok}} = hot_patch(node, :apply, ["third"])
+    end
+
+    defp assert_refused_while_held(node, path, bytes, pid) do
+      third = upload!(node, [{path, bytes}], "third")
+      {:ok, report} = hot_patch(node, :check, [third.id])
+      assert report.status == :not_updated
+      before = snapshot([node])
+      assert {:error, %Error{reason: :refused} = error} = hot_patch(node, :apply, [third.id])
+      assert Exception.message(error) =~ "old code"
+      # Named by the node's own pid, as its operator would.
+      assert Exception.message(error) =~ Cluster.call(node, Kernel, :inspect, [pid])
+      assert snapshot([node]) == before
+    end
+  end
+
+  describe "all nodes or none" do
+    test "one node that cannot prepare stops all" do
+      [a, b] = nodes = Cluster.start(2)
+      patch = upload!(a, Builds.changed("patched"))
+      # A folder in the place of a file: it cannot be staged there.
+      File.chmod!(Cluster.exchange(b) <> "/ebin", 0o555)
+      target = Cluster.exchange(b) <> "/ebin/Elixir.Exchange.Tariff.beam"
+      File.mkdir!(target)
+      before = snapshot(nodes)
+
+      assert {:error, %Error{reason: :refused} = error} = hot_patch(a, :apply, [patch.id])
+      assert Exception.message(error) =~ "Tariff"
+      assert Exception.message(error) =~ Atom.to_string(b)
+      assert snapshot(nodes) == before
+    end
+
+    test "a busy process aborts its node within the deadline, nobody stays suspended" do
+      [a] = Cluster.start(1)
+      [busy | rest] = start_calls(a, 20)
+      patch = upload!(a, Builds.changed("patched"))
+      blocker = Cluster.hold(a, busy)
+      before = snapshot([a])
+
+      assert {:error, %Error{reason: :failed} = error} =
+               hot_patch(a, :apply, [patch.id, [pause_timeout: 300]])
+
+      assert Exception.message(error) =~ inspect_on(a, busy)
+      assert error.report.status == :error
+      assert snapshot([a]) == before
+      for call <- rest, do: assert(%{} = Cluster.call(a, Exchange, :info, [call]))
+
+      send(blocker, :resume)
+      assert %{} = Cluster.call(a, Exchange, :info, [busy])
+      assert {:ok, %Report{status: :ok}} = hot_patch(a, :apply, [patch.id])
+    end
+
+    test "a broken code_change takes code, state and disk back" do
+      [a] = Cluster.start(1)
+      calls = start_calls(a, 20)
+      before_calls = for call <- calls, do: Cluster.call(a, :sys, :get_state, [call])
+      meter = Builds.changed("broken", "Meter")
+      broken = upload!(a, Builds.changed("broken") -- [meter], "broken")
+      before = snapshot([a])
+
+      assert {:error, %Error{reason: :failed} = error} = hot_patch(a, :apply, [broken.id])
+      assert Exception.message(error) =~ "taken back"
+      {_, disk_before} = before[a]
+      assert Cluster.disk(a) == disk_before
+
+      for {module, _} <- Enum.map(Builds.changed("broken"), &module_of/1),
+          do: assert_shipped(a, module)
+
+      assert for(call <- calls, do: Cluster.call(a, :sys, :get_state, [call])) == before_calls
+      assert [%{applied: []}] = hot_patch(a, :nodes, [])
+    end
+
+    test "a broken code_change that cannot be taken back says so, and why" do
+      [a] = Cluster.start(1)
+      calls = start_calls(a, 5)
+      # With the meter, whose hand-written loop holds the old code that would have to come back.
+      broken = upload!(a, Builds.changed("broken"), "broken")
+      {:ok, %{nodes: [plan]}} = hot_patch(a, :plan, [broken.id])
+
+      assert Enum.any?(
+               plan.risks,
+               &(&1 =~ "Exchange.Meter is run by 1 process without system messages")
+             )
+
+      assert {:error, %Error{reason: :failed} = error} = hot_patch(a, :apply, [broken.id])
+      assert Exception.message(error) =~ "could not be made current again"
+      assert Exception.message(error) =~ "old code of Exchange.Meter"
+      assert hd(error.report.nodes).restart_needed
+      for call <- calls, do: refute(Cluster.call(a, Servers, :suspended?, [call]))
+    end
+
+    defp module_of({path, _bytes}), do: {path |> Path.basename(".beam") |> String.to_atom(), path}
+
+    defp assert_shipped(node, module) do
+      case File.read(Builds.ebin("shipped") <> "/#{module}.beam") do
+        {:ok, bytes} -> assert running(node, module) == :code.module_md5(bytes)
+        {:error, :enoent} -> refute Cluster.call(node, :erlang, :module_loaded, [module])
+      end
+    end
+
+    defp inspect_on(node, pid), do: Cluster.call(node, Kernel, :inspect, [pid])
+  end
+
+  describe "a wrong call" do
+    setup do
+      %{nodes: Cluster.start(2)}
+    end
+
+    test "names the node that is not there, and changes nothing", %{nodes: [a, b]} do
+      patch = upload!(a, Builds.changed("patched"))
+      before = snapshot([a, b])
+
+      for call <- [:check, :plan, :apply] do
+        assert {:error, %Error{reason: :unreachable} = error} =
+                 hot_patch(a, call, [patch.id, [nodes: [a, :"no@127.0.0.1"]]])
+
+        assert Exception.message(error) =~ "no@127.0.0.1"
+      end
+
+      assert snapshot([a, b]) == before
+    end
+
+    test "is told who is busy with what, and changes nothing", %{nodes: [a, b]} do
+      patch = upload!(a, Builds.changed("patched"))
+      other = upload!(a, [Builds.changed("patched", "Meter")], "other")
+      [call | _] = start_calls(b, 3)
+      blocker = Cluster.hold(b, call)
+      test = self()
+
+      spawn(fn ->
+        send(
+          test,
+          {:first, hot_patch(a, :apply, [patch.id, [pause_timeout: 60_000, by: "alice"]])}
+        )
+      end)
+
+      until(
+        fn -> Cluster.call(b, HotPatch.Agent, :holder, []) end,
+        "the first apply holds the nodes"
+      )
+
+      assert {:error, %Error{reason: :busy} = error} = hot_patch(b, :apply, [other.id])
+      assert Exception.message(error) =~ "alice"
+      assert error.details.holder.patch == patch.id
+
+      send(blocker, :resume)
+      assert_receive {:first, {:ok, %Report{status: :ok}}}, 30_000
+
+      until(
+        fn -> Cluster.call(b, HotPatch.Agent, :holder, []) == nil end,
+        "the node is free again"
+      )
+
+      assert {:ok, %Report{status: :not_changed}} = hot_patch(b, :apply, [other.id])
+    end
+
+    test "has an id that no patch has, or a name that several have", %{nodes: [a, b]} do
+      assert {:error, %Error{reason: :unknown_patch} = error} =
+               hot_patch(a, :check, ["../../../etc/passwd"])
+
+      assert Exception.message(error) =~ "none is uploaded"
+      one = upload!(a, [Builds.changed("patched", "Meter")], "same")
+      two = upload!(b, [Builds.changed("patched", "Call")], "same")
+      assert {:error, %Error{reason: :ambiguous_patch} = error} = hot_patch(a, :check, ["same"])
+      assert Enum.sort(error.details.candidates) == Enum.sort([one.id, two.id])
+    end
+  end
+
+  describe "binding to the release" do
+    test "a patch of another version cannot be applied, nor on a node of another version" do
+      [a] = Cluster.start(1)
+      patch = upload!(a, Builds.changed("patched"))
+      :ok = Cluster.call(a, Application, :put_env, [:hot_patch, :release, {"exchange", "1.0.1"}])
+      before = snapshot([a])
+      assert [%{state: :retired}] = hot_patch(a, :list, [])
+
+      for call <- [:check, :plan, :apply] do
+        assert {:error, %Error{reason: :retired} = error} = hot_patch(a, call, [patch.id])
+        assert Exception.message(error) =~ "exchange 1.0.1"
+      end
+
+      assert snapshot([a]) == before
+      :ok = Cluster.call(a, Application, :put_env, [:hot_patch, :release, {"exchange", "1.0.0"}])
+
+      [b] = Cluster.start(1, release: {"exchange", "2.0.0"})
+      Cluster.connect([a, b])
+      before = snapshot([a, b])
+      assert {:ok, %Report{status: :error} = report} = hot_patch(a, :check, [patch.id])
+      assert %{status: :ok} = Enum.find(report.nodes, &(&1.node == a))
+      assert {:error, %Error{reason: :refused}} = hot_patch(a, :apply, [patch.id])
+      assert snapshot([a, b]) == before
+    end
+  end
+
+  describe "nodes of another kind" do
+    test "without the application get not_loaded, without HotPatch are named" do
+      [a] = Cluster.start(1)
+      [b] = Cluster.start(1, exchange: false, release: {"billing", "3.0.0"})
+      [c] = Cluster.start(1, hot_patch: false)
+      Cluster.connect([a, b, c])
+      patch = upload!(a, Builds.changed("patched"))
+
+      assert {:ok, report} = hot_patch(a, :apply, [patch.id])
+      assert report.status == :ok
+      assert report.unmanaged == [c]
+      assert to_string(report) =~ "left out: #{c}"
+      assert %{status: :not_loaded} = Enum.find(report.nodes, &(&1.node == b))
+
+      assert %{managed?: false, problem: problem} =
+               Enum.find(hot_patch(a, :nodes, []), &(&1.node == c))
+
+      assert problem =~ "HotPatch"
+
+      assert {:error, %Error{reason: :unmanaged}} =
+               hot_patch(a, :check, [patch.id, [nodes: [a, c]]])
+    end
+  end
+end
