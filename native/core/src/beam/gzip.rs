@@ -12,9 +12,13 @@ pub(super) fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0x1f, 0x8b])
 }
 
-/// The size the stream claims to unpack to, at its end.
+/// How much deflate can expand at most: 258 bytes from two bits.
+const MOST_EXPANSION: u64 = 1032;
+
+/// The size the stream claims, at its end, to unpack to; `None` if that cannot be.
 pub(super) fn claimed_size(bytes: &[u8]) -> Option<u32> {
-    bytes.last_chunk().map(|size| u32::from_le_bytes(*size))
+    let size = bytes.last_chunk().map(|size| u32::from_le_bytes(*size))?;
+    (u64::from(size) <= bytes.len() as u64 * MOST_EXPANSION).then_some(size)
 }
 
 /// Unpacks a stream that makes exactly `size` bytes and fills `bytes`.
