@@ -38,7 +38,7 @@ defmodule HotPatch.Store.Files do
   def unstage(staged) do
     tidy(staged)
     # Deepest first; a folder that somebody else uses by now stays.
-    for one <- staged, folder <- one.made_folders, do: File.rmdir(folder)
+    for one <- staged, folder <- one.made_folders, do: _ = File.rmdir(folder)
     :ok
   end
 
@@ -100,17 +100,22 @@ defmodule HotPatch.Store.Files do
   defp put_back(%{had_old?: false} = one), do: File.rm(one.target)
 
   defp tidy(staged) do
-    for one <- staged, path <- [one.new, one.old], do: File.rm(path)
+    for one <- staged, path <- [one.new, one.old], do: _ = File.rm(path)
     :ok
   end
 
-  # A rename is on disk when its folder is.
+  # A rename is on disk when its folder is. Where folders cannot be flushed there is
+  # nothing better to do.
   defp sync_folders(staged) do
-    for folder <- staged |> Enum.map(&Path.dirname(&1.target)) |> Enum.uniq() do
-      with {:ok, device} <- :file.open(folder, [:read, :raw, :directory]) do
-        _ = :file.sync(device)
-        :file.close(device)
-      end
+    staged |> Enum.map(&Path.dirname(&1.target)) |> Enum.uniq() |> Enum.each(&sync_folder/1)
+  end
+
+  defp sync_folder(folder) do
+    with {:ok, device} <- :file.open(folder, [:read, :raw, :directory]) do
+      _ = :file.sync(device)
+      _ = :file.close(device)
     end
+
+    :ok
   end
 end
