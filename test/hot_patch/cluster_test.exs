@@ -174,7 +174,10 @@ defmodule HotPatch.ClusterTest do
       {:ok, _module, chunks} = :beam_lib.all_chunks(bytes)
       chunks = List.keyreplace(chunks, 'LitT', 0, {'LitT', <<100::32, "no zlib stream">>})
       {:ok, broken} = :beam_lib.build_module(chunks)
-      assert_refused(node, [{path, broken}], :error, "loader")
+      # The VM tells its log about it.
+      ExUnit.CaptureLog.capture_log(fn ->
+        assert_refused(node, [{path, broken}], :error, "loader")
+      end)
     end
 
     test "error for system libraries: OTP, Elixir, HotPatch", %{node: node} do
@@ -559,6 +562,68 @@ defmodule HotPatch.ClusterTest do
 
       assert {:error, %Error{reason: :unmanaged}} =
                hot_patch(a, :check, [patch.id, [nodes: [a, c]]])
+    end
+  end
+
+  describe "when the coordinator dies" do
+    test "between prepare and commit, every node lets go and is as it was" do
+      [a, b] = nodes = Cluster.start(2)
+      patch = upload!(a, Builds.changed("patched"))
+      before = snapshot(nodes)
+
+      # A coordinator that prepares and goes no further.
+      {:ok, composition} = hot_patch(a, :composition, [patch.id])
+      payload = HotPatch.Agent.Payload.new(composition, patch.release)
+      coordinator = spawn(fn -> receive(do: (:stop -> :ok)) end)
+
+      operation = %{
+        ref: make_ref(),
+        coordinator: coordinator,
+        patch: patch.id,
+        by: "test",
+        pause_timeout: 1_000
+      }
+
+      for node <- nodes do
+        assert :ok = Cluster.call(node, HotPatch.Agent, :reserve, [operation])
+        assert {:yes, _files} = Cluster.call(node, HotPatch.Agent, :prepare, [operation, payload])
+      end
+
+      # Prepared: files are staged, nothing is replaced.
+      assert snapshot(nodes) != before
+      assert {:error, %Error{reason: :busy}} = hot_patch(b, :apply, [patch.id])
+      Process.exit(coordinator, :kill)
+
+      for node <- nodes do
+        until(fn -> Cluster.call(node, HotPatch.Agent, :holder, []) == nil end, "#{node} lets go")
+      end
+
+      assert snapshot(nodes) == before
+
+      assert {:error, _nothing_prepared} =
+               Cluster.call(a, HotPatch.Agent, :commit, [operation.ref])
+
+      assert {:ok, %Report{status: :ok}} = hot_patch(b, :apply, [patch.id])
+    end
+  end
+
+  describe "a node without the native library" do
+    test "runs an agent and takes patches; only reading archives is not for it" do
+      [a] = Cluster.start(1)
+      [b] = Cluster.start(1, native: false)
+      Cluster.connect([a, b])
+      patch = upload!(a, Builds.changed("patched"))
+      assert {:ok, %Report{status: :ok}} = hot_patch(a, :apply, [patch.id])
+      {_, bytes} = Builds.changed("patched", "Call")
+      assert running(b, Exchange.Call) == :code.module_md5(bytes)
+
+      assert [%{archives?: true}, %{archives?: false}] = hot_patch(b, :nodes, [])
+
+      assert {:error, %Error{reason: :no_native} = error} =
+               hot_patch(b, :upload, [zip(Builds.changed("patched"))])
+
+      assert Exception.message(error) =~ Atom.to_string(b)
+      assert {:error, %Error{reason: :no_native}} = hot_patch(b, :check, [patch.id])
     end
   end
 end

@@ -19,7 +19,8 @@ defmodule HotPatch.Test.Cluster do
   Starts connected nodes that run HotPatch and the shipped exchange; they end with the
   calling test.
 
-  Options: `release: {name, vsn}`, `exchange: false`, `hot_patch: false`, `args: [charlist]`.
+  Options: `release: {name, vsn}`, `exchange: false`, `hot_patch: false`, `native: false` (HotPatch
+  without its library), `args: [charlist]`.
   """
   @spec start(pos_integer(), keyword()) :: [node()]
   def start(count, options \\ []) do
@@ -95,6 +96,7 @@ defmodule HotPatch.Test.Cluster do
     name = :"peer_#{System.unique_integer([:positive])}_#{System.pid()}"
     node = :"#{name}@127.0.0.1"
     if Keyword.get(options, :exchange, true), do: copy_exchange(node)
+    unless Keyword.get(options, :native, true), do: copy_hot_patch(node)
 
     # Started from a process that lives as long as the test run, not from the task here.
     {:ok, peer, ^node} =
@@ -131,19 +133,32 @@ defmodule HotPatch.Test.Cluster do
     File.cp_r!(Builds.ebin("shipped"), Path.join(exchange(node), "ebin"))
   end
 
+  # In a folder of its own, without priv.
+  defp copy_hot_patch(node) do
+    target = Path.join([home(node), "lib", "hot_patch"])
+    File.mkdir_p!(target)
+    File.cp_r!(Application.app_dir(:hot_patch, "ebin"), Path.join(target, "ebin"))
+  end
+
   defp args(node, options) do
     {name, vsn} = Keyword.get(options, :release, {"exchange", "1.0.0"})
-    without_hot_patch = not Keyword.get(options, :hot_patch, true)
+
+    elsewhere =
+      not (Keyword.get(options, :hot_patch, true) and Keyword.get(options, :native, true))
 
     paths =
       for path <- :code.get_path(),
           path != '.',
-          not (without_hot_patch and List.to_string(path) =~ "/hot_patch/"),
+          not (elsewhere and List.to_string(path) =~ "/hot_patch/"),
           arg <- ['-pa', path],
           do: arg
 
     [
       ['-pa', String.to_charlist(exchange(node) <> "/ebin")],
+      if(Keyword.get(options, :native, true),
+        do: [],
+        else: ['-pa', '#{home(node)}/lib/hot_patch/ebin']
+      ),
       ['-setcookie', Atom.to_charlist(Node.get_cookie())],
       [
         '-kernel',
