@@ -37,6 +37,23 @@ defmodule Demo.Cluster do
     for node <- @nodes, do: {node, call(node, module, function, arguments)}
   end
 
+  @doc "Restarts a node as `bin/exchange restart` does, and waits until it is there again."
+  @spec restart(node()) :: :ok
+  def restart(node) do
+    true = Node.monitor(node, true)
+    :ok = call(node, System, :restart, [])
+
+    receive do
+      {:nodedown, ^node} -> await()
+    end
+  end
+
+  @doc "The MD5 of a module as a node runs it, `nil` if it is not loaded there."
+  @spec loaded_md5(node(), module()) :: binary() | nil
+  def loaded_md5(node, module) do
+    if call(node, :erlang, :module_loaded, [module]), do: call(node, module, :module_info, [:md5])
+  end
+
   @doc "Polls a condition; raises if it does not come true in half a minute."
   @spec wait_until(String.t(), (() -> boolean())) :: :ok
   def wait_until(what, condition, left \\ 600)

@@ -40,8 +40,9 @@ defmodule Demo.Story do
       |> apply_patch()
       |> apply_damaged()
       |> apply_failing()
-      |> delete()
       |> close_books()
+      |> restart()
+      |> delete()
 
     case Enum.reverse(story.failed) do
       [] -> {:ok, summary(story)}
@@ -260,27 +261,8 @@ defmodule Demo.Story do
 
   ## 7
 
-  defp delete(story) do
-    headline(7, "Delete what was uploaded")
-    patches = operate(:list, [], "HotPatch.list()")
-    Enum.each(patches, &answer/1)
-
-    for patch <- patches do
-      answer(inspect(operate(:delete, [patch.id], code(:delete, patch.id))))
-    end
-
-    say()
-    left = Cluster.call(@operator, HotPatch, :list, [])
-
-    story
-    |> verify(left == [], "no archive is left")
-    |> verify(runs?(story, story.folders.patched), "what was applied stays applied")
-  end
-
-  ## 8
-
   defp close_books(story) do
-    headline(8, "Close the books")
+    headline(7, "Close the books")
     story = verify_traffic(%{story | answers: Traffic.count(story.traffic)})
     say()
 
@@ -315,6 +297,41 @@ defmodule Demo.Story do
     verify(story, due == kept, "the books of every node agree with the subscribers'")
   end
 
+  ## 8
+
+  defp restart(story) do
+    headline(8, "A node that restarts boots the repaired build")
+    node = List.last(Cluster.nodes())
+    say("#{node} is restarted, and loads everything from its disk; its calls end with it.")
+    :ok = Cluster.restart(node)
+    price = Cluster.call(node, Exchange, :price, [@customer, @customer_seconds])
+    say("A call of #{@customer_seconds} seconds abroad costs #{price} cents there.")
+    say()
+
+    story
+    |> verify(price == @right_cents, "the bug is gone there, too")
+    |> verify(runs?(story, story.folders.patched), "every node runs the repaired build")
+  end
+
+  ## 9
+
+  defp delete(story) do
+    headline(9, "Delete what was uploaded")
+    patches = operate(:list, [], "HotPatch.list()")
+    Enum.each(patches, &answer/1)
+
+    for patch <- patches do
+      answer(inspect(operate(:delete, [patch.id], code(:delete, patch.id))))
+    end
+
+    say()
+    left = Cluster.call(@operator, HotPatch, :list, [])
+
+    story
+    |> verify(left == [], "no archive is left")
+    |> verify(runs?(story, story.folders.patched), "what was applied stays applied")
+  end
+
   ## Helpers
 
   # Every node answers for a while, in the phase of this name.
@@ -344,10 +361,7 @@ defmodule Demo.Story do
   defp runs?(story, folder) do
     Enum.all?(story.changes, fn {module, _old, _new} ->
       {^module, md5, _vsn} = Archive.identity(Path.join(folder, "#{module}.beam"))
-
-      module
-      |> Cluster.multicall(:module_info, [:md5])
-      |> Enum.all?(&match?({_node, ^md5}, &1))
+      Enum.all?(Cluster.nodes(), &(Cluster.loaded_md5(&1, module) == md5))
     end)
   end
 
