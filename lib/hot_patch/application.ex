@@ -7,6 +7,8 @@ defmodule HotPatch.Application do
 
   @impl Application
   def start(_type, _args) do
+    :ok = HotPatch.Agent.Boot.load_added()
+
     children = [
       {Task.Supervisor, name: HotPatch.Operations},
       HotPatch.Agent

@@ -43,18 +43,17 @@ defmodule HotPatch.Composition do
     rows =
       for entry <- composition.files do
         [
-          Path.basename(entry.path),
+          entry.path,
           Entry.kind_text(entry),
           Table.bytes(entry.size),
-          version(entry),
-          entry.path
+          version(entry)
         ]
       end
 
     [
       "#{composition.id}: #{length(rows)} files, #{length(modules(composition))} modules, ",
       "#{Table.bytes(composition.size)}, in #{Enum.join(applications(composition), ", ")}\n",
-      Table.render(["file", "kind", "size", "md5", "path"], rows)
+      Table.render(["file", "kind", "size", "md5"], rows)
     ]
   end
 

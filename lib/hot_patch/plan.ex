@@ -88,8 +88,12 @@ defmodule HotPatch.Plan do
   defp processes(%Node{processes: []}), do: "nobody"
 
   defp processes(node) do
-    Enum.map_join(node.processes, ", ", fn part ->
-      "#{part.count} #{part.kind} of #{part.module}"
+    Enum.map_join(node.processes, ", ", fn
+      %{kind: :server} = part ->
+        "#{part.count} #{part.module}"
+
+      part ->
+        "#{part.count} #{part.module} (#{part.kind |> to_string() |> String.replace("_", " ")})"
     end)
   end
 

@@ -114,7 +114,7 @@ defmodule HotPatch.Test.Cluster do
 
   defp start_applications(node, options) do
     {:ok, _} = call(node, Application, :ensure_all_started, [:logger])
-    :ok = call(node, Logger, :configure, [[level: :error]])
+    :ok = call(node, Logger, :configure, [[level: :none]])
 
     if Keyword.get(options, :hot_patch, true) do
       {:ok, _} = call(node, Application, :ensure_all_started, [:hot_patch])

@@ -47,7 +47,7 @@ defmodule HotPatch.Agent.Commit do
       :ok ->
         verdicts = Enum.map(verdicts(preparation), &read_back/1)
         restart = restart_needed(verdicts)
-        recorded = record(preparation.operation, restart)
+        recorded = record(preparation, restart)
         result(verdicts, done, purge(preparation), restart, recorded)
 
       {:error, {target, posix}} ->
@@ -90,8 +90,10 @@ defmodule HotPatch.Agent.Commit do
     end
   end
 
-  defp record(operation, restart) do
-    case Store.Applied.add(operation.patch, operation.by, restart) do
+  defp record(%Preparation{operation: operation} = preparation, restart) do
+    added = for %{new?: true, target: target} <- verdicts(preparation), target != nil, do: target
+
+    case Store.Applied.add(operation.patch, operation.by, restart, added) do
       :ok -> nil
       {:error, posix} -> "applied, but that could not be recorded: #{:file.format_error(posix)}"
     end

@@ -72,7 +72,7 @@ defmodule HotPatch.Agent.Examination do
 
   defp judge(%Entry{kind: :beam, beam: beam} = entry) do
     case Location.of_module(entry.path, beam.module) do
-      {:ok, have, target} -> judge_module(entry, have, target)
+      {:ok, have, target} -> %{judge_module(entry, have, target) | new?: have == :new}
       {:absent, reason} -> Verdict.new(entry, :not_loaded, reason)
       {status, reason} -> Verdict.new(entry, status, reason)
     end

@@ -1,7 +1,8 @@
 defmodule HotPatch.Agent.Verdict do
   @moduledoc false
   # What this node makes of one file of a patch: a status with its reason, and what there
-  # is to do. `change` is `:replace` or `:add` for a module to load, `nil` otherwise.
+  # is to do. `change` is `:replace` or `:add` for a module to load, `nil` otherwise. `new?`
+  # is a module that this node did not have, also when it is not to be loaded now.
 
   alias HotPatch.Composition.Entry
   alias HotPatch.Report
@@ -13,10 +14,11 @@ defmodule HotPatch.Agent.Verdict do
           reason: String.t() | nil,
           target: Path.t() | nil,
           change: :replace | :add | nil,
+          new?: boolean(),
           transient?: boolean()
         }
   @enforce_keys [:entry, :status]
-  defstruct [:entry, :status, :reason, :target, :change, transient?: false]
+  defstruct [:entry, :status, :reason, :target, :change, new?: false, transient?: false]
 
   @doc "A verdict without anything to load."
   @spec new(Entry.t(), Status.t(), String.t() | nil, Path.t() | nil) :: t()

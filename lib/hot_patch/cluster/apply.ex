@@ -191,7 +191,7 @@ defmodule HotPatch.Cluster.Apply do
 
     case Enum.min_by(worst.files, &Status.code(&1.status), fn -> nil end) do
       nil -> "#{worst.node} #{worst.error}"
-      file -> "#{file.path} on #{worst.node} is #{file.status}, #{file.reason}"
+      file -> "#{file.path} on #{worst.node}: #{file.status}, #{file.reason}"
     end
   end
 

@@ -6,13 +6,17 @@ defmodule HotPatch.Store.Applied do
   alias HotPatch.Release
   alias HotPatch.Store
 
-  @typedoc "`restart` names why memory is not what the disk is, until the node restarts."
+  @typedoc """
+  `restart` names why memory is not what the disk is, until the node restarts. `added` are
+  the files of modules that the release did not have: its boot script does not load them.
+  """
   @type record :: %{
           id: String.t(),
           at: DateTime.t(),
           by: String.t(),
           release: Release.t(),
           restart: String.t() | nil,
+          added: [Path.t()],
           boot: term()
         }
 
@@ -28,10 +32,15 @@ defmodule HotPatch.Store.Applied do
   end
 
   @doc "Adds a record; an earlier one of the same patch gives way."
-  @spec add(String.t(), String.t(), String.t() | nil) :: :ok | {:error, File.posix()}
-  def add(id, by, restart) do
+  @spec add(String.t(), String.t(), String.t() | nil, [Path.t()]) ::
+          :ok | {:error, File.posix()}
+  def add(id, by, restart, added) do
+    {earlier, others} = Enum.split_with(list(), &(&1.id == id))
+
     record = %{
       id: id,
+      # What this patch added once is not new when it is applied again.
+      added: Enum.uniq(Enum.flat_map(earlier, & &1.added) ++ added),
       at: DateTime.utc_now(),
       by: by,
       release: Release.current(),
@@ -39,7 +48,7 @@ defmodule HotPatch.Store.Applied do
       boot: boot()
     }
 
-    Store.write_term(path(), Enum.reject(list(), &(&1.id == id)) ++ [record])
+    Store.write_term(path(), others ++ [record])
   end
 
   defp read do

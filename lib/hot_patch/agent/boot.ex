@@ -1,0 +1,34 @@
+defmodule HotPatch.Agent.Boot do
+  @moduledoc false
+  # What a plain restart does not do by itself. A release in embedded mode loads the
+  # modules that its boot script names and nothing else, so a module that a patch has added
+  # would be missing although its file is there. HotPatch starts before the applications
+  # that depend on it, which makes this the moment to load those.
+
+  alias HotPatch.Agent.Running
+  alias HotPatch.Store
+
+  require Logger
+
+  @doc "Loads the modules that applied patches have added to this release."
+  @spec load_added() :: :ok
+  def load_added do
+    if Running.embedded?() do
+      for record <- Store.Applied.list(), file <- record.added, do: load(file, record.id)
+    end
+
+    :ok
+  end
+
+  defp load(file, patch) do
+    case file |> Path.rootname(".beam") |> String.to_charlist() |> :code.load_abs() do
+      {:module, _module} ->
+        :ok
+
+      {:error, reason} ->
+        Logger.error("HotPatch: #{file}, added by #{patch}, did not load: #{inspect(reason)}",
+          patch: patch
+        )
+    end
+  end
+end
