@@ -22,7 +22,8 @@ defmodule Demo.Story do
 
   @enforce_keys [:total, :folders, :work]
   defstruct @enforce_keys ++
-              [:traffic, :customers, :changes, :patch, :longest_pause_us, :answers, failed: []]
+              [:traffic, :customers, :changes, :patch, :longest_pause_us, :answers] ++
+              [problems: [], dropped: [], failed: []]
 
   @type options :: %{
           total: pos_integer(),
@@ -385,19 +386,18 @@ defmodule Demo.Story do
 
   defp exception_text(exception), do: Exception.message(exception)
 
+  # What went wrong is told once, in the step in which it was noticed.
   defp verify_traffic(story) do
-    problems = Traffic.problems(story.traffic)
-    dropped = Traffic.dropped(story.traffic)
+    problems = Traffic.problems(story.traffic) -- story.problems
+    dropped = Traffic.dropped(story.traffic) -- story.dropped
+    answers = count(Traffic.count(story.traffic))
     Enum.each(Enum.take(problems, 5), &say/1)
 
     for {pid, reason} <- Enum.take(dropped, 5),
         do: say("#{inspect(pid)} ended: #{inspect(reason)}")
 
-    story
-    |> verify(
-      problems == [],
-      "every answer came and was right (#{count(Traffic.count(story.traffic))} so far)"
-    )
+    %{story | problems: problems ++ story.problems, dropped: dropped ++ story.dropped}
+    |> verify(problems == [], "every answer came and was right (#{answers} so far)")
     |> verify(dropped == [], "not one call was dropped")
   end
 
