@@ -50,16 +50,17 @@ impl Atoms {
         }
         let room = "there is no memory for it";
         self.ends.try_reserve_exact(count).map_err(|_| room)?;
-        self.text.try_reserve_exact(reader.rest().len()).map_err(|_| room)?;
+        let mut text = Vec::new();
+        text.try_reserve_exact(reader.rest().len()).map_err(|_| room)?;
         for _ in 0..count {
             let length = self.length(&mut reader).ok_or(CUT_OFF)?;
-            let name = reader.take(length).ok_or(CUT_OFF)?;
-            self.push(name, latin1)?;
+            text.extend_from_slice(reader.take(length).ok_or(CUT_OFF)?);
+            self.ends.push(u32::try_from(text.len()).map_err(|_| "it is too long")?);
         }
         if !reader.rest().is_empty() {
             return Err("bytes follow its last atom");
         }
-        Ok(())
+        if latin1 { self.set_latin1(&text) } else { self.set_utf8(text) }
     }
 
     fn length(&self, reader: &mut Reader<'_>) -> Option<usize> {
@@ -70,19 +71,34 @@ impl Atoms {
         (length.tag == 0).then_some(usize::try_from(length.value?).ok()?)
     }
 
-    fn push(&mut self, name: &[u8], latin1: bool) -> Result<(), &'static str> {
-        if latin1 {
-            self.text.extend(name.iter().copied().map(char::from));
-        } else {
-            let name = str::from_utf8(name).map_err(|_| "an atom is not UTF-8")?;
+    /// Takes the names as UTF-8. All are checked in one go: if their sequence is valid, and each
+    /// ends between two characters, then each is valid.
+    fn set_utf8(&mut self, text: Vec<u8>) -> Result<(), &'static str> {
+        const INVALID: &str = "an atom is not UTF-8";
+        self.text = String::from_utf8(text).map_err(|_| INVALID)?;
+        let mut start = 0;
+        for end in &self.ends {
+            let end = usize::try_from(*end).map_err(|_| INVALID)?;
+            let name = self.text.get(start..end).ok_or(INVALID)?;
             // Only a name of more bytes can have more characters.
             if name.len() > LONGEST_ATOM && name.chars().count() > LONGEST_ATOM {
                 return Err("an atom has more than 255 characters");
             }
-            self.text.push_str(name);
+            start = end;
         }
-        let end = u32::try_from(self.text.len()).map_err(|_| "it is too long")?;
-        self.ends.push(end);
+        Ok(())
+    }
+
+    /// Takes the names as Latin-1, where each byte is a character.
+    fn set_latin1(&mut self, text: &[u8]) -> Result<(), &'static str> {
+        let mut start = 0;
+        for end in &mut self.ends {
+            let next = usize::try_from(*end).map_err(|_| "it is too long")?;
+            let name = text.get(start..next).unwrap_or_default();
+            self.text.extend(name.iter().copied().map(char::from));
+            *end = u32::try_from(self.text.len()).map_err(|_| "it is too long")?;
+            start = next;
+        }
         Ok(())
     }
 
