@@ -7,9 +7,12 @@ defmodule HotPatch.Agent do
   # prepared for whom, and lets go of it when the coordinator dies. The commit alone runs
   # in a process that the server starts: it must end also when the coordinator is gone.
   #
-  #     idle -reserve-> reserved -prepared-> prepared -commit-> committing -done-> idle
+  #     idle -reserve-> reserved -prepared-> prepared -commit-> committing -held-> held
+  #     held -decide-> deciding -ended-> idle
   #
-  # Abort, and the death of the coordinator, lead back to idle from the first two.
+  # Abort, and the death of the coordinator, lead back to idle from the first two, and from
+  # the others by way of taking back what was loaded. A commit that fails by itself ends
+  # without being held.
 
   use GenServer
 
@@ -104,9 +107,16 @@ defmodule HotPatch.Agent do
     end
   end
 
-  @doc "Second half: makes what was prepared current. Answers when it is done."
-  @spec commit(reference()) :: {:ok, Commit.result()} | {:error, String.t()}
+  @doc """
+  Second half: makes what was prepared current. Answers `:held` when all is changed and
+  everybody concerned stands still until `decide/2`, or how it ended if it failed.
+  """
+  @spec commit(reference()) :: :held | {:ended, Commit.result()} | {:error, String.t()}
   def commit(ref), do: GenServer.call(__MODULE__, {:commit, ref}, :infinity)
+
+  @doc "Ends a commit that is held. Answers when it has ended."
+  @spec decide(reference(), Commit.decision()) :: {:ended, Commit.result()} | {:error, String.t()}
+  def decide(ref, decision), do: GenServer.call(__MODULE__, {:decide, ref, decision}, :infinity)
 
   @doc "Lets go of what was prepared; the node is as it was."
   @spec abort(reference()) :: :ok
@@ -152,13 +162,19 @@ defmodule HotPatch.Agent do
   end
 
   def handle_call({:commit, ref}, from, %{phase: :prepared, operation: %{ref: ref}} = state) do
-    {_pid, worker} = spawn_monitor(Commit, :run, [self(), state.preparation])
+    worker = spawn_monitor(Commit, :run, [self(), state.preparation])
     {:noreply, %{state | phase: :committing, worker: worker, caller: from}}
   end
 
-  def handle_call({:commit, _ref}, _from, state) do
-    {:reply, {:error, "nothing is prepared for this operation on #{node()}"}, state}
+  def handle_call({:commit, _ref}, _from, state), do: {:reply, nothing(), state}
+
+  def handle_call({:decide, ref, decision}, from, %{operation: %{ref: ref}} = state)
+      when state.phase == :held do
+    {:noreply, tell(%{state | caller: from}, decision)}
   end
+
+  # It did not wait: the deadline came first.
+  def handle_call({:decide, _ref, _decision}, _from, state), do: {:reply, nothing(), state}
 
   def handle_call({:abort, ref}, _from, %{operation: %{ref: ref}} = state) do
     {:reply, :ok, let_go(state)}
@@ -168,33 +184,53 @@ defmodule HotPatch.Agent do
   def handle_call(:holder, _from, state), do: {:reply, state.operation, state}
 
   @impl GenServer
-  def handle_info({Commit, result}, %{phase: :committing} = state) do
-    GenServer.reply(state.caller, {:ok, result})
-    Process.demonitor(state.worker, [:flush])
-    {:noreply, done(state)}
+  def handle_info({Commit, :held}, %{phase: :committing} = state) do
+    GenServer.reply(state.caller, :held)
+    state = %{state | phase: :held, caller: nil}
+    {:noreply, if(state.orphaned?, do: tell(state, coordinator_gone()), else: state)}
   end
 
-  def handle_info({:DOWN, worker, :process, _pid, reason}, %{worker: worker} = state)
-      when worker != nil do
-    GenServer.reply(state.caller, {:error, "the commit on #{node()} died: #{inspect(reason)}"})
-    {:noreply, done(state)}
+  def handle_info({Commit, {:ended, result}}, %{worker: {_pid, _monitor}} = state) do
+    {:noreply, ended(state, {:ended, result})}
   end
 
-  def handle_info({:DOWN, monitor, :process, _pid, _reason}, %{monitor: monitor} = state)
+  def handle_info({:DOWN, monitor, _, _, reason}, %{worker: {_pid, monitor}} = state) do
+    {:noreply, ended(state, {:error, "the commit on #{node()} died: #{inspect(reason)}"})}
+  end
+
+  def handle_info({:DOWN, monitor, _, _, _reason}, %{monitor: monitor} = state)
       when monitor != nil do
-    if state.phase in [:reserved, :prepared] do
-      Logger.warning("HotPatch: the coordinator of #{state.operation.patch} is gone, aborted",
-        patch: state.operation.patch
-      )
-    end
+    Logger.warning("HotPatch: the coordinator of #{state.operation.patch} is gone",
+      patch: state.operation.patch
+    )
 
-    {:noreply, let_go(state)}
+    {:noreply, orphaned(state)}
   end
 
   def handle_info(_late_answer, state), do: {:noreply, state}
 
+  defp orphaned(%{phase: :held} = state), do: tell(state, coordinator_gone())
+  defp orphaned(%{phase: :committing} = state), do: %{state | orphaned?: true}
+  defp orphaned(state), do: let_go(state)
+
+  defp coordinator_gone, do: {:take_back, "the coordinator died before it decided"}
+
+  defp tell(%{worker: {pid, _monitor}} = state, decision) do
+    send(pid, {self(), :decided, decision})
+    %{state | phase: :deciding}
+  end
+
+  defp ended(state, answer) do
+    if state.caller, do: GenServer.reply(state.caller, answer)
+    {_pid, monitor} = state.worker
+    Process.demonitor(monitor, [:flush])
+    done(state)
+  end
+
+  defp nothing, do: {:error, "nothing is prepared or held for this operation on #{node()}"}
+
   # A commit that has begun is not let go of: it ends by itself.
-  defp let_go(%{phase: :committing} = state), do: state
+  defp let_go(%{phase: phase} = state) when phase in [:committing, :held, :deciding], do: state
 
   defp let_go(state) do
     if state.preparation, do: Preparation.discard(state.preparation)
@@ -207,6 +243,14 @@ defmodule HotPatch.Agent do
   end
 
   defp idle do
-    %{phase: :idle, operation: nil, monitor: nil, preparation: nil, worker: nil, caller: nil}
+    %{
+      phase: :idle,
+      operation: nil,
+      monitor: nil,
+      preparation: nil,
+      worker: nil,
+      caller: nil,
+      orphaned?: false
+    }
   end
 end

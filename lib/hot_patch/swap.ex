@@ -49,28 +49,40 @@ defmodule HotPatch.Swap do
   @typedoc "Nothing was loaded, or all was taken back; the text names the process at fault."
   @type failure :: %{reason: atom(), text: String.t(), pause_us: non_neg_integer()}
 
+  @typedoc """
+  Asked when everything is loaded and changed and everybody still suspended: finish, or
+  take all back, and why.
+  """
+  @type decide :: (() -> :finish | {:take_back, String.t()})
+
   @doc """
   The processes that a swap of these modules would suspend, and event managers too busy
   to say whether they are among them. Changes nothing.
   """
   @spec find([Change.t()]) :: {[Processes.target()], silent :: [pid()]}
-  def find(changes), do: Processes.find(changes)
+  def find(changes) do
+    found = Processes.find(changes)
+    {found.targets, found.silent}
+  end
 
   @doc "Processes that run these modules and can be neither suspended nor moved."
   @spec bare([Change.t()], [Processes.target()]) :: [{pid(), module()}]
   def bare(changes, targets), do: Processes.bare(changes, targets)
 
-  @doc "Runs a swap to its end, good or bad. Old code is purged softly beforehand."
-  @spec run(Job.t()) :: {:ok, done()} | {:error, failure()}
-  def run(%Job{} = job) do
+  @doc """
+  Runs a swap to its end, good or bad. Old code is purged softly beforehand. `decide` is
+  called in the calling process, at most once.
+  """
+  @spec run(Job.t(), decide()) :: {:ok, done()} | {:error, failure()}
+  def run(%Job{} = job, decide \\ fn -> :finish end) do
     replaced = for %Change{kind: :replace, module: module} <- job.changes, do: module
 
     with {:held, []} <- {:held, Enum.reject(replaced, &:code.soft_purge/1)},
-         {targets, []} <- Processes.find(job.changes) do
-      start(job, targets)
+         %{silent: []} = found <- Processes.find(job.changes) do
+      start(job, found, decide)
     else
       {:held, modules} -> {:error, failure(:old_code, held_text(modules))}
-      {_targets, silent} -> {:error, failure(:busy, silent_text(silent))}
+      %{silent: silent} -> {:error, failure(:busy, silent_text(silent))}
     end
   end
 
@@ -84,16 +96,20 @@ defmodule HotPatch.Swap do
 
   # Neither linked: the engine must outlive its caller long enough to resume everyone, the
   # guard must outlive the engine.
-  defp start(job, targets) do
-    {engine, monitor} = spawn_monitor(Engine, :init, [self(), job, targets])
-    :ok = Guard.start(engine, targets)
-    send(engine, {:go, self()})
-    await(engine, monitor)
+  defp start(job, found, decide) do
+    {engine, monitor} = spawn_monitor(Engine, :init, [self(), job, found])
+    guard = Guard.start(engine)
+    send(engine, {:go, self(), guard})
+    await(engine, monitor, decide)
   end
 
-  defp await(engine, monitor) do
+  defp await(engine, monitor, decide) do
     receive do
-      {^engine, result} ->
+      {^engine, :held} ->
+        send(engine, {:decided, decide.()})
+        await(engine, monitor, decide)
+
+      {^engine, {:done, result}} ->
         Process.demonitor(monitor, [:flush])
         result
 

@@ -118,6 +118,79 @@ defmodule HotPatch.SwapTest do
     end
   end
 
+  describe "processes that are started meanwhile" do
+    # A supervisor whose children are servers under test, as any system has them.
+    setup do
+      {:ok, supervisor} =
+        DynamicSupervisor.start_link(strategy: :one_for_one, max_children: :infinity)
+
+      %{supervisor: supervisor}
+    end
+
+    test "by a supervisor end up in the new code with the right state", %{
+      v1: v1,
+      v2: v2,
+      supervisor: supervisor
+    } do
+      first = for n <- 1..200, do: start_child(supervisor, n)
+      test = self()
+      starter = spawn_link(fn -> start_until_stopped(test, supervisor, 201, []) end)
+
+      until(
+        fn -> length(DynamicSupervisor.which_children(supervisor)) > 250 end,
+        "children are started"
+      )
+
+      assert {:ok, done} = Swap.run(job([{@module, v1, v2}]))
+      assert done.suspended > 250
+      send(starter, :stop)
+      assert_receive {^starter, later}, 5_000
+      refute suspended?(supervisor)
+
+      for {pid, n} <- Enum.with_index(first ++ Enum.reverse(later), 1) do
+        assert :gen_server.call(pid, :get) == {:v2, n}
+      end
+    end
+
+    test "are found although nobody's supervisor stood still for them", %{v1: v1, v2: v2} do
+      busy = block(hd(start(1)))
+      test = self()
+
+      spawn(fn ->
+        send(test, {:result, Swap.run(job([{@module, v1, v2}], pause_timeout: 60_000))})
+      end)
+
+      until(
+        fn -> engine() && Process.info(busy, :message_queue_len) != {:message_queue_len, 0} end,
+        "the suspend is sent"
+      )
+
+      # After the scan, before the load.
+      late = start(50)
+      send(busy, :go)
+      assert_receive {:result, {:ok, %{suspended: 51}}}, 5_000
+      for {pid, n} <- Enum.zip(late, 1..50), do: assert(:gen_server.call(pid, :get) == {:v2, n})
+    end
+
+    defp start_child(supervisor, n) do
+      {:ok, pid} =
+        DynamicSupervisor.start_child(supervisor, %{
+          id: n,
+          start: {:gen_server, :start_link, [@module, n, []]}
+        })
+
+      pid
+    end
+
+    defp start_until_stopped(test, supervisor, n, pids) do
+      receive do
+        :stop -> send(test, {self(), pids})
+      after
+        0 -> start_until_stopped(test, supervisor, n + 1, [start_child(supervisor, n) | pids])
+      end
+    end
+  end
+
   describe "a swap that cannot suspend everyone" do
     test "loads nothing, names the busy one, and resumes all, that one too", %{v1: v1, v2: v2} do
       pids = start(100)
@@ -186,7 +259,7 @@ defmodule HotPatch.SwapTest do
         )
 
       assert {:error, failure} = Swap.run(job([{@module, v1, v2}]))
-      assert failure.reason == :change_code
+      assert failure.reason == :taken_back
       assert failure.text =~ inspect(Enum.at(pids, 249))
       assert failure.text =~ "no_such_format"
       assert version(@module) == 'v1'

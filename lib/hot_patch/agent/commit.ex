@@ -1,7 +1,9 @@
 defmodule HotPatch.Agent.Commit do
   @moduledoc false
-  # The second half of an apply, on one node: memory, then disk, then what really runs is
-  # read back. Runs in a process of its own and sends its result to the agent.
+  # The second half of an apply, on one node, in a process of its own: memory is changed
+  # while everybody concerned stands still, then the coordinator, who hears from all nodes,
+  # decides; then disk, and what really runs is read back. The agent gets `{Commit, :held}`
+  # in between and `{Commit, {:ended, result}}` at the end.
 
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Running
@@ -23,22 +25,42 @@ defmodule HotPatch.Agent.Commit do
           error: String.t() | nil
         }
 
+  @typedoc "What the coordinator decides when every node has said how far it came."
+  @type decision :: :finish | {:take_back, String.t()}
+
   @doc "Body of the commit process."
-  @spec run(pid(), Preparation.t()) :: {module(), result()}
+  @spec run(pid(), Preparation.t()) :: {module(), {:ended, result()}}
   def run(agent, preparation) do
-    result = preparation |> swap() |> finish(preparation)
+    monitor = Process.monitor(agent)
+    result = preparation |> swap(fn -> ask(agent, monitor) end) |> finish(preparation)
     log(result, preparation.operation)
-    send(agent, {__MODULE__, result})
+    send(agent, {__MODULE__, {:ended, result}})
   end
 
-  defp swap(%Preparation{job: nil}), do: {:ok, %{pause_us: 0, suspended: 0}}
-  defp swap(%Preparation{job: job}), do: Swap.run(job)
+  defp swap(%Preparation{job: nil}, decide) do
+    case decide.() do
+      :finish -> {:ok, %{pause_us: 0, suspended: 0}}
+      {:take_back, why} -> {:error, %{reason: :taken_back, text: why, pause_us: 0}}
+    end
+  end
+
+  defp swap(%Preparation{job: job}, decide), do: Swap.run(job, decide)
+
+  # The agent watches the coordinator; should the agent die itself, nobody can decide.
+  defp ask(agent, monitor) do
+    send(agent, {__MODULE__, :held})
+
+    receive do
+      {^agent, :decided, decision} -> decision
+      {:DOWN, ^monitor, :process, ^agent, _reason} -> {:take_back, "the agent died"}
+    end
+  end
 
   defp finish({:error, failure}, preparation) do
     Preparation.discard(preparation)
 
     restart = if failure.reason == :not_taken_back, do: failure.text
-    files = for verdict <- verdicts(preparation), do: failed(verdict, failure.text)
+    files = for verdict <- verdicts(preparation), do: failed(verdict, reason(failure))
     result(files, %{pause_us: failure.pause_us, suspended: 0}, [], restart, failure.text)
   end
 
@@ -59,6 +81,9 @@ defmodule HotPatch.Agent.Commit do
         result(files, done, purge(preparation), nil, text)
     end
   end
+
+  defp reason(%{reason: :taken_back, text: text}), do: text <> "; code and state were taken back"
+  defp reason(%{text: text}), do: text
 
   defp verdicts(preparation), do: preparation.examination.verdicts
 

@@ -1,8 +1,9 @@
 defmodule HotPatch.Cluster.Apply do
   @moduledoc false
   # One apply over the cluster: take all nodes, prepare on all, then commit on all. If one
-  # node cannot prepare, none changes. Runs in a process of its own, which the agents
-  # watch: should it die before the commit, they let go by themselves.
+  # node cannot prepare, none changes. A commit is held on each node, changed and standing
+  # still, until all have come that far: if one fails, all take back. Runs in a process of
+  # its own, which the agents watch: should it die, they let go by themselves.
 
   alias HotPatch.Agent.Payload
   alias HotPatch.Cluster
@@ -102,8 +103,8 @@ defmodule HotPatch.Cluster.Apply do
     report = %{report | nodes: Enum.map(votes, &voted/1), prepare_us: prepare_us}
 
     if Enum.all?(votes, &match?({_node, {:ok, {:yes, _files}}}, &1)) do
-      {nodes, commit_us} = timed(fn -> commit(operation, nodes) end)
-      done(finished(%{report | nodes: nodes, commit_us: commit_us}))
+      {{decision, nodes}, commit_us} = timed(fn -> commit(operation, nodes) end)
+      done(finished(%{report | nodes: nodes, commit_us: commit_us}), decision)
     else
       abort(nodes, operation, options)
       refused(finished(report))
@@ -117,8 +118,25 @@ defmodule HotPatch.Cluster.Apply do
   # A commit is bounded by its own pause; no answer is never taken for a failure that
   # could be repeated, so there is no second deadline here.
   defp commit(operation, nodes) do
-    for answer <- Cluster.call(nodes, :commit, [operation.ref], :infinity), do: committed(answer)
+    answers = Cluster.call(nodes, :commit, [operation.ref], :infinity)
+    held = for {node, {:ok, :held}} <- answers, do: node
+    decision = decision(answers)
+    ended = Map.new(Cluster.call(held, :decide, [operation.ref, decision], :infinity))
+
+    {decision,
+     for({node, answer} <- answers, do: committed({node, Map.get(ended, node, answer)}))}
   end
+
+  defp decision(answers) do
+    case Enum.find(answers, &(not match?({_node, {:ok, :held}}, &1))) do
+      nil -> :finish
+      {node, answer} -> {:take_back, "the commit failed on #{node}: #{cause(answer)}"}
+    end
+  end
+
+  defp cause({:ok, {:ended, %{error: error}}}), do: error
+  defp cause({_ok_or_error, {:error, text}}), do: text
+  defp cause({:error, text}), do: text
 
   defp abort(nodes, operation, options) do
     # A node that does not answer lets go when this process ends.
@@ -133,7 +151,7 @@ defmodule HotPatch.Cluster.Apply do
   defp voted({node, {:ok, {:failed, text}}}), do: failed(node, text)
   defp voted({node, {:error, text}}), do: failed(node, text)
 
-  defp committed({node, {:ok, {:ok, result}}}) do
+  defp committed({node, {:ok, {:ended, result}}}) do
     struct!(
       Report.Node,
       Map.merge(result, %{node: node, status: integral(result.files, result.error)})
@@ -158,18 +176,28 @@ defmodule HotPatch.Cluster.Apply do
     }
   end
 
-  defp done(report) do
-    Logger.info("HotPatch: #{report.patch} applied: #{report.status}",
+  defp done(report, decision) do
+    Logger.info("HotPatch: apply of #{report.patch} ended: #{report.status}",
       patch: report.patch,
       status: report.status
     )
 
-    case Enum.find(report.nodes, &(&1.error != nil)) do
-      nil ->
+    case {decision, Enum.filter(report.nodes, &(&1.error != nil))} do
+      {:finish, []} ->
         {:ok, report}
 
-      %Report.Node{node: node, error: error} ->
+      {:finish, [%Report.Node{node: node, error: error} | _]} ->
         failure(:failed, report, "apply #{report.patch}: the commit failed on #{node}: #{error}")
+
+      {{:take_back, why}, nodes} ->
+        failure(:failed, report, "apply #{report.patch}: #{why}; #{taken_back(nodes)}")
+    end
+  end
+
+  defp taken_back(nodes) do
+    case for(%{restart_needed: text} = node when text != nil <- nodes, do: node.node) do
+      [] -> "code and state were taken back on all nodes, nothing is changed"
+      stuck -> "all was taken back but on #{Enum.join(stuck, ", ")}, see the report"
     end
   end
 

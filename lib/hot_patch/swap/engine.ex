@@ -10,7 +10,9 @@ defmodule HotPatch.Swap.Engine do
   # messages of a swap come from this one process, and messages between two processes keep
   # their order, so the resume that follows it undoes it.
 
+  alias HotPatch.Swap.Guard
   alias HotPatch.Swap.KeptState
+  alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Stragglers
   alias HotPatch.Swap.SysMessage
 
@@ -20,38 +22,55 @@ defmodule HotPatch.Swap.Engine do
   # How long the answers to a resume are awaited: they only make the pause measurable.
   @resume_answers_within 5_000
 
+  # How long after the deadline a decision may still come: other nodes may have begun later.
+  @decision_grace 1_000
+
+  @typep swap :: %{
+           caller: pid(),
+           guard: pid(),
+           job: HotPatch.Swap.Job.t(),
+           found: Processes.found(),
+           deadline: integer()
+         }
+
   @doc "Body of the engine process; waits for the guard to be in place."
-  @spec init(pid(), HotPatch.Swap.Job.t(), [HotPatch.Swap.Processes.target()]) :: term()
-  def init(caller, job, targets) do
+  @spec init(pid(), HotPatch.Swap.Job.t(), Processes.found()) :: term()
+  def init(caller, job, found) do
     receive do
-      {:go, ^caller} -> send(caller, {self(), run(caller, job, targets)})
+      {:go, ^caller, guard} ->
+        swap = %{caller: caller, guard: guard, job: job, found: found, deadline: nil}
+        send(caller, {self(), {:done, run(swap)}})
     end
   end
 
-  defp run(caller, job, targets) do
+  @spec run(swap()) :: {:ok, HotPatch.Swap.done()} | {:error, HotPatch.Swap.failure()}
+  defp run(swap) do
     started = System.monotonic_time()
-    deadline = System.monotonic_time(:millisecond) + job.pause_timeout
+    swap = %{swap | deadline: System.monotonic_time(:millisecond) + swap.job.pause_timeout}
+
+    {swap, suspended} = suspend_all(swap)
 
     result =
-      with :ok <- suspend(targets, deadline),
-           :ok <- wanted(caller),
-           :ok <- keep_state(targets),
-           :ok <- load(job.prepared),
-           :ok <- change_state(targets, job, deadline) do
-        {:ok, %{suspended: length(targets)}}
+      with :ok <- suspended,
+           :ok <- wanted(swap.caller),
+           :ok <- keep_state(swap.found.targets),
+           :ok <- load(swap.job.prepared),
+           :ok <- change_state(swap) do
+        decision(swap)
       end
 
-    resume(targets, late(result))
+    resume(swap.found, late(result))
     us = System.convert_time_unit(System.monotonic_time() - started, :native, :microsecond)
+    count = length(swap.found.targets)
 
     case result do
-      {:ok, done} -> {:ok, Map.put(done, :pause_us, if(targets == [], do: 0, else: us))}
+      :ok -> {:ok, %{suspended: count, pause_us: if(count == 0, do: 0, else: us)}}
       {:error, reason, text, _late} -> {:error, %{reason: reason, text: text, pause_us: us}}
     end
   end
 
   defp late({:error, _reason, _text, late}), do: late
-  defp late({:ok, _done}), do: []
+  defp late(:ok), do: []
 
   # Whoever asked for the swap may have died while it waited for a busy process.
   defp wanted(caller) do
@@ -60,10 +79,55 @@ defmodule HotPatch.Swap.Engine do
       else: {:error, :abandoned, "the caller died before anything was loaded", []}
   end
 
-  defp suspend(targets, deadline) do
-    pids = Enum.map(targets, & &1.pid)
+  # The supervisors of the processes concerned come first: they finish the child that they
+  # are starting and start no other. Then the processes themselves, until none is left that
+  # was started meanwhile.
+  defp suspend_all(swap) do
+    case suspend(swap, swap.found.parents) do
+      :ok -> suspend_targets(swap, swap.found.targets)
+      error -> {swap, error}
+    end
+  end
 
-    case ask(pids, fn _pid -> [:suspend] end, {deadline, :halt}, [], &ignore/3) do
+  defp suspend_targets(swap, targets) do
+    with :ok <- suspend(swap, Enum.map(targets, & &1.pid)),
+         {:new, found} <- newcomers(swap) do
+      suspend_newcomers(swap, found)
+    else
+      :none -> {swap, :ok}
+      error -> {swap, error}
+    end
+  end
+
+  defp newcomers(swap) do
+    case Processes.find(swap.job.changes, swap.found) do
+      %{targets: []} -> :none
+      found -> {:new, found}
+    end
+  end
+
+  defp suspend_newcomers(swap, new) do
+    known = swap.found
+    parents = new.parents -- known.parents
+
+    found = %{
+      new
+      | targets: new.targets ++ known.targets,
+        parents: parents ++ known.parents
+    }
+
+    swap = %{swap | found: found}
+
+    case suspend(swap, parents) do
+      :ok -> suspend_targets(swap, new.targets)
+      error -> {swap, error}
+    end
+  end
+
+  defp suspend(swap, pids) do
+    Guard.tell(swap.guard, pids)
+
+    case ask(pids, fn _pid -> [:suspend] end, {swap.deadline, :halt}, [], &ignore/3) do
       {[], _} ->
         :ok
 
@@ -72,6 +136,21 @@ defmodule HotPatch.Swap.Engine do
          "#{length(busy)} of #{length(pids)} processes were busy and could not be suspended in " <>
            "time, nothing was loaded: #{Enum.map_join(Enum.take(busy, 3), "; ", &describe/1)}",
          busy}
+    end
+  end
+
+  # Everything is new and everybody still waits: the last moment to take all back.
+  defp decision(swap) do
+    send(swap.caller, {self(), :held})
+    monitor = Process.monitor(swap.caller)
+    left = swap.deadline + @decision_grace - System.monotonic_time(:millisecond)
+
+    receive do
+      {:decided, :finish} -> :ok
+      {:decided, {:take_back, why}} -> take_back(swap, [], why)
+      {:DOWN, ^monitor, _, _, _} -> take_back(swap, [], "the caller died before it decided")
+    after
+      max(left, 0) -> take_back(swap, [], "no decision came in time")
     end
   end
 
@@ -90,8 +169,8 @@ defmodule HotPatch.Swap.Engine do
     end
   end
 
-  defp change_state(targets, job, deadline) do
-    old_vsns = Map.new(job.changes, &{&1.module, &1.old_vsn})
+  defp change_state(%{found: %{targets: targets}} = swap) do
+    old_vsns = Map.new(swap.job.changes, &{&1.module, &1.old_vsn})
 
     messages =
       for %{pid: pid, modules: modules} <- targets,
@@ -102,17 +181,17 @@ defmodule HotPatch.Swap.Engine do
           do: {pid, asked}
 
     {late, failed} =
-      ask(Map.keys(messages), &messages[&1], {deadline, :halt}, [], &note_failure/3)
+      ask(Map.keys(messages), &messages[&1], {swap.deadline, :halt}, [], &note_failure/3)
 
     case {failed, late} do
       {[], []} ->
         :ok
 
       {[{pid, reason} | _], _} ->
-        take_back(targets, job, late, failure_text(pid, reason))
+        take_back(swap, late, failure_text(pid, reason))
 
       {[], [pid | _]} ->
-        take_back(targets, job, late, "change_code took too long in #{describe(pid)}")
+        take_back(swap, late, "change_code took too long in #{describe(pid)}")
     end
   end
 
@@ -141,7 +220,7 @@ defmodule HotPatch.Swap.Engine do
   defp without_arguments(entry), do: entry
 
   # Old code current again, then every process its old state, before anyone is resumed.
-  defp take_back(targets, job, late, why) do
+  defp take_back(%{job: job, found: %{targets: targets}}, late, why) do
     replaced = for %{kind: :replace, module: module} <- job.changes, do: module
     added = for %{kind: :add, module: module} <- job.changes, do: module
 
@@ -150,7 +229,7 @@ defmodule HotPatch.Swap.Engine do
          :ok <- :code.finish_loading(previous) do
       Enum.each(added, &:code.delete/1)
       Enum.each(targets, &KeptState.restore/1)
-      {:error, :change_code, why <> "; code and state were taken back", late}
+      {:error, :taken_back, why, late}
     else
       {:previous, nil} -> stuck(why, late, "the old code's files are not at hand")
       {:held, held} -> stuck(why, late, "still in use: #{holders(held)}")
@@ -176,13 +255,15 @@ defmodule HotPatch.Swap.Engine do
     end)
   end
 
-  # All get their resume; those who did not answer in time are not waited for again.
-  defp resume(targets, late) do
+  # All get their resume, supervisors last; those who did not answer in time are not waited
+  # for again.
+  defp resume(found, late) do
     deadline = System.monotonic_time(:millisecond) + @resume_answers_within
-    Enum.each(targets, &KeptState.forget(&1.pid))
+    targets = Enum.map(found.targets, & &1.pid)
+    Enum.each(targets, &KeptState.forget/1)
 
     late = MapSet.new(late)
-    {busy, ready} = targets |> Enum.map(& &1.pid) |> Enum.split_with(&MapSet.member?(late, &1))
+    {busy, ready} = Enum.split_with(targets ++ found.parents, &MapSet.member?(late, &1))
     Enum.each(busy, &SysMessage.send(&1, make_ref(), :resume))
     {_died, _} = ask(ready, fn _pid -> [:resume] end, {deadline, :all}, [], &ignore/3)
     :ok

@@ -8,32 +8,41 @@ defmodule HotPatch.Swap.Guard do
   # that was sent before is in its queue, so a second one comes after any suspend.
 
   alias HotPatch.Swap.KeptState
-  alias HotPatch.Swap.Processes
   alias HotPatch.Swap.SysMessage
 
   # How long one round waits for busy processes before it looks again.
   @round 60_000
 
   @doc "Starts a guard for an engine that has not begun yet."
-  @spec start(pid(), [Processes.target()]) :: :ok
-  def start(engine, targets) do
-    pids = Enum.map(targets, & &1.pid)
+  @spec start(pid()) :: pid()
+  def start(engine) do
     starter = self()
-
-    {guard, monitor} = spawn_monitor(fn -> watch(starter, engine, pids) end)
+    {guard, monitor} = spawn_monitor(fn -> watch(starter, engine) end)
 
     receive do
       {^guard, :watching} -> Process.demonitor(monitor, [:flush])
     end
 
+    guard
+  end
+
+  @doc "Tells the guard about processes that the engine is going to suspend."
+  @spec tell(pid(), [pid()]) :: :ok
+  def tell(guard, pids) do
+    send(guard, {self(), :suspends, pids})
     :ok
   end
 
-  defp watch(starter, engine, pids) do
+  defp watch(starter, engine) do
     monitor = Process.monitor(engine)
     send(starter, {self(), :watching})
+    watch(engine, monitor, [])
+  end
 
+  # Signals from the engine keep their order: its end comes after all that it told.
+  defp watch(engine, monitor, pids) do
     receive do
+      {^engine, :suspends, more} -> watch(engine, monitor, more ++ pids)
       {:DOWN, ^monitor, :process, ^engine, :normal} -> :ok
       {:DOWN, ^monitor, :process, ^engine, _killed} -> rescue_all(pids)
     end

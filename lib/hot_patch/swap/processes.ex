@@ -16,22 +16,52 @@ defmodule HotPatch.Swap.Processes do
 
   @event_managers_answer_within 500
 
-  @doc """
-  The targets of a set of changes, and the event managers that were too busy to say
-  whether they are among them.
+  @typedoc """
+  What a scan has found. `parents` are the supervisors of targets; `silent` the event
+  managers that were too busy to say whether they are among them; `seen` all processes that
+  need not be looked at again.
   """
-  @spec find([Change.t()]) :: {[target()], silent :: [pid()]}
-  def find(changes) do
+  @type found :: %{
+          targets: [target()],
+          parents: [pid()],
+          silent: [pid()],
+          seen: MapSet.t(pid())
+        }
+
+  @doc "What there was before any scan."
+  @spec nothing() :: found()
+  def nothing, do: %{targets: [], parents: [], silent: [], seen: MapSet.new()}
+
+  @doc """
+  Scans the processes that are not in `before` yet; what it gives are those alone, with
+  `seen` extended. With nothing before, this is a scan of all.
+  """
+  @spec find([Change.t()], found()) :: found()
+  def find(changes, before \\ nothing()) do
     replaced =
       for %Change{kind: :replace} = change <- changes, into: %{}, do: {change.module, change}
 
-    if replaced == %{} do
-      {[], []}
-    else
-      {managers, found} = Enum.reduce(Process.list(), {[], []}, &sort_out(&1, &2, replaced))
-      {silent, handling} = event_managers(managers, replaced)
-      {found ++ handling, silent}
-    end
+    if replaced == %{}, do: before, else: scan(replaced, before.seen)
+  end
+
+  defp scan(replaced, seen) do
+    fresh = Enum.reject(Process.list(), &MapSet.member?(seen, &1))
+    facts = for pid <- fresh, facts = facts(pid), facts != :unborn, do: {pid, facts}
+
+    {managers, targets} =
+      Enum.reduce(facts, {[], []}, fn {pid, {call, _parent}}, acc ->
+        sort_out(pid, call, acc, replaced)
+      end)
+
+    {silent, handling} = event_managers(managers, replaced)
+    targets = targets ++ handling
+
+    %{
+      targets: targets,
+      parents: parents(targets, Map.new(facts)),
+      silent: silent,
+      seen: Enum.into(facts, seen, &elem(&1, 0))
+    }
   end
 
   @doc """
@@ -53,8 +83,8 @@ defmodule HotPatch.Swap.Processes do
         do: {pid, module}
   end
 
-  defp sort_out(pid, {managers, found}, replaced) do
-    case initial_call(pid) do
+  defp sort_out(pid, call, {managers, found}, replaced) do
+    case call do
       {:gen_event, _function, _arity} ->
         {[pid | managers], found}
 
@@ -69,12 +99,43 @@ defmodule HotPatch.Swap.Processes do
     end
   end
 
-  # What proc_lib noted when it started the process; bare processes have none.
-  defp initial_call(pid) do
-    case Process.info(pid, :dictionary) do
-      {:dictionary, dictionary} -> Keyword.get(dictionary, :"$initial_call")
-      nil -> nil
+  # What proc_lib noted when it started the process; bare processes have nothing. One that
+  # proc_lib has just spawned is known only when it has run its first lines.
+  defp facts(pid) do
+    case Process.info(pid, [:dictionary, :initial_call]) do
+      nil ->
+        {nil, nil}
+
+      [dictionary: dictionary, initial_call: initial_call] ->
+        case {Keyword.get(dictionary, :"$initial_call"), initial_call} do
+          {nil, {:proc_lib, :init_p, _arity}} -> :unborn
+          {call, _} -> {call, parent(Keyword.get(dictionary, :"$ancestors"))}
+        end
     end
+  end
+
+  defp parent([pid | _]) when is_pid(pid), do: pid
+  defp parent([name | _]) when is_atom(name), do: Process.whereis(name)
+  defp parent(_), do: nil
+
+  # Only supervisors start children while they stand still themselves; other parents have
+  # work of their own.
+  defp parents(targets, facts) do
+    own = MapSet.new(targets, & &1.pid)
+
+    for %{pid: pid} <- targets,
+        {_call, parent} <- [facts[pid]],
+        is_pid(parent),
+        uniq: true do
+      parent
+    end
+    |> Enum.filter(fn parent ->
+      parent not in own and node(parent) == node() and supervisor?(parent, facts)
+    end)
+  end
+
+  defp supervisor?(pid, facts) do
+    match?({{:supervisor, _module, _arity}, _}, Map.get_lazy(facts, pid, fn -> facts(pid) end))
   end
 
   # A callback module's process began in its init/1. Others that proc_lib started speak

@@ -46,7 +46,7 @@ defmodule HotPatch.Swap.ProcessesTest do
       load(@module, v1)
       pid = start(kind)
       failing = beam(kind, "v2", "error(refused)")
-      assert {:error, %{reason: :change_code}} = Swap.run(job([{@module, v1, failing}]))
+      assert {:error, %{reason: :taken_back}} = Swap.run(job([{@module, v1, failing}]))
       assert show(kind, pid) == unquote(before)
       refute suspended?(pid)
       assert @module.module_info(:attributes)[:vsn] == 'v1'

@@ -1,0 +1,134 @@
+# Changing the code of N supervised gen_servers while they run: HotPatch's engine, OTP's
+# release_handler_1 through its script evaluator, and a hundred parallel sys:suspend with
+# purge and load_binary module by module.
+#
+#     MIX_ENV=prod mix run bench/swap.exs [--processes 1000,10000,100000] [--modules 1,100]
+#                                         [--load idle,calls] [--rounds 3]
+#
+# Every way changes the same two builds, whose state format differs, in fresh processes; the
+# ways take turns, figures are medians of the rounds. Pauses are seen from outside, by a trace
+# of what a sample of the processes receive. "gap" is the longest that one caller waited, "p99"
+# of all calls that touch the time of the change. Milliseconds.
+
+for file <- ~w(subject callers probe ways), do: Code.require_file("swap/#{file}.exs", __DIR__)
+
+defmodule Bench.Swap do
+  alias Bench.Swap.{Callers, Probe, Subject, Ways}
+
+  @columns [:total, :longest, :median, :gap, :p99, :whole]
+
+  def run(options) do
+    root = Path.join(System.tmp_dir!(), "hot_patch-bench-#{System.pid()}")
+    Subject.compile(root, Enum.max(options.modules))
+    {:ok, _} = Application.ensure_all_started(:sasl)
+
+    IO.puts(
+      "OTP #{System.otp_release()}, #{System.schedulers_online()} schedulers, #{options.rounds} rounds, ms\n"
+    )
+
+    IO.puts(
+      line([
+        "processes",
+        "modules",
+        "load",
+        "way",
+        "pause",
+        "longest",
+        "median",
+        "gap",
+        "p99",
+        "whole"
+      ])
+    )
+
+    for n <- options.processes, modules <- options.modules, load <- options.load do
+      compare(root, Subject.modules(modules), n, load, options.rounds)
+    end
+
+    File.rm_rf!(root)
+  end
+
+  defp compare(root, modules, n, load, rounds) do
+    results =
+      for _round <- 1..rounds, name <- Ways.names() do
+        {name, measure(root, modules, n, load, name)}
+      end
+      |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+
+    for name <- Ways.names() do
+      figures =
+        for column <- @columns, do: results[name] |> Enum.map(& &1[column]) |> median() |> text()
+
+      IO.puts(line([n, length(modules), load, name | figures]))
+    end
+
+    IO.puts("")
+  end
+
+  defp measure(root, modules, n, load, name) do
+    pids = Subject.start(root, modules, n)
+    change = Ways.prepare(name, root, modules)
+    callers = if load == "calls", do: Callers.start(pids), else: []
+    settle()
+
+    probe = Probe.start(pids)
+    started = Callers.now()
+    change.()
+    whole = Callers.now() - started
+    pauses = Probe.stop(probe)
+    waits = callers |> Callers.stop(started) |> Enum.sort()
+
+    2 = Subject.server().module_info(:attributes)[:vsn] |> hd()
+
+    for {pid, i} <- pids |> Enum.with_index(1) |> Enum.take_every(97),
+        do: ^i = :gen_server.call(pid, :get)
+
+    Subject.stop(modules)
+    Map.merge(pauses, %{whole: whole, gap: List.last(waits), p99: percentile(waits, 0.99)})
+  end
+
+  # Garbage of the start is collected, callers are at their pace.
+  defp settle do
+    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+
+    receive do
+    after
+      300 -> :ok
+    end
+  end
+
+  defp percentile([], _share), do: nil
+
+  defp percentile(sorted, share),
+    do: Enum.at(sorted, min(length(sorted) - 1, trunc(length(sorted) * share)))
+
+  defp median(values) do
+    case values |> Enum.reject(&is_nil/1) |> Enum.sort() do
+      [] -> nil
+      sorted -> Enum.at(sorted, div(length(sorted), 2))
+    end
+  end
+
+  defp text(nil), do: "-"
+  defp text(us), do: :erlang.float_to_binary(us / 1000, decimals: 1)
+
+  defp line(cells) do
+    [9, 7, 5, 20, 8, 8, 8, 8, 8, 8]
+    |> Enum.zip_with(cells, fn width, cell -> cell |> to_string() |> String.pad_leading(width) end)
+    |> Enum.join(" ")
+  end
+end
+
+{given, [], []} =
+  OptionParser.parse(System.argv(),
+    strict: [processes: :string, modules: :string, load: :string, rounds: :integer]
+  )
+
+numbers = fn text -> text |> String.split(",") |> Enum.map(&String.to_integer/1) end
+
+Bench.Swap.run(%{
+  processes: numbers.(given[:processes] || "1000,10000,100000"),
+  modules: numbers.(given[:modules] || "1,100"),
+  load: String.split(given[:load] || "idle,calls", ","),
+  rounds: given[:rounds] || 3
+})

@@ -1,0 +1,75 @@
+defmodule Bench.Swap.Probe do
+  # When processes were suspended and resumed, seen from outside and the same for every
+  # way: the messages that a sample of them receive are traced. The sample is small enough
+  # not to matter, and has the first and the last.
+
+  @sample 200
+
+  def start(pids) do
+    sample = sample(pids)
+    tracer = spawn_link(fn -> collect(%{}) end)
+
+    for pid <- sample,
+        do: 1 = :erlang.trace(pid, true, [:receive, :monotonic_timestamp, {:tracer, tracer}])
+
+    {tracer, sample}
+  end
+
+  @doc "Pause of each process of the sample, and from the first suspend to the last resume, in us."
+  def stop({tracer, sample}) do
+    for pid <- sample, Process.alive?(pid), do: :erlang.trace(pid, false, [:all])
+    ref = :erlang.trace_delivered(:all)
+
+    receive do
+      {:trace_delivered, :all, ^ref} -> :ok
+    end
+
+    send(tracer, {:stop, self()})
+
+    receive do
+      {^tracer, seen} -> pauses(seen)
+    end
+  end
+
+  defp pauses(seen) do
+    case for {_pid, %{suspend: s, resume: r}} <- seen, do: {s, r} do
+      [] ->
+        %{total: 0, longest: 0, median: 0}
+
+      spans ->
+        each = spans |> Enum.map(fn {s, r} -> r - s end) |> Enum.sort()
+        first = spans |> Enum.map(&elem(&1, 0)) |> Enum.min()
+        last = spans |> Enum.map(&elem(&1, 1)) |> Enum.max()
+
+        %{
+          total: last - first,
+          longest: List.last(each),
+          median: Enum.at(each, div(length(each), 2))
+        }
+    end
+  end
+
+  defp sample(pids) do
+    step = max(1, div(length(pids), @sample))
+    [List.last(pids) | Enum.take_every(pids, step)] |> Enum.uniq()
+  end
+
+  defp collect(seen) do
+    receive do
+      {:trace_ts, pid, :receive, {:system, _from, what}, at} when what in [:suspend, :resume] ->
+        us = System.convert_time_unit(at, :native, :microsecond)
+        # The first suspend and the last resume: a way may have to repeat.
+        update = fn times ->
+          if what == :suspend, do: Map.put_new(times, what, us), else: Map.put(times, what, us)
+        end
+
+        collect(Map.update(seen, pid, update.(%{}), update))
+
+      {:stop, from} ->
+        send(from, {self(), seen})
+
+      _other ->
+        collect(seen)
+    end
+  end
+end

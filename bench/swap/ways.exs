@@ -1,0 +1,95 @@
+defmodule Bench.Swap.Ways do
+  # The ways to change code that are compared. Each takes the modules from version 1 to
+  # version 2, with every process's state, and purges the old code.
+
+  alias Bench.Swap.Subject
+  alias HotPatch.Swap
+
+  def names, do: ["release_handler_1", "sys:suspend 100 wide", "HotPatch"]
+
+  @doc "Prepares a change; the function that it gives carries it out."
+  def prepare("release_handler_1", root, modules), do: release_handler(root, modules)
+  def prepare("sys:suspend 100 wide", root, modules), do: parallel_sys(root, modules)
+  def prepare("HotPatch", root, modules), do: hot_patch(root, modules)
+
+  # OTP's own, through its script evaluator, with the instructions that systools would make.
+  defp release_handler(root, modules) do
+    lib = {Subject.app(), '2', String.to_charlist(Path.join(root, "bench_app-2"))}
+
+    script =
+      [
+        {:load_object_code, {Subject.app(), '2', modules}},
+        :point_of_no_return,
+        {:suspend, [Subject.server()]}
+      ] ++
+        for(module <- modules, do: {:load, {module, :soft_purge, :soft_purge}}) ++
+        [{:code_change, :up, [{Subject.server(), []}]}, {:resume, [Subject.server()]}]
+
+    fn ->
+      {:ok, _unpurged} = :release_handler_1.eval_script(script, [], [lib], [], [])
+      :ok
+    end
+  end
+
+  # As FlyDeploy does it: processes by $initial_call, sys:suspend from a hundred tasks,
+  # purge and load_binary module by module inside the pause.
+  defp parallel_sys(root, modules) do
+    server = Subject.server()
+    beams = for module <- modules, do: {module, Subject.beam(root, 2, module)}
+    wide = [max_concurrency: 100, ordered: false, timeout: :infinity]
+
+    fn ->
+      pids =
+        for pid <- Process.list(),
+            {:dictionary, dictionary} <- [Process.info(pid, :dictionary)],
+            match?({^server, _, _}, dictionary[:"$initial_call"]),
+            do: pid
+
+      pids |> Task.async_stream(&:sys.suspend(&1, 60_000), wide) |> Stream.run()
+
+      for {module, beam} <- beams do
+        :code.purge(module)
+        {:module, _} = :code.load_binary(module, 'nofile', beam)
+      end
+
+      pids
+      |> Task.async_stream(&:sys.change_code(&1, server, 1, [], 60_000), wide)
+      |> Stream.run()
+
+      pids |> Task.async_stream(&:sys.resume(&1, 60_000), wide) |> Stream.run()
+    end
+  end
+
+  # What an agent prepares before it commits is prepared here; the purge is part of it.
+  defp hot_patch(root, modules) do
+    job = %Swap.Job{
+      changes: Enum.map(modules, &change/1),
+      prepared: prepared(root, 2, modules),
+      previous: prepared(root, 1, modules),
+      pause_timeout: 60_000
+    }
+
+    fn ->
+      {:ok, _done} = Swap.run(job)
+      _stragglers = Swap.purge(modules)
+      :ok
+    end
+  end
+
+  defp change(module) do
+    exports = for {name, arity} <- module.module_info(:exports), do: {Atom.to_string(name), arity}
+    %Swap.Change{module: module, kind: :replace, exports: exports, old_vsn: 1}
+  end
+
+  defp prepared(root, version, modules) do
+    {:ok, prepared} =
+      :code.prepare_loading(
+        for module <- modules,
+            do:
+              {module, '#{Subject.ebin(root, version)}/#{module}.beam',
+               Subject.beam(root, version, module)}
+      )
+
+    prepared
+  end
+end
