@@ -23,8 +23,9 @@ outcome =
 seconds = div(System.monotonic_time(:millisecond) - started, 1_000)
 
 case outcome do
-  :ok ->
+  {:ok, summary} ->
     Demo.Console.title("Everything was as it should be. (#{seconds} seconds)")
+    IO.puts(summary)
 
   {:failed, claims} ->
     Demo.Console.title("This was not so:")

@@ -142,7 +142,11 @@ defmodule HotPatch.Report do
 
   defp problems(report) do
     notes =
-      for(%{error: error} = node when error != nil <- report.nodes, do: {node.node, error}) ++
+      for(
+        %{error: error} = node when error != nil <- report.nodes,
+        not told?(node),
+        do: {node.node, error}
+      ) ++
         for(node <- report.nodes, text <- straggling(node), do: {node.node, text})
 
     unmanaged =
@@ -151,6 +155,11 @@ defmodule HotPatch.Report do
         else: ["\nnot running HotPatch, left out: #{Enum.join(report.unmanaged, ", ")}\n"]
 
     [Table.notes(notes, length(report.nodes)), unmanaged]
+  end
+
+  # A file's reason says it already.
+  defp told?(node) do
+    Enum.any?(node.files, &String.starts_with?(&1.reason || "", node.error))
   end
 
   defp straggling(node) do

@@ -176,8 +176,7 @@ defmodule HotPatch.Agent.Location do
     if anchor != nil and suffix?(path, actual) do
       {:ok, have, actual}
     else
-      {:wrong_path,
-       "this node loads it from #{actual}: name it #{suggested(actual)} in the archive"}
+      {:wrong_path, "the node loads it from #{suggested(actual)}: name it so in the archive"}
     end
   end
 

@@ -188,27 +188,34 @@ defmodule HotPatch.Swap.Engine do
         :ok
 
       {[{pid, reason} | _], _} ->
-        take_back(swap, late, failure_text(pid, reason))
+        take_back(swap, late, failure_text(pid, callback(targets, pid), reason))
 
       {[], [pid | _]} ->
         take_back(swap, late, "change_code took too long in #{describe(pid)}")
     end
   end
 
+  # An event manager has several; the first stands for all.
+  defp callback(targets, pid) do
+    %{modules: modules} = Enum.find(targets, &(&1.pid == pid))
+    Enum.find_value(modules, fn {module, asked?} -> asked? && module end)
+  end
+
   defp note_failure(_pid, :ok, failed), do: failed
   defp note_failure(pid, {:error, reason}, failed), do: [{pid, reason} | failed]
   defp note_failure(pid, other, failed), do: [{pid, other} | failed]
 
-  defp failure_text(pid, reason) do
-    "change_code failed in #{name(pid)}: #{reason(reason)}"
+  defp failure_text(pid, module, reason) do
+    "change_code of #{inspect(module)} failed in #{name(pid)}: #{reason(module, reason)}"
   end
 
-  # What a behaviour makes of a callback that raised, with the place where it did.
-  defp reason({:EXIT, {reason, [{module, _, _, _} = entry | _]}}) when is_atom(module) do
+  # What a behaviour makes of a callback that raised, with the place in that callback.
+  defp reason(module, {:EXIT, {reason, [{_, _, _, _} | _] = stack}}) do
+    entry = Enum.find(stack, hd(stack), &(elem(&1, 0) == module))
     "#{short(reason)} in #{Exception.format_stacktrace_entry(without_arguments(entry))}"
   end
 
-  defp reason(reason), do: short(reason)
+  defp reason(_module, reason), do: short(reason)
 
   defp short(term), do: inspect(term, limit: 20, printable_limit: 200)
 
