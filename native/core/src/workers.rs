@@ -96,6 +96,8 @@ fn merge<R, E>(count: usize, shares: Vec<Share<R, E>>) -> Result<Vec<R>, E> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::in_order;
 
     #[test]
@@ -121,12 +123,18 @@ mod tests {
     #[test]
     #[should_panic(expected = "in a worker")]
     fn a_panic_in_a_worker_goes_on_in_the_caller() {
-        let items = [(); 100];
+        let items = [(); 2];
+        let worker_came = AtomicBool::new(false);
+        let caller = std::thread::current().id();
         let job = |_: &mut (), _: &()| -> Result<(), ()> {
-            if std::thread::current().name().is_none() {
+            if std::thread::current().id() != caller {
+                worker_came.store(true, Ordering::Relaxed);
                 panic!("in a worker");
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            // The caller keeps to its one item until the worker has the other.
+            while !worker_came.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
             Ok(())
         };
         let _ = in_order(2, &items, || (), || (), job);
