@@ -300,12 +300,15 @@ defmodule HotPatch do
 
   # One byte more than the limit is enough for the reader to refuse the archive.
   defp read_file(path) do
-    limit = Archive.max_bytes() + 1
-
-    case File.open(path, [:read, :raw, :binary], &:file.read(&1, limit)) do
-      {:ok, {:ok, bytes}} -> {:ok, bytes, name(path)}
-      {:ok, :eof} -> {:ok, "", name(path)}
-      {:ok, {:error, posix}} -> unreadable(path, posix)
+    with {:ok, %{max_archive_bytes: limit}} <- Archive.limits(),
+         {:ok, result} <- File.open(path, [:read, :raw, :binary], &:file.read(&1, limit + 1)) do
+      case result do
+        {:ok, bytes} -> {:ok, bytes, name(path)}
+        :eof -> {:ok, "", name(path)}
+        {:error, posix} -> unreadable(path, posix)
+      end
+    else
+      {:error, %Error{}} = error -> error
       {:error, posix} -> unreadable(path, posix)
     end
   end
@@ -330,15 +333,13 @@ defmodule HotPatch do
 
   # The user of the operating system under which this node runs.
   defp operator do
-    case System.get_env("USER") do
-      name when name in [nil, ""] ->
-        case System.cmd("id", ["-un"]) do
-          {name, 0} -> String.trim(name)
-          _ -> "unknown"
-        end
-
-      name ->
-        name
+    with name when name in [nil, ""] <- System.get_env("USER"),
+         id when is_binary(id) <- System.find_executable("id"),
+         {name, 0} <- System.cmd(id, ["-un"]) do
+      String.trim(name)
+    else
+      name when is_binary(name) -> name
+      _neither_told -> "unknown"
     end
   end
 end

@@ -138,8 +138,20 @@ defmodule HotPatch.Agent do
 
   # The server: who holds this node.
 
+  # An agent that was killed may have left files behind; so may a node. Files of a commit
+  # that goes on without its agent are that commit's.
   @impl GenServer
-  def init([]), do: {:ok, idle()}
+  def init([]) do
+    case Process.whereis(Commit) do
+      nil ->
+        :ok = Store.Files.recover()
+        {:ok, idle()}
+
+      pid ->
+        worker = {pid, Process.monitor(pid)}
+        {:ok, %{idle() | phase: :orphaned, operation: Commit.operation(pid), worker: worker}}
+    end
+  end
 
   @impl GenServer
   def handle_call({:reserve, operation}, _from, %{phase: :idle}) do
@@ -194,7 +206,9 @@ defmodule HotPatch.Agent do
     {:noreply, ended(state, {:ended, result})}
   end
 
+  # Its files may be half in place: as at a start, they are put back.
   def handle_info({:DOWN, monitor, _, _, reason}, %{worker: {_pid, monitor}} = state) do
+    :ok = Store.Files.recover()
     {:noreply, ended(state, {:error, "the commit on #{node()} died: #{inspect(reason)}"})}
   end
 
@@ -230,7 +244,8 @@ defmodule HotPatch.Agent do
   defp nothing, do: {:error, "nothing is prepared or held for this operation on #{node()}"}
 
   # A commit that has begun is not let go of: it ends by itself.
-  defp let_go(%{phase: phase} = state) when phase in [:committing, :held, :deciding], do: state
+  defp let_go(%{phase: phase} = state) when phase in [:committing, :held, :deciding, :orphaned],
+    do: state
 
   defp let_go(state) do
     if state.preparation, do: Preparation.discard(state.preparation)

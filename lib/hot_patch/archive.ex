@@ -47,8 +47,9 @@ defmodule HotPatch.Archive do
   @doc "Reads an archive. `name` becomes the first part of the patch's id."
   @spec read(binary(), String.t()) :: {:ok, Composition.t()} | {:error, Refusal.t() | Error.t()}
   def read(bytes, name) do
-    with :ok <- native() do
-      bytes |> Native.read_archive(options()) |> decode(name)
+    with :ok <- native(),
+         {:ok, limits} <- limits() do
+      bytes |> Native.read_archive(options(limits)) |> decode(name)
     end
   end
 
@@ -58,9 +59,27 @@ defmodule HotPatch.Archive do
     name <> "-" <> (sha256 |> binary_part(0, 6) |> Base.encode16(case: :lower))
   end
 
-  @doc "The configured limit of an archive's size, in bytes."
-  @spec max_bytes() :: pos_integer()
-  def max_bytes, do: limit(:max_archive_bytes)
+  @doc "The limits in force: configured, or the defaults."
+  @spec limits() :: {:ok, %{atom() => pos_integer()}} | {:error, Error.t()}
+  def limits do
+    limits =
+      Map.new(@limits, fn {key, default} ->
+        {key, Application.get_env(:hot_patch, key, default)}
+      end)
+
+    case Enum.find(limits, fn {_key, value} -> not (is_integer(value) and value > 0) end) do
+      nil ->
+        {:ok, limits}
+
+      {key, value} ->
+        {:error,
+         Error.new(
+           :invalid_option,
+           "config :hot_patch, #{key}: must be a positive number, got: #{inspect(value)}",
+           %{option: key}
+         )}
+    end
+  end
 
   @doc "An error when this node lacks the native library."
   @spec native() :: :ok | {:error, Error.t()}
@@ -85,23 +104,11 @@ defmodule HotPatch.Archive do
   defp describe(other), do: inspect(other)
 
   # The VM's own list, so that a digest here is what code:module_md5/1 gives there.
-  defp options do
+  defp options(limits) do
     chunks = :beam_lib.significant_chunks() -- [~c"Line", ~c"Type"]
 
-    {limit(:max_archive_bytes), limit(:max_entries), limit(:max_unpacked_bytes),
-     limit(:max_name_bytes), Enum.map(chunks, &List.to_string/1)}
-  end
-
-  defp limit(key) do
-    case Application.get_env(:hot_patch, key, @limits[key]) do
-      value when is_integer(value) and value > 0 ->
-        value
-
-      other ->
-        raise ArgumentError,
-              "config :hot_patch, #{key}: must be a positive number of " <>
-                "#{if key == :max_entries, do: "entries", else: "bytes"}, got: #{inspect(other)}"
-    end
+    {limits.max_archive_bytes, limits.max_entries, limits.max_unpacked_bytes,
+     limits.max_name_bytes, Enum.map(chunks, &List.to_string/1)}
   end
 
   defp decode(reply, name) do

@@ -25,10 +25,10 @@ defmodule HotPatch.Options do
     ],
     pause_timeout: [
       check: :milliseconds,
-      default: 5_000,
+      default: 2_000,
       doc:
         "milliseconds within which all processes concerned must be suspended, or all are " <>
-          "resumed and nothing is loaded. Default: 5,000"
+          "resumed and nothing is loaded. Default: 2,000, less than the 5,000 that calls wait"
     ],
     by: [
       check: :text,

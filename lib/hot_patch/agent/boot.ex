@@ -14,10 +14,21 @@ defmodule HotPatch.Agent.Boot do
   @spec load_added() :: :ok
   def load_added do
     if Running.embedded?() do
-      for record <- Store.Applied.list(), file <- record.added, do: load(file, record.id)
+      for record <- Store.Applied.list(),
+          file <- record.added,
+          not loaded?(file),
+          do: load(file, record.id)
     end
 
     :ok
+  end
+
+  # HotPatch itself may be started again in a running node.
+  defp loaded?(file) do
+    case file |> Path.basename(".beam") |> Running.module() do
+      {:ok, module} -> :erlang.module_loaded(module)
+      :unknown -> false
+    end
   end
 
   defp load(file, patch) do

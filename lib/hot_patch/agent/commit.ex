@@ -31,10 +31,19 @@ defmodule HotPatch.Agent.Commit do
   @doc "Body of the commit process."
   @spec run(pid(), Preparation.t()) :: {module(), {:ended, result()}}
   def run(agent, preparation) do
+    # An agent that is started anew finds the commit of the one before by this name.
+    Process.register(self(), __MODULE__)
+    Process.put(:operation, preparation.operation)
     monitor = Process.monitor(agent)
     result = preparation |> swap(fn -> ask(agent, monitor) end) |> finish(preparation)
     log(result, preparation.operation)
     send(agent, {__MODULE__, {:ended, result}})
+  end
+
+  @doc "What a running commit is about, without asking it."
+  @spec operation(pid()) :: HotPatch.Agent.operation() | nil
+  def operation(pid) do
+    with {:dictionary, dictionary} <- Process.info(pid, :dictionary), do: dictionary[:operation]
   end
 
   defp swap(%Preparation{job: nil}, decide) do

@@ -24,11 +24,18 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  @doc "The modules that are to be loaded, as atoms with their verdicts."
+  @doc """
+  The modules that are to be loaded, as atoms with their verdicts; none of a patch that is
+  refused, whose names must not become atoms.
+  """
   @spec changes(t()) :: [{module(), Verdict.t()}]
   def changes(%__MODULE__{verdicts: verdicts}) do
-    for %Verdict{change: change} = verdict <- verdicts, change != nil do
-      {Running.accepted_module(Verdict.module(verdict)), verdict}
+    if refused?(verdicts) do
+      []
+    else
+      for %Verdict{change: change} = verdict <- verdicts, change != nil do
+        {Running.accepted_module(Verdict.module(verdict)), verdict}
+      end
     end
   end
 
@@ -139,7 +146,7 @@ defmodule HotPatch.Agent.Examination do
 
     with {:ok, application, _folder} <- Running.application_folder(application),
          nil <- Application.spec(application, :vsn) do
-      {:not_loaded, "the application #{application} is not running on this node"}
+      {:not_loaded, "the application #{application} is not loaded on this node"}
     else
       _ -> {:load, :add}
     end
@@ -202,11 +209,9 @@ defmodule HotPatch.Agent.Examination do
   # The loader's own validation of everything that would be loaded. It makes the modules'
   # atoms, so nothing comes here that any rule has refused.
   defp prepare(verdicts) do
-    examination = %__MODULE__{verdicts: verdicts}
-    to_prepare = if refused?(verdicts), do: [], else: changes(examination)
-
     modules =
-      for {module, %Verdict{entry: entry, target: target}} <- to_prepare do
+      for {module, %Verdict{entry: entry, target: target}} <-
+            changes(%__MODULE__{verdicts: verdicts}) do
         {module, String.to_charlist(target), entry.bytes}
       end
 

@@ -34,8 +34,8 @@ defmodule HotPatch.Agent.Location do
          :ok <- right_version(anchor, name) do
       case Running.path(name) do
         {have, actual} when is_binary(actual) -> compare(path, anchor, actual, have)
-        {:loaded, :no_file} -> would_be(path, anchor, :loaded)
-        :none -> would_be(path, anchor, :new)
+        {:loaded, :no_file} -> would_load(path, anchor, :loaded)
+        :none -> would_load(path, anchor, :new)
         :system -> {:error, system_reason(name, "Erlang/OTP")}
       end
     end
@@ -177,6 +177,15 @@ defmodule HotPatch.Agent.Location do
       {:ok, have, actual}
     else
       {:wrong_path, "the node loads it from #{suggested(actual)}: name it so in the archive"}
+    end
+  end
+
+  # The code path has only these folders.
+  defp would_load(path, anchor, have) do
+    case anchor && anchor |> elem(tuple_size(anchor) - 1) |> Path.split() do
+      nil -> no_anchor(path)
+      [folder, _file] when folder in ["ebin", "consolidated"] -> would_be(path, anchor, have)
+      _ -> {:wrong_path, "modules are loaded from an application's ebin folder: put it there"}
     end
   end
 

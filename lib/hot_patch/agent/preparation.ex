@@ -23,18 +23,19 @@ defmodule HotPatch.Agent.Preparation do
   @doc "Prepares, or says by its verdicts why this node cannot."
   @spec run(Examination.t(), HotPatch.Agent.operation()) :: {:ok, t()} | {:no, [Verdict.t()]}
   def run(%Examination{verdicts: verdicts} = examination, operation) do
-    with false <- Enum.any?(verdicts, &refuses?/1),
-         {:ok, staged} <- stage(verdicts, operation) do
-      {:ok,
-       %__MODULE__{
-         examination: examination,
-         operation: operation,
-         staged: staged,
-         job: job(examination, operation)
-       }}
+    if Enum.any?(verdicts, &refuses?/1) do
+      {:no, verdicts}
     else
-      true -> {:no, verdicts}
-      {:error, failure} -> {:no, Enum.map(verdicts, &blame(&1, failure))}
+      job = job(examination, operation)
+
+      case stage(verdicts, operation) do
+        {:ok, staged} ->
+          {:ok,
+           %__MODULE__{examination: examination, operation: operation, staged: staged, job: job}}
+
+        {:error, failure} ->
+          {:no, blame(verdicts, failure)}
+      end
     end
   end
 
@@ -77,15 +78,19 @@ defmodule HotPatch.Agent.Preparation do
     end
   end
 
-  defp blame(%Verdict{target: target} = verdict, {target, posix}) do
-    Verdict.change_status(
-      verdict,
-      :error,
-      "cannot write #{target}: #{:file.format_error(posix)}"
-    )
-  end
+  # The file itself; where the data directory cannot be written, each of them.
+  defp blame(verdicts, {path, posix}) do
+    at_fault =
+      if Enum.any?(verdicts, &(&1.target == path)),
+        do: &(&1.target == path),
+        else: &(&1.target != nil)
 
-  defp blame(verdict, _failure), do: verdict
+    reason = "cannot write #{path}: #{:file.format_error(posix)}"
+
+    Enum.map(verdicts, fn verdict ->
+      if at_fault.(verdict), do: Verdict.change_status(verdict, :error, reason), else: verdict
+    end)
+  end
 
   defp job(examination, operation) do
     case changes(examination) do

@@ -213,15 +213,22 @@ defmodule HotPatch.Cluster.Apply do
     {:error, %Error{reason: reason, message: message, report: report}}
   end
 
-  # The worst finding stands for all; the report has the rest.
+  # The worst finding that refuses stands for all; the report has the rest.
   defp why(report) do
-    worst = Enum.min_by(report.nodes, &Status.code(&1.status))
+    files = for node <- report.nodes, file <- node.files, refuses?(file), do: {node.node, file}
 
-    case Enum.min_by(worst.files, &Status.code(&1.status), fn -> nil end) do
-      nil -> "#{worst.node} #{worst.error}"
-      file -> "#{file.path} on #{worst.node}: #{file.status}, #{file.reason}"
+    case Enum.min_by(files, fn {_node, file} -> Status.code(file.status) end, fn -> nil end) do
+      {node, file} ->
+        "#{file.path} on #{node}: #{file.status}, #{file.reason}"
+
+      nil ->
+        %{node: node, error: error} = Enum.find(report.nodes, &(&1.error != nil))
+        "#{node} #{error}"
     end
   end
+
+  # A file that is not updated refuses only while old code is in use; then it is alone.
+  defp refuses?(file), do: Status.refuses?(file.status) or file.status == :not_updated
 
   defp timed(fun) do
     {us, result} = :timer.tc(fun)

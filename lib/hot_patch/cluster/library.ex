@@ -22,7 +22,7 @@ defmodule HotPatch.Cluster.Library do
 
       case Archives.put(record, bytes) do
         :ok ->
-          {:ok, record.id |> Archives.fetch() |> elem(1) |> patch([node()], [])}
+          {:ok, patch(kept(record), [node()], [])}
 
         {:error, posix} ->
           {:error,
@@ -65,7 +65,9 @@ defmodule HotPatch.Cluster.Library do
   def open(id) do
     with {:ok, record, bytes} <- find(id),
          {:ok, composition} <- Archive.read(bytes, record.name) do
-      {:ok, composition, record.release}
+      if composition.id == record.id,
+        do: {:ok, composition, record.release},
+        else: damaged(record.id, node())
     end
   end
 
@@ -102,17 +104,24 @@ defmodule HotPatch.Cluster.Library do
     end
   end
 
+  # An earlier upload of the same archive keeps its record.
+  defp kept(record) do
+    case Archives.fetch(record.id) do
+      {:ok, first, _bytes} -> first
+      _gone_again -> record
+    end
+  end
+
   # This node's own copy first: in an incident the others may not answer.
   defp find(id) do
     case is_binary(id) && Archives.fetch(id) do
       {:ok, record, bytes} -> {:ok, record, bytes}
-      :damaged -> damaged(id, node())
       _ -> with {:ok, patch} <- resolve(id), do: fetch(patch)
     end
   end
 
+  # One after another: the first good copy is enough.
   defp fetch(%Patch{id: id, kept_on: nodes}) do
-    # One after another: the first good copy is enough.
     Enum.reduce_while(nodes, {:error, unknown(id, [])}, fn node, _error ->
       case Cluster.call([node], :archive, [id], @within) do
         [{_node, {:ok, {:ok, record, bytes}}}] -> {:halt, {:ok, record, bytes}}

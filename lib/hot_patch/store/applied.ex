@@ -6,6 +6,8 @@ defmodule HotPatch.Store.Applied do
   alias HotPatch.Release
   alias HotPatch.Store
 
+  @boot {__MODULE__, :boot}
+
   @typedoc """
   `restart` names why memory is not what the disk is, until the node restarts. `added` are
   the files of modules that the release did not have: its boot script does not load them.
@@ -58,8 +60,17 @@ defmodule HotPatch.Store.Applied do
     end
   end
 
-  # Tells one run of the VM from the next: the start time differs.
-  defp boot, do: {:os.getpid(), :erlang.system_info(:start_time) + :erlang.time_offset()}
+  # Tells one run of the VM from the next.
+  defp boot do
+    case :persistent_term.get(@boot, nil) do
+      nil ->
+        :persistent_term.put(@boot, :crypto.strong_rand_bytes(16))
+        boot()
+
+      boot ->
+        boot
+    end
+  end
 
   defp path, do: Path.join(Store.directory(), "applied.record")
 end

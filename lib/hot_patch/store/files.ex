@@ -1,36 +1,36 @@
 defmodule HotPatch.Store.Files do
   @moduledoc false
   # Replaces a set of files of the running version: staged beside their targets first,
-  # where a full or read-only disk shows before anything has changed, then renamed.
+  # where a full or read-only disk shows before anything has changed, then renamed. What is
+  # going to be done is written down first, so that whatever dies in the middle, the next
+  # start puts the targets back as they were.
 
   alias HotPatch.Store
 
   @type change :: {target :: Path.t(), bytes :: binary()}
-  @type one :: %{
-          target: Path.t(),
-          new: Path.t(),
-          old: Path.t(),
-          had_old?: boolean(),
-          made_folders: [Path.t()]
-        }
-  @type staged :: [one()]
+  @typep file :: %{
+           target: Path.t(),
+           new: Path.t(),
+           old: Path.t(),
+           had_old?: boolean(),
+           made_folders: [Path.t()]
+         }
+  @type staged :: %{tag: String.t(), files: [file()]}
   @type failure :: {Path.t(), File.posix()}
 
   @doc "Writes all new files beside their targets and keeps the old ones at hand."
   @spec stage([change()], String.t()) :: {:ok, staged()} | {:error, failure()}
   def stage(changes, tag) do
-    Enum.reduce_while(changes, {:ok, []}, fn {target, bytes}, {:ok, staged} ->
-      one = plan(target, tag)
+    staged = %{tag: tag, files: for({target, _bytes} <- changes, do: plan(target, tag))}
 
-      case stage_one(one, bytes) do
-        :ok ->
-          {:cont, {:ok, [one | staged]}}
-
-        {:error, reason} ->
-          unstage([one | staged])
-          {:halt, {:error, {target, reason}}}
-      end
-    end)
+    with :ok <- write_down(staged),
+         :ok <- stage_all(staged.files, changes) do
+      {:ok, staged}
+    else
+      {:error, failure} ->
+        unstage(staged)
+        {:error, failure}
+    end
   end
 
   @doc "Removes all that staging has made; the targets are as they were."
@@ -38,32 +38,56 @@ defmodule HotPatch.Store.Files do
   def unstage(staged) do
     tidy(staged)
     # Deepest first; a folder that somebody else uses by now stays.
-    for one <- staged, folder <- one.made_folders, do: _ = File.rmdir(folder)
+    for file <- staged.files, folder <- file.made_folders, do: _ = File.rmdir(folder)
     :ok
   end
 
   @doc "Puts all staged files in place, or, if one cannot be, none of them."
   @spec replace(staged()) :: :ok | {:error, failure()}
   def replace(staged) do
-    result =
-      Enum.reduce_while(staged, {:ok, []}, fn one, {:ok, done} ->
-        case File.rename(one.new, one.target) do
-          :ok -> {:cont, {:ok, [one | done]}}
-          {:error, reason} -> {:halt, {:error, {one.target, reason}, done}}
-        end
-      end)
+    result = first_error(staged.files, & &1.target, &File.rename(&1.new, &1.target))
+    sync_folders(staged)
+    if result == :ok, do: tidy(staged), else: undo(staged)
+    result
+  end
 
-    case result do
-      {:ok, _done} ->
-        sync_folders(staged)
-        tidy(staged)
+  @doc "Undoes what a run of this node that has ended left half done."
+  @spec recover() :: :ok
+  def recover do
+    for path <- Path.wildcard(Path.join(folder(), "*.record")) do
+      case Store.read_term(path) do
+        {:ok, staged} -> undo(staged)
+        # Cut off while it was written: then nothing was staged yet.
+        :error -> _ = File.rm(path)
+      end
+    end
 
-      {:error, failure, done} ->
-        Enum.each(done, &put_back/1)
-        unstage(staged)
-        {:error, failure}
+    :ok
+  end
+
+  # A target whose new file is gone was renamed.
+  defp undo(staged) do
+    for file <- staged.files, not File.exists?(file.new), do: _ = put_back(file)
+    sync_folders(staged)
+    unstage(staged)
+  end
+
+  defp put_back(%{had_old?: true} = file) do
+    if File.exists?(file.old), do: File.rename(file.old, file.target)
+  end
+
+  defp put_back(%{had_old?: false} = file), do: File.rm(file.target)
+
+  defp write_down(%{files: []}), do: :ok
+
+  defp write_down(staged) do
+    with {:error, posix} <- Store.write_term(record(staged), staged) do
+      {:error, {record(staged), posix}}
     end
   end
+
+  defp record(staged), do: Path.join(folder(), staged.tag <> ".record")
+  defp folder, do: Path.join(Store.directory(), "staged")
 
   defp plan(target, tag) do
     %{
@@ -79,35 +103,52 @@ defmodule HotPatch.Store.Files do
     if File.exists?(folder), do: [], else: [folder | missing_folders(Path.dirname(folder))]
   end
 
-  defp stage_one(one, bytes) do
-    with :ok <- File.mkdir_p(Path.dirname(one.target)),
-         :ok <- keep_old(one),
-         :ok <- Store.write_flushed(one.new, bytes) do
-      same_mode(one)
+  defp stage_all(files, changes) do
+    files
+    |> Enum.zip(changes)
+    |> first_error(fn {file, _} -> file.target end, fn {file, {_target, bytes}} ->
+      stage_one(file, bytes)
+    end)
+  end
+
+  # Goes on until one fails.
+  defp first_error(items, target, fun) do
+    Enum.find_value(items, :ok, fn item ->
+      case fun.(item) do
+        :ok -> nil
+        {:error, posix} -> {:error, {target.(item), posix}}
+      end
+    end)
+  end
+
+  defp stage_one(file, bytes) do
+    with :ok <- File.mkdir_p(Path.dirname(file.target)),
+         :ok <- keep_old(file),
+         :ok <- Store.write_flushed(file.new, bytes) do
+      same_mode(file)
     end
   end
 
-  defp keep_old(%{had_old?: true} = one), do: File.cp(one.target, one.old)
+  defp keep_old(%{had_old?: true} = file), do: File.cp(file.target, file.old)
   defp keep_old(%{had_old?: false}), do: :ok
 
   defp same_mode(%{had_old?: false}), do: :ok
 
-  defp same_mode(one) do
-    with {:ok, %File.Stat{mode: mode}} <- File.stat(one.target), do: File.chmod(one.new, mode)
+  defp same_mode(file) do
+    with {:ok, %File.Stat{mode: mode}} <- File.stat(file.target), do: File.chmod(file.new, mode)
   end
 
-  defp put_back(%{had_old?: true} = one), do: File.rename(one.old, one.target)
-  defp put_back(%{had_old?: false} = one), do: File.rm(one.target)
-
+  # The record goes last: until then a start would find what is left to do.
   defp tidy(staged) do
-    for one <- staged, path <- [one.new, one.old], do: _ = File.rm(path)
+    for file <- staged.files, path <- [file.new, file.old], do: _ = File.rm(path)
+    _ = File.rm(record(staged))
     :ok
   end
 
   # A rename is on disk when its folder is. Where folders cannot be flushed there is
   # nothing better to do.
   defp sync_folders(staged) do
-    staged |> Enum.map(&Path.dirname(&1.target)) |> Enum.uniq() |> Enum.each(&sync_folder/1)
+    staged.files |> Enum.map(&Path.dirname(&1.target)) |> Enum.uniq() |> Enum.each(&sync_folder/1)
   end
 
   defp sync_folder(folder) do
