@@ -30,6 +30,13 @@ defmodule HotPatch.Native do
   @spec read_archive(binary(), options()) :: binary()
   def read_archive(_archive, _options), do: :erlang.nif_error(:nif_not_loaded)
 
+  @doc """
+  Copies modules under other names, each with `suffix` behind its own; the answer is one term in
+  External Term Format: a list of `{:ok, %{name: _, bytes: _, lambdas: _}}` or `{:error, reason}`.
+  """
+  @spec shadow([binary()], binary()) :: binary()
+  def shadow(_modules, _suffix), do: :erlang.nif_error(:nif_not_loaded)
+
   @doc "Turns a term in External Term Format into JSON."
   @spec encode_json(binary()) :: {:ok, binary()} | {:error, binary()}
   def encode_json(_etf), do: :erlang.nif_error(:nif_not_loaded)

@@ -7,7 +7,7 @@
 //! | module | concept |
 //! |---|---|
 //! | [`archive`] | the zip policy: which archives are accepted |
-//! | [`beam`] | one BEAM file: names, tables, MD5 |
+//! | [`beam`] | one BEAM file: names, tables, MD5; copies of it under another name |
 //! | [`etf`] | the External Term Format, decoded within bounds |
 //! | [`reply`] | the result as one Erlang term, for the NIF and the port |
 //! | [`json`] | Erlang terms as JSON |

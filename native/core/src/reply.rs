@@ -1,5 +1,4 @@
-//! The result of [`read_archive`](crate::read_archive) as one Erlang term, the same for the NIF
-//! and the port:
+//! The results of the core as one Erlang term each. That of [`read_archive`](crate::read_archive):
 //!
 //! ```text
 //! {:ok, %{sha256: <<_::256>>, size: integer, files: [file]}}
@@ -13,9 +12,16 @@
 //!          needs_otp: integer | nil, compiler: binary | nil, compressed: boolean}
 //! ```
 //!
+//! That of [`shadow::make`](crate::beam::shadow::make), a list in the order of the modules:
+//!
+//! ```text
+//! {:ok, %{name: binary, bytes: binary, lambdas: boolean}} | {:error, binary}
+//! ```
+//!
 //! `vsn` and `attributes` are encoded terms themselves, so that no atom is made from them before
 //! the archive is accepted. Decode with `:erlang.binary_to_term(reply, [:safe])`.
 
+use crate::beam::shadow::{Reason, Shadow};
 use crate::beam::{Export, Import, Module};
 use crate::composition::{Composition, File, Kind};
 use crate::etf::{Count, Sink, Write};
@@ -24,25 +30,50 @@ use crate::refusal::Refusal;
 /// The outcome of reading an archive.
 pub type Outcome<'a> = Result<Composition<'a>, Refusal>;
 
-/// The size of the encoded outcome.
-pub fn encoded_len(outcome: &Outcome<'_>) -> usize {
+/// The outcome of making shadows.
+pub type Shadows = [Result<Shadow, Reason>];
+
+/// What is to be encoded.
+#[derive(Clone, Copy, Debug)]
+pub enum Reply<'a> {
+    /// An archive was read.
+    Archive(&'a Outcome<'a>),
+    /// Shadows were made.
+    Shadows(&'a Shadows),
+}
+
+impl<'a> From<&'a Outcome<'a>> for Reply<'a> {
+    fn from(outcome: &'a Outcome<'a>) -> Self {
+        Reply::Archive(outcome)
+    }
+}
+
+impl<'a> From<&'a Shadows> for Reply<'a> {
+    fn from(shadows: &'a Shadows) -> Self {
+        Reply::Shadows(shadows)
+    }
+}
+
+/// The size of the encoded reply.
+pub fn encoded_len<'a>(reply: impl Into<Reply<'a>>) -> usize {
     let mut count = Count::default();
-    write_outcome(&mut count, outcome);
+    write(&mut count, reply.into());
     count.0
 }
 
-/// Encodes the outcome into `out`; false if it does not have [`encoded_len`] bytes.
+/// Encodes the reply into `out`; false if it does not have [`encoded_len`] bytes.
 #[must_use]
-pub fn encode_into(outcome: &Outcome<'_>, out: &mut [u8]) -> bool {
+pub fn encode_into<'a>(reply: impl Into<Reply<'a>>, out: &mut [u8]) -> bool {
     let mut slots = Slots { rest: out, overflow: false };
-    write_outcome(&mut slots, outcome);
+    write(&mut slots, reply.into());
     slots.rest.is_empty() && !slots.overflow
 }
 
-/// Encodes the outcome.
-pub fn encode(outcome: &Outcome<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(encoded_len(outcome));
-    write_outcome(&mut out, outcome);
+/// Encodes the reply.
+pub fn encode<'a>(reply: impl Into<Reply<'a>>) -> Vec<u8> {
+    let reply = reply.into();
+    let mut out = Vec::with_capacity(encoded_len(reply));
+    write(&mut out, reply);
     out
 }
 
@@ -64,8 +95,15 @@ impl Sink for Slots<'_> {
     }
 }
 
-fn write_outcome(out: &mut impl Write, outcome: &Outcome<'_>) {
+fn write(out: &mut impl Write, reply: Reply<'_>) {
     out.version();
+    match reply {
+        Reply::Archive(outcome) => write_outcome(out, outcome),
+        Reply::Shadows(shadows) => out.list(shadows, write_shadow),
+    }
+}
+
+fn write_outcome(out: &mut impl Write, outcome: &Outcome<'_>) {
     out.small_tuple(2);
     match outcome {
         Ok(composition) => {
@@ -75,6 +113,26 @@ fn write_outcome(out: &mut impl Write, outcome: &Outcome<'_>) {
         Err(refusal) => {
             out.small_atom("refused");
             write_refusal(out, refusal);
+        }
+    }
+}
+
+fn write_shadow(out: &mut impl Write, shadow: &Result<Shadow, Reason>) {
+    out.small_tuple(2);
+    match shadow {
+        Ok(shadow) => {
+            out.small_atom("ok");
+            out.map(3);
+            out.small_atom("name");
+            out.binary(shadow.name.as_bytes());
+            out.small_atom("bytes");
+            out.binary(&shadow.bytes);
+            out.small_atom("lambdas");
+            out.boolean(shadow.lambdas);
+        }
+        Err(reason) => {
+            out.small_atom("error");
+            out.binary(reason.to_string().as_bytes());
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The HotPatch core as a NIF library for the module `HotPatch.Native`.
 //!
-//! Both functions are stateless and run on dirty CPU schedulers. A panic becomes an Erlang error:
+//! All functions are stateless and run on dirty CPU schedulers. A panic becomes an Erlang error:
 //! rustler catches it, whichever thread it began in.
 
 mod entry;
 
+use hot_patch_core::beam::shadow;
+use hot_patch_core::reply::Reply;
 use hot_patch_core::{ChunkId, Options, json, reply};
 use rustler::{Binary, Env, Error, OwnedBinary};
 
@@ -21,11 +23,20 @@ fn read_archive<'a>(
 ) -> Result<Binary<'a>, Error> {
     let options = options(limits)?;
     let outcome = hot_patch_core::read_archive(archive.as_slice(), &options);
-    let mut encoded = new_binary(reply::encoded_len(&outcome))?;
-    if !reply::encode_into(&outcome, encoded.as_mut_slice()) {
-        return Err(Error::Term(Box::new("the reply has another size than was counted")));
-    }
-    Ok(encoded.release(env))
+    encode(env, (&outcome).into())
+}
+
+/// Makes the shadows of modules (see `hot_patch_core::beam::shadow`); the result is one encoded
+/// term (see `hot_patch_core::reply`).
+#[rustler::nif(schedule = "DirtyCpu")]
+fn shadow<'a>(
+    env: Env<'a>,
+    modules: Vec<Binary<'a>>,
+    suffix: &'a str,
+) -> Result<Binary<'a>, Error> {
+    let modules: Vec<&[u8]> = modules.iter().map(Binary::as_slice).collect();
+    let shadows = shadow::make(&modules, suffix);
+    encode(env, shadows.as_slice().into())
 }
 
 /// The JSON of an encoded term.
@@ -39,6 +50,14 @@ fn encode_json<'a>(env: Env<'a>, etf: Binary<'a>) -> Result<Result<Binary<'a>, S
         }
         Err(error) => Ok(Err(error.to_string())),
     }
+}
+
+fn encode<'a>(env: Env<'a>, reply: Reply<'_>) -> Result<Binary<'a>, Error> {
+    let mut encoded = new_binary(reply::encoded_len(reply))?;
+    if !reply::encode_into(reply, encoded.as_mut_slice()) {
+        return Err(Error::Term(Box::new("the reply has another size than was counted")));
+    }
+    Ok(encoded.release(env))
 }
 
 fn options((archive, entries, unpacked, name, chunks): Limits<'_>) -> Result<Options, Error> {

@@ -6,7 +6,7 @@ use super::reader::Reader;
 use crate::options::ChunkId;
 
 /// The longest name of an atom, in characters.
-const LONGEST_ATOM: usize = 255;
+pub(super) const LONGEST_ATOM: usize = 255;
 
 /// An atom of a table, by its place from 1. Only the table's own places can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,16 @@ impl Atoms {
     /// Whether lengths are compact numbers, as OTP 28 writes them and earlier ones cannot read.
     pub(super) fn is_long_format(&self) -> bool {
         self.long_format
+    }
+
+    /// How many names there are.
+    pub(super) fn len(&self) -> u32 {
+        u32::try_from(self.ends.len()).unwrap_or(u32::MAX)
+    }
+
+    /// All names, the module's first.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        (1..=self.len()).map(|index| self.text(AtomId(index)))
     }
 
     /// The atom at `index`, counted from 1.

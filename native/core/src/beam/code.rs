@@ -41,6 +41,10 @@ impl<'a> Code<'a> {
         Ok(Code { max_opcode, label_count, instructions: reader.rest() })
     }
 
+    pub(super) fn instructions(&self) -> &'a [u8] {
+        self.instructions
+    }
+
     /// Whether the code has an `on_load` instruction. It stands right behind the label where its
     /// function begins; no table or attribute tells of it.
     ///

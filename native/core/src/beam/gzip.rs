@@ -1,4 +1,5 @@
-//! Modules compressed with gzip (`erlc +compressed`, `beam_lib:strip/1` of old).
+//! Modules compressed with gzip (`erlc +compressed`, `beam_lib:strip/1` of old), and the zlib
+//! streams in modules.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -18,16 +19,29 @@ const MOST_EXPANSION: u64 = 1032;
 /// The size the stream claims, at its end, to unpack to; `None` if that cannot be.
 pub(super) fn claimed_size(bytes: &[u8]) -> Option<u32> {
     let size = bytes.last_chunk().map(|size| u32::from_le_bytes(*size))?;
-    (u64::from(size) <= bytes.len() as u64 * MOST_EXPANSION).then_some(size)
+    is_possible(bytes, size).then_some(size)
 }
 
-/// Unpacks a stream that makes exactly `size` bytes and fills `bytes`.
+/// Whether deflated `bytes` can make `size`.
+pub(super) fn is_possible(bytes: &[u8], size: u32) -> bool {
+    u64::from(size) <= bytes.len() as u64 * MOST_EXPANSION
+}
+
+/// Unpacks a gzip stream that makes exactly `size` bytes and fills `bytes`.
 pub(super) fn unpack(bytes: &[u8], size: u32) -> Result<Vec<u8>, Damage> {
+    inflate(Decompress::new_gzip(WINDOW_BITS), bytes, size)
+}
+
+/// Unpacks a zlib stream that makes exactly `size` bytes and fills `bytes`.
+pub(super) fn unpack_zlib(bytes: &[u8], size: u32) -> Result<Vec<u8>, Damage> {
+    inflate(Decompress::new(true), bytes, size)
+}
+
+fn inflate(mut inflate: Decompress, bytes: &[u8], size: u32) -> Result<Vec<u8>, Damage> {
     let size = usize::try_from(size).map_err(|_| Damage::OutOfMemory)?;
     let mut out = Vec::new();
     // One byte more than claimed lets the stream end on its own.
     out.try_reserve_exact(size.saturating_add(1)).map_err(|_| Damage::OutOfMemory)?;
-    let mut inflate = Decompress::new_gzip(WINDOW_BITS);
     loop {
         let consumed = usize::try_from(inflate.total_in()).map_err(|_| Damage::Gzip)?;
         let produced = out.len();

@@ -1,8 +1,11 @@
 //! The chunks of a BEAM file (beam_file.c, `read_beam_chunks`).
 
+use std::borrow::Cow;
+
 use super::damage::Damage;
 use super::module::Chunk;
 use super::reader::Reader;
+use super::writer::Writer;
 use crate::options::ChunkId;
 
 /// Form id, form size and form type.
@@ -75,4 +78,22 @@ fn next<'a>(reader: &mut Reader<'a>) -> Option<(ChunkId, &'a [u8])> {
     let data = reader.take(size)?;
     reader.take(size.next_multiple_of(4) - size)?;
     Some((id, data))
+}
+
+/// A file of `chunks`.
+pub(super) fn write(chunks: &[(ChunkId, Cow<'_, [u8]>)]) -> Result<Writer, Damage> {
+    let padded = |data: &[u8]| data.len().next_multiple_of(4);
+    let size = 4 + chunks.iter().map(|(_, data)| 8 + padded(data)).sum::<usize>();
+    let length = |size: usize| u32::try_from(size).map_err(|_| Damage::OutOfMemory);
+    let mut out = Writer::with_room_for(8 + size)?;
+    out.put(b"FOR1")?;
+    out.u32(length(size)?)?;
+    out.put(b"BEAM")?;
+    for (id, data) in chunks {
+        out.put(id)?;
+        out.u32(length(data.len())?)?;
+        out.put(data)?;
+        out.put([0; 3].get(..padded(data) - data.len()).unwrap_or_default())?;
+    }
+    Ok(out)
 }

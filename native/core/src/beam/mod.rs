@@ -14,7 +14,9 @@ mod module;
 mod opcodes;
 mod operands;
 mod reader;
+pub mod shadow;
 mod tables;
+mod writer;
 
 pub use damage::Damage;
 pub use module::{Chunk, Export, Import, Module};

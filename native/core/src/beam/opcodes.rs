@@ -2,6 +2,8 @@
 
 /// `label`, which begins every block.
 pub(super) const LABEL: u8 = 1;
+/// `func_info`, which says whose function follows: module, name, arity.
+pub(super) const FUNC_INFO: u8 = 2;
 /// `int_code_end`, the last instruction.
 pub(super) const INT_CODE_END: u8 = 3;
 /// `on_load`, behind the label where its function begins.

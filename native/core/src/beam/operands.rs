@@ -1,6 +1,9 @@
-//! Operands of instructions (beam_file.c, `beamcodereader_read_op`), only to step over them.
+//! Operands of instructions (beam_file.c, `beamcodereader_read_op`), one after the other.
 
-use super::reader::Reader;
+use super::reader::{Reader, Tagged};
+
+/// The tag of an atom; the value is its place in the table, or 0 for the empty list.
+pub(super) const ATOM: u8 = 2;
 
 /// Tags of operands. The first seven are plain: literal number, integer, atom, x and y register,
 /// label, character.
@@ -16,29 +19,70 @@ mod extended {
     pub(super) const TYPED_REGISTER: u64 = 5;
 }
 
-/// Steps over `count` operands; `None` if one is unknown or cut off. Lists hold operands of their
-/// own: they are added to those still to come, so that nothing recurses.
-pub(super) fn skip(reader: &mut Reader<'_>, count: u8) -> Option<()> {
-    let mut left = u64::from(count);
-    while left > 0 {
-        left -= 1;
-        let operand = reader.tagged()?;
-        if operand.tag != EXTENDED {
-            continue;
-        }
-        left = match operand.value? {
-            extended::LIST => left.checked_add(number(reader)?)?,
-            extended::ALLOCATION_LIST => left.checked_add(number(reader)?.checked_mul(2)?)?,
-            extended::FLOAT_REGISTER | extended::LITERAL => left.checked_add(1)?,
-            extended::TYPED_REGISTER => left.checked_add(2)?,
-            _ => return None,
-        };
-    }
-    Some(())
+/// A tagged number, and the code from its first byte and behind its last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Operand<'a> {
+    pub(super) number: Tagged,
+    pub(super) from: &'a [u8],
+    pub(super) behind: &'a [u8],
 }
 
-/// A plain number, as lists are counted with.
-fn number(reader: &mut Reader<'_>) -> Option<u64> {
-    let number = reader.tagged()?;
-    if number.tag == 0 { number.value } else { None }
+/// The operands of an instruction, those in lists too; the last is `None` if one is unknown or
+/// cut off.
+#[derive(Debug)]
+pub(super) struct Operands<'r, 'a> {
+    reader: &'r mut Reader<'a>,
+    /// How many are still to come. Lists hold operands of their own: they are added, so that
+    /// nothing recurses.
+    left: u64,
+}
+
+impl<'r, 'a> Operands<'r, 'a> {
+    pub(super) fn new(reader: &'r mut Reader<'a>, count: u8) -> Self {
+        Operands { reader, left: count.into() }
+    }
+
+    fn read(&mut self) -> Option<Operand<'a>> {
+        let from = self.reader.rest();
+        let number = self.reader.tagged()?;
+        if number.tag == EXTENDED {
+            self.left = self.left.checked_add(self.extended(number.value?)?)?;
+        }
+        Some(Operand { number, from, behind: self.reader.rest() })
+    }
+
+    /// How many operands an extended one of this kind brings along.
+    fn extended(&mut self, kind: u64) -> Option<u64> {
+        match kind {
+            extended::LIST => self.count(),
+            extended::ALLOCATION_LIST => self.count()?.checked_mul(2),
+            extended::FLOAT_REGISTER | extended::LITERAL => Some(1),
+            extended::TYPED_REGISTER => Some(2),
+            _ => None,
+        }
+    }
+
+    /// A plain number, as lists are counted with.
+    fn count(&mut self) -> Option<u64> {
+        let number = self.reader.tagged()?;
+        if number.tag == 0 { number.value } else { None }
+    }
+}
+
+impl<'a> Iterator for Operands<'_, 'a> {
+    type Item = Option<Operand<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let operand = self.read();
+        if operand.is_none() {
+            self.left = 0;
+        }
+        Some(operand)
+    }
+}
+
+/// Steps over `count` operands; `None` if one is unknown or cut off.
+pub(super) fn skip(reader: &mut Reader<'_>, count: u8) -> Option<()> {
+    Operands::new(reader, count).all(|operand| operand.is_some()).then_some(())
 }

@@ -4,11 +4,13 @@
 //! end the process. Terms that only mean something to one node (pids, ports, references, funs)
 //! and compressed terms are refused: nothing we read has any.
 
+mod captures;
 mod decimal;
 mod decode;
 mod encode;
 mod term;
 
+pub(crate) use captures::rename_captures;
 pub use decode::{DecodeError, Limits, decode};
 pub use encode::encode;
 pub(crate) use encode::{Count, Sink, Write};
@@ -30,6 +32,7 @@ mod tag {
     pub(super) const STRING: u8 = 107;
     pub(super) const LIST: u8 = 108;
     pub(super) const BINARY: u8 = 109;
+    pub(super) const EXPORT: u8 = 113;
     pub(super) const SMALL_BIG: u8 = 110;
     pub(super) const LARGE_BIG: u8 = 111;
     pub(super) const SMALL_ATOM: u8 = 115;

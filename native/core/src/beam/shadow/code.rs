@@ -1,0 +1,51 @@
+//! The code of a shadow.
+
+use super::Reason;
+use super::names::Renamed;
+use crate::beam::code::Code;
+use crate::beam::damage::Damage;
+use crate::beam::opcodes;
+use crate::beam::operands::{self, Operands};
+use crate::beam::reader::Reader;
+use crate::beam::writer::{Copier, Writer};
+
+/// The chunk `Code` with the module's name as data at its new place. Where a function begins,
+/// `func_info` names the module itself: there it stays at the first place, and is the new name.
+///
+/// Jumps go to numbered labels, so nothing has to know that operands get longer.
+pub(super) fn rewrite(chunk: &[u8], atoms: &Renamed<'_>) -> Result<Vec<u8>, Reason> {
+    let instructions = Code::read(chunk)?.instructions();
+    let out = Writer::with_room_for(chunk.len().saturating_add(chunk.len() / 8))?;
+    let mut copier = Copier::new(out, chunk);
+    let mut reader = Reader::new(instructions);
+    loop {
+        let at = instructions.len() - reader.rest().len();
+        let opcode = reader.u8().ok_or(Reason::CodeEnd)?;
+        if opcode == opcodes::INT_CODE_END {
+            return Ok(copier.finish(reader.rest())?.into_bytes());
+        }
+        let unknown = Reason::Instruction { at, opcode };
+        let Some(count) = opcodes::operands(opcode) else { return Err(unknown) };
+        let mut names_module = opcode == opcodes::FUNC_INFO;
+        for operand in Operands::new(&mut reader, count) {
+            let Some(operand) = operand else { return Err(unknown) };
+            let is_atom = operand.number.tag == operands::ATOM;
+            let value = operand.number.value;
+            if std::mem::take(&mut names_module) {
+                if !is_atom || value != Some(1) {
+                    return Err(malformed("a function is not of this module"));
+                }
+            } else if is_atom && value == Some(1) {
+                copier
+                    .skip(operand.from, operand.behind)?
+                    .tagged(operands::ATOM, atoms.old_name())?;
+            } else if is_atom && value.is_none_or(|index| index > atoms.old_len().into()) {
+                return Err(malformed("it names an atom that does not exist"));
+            }
+        }
+    }
+}
+
+fn malformed(what: &'static str) -> Reason {
+    Damage::Malformed { chunk: *b"Code", what }.into()
+}

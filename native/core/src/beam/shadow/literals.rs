@@ -1,0 +1,87 @@
+//! The literals of a shadow: terms, copied but for external funs.
+//!
+//! `fun m:f/1` and `&M.f/1` are literals, and calls of them go where they lead. If that is a
+//! module of the set, they are made to lead to its shadow.
+
+use std::borrow::Cow;
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+
+use super::{Context, Reason};
+use crate::beam::damage::Damage;
+use crate::beam::gzip;
+use crate::beam::reader::Reader;
+use crate::beam::writer::Writer;
+use crate::etf;
+
+/// The chunk `LitT` (beam_file.c, `parse_literal_chunk`): the size it unpacks to, or 0 if it is not
+/// packed (OTP 28), a count, and as many terms, each with its size. Borrowed if nothing changed.
+pub(super) fn rewrite<'a>(chunk: &'a [u8], context: &Context<'_>) -> Result<Cow<'a, [u8]>, Reason> {
+    let mut reader = Reader::new(chunk);
+    let size = reader.u32().ok_or(CUT_OFF)?;
+    if size == 0 {
+        let Some(table) = rename(reader.rest(), context)? else { return Ok(chunk.into()) };
+        let mut out = Writer::with_room_for(table.len().saturating_add(4))?;
+        out.u32(0)?;
+        out.put(&table)?;
+        return Ok(out.into_bytes().into());
+    }
+    if !gzip::is_possible(reader.rest(), size) {
+        return Err(CUT_OFF.into());
+    }
+    if !context.budget.take(size.into()) {
+        return Err(Reason::TooLarge);
+    }
+    let table = gzip::unpack_zlib(reader.rest(), size).map_err(|damage| match damage {
+        Damage::Gzip => PACKED,
+        other => other,
+    })?;
+    match rename(&table, context)? {
+        Some(table) => Ok(pack(&table)?.into()),
+        None => Ok(chunk.into()),
+    }
+}
+
+const CUT_OFF: Damage = Damage::Malformed { chunk: *b"LitT", what: "it is cut off" };
+const PACKED: Damage = Damage::Malformed { chunk: *b"LitT", what: "its packed data is damaged" };
+
+/// The table with external funs renamed, or `None` if there are none to rename.
+fn rename(table: &[u8], context: &Context<'_>) -> Result<Option<Vec<u8>>, Reason> {
+    let mut reader = Reader::new(table);
+    let count = reader.count(4).ok_or(CUT_OFF)?;
+    let mut out = Writer::default();
+    let mut copied = table;
+    for _ in 0..count {
+        let from = reader.rest();
+        let size = reader.u32().and_then(|size| usize::try_from(size).ok()).ok_or(CUT_OFF)?;
+        let term = reader.take(size).ok_or(CUT_OFF)?;
+        let Some(term) = rename_term(term, context)? else { continue };
+        out.put(copied.get(..copied.len() - from.len()).unwrap_or_default())?;
+        out.u32(u32::try_from(term.len()).map_err(|_| Damage::OutOfMemory)?)?;
+        out.put(&term)?;
+        copied = reader.rest();
+    }
+    if out.bytes().is_empty() {
+        return Ok(None);
+    }
+    out.put(copied)?;
+    Ok(Some(out.into_bytes()))
+}
+
+fn rename_term(term: &[u8], context: &Context<'_>) -> Result<Option<Vec<u8>>, Reason> {
+    etf::rename_captures(term, |module| context.names.shadow_of(module))
+        .map_err(|error| Reason::from(Damage::Term { chunk: *b"LitT", error }))?
+}
+
+/// A packed table. Before OTP 28 the loader wants a zlib stream; it need not be small.
+fn pack(table: &[u8]) -> Result<Vec<u8>, Damage> {
+    let size = u32::try_from(table.len()).map_err(|_| Damage::OutOfMemory)?;
+    let room = table.len().saturating_add(table.len() / 8).saturating_add(64);
+    let mut out = Writer::with_room_for(room)?;
+    out.u32(size)?;
+    let mut encoder = ZlibEncoder::new(out.into_bytes(), Compression::none());
+    encoder.write_all(table).map_err(|_| Damage::OutOfMemory)?;
+    encoder.finish().map_err(|_| Damage::OutOfMemory)
+}

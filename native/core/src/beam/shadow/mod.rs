@@ -1,0 +1,123 @@
+//! Shadows: copies of modules under other names, which behave as the modules do.
+//!
+//! The state of suspended processes is converted by the new code before any of it is current.
+//! While the old module still has the name, the new one goes under another.
+//!
+//! A module's name stands first in its atom table, and the code refers to atoms by their places.
+//! So the first name is changed, the old one appended, and whatever named the first place as data
+//! names the last. Calls go by the table of imports, where the names of all modules of the set
+//! are changed: among themselves shadows call shadows. A module that is called by a name known
+//! only when the code runs is the one that is current.
+
+mod code;
+mod literals;
+mod names;
+mod reason;
+mod tables;
+
+use std::borrow::Cow;
+
+pub use reason::Reason;
+
+use super::atoms::Atoms;
+use super::damage::Damage;
+use super::gzip;
+use super::iff::{self, Chunks};
+use crate::budget::Budget;
+use crate::options::{ChunkId, Options};
+use names::{Names, Renamed};
+
+/// A copy of a module under another name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shadow {
+    /// Its name.
+    pub name: String,
+    /// An uncompressed BEAM file without attributes, documentation and debug information.
+    pub bytes: Vec<u8>,
+    /// Whether it can make funs that lead to a shadow: it has local funs, or literals with
+    /// external funs of modules of the set. Such funs must not outlive the shadows.
+    pub lambdas: bool,
+}
+
+/// What the loader wants of a file and that needs no change: strings, lines, types, and the
+/// features the module was compiled with.
+const COPIED: [ChunkId; 4] = [*b"StrT", *b"Line", *b"Type", *b"Meta"];
+
+/// Makes the shadows of modules that belong together, each named as its module with `suffix`
+/// behind. They refer to each other, so that they are of use only if all could be made.
+pub fn make(modules: &[&[u8]], suffix: &str) -> Vec<Result<Shadow, Reason>> {
+    let limit = Options::default().max_unpacked_bytes;
+    let budget = Budget::new(limit);
+    let files: Vec<Result<Cow<'_, [u8]>, Reason>> =
+        modules.iter().map(|bytes| unpacked(bytes, &budget)).collect();
+    let sources: Vec<Result<Source<'_>, Reason>> =
+        files.iter().map(|file| Source::read(file.as_deref().map_err(Reason::clone)?)).collect();
+    let names = Names::new(sources.iter().flatten().map(|source| source.atoms.module()), suffix);
+    let context = Context { names: &names, budget: &budget };
+    let shadow = |source: &Result<Source<'_>, Reason>| {
+        source.as_ref().map_err(Reason::clone)?.shadow(&context)
+    };
+    sources.iter().map(shadow).collect()
+}
+
+/// What the making of each shadow needs of the others.
+struct Context<'a> {
+    names: &'a Names<'a>,
+    budget: &'a Budget,
+}
+
+fn unpacked<'a>(bytes: &'a [u8], budget: &Budget) -> Result<Cow<'a, [u8]>, Reason> {
+    if !gzip::is_gzip(bytes) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    let size = gzip::claimed_size(bytes).ok_or(Damage::Gzip)?;
+    if !budget.take(size.into()) {
+        return Err(Reason::TooLarge);
+    }
+    Ok(Cow::Owned(gzip::unpack(bytes, size)?))
+}
+
+/// A module to be copied.
+struct Source<'a> {
+    chunks: Chunks<'a>,
+    atoms: Atoms,
+}
+
+impl<'a> Source<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, Reason> {
+        let chunks = Chunks::read(bytes)?;
+        let atoms = Atoms::read(&chunks)?;
+        Ok(Source { chunks, atoms })
+    }
+
+    fn shadow(&self, context: &Context<'_>) -> Result<Shadow, Reason> {
+        let Source { chunks, atoms } = self;
+        if chunks.get(b"Recs").is_some() {
+            return Err(Reason::NativeRecords);
+        }
+        let mut renamed = Renamed::new(atoms, context.names)?;
+        let code = code::rewrite(chunks.required(b"Code")?, &renamed)?;
+        let imports = tables::imports(chunks.required(b"ImpT")?, &mut renamed)?;
+        let exports = tables::exports(chunks.required(b"ExpT")?, &renamed)?;
+        let lambdas = chunks.get(b"FunT").map(|chunk| tables::lambdas(chunk, &renamed));
+        let lambdas = lambdas.transpose()?;
+        let literals = chunks.get(b"LitT").map(|chunk| literals::rewrite(chunk, context));
+        let literals = literals.transpose()?;
+        let makes_funs = lambdas.as_ref().is_some_and(|table| !tables::is_empty(table))
+            || matches!(literals, Some(Cow::Owned(_)));
+        let mut parts: Vec<(ChunkId, Cow<'_, [u8]>)> = vec![
+            (*b"AtU8", renamed.table()?.into()),
+            (*b"Code", code.into()),
+            (*b"ImpT", imports.into()),
+            (*b"ExpT", exports.into()),
+        ];
+        parts.extend(lambdas.map(|table| (*b"FunT", table.into())));
+        parts.extend(literals.map(|table| (*b"LitT", table)));
+        parts.extend(COPIED.iter().filter_map(|id| Some((*id, chunks.get(id)?.into()))));
+        Ok(Shadow {
+            name: renamed.module().to_owned(),
+            bytes: iff::write(&parts)?.into_bytes(),
+            lambdas: makes_funs,
+        })
+    }
+}
