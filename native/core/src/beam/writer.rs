@@ -38,10 +38,6 @@ impl Writer {
         }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -87,7 +83,7 @@ mod tests {
         for value in edges {
             let mut out = Writer::default();
             out.tagged(2, value).unwrap();
-            let number = Reader::new(out.bytes()).tagged().unwrap();
+            let number = Reader::new(&out.into_bytes()).tagged().unwrap();
             assert_eq!((number.tag, number.value), (2, Some(value.into())));
         }
     }

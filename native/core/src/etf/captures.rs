@@ -1,67 +1,57 @@
 //! External funs in encoded terms.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use memchr::memchr_iter;
 
-use super::DecodeError;
-use super::encode::Write;
+use super::decode::DecodeError;
 use super::tag;
 
-/// The encoded term `term` with the modules of external funs (`fun m:f/1`) renamed by `rename`, or
-/// `None` if nothing is to be renamed. The first error of `rename` is passed on.
+/// The module an external fun leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Captured<'a> {
+    /// Its name.
+    pub(crate) module: Cow<'a, str>,
+    /// Where its encoded atom stands in the term.
+    pub(crate) place: Range<usize>,
+}
+
+/// The modules to which the external funs (`fun m:f/1`) in an encoded term lead, in their order.
 ///
 /// The term is not decoded, and is read only if there may be such funs in it. Nothing recurses:
 /// all that counts is how many terms are still to come.
-pub(crate) fn rename_captures<'n, E>(
-    term: &[u8],
-    rename: impl Fn(&str) -> Result<Option<&'n str>, E>,
-) -> Result<Result<Option<Vec<u8>>, E>, DecodeError> {
+pub(crate) fn captures(term: &[u8]) -> Result<Vec<Captured<'_>>, DecodeError> {
     match term {
         [tag::VERSION, tag::COMPRESSED, ..] => return Err(DecodeError::Compressed),
         [tag::VERSION, ..] => {}
         _ => return Err(DecodeError::NoTerm),
     }
+    let mut found = Vec::new();
     if !may_have_captures(term) {
-        return Ok(Ok(None));
+        return Ok(found);
     }
     let mut scanner = Scanner { bytes: term, at: 1 };
-    let mut out = Vec::new();
-    let mut copied = 0;
     let mut left: u64 = 1;
-    while left > 0 {
-        left -= 1;
-        let Some(inside) = scanner.step()? else {
-            // An external fun: three more terms, the first its module.
-            let from = scanner.at;
-            let module = scanner.atom()?;
-            left += 2;
-            let name = match rename(&module) {
-                Ok(Some(name)) => name,
-                Ok(None) => continue,
-                Err(error) => return Ok(Err(error)),
-            };
-            let before = term.get(copied..from).unwrap_or_default();
-            out.try_reserve(before.len() + MOST_ATOM).map_err(|_| DecodeError::OutOfMemory)?;
-            out.extend_from_slice(before);
-            out.atom(name);
-            copied = scanner.at;
-            continue;
+    while let Some(less) = left.checked_sub(1) {
+        let inside = match scanner.step()? {
+            Some(inside) => inside,
+            None => {
+                let from = scanner.at;
+                let module = scanner.atom()?;
+                found.try_reserve(1).map_err(|_| DecodeError::OutOfMemory)?;
+                found.push(Captured { module, place: from..scanner.at });
+                // The function and its number of arguments.
+                2
+            }
         };
-        left = left.checked_add(inside).ok_or(DecodeError::Truncated(scanner.at))?;
+        left = less.checked_add(inside).ok_or(DecodeError::Truncated(scanner.at))?;
     }
-    if scanner.at != term.len() {
-        return Err(DecodeError::TrailingBytes(term.len() - scanner.at));
+    match term.len() - scanner.at {
+        0 => Ok(found),
+        left => Err(DecodeError::TrailingBytes(left)),
     }
-    if copied == 0 {
-        return Ok(Ok(None));
-    }
-    let rest = term.get(copied..).unwrap_or_default();
-    out.try_reserve_exact(rest.len()).map_err(|_| DecodeError::OutOfMemory)?;
-    out.extend_from_slice(rest);
-    Ok(Ok(Some(out)))
 }
-
-/// The most bytes of an encoded atom: 255 characters, tag and length.
-const MOST_ATOM: usize = 255 * 4 + 3;
 
 /// Whether some byte looks like the tag of an external fun, with that of an atom behind it.
 fn may_have_captures(term: &[u8]) -> bool {
@@ -118,7 +108,7 @@ impl<'a> Scanner<'a> {
         }))
     }
 
-    fn atom(&mut self) -> Result<String, DecodeError> {
+    fn atom(&mut self) -> Result<Cow<'a, str>, DecodeError> {
         let at = self.at;
         let tag = u8::try_from(self.number(1)?).unwrap_or_default();
         if !ATOMS.contains(&tag) {
@@ -129,7 +119,7 @@ impl<'a> Scanner<'a> {
         if matches!(tag, tag::SMALL_ATOM | tag::ATOM) {
             return Ok(name.iter().copied().map(char::from).collect());
         }
-        std::str::from_utf8(name).map(str::to_owned).map_err(|_| DecodeError::Atom(at))
+        std::str::from_utf8(name).map(Cow::from).map_err(|_| DecodeError::Atom(at))
     }
 
     /// A big-endian number of `size` bytes.
@@ -144,5 +134,44 @@ impl<'a> Scanner<'a> {
         let taken = self.bytes.get(self.at..end).ok_or(cut_off)?;
         self.at = end;
         Ok(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::captures;
+
+    fn modules(term: &[u8]) -> Vec<String> {
+        captures(term).unwrap().into_iter().map(|found| found.module.into_owned()).collect()
+    }
+
+    #[test]
+    fn finds_the_modules_of_external_funs() {
+        // {fun m:q/1, [fun n:f/1 | x], #{1 => fun ü:f/1}, <<"qw">>}
+        let term = b"\x83h\x04qw\x01mw\x01qa\x01l\0\0\0\x01qs\x01nw\x01fa\x01w\x01x\
+            t\0\0\0\x01a\x01qd\0\x01\xfcw\x01fa\x01m\0\0\0\x02qw";
+        assert_eq!(modules(term), ["m", "n", "ü"]);
+        assert_eq!(captures(term).unwrap().first().map(|found| found.place.clone()), Some(4..7));
+    }
+
+    #[test]
+    fn does_not_take_data_for_funs() {
+        assert!(modules(b"\x83m\0\0\0\x04qw\x01m").is_empty());
+        assert!(modules(b"\x83k\0\x04qw\x01m").is_empty());
+        assert!(modules(b"\x83b\0qw\0").is_empty());
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        let term = b"\x83h\x02qw\x01mw\x01fa\x01qw\x01mw\x01fa\x01";
+        for size in 0..term.len() {
+            let cut = term.get(..size).unwrap_or_default();
+            assert!(captures(cut).is_err() || size <= 4, "{size}");
+        }
+        assert!(captures(b"\x83qw\x01mw\x01fa\x01j").is_err());
+        assert!(captures(b"\x83h\x02\xffqw\x01mw\x01fa\x01").is_err());
+        assert!(captures(b"\x83qa\x01qw\x01mw\x01fa\x01").is_err());
+        assert!(captures(b"\x83P\0\0\0\x01").is_err());
+        assert!(captures(b"\x83t\xff\xff\xff\xffqw").is_err());
     }
 }

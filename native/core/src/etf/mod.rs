@@ -10,7 +10,7 @@ mod decode;
 mod encode;
 mod term;
 
-pub(crate) use captures::rename_captures;
+pub(crate) use captures::captures;
 pub use decode::{DecodeError, Limits, decode};
 pub use encode::encode;
 pub(crate) use encode::{Count, Sink, Write};

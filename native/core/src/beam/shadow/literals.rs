@@ -13,8 +13,8 @@ use super::{Context, Reason};
 use crate::beam::damage::Damage;
 use crate::beam::gzip;
 use crate::beam::reader::Reader;
-use crate::beam::writer::Writer;
-use crate::etf;
+use crate::beam::writer::{Copier, Writer};
+use crate::etf::{self, Write as _};
 
 /// The chunk `LitT` (beam_file.c, `parse_literal_chunk`): the size it unpacks to, or 0 if it is not
 /// packed (OTP 28), a count, and as many terms, each with its size. Borrowed if nothing changed.
@@ -51,28 +51,39 @@ const PACKED: Damage = Damage::Malformed { chunk: *b"LitT", what: "its packed da
 fn rename(table: &[u8], context: &Context<'_>) -> Result<Option<Vec<u8>>, Reason> {
     let mut reader = Reader::new(table);
     let count = reader.count(4).ok_or(CUT_OFF)?;
-    let mut out = Writer::default();
-    let mut copied = table;
+    let mut copier = Copier::new(Writer::default(), table);
+    let mut changed = false;
     for _ in 0..count {
         let from = reader.rest();
         let size = reader.u32().and_then(|size| usize::try_from(size).ok()).ok_or(CUT_OFF)?;
         let term = reader.take(size).ok_or(CUT_OFF)?;
         let Some(term) = rename_term(term, context)? else { continue };
-        out.put(copied.get(..copied.len() - from.len()).unwrap_or_default())?;
+        let out = copier.skip(from, reader.rest())?;
         out.u32(u32::try_from(term.len()).map_err(|_| Damage::OutOfMemory)?)?;
         out.put(&term)?;
-        copied = reader.rest();
+        changed = true;
     }
-    if out.bytes().is_empty() {
-        return Ok(None);
-    }
-    out.put(copied)?;
-    Ok(Some(out.into_bytes()))
+    Ok(if changed { Some(copier.finish(&[])?.into_bytes()) } else { None })
 }
 
+/// The encoded term with external funs renamed, or `None` if there are none to rename.
 fn rename_term(term: &[u8], context: &Context<'_>) -> Result<Option<Vec<u8>>, Reason> {
-    etf::rename_captures(term, |module| context.names.shadow_of(module))
-        .map_err(|error| Reason::from(Damage::Term { chunk: *b"LitT", error }))?
+    let captures = etf::captures(term).map_err(|error| Damage::Term { chunk: *b"LitT", error })?;
+    let mut out = Writer::default();
+    let mut copied = 0;
+    for captured in captures {
+        let Some(shadow) = context.names.shadow_of(&captured.module)? else { continue };
+        out.put(term.get(copied..captured.place.start).unwrap_or_default())?;
+        let mut atom = Vec::new();
+        atom.atom(shadow);
+        out.put(&atom)?;
+        copied = captured.place.end;
+    }
+    if copied == 0 {
+        return Ok(None);
+    }
+    out.put(term.get(copied..).unwrap_or_default())?;
+    Ok(Some(out.into_bytes()))
 }
 
 /// A packed table. Before OTP 28 the loader wants a zlib stream; it need not be small.

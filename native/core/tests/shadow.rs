@@ -1,0 +1,282 @@
+//! Copies of modules under other names.
+
+#![allow(clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
+mod support;
+
+use std::io::{Read, Write};
+
+use hot_patch_core::Kind;
+use hot_patch_core::beam::shadow::{self, Shadow};
+use hot_patch_core::beam::{Export, Import, Module};
+use hot_patch_core::reply;
+use support::beam::{AtomFormat, Beam, atom_chunk, code, minimal, table, words};
+use support::kind_of;
+use support::random::Random;
+
+const FORMATS: [AtomFormat; 3] = [AtomFormat::Latin1, AtomFormat::Utf8, AtomFormat::Long];
+
+fn make(beam: &Beam) -> Result<Shadow, String> {
+    make_from(&beam.bytes())
+}
+
+fn make_from(bytes: &[u8]) -> Result<Shadow, String> {
+    let mut shadows = shadow::make(&[bytes], "$2");
+    assert_eq!(shadows.len(), 1);
+    shadows.remove(0).map_err(|reason| reason.to_string())
+}
+
+/// What the reader says of a shadow.
+fn module(shadow: &Shadow) -> Box<Module> {
+    match kind_of(&format!("{}.beam", shadow.name), &shadow.bytes) {
+        Kind::Beam(module) => module,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn chunk(shadow: &Shadow, id: &[u8; 4]) -> Option<Vec<u8>> {
+    let mut rest = &shadow.bytes[12..];
+    while !rest.is_empty() {
+        let size = u32::from_be_bytes(rest[4..8].try_into().unwrap()) as usize;
+        if &rest[..4] == id {
+            return Some(rest[8..8 + size].to_vec());
+        }
+        rest = &rest[8 + size.next_multiple_of(4)..];
+    }
+    None
+}
+
+/// The module `m`: a function of its name that has to do with it in every way code can, calls of
+/// itself and of `n`, and the fun `m:m/1` as a literal.
+fn selfish(format: AtomFormat) -> Beam {
+    let instructions = [
+        &[1, 0x10, 2, 0x12, 0x12, 0x10][..], // label 1; func_info m m 1
+        &[1, 0x20, 59, 0x03, 0x15, 0x17, 0x40], // label 2; select_val x0, label 1, of 4:
+        &[0x12, 0x25, 0x22, 0x35],           // m to label 2, f to label 3
+        &[1, 0x30, 64, 0x12, 0x13],          // label 3; move m to x1
+        &[64, 0x0a, 0x01, 0x03],             // move m, in two bytes, to x0
+        &[64, 0x02, 0x03, 64, 0x47, 0x10, 0x03], // move [] to x0; move literal 1 to x0
+        &[7, 0x10, 0x00, 19, 3],             // call_ext 1 m:m/1; return
+    ]
+    .concat();
+    let names = ["m", "f", "module_info", "n", "erlang", "+"];
+    let (id, atoms) = atom_chunk(format, &names);
+    minimal(AtomFormat::Utf8)
+        .without(b"AtU8")
+        .with(&id, atoms)
+        .with(b"Code", code(180, 4, &instructions))
+        .with(b"ImpT", table(&[[1, 1, 1], [4, 2, 1], [5, 6, 2], [4, 1, 1]]))
+        .with(b"ExpT", table(&[[1, 1, 2], [3, 0, 2]]))
+        .with(b"FunT", words(&[1, 1, 1, 3, 0, 0, 7]))
+        .with(b"Line", vec![1, 2, 3])
+        .with(b"Dbgi", vec![4])
+}
+
+fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    let at = bytes.windows(old.len()).position(|window| window == old).expect("it is there");
+    [&bytes[..at], new, &bytes[at + old.len()..]].concat()
+}
+
+#[test]
+fn tables_in_every_atom_format() {
+    for format in FORMATS {
+        let other = minimal(AtomFormat::Utf8);
+        let other = other.with(b"AtU8", atom_chunk(AtomFormat::Utf8, &["n", "f", "g", "h", "i"]).1);
+        let shadows = shadow::make(&[&selfish(format).bytes(), &other.bytes()], "$2");
+        let shadow = shadows[0].as_ref().unwrap();
+        assert_eq!(shadow.name, "m$2");
+        let module = module(shadow);
+        let exports: Vec<Export<'_>> = module.exports().collect();
+        let info = Export { function: "module_info", arity: 0 };
+        assert_eq!(exports, [Export { function: "m", arity: 1 }, info]);
+        let imports: Vec<Import<'_>> = module.imports().collect();
+        let import = |module, function, arity| Import { module, function, arity };
+        let expected = [
+            import("m$2", "m", 1),
+            import("n$2", "f", 1),
+            import("erlang", "+", 2),
+            import("n$2", "m", 1),
+        ];
+        assert_eq!(imports, expected);
+        assert_eq!(chunk(shadow, b"FunT"), Some(words(&[1, 7, 1, 3, 0, 0, 7])));
+        assert_eq!(chunk(shadow, b"Line"), Some(vec![1, 2, 3]));
+        let long = matches!(format, AtomFormat::Long);
+        let count = if long { -8_i32 } else { 8 };
+        assert_eq!(chunk(shadow, b"AtU8").unwrap()[..4], count.to_be_bytes());
+        for dropped in [b"Atom", b"Attr", b"CInf", b"LocT", b"Dbgi"] {
+            assert_eq!(chunk(shadow, dropped), None);
+        }
+    }
+}
+
+#[test]
+fn the_name_is_data_everywhere_but_where_functions_begin() {
+    let old = selfish(AtomFormat::Utf8);
+    let new = make(&old).unwrap();
+    let expected = replaced(old.chunk(b"Code"), &[2, 0x12, 0x12], &[2, 0x12, 0x72]);
+    let expected = replaced(&expected, &[0x12, 0x25], &[0x72, 0x25]);
+    let expected = replaced(&expected, &[64, 0x12, 0x13], &[64, 0x72, 0x13]);
+    let expected = replaced(&expected, &[0x0a, 0x01], &[0x72]);
+    assert_eq!(chunk(&new, b"Code"), Some(expected));
+}
+
+#[test]
+fn far_places_take_more_bytes() {
+    for (count, operand) in [(15, &[0x0a, 16][..]), (2047, &[0x1a, 0x08, 0x00][..])] {
+        let names: Vec<String> = (0..count).map(|n| format!("a{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let beam = minimal(AtomFormat::Utf8)
+            .with(b"AtU8", atom_chunk(AtomFormat::Utf8, &names).1)
+            .with(b"Code", code(180, 4, &[64, 0x12, 0x13, 3]));
+        let moved = [&[64][..], operand, &[0x13, 3]].concat();
+        assert_eq!(chunk(&make(&beam).unwrap(), b"Code"), Some(code(180, 4, &moved)));
+    }
+}
+
+fn literals(terms: &[&[u8]]) -> Vec<u8> {
+    let mut table = words(&[terms.len() as u32]);
+    for term in terms {
+        table.extend(words(&[term.len() as u32]));
+        table.extend(*term);
+    }
+    table
+}
+
+fn packed(table: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::ZlibEncoder::new(
+        words(&[table.len() as u32]),
+        flate2::Compression::default(),
+    );
+    encoder.write_all(table).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn external_funs_lead_to_the_shadow() {
+    let own = b"\x83h\x02qw\x01mw\x01fa\x01w\x01m";
+    let other = b"\x83qw\x01nw\x01fa\x01";
+    let old = literals(&[b"\x83j", own, other]);
+    let new = literals(&[b"\x83j", b"\x83h\x02qw\x03m$2w\x01fa\x01w\x01m", other]);
+    let beam = minimal(AtomFormat::Utf8).without(b"FunT");
+
+    let raw = make(&beam.clone().with(b"LitT", [&[0; 4], &old[..]].concat())).unwrap();
+    assert_eq!(chunk(&raw, b"LitT"), Some([&[0; 4], &new[..]].concat()));
+    assert!(raw.lambdas);
+
+    let zlib = make(&beam.clone().with(b"LitT", packed(&old))).unwrap();
+    let chunk_of = chunk(&zlib, b"LitT").unwrap();
+    assert_eq!(chunk_of[..4], words(&[new.len() as u32]));
+    let mut table = Vec::new();
+    flate2::read::ZlibDecoder::new(&chunk_of[4..]).read_to_end(&mut table).unwrap();
+    assert_eq!(table, new);
+    assert!(zlib.lambdas);
+
+    let none = packed(&literals(&[b"\x83w\x01m", other]));
+    let none = make(&beam.with(b"LitT", none.clone())).map(|new| (chunk(&new, b"LitT"), none));
+    assert!(none.is_ok_and(|(new, old)| new == Some(old)));
+}
+
+#[test]
+fn tells_of_local_funs() {
+    let good = minimal(AtomFormat::Utf8);
+    assert!(make(&good).unwrap().lambdas);
+    assert!(!make(&good.clone().without(b"FunT")).unwrap().lambdas);
+    assert!(!make(&good.with(b"FunT", words(&[0]))).unwrap().lambdas);
+}
+
+#[test]
+fn a_compressed_module_comes_out_uncompressed() {
+    let bytes = minimal(AtomFormat::Utf8).bytes();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(&bytes).unwrap();
+    assert_eq!(make_from(&encoder.finish().unwrap()), make_from(&bytes));
+    // It claims to unpack to more than a patch may.
+    let mut large = vec![0; 200_000];
+    large[..2].copy_from_slice(&[0x1f, 0x8b]);
+    large.extend(200_000_000_u32.to_le_bytes());
+    assert!(make_from(&large).unwrap_err().contains("more bytes"));
+}
+
+#[test]
+fn what_has_no_shadow() {
+    let good = || minimal(AtomFormat::Utf8);
+    let with_code = |instructions: &[u8]| good().with(b"Code", code(180, 4, instructions));
+    let cases = [
+        (good().with(b"Recs", vec![]), "native records"),
+        (with_code(&[19, 255, 3]), "at byte 1 of the code, with the opcode 255, is unknown"),
+        (with_code(&[1, 0x10, 19]), "cut off"),
+        (with_code(&[1]), "opcode 1, is unknown"),
+        (with_code(&[64, 0x97, 0x10, 0x03, 3]), "opcode 64, is unknown"),
+        (with_code(&[64, 0x62, 0x03, 3]), "an atom that does not exist"),
+        (with_code(&[2, 0x22, 0x12, 0x10, 3]), "not of this module"),
+        (with_code(&[2, 0x17, 0x10, 0x12, 0x12, 0x10, 3]), "not of this module"),
+        (good().with(b"ImpT", table(&[[6, 1, 1]])), "an atom that does not exist"),
+        (good().with(b"ImpT", table(&[[1, 6, 1]])), "an atom that does not exist"),
+        (good().with(b"ExpT", table(&[[0, 1, 1]])), "an atom that does not exist"),
+        (good().with(b"FunT", words(&[1, 2])), "\"FunT\" is malformed"),
+        (good().with(b"ExpT", words(&[0, 2])), "\"ExpT\" is malformed"),
+        (good().with(b"LitT", words(&[u32::MAX])), "\"LitT\" is malformed"),
+        (good().with(b"LitT", words(&[4, 0])), "\"LitT\" is malformed"),
+        (good().with(b"LitT", words(&[0, 1])), "\"LitT\" is malformed"),
+        (good().with(b"LitT", words(&[0, 1, 1])), "\"LitT\" is malformed"),
+        (good().with(b"LitT", words(&[0, 1, 4, 0])), "\"LitT\" holds no acceptable term"),
+        (good().without(b"ImpT"), "\"ImpT\" is missing"),
+    ];
+    for (beam, expected) in cases {
+        let reason = make(&beam).unwrap_err();
+        assert!(reason.contains(expected), "{reason:?} does not say {expected:?}");
+        assert!(reason.ends_with('.'), "{reason}");
+    }
+}
+
+#[test]
+fn names_that_cannot_be() {
+    let good = minimal(AtomFormat::Utf8).bytes();
+    let reason = |suffix: &str| shadow::make(&[&good], suffix)[0].clone().unwrap_err().to_string();
+    assert!(reason("").contains("is taken"));
+    assert!(reason(&"a".repeat(255)).contains("is too long"));
+    assert!(shadow::make(&[&good], &"a".repeat(254))[0].is_ok());
+    // 255 characters, more bytes: only the later format has room for them.
+    let wide = "ü".repeat(254);
+    assert!(reason(&wide).contains("is too long"));
+    assert!(shadow::make(&[&minimal(AtomFormat::Long).bytes()], &wide)[0].is_ok());
+    let (_, atoms) = atom_chunk(AtomFormat::Utf8, &["m$2", "f", "g", "h", "i"]);
+    let other = minimal(AtomFormat::Utf8).with(b"AtU8", atoms).bytes();
+    let shadows = shadow::make(&[&good, &other], "$2");
+    assert!(shadows[0].clone().unwrap_err().to_string().contains("\"m$2\" is taken"));
+    assert_eq!(shadows[1].as_ref().unwrap().name, "m$2$2");
+}
+
+#[test]
+fn the_reply_keeps_the_order() {
+    let bytes = minimal(AtomFormat::Utf8).bytes();
+    let shadows = shadow::make(&[b"text", &bytes], "$2");
+    let encoded = reply::encode(shadows.as_slice());
+    assert!(encoded.starts_with(b"\x83l\0\0\0\x02h\x02w\x05errorm"));
+    let second = b"h\x02w\x02okt\0\0\0\x03w\x04namem\0\0\0\x03m$2w\x05bytesm";
+    assert!(encoded.windows(second.len()).any(|window| window == second));
+    assert!(encoded.ends_with(b"w\x07lambdasw\x04truej"));
+}
+
+#[test]
+fn neither_cuts_nor_mutations_panic() {
+    let mut random = Random(7);
+    let funs = literals(&[b"\x83h\x02qw\x01mw\x01fa\x01w\x01m"]);
+    for format in FORMATS {
+        for literals in [[&[0; 4], &funs[..]].concat(), packed(&funs)] {
+            let bytes = selfish(format).with(b"LitT", literals).bytes();
+            assert!(make_from(&bytes).is_ok());
+            for size in 0..bytes.len() {
+                assert!(make_from(&bytes[..size]).is_err());
+                let mut resized = bytes[..size].to_vec();
+                if let Some(claim) = resized.get_mut(4..8) {
+                    claim.copy_from_slice(&(size as u32).wrapping_sub(8).to_be_bytes());
+                }
+                let _ = make_from(&resized);
+            }
+            for _ in 0..10_000 {
+                let _ = make_from(&random.mutate(&bytes));
+            }
+        }
+    }
+}
