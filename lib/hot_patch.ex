@@ -278,7 +278,8 @@ defmodule HotPatch do
          {:ok, composition, release} <- Library.open(id),
          :ok <- Library.current(composition.id, release),
          {:ok, members, unmanaged} <- Cluster.members(options.nodes) do
-      payload = Payload.new(composition, release)
+      shadows = if call == :apply, do: Archive.shadows(composition), else: []
+      payload = Payload.new(composition, release, shadows)
       {:ok, options, payload, Enum.map(members, & &1.node), unmanaged}
     end
   end
@@ -300,7 +301,9 @@ defmodule HotPatch do
 
   # One byte more than the limit is enough for the reader to refuse the archive.
   defp read_file(path) do
+    # Anything but a plain file could keep the reader waiting for ever.
     with {:ok, %{max_archive_bytes: limit}} <- Archive.limits(),
+         {:ok, %File.Stat{type: :regular}} <- File.stat(path),
          {:ok, result} <- File.open(path, [:read, :raw, :binary], &:file.read(&1, limit + 1)) do
       case result do
         {:ok, bytes} -> {:ok, bytes, name(path)}
@@ -309,6 +312,8 @@ defmodule HotPatch do
       end
     else
       {:error, %Error{}} = error -> error
+      {:ok, %File.Stat{type: :directory}} -> unreadable(path, :eisdir)
+      {:ok, %File.Stat{}} -> unreadable(path, :einval)
       {:error, posix} -> unreadable(path, posix)
     end
   end

@@ -26,6 +26,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.Release
   alias HotPatch.Report
   alias HotPatch.Store
+  alias HotPatch.Swap
 
   require Logger
 
@@ -38,7 +39,8 @@ defmodule HotPatch.Agent do
           coordinator: pid(),
           patch: String.t(),
           by: String.t(),
-          pause_timeout: pos_integer()
+          pause_timeout: pos_integer(),
+          hold_timeout: pos_integer()
         }
 
   @type vote ::
@@ -98,7 +100,7 @@ defmodule HotPatch.Agent do
   @doc "First half of an apply: everything that can fail without harm."
   @spec prepare(operation(), Payload.t()) :: vote()
   def prepare(operation, payload) do
-    case payload |> Examination.run() |> Preparation.run(operation) do
+    case payload |> Examination.run() |> Preparation.run(operation, payload) do
       {:ok, preparation} ->
         kept(GenServer.call(__MODULE__, {:prepared, operation, preparation}), preparation)
 
@@ -145,6 +147,7 @@ defmodule HotPatch.Agent do
     case Process.whereis(Commit) do
       nil ->
         :ok = Store.Files.recover()
+        :ok = Swap.Shadow.unload_leftovers()
         {:ok, idle()}
 
       pid ->
@@ -196,9 +199,9 @@ defmodule HotPatch.Agent do
   def handle_call(:holder, _from, state), do: {:reply, state.operation, state}
 
   @impl GenServer
-  def handle_info({Commit, :held}, %{phase: :committing} = state) do
+  def handle_info({Commit, :held, decider}, %{phase: :committing} = state) do
     GenServer.reply(state.caller, :held)
-    state = %{state | phase: :held, caller: nil}
+    state = %{state | phase: :held, caller: nil, decider: decider}
     {:noreply, if(state.orphaned?, do: tell(state, coordinator_gone()), else: state)}
   end
 
@@ -208,6 +211,7 @@ defmodule HotPatch.Agent do
 
   # Its files may be half in place: as at a start, they are put back.
   def handle_info({:DOWN, monitor, _, _, reason}, %{worker: {_pid, monitor}} = state) do
+    if state.preparation, do: Preparation.discard(state.preparation)
     :ok = Store.Files.recover()
     {:noreply, ended(state, {:error, "the commit on #{node()} died: #{inspect(reason)}"})}
   end
@@ -229,8 +233,8 @@ defmodule HotPatch.Agent do
 
   defp coordinator_gone, do: {:take_back, "the coordinator died before it decided"}
 
-  defp tell(%{worker: {pid, _monitor}} = state, decision) do
-    send(pid, {self(), :decided, decision})
+  defp tell(%{decider: decider} = state, decision) do
+    :ok = Swap.decide(decider, decision)
     %{state | phase: :deciding}
   end
 
@@ -265,6 +269,7 @@ defmodule HotPatch.Agent do
       preparation: nil,
       worker: nil,
       caller: nil,
+      decider: nil,
       orphaned?: false
     }
   end

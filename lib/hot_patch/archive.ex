@@ -25,9 +25,14 @@ defmodule HotPatch.Archive do
 
   # Likewise the keys of the reply. A module's literals are atoms from its loading on.
   @beam_keys ~w(module md5 vsn attributes exports imports behaviours chunks on_load load_nif
-                needs_otp compiler compressed)a
+                needs_otp compiler compressed name lambdas)a
   @reply_keys ~w(sha256 size files path crc32 bytes kind reason beam other damaged
                  refused rule entry message ok true false nil)a
+
+  # What a module's shadow is called after it.
+  @shadow "@hot_patch"
+  @converters [{"code_change", 3}, {"code_change", 4}, {"system_code_change", 4}]
+  @supervisors ["supervisor", "Elixir.Supervisor", "Elixir.DynamicSupervisor"]
 
   @limits [
     max_archive_bytes: 10 * 1024 * 1024,
@@ -51,6 +56,67 @@ defmodule HotPatch.Archive do
          {:ok, limits} <- limits() do
       bytes |> Native.read_archive(options(limits)) |> decode(name)
     end
+  end
+
+  @doc """
+  The shadows of a patch: copies under other names of the modules that convert state, and of
+  those of the patch that they call. A module that cannot have one is left out.
+  """
+  @spec shadows(Composition.t()) :: [HotPatch.Agent.Payload.shadow()]
+  def shadows(%Composition{} = composition) do
+    entries =
+      for %Entry{beam: %{on_load: false, load_nif: false}} = entry <- composition.files,
+          do: entry
+
+    entries |> converting() |> shadow()
+  end
+
+  # Shadows call each other by name: one that cannot be made is left out of the set, and the
+  # others then call the module itself.
+  defp shadow([]), do: []
+
+  defp shadow(entries) do
+    reply = entries |> Enum.map(& &1.bytes) |> Native.shadow(@shadow)
+    answers = Enum.zip(:erlang.binary_to_term(reply, [:safe]), entries)
+
+    if Enum.all?(answers, &match?({{:ok, _shadow}, _entry}, &1)) do
+      for {{:ok, shadow}, entry} <- answers do
+        %{
+          module: entry.beam.module,
+          name: shadow.name,
+          bytes: shadow.bytes,
+          lambdas?: shadow.lambdas
+        }
+      end
+    else
+      shadow(for {{:ok, _shadow}, entry} <- answers, do: entry)
+    end
+  end
+
+  # From the callbacks along the calls within the patch.
+  defp converting(entries) do
+    by_name = Map.new(entries, &{&1.beam.module, &1})
+    roots = for entry <- entries, converts?(entry.beam), do: entry.beam.module
+    names = reach(roots, by_name, MapSet.new())
+    Enum.filter(entries, &MapSet.member?(names, &1.beam.module))
+  end
+
+  defp reach([], _by_name, names), do: names
+
+  defp reach([name | rest], by_name, names) do
+    if MapSet.member?(names, name) or not is_map_key(by_name, name) do
+      reach(rest, by_name, names)
+    else
+      called =
+        for {module, _function, _arity} <- by_name[name].beam.imports, uniq: true, do: module
+
+      reach(called ++ rest, by_name, MapSet.put(names, name))
+    end
+  end
+
+  defp converts?(beam) do
+    Enum.any?(@converters, &(&1 in beam.exports)) or
+      Enum.any?(beam.behaviours, &(&1 in @supervisors))
   end
 
   @doc "The id of an archive: its name and the first 12 hex digits of its SHA-256."

@@ -48,9 +48,11 @@ defmodule HotPatch.JSON do
   defp plain(%{__struct__: _} = struct), do: struct |> Map.from_struct() |> plain()
 
   defp plain(map) when is_map(map),
-    do: Map.new(map, fn {key, value} -> {to_string(key), plain(value)} end)
+    do: Map.new(map, fn {key, value} -> {key(key), plain(value)} end)
 
-  defp plain(list) when is_list(list), do: Enum.map(list, &plain/1)
+  defp plain(list) when is_list(list) do
+    if List.improper?(list), do: inspect(list), else: Enum.map(list, &plain/1)
+  end
 
   defp plain({kind, module}) when kind in [:add, :replace],
     do: %{"change" => kind, "module" => module}
@@ -77,6 +79,9 @@ defmodule HotPatch.JSON do
   rescue
     ArgumentError -> {:external, Base.encode16(etf)}
   end
+
+  defp key(key) when is_atom(key) or is_binary(key), do: to_string(key)
+  defp key(key), do: inspect(key)
 
   defp hex(binary), do: Base.encode16(binary, case: :lower)
 end

@@ -100,7 +100,8 @@ defmodule HotPatch.Options do
   end
 
   defp check(:nodes, value, option, call) do
-    if is_list(value) and value != [] and Enum.all?(value, &is_atom/1) do
+    if is_list(value) and value != [] and List.improper?(value) == false and
+         Enum.all?(value, &is_atom/1) do
       :ok
     else
       wrong(call, option, "must be a non-empty list of node names, got: #{short(value)}")

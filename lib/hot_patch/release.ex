@@ -3,7 +3,7 @@ defmodule HotPatch.Release do
   The identity and version of the running system, to which patches are bound.
 
   In a release it is the release's own name and version. A system started by `mix run` or
-  plain `erl` has none, so it is named `unreleased`, with the versions of the
+  plain `erl` has none, so it is named `unreleased`, with the versions of the started
   applications that are neither OTP's, Elixir's nor HotPatch as its version. It can be
   set with `config :hot_patch, release: {"name", "version"}`.
   """
@@ -60,7 +60,7 @@ defmodule HotPatch.Release do
 
   defp application_versions do
     versions =
-      for {app, _description, vsn} <- Application.loaded_applications(),
+      for {app, _description, vsn} <- Application.started_applications(),
           not SystemLibrary.application?(Atom.to_string(app)),
           do: "#{app}-#{vsn}"
 

@@ -25,7 +25,12 @@ defmodule HotPatch.Report do
 
     alias HotPatch.Report
 
-    @type straggler :: %{pid: pid(), name: atom() | nil, module: module(), stack: [String.t()]}
+    @type straggler :: %{
+            pid: pid(),
+            name: atom() | nil,
+            module: module() | nil,
+            stack: [String.t()]
+          }
     @type t :: %__MODULE__{
             node: node(),
             status: HotPatch.Status.t(),
@@ -165,7 +170,13 @@ defmodule HotPatch.Report do
   defp straggling(node) do
     for straggler <- node.stragglers do
       name = if straggler.name, do: " (#{inspect(straggler.name)})", else: ""
-      "#{inspect(straggler.pid)}#{name} still runs old code of #{inspect(straggler.module)}"
+
+      what =
+        if straggler.module,
+          do: "still runs old code of #{inspect(straggler.module)}",
+          else: "was #{straggler.stack}"
+
+      "#{inspect(straggler.pid)}#{name} #{what}"
     end
   end
 

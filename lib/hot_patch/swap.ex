@@ -1,59 +1,93 @@
 defmodule HotPatch.Swap do
   @moduledoc false
-  # Makes prepared modules current in the memory of this node: finds the processes that
-  # run them, suspends those, loads, changes their state, resumes. Knows no disk and no
-  # other node.
+  # Makes new modules current in the memory of this node: finds the processes that run
+  # them, suspends those, has them convert their state, loads, resumes. Knows no disk and
+  # no other node.
   #
-  # This module is the boundary: `find/1` before, `run/1` for the change itself. The work
-  # is done in a process of its own (HotPatch.Swap.Engine), watched by another
-  # (HotPatch.Swap.Guard), so that no process stays suspended whoever dies.
+  # This module is the boundary: `prepare/1` for everything outside the pause, `run/2` for
+  # the change itself. The work is done in a process of its own (HotPatch.Swap.Engine),
+  # watched by another (HotPatch.Swap.Guard), so that no process stays suspended whoever
+  # dies.
 
   alias HotPatch.Swap.Engine
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Processes
+  alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Stragglers
 
   defmodule Change do
     @moduledoc false
-    # One module of a swap. `exports` are those of the new code. A module that is added
-    # has no old version.
-    @enforce_keys [:module, :kind, :exports]
-    defstruct [:module, :kind, :exports, :old_vsn]
+    # One module of a swap. `exports` and `md5` are those of the new code. A module that is
+    # added has no old version.
+    @enforce_keys [:module, :kind, :exports, :md5]
+    defstruct [:module, :kind, :exports, :md5, :old_vsn]
 
     @type t :: %__MODULE__{
             module: module(),
             kind: :replace | :add,
             exports: [{String.t(), arity()}],
+            md5: binary(),
             old_vsn: term()
           }
   end
 
   defmodule Job do
     @moduledoc false
-    # `prepared` and `previous` are results of code:prepare_loading/1, of the new code and
-    # of the code that it replaces; `previous` is nil where the old files are not at hand.
+    # `prepared` is the result of code:prepare_loading/1 of the new code, `shadows` copies of
+    # it under other names. `pause_timeout`: milliseconds within which all must be suspended
+    # and converted. `hold_timeout`: how long they may then wait for a decision; nil if none
+    # is asked for.
     @enforce_keys [:changes, :prepared, :pause_timeout]
-    defstruct [:changes, :prepared, :previous, :pause_timeout]
+    defstruct [:changes, :prepared, :pause_timeout, :hold_timeout, shadows: []]
 
     @type t :: %__MODULE__{
             changes: [Change.t()],
             prepared: term(),
-            previous: term() | nil,
-            pause_timeout: pos_integer()
+            shadows: [HotPatch.Swap.Shadow.t()],
+            pause_timeout: pos_integer(),
+            hold_timeout: pos_integer() | nil
           }
   end
 
-  @typedoc "`pause_us`: first suspend to last resume; `suspended`: how many processes."
-  @type done :: %{pause_us: non_neg_integer(), suspended: non_neg_integer()}
+  defmodule Ready do
+    @moduledoc false
+    # A job with everything done that needs no pause.
+    @enforce_keys [:job, :found, :shadows]
+    defstruct [:job, :found, :shadows]
 
-  @typedoc "Nothing was loaded, or all was taken back; the text names the process at fault."
-  @type failure :: %{reason: atom(), text: String.t(), pause_us: non_neg_integer()}
+    @type t :: %__MODULE__{
+            job: Job.t(),
+            found: HotPatch.Swap.Processes.found(),
+            shadows: [HotPatch.Swap.Shadow.t()]
+          }
+  end
 
   @typedoc """
-  Asked when everything is loaded and changed and everybody still suspended: finish, or
-  take all back, and why.
+  `pause_us`: first suspend to last resume; `suspended`: how many processes; `releases`: how
+  often one had to go on for a moment because another waited for it; `unsure`: processes
+  that were started in the very moment of the load, by the old code or the new.
   """
-  @type decide :: (() -> :finish | {:take_back, String.t()})
+  @type done :: %{
+          pause_us: non_neg_integer(),
+          suspended: non_neg_integer(),
+          releases: non_neg_integer(),
+          unsure: [pid()]
+        }
+
+  @typedoc """
+  Why a swap failed. Nothing was changed, unless `loaded?`. The text names the process at
+  fault.
+  """
+  @type failure :: %{
+          reason: atom(),
+          text: String.t(),
+          pause_us: non_neg_integer(),
+          loaded?: boolean()
+        }
+
+  # How long the guard may need to end what a dead engine began, before it is reported.
+  @guard_within 2_000
 
   @doc """
   The processes that a swap of these modules would suspend, and event managers too busy
@@ -70,54 +104,112 @@ defmodule HotPatch.Swap do
   def bare(changes, targets), do: Processes.bare(changes, targets)
 
   @doc """
-  Runs a swap to its end, good or bad. Old code is purged softly beforehand. `decide` is
-  called in the calling process, at most once.
+  Does what needs no pause: old code is purged softly, the processes are found, shadows are
+  loaded. `discard/1` or `run/2` ends it.
   """
-  @spec run(Job.t(), decide()) :: {:ok, done()} | {:error, failure()}
-  def run(%Job{} = job, decide \\ fn -> :finish end) do
+  @spec prepare(Job.t()) :: {:ok, Ready.t()} | {:error, failure()}
+  def prepare(%Job{} = job) do
     replaced = for %Change{kind: :replace, module: module} <- job.changes, do: module
 
     with {:held, []} <- {:held, Enum.reject(replaced, &:code.soft_purge/1)},
-         %{silent: []} = found <- Processes.find(job.changes) do
-      start(job, found, decide)
+         %{silent: []} = found <- Processes.find(job.changes),
+         :ok <- Shadow.load(job.shadows) do
+      {:ok, %Ready{job: job, found: found, shadows: job.shadows}}
     else
       {:held, modules} -> {:error, failure(:old_code, held_text(modules))}
       %{silent: silent} -> {:error, failure(:busy, silent_text(silent))}
+      {:error, text} -> {:error, failure(:shadow, text)}
     end
   end
 
-  defp failure(reason, text), do: %{reason: reason, text: text, pause_us: 0}
+  @doc "Forgets a preparation."
+  @spec discard(Ready.t()) :: :ok
+  def discard(%Ready{shadows: shadows}), do: Shadow.unload(shadows)
 
-  @doc "Purges the code that a swap has made old, softly, and names those who still run it."
-  @spec purge([module()]) :: [Stragglers.straggler()]
-  def purge(modules) do
-    modules |> Enum.reject(&:code.soft_purge/1) |> Stragglers.of()
-  end
-
-  # Neither linked: the engine must outlive its caller long enough to resume everyone, the
-  # guard must outlive the engine.
-  defp start(job, found, decide) do
-    {engine, monitor} = spawn_monitor(Engine, :init, [self(), job, found])
-    guard = Guard.start(engine)
+  @doc """
+  Runs a swap to its end, good or bad. Where the job asks for a decision, `held` is called
+  with the engine when everything has been tried and everybody still waits; `decide/2` ends
+  that.
+  """
+  @spec run(Ready.t(), (pid() -> term())) :: {:ok, done()} | {:error, failure()}
+  def run(%Ready{} = ready, held \\ fn _engine -> :ok end) do
+    {engine, monitor} = spawn_monitor(Engine, :init, [self(), ready])
+    {guard, guard_monitor} = Guard.start(engine, fn -> loaded?(ready) end)
     send(engine, {:go, self(), guard})
-    await(engine, monitor, decide)
+    result = await(engine, monitor, held, guard_monitor, ready)
+    Process.demonitor(guard_monitor, [:flush])
+    discard(ready)
+    result
   end
 
-  defp await(engine, monitor, decide) do
+  @doc "Tells an engine that holds how it goes on."
+  @spec decide(pid(), :finish | {:take_back, String.t()}) :: :ok
+  def decide(engine, decision) do
+    send(engine, {:decided, decision})
+    :ok
+  end
+
+  defp failure(reason, text, loaded? \\ false) do
+    %{reason: reason, text: text, pause_us: 0, loaded?: loaded?}
+  end
+
+  @doc """
+  Names those who still run the code that a swap has made old. That code is purged only
+  before the next change of the same modules: until then funs that it has made, wherever
+  they are kept, go on working.
+  """
+  @spec stragglers([module()]) :: [Stragglers.straggler()]
+  def stragglers(modules), do: Stragglers.of(modules)
+
+  # Neither is linked: the engine must outlive its caller long enough to resume everyone,
+  # the guard must outlive the engine.
+  defp await(engine, monitor, held, guard_monitor, ready) do
     receive do
       {^engine, :held} ->
-        send(engine, {:decided, decide.()})
-        await(engine, monitor, decide)
+        held.(engine)
+        await(engine, monitor, held, guard_monitor, ready)
 
       {^engine, {:done, result}} ->
         Process.demonitor(monitor, [:flush])
         result
 
       {:DOWN, ^monitor, :process, ^engine, reason} ->
-        text = "the swap engine died (#{inspect(reason)}); all processes were resumed"
-        {:error, failure(:engine_died, text)}
+        await_guard(guard_monitor)
+        {:error, engine_died(reason, loaded?(ready))}
     end
   end
+
+  defp await_guard(guard_monitor) do
+    receive do
+      {:DOWN, ^guard_monitor, :process, _guard, _reason} -> :ok
+    after
+      @guard_within -> :ok
+    end
+  end
+
+  defp engine_died(reason, false) do
+    failure(
+      :engine_died,
+      "the swap engine died (#{short(reason)}), nothing was loaded, all were resumed"
+    )
+  end
+
+  defp engine_died(reason, true) do
+    failure(
+      :engine_died,
+      "the swap engine died (#{short(reason)}) after the load, all were resumed",
+      true
+    )
+  end
+
+  # Asked of the code server, so that a load which it has begun is over.
+  defp loaded?(%Ready{job: %{changes: changes}}) do
+    Enum.all?(changes, fn %{module: module, md5: md5} ->
+      :code.is_loaded(module) != false and :erlang.get_module_info(module, :md5) == md5
+    end)
+  end
+
+  defp short(term), do: inspect(term, limit: 10, printable_limit: 200)
 
   defp held_text(modules) do
     "old code of #{Enum.map_join(modules, ", ", &inspect/1)} is still in use by processes: " <>

@@ -415,7 +415,7 @@ defmodule HotPatch.ClusterTest do
 
       assert {:error, %Error{reason: :failed} = error} = hot_patch(a, :apply, [broken.id])
       assert Exception.message(error) =~ "the commit failed on #{b}"
-      assert Exception.message(error) =~ "taken back on all nodes"
+      assert Exception.message(error) =~ "nothing was changed on any node"
       assert Enum.map(error.report.nodes, & &1.status) == [:error, :error]
       assert snapshot(nodes) == before
       assert for(call <- calls, do: :sys.get_state(call)) == states
@@ -424,10 +424,10 @@ defmodule HotPatch.ClusterTest do
       assert [%{applied: [^id], operation: nil}, %{applied: [^id]}] = hot_patch(a, :nodes, [])
     end
 
-    test "a broken code_change that cannot be taken back says so, and why" do
+    test "a failing code_change changes nothing where processes run the old code on their own" do
       [a] = Cluster.start(1)
       calls = start_calls(a, 5)
-      # With the meter, whose hand-written loop holds the old code that would have to come back.
+      # The meter's hand-written loop holds its code, so that no other could take its place again.
       broken = upload!(a, Builds.changed("broken"), "broken")
       {:ok, %{nodes: [plan]}} = hot_patch(a, :plan, [broken.id])
 
@@ -436,11 +436,91 @@ defmodule HotPatch.ClusterTest do
                &(&1 =~ "Exchange.Meter is run by 1 process without system messages")
              )
 
+      before = snapshot([a])
       assert {:error, %Error{reason: :failed} = error} = hot_patch(a, :apply, [broken.id])
-      assert Exception.message(error) =~ "could not be made current again"
-      assert Exception.message(error) =~ "old code of Exchange.Meter"
-      assert hd(error.report.nodes).restart_needed
+      assert Exception.message(error) =~ "change_code of Exchange.Call failed"
+      assert Exception.message(error) =~ "nothing was changed on any node"
+      assert snapshot([a]) == before
       for call <- calls, do: refute(Cluster.call(a, Servers, :suspended?, [call]))
+    end
+
+    test "stopping HotPatch in the middle leaves nobody suspended and nothing changed" do
+      [a] = Cluster.start(1)
+      calls = start_calls(a, 10)
+      patch = upload!(a, Builds.changed("patched"))
+      holder = Cluster.hold(a, hd(calls))
+      before = snapshot([a])
+      test = self()
+
+      spawn(fn ->
+        send(test, {:applied, hot_patch(a, :apply, [patch.id, [pause_timeout: 1_000]])})
+      end)
+
+      until(
+        fn -> Cluster.call(a, Process, :whereis, [HotPatch.Agent.Commit]) end,
+        "the commit runs"
+      )
+
+      :ok = Cluster.call(a, Application, :stop, [:hot_patch])
+      assert_receive {:applied, {:error, %Error{reason: :failed}}}, 10_000
+      send(holder, :resume)
+
+      for call <- calls,
+          do: until(fn -> not Cluster.call(a, Servers, :suspended?, [call]) end, "resumed")
+
+      until(
+        fn -> Cluster.call(a, Process, :whereis, [HotPatch.Agent.Commit]) == nil end,
+        "the commit ends"
+      )
+
+      {:ok, _} = Cluster.call(a, Application, :ensure_all_started, [:hot_patch])
+      assert snapshot([a]) == before
+      assert {:ok, %Report{status: :ok}} = hot_patch(a, :apply, [patch.id])
+    end
+
+    for {victim, name} <- [agent: HotPatch.Agent, commit: HotPatch.Agent.Commit] do
+      test "a killed #{victim} on one of two nodes leaves nobody suspended and no files behind" do
+        [a, b] = nodes = Cluster.start(2)
+        calls = start_calls(a, 10) ++ start_calls(b, 10)
+        patch = upload!(a, Builds.changed("patched"))
+        holder = Cluster.hold(b, List.last(calls))
+        before = snapshot(nodes)
+        test = self()
+
+        spawn(fn ->
+          send(test, {:applied, hot_patch(a, :apply, [patch.id, [pause_timeout: 1_000]])})
+        end)
+
+        pid =
+          until(
+            fn ->
+              Cluster.call(b, Process, :whereis, [HotPatch.Agent.Commit]) &&
+                Cluster.call(b, Process, :whereis, [unquote(name)])
+            end,
+            "it runs"
+          )
+
+        Process.exit(pid, :kill)
+
+        assert_receive {:applied, {:error, %Error{reason: :failed}}}, 20_000
+        send(holder, :resume)
+
+        for call <- calls,
+            do:
+              until(
+                fn -> not Cluster.call(node(call), Servers, :suspended?, [call]) end,
+                "resumed"
+              )
+
+        until(fn -> snapshot(nodes) == before end, "disk and code are as before")
+
+        until(
+          fn -> Enum.all?(nodes, &(Cluster.call(&1, HotPatch.Agent, :holder, []) == nil)) end,
+          "the nodes are free"
+        )
+
+        assert {:ok, %Report{status: :ok}} = hot_patch(a, :apply, [patch.id])
+      end
     end
 
     defp inspect_on(node, pid), do: Cluster.call(node, Kernel, :inspect, [pid])
@@ -577,7 +657,8 @@ defmodule HotPatch.ClusterTest do
         coordinator: coordinator,
         patch: patch.id,
         by: "test",
-        pause_timeout: 1_000
+        pause_timeout: 1_000,
+        hold_timeout: 3_000
       }
 
       for node <- nodes do
@@ -613,7 +694,10 @@ defmodule HotPatch.ClusterTest do
       {_, bytes} = Builds.changed("patched", "Call")
       assert running(b, Exchange.Call) == :code.module_md5(bytes)
 
-      assert [%{archives?: true}, %{archives?: false}] = hot_patch(b, :nodes, [])
+      assert Map.new(hot_patch(b, :nodes, []), &{&1.node, &1.archives?}) == %{
+               a => true,
+               b => false
+             }
 
       assert {:error, %Error{reason: :no_native} = error} =
                hot_patch(b, :upload, [zip(Builds.changed("patched"))])

@@ -5,6 +5,7 @@ defmodule HotPatch.SwapTest do
   import HotPatch.Test.Until
 
   alias HotPatch.Swap
+  alias HotPatch.Test.Builds
 
   @module :hot_patch_test_server
 
@@ -38,7 +39,7 @@ defmodule HotPatch.SwapTest do
   describe "a swap" do
     test "changes the state of every process with the old vsn and loses none", %{v1: v1, v2: v2} do
       pids = start(3_000)
-      assert {:ok, done} = Swap.run(job([{@module, v1, v2}]))
+      assert {:ok, done} = run(job([{@module, v1, v2}]))
       assert done.suspended == 3_000
       assert done.pause_us > 0
 
@@ -49,13 +50,13 @@ defmodule HotPatch.SwapTest do
         assert Keyword.keys(dictionary) -- [:"$initial_call", :"$ancestors"] == []
       end
 
-      assert Swap.purge([@module]) == []
+      assert Swap.stragglers([@module]) == []
     end
 
     test "gives code_change the vsn of the running module, not in a list", %{v1: v1} do
       [pid] = start(1)
       v2 = server(@module, "v2", "{ok, {VERSION, {OldVsn, Extra, Count}}}")
-      assert {:ok, _} = Swap.run(job([{@module, v1, v2}]))
+      assert {:ok, _} = run(job([{@module, v1, v2}]))
       assert :gen_server.call(pid, :get) == {:v2, {'v1', [], 1}}
     end
 
@@ -63,7 +64,7 @@ defmodule HotPatch.SwapTest do
       pids = start(50)
       :ok = Enum.each(pids, &:sys.suspend/1)
       refs = for pid <- pids, do: :gen_server.send_request(pid, :add)
-      assert {:ok, _} = Swap.run(job([{@module, v1, v2}]))
+      assert {:ok, _} = run(job([{@module, v1, v2}]))
 
       for {ref, n} <- Enum.zip(refs, 1..50) do
         assert :gen_server.receive_response(ref, 5_000) == {:reply, n + 1}
@@ -79,7 +80,7 @@ defmodule HotPatch.SwapTest do
           spawn_link(fn -> call_until_stopped(test, pids, 0) end)
         end
 
-      assert {:ok, _} = Swap.run(job([{@module, v1, v2}]))
+      assert {:ok, _} = run(job([{@module, v1, v2}]))
       Enum.each(callers, &send(&1, :stop))
 
       added = for caller <- callers, do: receive(do: ({^caller, count} -> count))
@@ -92,13 +93,13 @@ defmodule HotPatch.SwapTest do
       on_exit(fn -> unload(added) end)
       start(3)
       job = job([{@module, v1, v2}, {added, nil, server(added, "v1")}])
-      assert {:ok, %{suspended: 3}} = Swap.run(job)
+      assert {:ok, %{suspended: 3}} = run(job)
       assert version(@module) == 'v2'
       assert :erlang.module_loaded(added)
     end
 
     test "without any process concerned has no pause", %{v1: v1, v2: v2} do
-      assert {:ok, %{pause_us: 0, suspended: 0}} = Swap.run(job([{@module, v1, v2}]))
+      assert {:ok, %{pause_us: 0, suspended: 0}} = run(job([{@module, v1, v2}]))
       assert version(@module) == 'v2'
     end
 
@@ -112,7 +113,7 @@ defmodule HotPatch.SwapTest do
           "case Count of 7 -> exit(self(), kill), timer:sleep(infinity); _ -> {ok, {VERSION, Count}} end"
         )
 
-      assert {:ok, _} = Swap.run(job([{@module, v1, v2}]))
+      assert {:ok, _} = run(job([{@module, v1, v2}]))
       refute Process.alive?(Enum.at(pids, 6))
       for pid <- List.delete_at(pids, 6), do: assert({:v2, _} = :gen_server.call(pid, :get))
     end
@@ -141,7 +142,7 @@ defmodule HotPatch.SwapTest do
         "children are started"
       )
 
-      assert {:ok, done} = Swap.run(job([{@module, v1, v2}]))
+      assert {:ok, done} = run(job([{@module, v1, v2}]))
       assert done.suspended > 250
       send(starter, :stop)
       assert_receive {^starter, later}, 5_000
@@ -157,7 +158,7 @@ defmodule HotPatch.SwapTest do
       test = self()
 
       spawn(fn ->
-        send(test, {:result, Swap.run(job([{@module, v1, v2}], pause_timeout: 60_000))})
+        send(test, {:result, run(job([{@module, v1, v2}], pause_timeout: 60_000))})
       end)
 
       until(
@@ -191,12 +192,206 @@ defmodule HotPatch.SwapTest do
     end
   end
 
+  describe "processes that call each other" do
+    # A server that calls others inside its callbacks, in two versions.
+    defp caller(version) do
+      Builds.erlang("""
+      -module(hot_patch_test_caller).
+      -vsn("#{version}").
+      -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3]).
+      init(N) -> {ok, {#{version}, N, 0}}.
+      handle_call(get, _From, {#{version}, _, _} = S) -> {reply, S, S};
+      handle_call(ping, _From, S) -> {reply, pong, S}.
+      handle_cast({ask, Pids}, {#{version}, N, Asked}) ->
+          [pong = gen_server:call(P, ping, infinity) || P <- Pids],
+          {noreply, {#{version}, N, Asked + length(Pids)}}.
+      handle_info({then_ask, Test, Pids}, {#{version}, N, Asked}) ->
+          Test ! {in_callback, self()}, receive go -> ok end,
+          [pong = gen_server:call(P, ping, infinity) || P <- Pids],
+          {noreply, {#{version}, N, Asked + length(Pids)}}.
+      code_change(_, {_, N, Asked}, _) -> {ok, {#{version}, N, Asked}}.
+      """)
+    end
+
+    setup do
+      module = :hot_patch_test_caller
+      old = caller("v1")
+      load(module, old)
+      on_exit(fn -> unload(module) end)
+      %{swap: {module, old, caller("v2")}, module: module}
+    end
+
+    defp start_callers(module, count) do
+      for n <- 1..count do
+        {:ok, pid} = :gen_server.start(module, n, [])
+        on_exit(fn -> Process.exit(pid, :kill) end)
+        pid
+      end
+    end
+
+    test "are suspended although one waits for another that is suspended", %{
+      swap: swap,
+      module: module
+    } do
+      [a, b, c] = start_callers(module, 3)
+      # Two in a row: a waits for b, b for c, and c stands still before b asks.
+      send(b, {:then_ask, self(), [c]})
+      assert_receive {:in_callback, ^b}
+      send(a, {:then_ask, self(), [b]})
+      assert_receive {:in_callback, ^a}
+      test = self()
+      spawn(fn -> send(test, {:result, run(job([swap]))}) end)
+      until(fn -> suspended?(c) end, "the last is suspended")
+      send(b, :go)
+      send(a, :go)
+
+      assert_receive {:result, {:ok, %{suspended: 3, releases: releases}}}, 4_000
+      assert releases > 0
+      assert :gen_server.call(a, :get) == {:v2, 1, 1}
+      assert :gen_server.call(b, :get) == {:v2, 2, 1}
+    end
+
+    test "a mesh of 400 is swapped without an abort, again and again", %{
+      swap: {module, old, new},
+      module: module
+    } do
+      pids = start_callers(module, 400)
+      # Only to higher ones: a mesh that asks in circles would deadlock by itself.
+      indexed = pids |> Enum.with_index() |> Map.new(fn {pid, index} -> {index, pid} end)
+      test = self()
+
+      driver =
+        spawn_link(fn ->
+          :rand.seed(:exsss, 7)
+          mesh(test, indexed)
+        end)
+
+      for _ <- 1..3, {from, to} <- [{old, new}, {new, old}] do
+        assert {:ok, %{suspended: 400}} = run(job([{module, from, to}]))
+      end
+
+      send(driver, {:stop, test})
+      assert_receive {:asked, total}, 10_000
+      assert pids |> Enum.map(&elem(:gen_server.call(&1, :get, 10_000), 2)) |> Enum.sum() == total
+      refute Enum.any?(pids, &suspended?/1)
+    end
+
+    defp mesh(test, indexed, total \\ 0) do
+      receive do
+        {:stop, ^test} -> send(test, {:asked, total})
+      after
+        1 ->
+          n = Enum.random(0..398)
+          others = for _ <- 1..3, uniq: true, do: indexed[Enum.random((n + 1)..399)]
+          :gen_server.cast(indexed[n], {:ask, others})
+          mesh(test, indexed, total + length(others))
+      end
+    end
+
+    test "also where one asks its own supervisor", %{v1: v1, v2: v2} do
+      {:ok, supervisor} = DynamicSupervisor.start_link(strategy: :one_for_one)
+      # Its init waits until it is told, and then its supervisor for it.
+      spec = %{id: 1, start: {:gen_server, :start_link, [@module, 1, []]}}
+      {:ok, pid} = DynamicSupervisor.start_child(supervisor, spec)
+      test = self()
+      :sys.replace_state(pid, fn state -> state end)
+      spawn(fn -> :gen_server.call(pid, {:block, test}, :infinity) end)
+      assert_receive {:blocked, ^pid}
+      spawn(fn -> send(test, {:result, run(job([{@module, v1, v2}]))}) end)
+      until(fn -> suspended?(supervisor) end, "the supervisor stands still")
+      send(pid, :go)
+      assert_receive {:result, {:ok, %{suspended: 1}}}, 4_000
+      assert :gen_server.call(pid, :get) == {:v2, 1}
+    end
+  end
+
+  describe "a swap that is held" do
+    test "changes nothing until it is decided, and nothing if it is taken back", %{v1: v1, v2: v2} do
+      pids = start(50)
+      test = self()
+      job = job([{@module, v1, v2}], hold_timeout: 60_000)
+
+      spawn(fn -> send(test, {:result, run(job, &send(test, {:held, &1}))}) end)
+      assert_receive {:held, engine}, 5_000
+      assert version(@module) == 'v1'
+      Swap.decide(engine, {:take_back, "another node failed"})
+
+      assert_receive {:result,
+                      {:error,
+                       %{reason: :taken_back, text: "another node failed", loaded?: false}}}
+
+      for {pid, n} <- Enum.zip(pids, 1..50), do: assert(:gen_server.call(pid, :get) == {:v1, n})
+
+      spawn(fn -> send(test, {:result, run(job, &send(test, {:held, &1}))}) end)
+      assert_receive {:held, engine}, 5_000
+      # Started while everybody waits.
+      [late] = start(1)
+      Swap.decide(engine, :finish)
+      assert_receive {:result, {:ok, %{suspended: 51, unsure: []}}}, 5_000
+      for {pid, n} <- Enum.zip(pids, 1..50), do: assert(:gen_server.call(pid, :get) == {:v2, n})
+      assert :gen_server.call(late, :get) == {:v2, 1}
+    end
+
+    test "ends by itself when no decision comes", %{v1: v1, v2: v2} do
+      [pid] = start(1)
+      assert {:error, %{reason: :taken_back}} = run(job([{@module, v1, v2}], hold_timeout: 50))
+      assert :gen_server.call(pid, :get) == {:v1, 1}
+      assert version(@module) == 'v1'
+    end
+
+    test "is ended by the guard when the engine is killed: dropped before the load", %{
+      v1: v1,
+      v2: v2
+    } do
+      pids = start(50)
+      job = job([{@module, v1, v2}], hold_timeout: 60_000)
+
+      assert {:error, %{reason: :engine_died, loaded?: false}} =
+               run(job, &Process.exit(&1, :kill))
+
+      for {pid, n} <- Enum.zip(pids, 1..50), do: assert(:gen_server.call(pid, :get) == {:v1, n})
+    end
+
+    test "is ended by the guard when the engine is killed: finished after the load", %{
+      v1: v1,
+      v2: v2
+    } do
+      pids = start(50)
+      job = job([{@module, v1, v2}], hold_timeout: 60_000)
+
+      # As if the engine had died right after the load.
+      kill_after_load = fn engine ->
+        :ok = :code.finish_loading(job.prepared)
+        Process.exit(engine, :kill)
+      end
+
+      assert {:error, %{reason: :engine_died, loaded?: true}} = run(job, kill_after_load)
+      for {pid, n} <- Enum.zip(pids, 1..50), do: assert(:gen_server.call(pid, :get) == {:v2, n})
+    end
+  end
+
+  describe "funs of the old code" do
+    test "go on working after the swap, and a state that gets a new one is converted all the same",
+         %{v1: v1} do
+      [pid] = start(1)
+      v2 = server(@module, "v2", "{ok, {VERSION, fun() -> {from_new, Count} end}}")
+      assert {:ok, _} = run(job([{@module, v1, v2}]))
+      assert {:v2, fun} = :gen_server.call(pid, :get)
+      assert fun.() == {:from_new, 1}
+
+      v3 = server(@module, "v3")
+      assert {:ok, _} = run(job([{@module, v2, v3}]))
+      # Its code is old now, and is kept until the next change.
+      assert fun.() == {:from_new, 1}
+    end
+  end
+
   describe "a swap that cannot suspend everyone" do
     test "loads nothing, names the busy one, and resumes all, that one too", %{v1: v1, v2: v2} do
       pids = start(100)
       busy = block(Enum.at(pids, 50))
 
-      assert {:error, failure} = Swap.run(job([{@module, v1, v2}], pause_timeout: 100))
+      assert {:error, failure} = run(job([{@module, v1, v2}], pause_timeout: 100))
       assert failure.reason == :busy
       assert failure.text =~ inspect(busy)
       assert failure.text =~ "#{@module}:handle_call/3" or failure.text =~ "handle_call"
@@ -216,7 +411,7 @@ defmodule HotPatch.SwapTest do
       test = self()
 
       spawn(fn ->
-        send(test, {:result, Swap.run(job([{@module, v1, v2}], pause_timeout: 60_000))})
+        send(test, {:result, run(job([{@module, v1, v2}], pause_timeout: 60_000))})
       end)
 
       engine = until(fn -> engine() end, "the engine runs")
@@ -235,7 +430,7 @@ defmodule HotPatch.SwapTest do
     test "loads nothing when its caller died meanwhile", %{v1: v1, v2: v2} do
       pids = start(20)
       busy = block(hd(pids))
-      caller = spawn(fn -> Swap.run(job([{@module, v1, v2}], pause_timeout: 60_000)) end)
+      caller = spawn(fn -> run(job([{@module, v1, v2}], pause_timeout: 60_000)) end)
       engine = until(fn -> engine() end, "the engine runs")
       monitor = Process.monitor(engine)
       Process.exit(caller, :kill)
@@ -258,7 +453,7 @@ defmodule HotPatch.SwapTest do
           "case Count of 250 -> error(no_such_format); _ -> {ok, {VERSION, -Count}} end"
         )
 
-      assert {:error, failure} = Swap.run(job([{@module, v1, v2}]))
+      assert {:error, failure} = run(job([{@module, v1, v2}]))
       assert failure.reason == :taken_back
       assert failure.text =~ inspect(Enum.at(pids, 249))
       assert failure.text =~ "no_such_format"
@@ -276,7 +471,7 @@ defmodule HotPatch.SwapTest do
           "case Count of 5 -> receive go -> {ok, {VERSION, -1}} end; _ -> {ok, {VERSION, Count}} end"
         )
 
-      assert {:error, failure} = Swap.run(job([{@module, v1, v2}], pause_timeout: 200))
+      assert {:error, failure} = run(job([{@module, v1, v2}], pause_timeout: 200))
       assert failure.text =~ "took too long"
       slow = Enum.at(pids, 4)
       send(slow, :go)
@@ -290,25 +485,25 @@ defmodule HotPatch.SwapTest do
       looping = spawn(@module, :spin, [])
       on_exit(fn -> Process.exit(looping, :kill) end)
       # The loop calls itself locally: it stays in the version it began in.
-      assert {:ok, _} = Swap.run(job([{@module, v1, v2}]))
-      assert [%{pid: ^looping, module: @module, stack: [_ | _]}] = Swap.purge([@module])
+      assert {:ok, _} = run(job([{@module, v1, v2}]))
+      assert [%{pid: ^looping, module: @module, stack: [_ | _]}] = Swap.stragglers([@module])
 
       v3 = server(@module, "v3")
-      assert {:error, %{reason: :old_code} = failure} = Swap.run(job([{@module, v2, v3}]))
+      assert {:error, %{reason: :old_code} = failure} = run(job([{@module, v2, v3}]))
       assert failure.text =~ inspect(@module)
       assert version(@module) == 'v2'
       assert Process.alive?(looping)
 
       send(looping, :stop)
       until(fn -> not Process.alive?(looping) end, "the loop ends")
-      assert {:ok, _} = Swap.run(job([{@module, v2, v3}]))
+      assert {:ok, _} = run(job([{@module, v2, v3}]))
     end
   end
 
   # The engine is known by what it executes.
   defp engine do
     Enum.find(Process.list(), fn pid ->
-      Process.info(pid, :initial_call) == {:initial_call, {Swap.Engine, :init, 3}}
+      Process.info(pid, :initial_call) == {:initial_call, {Swap.Engine, :init, 2}}
     end)
   end
 

@@ -16,7 +16,7 @@ defmodule HotPatch.Test.Servers do
     -module(#{module}).
     -vsn("#{version}").
     -behaviour(gen_server).
-    -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3, spin/0]).
+    -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3, spin/0, enter/1]).
     init(Count) -> {ok, {#{version}, Count}}.
     handle_call(get, _From, {#{version}, _} = State) -> {reply, State, State};
     handle_call(add, _From, {#{version}, Count}) -> {reply, Count + 1, {#{version}, Count + 1}};
@@ -26,6 +26,7 @@ defmodule HotPatch.Test.Servers do
     handle_info(_, State) -> {noreply, State}.
     code_change(OldVsn, {_, Count} = _State, Extra) -> _ = {OldVsn, Extra},
         #{String.replace(code_change, "VERSION", version)}.
+    enter(Count) -> gen_server:enter_loop(#{module}, [], {#{version}, Count}).
     spin() -> receive stop -> ok; _ -> spin() end.
     """)
   end
@@ -46,15 +47,25 @@ defmodule HotPatch.Test.Servers do
     :ok
   end
 
-  @doc "A swap of modules from one version to the next: `{module, old, new}`, old may be nil."
+  @doc """
+  A swap of modules from one version to the next: `{module, old, new}`, old may be nil. With
+  `shadows: false` none can be tried before the load.
+  """
   @spec job([{module(), binary() | nil, binary()}], keyword()) :: Swap.Job.t()
   def job(versions, options \\ []) do
     %Swap.Job{
       changes: Enum.map(versions, &change/1),
       prepared: prepared(for {module, _old, new} <- versions, do: {module, new}),
-      previous: prepared(for {module, old, _new} <- versions, old != nil, do: {module, old}),
-      pause_timeout: Keyword.get(options, :pause_timeout, 5_000)
+      shadows: if(Keyword.get(options, :shadows, true), do: shadows(versions), else: []),
+      pause_timeout: Keyword.get(options, :pause_timeout, 5_000),
+      hold_timeout: Keyword.get(options, :hold_timeout)
     }
+  end
+
+  @doc "Prepares and runs a swap."
+  @spec run(Swap.Job.t(), (pid() -> term())) :: {:ok, Swap.done()} | {:error, Swap.failure()}
+  def run(job, held \\ fn _engine -> :ok end) do
+    with {:ok, ready} <- Swap.prepare(job), do: Swap.run(ready, held)
   end
 
   @doc "Whether a process that speaks the system messages is suspended."
@@ -64,12 +75,22 @@ defmodule HotPatch.Test.Servers do
     state == :suspended
   end
 
+  defp shadows(versions) do
+    reply = HotPatch.Native.shadow(for({_module, _old, new} <- versions, do: new), "@hot_patch")
+
+    for {{:ok, shadow}, {module, _old, _new}} <- Enum.zip(:erlang.binary_to_term(reply), versions) do
+      name = String.to_atom(shadow.name)
+      %{module: module, name: name, bytes: shadow.bytes, lambdas?: shadow.lambdas}
+    end
+  end
+
   defp change({module, old, new}) do
     {:ok, {^module, [exports: exports]}} = :beam_lib.chunks(new, [:exports])
 
     %Swap.Change{
       module: module,
       kind: if(old, do: :replace, else: :add),
+      md5: :code.module_md5(new),
       exports: for({name, arity} <- exports, do: {Atom.to_string(name), arity}),
       old_vsn: old && vsn(old)
     }

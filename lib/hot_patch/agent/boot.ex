@@ -14,10 +14,11 @@ defmodule HotPatch.Agent.Boot do
   @spec load_added() :: :ok
   def load_added do
     if Running.embedded?() do
-      for record <- Store.Applied.list(),
-          file <- record.added,
-          not loaded?(file),
-          do: load(file, record.id)
+      _ =
+        for record <- Store.Applied.list_of_all_nodes(),
+            file <- record.added,
+            not loaded?(file),
+            do: load(file, record.id)
     end
 
     :ok

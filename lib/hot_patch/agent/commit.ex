@@ -1,9 +1,10 @@
 defmodule HotPatch.Agent.Commit do
   @moduledoc false
-  # The second half of an apply, on one node, in a process of its own: memory is changed
-  # while everybody concerned stands still, then the coordinator, who hears from all nodes,
-  # decides; then disk, and what really runs is read back. The agent gets `{Commit, :held}`
-  # in between and `{Commit, {:ended, result}}` at the end.
+  # The second half of an apply, on one node, in a process of its own. Memory: everybody
+  # concerned stands still and has tried the change when the coordinator, who hears from all
+  # nodes, decides. Then disk, and what really runs is read back. The agent gets
+  # `{Commit, :held, decider}` in between, with the process that waits for the decision, and
+  # `{Commit, {:ended, result}}` at the end.
 
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Running
@@ -31,11 +32,11 @@ defmodule HotPatch.Agent.Commit do
   @doc "Body of the commit process."
   @spec run(pid(), Preparation.t()) :: {module(), {:ended, result()}}
   def run(agent, preparation) do
+    Swap.Guard.outlive_application()
     # An agent that is started anew finds the commit of the one before by this name.
     Process.register(self(), __MODULE__)
     Process.put(:operation, preparation.operation)
-    monitor = Process.monitor(agent)
-    result = preparation |> swap(fn -> ask(agent, monitor) end) |> finish(preparation)
+    result = preparation |> swap(agent) |> finish(preparation)
     log(result, preparation.operation)
     send(agent, {__MODULE__, {:ended, result}})
   end
@@ -46,31 +47,34 @@ defmodule HotPatch.Agent.Commit do
     with {:dictionary, dictionary} <- Process.info(pid, :dictionary), do: dictionary[:operation]
   end
 
-  defp swap(%Preparation{job: nil}, decide) do
-    case decide.() do
-      :finish -> {:ok, %{pause_us: 0, suspended: 0}}
-      {:take_back, why} -> {:error, %{reason: :taken_back, text: why, pause_us: 0}}
+  # Nothing to change in memory here; the decision is about the disk all the same.
+  defp swap(%Preparation{ready: nil, operation: operation}, agent) do
+    send(agent, {__MODULE__, :held, self()})
+
+    receive do
+      {:decided, :finish} -> {:ok, %{pause_us: 0, suspended: 0}}
+      {:decided, {:take_back, why}} -> {:error, nothing_done(why)}
+    after
+      operation.hold_timeout -> {:error, nothing_done("no decision came in time")}
     end
   end
 
-  defp swap(%Preparation{job: job}, decide), do: Swap.run(job, decide)
+  defp swap(%Preparation{ready: ready}, agent) do
+    Swap.run(ready, fn engine -> send(agent, {__MODULE__, :held, engine}) end)
+  end
 
-  # The agent watches the coordinator; should the agent die itself, nobody can decide.
-  defp ask(agent, monitor) do
-    send(agent, {__MODULE__, :held})
+  defp nothing_done(why), do: %{reason: :taken_back, text: why, pause_us: 0, loaded?: false}
 
-    receive do
-      {^agent, :decided, decision} -> decision
-      {:DOWN, ^monitor, :process, ^agent, _reason} -> {:take_back, "the agent died"}
-    end
+  # The new code runs, though not all went well: disk has to agree with memory.
+  defp finish({:error, %{loaded?: true} = failure}, preparation) do
+    done = %{pause_us: failure.pause_us, suspended: 0}
+    %{finish({:ok, done}, preparation) | error: failure.text, restart_needed: failure.text}
   end
 
   defp finish({:error, failure}, preparation) do
     Preparation.discard(preparation)
-
-    restart = if failure.reason == :not_taken_back, do: failure.text
-    files = for verdict <- verdicts(preparation), do: failed(verdict, reason(failure))
-    result(files, %{pause_us: failure.pause_us, suspended: 0}, [], restart, failure.text)
+    files = for verdict <- verdicts(preparation), do: failed(verdict, failure.text)
+    result(files, %{pause_us: failure.pause_us, suspended: 0}, [], nil, failure.text)
   end
 
   defp finish({:ok, done}, preparation) do
@@ -79,20 +83,18 @@ defmodule HotPatch.Agent.Commit do
         verdicts = Enum.map(verdicts(preparation), &read_back/1)
         restart = restart_needed(verdicts)
         recorded = record(preparation, restart)
-        result(verdicts, done, purge(preparation), restart, recorded)
+        result(verdicts, done, stragglers(preparation, done), restart, recorded)
 
       {:error, {target, posix}} ->
         text =
           "the new code runs but is not on disk: cannot rename into #{target} " <>
             "(#{:file.format_error(posix)}); a restart would bring back the old code"
 
+        _ = record(preparation, text)
         files = for verdict <- verdicts(preparation), do: failed(verdict, text)
-        result(files, done, purge(preparation), nil, text)
+        result(files, done, stragglers(preparation, done), text, text)
     end
   end
-
-  defp reason(%{reason: :taken_back, text: text}), do: text <> "; code and state were taken back"
-  defp reason(%{text: text}), do: text
 
   defp verdicts(preparation), do: preparation.examination.verdicts
 
@@ -133,10 +135,15 @@ defmodule HotPatch.Agent.Commit do
     end
   end
 
-  defp purge(%Preparation{job: nil}), do: []
+  defp stragglers(%Preparation{ready: nil}, _done), do: []
 
-  defp purge(%Preparation{job: job}) do
-    Swap.purge(for %{kind: :replace, module: module} <- job.changes, do: module)
+  defp stragglers(%Preparation{ready: ready}, done) do
+    replaced = for %{kind: :replace, module: module} <- ready.job.changes, do: module
+    Swap.stragglers(replaced) ++ Enum.map(Map.get(done, :unsure, []), &unsure/1)
+  end
+
+  defp unsure(pid) do
+    %{pid: pid, name: nil, module: nil, stack: ["started in the very moment of the load"]}
   end
 
   defp result(verdicts, done, stragglers, restart, error) do

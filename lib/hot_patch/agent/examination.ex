@@ -79,7 +79,7 @@ defmodule HotPatch.Agent.Examination do
 
   defp judge(%Entry{kind: :beam, beam: beam} = entry) do
     case Location.of_module(entry.path, beam.module) do
-      {:ok, have, target} -> %{judge_module(entry, have, target) | new?: have == :new}
+      {:ok, have, target} -> judge_module(entry, have, target)
       {:absent, reason} -> Verdict.new(entry, :not_loaded, reason)
       {status, reason} -> Verdict.new(entry, status, reason)
     end
@@ -89,19 +89,13 @@ defmodule HotPatch.Agent.Examination do
     with :ok <- runnable(beam),
          {:load, change} <- wanted(beam, have, target),
          :ok <- swappable(beam, change) do
-      %Verdict{entry: entry, status: :ok, target: target, change: change}
+      %Verdict{entry: entry, status: :ok, target: target, change: change, new?: change == :add}
     else
       {:transient, reason} ->
-        %Verdict{
-          entry: entry,
-          status: :not_updated,
-          reason: reason,
-          target: target,
-          transient?: true
-        }
+        %{Verdict.new(entry, :not_updated, reason, target) | transient?: true}
 
       {status, reason} ->
-        Verdict.new(entry, status, reason, target)
+        %{Verdict.new(entry, status, reason, target) | new?: have == :new}
     end
   end
 
@@ -133,18 +127,13 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  defp wanted(_beam, :on_disk, _target) do
-    {:not_loaded,
-     if(Running.embedded?(),
-       do: "this node has the file but does not run the module",
-       else: "not loaded yet: its first use loads it from disk"
-     )}
-  end
+  # Not loaded, whether its file is there already or not: with the others of a running
+  # application it becomes current in the same step. Left to its first use, it could be
+  # loaded from the old file in between; in embedded mode it would never be.
+  defp wanted(_beam, _on_disk_or_new, target) do
+    folder = target |> Path.split() |> Enum.at(-3) |> String.split("-") |> hd()
 
-  defp wanted(_beam, :new, target) do
-    application = target |> Path.split() |> Enum.at(-3) |> String.split("-") |> hd()
-
-    with {:ok, application, _folder} <- Running.application_folder(application),
+    with {:ok, application, _folder} <- Running.application_folder(folder),
          nil <- Application.spec(application, :vsn) do
       {:not_loaded, "the application #{application} is not loaded on this node"}
     else
@@ -186,24 +175,26 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  # Of two files for one module only one can be meant.
+  # Of two files for one module, or one place, only one can be meant.
   defp refuse_twins(verdicts) do
-    names =
-      verdicts |> Enum.map(&Verdict.module/1) |> Enum.reject(&is_nil/1) |> Enum.frequencies()
+    counts = verdicts |> Enum.flat_map(&claims/1) |> Enum.frequencies()
 
     Enum.map(verdicts, fn verdict ->
-      name = Verdict.module(verdict)
+      case Enum.find(claims(verdict), &(counts[&1] > 1)) do
+        nil ->
+          verdict
 
-      if Map.get(names, name, 1) > 1 do
-        Verdict.change_status(
-          verdict,
-          :error,
-          "the archive has #{names[name]} files for the module #{name}: keep one"
-        )
-      else
-        verdict
+        {what, name} = claim ->
+          reason = "the archive has #{counts[claim]} files for the #{what} #{name}: keep one"
+          Verdict.change_status(verdict, :error, reason)
       end
     end)
+  end
+
+  defp claims(verdict) do
+    for {what, name} <- [module: Verdict.module(verdict), place: verdict.target],
+        name != nil,
+        do: {what, name}
   end
 
   # The loader's own validation of everything that would be loaded. It makes the modules'

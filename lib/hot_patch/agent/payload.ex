@@ -6,17 +6,30 @@ defmodule HotPatch.Agent.Payload do
   alias HotPatch.Composition
   alias HotPatch.Release
 
+  @typedoc "The code of `module` under another name, see HotPatch.Swap.Shadow."
+  @type shadow :: %{
+          module: String.t(),
+          name: String.t(),
+          bytes: binary(),
+          lambdas?: boolean()
+        }
   @type t :: %__MODULE__{
           patch: String.t(),
           release: Release.t(),
-          entries: [Composition.Entry.t()]
+          entries: [Composition.Entry.t()],
+          shadows: [shadow()]
         }
   @enforce_keys [:patch, :release, :entries]
-  defstruct [:patch, :release, :entries]
+  defstruct [:patch, :release, :entries, shadows: []]
 
   @doc "The payload of a patch."
-  @spec new(Composition.t(), Release.t()) :: t()
-  def new(%Composition{} = composition, %Release{} = release) do
-    %__MODULE__{patch: composition.id, release: release, entries: composition.files}
+  @spec new(Composition.t(), Release.t(), [shadow()]) :: t()
+  def new(%Composition{} = composition, %Release{} = release, shadows \\ []) do
+    %__MODULE__{
+      patch: composition.id,
+      release: release,
+      entries: composition.files,
+      shadows: shadows
+    }
   end
 end

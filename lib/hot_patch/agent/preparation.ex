@@ -1,10 +1,10 @@
 defmodule HotPatch.Agent.Preparation do
   @moduledoc false
-  # Everything of an apply that can fail without harm: the judgement, the files staged
-  # beside their targets, the new code and the code to go back to, ready to be made
-  # current.
+  # Everything of an apply that can fail without harm: the judgement, the new code ready to
+  # be made current, the files staged beside their targets.
 
   alias HotPatch.Agent.Examination
+  alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Verdict
   alias HotPatch.Status
@@ -15,33 +15,33 @@ defmodule HotPatch.Agent.Preparation do
           examination: Examination.t(),
           operation: HotPatch.Agent.operation(),
           staged: Store.Files.staged(),
-          job: Swap.Job.t() | nil
+          ready: Swap.Ready.t() | nil
         }
   @enforce_keys [:examination, :operation, :staged]
-  defstruct [:examination, :operation, :staged, :job]
+  defstruct [:examination, :operation, :staged, :ready]
 
   @doc "Prepares, or says by its verdicts why this node cannot."
-  @spec run(Examination.t(), HotPatch.Agent.operation()) :: {:ok, t()} | {:no, [Verdict.t()]}
-  def run(%Examination{verdicts: verdicts} = examination, operation) do
-    if Enum.any?(verdicts, &refuses?/1) do
-      {:no, verdicts}
+  @spec run(Examination.t(), HotPatch.Agent.operation(), Payload.t()) ::
+          {:ok, t()} | {:no, [Verdict.t()]}
+  def run(%Examination{verdicts: verdicts} = examination, operation, payload) do
+    with false <- Enum.any?(verdicts, &refuses?/1),
+         {:ok, ready} <- ready(examination, operation, payload),
+         {:staged, {:ok, staged}} <- {:staged, stage(verdicts, operation, ready)} do
+      {:ok,
+       %__MODULE__{examination: examination, operation: operation, staged: staged, ready: ready}}
     else
-      job = job(examination, operation)
-
-      case stage(verdicts, operation) do
-        {:ok, staged} ->
-          {:ok,
-           %__MODULE__{examination: examination, operation: operation, staged: staged, job: job}}
-
-        {:error, failure} ->
-          {:no, blame(verdicts, failure)}
-      end
+      true -> {:no, verdicts}
+      {:error, failure} -> {:no, Enum.map(verdicts, &not_ready(&1, failure))}
+      {:staged, {:error, failure}} -> {:no, blame(verdicts, failure)}
     end
   end
 
-  @doc "Takes back what preparing has left on disk."
+  @doc "Takes back what preparing has left."
   @spec discard(t()) :: :ok
-  def discard(%__MODULE__{staged: staged}), do: Store.Files.unstage(staged)
+  def discard(%__MODULE__{staged: staged, ready: ready}) do
+    if ready, do: Swap.discard(ready)
+    Store.Files.unstage(staged)
+  end
 
   @doc "The modules that a swap replaces or adds."
   @spec changes(Examination.t()) :: [Swap.Change.t()]
@@ -51,6 +51,7 @@ defmodule HotPatch.Agent.Preparation do
         module: module,
         kind: kind,
         exports: entry.beam.exports,
+        md5: :code.module_md5(entry.bytes),
         old_vsn: old_vsn(kind, module)
       }
     end
@@ -59,7 +60,7 @@ defmodule HotPatch.Agent.Preparation do
   # A condition that will pass by itself: refusing now is better than a restart later.
   defp refuses?(verdict), do: Status.refuses?(verdict.status) or verdict.transient?
 
-  defp stage(verdicts, operation) do
+  defp stage(verdicts, operation, ready) do
     changes =
       for %Verdict{target: target, entry: entry} <- verdicts,
           target != nil,
@@ -68,8 +69,16 @@ defmodule HotPatch.Agent.Preparation do
 
     # Nodes of one host may share a release folder: each stages under a name of its own.
     tag = "hot_patch-#{:erlang.phash2({node(), operation.ref})}"
-    Store.Files.stage(changes, tag)
+
+    with {:error, failure} <- Store.Files.stage(changes, tag) do
+      if ready, do: Swap.discard(ready)
+      {:error, failure}
+    end
   end
+
+  # Memory cannot be changed now, though nothing is wrong with the file.
+  defp not_ready(%Verdict{change: nil} = verdict, _failure), do: verdict
+  defp not_ready(verdict, failure), do: Verdict.change_status(verdict, :not_updated, failure.text)
 
   defp already_there?(target, entry) do
     case File.read(target) do
@@ -92,18 +101,33 @@ defmodule HotPatch.Agent.Preparation do
     end)
   end
 
-  defp job(examination, operation) do
+  defp ready(examination, operation, payload) do
     case changes(examination) do
       [] ->
-        nil
+        {:ok, nil}
 
       changes ->
-        %Swap.Job{
+        Swap.prepare(%Swap.Job{
           changes: changes,
           prepared: examination.prepared,
-          previous: previous(examination),
-          pause_timeout: operation.pause_timeout
-        }
+          shadows: shadows(changes, payload),
+          pause_timeout: operation.pause_timeout,
+          hold_timeout: operation.hold_timeout
+        })
+    end
+  end
+
+  # Only of modules that are changed here.
+  defp shadows(changes, payload) do
+    by_name = Map.new(changes, &{Atom.to_string(&1.module), &1.module})
+
+    for %{module: name} = shadow <- payload.shadows, module = by_name[name] do
+      %{
+        module: module,
+        name: Running.accepted_module(shadow.name),
+        bytes: shadow.bytes,
+        lambdas?: shadow.lambdas?
+      }
     end
   end
 
@@ -114,31 +138,5 @@ defmodule HotPatch.Agent.Preparation do
       nil -> nil
       facts -> Running.old_vsn(facts)
     end
-  end
-
-  # The code that runs now, from its files, if they still are what runs.
-  defp previous(examination) do
-    replaced =
-      for {module, %{change: :replace} = v} <- Examination.changes(examination),
-          do: {module, v.target}
-
-    with {:ok, modules} <- old_files(replaced),
-         {:ok, prepared} <- :code.prepare_loading(modules) do
-      prepared
-    else
-      _ -> nil
-    end
-  end
-
-  defp old_files(replaced) do
-    Enum.reduce_while(replaced, {:ok, []}, fn {module, target}, {:ok, files} ->
-      with {:ok, bytes} <- File.read(target),
-           %{md5: md5} <- Running.facts(module),
-           ^md5 <- :code.module_md5(bytes) do
-        {:cont, {:ok, [{module, String.to_charlist(target), bytes} | files]}}
-      else
-        _ -> {:halt, :not_at_hand}
-      end
-    end)
   end
 end

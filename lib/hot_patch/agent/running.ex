@@ -47,7 +47,7 @@ defmodule HotPatch.Agent.Running do
 
   @doc "Whether the running version is that of a file: same code and same `vsn`."
   @spec same?(facts(), binary(), binary() | nil) :: boolean()
-  def same?(facts, md5, vsn), do: facts.md5 == md5 and facts.vsn == decode_vsn(vsn)
+  def same?(facts, md5, vsn), do: facts.md5 == md5 and facts.vsn === decode_vsn(vsn)
 
   @doc """
   The path from which the node loads a module: of the code that runs, else of the file
@@ -57,9 +57,9 @@ defmodule HotPatch.Agent.Running do
   def path(name) do
     with {:ok, module} <- module(name), true <- :erlang.module_loaded(module) do
       case :code.is_loaded(module) do
-        {:file, [_ | _] = file} -> {:loaded, expand(file)}
+        {:file, [_ | _] = file} -> {:loaded, file |> expand() |> really(name)}
         {:file, :preloaded} -> :system
-        _loaded_from_memory_or_cover_compiled -> {:loaded, :no_file}
+        _loaded_from_memory_or_cover_compiled -> {:loaded, really(nil, name)}
       end
     else
       _ -> on_disk(name)
@@ -99,6 +99,18 @@ defmodule HotPatch.Agent.Running do
   catch
     # Died meanwhile.
     :error, :badarg -> false
+  end
+
+  # Code loaded by hand names a file that is not the node's, or none.
+  defp really(file, name) do
+    if file != nil and String.to_charlist(Path.dirname(file)) in :code.get_path() do
+      file
+    else
+      case on_disk(name) do
+        {:on_disk, file} -> file
+        :none -> :no_file
+      end
+    end
   end
 
   defp on_disk(name) do

@@ -13,20 +13,31 @@ defmodule HotPatch.Cluster.Apply do
 
   require Logger
 
+  # Milliseconds beyond the deadline of the pause for what comes before it, and for messages.
+  @margin 1_000
+
   @doc "Applies a patch on the given nodes, to its end."
   @spec run(Payload.t(), [node()], [node()], map()) :: {:ok, Report.t()} | {:error, Error.t()}
   def run(payload, nodes, unmanaged, options) do
-    task =
-      Task.Supervisor.async_nolink(HotPatch.Operations, fn ->
-        apply_on(payload, nodes, unmanaged, options)
+    starter = self()
+
+    {coordinator, monitor} =
+      spawn_monitor(fn ->
+        send(starter, {self(), apply_on(payload, nodes, unmanaged, options)})
       end)
 
-    case Task.yield(task, :infinity) do
-      {:ok, result} ->
+    receive do
+      {^coordinator, result} ->
+        Process.demonitor(monitor, [:flush])
         result
 
-      {:exit, reason} ->
-        {:error, Error.new(:internal, "apply: the coordinator died: #{inspect(reason)}")}
+      {:DOWN, ^monitor, :process, ^coordinator, reason} ->
+        {:error,
+         Error.new(
+           :failed,
+           "apply #{payload.patch}: the coordinator died (#{inspect(reason)}), the nodes take back " <>
+             "by themselves what is not decided; see HotPatch.nodes()"
+         )}
     end
   end
 
@@ -36,7 +47,9 @@ defmodule HotPatch.Cluster.Apply do
       coordinator: self(),
       patch: payload.patch,
       by: options.by,
-      pause_timeout: options.pause_timeout
+      pause_timeout: options.pause_timeout,
+      # Longer than the coordinator waits for the last node, so that none gives up first.
+      hold_timeout: commit_timeout(options) + @margin
     }
 
     report = %Report{
@@ -103,7 +116,7 @@ defmodule HotPatch.Cluster.Apply do
     report = %{report | nodes: Enum.map(votes, &voted/1), prepare_us: prepare_us}
 
     if Enum.all?(votes, &match?({_node, {:ok, {:yes, _files}}}, &1)) do
-      {{decision, nodes}, commit_us} = timed(fn -> commit(operation, nodes) end)
+      {{decision, nodes}, commit_us} = timed(fn -> commit(operation, nodes, options) end)
       done(finished(%{report | nodes: nodes, commit_us: commit_us}), decision)
     else
       abort(nodes, operation, options)
@@ -115,17 +128,18 @@ defmodule HotPatch.Cluster.Apply do
     Cluster.call(nodes, :prepare, [operation, payload], options.timeout)
   end
 
-  # A commit is bounded by its own pause; no answer is never taken for a failure that
-  # could be repeated, so there is no second deadline here.
-  defp commit(operation, nodes) do
-    answers = Cluster.call(nodes, :commit, [operation.ref], :infinity)
+  # A node that is late holds up the processes of all others: it is not waited for.
+  defp commit(operation, nodes, options) do
+    answers = Cluster.call(nodes, :commit, [operation.ref], commit_timeout(options))
     held = for {node, {:ok, :held}} <- answers, do: node
     decision = decision(answers)
-    ended = Map.new(Cluster.call(held, :decide, [operation.ref, decision], :infinity))
+    ended = Map.new(Cluster.call(held, :decide, [operation.ref, decision], options.timeout))
 
     {decision,
      for({node, answer} <- answers, do: committed({node, Map.get(ended, node, answer)}))}
   end
+
+  defp commit_timeout(options), do: options.pause_timeout + @margin
 
   defp decision(answers) do
     case Enum.find(answers, &(not match?({_node, {:ok, :held}}, &1))) do
@@ -195,9 +209,13 @@ defmodule HotPatch.Cluster.Apply do
   end
 
   defp taken_back(nodes) do
-    case for(%{restart_needed: text} = node when text != nil <- nodes, do: node.node) do
-      [] -> "code and state were taken back on all nodes, nothing is changed"
-      stuck -> "all was taken back but on #{Enum.join(stuck, ", ")}, see the report"
+    stuck = for %{restart_needed: text} = node when text != nil <- nodes, do: node.node
+    unknown = for %{files: []} = node <- nodes, do: node.node
+
+    case {stuck, unknown} do
+      {[], []} -> "nothing was changed on any node"
+      {[], _} -> "nothing was changed but on #{Enum.join(unknown, ", ")}, where it is not known"
+      _ -> "the new code is current on #{Enum.join(stuck, ", ")}, see the report"
     end
   end
 

@@ -33,6 +33,20 @@ defmodule HotPatch.Store.Applied do
     end
   end
 
+  @doc """
+  Records of this release of every node that keeps its data in the same place: they may
+  share the release's folder too, and then what one added is there for all.
+  """
+  @spec list_of_all_nodes() :: [record()]
+  def list_of_all_nodes do
+    release = Release.current()
+
+    for path <- Path.wildcard(Path.join(Path.dirname(Store.directory()), "*/applied.record")),
+        {:ok, records} <- [Store.read_term(path)],
+        %{release: ^release} = record <- records,
+        do: record
+  end
+
   @doc "Adds a record; an earlier one of the same patch gives way."
   @spec add(String.t(), String.t(), String.t() | nil, [Path.t()]) ::
           :ok | {:error, File.posix()}

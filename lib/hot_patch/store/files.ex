@@ -54,13 +54,13 @@ defmodule HotPatch.Store.Files do
   @doc "Undoes what a run of this node that has ended left half done."
   @spec recover() :: :ok
   def recover do
-    for path <- Path.wildcard(Path.join(folder(), "*.record")) do
+    Enum.each(Path.wildcard(Path.join(folder(), "*.record")), fn path ->
       case Store.read_term(path) do
         {:ok, staged} -> undo(staged)
         # Cut off while it was written: then nothing was staged yet.
-        :error -> _ = File.rm(path)
+        :error -> File.rm(path)
       end
-    end
+    end)
 
     :ok
   end

@@ -1,30 +1,40 @@
 defmodule HotPatch.Swap.Guard do
   @moduledoc false
   # Watches the engine from outside. If the engine dies in the middle, by whatever cause,
-  # the guard resumes every process it may have suspended.
+  # the guard ends what it began: with the old code still current every process drops the
+  # state put aside, with the new code it takes it, and all are resumed.
   #
   # Messages from two senders have no agreed order: a process could get the guard's resume
   # before the dead engine's suspend. But once it has answered a first resume, everything
   # that was sent before is in its queue, so a second one comes after any suspend.
 
-  alias HotPatch.Swap.KeptState
+  alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.SysMessage
 
   # How long one round waits for busy processes before it looks again.
   @round 60_000
 
-  @doc "Starts a guard for an engine that has not begun yet."
-  @spec start(pid()) :: pid()
-  def start(engine) do
+  @doc """
+  Starts a guard for an engine that has not begun yet. `loaded?` tells whether the new code
+  is current.
+  """
+  @spec start(pid(), (() -> boolean())) :: {pid(), reference()}
+  def start(engine, loaded?) do
     starter = self()
-    {guard, monitor} = spawn_monitor(fn -> watch(starter, engine) end)
+    {guard, monitor} = spawn_monitor(fn -> watch(starter, engine, loaded?) end)
 
     receive do
-      {^guard, :watching} -> Process.demonitor(monitor, [:flush])
+      {^guard, :watching} -> {guard, monitor}
+      {:DOWN, ^monitor, :process, ^guard, reason} -> exit({:guard, reason})
     end
-
-    guard
   end
+
+  @doc """
+  Makes the calling process one that is not killed when the application stops: an
+  application takes along every process that has its group leader.
+  """
+  @spec outlive_application() :: true
+  def outlive_application, do: Process.group_leader(self(), Process.whereis(:init))
 
   @doc "Tells the guard about processes that the engine is going to suspend."
   @spec tell(pid(), [pid()]) :: :ok
@@ -33,39 +43,51 @@ defmodule HotPatch.Swap.Guard do
     :ok
   end
 
-  defp watch(starter, engine) do
+  defp watch(starter, engine, loaded?) do
+    outlive_application()
     monitor = Process.monitor(engine)
     send(starter, {self(), :watching})
-    watch(engine, monitor, [])
+    watch(engine, monitor, loaded?, [])
   end
 
   # Signals from the engine keep their order: its end comes after all that it told.
-  defp watch(engine, monitor, pids) do
+  defp watch(engine, monitor, loaded?, pids) do
     receive do
-      {^engine, :suspends, more} -> watch(engine, monitor, more ++ pids)
-      {:DOWN, ^monitor, :process, ^engine, :normal} -> :ok
-      {:DOWN, ^monitor, :process, ^engine, _killed} -> rescue_all(pids)
+      {^engine, :suspends, more} ->
+        watch(engine, monitor, loaded?, [more | pids])
+
+      {:DOWN, ^monitor, :process, ^engine, :normal} ->
+        :ok
+
+      {:DOWN, ^monitor, :process, ^engine, _killed} ->
+        end_it(
+          if(loaded?.(), do: &Conversion.take/1, else: &Conversion.drop/1),
+          Enum.concat(pids)
+        )
     end
   end
 
-  defp rescue_all(pids) do
-    resume(MapSet.new(pids))
-    Enum.each(pids, &KeptState.forget/1)
-    resume(MapSet.new(pids))
-  end
-
   # Waits as long as it takes: a process that is busy now has the suspend still before it.
-  defp resume(pids) do
+  defp end_it(fun, pids) do
     ref = make_ref()
-    Enum.each(pids, &SysMessage.send(&1, ref, :resume))
-    wait(ref, pids)
+
+    for pid <- pids do
+      SysMessage.run_in(pid, fun)
+      SysMessage.send(pid, ref, :resume)
+    end
+
+    wait(ref, MapSet.new(pids))
   end
 
   defp wait(ref, waiting) do
     deadline = System.monotonic_time(:millisecond) + @round
 
-    case SysMessage.collect(ref, waiting, %{}, deadline, [], fn _, _, acc -> acc end) do
-      {left, _} -> if MapSet.size(left) == 0, do: :ok, else: wait(ref, left)
-    end
+    {left, nil} =
+      SysMessage.collect(ref, waiting, deadline, nil, fn pid, _answer, nil ->
+        SysMessage.resume_unanswered(pid)
+        {:done, nil}
+      end)
+
+    if MapSet.size(left) == 0, do: :ok, else: wait(ref, left)
   end
 end

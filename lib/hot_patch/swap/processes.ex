@@ -17,20 +17,21 @@ defmodule HotPatch.Swap.Processes do
   @event_managers_answer_within 500
 
   @typedoc """
-  What a scan has found. `parents` are the supervisors of targets; `silent` the event
-  managers that were too busy to say whether they are among them; `seen` all processes that
-  need not be looked at again.
+  What a scan has found. `parents` are the supervisors of targets; `children` processes by
+  the one that started them; `silent` the event managers that were too busy to say whether
+  they are among them; `seen` all processes that need not be looked at again.
   """
   @type found :: %{
           targets: [target()],
           parents: [pid()],
+          children: %{pid() => [pid()]},
           silent: [pid()],
           seen: MapSet.t(pid())
         }
 
   @doc "What there was before any scan."
   @spec nothing() :: found()
-  def nothing, do: %{targets: [], parents: [], silent: [], seen: MapSet.new()}
+  def nothing, do: %{targets: [], parents: [], children: %{}, silent: [], seen: MapSet.new()}
 
   @doc """
   Scans the processes that are not in `before` yet; what it gives are those alone, with
@@ -41,11 +42,22 @@ defmodule HotPatch.Swap.Processes do
     replaced =
       for %Change{kind: :replace} = change <- changes, into: %{}, do: {change.module, change}
 
-    if replaced == %{}, do: before, else: scan(replaced, before.seen)
+    if replaced == %{}, do: %{nothing() | seen: before.seen}, else: scan(replaced, before)
   end
 
-  defp scan(replaced, seen) do
-    fresh = Enum.reject(Process.list(), &MapSet.member?(seen, &1))
+  @doc "What a later scan has found, with what was found before."
+  @spec merge(found(), found()) :: found()
+  def merge(new, before) do
+    %{
+      new
+      | targets: new.targets ++ before.targets,
+        parents: new.parents ++ before.parents,
+        silent: new.silent ++ before.silent
+    }
+  end
+
+  defp scan(replaced, before) do
+    fresh = Enum.reject(Process.list(), &MapSet.member?(before.seen, &1))
     facts = for pid <- fresh, facts = facts(pid), facts != :unborn, do: {pid, facts}
 
     {managers, targets} =
@@ -54,14 +66,24 @@ defmodule HotPatch.Swap.Processes do
       end)
 
     {silent, handling} = event_managers(managers, replaced)
-    targets = targets ++ handling
+    targets = handling ++ targets
 
     %{
       targets: targets,
-      parents: parents(targets, Map.new(facts)),
+      parents: parents(targets, Map.new(facts)) -- before.parents,
+      # Of a first scan these are everybody's; only what is younger can be in its init.
+      children: if(MapSet.size(before.seen) == 0, do: %{}, else: children(facts)),
       silent: silent,
-      seen: Enum.into(facts, seen, &elem(&1, 0))
+      seen: Enum.into(facts, before.seen, &elem(&1, 0))
     }
+  end
+
+  defp children(facts) do
+    Enum.group_by(
+      for({pid, {_call, parent}} <- facts, parent != nil, do: {parent, pid}),
+      &elem(&1, 0),
+      &elem(&1, 1)
+    )
   end
 
   @doc """
@@ -100,17 +122,23 @@ defmodule HotPatch.Swap.Processes do
   end
 
   # What proc_lib noted when it started the process; bare processes have nothing. One that
-  # proc_lib has just spawned is known only when it has run its first lines.
+  # proc_lib has just spawned is known only when it has run its first lines. A dictionary
+  # may be large: it is copied only where there is something in it to find.
   defp facts(pid) do
-    case Process.info(pid, [:dictionary, :initial_call]) do
-      nil ->
+    case Process.info(pid, :initial_call) do
+      {:initial_call, {:proc_lib, :init_p, _arity}} ->
+        with {:dictionary, dictionary} <- Process.info(pid, :dictionary) do
+          case Keyword.get(dictionary, :"$initial_call") do
+            nil -> :unborn
+            call -> {call, parent(Keyword.get(dictionary, :"$ancestors"))}
+          end
+        end
+
+      {:initial_call, _bare} ->
         {nil, nil}
 
-      [dictionary: dictionary, initial_call: initial_call] ->
-        case {Keyword.get(dictionary, :"$initial_call"), initial_call} do
-          {nil, {:proc_lib, :init_p, _arity}} -> :unborn
-          {call, _} -> {call, parent(Keyword.get(dictionary, :"$ancestors"))}
-        end
+      nil ->
+        nil
     end
   end
 
@@ -141,26 +169,33 @@ defmodule HotPatch.Swap.Processes do
   # A callback module's process began in its init/1. Others that proc_lib started speak
   # the system messages only if the module says so; a Task, say, would never answer.
   defp callback(pid, :init, change) do
-    module = change.module
+    if behaves?(change.module), do: [server(pid, change)], else: special(pid, change)
+  end
 
-    cond do
-      exports?(module, [
-        {:handle_call, 3},
-        {:handle_cast, 2},
-        {:handle_info, 2},
-        {:callback_mode, 0}
-      ]) ->
-        [target(pid, :server, [{module, change_code?(change, [3, 4])}])]
-
-      exports?(module, [{:system_continue, 3}]) ->
-        special(pid, change)
-
-      true ->
-        []
+  # Or it began elsewhere and entered a behaviour's loop later.
+  defp callback(pid, _function, change) do
+    case special(pid, change) do
+      [] -> if behaves?(change.module) and in_behaviour?(pid), do: [server(pid, change)], else: []
+      special -> special
     end
   end
 
-  defp callback(pid, _function, change), do: special(pid, change)
+  @callbacks [{:handle_call, 3}, {:handle_cast, 2}, {:handle_info, 2}, {:callback_mode, 0}]
+
+  defp behaves?(module), do: exports?(module, @callbacks)
+
+  defp server(pid, change),
+    do: target(pid, :server, [{change.module, change_code?(change, [3, 4])}])
+
+  defp in_behaviour?(pid) do
+    case Process.info(pid, :current_stacktrace) do
+      {:current_stacktrace, stack} ->
+        Enum.any?(stack, &(elem(&1, 0) in [:gen_server, :gen_statem]))
+
+      nil ->
+        false
+    end
+  end
 
   defp special(pid, change) do
     if exports?(change.module, [{:system_continue, 3}]) do
@@ -181,18 +216,25 @@ defmodule HotPatch.Swap.Processes do
     Enum.any?(arities, &({"code_change", &1} in change.exports))
   end
 
-  # gen_event answers get_modules, as release_handler asks it (gen_event.erl, handle_msg).
+  # Only if a changed module can be a handler at all: any manager may be busy.
   defp event_managers(pids, replaced) do
+    if Enum.any?(Map.keys(replaced), &exports?(&1, [{:handle_event, 2}])),
+      do: ask_event_managers(pids, replaced),
+      else: {[], []}
+  end
+
+  # gen_event answers get_modules, as release_handler asks it (gen_event.erl, handle_msg).
+  defp ask_event_managers(pids, replaced) do
     ref = make_ref()
     for pid <- pids, do: send(pid, {self(), {self(), {ref, pid}}, :get_modules})
     deadline = System.monotonic_time(:millisecond) + @event_managers_answer_within
-    {silent, answers} = SysMessage.collect(ref, MapSet.new(pids), %{}, deadline, [], &note/3)
+    {silent, answers} = SysMessage.collect(ref, MapSet.new(pids), deadline, [], &note/3)
 
     {MapSet.to_list(silent), Enum.flat_map(answers, &event_manager(&1, replaced))}
   end
 
-  defp note(pid, modules, answers) when is_list(modules), do: [{pid, modules} | answers]
-  defp note(_pid, _no_event_manager, answers), do: answers
+  defp note(pid, modules, answers) when is_list(modules), do: {:done, [{pid, modules} | answers]}
+  defp note(_pid, _no_event_manager, answers), do: {:done, answers}
 
   defp event_manager({pid, modules}, replaced) do
     case for module <- Enum.uniq(modules), is_map_key(replaced, module), do: module do

@@ -7,7 +7,9 @@ defmodule HotPatch.Swap.SysMessage do
   # Answers arrive as `{tag, answer}` with the tag that was sent; the tag here is
   # `{ref, pid}`, so that one receive takes them all in the order of their arrival.
 
-  @type tag :: {reference(), pid()}
+  # A monitor for each process would cost more than all else here, so the dead are looked
+  # for only when no answer comes for a while.
+  @look_for_dead 20
 
   @doc "Sends one system message; the answer comes as `{{ref, pid}, answer}`."
   @spec send(pid(), reference(), term()) :: :ok
@@ -16,54 +18,77 @@ defmodule HotPatch.Swap.SysMessage do
     :ok
   end
 
+  @doc "Resumes without an answer."
+  @spec resume_unanswered(pid()) :: :ok
+  def resume_unanswered(pid), do: unanswered(pid, :resume)
+
+  @doc """
+  Has a process run a fun over its state. The answer would carry a copy of the whole state,
+  so it is addressed to a process that is long gone; a fun that has something to say sends
+  it by itself. Messages of one sender keep their order: what follows sees the effect.
+  """
+  @spec run_in(pid(), (term() -> term())) :: :ok
+  def run_in(pid, fun), do: unanswered(pid, {:replace_state, fun})
+
   @doc """
   Collects the answers of a set of processes until all have answered or the deadline has
-  passed; processes that die are taken out. `counts` names those that owe more than one
-  answer. `deadline` is monotonic time in milliseconds. Gives the processes that owe an
-  answer still.
+  passed; processes that die are taken out. `deadline` is monotonic time in milliseconds.
+  Gives the processes that owe an answer still. `fun` may end it with `{:halt, acc}`.
   """
   @spec collect(
           reference(),
           MapSet.t(pid()),
-          %{pid() => pos_integer()},
           integer(),
           acc,
-          (pid(), term(), acc -> acc)
-        ) :: {MapSet.t(pid()), acc}
+          (pid(), term(), acc ->
+             {:done | :more | :halt, acc})
+        ) ::
+          {MapSet.t(pid()), acc}
         when acc: term()
-  def collect(ref, waiting, counts, deadline, acc, fun) do
+  def collect(ref, waiting, deadline, acc, fun) do
     if MapSet.size(waiting) == 0 do
       {waiting, acc}
     else
-      collect_one(ref, waiting, counts, deadline, acc, fun)
+      collect_one(ref, waiting, deadline, acc, fun)
     end
   end
 
-  # A monitor for each process would cost more than all else here, so the dead are looked
-  # for only when no answer comes for a while.
-  @look_for_dead 20
-
-  defp collect_one(ref, waiting, counts, deadline, acc, fun) do
+  defp collect_one(ref, waiting, deadline, acc, fun) do
     left = deadline - System.monotonic_time(:millisecond)
 
     receive do
       {{^ref, pid}, answer} ->
-        {waiting, counts} = answered(pid, waiting, counts)
-        collect(ref, waiting, counts, deadline, fun.(pid, answer, acc), fun)
+        case fun.(pid, answer, acc) do
+          {:done, acc} -> collect(ref, MapSet.delete(waiting, pid), deadline, acc, fun)
+          {:more, acc} -> collect(ref, waiting, deadline, acc, fun)
+          {:halt, acc} -> {waiting, acc}
+        end
     after
       max(0, min(left, @look_for_dead)) ->
         alive = MapSet.filter(waiting, &Process.alive?/1)
-
-        if left <= 0,
-          do: {alive, acc},
-          else: collect(ref, alive, counts, deadline, acc, fun)
+        if left <= 0, do: {alive, acc}, else: collect(ref, alive, deadline, acc, fun)
     end
   end
 
-  defp answered(pid, waiting, counts) do
-    case counts do
-      %{^pid => owed} when owed > 1 -> {waiting, %{counts | pid => owed - 1}}
-      _ -> {MapSet.delete(waiting, pid), counts}
+  defp unanswered(pid, message) do
+    _ = Kernel.send(pid, {:system, {gone(), make_ref()}, message})
+    :ok
+  end
+
+  defp gone do
+    case Process.get({__MODULE__, :gone}) do
+      nil ->
+        {pid, monitor} = spawn_monitor(fn -> :ok end)
+
+        receive do
+          {:DOWN, ^monitor, :process, ^pid, _reason} -> :ok
+        end
+
+        Process.put({__MODULE__, :gone}, pid)
+        pid
+
+      pid ->
+        pid
     end
   end
 end

@@ -35,7 +35,7 @@ defmodule HotPatch.Swap.ProcessesTest do
       assert {[target], []} = Swap.find(job.changes)
       assert %{pid: ^pid, kind: unquote(rule), modules: [{@module, true}]} = target
 
-      assert {:ok, %{suspended: 1}} = Swap.run(job)
+      assert {:ok, %{suspended: 1}} = run(job)
       assert show(kind, pid) == unquote(later)
       refute suspended?(pid)
     end
@@ -46,11 +46,77 @@ defmodule HotPatch.Swap.ProcessesTest do
       load(@module, v1)
       pid = start(kind)
       failing = beam(kind, "v2", "error(refused)")
-      assert {:error, %{reason: :taken_back}} = Swap.run(job([{@module, v1, failing}]))
+      assert {:error, %{reason: :taken_back}} = run(job([{@module, v1, failing}]))
       assert show(kind, pid) == unquote(before)
       refute suspended?(pid)
       assert @module.module_info(:attributes)[:vsn] == 'v1'
     end
+  end
+
+  test "handlers of one module in one event manager each keep their own state" do
+    v1 = beam(:gen_event, "v1")
+    load(@module, v1)
+    {:ok, pid} = :gen_event.start()
+    on_exit(fn -> Process.exit(pid, :kill) end)
+    for n <- 1..3, do: :ok = :gen_event.add_handler(pid, @module, n)
+    before = :sys.get_state(pid)
+
+    assert {:error, _} =
+             run(
+               job([
+                 {@module, v1,
+                  beam(:gen_event, "v2", "case N of 2 -> error(no); _ -> {ok, {v2, N}} end")}
+               ])
+             )
+
+    assert :sys.get_state(pid) == before
+    assert {:ok, _} = run(job([{@module, v1, beam(:gen_event, "v2")}]))
+
+    assert :sys.get_state(pid) ==
+             for({module, id, {:v1, n}} <- before, do: {module, id, {:v2, n}})
+  end
+
+  test "a gen_statem that changes its callback mode is told so" do
+    v1 = beam(:gen_statem, "v1")
+    load(@module, v1)
+    pid = start(:gen_statem)
+
+    v2 =
+      Builds.erlang("""
+      -module(#{@module}).
+      -vsn("v2").
+      -behaviour(gen_statem).
+      -export([init/1, callback_mode/0, handle_event/4, code_change/4]).
+      init(N) -> {ok, on, {v2, N}}.
+      callback_mode() -> handle_event_function.
+      handle_event({call, From}, get, on, Data) -> {keep_state_and_data, [{reply, From, {by_handle_event, Data}}]};
+      handle_event(_, _, _, _) -> keep_state_and_data.
+      code_change(_Old, State, {_, N}, _Extra) -> {ok, State, {v2, N}}.
+      """)
+
+    assert {:ok, _} = run(job([{@module, v1, v2}]))
+    assert :gen_statem.call(pid, :get) == {:by_handle_event, {:v2, 1}}
+  end
+
+  test "a server that entered its loop from elsewhere is found" do
+    v1 = server(@module, "v1")
+    load(@module, v1)
+    pid = :proc_lib.spawn(:gen_server, :enter_loop, [@module, [], {:v1, 5}])
+    by_function = :proc_lib.spawn(@module, :enter, [5])
+    on_exit(fn -> Enum.each([pid, by_function], &Process.exit(&1, :kill)) end)
+
+    until(
+      fn ->
+        match?(
+          {:current_function, {:gen_server, :loop, _}},
+          Process.info(by_function, :current_function)
+        )
+      end,
+      "it has entered"
+    )
+
+    assert {:ok, %{suspended: 1}} = run(job([{@module, v1, server(@module, "v2")}]))
+    assert :gen_server.call(by_function, :get) == {:v2, 5}
   end
 
   test "a supervisor takes over its new child specs and keeps its children" do
@@ -62,7 +128,7 @@ defmodule HotPatch.Swap.ProcessesTest do
 
     job = job([{@module, v1, v2}])
     assert {[%{pid: ^pid, kind: :supervisor}], []} = Swap.find(job.changes)
-    assert {:ok, %{suspended: 1}} = Swap.run(job)
+    assert {:ok, %{suspended: 1}} = run(job)
 
     children = :supervisor.which_children(pid)
     assert length(children) == 2
@@ -83,8 +149,8 @@ defmodule HotPatch.Swap.ProcessesTest do
 
     job = job([{@module, v1, server(@module, "v2")}])
     assert Swap.find(job.changes) == {[], []}
-    assert {:ok, %{suspended: 0}} = Swap.run(job)
-    assert Enum.sort(Enum.map(Swap.purge([@module]), & &1.pid)) == Enum.sort(pids)
+    assert {:ok, %{suspended: 0}} = run(job)
+    assert Enum.sort(Enum.map(Swap.stragglers([@module]), & &1.pid)) == Enum.sort(pids)
     assert Enum.all?(pids, &Process.alive?/1)
   end
 
@@ -105,7 +171,7 @@ defmodule HotPatch.Swap.ProcessesTest do
     {:ok, pid} = :gen_server.start(@module, :kept, [])
     job = job([{@module, v1, Builds.erlang(text.("v2"))}])
     assert {[%{modules: [{@module, false}]}], []} = Swap.find(job.changes)
-    assert {:ok, %{suspended: 1}} = Swap.run(job)
+    assert {:ok, %{suspended: 1}} = run(job)
     assert :gen_server.call(pid, :get) == {'v2', :kept}
     Process.exit(pid, :kill)
   end
@@ -118,7 +184,7 @@ defmodule HotPatch.Swap.ProcessesTest do
     assert_receive {:blocked, ^pid}
 
     assert {:error, %{reason: :busy, text: text}} =
-             Swap.run(job([{@module, v1, beam(:gen_event, "v2")}]))
+             run(job([{@module, v1, beam(:gen_event, "v2")}]))
 
     assert text =~ inspect(pid)
     send(pid, :go)

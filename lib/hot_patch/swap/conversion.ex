@@ -1,0 +1,173 @@
+defmodule HotPatch.Swap.Conversion do
+  @moduledoc false
+  # What runs inside a suspended process to change its state, by way of `replace_state`
+  # (sys.erl, do_replace_state/3).
+  #
+  # `convert` calls the new code's callback in its shadow, before any new code is current,
+  # and puts the new state aside: the state itself stays. Only when that went well in every
+  # process are the modules loaded, and `take` makes the states put aside the real ones; it
+  # cannot fail. `drop` forgets them, which is all there is to going back.
+
+  @key :"$hot_patch_new_state"
+
+  @typedoc """
+  One module's conversion, as it is sent to a process: the shadow in which it runs, the
+  version that the process comes from, who is told of a failure.
+  """
+  @type t :: %{
+          module: module(),
+          shadow: module(),
+          kind: kind(),
+          old_vsn: term(),
+          lambdas?: boolean(),
+          tell: pid(),
+          ref: reference()
+        }
+
+  @typedoc "By which callback the state is converted."
+  @type kind :: :server | :statem | :event | :special | :supervisor
+
+  @doc "A fun that converts the state of a process with these callback modules."
+  @spec convert(%{module() => t()}) :: (state -> state) when state: term()
+  def convert(by_module), do: &__MODULE__.convert(&1, by_module)
+
+  @doc "Makes the state that was put aside the real one."
+  @spec take(term()) :: term()
+  def take({module, id, _state} = handler) when is_atom(module) do
+    case Process.get(@key) do
+      [{^module, ^id, _new} = new | rest] -> keep(rest, new)
+      [:same | rest] -> keep(rest, handler)
+      {:whole, new} -> keep(nil, new)
+      nil -> handler
+    end
+  end
+
+  def take(state) do
+    case Process.get(@key) do
+      {:whole, new} -> keep(nil, new)
+      _ -> state
+    end
+  end
+
+  @doc "Forgets the state that was put aside."
+  @spec drop(state) :: state when state: term()
+  def drop(state) do
+    Process.delete(@key)
+    state
+  end
+
+  @doc false
+  @spec convert(state, %{module() => t()}) :: state when state: term()
+  def convert(state, by_module) do
+    case Map.values(by_module) do
+      [%{kind: :event} | _] -> convert_handler(state, by_module)
+      [%{} = conversion] -> convert_whole(state, conversion)
+    end
+
+    state
+  end
+
+  defp convert_whole(state, conversion) do
+    with {:ok, new} <- attempt(conversion, state), do: Process.put(@key, {:whole, new})
+  end
+
+  # An event manager's fun is called once for each handler, always in the same order; one
+  # module may be there several times.
+  defp convert_handler({module, id, state}, by_module) do
+    new =
+      with %{^module => conversion} <- by_module,
+           {:ok, new} <- attempt(conversion, state) do
+        {module, id, new}
+      else
+        _ -> :same
+      end
+
+    Process.put(@key, Process.get(@key, []) ++ [new])
+  end
+
+  defp attempt(conversion, state) do
+    case call(conversion.kind, conversion, state) do
+      {:ok, new} -> check(conversion, new)
+      other -> tell(conversion, {:failed, other})
+    end
+  catch
+    kind, reason -> tell(conversion, {:failed, {kind, reason, __STACKTRACE__}})
+  end
+
+  defp call(:server, %{shadow: shadow, old_vsn: vsn}, state),
+    do: shadow.code_change(vsn, state, [])
+
+  defp call(:event, %{shadow: shadow, old_vsn: vsn}, state),
+    do: shadow.code_change(vsn, state, [])
+
+  defp call(:statem, %{shadow: shadow, old_vsn: vsn}, {state, data}) do
+    with {:ok, state, data} <- shadow.code_change(vsn, state, data, []), do: {:ok, {state, data}}
+  end
+
+  defp call(:special, %{shadow: shadow, module: module, old_vsn: vsn}, misc) do
+    shadow.system_code_change(misc, module, vsn, [])
+  end
+
+  # A supervisor's code_change asks init for the child specs and takes them over. Here they
+  # are only looked at: the supervisor itself does it after the load.
+  defp call(:supervisor, %{shadow: shadow, module: module}, state) do
+    case shadow.init(supervisor_argument(state, module)) do
+      {:ok, {_flags, specs}} ->
+        with :ok <- :supervisor.check_childspecs(specs), do: {:ok, state}
+
+      {:ok, flags} when is_map(flags) ->
+        {:ok, state}
+
+      :ignore ->
+        {:ok, state}
+
+      other ->
+        other
+    end
+  end
+
+  # supervisor.erl's #state{} ends with the callback module and its argument on OTP 25 to 29;
+  # Elixir's DynamicSupervisor is a struct.
+  defp supervisor_argument(%{mod: module, args: argument}, module), do: argument
+
+  defp supervisor_argument(state, module) when is_tuple(state) do
+    ^module = elem(state, tuple_size(state) - 2)
+    elem(state, tuple_size(state) - 1)
+  end
+
+  # A fun that the shadow made would be dead with it: such a state is converted again, by
+  # the module itself, after the load.
+  defp check(%{lambdas?: true, shadow: shadow} = conversion, new) do
+    if fun_of?(new, shadow), do: tell(conversion, :again), else: {:ok, new}
+  end
+
+  defp check(_conversion, new), do: {:ok, new}
+
+  defp fun_of?(term, module) when is_function(term),
+    do: Function.info(term, :module) == {:module, module}
+
+  defp fun_of?([head | tail], module), do: fun_of?(head, module) or fun_of?(tail, module)
+
+  defp fun_of?(tuple, module) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> fun_of?(module)
+
+  defp fun_of?(map, module) when is_map(map), do: map |> :maps.to_list() |> fun_of?(module)
+  defp fun_of?(_other, _module), do: false
+
+  defp tell(%{tell: pid, ref: ref, module: module}, what) do
+    send(pid, {{ref, self()}, {what, module}})
+    :told
+  end
+
+  defp keep(nil, state) do
+    Process.delete(@key)
+    state
+  end
+
+  defp keep([], state), do: keep(nil, state)
+
+  defp keep(rest, state) do
+    Process.put(@key, rest)
+    state
+  end
+end

@@ -1,0 +1,74 @@
+defmodule HotPatch.Swap.Describe do
+  @moduledoc false
+  # Processes and failures in words, for reports.
+
+  @doc "A process and what it is doing."
+  @spec process(pid()) :: String.t()
+  def process(pid) do
+    case Process.info(pid, :current_stacktrace) do
+      nil -> "#{inspect(pid)} (dead by now)"
+      {:current_stacktrace, stack} -> "#{name(pid)} in #{place(stack)}"
+    end
+  end
+
+  @doc "A code_change that failed in a process."
+  @spec failure({pid(), module(), term()}) :: String.t()
+  def failure({pid, module, reason}) do
+    "change_code of #{inspect(module)} failed in #{name(pid)}: #{reason(module, reason)}"
+  end
+
+  @doc "Those that failed when the new code was current already, and what that means."
+  @spec failures([{pid(), module(), term()}]) :: String.t()
+  def failures([first | rest]) do
+    others = if rest == [], do: "", else: " and #{length(rest)} more"
+
+    "#{failure(first)}#{others}; the new code is current and these processes kept their old state: " <>
+      "restart them"
+  end
+
+  # As caught in the process itself, or as a behaviour reports it.
+  defp reason(module, {kind, reason, stack})
+       when kind in [:error, :exit, :throw] and is_list(stack) do
+    "#{exception(kind, reason, stack)} in #{module |> own(stack) |> Exception.format_stacktrace_entry()}"
+  end
+
+  defp reason(module, {:EXIT, {reason, [{_, _, _, _} | _] = stack}}),
+    do: reason(module, {:error, reason, stack})
+
+  defp reason(_module, reason), do: short(reason)
+
+  defp exception(:error, reason, stack) do
+    case Exception.normalize(:error, reason, stack) do
+      %ErlangError{original: original} -> short(original)
+      exception -> exception |> Exception.message() |> String.split("\n") |> hd() |> unshadow()
+    end
+  end
+
+  defp exception(kind, reason, _stack), do: "#{kind} #{short(reason)}"
+
+  # A shadow is nobody's business but ours.
+  defp unshadow(text), do: String.replace(text, ~r/:"?(?:Elixir\.)?([\w.]+)@hot_patch"?/, "\\1")
+
+  # The place in the callback module rather than in what it calls; a shadow's name is told
+  # as that of its module. Arguments are states: too long, and nobody else's business.
+  defp own(module, stack) do
+    prefix = Atom.to_string(module)
+    own? = fn {name, _, _, _} -> String.starts_with?(Atom.to_string(name), prefix) end
+    {name, function, arity, location} = Enum.find(stack, hd(stack), own?)
+    arity = if is_list(arity), do: length(arity), else: arity
+    {if(own?.({name, 0, 0, 0}), do: module, else: name), function, arity, location}
+  end
+
+  defp name(pid) do
+    case Process.info(pid, :registered_name) do
+      {:registered_name, name} when is_atom(name) -> "#{inspect(pid)} (#{inspect(name)})"
+      _ -> inspect(pid)
+    end
+  end
+
+  defp place(stack) do
+    stack |> Enum.take(3) |> Enum.map_join(" < ", &Exception.format_stacktrace_entry/1)
+  end
+
+  defp short(term), do: inspect(term, limit: 20, printable_limit: 200)
+end

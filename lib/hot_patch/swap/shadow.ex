@@ -1,0 +1,64 @@
+defmodule HotPatch.Swap.Shadow do
+  @moduledoc false
+  # The new code under another name, so that its callbacks can be called while the old code
+  # is still the current one. Made by the native core (see native/core, shadow), loaded here
+  # for the length of one swap.
+
+  alias HotPatch.Swap.Change
+
+  @typedoc "As it comes with a patch: the module it stands for, its own name, its code."
+  @type t :: %{module: module(), name: module(), bytes: binary(), lambdas?: boolean()}
+
+  @doc "Loads shadows, all in one step."
+  @spec load([t()]) :: :ok | {:error, String.t()}
+  def load([]), do: :ok
+
+  def load(shadows) do
+    modules =
+      for shadow <- shadows, do: {shadow.name, ~c"shadow of #{shadow.module}", shadow.bytes}
+
+    # Left over by a node that had no time to tidy up.
+    Enum.each(shadows, &unload_one/1)
+
+    with {:ok, prepared} <- :code.prepare_loading(modules),
+         :ok <- :code.finish_loading(prepared) do
+      :ok
+    else
+      {:error, reasons} ->
+        {:error, "the shadows of the new modules do not load: #{inspect(reasons)}"}
+    end
+  end
+
+  @doc "Takes shadows out of the VM again."
+  @spec unload([t()]) :: :ok
+  def unload(shadows), do: Enum.each(shadows, &unload_one/1)
+
+  @doc "Takes out what a swap has left that could not end."
+  @spec unload_leftovers() :: :ok
+  def unload_leftovers do
+    for {module, file} <- :code.all_loaded(), match?(~c"shadow of " ++ _, file) do
+      unload_one(%{name: module})
+    end
+
+    :ok
+  end
+
+  @doc "By which callback of the new code a target's state is converted."
+  @spec kind(atom(), Change.t()) :: HotPatch.Swap.Conversion.kind()
+  def kind(:event_manager, _change), do: :event
+
+  def kind(:server, change),
+    do: if({"callback_mode", 0} in change.exports, do: :statem, else: :server)
+
+  def kind(kind, _change), do: kind
+
+  # Softly: should a process hold a fun of it after all, the shadow stays.
+  defp unload_one(%{name: name}) do
+    if :erlang.module_loaded(name) do
+      _ = :code.soft_purge(name)
+      _ = :code.delete(name)
+    end
+
+    _ = :code.soft_purge(name)
+  end
+end

@@ -1,0 +1,198 @@
+defmodule HotPatch.Swap.Steps do
+  @moduledoc false
+  # What is done to every suspended process: convert its state and put it aside; take it and
+  # go on; or drop it and go on. Sent in windows, answers collected as they come.
+
+  alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Describe
+  alias HotPatch.Swap.Processes
+  alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.Shadow
+  alias HotPatch.Swap.SysMessage
+
+  @window 1_000
+
+  # How long the answers to a resume are awaited: they only make the pause measurable.
+  @resume_answers_within 5_000
+
+  @doc """
+  Has every target convert its state in the shadow of the new code. Gives the processes and
+  modules that have to be asked again by the module itself, after the load: those whose
+  module has no shadow, and those whose new state holds a fun.
+  """
+  @spec convert([Processes.target()], Ready.t(), integer()) ::
+          {:ok, [{pid(), module()}]} | {:error, :taken_back, String.t()}
+  def convert(targets, ready, deadline) do
+    ref = make_ref()
+    conversions = conversions(ready, ref)
+
+    {work, again} =
+      Enum.reduce(targets, {[], []}, fn target, {work, again} ->
+        {mine, later} = split(target, conversions)
+        {if(mine == %{}, do: work, else: [{target.pid, mine} | work]), later ++ again}
+      end)
+
+    work
+    |> Enum.chunk_every(@window)
+    |> Enum.reduce_while({:ok, again}, fn window, {:ok, again} ->
+      case convert_window(window, ref, deadline, again) do
+        {:ok, again} -> {:cont, {:ok, again}}
+        error -> {:halt, error}
+      end
+    end)
+  end
+
+  @doc """
+  After the load: the states put aside become the real ones and everybody is resumed,
+  supervisors last. Gives the change_code calls that failed.
+  """
+  @spec take_and_resume(Processes.found(), Ready.t(), [{pid(), module()}]) ::
+          [{pid(), module(), term()}]
+  def take_and_resume(found, ready, again) do
+    vsns = Map.new(ready.job.changes, &{&1.module, &1.old_vsn})
+    again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
+    ref = make_ref()
+
+    resume(found, MapSet.new(), fn pid ->
+      SysMessage.run_in(pid, &Conversion.take/1)
+
+      for module <- Map.get(again, pid, []) do
+        SysMessage.send(pid, ref, {:change_code, module, vsns[module], []})
+      end
+    end)
+
+    failures(ref, again)
+  end
+
+  @doc "Nothing was loaded: everybody goes on as before. Those in `busy` are not waited for."
+  @spec drop_and_resume(Processes.found(), MapSet.t(pid())) :: :ok
+  def drop_and_resume(found, busy) do
+    resume(found, busy, fn pid -> SysMessage.run_in(pid, &Conversion.drop/1) end)
+  end
+
+  # One conversion for each changed module that has a callback for it and a shadow.
+  defp conversions(ready, ref) do
+    shadows = Map.new(ready.shadows, &{&1.module, &1})
+
+    for change <- ready.job.changes, into: %{} do
+      {change.module, {change, conversion(change, shadows[change.module], ref)}}
+    end
+  end
+
+  defp conversion(_change, nil, _ref), do: nil
+
+  defp conversion(change, shadow, ref) do
+    %{
+      module: change.module,
+      shadow: shadow.name,
+      lambdas?: shadow.lambdas?,
+      old_vsn: change.old_vsn,
+      kind: nil,
+      tell: self(),
+      ref: ref
+    }
+  end
+
+  defp split(%{modules: modules} = target, conversions) do
+    for {module, true} <- modules, reduce: {%{}, []} do
+      {mine, later} ->
+        {change, conversion} = conversions[module]
+        kind = Shadow.kind(target.kind, change)
+
+        cond do
+          conversion == nil or hidden?(target, module) ->
+            {mine, [{target.pid, module} | later]}
+
+          itself?(kind, conversion) ->
+            {Map.put(mine, module, %{conversion | kind: kind}), [{target.pid, module} | later]}
+
+          true ->
+            {Map.put(mine, module, %{conversion | kind: kind}), later}
+        end
+    end
+  end
+
+  # A special process that handles replace_state itself shows its state, not what
+  # system_code_change gets.
+  defp hidden?(target, module) do
+    target.kind == :special and function_exported?(module, :system_replace_state, 2)
+  end
+
+  # Some keep more than their state up to date when they change code by themselves: for them
+  # the conversion is a rehearsal.
+  defp itself?(:supervisor, _conversion), do: true
+
+  defp itself?(:statem, %{module: module, shadow: shadow}) do
+    function_exported?(module, :callback_mode, 0) and
+      module.callback_mode() != shadow.callback_mode()
+  end
+
+  defp itself?(_kind, _conversion), do: false
+
+  # The second suspend changes nothing and is answered when the conversion is through.
+  defp convert_window(window, ref, deadline, again) do
+    for {pid, conversions} <- window do
+      SysMessage.run_in(pid, &Conversion.convert(&1, conversions))
+      SysMessage.send(pid, ref, :suspend)
+    end
+
+    waiting = MapSet.new(window, &elem(&1, 0))
+
+    case SysMessage.collect(ref, waiting, deadline, {:ok, again}, &note/3) do
+      {_waiting, {:failed, pid, module, reason}} ->
+        {:error, :taken_back, Describe.failure({pid, module, reason})}
+
+      {late, {:ok, again}} ->
+        case MapSet.to_list(late) do
+          [] ->
+            {:ok, again}
+
+          [pid | _] ->
+            {:error, :taken_back, "code_change took too long in #{Describe.process(pid)}"}
+        end
+    end
+  end
+
+  defp note(_pid, :ok, acc), do: {:done, acc}
+  defp note(pid, {:again, module}, {:ok, again}), do: {:more, {:ok, [{pid, module} | again]}}
+  defp note(pid, {{:failed, reason}, module}, _acc), do: {:halt, {:failed, pid, module, reason}}
+
+  defp resume(found, busy, before) do
+    pids = Enum.map(found.targets, & &1.pid)
+    Enum.each(MapSet.to_list(busy), fn pid -> resume_one(pid, make_ref(), before) end)
+
+    ready =
+      if MapSet.size(busy) == 0, do: pids, else: Enum.reject(pids, &MapSet.member?(busy, &1))
+
+    Enum.each(Enum.chunk_every(ready, @window), &resume_window(&1, before))
+    # Their answers are of no use any more, and a supervisor has children to start.
+    for pid <- found.parents, not MapSet.member?(busy, pid), do: SysMessage.resume_unanswered(pid)
+    :ok
+  end
+
+  defp resume_window(pids, before) do
+    ref = make_ref()
+    Enum.each(pids, &resume_one(&1, ref, before))
+    deadline = System.monotonic_time(:millisecond) + @resume_answers_within
+    _ = SysMessage.collect(ref, MapSet.new(pids), deadline, nil, fn _, _, nil -> {:done, nil} end)
+    :ok
+  end
+
+  defp resume_one(pid, ref, before) do
+    _ = before.(pid)
+    SysMessage.send(pid, ref, :resume)
+  end
+
+  # Answered before the resume was, so they are all here.
+  defp failures(ref, again) do
+    receive do
+      {{^ref, _pid}, :ok} ->
+        failures(ref, again)
+
+      {{^ref, pid}, {:error, reason}} ->
+        [{pid, again |> Map.get(pid) |> hd(), reason} | failures(ref, again)]
+    after
+      0 -> []
+    end
+  end
+end
