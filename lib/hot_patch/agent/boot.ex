@@ -13,15 +13,15 @@ defmodule HotPatch.Agent.Boot do
   @doc "Loads the modules that applied patches have added to this release."
   @spec load_added() :: :ok
   def load_added do
-    if Running.embedded?() do
-      _ =
-        for record <- Store.Applied.list_of_all_nodes(),
-            file <- record.added,
-            not loaded?(file),
-            do: load(file, record.id)
-    end
-
+    if Running.embedded?(), do: Enum.each(missing(), fn {file, patch} -> load(file, patch) end)
     :ok
+  end
+
+  defp missing do
+    for record <- Store.Applied.list_of_all_nodes(),
+        file <- record.added,
+        not loaded?(file),
+        do: {file, record.id}
   end
 
   # HotPatch itself may be started again in a running node.

@@ -133,7 +133,8 @@ defmodule HotPatch.Cluster.Apply do
     answers = Cluster.call(nodes, :commit, [operation.ref], commit_timeout(options))
     held = for {node, {:ok, :held}} <- answers, do: node
     decision = decision(answers)
-    ended = Map.new(Cluster.call(held, :decide, [operation.ref, decision], options.timeout))
+    told = if decision == :finish, do: :finish, else: {:take_back, elem(decision, 1)}
+    ended = Map.new(Cluster.call(held, :decide, [operation.ref, told], options.timeout))
 
     {decision,
      for({node, answer} <- answers, do: committed({node, Map.get(ended, node, answer)}))}
@@ -144,7 +145,7 @@ defmodule HotPatch.Cluster.Apply do
   defp decision(answers) do
     case Enum.find(answers, &(not match?({_node, {:ok, :held}}, &1))) do
       nil -> :finish
-      {node, answer} -> {:take_back, "the commit failed on #{node}: #{cause(answer)}"}
+      {node, answer} -> {:take_back, "the commit failed on #{node}", cause(answer)}
     end
   end
 
@@ -203,8 +204,8 @@ defmodule HotPatch.Cluster.Apply do
       {:finish, [%Report.Node{node: node, error: error} | _]} ->
         failure(:failed, report, "apply #{report.patch}: the commit failed on #{node}: #{error}")
 
-      {{:take_back, why}, nodes} ->
-        failure(:failed, report, "apply #{report.patch}: #{why}; #{taken_back(nodes)}")
+      {{:take_back, what, cause}, nodes} ->
+        failure(:failed, report, "apply #{report.patch}: #{what}: #{cause}; #{taken_back(nodes)}")
     end
   end
 
