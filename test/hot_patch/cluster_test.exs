@@ -164,7 +164,7 @@ defmodule HotPatch.ClusterTest do
         node,
         [{path, binary_part(bytes, 0, 2_000)}, Builds.changed("patched", "Billing")],
         :error,
-        ""
+        "The file has 2000 bytes"
       )
     end
 
@@ -262,7 +262,6 @@ defmodule HotPatch.ClusterTest do
     end
 
     test "ok where only the vsn differs", %{node: node} do
-      {_, bytes} = Builds.changed("patched", "Call")
       shipped = File.read!(Builds.ebin("shipped") <> "/Elixir.Exchange.Billing.beam")
       {:ok, _module, chunks} = :beam_lib.all_chunks(shipped)
       attributes = :erlang.term_to_binary(vsn: [:another])
@@ -278,7 +277,6 @@ defmodule HotPatch.ClusterTest do
       assert report.status == :ok
       assert {:ok, %Report{status: :ok}} = hot_patch(node, :apply, [patch.id])
       assert Cluster.call(node, Exchange.Billing, :module_info, [:attributes])[:vsn] == [:another]
-      assert byte_size(bytes) > 0
     end
 
     test "not_loaded for modules of applications that the node does not have", %{node: node} do
@@ -367,8 +365,7 @@ defmodule HotPatch.ClusterTest do
     test "one node that cannot prepare stops all" do
       [a, b] = nodes = Cluster.start(2)
       patch = upload!(a, Builds.changed("patched"))
-      # A folder in the place of a file: it cannot be staged there.
-      File.chmod!(Cluster.exchange(b) <> "/ebin", 0o555)
+      # A folder in the place of a file cannot be replaced.
       target = Cluster.exchange(b) <> "/ebin/Elixir.Exchange.Tariff.beam"
       File.mkdir!(target)
       before = snapshot(nodes)

@@ -80,10 +80,19 @@ defmodule HotPatch.SwapTest do
           spawn_link(fn -> call_until_stopped(test, pids, 0) end)
         end
 
-      assert {:ok, _} = run(job([{@module, v1, v2}]))
+      # Held long enough for every caller to run into a process that stands still.
+      job = job([{@module, v1, v2}], hold_timeout: 60_000)
+
+      assert {:ok, _} =
+               run(job, fn engine ->
+                 until(fn -> Enum.all?(callers, &waits?/1) end, "all callers wait")
+                 Swap.decide(engine, :finish)
+               end)
+
       Enum.each(callers, &send(&1, :stop))
 
       added = for caller <- callers, do: receive(do: ({^caller, count} -> count))
+      assert Enum.min(added) > 0
       total = for pid <- pids, do: elem(:gen_server.call(pid, :get), 1)
       assert Enum.sum(total) == Enum.sum(1..200) + Enum.sum(added)
     end
@@ -394,7 +403,7 @@ defmodule HotPatch.SwapTest do
       assert {:error, failure} = run(job([{@module, v1, v2}], pause_timeout: 100))
       assert failure.reason == :busy
       assert failure.text =~ inspect(busy)
-      assert failure.text =~ "#{@module}:handle_call/3" or failure.text =~ "handle_call"
+      assert failure.text =~ "#{@module}.handle_call/3"
       assert version(@module) == 'v1'
 
       for pid <- List.delete(pids, busy), do: refute(suspended?(pid))
@@ -498,6 +507,11 @@ defmodule HotPatch.SwapTest do
       until(fn -> not Process.alive?(looping) end, "the loop ends")
       assert {:ok, _} = run(job([{@module, v2, v3}]))
     end
+  end
+
+  defp waits?(pid) do
+    match?({:current_function, {:gen, :do_call, 4}}, Process.info(pid, :current_function)) and
+      Process.info(pid, :status) == {:status, :waiting}
   end
 
   # The engine is known by what it executes.
