@@ -21,6 +21,7 @@ defmodule Bench.Swap do
     root = Path.join(System.tmp_dir!(), "hot_patch-bench-#{System.pid()}")
     Subject.compile(root, Enum.max(options.modules))
     {:ok, _} = Application.ensure_all_started(:sasl)
+    Logger.configure(level: :error)
 
     IO.puts(
       "OTP #{System.otp_release()}, #{System.schedulers_online()} schedulers, #{options.rounds} rounds, ms\n"

@@ -60,25 +60,43 @@ defmodule Bench.Swap.Ways do
     end
   end
 
-  # What an agent prepares before it commits is prepared here; the purge is part of it.
+  # What an agent prepares before it commits is prepared here.
   defp hot_patch(root, modules) do
-    job = %Swap.Job{
-      changes: Enum.map(modules, &change/1),
-      prepared: prepared(root, 2, modules),
-      previous: prepared(root, 1, modules),
-      pause_timeout: 60_000
-    }
+    {:ok, ready} =
+      Swap.prepare(%Swap.Job{
+        changes: Enum.map(modules, &change(root, &1)),
+        prepared: prepared(root, 2, modules),
+        shadows: shadows(root, [Subject.server()]),
+        pause_timeout: 60_000
+      })
 
     fn ->
-      {:ok, _done} = Swap.run(job)
-      _stragglers = Swap.purge(modules)
+      {:ok, _done} = Swap.run(ready)
       :ok
     end
   end
 
-  defp change(module) do
+  defp shadows(root, modules) do
+    reply =
+      HotPatch.Native.shadow(
+        for(module <- modules, do: Subject.beam(root, 2, module)),
+        "@hot_patch"
+      )
+
+    for {{:ok, shadow}, module} <- Enum.zip(:erlang.binary_to_term(reply), modules) do
+      %{
+        module: module,
+        name: String.to_atom(shadow.name),
+        bytes: shadow.bytes,
+        lambdas?: shadow.lambdas
+      }
+    end
+  end
+
+  defp change(root, module) do
     exports = for {name, arity} <- module.module_info(:exports), do: {Atom.to_string(name), arity}
-    %Swap.Change{module: module, kind: :replace, exports: exports, old_vsn: 1}
+    md5 = :code.module_md5(Subject.beam(root, 2, module))
+    %Swap.Change{module: module, kind: :replace, exports: exports, md5: md5, old_vsn: 1}
   end
 
   defp prepared(root, version, modules) do

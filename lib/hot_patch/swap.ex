@@ -86,6 +86,10 @@ defmodule HotPatch.Swap do
           loaded?: boolean()
         }
 
+  # Its mailbox takes an answer of every process, and a garbage collection of it would be
+  # part of the pause.
+  @engine [:monitor, message_queue_data: :off_heap, min_heap_size: 1_000_000]
+
   # How long the guard may need to end what a dead engine began, before it is reported.
   @guard_within 2_000
 
@@ -133,7 +137,7 @@ defmodule HotPatch.Swap do
   """
   @spec run(Ready.t(), (pid() -> term())) :: {:ok, done()} | {:error, failure()}
   def run(%Ready{} = ready, held \\ fn _engine -> :ok end) do
-    {engine, monitor} = spawn_monitor(Engine, :init, [self(), ready])
+    {engine, monitor} = :erlang.spawn_opt(Engine, :init, [self(), ready], @engine)
     {guard, guard_monitor} = Guard.start(engine, fn -> loaded?(ready) end)
     send(engine, {:go, self(), guard})
     result = await(engine, monitor, held, guard_monitor, ready)

@@ -17,11 +17,9 @@ defmodule HotPatch.SwapTest do
   end
 
   defp start(count) do
-    for n <- 1..count do
-      {:ok, pid} = :gen_server.start(@module, n, [])
-      on_exit(fn -> Process.exit(pid, :kill) end)
-      pid
-    end
+    pids = for n <- 1..count, do: elem(:gen_server.start(@module, n, []), 1)
+    on_exit(fn -> kill(pids) end)
+    pids
   end
 
   # A server inside a callback, until it is let go.
@@ -30,7 +28,7 @@ defmodule HotPatch.SwapTest do
 
     caller = spawn(fn -> :gen_server.call(pid, {:block, test}, :infinity) end)
     assert_receive {:blocked, ^pid}
-    on_exit(fn -> Process.exit(caller, :kill) end)
+    on_exit(fn -> kill([caller]) end)
     pid
   end
 
@@ -131,10 +129,7 @@ defmodule HotPatch.SwapTest do
   describe "processes that are started meanwhile" do
     # A supervisor whose children are servers under test, as any system has them.
     setup do
-      {:ok, supervisor} =
-        DynamicSupervisor.start_link(strategy: :one_for_one, max_children: :infinity)
-
-      %{supervisor: supervisor}
+      %{supervisor: start_supervised!({DynamicSupervisor, strategy: :one_for_one})}
     end
 
     test "by a supervisor end up in the new code with the right state", %{
@@ -231,11 +226,9 @@ defmodule HotPatch.SwapTest do
     end
 
     defp start_callers(module, count) do
-      for n <- 1..count do
-        {:ok, pid} = :gen_server.start(module, n, [])
-        on_exit(fn -> Process.exit(pid, :kill) end)
-        pid
-      end
+      pids = for n <- 1..count, do: elem(:gen_server.start(module, n, []), 1)
+      on_exit(fn -> kill(pids) end)
+      pids
     end
 
     test "are suspended although one waits for another that is suspended", %{
@@ -298,7 +291,7 @@ defmodule HotPatch.SwapTest do
     end
 
     test "also where one asks its own supervisor", %{v1: v1, v2: v2} do
-      {:ok, supervisor} = DynamicSupervisor.start_link(strategy: :one_for_one)
+      supervisor = start_supervised!({DynamicSupervisor, strategy: :one_for_one})
       # Its init waits until it is told, and then its supervisor for it.
       spec = %{id: 1, start: {:gen_server, :start_link, [@module, 1, []]}}
       {:ok, pid} = DynamicSupervisor.start_child(supervisor, spec)
@@ -492,7 +485,7 @@ defmodule HotPatch.SwapTest do
   describe "old code" do
     test "held by a process is named, and nothing is done", %{v1: v1, v2: v2} do
       looping = spawn(@module, :spin, [])
-      on_exit(fn -> Process.exit(looping, :kill) end)
+      on_exit(fn -> kill([looping]) end)
       # The loop calls itself locally: it stays in the version it began in.
       assert {:ok, _} = run(job([{@module, v1, v2}]))
       assert [%{pid: ^looping, module: @module, stack: [_ | _]}] = Swap.stragglers([@module])

@@ -38,6 +38,22 @@ defmodule HotPatch.Test.Servers do
     :ok
   end
 
+  @doc "Ends processes, and returns when they are gone: the next test shall not meet them."
+  @spec kill([pid()]) :: :ok
+  def kill(pids) do
+    monitors = for pid <- pids, do: {pid, Process.monitor(pid)}
+
+    for {pid, monitor} <- monitors do
+      Process.exit(pid, :kill)
+
+      receive do
+        {:DOWN, ^monitor, :process, ^pid, _reason} -> :ok
+      end
+    end
+
+    :ok
+  end
+
   @doc "Takes a module out of the VM."
   @spec unload(module()) :: :ok
   def unload(module) do

@@ -79,13 +79,13 @@ defmodule HotPatch.Swap.Engine do
 
   # A decision may take its time, and whoever was started meanwhile is still of the old code.
   defp catch_up(swap, {:decided, again}) do
-    known = swap.found.targets
+    before = length(swap.found.targets)
     deadline = System.monotonic_time(:millisecond) + swap.ready.job.pause_timeout
-
     swap = %{swap | suspension: %{swap.suspension | deadline: deadline}}
 
     with {swap, :ok} <- newcomers(swap, @most_rounds) do
-      new = swap.found.targets -- known
+      # The newest come first.
+      new = Enum.take(swap.found.targets, length(swap.found.targets) - before)
 
       case Steps.convert(new, swap.ready, deadline) do
         {:ok, more} -> {swap, {:decided, more ++ again}}
@@ -140,7 +140,7 @@ defmodule HotPatch.Swap.Engine do
     busy = MapSet.to_list(swap.suspension.waiting)
 
     text =
-      "#{length(busy)} of #{MapSet.size(swap.suspension.suspended) + length(busy)} processes were busy and " <>
+      "#{length(busy)} of #{Suspension.count(swap.suspension) + length(busy)} processes were busy and " <>
         "could not be suspended in time, nothing was loaded: " <>
         Enum.map_join(Enum.take(busy, 3), "; ", &Describe.process/1)
 

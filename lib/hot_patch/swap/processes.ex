@@ -26,12 +26,12 @@ defmodule HotPatch.Swap.Processes do
           parents: [pid()],
           children: %{pid() => [pid()]},
           silent: [pid()],
-          seen: MapSet.t(pid())
+          seen: %{pid() => []}
         }
 
   @doc "What there was before any scan."
   @spec nothing() :: found()
-  def nothing, do: %{targets: [], parents: [], children: %{}, silent: [], seen: MapSet.new()}
+  def nothing, do: %{targets: [], parents: [], children: %{}, silent: [], seen: %{}}
 
   @doc """
   Scans the processes that are not in `before` yet; what it gives are those alone, with
@@ -57,7 +57,8 @@ defmodule HotPatch.Swap.Processes do
   end
 
   defp scan(replaced, before) do
-    fresh = Enum.reject(Process.list(), &MapSet.member?(before.seen, &1))
+    seen = before.seen
+    fresh = for pid <- Process.list(), not is_map_key(seen, pid), do: pid
     facts = for pid <- fresh, facts = facts(pid), facts != :unborn, do: {pid, facts}
 
     {managers, targets} =
@@ -72,9 +73,9 @@ defmodule HotPatch.Swap.Processes do
       targets: targets,
       parents: parents(targets, Map.new(facts)) -- before.parents,
       # Of a first scan these are everybody's; only what is younger can be in its init.
-      children: if(MapSet.size(before.seen) == 0, do: %{}, else: children(facts)),
+      children: if(map_size(seen) == 0, do: %{}, else: children(facts)),
       silent: silent,
-      seen: Enum.into(facts, before.seen, &elem(&1, 0))
+      seen: Enum.reduce(facts, seen, fn {pid, _facts}, seen -> Map.put(seen, pid, []) end)
     }
   end
 

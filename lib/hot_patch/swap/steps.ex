@@ -26,11 +26,7 @@ defmodule HotPatch.Swap.Steps do
     ref = make_ref()
     conversions = conversions(ready, ref)
 
-    {work, again} =
-      Enum.reduce(targets, {[], []}, fn target, {work, again} ->
-        {mine, later} = split(target, conversions)
-        {if(mine == %{}, do: work, else: [{target.pid, mine} | work]), later ++ again}
-      end)
+    {work, again} = work(targets, conversions)
 
     work
     |> Enum.chunk_every(@window)
@@ -70,6 +66,20 @@ defmodule HotPatch.Swap.Steps do
     resume(found, busy, fn pid -> SysMessage.run_in(pid, &Conversion.drop/1) end)
   end
 
+  # Most targets are alike: what is to be done for one is worked out once for all of them.
+  defp work(targets, conversions) do
+    {work, again, _alike} =
+      Enum.reduce(targets, {[], [], %{}}, fn %{pid: pid} = target, {work, again, alike} ->
+        key = {target.kind, target.modules}
+        alike = Map.put_new_lazy(alike, key, fn -> split(target, conversions) end)
+        {mine, later} = alike[key]
+        work = if mine == %{}, do: work, else: [{pid, mine} | work]
+        {work, Enum.reduce(later, again, &[{pid, &1} | &2]), alike}
+      end)
+
+    {work, again}
+  end
+
   # One conversion for each changed module that has a callback for it and a shadow.
   defp conversions(ready, ref) do
     shadows = Map.new(ready.shadows, &{&1.module, &1})
@@ -101,10 +111,10 @@ defmodule HotPatch.Swap.Steps do
 
         cond do
           conversion == nil or hidden?(target, module) ->
-            {mine, [{target.pid, module} | later]}
+            {mine, [module | later]}
 
           itself?(kind, conversion) ->
-            {Map.put(mine, module, %{conversion | kind: kind}), [{target.pid, module} | later]}
+            {Map.put(mine, module, %{conversion | kind: kind}), [module | later]}
 
           true ->
             {Map.put(mine, module, %{conversion | kind: kind}), later}

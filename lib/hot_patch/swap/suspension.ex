@@ -18,11 +18,15 @@ defmodule HotPatch.Swap.Suspension do
   # As many as one look takes in; the others get their turn at the next.
   @look_at 200
 
+  @typedoc """
+  `sent` are all that were sent a suspend, by window; those who still owe the answer are in
+  `waiting`. Who stands still follows from the two, and is worked out only when it matters.
+  """
   @type t :: %__MODULE__{
           guard: pid(),
           ref: reference(),
           deadline: integer(),
-          suspended: MapSet.t(pid()),
+          sent: [[pid()]],
           waiting: MapSet.t(pid()),
           children: %{pid() => [pid()]},
           releases: non_neg_integer()
@@ -32,7 +36,7 @@ defmodule HotPatch.Swap.Suspension do
     :guard,
     :ref,
     :deadline,
-    suspended: MapSet.new(),
+    sent: [],
     waiting: MapSet.new(),
     children: %{},
     releases: 0
@@ -49,18 +53,24 @@ defmodule HotPatch.Swap.Suspension do
 
     pids
     |> Enum.chunk_every(@window)
-    |> Enum.reduce_while({:ok, %{suspension | children: children}}, fn window,
-                                                                       {:ok, suspension} ->
-      Enum.each(window, &SysMessage.send(&1, suspension.ref, :suspend))
-      suspension = %{suspension | waiting: Enum.into(window, suspension.waiting)}
-
-      # The last window's stragglers do not hold up the next; all must answer in the end.
-      case collect(suspension, length(window) |> div(10)) do
-        {:ok, suspension} -> {:cont, {:ok, suspension}}
-        late -> {:halt, late}
-      end
-    end)
+    |> Enum.reduce_while({:ok, %{suspension | children: children}}, &add_window/2)
     |> finish()
+  end
+
+  # A window's stragglers do not hold up the next; all must answer in the end.
+  defp add_window(window, {:ok, suspension}) do
+    Enum.each(window, &SysMessage.send(&1, suspension.ref, :suspend))
+
+    suspension = %{
+      suspension
+      | sent: [window | suspension.sent],
+        waiting: Enum.into(window, suspension.waiting)
+    }
+
+    case collect(suspension, div(length(window), 10)) do
+      {:ok, suspension} -> {:cont, {:ok, suspension}}
+      late -> {:halt, late}
+    end
   end
 
   defp finish({:ok, suspension}), do: collect(suspension, 0)
@@ -68,23 +78,20 @@ defmodule HotPatch.Swap.Suspension do
 
   # Until no more than `left` are waited for.
   defp collect(%{ref: ref} = suspension, left) do
-    if MapSet.size(suspension.waiting) <= left do
-      {:ok, suspension}
-    else
-      receive do
-        {{^ref, pid}, _ok} -> suspension |> answered(pid) |> collect(left)
-      after
-        @stall -> stalled(suspension, left)
-      end
+    case collect(ref, suspension.waiting, MapSet.size(suspension.waiting), left) do
+      {:ok, waiting} -> {:ok, %{suspension | waiting: waiting}}
+      {:stalled, waiting} -> stalled(%{suspension | waiting: waiting}, left)
     end
   end
 
-  defp answered(suspension, pid) do
-    %{
-      suspension
-      | waiting: MapSet.delete(suspension.waiting, pid),
-        suspended: MapSet.put(suspension.suspended, pid)
-    }
+  defp collect(_ref, waiting, size, left) when size <= left, do: {:ok, waiting}
+
+  defp collect(ref, waiting, size, left) do
+    receive do
+      {{^ref, pid}, _ok} -> collect(ref, MapSet.delete(waiting, pid), size - 1, left)
+    after
+      @stall -> {:stalled, waiting}
+    end
   end
 
   defp stalled(suspension, left) do
@@ -98,10 +105,12 @@ defmodule HotPatch.Swap.Suspension do
   end
 
   defp release(suspension) do
+    suspended = MapSet.difference(MapSet.new(Enum.concat(suspension.sent)), suspension.waiting)
+
     blockers =
       suspension.waiting
       |> Enum.take(@look_at)
-      |> Blockers.of(&MapSet.member?(suspension.suspended, &1), suspension.children)
+      |> Blockers.of(&MapSet.member?(suspended, &1), suspension.children)
 
     Enum.each(blockers, fn pid ->
       SysMessage.resume_unanswered(pid)
@@ -110,9 +119,14 @@ defmodule HotPatch.Swap.Suspension do
 
     %{
       suspension
-      | suspended: Enum.reduce(blockers, suspension.suspended, &MapSet.delete(&2, &1)),
-        waiting: Enum.into(blockers, suspension.waiting),
+      | waiting: Enum.into(blockers, suspension.waiting),
         releases: suspension.releases + length(blockers)
     }
+  end
+
+  @doc "How many stand still."
+  @spec count(t()) :: non_neg_integer()
+  def count(suspension) do
+    Enum.sum(Enum.map(suspension.sent, &length/1)) - MapSet.size(suspension.waiting)
   end
 end

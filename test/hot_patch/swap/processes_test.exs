@@ -57,7 +57,7 @@ defmodule HotPatch.Swap.ProcessesTest do
     v1 = beam(:gen_event, "v1")
     load(@module, v1)
     {:ok, pid} = :gen_event.start()
-    on_exit(fn -> Process.exit(pid, :kill) end)
+    on_exit(fn -> kill([pid]) end)
     for n <- 1..3, do: :ok = :gen_event.add_handler(pid, @module, n)
     before = :sys.get_state(pid)
 
@@ -103,7 +103,7 @@ defmodule HotPatch.Swap.ProcessesTest do
     load(@module, v1)
     pid = :proc_lib.spawn(:gen_server, :enter_loop, [@module, [], {:v1, 5}])
     by_function = :proc_lib.spawn(@module, :enter, [5])
-    on_exit(fn -> Enum.each([pid, by_function], &Process.exit(&1, :kill)) end)
+    on_exit(fn -> kill([pid, by_function]) end)
 
     until(
       fn ->
@@ -144,7 +144,7 @@ defmodule HotPatch.Swap.ProcessesTest do
     by_proc_lib = :proc_lib.spawn(@module, :spin, [])
     {:ok, task} = Task.start(@module, :spin, [])
     pids = [bare, by_proc_lib, task]
-    on_exit(fn -> Enum.each(pids, &Process.exit(&1, :kill)) end)
+    on_exit(fn -> kill(pids) end)
     until(fn -> Enum.all?(pids, &in_receive?/1) end, "all wait in their receive")
 
     job = job([{@module, v1, server(@module, "v2")}])
@@ -173,7 +173,7 @@ defmodule HotPatch.Swap.ProcessesTest do
     assert {[%{modules: [{@module, false}]}], []} = Swap.find(job.changes)
     assert {:ok, %{suspended: 1}} = run(job)
     assert :gen_server.call(pid, :get) == {'v2', :kept}
-    Process.exit(pid, :kill)
+    kill([pid])
   end
 
   test "an event manager that is too busy to name its handlers stops the swap" do
@@ -208,7 +208,7 @@ defmodule HotPatch.Swap.ProcessesTest do
   defp start(:special), do: linked({:ok, :proc_lib.spawn(@module, :start, [1])})
 
   defp linked({:ok, pid}) do
-    on_exit(fn -> Process.exit(pid, :kill) end)
+    on_exit(fn -> kill([pid]) end)
     pid
   end
 
