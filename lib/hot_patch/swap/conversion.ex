@@ -69,6 +69,7 @@ defmodule HotPatch.Swap.Conversion do
 
   defp convert_whole(state, conversion) do
     with {:ok, new} <- attempt(conversion, state), do: Process.put(@key, {:whole, new})
+    send(conversion.tell, {{conversion.ref, self()}, :ok})
   end
 
   # An event manager's fun is called once for each handler, always in the same order; one

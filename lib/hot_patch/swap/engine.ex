@@ -47,6 +47,9 @@ defmodule HotPatch.Swap.Engine do
   defp run(caller, ready, guard) do
     # What was started since the preparation is looked at before anybody is suspended.
     found = Processes.merge(Processes.find(ready.job.changes, ready.found), ready.found)
+    pids = found.parents ++ Enum.map(found.targets, & &1.pid)
+    suspension = Suspension.announce(Suspension.new(guard, 0), pids)
+
     started = System.monotonic_time()
     deadline = System.monotonic_time(:millisecond) + ready.job.pause_timeout
 
@@ -54,11 +57,11 @@ defmodule HotPatch.Swap.Engine do
       caller: caller,
       ready: ready,
       found: found,
-      suspension: Suspension.new(guard, deadline),
+      suspension: %{suspension | deadline: deadline},
       deadline: deadline
     }
 
-    {swap, suspended} = suspend_all(swap)
+    {swap, suspended} = suspend(swap, pids, @most_rounds)
 
     result =
       with :ok <- suspended,
@@ -104,12 +107,8 @@ defmodule HotPatch.Swap.Engine do
   # The supervisors of the processes concerned come first: they finish the child that they
   # are starting and start no other. Then the processes themselves, until none is left that
   # was started meanwhile.
-  @spec suspend_all(swap()) :: {swap(), :ok | {:error, atom(), String.t()}}
-  defp suspend_all(swap) do
-    pids = swap.found.parents ++ Enum.map(swap.found.targets, & &1.pid)
-    suspend(swap, pids, @most_rounds)
-  end
-
+  @spec suspend(swap(), [pid()], non_neg_integer()) ::
+          {swap(), :ok | {:error, atom(), String.t()}}
   defp suspend(swap, pids, rounds) do
     case Suspension.add(swap.suspension, pids, swap.found.children) do
       {:ok, suspension} -> newcomers(%{swap | suspension: suspension}, rounds)
@@ -123,26 +122,20 @@ defmodule HotPatch.Swap.Engine do
         {swap, :ok}
 
       new when rounds > 0 ->
-        found = Processes.merge(new, swap.found)
-
-        suspend(
-          %{swap | found: found},
-          new.parents ++ Enum.map(new.targets, & &1.pid),
-          rounds - 1
-        )
+        pids = new.parents ++ Enum.map(new.targets, & &1.pid)
+        suspension = Suspension.announce(swap.suspension, pids)
+        swap = %{swap | found: Processes.merge(new, swap.found), suspension: suspension}
+        suspend(swap, pids, rounds - 1)
 
       _new ->
         {swap, {:error, :busy, "new processes were started faster than they could be suspended"}}
     end
   end
 
-  defp late(swap) do
-    busy = MapSet.to_list(swap.suspension.waiting)
-
+  defp late(%{suspension: %{waiting: busy, ours: ours}} = swap) do
     text =
-      "#{length(busy)} of #{Suspension.count(swap.suspension) + length(busy)} processes were busy and " <>
-        "could not be suspended in time, nothing was loaded: " <>
-        Enum.map_join(Enum.take(busy, 3), "; ", &Describe.process/1)
+      "#{length(busy)} of #{map_size(ours)} processes were busy and could not be suspended in time, " <>
+        "nothing was loaded: #{Enum.map_join(Enum.take(busy, 3), "; ", &Describe.process/1)}"
 
     {swap, {:error, :busy, text}}
   end

@@ -76,18 +76,20 @@ defmodule HotPatch.Swap.Guard do
       SysMessage.send(pid, ref, :resume)
     end
 
-    wait(ref, MapSet.new(pids))
+    wait(ref, pids)
   end
+
+  defp wait(_ref, []), do: :ok
 
   defp wait(ref, waiting) do
     deadline = System.monotonic_time(:millisecond) + @round
 
     {left, nil} =
-      SysMessage.collect(ref, waiting, deadline, nil, fn pid, _answer, nil ->
+      SysMessage.collect_until(ref, waiting, deadline, nil, fn pid, _answer, nil ->
         SysMessage.resume_unanswered(pid)
         {:done, nil}
       end)
 
-    if MapSet.size(left) == 0, do: :ok, else: wait(ref, left)
+    wait(ref, left)
   end
 end

@@ -229,9 +229,9 @@ defmodule HotPatch.Swap.Processes do
     ref = make_ref()
     for pid <- pids, do: send(pid, {self(), {self(), {ref, pid}}, :get_modules})
     deadline = System.monotonic_time(:millisecond) + @event_managers_answer_within
-    {silent, answers} = SysMessage.collect(ref, MapSet.new(pids), deadline, [], &note/3)
+    {silent, answers} = SysMessage.collect_until(ref, pids, deadline, [], &note/3)
 
-    {MapSet.to_list(silent), Enum.flat_map(answers, &event_manager(&1, replaced))}
+    {silent, Enum.flat_map(answers, &event_manager(&1, replaced))}
   end
 
   defp note(pid, modules, answers) when is_list(modules), do: {:done, [{pid, modules} | answers]}

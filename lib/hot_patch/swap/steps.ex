@@ -49,7 +49,7 @@ defmodule HotPatch.Swap.Steps do
     again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
     ref = make_ref()
 
-    resume(found, MapSet.new(), fn pid ->
+    resume(found, [], fn pid ->
       SysMessage.run_in(pid, &Conversion.take/1)
 
       for module <- Map.get(again, pid, []) do
@@ -61,7 +61,7 @@ defmodule HotPatch.Swap.Steps do
   end
 
   @doc "Nothing was loaded: everybody goes on as before. Those in `busy` are not waited for."
-  @spec drop_and_resume(Processes.found(), MapSet.t(pid())) :: :ok
+  @spec drop_and_resume(Processes.found(), [pid()]) :: :ok
   def drop_and_resume(found, busy) do
     resume(found, busy, fn pid -> SysMessage.run_in(pid, &Conversion.drop/1) end)
   end
@@ -139,70 +139,78 @@ defmodule HotPatch.Swap.Steps do
 
   defp itself?(_kind, _conversion), do: false
 
-  # The second suspend changes nothing and is answered when the conversion is through.
   defp convert_window(window, ref, deadline, again) do
-    for {pid, conversions} <- window do
-      SysMessage.run_in(pid, &Conversion.convert(&1, conversions))
-      SysMessage.send(pid, ref, :suspend)
-    end
+    for {pid, conversions} <- window, do: convert_one(pid, conversions, ref)
+    pids = for {pid, _conversions} <- window, do: pid
 
-    waiting = MapSet.new(window, &elem(&1, 0))
-
-    case SysMessage.collect(ref, waiting, deadline, {:ok, again}, &note/3) do
-      {_waiting, {:failed, pid, module, reason}} ->
+    case SysMessage.collect_until(ref, pids, deadline, {:ok, again}, &note/3) do
+      {_, {:failed, pid, module, reason}} ->
         {:error, :taken_back, Describe.failure({pid, module, reason})}
 
-      {late, {:ok, again}} ->
-        case MapSet.to_list(late) do
-          [] ->
-            {:ok, again}
+      {[], {:ok, again}} ->
+        {:ok, again}
 
-          [pid | _] ->
-            {:error, :taken_back, "code_change took too long in #{Describe.process(pid)}"}
-        end
+      {[pid | _], {:ok, _again}} ->
+        {:error, :taken_back, "code_change took too long in #{Describe.process(pid)}"}
     end
+  end
+
+  # Who has one state tells by itself that it is converted. An event manager has one for
+  # each handler: it says so by the answer to a second suspend, which changes nothing.
+  defp convert_one(pid, conversions, ref) do
+    SysMessage.run_in(pid, &Conversion.convert(&1, conversions))
+    event_manager? = match?([%{kind: :event} | _], Map.values(conversions))
+    if event_manager?, do: SysMessage.send(pid, ref, :suspend), else: :ok
   end
 
   defp note(_pid, :ok, acc), do: {:done, acc}
   defp note(pid, {:again, module}, {:ok, again}), do: {:more, {:ok, [{pid, module} | again]}}
   defp note(pid, {{:failed, reason}, module}, _acc), do: {:halt, {:failed, pid, module, reason}}
 
+  # Those in `busy` have their suspend still before them; they are not waited for.
   defp resume(found, busy, before) do
     pids = Enum.map(found.targets, & &1.pid)
-    Enum.each(MapSet.to_list(busy), fn pid -> resume_one(pid, make_ref(), before) end)
-
-    ready =
-      if MapSet.size(busy) == 0, do: pids, else: Enum.reject(pids, &MapSet.member?(busy, &1))
+    Enum.each(busy, &resume_one(&1, before))
+    late = MapSet.new(busy)
+    ready = if busy == [], do: pids, else: Enum.reject(pids, &MapSet.member?(late, &1))
 
     Enum.each(Enum.chunk_every(ready, @window), &resume_window(&1, before))
     # Their answers are of no use any more, and a supervisor has children to start.
-    for pid <- found.parents, not MapSet.member?(busy, pid), do: SysMessage.resume_unanswered(pid)
+    for pid <- found.parents, not MapSet.member?(late, pid), do: SysMessage.resume_unanswered(pid)
     :ok
   end
 
-  defp resume_window(pids, before) do
+  # The last of a window answers for all: it tells how long the pause was.
+  defp resume_window(window, before) do
+    [last | others] = Enum.reverse(window)
+    others |> Enum.reverse() |> Enum.each(&resume_one(&1, before))
     ref = make_ref()
-    Enum.each(pids, &resume_one(&1, ref, before))
+    _ = before.(last)
+    SysMessage.send(last, ref, :resume)
     deadline = System.monotonic_time(:millisecond) + @resume_answers_within
-    _ = SysMessage.collect(ref, MapSet.new(pids), deadline, nil, fn _, _, nil -> {:done, nil} end)
+    _ = SysMessage.collect_until(ref, [last], deadline, nil, fn _, _, nil -> {:done, nil} end)
     :ok
   end
 
-  defp resume_one(pid, ref, before) do
+  defp resume_one(pid, before) do
     _ = before.(pid)
-    SysMessage.send(pid, ref, :resume)
+    SysMessage.resume_unanswered(pid)
   end
 
-  # Answered before the resume was, so they are all here.
+  # Of the modules that were asked by themselves; every one answers.
   defp failures(ref, again) do
-    receive do
-      {{^ref, _pid}, :ok} ->
-        failures(ref, again)
+    owed = for {pid, modules} <- again, _module <- modules, do: pid
+    deadline = System.monotonic_time(:millisecond) + @resume_answers_within
 
-      {{^ref, pid}, {:error, reason}} ->
-        [{pid, again |> Map.get(pid) |> hd(), reason} | failures(ref, again)]
-    after
-      0 -> []
-    end
+    {silent, failed} =
+      SysMessage.collect_until(ref, owed, deadline, [], fn
+        _pid, :ok, failed ->
+          {:done, failed}
+
+        pid, {:error, reason}, failed ->
+          {:done, [{pid, again |> Map.get(pid) |> hd(), reason} | failed]}
+      end)
+
+    failed ++ for pid <- silent, do: {pid, again |> Map.get(pid) |> hd(), :no_answer}
   end
 end

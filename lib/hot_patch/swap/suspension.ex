@@ -19,38 +19,37 @@ defmodule HotPatch.Swap.Suspension do
   @look_at 200
 
   @typedoc """
-  `sent` are all that were sent a suspend, by window; those who still owe the answer are in
-  `waiting`. Who stands still follows from the two, and is worked out only when it matters.
+  `waiting` are those who owe an answer longer than the others; `ours` all that were sent a
+  suspend.
   """
   @type t :: %__MODULE__{
           guard: pid(),
           ref: reference(),
           deadline: integer(),
-          sent: [[pid()]],
-          waiting: MapSet.t(pid()),
+          ours: %{pid() => []},
+          waiting: [pid()],
           children: %{pid() => [pid()]},
           releases: non_neg_integer()
         }
   @enforce_keys [:guard, :ref, :deadline]
-  defstruct [
-    :guard,
-    :ref,
-    :deadline,
-    sent: [],
-    waiting: MapSet.new(),
-    children: %{},
-    releases: 0
-  ]
+  defstruct [:guard, :ref, :deadline, ours: %{}, waiting: [], children: %{}, releases: 0]
 
   @doc "Nobody suspended yet. `deadline` is monotonic time in milliseconds."
   @spec new(pid(), integer()) :: t()
   def new(guard, deadline), do: %__MODULE__{guard: guard, ref: make_ref(), deadline: deadline}
 
-  @doc "Suspends more processes; the error is that some did not answer before the deadline."
+  @doc """
+  Says beforehand who will be suspended: there may be many, and the guard has to know them.
+  """
+  @spec announce(t(), [pid()]) :: t()
+  def announce(suspension, pids) do
+    Guard.tell(suspension.guard, pids)
+    %{suspension | ours: Enum.reduce(pids, suspension.ours, &Map.put(&2, &1, []))}
+  end
+
+  @doc "Suspends those announced; the error is that some did not answer before the deadline."
   @spec add(t(), [pid()], %{pid() => [pid()]}) :: {:ok | :late, t()}
   def add(suspension, pids, children) do
-    Guard.tell(suspension.guard, pids)
-
     pids
     |> Enum.chunk_every(@window)
     |> Enum.reduce_while({:ok, %{suspension | children: children}}, &add_window/2)
@@ -61,72 +60,54 @@ defmodule HotPatch.Swap.Suspension do
   defp add_window(window, {:ok, suspension}) do
     Enum.each(window, &SysMessage.send(&1, suspension.ref, :suspend))
 
-    suspension = %{
-      suspension
-      | sent: [window | suspension.sent],
-        waiting: Enum.into(window, suspension.waiting)
-    }
-
-    case collect(suspension, div(length(window), 10)) do
+    case collect(suspension, window ++ suspension.waiting, div(length(window), 10)) do
       {:ok, suspension} -> {:cont, {:ok, suspension}}
       late -> {:halt, late}
     end
   end
 
-  defp finish({:ok, suspension}), do: collect(suspension, 0)
+  defp finish({:ok, suspension}), do: collect(suspension, suspension.waiting, 0)
   defp finish(late), do: late
 
   # Until no more than `left` are waited for.
-  defp collect(%{ref: ref} = suspension, left) do
-    case collect(ref, suspension.waiting, MapSet.size(suspension.waiting), left) do
-      {:ok, waiting} -> {:ok, %{suspension | waiting: waiting}}
-      {:stalled, waiting} -> stalled(%{suspension | waiting: waiting}, left)
-    end
-  end
-
-  defp collect(_ref, waiting, size, left) when size <= left, do: {:ok, waiting}
-
-  defp collect(ref, waiting, size, left) do
-    receive do
-      {{^ref, pid}, _ok} -> collect(ref, MapSet.delete(waiting, pid), size - 1, left)
-    after
-      @stall -> {:stalled, waiting}
+  defp collect(suspension, waiting, left) do
+    case SysMessage.collect(suspension.ref, waiting, @stall, nil, fn _, _, nil -> {:done, nil} end) do
+      {:all, nil} -> {:ok, %{suspension | waiting: []}}
+      {{:silent, silent}, nil} -> stalled(%{suspension | waiting: silent}, left)
     end
   end
 
   defp stalled(suspension, left) do
-    suspension = %{suspension | waiting: MapSet.filter(suspension.waiting, &Process.alive?/1)}
-
     cond do
-      MapSet.size(suspension.waiting) <= left -> {:ok, suspension}
+      length(suspension.waiting) <= left -> {:ok, suspension}
       System.monotonic_time(:millisecond) >= suspension.deadline -> {:late, suspension}
-      true -> suspension |> release() |> collect(left)
+      true -> release(suspension, left)
     end
   end
 
-  defp release(suspension) do
-    suspended = MapSet.difference(MapSet.new(Enum.concat(suspension.sent)), suspension.waiting)
-
+  defp release(suspension, left) do
     blockers =
       suspension.waiting
       |> Enum.take(@look_at)
-      |> Blockers.of(&MapSet.member?(suspended, &1), suspension.children)
+      |> Blockers.of(&stands_still?(&1, suspension), suspension.children)
 
     Enum.each(blockers, fn pid ->
       SysMessage.resume_unanswered(pid)
       SysMessage.send(pid, suspension.ref, :suspend)
     end)
 
-    %{
-      suspension
-      | waiting: Enum.into(blockers, suspension.waiting),
-        releases: suspension.releases + length(blockers)
-    }
+    suspension = %{suspension | releases: suspension.releases + length(blockers)}
+    collect(suspension, blockers ++ suspension.waiting, left)
   end
 
-  @doc "How many stand still."
-  @spec count(t()) :: non_neg_integer()
-  def count(suspension) do
-    Enum.sum(Enum.map(suspension.sent, &length/1)) - MapSet.size(suspension.waiting)
+  # One of ours that has handled its suspend (sys.erl, suspend_loop/6; a hibernating process
+  # hibernates there too).
+  defp stands_still?(pid, suspension) do
+    is_map_key(suspension.ours, pid) and pid not in suspension.waiting and
+      case Process.info(pid, :current_function) do
+        {:current_function, {:sys, _suspend_loop, _arity}} -> true
+        {:current_function, {:erlang, :hibernate, 3}} -> true
+        _ -> false
+      end
   end
 end

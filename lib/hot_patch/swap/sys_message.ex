@@ -7,8 +7,7 @@ defmodule HotPatch.Swap.SysMessage do
   # Answers arrive as `{tag, answer}` with the tag that was sent; the tag here is
   # `{ref, pid}`, so that one receive takes them all in the order of their arrival.
 
-  # A monitor for each process would cost more than all else here, so the dead are looked
-  # for only when no answer comes for a while.
+  # Milliseconds without an answer after which the dead are looked for.
   @look_for_dead 20
 
   @doc "Sends one system message; the answer comes as `{{ref, pid}, answer}`."
@@ -31,42 +30,65 @@ defmodule HotPatch.Swap.SysMessage do
   def run_in(pid, fun), do: unanswered(pid, {:replace_state, fun})
 
   @doc """
-  Collects the answers of a set of processes until all have answered or the deadline has
-  passed; processes that die are taken out. `deadline` is monotonic time in milliseconds.
-  Gives the processes that owe an answer still. `fun` may end it with `{:halt, acc}`.
+  Collects one answer of each process, in the order of their arrival, until a time without
+  any: then those who owe one still and live are given, for the caller to judge. `fun` may
+  take an answer without counting it (`:more`), or end the collecting (`:halt`).
+
+  Nothing is looked up for an answer: only when some are missing is it worked out whose.
   """
   @spec collect(
           reference(),
-          MapSet.t(pid()),
-          integer(),
+          [pid()],
+          timeout(),
           acc,
-          (pid(), term(), acc ->
-             {:done | :more | :halt, acc})
+          (pid(), term(), acc -> {:done | :more | :halt, acc})
         ) ::
-          {MapSet.t(pid()), acc}
+          {:all | :halt, acc} | {{:silent, [pid(), ...]}, acc}
         when acc: term()
-  def collect(ref, waiting, deadline, acc, fun) do
-    if MapSet.size(waiting) == 0 do
-      {waiting, acc}
-    else
-      collect_one(ref, waiting, deadline, acc, fun)
-    end
+  def collect(ref, pids, tick, acc, fun) do
+    collect(ref, pids, length(pids), [], {tick, fun}, acc)
   end
 
-  defp collect_one(ref, waiting, deadline, acc, fun) do
-    left = deadline - System.monotonic_time(:millisecond)
+  defp collect(_ref, _pids, 0, _answered, _how, acc), do: {:all, acc}
 
+  defp collect(ref, pids, owed, answered, {tick, fun} = how, acc) do
     receive do
       {{^ref, pid}, answer} ->
         case fun.(pid, answer, acc) do
-          {:done, acc} -> collect(ref, MapSet.delete(waiting, pid), deadline, acc, fun)
-          {:more, acc} -> collect(ref, waiting, deadline, acc, fun)
-          {:halt, acc} -> {waiting, acc}
+          {:done, acc} -> collect(ref, pids, owed - 1, [pid | answered], how, acc)
+          {:more, acc} -> collect(ref, pids, owed, answered, how, acc)
+          {:halt, acc} -> {:halt, acc}
         end
     after
-      max(0, min(left, @look_for_dead)) ->
-        alive = MapSet.filter(waiting, &Process.alive?/1)
-        if left <= 0, do: {alive, acc}, else: collect(ref, alive, deadline, acc, fun)
+      tick ->
+        answered = MapSet.new(answered)
+
+        # A monitor for each process would cost more than all else here: the dead are looked
+        # for now.
+        case for pid <- pids, not MapSet.member?(answered, pid), Process.alive?(pid), do: pid do
+          [] -> {:all, acc}
+          silent -> {{:silent, silent}, acc}
+        end
+    end
+  end
+
+  @doc "The same until a deadline, in monotonic milliseconds; gives those who did not answer."
+  @spec collect_until(
+          reference(),
+          [pid()],
+          integer(),
+          acc,
+          (pid(), term(), acc -> {:done | :more | :halt, acc})
+        ) ::
+          {[pid()], acc}
+        when acc: term()
+  def collect_until(ref, pids, deadline, acc, fun) do
+    left = deadline - System.monotonic_time(:millisecond)
+
+    case collect(ref, pids, left |> min(@look_for_dead) |> max(0), acc, fun) do
+      {{:silent, silent}, acc} when left > 0 -> collect_until(ref, silent, deadline, acc, fun)
+      {{:silent, silent}, acc} -> {silent, acc}
+      {_all_or_halt, acc} -> {[], acc}
     end
   end
 
