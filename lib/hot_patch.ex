@@ -191,6 +191,7 @@ defmodule HotPatch do
   @spec apply(id(),
           nodes: [node()],
           timeout: pos_integer(),
+          transition: :suspend | :none | :compatible,
           pause_timeout: pos_integer(),
           by: String.t()
         ) :: {:ok, Report.t()} | error()

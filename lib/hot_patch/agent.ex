@@ -39,6 +39,7 @@ defmodule HotPatch.Agent do
           coordinator: pid(),
           patch: String.t(),
           by: String.t(),
+          transition: Swap.transition(),
           pause_timeout: pos_integer(),
           hold_timeout: pos_integer()
         }

@@ -30,6 +30,15 @@ defmodule HotPatch.Options do
         "milliseconds within which all processes concerned must be suspended, or all are " <>
           "resumed and nothing is loaded. Default: 2,000, less than the 5,000 that calls wait"
     ],
+    transition: [
+      check: :transition,
+      default: :suspend,
+      doc:
+        "how processes come to the new code. `:suspend` (default): all stand still while their " <>
+          "states are converted. `:none`: nobody is suspended, because the state's format does not " <>
+          "change. `:compatible`: nobody is suspended, each converts its state in its own turn after the " <>
+          "load, because the new code accepts the old state too"
+    ],
     by: [
       check: :text,
       doc: "who does it, for the record. Default: the operating system's user"
@@ -40,7 +49,7 @@ defmodule HotPatch.Options do
     upload: [:name, :by],
     check: [:nodes, :timeout],
     plan: [:nodes, :timeout],
-    apply: [:nodes, :timeout, :pause_timeout, :by]
+    apply: [:nodes, :timeout, :transition, :pause_timeout, :by]
   ]
 
   @type call :: :upload | :check | :plan | :apply
@@ -114,6 +123,12 @@ defmodule HotPatch.Options do
     else
       wrong(call, option, "must be 1 to 3,600,000 milliseconds, got: #{short(value)}")
     end
+  end
+
+  defp check(:transition, value, option, call) do
+    if value in [:suspend, :none, :compatible],
+      do: :ok,
+      else: wrong(call, option, "must be :suspend, :none or :compatible, got: #{short(value)}")
   end
 
   defp check(:text, value, option, call) do

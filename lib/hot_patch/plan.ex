@@ -14,8 +14,8 @@ defmodule HotPatch.Plan do
       * `:status` - the node's integral status
       * `:order` - `{:add | :replace, module}` in the order of loading; all become current in
         one step
-      * `:processes` - for each module and kind of process, how many will pause, and whether
-        their state goes through `code_change`
+      * `:processes` - for each module and kind of process, how many there are, whether their
+        state goes through `code_change`, and whether they pause for it
       * `:suspended` - how many processes will pause in all
       * `:disk` - the files that will be replaced or created
       * `:risks` - what the operator should know, in words
@@ -26,7 +26,8 @@ defmodule HotPatch.Plan do
             module: String.t(),
             kind: atom(),
             count: pos_integer(),
-            change_code?: boolean()
+            change_code?: boolean(),
+            pauses?: boolean()
           }
     @type t :: %__MODULE__{
             node: node(),
@@ -85,16 +86,17 @@ defmodule HotPatch.Plan do
     end)
   end
 
-  defp processes(%Node{processes: []}), do: "nobody"
-
   defp processes(node) do
-    Enum.map_join(node.processes, ", ", fn
-      %{kind: :server} = part ->
-        "#{part.count} #{part.module}"
+    case for part <- node.processes, part.pauses?, do: process(part) do
+      [] -> "nobody"
+      parts -> Enum.join(parts, ", ")
+    end
+  end
 
-      part ->
-        "#{part.count} #{part.module} (#{part.kind |> to_string() |> String.replace("_", " ")})"
-    end)
+  defp process(%{kind: :server} = part), do: "#{part.count} #{part.module}"
+
+  defp process(part) do
+    "#{part.count} #{part.module} (#{part.kind |> to_string() |> String.replace("_", " ")})"
   end
 
   defp risks(%Node{error: nil, risks: risks}), do: risks

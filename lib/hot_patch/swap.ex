@@ -37,16 +37,24 @@ defmodule HotPatch.Swap do
     # `prepared` is the result of code:prepare_loading/1 of the new code, `shadows` copies of
     # it under other names. `pause_timeout`: milliseconds within which all must be suspended
     # and converted. `hold_timeout`: how long they may then wait for a decision; nil if none
-    # is asked for.
+    # is asked for. `transition`: see HotPatch.apply/2.
     @enforce_keys [:changes, :prepared, :pause_timeout]
-    defstruct [:changes, :prepared, :pause_timeout, :hold_timeout, shadows: []]
+    defstruct [
+      :changes,
+      :prepared,
+      :pause_timeout,
+      :hold_timeout,
+      shadows: [],
+      transition: :suspend
+    ]
 
     @type t :: %__MODULE__{
             changes: [Change.t()],
             prepared: term(),
             shadows: [HotPatch.Swap.Shadow.t()],
             pause_timeout: pos_integer(),
-            hold_timeout: pos_integer() | nil
+            hold_timeout: pos_integer() | nil,
+            transition: HotPatch.Swap.transition()
           }
   end
 
@@ -62,6 +70,13 @@ defmodule HotPatch.Swap do
             shadows: [HotPatch.Swap.Shadow.t()]
           }
   end
+
+  @typedoc """
+  How processes come to the new code: suspended, all at once; none of them, because their
+  state's format does not change; or each in its turn after the load, because the new code
+  accepts the old state too.
+  """
+  @type transition :: :suspend | :none | :compatible
 
   @typedoc """
   `pause_us`: first suspend to last resume; `suspended`: how many processes; `releases`: how
@@ -97,11 +112,8 @@ defmodule HotPatch.Swap do
   The processes that a swap of these modules would suspend, and event managers too busy
   to say whether they are among them. Changes nothing.
   """
-  @spec find([Change.t()]) :: {[Processes.target()], silent :: [pid()]}
-  def find(changes) do
-    found = Processes.find(changes)
-    {found.targets, found.silent}
-  end
+  @spec find([Change.t()]) :: Processes.found()
+  defdelegate find(changes), to: Processes
 
   @doc "Processes that run these modules and can be neither suspended nor moved."
   @spec bare([Change.t()], [Processes.target()]) :: [{pid(), module()}]

@@ -40,8 +40,16 @@ defmodule HotPatch.ClusterTest do
   defp exchange_code(node) do
     for {module, _file} <- Cluster.call(node, :code, :all_loaded, []),
         Atom.to_string(module) =~ ~r/\A(Elixir\.Exchange|hot_patch_test)/,
+        {:ok, md5} <- [md5(node, module)],
         into: %{},
-        do: {module, Base.encode16(running(node, module))}
+        do: {module, md5}
+  end
+
+  # A module may be unloaded while they are looked at.
+  defp md5(node, module) do
+    {:ok, Base.encode16(running(node, module))}
+  rescue
+    ErlangError -> :unloaded
   end
 
   defp module_md5({_path, bytes}), do: :code.module_md5(bytes)
@@ -655,7 +663,8 @@ defmodule HotPatch.ClusterTest do
         patch: patch.id,
         by: "test",
         pause_timeout: 1_000,
-        hold_timeout: 3_000
+        hold_timeout: 3_000,
+        transition: :suspend
       }
 
       for node <- nodes do

@@ -372,6 +372,60 @@ defmodule HotPatch.SwapTest do
     end
   end
 
+  describe "a transition without a pause" do
+    # Takes both formats, as whoever declares a transition compatible promises.
+    defp both_formats(code_change \\ "{ok, {v2, Count}}") do
+      Builds.erlang("""
+      -module(#{@module}).
+      -vsn("v2").
+      -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3]).
+      init(Count) -> {ok, {v2, Count}}.
+      handle_call(get, _From, State) -> {reply, State, State};
+      handle_call(add, _From, {V, Count}) -> {reply, Count + 1, {V, Count + 1}};
+      handle_call({block, Pid}, _From, State) ->
+          Pid ! {blocked, self()}, receive go -> ok end, {reply, ok, State}.
+      handle_cast(_, State) -> {noreply, State}.
+      handle_info(_, State) -> {noreply, State}.
+      code_change(_, {v1, Count}, _) -> #{code_change}.
+      """)
+    end
+
+    test "changes each process in its turn, and waits for none to let others go on", %{v1: v1} do
+      pids = start(500)
+      busy = block(hd(pids))
+      test = self()
+      job = job([{@module, v1, both_formats()}], transition: :compatible, hold_timeout: 60_000)
+      spawn(fn -> send(test, {:result, run(job, &Swap.decide(&1, :finish))}) end)
+
+      # The conversion is tried in every process first: the busy one gets to it later.
+      for pid <- tl(pids), do: assert({:v1, _} = :gen_server.call(pid, :get))
+      refute_received {:result, _}
+      send(busy, :go)
+      assert_receive {:result, {:ok, %{suspended: 0, pause_us: 0}}}, 5_000
+      for {pid, n} <- Enum.zip(pids, 1..500), do: assert(:gen_server.call(pid, :get) == {:v2, n})
+    end
+
+    test "loads nothing when a process cannot convert its state", %{v1: v1} do
+      pids = start(100)
+      new = both_formats("case Count of 50 -> error(unknown); _ -> {ok, {v2, Count}} end")
+      job = job([{@module, v1, new}], transition: :compatible)
+      assert {:error, %{reason: :taken_back, loaded?: false, text: text}} = run(job)
+      assert text =~ inspect(Enum.at(pids, 49))
+      assert version(@module) == 'v1'
+      for {pid, n} <- Enum.zip(pids, 1..100), do: assert(:gen_server.call(pid, :get) == {:v1, n})
+    end
+
+    test "leaves state alone where its format does not change", %{v1: v1} do
+      pids = start(100)
+      busy = block(hd(pids))
+      job = job([{@module, v1, both_formats()}], transition: :none)
+      assert {:ok, %{suspended: 0, pause_us: 0}} = run(job)
+      assert version(@module) == 'v2'
+      send(busy, :go)
+      for {pid, n} <- Enum.zip(pids, 1..100), do: assert(:gen_server.call(pid, :get) == {:v1, n})
+    end
+  end
+
   describe "funs of the old code" do
     test "go on working after the swap, and a state that gets a new one is converted all the same",
          %{v1: v1} do

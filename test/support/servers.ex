@@ -74,7 +74,8 @@ defmodule HotPatch.Test.Servers do
       prepared: prepared(for {module, _old, new} <- versions, do: {module, new}),
       shadows: if(Keyword.get(options, :shadows, true), do: shadows(versions), else: []),
       pause_timeout: Keyword.get(options, :pause_timeout, 5_000),
-      hold_timeout: Keyword.get(options, :hold_timeout)
+      hold_timeout: Keyword.get(options, :hold_timeout),
+      transition: Keyword.get(options, :transition, :suspend)
     }
   end
 

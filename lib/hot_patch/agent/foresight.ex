@@ -14,16 +14,16 @@ defmodule HotPatch.Agent.Foresight do
   @spec plan(Examination.t()) :: Plan.Node.t()
   def plan(%Examination{verdicts: verdicts} = examination) do
     changes = Preparation.changes(examination)
-    {targets, silent} = Swap.find(changes)
+    %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
 
     %Plan.Node{
       node: node(),
       status: Status.combine(Enum.map(verdicts, & &1.status)),
       order: order(changes),
-      processes: processes(targets),
+      processes: processes(targets, true) ++ processes(unpaused, false),
       suspended: length(targets),
       disk: for(%{target: target} <- verdicts, target != nil, do: target) |> Enum.sort(),
-      risks: risks(verdicts, changes, targets, silent)
+      risks: risks(verdicts, changes, targets ++ unpaused, silent)
     }
   end
 
@@ -36,14 +36,14 @@ defmodule HotPatch.Agent.Foresight do
     end
   end
 
-  defp processes(targets) do
+  defp processes(targets, pauses?) do
     targets
     |> Enum.flat_map(fn %{kind: kind, modules: modules} ->
       for {module, change_code?} <- modules, do: {inspect(module), kind, change_code?}
     end)
     |> Enum.frequencies()
     |> Enum.map(fn {{module, kind, change_code?}, count} ->
-      %{module: module, kind: kind, count: count, change_code?: change_code?}
+      %{module: module, kind: kind, count: count, change_code?: change_code?, pauses?: pauses?}
     end)
     |> Enum.sort_by(&{-&1.count, &1.module})
   end
@@ -69,7 +69,7 @@ defmodule HotPatch.Agent.Foresight do
     for %{module: module} <- changes,
         count = Enum.count(targets, &({module, false} in &1.modules)),
         count > 0 do
-      "#{inspect(module)} has no code_change: #{count} processes keep their state as it is"
+      "#{inspect(module)} exports no code_change: #{count} of its processes keep their state as it is, and are not paused"
     end
   end
 

@@ -112,7 +112,8 @@ defmodule HotPatch.Agent.Preparation do
           prepared: examination.prepared,
           shadows: shadows(changes, payload),
           pause_timeout: operation.pause_timeout,
-          hold_timeout: operation.hold_timeout
+          hold_timeout: operation.hold_timeout,
+          transition: operation.transition
         })
     end
   end

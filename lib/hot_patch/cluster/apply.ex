@@ -47,6 +47,7 @@ defmodule HotPatch.Cluster.Apply do
       coordinator: self(),
       patch: payload.patch,
       by: options.by,
+      transition: options.transition,
       pause_timeout: options.pause_timeout,
       # Longer than the coordinator waits for the last node, so that none gives up first.
       hold_timeout: commit_timeout(options) + @margin

@@ -17,6 +17,10 @@ defmodule HotPatch.Swap.Describe do
     "change_code of #{inspect(module)} failed in #{name(pid)}: #{reason(module, reason)}"
   end
 
+  @doc "A process that died in the new code."
+  @spec crash({pid(), module(), term()}) :: String.t()
+  def crash({pid, module, reason}), do: "#{inspect(pid)} died of #{reason(module, reason)}"
+
   @doc "Those that failed when the new code was current already, and what that means."
   @spec failures([{pid(), module(), term()}]) :: String.t()
   def failures([first | rest]) do

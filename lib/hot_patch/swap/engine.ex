@@ -14,6 +14,7 @@ defmodule HotPatch.Swap.Engine do
 
   alias HotPatch.Swap.Describe
   alias HotPatch.Swap.Guard
+  alias HotPatch.Swap.InTurn
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Steps
@@ -45,6 +46,39 @@ defmodule HotPatch.Swap.Engine do
   @spec run(pid(), Ready.t(), pid()) ::
           {:ok, HotPatch.Swap.done()} | {:error, HotPatch.Swap.failure()}
   defp run(caller, ready, guard) do
+    case ready.job.transition do
+      :suspend -> run_suspended(caller, ready, guard)
+      :none -> run_unpaused(caller, ready)
+      :compatible -> run_in_turn(caller, ready)
+    end
+  end
+
+  # Nobody's state changes: the load alone, which takes no longer than a blink.
+  defp run_unpaused(caller, ready) do
+    with :ok <- decision(caller, ready),
+         :ok <- load(ready.job.prepared) do
+      {:ok, %{suspended: 0, pause_us: 0, releases: 0, unsure: []}}
+    else
+      {:error, reason, text} -> {:error, failure(reason, text, 0)}
+    end
+  end
+
+  # The new code takes the old state too: load first, then each changes its state when it
+  # gets to it. Tried before, in the same way, so that a failure finds the old code current.
+  defp run_in_turn(caller, ready) do
+    with :ok <- InTurn.rehearse(ready.found.targets, ready),
+         :ok <- decision(caller, ready),
+         # Whoever is started from here on may have either state; the new code takes both.
+         found = Processes.merge(Processes.find(ready.job.changes, ready.found), ready.found),
+         :ok <- load(ready.job.prepared),
+         :ok <- InTurn.change(found.targets, ready) do
+      {:ok, %{suspended: 0, pause_us: 0, releases: 0, unsure: []}}
+    else
+      {:error, reason, text} -> {:error, failure(reason, text, 0)}
+    end
+  end
+
+  defp run_suspended(caller, ready, guard) do
     # What was started since the preparation is looked at before anybody is suspended.
     found = Processes.merge(Processes.find(ready.job.changes, ready.found), ready.found)
     pids = found.parents ++ Enum.map(found.targets, & &1.pid)
@@ -67,7 +101,7 @@ defmodule HotPatch.Swap.Engine do
       with :ok <- suspended,
            :ok <- wanted(caller),
            {:ok, again} <- Steps.convert(swap.found.targets, ready, deadline),
-           :ok <- decision(swap) do
+           :ok <- decision(caller, ready) do
         {:decided, again}
       end
 
@@ -148,9 +182,9 @@ defmodule HotPatch.Swap.Engine do
   end
 
   # Everything has been tried and everybody still waits: the last moment to leave all as it is.
-  defp decision(%{ready: %{job: %{hold_timeout: nil}}}), do: :ok
+  defp decision(_caller, %{job: %{hold_timeout: nil}}), do: :ok
 
-  defp decision(%{caller: caller} = swap) do
+  defp decision(caller, ready) do
     send(caller, {self(), :held})
     monitor = Process.monitor(caller)
 
@@ -159,7 +193,7 @@ defmodule HotPatch.Swap.Engine do
       {:decided, {:take_back, why}} -> {:error, :taken_back, why}
       {:DOWN, ^monitor, _, _, _} -> {:error, :taken_back, "the caller died before it decided"}
     after
-      swap.ready.job.hold_timeout -> {:error, :taken_back, "no decision came in time"}
+      ready.job.hold_timeout -> {:error, :taken_back, "no decision came in time"}
     end
   end
 
@@ -206,7 +240,11 @@ defmodule HotPatch.Swap.Engine do
          }}
 
       {:error, reason, text} ->
-        {:error, %{reason: reason, text: text, pause_us: pause_us, loaded?: reason == :half}}
+        {:error, failure(reason, text, pause_us)}
     end
+  end
+
+  defp failure(reason, text, pause_us) do
+    %{reason: reason, text: text, pause_us: pause_us, loaded?: reason == :half}
   end
 end

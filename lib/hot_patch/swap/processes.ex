@@ -17,12 +17,15 @@ defmodule HotPatch.Swap.Processes do
   @event_managers_answer_within 500
 
   @typedoc """
-  What a scan has found. `parents` are the supervisors of targets; `children` processes by
+  What a scan has found. `targets` have a state to convert, those in `unpaused` have not: their
+  callback modules export no code_change, so nothing would be done to them while they
+  stood still. `parents` are the supervisors of targets; `children` processes by
   the one that started them; `silent` the event managers that were too busy to say whether
   they are among them; `seen` all processes that need not be looked at again.
   """
   @type found :: %{
           targets: [target()],
+          unpaused: [target()],
           parents: [pid()],
           children: %{pid() => [pid()]},
           silent: [pid()],
@@ -31,7 +34,7 @@ defmodule HotPatch.Swap.Processes do
 
   @doc "What there was before any scan."
   @spec nothing() :: found()
-  def nothing, do: %{targets: [], parents: [], children: %{}, silent: [], seen: %{}}
+  def nothing, do: %{targets: [], unpaused: [], parents: [], children: %{}, silent: [], seen: %{}}
 
   @doc """
   Scans the processes that are not in `before` yet; what it gives are those alone, with
@@ -51,6 +54,7 @@ defmodule HotPatch.Swap.Processes do
     %{
       new
       | targets: new.targets ++ before.targets,
+        unpaused: new.unpaused ++ before.unpaused,
         parents: new.parents ++ before.parents,
         silent: new.silent ++ before.silent
     }
@@ -67,10 +71,11 @@ defmodule HotPatch.Swap.Processes do
       end)
 
     {silent, handling} = event_managers(managers, replaced)
-    targets = handling ++ targets
+    {targets, unpaused} = Enum.split_with(handling ++ targets, &converts?/1)
 
     %{
       targets: targets,
+      unpaused: unpaused,
       parents: parents(targets, Map.new(facts)) -- before.parents,
       # Of a first scan these are everybody's; only what is younger can be in its init.
       children: if(map_size(seen) == 0, do: %{}, else: children(facts)),
@@ -78,6 +83,9 @@ defmodule HotPatch.Swap.Processes do
       seen: Enum.reduce(facts, seen, fn {pid, _facts}, seen -> Map.put(seen, pid, []) end)
     }
   end
+
+  defp converts?(target),
+    do: Enum.any?(target.modules, fn {_module, change_code?} -> change_code? end)
 
   defp children(facts) do
     Enum.group_by(

@@ -17,6 +17,10 @@ defmodule HotPatch.Swap.SysMessage do
     :ok
   end
 
+  @doc "Suspends without an answer."
+  @spec suspend_unanswered(pid()) :: :ok
+  def suspend_unanswered(pid), do: unanswered(pid, :suspend)
+
   @doc "Resumes without an answer."
   @spec resume_unanswered(pid()) :: :ok
   def resume_unanswered(pid), do: unanswered(pid, :resume)

@@ -32,7 +32,7 @@ defmodule HotPatch.Swap.ProcessesTest do
       assert show(kind, pid) == unquote(before)
 
       job = job([{@module, v1, v2}])
-      assert {[target], []} = Swap.find(job.changes)
+      assert %{targets: [target], silent: []} = Swap.find(job.changes)
       assert %{pid: ^pid, kind: unquote(rule), modules: [{@module, true}]} = target
 
       assert {:ok, %{suspended: 1}} = run(job)
@@ -127,7 +127,7 @@ defmodule HotPatch.Swap.ProcessesTest do
     assert [{_id, child, :worker, _}] = :supervisor.which_children(pid)
 
     job = job([{@module, v1, v2}])
-    assert {[%{pid: ^pid, kind: :supervisor}], []} = Swap.find(job.changes)
+    assert %{targets: [%{pid: ^pid, kind: :supervisor}]} = Swap.find(job.changes)
     assert {:ok, %{suspended: 1}} = run(job)
 
     children = :supervisor.which_children(pid)
@@ -148,13 +148,13 @@ defmodule HotPatch.Swap.ProcessesTest do
     until(fn -> Enum.all?(pids, &in_receive?/1) end, "all wait in their receive")
 
     job = job([{@module, v1, server(@module, "v2")}])
-    assert Swap.find(job.changes) == {[], []}
+    assert %{targets: [], unpaused: []} = Swap.find(job.changes)
     assert {:ok, %{suspended: 0}} = run(job)
     assert Enum.sort(Enum.map(Swap.stragglers([@module]), & &1.pid)) == Enum.sort(pids)
     assert Enum.all?(pids, &Process.alive?/1)
   end
 
-  test "a module without code_change keeps its processes' state" do
+  test "a module without code_change keeps its processes' state, and nobody is paused for it" do
     text = fn vsn ->
       """
       -module(#{@module}).
@@ -170,8 +170,11 @@ defmodule HotPatch.Swap.ProcessesTest do
     load(@module, v1)
     {:ok, pid} = :gen_server.start(@module, :kept, [])
     job = job([{@module, v1, Builds.erlang(text.("v2"))}])
-    assert {[%{modules: [{@module, false}]}], []} = Swap.find(job.changes)
-    assert {:ok, %{suspended: 1}} = run(job)
+
+    assert %{targets: [], unpaused: [%{pid: ^pid, modules: [{@module, false}]}]} =
+             Swap.find(job.changes)
+
+    assert {:ok, %{suspended: 0, pause_us: 0}} = run(job)
     assert :gen_server.call(pid, :get) == {'v2', :kept}
     kill([pid])
   end
