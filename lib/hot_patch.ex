@@ -38,6 +38,7 @@ defmodule HotPatch do
   alias HotPatch.Plan
   alias HotPatch.Refusal
   alias HotPatch.Report
+  alias HotPatch.Straggler
 
   @typedoc "The id of a patch, or its name where only one has it."
   @type id :: String.t()
@@ -126,7 +127,8 @@ defmodule HotPatch do
       iex> {error.reason, error.details.option}
       {:invalid_option, :timeout}
   """
-  @spec check(id(), nodes: [node()], timeout: pos_integer()) :: {:ok, Report.t()} | error()
+  @spec check(id(), nodes: [node()], timeout: pos_integer(), purge: :soft | :force) ::
+          {:ok, Report.t()} | error()
   def check(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- begin(:check, id, options) do
       {:ok, Cluster.Survey.check(payload, nodes, unmanaged, options.timeout)}
@@ -151,7 +153,8 @@ defmodule HotPatch do
       iex> error.reason
       :unknown_patch
   """
-  @spec plan(id(), nodes: [node()], timeout: pos_integer()) :: {:ok, Plan.t()} | error()
+  @spec plan(id(), nodes: [node()], timeout: pos_integer(), purge: :soft | :force) ::
+          {:ok, Plan.t()} | error()
   def plan(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- begin(:plan, id, options) do
       {:ok, Cluster.Survey.plan(payload, nodes, unmanaged, options.timeout)}
@@ -193,6 +196,7 @@ defmodule HotPatch do
           timeout: pos_integer(),
           transition: :suspend | :none | :compatible,
           pause_timeout: pos_integer(),
+          purge: :soft | :force,
           by: String.t()
         ) :: {:ok, Report.t()} | error()
   def apply(id, options \\ []) do
@@ -230,6 +234,31 @@ defmodule HotPatch do
   """
   @spec nodes() :: [NodeInfo.t()]
   def nodes, do: Cluster.infos([node() | Node.list()])
+
+  @doc """
+  Processes that still run old code, of patches or of whatever else changed code.
+
+  They hinder nobody until the next change of the same module, which is refused while they
+  are there.
+
+  ## Options
+
+  #{Options.docs(:stragglers)}
+
+  ## Examples
+
+      iex> HotPatch.stragglers()
+      {:ok, []}
+  """
+  @spec stragglers(nodes: [node()], timeout: pos_integer()) :: {:ok, [Straggler.t()]} | error()
+  def stragglers(options \\ []) do
+    with {:ok, options} <- Options.validate(:stragglers, options),
+         {:ok, members, _unmanaged} <- Cluster.members(options.nodes) do
+      nodes = Enum.map(members, & &1.node)
+      answers = Cluster.call(nodes, :stragglers, [], options.timeout)
+      {:ok, for({_node, {:ok, stragglers}} <- answers, straggler <- stragglers, do: straggler)}
+    end
+  end
 
   @doc """
   The JSON text of anything that the other functions give, errors included.
@@ -280,7 +309,7 @@ defmodule HotPatch do
          :ok <- Library.current(composition.id, release),
          {:ok, members, unmanaged} <- Cluster.members(options.nodes) do
       shadows = if call == :apply, do: Archive.shadows(composition), else: []
-      payload = Payload.new(composition, release, shadows)
+      payload = Payload.new(composition, release, shadows: shadows, purge: options.purge)
       {:ok, options, payload, Enum.map(members, & &1.node), unmanaged}
     end
   end

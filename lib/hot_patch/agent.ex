@@ -27,6 +27,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.Report
   alias HotPatch.Store
   alias HotPatch.Swap
+  alias HotPatch.Telemetry
 
   require Logger
 
@@ -40,6 +41,7 @@ defmodule HotPatch.Agent do
           patch: String.t(),
           by: String.t(),
           transition: Swap.transition(),
+          purge: :soft | :force,
           pause_timeout: pos_integer(),
           hold_timeout: pos_integer()
         }
@@ -69,10 +71,15 @@ defmodule HotPatch.Agent do
       elixir: System.version(),
       applied: Enum.map(applied, & &1.id),
       restart_needed: for(%{restart: reason} when reason != nil <- applied, do: reason),
+      forced: for(%{forced?: true, id: id} <- applied, do: id),
       archives?: HotPatch.Native.status() == :ok,
       operation: holder()
     }
   end
+
+  @doc "Who runs old code on this node."
+  @spec stragglers() :: [HotPatch.Straggler.t()]
+  defdelegate stragglers(), to: Swap
 
   @doc "Records of the archives kept on this node."
   @spec archives() :: [Store.Archives.record()]
@@ -101,6 +108,13 @@ defmodule HotPatch.Agent do
   @doc "First half of an apply: everything that can fail without harm."
   @spec prepare(operation(), Payload.t()) :: vote()
   def prepare(operation, payload) do
+    Telemetry.span(:prepare, Map.take(operation, [:patch, :by]), fn ->
+      vote = vote(operation, payload)
+      {vote, %{}, %{vote: elem(vote, 0)}}
+    end)
+  end
+
+  defp vote(operation, payload) do
     case payload |> Examination.run() |> Preparation.run(operation, payload) do
       {:ok, preparation} ->
         kept(GenServer.call(__MODULE__, {:prepared, operation, preparation}), preparation)

@@ -10,6 +10,8 @@ defmodule HotPatch.NodeInfo do
     * `:otp`, `:elixir` - versions
     * `:applied` - ids of the patches applied on it, oldest first
     * `:restart_needed` - reasons why memory is not what the disk is; empty if it is
+    * `:forced` - patches for which processes were killed: what the node does since may have
+      that for a cause
     * `:archives?` - whether it can read archives (it has the native library)
     * `:operation` - what is under way on it, or `nil`
   """
@@ -27,6 +29,7 @@ defmodule HotPatch.NodeInfo do
           elixir: String.t() | nil,
           applied: [String.t()],
           restart_needed: [String.t()],
+          forced: [String.t()],
           archives?: boolean(),
           operation: map() | nil
         }
@@ -43,6 +46,7 @@ defmodule HotPatch.NodeInfo do
     :operation,
     applied: [],
     restart_needed: [],
+    forced: [],
     archives?: false
   ]
 
@@ -56,7 +60,9 @@ defmodule HotPatch.NodeInfo do
     applied = if info.applied == [], do: "none", else: Enum.join(info.applied, ", ")
     restart = if info.restart_needed == [], do: "no", else: "yes"
 
-    "#{info.node}: #{info.release}, OTP #{info.otp}, applied: #{applied}, restart needed: #{restart}"
+    forced = if info.forced == [], do: "", else: ", by force: #{Enum.join(info.forced, ", ")}"
+
+    "#{info.node}: #{info.release}, OTP #{info.otp}, applied: #{applied}, restart needed: #{restart}#{forced}"
   end
 
   defimpl Inspect do

@@ -39,6 +39,14 @@ defmodule HotPatch.Options do
           "change. `:compatible`: nobody is suspended, each converts its state in its own turn after the " <>
           "load, because the new code accepts the old state too"
     ],
+    purge: [
+      check: :purge,
+      default: :soft,
+      doc:
+        "what to do with processes that still run old code of an earlier change. `:soft` (default): " <>
+          "the patch is refused while there are any. `:force`: they are killed in the moment of the " <>
+          "load, and the node is marked in `nodes/0`; the plan names them"
+    ],
     by: [
       check: :text,
       doc: "who does it, for the record. Default: the operating system's user"
@@ -47,12 +55,13 @@ defmodule HotPatch.Options do
 
   @calls [
     upload: [:name, :by],
-    check: [:nodes, :timeout],
-    plan: [:nodes, :timeout],
-    apply: [:nodes, :timeout, :transition, :pause_timeout, :by]
+    check: [:nodes, :timeout, :purge],
+    plan: [:nodes, :timeout, :purge],
+    stragglers: [:nodes, :timeout],
+    apply: [:nodes, :timeout, :transition, :pause_timeout, :purge, :by]
   ]
 
-  @type call :: :upload | :check | :plan | :apply
+  @type call :: :upload | :check | :plan | :stragglers | :apply
 
   @doc "The options of a call as a Markdown list, for its `@doc`."
   @spec docs(call()) :: String.t()
@@ -129,6 +138,12 @@ defmodule HotPatch.Options do
     if value in [:suspend, :none, :compatible],
       do: :ok,
       else: wrong(call, option, "must be :suspend, :none or :compatible, got: #{short(value)}")
+  end
+
+  defp check(:purge, value, option, call) do
+    if value in [:soft, :force],
+      do: :ok,
+      else: wrong(call, option, "must be :soft or :force, got: #{short(value)}")
   end
 
   defp check(:text, value, option, call) do

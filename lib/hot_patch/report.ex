@@ -8,6 +8,7 @@ defmodule HotPatch.Report do
 
   alias HotPatch.Report
   alias HotPatch.Status
+  alias HotPatch.Straggler
   alias HotPatch.Table
 
   defmodule Node do
@@ -18,7 +19,8 @@ defmodule HotPatch.Report do
       * `:files` - `t:HotPatch.Report.File.t/0`, in the order of the archive
       * `:pause_us` - microseconds from the first suspend to the last resume; 0 in a check
       * `:suspended` - how many processes were suspended
-      * `:stragglers` - processes that still run old code: pid, name, module, stack
+      * `:stragglers` - processes that still run old code, see `HotPatch.Straggler`
+      * `:killed` - processes that were killed because `purge: :force` was given
       * `:restart_needed` - why memory is not what the disk is, or `nil`
       * `:error` - what is wrong with the node as a whole, or `nil`
     """
@@ -37,7 +39,8 @@ defmodule HotPatch.Report do
             files: [Report.File.t()],
             pause_us: non_neg_integer(),
             suspended: non_neg_integer(),
-            stragglers: [straggler()],
+            killed: [pid()],
+            stragglers: [HotPatch.Straggler.t()],
             restart_needed: String.t() | nil,
             error: String.t() | nil
           }
@@ -50,6 +53,7 @@ defmodule HotPatch.Report do
       files: [],
       pause_us: 0,
       suspended: 0,
+      killed: [],
       stragglers: []
     ]
   end
@@ -168,16 +172,12 @@ defmodule HotPatch.Report do
   end
 
   defp straggling(node) do
-    for straggler <- node.stragglers do
-      name = if straggler.name, do: " (#{inspect(straggler.name)})", else: ""
+    killed =
+      if node.killed == [],
+        do: [],
+        else: ["killed by force: #{Enum.map_join(node.killed, ", ", &inspect/1)}"]
 
-      what =
-        if straggler.module,
-          do: "still runs old code of #{inspect(straggler.module)}",
-          else: "was #{straggler.stack}"
-
-      "#{inspect(straggler.pid)}#{name} #{what}"
-    end
+    killed ++ Enum.map(node.stragglers, &Straggler.line/1)
   end
 
   defimpl Inspect do

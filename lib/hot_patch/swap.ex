@@ -37,7 +37,8 @@ defmodule HotPatch.Swap do
     # `prepared` is the result of code:prepare_loading/1 of the new code, `shadows` copies of
     # it under other names. `pause_timeout`: milliseconds within which all must be suspended
     # and converted. `hold_timeout`: how long they may then wait for a decision; nil if none
-    # is asked for. `transition`: see HotPatch.apply/2.
+    # is asked for. `transition` and `purge`: see HotPatch.apply/2. `after_load` is called while
+    # everybody still stands still.
     @enforce_keys [:changes, :prepared, :pause_timeout]
     defstruct [
       :changes,
@@ -45,7 +46,9 @@ defmodule HotPatch.Swap do
       :pause_timeout,
       :hold_timeout,
       shadows: [],
-      transition: :suspend
+      transition: :suspend,
+      purge: :soft,
+      after_load: nil
     ]
 
     @type t :: %__MODULE__{
@@ -54,7 +57,9 @@ defmodule HotPatch.Swap do
             shadows: [HotPatch.Swap.Shadow.t()],
             pause_timeout: pos_integer(),
             hold_timeout: pos_integer() | nil,
-            transition: HotPatch.Swap.transition()
+            transition: HotPatch.Swap.transition(),
+            purge: :soft | :force,
+            after_load: (() -> term()) | nil
           }
   end
 
@@ -81,9 +86,11 @@ defmodule HotPatch.Swap do
   @typedoc """
   `pause_us`: first suspend to last resume; `suspended`: how many processes; `releases`: how
   often one had to go on for a moment because another waited for it; `unsure`: processes
-  that were started in the very moment of the load, by the old code or the new.
+  that were started in the very moment of the load, by the old code or the new; `killed`:
+  those that a purge by force has ended.
   """
   @type done :: %{
+          killed: [pid()],
           pause_us: non_neg_integer(),
           suspended: non_neg_integer(),
           releases: non_neg_integer(),
@@ -127,7 +134,7 @@ defmodule HotPatch.Swap do
   def prepare(%Job{} = job) do
     replaced = for %Change{kind: :replace, module: module} <- job.changes, do: module
 
-    with {:held, []} <- {:held, Enum.reject(replaced, &:code.soft_purge/1)},
+    with {:held, []} <- {:held, held(replaced, job.purge)},
          %{silent: []} = found <- Processes.find(job.changes),
          :ok <- Shadow.load(job.shadows) do
       {:ok, %Ready{job: job, found: found, shadows: job.shadows}}
@@ -136,6 +143,12 @@ defmodule HotPatch.Swap do
       %{silent: silent} -> {:error, failure(:busy, silent_text(silent))}
       {:error, text} -> {:error, failure(:shadow, text)}
     end
+  end
+
+  # With force they are purged in the last moment, when all is decided.
+  defp held(modules, purge) do
+    held = Enum.reject(modules, &:code.soft_purge/1)
+    if purge == :force, do: [], else: held
   end
 
   @doc "Forgets a preparation."
@@ -174,8 +187,13 @@ defmodule HotPatch.Swap do
   before the next change of the same modules: until then funs that it has made, wherever
   they are kept, go on working.
   """
-  @spec stragglers([module()]) :: [Stragglers.straggler()]
-  def stragglers(modules), do: Stragglers.of(modules)
+  @spec stragglers([module()], [pid()]) :: [HotPatch.Straggler.t()]
+  def stragglers(modules, unsure),
+    do: Stragglers.of(modules) ++ Enum.map(unsure, &Stragglers.unsure/1)
+
+  @doc "Everybody on this node who runs old code, of whatever module."
+  @spec stragglers() :: [HotPatch.Straggler.t()]
+  defdelegate stragglers(), to: Stragglers, as: :of_all
 
   # Neither is linked: the engine must outlive its caller long enough to resume everyone,
   # the guard must outlive the engine.

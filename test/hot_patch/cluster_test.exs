@@ -350,10 +350,55 @@ defmodule HotPatch.ClusterTest do
       assert straggler.pid == pid
       assert to_string(report) =~ "still runs old code of :hot_patch_test_loop"
 
+      assert {:ok, [%HotPatch.Straggler{pid: ^pid, kind: :in_loop, node: ^node}]} =
+               hot_patch(node, :stragglers, [])
+
       assert_refused_while_held(node, path, looping.(3), pid)
       send(pid, :stop)
       until(fn -> not Cluster.call(node, Process, :alive?, [pid]) end, "the loop ends")
       assert {:ok, %Report{status: :ok}} = hot_patch(node, :apply, ["third"])
+    end
+
+    test "by force, old code is purged with those who run it; this is said before and marked after",
+         %{node: node} do
+      looping = fn version ->
+        Builds.erlang(
+          "-module(hot_patch_test_loop). -vsn(#{version}). -export([loop/0]). loop() -> receive stop -> ok; _ -> loop() end."
+        )
+      end
+
+      path = "exchange-1.0.0/ebin/hot_patch_test_loop.beam"
+
+      for version <- [1, 2] do
+        upload!(node, [{path, looping.(version)}], "version-#{version}")
+        assert {:ok, %Report{status: :ok}} = hot_patch(node, :apply, ["version-#{version}"])
+
+        if version == 1,
+          do: Cluster.call(node, :erlang, :spawn, [:hot_patch_test_loop, :loop, []])
+      end
+
+      assert {:ok, [%{pid: pid}]} = hot_patch(node, :stragglers, [])
+      third = upload!(node, [{path, looping.(3)}], "version-3")
+      assert {:ok, %{status: :not_updated}} = hot_patch(node, :check, [third.id])
+      assert {:ok, %{status: :ok}} = hot_patch(node, :check, [third.id, [purge: :force]])
+
+      assert {:ok, %{nodes: [%{risks: risks}]}} =
+               hot_patch(node, :plan, [third.id, [purge: :force]])
+
+      assert Enum.any?(
+               risks,
+               &(&1 =~ "kills 1 process" and &1 =~ Cluster.call(node, Kernel, :inspect, [pid]))
+             )
+
+      assert Cluster.call(node, Process, :alive?, [pid])
+
+      assert {:ok, report} = hot_patch(node, :apply, [third.id, [purge: :force]])
+      assert [%{status: :ok, killed: [^pid]}] = report.nodes
+      assert to_string(report) =~ "killed by force"
+      refute Cluster.call(node, Process, :alive?, [pid])
+      third_id = third.id
+      assert [%{forced: [^third_id]} = info] = hot_patch(node, :nodes, [])
+      assert to_string(info) =~ "by force: #{third.id}"
     end
 
     defp assert_refused_while_held(node, path, bytes, pid) do
@@ -664,7 +709,8 @@ defmodule HotPatch.ClusterTest do
         by: "test",
         pause_timeout: 1_000,
         hold_timeout: 3_000,
-        transition: :suspend
+        transition: :suspend,
+        purge: :soft
       }
 
       for node <- nodes do
@@ -710,6 +756,47 @@ defmodule HotPatch.ClusterTest do
 
       assert Exception.message(error) =~ Atom.to_string(b)
       assert {:error, %Error{reason: :no_native}} = hot_patch(b, :check, [patch.id])
+    end
+  end
+
+  describe "hooks" do
+    test "are called at their moments, and one that fails or hangs changes nothing" do
+      [a] = Cluster.start(1)
+      calls = start_calls(a, 5)
+      Process.register(self(), :hot_patch_hook_listener)
+
+      hooks = [
+        HotPatch.Test.Hooks.Telling,
+        HotPatch.Test.Hooks.Failing,
+        HotPatch.Test.Hooks.Hanging
+      ]
+
+      :ok = Cluster.call(a, Application, :put_env, [:hot_patch, :hooks, hooks])
+
+      :ok =
+        Cluster.call(a, Application, :put_env, [
+          :hot_patch,
+          :test_listener,
+          {:hot_patch_hook_listener, node()}
+        ])
+
+      :ok = Cluster.call(a, Application, :put_env, [:hot_patch, :test_call, hd(calls)])
+      patch = upload!(a, Builds.changed("patched"))
+
+      assert {:ok, %Report{status: :ok}} =
+               hot_patch(a, :apply, [patch.id, [pause_timeout: 5_000]])
+
+      id = patch.id
+      assert_received {:before_pause, %{patch: ^id, modules: modules}, _running}
+      assert Exchange.Call in modules
+      assert_received {:after_load, %{patch: ^id}, {:suspended?, true}}
+      assert_received {:after_resume, %{patch: ^id}, {:suspended?, false}}
+
+      # A refused patch calls none.
+      broken = upload!(a, [Builds.changed("broken", "Call")], "broken")
+      Cluster.call(a, Exchange, :start_calls, [[{"1234567", "0081123"}]])
+      assert {:error, _} = hot_patch(a, :apply, [broken.id])
+      refute_received {:after_load, _, _}
     end
   end
 end

@@ -48,7 +48,7 @@ defmodule HotPatch.SwapTest do
         assert Keyword.keys(dictionary) -- [:"$initial_call", :"$ancestors"] == []
       end
 
-      assert Swap.stragglers([@module]) == []
+      assert Swap.stragglers([@module], []) == []
     end
 
     test "gives code_change the vsn of the running module, not in a list", %{v1: v1} do
@@ -542,7 +542,7 @@ defmodule HotPatch.SwapTest do
       on_exit(fn -> kill([looping]) end)
       # The loop calls itself locally: it stays in the version it began in.
       assert {:ok, _} = run(job([{@module, v1, v2}]))
-      assert [%{pid: ^looping, module: @module, stack: [_ | _]}] = Swap.stragglers([@module])
+      assert [%{pid: ^looping, module: @module, stack: [_ | _]}] = Swap.stragglers([@module], [])
 
       v3 = server(@module, "v3")
       assert {:error, %{reason: :old_code} = failure} = run(job([{@module, v2, v3}]))

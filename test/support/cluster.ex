@@ -86,9 +86,12 @@ defmodule HotPatch.Test.Cluster do
   @spec disk(node()) :: %{Path.t() => binary()}
   def disk(node) do
     for path <- Path.wildcard(exchange(node) <> "/**", match_dot: true), into: %{} do
-      if File.dir?(path),
-        do: {path, "folder"},
-        else: {path, Base.encode16(:crypto.hash(:md5, File.read!(path)))}
+      case File.read(path) do
+        {:ok, bytes} -> {path, Base.encode16(:crypto.hash(:md5, bytes))}
+        {:error, :eisdir} -> {path, "folder"}
+        # Removed while they are looked at.
+        {:error, :enoent} -> {path, "gone"}
+      end
     end
   end
 

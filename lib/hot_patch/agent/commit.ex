@@ -9,11 +9,12 @@ defmodule HotPatch.Agent.Commit do
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Verdict
+  alias HotPatch.Hook
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Store
   alias HotPatch.Swap
-  alias HotPatch.Swap.Stragglers
+  alias HotPatch.Telemetry
 
   require Logger
 
@@ -21,7 +22,8 @@ defmodule HotPatch.Agent.Commit do
           files: [Report.File.t()],
           pause_us: non_neg_integer(),
           suspended: non_neg_integer(),
-          stragglers: [Stragglers.straggler()],
+          killed: [pid()],
+          stragglers: [HotPatch.Straggler.t()],
           restart_needed: String.t() | nil,
           error: String.t() | nil
         }
@@ -36,9 +38,17 @@ defmodule HotPatch.Agent.Commit do
     # An agent that is started anew finds the commit of the one before by this name.
     Process.register(self(), __MODULE__)
     Process.put(:operation, preparation.operation)
-    result = preparation |> swap(agent) |> finish(preparation)
+    result = span(preparation, fn -> preparation |> swap(agent) |> finish(preparation) end)
     log(result, preparation.operation)
     send(agent, {__MODULE__, {:ended, result}})
+  end
+
+  defp span(%Preparation{operation: operation}, fun) do
+    Telemetry.span(:commit, Map.take(operation, [:patch, :by]), fn ->
+      result = fun.()
+      status = Status.combine(Enum.map(result.files, & &1.status))
+      {result, Map.take(result, [:pause_us, :suspended]), %{status: status, error: result.error}}
+    end)
   end
 
   @doc "What a running commit is about, without asking it."
@@ -59,8 +69,12 @@ defmodule HotPatch.Agent.Commit do
     end
   end
 
-  defp swap(%Preparation{ready: ready}, agent) do
-    Swap.run(ready, fn engine -> send(agent, {__MODULE__, :held, engine}) end)
+  defp swap(%Preparation{ready: ready, operation: operation}, agent) do
+    change = Preparation.change(ready.job.changes, operation)
+    Hook.run(:before_pause, change)
+    result = Swap.run(ready, fn engine -> send(agent, {__MODULE__, :held, engine}) end)
+    if match?({:ok, _done}, result), do: Hook.run(:after_resume, change)
+    result
   end
 
   defp nothing_done(why), do: %{reason: :taken_back, text: why, pause_us: 0, loaded?: false}
@@ -82,7 +96,7 @@ defmodule HotPatch.Agent.Commit do
       :ok ->
         verdicts = Enum.map(verdicts(preparation), &read_back/1)
         restart = restart_needed(verdicts)
-        recorded = record(preparation, restart)
+        recorded = record(preparation, restart, Map.get(done, :killed, []))
         result(verdicts, done, stragglers(preparation, done), restart, recorded)
 
       {:error, {target, posix}} ->
@@ -90,7 +104,7 @@ defmodule HotPatch.Agent.Commit do
           "the new code runs but is not on disk: cannot rename into #{target} " <>
             "(#{:file.format_error(posix)}); a restart would bring back the old code"
 
-        _ = record(preparation, text)
+        _ = record(preparation, text, Map.get(done, :killed, []))
         files = for verdict <- verdicts(preparation), do: failed(verdict, text)
         result(files, done, stragglers(preparation, done), text, text)
     end
@@ -126,10 +140,10 @@ defmodule HotPatch.Agent.Commit do
     end
   end
 
-  defp record(%Preparation{operation: operation} = preparation, restart) do
+  defp record(%Preparation{operation: operation} = preparation, restart, killed) do
     added = for %{new?: true, target: target} <- verdicts(preparation), target != nil, do: target
 
-    case Store.Applied.add(operation.patch, operation.by, restart, added) do
+    case Store.Applied.add(operation, restart, added, killed != []) do
       :ok -> nil
       {:error, posix} -> "applied, but that could not be recorded: #{:file.format_error(posix)}"
     end
@@ -139,11 +153,7 @@ defmodule HotPatch.Agent.Commit do
 
   defp stragglers(%Preparation{ready: ready}, done) do
     replaced = for %{kind: :replace, module: module} <- ready.job.changes, do: module
-    Swap.stragglers(replaced) ++ Enum.map(Map.get(done, :unsure, []), &unsure/1)
-  end
-
-  defp unsure(pid) do
-    %{pid: pid, name: nil, module: nil, stack: ["started in the very moment of the load"]}
+    Swap.stragglers(replaced, Map.get(done, :unsure, []))
   end
 
   defp result(verdicts, done, stragglers, restart, error) do
@@ -151,6 +161,7 @@ defmodule HotPatch.Agent.Commit do
       files: Enum.map(verdicts, &Verdict.to_report/1),
       pause_us: done.pause_us,
       suspended: done.suspended,
+      killed: Map.get(done, :killed, []),
       stragglers: stragglers,
       restart_needed: restart,
       error: error

@@ -19,7 +19,7 @@ defmodule HotPatch.Agent.Examination do
   @spec run(Payload.t()) :: t()
   def run(%Payload{} = payload) do
     case bound_here(payload.release) do
-      :ok -> payload.entries |> Enum.map(&judge/1) |> refuse_twins() |> prepare()
+      :ok -> payload.entries |> Enum.map(&judge(&1, payload.purge)) |> refuse_twins() |> prepare()
       {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload.entries, reason)}
     end
   end
@@ -55,9 +55,9 @@ defmodule HotPatch.Agent.Examination do
 
   defp refuse_all(entries, reason), do: Enum.map(entries, &Verdict.new(&1, :error, reason))
 
-  defp judge(%Entry{kind: :damaged} = entry), do: Verdict.new(entry, :error, entry.reason)
+  defp judge(%Entry{kind: :damaged} = entry, _purge), do: Verdict.new(entry, :error, entry.reason)
 
-  defp judge(%Entry{kind: :other} = entry) do
+  defp judge(%Entry{kind: :other} = entry, _purge) do
     case Location.of_file(entry.path) do
       {:ok, _have, target} ->
         Verdict.new(entry, :not_beam, "no Erlang module: it goes to #{target}", target)
@@ -77,18 +77,18 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  defp judge(%Entry{kind: :beam, beam: beam} = entry) do
+  defp judge(%Entry{kind: :beam, beam: beam} = entry, purge) do
     case Location.of_module(entry.path, beam.module) do
-      {:ok, have, target} -> judge_module(entry, have, target)
+      {:ok, have, target} -> judge_module(entry, have, target, purge)
       {:absent, reason} -> Verdict.new(entry, :not_loaded, reason)
       {status, reason} -> Verdict.new(entry, status, reason)
     end
   end
 
-  defp judge_module(%Entry{beam: beam} = entry, have, target) do
+  defp judge_module(%Entry{beam: beam} = entry, have, target, purge) do
     with :ok <- runnable(beam),
          {:load, change} <- wanted(beam, have, target),
-         :ok <- swappable(beam, change) do
+         :ok <- swappable(beam, change, purge) do
       %Verdict{entry: entry, status: :ok, target: target, change: change, new?: change == :add}
     else
       {:transient, reason} ->
@@ -141,7 +141,7 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  defp swappable(beam, change) do
+  defp swappable(beam, change, purge) do
     cond do
       beam.on_load ->
         {:not_updated,
@@ -153,7 +153,7 @@ defmodule HotPatch.Agent.Examination do
          "loads a NIF library, which may refuse to be replaced: disk is replaced, restart the " <>
            "node to run it"}
 
-      change == :replace ->
+      change == :replace and purge == :soft ->
         no_old_code(beam)
 
       true ->
@@ -171,7 +171,7 @@ defmodule HotPatch.Agent.Examination do
       pids ->
         {:transient,
          "old code of an earlier change is still in use by #{Enum.map_join(Enum.take(pids, 5), ", ", &inspect/1)}" <>
-           "#{if length(pids) > 5, do: " and #{length(pids) - 5} more"}: wait until they leave it"}
+           "#{if length(pids) > 5, do: " and #{length(pids) - 5} more"}: wait until they leave it, or apply with purge: :force, which kills them"}
     end
   end
 

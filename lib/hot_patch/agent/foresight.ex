@@ -4,6 +4,7 @@ defmodule HotPatch.Agent.Foresight do
 
   alias HotPatch.Agent.Examination
   alias HotPatch.Agent.Preparation
+  alias HotPatch.Agent.Running
   alias HotPatch.Agent.Verdict
   alias HotPatch.Plan
   alias HotPatch.Status
@@ -61,7 +62,8 @@ defmodule HotPatch.Agent.Foresight do
       ),
       without_code_change(changes, targets),
       supervisors(targets),
-      bare(changes, targets)
+      bare(changes, targets),
+      killed(changes)
     ])
   end
 
@@ -89,5 +91,15 @@ defmodule HotPatch.Agent.Foresight do
         "(#{Enum.map_join(Enum.take(pids, 3), ", ", &inspect/1)}): not paused, in the old code until the next " <>
         "fully qualified call; until then a failed code_change cannot be taken back"
     end)
+  end
+
+  # A change with old code in use is planned only where it may be purged by force.
+  defp killed(changes) do
+    for %{kind: :replace, module: module} <- changes,
+        users = Running.old_code_users(module),
+        users != [] do
+      "purge: :force kills #{Table.count(length(users), "process", "processes")} that still run old code of " <>
+        "#{inspect(module)}: #{Enum.map_join(Enum.take(users, 10), ", ", &inspect/1)}"
+    end
   end
 end

@@ -17,19 +17,21 @@ defmodule HotPatch.Agent.Payload do
           patch: String.t(),
           release: Release.t(),
           entries: [Composition.Entry.t()],
-          shadows: [shadow()]
+          shadows: [shadow()],
+          purge: :soft | :force
         }
   @enforce_keys [:patch, :release, :entries]
-  defstruct [:patch, :release, :entries, shadows: []]
+  defstruct [:patch, :release, :entries, shadows: [], purge: :soft]
 
   @doc "The payload of a patch."
-  @spec new(Composition.t(), Release.t(), [shadow()]) :: t()
-  def new(%Composition{} = composition, %Release{} = release, shadows \\ []) do
+  @spec new(Composition.t(), Release.t(), keyword()) :: t()
+  def new(%Composition{} = composition, %Release{} = release, more \\ []) do
     %__MODULE__{
       patch: composition.id,
       release: release,
       entries: composition.files,
-      shadows: shadows
+      shadows: Keyword.get(more, :shadows, []),
+      purge: Keyword.get(more, :purge, :soft)
     }
   end
 end

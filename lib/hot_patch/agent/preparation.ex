@@ -7,6 +7,7 @@ defmodule HotPatch.Agent.Preparation do
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Verdict
+  alias HotPatch.Hook
   alias HotPatch.Status
   alias HotPatch.Store
   alias HotPatch.Swap
@@ -41,6 +42,12 @@ defmodule HotPatch.Agent.Preparation do
   def discard(%__MODULE__{staged: staged, ready: ready}) do
     if ready, do: Swap.discard(ready)
     Store.Files.unstage(staged)
+  end
+
+  @doc "What hooks are told of a change."
+  @spec change([Swap.Change.t()], HotPatch.Agent.operation()) :: Hook.change()
+  def change(changes, operation) do
+    %{patch: operation.patch, modules: Enum.map(changes, & &1.module)}
   end
 
   @doc "The modules that a swap replaces or adds."
@@ -113,7 +120,9 @@ defmodule HotPatch.Agent.Preparation do
           shadows: shadows(changes, payload),
           pause_timeout: operation.pause_timeout,
           hold_timeout: operation.hold_timeout,
-          transition: operation.transition
+          transition: operation.transition,
+          purge: operation.purge,
+          after_load: fn -> Hook.run(:after_load, change(changes, operation)) end
         })
     end
   end

@@ -10,6 +10,7 @@ defmodule HotPatch.Cluster.Apply do
   alias HotPatch.Error
   alias HotPatch.Report
   alias HotPatch.Status
+  alias HotPatch.Telemetry
 
   require Logger
 
@@ -23,7 +24,13 @@ defmodule HotPatch.Cluster.Apply do
 
     {coordinator, monitor} =
       spawn_monitor(fn ->
-        send(starter, {self(), apply_on(payload, nodes, unmanaged, options)})
+        metadata = %{patch: payload.patch, by: options.by, nodes: nodes}
+
+        Telemetry.span(:apply, metadata, fn ->
+          result = apply_on(payload, nodes, unmanaged, options)
+          send(starter, {self(), result})
+          {:ok, %{}, %{result: reason(result)}}
+        end)
       end)
 
     receive do
@@ -41,6 +48,9 @@ defmodule HotPatch.Cluster.Apply do
     end
   end
 
+  defp reason({:ok, _report}), do: :ok
+  defp reason({:error, error}), do: error.reason
+
   defp apply_on(payload, nodes, unmanaged, options) do
     operation = %{
       ref: make_ref(),
@@ -48,6 +58,7 @@ defmodule HotPatch.Cluster.Apply do
       patch: payload.patch,
       by: options.by,
       transition: options.transition,
+      purge: options.purge,
       pause_timeout: options.pause_timeout,
       # Longer than the coordinator waits for the last node, so that none gives up first.
       hold_timeout: commit_timeout(options) + @margin

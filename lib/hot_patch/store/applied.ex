@@ -11,6 +11,7 @@ defmodule HotPatch.Store.Applied do
   @typedoc """
   `restart` names why memory is not what the disk is, until the node restarts. `added` are
   the files of modules that the release did not have: its boot script does not load them.
+  `forced?`: processes were killed for it.
   """
   @type record :: %{
           id: String.t(),
@@ -19,6 +20,7 @@ defmodule HotPatch.Store.Applied do
           release: Release.t(),
           restart: String.t() | nil,
           added: [Path.t()],
+          forced?: boolean(),
           boot: term()
         }
 
@@ -48,9 +50,9 @@ defmodule HotPatch.Store.Applied do
   end
 
   @doc "Adds a record; an earlier one of the same patch gives way."
-  @spec add(String.t(), String.t(), String.t() | nil, [Path.t()]) ::
+  @spec add(%{patch: String.t(), by: String.t()}, String.t() | nil, [Path.t()], boolean()) ::
           :ok | {:error, File.posix()}
-  def add(id, by, restart, added) do
+  def add(%{patch: id, by: by}, restart, added, forced?) do
     {earlier, others} = Enum.split_with(list(), &(&1.id == id))
 
     record = %{
@@ -61,6 +63,7 @@ defmodule HotPatch.Store.Applied do
       by: by,
       release: Release.current(),
       restart: restart,
+      forced?: forced?,
       boot: boot()
     }
 

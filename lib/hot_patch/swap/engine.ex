@@ -18,7 +18,9 @@ defmodule HotPatch.Swap.Engine do
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Steps
+  alias HotPatch.Swap.Stragglers
   alias HotPatch.Swap.Suspension
+  alias HotPatch.Swap.SysMessage
 
   # After so many rounds newcomers come faster than they can be found.
   @most_rounds 20
@@ -56,8 +58,8 @@ defmodule HotPatch.Swap.Engine do
   # Nobody's state changes: the load alone, which takes no longer than a blink.
   defp run_unpaused(caller, ready) do
     with :ok <- decision(caller, ready),
-         :ok <- load(ready.job.prepared) do
-      {:ok, %{suspended: 0, pause_us: 0, releases: 0, unsure: []}}
+         {:ok, killed} <- load(ready) do
+      {:ok, %{done() | killed: killed}}
     else
       {:error, reason, text} -> {:error, failure(reason, text, 0)}
     end
@@ -70,13 +72,15 @@ defmodule HotPatch.Swap.Engine do
          :ok <- decision(caller, ready),
          # Whoever is started from here on may have either state; the new code takes both.
          found = Processes.merge(Processes.find(ready.job.changes, ready.found), ready.found),
-         :ok <- load(ready.job.prepared),
+         {:ok, killed} <- load(ready),
          :ok <- InTurn.change(found.targets, ready) do
-      {:ok, %{suspended: 0, pause_us: 0, releases: 0, unsure: []}}
+      {:ok, %{done() | killed: killed}}
     else
       {:error, reason, text} -> {:error, failure(reason, text, 0)}
     end
   end
+
+  defp done, do: %{suspended: 0, pause_us: 0, releases: 0, unsure: [], killed: []}
 
   defp run_suspended(caller, ready, guard) do
     # What was started since the preparation is looked at before anybody is suspended.
@@ -108,9 +112,9 @@ defmodule HotPatch.Swap.Engine do
     {swap, result} = catch_up(swap, result)
 
     result =
-      with {:decided, again} <- result, :ok <- load(ready.job.prepared), do: {:loaded, again}
+      with {:decided, again} <- result, {:ok, killed} <- load(ready), do: {:loaded, again, killed}
 
-    unsure = if match?({:loaded, _}, result), do: unsure(swap), else: []
+    unsure = if match?({:loaded, _, _}, result), do: unsure(swap), else: []
     result |> resume(swap) |> outcome(swap, unsure, started)
   end
 
@@ -197,10 +201,16 @@ defmodule HotPatch.Swap.Engine do
     end
   end
 
-  defp load(prepared) do
-    case :code.finish_loading(prepared) do
+  defp load(%{job: job, found: found}) do
+    killed = purge(job)
+
+    case :code.finish_loading(job.prepared) do
       :ok ->
-        :ok
+        if job.after_load, do: job.after_load.()
+        # Special processes without a change of state stand in their own loop: any system
+        # message takes them through system_continue into the new code.
+        for %{kind: :special, pid: pid} <- found.unpaused, do: SysMessage.resume_unanswered(pid)
+        {:ok, killed}
 
       {:error, reasons} ->
         text =
@@ -212,9 +222,21 @@ defmodule HotPatch.Swap.Engine do
     end
   end
 
-  defp resume({:loaded, again}, swap) do
+  # Only by force is anybody killed, and only who would keep the new code out.
+  defp purge(%{purge: :soft}), do: []
+
+  defp purge(%{purge: :force, changes: changes}) do
+    old =
+      for %{kind: :replace, module: module} <- changes, :erlang.check_old_code(module), do: module
+
+    holders = for straggler <- Stragglers.of(old), do: straggler.pid
+    Enum.each(old, &:code.purge/1)
+    Enum.uniq(holders)
+  end
+
+  defp resume({:loaded, again, killed}, swap) do
     case Steps.take_and_resume(swap.found, swap.ready, again) do
-      [] -> :ok
+      [] -> {:ok, killed}
       failures -> {:error, :half, Describe.failures(failures)}
     end
   end
@@ -230,13 +252,14 @@ defmodule HotPatch.Swap.Engine do
     pause_us = if count == 0, do: 0, else: us
 
     case result do
-      :ok ->
+      {:ok, killed} ->
         {:ok,
          %{
            suspended: count,
            pause_us: pause_us,
            releases: swap.suspension.releases,
-           unsure: unsure
+           unsure: unsure,
+           killed: killed
          }}
 
       {:error, reason, text} ->

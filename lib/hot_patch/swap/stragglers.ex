@@ -2,38 +2,55 @@ defmodule HotPatch.Swap.Stragglers do
   @moduledoc false
   # Processes that still run old code after a swap.
 
-  @type straggler :: %{
-          pid: pid(),
-          name: atom() | nil,
-          module: module(),
-          stack: [String.t()]
-        }
+  alias HotPatch.Straggler
 
   @doc "Who runs old code of these modules."
-  @spec of([module()]) :: [straggler()]
+  @spec of([module()]) :: [Straggler.t()]
   def of(modules) do
     old = for module <- modules, :erlang.check_old_code(module), into: MapSet.new(), do: module
 
-    for pid <- Process.list(),
+    for pid <- if(MapSet.size(old) == 0, do: [], else: Process.list()),
         pid != self(),
         {:current_stacktrace, stack} <- [Process.info(pid, :current_stacktrace)],
         # Only who has one of the modules on its stack is worth the thorough look.
         module <- Enum.uniq(for {module, _, _, _} <- stack, module in old, do: module),
         runs_old?(pid, module) do
-      %{
-        pid: pid,
-        name: name(pid),
-        module: module,
-        stack: stack |> Enum.take(3) |> Enum.map(&Exception.format_stacktrace_entry/1)
-      }
+      straggler(pid, module, stack)
     end
   end
+
+  @doc "All modules that have old code, whoever made it old."
+  @spec of_all() :: [Straggler.t()]
+  def of_all, do: of(for {module, _file} <- :code.all_loaded(), do: module)
+
+  @doc "A process of which it is not known whether it began in the old code or the new."
+  @spec unsure(pid()) :: Straggler.t()
+  def unsure(pid), do: %Straggler{node: node(), pid: pid, name: name(pid), kind: :unsure}
 
   defp runs_old?(pid, module) do
     :erlang.check_process_code(pid, module)
   catch
     # Died meanwhile.
     :error, :badarg -> false
+  end
+
+  defp straggler(pid, module, stack) do
+    %Straggler{
+      node: node(),
+      pid: pid,
+      name: name(pid),
+      module: module,
+      kind: kind(stack),
+      stack: stack |> Enum.take(3) |> Enum.map(&Exception.format_stacktrace_entry/1)
+    }
+  end
+
+  defp kind([{:gen, :do_call, _arity, _location} | _]), do: :in_call
+
+  defp kind(stack) do
+    if Enum.any?(stack, &(elem(&1, 0) in [:gen_server, :gen_statem, :gen_event])),
+      do: :in_callback,
+      else: :in_loop
   end
 
   defp name(pid) do

@@ -150,7 +150,7 @@ defmodule HotPatch.Swap.ProcessesTest do
     job = job([{@module, v1, server(@module, "v2")}])
     assert %{targets: [], unpaused: []} = Swap.find(job.changes)
     assert {:ok, %{suspended: 0}} = run(job)
-    assert Enum.sort(Enum.map(Swap.stragglers([@module]), & &1.pid)) == Enum.sort(pids)
+    assert Enum.sort(Enum.map(Swap.stragglers([@module], []), & &1.pid)) == Enum.sort(pids)
     assert Enum.all?(pids, &Process.alive?/1)
   end
 

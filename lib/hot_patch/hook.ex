@@ -1,0 +1,56 @@
+defmodule HotPatch.Hook do
+  @moduledoc """
+  What a host application wants to do when its code changes: tell web clients to reload,
+  stop taking new work, refresh a cache.
+
+      config :hot_patch, hooks: [MyApp.PatchHook]
+
+  Every callback is optional and runs on each node, in a process of its own that is given
+  200 milliseconds; what it raises, and that it was late, is logged and changes nothing.
+
+    * `before_pause/1` - before the first process is suspended
+    * `after_load/1` - the new code is current, those concerned still stand still
+    * `after_resume/1` - everybody goes on
+
+  They are called only when modules change, not when a patch is refused. `after_load` and
+  `after_resume` do not follow where the change was taken back.
+  """
+
+  require Logger
+
+  @type change :: %{patch: String.t(), modules: [module()]}
+
+  @callback before_pause(change()) :: term()
+  @callback after_load(change()) :: term()
+  @callback after_resume(change()) :: term()
+  @optional_callbacks before_pause: 1, after_load: 1, after_resume: 1
+
+  @within 200
+
+  @doc false
+  @spec run(:before_pause | :after_load | :after_resume, change()) :: :ok
+  def run(moment, change) do
+    for hook <- Application.get_env(:hot_patch, :hooks, []),
+        Code.ensure_loaded?(hook) and function_exported?(hook, moment, 1) do
+      {pid, monitor} = spawn_monitor(hook, moment, [change])
+
+      receive do
+        {:DOWN, ^monitor, :process, ^pid, :normal} ->
+          :ok
+
+        {:DOWN, ^monitor, :process, ^pid, reason} ->
+          log(hook, moment, "failed: #{inspect(reason)}")
+      after
+        @within ->
+          Process.demonitor(monitor, [:flush])
+          log(hook, moment, "is not waited for any longer")
+      end
+    end
+
+    :ok
+  end
+
+  defp log(hook, moment, what) do
+    Logger.warning("HotPatch: the hook #{inspect(hook)}.#{moment}/1 #{what}", hook: hook)
+  end
+end

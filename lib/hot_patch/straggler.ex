@@ -1,0 +1,61 @@
+defmodule HotPatch.Straggler do
+  @moduledoc """
+  A process that still runs old code after an apply.
+
+    * `:node`, `:pid`, `:name` - which process; the registered name or `nil`
+    * `:module` - whose old code it runs; `nil` for one that was started in the very moment of
+      the load, by the old code or the new
+    * `:kind` - `:in_callback` (a behaviour's callback that has not returned), `:in_call` (waiting
+      for the answer to a call), `:in_loop` (a loop or function of its own), `:unsure`
+    * `:stack` - the innermost places, as text
+  """
+
+  @type kind :: :in_callback | :in_call | :in_loop | :unsure
+  @type t :: %__MODULE__{
+          node: node(),
+          pid: pid(),
+          name: atom() | nil,
+          module: module() | nil,
+          kind: kind(),
+          stack: [String.t()]
+        }
+  @enforce_keys [:node, :pid, :kind]
+  defstruct [:node, :pid, :name, :module, :kind, stack: []]
+
+  @doc """
+  The straggler in one line.
+  """
+  @spec line(t()) :: String.t()
+  def line(%__MODULE__{kind: :unsure} = straggler) do
+    "#{who(straggler)} was started in the very moment of the load"
+  end
+
+  def line(straggler) do
+    "#{who(straggler)} still runs old code of #{inspect(straggler.module)}, #{where(straggler.kind)}"
+  end
+
+  defp who(%__MODULE__{pid: pid, name: nil}), do: inspect(pid)
+  defp who(%__MODULE__{pid: pid, name: name}), do: "#{inspect(pid)} (#{inspect(name)})"
+
+  defp where(:in_callback), do: "in a callback"
+  defp where(:in_call), do: "waiting in a call"
+  defp where(:in_loop), do: "in a loop of its own"
+
+  defimpl Inspect do
+    def inspect(straggler, _options) do
+      "#HotPatch.Straggler<#{straggler.node} #{HotPatch.Straggler.line(straggler)}>"
+    end
+  end
+
+  defimpl String.Chars do
+    def to_string(straggler) do
+      Enum.join(
+        [
+          "#{straggler.node}: #{HotPatch.Straggler.line(straggler)}"
+          | Enum.map(straggler.stack, &("  " <> &1))
+        ],
+        "\n"
+      )
+    end
+  end
+end
