@@ -50,7 +50,12 @@ defmodule HotPatch.Store.Applied do
   end
 
   @doc "Adds a record; an earlier one of the same patch gives way."
-  @spec add(%{patch: String.t(), by: String.t()}, String.t() | nil, [Path.t()], boolean()) ::
+  @spec add(
+          %{:patch => String.t(), :by => String.t(), optional(atom()) => term()},
+          String.t() | nil,
+          [Path.t()],
+          boolean()
+        ) ::
           :ok | {:error, File.posix()}
   def add(%{patch: id, by: by}, restart, added, forced?) do
     {earlier, others} = Enum.split_with(list(), &(&1.id == id))
