@@ -15,7 +15,7 @@ defmodule HotPatch.Plan do
       * `:order` - `{:add | :replace, module}` in the order of loading; all become current in
         one step
       * `:processes` - for each module and kind of process, how many there are, whether their
-        state goes through `code_change`, and whether they pause for it
+        state goes through `code_change`, and whether they pause for it; `rule` is that by which they were found
       * `:suspended` - how many processes will pause in all
       * `:disk` - the files that will be replaced or created
       * `:risks` - what the operator should know, in words
@@ -25,6 +25,7 @@ defmodule HotPatch.Plan do
     @type processes :: %{
             module: String.t(),
             kind: atom(),
+            rule: atom(),
             count: pos_integer(),
             change_code?: boolean(),
             pauses?: boolean()

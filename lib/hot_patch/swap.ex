@@ -116,8 +116,8 @@ defmodule HotPatch.Swap do
   @guard_within 2_000
 
   @doc """
-  The processes that a swap of these modules would suspend, and event managers too busy
-  to say whether they are among them. Changes nothing.
+  The processes that a swap of these modules would suspend, and those too busy to say
+  whether they are among them. Changes nothing.
   """
   @spec find([Change.t()]) :: Processes.found()
   defdelegate find(changes), to: Processes
@@ -251,7 +251,7 @@ defmodule HotPatch.Swap do
   end
 
   defp silent_text(pids) do
-    "the event managers #{Enum.map_join(pids, ", ", &inspect/1)} were too busy to name their " <>
-      "handlers, nothing was loaded: try again"
+    "#{Enum.map_join(pids, ", ", &inspect/1)} had to be asked for the modules they work for and were too " <>
+      "busy to answer, nothing was loaded: try again"
   end
 end

@@ -39,12 +39,19 @@ defmodule HotPatch.Agent.Foresight do
 
   defp processes(targets, pauses?) do
     targets
-    |> Enum.flat_map(fn %{kind: kind, modules: modules} ->
-      for {module, change_code?} <- modules, do: {inspect(module), kind, change_code?}
+    |> Enum.flat_map(fn %{kind: kind, rule: rule, modules: modules} ->
+      for {module, change_code?} <- modules, do: {inspect(module), kind, rule, change_code?}
     end)
     |> Enum.frequencies()
-    |> Enum.map(fn {{module, kind, change_code?}, count} ->
-      %{module: module, kind: kind, count: count, change_code?: change_code?, pauses?: pauses?}
+    |> Enum.map(fn {{module, kind, rule, change_code?}, count} ->
+      %{
+        module: module,
+        kind: kind,
+        rule: rule,
+        count: count,
+        change_code?: change_code?,
+        pauses?: pauses?
+      }
     end)
     |> Enum.sort_by(&{-&1.count, &1.module})
   end
@@ -58,7 +65,7 @@ defmodule HotPatch.Agent.Foresight do
       ),
       for(
         pid <- silent,
-        do: "the event manager #{inspect(pid)} is too busy to name its handlers"
+        do: "#{inspect(pid)} is too busy to say which modules it works for"
       ),
       without_code_change(changes, targets),
       supervisors(targets),

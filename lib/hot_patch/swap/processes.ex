@@ -1,27 +1,44 @@
 defmodule HotPatch.Swap.Processes do
   @moduledoc false
-  # Finds the processes that have a changed module as their callback module, without
-  # calling into any of them. Only event managers are asked (they alone know their
-  # handlers), all at once and with a short deadline.
+  # Finds the processes that have a changed module as their callback module: reads what is
+  # known of every process without asking it, and asks only those of which that is not
+  # enough (see HotPatch.Swap.Recognise and HotPatch.Swap.Asked).
 
+  alias HotPatch.Swap.Asked
   alias HotPatch.Swap.Change
-  alias HotPatch.Swap.SysMessage
+  alias HotPatch.Swap.Recognise
 
   @typedoc """
-  A process to suspend and the modules whose `change_code` it is to be sent; `kind` tells
-  by what it was found.
-  """
-  @type target :: %{pid: pid(), kind: kind(), modules: [{module(), change_code? :: boolean()}]}
-  @type kind :: :server | :supervisor | :event_manager | :special
+  A process to suspend and the modules whose `change_code` it is to be sent. `rule` says by
+  what it was found:
 
-  @event_managers_answer_within 500
+    * `:initial_call` - proc_lib noted that it began in the module's `init/1`
+    * `:entered_loop` - it began in another function of the module and is in a behaviour's loop
+    * `:supervisor` - proc_lib noted the supervisor's callback module
+    * `:system_continue` - a special process: the module exports system_continue/3
+    * `:handlers` - asked: an event manager named its handlers
+    * `:inside_state` - asked: a wrapper named the callback module that it keeps in its state
+  """
+  @type target :: %{
+          pid: pid(),
+          kind: kind(),
+          rule: rule(),
+          modules: [{module(), change_code? :: boolean()}]
+        }
+  @type kind :: :server | :supervisor | :event_manager | :special | :wrapper
+  @type rule ::
+          :initial_call
+          | :entered_loop
+          | :supervisor
+          | :system_continue
+          | :handlers
+          | :inside_state
 
   @typedoc """
   What a scan has found. `targets` have a state to convert, those in `unpaused` have not: their
   callback modules export no code_change, so nothing would be done to them while they
   stood still. `parents` are the supervisors of targets; `children` processes by
-  the one that started them; `silent` the event managers that were too busy to say whether
-  they are among them; `seen` all processes that need not be looked at again.
+  the one that started them; `silent` those that had to be asked and were too busy to answer; `seen` all processes that need not be looked at again.
   """
   @type found :: %{
           targets: [target()],
@@ -65,13 +82,9 @@ defmodule HotPatch.Swap.Processes do
     fresh = for pid <- Process.list(), not is_map_key(seen, pid), do: pid
     facts = for pid <- fresh, facts = facts(pid), facts != :unborn, do: {pid, facts}
 
-    {managers, targets} =
-      Enum.reduce(facts, {[], []}, fn {pid, {call, _parent}}, acc ->
-        sort_out(pid, call, acc, replaced)
-      end)
-
-    {silent, handling} = event_managers(managers, replaced)
-    {targets, unpaused} = Enum.split_with(handling ++ targets, &converts?/1)
+    {targets, to_ask} = Enum.flat_map_reduce(facts, [], &recognise(&1, &2, replaced))
+    {silent, asked} = Asked.ask(to_ask, replaced)
+    {targets, unpaused} = Enum.split_with(asked ++ targets, &converts?/1)
 
     %{
       targets: targets,
@@ -82,6 +95,13 @@ defmodule HotPatch.Swap.Processes do
       silent: silent,
       seen: Enum.reduce(facts, seen, fn {pid, _facts}, seen -> Map.put(seen, pid, []) end)
     }
+  end
+
+  defp recognise({pid, {call, _parent}}, to_ask, replaced) do
+    case Recognise.by_call(pid, call, replaced) do
+      :ask -> {[], [{pid, call} | to_ask]}
+      targets -> {targets, to_ask}
+    end
   end
 
   defp converts?(target),
@@ -112,22 +132,6 @@ defmodule HotPatch.Swap.Processes do
         {module, _function, _arity, _location} <-
           Enum.take(Enum.filter(stack, &(elem(&1, 0) in replaced)), 1),
         do: {pid, module}
-  end
-
-  defp sort_out(pid, call, {managers, found}, replaced) do
-    case call do
-      {:gen_event, _function, _arity} ->
-        {[pid | managers], found}
-
-      {:supervisor, module, _arity} when is_map_key(replaced, module) ->
-        {managers, [target(pid, :supervisor, [{module, true}]) | found]}
-
-      {module, function, _arity} when is_map_key(replaced, module) ->
-        {managers, callback(pid, function, replaced[module]) ++ found}
-
-      _ ->
-        {managers, found}
-    end
   end
 
   # What proc_lib noted when it started the process; bare processes have nothing. One that
@@ -174,87 +178,4 @@ defmodule HotPatch.Swap.Processes do
   defp supervisor?(pid, facts) do
     match?({{:supervisor, _module, _arity}, _}, Map.get_lazy(facts, pid, fn -> facts(pid) end))
   end
-
-  # A callback module's process began in its init/1. Others that proc_lib started speak
-  # the system messages only if the module says so; a Task, say, would never answer.
-  defp callback(pid, :init, change) do
-    if behaves?(change.module), do: [server(pid, change)], else: special(pid, change)
-  end
-
-  # Or it began elsewhere and entered a behaviour's loop later.
-  defp callback(pid, _function, change) do
-    case special(pid, change) do
-      [] -> if behaves?(change.module) and in_behaviour?(pid), do: [server(pid, change)], else: []
-      special -> special
-    end
-  end
-
-  @callbacks [{:handle_call, 3}, {:handle_cast, 2}, {:handle_info, 2}, {:callback_mode, 0}]
-
-  defp behaves?(module), do: exports?(module, @callbacks)
-
-  defp server(pid, change),
-    do: target(pid, :server, [{change.module, change_code?(change, [3, 4])}])
-
-  defp in_behaviour?(pid) do
-    case Process.info(pid, :current_stacktrace) do
-      {:current_stacktrace, stack} ->
-        Enum.any?(stack, &(elem(&1, 0) in [:gen_server, :gen_statem]))
-
-      nil ->
-        false
-    end
-  end
-
-  defp special(pid, change) do
-    if exports?(change.module, [{:system_continue, 3}]) do
-      new? = {"system_code_change", 4} in change.exports
-      [target(pid, :special, [{change.module, new?}])]
-    else
-      []
-    end
-  end
-
-  defp exports?(module, functions) do
-    Enum.any?(functions, fn {name, arity} -> function_exported?(module, name, arity) end)
-  end
-
-  # A behaviour calls code_change of the new code; where that has none the state stays as
-  # it is, while asking for it would be an undef.
-  defp change_code?(change, arities) do
-    Enum.any?(arities, &({"code_change", &1} in change.exports))
-  end
-
-  # Only if a changed module can be a handler at all: any manager may be busy.
-  defp event_managers(pids, replaced) do
-    if Enum.any?(Map.keys(replaced), &exports?(&1, [{:handle_event, 2}])),
-      do: ask_event_managers(pids, replaced),
-      else: {[], []}
-  end
-
-  # gen_event answers get_modules, as release_handler asks it (gen_event.erl, handle_msg).
-  defp ask_event_managers(pids, replaced) do
-    ref = make_ref()
-    for pid <- pids, do: send(pid, {self(), {self(), {ref, pid}}, :get_modules})
-    deadline = System.monotonic_time(:millisecond) + @event_managers_answer_within
-    {silent, answers} = SysMessage.collect_until(ref, pids, deadline, [], &note/3)
-
-    {silent, Enum.flat_map(answers, &event_manager(&1, replaced))}
-  end
-
-  defp note(pid, modules, answers) when is_list(modules), do: {:done, [{pid, modules} | answers]}
-  defp note(_pid, _no_event_manager, answers), do: {:done, answers}
-
-  defp event_manager({pid, modules}, replaced) do
-    case for module <- Enum.uniq(modules), is_map_key(replaced, module), do: module do
-      [] ->
-        []
-
-      changed ->
-        modules = Enum.map(changed, &{&1, change_code?(replaced[&1], [3])})
-        [target(pid, :event_manager, modules)]
-    end
-  end
-
-  defp target(pid, kind, modules), do: %{pid: pid, kind: kind, modules: modules}
 end

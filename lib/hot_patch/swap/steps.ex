@@ -124,6 +124,9 @@ defmodule HotPatch.Swap.Steps do
 
   # A special process that handles replace_state itself shows its state, not what
   # system_code_change gets.
+  # A wrapper's state is the library's, which alone knows how to hand it on.
+  defp hidden?(%{kind: :wrapper}, _module), do: true
+
   defp hidden?(target, module) do
     target.kind == :special and function_exported?(module, :system_replace_state, 2)
   end

@@ -12,18 +12,18 @@ defmodule HotPatch.Swap.ProcessesTest do
   # Each kind of process: its module's text by version, how it is started, how its state
   # is read, the state in v1 and v2, and by what rule it is found.
   @kinds [
-    gen_server: {:server, "{v1,1}", "{v2,1}"},
-    gen_statem: {:server, "{on,{v1,1}}", "{on,{v2,1}}"},
-    gen_event: {:event_manager, "{v1,1}", "{v2,1}"},
-    special: {:special, "{v1,1}", "{v2,1}"}
+    gen_server: {:server, :initial_call, "{v1,1}", "{v2,1}"},
+    gen_statem: {:server, :initial_call, "{on,{v1,1}}", "{on,{v2,1}}"},
+    gen_event: {:event_manager, :handlers, "{v1,1}", "{v2,1}"},
+    special: {:special, :system_continue, "{v1,1}", "{v2,1}"}
   ]
 
   setup do
     on_exit(fn -> unload(@module) end)
   end
 
-  for {kind, {rule, before, later}} <- @kinds do
-    test "a #{kind} is found as #{rule}, suspended, and changed by its code_change" do
+  for {kind, {found_as, rule, before, later}} <- @kinds do
+    test "a #{kind} is found by #{rule}, suspended, and changed by its code_change" do
       kind = unquote(kind)
       v1 = beam(kind, "v1")
       v2 = beam(kind, "v2")
@@ -33,7 +33,13 @@ defmodule HotPatch.Swap.ProcessesTest do
 
       job = job([{@module, v1, v2}])
       assert %{targets: [target], silent: []} = Swap.find(job.changes)
-      assert %{pid: ^pid, kind: unquote(rule), modules: [{@module, true}]} = target
+
+      assert %{
+               pid: ^pid,
+               kind: unquote(found_as),
+               rule: unquote(rule),
+               modules: [{@module, true}]
+             } = target
 
       assert {:ok, %{suspended: 1}} = run(job)
       assert show(kind, pid) == unquote(later)
@@ -115,7 +121,9 @@ defmodule HotPatch.Swap.ProcessesTest do
       "it has entered"
     )
 
-    assert {:ok, %{suspended: 1}} = run(job([{@module, v1, server(@module, "v2")}]))
+    job = job([{@module, v1, server(@module, "v2")}])
+    assert %{targets: [%{pid: ^by_function, rule: :entered_loop}]} = Swap.find(job.changes)
+    assert {:ok, %{suspended: 1}} = run(job)
     assert :gen_server.call(by_function, :get) == {:v2, 5}
   end
 
@@ -127,7 +135,10 @@ defmodule HotPatch.Swap.ProcessesTest do
     assert [{_id, child, :worker, _}] = :supervisor.which_children(pid)
 
     job = job([{@module, v1, v2}])
-    assert %{targets: [%{pid: ^pid, kind: :supervisor}]} = Swap.find(job.changes)
+
+    assert %{targets: [%{pid: ^pid, kind: :supervisor, rule: :supervisor}]} =
+             Swap.find(job.changes)
+
     assert {:ok, %{suspended: 1}} = run(job)
 
     children = :supervisor.which_children(pid)
@@ -135,6 +146,42 @@ defmodule HotPatch.Swap.ProcessesTest do
     assert child in Enum.map(children, &elem(&1, 1))
     Process.unlink(pid)
     Process.exit(pid, :shutdown)
+  end
+
+  test "a wrapper is asked for the module in its state, and hands code_change on to it" do
+    v1 = server(@module, "v1")
+    load(@module, v1)
+
+    wrapper =
+      Builds.erlang("""
+      -module(hot_patch_test_wrapper).
+      -export([init/1, handle_call/3, handle_cast/2, code_change/3]).
+      init({Module, State}) -> {ok, \#{inner => \#{module => Module}, state => State}}.
+      handle_call(get, _From, \#{state := S} = State) -> {reply, S, State}.
+      handle_cast(_, State) -> {noreply, State}.
+      code_change(Old, \#{inner := \#{module := M}, state := S} = State, Extra) ->
+          {ok, New} = M:code_change(Old, S, Extra), {ok, State\#{state := New}}.
+      """)
+
+    load(:hot_patch_test_wrapper, wrapper)
+    Application.put_env(:hot_patch, :wrappers, [{:hot_patch_test_wrapper, [:inner, :module]}])
+    {:ok, pid} = :gen_server.start(:hot_patch_test_wrapper, {@module, {:v1, 3}}, [])
+    {:ok, other} = :gen_server.start(:hot_patch_test_wrapper, {:lists, :untouched}, [])
+
+    on_exit(fn ->
+      Application.delete_env(:hot_patch, :wrappers)
+      kill([pid, other])
+      unload(:hot_patch_test_wrapper)
+    end)
+
+    job = job([{@module, v1, server(@module, "v2")}])
+
+    assert %{targets: [%{pid: ^pid, kind: :wrapper, rule: :inside_state}]} =
+             Swap.find(job.changes)
+
+    assert {:ok, %{suspended: 1}} = run(job)
+    assert :gen_server.call(pid, :get) == {:v2, 3}
+    assert :gen_server.call(other, :get) == :untouched
   end
 
   test "processes that do not speak the system messages are never suspended" do

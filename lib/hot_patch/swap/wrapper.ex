@@ -1,0 +1,35 @@
+defmodule HotPatch.Swap.Wrapper do
+  @moduledoc false
+  # Processes of a library that keep the user's callback module inside their state, and hand
+  # code_change on to it: Phoenix's LiveViews and channels, and what the configuration adds:
+  #
+  #     config :hot_patch, wrappers: [{MyLib.Server, [:handler, :module]}]
+  #
+  # The path leads through maps and structs from the state to the module.
+
+  @known [
+    {Phoenix.LiveView.Channel, [:socket, :view]},
+    {Phoenix.Channel.Server, [:channel]}
+  ]
+
+  @doc "Whether processes of this module are wrappers."
+  @spec wrapper?(module()) :: boolean()
+  def wrapper?(module), do: path(module) != nil
+
+  @doc "The way from the state of such a process to the module inside."
+  @spec path(module()) :: [term()] | nil
+  def path(module) do
+    case List.keyfind(@known ++ Application.get_env(:hot_patch, :wrappers, []), module, 0) do
+      {^module, path} when is_list(path) -> path
+      _ -> nil
+    end
+  end
+
+  @doc "Tells a process what the state of the calling one has at the end of a path. Runs inside."
+  @spec tell(state, [term()], pid(), reference()) :: state when state: term()
+  def tell(state, path, asker, ref) do
+    inside = Enum.reduce(path, state, fn key, term -> if is_map(term), do: Map.get(term, key) end)
+    send(asker, {{ref, self()}, if(is_atom(inside), do: [inside], else: [])})
+    state
+  end
+end

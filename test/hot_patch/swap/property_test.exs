@@ -1,0 +1,240 @@
+defmodule HotPatch.Swap.PropertyTest do
+  # Random sets of servers that call each other, random versions, random trouble, under load,
+  # round after round: afterwards nobody is suspended, all run one version, no state is lost
+  # or mixed, and no call was lost but those of processes that were meant to die.
+  #
+  # A run is told by its seed: HOT_PATCH_SEED=n repeats it, HOT_PATCH_ROUNDS=n makes it longer.
+  use ExUnit.Case, async: false
+
+  import HotPatch.Test.Servers, except: [job: 2]
+
+  alias HotPatch.Swap
+  alias HotPatch.Test.Builds
+
+  @module :hot_patch_test_random
+  @versions 4
+  @rounds "HOT_PATCH_ROUNDS" |> System.get_env("150") |> String.to_integer()
+
+  # What a round may hold in store. Several come more often because they matter more.
+  @troubles [
+    :none,
+    :none,
+    :none,
+    :crash,
+    :raise,
+    :hang,
+    :busy,
+    :kill_target,
+    :start,
+    :take_back,
+    :kill_engine
+  ]
+
+  @tag timeout: :infinity
+  test "random swaps under load keep every promise" do
+    seed =
+      "HOT_PATCH_SEED" |> System.get_env("#{System.os_time(:millisecond)}") |> String.to_integer()
+
+    IO.puts("\nrandom swaps: #{@rounds} rounds, HOT_PATCH_SEED=#{seed}")
+    :rand.seed(:exsss, seed)
+    beams = for v <- 1..@versions, into: %{}, do: {v, beam(v, :fine)}
+    load(@module, beams[1])
+    on_exit(fn -> unload(@module) end)
+
+    Enum.reduce(1..@rounds, 1, fn round, version -> round(round, version, beams, seed) end)
+  end
+
+  # One round: fresh servers in the current version, load on them, one swap with one trouble.
+  defp round(round, version, beams, seed) do
+    pids = start(version)
+    loads = for n <- 1..3, do: start_load(pids, seed + round * 10 + n)
+    to = Enum.random(Enum.to_list(1..@versions) -- [version])
+    trouble = Enum.random(@troubles)
+    what = "seed #{seed} round #{round}: #{length(pids)} servers, #{version} -> #{to}, #{trouble}"
+
+    {result, meant_to_die, late} = swap(trouble, pids, {version, to}, beams)
+    calls = Enum.map(loads, &stop_load/1)
+    now = if match?({:ok, _}, result), do: to, else: version
+
+    assert expected?(trouble, result), "#{what}: #{inspect(result)}"
+    assert running_version() == now, "#{what}: runs #{running_version()}, #{inspect(result)}"
+
+    for pid <- (pids ++ late) -- meant_to_die do
+      assert Process.alive?(pid), "#{what}: #{inspect(pid)} died"
+      refute suspended?(pid), "#{what}: #{inspect(pid)} is suspended"
+      assert {^now, _count} = :gen_server.call(pid, :get), what
+    end
+
+    # Every call was answered, and every one that added is in the counts; what died took its own along.
+    lost = for {_added, lost} <- calls, pid <- lost, do: pid
+    assert Enum.uniq(lost) -- meant_to_die == [], "#{what}: lost calls to #{inspect(lost)}"
+
+    if meant_to_die == [] do
+      added = Enum.sum(Enum.map(calls, &elem(&1, 0)))
+      counted = pids |> Enum.map(&elem(:gen_server.call(&1, :get), 1)) |> Enum.sum()
+      assert counted == added, "#{what}: #{added} added, #{counted} counted"
+    end
+
+    kill(for pid <- pids ++ late, Process.alive?(pid), do: pid)
+    now
+  end
+
+  defp swap(:none, _pids, versions, beams), do: {run(job(versions, beams)), [], []}
+
+  # One process cannot convert its state.
+  defp swap(:raise, pids, {from, to}, beams) do
+    put(Enum.random(pids), :raise)
+    {run(job({from, to}, Map.put(beams, to, beam(to, :raise)))), [], []}
+  end
+
+  # One dies in its code_change.
+  defp swap(:crash, pids, {from, to}, beams) do
+    victim = Enum.random(pids)
+    put(victim, :crash)
+    {run(job({from, to}, Map.put(beams, to, beam(to, :crash)))), [victim], []}
+  end
+
+  # One never returns from its code_change, until it is too late.
+  defp swap(:hang, pids, {from, to}, beams) do
+    victim = Enum.random(pids)
+    put(victim, :hang)
+    result = run(job({from, to}, Map.put(beams, to, beam(to, :hang)), pause_timeout: 60))
+    send(victim, :go_on)
+    {result, [], []}
+  end
+
+  # One is in a long callback.
+  defp swap(:busy, pids, versions, beams) do
+    victim = Enum.random(pids)
+    test = self()
+    spawn(fn -> catch_exit(:gen_server.call(victim, {:block, test}, :infinity)) end)
+    assert_receive {:blocked, ^victim}, 5_000
+    result = run(job(versions, beams, pause_timeout: 60))
+    send(victim, :go)
+    {result, [], []}
+  end
+
+  # One is killed by somebody else meanwhile.
+  defp swap(:kill_target, pids, versions, beams) do
+    victim = Enum.random(pids)
+    spawn(fn -> Process.exit(victim, :kill) end)
+    {run(job(versions, beams)), [victim], []}
+  end
+
+  # One is started while all the others stand still.
+  defp swap(:start, _pids, {from, _} = versions, beams) do
+    test = self()
+
+    result =
+      run(job(versions, beams, hold_timeout: 10_000), fn engine ->
+        late = for _ <- 1..3, do: elem(:gen_server.start(@module, {from, 0}, []), 1)
+        send(test, {:late, late})
+        Swap.decide(engine, :finish)
+      end)
+
+    assert_received {:late, late}
+    {result, [], late}
+  end
+
+  # Another node failed.
+  defp swap(:take_back, _pids, versions, beams) do
+    job = job(versions, beams, hold_timeout: 10_000)
+    {run(job, &Swap.decide(&1, {:take_back, "another node"})), [], []}
+  end
+
+  defp swap(:kill_engine, _pids, versions, beams) do
+    {run(job(versions, beams, hold_timeout: 10_000), &Process.exit(&1, :kill)), [], []}
+  end
+
+  defp expected?(trouble, {:ok, _}) when trouble in [:none, :crash, :kill_target, :start],
+    do: true
+
+  defp expected?(:raise, {:error, %{reason: :taken_back}}), do: true
+  defp expected?(:hang, {:error, %{reason: :taken_back}}), do: true
+  defp expected?(:busy, {:error, %{reason: :busy}}), do: true
+  defp expected?(:take_back, {:error, %{reason: :taken_back}}), do: true
+  defp expected?(:kill_engine, {:error, %{reason: :engine_died, loaded?: false}}), do: true
+  defp expected?(_trouble, _result), do: false
+
+  defp job({from, to}, beams, options \\ []) do
+    HotPatch.Test.Servers.job(
+      [{@module, beams[from], beams[to]}],
+      Keyword.put_new(options, :pause_timeout, 5_000)
+    )
+  end
+
+  defp start(version) do
+    for _ <- 1..Enum.random(2..60), do: elem(:gen_server.start(@module, {version, 0}, []), 1)
+  end
+
+  # A mark that only the trouble's code_change looks at.
+  defp put(pid, mark) do
+    :sys.replace_state(pid, fn state ->
+      Process.put(:mark, mark)
+      state
+    end)
+  end
+
+  defp running_version, do: @module.module_info(:attributes)[:vsn] |> hd()
+
+  # A client: adds at random servers, some of which ask a later one on the way, and keeps
+  # count of what was answered and of whom it lost.
+  defp start_load(pids, seed) do
+    test = self()
+    spawn_link(fn -> client(test, List.to_tuple(pids), :rand.seed_s(:exsss, seed), 0, []) end)
+  end
+
+  defp stop_load(client) do
+    send(client, :stop)
+    assert_receive {^client, added, lost}, 30_000
+    {added, lost}
+  end
+
+  defp client(test, pids, seed, added, lost) do
+    receive do
+      :stop -> send(test, {self(), added, lost})
+    after
+      0 ->
+        {n, seed} = :rand.uniform_s(tuple_size(pids), seed)
+        {k, seed} = :rand.uniform_s(tuple_size(pids) - n + 1, seed)
+        # Only ever a later one: asking in circles is a deadlock of its own.
+        via = if k > 1, do: elem(pids, n + k - 2)
+
+        try do
+          :gen_server.call(elem(pids, n - 1), {:add, via}, :infinity)
+          client(test, pids, seed, added + 1, lost)
+        catch
+          :exit, _ -> client(test, pids, seed, added, [elem(pids, n - 1) | lost])
+        end
+    end
+  end
+
+  # State: {Version, Count}. A server in one version crashes on the state of another.
+  defp beam(version, trouble) do
+    Builds.erlang("""
+    -module(#{@module}).
+    -vsn(#{version}).
+    -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3]).
+    init(State) -> {ok, State}.
+    handle_call(get, _From, {#{version}, _} = State) -> {reply, State, State};
+    handle_call(ping, _From, {#{version}, _} = State) -> {reply, pong, State};
+    handle_call({add, undefined}, From, State) -> handle_call({add, nil}, From, State);
+    handle_call({add, nil}, _From, {#{version}, Count}) -> {reply, ok, {#{version}, Count + 1}};
+    handle_call({add, Via}, _From, {#{version}, Count}) ->
+        _ = (catch gen_server:call(Via, ping, infinity)), {reply, ok, {#{version}, Count + 1}};
+    handle_call({block, Pid}, _From, {#{version}, _} = State) ->
+        Pid ! {blocked, self()}, receive go -> ok end, {reply, ok, State}.
+    handle_cast(_, State) -> {noreply, State}.
+    handle_info(_, {#{version}, _} = State) -> {noreply, State}.
+    code_change(_, {_, Count}, _) -> #{code_change(trouble)}, {ok, {#{version}, Count}}.
+    """)
+  end
+
+  defp code_change(:fine), do: "ok"
+  defp code_change(:raise), do: "case get(mark) of raise -> error(cannot); _ -> ok end"
+
+  defp code_change(:crash),
+    do: "case get(mark) of crash -> exit(self(), kill), receive never -> ok end; _ -> ok end"
+
+  defp code_change(:hang), do: "case get(mark) of hang -> receive go_on -> ok end; _ -> ok end"
+end
