@@ -5,12 +5,22 @@ defmodule Bench.Swap.Ways do
   alias Bench.Swap.Subject
   alias HotPatch.Swap
 
-  def names, do: ["release_handler_1", "sys:suspend 100 wide", "HotPatch"]
+  def names do
+    [
+      "release_handler_1",
+      "sys:suspend 100 wide",
+      "HotPatch",
+      "HotPatch compatible",
+      "HotPatch no change"
+    ]
+  end
 
   @doc "Prepares a change; the function that it gives carries it out."
   def prepare("release_handler_1", root, modules), do: release_handler(root, modules)
   def prepare("sys:suspend 100 wide", root, modules), do: parallel_sys(root, modules)
-  def prepare("HotPatch", root, modules), do: hot_patch(root, modules)
+  def prepare("HotPatch", root, modules), do: hot_patch(root, modules, :suspend)
+  def prepare("HotPatch compatible", root, modules), do: hot_patch(root, modules, :compatible)
+  def prepare("HotPatch no change", root, modules), do: hot_patch(root, modules, :none)
 
   # OTP's own, through its script evaluator, with the instructions that systools would make.
   defp release_handler(root, modules) do
@@ -61,13 +71,14 @@ defmodule Bench.Swap.Ways do
   end
 
   # What an agent prepares before it commits is prepared here.
-  defp hot_patch(root, modules) do
+  defp hot_patch(root, modules, transition) do
     {:ok, ready} =
       Swap.prepare(%Swap.Job{
         changes: Enum.map(modules, &change(root, &1)),
         prepared: prepared(root, 2, modules),
         shadows: shadows(root, [Subject.server()]),
-        pause_timeout: 60_000
+        pause_timeout: 60_000,
+        transition: transition
       })
 
     fn ->

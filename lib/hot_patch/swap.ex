@@ -137,12 +137,22 @@ defmodule HotPatch.Swap do
     with {:held, []} <- {:held, held(replaced, job.purge)},
          %{silent: []} = found <- Processes.find(job.changes),
          :ok <- Shadow.load(job.shadows) do
-      {:ok, %Ready{job: job, found: found, shadows: job.shadows}}
+      {:ok, %Ready{job: job, found: needed(found, job.transition), shadows: job.shadows}}
     else
       {:held, modules} -> {:error, failure(:old_code, held_text(modules))}
       %{silent: silent} -> {:error, failure(:busy, silent_text(silent))}
       {:error, text} -> {:error, failure(:shadow, text)}
     end
+  end
+
+  # What is found goes to the engine, and copying a hundred thousand targets keeps a
+  # scheduler busy for a while: not where callers shall notice nothing. There the engine
+  # looks for itself.
+  defp needed(found, :suspend), do: found
+
+  defp needed(found, _transition) do
+    specials = for %{kind: :special} = target <- found.unpaused, do: target
+    %{Processes.nothing() | unpaused: specials}
   end
 
   # With force they are purged in the last moment, when all is decided.

@@ -68,15 +68,21 @@ defmodule HotPatch.Swap.Engine do
   # The new code takes the old state too: load first, then each changes its state when it
   # gets to it. Tried before, in the same way, so that a failure finds the old code current.
   defp run_in_turn(caller, ready) do
-    with :ok <- InTurn.rehearse(ready.found.targets, ready),
+    with %{silent: []} = found <- Processes.find(ready.job.changes),
+         :ok <- InTurn.rehearse(found.targets, ready),
          :ok <- decision(caller, ready),
          # Whoever is started from here on may have either state; the new code takes both.
-         found = Processes.merge(Processes.find(ready.job.changes, ready.found), ready.found),
+         found = Processes.merge(Processes.find(ready.job.changes, found), found),
          {:ok, killed} <- load(ready),
          :ok <- InTurn.change(found.targets, ready) do
       {:ok, %{done() | killed: killed}}
     else
-      {:error, reason, text} -> {:error, failure(reason, text, 0)}
+      {:error, reason, text} ->
+        {:error, failure(reason, text, 0)}
+
+      %{silent: silent} ->
+        pids = Enum.map_join(silent, ", ", &inspect/1)
+        {:error, failure(:busy, "#{pids} had to be asked and were too busy to answer", 0)}
     end
   end
 
