@@ -12,7 +12,8 @@ defmodule HotPatch.Swap.Conversion do
 
   @typedoc """
   One module's conversion, as it is sent to a process: the shadow in which it runs, the
-  version that the process comes from, who is told of a failure.
+  version that the process comes from, who is told of a failure. The result of a rehearsal is
+  not kept: the process will convert its state by itself, after the load.
   """
   @type t :: %{
           module: module(),
@@ -20,16 +21,13 @@ defmodule HotPatch.Swap.Conversion do
           kind: kind(),
           old_vsn: term(),
           lambdas?: boolean(),
+          rehearsal?: boolean(),
           tell: pid(),
           ref: reference()
         }
 
   @typedoc "By which callback the state is converted."
   @type kind :: :server | :statem | :event | :special | :supervisor
-
-  @doc "A fun that converts the state of a process with these callback modules."
-  @spec convert(%{module() => t()}) :: (state -> state) when state: term()
-  def convert(by_module), do: &__MODULE__.convert(&1, by_module)
 
   @doc "Makes the state that was put aside the real one."
   @spec take(term()) :: term()
@@ -56,7 +54,7 @@ defmodule HotPatch.Swap.Conversion do
     state
   end
 
-  @doc false
+  @doc "Converts a process's state and puts the result aside."
   @spec convert(state, %{module() => t()}) :: state when state: term()
   def convert(state, by_module) do
     case Map.values(by_module) do
@@ -68,7 +66,10 @@ defmodule HotPatch.Swap.Conversion do
   end
 
   defp convert_whole(state, conversion) do
-    with {:ok, new} <- attempt(conversion, state), do: Process.put(@key, {:whole, new})
+    with {:ok, new} <- attempt(conversion, state),
+         false <- conversion.rehearsal?,
+         do: Process.put(@key, {:whole, new})
+
     send(conversion.tell, {{conversion.ref, self()}, :ok})
   end
 

@@ -98,6 +98,7 @@ defmodule HotPatch.Swap.Steps do
       lambdas?: shadow.lambdas?,
       old_vsn: change.old_vsn,
       kind: nil,
+      rehearsal?: false,
       tell: self(),
       ref: ref
     }
@@ -109,24 +110,21 @@ defmodule HotPatch.Swap.Steps do
         {change, conversion} = conversions[module]
         kind = Shadow.kind(target.kind, change)
 
-        cond do
-          conversion == nil or hidden?(target, module) ->
-            {mine, [module | later]}
-
-          itself?(kind, conversion) ->
-            {Map.put(mine, module, %{conversion | kind: kind}), [module | later]}
-
-          true ->
-            {Map.put(mine, module, %{conversion | kind: kind}), later}
+        if conversion == nil or hidden?(target, module) do
+          {mine, [module | later]}
+        else
+          rehearsal? = itself?(kind, conversion)
+          conversion = %{conversion | kind: kind, rehearsal?: rehearsal?}
+          {Map.put(mine, module, conversion), if(rehearsal?, do: [module | later], else: later)}
         end
     end
   end
 
-  # A special process that handles replace_state itself shows its state, not what
-  # system_code_change gets.
   # A wrapper's state is the library's, which alone knows how to hand it on.
   defp hidden?(%{kind: :wrapper}, _module), do: true
 
+  # A special process that handles replace_state itself shows its state, not what
+  # system_code_change gets.
   defp hidden?(target, module) do
     target.kind == :special and function_exported?(module, :system_replace_state, 2)
   end

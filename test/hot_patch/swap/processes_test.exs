@@ -97,7 +97,7 @@ defmodule HotPatch.Swap.ProcessesTest do
       callback_mode() -> handle_event_function.
       handle_event({call, From}, get, on, Data) -> {keep_state_and_data, [{reply, From, {by_handle_event, Data}}]};
       handle_event(_, _, _, _) -> keep_state_and_data.
-      code_change(_Old, State, {_, N}, _Extra) -> {ok, State, {v2, N}}.
+      code_change(_Old, State, {v1, N}, _Extra) -> {ok, State, {v2, N}}.
       """)
 
     assert {:ok, _} = run(job([{@module, v1, v2}]))
