@@ -30,6 +30,10 @@ defmodule HotPatch.Swap do
             md5: binary(),
             old_vsn: term()
           }
+
+    @doc "The modules among these changes that have code already."
+    @spec replaced([t()]) :: [module()]
+    def replaced(changes), do: for(%{kind: :replace, module: module} <- changes, do: module)
   end
 
   defmodule Job do
@@ -132,9 +136,7 @@ defmodule HotPatch.Swap do
   """
   @spec prepare(Job.t()) :: {:ok, Ready.t()} | {:error, failure()}
   def prepare(%Job{} = job) do
-    replaced = for %Change{kind: :replace, module: module} <- job.changes, do: module
-
-    with {:held, []} <- {:held, held(replaced, job.purge)},
+    with {:held, []} <- {:held, held(Change.replaced(job.changes), job.purge)},
          %{silent: []} = found <- Processes.find(job.changes),
          :ok <- Shadow.load(job.shadows) do
       {:ok, %Ready{job: job, found: needed(found, job.transition), shadows: job.shadows}}

@@ -31,6 +31,9 @@ defmodule HotPatch.Agent.Commit do
   @typedoc "What the coordinator decides when every node has said how far it came."
   @type decision :: :finish | {:take_back, String.t()}
 
+  # Of a swap in which nobody took part.
+  @nobody %{pause_us: 0, suspended: 0, killed: [], unsure: []}
+
   @doc "Body of the commit process."
   @spec run(pid(), Preparation.t()) :: {module(), {:ended, result()}}
   def run(agent, preparation) do
@@ -62,7 +65,7 @@ defmodule HotPatch.Agent.Commit do
     send(agent, {__MODULE__, :held, self()})
 
     receive do
-      {:decided, :finish} -> {:ok, %{pause_us: 0, suspended: 0}}
+      {:decided, :finish} -> {:ok, @nobody}
       {:decided, {:take_back, why}} -> {:error, nothing_done(why)}
     after
       operation.hold_timeout -> {:error, nothing_done("no decision came in time")}
@@ -81,14 +84,14 @@ defmodule HotPatch.Agent.Commit do
 
   # The new code runs, though not all went well: disk has to agree with memory.
   defp finish({:error, %{loaded?: true} = failure}, preparation) do
-    done = %{pause_us: failure.pause_us, suspended: 0}
+    done = %{@nobody | pause_us: failure.pause_us}
     %{finish({:ok, done}, preparation) | error: failure.text, restart_needed: failure.text}
   end
 
   defp finish({:error, failure}, preparation) do
     Preparation.discard(preparation)
     files = for verdict <- verdicts(preparation), do: failed(verdict, failure.text)
-    result(files, %{pause_us: failure.pause_us, suspended: 0}, [], nil, failure.text)
+    result(files, %{@nobody | pause_us: failure.pause_us}, [], nil, failure.text)
   end
 
   defp finish({:ok, done}, preparation) do
@@ -96,7 +99,7 @@ defmodule HotPatch.Agent.Commit do
       :ok ->
         verdicts = Enum.map(verdicts(preparation), &read_back/1)
         restart = restart_needed(verdicts)
-        recorded = record(preparation, restart, Map.get(done, :killed, []))
+        recorded = record(preparation, restart, done.killed)
         result(verdicts, done, stragglers(preparation, done), restart, recorded)
 
       {:error, {target, posix}} ->
@@ -104,7 +107,7 @@ defmodule HotPatch.Agent.Commit do
           "the new code runs but is not on disk: cannot rename into #{target} " <>
             "(#{:file.format_error(posix)}); a restart would bring back the old code"
 
-        _ = record(preparation, text, Map.get(done, :killed, []))
+        _ = record(preparation, text, done.killed)
         files = for verdict <- verdicts(preparation), do: failed(verdict, text)
         result(files, done, stragglers(preparation, done), text, text)
     end
@@ -152,8 +155,7 @@ defmodule HotPatch.Agent.Commit do
   defp stragglers(%Preparation{ready: nil}, _done), do: []
 
   defp stragglers(%Preparation{ready: ready}, done) do
-    replaced = for %{kind: :replace, module: module} <- ready.job.changes, do: module
-    Swap.stragglers(replaced, Map.get(done, :unsure, []))
+    Swap.stragglers(Swap.Change.replaced(ready.job.changes), done.unsure)
   end
 
   defp result(verdicts, done, stragglers, restart, error) do
@@ -161,7 +163,7 @@ defmodule HotPatch.Agent.Commit do
       files: Enum.map(verdicts, &Verdict.to_report/1),
       pause_us: done.pause_us,
       suspended: done.suspended,
-      killed: Map.get(done, :killed, []),
+      killed: done.killed,
       stragglers: stragglers,
       restart_needed: restart,
       error: error

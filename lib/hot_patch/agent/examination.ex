@@ -9,6 +9,7 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Agent.Verdict
   alias HotPatch.Composition.Entry
   alias HotPatch.Release
+  alias HotPatch.Status
 
   @typedoc "`prepared` is the loader's own result for all modules to load, in one."
   @type t :: %__MODULE__{verdicts: [Verdict.t()], prepared: term()}
@@ -216,7 +217,7 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  defp refused?(verdicts), do: Enum.any?(verdicts, &(&1.status in [:error, :wrong_path]))
+  defp refused?(verdicts), do: Enum.any?(verdicts, &Status.refuses?(&1.status))
 
   defp loader_refused(verdict, reasons) do
     case Map.fetch(reasons, Verdict.module(verdict)) do

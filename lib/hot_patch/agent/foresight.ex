@@ -59,10 +59,7 @@ defmodule HotPatch.Agent.Foresight do
   defp risks(verdicts, changes, targets, silent) do
     Enum.concat([
       for(%{status: :not_updated} = v <- verdicts, do: "#{Verdict.module(v)}: #{v.reason}"),
-      for(
-        %{status: status} = v when status in [:error, :wrong_path] <- verdicts,
-        do: "#{v.entry.path}: #{v.reason}"
-      ),
+      for(v <- verdicts, Status.refuses?(v.status), do: "#{v.entry.path}: #{v.reason}"),
       for(
         pid <- silent,
         do: "#{inspect(pid)} is too busy to say which modules it works for"

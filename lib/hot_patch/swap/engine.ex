@@ -12,6 +12,7 @@ defmodule HotPatch.Swap.Engine do
   # messages of a swap come from this one process, and messages between two processes keep
   # their order, so the resume that follows it undoes it.
 
+  alias HotPatch.Swap.Change
   alias HotPatch.Swap.Describe
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.InTurn
@@ -232,9 +233,7 @@ defmodule HotPatch.Swap.Engine do
   defp purge(%{purge: :soft}), do: []
 
   defp purge(%{purge: :force, changes: changes}) do
-    old =
-      for %{kind: :replace, module: module} <- changes, :erlang.check_old_code(module), do: module
-
+    old = Enum.filter(Change.replaced(changes), &:erlang.check_old_code/1)
     holders = for straggler <- Stragglers.of(old), do: straggler.pid
     Enum.each(old, &:code.purge/1)
     Enum.uniq(holders)

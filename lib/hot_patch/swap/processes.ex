@@ -37,8 +37,9 @@ defmodule HotPatch.Swap.Processes do
   @typedoc """
   What a scan has found. `targets` have a state to convert, those in `unpaused` have not: their
   callback modules export no code_change, so nothing would be done to them while they
-  stood still. `parents` are the supervisors of targets; `children` processes by
-  the one that started them; `silent` those that had to be asked and were too busy to answer; `seen` all processes that need not be looked at again.
+  stood still. `parents` are the supervisors of targets; `children` processes by the one that
+  started them; `silent` those that had to be asked and were too busy to answer; `seen` all
+  processes that need not be looked at again.
   """
   @type found :: %{
           targets: [target()],
@@ -121,9 +122,7 @@ defmodule HotPatch.Swap.Processes do
   """
   @spec bare([Change.t()], [target()]) :: [{pid(), module()}]
   def bare(changes, targets) do
-    replaced =
-      for %Change{kind: :replace, module: module} <- changes, into: MapSet.new(), do: module
-
+    replaced = MapSet.new(Change.replaced(changes))
     suspended = MapSet.new(targets, & &1.pid)
 
     for pid <- Process.list(),
