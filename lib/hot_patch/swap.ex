@@ -10,7 +10,9 @@ defmodule HotPatch.Swap do
   # dies.
 
   alias HotPatch.Swap.Engine
+  alias HotPatch.Swap.Former
   alias HotPatch.Swap.Guard
+  alias HotPatch.Swap.Loading
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
@@ -18,28 +20,34 @@ defmodule HotPatch.Swap do
 
   defmodule Change do
     @moduledoc false
-    # One module of a swap. `exports` and `md5` are those of the new code. A module that is
-    # added has no old version.
+    # One module of a swap. `md5` is that of the code that comes, nil where it is deleted;
+    # `exports` are those of the code whose callbacks convert the states: the code that comes,
+    # or, on the way down to an older version, the code that goes. `old_vsn` is what they are
+    # called with: the version from which a process comes, or `{:down, vsn}`, that to which it
+    # goes. A module that is added has no old version.
     @enforce_keys [:module, :kind, :exports, :md5]
-    defstruct [:module, :kind, :exports, :md5, :old_vsn]
+    defstruct [:module, :kind, :exports, :md5, :old_vsn, direction: :up]
 
     @type t :: %__MODULE__{
             module: module(),
-            kind: :replace | :add,
+            kind: :replace | :add | :delete,
+            direction: :up | :down,
             exports: [{String.t(), arity()}],
-            md5: binary(),
+            md5: binary() | nil,
             old_vsn: term()
           }
 
-    @doc "The modules among these changes that have code already."
+    @doc "The modules among these changes that have code already, which becomes old."
     @spec replaced([t()]) :: [module()]
-    def replaced(changes), do: for(%{kind: :replace, module: module} <- changes, do: module)
+    def replaced(changes),
+      do: for(%{kind: kind, module: module} <- changes, kind != :add, do: module)
   end
 
   defmodule Job do
     @moduledoc false
-    # `prepared` is the result of code:prepare_loading/1 of the new code, `shadows` copies of
-    # it under other names. `pause_timeout`: milliseconds within which all must be suspended
+    # `prepared` is the result of code:prepare_loading/1 of the new code (nil: nothing is loaded,
+    # only states are converted), `shadows` copies of it under other names, `on_load` the modules
+    # that can only be loaded by a step of their own. `pause_timeout`: milliseconds within which all must be suspended
     # and converted. `hold_timeout`: how long they may then wait for a decision; nil if none
     # is asked for. `transition` and `purge`: see HotPatch.apply/2. `after_load` is called while
     # everybody still stands still.
@@ -50,6 +58,7 @@ defmodule HotPatch.Swap do
       :pause_timeout,
       :hold_timeout,
       shadows: [],
+      on_load: [],
       transition: :suspend,
       purge: :soft,
       after_load: nil
@@ -59,6 +68,7 @@ defmodule HotPatch.Swap do
             changes: [Change.t()],
             prepared: term(),
             shadows: [HotPatch.Swap.Shadow.t()],
+            on_load: [HotPatch.Swap.OnLoad.t()],
             pause_timeout: pos_integer(),
             hold_timeout: pos_integer() | nil,
             transition: HotPatch.Swap.transition(),
@@ -69,14 +79,16 @@ defmodule HotPatch.Swap do
 
   defmodule Ready do
     @moduledoc false
-    # A job with everything done that needs no pause.
+    # A job with everything done that needs no pause. `back` is the code that runs now, ready to
+    # be made current again, or why there is none; nil where it cannot be needed.
     @enforce_keys [:job, :found, :shadows]
-    defstruct [:job, :found, :shadows]
+    defstruct [:job, :found, :shadows, :back]
 
     @type t :: %__MODULE__{
             job: Job.t(),
             found: HotPatch.Swap.Processes.found(),
-            shadows: [HotPatch.Swap.Shadow.t()]
+            shadows: [HotPatch.Swap.Shadow.t()],
+            back: HotPatch.Swap.Former.t() | nil
           }
   end
 
@@ -139,7 +151,9 @@ defmodule HotPatch.Swap do
     with {:held, []} <- {:held, held(Change.replaced(job.changes), job.purge)},
          %{silent: []} = found <- Processes.find(job.changes),
          :ok <- Shadow.load(job.shadows) do
-      {:ok, %Ready{job: job, found: needed(found, job.transition), shadows: job.shadows}}
+      found = needed(found, job.transition)
+      back = if job.transition == :compatible, do: Former.prepare(job.changes)
+      {:ok, %Ready{job: job, found: found, shadows: job.shadows, back: back}}
     else
       {:held, modules} -> {:error, failure(:old_code, held_text(modules))}
       %{silent: silent} -> {:error, failure(:busy, silent_text(silent))}
@@ -175,7 +189,7 @@ defmodule HotPatch.Swap do
   @spec run(Ready.t(), (pid() -> term())) :: {:ok, done()} | {:error, failure()}
   def run(%Ready{} = ready, held \\ fn _engine -> :ok end) do
     {engine, monitor} = :erlang.spawn_opt(Engine, :init, [self(), ready], @engine)
-    {guard, guard_monitor} = Guard.start(engine, fn -> loaded?(ready) end)
+    {guard, guard_monitor} = Guard.start(engine, fn -> Loading.done?(ready.job.changes) end)
     send(engine, {:go, self(), guard})
     result = await(engine, monitor, held, guard_monitor, ready)
     Process.demonitor(guard_monitor, [:flush])
@@ -221,7 +235,7 @@ defmodule HotPatch.Swap do
 
       {:DOWN, ^monitor, :process, ^engine, reason} ->
         await_guard(guard_monitor)
-        {:error, engine_died(reason, loaded?(ready))}
+        {:error, engine_died(reason, Loading.done?(ready.job.changes))}
     end
   end
 
@@ -246,13 +260,6 @@ defmodule HotPatch.Swap do
       "the swap engine died (#{short(reason)}) after the load, all were resumed",
       true
     )
-  end
-
-  # Asked of the code server, so that a load which it has begun is over.
-  defp loaded?(%Ready{job: %{changes: changes}}) do
-    Enum.all?(changes, fn %{module: module, md5: md5} ->
-      :code.is_loaded(module) != false and :erlang.get_module_info(module, :md5) == md5
-    end)
   end
 
   defp short(term), do: inspect(term, limit: 10, printable_limit: 200)

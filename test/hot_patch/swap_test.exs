@@ -415,6 +415,88 @@ defmodule HotPatch.SwapTest do
       for {pid, n} <- Enum.zip(pids, 1..100), do: assert(:gen_server.call(pid, :get) == {:v1, n})
     end
 
+    # The new code knows its own format only: the declaration is a lie.
+    defp untrue(code_change) do
+      Builds.erlang("""
+      -module(#{@module}).
+      -vsn("v2").
+      -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3]).
+      init(Count) -> {ok, {v2, Count}}.
+      handle_call(get, _From, {v2, _} = State) -> {reply, State, State}.
+      handle_cast(_, State) -> {noreply, State}.
+      handle_info(_, State) -> {noreply, State}.
+      #{code_change}
+      """)
+    end
+
+    test "goes back when a process dies of its old state before its turn", %{v1: v1} do
+      pids = start(200)
+      victim = Enum.at(pids, 99)
+      new = untrue("code_change(\"v1\", {v1, Count}, _) -> {ok, {v2, Count}}.")
+      crash = fn -> catch_exit(:gen_server.call(victim, :get)) end
+      on_disk(@module, v1)
+
+      job = job([{@module, v1, new}], transition: :compatible, after_load: crash)
+      assert {:error, %{reason: :taken_back, loaded?: false, text: text}} = run(job)
+      assert text =~ "#{inspect(victim)} died"
+      assert version(@module) == 'v1'
+
+      for {pid, n} <- Enum.zip(pids, 1..200), pid != victim do
+        assert :gen_server.call(pid, :get) == {:v1, n}
+
+        refute Keyword.has_key?(
+                 elem(Process.info(pid, :dictionary), 1),
+                 :"$hot_patch_state_before"
+               )
+      end
+    end
+
+    # Fails in one process, once, after the load; by then all have counted on.
+    defp counted_on(down) do
+      both_formats("""
+      {ok, begin
+        case {Count, get(tried), persistent_term:get(#{@module}, none)} of
+          {100, undefined, Pids} when is_list(Pids) ->
+            put(tried, true),
+            [gen_server:call(Pid, add) || Pid <- Pids, Pid =/= self()],
+            error(not_after_all);
+          _ -> {v2, Count}
+        end
+      end}#{down}
+      """)
+    end
+
+    defp run_counted_on(v1, pids, new) do
+      on_disk(@module, v1)
+      :persistent_term.put(@module, :none)
+      on_exit(fn -> :persistent_term.erase(@module) end)
+      ready = fn -> :persistent_term.put(@module, pids) end
+      run(job([{@module, v1, new}], transition: :compatible, after_load: ready))
+    end
+
+    test "goes back by code_change({down, Vsn}, ...) where states have changed since", %{v1: v1} do
+      pids = start(200)
+      down = "; code_change({down, \"v1\"}, {v2, Count}, _) -> {ok, {v1, Count}}"
+      assert {:error, %{loaded?: false, text: text}} = run_counted_on(v1, pids, counted_on(down))
+      assert text =~ "not_after_all"
+      assert version(@module) == 'v1'
+
+      for {pid, n} <- Enum.zip(pids, 1..200) do
+        assert :gen_server.call(pid, :get) == {:v1, if(n == 100, do: n, else: n + 1)}
+      end
+    end
+
+    test "goes forward with all where going back would lose what changed since", %{v1: v1} do
+      pids = start(200)
+      assert {:error, %{loaded?: true, text: text}} = run_counted_on(v1, pids, counted_on(""))
+      assert text =~ "could not be taken back"
+      assert version(@module) == 'v2'
+
+      for {pid, n} <- Enum.zip(pids, 1..200) do
+        assert :gen_server.call(pid, :get) == {:v2, if(n == 100, do: n, else: n + 1)}
+      end
+    end
+
     test "leaves state alone where its format does not change", %{v1: v1} do
       pids = start(100)
       busy = block(hd(pids))

@@ -38,6 +38,17 @@ defmodule HotPatch.Test.Servers do
     :ok
   end
 
+  @doc "Puts a version where the code server finds it, as that of a release is."
+  @spec on_disk(module(), binary()) :: :ok
+  def on_disk(module, beam) do
+    folder = Path.join([Builds.tmp(), "on_disk", "#{System.unique_integer([:positive])}", "ebin"])
+    File.mkdir_p!(folder)
+    File.write!(Path.join(folder, "#{module}.beam"), beam)
+    Code.prepend_path(folder)
+    ExUnit.Callbacks.on_exit(fn -> Code.delete_path(folder) end)
+    :ok
+  end
+
   @doc "Ends processes, and returns when they are gone: the next test shall not meet them."
   @spec kill([pid()]) :: :ok
   def kill(pids) do
@@ -75,7 +86,9 @@ defmodule HotPatch.Test.Servers do
       shadows: if(Keyword.get(options, :shadows, true), do: shadows(versions), else: []),
       pause_timeout: Keyword.get(options, :pause_timeout, 5_000),
       hold_timeout: Keyword.get(options, :hold_timeout),
-      transition: Keyword.get(options, :transition, :suspend)
+      transition: Keyword.get(options, :transition, :suspend),
+      after_load: Keyword.get(options, :after_load),
+      on_load: Keyword.get(options, :on_load, [])
     }
   end
 

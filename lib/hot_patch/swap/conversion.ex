@@ -9,11 +9,13 @@ defmodule HotPatch.Swap.Conversion do
   # cannot fail. `drop` forgets them, which is all there is to going back.
 
   @key :"$hot_patch_new_state"
+  @before :"$hot_patch_state_before"
 
   @typedoc """
   One module's conversion, as it is sent to a process: the shadow in which it runs, the
   version that the process comes from, who is told of a failure. The result of a rehearsal is
-  not kept: the process will convert its state by itself, after the load.
+  not kept: the process will convert its state by itself, after the load. One that `keeps?` its
+  state has it in the right format already.
   """
   @type t :: %{
           module: module(),
@@ -22,6 +24,7 @@ defmodule HotPatch.Swap.Conversion do
           old_vsn: term(),
           lambdas?: boolean(),
           rehearsal?: boolean(),
+          keeps?: boolean(),
           tell: pid(),
           ref: reference()
         }
@@ -51,6 +54,27 @@ defmodule HotPatch.Swap.Conversion do
   @spec drop(state) :: state when state: term()
   def drop(state) do
     Process.delete(@key)
+    state
+  end
+
+  @doc "Notes the state that a process has before it changes in its turn."
+  @spec remember_old(state) :: state when state: term()
+  def remember_old(state) do
+    Process.put(@before, {:old, state})
+    state
+  end
+
+  @doc "Notes to what state the one before was changed: it may have to go back."
+  @spec remember_new(state) :: state when state: term()
+  def remember_new(state) do
+    with {:old, old} <- Process.get(@before), do: Process.put(@before, {:changed, old, state})
+    state
+  end
+
+  @doc "Forgets the state from before."
+  @spec forget(state) :: state when state: term()
+  def forget(state) do
+    Process.delete(@before)
     state
   end
 
@@ -87,7 +111,19 @@ defmodule HotPatch.Swap.Conversion do
     Process.put(@key, Process.get(@key, []) ++ [new])
   end
 
-  defp attempt(conversion, state) do
+  # Who has not changed its state since it was converted goes back to the very one it had.
+  defp attempt(%{old_vsn: {:down, _vsn}} = conversion, state) do
+    case Process.get(@before) do
+      {:changed, old, ^state} -> {:ok, old}
+      _ -> attempt_call(conversion, state)
+    end
+  end
+
+  defp attempt(conversion, state), do: attempt_call(conversion, state)
+
+  defp attempt_call(%{keeps?: true}, state), do: {:ok, state}
+
+  defp attempt_call(conversion, state) do
     case call(conversion.kind, conversion, state) do
       {:ok, new} -> check(conversion, new)
       other -> tell(conversion, {:failed, other})

@@ -30,6 +30,10 @@ defmodule HotPatch.Swap.Describe do
       "restart them"
   end
 
+  @doc "Those that failed before anything was loaded."
+  @spec refused([{pid(), module(), term()}]) :: String.t()
+  def refused([first | _]), do: failure(first)
+
   # As caught in the process itself, or as a behaviour reports it.
   defp reason(module, {kind, reason, stack})
        when kind in [:error, :exit, :throw] and is_list(stack) do

@@ -43,6 +43,13 @@ defmodule HotPatch.Swap.Guard do
     :ok
   end
 
+  @doc "Tells the guard what now counts as loaded: the engine has turned to another job."
+  @spec turn(pid(), (() -> boolean())) :: :ok
+  def turn(guard, loaded?) do
+    send(guard, {self(), :turns, loaded?})
+    :ok
+  end
+
   defp watch(starter, engine, loaded?) do
     outlive_application()
     monitor = Process.monitor(engine)
@@ -55,6 +62,9 @@ defmodule HotPatch.Swap.Guard do
     receive do
       {^engine, :suspends, more} ->
         watch(engine, monitor, loaded?, [more | pids])
+
+      {^engine, :turns, loaded?} ->
+        watch(engine, monitor, loaded?, pids)
 
       {:DOWN, ^monitor, :process, ^engine, :normal} ->
         :ok

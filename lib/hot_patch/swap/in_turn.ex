@@ -6,8 +6,8 @@ defmodule HotPatch.Swap.InTurn do
   #
   # It is tried first, likewise in turn, in the shadow of the new code and without taking the
   # result. What cannot be known beforehand is whether the declaration is true: the processes
-  # are watched, and when one dies in the new code before its turn, the rest is stopped and
-  # the failure says so.
+  # are watched, and when one dies in the new code before its turn, the rest is stopped (see
+  # HotPatch.Swap.WayBack). Until then every process keeps the state it had.
 
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Describe
@@ -16,7 +16,8 @@ defmodule HotPatch.Swap.InTurn do
   alias HotPatch.Swap.Steps
   alias HotPatch.Swap.SysMessage
 
-  @window 1_000
+  # A caller waits for what is in the schedulers' queues before its own process: few at a time.
+  @window 50
   # How long one window of processes may take to get to it.
   @turn_within 60_000
 
@@ -24,75 +25,102 @@ defmodule HotPatch.Swap.InTurn do
   @spec rehearse([Processes.target()], Ready.t()) :: :ok | {:error, :taken_back, String.t()}
   def rehearse(targets, ready) do
     deadline = System.monotonic_time(:millisecond) + @turn_within
-    result = Steps.convert(targets, ready, deadline)
-    for %{pid: pid} <- targets, do: SysMessage.run_in(pid, &Conversion.drop/1)
+    result = Steps.convert(targets, ready, deadline, @window)
+    Steps.in_windows(targets, @window, &Conversion.drop/1)
 
     with {:ok, _again} <- result, do: :ok
   end
 
-  @doc "After the load: has every process change its state in its turn."
-  @spec change([Processes.target()], Ready.t()) :: :ok | {:error, :half, String.t()}
+  @doc """
+  Before the load: from here on it is noticed when one of them dies. The calling process
+  does nothing else afterwards, so the monitors end with it.
+  """
+  @spec watch([Processes.target()]) :: :ok
+  def watch(targets), do: Enum.each(targets, &Process.monitor(&1.pid))
+
+  @doc """
+  After the load: has every process change its state in its turn. If one dies in the new
+  code or cannot change, those that are changed are given.
+  """
+  @spec change([Processes.target()], Ready.t()) ::
+          :ok | {:untrue, String.t(), changed :: MapSet.t(pid())}
   def change(targets, ready) do
     vsns = Map.new(ready.job.changes, &{&1.module, &1.old_vsn})
 
-    targets
-    |> Enum.chunk_every(@window)
-    |> Enum.find_value(:ok, &change_window(&1, vsns))
+    result =
+      targets
+      |> Enum.chunk_every(@window)
+      |> Enum.reduce_while({:ok, []}, fn window, {:ok, changed} ->
+        {result, pids} = change_window(window, vsns)
+        changed = pids ++ changed
+
+        case result do
+          :ok -> {:cont, {:ok, changed}}
+          {:untrue, text} -> {:halt, {:untrue, text, MapSet.new(changed)}}
+        end
+      end)
+
+    with {:ok, _changed} <- result, do: forget(targets)
   end
+
+  @doc "Nobody needs the states from before any more."
+  @spec forget([Processes.target()]) :: :ok
+  def forget(targets), do: Steps.in_windows(targets, @window, &Conversion.forget/1)
 
   defp change_window(targets, vsns) do
     ref = make_ref()
-    monitors = Map.new(targets, &{Process.monitor(&1.pid), &1})
+    owed = Enum.flat_map(targets, &change_one(&1, vsns, ref))
+    deadline = System.monotonic_time(:millisecond) + @turn_within
+    {silent, failed} = SysMessage.collect_until(ref, owed, deadline, [], &note/3)
+
+    not_changed = MapSet.new(silent ++ Enum.map(failed, &elem(&1, 0)))
+    changed = for %{pid: pid} <- targets, not MapSet.member?(not_changed, pid), do: pid
+    {outcome(silent, failed, died(Map.keys(vsns)), targets), changed}
+  end
+
+  # Suspended for its own change only: all of it is in its mailbox at once.
+  defp change_one(%{pid: pid, modules: modules} = target, vsns, ref) do
+    SysMessage.suspend_unanswered(pid)
+    if target.kind == :server, do: SysMessage.run_in(pid, &Conversion.remember_old/1)
 
     owed =
-      for %{pid: pid, modules: modules} <- targets, {module, true} <- modules do
-        # Suspended for its own change only: all three are in its mailbox at once.
-        SysMessage.suspend_unanswered(pid)
+      for {module, true} <- modules do
         SysMessage.send(pid, ref, {:change_code, module, vsns[module], []})
-        SysMessage.resume_unanswered(pid)
         pid
       end
 
-    deadline = System.monotonic_time(:millisecond) + @turn_within
-    {silent, failed} = SysMessage.collect_until(ref, owed, deadline, [], &note/3)
-    died = Enum.flat_map(monitors, fn {monitor, target} -> died(monitor, target) end)
-    outcome(silent, failed, died, Map.new(targets, &{&1.pid, &1}))
+    if target.kind == :server, do: SysMessage.run_in(pid, &Conversion.remember_new/1)
+    SysMessage.resume_unanswered(pid)
+    owed
   end
 
   defp note(_pid, :ok, failed), do: {:done, failed}
   defp note(pid, {:error, reason}, failed), do: {:done, [{pid, reason} | failed]}
 
   # Only a death in one of the modules that change says something about them.
-  defp died(monitor, %{pid: pid, modules: modules}) do
+  defp died(modules) do
     receive do
-      {:DOWN, ^monitor, :process, ^pid, {reason, [{module, _, _, _} | _] = stack}} ->
-        ours = for {module, _change_code?} <- modules, do: module
+      {:DOWN, _monitor, :process, pid, {reason, [{module, _, _, _} | _] = stack}} ->
+        ours = for {name, _, _, _} <- [{module, 0, 0, 0} | stack], name in modules, do: name
+        if ours == [], do: died(modules), else: {pid, hd(ours), {:EXIT, {reason, stack}}}
 
-        if Enum.any?([{module, 0, 0, 0} | stack], &(elem(&1, 0) in ours)),
-          do: [{pid, hd(ours), {:EXIT, {reason, stack}}}],
-          else: []
+      {:DOWN, _monitor, :process, _pid, _reason} ->
+        died(modules)
     after
-      0 ->
-        Process.demonitor(monitor, [:flush])
-        []
+      0 -> nil
     end
   end
 
-  defp outcome([], [], [], _targets), do: nil
+  defp outcome([], [], nil, _targets), do: :ok
 
-  defp outcome(_silent, _failed, [{pid, module, reason} | _], _targets) do
-    {:error, :half,
-     "the transition was declared compatible and is not: #{Describe.crash({pid, module, reason})}; it was " <>
-       "stopped there, the new code is current and the processes not changed yet keep their old state"}
+  defp outcome(_silent, _failed, death, _targets) when death != nil,
+    do: {:untrue, Describe.crash(death)}
+
+  defp outcome(_silent, [{pid, reason} | _], nil, targets) do
+    %{modules: [{module, _} | _]} = Enum.find(targets, &(&1.pid == pid))
+    {:untrue, Describe.failure({pid, module, reason})}
   end
 
-  defp outcome(_silent, [{pid, reason} | _], [], targets) do
-    [{module, _} | _] = targets[pid].modules
-    {:error, :half, Describe.failures([{pid, module, reason}])}
-  end
-
-  defp outcome([pid | _], [], [], _targets) do
-    {:error, :half,
-     "#{Describe.process(pid)} did not get to its change in time; the new code is current"}
-  end
+  defp outcome([pid | _], [], nil, _targets),
+    do: {:untrue, "#{Describe.process(pid)} did not get to its change in time"}
 end

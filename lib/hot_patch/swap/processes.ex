@@ -20,10 +20,11 @@ defmodule HotPatch.Swap.Processes do
     * `:inside_state` - asked: a wrapper named the callback module that it keeps in its state
   """
   @type target :: %{
-          pid: pid(),
-          kind: kind(),
-          rule: rule(),
-          modules: [{module(), change_code? :: boolean()}]
+          :pid => pid(),
+          :kind => kind(),
+          :rule => rule(),
+          :modules => [{module(), change_code? :: boolean()}],
+          optional(:keeps?) => boolean()
         }
   @type kind :: :server | :supervisor | :event_manager | :special | :wrapper
   @type rule ::

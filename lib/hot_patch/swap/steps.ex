@@ -20,16 +20,16 @@ defmodule HotPatch.Swap.Steps do
   modules that have to be asked again by the module itself, after the load: those whose
   module has no shadow, and those whose new state holds a fun.
   """
-  @spec convert([Processes.target()], Ready.t(), integer()) ::
+  @spec convert([Processes.target()], Ready.t(), integer(), pos_integer()) ::
           {:ok, [{pid(), module()}]} | {:error, :taken_back, String.t()}
-  def convert(targets, ready, deadline) do
+  def convert(targets, ready, deadline, window \\ @window) do
     ref = make_ref()
     conversions = conversions(ready, ref)
 
     {work, again} = work(targets, conversions)
 
     work
-    |> Enum.chunk_every(@window)
+    |> Enum.chunk_every(window)
     |> Enum.reduce_while({:ok, again}, fn window, {:ok, again} ->
       case convert_window(window, ref, deadline, again) do
         {:ok, again} -> {:cont, {:ok, again}}
@@ -45,19 +45,54 @@ defmodule HotPatch.Swap.Steps do
   @spec take_and_resume(Processes.found(), Ready.t(), [{pid(), module()}]) ::
           [{pid(), module(), term()}]
   def take_and_resume(found, ready, again) do
-    vsns = Map.new(ready.job.changes, &{&1.module, &1.old_vsn})
+    vsns = vsns(ready)
     again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
     ref = make_ref()
 
     resume(found, [], fn pid ->
       SysMessage.run_in(pid, &Conversion.take/1)
-
-      for module <- Map.get(again, pid, []) do
-        SysMessage.send(pid, ref, {:change_code, module, vsns[module], []})
-      end
+      change_code(pid, Map.get(again, pid, []), vsns, ref)
     end)
 
     failures(ref, again)
+  end
+
+  @doc """
+  Has processes change their state by themselves while they stand still. Gives the calls of
+  change_code that failed.
+  """
+  @spec by_themselves([{pid(), module()}], Ready.t()) :: [{pid(), module(), term()}]
+  def by_themselves(again, ready) do
+    vsns = vsns(ready)
+    again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
+    ref = make_ref()
+    for {pid, modules} <- again, do: change_code(pid, modules, vsns, ref)
+    failures(ref, again)
+  end
+
+  @doc """
+  Whether a process that has to change by itself goes down to an older version: only the
+  code that is current before the load knows how. Supervisors ask the code that comes.
+  """
+  @spec down?({pid(), module()}, Ready.t()) :: boolean()
+  def down?({pid, module}, ready) do
+    match?(%{direction: :down}, Enum.find(ready.job.changes, &(&1.module == module))) and
+      Enum.any?(ready.found.targets, &(&1.pid == pid and &1.kind != :supervisor))
+  end
+
+  @doc "Has processes run something over their state, a window at a time."
+  @spec in_windows([Processes.target()], pos_integer(), (term() -> term())) :: :ok
+  def in_windows(targets, window, fun) do
+    targets
+    |> Enum.chunk_every(window)
+    |> Enum.each(fn targets ->
+      for %{pid: pid} <- targets, do: SysMessage.run_in(pid, fun)
+      %{pid: last} = List.last(targets)
+      ref = make_ref()
+      SysMessage.send(last, ref, :get_state)
+      deadline = System.monotonic_time(:millisecond) + @resume_answers_within
+      _ = SysMessage.collect_until(ref, [last], deadline, nil, fn _, _, nil -> {:done, nil} end)
+    end)
   end
 
   @doc "Nothing was loaded: everybody goes on as before. Those in `busy` are not waited for."
@@ -66,11 +101,19 @@ defmodule HotPatch.Swap.Steps do
     resume(found, busy, fn pid -> SysMessage.run_in(pid, &Conversion.drop/1) end)
   end
 
+  defp vsns(ready), do: Map.new(ready.job.changes, &{&1.module, &1.old_vsn})
+
+  defp change_code(pid, modules, vsns, ref) do
+    for module <- modules do
+      SysMessage.send(pid, ref, {:change_code, module, vsns[module], []})
+    end
+  end
+
   # Most targets are alike: what is to be done for one is worked out once for all of them.
   defp work(targets, conversions) do
     {work, again, _alike} =
       Enum.reduce(targets, {[], [], %{}}, fn %{pid: pid} = target, {work, again, alike} ->
-        key = {target.kind, target.modules}
+        key = {target.kind, target.modules, Map.get(target, :keeps?, false)}
         alike = Map.put_new_lazy(alike, key, fn -> split(target, conversions) end)
         {mine, later} = alike[key]
         work = if mine == %{}, do: work, else: [{pid, mine} | work]
@@ -85,9 +128,15 @@ defmodule HotPatch.Swap.Steps do
     shadows = Map.new(ready.shadows, &{&1.module, &1})
 
     for change <- ready.job.changes, into: %{} do
-      {change.module, {change, conversion(change, shadows[change.module], ref)}}
+      {change.module, {change, conversion(change, shadow(change, shadows), ref)}}
     end
   end
+
+  # The way down is known to the code that is current until the load.
+  defp shadow(%{direction: :down, module: module}, _shadows),
+    do: %{name: module, lambdas?: false}
+
+  defp shadow(change, shadows), do: shadows[change.module]
 
   defp conversion(_change, nil, _ref), do: nil
 
@@ -99,6 +148,7 @@ defmodule HotPatch.Swap.Steps do
       old_vsn: change.old_vsn,
       kind: nil,
       rehearsal?: false,
+      keeps?: false,
       tell: self(),
       ref: ref
     }
@@ -110,22 +160,26 @@ defmodule HotPatch.Swap.Steps do
         {change, conversion} = conversions[module]
         kind = Shadow.kind(target.kind, change)
 
-        if conversion == nil or hidden?(target, module) do
+        if conversion == nil or hidden?(target, change) do
           {mine, [module | later]}
         else
           rehearsal? = itself?(kind, conversion)
-          conversion = %{conversion | kind: kind, rehearsal?: rehearsal?}
+          keeps? = Map.get(target, :keeps?, false)
+          conversion = %{conversion | kind: kind, rehearsal?: rehearsal?, keeps?: keeps?}
           {Map.put(mine, module, conversion), if(rehearsal?, do: [module | later], else: later)}
         end
     end
   end
 
   # A wrapper's state is the library's, which alone knows how to hand it on.
-  defp hidden?(%{kind: :wrapper}, _module), do: true
+  defp hidden?(%{kind: :wrapper}, _change), do: true
+
+  # Which child specs an older supervisor has is not known before it is loaded.
+  defp hidden?(%{kind: :supervisor}, %{direction: :down}), do: true
 
   # A special process that handles replace_state itself shows its state, not what
   # system_code_change gets.
-  defp hidden?(target, module) do
+  defp hidden?(target, %{module: module}) do
     target.kind == :special and function_exported?(module, :system_replace_state, 2)
   end
 

@@ -1,0 +1,199 @@
+defmodule HotPatch.Swap.AtOnce do
+  @moduledoc false
+  # A swap in which all processes concerned stand still, from the first suspend to the last
+  # resume.
+  #
+  # Everything that can fail comes before the new code is current: all are suspended, and
+  # each converts its state by the new code's callback, called in its shadow, and puts the
+  # result aside. Up to here going back is a resume. Then all modules become current in one
+  # step, the states put aside become the real ones, and all are resumed.
+
+  alias HotPatch.Swap.Decision
+  alias HotPatch.Swap.Describe
+  alias HotPatch.Swap.Loading
+  alias HotPatch.Swap.OnLoad
+  alias HotPatch.Swap.Processes
+  alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.Steps
+  alias HotPatch.Swap.Suspension
+
+  # After so many rounds newcomers come faster than they can be found.
+  @most_rounds 20
+
+  @typep swap :: %{
+           caller: pid(),
+           ready: Ready.t(),
+           found: Processes.found(),
+           suspension: Suspension.t(),
+           deadline: integer()
+         }
+
+  @type failed :: %{
+          reason: atom(),
+          text: String.t(),
+          pause_us: non_neg_integer(),
+          loaded?: boolean()
+        }
+
+  @doc "Runs it to its end, good or bad."
+  @spec run(pid(), Ready.t(), pid()) :: {:ok, HotPatch.Swap.done()} | {:error, failed()}
+  def run(caller, ready, guard) do
+    # What was started since the preparation is looked at before anybody is suspended.
+    found = later(ready, ready.found)
+    pids = found.parents ++ Enum.map(found.targets, & &1.pid)
+    suspension = Suspension.announce(Suspension.new(guard, 0), pids)
+
+    started = System.monotonic_time()
+    deadline = deadline(ready)
+
+    swap = %{
+      caller: caller,
+      ready: ready,
+      found: found,
+      suspension: %{suspension | deadline: deadline},
+      deadline: deadline
+    }
+
+    {swap, suspended} = suspend(swap, pids, @most_rounds)
+
+    result =
+      with :ok <- suspended,
+           :ok <- Decision.wanted(caller),
+           {:ok, again} <- Steps.convert(swap.found.targets, ready, deadline),
+           :ok <- OnLoad.load(ready.job.on_load, deadline),
+           :ok <- taken_back(Decision.await(caller, ready), ready) do
+        {:decided, again}
+      end
+
+    {swap, result} = catch_up(swap, result)
+    result = load(result, ready)
+    unsure = if match?({:loaded, _, _}, result), do: unsure(swap), else: []
+    result |> resume(swap) |> outcome(swap, unsure, started)
+  end
+
+  defp deadline(ready), do: System.monotonic_time(:millisecond) + ready.job.pause_timeout
+
+  # Of a job that loads nothing, whoever is started meanwhile has the right state already.
+  defp later(%{job: %{prepared: nil}}, found), do: found
+  defp later(ready, found), do: Processes.merge(Processes.find(ready.job.changes, found), found)
+
+  # A decision may take its time, and whoever was started meanwhile is still of the old code.
+  defp catch_up(swap, {:decided, again}) do
+    before = length(swap.found.targets)
+    deadline = deadline(swap.ready)
+    swap = %{swap | suspension: %{swap.suspension | deadline: deadline}}
+
+    with {swap, :ok} <- newcomers(swap, @most_rounds) do
+      # The newest come first.
+      new = Enum.take(swap.found.targets, length(swap.found.targets) - before)
+
+      case Steps.convert(new, swap.ready, deadline) do
+        {:ok, more} -> {swap, {:decided, more ++ again}}
+        error -> {swap, taken_back(error, swap.ready)}
+      end
+    else
+      {swap, error} -> {swap, taken_back(error, swap.ready)}
+    end
+  end
+
+  defp catch_up(swap, error), do: {swap, error}
+
+  # What a step of its own has made current goes back too.
+  defp taken_back(:ok, _ready), do: :ok
+
+  defp taken_back({:error, reason, text}, ready) do
+    {:error, reason, text <> OnLoad.left(OnLoad.back(ready.job.on_load))}
+  end
+
+  # Those that go down by themselves do so while the code that knows how is still current.
+  defp load({:decided, again}, ready) do
+    {down, up} = Enum.split_with(again, &Steps.down?(&1, ready))
+
+    with [] <- Steps.by_themselves(down, ready), {:ok, killed} <- Loading.run(ready) do
+      {:loaded, up, killed}
+    else
+      [_ | _] = failures -> taken_back({:error, :taken_back, Describe.refused(failures)}, ready)
+      error -> taken_back(error, ready)
+    end
+  end
+
+  defp load(error, _ready), do: error
+
+  # Started in the very moment of the load: by which code cannot be told.
+  defp unsure(%{ready: %{job: %{prepared: nil}}}), do: []
+
+  defp unsure(swap) do
+    for target <- Processes.find(swap.ready.job.changes, swap.found).targets, do: target.pid
+  end
+
+  # The supervisors of the processes concerned come first: they finish the child that they
+  # are starting and start no other. Then the processes themselves, until none is left that
+  # was started meanwhile.
+  @spec suspend(swap(), [pid()], non_neg_integer()) ::
+          {swap(), :ok | {:error, atom(), String.t()}}
+  defp suspend(swap, pids, rounds) do
+    case Suspension.add(swap.suspension, pids, swap.found.children) do
+      {:ok, suspension} -> newcomers(%{swap | suspension: suspension}, rounds)
+      {:late, suspension} -> late(%{swap | suspension: suspension})
+    end
+  end
+
+  defp newcomers(%{ready: %{job: %{prepared: nil}}} = swap, _rounds), do: {swap, :ok}
+
+  defp newcomers(swap, rounds) do
+    case Processes.find(swap.ready.job.changes, swap.found) do
+      %{targets: [], parents: []} ->
+        {swap, :ok}
+
+      new when rounds > 0 ->
+        pids = new.parents ++ Enum.map(new.targets, & &1.pid)
+        suspension = Suspension.announce(swap.suspension, pids)
+        swap = %{swap | found: Processes.merge(new, swap.found), suspension: suspension}
+        suspend(swap, pids, rounds - 1)
+
+      _new ->
+        {swap, {:error, :busy, "new processes were started faster than they could be suspended"}}
+    end
+  end
+
+  defp late(%{suspension: %{waiting: busy, ours: ours}} = swap) do
+    text =
+      "#{length(busy)} of #{map_size(ours)} processes were busy and could not be suspended in time, " <>
+        "nothing was loaded: #{Enum.map_join(Enum.take(busy, 3), "; ", &Describe.process/1)}"
+
+    {swap, {:error, :busy, text}}
+  end
+
+  defp resume({:loaded, again, killed}, swap) do
+    case Steps.take_and_resume(swap.found, swap.ready, again) do
+      [] -> {:ok, killed}
+      failures -> {:error, :half, Describe.failures(failures)}
+    end
+  end
+
+  defp resume({:error, _reason, _text} = error, swap) do
+    :ok = Steps.drop_and_resume(swap.found, swap.suspension.waiting)
+    error
+  end
+
+  defp outcome(result, swap, unsure, started) do
+    us = System.convert_time_unit(System.monotonic_time() - started, :native, :microsecond)
+    count = length(swap.found.targets)
+    pause_us = if count == 0, do: 0, else: us
+
+    case result do
+      {:ok, killed} ->
+        {:ok,
+         %{
+           suspended: count,
+           pause_us: pause_us,
+           releases: swap.suspension.releases,
+           unsure: unsure,
+           killed: killed
+         }}
+
+      {:error, reason, text} ->
+        {:error, %{reason: reason, text: text, pause_us: pause_us, loaded?: reason == :half}}
+    end
+  end
+end

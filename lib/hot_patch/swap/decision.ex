@@ -1,0 +1,32 @@
+defmodule HotPatch.Swap.Decision do
+  @moduledoc false
+  # The moment between trying and doing: everything has been tried, everybody concerned
+  # still waits, and whoever asked for the swap says how it goes on.
+
+  alias HotPatch.Swap.Ready
+
+  @doc "Waits for the decision, where the job asks for one. Until here all can be left as it is."
+  @spec await(pid(), Ready.t()) :: :ok | {:error, :taken_back, String.t()}
+  def await(_caller, %Ready{job: %{hold_timeout: nil}}), do: :ok
+
+  def await(caller, ready) do
+    send(caller, {self(), :held})
+    monitor = Process.monitor(caller)
+
+    receive do
+      {:decided, :finish} -> :ok
+      {:decided, {:take_back, why}} -> {:error, :taken_back, why}
+      {:DOWN, ^monitor, _, _, _} -> {:error, :taken_back, "the caller died before it decided"}
+    after
+      ready.job.hold_timeout -> {:error, :taken_back, "no decision came in time"}
+    end
+  end
+
+  @doc "Whoever asked for the swap may have died while it waited for a busy process."
+  @spec wanted(pid()) :: :ok | {:error, :abandoned, String.t()}
+  def wanted(caller) do
+    if Process.alive?(caller),
+      do: :ok,
+      else: {:error, :abandoned, "the caller died before anything was loaded"}
+  end
+end

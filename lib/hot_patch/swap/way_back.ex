@@ -1,0 +1,101 @@
+defmodule HotPatch.Swap.WayBack do
+  @moduledoc false
+  # When a transition was declared compatible and is not: some processes have the new state,
+  # some the old, and some died of the difference. It must not stay like that.
+  #
+  # Back first: all stand still, every process that was changed gets its old state again (the
+  # one it had, if it has not changed since, or by code_change({down, Vsn}, ...)), and the
+  # old code becomes current. Where one cannot go back, forward: all that were not changed
+  # yet stand still and are converted, as they were able to before the load.
+
+  alias HotPatch.Swap.AtOnce
+  alias HotPatch.Swap.Guard
+  alias HotPatch.Swap.InTurn
+  alias HotPatch.Swap.Loading
+  alias HotPatch.Swap.Processes
+  alias HotPatch.Swap.Ready
+
+  @doc "Ends a swap whose declaration was untrue; `changed` are the processes with the new state."
+  @spec run(pid(), Ready.t(), pid(), Processes.found(), {String.t(), MapSet.t(pid())}) ::
+          {:error, HotPatch.Swap.failure()}
+  def run(caller, ready, guard, found, {text, changed}) do
+    text = "the transition was declared compatible and is not: #{text}"
+    ended = with {:error, why} <- back(caller, ready, guard, found, changed), do: {:forward, why}
+
+    case ended do
+      {:ok, done} ->
+        :ok = InTurn.forget(found.targets)
+
+        failure(
+          false,
+          done.pause_us,
+          "#{text}; the old code is current again and all have their old states"
+        )
+
+      {:forward, why} ->
+        {how, pause_us} = forward(caller, ready, guard, found, changed)
+        :ok = InTurn.forget(found.targets)
+        failure(true, pause_us, "#{text}; it could not be taken back (#{why}), #{how}")
+    end
+  end
+
+  defp failure(loaded?, pause_us, text) do
+    reason = if loaded?, do: :half, else: :taken_back
+    {:error, %{reason: reason, text: text, pause_us: pause_us, loaded?: loaded?}}
+  end
+
+  defp back(_caller, %{back: {:none, why}}, _guard, _found, _changed), do: {:error, why}
+
+  defp back(caller, %{back: {changes, prepared}} = ready, guard, found, changed) do
+    targets =
+      for target <- found.targets do
+        Map.put(target, :keeps?, not MapSet.member?(changed, target.pid))
+      end
+
+    job = %{
+      ready.job
+      | changes: changes,
+        prepared: prepared,
+        on_load: [],
+        hold_timeout: nil,
+        purge: :soft,
+        after_load: nil
+    }
+
+    # The new code has made the old one old, and room is for two.
+    with :ok <- room(changes),
+         :ok <- Guard.turn(guard, fn -> Loading.done?(changes) end),
+         {:error, %{text: why}} <-
+           AtOnce.run(
+             caller,
+             %{ready | job: job, shadows: [], found: %{found | targets: targets}},
+             guard
+           ) do
+      {:error, why}
+    end
+  end
+
+  defp room(changes) do
+    case Enum.reject(changes, &:code.soft_purge(&1.module)) do
+      [] ->
+        :ok
+
+      [%{module: module} | _] ->
+        {:error, "processes still run the old code of #{inspect(module)}"}
+    end
+  end
+
+  defp forward(caller, ready, guard, found, changed) do
+    :ok = Guard.turn(guard, fn -> true end)
+    left = Enum.reject(found.targets, &MapSet.member?(changed, &1.pid))
+    job = %{ready.job | prepared: nil, on_load: [], hold_timeout: nil, after_load: nil}
+
+    case AtOnce.run(caller, %{ready | job: job, found: %{found | targets: left}}, guard) do
+      {:ok, done} ->
+        {"all are changed now and the new code is current", done.pause_us}
+
+      {:error, failed} ->
+        {"and not all could be changed: #{failed.text}; the new code is current", failed.pause_us}
+    end
+  end
+end
