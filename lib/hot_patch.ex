@@ -127,7 +127,12 @@ defmodule HotPatch do
       iex> {error.reason, error.details.option}
       {:invalid_option, :timeout}
   """
-  @spec check(id(), nodes: [node()], timeout: pos_integer(), purge: :soft | :force) ::
+  @spec check(id(),
+          nodes: [node()],
+          timeout: pos_integer(),
+          purge: :soft | :force,
+          on_load: :restart | :load
+        ) ::
           {:ok, Report.t()} | error()
   def check(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- begin(:check, id, options) do
@@ -153,7 +158,12 @@ defmodule HotPatch do
       iex> error.reason
       :unknown_patch
   """
-  @spec plan(id(), nodes: [node()], timeout: pos_integer(), purge: :soft | :force) ::
+  @spec plan(id(),
+          nodes: [node()],
+          timeout: pos_integer(),
+          purge: :soft | :force,
+          on_load: :restart | :load
+        ) ::
           {:ok, Plan.t()} | error()
   def plan(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- begin(:plan, id, options) do
@@ -197,6 +207,7 @@ defmodule HotPatch do
           transition: :suspend | :none | :compatible,
           pause_timeout: pos_integer(),
           purge: :soft | :force,
+          on_load: :restart | :load,
           by: String.t()
         ) :: {:ok, Report.t()} | error()
   def apply(id, options \\ []) do
@@ -309,7 +320,14 @@ defmodule HotPatch do
          :ok <- Library.current(composition.id, release),
          {:ok, members, unmanaged} <- Cluster.members(options.nodes) do
       shadows = if call == :apply, do: Archive.shadows(composition), else: []
-      payload = Payload.new(composition, release, shadows: shadows, purge: options.purge)
+
+      payload =
+        Payload.new(composition, release,
+          shadows: shadows,
+          purge: options.purge,
+          on_load: options.on_load
+        )
+
       {:ok, options, payload, Enum.map(members, & &1.node), unmanaged}
     end
   end

@@ -47,6 +47,15 @@ defmodule HotPatch.Options do
           "the patch is refused while there are any. `:force`: they are killed in the moment of the " <>
           "load, and the node is marked in `nodes/0`; the plan names them"
     ],
+    on_load: [
+      check: :on_load,
+      default: :restart,
+      doc:
+        "what to do with modules that run code when they are loaded (`-on_load`), as NIF modules do. " <>
+          "`:restart` (default): only the disk is changed, and all modules of the patch wait for the " <>
+          "node's restart. `:load`: they are loaded one by one in a step of its own before the others; if " <>
+          "one refuses, nothing is changed. What their code did is not undone; the plan names them"
+    ],
     by: [
       check: :text,
       doc: "who does it, for the record. Default: the operating system's user"
@@ -55,10 +64,10 @@ defmodule HotPatch.Options do
 
   @calls [
     upload: [:name, :by],
-    check: [:nodes, :timeout, :purge],
-    plan: [:nodes, :timeout, :purge],
+    check: [:nodes, :timeout, :purge, :on_load],
+    plan: [:nodes, :timeout, :purge, :on_load],
     stragglers: [:nodes, :timeout],
-    apply: [:nodes, :timeout, :transition, :pause_timeout, :purge, :by]
+    apply: [:nodes, :timeout, :transition, :pause_timeout, :purge, :on_load, :by]
   ]
 
   @type call :: :upload | :check | :plan | :stragglers | :apply
@@ -144,6 +153,12 @@ defmodule HotPatch.Options do
     if value in [:soft, :force],
       do: :ok,
       else: wrong(call, option, "must be :soft or :force, got: #{short(value)}")
+  end
+
+  defp check(:on_load, value, option, call) do
+    if value in [:restart, :load],
+      do: :ok,
+      else: wrong(call, option, "must be :restart or :load, got: #{short(value)}")
   end
 
   defp check(:text, value, option, call) do

@@ -217,6 +217,15 @@ defmodule HotPatch.Swap do
   def stragglers(modules, unsure),
     do: Stragglers.of(modules) ++ Enum.map(unsure, &Stragglers.unsure/1)
 
+  @doc "The code of a module as it runs now; nil if it does not run or is in no file."
+  @spec former_code(module()) :: binary() | nil
+  def former_code(module) do
+    case :erlang.module_loaded(module) and Former.code_of(module) do
+      {:ok, _file, bytes} -> bytes
+      _ -> nil
+    end
+  end
+
   @doc "Everybody on this node who runs old code, of whatever module."
   @spec stragglers() :: [HotPatch.Straggler.t()]
   defdelegate stragglers(), to: Stragglers, as: :of_all

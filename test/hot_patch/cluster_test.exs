@@ -330,6 +330,66 @@ defmodule HotPatch.ClusterTest do
       assert reason =~ "Elixir.Exchange.Billing"
     end
 
+    # Refuses where the node is told so; says which version it is.
+    defp on_load(module, vsn) do
+      Builds.erlang("""
+      -module(#{module}).
+      -vsn(#{vsn}).
+      -on_load(load/0).
+      -export([vsn/0]).
+      vsn() -> #{vsn}.
+      load() -> case persistent_term:get({refuse, #{module}}, none) of #{vsn} -> {error, refused}; _ -> ok end.
+      """)
+    end
+
+    test "ok for on_load modules that are to be loaded by a step of their own", %{node: node} do
+      path = &"exchange-1.0.0/ebin/#{&1}.beam"
+      a = :hot_patch_test_on_load_a
+      b = :hot_patch_test_on_load_b
+      billing = Builds.changed("patched", "Billing")
+      first = upload!(node, [{path.(a), on_load(a, 1)}, {path.(b), on_load(b, 1)}], "first")
+      assert {:ok, %Report{status: :ok}} = hot_patch(node, :apply, [first.id, [on_load: :load]])
+
+      files = [{path.(a), on_load(a, 2)}, {path.(b), on_load(b, 2)}, billing]
+      second = upload!(node, files, "second")
+      assert {:ok, plan} = hot_patch(node, :plan, [second.id, [on_load: :load]])
+      assert Enum.any?(hd(plan.nodes).risks, &(&1 =~ "#{a} runs code when it is loaded"))
+
+      # The second of the two refuses: the first goes back, and nothing else has happened.
+      Cluster.call(node, :persistent_term, :put, [{:refuse, b}, 2])
+      md5 = running(node, Exchange.Billing)
+
+      assert {:error, %Error{reason: :failed} = error} =
+               hot_patch(node, :apply, [second.id, [on_load: :load]])
+
+      assert error.message =~ "#{b} runs code when it is loaded, and that failed"
+      assert Cluster.call(node, a, :vsn, []) == 1
+      assert Cluster.call(node, b, :vsn, []) == 1
+      assert running(node, Exchange.Billing) == md5
+
+      Cluster.call(node, :persistent_term, :put, [{:refuse, b}, :none])
+      assert {:ok, %Report{status: :ok}} = hot_patch(node, :apply, [second.id, [on_load: :load]])
+      assert Cluster.call(node, a, :vsn, []) == 2
+      assert Cluster.call(node, b, :vsn, []) == 2
+      assert running(node, Exchange.Billing) != md5
+    end
+
+    test "an on_load that never ends is stopped at the deadline", %{node: node} do
+      endless = """
+      -module(hot_patch_test_endless).
+      -on_load(load/0).
+      load() -> receive never -> ok end.
+      """
+
+      file = {"exchange-1.0.0/ebin/hot_patch_test_endless.beam", Builds.erlang(endless)}
+      patch = upload!(node, [file, Builds.changed("patched", "Billing")], "endless")
+      options = [on_load: :load, pause_timeout: 300]
+      assert {:error, %Error{} = error} = hot_patch(node, :apply, [patch.id, options])
+      assert error.message =~ "hot_patch_test_endless"
+      assert error.message =~ "did not end in time"
+      refute Cluster.call(node, :code, :is_loaded, [:hot_patch_test_endless])
+    end
+
     test "not_updated while old code is in use, and then nothing changes", %{node: node} do
       looping = fn version ->
         Builds.erlang(

@@ -3,6 +3,7 @@ defmodule HotPatch.Agent.Examination do
   # Judges every file of a patch against this node. Reads, changes nothing: the same code
   # serves a check and the first half of an apply.
 
+  alias HotPatch.Agent.Loader
   alias HotPatch.Agent.Location
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Running
@@ -20,7 +21,7 @@ defmodule HotPatch.Agent.Examination do
   @spec run(Payload.t()) :: t()
   def run(%Payload{} = payload) do
     case bound_here(payload.release) do
-      :ok -> payload.entries |> Enum.map(&judge(&1, payload.purge)) |> refuse_twins() |> prepare()
+      :ok -> payload.entries |> Enum.map(&judge(&1, payload)) |> refuse_twins() |> prepare()
       {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload.entries, reason)}
     end
   end
@@ -56,9 +57,10 @@ defmodule HotPatch.Agent.Examination do
 
   defp refuse_all(entries, reason), do: Enum.map(entries, &Verdict.new(&1, :error, reason))
 
-  defp judge(%Entry{kind: :damaged} = entry, _purge), do: Verdict.new(entry, :error, entry.reason)
+  defp judge(%Entry{kind: :damaged} = entry, _payload),
+    do: Verdict.new(entry, :error, entry.reason)
 
-  defp judge(%Entry{kind: :other} = entry, _purge) do
+  defp judge(%Entry{kind: :other} = entry, _payload) do
     case Location.of_file(entry.path) do
       {:ok, _have, target} ->
         Verdict.new(entry, :not_beam, "no Erlang module: it goes to #{target}", target)
@@ -78,19 +80,26 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  defp judge(%Entry{kind: :beam, beam: beam} = entry, purge) do
+  defp judge(%Entry{kind: :beam, beam: beam} = entry, payload) do
     case Location.of_module(entry.path, beam.module) do
-      {:ok, have, target} -> judge_module(entry, have, target, purge)
+      {:ok, have, target} -> judge_module(entry, have, target, payload)
       {:absent, reason} -> Verdict.new(entry, :not_loaded, reason)
       {status, reason} -> Verdict.new(entry, status, reason)
     end
   end
 
-  defp judge_module(%Entry{beam: beam} = entry, have, target, purge) do
+  defp judge_module(%Entry{beam: beam} = entry, have, target, payload) do
     with :ok <- runnable(beam),
          {:load, change} <- wanted(beam, have, target),
-         :ok <- swappable(beam, change, purge) do
-      %Verdict{entry: entry, status: :ok, target: target, change: change, new?: change == :add}
+         :ok <- swappable(beam, change, payload) do
+      %Verdict{
+        entry: entry,
+        status: :ok,
+        target: target,
+        change: change,
+        new?: change == :add,
+        alone?: beam.on_load
+      }
     else
       {:transient, reason} ->
         %{Verdict.new(entry, :not_updated, reason, target) | transient?: true}
@@ -142,19 +151,19 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  defp swappable(beam, change, purge) do
+  defp swappable(beam, change, payload) do
     cond do
-      beam.on_load ->
+      beam.on_load and payload.on_load == :restart ->
         {:not_updated,
          "runs code when it is loaded (on_load), so it cannot become current in one step with " <>
-           "the others: disk is replaced, restart the node to run it"}
+           "the others: disk is replaced, restart the node to run it, or apply with on_load: :load"}
 
-      beam.load_nif ->
+      beam.load_nif and not beam.on_load ->
         {:not_updated,
          "loads a NIF library, which may refuse to be replaced: disk is replaced, restart the " <>
            "node to run it"}
 
-      change == :replace and purge == :soft ->
+      change == :replace and payload.purge == :soft ->
         no_old_code(beam)
 
       true ->
@@ -198,51 +207,18 @@ defmodule HotPatch.Agent.Examination do
         do: {what, name}
   end
 
-  # The loader's own validation of everything that would be loaded. It makes the modules'
-  # atoms, so nothing comes here that any rule has refused.
+  # Nothing comes before the loader that any rule has refused: it makes the modules' atoms.
   defp prepare(verdicts) do
-    modules =
-      for {module, %Verdict{entry: entry, target: target}} <-
-            changes(%__MODULE__{verdicts: verdicts}) do
-        {module, String.to_charlist(target), entry.bytes}
-      end
-
-    case :code.prepare_loading(modules) do
+    case Loader.prepare(changes(%__MODULE__{verdicts: verdicts})) do
       {:ok, prepared} ->
         %__MODULE__{verdicts: hold_back(verdicts), prepared: prepared}
 
       {:error, reasons} ->
-        reasons = Map.new(reasons, fn {module, reason} -> {Atom.to_string(module), reason} end)
-        %__MODULE__{verdicts: verdicts |> Enum.map(&loader_refused(&1, reasons)) |> hold_back()}
+        %__MODULE__{verdicts: verdicts |> Loader.blame(reasons) |> hold_back()}
     end
   end
 
   defp refused?(verdicts), do: Enum.any?(verdicts, &Status.refuses?(&1.status))
-
-  defp loader_refused(verdict, reasons) do
-    case Map.fetch(reasons, Verdict.module(verdict)) do
-      {:ok, :on_load_not_allowed} ->
-        Verdict.change_status(
-          verdict,
-          :not_updated,
-          "runs code when it is loaded (on_load): disk is replaced, restart the node to run it"
-        )
-
-      {:ok, reason} ->
-        Verdict.change_status(
-          verdict,
-          :error,
-          "the VM's loader refuses it: #{loader_text(reason)}"
-        )
-
-      :error ->
-        verdict
-    end
-  end
-
-  defp loader_text(:badfile), do: "badfile, it is damaged or made for another OTP"
-  defp loader_text(:sticky_directory), do: "its directory is sticky, as those of OTP are"
-  defp loader_text(reason), do: inspect(reason)
 
   # All modules of a patch become current in one step or none does: beside a module that
   # memory cannot take, the others wait for the restart too.

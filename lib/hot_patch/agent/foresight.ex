@@ -24,7 +24,7 @@ defmodule HotPatch.Agent.Foresight do
       processes: processes(targets, true) ++ processes(unpaused, false),
       suspended: length(targets),
       disk: for(%{target: target} <- verdicts, target != nil, do: target) |> Enum.sort(),
-      risks: risks(verdicts, changes, targets ++ unpaused, silent)
+      risks: risks(examination, changes, targets ++ unpaused, silent)
     }
   end
 
@@ -56,7 +56,7 @@ defmodule HotPatch.Agent.Foresight do
     |> Enum.sort_by(&{-&1.count, &1.module})
   end
 
-  defp risks(verdicts, changes, targets, silent) do
+  defp risks(%{verdicts: verdicts} = examination, changes, targets, silent) do
     Enum.concat([
       for(%{status: :not_updated} = v <- verdicts, do: "#{Verdict.module(v)}: #{v.reason}"),
       for(v <- verdicts, Status.refuses?(v.status), do: "#{v.entry.path}: #{v.reason}"),
@@ -67,6 +67,7 @@ defmodule HotPatch.Agent.Foresight do
       without_code_change(changes, targets),
       supervisors(targets),
       bare(changes, targets),
+      alone(examination),
       killed(changes)
     ])
   end
@@ -95,6 +96,16 @@ defmodule HotPatch.Agent.Foresight do
         "(#{Enum.map_join(Enum.take(pids, 3), ", ", &inspect/1)}): not paused, in the old code until the next " <>
         "fully qualified call; until then a failed code_change cannot be taken back"
     end)
+  end
+
+  defp alone(examination) do
+    for {module, %Verdict{alone?: true, entry: entry}} <- Examination.changes(examination) do
+      nif = if entry.beam.load_nif, do: ", a NIF library among it", else: ""
+
+      "#{inspect(module)} runs code when it is loaded#{nif}: it becomes current by a step of its own " <>
+        "before the others. If that fails nothing is changed; what its code has done by then is not " <>
+        "undone, and a NIF library may refuse to go back"
+    end
   end
 
   # A change with old code in use is planned only where it may be purged by force.

@@ -18,10 +18,11 @@ defmodule HotPatch.Agent.Payload do
           release: Release.t(),
           entries: [Composition.Entry.t()],
           shadows: [shadow()],
-          purge: :soft | :force
+          purge: :soft | :force,
+          on_load: :restart | :load
         }
   @enforce_keys [:patch, :release, :entries]
-  defstruct [:patch, :release, :entries, shadows: [], purge: :soft]
+  defstruct [:patch, :release, :entries, shadows: [], purge: :soft, on_load: :restart]
 
   @doc "The payload of a patch."
   @spec new(Composition.t(), Release.t(), keyword()) :: t()
@@ -31,7 +32,8 @@ defmodule HotPatch.Agent.Payload do
       release: release,
       entries: composition.files,
       shadows: Keyword.get(more, :shadows, []),
-      purge: Keyword.get(more, :purge, :soft)
+      purge: Keyword.get(more, :purge, :soft),
+      on_load: Keyword.get(more, :on_load, :restart)
     }
   end
 end

@@ -117,7 +117,8 @@ defmodule HotPatch.Agent.Preparation do
         Swap.prepare(%Swap.Job{
           changes: changes,
           prepared: examination.prepared,
-          shadows: shadows(changes, payload),
+          shadows: shadows(examination, payload),
+          on_load: on_load(examination),
           pause_timeout: operation.pause_timeout,
           hold_timeout: operation.hold_timeout,
           transition: operation.transition,
@@ -127,9 +128,24 @@ defmodule HotPatch.Agent.Preparation do
     end
   end
 
-  # Only of modules that are changed here.
-  defp shadows(changes, payload) do
-    by_name = Map.new(changes, &{Atom.to_string(&1.module), &1.module})
+  # Those that run code when they are loaded, in the order of the archive.
+  defp on_load(examination) do
+    for {module, %Verdict{alone?: true} = verdict} <- Examination.changes(examination) do
+      %{
+        module: module,
+        file: String.to_charlist(verdict.target),
+        bytes: verdict.entry.bytes,
+        back: Swap.former_code(module)
+      }
+    end
+  end
+
+  # Only of modules that are changed here, and that may be loaded just to be tried.
+  defp shadows(examination, payload) do
+    by_name =
+      for {module, %Verdict{alone?: false}} <- Examination.changes(examination),
+          into: %{},
+          do: {Atom.to_string(module), module}
 
     for %{module: name} = shadow <- payload.shadows, module = by_name[name] do
       %{

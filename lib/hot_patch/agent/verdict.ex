@@ -2,7 +2,8 @@ defmodule HotPatch.Agent.Verdict do
   @moduledoc false
   # What this node makes of one file of a patch: a status with its reason, and what there
   # is to do. `change` is `:replace` or `:add` for a module to load, `nil` otherwise. `new?`
-  # is a module that this node did not have, also when it is not to be loaded now.
+  # is a module that this node did not have, also when it is not to be loaded now. `alone?`: it
+  # runs code when it is loaded, so it becomes current by a step of its own.
 
   alias HotPatch.Composition.Entry
   alias HotPatch.Report
@@ -15,10 +16,20 @@ defmodule HotPatch.Agent.Verdict do
           target: Path.t() | nil,
           change: :replace | :add | nil,
           new?: boolean(),
+          alone?: boolean(),
           transient?: boolean()
         }
   @enforce_keys [:entry, :status]
-  defstruct [:entry, :status, :reason, :target, :change, new?: false, transient?: false]
+  defstruct [
+    :entry,
+    :status,
+    :reason,
+    :target,
+    :change,
+    new?: false,
+    alone?: false,
+    transient?: false
+  ]
 
   @doc "A verdict without anything to load."
   @spec new(Entry.t(), Status.t(), String.t() | nil, Path.t() | nil) :: t()
