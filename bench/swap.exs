@@ -4,6 +4,7 @@
 #
 #     MIX_ENV=prod mix run bench/swap.exs [--processes 1000,10000,100000] [--modules 1,100]
 #                                         [--load idle,calls] [--rounds 3]
+#                                         [--ways "HotPatch,release_handler_1"]
 #
 # Every way changes the same two builds, whose state format differs, in fresh processes; the
 # ways take turns, figures are medians of the rounds. Pauses are seen from outside, by a trace
@@ -43,20 +44,20 @@ defmodule Bench.Swap do
     )
 
     for n <- options.processes, modules <- options.modules, load <- options.load do
-      compare(root, Subject.modules(modules), n, load, options.rounds)
+      compare(root, Subject.modules(modules), n, load, options)
     end
 
     File.rm_rf!(root)
   end
 
-  defp compare(root, modules, n, load, rounds) do
+  defp compare(root, modules, n, load, %{rounds: rounds, ways: ways}) do
     results =
-      for _round <- 1..rounds, name <- Ways.names() do
+      for _round <- 1..rounds, name <- ways do
         {name, measure(root, modules, n, load, name)}
       end
       |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
 
-    for name <- Ways.names() do
+    for name <- ways do
       figures =
         for column <- @columns, do: results[name] |> Enum.map(& &1[column]) |> median() |> text()
 
@@ -122,7 +123,13 @@ end
 
 {given, [], []} =
   OptionParser.parse(System.argv(),
-    strict: [processes: :string, modules: :string, load: :string, rounds: :integer]
+    strict: [
+      processes: :string,
+      modules: :string,
+      load: :string,
+      rounds: :integer,
+      ways: :string
+    ]
   )
 
 numbers = fn text -> text |> String.split(",") |> Enum.map(&String.to_integer/1) end
@@ -131,5 +138,6 @@ Bench.Swap.run(%{
   processes: numbers.(given[:processes] || "1000,10000,100000"),
   modules: numbers.(given[:modules] || "1,100"),
   load: String.split(given[:load] || "idle,calls", ","),
-  rounds: given[:rounds] || 3
+  rounds: given[:rounds] || 3,
+  ways: if(given[:ways], do: String.split(given[:ways], ","), else: Bench.Swap.Ways.names())
 })
