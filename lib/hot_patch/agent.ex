@@ -22,6 +22,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Verdict
+  alias HotPatch.Fault
   alias HotPatch.NodeInfo
   alias HotPatch.Release
   alias HotPatch.Report
@@ -34,12 +35,22 @@ defmodule HotPatch.Agent do
   # Raised whenever what nodes say to each other changes its meaning.
   @protocol 1
 
-  @typedoc "One apply: known by its ref, owned by the coordinator's process."
+  @typedoc """
+  One apply or rollback: known by its ref, owned by the coordinator's process. `id` and `seq`
+  are what the journals and the other nodes know it by; `seq` is settled when all nodes are
+  reserved, and `scope` is `:all` unless nodes were named.
+  """
   @type operation :: %{
           ref: reference(),
+          id: String.t(),
+          seq: pos_integer() | nil,
+          kind: :apply | :rollback,
+          scope: :all | [node()],
+          cumulative?: boolean(),
           coordinator: pid(),
           patch: String.t(),
           by: String.t(),
+          reason: String.t() | nil,
           transition: Swap.transition(),
           purge: :soft | :force,
           pause_timeout: pos_integer(),
@@ -101,9 +112,17 @@ defmodule HotPatch.Agent do
   @spec foresee(Payload.t()) :: HotPatch.Plan.Node.t()
   def foresee(payload), do: payload |> Examination.run() |> Foresight.plan()
 
-  @doc "Takes this node for an operation, if nobody else has it."
-  @spec reserve(operation()) :: :ok | {:busy, operation()}
-  def reserve(operation), do: GenServer.call(__MODULE__, {:reserve, operation})
+  @doc """
+  Takes this node for an operation, if nobody else has it; gives the number of the last
+  operation known here.
+  """
+  @spec reserve(operation()) :: {:ok, non_neg_integer()} | {:busy, operation()}
+  def reserve(operation) do
+    with :ok <- GenServer.call(__MODULE__, {:reserve, operation}) do
+      Fault.point(:reserved)
+      {:ok, Store.Applied.seq()}
+    end
+  end
 
   @doc "First half of an apply: everything that can fail without harm."
   @spec prepare(operation(), Payload.t()) :: vote()
@@ -117,6 +136,7 @@ defmodule HotPatch.Agent do
   defp vote(operation, payload) do
     case payload |> Examination.run() |> Preparation.run(operation, payload) do
       {:ok, preparation} ->
+        Fault.point(:prepared)
         kept(GenServer.call(__MODULE__, {:prepared, operation, preparation}), preparation)
 
       {:no, verdicts} ->
@@ -161,7 +181,7 @@ defmodule HotPatch.Agent do
   def init([]) do
     case Process.whereis(Commit) do
       nil ->
-        :ok = Store.Files.recover()
+        _ = Store.Recovery.run()
         :ok = Swap.Shadow.unload_leftovers()
         {:ok, idle()}
 
@@ -183,8 +203,8 @@ defmodule HotPatch.Agent do
 
   def handle_call({:prepared, operation, preparation}, _from, state) do
     case state do
-      %{phase: :reserved, operation: ^operation} ->
-        {:reply, :ok, %{state | phase: :prepared, preparation: preparation}}
+      %{phase: :reserved, operation: %{ref: ref}} when ref == operation.ref ->
+        {:reply, :ok, %{state | phase: :prepared, operation: operation, preparation: preparation}}
 
       _ ->
         {:reply, :gone, state}
@@ -200,6 +220,7 @@ defmodule HotPatch.Agent do
 
   def handle_call({:decide, ref, decision}, from, %{operation: %{ref: ref}} = state)
       when state.phase == :held do
+    Fault.point(:decided)
     {:noreply, tell(%{state | caller: from}, decision)}
   end
 
@@ -224,10 +245,13 @@ defmodule HotPatch.Agent do
     {:noreply, ended(state, {:ended, result})}
   end
 
-  # Its files may be half in place: as at a start, they are put back.
+  # Its files may be half in place: as at a start, what was decided is finished.
   def handle_info({:DOWN, monitor, _, _, reason}, %{worker: {_pid, monitor}} = state) do
-    if state.preparation, do: Preparation.discard(state.preparation)
-    :ok = Store.Files.recover()
+    # Not what was decided already: that is finished below.
+    if state.preparation && not decided?(state.preparation),
+      do: Preparation.discard(state.preparation)
+
+    _ = Store.Recovery.run()
     {:noreply, ended(state, {:error, "the commit on #{node()} died: #{inspect(reason)}"})}
   end
 
@@ -241,6 +265,10 @@ defmodule HotPatch.Agent do
   end
 
   def handle_info(_late_answer, state), do: {:noreply, state}
+
+  defp decided?(preparation) do
+    Enum.any?(Store.Files.pending(), &(&1.tag == preparation.staged.tag and &1.state == :decided))
+  end
 
   defp orphaned(%{phase: :held} = state), do: tell(state, coordinator_gone())
   defp orphaned(%{phase: :committing} = state), do: %{state | orphaned?: true}

@@ -6,7 +6,7 @@ defmodule HotPatch.Application do
 
   @impl Application
   def start(_type, _args) do
-    :ok = HotPatch.Agent.Boot.load_added()
+    :ok = HotPatch.Agent.Boot.run()
 
     Supervisor.start_link([HotPatch.Agent], strategy: :one_for_one, name: HotPatch.Supervisor)
   end

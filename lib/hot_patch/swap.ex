@@ -217,6 +217,14 @@ defmodule HotPatch.Swap do
   def stragglers(modules, unsure),
     do: Stragglers.of(modules) ++ Enum.map(unsure, &Stragglers.unsure/1)
 
+  @doc "Processes that have a module for their callback module, or run it."
+  @spec users(module()) :: [pid()]
+  def users(module) do
+    change = %Change{module: module, kind: :replace, exports: [], md5: nil}
+    found = Processes.find([change])
+    Enum.map(found.targets ++ found.unpaused, & &1.pid)
+  end
+
   @doc "The code of a module as it runs now; nil if it does not run or is in no file."
   @spec former_code(module()) :: binary() | nil
   def former_code(module) do

@@ -1,46 +1,193 @@
 defmodule HotPatch.Agent.Boot do
   @moduledoc false
-  # What a plain restart does not do by itself. A release in embedded mode loads the
-  # modules that its boot script names and nothing else, so a module that a patch has added
-  # would be missing although its file is there. HotPatch starts before the applications
-  # that depend on it, which makes this the moment to load those.
+  # What a start has to set right before the applications that depend on HotPatch start.
+  # The VM's boot script has loaded their modules by then, but none of their processes runs.
+  #
+  #   * a set of files that was decided is finished, one that was not is removed
+  #   * patches of another version of the release, or of one that was installed anew, end
+  #   * on a fresh disk the patches' files are put in place again
+  #   * what the boot script has loaded from files that were half done, or could not load
+  #     because it does not know them, is loaded now
 
   alias HotPatch.Agent.Running
+  alias HotPatch.Release
   alias HotPatch.Store
+  alias HotPatch.Store.Applied
+  alias HotPatch.Store.Install
 
   require Logger
 
-  @doc "Loads the modules that applied patches have added to this release."
-  @spec load_added() :: :ok
-  def load_added do
-    if Running.embedded?(), do: Enum.each(missing(), fn {file, patch} -> load(file, patch) end)
+  @doc "Sets disk and memory right. Never fails: what cannot be done is logged and noted."
+  @spec run() :: :ok
+  def run do
+    note_failure(:journal, Store.Journal.open())
+    for {intent, failure} <- Store.Recovery.run(), do: not_finished(intent, failure)
+    retire(Applied.read(), Release.current())
+    disk(Applied.state())
+    memory(Applied.state())
+    Store.Recovery.tidy()
+  end
+
+  defp not_finished(intent, {path, reason}) do
+    Logger.error(
+      "HotPatch: the files of #{intent.note.entry.patch} are not all in place: #{path}: #{inspect(reason)}; " <>
+        "the next start tries again"
+    )
+  end
+
+  # Another version: its patches have ended, and so has what was kept to take them back.
+  defp retire(%{release: release, stack: [_ | _] = stack}, current) when release != current do
+    end_all(stack, "the release is #{current} now, they were for #{release}")
+  end
+
+  defp retire(_state, _current), do: :ok
+
+  defp end_all(stack, why) do
+    ids = Enum.map(stack, & &1.id)
+    Logger.warning("HotPatch: #{Enum.join(ids, ", ")} ended: #{why}")
+    note_failure(:state, Applied.put(Applied.empty()))
+
+    for id <- ids,
+        do:
+          note_failure(
+            :journal,
+            Store.Journal.add(:retire, %{patch: id, by: "HotPatch", reason: why})
+          )
+
     :ok
   end
 
-  defp missing do
-    for record <- Store.Applied.list_of_all_nodes(),
-        file <- record.added,
-        not loaded?(file),
-        do: {file, record.id}
-  end
+  defp disk(%{stack: []}), do: :ok
 
-  # HotPatch itself may be started again in a running node.
-  defp loaded?(file) do
-    case file |> Path.basename(".beam") |> Running.module() do
-      {:ok, module} -> :erlang.module_loaded(module)
-      :unknown -> false
+  defp disk(state) do
+    files = current(state)
+
+    case Enum.filter(files, &(Store.Files.digest(&1.target) != &1.new)) do
+      [] -> :ok
+      wrong -> not_as_left(wrong, files, state)
     end
   end
 
-  defp load(file, patch) do
-    case file |> Path.rootname(".beam") |> String.to_charlist() |> :code.load_abs() do
-      {:module, _module} ->
-        :ok
+  # The files of all patches as the last one that touches each has left them.
+  defp current(state) do
+    state.stack
+    |> Enum.flat_map(& &1.files)
+    |> Map.new(&{&1.target, &1})
+    |> Map.values()
+    |> Enum.sort_by(& &1.path)
+  end
 
-      {:error, reason} ->
-        Logger.error("HotPatch: #{file}, added by #{patch}, did not load: #{inspect(reason)}",
-          patch: patch
+  # The same folder with other files: somebody has installed the release again. Another
+  # folder: a disk that knows nothing of patches.
+  defp not_as_left(wrong, files, state) do
+    mark = Install.marked(hd(files).target)
+
+    cond do
+      mark != state.install ->
+        put_again(wrong, state)
+
+      length(wrong) == length(files) ->
+        end_all(state.stack, "the release was installed again over their files")
+
+      true ->
+        names = Enum.map_join(Enum.take(wrong, 3), ", ", & &1.target)
+
+        Logger.error(
+          "HotPatch: #{length(wrong)} patched files are not what was put there: #{names}; see HotPatch.drift()"
+        )
+
+        note_failure(
+          :journal,
+          Store.Journal.add(:drift, %{by: "HotPatch", reason: "changed on disk: #{names}"})
         )
     end
+  end
+
+  defp put_again(files, state) do
+    changes = for file <- files, {:ok, bytes} <- [bytes(file)], do: {file.target, bytes}
+    tag = "hot_patch-boot-#{:erlang.phash2(node())}"
+    ids = Enum.map_join(state.stack, ", ", & &1.id)
+
+    with true <- length(changes) == length(files),
+         {:ok, intent} <- Store.Files.stage(changes, tag),
+         note = note(%{state | install: Install.mark(intent.files)}, ids),
+         {:ok, intent} <- Store.Files.decide(intent, note),
+         :ok <- Store.Recovery.finish(intent) do
+      Logger.warning("HotPatch: put the files of #{ids} in place again, on a fresh disk")
+    else
+      false ->
+        note_failure(:disk, {:error, "what #{ids} have brought is no longer kept"})
+
+      {:error, {path, reason}} ->
+        note_failure(:disk, {:error, "#{path}: #{inspect(reason)}"})
+    end
+  end
+
+  defp bytes(%{new: nil}), do: {:ok, nil}
+  defp bytes(%{new: digest}), do: Store.Blobs.fetch(Store.blobs(), digest)
+
+  defp note(state, ids) do
+    op = Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
+    entry = %{op: op, patch: ids, by: "HotPatch", reason: "fresh disk", release: state.release}
+    %{state: state, what: :put_again, entry: entry}
+  end
+
+  # Only what is on disk by now: nothing may run that a restart would not bring.
+  defp memory(state) do
+    wrong =
+      for %{module: name, new: new} = file when name != nil and new != nil <- current(state),
+          Store.Files.digest(file.target) == new,
+          {:ok, bytes} <- [bytes(file)],
+          wanted?(name),
+          module = Running.accepted_module(name),
+          runs_other?(module, bytes),
+          do: {module, String.to_charlist(file.target), bytes, file.alone?}
+
+    {alone, together} = Enum.split_with(wrong, &elem(&1, 3))
+    load(Enum.map(together, &Tuple.delete_at(&1, 3)))
+
+    for {module, file, bytes, _} <- alone,
+        do: loaded(:code.load_binary(module, file, bytes), module)
+
+    :ok
+  end
+
+  # In embedded mode nothing is loaded on first use.
+  defp wanted?(name) do
+    Running.embedded?() or
+      case Running.module(name) do
+        {:ok, module} -> :erlang.module_loaded(module)
+        :unknown -> false
+      end
+  end
+
+  defp runs_other?(module, bytes) do
+    case Running.facts(module) do
+      nil -> true
+      facts -> facts.md5 != :code.module_md5(bytes)
+    end
+  end
+
+  defp load([]), do: :ok
+
+  defp load(modules) do
+    for {module, _file, _bytes} <- modules, do: :code.soft_purge(module)
+    loaded(:code.atomic_load(modules), Enum.map(modules, &elem(&1, 0)))
+  end
+
+  defp loaded(:ok, _what), do: :ok
+  defp loaded({:module, _module}, _what), do: :ok
+
+  defp loaded({:error, reason}, what),
+    do: note_failure(:memory, {:error, "#{inspect(what)}: #{inspect(reason)}"})
+
+  defp note_failure(_what, :ok), do: :ok
+
+  defp note_failure(what, {:error, reason}) do
+    Logger.error(
+      "HotPatch: start: #{what}: #{if is_binary(reason), do: reason, else: inspect(reason)}"
+    )
+
+    :ok
   end
 end

@@ -6,9 +6,11 @@ defmodule HotPatch.Agent.Commit do
   # `{Commit, :held, decider}` in between, with the process that waits for the decision, and
   # `{Commit, {:ended, result}}` at the end.
 
+  alias HotPatch.Agent.Outcome
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Verdict
+  alias HotPatch.Fault
   alias HotPatch.Hook
   alias HotPatch.Report
   alias HotPatch.Status
@@ -75,7 +77,13 @@ defmodule HotPatch.Agent.Commit do
   defp swap(%Preparation{ready: ready, operation: operation}, agent) do
     change = Preparation.change(ready.job.changes, operation)
     Hook.run(:before_pause, change)
-    result = Swap.run(ready, fn engine -> send(agent, {__MODULE__, :held, engine}) end)
+
+    result =
+      Swap.run(ready, fn engine ->
+        Fault.point(:held)
+        send(agent, {__MODULE__, :held, engine})
+      end)
+
     if match?({:ok, _done}, result), do: Hook.run(:after_resume, change)
     result
   end
@@ -85,31 +93,33 @@ defmodule HotPatch.Agent.Commit do
   # The new code runs, though not all went well: disk has to agree with memory.
   defp finish({:error, %{loaded?: true} = failure}, preparation) do
     done = %{@nobody | pause_us: failure.pause_us}
-    %{finish({:ok, done}, preparation) | error: failure.text, restart_needed: failure.text}
+    write(done, preparation, failure.text)
   end
 
   defp finish({:error, failure}, preparation) do
     Preparation.discard(preparation)
     files = for verdict <- verdicts(preparation), do: failed(verdict, failure.text)
-    result(files, %{@nobody | pause_us: failure.pause_us}, [], nil, failure.text)
+    result = result(files, %{@nobody | pause_us: failure.pause_us}, [], nil, failure.text)
+    _ = Store.Journal.add(:failed, Outcome.entry(preparation, result))
+    result
   end
 
-  defp finish({:ok, done}, preparation) do
-    case Store.Files.replace(preparation.staged) do
+  defp finish({:ok, done}, preparation), do: write(done, preparation, nil)
+
+  # The new code runs: now the disk has to agree with it, whatever happens.
+  defp write(done, preparation, error) do
+    Fault.point(:loaded)
+    verdicts = Enum.map(verdicts(preparation), &read_back/1)
+    restart = error || restart_needed(verdicts)
+    result = result(verdicts, done, stragglers(preparation, done), restart, error)
+
+    case Outcome.write(preparation, result) do
       :ok ->
-        verdicts = Enum.map(verdicts(preparation), &read_back/1)
-        restart = restart_needed(verdicts)
-        recorded = record(preparation, restart, done.killed)
-        result(verdicts, done, stragglers(preparation, done), restart, recorded)
+        result
 
-      {:error, {target, posix}} ->
-        text =
-          "the new code runs but is not on disk: cannot rename into #{target} " <>
-            "(#{:file.format_error(posix)}); a restart would bring back the old code"
-
-        _ = record(preparation, text, done.killed)
+      {:error, text} ->
         files = for verdict <- verdicts(preparation), do: failed(verdict, text)
-        result(files, done, stragglers(preparation, done), text, text)
+        result(files, done, result.stragglers, text, text)
     end
   end
 
@@ -120,6 +130,15 @@ defmodule HotPatch.Agent.Commit do
   defp failed(verdict, text), do: Verdict.change_status(verdict, :error, text)
 
   defp read_back(%Verdict{change: nil} = verdict), do: verdict
+
+  defp read_back(%Verdict{change: :delete} = verdict) do
+    with {:ok, module} <- Running.module(Verdict.module(verdict)),
+         true <- :erlang.module_loaded(module) do
+      Verdict.change_status(verdict, :error, "it runs still: something else loaded it just now")
+    else
+      _ -> verdict
+    end
+  end
 
   defp read_back(%Verdict{entry: %{beam: beam}} = verdict) do
     with {:ok, module} <- Running.module(beam.module),
@@ -140,15 +159,6 @@ defmodule HotPatch.Agent.Commit do
     case for %{status: :not_updated} = verdict <- verdicts, do: Verdict.module(verdict) do
       [] -> nil
       modules -> "on disk but not in memory: #{Enum.join(modules, ", ")}"
-    end
-  end
-
-  defp record(%Preparation{operation: operation} = preparation, restart, killed) do
-    added = for %{new?: true, target: target} <- verdicts(preparation), target != nil, do: target
-
-    case Store.Applied.add(operation, restart, added, killed != []) do
-      :ok -> nil
-      {:error, posix} -> "applied, but that could not be recorded: #{:file.format_error(posix)}"
     end
   end
 
@@ -174,7 +184,7 @@ defmodule HotPatch.Agent.Commit do
     status = Status.combine(Enum.map(result.files, & &1.status))
 
     Logger.info(
-      "HotPatch: #{operation.patch} on #{node()}: #{status}, #{result.suspended} processes " <>
+      "HotPatch: #{operation.kind} #{operation.patch} on #{node()}: #{status}, #{result.suspended} processes " <>
         "paused for #{result.pause_us} us",
       patch: operation.patch,
       status: status,

@@ -6,11 +6,14 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Agent.Loader
   alias HotPatch.Agent.Location
   alias HotPatch.Agent.Payload
+  alias HotPatch.Agent.Reversal
   alias HotPatch.Agent.Running
+  alias HotPatch.Agent.Swappable
   alias HotPatch.Agent.Verdict
   alias HotPatch.Composition.Entry
   alias HotPatch.Release
   alias HotPatch.Status
+  alias HotPatch.Store
 
   @typedoc "`prepared` is the loader's own result for all modules to load, in one."
   @type t :: %__MODULE__{verdicts: [Verdict.t()], prepared: term()}
@@ -20,9 +23,39 @@ defmodule HotPatch.Agent.Examination do
   @doc "Judges a patch on this node."
   @spec run(Payload.t()) :: t()
   def run(%Payload{} = payload) do
-    case bound_here(payload.release) do
-      :ok -> payload.entries |> Enum.map(&judge(&1, payload)) |> refuse_twins() |> prepare()
-      {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload.entries, reason)}
+    with :ok <- bound_here(payload.release),
+         :ok <- on_top(payload) do
+      payload |> verdicts() |> prepare()
+    else
+      {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
+    end
+  end
+
+  defp verdicts(%Payload{kind: :rollback} = payload) do
+    case Store.Applied.find(payload.patch) do
+      nil -> []
+      record -> Reversal.of_record(record, payload)
+    end
+  end
+
+  defp verdicts(%Payload{} = payload) do
+    verdicts = payload.entries |> Enum.map(&judge(&1, payload)) |> refuse_twins()
+    if payload.cumulative?, do: verdicts ++ Reversal.of_others(verdicts, payload), else: verdicts
+  end
+
+  # Patches stack: what lies below others cannot be taken back, nor put in place again.
+  defp on_top(%Payload{cumulative?: true}), do: :ok
+
+  defp on_top(%Payload{kind: kind, patch: patch}) do
+    case Store.Applied.covering(patch) do
+      [] ->
+        :ok
+
+      [top | _] ->
+        what = if kind == :rollback, do: "cannot be taken back", else: "is applied already"
+
+        {:error,
+         "#{patch} #{what}: #{top} was applied later and has files in common with it; roll back #{top} first"}
     end
   end
 
@@ -55,7 +88,13 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  defp refuse_all(entries, reason), do: Enum.map(entries, &Verdict.new(&1, :error, reason))
+  defp refuse_all(%Payload{kind: :rollback} = payload, reason) do
+    for file <- Store.Applied.find(payload.patch).files,
+        do: Verdict.new(Reversal.entry(file, nil), :error, reason)
+  end
+
+  defp refuse_all(payload, reason),
+    do: Enum.map(payload.entries, &Verdict.new(&1, :error, reason))
 
   defp judge(%Entry{kind: :damaged} = entry, _payload),
     do: Verdict.new(entry, :error, entry.reason)
@@ -91,7 +130,7 @@ defmodule HotPatch.Agent.Examination do
   defp judge_module(%Entry{beam: beam} = entry, have, target, payload) do
     with :ok <- runnable(beam),
          {:load, change} <- wanted(beam, have, target),
-         :ok <- swappable(beam, change, payload) do
+         :ok <- Swappable.check(beam, change, payload) do
       %Verdict{
         entry: entry,
         status: :ok,
@@ -148,40 +187,6 @@ defmodule HotPatch.Agent.Examination do
       {:not_loaded, "the application #{application} is not loaded on this node"}
     else
       _ -> {:load, :add}
-    end
-  end
-
-  defp swappable(beam, change, payload) do
-    cond do
-      beam.on_load and payload.on_load == :restart ->
-        {:not_updated,
-         "runs code when it is loaded (on_load), so it cannot become current in one step with " <>
-           "the others: disk is replaced, restart the node to run it, or apply with on_load: :load"}
-
-      beam.load_nif and not beam.on_load ->
-        {:not_updated,
-         "loads a NIF library, which may refuse to be replaced: disk is replaced, restart the " <>
-           "node to run it"}
-
-      change == :replace and payload.purge == :soft ->
-        no_old_code(beam)
-
-      true ->
-        :ok
-    end
-  end
-
-  defp no_old_code(beam) do
-    {:ok, module} = Running.module(beam.module)
-
-    case Running.old_code_users(module) do
-      [] ->
-        :ok
-
-      pids ->
-        {:transient,
-         "old code of an earlier change is still in use by #{Enum.map_join(Enum.take(pids, 5), ", ", &inspect/1)}" <>
-           "#{if length(pids) > 5, do: " and #{length(pids) - 5} more"}: wait until they leave it, or apply with purge: :force, which kills them"}
     end
   end
 

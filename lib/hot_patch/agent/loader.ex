@@ -10,7 +10,8 @@ defmodule HotPatch.Agent.Loader do
   """
   @spec prepare([{module(), Verdict.t()}]) :: {:ok, term()} | {:error, [{module(), term()}]}
   def prepare(changes) do
-    {alone, together} = Enum.split_with(changes, fn {_module, verdict} -> verdict.alone? end)
+    come = Enum.reject(changes, fn {_module, verdict} -> verdict.change == :delete end)
+    {alone, together} = Enum.split_with(come, fn {_module, verdict} -> verdict.alone? end)
 
     case Enum.flat_map(alone, &damage/1) do
       [] -> :code.prepare_loading(Enum.map(together, &code/1))

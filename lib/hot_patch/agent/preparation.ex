@@ -15,11 +15,12 @@ defmodule HotPatch.Agent.Preparation do
   @type t :: %__MODULE__{
           examination: Examination.t(),
           operation: HotPatch.Agent.operation(),
-          staged: Store.Files.staged(),
+          staged: Store.Files.intent(),
+          payload: Store.Blobs.digest() | nil,
           ready: Swap.Ready.t() | nil
         }
   @enforce_keys [:examination, :operation, :staged]
-  defstruct [:examination, :operation, :staged, :ready]
+  defstruct [:examination, :operation, :staged, :payload, :ready]
 
   @doc "Prepares, or says by its verdicts why this node cannot."
   @spec run(Examination.t(), HotPatch.Agent.operation(), Payload.t()) ::
@@ -27,9 +28,15 @@ defmodule HotPatch.Agent.Preparation do
   def run(%Examination{verdicts: verdicts} = examination, operation, payload) do
     with false <- Enum.any?(verdicts, &refuses?/1),
          {:ok, ready} <- ready(examination, operation, payload),
-         {:staged, {:ok, staged}} <- {:staged, stage(verdicts, operation, ready)} do
+         {:staged, {:ok, staged, digest}} <- {:staged, stage(verdicts, operation, payload, ready)} do
       {:ok,
-       %__MODULE__{examination: examination, operation: operation, staged: staged, ready: ready}}
+       %__MODULE__{
+         examination: examination,
+         operation: operation,
+         staged: staged,
+         payload: digest,
+         ready: ready
+       }}
     else
       true -> {:no, verdicts}
       {:error, failure} -> {:no, Enum.map(verdicts, &not_ready(&1, failure))}
@@ -53,46 +60,64 @@ defmodule HotPatch.Agent.Preparation do
   @doc "The modules that a swap replaces or adds."
   @spec changes(Examination.t()) :: [Swap.Change.t()]
   def changes(examination) do
-    for {module, %Verdict{change: kind, entry: entry}} <- Examination.changes(examination) do
-      %Swap.Change{
-        module: module,
-        kind: kind,
-        exports: entry.beam.exports,
-        md5: :code.module_md5(entry.bytes),
-        old_vsn: old_vsn(kind, module)
-      }
-    end
+    for {module, verdict} <- Examination.changes(examination), do: change_of(module, verdict)
+  end
+
+  defp change_of(module, %Verdict{direction: :up, change: kind, entry: entry}) do
+    %Swap.Change{
+      module: module,
+      kind: kind,
+      exports: entry.beam.exports,
+      md5: :code.module_md5(entry.bytes),
+      old_vsn: old_vsn(kind, module)
+    }
+  end
+
+  # The code that runs knows the way down, and is told to which version.
+  defp change_of(module, %Verdict{direction: :down, change: kind, entry: entry}) do
+    exports =
+      for {name, arity} <- Running.facts(module).exports, do: {Atom.to_string(name), arity}
+
+    %Swap.Change{
+      module: module,
+      kind: kind,
+      direction: :down,
+      exports: exports,
+      md5: entry.beam.md5,
+      old_vsn: {:down, Running.vsn_of(entry.beam.vsn)}
+    }
   end
 
   # A condition that will pass by itself: refusing now is better than a restart later.
   defp refuses?(verdict), do: Status.refuses?(verdict.status) or verdict.transient?
 
-  defp stage(verdicts, operation, ready) do
+  defp stage(verdicts, operation, payload, ready) do
     changes =
-      for %Verdict{target: target, entry: entry} <- verdicts,
-          target != nil,
-          not already_there?(target, entry),
-          do: {target, entry.bytes}
+      for %{target: target, entry: entry} <- verdicts, target != nil, do: {target, entry.bytes}
 
     # Nodes of one host may share a release folder: each stages under a name of its own.
     tag = "hot_patch-#{:erlang.phash2({node(), operation.ref})}"
 
-    with {:error, failure} <- Store.Files.stage(changes, tag) do
-      if ready, do: Swap.discard(ready)
-      {:error, failure}
+    with {:ok, digest} <- keep(payload),
+         {:ok, staged} <- Store.Files.stage(changes, tag) do
+      {:ok, staged, digest}
+    else
+      {:error, failure} ->
+        if ready, do: Swap.discard(ready)
+        {:error, failure}
     end
+  end
+
+  # For nodes that are away now and come to this one for what they have missed.
+  defp keep(%Payload{kind: :rollback}), do: {:ok, nil}
+
+  defp keep(payload) do
+    Store.Blobs.put(Store.blobs(), :erlang.term_to_binary(payload, compressed: 1))
   end
 
   # Memory cannot be changed now, though nothing is wrong with the file.
   defp not_ready(%Verdict{change: nil} = verdict, _failure), do: verdict
   defp not_ready(verdict, failure), do: Verdict.change_status(verdict, :not_updated, failure.text)
-
-  defp already_there?(target, entry) do
-    case File.read(target) do
-      {:ok, bytes} -> bytes == entry.bytes
-      {:error, _} -> false
-    end
-  end
 
   # The file itself; where the data directory cannot be written, each of them.
   defp blame(verdicts, {path, posix}) do
@@ -130,7 +155,8 @@ defmodule HotPatch.Agent.Preparation do
 
   # Those that run code when they are loaded, in the order of the archive.
   defp on_load(examination) do
-    for {module, %Verdict{alone?: true} = verdict} <- Examination.changes(examination) do
+    for {module, %Verdict{alone?: true} = verdict} <- Examination.changes(examination),
+        verdict.change != :delete do
       %{
         module: module,
         file: String.to_charlist(verdict.target),
@@ -143,7 +169,7 @@ defmodule HotPatch.Agent.Preparation do
   # Only of modules that are changed here, and that may be loaded just to be tried.
   defp shadows(examination, payload) do
     by_name =
-      for {module, %Verdict{alone?: false}} <- Examination.changes(examination),
+      for {module, %Verdict{alone?: false, direction: :up}} <- Examination.changes(examination),
           into: %{},
           do: {Atom.to_string(module), module}
 

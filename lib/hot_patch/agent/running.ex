@@ -45,6 +45,17 @@ defmodule HotPatch.Agent.Running do
   def old_vsn(%{vsn: [vsn]}), do: vsn
   def old_vsn(%{vsn: vsn}), do: vsn
 
+  @doc "The same of a file's attribute, in External Term Format; nil if it has none."
+  @spec vsn_of(binary() | nil) :: term()
+  def vsn_of(nil), do: nil
+
+  def vsn_of(etf) do
+    case decode_vsn(etf) do
+      [vsn] -> vsn
+      vsn -> vsn
+    end
+  end
+
   @doc "Whether the running version is that of a file: same code and same `vsn`."
   @spec same?(facts(), binary(), binary() | nil) :: boolean()
   def same?(facts, md5, vsn), do: facts.md5 == md5 and facts.vsn === decode_vsn(vsn)

@@ -1,7 +1,8 @@
 defmodule HotPatch.Agent.Verdict do
   @moduledoc false
   # What this node makes of one file of a patch: a status with its reason, and what there
-  # is to do. `change` is `:replace` or `:add` for a module to load, `nil` otherwise. `new?`
+  # is to do. `change` is `:replace` or `:add` for a module to load, `:delete` for one to take
+  # out, `nil` otherwise; `direction` is `:down` where it is an older version that comes. `new?`
   # is a module that this node did not have, also when it is not to be loaded now. `alone?`: it
   # runs code when it is loaded, so it becomes current by a step of its own.
 
@@ -14,7 +15,8 @@ defmodule HotPatch.Agent.Verdict do
           status: Status.t(),
           reason: String.t() | nil,
           target: Path.t() | nil,
-          change: :replace | :add | nil,
+          change: :replace | :add | :delete | nil,
+          direction: :up | :down,
           new?: boolean(),
           alone?: boolean(),
           transient?: boolean()
@@ -26,6 +28,7 @@ defmodule HotPatch.Agent.Verdict do
     :reason,
     :target,
     :change,
+    direction: :up,
     new?: false,
     alone?: false,
     transient?: false

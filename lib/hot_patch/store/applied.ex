@@ -1,89 +1,188 @@
 defmodule HotPatch.Store.Applied do
   @moduledoc false
-  # Which patches were applied on this node, and what they left for a restart to do. Bound
-  # to the release: under another version the record counts for nothing.
+  # The patches that are in force on this node, in the order in which they came, with what
+  # it takes to take each back; and the operations that led there, by which nodes see what
+  # they have missed. Bound to the release: under another version all of it has ended.
 
   alias HotPatch.Release
   alias HotPatch.Store
+  alias HotPatch.Store.Blobs
 
   @boot {__MODULE__, :boot}
 
   @typedoc """
-  `restart` names why memory is not what the disk is, until the node restarts. `added` are
-  the files of modules that the release did not have: its boot script does not load them.
-  `forced?`: processes were killed for it.
+  One operation on the cluster. `seq` orders them; `scope` is `:all` or the nodes that were
+  named: others do not miss it.
+  """
+  @type op :: %{
+          id: String.t(),
+          seq: pos_integer(),
+          kind: :apply | :rollback,
+          patch: String.t(),
+          cumulative?: boolean(),
+          scope: :all | [node()],
+          by: String.t(),
+          at: DateTime.t()
+        }
+
+  @typedoc """
+  A file of a patch on this node; digests are nil where there is, or was, no file. `module` is
+  nil for what is no module; `alone?` is one that runs code when it is loaded.
+  """
+  @type file :: %{
+          path: Path.t(),
+          target: Path.t(),
+          module: String.t() | nil,
+          alone?: boolean(),
+          old: Blobs.digest() | nil,
+          new: Blobs.digest() | nil,
+          folders: [Path.t()]
+        }
+
+  @typedoc """
+  `restart` names why memory is not what the disk is, until the node restarts. `forced?`:
+  processes were killed for it. `payload` is the digest of what came to this node, for those
+  that missed it. `replaced` are the records that a cumulative patch has taken the place of.
   """
   @type record :: %{
           id: String.t(),
+          op: String.t(),
           at: DateTime.t(),
           by: String.t(),
-          release: Release.t(),
           restart: String.t() | nil,
-          added: [Path.t()],
           forced?: boolean(),
-          boot: term()
+          boot: term(),
+          files: [file()],
+          payload: Blobs.digest() | nil,
+          replaced: [record()]
         }
+
+  @type state :: %{
+          release: Release.t(),
+          install: String.t() | nil,
+          stack: [record()],
+          ops: [op()]
+        }
+
+  # More operations than this on one release are not remembered for those that missed them.
+  @most_ops 1_000
+
+  @doc "The state under the running release; empty if there is none, or it is another's."
+  @spec state() :: state()
+  def state do
+    release = Release.current()
+
+    case read() do
+      %{release: ^release} = state -> state
+      _ -> empty()
+    end
+  end
+
+  @doc "The state as it was written, of whatever release; nil if there is none."
+  @spec read() :: state() | nil
+  def read do
+    case Store.read_term(path()) do
+      {:ok, %{release: _, stack: _, ops: _} = state} -> state
+      _ -> nil
+    end
+  end
+
+  @doc "Writes the state."
+  @spec put(state()) :: :ok | {:error, File.posix()}
+  def put(state), do: Store.write_term(path(), state)
+
+  @doc "Nothing applied."
+  @spec empty() :: state()
+  def empty, do: %{release: Release.current(), install: nil, stack: [], ops: []}
 
   @doc "Records of this release, oldest first; what a restart has mended is left out."
   @spec list() :: [record()]
   def list do
-    release = Release.current()
     boot = boot()
 
-    for %{release: ^release} = record <- read() do
-      if record.boot == boot, do: record, else: %{record | restart: nil}
+    for record <- state().stack,
+        do: if(record.boot == boot, do: record, else: %{record | restart: nil})
+  end
+
+  @doc "The record of a patch."
+  @spec find(String.t()) :: record() | nil
+  def find(id), do: Enum.find(list(), &(&1.id == id))
+
+  @doc "The patches on top of one that have files in common with it, the newest first."
+  @spec covering(String.t()) :: [String.t()]
+  def covering(id) do
+    case list() |> Enum.drop_while(&(&1.id != id)) do
+      [] ->
+        []
+
+      [record | later] ->
+        own = MapSet.new(record.files, & &1.target)
+
+        for other <- Enum.reverse(later),
+            Enum.any?(other.files, &(&1.target in own)),
+            do: other.id
     end
   end
 
+  @doc "Highest number of an operation known here."
+  @spec seq() :: non_neg_integer()
+  def seq, do: state().ops |> Enum.map(& &1.seq) |> Enum.max(fn -> 0 end)
+
+  @doc "The state after a patch was applied."
+  @spec applied(state(), op(), record()) :: state()
+  def applied(state, op, record) do
+    {replaced, below} = if op.cumulative?, do: {state.stack, []}, else: {[], state.stack}
+
+    stack =
+      case Enum.find_index(below, &(&1.id == record.id)) do
+        nil -> below ++ [%{record | replaced: replaced}]
+        n -> List.update_at(below, n, &again(&1, record))
+      end
+
+    noted(%{state | stack: stack}, op)
+  end
+
+  @doc "The state after a patch was rolled back; what it had replaced is in force again."
+  @spec rolled_back(state(), op()) :: state()
+  def rolled_back(state, op) do
+    stack =
+      Enum.flat_map(state.stack, fn record ->
+        if record.id == op.patch, do: record.replaced, else: [record]
+      end)
+
+    noted(%{state | stack: stack}, op)
+  end
+
+  @doc "The state with an operation that has changed nothing here."
+  @spec noted(state(), op()) :: state()
+  def noted(state, op) do
+    if Enum.any?(state.ops, &(&1.id == op.id)),
+      do: state,
+      else: %{state | ops: Enum.take([op | state.ops], @most_ops)}
+  end
+
+  @doc "All blobs that a state needs."
+  @spec digests(state()) :: [Blobs.digest()]
+  def digests(state), do: Enum.flat_map(state.stack, &digests_of/1)
+
   @doc """
-  Records of this release of every node that keeps its data in the same place: they may
-  share the release's folder too, and then what one added is there for all.
+  Records of this release of every node that keeps its data in the same place, with that
+  node's folder: they may share the release's folder too, and then what one has put there is
+  there for all.
   """
-  @spec list_of_all_nodes() :: [record()]
-  def list_of_all_nodes do
+  @spec of_all_nodes() :: [{Path.t(), record()}]
+  def of_all_nodes do
     release = Release.current()
 
     for path <- Path.wildcard(Path.join(Path.dirname(Store.directory()), "*/applied.record")),
-        {:ok, records} <- [Store.read_term(path)],
-        %{release: ^release} = record <- records,
-        do: record
+        {:ok, %{release: ^release, stack: stack}} <- [Store.read_term(path)],
+        record <- stack,
+        do: {Path.dirname(path), record}
   end
 
-  @doc "Adds a record; an earlier one of the same patch gives way."
-  @spec add(
-          %{:patch => String.t(), :by => String.t(), optional(atom()) => term()},
-          String.t() | nil,
-          [Path.t()],
-          boolean()
-        ) ::
-          :ok | {:error, File.posix()}
-  def add(%{patch: id, by: by}, restart, added, forced?) do
-    {earlier, others} = Enum.split_with(list(), &(&1.id == id))
-
-    record = %{
-      id: id,
-      # What this patch added once is not new when it is applied again.
-      added: Enum.uniq(Enum.flat_map(earlier, & &1.added) ++ added),
-      at: DateTime.utc_now(),
-      by: by,
-      release: Release.current(),
-      restart: restart,
-      forced?: forced?,
-      boot: boot()
-    }
-
-    Store.write_term(path(), others ++ [record])
-  end
-
-  defp read do
-    case Store.read_term(path()) do
-      {:ok, records} -> records
-      :error -> []
-    end
-  end
-
-  # Tells one run of the VM from the next.
-  defp boot do
+  @doc "Tells one run of the VM from the next."
+  @spec boot() :: binary()
+  def boot do
     case :persistent_term.get(@boot, nil) do
       nil ->
         :persistent_term.put(@boot, :crypto.strong_rand_bytes(16))
@@ -92,6 +191,29 @@ defmodule HotPatch.Store.Applied do
       boot ->
         boot
     end
+  end
+
+  # Applied once more: what was there before it the first time is what to go back to.
+  defp again(first, record) do
+    old = Map.new(first.files, &{&1.target, &1})
+
+    files =
+      for file <- record.files do
+        case old do
+          %{^file.target => %{old: digest, folders: folders}} ->
+            %{file | old: digest, folders: folders}
+
+          _ ->
+            file
+        end
+      end
+
+    %{record | files: files, replaced: first.replaced, forced?: first.forced? or record.forced?}
+  end
+
+  defp digests_of(record) do
+    files = for file <- record.files, digest <- [file.old, file.new], digest != nil, do: digest
+    List.wrap(record.payload) ++ files ++ Enum.flat_map(record.replaced, &digests_of/1)
   end
 
   defp path, do: Path.join(Store.directory(), "applied.record")

@@ -1,162 +1,236 @@
 defmodule HotPatch.Store.Files do
   @moduledoc false
-  # Replaces a set of files of the running version: staged beside their targets first,
-  # where a full or read-only disk shows before anything has changed, then renamed. What is
-  # going to be done is written down first, so that whatever dies in the middle, the next
-  # start puts the targets back as they were.
+  # Replaces a set of files of the running version, as if all at once.
+  #
+  # First everything is put where only renames are left to do: the old files among the blobs,
+  # the new ones there too and beside their targets, where a full or read-only disk shows
+  # before anything has changed; an intent says what the set is. When it is decided, that is
+  # written into the intent. From then on the set is finished, whatever dies in the middle,
+  # and before that not one file has changed: recovering is either removing what was staged
+  # or doing the rest, each as often as it takes.
+  #
+  # Nodes of one host may share the files: each has an intent of its own, a lock keeps them
+  # apart, and who comes second finds the files done.
 
+  alias HotPatch.Fault
+  alias HotPatch.Release
   alias HotPatch.Store
+  alias HotPatch.Store.Blobs
+  alias HotPatch.Store.Lock
 
-  @type change :: {target :: Path.t(), bytes :: binary()}
-  @typep file :: %{
-           target: Path.t(),
-           new: Path.t(),
-           old: Path.t(),
-           had_old?: boolean(),
-           made_folders: [Path.t()]
-         }
-  @type staged :: %{tag: String.t(), files: [file()]}
-  @type failure :: {Path.t(), File.posix()}
+  @typedoc "A target and its new bytes; nil where the file is to go."
+  @type change :: {target :: Path.t(), bytes :: binary() | nil}
 
-  @doc "Writes all new files beside their targets and keeps the old ones at hand."
-  @spec stage([change()], String.t()) :: {:ok, staged()} | {:error, failure()}
+  @typedoc "Digests are nil where there is no file. `folders` are those made for it, deepest first."
+  @type file :: %{
+          target: Path.t(),
+          staged: Path.t(),
+          old: Blobs.digest() | nil,
+          new: Blobs.digest() | nil,
+          folders: [Path.t()]
+        }
+
+  @typedoc "`note` is what whoever finishes the set needs to know."
+  @type intent :: %{tag: String.t(), state: :staged | :decided, files: [file()], note: term()}
+  @type failure :: {Path.t(), File.posix() | {:locked, String.t()}}
+
+  # How long another node of this host may take for its renames.
+  @lock_within 30_000
+
+  @doc "Puts everything in place for a set, changing nothing of it."
+  @spec stage([change()], String.t()) :: {:ok, intent()} | {:error, failure()}
   def stage(changes, tag) do
-    staged = %{tag: tag, files: for({target, _bytes} <- changes, do: plan(target, tag))}
-
-    with :ok <- write_down(staged),
-         :ok <- stage_all(staged.files, changes) do
-      {:ok, staged}
+    with {:ok, files} <- each(changes, &plan(&1, tag)),
+         intent = %{tag: tag, state: :staged, files: files, note: nil},
+         :ok <- write_down(intent),
+         :ok <- Fault.point(:intent_written),
+         {:ok, _} <- each(Enum.zip(files, changes), &stage_one/1) do
+      Fault.point(:files_staged)
+      {:ok, intent}
     else
       {:error, failure} ->
-        unstage(staged)
+        unstage(%{tag: tag, files: for(change <- changes, do: bare(change, tag))})
         {:error, failure}
     end
   end
 
-  @doc "Removes all that staging has made; the targets are as they were."
-  @spec unstage(staged()) :: :ok
-  def unstage(staged) do
-    tidy(staged)
-    # Deepest first; a folder that somebody else uses by now stays.
-    for file <- staged.files, folder <- file.made_folders, do: _ = File.rmdir(folder)
-    :ok
+  @doc "Writes down that the set is to be finished, and what is to be noted then."
+  @spec decide(intent(), term()) :: {:ok, intent()} | {:error, failure()}
+  def decide(intent, note) do
+    intent = %{intent | state: :decided, note: note}
+    with :ok <- write_down(intent), do: {:ok, intent}
   end
 
-  @doc "Puts all staged files in place, or, if one cannot be, none of them."
-  @spec replace(staged()) :: :ok | {:error, failure()}
-  def replace(staged) do
-    result = first_error(staged.files, & &1.target, &File.rename(&1.new, &1.target))
-    sync_folders(staged)
-    if result == :ok, do: tidy(staged), else: undo(staged)
-    result
-  end
+  @doc """
+  Puts all files in place. What cannot be put there is left for the next time, and the
+  first of it is named.
+  """
+  @spec replace(intent()) :: :ok | {:error, failure()}
+  def replace(%{files: []}), do: :ok
 
-  @doc "Undoes what a run of this node that has ended left half done."
-  @spec recover() :: :ok
-  def recover do
-    Enum.each(Path.wildcard(Path.join(folder(), "*.record")), fn path ->
-      case Store.read_term(path) do
-        {:ok, staged} -> undo(staged)
-        # Cut off while it was written: then nothing was staged yet.
-        :error -> File.rm(path)
-      end
-    end)
-
-    :ok
-  end
-
-  # A target whose new file is gone was renamed.
-  defp undo(staged) do
-    for file <- staged.files, not File.exists?(file.new), do: _ = put_back(file)
-    sync_folders(staged)
-    unstage(staged)
-  end
-
-  defp put_back(%{had_old?: true} = file) do
-    if File.exists?(file.old), do: File.rename(file.old, file.target)
-  end
-
-  defp put_back(%{had_old?: false} = file), do: File.rm(file.target)
-
-  defp write_down(%{files: []}), do: :ok
-
-  defp write_down(staged) do
-    with {:error, posix} <- Store.write_term(record(staged), staged) do
-      {:error, {record(staged), posix}}
+  def replace(intent) do
+    case Lock.with_lock(lock(), @lock_within, fn -> replace_all(intent.files) end) do
+      {:ok, result} -> result
+      {:error, reason} -> {:error, {lock(), reason}}
     end
   end
 
-  defp record(staged), do: Path.join(folder(), staged.tag <> ".record")
-  defp folder, do: Path.join(Store.directory(), "staged")
-
-  defp plan(target, tag) do
-    %{
-      target: target,
-      new: "#{target}.#{tag}.new",
-      old: "#{target}.#{tag}.old",
-      had_old?: File.exists?(target),
-      made_folders: missing_folders(Path.dirname(target))
-    }
+  @doc "The set is finished and noted."
+  @spec done(intent()) :: :ok
+  def done(intent) do
+    for %{staged: staged} <- intent.files, do: _ = File.rm(staged)
+    _ = File.rm(path(intent))
+    Store.flush_folder(folder())
+    :ok
   end
+
+  @doc "Removes all that staging has made; the targets are as they were."
+  @spec unstage(%{:tag => String.t(), :files => [map()], optional(atom()) => term()}) :: :ok
+  def unstage(intent) do
+    for %{staged: staged} <- intent.files, do: _ = File.rm(staged)
+    # A folder that somebody else uses by now stays.
+    for %{folders: folders} <- intent.files, folder <- folders, do: _ = File.rmdir(folder)
+    _ = File.rm(path(intent))
+    :ok
+  end
+
+  @doc "Intents that nobody has ended."
+  @spec pending() :: [intent()]
+  def pending do
+    for path <- Enum.sort(Path.wildcard(Path.join(folder(), "*.record"))),
+        {:ok, intent} <- [read(path)],
+        do: intent
+  end
+
+  @doc "The digest of a file as it is now; nil if there is none."
+  @spec digest(Path.t()) :: Blobs.digest() | nil
+  def digest(path) do
+    case File.read(path) do
+      {:ok, bytes} -> :crypto.hash(:sha256, bytes)
+      {:error, _posix} -> nil
+    end
+  end
+
+  # Cut off while it was written: then nothing was staged yet.
+  defp read(path) do
+    with :error <- Store.read_term(path) do
+      _ = File.rm(path)
+      :error
+    end
+  end
+
+  # A link stays one: the file that it leads to is replaced.
+  defp plan({target, bytes}, tag) do
+    target = real(target)
+
+    with {:ok, old} <- keep(read_old(target), target),
+         {:ok, new} <- keep({:ok, bytes}, target) do
+      {:ok, %{bare({target, bytes}, tag) | old: old, new: new}}
+    end
+  end
+
+  defp bare({target, _bytes}, tag) do
+    target = real(target)
+    folders = missing_folders(Path.dirname(target))
+    %{target: target, staged: "#{target}.#{tag}", old: nil, new: nil, folders: folders}
+  end
+
+  defp real(target) do
+    case File.read_link(target) do
+      {:ok, link} -> link |> Path.expand(Path.dirname(target)) |> real()
+      {:error, _no_link} -> target
+    end
+  end
+
+  defp read_old(target) do
+    with {:error, :enoent} <- File.read(target), do: {:ok, nil}
+  end
+
+  defp keep({:ok, nil}, _target), do: {:ok, nil}
+  defp keep({:ok, bytes}, _target), do: Blobs.put(Store.blobs(), bytes)
+  defp keep({:error, posix}, target), do: {:error, {target, posix}}
 
   defp missing_folders(folder) do
     if File.exists?(folder), do: [], else: [folder | missing_folders(Path.dirname(folder))]
   end
 
-  defp stage_all(files, changes) do
-    files
-    |> Enum.zip(changes)
-    |> first_error(fn {file, _} -> file.target end, fn {file, {_target, bytes}} ->
-      stage_one(file, bytes)
-    end)
-  end
+  defp stage_one({%{new: nil}, {_target, nil}}), do: {:ok, :nothing}
 
-  # Goes on until one fails.
-  defp first_error(items, target, fun) do
-    Enum.find_value(items, :ok, fn item ->
-      case fun.(item) do
-        :ok -> nil
-        {:error, posix} -> {:error, {target.(item), posix}}
-      end
-    end)
-  end
-
-  defp stage_one(file, bytes) do
+  defp stage_one({file, {_target, bytes}}) do
     with :ok <- File.mkdir_p(Path.dirname(file.target)),
-         :ok <- keep_old(file),
-         :ok <- Store.write_flushed(file.new, bytes) do
-      same_mode(file)
+         :ok <- Store.write_flushed(file.staged, bytes),
+         :ok <- same_mode(file) do
+      {:ok, :staged}
+    else
+      {:error, posix} -> {:error, {file.target, posix}}
     end
   end
 
-  defp keep_old(%{had_old?: true} = file), do: File.cp(file.target, file.old)
-  defp keep_old(%{had_old?: false}), do: :ok
-
-  defp same_mode(%{had_old?: false}), do: :ok
+  defp same_mode(%{old: nil}), do: :ok
 
   defp same_mode(file) do
-    with {:ok, %File.Stat{mode: mode}} <- File.stat(file.target), do: File.chmod(file.new, mode)
+    with {:ok, %File.Stat{mode: mode}} <- File.stat(file.target),
+         do: File.chmod(file.staged, mode)
   end
 
-  # The record goes last: until then a start would find what is left to do.
-  defp tidy(staged) do
-    for file <- staged.files, path <- [file.new, file.old], do: _ = File.rm(path)
-    _ = File.rm(record(staged))
-    :ok
-  end
+  # Goes on where one fails: the more of the set is in place the better.
+  defp replace_all(files) do
+    results =
+      for {file, n} <- Enum.with_index(files, 1) do
+        Fault.point({:file, n, length(files)})
+        {file.target, replace_one(file)}
+      end
 
-  # A rename is on disk when its folder is. Where folders cannot be flushed there is
-  # nothing better to do.
-  defp sync_folders(staged) do
-    staged.files |> Enum.map(&Path.dirname(&1.target)) |> Enum.uniq() |> Enum.each(&sync_folder/1)
-  end
+    files |> Enum.map(&Path.dirname(&1.target)) |> Enum.uniq() |> Enum.each(&Store.flush_folder/1)
 
-  defp sync_folder(folder) do
-    with {:ok, device} <- :file.open(folder, [:read, :raw, :directory]) do
-      _ = :file.sync(device)
-      _ = :file.close(device)
+    case Enum.find(results, &match?({_target, {:error, _posix}}, &1)) do
+      nil -> :ok
+      {target, {:error, posix}} -> {:error, {target, posix}}
     end
-
-    :ok
   end
+
+  defp replace_one(%{new: nil} = file) do
+    result = File.rm(file.target)
+    for folder <- file.folders, do: _ = File.rmdir(folder)
+    if result == {:error, :enoent}, do: :ok, else: result
+  end
+
+  defp replace_one(file) do
+    cond do
+      digest(file.target) == file.new -> :ok
+      digest(file.staged) == file.new -> File.rename(file.staged, file.target)
+      true -> write_again(file)
+    end
+  end
+
+  # What was staged is gone, with a fresh disk or by somebody's hand.
+  defp write_again(file) do
+    case Blobs.fetch(Store.blobs(), file.new) do
+      {:ok, bytes} -> Store.write(file.target, bytes)
+      _unknown_or_damaged -> {:error, :enoent}
+    end
+  end
+
+  # Nothing to write down where no file changes, but the decision is.
+  defp write_down(intent) do
+    with {:error, posix} <- Store.write_term(path(intent), intent),
+         do: {:error, {path(intent), posix}}
+  end
+
+  defp each(items, fun) do
+    items
+    |> Enum.reduce_while({:ok, []}, fn item, {:ok, done} ->
+      case fun.(item) do
+        {:ok, result} -> {:cont, {:ok, [result | done]}}
+        {:error, failure} -> {:halt, {:error, failure}}
+      end
+    end)
+    |> then(fn result -> with {:ok, done} <- result, do: {:ok, Enum.reverse(done)} end)
+  end
+
+  defp path(%{tag: tag}), do: Path.join(folder(), tag <> ".record")
+  defp folder, do: Path.join(Store.directory(), "staged")
+
+  # Beside what is shared: the release, or else the data of all nodes.
+  defp lock, do: Path.join(Release.root() || Path.dirname(Store.directory()), "hot_patch.lock")
 end

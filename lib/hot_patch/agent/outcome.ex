@@ -1,0 +1,133 @@
+defmodule HotPatch.Agent.Outcome do
+  @moduledoc false
+  # What a commit leaves behind on this node: files, the state, the journal.
+
+  alias HotPatch.Agent.Preparation
+  alias HotPatch.Agent.Verdict
+  alias HotPatch.Fault
+  alias HotPatch.Release
+  alias HotPatch.Status
+  alias HotPatch.Store
+  alias HotPatch.Store.Applied
+  alias HotPatch.Store.Install
+
+  @doc "Writes it all, in an order that a start can take up wherever it was cut off."
+  @spec write(Preparation.t(), map()) :: :ok | {:error, String.t()}
+  def write(%Preparation{operation: operation} = preparation, result) do
+    note = %{
+      state: state(preparation, result),
+      what: operation.kind,
+      entry: entry(preparation, result)
+    }
+
+    with {:ok, intent} <- Store.Files.decide(preparation.staged, note),
+         :ok <- Fault.point(:decision_written),
+         :ok <- Store.Recovery.finish(intent) do
+      Store.Recovery.tidy()
+    else
+      {:error, {path, reason}} ->
+        {:error,
+         "what runs now is not on disk: #{path} cannot be written (#{reason(reason)}); make room there or " <>
+           "make it writable, the next start of HotPatch finishes it"}
+    end
+  end
+
+  @doc "What the journal says of an operation on this node."
+  @spec entry(Preparation.t(), map()) :: map()
+  def entry(%Preparation{operation: operation}, result) do
+    operation
+    |> Map.take([:patch, :by, :seq, :scope, :cumulative?, :transition, :kind, :reason])
+    |> Map.merge(Map.take(result, [:pause_us, :suspended, :error, :restart_needed]))
+    |> Map.merge(%{
+      op: operation.id,
+      coordinator: node(operation.coordinator),
+      release: Release.current(),
+      status: Status.combine(Enum.map(result.files, & &1.status)),
+      files: Enum.frequencies_by(result.files, & &1.status),
+      killed: length(result.killed),
+      stragglers: length(result.stragglers)
+    })
+  end
+
+  # Where the node has nothing to take back, it has only taken note.
+  defp state(%Preparation{operation: operation} = preparation, result) do
+    op = op(operation)
+    state = Applied.state()
+
+    case operation.kind do
+      :apply ->
+        state = %{state | install: state.install || Install.mark(preparation.staged.files)}
+        Applied.applied(state, op, record(preparation, result))
+
+      :rollback ->
+        Applied.rolled_back(state, op)
+    end
+  end
+
+  defp op(operation) do
+    operation
+    |> Map.take([:id, :seq, :kind, :patch, :cumulative?, :scope, :by])
+    |> Map.put(:at, DateTime.utc_now())
+  end
+
+  defp record(%Preparation{operation: operation} = preparation, result) do
+    %{
+      id: operation.patch,
+      op: operation.id,
+      at: DateTime.utc_now(),
+      by: operation.by,
+      restart: result.restart_needed,
+      forced?: result.killed != [],
+      boot: Applied.boot(),
+      files: files(preparation),
+      payload: preparation.payload,
+      replaced: []
+    }
+  end
+
+  defp files(%Preparation{staged: staged, examination: examination}) do
+    verdicts = Enum.filter(examination.verdicts, & &1.target)
+
+    for {verdict, file} <- Enum.zip(verdicts, staged.files) do
+      former = former(file)
+
+      %{
+        path: verdict.entry.path,
+        target: file.target,
+        module: Verdict.module(verdict),
+        alone?: match?(%{beam: %{on_load: true}}, verdict.entry),
+        old: former.old,
+        new: file.new,
+        folders: former.folders
+      }
+    end
+  end
+
+  # Another node of this host, with which this one shares the files, was there first: what was
+  # before is in its store.
+  defp former(%{old: same, new: same} = file) do
+    Enum.find_value(Applied.of_all_nodes(), file, fn {folder, record} ->
+      Enum.find(
+        record.files,
+        &(&1.target == file.target and &1.new == same and take(&1.old, folder))
+      )
+    end)
+  end
+
+  defp former(file), do: file
+
+  defp take(nil, _folder), do: true
+
+  defp take(digest, folder) do
+    with {:ok, bytes} <- Store.Blobs.fetch(Path.join(folder, "blobs"), digest),
+         {:ok, ^digest} <- Store.Blobs.put(Store.blobs(), bytes) do
+      true
+    else
+      _ -> false
+    end
+  end
+
+  defp reason(posix) when is_atom(posix), do: posix |> :file.format_error() |> to_string()
+  defp reason({:locked, owner}), do: "locked by #{owner}"
+  defp reason(other), do: inspect(other)
+end

@@ -1,0 +1,181 @@
+defmodule HotPatch.Agent.Reversal do
+  @moduledoc false
+  # Judges the way back: the files of a patch that was applied on this node, each to what it
+  # was before. All of it comes from this node's own store, so nothing is validated but that
+  # it is still what was put there, and that nobody else has changed the files since.
+
+  alias HotPatch.Agent.Payload
+  alias HotPatch.Agent.Running
+  alias HotPatch.Agent.Swappable
+  alias HotPatch.Agent.Verdict
+  alias HotPatch.Composition.Entry
+  alias HotPatch.Store
+  alias HotPatch.Store.Applied
+  alias HotPatch.Store.Blobs
+  alias HotPatch.Swap
+
+  @doc "The way back from one patch."
+  @spec of_record(Applied.record(), Payload.t()) :: [Verdict.t()]
+  def of_record(record, payload), do: Enum.map(record.files, &judge(&1, payload))
+
+  @doc """
+  For a patch that takes the place of all before it: the way back for what those have
+  changed and it does not.
+  """
+  @spec of_others([Verdict.t()], Payload.t()) :: [Verdict.t()]
+  def of_others(verdicts, payload) do
+    own = MapSet.new(verdicts, & &1.target)
+
+    # The first record of a target knows what was there before all patches, the last what is
+    # there now.
+    Applied.list()
+    |> Enum.flat_map(& &1.files)
+    |> Enum.reject(&(&1.target in own))
+    |> Enum.group_by(& &1.target)
+    |> Enum.map(fn {_target, files} -> %{List.last(files) | old: hd(files).old} end)
+    |> Enum.sort_by(& &1.path)
+    |> Enum.map(&judge(&1, payload))
+  end
+
+  @doc "A file of the store as if it came from an archive; without bytes it is to go."
+  @spec entry(Applied.file(), binary() | nil) :: Entry.t()
+  def entry(file, bytes) do
+    %Entry{
+      path: file.path,
+      size: byte_size(bytes || ""),
+      crc32: :erlang.crc32(bytes || ""),
+      sha256: :crypto.hash(:sha256, bytes || ""),
+      bytes: bytes,
+      kind: if(file.module, do: :beam, else: :other),
+      beam: if(file.module, do: beam(file, bytes))
+    }
+  end
+
+  defp judge(file, payload) do
+    with :ok <- untouched(file),
+         {:ok, bytes} <- former(file) do
+      file |> entry(bytes) |> judge(file, payload)
+    else
+      {:error, reason} -> Verdict.new(entry(file, nil), :error, reason)
+    end
+  end
+
+  defp judge(%Entry{kind: :other} = entry, file, _payload) do
+    what = if entry.bytes, do: "goes back to what it was", else: "is removed again"
+    Verdict.new(entry, :not_beam, "no Erlang module: #{file.target} #{what}", file.target)
+  end
+
+  defp judge(%Entry{beam: beam} = entry, file, payload) do
+    with {:change, change} <- wanted(file, beam),
+         :ok <- unused(change, file, payload),
+         :ok <- Swappable.check(beam, change, payload) do
+      %Verdict{
+        entry: entry,
+        status: :ok,
+        target: file.target,
+        change: change,
+        direction: :down,
+        alone?: file.alone?
+      }
+    else
+      {:transient, reason} ->
+        %{Verdict.new(entry, :not_updated, reason, file.target) | transient?: true}
+
+      {status, reason} ->
+        Verdict.new(entry, status, reason, file.target)
+    end
+  end
+
+  # Of what runs, only what this patch has brought is taken back.
+  defp wanted(file, beam) do
+    with {:ok, module} <- Running.module(file.module),
+         %{} = facts <- Running.facts(module) do
+      cond do
+        Running.same?(facts, beam.md5, beam.vsn) -> {:not_changed, nil}
+        Base.encode16(facts.md5) != md5(file.new) -> {:error, foreign(file)}
+        file.old == nil -> {:change, :delete}
+        true -> {:change, :replace}
+      end
+    else
+      _ -> {:not_loaded, "it does not run here; its file #{goes(file)}"}
+    end
+  end
+
+  defp goes(%{old: nil}), do: "is removed again"
+  defp goes(_file), do: "goes back to what it was"
+
+  defp foreign(file) do
+    "#{file.module} runs in a version that neither is what the patch brought nor what was there " <>
+      "before it: somebody has loaded it by hand, see HotPatch.drift/0"
+  end
+
+  # Whoever has a module for its callback cannot live without it.
+  defp unused(:delete, file, %{purge: :soft}) do
+    {:ok, module} = Running.module(file.module)
+
+    case Swap.users(module) do
+      [] ->
+        :ok
+
+      pids ->
+        {:transient,
+         "the patch has added #{file.module}, and processes work for it: " <>
+           "#{Enum.map_join(Enum.take(pids, 5), ", ", &inspect/1)}#{if length(pids) > 5, do: " and #{length(pids) - 5} more"}; " <>
+           "stop them first, or roll back with purge: :force, which kills them"}
+    end
+  end
+
+  defp unused(_change, _file, _payload), do: :ok
+
+  # Somebody else's file is nobody's to overwrite.
+  defp untouched(file) do
+    if Store.Files.digest(file.target) in [file.new, file.old] do
+      :ok
+    else
+      {:error,
+       "#{file.target} is neither what the patch has put there nor what was there before: it was " <>
+         "changed by something else since; put the right file back, or install the release again"}
+    end
+  end
+
+  defp former(%{old: nil}), do: {:ok, nil}
+
+  defp former(file) do
+    with what when is_atom(what) <- Blobs.fetch(Store.blobs(), file.old) do
+      {:error, "what #{file.target} was before is #{what} in #{Store.blobs()}: it cannot go back"}
+    end
+  end
+
+  defp md5(nil), do: nil
+
+  defp md5(digest) do
+    case Blobs.fetch(Store.blobs(), digest) do
+      {:ok, bytes} -> Base.encode16(:code.module_md5(bytes))
+      _gone -> nil
+    end
+  end
+
+  # It ran on this node, so this node's beam_lib can read it.
+  defp beam(file, bytes) do
+    vsn = bytes && :beam_lib.chunks(bytes, [:attributes])
+
+    %{
+      module: file.module,
+      md5: bytes && :code.module_md5(bytes),
+      vsn: with({:ok, {_module, [attributes: list]}} <- vsn, do: etf(list[:vsn])),
+      attributes: "",
+      exports: [],
+      imports: [],
+      behaviours: [],
+      chunks: [],
+      on_load: file.alone?,
+      load_nif: false,
+      needs_otp: nil,
+      compiler: nil,
+      compressed: false
+    }
+  end
+
+  defp etf(nil), do: nil
+  defp etf(vsn), do: :erlang.term_to_binary(vsn)
+end

@@ -1,0 +1,71 @@
+defmodule HotPatch.Fault do
+  @moduledoc false
+  # Numbered steps of apply and rollback, so that a test can end the node at each of them as
+  # `kill -9` or a power cut would. Nothing happens unless a test has set one.
+
+  @key {__MODULE__, :armed}
+
+  @typedoc "A step; `{:file, n, of}` is just before the n-th file is put in place."
+  @type point :: atom() | {:file, pos_integer(), pos_integer()}
+
+  @doc "All steps in their order, those of single files aside."
+  @spec points() :: [atom()]
+  def points do
+    [
+      :reserved,
+      :intent_written,
+      :files_staged,
+      :prepared,
+      :held,
+      :decided,
+      :loaded,
+      :decision_written,
+      {:file, :any, :any},
+      :files_replaced,
+      :state_written,
+      :journal_written,
+      :intent_removed,
+      :ended
+    ]
+  end
+
+  @doc "Ends this node at a step: `{point, n}` when it comes there for the n-th time."
+  @spec arm(point(), pos_integer()) :: :ok
+  def arm(point, nth \\ 1) do
+    counter = :counters.new(1, [])
+    :persistent_term.put(@key, {point, nth, counter})
+  end
+
+  @doc "A step is reached."
+  @spec point(point()) :: :ok
+  def point(point) do
+    case :persistent_term.get(@key, nil) do
+      nil -> :ok
+      armed -> reached(point, armed)
+    end
+  end
+
+  defp reached(point, {armed, nth, counter}) do
+    if same?(point, armed) do
+      :counters.add(counter, 1, 1)
+      if :counters.get(counter, 1) == nth, do: kill()
+    end
+
+    :ok
+  end
+
+  defp same?({:file, n, of}, {:file, armed_n, armed_of}),
+    do: armed_n in [n, :any] and armed_of in [of, :any]
+
+  defp same?(point, armed), do: point == armed
+
+  # Not by the VM's own means, which would tidy up.
+  defp kill do
+    _ = :os.cmd('kill -9 #{System.pid()}')
+
+    receive do
+    after
+      :infinity -> :ok
+    end
+  end
+end

@@ -1,0 +1,44 @@
+defmodule HotPatch.Store.Install do
+  @moduledoc false
+  # Tells one installation of a release from the next of the same version. A mark is put
+  # into its folder with the first patch: a new folder, as a fresh container has, does not have
+  # it; a release that was unpacked over the patched one still does.
+
+  alias HotPatch.Release
+  alias HotPatch.Store
+
+  @name "hot_patch.install"
+
+  @doc "The mark of the installation that these files are in, made if there is none."
+  @spec mark([Store.Files.file()]) :: String.t() | nil
+  def mark([]), do: nil
+
+  def mark([file | _]) do
+    path = path(file.target)
+
+    with nil <- read(path) do
+      mark = Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
+      _ = Store.write(path, mark)
+      read(path)
+    end
+  end
+
+  @doc "The mark, if there is one."
+  @spec marked(Path.t()) :: String.t() | nil
+  def marked(target), do: target |> path() |> read()
+
+  # Without a release it is the folder that has the applications.
+  defp path(target) do
+    Path.join(
+      Release.root() || target |> Path.dirname() |> Path.dirname() |> Path.dirname(),
+      @name
+    )
+  end
+
+  defp read(path) do
+    case File.read(path) do
+      {:ok, mark} when mark != "" -> mark
+      _ -> nil
+    end
+  end
+end

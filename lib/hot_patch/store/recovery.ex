@@ -1,0 +1,65 @@
+defmodule HotPatch.Store.Recovery do
+  @moduledoc false
+  # What a start finds that the last run of this node has not ended, and what it does about
+  # it: a set of files that was decided is finished, one that was not is removed.
+
+  alias HotPatch.Fault
+  alias HotPatch.Store
+  alias HotPatch.Store.Applied
+  alias HotPatch.Store.Blobs
+  alias HotPatch.Store.Files
+  alias HotPatch.Store.Journal
+
+  @typedoc "What a decided intent carries: the state to be written, and the journal's entry."
+  @type note :: %{state: Applied.state(), what: atom(), entry: map()}
+
+  @doc "Ends every set of files that was begun; gives those that still cannot be."
+  @spec run() :: [{Files.intent(), Files.failure()}]
+  def run do
+    Enum.flat_map(Files.pending(), fn
+      %{state: :decided} = intent ->
+        case finish(intent, %{recovered?: true}) do
+          :ok -> []
+          {:error, failure} -> [{intent, failure}]
+        end
+
+      intent ->
+        :ok = Files.unstage(intent)
+        []
+    end)
+  end
+
+  @doc """
+  Puts the files of a decided set in place and notes it: state first, then the journal, and
+  then nothing is left to do.
+  """
+  @spec finish(Files.intent(), map()) :: :ok | {:error, Files.failure()}
+  def finish(%{state: :decided, note: note} = intent, more \\ %{}) do
+    with :ok <- Files.replace(intent),
+         :ok <- Fault.point(:files_replaced),
+         :ok <- named(Applied.put(note.state), "applied.record"),
+         :ok <- Fault.point(:state_written),
+         :ok <- named(Journal.add_once(note.what, Map.merge(note.entry, more)), "journal.log") do
+      Fault.point(:journal_written)
+      Files.done(intent)
+      Fault.point(:intent_removed)
+      :ok
+    end
+  end
+
+  @doc "Removes what no record needs any more."
+  @spec tidy() :: :ok
+  def tidy do
+    needed = Applied.digests(Applied.state()) ++ Enum.flat_map(Files.pending(), &digests/1)
+    _ = Blobs.keep_only(Store.blobs(), MapSet.new(needed))
+    :ok
+  end
+
+  defp digests(intent) do
+    own = for file <- intent.files, digest <- [file.old, file.new], digest != nil, do: digest
+    if intent.note, do: own ++ Applied.digests(intent.note.state), else: own
+  end
+
+  defp named(:ok, _name), do: :ok
+  defp named({:error, reason}, name), do: {:error, {Path.join(Store.directory(), name), reason}}
+end
