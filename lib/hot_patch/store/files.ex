@@ -145,18 +145,10 @@ defmodule HotPatch.Store.Files do
     :ok
   end
 
-  # A rename is on disk when its folder is. Where folders cannot be flushed there is
-  # nothing better to do.
   defp sync_folders(staged) do
-    staged.files |> Enum.map(&Path.dirname(&1.target)) |> Enum.uniq() |> Enum.each(&sync_folder/1)
-  end
-
-  defp sync_folder(folder) do
-    with {:ok, device} <- :file.open(folder, [:read, :raw, :directory]) do
-      _ = :file.sync(device)
-      _ = :file.close(device)
-    end
-
-    :ok
+    staged.files
+    |> Enum.map(&Path.dirname(&1.target))
+    |> Enum.uniq()
+    |> Enum.each(&Store.flush_folder/1)
   end
 end
