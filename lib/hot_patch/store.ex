@@ -48,17 +48,32 @@ defmodule HotPatch.Store do
   @doc "Writes a file, flushed, whole or not at all."
   @spec write(Path.t(), iodata()) :: :ok | {:error, File.posix()}
   def write(path, data) do
-    temporary = "#{path}.#{System.unique_integer([:positive])}.tmp"
+    # Random: what this VM counts, another node with the same folder counts as well.
+    temporary = "#{path}.#{Base.encode16(:crypto.strong_rand_bytes(8))}.tmp"
 
-    with :ok <- File.mkdir_p(Path.dirname(path)),
+    with :ok <- make_folder(Path.dirname(path)),
          :ok <- write_flushed(temporary, data),
          :ok <- File.rename(temporary, path) do
-      :ok
+      flush_folder(Path.dirname(path))
     else
       error ->
         _ = File.rm(temporary)
         error
     end
+  end
+
+  @doc "Removes what writes of this file that were cut short have left; nobody may write it now."
+  @spec remove_temporaries(Path.t()) :: :ok
+  def remove_temporaries(path) do
+    folder = Path.dirname(path)
+    # No more than that: `PATH.lock` may have temporary files of its own.
+    pattern = ~r/\A#{Regex.escape(Path.basename(path))}\.[0-9A-F]{16}\.tmp\z/
+
+    with {:ok, names} <- File.ls(folder) do
+      for name <- names, name =~ pattern, do: _ = File.rm(Path.join(folder, name))
+    end
+
+    :ok
   end
 
   @doc "Writes a file and has the disk confirm it."
@@ -69,5 +84,34 @@ defmodule HotPatch.Store do
       _ = :file.close(device)
       result
     end
+  end
+
+  @doc "Makes a folder and those above it; a power cut does not take them away again."
+  @spec make_folder(Path.t()) :: :ok | {:error, File.posix()}
+  def make_folder(folder) do
+    above = Path.dirname(folder)
+
+    if File.dir?(folder) do
+      :ok
+    else
+      with :ok <- make_folder(above),
+           # Another process may make it at the same time.
+           result when result in [:ok, {:error, :eexist}] <- File.mkdir(folder),
+           do: flush_folder(above)
+    end
+  end
+
+  @doc """
+  Has the disk confirm which files a folder has: a new or renamed file is on disk when its
+  folder is. Where folders cannot be flushed there is nothing better to do.
+  """
+  @spec flush_folder(Path.t()) :: :ok
+  def flush_folder(folder) do
+    with {:ok, device} <- :file.open(folder, [:read, :raw, :directory]) do
+      _ = :file.sync(device)
+      _ = :file.close(device)
+    end
+
+    :ok
   end
 end
