@@ -3,15 +3,16 @@ defmodule HotPatch do
   Repairs a running Erlang/Elixir cluster without restarting it.
 
   An operator uploads a zip of `.beam` files, sees what is in it, checks it against every
-  node, and applies it:
+  node, applies it, and takes it back if it was wrong:
 
       {:ok, patch} = HotPatch.upload("/tmp/fix.zip")
       IO.puts(HotPatch.composition!(patch.id))
       IO.puts(HotPatch.check!(patch.id))
       IO.puts(HotPatch.plan!(patch.id))
       IO.puts(HotPatch.apply!(patch.id))
+      IO.puts(HotPatch.rollback!(patch.id))
 
-  Everything but `upload/2`, `apply/2` and `delete/1` only looks. A patch is known by its
+  Everything but `upload/2`, `apply/2`, `rollback/2` and `delete/2` only looks. A patch is known by its
   id; its name will do where only one patch has it.
 
   Results are structs: `inspect/1` is one line, `IO.puts/1` prints a table, `to_json/1`
@@ -26,13 +27,16 @@ defmodule HotPatch do
 
   import Kernel, except: [apply: 2]
 
-  alias HotPatch.Agent.Payload
-  alias HotPatch.Archive
+  alias HotPatch.Archive.Input
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Library
+  alias HotPatch.Cluster.Request
   alias HotPatch.Composition
+  alias HotPatch.Drift
   alias HotPatch.Error
+  alias HotPatch.JournalEntry
   alias HotPatch.NodeInfo
+  alias HotPatch.Operator
   alias HotPatch.Options
   alias HotPatch.Patch
   alias HotPatch.Plan
@@ -72,8 +76,8 @@ defmodule HotPatch do
           {:ok, Patch.t()} | error()
   def upload(path_or_bytes, options \\ []) do
     with {:ok, options} <- Options.validate(:upload, options),
-         {:ok, bytes, default_name} <- read(path_or_bytes) do
-      Library.upload(bytes, options.name || default_name, options.by || operator())
+         {:ok, bytes, default_name} <- Input.read(path_or_bytes) do
+      Library.upload(bytes, options.name || default_name, options.by || Operator.name())
     end
   end
 
@@ -131,11 +135,13 @@ defmodule HotPatch do
           nodes: [node()],
           timeout: pos_integer(),
           purge: :soft | :force,
-          on_load: :restart | :load
+          on_load: :restart | :load,
+          cumulative: boolean(),
+          operation: :apply | :rollback
         ) ::
           {:ok, Report.t()} | error()
   def check(id, options \\ []) do
-    with {:ok, options, payload, nodes, unmanaged} <- begin(:check, id, options) do
+    with {:ok, options, payload, nodes, unmanaged} <- Request.new(:check, id, options) do
       {:ok, Cluster.Survey.check(payload, nodes, unmanaged, options.timeout)}
     end
   end
@@ -162,11 +168,13 @@ defmodule HotPatch do
           nodes: [node()],
           timeout: pos_integer(),
           purge: :soft | :force,
-          on_load: :restart | :load
+          on_load: :restart | :load,
+          cumulative: boolean(),
+          operation: :apply | :rollback
         ) ::
           {:ok, Plan.t()} | error()
   def plan(id, options \\ []) do
-    with {:ok, options, payload, nodes, unmanaged} <- begin(:plan, id, options) do
+    with {:ok, options, payload, nodes, unmanaged} <- Request.new(:plan, id, options) do
       {:ok, Cluster.Survey.plan(payload, nodes, unmanaged, options.timeout)}
     end
   end
@@ -208,16 +216,136 @@ defmodule HotPatch do
           pause_timeout: pos_integer(),
           purge: :soft | :force,
           on_load: :restart | :load,
-          by: String.t()
+          cumulative: boolean(),
+          by: String.t(),
+          reason: String.t()
         ) :: {:ok, Report.t()} | error()
   def apply(id, options \\ []) do
-    with {:ok, options, payload, nodes, unmanaged} <- begin(:apply, id, options) do
-      Cluster.Apply.run(payload, nodes, unmanaged, %{options | by: options.by || operator()})
+    with {:ok, options, payload, nodes, unmanaged} <- Request.new(:apply, id, options) do
+      Cluster.Operation.run(payload, nodes, unmanaged, options)
     end
   end
 
   @doc """
-  Forgets a patch's archive, on every node that keeps it. What was applied stays applied.
+  Takes an applied patch back on every node: code, disk, and the state of processes.
+
+  What was replaced becomes current again, what was added is removed, byte for byte as it was
+  before. States are converted by `code_change({:down, vsn}, state, extra)` of the code that
+  runs, as OTP does it on a downgrade; processes whose module exports no `code_change` keep their
+  state. All the rules, promises and reports are those of `apply/2`.
+
+  Patches stack: one that has files in common with a later one can be taken back only after
+  that. A cumulative patch gives way to the patches that it had taken the place of.
+
+  ## Options
+
+  #{Options.docs(:rollback)}
+
+  ## Errors
+
+  As for `apply/2`, and `:not_applied`: no node has this patch applied.
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.rollback("never-uploaded")
+      iex> error.reason
+      :unknown_patch
+  """
+  @spec rollback(id(),
+          nodes: [node()],
+          timeout: pos_integer(),
+          transition: :suspend | :none,
+          pause_timeout: pos_integer(),
+          purge: :soft | :force,
+          on_load: :restart | :load,
+          by: String.t(),
+          reason: String.t()
+        ) :: {:ok, Report.t()} | error()
+  def rollback(id, options \\ []) do
+    with {:ok, options, payload, nodes, unmanaged} <- Request.new(:rollback, id, options) do
+      Cluster.Operation.run(payload, nodes, unmanaged, options)
+    end
+  end
+
+  @doc """
+  Makes a zip of what an applied patch has replaced: applied as a patch of its own, it brings
+  back the former code going up (`code_change` gets the vsn of the patched code).
+
+  Files that the patch has added have no former version and are named in `left_out`.
+
+  ## Options
+
+  #{Options.docs(:export_antipatch)}
+
+  ## Errors
+
+  `HotPatch.Error` with `:unknown_patch`, `:ambiguous_patch`, `:not_applied`, `:file`.
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.export_antipatch("never-uploaded")
+      iex> error.reason
+      :unknown_patch
+  """
+  @spec export_antipatch(id(), to: Path.t()) ::
+          {:ok, %{zip: binary(), files: [Path.t()], left_out: [Path.t()]}} | error()
+  def export_antipatch(id, options \\ []) do
+    with {:ok, options} <- Options.validate(:export_antipatch, options),
+         do: Cluster.Antipatch.export(id, options.to)
+  end
+
+  @doc """
+  What was done on the cluster, and how it ended: who applied, rolled back, uploaded or deleted
+  what, when, on which nodes, with which statuses and pauses. The latest first.
+
+  ## Options
+
+  #{Options.docs(:journal)}
+
+  ## Examples
+
+      {:ok, [entry | _]} = HotPatch.journal(last: 1)
+      IO.puts(entry)
+      #=> 2026-11-22 10:14:03 UTC rollback of fix-3fa9c1d2e0b4 by alice: ok on 3 nodes
+  """
+  @spec journal(nodes: [node()], timeout: pos_integer(), patch: String.t(), last: pos_integer()) ::
+          {:ok, [JournalEntry.t()]} | error()
+  def journal(options \\ []) do
+    with {:ok, options} <- Options.validate(:journal, options),
+         {:ok, members, _unmanaged} <- Cluster.members(options.nodes) do
+      {:ok, Cluster.History.list(Enum.map(members, & &1.node), options)}
+    end
+  end
+
+  @doc """
+  Every module whose running code differs from its file, or from that of the other nodes of
+  the same release, with the cause where it is known. Erlang's and Elixir's own modules are
+  not looked at.
+
+  ## Options
+
+  #{Options.docs(:drift)}
+
+  ## Examples
+
+      HotPatch.drift()
+      #=> {:ok, [#HotPatch.Drift<MyApp.Foo on a@host: runs another version than its file; loaded by hand>]}
+  """
+  @spec drift(nodes: [node()], timeout: pos_integer()) :: {:ok, [Drift.t()]} | error()
+  def drift(options \\ []) do
+    with {:ok, options} <- Options.validate(:drift, options),
+         {:ok, members, _unmanaged} <- Cluster.members(options.nodes) do
+      {:ok, Cluster.Comparison.run(members, options.timeout)}
+    end
+  end
+
+  @doc """
+  Forgets a patch's archive, on every node that keeps it. What was applied stays applied, and
+  can be rolled back.
+
+  ## Options
+
+  #{Options.docs(:delete)}
 
   ## Errors
 
@@ -229,8 +357,11 @@ defmodule HotPatch do
       iex> error.reason
       :unknown_patch
   """
-  @spec delete(id()) :: :ok | error()
-  defdelegate delete(id), to: Library
+  @spec delete(id(), by: String.t(), reason: String.t()) :: :ok | error()
+  def delete(id, options \\ []) do
+    with {:ok, options} <- Options.validate(:delete, options),
+         do: Library.delete(id, options.by || Operator.name(), options.reason)
+  end
 
   @doc """
   Every node of the cluster: release, OTP, applied patches, whether a restart is needed.
@@ -304,95 +435,28 @@ defmodule HotPatch do
   @spec apply!(id(), keyword()) :: Report.t()
   def apply!(id, options \\ []), do: bang!(apply(id, options))
 
-  @doc "Like `delete/1`, but raises the error."
-  @spec delete!(id()) :: :ok
-  def delete!(id) do
-    with {:error, error} <- delete(id), do: raise(error)
+  @doc "Like `rollback/2`, but raises the error."
+  @spec rollback!(id(), keyword()) :: Report.t()
+  def rollback!(id, options \\ []), do: bang!(rollback(id, options))
+
+  @doc "Like `export_antipatch/2`, but raises the error."
+  @spec export_antipatch!(id(), keyword()) :: map()
+  def export_antipatch!(id, options \\ []), do: bang!(export_antipatch(id, options))
+
+  @doc "Like `journal/1`, but raises the error."
+  @spec journal!(keyword()) :: [JournalEntry.t()]
+  def journal!(options \\ []), do: bang!(journal(options))
+
+  @doc "Like `drift/1`, but raises the error."
+  @spec drift!(keyword()) :: [Drift.t()]
+  def drift!(options \\ []), do: bang!(drift(options))
+
+  @doc "Like `delete/2`, but raises the error."
+  @spec delete!(id(), keyword()) :: :ok
+  def delete!(id, options \\ []) do
+    with {:error, error} <- delete(id, options), do: raise(error)
   end
 
   defp bang!({:ok, result}), do: result
   defp bang!({:error, error}), do: raise(error)
-
-  # What every operation on a patch begins with.
-  defp begin(call, id, options) do
-    with {:ok, options} <- Options.validate(call, options),
-         {:ok, composition, release} <- Library.open(id),
-         :ok <- Library.current(composition.id, release),
-         {:ok, members, unmanaged} <- Cluster.members(options.nodes) do
-      shadows = if call == :apply, do: Archive.shadows(composition), else: []
-
-      payload =
-        Payload.new(composition, release,
-          shadows: shadows,
-          purge: options.purge,
-          on_load: options.on_load
-        )
-
-      {:ok, options, payload, Enum.map(members, & &1.node), unmanaged}
-    end
-  end
-
-  defp read(path_or_bytes) when is_binary(path_or_bytes) do
-    case :binary.match(path_or_bytes, <<0>>) do
-      :nomatch -> read_file(path_or_bytes)
-      _found -> {:ok, path_or_bytes, "patch"}
-    end
-  end
-
-  defp read(other) do
-    {:error,
-     Error.new(
-       :file,
-       "upload: expected a path or the bytes of a zip, got: #{inspect(other, limit: 5)}"
-     )}
-  end
-
-  # One byte more than the limit is enough for the reader to refuse the archive.
-  defp read_file(path) do
-    # Anything but a plain file could keep the reader waiting for ever.
-    with {:ok, %{max_archive_bytes: limit}} <- Archive.limits(),
-         {:ok, %File.Stat{type: :regular}} <- File.stat(path),
-         {:ok, result} <- File.open(path, [:read, :raw, :binary], &:file.read(&1, limit + 1)) do
-      case result do
-        {:ok, bytes} -> {:ok, bytes, name(path)}
-        :eof -> {:ok, "", name(path)}
-        {:error, posix} -> unreadable(path, posix)
-      end
-    else
-      {:error, %Error{}} = error -> error
-      {:ok, %File.Stat{type: :directory}} -> unreadable(path, :eisdir)
-      {:ok, %File.Stat{}} -> unreadable(path, :einval)
-      {:error, posix} -> unreadable(path, posix)
-    end
-  end
-
-  defp unreadable(path, posix) do
-    {:error,
-     Error.new(
-       :file,
-       "upload: cannot read #{inspect(path, printable_limit: 200)} on #{node()}: #{:file.format_error(posix)}"
-     )}
-  end
-
-  defp name(path) do
-    name =
-      path
-      |> Path.basename(".zip")
-      |> String.replace(~r/[^A-Za-z0-9._-]/, "_")
-      |> String.slice(0, 64)
-
-    if name =~ ~r/\A[A-Za-z0-9]/, do: name, else: "patch"
-  end
-
-  # The user of the operating system under which this node runs.
-  defp operator do
-    with name when name in [nil, ""] <- System.get_env("USER"),
-         id when is_binary(id) <- System.find_executable("id"),
-         {name, 0} <- System.cmd(id, ["-un"]) do
-      String.trim(name)
-    else
-      name when is_binary(name) -> name
-      _neither_told -> "unknown"
-    end
-  end
 end

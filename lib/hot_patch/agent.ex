@@ -35,6 +35,9 @@ defmodule HotPatch.Agent do
   # Raised whenever what nodes say to each other changes its meaning.
   @protocol 1
 
+  # Why this node is behind the others, if it is.
+  @behind {__MODULE__, :behind}
+
   @typedoc """
   One apply or rollback: known by its ref, owned by the coordinator's process. `id` and `seq`
   are what the journals and the other nodes know it by; `seq` is settled when all nodes are
@@ -47,6 +50,7 @@ defmodule HotPatch.Agent do
           kind: :apply | :rollback,
           scope: :all | [node()],
           cumulative?: boolean(),
+          about: map() | nil,
           coordinator: pid(),
           patch: String.t(),
           by: String.t(),
@@ -82,6 +86,7 @@ defmodule HotPatch.Agent do
       elixir: System.version(),
       applied: Enum.map(applied, & &1.id),
       restart_needed: for(%{restart: reason} when reason != nil <- applied, do: reason),
+      behind: :persistent_term.get(@behind, nil),
       forced: for(%{forced?: true, id: id} <- applied, do: id),
       archives?: HotPatch.Native.status() == :ok,
       operation: holder()
@@ -103,6 +108,91 @@ defmodule HotPatch.Agent do
   @doc "Forgets an archive kept on this node."
   @spec forget(String.t()) :: :ok | :unknown | {:error, File.posix()}
   defdelegate forget(id), to: Store.Archives, as: :delete
+
+  @doc "What this node knows of the operations on its release, for those that missed some."
+  @spec history() :: %{
+          release: Release.t(),
+          ops: [Store.Applied.op()],
+          stack: [String.t()],
+          retired: %{String.t() => DateTime.t()},
+          abouts: [map()]
+        }
+  def history do
+    state = Store.Applied.state()
+
+    state
+    |> Map.take([:release, :ops, :retired])
+    |> Map.merge(%{
+      stack: Enum.map(state.stack, & &1.id),
+      abouts: for(%{about: about} when about != nil <- state.stack, do: about)
+    })
+  end
+
+  @doc "The last operation known here, to see whether there is anything to ask `history/0` for."
+  @spec fingerprint() :: {Release.t(), integer()}
+  def fingerprint do
+    state = Store.Applied.state()
+    {state.release, state.ops |> Enum.map(& &1.id) |> Enum.sort() |> :erlang.phash2()}
+  end
+
+  @doc "What came to this node with a patch, for a node that missed it."
+  @spec payload(String.t()) :: {:ok, Payload.t()} | :unknown
+  def payload(id) do
+    with %{payload: digest} when digest != nil <- Store.Applied.find(id),
+         {:ok, bytes} <- Store.Blobs.fetch(Store.blobs(), digest) do
+      {:ok, :erlang.binary_to_term(bytes)}
+    else
+      _ -> :unknown
+    end
+  end
+
+  @doc "What a patch has replaced here: paths with their former bytes, nil for what it has added."
+  @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}]} | :unknown
+  def former(id) do
+    with %{files: files} <- Store.Applied.find(id),
+         files = for(file <- files, do: {file.path, former_bytes(file)}),
+         false <- Enum.any?(files, &match?({_path, :gone}, &1)) do
+      {:ok, files}
+    else
+      _ -> :unknown
+    end
+  end
+
+  defp former_bytes(%{old: nil}), do: nil
+
+  defp former_bytes(%{old: digest}) do
+    case Store.Blobs.fetch(Store.blobs(), digest) do
+      {:ok, bytes} -> bytes
+      _unknown_or_damaged -> :gone
+    end
+  end
+
+  @doc "The journal of this node."
+  @spec journal() :: [Store.Journal.entry()]
+  defdelegate journal(), to: Store.Journal, as: :list
+
+  @doc "Every module that runs here, with its digests."
+  @spec census() :: [HotPatch.Agent.Census.line()]
+  defdelegate census(), to: HotPatch.Agent.Census, as: :take
+
+  @doc "Takes note of operations that others have seen and that change nothing here."
+  @spec note([Store.Applied.op()]) :: :ok | {:error, File.posix()}
+  def note(ops) do
+    state = Store.Applied.state()
+    Store.Applied.put(Enum.reduce(ops, state, &Store.Applied.noted(&2, &1)))
+  end
+
+  @doc "Says why this node is behind the others, for `nodes/0`; nil if it is not."
+  @spec behind(String.t() | nil) :: :ok
+  def behind(text) do
+    # Written only when it changes: a write makes every process look.
+    if :persistent_term.get(@behind, nil) != text, do: :persistent_term.put(@behind, text)
+    :ok
+  end
+
+  @doc "Has a process of this node told `{HotPatch.Agent, :ended}` whenever an operation has ended."
+  @spec subscribe() :: :ok
+  def subscribe, do: GenServer.call(__MODULE__, {:subscribe, self()})
 
   @doc "Judges a patch, changing nothing."
   @spec check(Payload.t()) :: [Report.File.t()]
@@ -234,6 +324,11 @@ defmodule HotPatch.Agent do
   def handle_call({:abort, _ref}, _from, state), do: {:reply, :ok, state}
   def handle_call(:holder, _from, state), do: {:reply, state.operation, state}
 
+  def handle_call({:subscribe, pid}, _from, state) do
+    Process.put(:subscriber, pid)
+    {:reply, :ok, state}
+  end
+
   @impl GenServer
   def handle_info({Commit, :held, decider}, %{phase: :committing} = state) do
     GenServer.reply(state.caller, :held)
@@ -285,6 +380,7 @@ defmodule HotPatch.Agent do
     if state.caller, do: GenServer.reply(state.caller, answer)
     {_pid, monitor} = state.worker
     Process.demonitor(monitor, [:flush])
+    if pid = Process.get(:subscriber), do: send(pid, {__MODULE__, :ended})
     done(state)
   end
 

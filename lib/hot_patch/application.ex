@@ -1,6 +1,6 @@
 defmodule HotPatch.Application do
   @moduledoc false
-  # What runs on every node: one agent.
+  # What runs on every node: the agent, and what keeps it in agreement with the others.
 
   use Application
 
@@ -8,6 +8,9 @@ defmodule HotPatch.Application do
   def start(_type, _args) do
     :ok = HotPatch.Agent.Boot.run()
 
-    Supervisor.start_link([HotPatch.Agent], strategy: :one_for_one, name: HotPatch.Supervisor)
+    Supervisor.start_link([HotPatch.Agent, HotPatch.Cluster.Joiner],
+      strategy: :rest_for_one,
+      name: HotPatch.Supervisor
+    )
   end
 end

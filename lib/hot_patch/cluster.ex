@@ -31,6 +31,10 @@ defmodule HotPatch.Cluster do
     end
   end
 
+  @doc "All other visible nodes."
+  @spec peers() :: [node()]
+  def peers, do: Node.list()
+
   @doc "What is to be known about nodes; those that do not answer are listed with the problem."
   @spec infos([node()]) :: [NodeInfo.t()]
   def infos(nodes) do

@@ -17,6 +17,7 @@ defmodule HotPatch.Error do
     * `:unknown_patch` - no such id; `details.id`
     * `:ambiguous_patch` - a name that several patches share; `details.candidates`
     * `:damaged_patch` - the stored archive no longer has the digest of its id
+    * `:not_applied` - no node has the patch applied, so there is nothing to take back
     * `:retired` - the patch is for another release than the one that runs
     * `:unreachable` - a node was named that does not answer; `details.nodes`
     * `:unmanaged` - a node was named that does not run HotPatch; `details.nodes`
@@ -32,6 +33,7 @@ defmodule HotPatch.Error do
           | :unknown_patch
           | :ambiguous_patch
           | :damaged_patch
+          | :not_applied
           | :retired
           | :unreachable
           | :unmanaged

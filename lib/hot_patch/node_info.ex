@@ -10,6 +10,7 @@ defmodule HotPatch.NodeInfo do
     * `:otp`, `:elixir` - versions
     * `:applied` - ids of the patches applied on it, oldest first
     * `:restart_needed` - reasons why memory is not what the disk is; empty if it is
+    * `:behind` - why it has not caught up with what the other nodes did without it, or `nil`
     * `:forced` - patches for which processes were killed: what the node does since may have
       that for a cause
     * `:archives?` - whether it can read archives (it has the native library)
@@ -29,6 +30,7 @@ defmodule HotPatch.NodeInfo do
           elixir: String.t() | nil,
           applied: [String.t()],
           restart_needed: [String.t()],
+          behind: String.t() | nil,
           forced: [String.t()],
           archives?: boolean(),
           operation: map() | nil
@@ -44,6 +46,7 @@ defmodule HotPatch.NodeInfo do
     :otp,
     :elixir,
     :operation,
+    :behind,
     applied: [],
     restart_needed: [],
     forced: [],
@@ -62,7 +65,8 @@ defmodule HotPatch.NodeInfo do
 
     forced = if info.forced == [], do: "", else: ", by force: #{Enum.join(info.forced, ", ")}"
 
-    "#{info.node}: #{info.release}, OTP #{info.otp}, applied: #{applied}, restart needed: #{restart}#{forced}"
+    "#{info.node}: #{info.release}, OTP #{info.otp}, applied: #{applied}, restart needed: #{restart}#{forced}" <>
+      if(info.behind, do: ", behind the others: #{info.behind}", else: "")
   end
 
   defimpl Inspect do

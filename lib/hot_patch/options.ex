@@ -56,6 +56,33 @@ defmodule HotPatch.Options do
           "node's restart. `:load`: they are loaded one by one in a step of its own before the others; if " <>
           "one refuses, nothing is changed. What their code did is not undone; the plan names them"
     ],
+    cumulative: [
+      check: :boolean,
+      default: false,
+      doc:
+        "`true`: the patch takes the place of all that are applied; what they have changed and it " <>
+          "does not goes back to the release's own. Default: `false`"
+    ],
+    operation: [
+      check: :operation,
+      default: :apply,
+      doc: "`:apply` (default) or `:rollback`: of which of the two to tell what it would do"
+    ],
+    down_transition: [
+      check: :down_transition,
+      default: :suspend,
+      doc:
+        "how processes come to the old code. `:suspend` (default): all stand still while their states " <>
+          "are converted by `code_change({:down, vsn}, ...)` of the running code. `:none`: nobody is " <>
+          "suspended, because the state's format is the same"
+    ],
+    reason: [
+      check: :text,
+      doc: "why, for the record"
+    ],
+    patch: [check: :text, doc: "only entries of this patch, by its id"],
+    last: [check: :count, default: 100, doc: "so many entries at most, the latest. Default: 100"],
+    to: [check: :text, doc: "a path: the zip is written there too"],
     by: [
       check: :text,
       doc: "who does it, for the record. Default: the operating system's user"
@@ -64,29 +91,66 @@ defmodule HotPatch.Options do
 
   @calls [
     upload: [:name, :by],
-    check: [:nodes, :timeout, :purge, :on_load],
-    plan: [:nodes, :timeout, :purge, :on_load],
+    check: [:nodes, :timeout, :purge, :on_load, :cumulative, :operation],
+    plan: [:nodes, :timeout, :purge, :on_load, :cumulative, :operation],
     stragglers: [:nodes, :timeout],
-    apply: [:nodes, :timeout, :transition, :pause_timeout, :purge, :on_load, :by]
+    drift: [:nodes, :timeout],
+    journal: [:nodes, :timeout, :patch, :last],
+    export_antipatch: [:to],
+    delete: [:by, :reason],
+    apply: [
+      :nodes,
+      :timeout,
+      :transition,
+      :pause_timeout,
+      :purge,
+      :on_load,
+      :cumulative,
+      :by,
+      :reason
+    ],
+    rollback: [
+      :nodes,
+      :timeout,
+      :down_transition,
+      :pause_timeout,
+      :purge,
+      :on_load,
+      :by,
+      :reason
+    ]
   ]
 
-  @type call :: :upload | :check | :plan | :stragglers | :apply
+  # An option may mean less in one call than in another.
+  @names %{down_transition: :transition}
+
+  @type call ::
+          :upload
+          | :check
+          | :plan
+          | :stragglers
+          | :drift
+          | :journal
+          | :export_antipatch
+          | :delete
+          | :apply
+          | :rollback
 
   @doc "The options of a call as a Markdown list, for its `@doc`."
   @spec docs(call()) :: String.t()
   def docs(call) do
     Enum.map_join(@calls[call], "\n", fn option ->
-      "  * `:#{option}` - #{@table[option][:doc]}"
+      "  * `:#{name(option)}` - #{@table[option][:doc]}"
     end)
   end
 
   @doc "Checks options and fills in defaults; the error names the option at fault."
   @spec validate(call(), term()) :: {:ok, map()} | {:error, Error.t()}
   def validate(call, options) do
-    known = @calls[call]
+    known = Map.new(@calls[call], &{name(&1), @table[&1]})
 
     if Keyword.keyword?(options) do
-      defaults = Map.new(known, &{&1, @table[&1][:default]})
+      defaults = Map.new(known, fn {option, rule} -> {option, rule[:default]} end)
       Enum.reduce_while(options, {:ok, defaults}, &validate_one(&1, &2, known, call))
     else
       {:error,
@@ -98,13 +162,15 @@ defmodule HotPatch.Options do
   end
 
   defp validate_one({option, value}, {:ok, valid}, known, call) do
-    with :ok <- known(option in known, option, known, call),
-         :ok <- check(@table[option][:check], value, option, call) do
+    with :ok <- known(is_map_key(known, option), option, Map.keys(known), call),
+         :ok <- check(known[option][:check], value, option, call) do
       {:cont, {:ok, Map.put(valid, option, value)}}
     else
       error -> {:halt, error}
     end
   end
+
+  defp name(option), do: Map.get(@names, option, option)
 
   defp known(true, _option, _known, _call), do: :ok
 
@@ -147,6 +213,30 @@ defmodule HotPatch.Options do
     if value in [:suspend, :none, :compatible],
       do: :ok,
       else: wrong(call, option, "must be :suspend, :none or :compatible, got: #{short(value)}")
+  end
+
+  defp check(:down_transition, value, option, call) do
+    if value in [:suspend, :none],
+      do: :ok,
+      else: wrong(call, option, "must be :suspend or :none, got: #{short(value)}")
+  end
+
+  defp check(:operation, value, option, call) do
+    if value in [:apply, :rollback],
+      do: :ok,
+      else: wrong(call, option, "must be :apply or :rollback, got: #{short(value)}")
+  end
+
+  defp check(:boolean, value, option, call) do
+    if is_boolean(value),
+      do: :ok,
+      else: wrong(call, option, "must be true or false, got: #{short(value)}")
+  end
+
+  defp check(:count, value, option, call) do
+    if is_integer(value) and value > 0,
+      do: :ok,
+      else: wrong(call, option, "must be a positive number, got: #{short(value)}")
   end
 
   defp check(:purge, value, option, call) do

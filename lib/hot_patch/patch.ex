@@ -9,13 +9,14 @@ defmodule HotPatch.Patch do
     * `:uploaded_at`, `:by` - when and by whom
     * `:kept_on` - nodes that have the archive
     * `:applied_on` - nodes on which it is applied
-    * `:state` - `:uploaded`, `:applied` (on at least one node) or `:retired` (made for another
-      version of the release that runs now: it cannot be applied any more)
+    * `:state` - `:uploaded`, `:applied` (on at least one node), `:rolled_back`, or `:retired` (made
+      for another version of the release that runs now, or for one that was installed again
+      since: it cannot be applied any more)
   """
 
   alias HotPatch.Release
 
-  @type state :: :uploaded | :applied | :retired
+  @type state :: :uploaded | :applied | :rolled_back | :retired
   @type t :: %__MODULE__{
           id: String.t(),
           name: String.t(),

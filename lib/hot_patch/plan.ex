@@ -12,7 +12,7 @@ defmodule HotPatch.Plan do
     The plan of one node.
 
       * `:status` - the node's integral status
-      * `:order` - `{:add | :replace, module}` in the order of loading; all become current in
+      * `:order` - `{:add | :replace | :delete, module}` in the order of loading; all become current in
         one step
       * `:processes` - for each module and kind of process, how many there are, whether their
         state goes through `code_change`, and whether they pause for it; `rule` is that by which they were found
@@ -33,7 +33,7 @@ defmodule HotPatch.Plan do
     @type t :: %__MODULE__{
             node: node(),
             status: HotPatch.Status.t(),
-            order: [{:add | :replace, String.t()}],
+            order: [{:add | :replace | :delete, String.t()}],
             processes: [processes()],
             suspended: non_neg_integer(),
             disk: [Path.t()],
@@ -83,6 +83,7 @@ defmodule HotPatch.Plan do
   defp order(node) do
     Enum.map_join(node.order, ", ", fn
       {:add, module} -> "+" <> module
+      {:delete, module} -> "-" <> module
       {:replace, module} -> module
     end)
   end

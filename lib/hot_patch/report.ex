@@ -1,6 +1,6 @@
 defmodule HotPatch.Report do
   @moduledoc """
-  How a check or an apply ended: each file on each node with its status and reason, the
+  How a check, an apply or a rollback ended: each file on each node with its status and reason, the
   integral status of each node and of the whole, and timings.
 
   `inspect/1` is one line, `IO.puts/1` prints a table, `HotPatch.to_json/1` gives JSON.
@@ -67,7 +67,7 @@ defmodule HotPatch.Report do
     * `:duration_us`, `:prepare_us`, `:commit_us` - microseconds in all, and of the two phases
   """
   @type t :: %__MODULE__{
-          operation: :check | :apply,
+          operation: :check | :apply | :rollback,
           patch: String.t(),
           status: Status.t(),
           nodes: [Node.t()],

@@ -7,7 +7,7 @@ defmodule HotPatch.Telemetry do
 
   | phase | where | metadata | further measurements of `:stop` |
   |---|---|---|---|
-  | `:apply` | coordinator | `patch`, `by`, `nodes`; at the end `result` (`:ok` or the error's reason) | |
+  | `:apply`, `:rollback` | coordinator | `patch`, `by`, `nodes`; at the end `result` (`:ok` or the error's reason) | |
   | `:prepare` | each node | `patch`, `by`; at the end `vote` (`:yes` or `:no`) | |
   | `:commit` | each node | `patch`, `by`; at the end `status`, `error` | `pause_us`, `suspended` |
 
@@ -15,7 +15,7 @@ defmodule HotPatch.Telemetry do
   time units. The metadata of an exception has `kind`, `reason` and `stacktrace` besides.
   """
 
-  @type phase :: :apply | :prepare | :commit
+  @type phase :: :apply | :rollback | :prepare | :commit
 
   @doc """
   Runs a function as a span. It gives its result, and what the end of the span is to say.

@@ -129,7 +129,8 @@ defmodule HotPatch.ClusterTest do
       assert {:ok, %{status: :not_changed}} = hot_patch(a, :check, ["fix"])
 
       assert hot_patch(c, :delete, [patch.id]) == :ok
-      assert hot_patch(a, :list, []) == []
+      # What is applied stays known, though its archive is gone.
+      assert [%{state: :applied, applied_on: ^nodes, kept_on: []}] = hot_patch(a, :list, [])
       assert {:error, %Error{reason: :unknown_patch}} = hot_patch(a, :apply, [patch.id])
     end
   end
@@ -764,6 +765,13 @@ defmodule HotPatch.ClusterTest do
 
       operation = %{
         ref: make_ref(),
+        id: "an operation",
+        seq: 1,
+        kind: :apply,
+        scope: :all,
+        cumulative?: false,
+        about: nil,
+        reason: nil,
         coordinator: coordinator,
         patch: patch.id,
         by: "test",
@@ -774,7 +782,7 @@ defmodule HotPatch.ClusterTest do
       }
 
       for node <- nodes do
-        assert :ok = Cluster.call(node, HotPatch.Agent, :reserve, [operation])
+        assert {:ok, 0} = Cluster.call(node, HotPatch.Agent, :reserve, [operation])
         assert {:yes, _files} = Cluster.call(node, HotPatch.Agent, :prepare, [operation, payload])
       end
 

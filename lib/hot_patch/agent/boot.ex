@@ -45,7 +45,7 @@ defmodule HotPatch.Agent.Boot do
   defp end_all(stack, why) do
     ids = Enum.map(stack, & &1.id)
     Logger.warning("HotPatch: #{Enum.join(ids, ", ")} ended: #{why}")
-    note_failure(:state, Applied.put(Applied.empty()))
+    note_failure(:state, Applied.put(ended(Applied.state(), ids)))
 
     for id <- ids,
         do:
@@ -55,6 +55,19 @@ defmodule HotPatch.Agent.Boot do
           )
 
     :ok
+  end
+
+  # Under the same release it stays known which operations are over: other nodes, where they
+  # still count, shall not bring them back.
+  defp ended(state, ids) do
+    now = DateTime.utc_now()
+
+    %{
+      state
+      | install: nil,
+        stack: [],
+        retired: Map.merge(state.retired, Map.new(ids, &{&1, now}))
+    }
   end
 
   defp disk(%{stack: []}), do: :ok

@@ -28,9 +28,10 @@ defmodule HotPatch.Agent.Foresight do
     }
   end
 
-  # New modules first: nothing calls them yet, and what replaces others may.
+  # New modules first: nothing calls them yet, and what replaces others may. Those that go come
+  # last.
   defp order(changes) do
-    for kind <- [:add, :replace],
+    for kind <- [:add, :replace, :delete],
         change <- Enum.sort_by(changes, & &1.module),
         change.kind == kind do
       {kind, inspect(change.module)}

@@ -76,6 +76,7 @@ defmodule HotPatch.Agent.Outcome do
       op: operation.id,
       at: DateTime.utc_now(),
       by: operation.by,
+      about: operation.about,
       restart: result.restart_needed,
       forced?: result.killed != [],
       boot: Applied.boot(),

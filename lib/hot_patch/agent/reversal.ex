@@ -74,7 +74,7 @@ defmodule HotPatch.Agent.Reversal do
         status: :ok,
         target: file.target,
         change: change,
-        direction: :down,
+        direction: if(change == :add, do: :up, else: :down),
         alone?: file.alone?
       }
     else
@@ -97,6 +97,8 @@ defmodule HotPatch.Agent.Reversal do
         true -> {:change, :replace}
       end
     else
+      # Taken out by the patch, as one that replaces others does.
+      _ when file.new == nil -> {:change, :add}
       _ -> {:not_loaded, "it does not run here; its file #{goes(file)}"}
     end
   end

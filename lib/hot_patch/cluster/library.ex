@@ -10,6 +10,7 @@ defmodule HotPatch.Cluster.Library do
   alias HotPatch.Patch
   alias HotPatch.Release
   alias HotPatch.Store.Archives
+  alias HotPatch.Store.Journal
 
   # How long a node may take to answer about archives.
   @within 30_000
@@ -22,7 +23,16 @@ defmodule HotPatch.Cluster.Library do
 
       case Archives.put(record, bytes) do
         :ok ->
-          {:ok, patch(kept(record), [node()], [])}
+          _ = Journal.add(:upload, %{patch: record.id, by: by, release: record.release})
+          {:ok, patch(kept(record), %{kept_on: [node()]})}
+
+        {:error, :quota} ->
+          {:error,
+           Error.new(
+             :file,
+             "upload: #{node()} keeps #{Archives.quota()} bytes of archives at most (config :hot_patch, " <>
+               "max_kept_bytes: ...) and has no room for #{record.id}: delete archives that are not needed any more"
+           )}
 
         {:error, posix} ->
           {:error,
@@ -41,61 +51,88 @@ defmodule HotPatch.Cluster.Library do
     infos = Enum.filter(Cluster.infos([node() | Node.list()]), & &1.managed?)
     nodes = Enum.map(infos, & &1.node)
 
-    applied =
-      Enum.reduce(infos, %{}, fn info, applied ->
-        Enum.reduce(info.applied, applied, fn id, applied ->
-          Map.update(applied, id, [info.node], &[info.node | &1])
-        end)
-      end)
+    kept =
+      for {node, {:ok, records}} <- Cluster.call(nodes, :archives, [], @within),
+          record <- records,
+          do: {record.id, {:kept, node, record}}
 
-    for(
-      {node, {:ok, records}} <- Cluster.call(nodes, :archives, [], @within),
-      record <- records,
-      do: {node, record}
-    )
-    |> Enum.group_by(fn {_node, record} -> record.id end)
-    |> Enum.map(fn {id, [{_node, record} | _] = copies} ->
-      patch(record, copies |> Enum.map(&elem(&1, 0)) |> Enum.sort(), Enum.sort(applied[id] || []))
+    # What was applied is known also when its archive is gone.
+    history =
+      for {node, {:ok, history}} <- Cluster.call(nodes, :history, [], @within),
+          do: {node, history}
+
+    applied = for {node, h} <- history, about <- h.abouts, do: {about.id, {:applied, node, about}}
+    back = for {_node, h} <- history, op <- latest(h.ops), op.kind == :rollback, do: op.patch
+    retired = Enum.reduce(history, %{}, fn {_node, h}, all -> Map.merge(all, h.retired) end)
+
+    (kept ++ applied)
+    |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+    |> Enum.map(fn {id, found} ->
+      patch(record(found), %{
+        kept_on: for({:kept, node, _} <- found, do: node) |> Enum.sort(),
+        applied_on: for({:applied, node, _} <- found, do: node) |> Enum.sort(),
+        rolled_back?: id in back,
+        retired_at: retired[id]
+      })
     end)
     |> Enum.sort_by(& &1.uploaded_at, {:desc, DateTime})
   end
 
+  defp record(found) do
+    {_what, _node, record} = Enum.find(found, hd(found), &(elem(&1, 0) == :kept))
+    record
+  end
+
+  # Of each patch.
+  defp latest(ops), do: ops |> Enum.sort_by(& &1.seq, :desc) |> Enum.uniq_by(& &1.patch)
+
   @doc "Finds a patch by its id, or by its name if only one has it, and reads its archive."
-  @spec open(String.t()) :: {:ok, Composition.t(), Release.t()} | {:error, Exception.t()}
+  @spec open(String.t()) :: {:ok, Composition.t(), Patch.t()} | {:error, Exception.t()}
   def open(id) do
-    with {:ok, record, bytes} <- find(id),
-         {:ok, composition} <- Archive.read(bytes, record.name) do
-      if composition.id == record.id,
-        do: {:ok, composition, record.release},
-        else: damaged(record.id, node())
+    with {:ok, patch, bytes} <- find(id),
+         {:ok, composition} <- Archive.read(bytes, patch.name) do
+      if composition.id == patch.id,
+        do: {:ok, composition, patch},
+        else: damaged(patch.id, node())
     end
   end
 
   @doc "Whether a patch may be applied to what this node runs."
-  @spec current(String.t(), Release.t()) :: :ok | {:error, Error.t()}
-  def current(id, release) do
-    if retired?(release) do
-      {:error,
-       Error.new(
-         :retired,
-         "#{id} is for #{release}, but this system is #{Release.current()}: patches end with " <>
-           "the version they were made for, make a new one"
-       )}
-    else
-      :ok
+  @spec current(Patch.t()) :: :ok | {:error, Error.t()}
+  def current(%Patch{id: id, release: release} = patch) do
+    cond do
+      retired?(release) ->
+        {:error,
+         Error.new(
+           :retired,
+           "#{id} is for #{release}, but this system is #{Release.current()}: patches end with " <>
+             "the version they were made for, make a new one"
+         )}
+
+      patch.state == :retired ->
+        {:error,
+         Error.new(
+           :retired,
+           "#{id} ended when the release was installed again: if it is still needed, upload it again"
+         )}
+
+      true ->
+        :ok
     end
   end
 
   @doc "Forgets an archive on every node."
-  @spec delete(String.t()) :: :ok | {:error, Error.t()}
-  def delete(id) do
-    with {:ok, patch} <- resolve(id) do
+  @spec delete(String.t(), String.t(), String.t() | nil) :: :ok | {:error, Error.t()}
+  def delete(id, by, reason) do
+    with {:ok, patch} <- resolve(id),
+         :ok <- kept(patch) do
       failures =
         for {node, answer} <- Cluster.call(patch.kept_on, :forget, [patch.id], @within),
             answer not in [{:ok, :ok}, {:ok, :unknown}],
             do: "#{node}: #{inspect(answer)}"
 
       if failures == [] do
+        _ = Journal.add(:delete, %{patch: patch.id, by: by, reason: reason})
         :ok
       else
         {:error,
@@ -104,7 +141,17 @@ defmodule HotPatch.Cluster.Library do
     end
   end
 
+  defp kept(%Patch{kept_on: []} = patch) do
+    {:error,
+     Error.new(
+       :unknown_patch,
+       "delete: the archive of #{patch.id} is deleted already; what it has applied stays"
+     )}
+  end
+
   # An earlier upload of the same archive keeps its record.
+  defp kept(%Patch{}), do: :ok
+
   defp kept(record) do
     case Archives.fetch(record.id) do
       {:ok, first, _bytes} -> first
@@ -114,9 +161,9 @@ defmodule HotPatch.Cluster.Library do
 
   # This node's own copy first: in an incident the others may not answer.
   defp find(id) do
-    case is_binary(id) && Archives.fetch(id) do
-      {:ok, record, bytes} -> {:ok, record, bytes}
-      _ -> with {:ok, patch} <- resolve(id), do: fetch(patch)
+    with {:ok, patch} <- resolve(id) do
+      nodes = Enum.sort_by(patch.kept_on, &(&1 != node()))
+      with {:ok, _record, bytes} <- fetch(%{patch | kept_on: nodes}), do: {:ok, patch, bytes}
     end
   end
 
@@ -140,9 +187,11 @@ defmodule HotPatch.Cluster.Library do
      )}
   end
 
-  defp resolve(%Patch{id: id}), do: resolve(id)
+  @doc "Finds a patch by its id, or by its name if only one has it."
+  @spec resolve(String.t() | Patch.t()) :: {:ok, Patch.t()} | {:error, Error.t()}
+  def resolve(%Patch{id: id}), do: resolve(id)
 
-  defp resolve(id) do
+  def resolve(id) do
     patches = list()
 
     case Enum.filter(patches, &(&1.id == id)) ++ Enum.filter(patches, &(&1.name == id)) do
@@ -191,16 +240,24 @@ defmodule HotPatch.Cluster.Library do
     }
   end
 
-  defp patch(record, kept_on, applied_on) do
+  defp patch(record, known) do
+    applied_on = Map.get(known, :applied_on, [])
+
     state =
       cond do
         retired?(record.release) -> :retired
         applied_on != [] -> :applied
+        before?(record.uploaded_at, known[:retired_at]) -> :retired
+        known[:rolled_back?] -> :rolled_back
         true -> :uploaded
       end
 
-    struct!(Patch, Map.merge(record, %{kept_on: kept_on, applied_on: applied_on, state: state}))
+    facts = %{kept_on: known.kept_on, applied_on: applied_on, state: state}
+    struct!(Patch, Map.merge(record, facts))
   end
+
+  defp before?(_uploaded_at, nil), do: false
+  defp before?(uploaded_at, retired_at), do: DateTime.compare(uploaded_at, retired_at) == :lt
 
   # Another name is another kind of node, which has patches of its own.
   defp retired?(release) do

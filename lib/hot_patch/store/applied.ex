@@ -40,7 +40,7 @@ defmodule HotPatch.Store.Applied do
         }
 
   @typedoc """
-  `restart` names why memory is not what the disk is, until the node restarts. `forced?`:
+  `about` is what is known of the archive, for the time after it was deleted. `restart` names why memory is not what the disk is, until the node restarts. `forced?`:
   processes were killed for it. `payload` is the digest of what came to this node, for those
   that missed it. `replaced` are the records that a cumulative patch has taken the place of.
   """
@@ -49,6 +49,7 @@ defmodule HotPatch.Store.Applied do
           op: String.t(),
           at: DateTime.t(),
           by: String.t(),
+          about: map() | nil,
           restart: String.t() | nil,
           forced?: boolean(),
           boot: term(),
@@ -60,6 +61,7 @@ defmodule HotPatch.Store.Applied do
   @type state :: %{
           release: Release.t(),
           install: String.t() | nil,
+          retired: %{String.t() => DateTime.t()},
           stack: [record()],
           ops: [op()]
         }
@@ -93,7 +95,7 @@ defmodule HotPatch.Store.Applied do
 
   @doc "Nothing applied."
   @spec empty() :: state()
-  def empty, do: %{release: Release.current(), install: nil, stack: [], ops: []}
+  def empty, do: %{release: Release.current(), install: nil, retired: %{}, stack: [], ops: []}
 
   @doc "Records of this release, oldest first; what a restart has mended is left out."
   @spec list() :: [record()]
@@ -195,19 +197,8 @@ defmodule HotPatch.Store.Applied do
 
   # Applied once more: what was there before it the first time is what to go back to.
   defp again(first, record) do
-    old = Map.new(first.files, &{&1.target, &1})
-
-    files =
-      for file <- record.files do
-        case old do
-          %{^file.target => %{old: digest, folders: folders}} ->
-            %{file | old: digest, folders: folders}
-
-          _ ->
-            file
-        end
-      end
-
+    before = Map.new(first.files, &{&1.target, Map.take(&1, [:old, :folders])})
+    files = Enum.map(record.files, &Map.merge(&1, Map.get(before, &1.target, %{})))
     %{record | files: files, replaced: first.replaced, forced?: first.forced? or record.forced?}
   end
 

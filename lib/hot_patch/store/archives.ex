@@ -18,15 +18,39 @@ defmodule HotPatch.Store.Archives do
           by: String.t()
         }
 
-  @doc "Keeps an archive. Keeping it again leaves the first record as it is."
-  @spec put(record(), binary()) :: :ok | {:error, File.posix()}
+  # Bytes of archives that one node keeps.
+  @default_quota 500 * 1024 * 1024
+
+  @doc """
+  Keeps an archive. Keeping it again leaves the first record as it is, unless the patch has
+  ended since. No more is kept than `config :hot_patch, max_kept_bytes: n` allows.
+  """
+  @spec put(record(), binary()) :: :ok | {:error, File.posix() | :quota}
   def put(%{id: id} = record, bytes) do
     case fetch(id) do
-      {:ok, _record, ^bytes} ->
-        :ok
+      {:ok, first, ^bytes} ->
+        if ended?(first), do: Store.write_term(record(id), record), else: :ok
 
       _ ->
-        with :ok <- Store.write(archive(id), bytes), do: Store.write_term(record(id), record)
+        with :ok <- room(byte_size(bytes)),
+             :ok <- Store.write(archive(id), bytes),
+             do: Store.write_term(record(id), record)
+    end
+  end
+
+  @doc "How many bytes of archives this node keeps at most."
+  @spec quota() :: pos_integer()
+  def quota, do: Application.get_env(:hot_patch, :max_kept_bytes, @default_quota)
+
+  defp room(size) do
+    kept = list() |> Enum.map(& &1.size) |> Enum.sum()
+    if kept + size <= quota(), do: :ok, else: {:error, :quota}
+  end
+
+  defp ended?(%{id: id, uploaded_at: at}) do
+    case Store.Applied.state().retired do
+      %{^id => retired_at} -> DateTime.compare(at, retired_at) == :lt
+      _ -> false
     end
   end
 

@@ -1,6 +1,6 @@
-defmodule HotPatch.Cluster.Apply do
+defmodule HotPatch.Cluster.Operation do
   @moduledoc false
-  # One apply over the cluster: take all nodes, prepare on all, then commit on all. If one
+  # One apply or rollback over the cluster: take all nodes, prepare on all, then commit on all. If one
   # node cannot prepare, none changes. A commit is held on each node, changed and standing
   # still, until all have come that far: if one fails, all take back. Runs in a process of
   # its own, which the agents watch: should it die, they let go by themselves.
@@ -10,6 +10,7 @@ defmodule HotPatch.Cluster.Apply do
   alias HotPatch.Error
   alias HotPatch.Report
   alias HotPatch.Status
+  alias HotPatch.Store.Journal
   alias HotPatch.Telemetry
 
   require Logger
@@ -17,7 +18,10 @@ defmodule HotPatch.Cluster.Apply do
   # Milliseconds beyond the deadline of the pause for what comes before it, and for messages.
   @margin 1_000
 
-  @doc "Applies a patch on the given nodes, to its end."
+  @doc """
+  Carries a payload out on the given nodes, to its end. Of the options `id` and `seq` are
+  those of an operation that has been decided already, for a node that catches up.
+  """
   @spec run(Payload.t(), [node()], [node()], map()) :: {:ok, Report.t()} | {:error, Error.t()}
   def run(payload, nodes, unmanaged, options) do
     starter = self()
@@ -26,8 +30,8 @@ defmodule HotPatch.Cluster.Apply do
       spawn_monitor(fn ->
         metadata = %{patch: payload.patch, by: options.by, nodes: nodes}
 
-        Telemetry.span(:apply, metadata, fn ->
-          result = apply_on(payload, nodes, unmanaged, options)
+        Telemetry.span(payload.kind, metadata, fn ->
+          result = run_on(payload, nodes, unmanaged, options)
           send(starter, {self(), result})
           {:ok, %{}, %{result: reason(result)}}
         end)
@@ -42,7 +46,7 @@ defmodule HotPatch.Cluster.Apply do
         {:error,
          Error.new(
            :failed,
-           "apply #{payload.patch}: the coordinator died (#{inspect(reason)}), the nodes take back " <>
+           "#{payload.kind} #{payload.patch}: the coordinator died (#{inspect(reason)}), the nodes take back " <>
              "by themselves what is not decided; see HotPatch.nodes()"
          )}
     end
@@ -51,9 +55,16 @@ defmodule HotPatch.Cluster.Apply do
   defp reason({:ok, _report}), do: :ok
   defp reason({:error, error}), do: error.reason
 
-  defp apply_on(payload, nodes, unmanaged, options) do
+  defp run_on(payload, nodes, unmanaged, options) do
     operation = %{
       ref: make_ref(),
+      id: Map.get_lazy(options, :id, &new_id/0),
+      seq: options[:seq],
+      kind: payload.kind,
+      scope: options.nodes || :all,
+      cumulative?: payload.cumulative?,
+      about: options[:about],
+      reason: options[:reason],
       coordinator: self(),
       patch: payload.patch,
       by: options.by,
@@ -65,7 +76,7 @@ defmodule HotPatch.Cluster.Apply do
     }
 
     report = %Report{
-      operation: :apply,
+      operation: payload.kind,
       patch: payload.patch,
       status: :error,
       nodes: [],
@@ -74,30 +85,34 @@ defmodule HotPatch.Cluster.Apply do
       started_at: DateTime.utc_now()
     }
 
-    Logger.info("HotPatch: #{options.by} applies #{payload.patch} on #{Enum.join(nodes, ", ")}",
+    Logger.info(
+      "HotPatch: #{payload.kind} #{payload.patch} by #{options.by} on #{Enum.join(nodes, ", ")}",
       patch: payload.patch,
       by: options.by
     )
 
-    with :ok <- reserve(Enum.sort(nodes), operation, options) do
+    with {:ok, last} <- reserve(Enum.sort(nodes), operation, options) do
+      operation = %{operation | seq: operation.seq || last + 1}
       two_phases(operation, payload, nodes, report, options)
     end
   end
+
+  defp new_id, do: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
 
   # The first node in the order of names decides between two coordinators at once.
   defp reserve([first | rest] = nodes, operation, options) do
     answers =
       case Cluster.call([first], :reserve, [operation], options.timeout) do
-        [{_node, {:ok, :ok}}] = taken ->
+        [{_node, {:ok, {:ok, _seq}}}] = taken ->
           taken ++ Cluster.call(rest, :reserve, [operation], options.timeout)
 
         not_taken ->
           not_taken
       end
 
-    case Enum.reject(answers, &match?({_node, {:ok, :ok}}, &1)) do
+    case Enum.reject(answers, &match?({_node, {:ok, {:ok, _seq}}}, &1)) do
       [] ->
-        :ok
+        {:ok, answers |> Enum.map(fn {_node, {:ok, {:ok, seq}}} -> seq end) |> Enum.max()}
 
       [{node, answer} | _] ->
         abort(nodes, operation, options)
@@ -108,8 +123,8 @@ defmodule HotPatch.Cluster.Apply do
   defp not_reserved(node, {:ok, {:busy, holder}}, operation) do
     Error.new(
       :busy,
-      "apply #{operation.patch}: nothing was changed, #{node} is busy: #{holder.by} is applying " <>
-        "#{holder.patch} from #{node(holder.coordinator)}; try again when that is done",
+      "#{operation.kind} #{operation.patch}: nothing was changed, #{node} is busy: #{holder.kind} of " <>
+        "#{holder.patch} by #{holder.by} from #{node(holder.coordinator)}; try again when that is done",
       %{
         node: node,
         holder: Map.take(holder, [:patch, :by]) |> Map.put(:node, node(holder.coordinator))
@@ -118,9 +133,13 @@ defmodule HotPatch.Cluster.Apply do
   end
 
   defp not_reserved(node, {:error, text}, operation) do
-    Error.new(:unreachable, "apply #{operation.patch}: nothing was changed, #{node} #{text}", %{
-      nodes: [node]
-    })
+    Error.new(
+      :unreachable,
+      "#{operation.kind} #{operation.patch}: nothing was changed, #{node} #{text}",
+      %{
+        nodes: [node]
+      }
+    )
   end
 
   defp two_phases(operation, payload, nodes, report, options) do
@@ -204,7 +223,7 @@ defmodule HotPatch.Cluster.Apply do
   end
 
   defp done(report, decision) do
-    Logger.info("HotPatch: apply of #{report.patch} ended: #{report.status}",
+    Logger.info("HotPatch: #{report.operation} of #{report.patch} ended: #{report.status}",
       patch: report.patch,
       status: report.status
     )
@@ -214,10 +233,18 @@ defmodule HotPatch.Cluster.Apply do
         {:ok, report}
 
       {:finish, [%Report.Node{node: node, error: error} | _]} ->
-        failure(:failed, report, "apply #{report.patch}: the commit failed on #{node}: #{error}")
+        failure(
+          :failed,
+          report,
+          "#{report.operation} #{report.patch}: the commit failed on #{node}: #{error}"
+        )
 
       {{:take_back, what, cause}, nodes} ->
-        failure(:failed, report, "apply #{report.patch}: #{what}: #{cause}; #{taken_back(nodes)}")
+        failure(
+          :failed,
+          report,
+          "#{report.operation} #{report.patch}: #{what}: #{cause}; #{taken_back(nodes)}"
+        )
     end
   end
 
@@ -233,10 +260,19 @@ defmodule HotPatch.Cluster.Apply do
   end
 
   defp refused(report) do
+    _ =
+      Journal.add(:refused, %{
+        kind: report.operation,
+        patch: report.patch,
+        by: report.by,
+        status: report.status,
+        error: why(report)
+      })
+
     failure(
       :refused,
       report,
-      "apply #{report.patch}: refused, nothing was changed on any node: #{why(report)}"
+      "#{report.operation} #{report.patch}: refused, nothing was changed on any node: #{why(report)}"
     )
   end
 

@@ -1,0 +1,61 @@
+defmodule HotPatch.Archive.Input do
+  @moduledoc false
+  # What a caller gives as an archive: a path or the bytes themselves.
+
+  alias HotPatch.Archive
+  alias HotPatch.Error
+
+  @doc "The bytes of an archive, and the name that a patch gets by default."
+  @spec read(term()) :: {:ok, binary(), String.t()} | {:error, Error.t()}
+  def read(path_or_bytes) when is_binary(path_or_bytes) do
+    case :binary.match(path_or_bytes, <<0>>) do
+      :nomatch -> read_file(path_or_bytes)
+      _found -> {:ok, path_or_bytes, "patch"}
+    end
+  end
+
+  def read(other) do
+    {:error,
+     Error.new(
+       :file,
+       "upload: expected a path or the bytes of a zip, got: #{inspect(other, limit: 5)}"
+     )}
+  end
+
+  # One byte more than the limit is enough for the reader to refuse the archive.
+  defp read_file(path) do
+    # Anything but a plain file could keep the reader waiting for ever.
+    with {:ok, %{max_archive_bytes: limit}} <- Archive.limits(),
+         {:ok, %File.Stat{type: :regular}} <- File.stat(path),
+         {:ok, result} <- File.open(path, [:read, :raw, :binary], &:file.read(&1, limit + 1)) do
+      case result do
+        {:ok, bytes} -> {:ok, bytes, name(path)}
+        :eof -> {:ok, "", name(path)}
+        {:error, posix} -> unreadable(path, posix)
+      end
+    else
+      {:error, %Error{}} = error -> error
+      {:ok, %File.Stat{type: :directory}} -> unreadable(path, :eisdir)
+      {:ok, %File.Stat{}} -> unreadable(path, :einval)
+      {:error, posix} -> unreadable(path, posix)
+    end
+  end
+
+  defp unreadable(path, posix) do
+    {:error,
+     Error.new(
+       :file,
+       "upload: cannot read #{inspect(path, printable_limit: 200)} on #{node()}: #{:file.format_error(posix)}"
+     )}
+  end
+
+  defp name(path) do
+    name =
+      path
+      |> Path.basename(".zip")
+      |> String.replace(~r/[^A-Za-z0-9._-]/, "_")
+      |> String.slice(0, 64)
+
+    if name =~ ~r/\A[A-Za-z0-9]/, do: name, else: "patch"
+  end
+end

@@ -1,0 +1,75 @@
+defmodule HotPatch.Cluster.Antipatch do
+  @moduledoc false
+  # The reverse of an applied patch as an archive of its own, from a node that has it applied.
+
+  alias HotPatch.Cluster
+  alias HotPatch.Cluster.Library
+  alias HotPatch.Error
+
+  @within 30_000
+
+  @doc "Makes the zip, and writes it where a path is given."
+  @spec export(String.t(), Path.t() | nil) ::
+          {:ok, %{zip: binary(), files: [Path.t()], left_out: [Path.t()]}} | {:error, Error.t()}
+  def export(id, to) do
+    with {:ok, patch} <- Library.resolve(id),
+         {:ok, files} <- former(patch),
+         {with_bytes, without} = Enum.split_with(files, &elem(&1, 1)),
+         {:ok, zip} <- zip(with_bytes, patch.id),
+         :ok <- write(to, zip) do
+      {:ok, %{zip: zip, files: paths(with_bytes), left_out: paths(without)}}
+    end
+  end
+
+  defp former(%{applied_on: []} = patch) do
+    {:error, Error.new(:not_applied, "export_antipatch #{patch.id}: no node has it applied")}
+  end
+
+  # This node's own first: in an incident the others may not answer.
+  defp former(patch) do
+    nodes = Enum.sort_by(patch.applied_on, &(&1 != node()))
+
+    Enum.find_value(nodes, gone(patch), fn node ->
+      case Cluster.call([node], :former, [patch.id], @within) do
+        [{_node, {:ok, {:ok, files}}}] -> {:ok, files}
+        _ -> nil
+      end
+    end)
+  end
+
+  defp gone(patch) do
+    {:error,
+     Error.new(
+       :file,
+       "export_antipatch #{patch.id}: none of #{Enum.join(patch.applied_on, ", ")} can give what it had before"
+     )}
+  end
+
+  defp zip([], id) do
+    {:error,
+     Error.new(
+       :file,
+       "export_antipatch #{id}: it has only added files, so there is nothing to go back to"
+     )}
+  end
+
+  defp zip(files, _id) do
+    entries = for {path, bytes} <- files, do: {String.to_charlist(path), bytes}
+    {:ok, {_name, zip}} = :zip.create('antipatch.zip', entries, [:memory])
+    {:ok, zip}
+  end
+
+  defp write(nil, _zip), do: :ok
+
+  defp write(path, zip) do
+    with {:error, posix} <- File.write(path, zip) do
+      {:error,
+       Error.new(
+         :file,
+         "export_antipatch: cannot write #{path} on #{node()}: #{:file.format_error(posix)}"
+       )}
+    end
+  end
+
+  defp paths(files), do: Enum.map(files, &elem(&1, 0))
+end

@@ -1,0 +1,98 @@
+defmodule HotPatch.Cluster.Joiner do
+  @moduledoc false
+  # Keeps this node in agreement with the others: compares when HotPatch starts (before the
+  # applications that depend on it do), when a node comes, when an operation has ended, and
+  # now and then.
+
+  use GenServer
+
+  alias HotPatch.Agent
+  alias HotPatch.Cluster
+  alias HotPatch.Cluster.CatchUp
+
+  require Logger
+
+  # Milliseconds. How long a start waits for the others; how long after an event it is
+  # compared, for several come at once; and how often without any.
+  @start_within 30_000
+  @soon 200
+  @now_and_then 10_000
+
+  @doc false
+  @spec start_link(keyword()) :: GenServer.on_start()
+  def start_link(_options),
+    do: GenServer.start_link(__MODULE__, [], name: __MODULE__, timeout: :infinity)
+
+  @impl GenServer
+  def init([]) do
+    if Node.alive?(), do: :ok = :net_kernel.monitor_nodes(true)
+    :ok = Agent.subscribe()
+    state = start(%{worker: nil, again?: false, timer: nil})
+    {:ok, state, {:continue, :wait}}
+  end
+
+  # A start is held up for the others, but not for ever.
+  defp start(state) do
+    for peer <- Application.get_env(:hot_patch, :peers, []),
+        peer != node(),
+        do: Node.connect(peer)
+
+    if Node.list() == [] do
+      state
+    else
+      %{worker: {pid, monitor}} = state = work(state)
+
+      receive do
+        {:DOWN, ^monitor, :process, ^pid, reason} -> ended(state, reason)
+      after
+        @start_within -> state
+      end
+    end
+  end
+
+  @impl GenServer
+  def handle_continue(:wait, state), do: {:noreply, soon(state, @now_and_then)}
+
+  @impl GenServer
+  def handle_info({:nodeup, _node}, state), do: {:noreply, soon(state, @soon)}
+  def handle_info({Agent, :ended}, state), do: {:noreply, soon(state, @soon)}
+
+  def handle_info(:compare, %{worker: nil} = state),
+    do: {:noreply, soon(work(%{state | timer: nil}), @now_and_then)}
+
+  def handle_info(:compare, state), do: {:noreply, soon(%{state | timer: nil}, @soon)}
+
+  def handle_info({:DOWN, monitor, _, _, reason}, %{worker: {_pid, monitor}} = state),
+    do: {:noreply, ended(state, reason)}
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp soon(%{timer: timer} = state, after_ms) do
+    if timer == nil or Process.read_timer(timer) > after_ms do
+      if timer, do: Process.cancel_timer(timer)
+      %{state | timer: Process.send_after(self(), :compare, after_ms)}
+    else
+      state
+    end
+  end
+
+  defp work(state) do
+    worker = spawn_monitor(fn -> exit({:result, CatchUp.run(Cluster.peers())}) end)
+    %{state | worker: worker}
+  end
+
+  defp ended(state, reason) do
+    case reason do
+      {:result, :ok} -> Agent.behind(nil)
+      {:result, {:error, text}} -> behind(text)
+      died -> behind("comparing with the other nodes failed: #{inspect(died, limit: 10)}")
+    end
+
+    %{state | worker: nil}
+  end
+
+  defp behind(text) do
+    Logger.error("HotPatch: this node is behind the others: #{text}")
+    Agent.behind(text)
+  end
+end

@@ -1,0 +1,77 @@
+defmodule HotPatch.Cluster.Request do
+  @moduledoc false
+  # What every call that works on a patch begins with: its options, the patch, the nodes.
+
+  alias HotPatch.Agent.Payload
+  alias HotPatch.Archive
+  alias HotPatch.Cluster
+  alias HotPatch.Cluster.Library
+  alias HotPatch.Error
+  alias HotPatch.Operator
+  alias HotPatch.Options
+  alias HotPatch.Patch
+  alias HotPatch.Release
+
+  @type t :: {:ok, map(), Payload.t(), [node()], unmanaged :: [node()]}
+
+  @doc "Validates a call and finds what it is about."
+  @spec new(Options.call(), String.t(), term()) :: t() | {:error, Exception.t()}
+  def new(call, id, options) do
+    with {:ok, options} <- Options.validate(call, options),
+         {:ok, payload, about} <- payload(kind(call, options), call, id, options),
+         {:ok, members, unmanaged} <- Cluster.members(options.nodes),
+         :ok <- possible(payload, members) do
+      options = Map.merge(options, %{by: options[:by] || Operator.name(), about: about})
+
+      {:ok, options, payload, Enum.map(members, & &1.node), unmanaged}
+    end
+  end
+
+  defp kind(call, _options) when call in [:apply, :rollback], do: call
+  defp kind(_check_or_plan, options), do: options.operation
+
+  defp payload(:apply, call, id, options) do
+    with {:ok, composition, patch} <- Library.open(id),
+         :ok <- Library.current(patch) do
+      more = [
+        # Only what is carried out needs them, and they are as large as the modules.
+        shadows: if(call == :apply, do: Archive.shadows(composition), else: []),
+        purge: options.purge,
+        on_load: options.on_load,
+        cumulative: options.cumulative
+      ]
+
+      {:ok, Payload.new(composition, patch.release, more), about(patch)}
+    end
+  end
+
+  # The archive is not needed: every node has kept what it had before.
+  defp payload(:rollback, _call, id, options) do
+    with {:ok, %Patch{} = patch} <- Library.resolve(id) do
+      more = [purge: options.purge, on_load: options.on_load]
+      {:ok, Payload.rollback(patch.id, Release.current(), more), about(patch)}
+    end
+  end
+
+  defp about(patch) do
+    Map.take(patch, [:id, :name, :sha256, :size, :files, :modules, :release, :uploaded_at, :by])
+  end
+
+  defp possible(%Payload{kind: :rollback, patch: id}, members) do
+    case Enum.filter(members, &(id in &1.applied)) do
+      [] ->
+        {:error,
+         Error.new(
+           :not_applied,
+           "rollback #{id}: it is applied on none of #{Enum.map_join(members, ", ", & &1.node)}, there is nothing to " <>
+             "take back; HotPatch.nodes() shows what is",
+           %{id: id}
+         )}
+
+      _ ->
+        :ok
+    end
+  end
+
+  defp possible(_payload, _members), do: :ok
+end

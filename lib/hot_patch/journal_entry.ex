@@ -1,0 +1,83 @@
+defmodule HotPatch.JournalEntry do
+  @moduledoc """
+  Something that was done, as `HotPatch.journal/1` gives it: one entry for an operation, with
+  how it ended on each node.
+
+    * `:at` - when it began to be noted, UTC
+    * `:what` - `:apply`, `:rollback`, `:failed` (an operation that was taken back), `:refused`,
+      `:upload`, `:delete`, `:retire`, `:put_again` (files on a fresh disk), `:drift`, `:journal_damaged`
+    * `:operation` - what was tried, where it was refused or failed
+    * `:patch` - its id
+    * `:by`, `:reason` - who, and why
+    * `:coordinator` - the node where the call ran
+    * `:release` - of the cluster at that time
+    * `:forced?` - whether processes were killed for it
+    * `:status` - integral over the nodes
+    * `:nodes` - for each: `node`, `at`, `status`, `files` (how many of each status), `pause_us`,
+      `suspended`, `killed`, `stragglers`, `restart_needed`, `error`
+  """
+
+  alias HotPatch.Table
+
+  @type on_node :: %{
+          required(:node) => node(),
+          required(:at) => DateTime.t(),
+          optional(atom()) => term()
+        }
+  @type t :: %__MODULE__{
+          at: DateTime.t(),
+          what: atom(),
+          operation: atom() | nil,
+          patch: String.t() | nil,
+          by: String.t() | nil,
+          reason: String.t() | nil,
+          coordinator: node() | nil,
+          release: HotPatch.Release.t() | nil,
+          forced?: boolean(),
+          status: HotPatch.Status.t() | nil,
+          nodes: [on_node()]
+        }
+  @enforce_keys [:at, :what]
+  defstruct [
+    :at,
+    :what,
+    :operation,
+    :patch,
+    :by,
+    :reason,
+    :coordinator,
+    :release,
+    :status,
+    forced?: false,
+    nodes: []
+  ]
+
+  @doc "The entry in one line."
+  @spec line(t()) :: String.t()
+  def line(entry) do
+    [
+      Calendar.strftime(entry.at, "%Y-%m-%d %H:%M:%S UTC"),
+      " #{String.replace("#{entry.what}", "_", " ")}",
+      if(entry.operation && entry.operation != entry.what, do: " #{entry.operation}", else: ""),
+      if(entry.patch, do: " of #{entry.patch}", else: ""),
+      if(entry.by, do: " by #{entry.by}", else: ""),
+      if(entry.status, do: ": #{entry.status}", else: ""),
+      " on #{where(entry.nodes)}",
+      if(entry.forced?, do: ", by force", else: ""),
+      if(entry.reason, do: " (#{entry.reason})", else: "")
+    ]
+    |> IO.iodata_to_binary()
+  end
+
+  defp where([%{node: node}]), do: "#{node}"
+  defp where(nodes), do: Table.count(length(nodes), "node", "nodes")
+
+  defimpl Inspect do
+    def inspect(entry, _options),
+      do: "#HotPatch.JournalEntry<#{HotPatch.JournalEntry.line(entry)}>"
+  end
+
+  defimpl String.Chars do
+    def to_string(entry), do: HotPatch.JournalEntry.line(entry)
+  end
+end

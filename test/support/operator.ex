@@ -1,0 +1,50 @@
+defmodule HotPatch.Test.Operator do
+  @moduledoc false
+  # What an operator does on a node, for tests with a cluster.
+
+  import HotPatch.Test.Archives
+
+  alias HotPatch.Test.Cluster
+
+  @numbers [{"1234567", "7654321"}, {"withheld", "0301234"}, {"1234567", "0044123"}]
+
+  @doc "Calls HotPatch on a node."
+  @spec hot_patch(node(), atom(), [term()]) :: term()
+  def hot_patch(node, function, args), do: Cluster.call(node, HotPatch, function, args)
+
+  @doc "Uploads files as an archive."
+  @spec upload!(node(), [{Path.t(), binary()}], String.t()) :: HotPatch.Patch.t()
+  def upload!(node, files, name \\ "fix") do
+    {:ok, patch} = hot_patch(node, :upload, [zip(files), [name: name]])
+    patch
+  end
+
+  @doc "Starts calls on a node's exchange."
+  @spec start_calls(node(), pos_integer()) :: [pid()]
+  def start_calls(node, count) do
+    Cluster.call(node, Exchange, :start_calls, [Enum.take(Stream.cycle(@numbers), count)])
+  end
+
+  @doc "Takes a key out of the state of a process."
+  @spec spoil(node(), pid(), term()) :: :ok
+  def spoil(node, pid, key) do
+    Cluster.call(node, :sys, :replace_state, [pid, &Map.delete(&1, key)])
+    :ok
+  end
+
+  @doc "The digest of a module's running code; nil if it is not loaded."
+  @spec running(node(), module()) :: binary() | nil
+  def running(node, module) do
+    if Cluster.call(node, :erlang, :module_loaded, [module]),
+      do: Cluster.call(node, :erlang, :get_module_info, [module, :md5])
+  end
+
+  @doc "The code of the exchange as a node runs it, by module."
+  @spec exchange_code(node()) :: %{module() => binary()}
+  def exchange_code(node) do
+    for {module, _file} <- Cluster.call(node, :code, :all_loaded, []),
+        Atom.to_string(module) =~ ~r/\A(Elixir\.Exchange|hot_patch_test)/,
+        into: %{},
+        do: {module, running(node, module)}
+  end
+end
