@@ -13,6 +13,7 @@ defmodule HotPatch.Swap do
   alias HotPatch.Swap.Former
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Loading
+  alias HotPatch.Swap.Phases
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
@@ -103,14 +104,15 @@ defmodule HotPatch.Swap do
   `pause_us`: first suspend to last resume; `suspended`: how many processes; `releases`: how
   often one had to go on for a moment because another waited for it; `unsure`: processes
   that were started in the very moment of the load, by the old code or the new; `killed`:
-  those that a purge by force has ended.
+  those that a purge by force has ended; `phases`: what took how long, in the order of time.
   """
   @type done :: %{
           killed: [pid()],
           pause_us: non_neg_integer(),
           suspended: non_neg_integer(),
           releases: non_neg_integer(),
-          unsure: [pid()]
+          unsure: [pid()],
+          phases: [Phases.t()]
         }
 
   @typedoc """
@@ -121,7 +123,8 @@ defmodule HotPatch.Swap do
           reason: atom(),
           text: String.t(),
           pause_us: non_neg_integer(),
-          loaded?: boolean()
+          loaded?: boolean(),
+          phases: [Phases.t()]
         }
 
   # Its mailbox takes an answer of every process, and a garbage collection of it would be
@@ -205,7 +208,7 @@ defmodule HotPatch.Swap do
   end
 
   defp failure(reason, text, loaded? \\ false) do
-    %{reason: reason, text: text, pause_us: 0, loaded?: loaded?}
+    %{reason: reason, text: text, pause_us: 0, loaded?: loaded?, phases: []}
   end
 
   @doc """

@@ -10,10 +10,33 @@ defmodule HotPatch.Telemetry do
   | `:apply`, `:rollback` | coordinator | `patch`, `by`, `nodes`; at the end `result` (`:ok` or the error's reason) | |
   | `:prepare` | each node | `patch`, `by`; at the end `vote` (`:yes` or `:no`) | |
   | `:commit` | each node | `patch`, `by`; at the end `status`, `error` | `pause_us`, `suspended` |
+  | `:suspend` | each node, within `:commit` | `patch`, `by`; at the end `error` | `suspended`, `releases` |
+  | `:convert` | each node, within `:commit` | `patch`, `by`; at the end `error` | |
+  | `:load` | each node, within `:commit` | `patch`, `by`; at the end `error` | |
+  | `:resume` | each node, within `:commit` | `patch`, `by`; at the end `error` | |
 
-  `:start` measures `system_time`, `:stop` and `:exception` measure `duration`, all in native
-  time units. The metadata of an exception has `kind`, `reason` and `stacktrace` besides.
+  `:start` measures `system_time` and `monotonic_time`, `:stop` and `:exception` measure
+  `duration` and `monotonic_time`, all in native time units. The metadata of an exception has
+  `kind`, `reason` and `stacktrace` besides. An `error` is a text, or `nil` where all went well.
+
+  ## The phases of a pause
+
+  A handler that took its time would lengthen the pause. So the phases within `:commit` are
+  only noted while processes stand still, and told in their order after the `:stop` of
+  `:commit`, when everything is over: what they measure is when it really was, and the time at
+  which a handler is called is not. They have no `:exception`: a phase that failed ends with
+  an `error`, and `:resume` follows it all the same. `suspended` is how many processes with a
+  state to convert stood still at the end of `:suspend`, `releases` how often one had to go on
+  for a moment because another waited for it.
+
+  Between `:convert` and `:load` a node waits until all nodes have come so far; what was started
+  meanwhile is suspended and converted then. Modules with an `on_load` are a `:load` of their own
+  before that. With `transition: :none` there is only `:load`, with `:compatible` `:load` and then
+  `:convert`, while everybody goes on; if the new code turns out not to take the old states, a
+  pause follows with all four, in which that is mended.
   """
+
+  alias HotPatch.Swap.Phases
 
   @type phase :: :apply | :rollback | :prepare | :commit
 
@@ -26,23 +49,39 @@ defmodule HotPatch.Telemetry do
         when result: term()
   def span(phase, metadata, fun) do
     started = System.monotonic_time()
-    execute(phase, :start, %{system_time: System.system_time()}, metadata)
+    start(phase, started, metadata)
 
     try do
       {result, measurements, more} = fun.()
-      stop(phase, :stop, started, measurements, Map.merge(metadata, more))
+      stop(phase, :stop, since(started), measurements, Map.merge(metadata, more))
       result
     catch
       kind, reason ->
         failure = %{kind: kind, reason: reason, stacktrace: __STACKTRACE__}
-        stop(phase, :exception, started, %{}, Map.merge(metadata, failure))
+        stop(phase, :exception, since(started), %{}, Map.merge(metadata, failure))
         :erlang.raise(kind, reason, __STACKTRACE__)
     end
   end
 
-  defp stop(phase, event, started, measurements, metadata) do
-    measurements = Map.put(measurements, :duration, System.monotonic_time() - started)
-    execute(phase, event, measurements, metadata)
+  @doc "Tells of the phases of a swap that is over, in their order, each as a span."
+  @spec phases([Phases.t()], map()) :: :ok
+  def phases(phases, metadata) do
+    Enum.each(phases, fn %{phase: phase, started: started, ended: ended} = noted ->
+      start(phase, started, metadata)
+      stop(phase, :stop, {started, ended}, noted.counts, Map.put(metadata, :error, noted.error))
+    end)
+  end
+
+  defp since(started), do: {started, System.monotonic_time()}
+
+  defp start(phase, started, metadata) do
+    times = %{monotonic_time: started, system_time: started + System.time_offset()}
+    execute(phase, :start, times, metadata)
+  end
+
+  defp stop(phase, event, {started, ended}, measurements, metadata) do
+    times = %{monotonic_time: ended, duration: ended - started}
+    execute(phase, event, Map.merge(measurements, times), metadata)
   end
 
   # A library that the host may have or not: never a dependency of ours.

@@ -34,26 +34,32 @@ defmodule HotPatch.Agent.Commit do
   @type decision :: :finish | {:take_back, String.t()}
 
   # Of a swap in which nobody took part.
-  @nobody %{pause_us: 0, suspended: 0, killed: [], unsure: []}
+  @nobody %{pause_us: 0, suspended: 0, killed: [], unsure: [], phases: []}
 
   @doc "Body of the commit process."
-  @spec run(pid(), Preparation.t()) :: {module(), {:ended, result()}}
+  @spec run(pid(), Preparation.t()) :: :ok
   def run(agent, preparation) do
     Swap.Guard.outlive_application()
     # An agent that is started anew finds the commit of the one before by this name.
     Process.register(self(), __MODULE__)
     Process.put(:operation, preparation.operation)
-    result = span(preparation, fn -> preparation |> swap(agent) |> finish(preparation) end)
+    metadata = Map.take(preparation.operation, [:patch, :by])
+    {result, phases} = Telemetry.span(:commit, metadata, fn -> commit(preparation, agent) end)
+    Telemetry.phases(phases, metadata)
     log(result, preparation.operation)
-    send(agent, {__MODULE__, {:ended, result}})
   end
 
-  defp span(%Preparation{operation: operation}, fun) do
-    Telemetry.span(:commit, Map.take(operation, [:patch, :by]), fn ->
-      result = fun.()
-      status = Status.combine(Enum.map(result.files, & &1.status))
-      {result, Map.take(result, [:pause_us, :suspended]), %{status: status, error: result.error}}
-    end)
+  # The agent hears of the end before handlers and loggers do: processes of other nodes may
+  # stand still until the coordinator knows of it, and the next commit needs the name.
+  defp commit(preparation, agent) do
+    {_ok_or_error, %{phases: phases}} = swapped = swap(preparation, agent)
+    result = finish(swapped, preparation)
+    Process.unregister(__MODULE__)
+    send(agent, {__MODULE__, {:ended, result}})
+
+    status = Status.combine(Enum.map(result.files, & &1.status))
+    measured = Map.take(result, [:pause_us, :suspended])
+    {{result, phases}, measured, %{status: status, error: result.error}}
   end
 
   @doc "What a running commit is about, without asking it."
@@ -88,7 +94,8 @@ defmodule HotPatch.Agent.Commit do
     result
   end
 
-  defp nothing_done(why), do: %{reason: :taken_back, text: why, pause_us: 0, loaded?: false}
+  defp nothing_done(why),
+    do: %{reason: :taken_back, text: why, pause_us: 0, loaded?: false, phases: []}
 
   # The new code runs, though not all went well: disk has to agree with memory.
   defp finish({:error, %{loaded?: true} = failure}, preparation) do

@@ -12,6 +12,7 @@ defmodule HotPatch.Swap.AtOnce do
   alias HotPatch.Swap.Describe
   alias HotPatch.Swap.Loading
   alias HotPatch.Swap.OnLoad
+  alias HotPatch.Swap.Phases
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Steps
@@ -32,7 +33,8 @@ defmodule HotPatch.Swap.AtOnce do
           reason: atom(),
           text: String.t(),
           pause_us: non_neg_integer(),
-          loaded?: boolean()
+          loaded?: boolean(),
+          phases: [Phases.t()]
         }
 
   @doc "Runs it to its end, good or bad."
@@ -54,19 +56,20 @@ defmodule HotPatch.Swap.AtOnce do
       deadline: deadline
     }
 
-    {swap, suspended} = suspend(swap, pids, @most_rounds)
+    {swap, suspended} =
+      Phases.note(:suspend, fn -> suspend(swap, pids, @most_rounds) end, &counts/1)
 
     result =
       with :ok <- suspended,
            :ok <- Decision.wanted(caller),
-           {:ok, again} <- Steps.convert(swap.found.targets, ready, deadline),
+           {:ok, again} <- convert(swap.found.targets, ready, deadline),
            :ok <- OnLoad.load(ready.job.on_load, deadline),
            :ok <- taken_back(Decision.await(caller, ready), ready) do
         {:decided, again}
       end
 
     {swap, result} = catch_up(swap, result)
-    result = load(result, ready)
+    result = with {:decided, again} <- result, do: load(again, ready)
     unsure = if match?({:loaded, _, _}, result), do: unsure(swap), else: []
     result |> resume(swap) |> outcome(swap, unsure, started)
   end
@@ -105,19 +108,27 @@ defmodule HotPatch.Swap.AtOnce do
     {:error, reason, text <> OnLoad.left(OnLoad.back(ready.job.on_load))}
   end
 
+  defp convert(targets, ready, deadline),
+    do: Phases.note(:convert, fn -> Steps.convert(targets, ready, deadline) end)
+
+  defp load(again, ready) do
+    case Phases.note(:load, fn -> load_now(again, ready) end) do
+      {:loaded, _up, _killed} = loaded -> loaded
+      error -> taken_back(error, ready)
+    end
+  end
+
   # Those that go down by themselves do so while the code that knows how is still current.
-  defp load({:decided, again}, ready) do
+  defp load_now(again, ready) do
     {down, up} = Enum.split_with(again, &Steps.down?(&1, ready))
 
     with [] <- Steps.by_themselves(down, ready), {:ok, killed} <- Loading.run(ready) do
       {:loaded, up, killed}
     else
-      [_ | _] = failures -> taken_back({:error, :taken_back, Describe.refused(failures)}, ready)
-      error -> taken_back(error, ready)
+      [_ | _] = failures -> {:error, :taken_back, Describe.refused(failures)}
+      error -> error
     end
   end
-
-  defp load(error, _ready), do: error
 
   # Started in the very moment of the load: by which code cannot be told.
   defp unsure(%{ready: %{job: %{prepared: nil}}}), do: []
@@ -165,15 +176,29 @@ defmodule HotPatch.Swap.AtOnce do
   end
 
   defp resume({:loaded, again, killed}, swap) do
-    case Steps.take_and_resume(swap.found, swap.ready, again) do
-      [] -> {:ok, killed}
-      failures -> {:error, :half, Describe.failures(failures)}
-    end
+    Phases.note(:resume, fn ->
+      case Steps.take_and_resume(swap.found, swap.ready, again) do
+        [] -> {:ok, killed}
+        failures -> {:error, :half, Describe.failures(failures)}
+      end
+    end)
   end
 
+  # What failed is another phase.
   defp resume({:error, _reason, _text} = error, swap) do
-    :ok = Steps.drop_and_resume(swap.found, swap.suspension.waiting)
+    busy = swap.suspension.waiting
+    :ok = Phases.note(:resume, fn -> Steps.drop_and_resume(swap.found, busy) end)
     error
+  end
+
+  # Of processes with a state to convert; their supervisors stand still for their sake.
+  defp counts({%{suspension: suspension} = swap, _result}) do
+    busy = MapSet.new(suspension.waiting)
+
+    late =
+      if suspension.waiting == [], do: 0, else: Enum.count(swap.found.targets, &(&1.pid in busy))
+
+    %{suspended: length(swap.found.targets) - late, releases: suspension.releases}
   end
 
   defp outcome(result, swap, unsure, started) do
@@ -189,11 +214,19 @@ defmodule HotPatch.Swap.AtOnce do
            pause_us: pause_us,
            releases: swap.suspension.releases,
            unsure: unsure,
-           killed: killed
+           killed: killed,
+           phases: []
          }}
 
       {:error, reason, text} ->
-        {:error, %{reason: reason, text: text, pause_us: pause_us, loaded?: reason == :half}}
+        {:error,
+         %{
+           reason: reason,
+           text: text,
+           pause_us: pause_us,
+           loaded?: reason == :half,
+           phases: []
+         }}
     end
   end
 end

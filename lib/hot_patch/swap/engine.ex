@@ -12,6 +12,7 @@ defmodule HotPatch.Swap.Engine do
   alias HotPatch.Swap.InTurn
   alias HotPatch.Swap.Loading
   alias HotPatch.Swap.OnLoad
+  alias HotPatch.Swap.Phases
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.WayBack
@@ -23,8 +24,12 @@ defmodule HotPatch.Swap.Engine do
     monitor = Process.monitor(caller)
 
     receive do
-      {:go, ^caller, guard} -> send(caller, {self(), {:done, run(caller, ready, guard)}})
-      {:DOWN, ^monitor, :process, ^caller, _reason} -> :ok
+      {:go, ^caller, guard} ->
+        result = caller |> run(ready, guard) |> Phases.into()
+        send(caller, {self(), {:done, result}})
+
+      {:DOWN, ^monitor, :process, ^caller, _reason} ->
+        :ok
     end
   end
 
@@ -42,7 +47,7 @@ defmodule HotPatch.Swap.Engine do
   defp run_unpaused(caller, ready) do
     with :ok <- OnLoad.load(ready.job.on_load, deadline(ready)),
          {:decided, :ok} <- {:decided, Decision.await(caller, ready)},
-         {:ok, killed} <- Loading.run(ready) do
+         {:ok, killed} <- Phases.note(:load, fn -> Loading.run(ready) end) do
       {:ok, %{done() | killed: killed}}
     else
       {:decided, error} -> taken_back(error, ready)
@@ -61,8 +66,8 @@ defmodule HotPatch.Swap.Engine do
          # Whoever is started from here on may have either state; the new code takes both.
          found = Processes.merge(Processes.find(ready.job.changes, found), found),
          :ok <- InTurn.watch(found.targets),
-         {:ok, killed} <- Loading.run(ready) do
-      case InTurn.change(found.targets, ready) do
+         {:ok, killed} <- Phases.note(:load, fn -> Loading.run(ready) end) do
+      case Phases.note(:convert, fn -> InTurn.change(found.targets, ready) end) do
         :ok -> {:ok, %{done() | killed: killed}}
         {:untrue, text, changed} -> WayBack.run(caller, ready, guard, found, {text, changed})
       end
@@ -84,6 +89,8 @@ defmodule HotPatch.Swap.Engine do
   end
 
   defp deadline(ready), do: System.monotonic_time(:millisecond) + ready.job.pause_timeout
-  defp done, do: %{suspended: 0, pause_us: 0, releases: 0, unsure: [], killed: []}
-  defp failure(reason, text), do: %{reason: reason, text: text, pause_us: 0, loaded?: false}
+  defp done, do: %{suspended: 0, pause_us: 0, releases: 0, unsure: [], killed: [], phases: []}
+
+  defp failure(reason, text),
+    do: %{reason: reason, text: text, pause_us: 0, loaded?: false, phases: []}
 end

@@ -6,6 +6,7 @@ defmodule HotPatch.Swap.OnLoad do
   # the swap ends there.
 
   alias HotPatch.Swap.Describe
+  alias HotPatch.Swap.Phases
 
   @typedoc """
   A module with its file's name and new code. `back` is the code that runs now; nil if it is
@@ -15,7 +16,8 @@ defmodule HotPatch.Swap.OnLoad do
 
   @doc "Loads them in order, before a deadline in monotonic milliseconds; all or none."
   @spec load([t()], integer()) :: :ok | {:error, :on_load, String.t()}
-  def load(steps, deadline), do: load(steps, deadline, [])
+  def load([], _deadline), do: :ok
+  def load(steps, deadline), do: Phases.note(:load, fn -> load(steps, deadline, []) end)
 
   defp load([], _deadline, _done), do: :ok
 

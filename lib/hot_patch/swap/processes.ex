@@ -18,6 +18,10 @@ defmodule HotPatch.Swap.Processes do
     * `:system_continue` - a special process: the module exports system_continue/3
     * `:handlers` - asked: an event manager named its handlers
     * `:inside_state` - asked: a wrapper named the callback module that it keeps in its state
+    * `:entered_elsewhere` - asked: it began in a function of another module, is in a behaviour's
+      loop, and the module is the callback module there
+    * `:label` - asked: the same of one whose label (`proc_lib:set_label/1`) is a changed module
+      or a tuple that begins with one, wherever it began
   """
   @type target :: %{
           :pid => pid(),
@@ -34,13 +38,15 @@ defmodule HotPatch.Swap.Processes do
           | :system_continue
           | :handlers
           | :inside_state
+          | :entered_elsewhere
+          | :label
 
   @typedoc """
   What a scan has found. `targets` have a state to convert, those in `unpaused` have not: their
   callback modules export no code_change, so nothing would be done to them while they
   stood still. `parents` are the supervisors of targets; `children` processes by the one that
-  started them; `silent` those that had to be asked and were too busy to answer; `seen` all
-  processes that need not be looked at again.
+  started them; `silent` those that had to be asked, may be targets, and were too busy to
+  answer; `seen` all processes that need not be looked at again.
   """
   @type found :: %{
           targets: [target()],
@@ -99,9 +105,9 @@ defmodule HotPatch.Swap.Processes do
     }
   end
 
-  defp recognise({pid, {call, _parent}}, to_ask, replaced) do
-    case Recognise.by_call(pid, call, replaced) do
-      :ask -> {[], [{pid, call} | to_ask]}
+  defp recognise({pid, {call, _parent, label}}, to_ask, replaced) do
+    case Recognise.by_call(pid, call, label, replaced) do
+      {:ask, question} -> {[], [{pid, question} | to_ask]}
       targets -> {targets, to_ask}
     end
   end
@@ -111,7 +117,7 @@ defmodule HotPatch.Swap.Processes do
 
   defp children(facts) do
     Enum.group_by(
-      for({pid, {_call, parent}} <- facts, parent != nil, do: {parent, pid}),
+      for({pid, {_call, parent, _label}} <- facts, parent != nil, do: {parent, pid}),
       &elem(&1, 0),
       &elem(&1, 1)
     )
@@ -134,21 +140,22 @@ defmodule HotPatch.Swap.Processes do
         do: {pid, module}
   end
 
-  # What proc_lib noted when it started the process; bare processes have nothing. One that
-  # proc_lib has just spawned is known only when it has run its first lines. A dictionary
-  # may be large: it is copied only where there is something in it to find.
+  # What proc_lib noted when it started the process, and the label that it may have been
+  # given since; bare processes have nothing. One that proc_lib has just spawned is known only
+  # when it has run its first lines. A dictionary may be large: it is copied only where there
+  # is something in it to find.
   defp facts(pid) do
     case Process.info(pid, :initial_call) do
       {:initial_call, {:proc_lib, :init_p, _arity}} ->
         with {:dictionary, dictionary} <- Process.info(pid, :dictionary) do
-          case Keyword.get(dictionary, :"$initial_call") do
+          case dictionary[:"$initial_call"] do
             nil -> :unborn
-            call -> {call, parent(Keyword.get(dictionary, :"$ancestors"))}
+            call -> {call, parent(dictionary[:"$ancestors"]), dictionary[:"$process_label"]}
           end
         end
 
       {:initial_call, _bare} ->
-        {nil, nil}
+        {nil, nil, nil}
 
       nil ->
         nil
@@ -165,7 +172,7 @@ defmodule HotPatch.Swap.Processes do
     own = MapSet.new(targets, & &1.pid)
 
     for %{pid: pid} <- targets,
-        {_call, parent} <- [facts[pid]],
+        {_call, parent, _label} <- [facts[pid]],
         is_pid(parent),
         uniq: true do
       parent
@@ -176,6 +183,6 @@ defmodule HotPatch.Swap.Processes do
   end
 
   defp supervisor?(pid, facts) do
-    match?({{:supervisor, _module, _arity}, _}, Map.get_lazy(facts, pid, fn -> facts(pid) end))
+    match?({{:supervisor, _module, _arity}, _, _}, Map.get_lazy(facts, pid, fn -> facts(pid) end))
   end
 end

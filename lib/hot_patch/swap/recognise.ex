@@ -1,29 +1,43 @@
 defmodule HotPatch.Swap.Recognise do
   @moduledoc false
   # What can be seen of a process without asking it: by proc_lib's note of its initial call,
-  # by what its module exports, by its stack.
+  # by what its module exports, by its stack, by its label. Where that is not enough it says
+  # what the process is to be asked.
 
+  alias HotPatch.Swap.Asked
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Processes
+  alias HotPatch.Swap.Stack
   alias HotPatch.Swap.Wrapper
 
   @callbacks [{:handle_call, 3}, {:handle_cast, 2}, {:handle_info, 2}, {:callback_mode, 0}]
 
-  @doc "The targets that a process is, by its initial call; `:ask` if only it can tell."
-  @spec by_call(pid(), mfa() | nil, %{module() => Change.t()}) :: [Processes.target()] | :ask
-  def by_call(pid, call, replaced) do
+  # In a behaviour's loop by a call that proc_lib notes otherwise than `{Module, :init, 1}`;
+  # the callback module is known all the same.
+  @never_asked [:supervisor, :supervisor_bridge, :application_controller]
+
+  @typep replaced :: %{module() => Change.t()}
+
+  @doc "The targets that a process is, by its initial call and its label, or what to ask it."
+  @spec by_call(pid(), mfa() | nil, label :: term(), replaced()) ::
+          [Processes.target()] | {:ask, Asked.question()}
+  def by_call(pid, call, label, replaced) do
     case call do
       {:gen_event, _function, _arity} ->
-        :ask
+        {:ask, :handlers}
 
       {:supervisor, module, _arity} when is_map_key(replaced, module) ->
         [target(pid, :supervisor, :supervisor, [{module, true}])]
 
       {module, function, _arity} when is_map_key(replaced, module) ->
-        callback(pid, function, replaced[module])
+        with [] <- callback(pid, function, replaced[module]),
+             do: by_loop(pid, call, label, replaced)
 
       {module, _function, _arity} ->
-        if Wrapper.wrapper?(module), do: :ask, else: []
+        case Wrapper.path(module) do
+          nil -> by_loop(pid, call, label, replaced)
+          path -> {:ask, {:inside_state, path}}
+        end
 
       nil ->
         []
@@ -47,6 +61,16 @@ defmodule HotPatch.Swap.Recognise do
           Processes.target()
   def target(pid, kind, rule, modules), do: %{pid: pid, kind: kind, rule: rule, modules: modules}
 
+  @doc "A target that is a gen_server or a gen_statem."
+  @spec server(pid(), Processes.rule(), Change.t()) :: Processes.target()
+  def server(pid, rule, change) do
+    target(pid, :server, rule, [{change.module, change_code?(change, [3, 4])}])
+  end
+
+  @doc "Whether the running module has callbacks of a gen_server or a gen_statem."
+  @spec behaves?(module()) :: boolean()
+  def behaves?(module), do: exports?(module, @callbacks)
+
   # A callback module's process began in its init/1. Others that proc_lib started speak
   # the system messages only if the module says so; a Task, say, would never answer.
   defp callback(pid, :init, change) do
@@ -55,11 +79,11 @@ defmodule HotPatch.Swap.Recognise do
       else: special(pid, change)
   end
 
-  # Or it began elsewhere and entered a behaviour's loop later.
+  # Or it began in another function of the module and entered a behaviour's loop later.
   defp callback(pid, _function, change) do
     case special(pid, change) do
       [] ->
-        if behaves?(change.module) and in_behaviour?(pid),
+        if behaves?(change.module) and entered?(pid),
           do: [server(pid, :entered_loop, change)],
           else: []
 
@@ -68,21 +92,32 @@ defmodule HotPatch.Swap.Recognise do
     end
   end
 
-  defp behaves?(module), do: exports?(module, @callbacks)
+  # One that hibernates shows nothing of a loop, but where else could it be?
+  defp entered?(pid), do: Stack.in_loop?(pid, fn _stack -> true end) or Stack.hibernates?(pid)
 
-  defp server(pid, rule, change) do
-    target(pid, :server, rule, [{change.module, change_code?(change, [3, 4])}])
-  end
+  # Whoever is in a loop answers system messages, and only who is can be asked. What began in
+  # `init/1` was begun by the behaviour, for the module of that init.
+  defp by_loop(_pid, {module, _, _}, _label, _replaced) when module in @never_asked, do: []
 
-  defp in_behaviour?(pid) do
-    case Process.info(pid, :current_stacktrace) do
-      {:current_stacktrace, stack} ->
-        Enum.any?(stack, &(elem(&1, 0) in [:gen_server, :gen_statem]))
-
-      nil ->
-        false
+  defp by_loop(pid, call, label, replaced) do
+    cond do
+      names?(label, replaced) -> ask(pid, :label, fn _stack -> true end)
+      match?({_module, :init, 1}, call) -> []
+      true -> ask(pid, :entered_elsewhere, &Stack.any?(&1, replaced))
     end
   end
+
+  defp ask(pid, rule, worth?) do
+    if Stack.in_loop?(pid, worth?), do: {:ask, {:callback_module, rule}}, else: []
+  end
+
+  defp names?(nil, _replaced), do: false
+  defp names?(label, replaced) when is_atom(label), do: is_map_key(replaced, label)
+
+  defp names?(label, replaced) when is_tuple(label) and tuple_size(label) > 0,
+    do: is_map_key(replaced, elem(label, 0))
+
+  defp names?(_label, _replaced), do: false
 
   defp special(pid, change) do
     if exports?(change.module, [{:system_continue, 3}]) do

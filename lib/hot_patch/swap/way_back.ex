@@ -41,7 +41,7 @@ defmodule HotPatch.Swap.WayBack do
 
   defp failure(loaded?, pause_us, text) do
     reason = if loaded?, do: :half, else: :taken_back
-    {:error, %{reason: reason, text: text, pause_us: pause_us, loaded?: loaded?}}
+    {:error, %{reason: reason, text: text, pause_us: pause_us, loaded?: loaded?, phases: []}}
   end
 
   defp back(_caller, %{back: {:none, why}}, _guard, _found, _changed), do: {:error, why}

@@ -12,11 +12,7 @@ defmodule HotPatch.Swap.Wrapper do
     {Phoenix.Channel.Server, [:channel]}
   ]
 
-  @doc "Whether processes of this module are wrappers."
-  @spec wrapper?(module()) :: boolean()
-  def wrapper?(module), do: path(module) != nil
-
-  @doc "The way from the state of such a process to the module inside."
+  @doc "The way from the state of such a process to the module inside; nil if it is no wrapper."
   @spec path(module()) :: [term()] | nil
   def path(module) do
     case List.keyfind(@known ++ Application.get_env(:hot_patch, :wrappers, []), module, 0) do

@@ -104,27 +104,47 @@ defmodule HotPatch.Swap.ProcessesTest do
     assert :gen_statem.call(pid, :get) == {:by_handle_event, {:v2, 1}}
   end
 
-  test "a server that entered its loop from elsewhere is found" do
+  test "a server that entered its loop by itself is found by its own function or by its answer" do
     v1 = server(@module, "v1")
     load(@module, v1)
-    pid = :proc_lib.spawn(:gen_server, :enter_loop, [@module, [], {:v1, 5}])
-    by_function = :proc_lib.spawn(@module, :enter, [5])
-    on_exit(fn -> kill([pid, by_function]) end)
+    by_function = entered(fn -> :proc_lib.spawn(@module, :enter, [5]) end)
 
-    until(
-      fn ->
-        match?(
-          {:current_function, {:gen_server, :loop, _}},
-          Process.info(by_function, :current_function)
-        )
-      end,
-      "it has entered"
-    )
+    by_call =
+      entered(fn -> :proc_lib.spawn(:gen_server, :enter_loop, [@module, [], {:v1, 5}]) end)
+
+    by_fun = entered(fn -> :proc_lib.spawn(fn -> enter(@module, {:v1, 5}) end) end)
+    _other = entered(fn -> :proc_lib.spawn(fn -> enter(:another_module, {@module, 5}) end) end)
 
     job = job([{@module, v1, server(@module, "v2")}])
-    assert %{targets: [%{pid: ^by_function, rule: :entered_loop}]} = Swap.find(job.changes)
-    assert {:ok, %{suspended: 1}} = run(job)
-    assert :gen_server.call(by_function, :get) == {:v2, 5}
+    assert %{targets: targets, silent: []} = Swap.find(job.changes)
+
+    assert Map.new(targets, &{&1.pid, &1.rule}) == %{
+             by_function => :entered_loop,
+             by_call => :entered_elsewhere,
+             by_fun => :entered_elsewhere
+           }
+
+    assert Enum.all?(targets, &match?(%{kind: :server, modules: [{@module, true}]}, &1))
+    assert {:ok, %{suspended: 3}} = run(job)
+    for pid <- [by_function, by_call, by_fun], do: assert(:gen_server.call(pid, :get) == {:v2, 5})
+  end
+
+  test "a server that was begun by another module's init is found by its label" do
+    v1 = server(@module, "v1")
+    load(@module, v1)
+
+    [by_name, by_tuple, _wrong, _none] =
+      for label <- [@module, {@module, 1}, {:elsewhere, @module}, nil] do
+        entered(fn -> :proc_lib.spawn(__MODULE__, :init, [{label, @module, {:v1, 5}}]) end)
+      end
+
+    _lies = entered(fn -> :proc_lib.spawn(__MODULE__, :init, [{@module, :another_module, 0}]) end)
+
+    job = job([{@module, v1, server(@module, "v2")}])
+    assert %{targets: targets, silent: []} = Swap.find(job.changes)
+    assert Map.new(targets, &{&1.pid, &1.rule}) == %{by_name => :label, by_tuple => :label}
+    assert {:ok, %{suspended: 2}} = run(job)
+    for pid <- [by_name, by_tuple], do: assert(:gen_server.call(pid, :get) == {:v2, 5})
   end
 
   test "a supervisor takes over its new child specs and keeps its children" do
@@ -239,6 +259,29 @@ defmodule HotPatch.Swap.ProcessesTest do
     assert text =~ inspect(pid)
     send(pid, :go)
     assert show(:gen_event, pid) == "{v1,1}"
+  end
+
+  @doc false
+  # As OTP 27 notes what proc_lib:set_label/1 is given.
+  def init({label, module, state}) do
+    if label, do: Process.put(:"$process_label", label)
+    enter(module, state)
+  end
+
+  defp enter(module, state), do: :gen_server.enter_loop(module, [], state)
+
+  defp entered(start) do
+    pid = start.()
+    on_exit(fn -> kill([pid]) end)
+    until(fn -> in_loop?(pid) end, "it has entered")
+    pid
+  end
+
+  defp in_loop?(pid) do
+    match?(
+      {:current_function, {:gen_server, :loop, _}},
+      Process.info(pid, :current_function)
+    )
   end
 
   defp in_receive?(pid) do
