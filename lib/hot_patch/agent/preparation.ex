@@ -92,8 +92,7 @@ defmodule HotPatch.Agent.Preparation do
   defp refuses?(verdict), do: Status.refuses?(verdict.status) or verdict.transient?
 
   defp stage(verdicts, operation, payload, ready) do
-    changes =
-      for %{target: target, entry: entry} <- verdicts, target != nil, do: {target, entry.bytes}
+    changes = for %{target: target} = verdict when target != nil <- verdicts, do: file(verdict)
 
     # Nodes of one host may share a release folder: each stages under a name of its own.
     tag = "hot_patch-#{:erlang.phash2({node(), operation.ref})}"
@@ -107,6 +106,9 @@ defmodule HotPatch.Agent.Preparation do
         {:error, failure}
     end
   end
+
+  defp file(%{target: target, folders: folders, entry: %{bytes: nil}}), do: {target, nil, folders}
+  defp file(%{target: target, entry: %{bytes: bytes}}), do: {target, bytes}
 
   # For nodes that are away now and come to this one for what they have missed.
   defp keep(%Payload{kind: :rollback}), do: {:ok, nil}

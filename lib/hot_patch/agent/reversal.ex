@@ -54,7 +54,7 @@ defmodule HotPatch.Agent.Reversal do
   defp judge(file, payload) do
     with :ok <- untouched(file),
          {:ok, bytes} <- former(file) do
-      file |> entry(bytes) |> judge(file, payload)
+      %{(file |> entry(bytes) |> judge(file, payload)) | folders: file.folders}
     else
       {:error, reason} -> Verdict.new(entry(file, nil), :error, reason)
     end

@@ -4,7 +4,8 @@ defmodule HotPatch.Agent.Verdict do
   # is to do. `change` is `:replace` or `:add` for a module to load, `:delete` for one to take
   # out, `nil` otherwise; `direction` is `:down` where it is an older version that comes. `new?`
   # is a module that this node did not have, also when it is not to be loaded now. `alone?`: it
-  # runs code when it is loaded, so it becomes current by a step of its own.
+  # runs code when it is loaded, so it becomes current by a step of its own. `folders` were made
+  # for a file that is to go.
 
   alias HotPatch.Composition.Entry
   alias HotPatch.Report
@@ -15,6 +16,7 @@ defmodule HotPatch.Agent.Verdict do
           status: Status.t(),
           reason: String.t() | nil,
           target: Path.t() | nil,
+          folders: [Path.t()],
           change: :replace | :add | :delete | nil,
           direction: :up | :down,
           new?: boolean(),
@@ -28,6 +30,7 @@ defmodule HotPatch.Agent.Verdict do
     :reason,
     :target,
     :change,
+    folders: [],
     direction: :up,
     new?: false,
     alone?: false,

@@ -283,8 +283,10 @@ defmodule HotPatch.Cluster.Operation do
   # The worst finding that refuses stands for all; the report has the rest.
   defp why(report) do
     files = for node <- report.nodes, file <- node.files, refuses?(file), do: {node.node, file}
+    # What only waits for another file explains nothing.
+    rank = fn {_node, file} -> {Status.code(file.status), file.reason =~ "held back with"} end
 
-    case Enum.min_by(files, fn {_node, file} -> Status.code(file.status) end, fn -> nil end) do
+    case Enum.min_by(files, rank, fn -> nil end) do
       {node, file} ->
         "#{file.path} on #{node}: #{file.status}, #{file.reason}"
 

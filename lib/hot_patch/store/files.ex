@@ -18,8 +18,10 @@ defmodule HotPatch.Store.Files do
   alias HotPatch.Store.Blobs
   alias HotPatch.Store.Lock
 
-  @typedoc "A target and its new bytes; nil where the file is to go."
-  @type change :: {target :: Path.t(), bytes :: binary() | nil}
+  @typedoc "A target and its new bytes; or nil where the file is to go, with folders made for it."
+  @type change ::
+          {target :: Path.t(), bytes :: binary()}
+          | {target :: Path.t(), nil, folders :: [Path.t()]}
 
   @typedoc "Digests are nil where there is no file. `folders` are those made for it, deepest first."
   @type file :: %{
@@ -49,7 +51,11 @@ defmodule HotPatch.Store.Files do
       {:ok, intent}
     else
       {:error, failure} ->
-        unstage(%{tag: tag, files: for(change <- changes, do: bare(change, tag))})
+        unstage(%{
+          tag: tag,
+          files: for(change <- changes, do: %{bare(change, tag) | new: elem(change, 1)})
+        })
+
         {:error, failure}
     end
   end
@@ -89,7 +95,10 @@ defmodule HotPatch.Store.Files do
   def unstage(intent) do
     for %{staged: staged} <- intent.files, do: _ = File.rm(staged)
     # A folder that somebody else uses by now stays.
-    for %{folders: folders} <- intent.files, folder <- folders, do: _ = File.rmdir(folder)
+    for %{new: new, folders: folders} when new != nil <- intent.files,
+        folder <- folders,
+        do: _ = File.rmdir(folder)
+
     _ = File.rm(path(intent))
     :ok
   end
@@ -120,14 +129,17 @@ defmodule HotPatch.Store.Files do
   end
 
   # A link stays one: the file that it leads to is replaced.
-  defp plan({target, bytes}, tag) do
-    target = real(target)
+  defp plan(change, tag) do
+    file = bare(change, tag)
 
-    with {:ok, old} <- keep(read_old(target), target),
-         {:ok, new} <- keep({:ok, bytes}, target) do
-      {:ok, %{bare({target, bytes}, tag) | old: old, new: new}}
+    with {:ok, old} <- keep(read_old(file.target), file.target),
+         {:ok, new} <- keep({:ok, elem(change, 1)}, file.target) do
+      {:ok, %{file | old: old, new: new}}
     end
   end
+
+  defp bare({target, nil, folders}, tag),
+    do: %{bare({target, nil}, tag) | folders: folders}
 
   defp bare({target, _bytes}, tag) do
     target = real(target)
@@ -154,7 +166,9 @@ defmodule HotPatch.Store.Files do
     if File.exists?(folder), do: [], else: [folder | missing_folders(Path.dirname(folder))]
   end
 
-  defp stage_one({%{new: nil}, {_target, nil}}), do: {:ok, :nothing}
+  defp stage_one({%{new: nil}, _removal}), do: {:ok, :nothing}
+
+  defp stage_one({%{old: same, new: same}, _nothing_changes}), do: {:ok, :nothing}
 
   defp stage_one({file, {_target, bytes}}) do
     with :ok <- File.mkdir_p(Path.dirname(file.target)),
