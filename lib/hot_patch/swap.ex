@@ -127,9 +127,16 @@ defmodule HotPatch.Swap do
           phases: [Phases.t()]
         }
 
-  # Its mailbox takes an answer of every process, and a garbage collection of it would be
-  # part of the pause.
-  @engine [:monitor, message_queue_data: :off_heap, min_heap_size: 1_000_000]
+  # The engine's mailbox takes an answer of every process, and a garbage collection of it would
+  # be part of the pause: its heap has room for all it will ever know of the processes.
+  # In words.
+  @heap 1_000_000
+  @heap_per_process 80
+
+  defp engine_options do
+    words = max(@heap, @heap_per_process * :erlang.system_info(:process_count))
+    [:monitor, message_queue_data: :off_heap, min_heap_size: words]
+  end
 
   # How long the guard may need to end what a dead engine began, before it is reported.
   @guard_within 2_000
@@ -153,10 +160,11 @@ defmodule HotPatch.Swap do
   def prepare(%Job{} = job) do
     with {:held, []} <- {:held, held(Change.replaced(job.changes), job.purge)},
          %{silent: []} = found <- Processes.find(job.changes),
-         :ok <- Shadow.load(job.shadows) do
+         shadows = if(job.transition == :none, do: [], else: job.shadows),
+         :ok <- Shadow.load(shadows) do
       found = needed(found, job.transition)
       back = if job.transition == :compatible, do: Former.prepare(job.changes)
-      {:ok, %Ready{job: job, found: found, shadows: job.shadows, back: back}}
+      {:ok, %Ready{job: job, found: found, shadows: shadows, back: back}}
     else
       {:held, modules} -> {:error, failure(:old_code, held_text(modules))}
       %{silent: silent} -> {:error, failure(:busy, silent_text(silent))}
@@ -191,7 +199,7 @@ defmodule HotPatch.Swap do
   """
   @spec run(Ready.t(), (pid() -> term())) :: {:ok, done()} | {:error, failure()}
   def run(%Ready{} = ready, held \\ fn _engine -> :ok end) do
-    {engine, monitor} = :erlang.spawn_opt(Engine, :init, [self(), ready], @engine)
+    {engine, monitor} = :erlang.spawn_opt(Engine, :init, [self(), ready], engine_options())
     {guard, guard_monitor} = Guard.start(engine, fn -> Loading.done?(ready.job.changes) end)
     send(engine, {:go, self(), guard})
     result = await(engine, monitor, held, guard_monitor, ready)

@@ -60,16 +60,18 @@ defmodule HotPatch.Swap.Engine do
   # gets to it. Tried before, in the same way, so that a failure finds the old code current.
   defp run_in_turn(caller, ready, guard) do
     with {:found, %{silent: []} = found} <- {:found, Processes.find(ready.job.changes)},
-         {:tried, :ok} <- {:tried, InTurn.rehearse(found.targets, ready)},
+         {:tried, {:ok, watch}} <- {:tried, InTurn.rehearse(found.targets, ready)},
          {:tried, :ok} <- {:tried, OnLoad.load(ready.job.on_load, deadline(ready))},
          :ok <- Decision.await(caller, ready),
          # Whoever is started from here on may have either state; the new code takes both.
          found = Processes.merge(Processes.find(ready.job.changes, found), found),
-         :ok <- InTurn.watch(found.targets),
          {:ok, killed} <- Phases.note(:load, fn -> Loading.run(ready) end) do
-      case Phases.note(:convert, fn -> InTurn.change(found.targets, ready) end) do
-        :ok -> {:ok, %{done() | killed: killed}}
-        {:untrue, text, changed} -> WayBack.run(caller, ready, guard, found, {text, changed})
+      case Phases.note(:convert, fn -> InTurn.change(found.targets, ready, watch) end) do
+        :ok ->
+          {:ok, %{done() | killed: killed}}
+
+        {:untrue, text, changed} ->
+          WayBack.run(caller, ready, guard, found, {text, changed, watch})
       end
     else
       {:found, %{silent: silent}} ->

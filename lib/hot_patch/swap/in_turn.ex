@@ -17,34 +17,39 @@ defmodule HotPatch.Swap.InTurn do
   alias HotPatch.Swap.SysMessage
 
   # A caller waits for what is in the schedulers' queues before its own process: few at a time.
-  @window 50
+  @window 100
   # How long one window of processes may take to get to it.
   @turn_within 60_000
 
-  @doc "Tries the conversion in every process, in its turn; nobody's state changes."
-  @spec rehearse([Processes.target()], Ready.t()) :: :ok | {:error, :taken_back, String.t()}
-  def rehearse(targets, ready) do
-    deadline = System.monotonic_time(:millisecond) + @turn_within
-    result = Steps.convert(targets, ready, deadline, @window)
-    Steps.in_windows(targets, @window, &Conversion.drop/1)
-
-    with {:ok, _again} <- result, do: :ok
-  end
+  @typedoc "Monitors of the processes concerned. Outside the heap: there may be very many."
+  @opaque watch :: :ets.table()
 
   @doc """
-  Before the load: from here on it is noticed when one of them dies. The calling process
-  does nothing else afterwards, so the monitors end with it.
+  Tries the conversion in every process, in its turn; nobody's state changes. From here on it
+  is noticed when one of them dies.
   """
-  @spec watch([Processes.target()]) :: :ok
-  def watch(targets), do: Enum.each(targets, &Process.monitor(&1.pid))
+  @spec rehearse([Processes.target()], Ready.t()) ::
+          {:ok, watch()} | {:error, :taken_back, String.t()}
+  def rehearse(targets, ready) do
+    watch = :ets.new(__MODULE__, [:private])
+    deadline = System.monotonic_time(:millisecond) + @turn_within
+
+    # A process that is woken once does all of it.
+    also = fn pid ->
+      SysMessage.run_in(pid, &Conversion.drop/1)
+      :ets.insert(watch, {pid, Process.monitor(pid)})
+    end
+
+    with {:ok, _again} <- Steps.convert(targets, ready, deadline, @window, also), do: {:ok, watch}
+  end
 
   @doc """
   After the load: has every process change its state in its turn. If one dies in the new
   code or cannot change, those that are changed are given.
   """
-  @spec change([Processes.target()], Ready.t()) ::
+  @spec change([Processes.target()], Ready.t(), watch()) ::
           :ok | {:untrue, String.t(), changed :: MapSet.t(pid())}
-  def change(targets, ready) do
+  def change(targets, ready, watch) do
     vsns = Map.new(ready.job.changes, &{&1.module, &1.old_vsn})
 
     result =
@@ -60,12 +65,17 @@ defmodule HotPatch.Swap.InTurn do
         end
       end)
 
-    with {:ok, _changed} <- result, do: forget(targets)
+    with {:ok, _changed} <- result, do: forget(targets, watch)
   end
 
-  @doc "Nobody needs the states from before any more."
-  @spec forget([Processes.target()]) :: :ok
-  def forget(targets), do: Steps.in_windows(targets, @window, &Conversion.forget/1)
+  @doc "Nobody needs the states from before any more, nor is watched."
+  @spec forget([Processes.target()], watch()) :: :ok
+  def forget(targets, watch) do
+    Steps.in_windows(targets, @window, fn pid ->
+      SysMessage.run_in(pid, &Conversion.forget/1)
+      for {_pid, monitor} <- :ets.take(watch, pid), do: Process.demonitor(monitor)
+    end)
+  end
 
   defp change_window(targets, vsns) do
     ref = make_ref()

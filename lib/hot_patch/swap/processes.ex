@@ -97,7 +97,7 @@ defmodule HotPatch.Swap.Processes do
     %{
       targets: targets,
       unpaused: unpaused,
-      parents: parents(targets, Map.new(facts)) -- before.parents,
+      parents: parents(targets, by_pid(facts)) -- before.parents,
       # Of a first scan these are everybody's; only what is younger can be in its init.
       children: if(map_size(seen) == 0, do: %{}, else: children(facts)),
       silent: silent,
@@ -114,6 +114,10 @@ defmodule HotPatch.Swap.Processes do
 
   defp converts?(target),
     do: Enum.any?(target.modules, fn {_module, change_code?} -> change_code? end)
+
+  # Not Map.new/1, which keeps a scheduler to itself until it is done with all of them.
+  defp by_pid(facts),
+    do: Enum.reduce(facts, %{}, fn {pid, facts}, map -> Map.put(map, pid, facts) end)
 
   defp children(facts) do
     Enum.group_by(

@@ -29,9 +29,15 @@ defmodule HotPatch.Swap.Shadow do
     end
   end
 
-  @doc "Takes shadows out of the VM again."
+  @doc """
+  Takes shadows out of use. What they take in memory is freed before the next of the same
+  name is loaded: a purge has every process look, and callers would notice.
+  """
   @spec unload([t()]) :: :ok
-  def unload(shadows), do: Enum.each(shadows, &unload_one/1)
+  def unload(shadows) do
+    for %{name: name} <- shadows, :erlang.module_loaded(name), do: :code.delete(name)
+    :ok
+  end
 
   @doc "Takes out what a swap has left that could not end."
   @spec unload_leftovers() :: :ok

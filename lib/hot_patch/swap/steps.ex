@@ -18,11 +18,11 @@ defmodule HotPatch.Swap.Steps do
   @doc """
   Has every target convert its state in the shadow of the new code. Gives the processes and
   modules that have to be asked again by the module itself, after the load: those whose
-  module has no shadow, and those whose new state holds a fun.
+  module has no shadow, and those whose new state holds a fun. `also` is done with each beside it.
   """
-  @spec convert([Processes.target()], Ready.t(), integer(), pos_integer()) ::
+  @spec convert([Processes.target()], Ready.t(), integer(), pos_integer(), (pid() -> term())) ::
           {:ok, [{pid(), module()}]} | {:error, :taken_back, String.t()}
-  def convert(targets, ready, deadline, window \\ @window) do
+  def convert(targets, ready, deadline, window \\ @window, also \\ & &1) do
     ref = make_ref()
     conversions = conversions(ready, ref)
 
@@ -31,7 +31,7 @@ defmodule HotPatch.Swap.Steps do
     work
     |> Enum.chunk_every(window)
     |> Enum.reduce_while({:ok, again}, fn window, {:ok, again} ->
-      case convert_window(window, ref, deadline, again) do
+      case convert_window(window, ref, deadline, again, also) do
         {:ok, again} -> {:cont, {:ok, again}}
         error -> {:halt, error}
       end
@@ -80,16 +80,17 @@ defmodule HotPatch.Swap.Steps do
       Enum.any?(ready.found.targets, &(&1.pid == pid and &1.kind != :supervisor))
   end
 
-  @doc "Has processes run something over their state, a window at a time."
-  @spec in_windows([Processes.target()], pos_integer(), (term() -> term())) :: :ok
+  @doc "Does something to all processes, a window at a time."
+  @spec in_windows([Processes.target()], pos_integer(), (pid() -> term())) :: :ok
   def in_windows(targets, window, fun) do
     targets
     |> Enum.chunk_every(window)
     |> Enum.each(fn targets ->
-      for %{pid: pid} <- targets, do: SysMessage.run_in(pid, fun)
+      for %{pid: pid} <- targets, do: fun.(pid)
       %{pid: last} = List.last(targets)
       ref = make_ref()
-      SysMessage.send(last, ref, :get_state)
+      # Answers when it has got so far.
+      SysMessage.send(last, ref, :resume)
       deadline = System.monotonic_time(:millisecond) + @resume_answers_within
       _ = SysMessage.collect_until(ref, [last], deadline, nil, fn _, _, nil -> {:done, nil} end)
     end)
@@ -194,8 +195,12 @@ defmodule HotPatch.Swap.Steps do
 
   defp itself?(_kind, _conversion), do: false
 
-  defp convert_window(window, ref, deadline, again) do
-    for {pid, conversions} <- window, do: convert_one(pid, conversions, ref)
+  defp convert_window(window, ref, deadline, again, also) do
+    for {pid, conversions} <- window do
+      convert_one(pid, conversions, ref)
+      also.(pid)
+    end
+
     pids = for {pid, _conversions} <- window, do: pid
 
     case SysMessage.collect_until(ref, pids, deadline, {:ok, again}, &note/3) do

@@ -16,15 +16,21 @@ defmodule HotPatch.Swap.WayBack do
   alias HotPatch.Swap.Ready
 
   @doc "Ends a swap whose declaration was untrue; `changed` are the processes with the new state."
-  @spec run(pid(), Ready.t(), pid(), Processes.found(), {String.t(), MapSet.t(pid())}) ::
+  @spec run(
+          pid(),
+          Ready.t(),
+          pid(),
+          Processes.found(),
+          {String.t(), MapSet.t(pid()), InTurn.watch()}
+        ) ::
           {:error, HotPatch.Swap.failure()}
-  def run(caller, ready, guard, found, {text, changed}) do
+  def run(caller, ready, guard, found, {text, changed, watch}) do
     text = "the transition was declared compatible and is not: #{text}"
     ended = with {:error, why} <- back(caller, ready, guard, found, changed), do: {:forward, why}
 
     case ended do
       {:ok, done} ->
-        :ok = InTurn.forget(found.targets)
+        :ok = InTurn.forget(found.targets, watch)
 
         failure(
           false,
@@ -34,7 +40,7 @@ defmodule HotPatch.Swap.WayBack do
 
       {:forward, why} ->
         {how, pause_us} = forward(caller, ready, guard, found, changed)
-        :ok = InTurn.forget(found.targets)
+        :ok = InTurn.forget(found.targets, watch)
         failure(true, pause_us, "#{text}; it could not be taken back (#{why}), #{how}")
     end
   end
