@@ -33,7 +33,7 @@ defmodule HotPatch.Agent do
   require Logger
 
   # Raised whenever what nodes say to each other changes its meaning.
-  @protocol 1
+  @protocol 2
 
   # Why this node is behind the others, if it is.
   @behind {__MODULE__, :behind}
