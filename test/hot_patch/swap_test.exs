@@ -60,11 +60,37 @@ defmodule HotPatch.SwapTest do
 
     test "answers calls that wait in mailboxes with the new code", %{v1: v1, v2: v2} do
       pids = start(50)
+      test = self()
+      job = job([{@module, v1, v2}], hold_timeout: 60_000)
+
+      # They come while everybody stands still.
+      hold = fn engine ->
+        send(test, {:refs, for(pid <- pids, do: :gen_server.send_request(pid, :add))})
+        Swap.decide(engine, :finish)
+      end
+
+      assert {:ok, _} = run(job, hold)
+      assert_received {:refs, refs}
+
+      for {ref, n} <- Enum.zip(refs, 1..50) do
+        assert :gen_server.receive_response(ref, 5_000) == {:reply, n + 1}
+        assert {:v2, _} = :gen_server.call(Enum.at(pids, n - 1), :get)
+      end
+    end
+
+    test "leaves suspended who was suspended by somebody else, with the new state", %{
+      v1: v1,
+      v2: v2
+    } do
+      pids = start(20)
       :ok = Enum.each(pids, &:sys.suspend/1)
       refs = for pid <- pids, do: :gen_server.send_request(pid, :add)
       assert {:ok, _} = run(job([{@module, v1, v2}]))
 
-      for {ref, n} <- Enum.zip(refs, 1..50) do
+      for {pid, ref, n} <- Enum.zip([pids, refs, 1..20]) do
+        assert suspended?(pid)
+        assert :sys.get_state(pid) == {:v2, n}
+        :ok = :sys.resume(pid)
         assert :gen_server.receive_response(ref, 5_000) == {:reply, n + 1}
       end
     end

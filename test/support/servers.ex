@@ -98,9 +98,25 @@ defmodule HotPatch.Test.Servers do
     with {:ok, ready} <- Swap.prepare(job), do: Swap.run(ready, held)
   end
 
-  @doc "Whether a process that speaks the system messages is suspended."
+  @doc "Whether a process that speaks the system messages stands still, in whichever way."
   @spec suspended?(pid()) :: boolean()
   def suspended?(pid) do
+    if Swap.Standing.standing?(pid),
+      do: not told_to_go?(pid) and Swap.Standing.standing?(pid),
+      else: suspended_by_message?(pid)
+  end
+
+  # It has the order and was not scheduled yet.
+  defp told_to_go?(pid) do
+    {:messages, messages} = Process.info(pid, :messages)
+
+    Enum.any?(
+      messages,
+      &match?({ref, order} when is_reference(ref) and order in [:take, :drop], &1)
+    )
+  end
+
+  defp suspended_by_message?(pid) do
     {:status, ^pid, _module, [_dictionary, state | _]} = :sys.get_status(pid)
     state == :suspended
   end

@@ -17,6 +17,7 @@ defmodule HotPatch.Swap.AtOnce do
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Steps
   alias HotPatch.Swap.Suspension
+  alias HotPatch.Swap.Work
 
   # After so many rounds newcomers come faster than they can be found.
   @most_rounds 20
@@ -25,6 +26,8 @@ defmodule HotPatch.Swap.AtOnce do
            caller: pid(),
            ready: Ready.t(),
            found: Processes.found(),
+           ref: reference(),
+           work: [Work.t()],
            suspension: Suspension.t(),
            deadline: integer()
          }
@@ -42,8 +45,9 @@ defmodule HotPatch.Swap.AtOnce do
   def run(caller, ready, guard) do
     # What was started since the preparation is looked at before anybody is suspended.
     found = later(ready, ready.found)
-    pids = found.parents ++ Enum.map(found.targets, & &1.pid)
-    suspension = Suspension.announce(Suspension.new(guard, 0), pids)
+    ref = make_ref()
+    work = work(found, ready, ref)
+    suspension = Suspension.announce(Suspension.new(guard, 0), work)
 
     started = System.monotonic_time()
     deadline = deadline(ready)
@@ -52,17 +56,19 @@ defmodule HotPatch.Swap.AtOnce do
       caller: caller,
       ready: ready,
       found: found,
+      ref: ref,
+      work: work,
       suspension: %{suspension | deadline: deadline},
       deadline: deadline
     }
 
     {swap, suspended} =
-      Phases.note(:suspend, fn -> suspend(swap, pids, @most_rounds) end, &counts/1)
+      Phases.note(:suspend, fn -> suspend(swap, work, @most_rounds) end, &counts/1)
 
     result =
       with :ok <- suspended,
            :ok <- Decision.wanted(caller),
-           {:ok, again} <- convert(swap.found.targets, ready, deadline),
+           {:ok, again} <- convert(swap.work, swap, deadline),
            :ok <- OnLoad.load(ready.job.on_load, deadline),
            :ok <- taken_back(Decision.await(caller, ready), ready) do
         {:decided, again}
@@ -82,15 +88,15 @@ defmodule HotPatch.Swap.AtOnce do
 
   # A decision may take its time, and whoever was started meanwhile is still of the old code.
   defp catch_up(swap, {:decided, again}) do
-    before = length(swap.found.targets)
+    before = length(swap.work)
     deadline = deadline(swap.ready)
     swap = %{swap | suspension: %{swap.suspension | deadline: deadline}}
 
     with {swap, :ok} <- newcomers(swap, @most_rounds) do
       # The newest come first.
-      new = Enum.take(swap.found.targets, length(swap.found.targets) - before)
+      new = Enum.take(swap.work, length(swap.work) - before)
 
-      case Steps.convert(new, swap.ready, deadline) do
+      case Steps.convert(new, swap.suspension.ref, swap.ref, deadline) do
         {:ok, more} -> {swap, {:decided, more ++ again}}
         error -> {swap, taken_back(error, swap.ready)}
       end
@@ -108,8 +114,13 @@ defmodule HotPatch.Swap.AtOnce do
     {:error, reason, text <> OnLoad.left(OnLoad.back(ready.job.on_load))}
   end
 
-  defp convert(targets, ready, deadline),
-    do: Phases.note(:convert, fn -> Steps.convert(targets, ready, deadline) end)
+  defp convert(work, swap, deadline) do
+    Phases.note(:convert, fn -> Steps.convert(work, swap.suspension.ref, swap.ref, deadline) end)
+  end
+
+  # Supervisors of the processes concerned only stand still.
+  defp work(found, ready, ref),
+    do: Work.bystanders(found.parents) ++ Work.of(found.targets, ready, ref)
 
   defp load(again, ready) do
     case Phases.note(:load, fn -> load_now(again, ready) end) do
@@ -140,10 +151,10 @@ defmodule HotPatch.Swap.AtOnce do
   # The supervisors of the processes concerned come first: they finish the child that they
   # are starting and start no other. Then the processes themselves, until none is left that
   # was started meanwhile.
-  @spec suspend(swap(), [pid()], non_neg_integer()) ::
+  @spec suspend(swap(), [Work.t()], non_neg_integer()) ::
           {swap(), :ok | {:error, atom(), String.t()}}
-  defp suspend(swap, pids, rounds) do
-    case Suspension.add(swap.suspension, pids, swap.found.children) do
+  defp suspend(swap, work, rounds) do
+    case Suspension.add(swap.suspension, work, swap.found.children) do
       {:ok, suspension} -> newcomers(%{swap | suspension: suspension}, rounds)
       {:late, suspension} -> late(%{swap | suspension: suspension})
     end
@@ -157,10 +168,16 @@ defmodule HotPatch.Swap.AtOnce do
         {swap, :ok}
 
       new when rounds > 0 ->
-        pids = new.parents ++ Enum.map(new.targets, & &1.pid)
-        suspension = Suspension.announce(swap.suspension, pids)
-        swap = %{swap | found: Processes.merge(new, swap.found), suspension: suspension}
-        suspend(swap, pids, rounds - 1)
+        work = work(new, swap.ready, swap.ref)
+
+        swap = %{
+          swap
+          | found: Processes.merge(new, swap.found),
+            work: work ++ swap.work,
+            suspension: Suspension.announce(swap.suspension, work)
+        }
+
+        suspend(swap, work, rounds - 1)
 
       _new ->
         {swap, {:error, :busy, "new processes were started faster than they could be suspended"}}
@@ -177,7 +194,7 @@ defmodule HotPatch.Swap.AtOnce do
 
   defp resume({:loaded, again, killed}, swap) do
     Phases.note(:resume, fn ->
-      case Steps.take_and_resume(swap.found, swap.ready, again) do
+      case Steps.take_and_resume(swap.work, swap.suspension.ref, swap.ready, again) do
         [] -> {:ok, killed}
         failures -> {:error, :half, Describe.failures(failures)}
       end
@@ -187,7 +204,8 @@ defmodule HotPatch.Swap.AtOnce do
   # What failed is another phase.
   defp resume({:error, _reason, _text} = error, swap) do
     busy = swap.suspension.waiting
-    :ok = Phases.note(:resume, fn -> Steps.drop_and_resume(swap.found, busy) end)
+    still = swap.suspension.ref
+    :ok = Phases.note(:resume, fn -> Steps.drop_and_resume(swap.work, still, busy) end)
     error
   end
 

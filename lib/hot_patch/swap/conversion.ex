@@ -23,6 +23,7 @@ defmodule HotPatch.Swap.Conversion do
           kind: kind(),
           old_vsn: term(),
           lambdas?: boolean(),
+          md5: binary() | nil,
           rehearsal?: boolean(),
           keeps?: boolean(),
           tell: pid(),
@@ -87,6 +88,22 @@ defmodule HotPatch.Swap.Conversion do
     end
 
     state
+  end
+
+  @doc "Converts a state and gives the new one; the old one if that failed, which is told."
+  @spec converted(state, t()) :: state when state: term()
+  def converted(state, conversion) do
+    result = attempt(conversion, state)
+    send(conversion.tell, {{conversion.ref, self()}, :ok})
+    if match?({:ok, _new}, result), do: elem(result, 1), else: state
+  end
+
+  @doc "Whether the code for which a state was converted is the current one."
+  @spec current?(t()) :: boolean()
+  def current?(%{module: module, md5: nil}), do: not :erlang.module_loaded(module)
+
+  def current?(%{module: module, md5: md5}) do
+    :erlang.module_loaded(module) and :erlang.get_module_info(module, :md5) == md5
   end
 
   defp convert_whole(state, conversion) do

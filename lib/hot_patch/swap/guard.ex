@@ -9,7 +9,9 @@ defmodule HotPatch.Swap.Guard do
   # that was sent before is in its queue, so a second one comes after any suspend.
 
   alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Standing
   alias HotPatch.Swap.SysMessage
+  alias HotPatch.Swap.Work
 
   # How long one round waits for busy processes before it looks again.
   @round 60_000
@@ -36,10 +38,10 @@ defmodule HotPatch.Swap.Guard do
   @spec outlive_application() :: true
   def outlive_application, do: Process.group_leader(self(), Process.whereis(:init))
 
-  @doc "Tells the guard about processes that the engine is going to suspend."
-  @spec tell(pid(), [pid()]) :: :ok
-  def tell(guard, pids) do
-    send(guard, {self(), :suspends, pids})
+  @doc "Tells the guard about processes that the engine is going to have stand still, and how."
+  @spec tell(pid(), reference(), [{pid(), Work.how()}]) :: :ok
+  def tell(guard, ref, hows) do
+    send(guard, {self(), :stops, ref, hows})
     :ok
   end
 
@@ -58,48 +60,59 @@ defmodule HotPatch.Swap.Guard do
   end
 
   # Signals from the engine keep their order: its end comes after all that it told.
-  defp watch(engine, monitor, loaded?, pids) do
+  defp watch(engine, monitor, loaded?, stopped) do
     receive do
-      {^engine, :suspends, more} ->
-        watch(engine, monitor, loaded?, [more | pids])
+      {^engine, :stops, ref, hows} ->
+        watch(engine, monitor, loaded?, [{ref, hows} | stopped])
 
       {^engine, :turns, loaded?} ->
-        watch(engine, monitor, loaded?, pids)
+        watch(engine, monitor, loaded?, stopped)
 
       {:DOWN, ^monitor, :process, ^engine, :normal} ->
         :ok
 
       {:DOWN, ^monitor, :process, ^engine, _killed} ->
-        end_it(
-          if(loaded?.(), do: &Conversion.take/1, else: &Conversion.drop/1),
-          Enum.concat(pids)
-        )
+        end_it(if(loaded?.(), do: :take, else: :drop), stopped)
     end
   end
 
-  # Waits as long as it takes: a process that is busy now has the suspend still before it.
-  defp end_it(fun, pids) do
+  # Waits as long as it takes: a process that is busy now has the suspend still before it. Who
+  # stands in a function of ours and is busy lets go of itself.
+  defp end_it(order, stopped) do
     ref = make_ref()
 
-    for pid <- pids do
-      SysMessage.run_in(pid, fun)
-      SysMessage.send(pid, ref, :resume)
-    end
+    standing =
+      for {still, hows} <- stopped, {pid, :still} <- hows, Standing.standing?(pid) do
+        Standing.let_go(pid, still, order)
+        SysMessage.probe(pid, ref)
+        pid
+      end
 
-    wait(ref, pids)
+    suspended =
+      for {_still, hows} <- stopped, {pid, :suspended} <- hows do
+        SysMessage.run_in(
+          pid,
+          if(order == :take, do: &Conversion.take/1, else: &Conversion.drop/1)
+        )
+
+        SysMessage.send(pid, ref, :resume)
+        pid
+      end
+
+    wait(ref, standing ++ suspended, MapSet.new(suspended))
   end
 
-  defp wait(_ref, []), do: :ok
+  defp wait(_ref, [], _suspended), do: :ok
 
-  defp wait(ref, waiting) do
+  defp wait(ref, waiting, suspended) do
     deadline = System.monotonic_time(:millisecond) + @round
 
     {left, nil} =
       SysMessage.collect_until(ref, waiting, deadline, nil, fn pid, _answer, nil ->
-        SysMessage.resume_unanswered(pid)
+        if pid in suspended, do: SysMessage.resume_unanswered(pid)
         {:done, nil}
       end)
 
-    wait(ref, left)
+    wait(ref, left, suspended)
   end
 end

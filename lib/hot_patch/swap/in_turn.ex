@@ -15,6 +15,7 @@ defmodule HotPatch.Swap.InTurn do
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Steps
   alias HotPatch.Swap.SysMessage
+  alias HotPatch.Swap.Work
 
   # A caller waits for what is in the schedulers' queues before its own process: few at a time.
   @window 100
@@ -40,7 +41,11 @@ defmodule HotPatch.Swap.InTurn do
       :ets.insert(watch, {pid, Process.monitor(pid)})
     end
 
-    with {:ok, _again} <- Steps.convert(targets, ready, deadline, @window, also), do: {:ok, watch}
+    ref = make_ref()
+    work = Work.of(targets, ready, ref)
+
+    with {:ok, _again} <- Steps.convert_in_turn(work, ref, deadline, @window, also),
+         do: {:ok, watch}
   end
 
   @doc """
@@ -71,7 +76,9 @@ defmodule HotPatch.Swap.InTurn do
   @doc "Nobody needs the states from before any more, nor is watched."
   @spec forget([Processes.target()], watch()) :: :ok
   def forget(targets, watch) do
-    Steps.in_windows(targets, @window, fn pid ->
+    targets
+    |> Enum.map(& &1.pid)
+    |> Steps.in_windows(@window, fn pid ->
       SysMessage.run_in(pid, &Conversion.forget/1)
       for {_pid, monitor} <- :ets.take(watch, pid), do: Process.demonitor(monitor)
     end)

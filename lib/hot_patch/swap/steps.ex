@@ -1,14 +1,14 @@
 defmodule HotPatch.Swap.Steps do
   @moduledoc false
-  # What is done to every suspended process: convert its state and put it aside; take it and
+  # What is done to every process concerned: convert its state and put it aside; take it and
   # go on; or drop it and go on. Sent in windows, answers collected as they come.
 
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Describe
-  alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
-  alias HotPatch.Swap.Shadow
+  alias HotPatch.Swap.Standing
   alias HotPatch.Swap.SysMessage
+  alias HotPatch.Swap.Work
 
   @window 1_000
 
@@ -16,49 +16,79 @@ defmodule HotPatch.Swap.Steps do
   @resume_answers_within 5_000
 
   @doc """
-  Has every target convert its state in the shadow of the new code. Gives the processes and
-  modules that have to be asked again by the module itself, after the load: those whose
-  module has no shadow, and those whose new state holds a fun. `also` is done with each beside it.
+  Has every process that stands still under `still` convert its state in the shadow of the new
+  code; `ref` is that of the conversions. Gives the processes and modules that have to be asked
+  again by the module itself, after the load: those whose module has no shadow, and those whose
+  new state holds a fun.
   """
-  @spec convert([Processes.target()], Ready.t(), integer(), pos_integer(), (pid() -> term())) ::
+  @spec convert([Work.t()], reference(), reference(), integer()) ::
           {:ok, [{pid(), module()}]} | {:error, :taken_back, String.t()}
-  def convert(targets, ready, deadline, window \\ @window, also \\ & &1) do
-    ref = make_ref()
-    conversions = conversions(ready, ref)
-
-    {work, again} = work(targets, conversions)
-
-    work
-    |> Enum.chunk_every(window)
-    |> Enum.reduce_while({:ok, again}, fn window, {:ok, again} ->
-      case convert_window(window, ref, deadline, again, also) do
-        {:ok, again} -> {:cont, {:ok, again}}
-        error -> {:halt, error}
-      end
+  def convert(work, still, ref, deadline) do
+    convert_each(work, ref, deadline, @window, fn
+      {pid, :still, mine, _later} -> Standing.convert(pid, still, only(mine))
+      {pid, :suspended, mine, _later} -> convert_inside(pid, mine, ref)
     end)
   end
 
   @doc """
-  After the load: the states put aside become the real ones and everybody is resumed,
-  supervisors last. Gives the change_code calls that failed.
+  The same for processes that do not stand still: in a window at a time each runs it in its
+  turn. `also` is done with each beside it.
   """
-  @spec take_and_resume(Processes.found(), Ready.t(), [{pid(), module()}]) ::
+  @spec convert_in_turn([Work.t()], reference(), integer(), pos_integer(), (pid() -> term())) ::
+          {:ok, [{pid(), module()}]} | {:error, :taken_back, String.t()}
+  def convert_in_turn(work, ref, deadline, window, also) do
+    convert_each(work, ref, deadline, window, fn {pid, _how, mine, _later} ->
+      convert_inside(pid, mine, ref)
+      also.(pid)
+    end)
+  end
+
+  @doc """
+  After the load: the states put aside become the real ones and everybody goes on. Gives the
+  change_code calls that failed; `again` are those that are made only now.
+  """
+  @spec take_and_resume([Work.t()], reference(), Ready.t(), [{pid(), module()}]) ::
           [{pid(), module(), term()}]
-  def take_and_resume(found, ready, again) do
+  def take_and_resume(work, still, ready, again) do
     vsns = vsns(ready)
     again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
     ref = make_ref()
 
-    resume(found, [], fn pid ->
-      SysMessage.run_in(pid, &Conversion.take/1)
-      change_code(pid, Map.get(again, pid, []), vsns, ref)
+    resume(work, fn
+      {pid, :still, _mine, _later} ->
+        Standing.let_go(pid, still, :take)
+
+      {pid, :suspended, _mine, _later} ->
+        SysMessage.run_in(pid, &Conversion.take/1)
+        change_code(pid, Map.get(again, pid, []), vsns, ref)
+        SysMessage.resume_unanswered(pid)
     end)
 
     failures(ref, again)
   end
 
+  @doc "Nothing was loaded: everybody goes on as before. Those in `busy` are not waited for."
+  @spec drop_and_resume([Work.t()], reference(), [pid()]) :: :ok
+  def drop_and_resume(work, still, busy) do
+    late = MapSet.new(busy)
+    {late, ready} = Enum.split_with(work, &(elem(&1, 0) in late))
+
+    drop = fn
+      {pid, :still, _mine, _later} ->
+        Standing.let_go(pid, still, :drop)
+
+      {pid, :suspended, _mine, _later} ->
+        SysMessage.run_in(pid, &Conversion.drop/1)
+        SysMessage.resume_unanswered(pid)
+    end
+
+    # These have what makes them stand still before them yet.
+    Enum.each(late, drop)
+    resume(ready, drop)
+  end
+
   @doc """
-  Has processes change their state by themselves while they stand still. Gives the calls of
+  Has processes change their state by themselves while they are suspended. Gives the calls of
   change_code that failed.
   """
   @spec by_themselves([{pid(), module()}], Ready.t()) :: [{pid(), module(), term()}]
@@ -80,26 +110,32 @@ defmodule HotPatch.Swap.Steps do
       Enum.any?(ready.found.targets, &(&1.pid == pid and &1.kind != :supervisor))
   end
 
-  @doc "Does something to all processes, a window at a time."
-  @spec in_windows([Processes.target()], pos_integer(), (pid() -> term())) :: :ok
-  def in_windows(targets, window, fun) do
-    targets
+  @doc "Does something to all of these, a window at a time; the pid comes first or is the item."
+  @spec in_windows([item], pos_integer(), (item -> term())) :: :ok when item: pid() | tuple()
+  def in_windows(items, window, fun) do
+    items
     |> Enum.chunk_every(window)
-    |> Enum.each(fn targets ->
-      for %{pid: pid} <- targets, do: fun.(pid)
-      %{pid: last} = List.last(targets)
+    |> Enum.each(fn items ->
+      Enum.each(items, fun)
+      # The last of a window answers for all: it tells how long they took.
+      last = items |> List.last() |> pid()
       ref = make_ref()
-      # Answers when it has got so far.
-      SysMessage.send(last, ref, :resume)
+      SysMessage.probe(last, ref)
       deadline = System.monotonic_time(:millisecond) + @resume_answers_within
       _ = SysMessage.collect_until(ref, [last], deadline, nil, fn _, _, nil -> {:done, nil} end)
     end)
   end
 
-  @doc "Nothing was loaded: everybody goes on as before. Those in `busy` are not waited for."
-  @spec drop_and_resume(Processes.found(), [pid()]) :: :ok
-  def drop_and_resume(found, busy) do
-    resume(found, busy, fn pid -> SysMessage.run_in(pid, &Conversion.drop/1) end)
+  defp pid(item) when is_tuple(item), do: elem(item, 0)
+  defp pid(item), do: item
+
+  # Who only stands still, as supervisors do, comes last: they have children to start.
+  defp resume(work, fun) do
+    {bystanders, concerned} =
+      Enum.split_with(work, &match?({_, _, mine, []} when mine == %{}, &1))
+
+    in_windows(concerned, @window, fun)
+    Enum.each(bystanders, fun)
   end
 
   defp vsns(ready), do: Map.new(ready.job.changes, &{&1.module, &1.old_vsn})
@@ -110,99 +146,35 @@ defmodule HotPatch.Swap.Steps do
     end
   end
 
-  # Most targets are alike: what is to be done for one is worked out once for all of them.
-  defp work(targets, conversions) do
-    {work, again, _alike} =
-      Enum.reduce(targets, {[], [], %{}}, fn %{pid: pid} = target, {work, again, alike} ->
-        key = {target.kind, target.modules, Map.get(target, :keeps?, false)}
-        alike = Map.put_new_lazy(alike, key, fn -> split(target, conversions) end)
-        {mine, later} = alike[key]
-        work = if mine == %{}, do: work, else: [{pid, mine} | work]
-        {work, Enum.reduce(later, again, &[{pid, &1} | &2]), alike}
-      end)
+  defp convert_each(work, ref, deadline, window, fun) do
+    work
+    |> Enum.reject(fn {_pid, _how, mine, _later} -> mine == %{} end)
+    |> Enum.chunk_every(window)
+    |> Enum.reduce_while({:ok, Work.later(work)}, fn window, {:ok, again} ->
+      Enum.each(window, fun)
 
-    {work, again}
+      case converted(Enum.map(window, &elem(&1, 0)), ref, deadline, again) do
+        {:ok, again} -> {:cont, {:ok, again}}
+        error -> {:halt, error}
+      end
+    end)
   end
 
-  # One conversion for each changed module that has a callback for it and a shadow.
-  defp conversions(ready, ref) do
-    shadows = Map.new(ready.shadows, &{&1.module, &1})
-
-    for change <- ready.job.changes, into: %{} do
-      {change.module, {change, conversion(change, shadow(change, shadows), ref)}}
-    end
+  # A process has one state, and so one conversion; but for event managers.
+  defp only(mine) do
+    [{_module, conversion}] = Map.to_list(mine)
+    conversion
   end
 
-  # The way down is known to the code that is current until the load.
-  defp shadow(%{direction: :down, module: module}, _shadows),
-    do: %{name: module, lambdas?: false}
-
-  defp shadow(change, shadows), do: shadows[change.module]
-
-  defp conversion(_change, nil, _ref), do: nil
-
-  defp conversion(change, shadow, ref) do
-    %{
-      module: change.module,
-      shadow: shadow.name,
-      lambdas?: shadow.lambdas?,
-      old_vsn: change.old_vsn,
-      kind: nil,
-      rehearsal?: false,
-      keeps?: false,
-      tell: self(),
-      ref: ref
-    }
+  # Who has one state tells by itself that it is converted. An event manager has one for
+  # each handler: it says so by the answer to a second suspend, which changes nothing.
+  defp convert_inside(pid, mine, ref) do
+    SysMessage.run_in(pid, &Conversion.convert(&1, mine))
+    event_manager? = match?([%{kind: :event} | _], Map.values(mine))
+    if event_manager?, do: SysMessage.send(pid, ref, :suspend), else: :ok
   end
 
-  defp split(%{modules: modules} = target, conversions) do
-    for {module, true} <- modules, reduce: {%{}, []} do
-      {mine, later} ->
-        {change, conversion} = conversions[module]
-        kind = Shadow.kind(target.kind, change)
-
-        if conversion == nil or hidden?(target, change) do
-          {mine, [module | later]}
-        else
-          rehearsal? = itself?(kind, conversion)
-          keeps? = Map.get(target, :keeps?, false)
-          conversion = %{conversion | kind: kind, rehearsal?: rehearsal?, keeps?: keeps?}
-          {Map.put(mine, module, conversion), if(rehearsal?, do: [module | later], else: later)}
-        end
-    end
-  end
-
-  # A wrapper's state is the library's, which alone knows how to hand it on.
-  defp hidden?(%{kind: :wrapper}, _change), do: true
-
-  # Which child specs an older supervisor has is not known before it is loaded.
-  defp hidden?(%{kind: :supervisor}, %{direction: :down}), do: true
-
-  # A special process that handles replace_state itself shows its state, not what
-  # system_code_change gets.
-  defp hidden?(target, %{module: module}) do
-    target.kind == :special and function_exported?(module, :system_replace_state, 2)
-  end
-
-  # Some keep more than their state up to date when they change code by themselves: for them
-  # the conversion is a rehearsal.
-  defp itself?(:supervisor, _conversion), do: true
-
-  defp itself?(:statem, %{module: module, shadow: shadow}) do
-    function_exported?(module, :callback_mode, 0) and
-      module.callback_mode() != shadow.callback_mode()
-  end
-
-  defp itself?(_kind, _conversion), do: false
-
-  defp convert_window(window, ref, deadline, again, also) do
-    for {pid, conversions} <- window do
-      convert_one(pid, conversions, ref)
-      also.(pid)
-    end
-
-    pids = for {pid, _conversions} <- window, do: pid
-
+  defp converted(pids, ref, deadline, again) do
     case SysMessage.collect_until(ref, pids, deadline, {:ok, again}, &note/3) do
       {_, {:failed, pid, module, reason}} ->
         {:error, :taken_back, Describe.failure({pid, module, reason})}
@@ -215,47 +187,9 @@ defmodule HotPatch.Swap.Steps do
     end
   end
 
-  # Who has one state tells by itself that it is converted. An event manager has one for
-  # each handler: it says so by the answer to a second suspend, which changes nothing.
-  defp convert_one(pid, conversions, ref) do
-    SysMessage.run_in(pid, &Conversion.convert(&1, conversions))
-    event_manager? = match?([%{kind: :event} | _], Map.values(conversions))
-    if event_manager?, do: SysMessage.send(pid, ref, :suspend), else: :ok
-  end
-
   defp note(_pid, :ok, acc), do: {:done, acc}
   defp note(pid, {:again, module}, {:ok, again}), do: {:more, {:ok, [{pid, module} | again]}}
   defp note(pid, {{:failed, reason}, module}, _acc), do: {:halt, {:failed, pid, module, reason}}
-
-  # Those in `busy` have their suspend still before them; they are not waited for.
-  defp resume(found, busy, before) do
-    pids = Enum.map(found.targets, & &1.pid)
-    Enum.each(busy, &resume_one(&1, before))
-    late = MapSet.new(busy)
-    ready = if busy == [], do: pids, else: Enum.reject(pids, &MapSet.member?(late, &1))
-
-    Enum.each(Enum.chunk_every(ready, @window), &resume_window(&1, before))
-    # Their answers are of no use any more, and a supervisor has children to start.
-    for pid <- found.parents, not MapSet.member?(late, pid), do: SysMessage.resume_unanswered(pid)
-    :ok
-  end
-
-  # The last of a window answers for all: it tells how long the pause was.
-  defp resume_window(window, before) do
-    [last | others] = Enum.reverse(window)
-    others |> Enum.reverse() |> Enum.each(&resume_one(&1, before))
-    ref = make_ref()
-    _ = before.(last)
-    SysMessage.send(last, ref, :resume)
-    deadline = System.monotonic_time(:millisecond) + @resume_answers_within
-    _ = SysMessage.collect_until(ref, [last], deadline, nil, fn _, _, nil -> {:done, nil} end)
-    :ok
-  end
-
-  defp resume_one(pid, before) do
-    _ = before.(pid)
-    SysMessage.resume_unanswered(pid)
-  end
 
   # Of the modules that were asked by themselves; every one answers.
   defp failures(ref, again) do

@@ -9,7 +9,9 @@ defmodule HotPatch.Swap.Suspension do
 
   alias HotPatch.Swap.Blockers
   alias HotPatch.Swap.Guard
+  alias HotPatch.Swap.Standing
   alias HotPatch.Swap.SysMessage
+  alias HotPatch.Swap.Work
 
   # Enough to keep the schedulers busy, few enough that answers do not pile up unread.
   @window 1_000
@@ -19,14 +21,14 @@ defmodule HotPatch.Swap.Suspension do
   @look_at 200
 
   @typedoc """
-  `waiting` are those who owe an answer longer than the others; `ours` all that were sent a
-  suspend.
+  `waiting` are those who owe an answer longer than the others; `ours` all that were asked to
+  stand still, and how.
   """
   @type t :: %__MODULE__{
           guard: pid(),
           ref: reference(),
           deadline: integer(),
-          ours: %{pid() => []},
+          ours: %{pid() => Work.how()},
           waiting: [pid()],
           children: %{pid() => [pid()]},
           releases: non_neg_integer()
@@ -41,16 +43,19 @@ defmodule HotPatch.Swap.Suspension do
   @doc """
   Says beforehand who will be suspended: there may be many, and the guard has to know them.
   """
-  @spec announce(t(), [pid()]) :: t()
-  def announce(suspension, pids) do
-    Guard.tell(suspension.guard, pids)
-    %{suspension | ours: Enum.reduce(pids, suspension.ours, &Map.put(&2, &1, []))}
+  @spec announce(t(), [Work.t()]) :: t()
+  def announce(suspension, work) do
+    hows = for {pid, how, _mine, _later} <- work, do: {pid, how}
+    Guard.tell(suspension.guard, suspension.ref, hows)
+    ours = Enum.reduce(hows, suspension.ours, fn {pid, how}, ours -> Map.put(ours, pid, how) end)
+    %{suspension | ours: ours}
   end
 
   @doc "Suspends those announced; the error is that some did not answer before the deadline."
-  @spec add(t(), [pid()], %{pid() => [pid()]}) :: {:ok | :late, t()}
-  def add(suspension, pids, children) do
-    pids
+  @spec add(t(), [Work.t()], %{pid() => [pid()]}) :: {:ok | :late, t()}
+  def add(suspension, work, children) do
+    work
+    |> Enum.map(&elem(&1, 0))
     |> Enum.chunk_every(@window)
     |> Enum.reduce_while({:ok, %{suspension | children: children}}, &add_window/2)
     |> finish()
@@ -58,7 +63,7 @@ defmodule HotPatch.Swap.Suspension do
 
   # A window's stragglers do not hold up the next; all must answer in the end.
   defp add_window(window, {:ok, suspension}) do
-    Enum.each(window, &SysMessage.send(&1, suspension.ref, :suspend))
+    Enum.each(window, &stop(&1, suspension))
 
     case collect(suspension, window ++ suspension.waiting, div(length(window), 10)) do
       {:ok, suspension} -> {:cont, {:ok, suspension}}
@@ -92,22 +97,44 @@ defmodule HotPatch.Swap.Suspension do
       |> Blockers.of(&stands_still?(&1, suspension), suspension.children)
 
     Enum.each(blockers, fn pid ->
-      SysMessage.resume_unanswered(pid)
-      SysMessage.send(pid, suspension.ref, :suspend)
+      let_go(pid, suspension)
+      stop(pid, suspension)
     end)
 
     suspension = %{suspension | releases: suspension.releases + length(blockers)}
     collect(suspension, blockers ++ suspension.waiting, left)
   end
 
-  # One of ours that has handled its suspend (sys.erl, suspend_loop/6; a hibernating process
-  # hibernates there too).
+  defp stop(pid, %{ours: ours, ref: ref}) do
+    case ours do
+      %{^pid => :still} -> Standing.ask(pid, ref)
+      %{^pid => :suspended} -> SysMessage.send(pid, ref, :suspend)
+    end
+  end
+
+  defp let_go(pid, %{ours: ours, ref: ref}) do
+    case ours do
+      %{^pid => :still} -> Standing.let_go(pid, ref, :drop)
+      %{^pid => :suspended} -> SysMessage.resume_unanswered(pid)
+    end
+  end
+
+  # One of ours that has handled what was to stop it (sys.erl, suspend_loop/6; a hibernating
+  # process hibernates there too).
   defp stands_still?(pid, suspension) do
-    is_map_key(suspension.ours, pid) and pid not in suspension.waiting and
-      case Process.info(pid, :current_function) do
-        {:current_function, {:sys, _suspend_loop, _arity}} -> true
-        {:current_function, {:erlang, :hibernate, 3}} -> true
+    pid not in suspension.waiting and
+      case suspension.ours do
+        %{^pid => :still} -> Standing.standing?(pid)
+        %{^pid => :suspended} -> suspended?(pid)
         _ -> false
       end
+  end
+
+  defp suspended?(pid) do
+    case Process.info(pid, :current_function) do
+      {:current_function, {:sys, _suspend_loop, _arity}} -> true
+      {:current_function, {:erlang, :hibernate, 3}} -> true
+      _ -> false
+    end
   end
 end

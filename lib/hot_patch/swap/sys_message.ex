@@ -25,6 +25,11 @@ defmodule HotPatch.Swap.SysMessage do
   @spec resume_unanswered(pid()) :: :ok
   def resume_unanswered(pid), do: unanswered(pid, :resume)
 
+  @doc "Has a process answer when it has handled what was sent before, and do nothing else."
+  @spec probe(pid(), reference()) :: :ok
+  # Any message that sys does not know is answered as such.
+  def probe(pid, ref), do: __MODULE__.send(pid, ref, :hot_patch)
+
   @doc """
   Has a process run a fun over its state. The answer would carry a copy of the whole state,
   so it is addressed to a process that is long gone; a fun that has something to say sends

@@ -1,0 +1,132 @@
+defmodule HotPatch.Swap.Work do
+  @moduledoc false
+  # What is to be done with each process concerned: how it stands still, which conversions it
+  # runs before the load, and what its module has to do by itself.
+
+  alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Processes
+  alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.Shadow
+
+  @typedoc """
+  How a process stands still: inside a function of ours (HotPatch.Swap.Standing), or suspended
+  by a system message, where its behaviour has to do more than to keep a state.
+  """
+  @type how :: :still | :suspended
+
+  @typedoc """
+  One process; `conversions` may be empty, and `later` are the modules that have to do it by
+  themselves.
+  """
+  @type t :: {pid(), how(), conversions :: %{module() => Conversion.t()}, later :: [module()]}
+
+  @doc "The work on targets. Conversions tell the calling process, under `ref`."
+  @spec of([Processes.target()], Ready.t(), reference()) :: [t()]
+  def of(targets, ready, ref) do
+    conversions = conversions(ready, ref)
+
+    # Most targets are alike: what is to be done for one is worked out once for all of them.
+    {work, _alike} =
+      Enum.map_reduce(targets, %{}, fn target, alike ->
+        key = {target.kind, target.modules, Map.get(target, :keeps?, false)}
+        alike = Map.put_new_lazy(alike, key, fn -> split(target, conversions) end)
+        {how, mine, later} = alike[key]
+        {{target.pid, how, mine, later}, alike}
+      end)
+
+    work
+  end
+
+  @doc "Processes that only have to stand still."
+  @spec bystanders([pid()]) :: [t()]
+  def bystanders(pids), do: for(pid <- pids, do: {pid, :still, %{}, []})
+
+  @doc "The modules that have to do it by themselves, by process."
+  @spec later([t()]) :: [{pid(), module()}]
+  def later(work), do: for({pid, _how, _mine, later} <- work, module <- later, do: {pid, module})
+
+  # One conversion for each changed module that has a callback for it and a shadow.
+  defp conversions(ready, ref) do
+    shadows = Map.new(ready.shadows, &{&1.module, &1})
+
+    for change <- ready.job.changes, into: %{} do
+      {change.module, {change, conversion(change, shadow(change, shadows), ref)}}
+    end
+  end
+
+  # The way down is known to the code that is current until the load.
+  defp shadow(%{direction: :down, module: module}, _shadows),
+    do: %{name: module, lambdas?: false}
+
+  defp shadow(change, shadows), do: shadows[change.module]
+
+  defp conversion(_change, nil, _ref), do: nil
+
+  defp conversion(change, shadow, ref) do
+    %{
+      module: change.module,
+      shadow: shadow.name,
+      lambdas?: shadow.lambdas?,
+      md5: change.md5,
+      old_vsn: change.old_vsn,
+      kind: nil,
+      rehearsal?: false,
+      keeps?: false,
+      tell: self(),
+      ref: ref
+    }
+  end
+
+  defp split(%{modules: modules} = target, conversions) do
+    {mine, later} =
+      for {module, true} <- modules, reduce: {%{}, []} do
+        {mine, later} ->
+          {change, conversion} = conversions[module]
+          kind = Shadow.kind(target.kind, change)
+
+          if conversion == nil or hidden?(target, change) do
+            {mine, [module | later]}
+          else
+            rehearsal? = itself?(kind, conversion)
+            keeps? = Map.get(target, :keeps?, false)
+            conversion = %{conversion | kind: kind, rehearsal?: rehearsal?, keeps?: keeps?}
+            {Map.put(mine, module, conversion), if(rehearsal?, do: [module | later], else: later)}
+          end
+      end
+
+    {how(target, mine, later), mine, later}
+  end
+
+  # An event manager has a state for each handler; a new state that holds funs is converted once
+  # more, by the module itself.
+  defp how(%{kind: kind}, mine, []) when kind in [:server, :special] do
+    if Enum.any?(mine, fn {_module, conversion} -> conversion.lambdas? end),
+      do: :suspended,
+      else: :still
+  end
+
+  defp how(_target, _mine, _later), do: :suspended
+
+  # A wrapper's state is the library's, which alone knows how to hand it on.
+  defp hidden?(%{kind: :wrapper}, _change), do: true
+
+  # Which child specs an older supervisor has is not known before it is loaded.
+  defp hidden?(%{kind: :supervisor}, %{direction: :down}), do: true
+
+  # A special process that handles replace_state itself shows its state, not what
+  # system_code_change gets.
+  defp hidden?(target, %{module: module}) do
+    target.kind == :special and function_exported?(module, :system_replace_state, 2)
+  end
+
+  # Some keep more than their state up to date when they change code by themselves: for them
+  # the conversion is a rehearsal.
+  defp itself?(:supervisor, _conversion), do: true
+
+  defp itself?(:statem, %{module: module, shadow: shadow}) do
+    function_exported?(module, :callback_mode, 0) and
+      module.callback_mode() != shadow.callback_mode()
+  end
+
+  defp itself?(_kind, _conversion), do: false
+end
