@@ -27,7 +27,9 @@ defmodule HotPatch.Swap.AtOnce do
            ready: Ready.t(),
            found: Processes.found(),
            ref: reference(),
-           work: [Work.t()],
+           bystanders: [[Work.t()]],
+           windows: [[Work.t()]],
+           later: [{pid(), module()}],
            suspension: Suspension.t(),
            deadline: integer()
          }
@@ -46,8 +48,9 @@ defmodule HotPatch.Swap.AtOnce do
     # What was started since the preparation is looked at before anybody is suspended.
     found = later(ready, ready.found)
     ref = make_ref()
-    work = work(found, ready, ref)
-    suspension = Suspension.announce(Suspension.new(guard, 0), work)
+    bystanders = Work.bystanders(found.parents)
+    windows = Work.of(found.targets, ready, ref)
+    suspension = Suspension.announce(Suspension.new(guard, 0), bystanders ++ windows)
 
     started = System.monotonic_time()
     deadline = deadline(ready)
@@ -57,18 +60,24 @@ defmodule HotPatch.Swap.AtOnce do
       ready: ready,
       found: found,
       ref: ref,
-      work: work,
+      bystanders: bystanders,
+      windows: windows,
+      later: Work.later(windows),
       suspension: %{suspension | deadline: deadline},
       deadline: deadline
     }
 
     {swap, suspended} =
-      Phases.note(:suspend, fn -> suspend(swap, work, @most_rounds) end, &counts/1)
+      Phases.note(
+        :suspend,
+        fn -> suspend(swap, bystanders ++ windows, @most_rounds) end,
+        &counts/1
+      )
 
     result =
       with :ok <- suspended,
            :ok <- Decision.wanted(caller),
-           {:ok, again} <- convert(swap.work, swap, deadline),
+           {:ok, again} <- convert(swap, deadline),
            :ok <- OnLoad.load(ready.job.on_load, deadline),
            :ok <- taken_back(Decision.await(caller, ready), ready) do
         {:decided, again}
@@ -76,8 +85,11 @@ defmodule HotPatch.Swap.AtOnce do
 
     {swap, result} = catch_up(swap, result)
     result = with {:decided, again} <- result, do: load(again, ready)
-    unsure = if match?({:loaded, _, _}, result), do: unsure(swap), else: []
-    result |> resume(swap) |> outcome(swap, unsure, started)
+    # Whoever was started in the very moment of the load: by which code cannot be told.
+    now = if match?({:loaded, _, _}, result), do: Process.list(), else: []
+    resumed = resume(result, swap)
+    ended = System.monotonic_time()
+    outcome(resumed, swap, unsure(swap, now), ended - started)
   end
 
   defp deadline(ready), do: System.monotonic_time(:millisecond) + ready.job.pause_timeout
@@ -88,16 +100,16 @@ defmodule HotPatch.Swap.AtOnce do
 
   # A decision may take its time, and whoever was started meanwhile is still of the old code.
   defp catch_up(swap, {:decided, again}) do
-    before = length(swap.work)
+    before = length(swap.windows)
     deadline = deadline(swap.ready)
     swap = %{swap | suspension: %{swap.suspension | deadline: deadline}}
 
     with {swap, :ok} <- newcomers(swap, @most_rounds) do
       # The newest come first.
-      new = Enum.take(swap.work, length(swap.work) - before)
+      new = Enum.take(swap.windows, length(swap.windows) - before)
 
       case Steps.convert(new, swap.suspension.ref, swap.ref, deadline) do
-        {:ok, more} -> {swap, {:decided, more ++ again}}
+        {:ok, more} -> {swap, {:decided, more ++ again ++ swap.later}}
         error -> {swap, taken_back(error, swap.ready)}
       end
     else
@@ -114,13 +126,11 @@ defmodule HotPatch.Swap.AtOnce do
     {:error, reason, text <> OnLoad.left(OnLoad.back(ready.job.on_load))}
   end
 
-  defp convert(work, swap, deadline) do
-    Phases.note(:convert, fn -> Steps.convert(work, swap.suspension.ref, swap.ref, deadline) end)
+  defp convert(%{windows: windows} = swap, deadline) do
+    Phases.note(:convert, fn ->
+      Steps.convert(windows, swap.suspension.ref, swap.ref, deadline)
+    end)
   end
-
-  # Supervisors of the processes concerned only stand still.
-  defp work(found, ready, ref),
-    do: Work.bystanders(found.parents) ++ Work.of(found.targets, ready, ref)
 
   defp load(again, ready) do
     case Phases.note(:load, fn -> load_now(again, ready) end) do
@@ -141,20 +151,20 @@ defmodule HotPatch.Swap.AtOnce do
     end
   end
 
-  # Started in the very moment of the load: by which code cannot be told.
-  defp unsure(%{ready: %{job: %{prepared: nil}}}), do: []
+  defp unsure(_swap, []), do: []
+  defp unsure(%{ready: %{job: %{prepared: nil}}}, _now), do: []
 
-  defp unsure(swap) do
-    for target <- Processes.find(swap.ready.job.changes, swap.found).targets, do: target.pid
+  defp unsure(%{ready: ready, found: found}, now) do
+    for target <- Processes.find(ready.job.changes, found, now).targets, do: target.pid
   end
 
   # The supervisors of the processes concerned come first: they finish the child that they
   # are starting and start no other. Then the processes themselves, until none is left that
   # was started meanwhile.
-  @spec suspend(swap(), [Work.t()], non_neg_integer()) ::
+  @spec suspend(swap(), [[Work.t()]], non_neg_integer()) ::
           {swap(), :ok | {:error, atom(), String.t()}}
-  defp suspend(swap, work, rounds) do
-    case Suspension.add(swap.suspension, work, swap.found.children) do
+  defp suspend(swap, windows, rounds) do
+    case Suspension.add(swap.suspension, windows, swap.found.children) do
       {:ok, suspension} -> newcomers(%{swap | suspension: suspension}, rounds)
       {:late, suspension} -> late(%{swap | suspension: suspension})
     end
@@ -168,16 +178,19 @@ defmodule HotPatch.Swap.AtOnce do
         {swap, :ok}
 
       new when rounds > 0 ->
-        work = work(new, swap.ready, swap.ref)
+        bystanders = Work.bystanders(new.parents)
+        windows = Work.of(new.targets, swap.ready, swap.ref)
 
         swap = %{
           swap
           | found: Processes.merge(new, swap.found),
-            work: work ++ swap.work,
-            suspension: Suspension.announce(swap.suspension, work)
+            bystanders: bystanders ++ swap.bystanders,
+            windows: windows ++ swap.windows,
+            later: Work.later(windows) ++ swap.later,
+            suspension: Suspension.announce(swap.suspension, bystanders ++ windows)
         }
 
-        suspend(swap, work, rounds - 1)
+        suspend(swap, bystanders ++ windows, rounds - 1)
 
       _new ->
         {swap, {:error, :busy, "new processes were started faster than they could be suspended"}}
@@ -194,7 +207,7 @@ defmodule HotPatch.Swap.AtOnce do
 
   defp resume({:loaded, again, killed}, swap) do
     Phases.note(:resume, fn ->
-      case Steps.take_and_resume(swap.work, swap.suspension.ref, swap.ready, again) do
+      case Steps.take_and_resume(all(swap), swap.suspension.ref, swap.ready, again) do
         [] -> {:ok, killed}
         failures -> {:error, :half, Describe.failures(failures)}
       end
@@ -205,9 +218,12 @@ defmodule HotPatch.Swap.AtOnce do
   defp resume({:error, _reason, _text} = error, swap) do
     busy = swap.suspension.waiting
     still = swap.suspension.ref
-    :ok = Phases.note(:resume, fn -> Steps.drop_and_resume(swap.work, still, busy) end)
+    :ok = Phases.note(:resume, fn -> Steps.drop_and_resume(all(swap), still, busy) end)
     error
   end
+
+  # Supervisors come last: they have children to start.
+  defp all(swap), do: swap.windows ++ swap.bystanders
 
   # Of processes with a state to convert; their supervisors stand still for their sake.
   defp counts({%{suspension: suspension} = swap, _result}) do
@@ -219,8 +235,8 @@ defmodule HotPatch.Swap.AtOnce do
     %{suspended: length(swap.found.targets) - late, releases: suspension.releases}
   end
 
-  defp outcome(result, swap, unsure, started) do
-    us = System.convert_time_unit(System.monotonic_time() - started, :native, :microsecond)
+  defp outcome(result, swap, unsure, took) do
+    us = System.convert_time_unit(took, :native, :microsecond)
     count = length(swap.found.targets)
     pause_us = if count == 0, do: 0, else: us
 

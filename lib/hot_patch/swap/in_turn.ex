@@ -42,10 +42,8 @@ defmodule HotPatch.Swap.InTurn do
     end
 
     ref = make_ref()
-    work = Work.of(targets, ready, ref)
-
-    with {:ok, _again} <- Steps.convert_in_turn(work, ref, deadline, @window, also),
-         do: {:ok, watch}
+    windows = Work.of(targets, ready, ref, @window)
+    with {:ok, _again} <- Steps.convert_in_turn(windows, ref, deadline, also), do: {:ok, watch}
   end
 
   @doc """
@@ -78,7 +76,8 @@ defmodule HotPatch.Swap.InTurn do
   def forget(targets, watch) do
     targets
     |> Enum.map(& &1.pid)
-    |> Steps.in_windows(@window, fn pid ->
+    |> Work.bystanders(@window)
+    |> Steps.in_windows(fn {pid, _how, _mine, _later} ->
       SysMessage.run_in(pid, &Conversion.forget/1)
       for {_pid, monitor} <- :ets.take(watch, pid), do: Process.demonitor(monitor)
     end)

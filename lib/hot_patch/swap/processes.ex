@@ -54,23 +54,27 @@ defmodule HotPatch.Swap.Processes do
           parents: [pid()],
           children: %{pid() => [pid()]},
           silent: [pid()],
+          list: [pid()],
           seen: %{pid() => []}
         }
 
   @doc "What there was before any scan."
   @spec nothing() :: found()
-  def nothing, do: %{targets: [], unpaused: [], parents: [], children: %{}, silent: [], seen: %{}}
+  def nothing do
+    %{targets: [], unpaused: [], parents: [], children: %{}, silent: [], list: [], seen: %{}}
+  end
 
   @doc """
   Scans the processes that are not in `before` yet; what it gives are those alone, with
-  `seen` extended. With nothing before, this is a scan of all.
+  `seen` extended. With nothing before, this is a scan of all. `list` is what
+  `Process.list/0` has given, now or a while ago.
   """
-  @spec find([Change.t()], found()) :: found()
-  def find(changes, before \\ nothing()) do
+  @spec find([Change.t()], found(), [pid()]) :: found()
+  def find(changes, before \\ nothing(), list \\ Process.list()) do
     replaced =
       for %Change{kind: :replace} = change <- changes, into: %{}, do: {change.module, change}
 
-    if replaced == %{}, do: %{nothing() | seen: before.seen}, else: scan(replaced, before)
+    if replaced == %{}, do: %{nothing() | seen: before.seen}, else: scan(replaced, list, before)
   end
 
   @doc "What a later scan has found, with what was found before."
@@ -85,10 +89,25 @@ defmodule HotPatch.Swap.Processes do
     }
   end
 
-  defp scan(replaced, before) do
+  # Most that live now did so at the last scan, and are in both lists in the same order: that is
+  # quicker to see than by looking each of them up.
+  defp fresh([pid | list], [pid | before], seen, fresh), do: fresh(list, before, seen, fresh)
+  defp fresh([], _before, _seen, fresh), do: fresh
+
+  defp fresh([pid | rest] = list, before, seen, fresh) do
+    case before do
+      _ when not is_map_key(seen, pid) -> fresh(rest, before, seen, [pid | fresh])
+      [_died | before] -> fresh(list, before, seen, fresh)
+      [] -> fresh(rest, [], seen, fresh)
+    end
+  end
+
+  defp scan(replaced, list, before) do
     seen = before.seen
-    fresh = for pid <- Process.list(), not is_map_key(seen, pid), do: pid
+    fresh = fresh(list, before.list, seen, [])
     facts = for pid <- fresh, facts = facts(pid), facts != :unborn, do: {pid, facts}
+    # One that is not looked at yet shall not be taken for seen the next time.
+    list = if length(facts) == length(fresh), do: list, else: before.list
 
     {targets, to_ask} = Enum.flat_map_reduce(facts, [], &recognise(&1, &2, replaced))
     {silent, asked} = Asked.ask(to_ask, replaced)
@@ -101,6 +120,7 @@ defmodule HotPatch.Swap.Processes do
       # Of a first scan these are everybody's; only what is younger can be in its init.
       children: if(map_size(seen) == 0, do: %{}, else: children(facts)),
       silent: silent,
+      list: list,
       seen: Enum.reduce(facts, seen, fn {pid, _facts}, seen -> Map.put(seen, pid, []) end)
     }
   end

@@ -16,11 +16,14 @@ defmodule HotPatch.Swap.Standing do
   # Milliseconds. The guard lets go at once of whom it sees standing; this is for the others.
   @look_every 1_000
 
-  @doc "Has a process stand still. It answers `{{ref, pid}, :still}` when it does."
-  @spec ask(pid(), reference()) :: :ok
-  def ask(pid, ref) do
+  @doc """
+  The message that has a process stand still, the same for all: many are to be sent, and soon.
+  Who gets it answers `{{ref, pid}, :still}` when it does.
+  """
+  @spec request(reference()) :: SysMessage.t()
+  def request(ref) do
     engine = self()
-    SysMessage.run_in(pid, &still(&1, engine, ref))
+    SysMessage.to_run(&still(&1, engine, ref))
   end
 
   @doc "Has a process that stands still convert its state; it tells as the conversion says."

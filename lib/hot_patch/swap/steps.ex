@@ -10,8 +10,6 @@ defmodule HotPatch.Swap.Steps do
   alias HotPatch.Swap.SysMessage
   alias HotPatch.Swap.Work
 
-  @window 1_000
-
   # How long the answers to a resume are awaited: they only make the pause measurable.
   @resume_answers_within 5_000
 
@@ -21,24 +19,25 @@ defmodule HotPatch.Swap.Steps do
   again by the module itself, after the load: those whose module has no shadow, and those whose
   new state holds a fun.
   """
-  @spec convert([Work.t()], reference(), reference(), integer()) ::
+  @spec convert([[Work.t()]], reference(), reference(), integer()) ::
           {:ok, [{pid(), module()}]} | {:error, :taken_back, String.t()}
-  def convert(work, still, ref, deadline) do
-    convert_each(work, ref, deadline, @window, fn
+  def convert(windows, still, ref, deadline) do
+    convert_each(windows, ref, deadline, fn
+      {_pid, _how, mine, _later} when mine == %{} -> :nothing
       {pid, :still, mine, _later} -> Standing.convert(pid, still, only(mine))
       {pid, :suspended, mine, _later} -> convert_inside(pid, mine, ref)
     end)
   end
 
   @doc """
-  The same for processes that do not stand still: in a window at a time each runs it in its
-  turn. `also` is done with each beside it.
+  The same for processes that do not stand still: each runs it in its turn. `also` is done
+  with each beside it.
   """
-  @spec convert_in_turn([Work.t()], reference(), integer(), pos_integer(), (pid() -> term())) ::
+  @spec convert_in_turn([[Work.t()]], reference(), integer(), (pid() -> term())) ::
           {:ok, [{pid(), module()}]} | {:error, :taken_back, String.t()}
-  def convert_in_turn(work, ref, deadline, window, also) do
-    convert_each(work, ref, deadline, window, fn {pid, _how, mine, _later} ->
-      convert_inside(pid, mine, ref)
+  def convert_in_turn(windows, ref, deadline, also) do
+    convert_each(windows, ref, deadline, fn {pid, _how, mine, _later} ->
+      if mine != %{}, do: convert_inside(pid, mine, ref)
       also.(pid)
     end)
   end
@@ -47,14 +46,14 @@ defmodule HotPatch.Swap.Steps do
   After the load: the states put aside become the real ones and everybody goes on. Gives the
   change_code calls that failed; `again` are those that are made only now.
   """
-  @spec take_and_resume([Work.t()], reference(), Ready.t(), [{pid(), module()}]) ::
+  @spec take_and_resume([[Work.t()]], reference(), Ready.t(), [{pid(), module()}]) ::
           [{pid(), module(), term()}]
-  def take_and_resume(work, still, ready, again) do
+  def take_and_resume(windows, still, ready, again) do
     vsns = vsns(ready)
     again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
     ref = make_ref()
 
-    resume(work, fn
+    in_windows(windows, fn
       {pid, :still, _mine, _later} ->
         Standing.let_go(pid, still, :take)
 
@@ -68,10 +67,9 @@ defmodule HotPatch.Swap.Steps do
   end
 
   @doc "Nothing was loaded: everybody goes on as before. Those in `busy` are not waited for."
-  @spec drop_and_resume([Work.t()], reference(), [pid()]) :: :ok
-  def drop_and_resume(work, still, busy) do
+  @spec drop_and_resume([[Work.t()]], reference(), [pid()]) :: :ok
+  def drop_and_resume(windows, still, busy) do
     late = MapSet.new(busy)
-    {late, ready} = Enum.split_with(work, &(elem(&1, 0) in late))
 
     drop = fn
       {pid, :still, _mine, _later} ->
@@ -82,9 +80,14 @@ defmodule HotPatch.Swap.Steps do
         SysMessage.resume_unanswered(pid)
     end
 
-    # These have what makes them stand still before them yet.
-    Enum.each(late, drop)
-    resume(ready, drop)
+    # Those that are late have what makes them stand still before them yet.
+    windows
+    |> Enum.map(fn window ->
+      {late, ready} = Enum.split_with(window, &(elem(&1, 0) in late))
+      Enum.each(late, drop)
+      ready
+    end)
+    |> in_windows(drop)
   end
 
   @doc """
@@ -110,32 +113,20 @@ defmodule HotPatch.Swap.Steps do
       Enum.any?(ready.found.targets, &(&1.pid == pid and &1.kind != :supervisor))
   end
 
-  @doc "Does something to all of these, a window at a time; the pid comes first or is the item."
-  @spec in_windows([item], pos_integer(), (item -> term())) :: :ok when item: pid() | tuple()
-  def in_windows(items, window, fun) do
-    items
-    |> Enum.chunk_every(window)
-    |> Enum.each(fn items ->
-      Enum.each(items, fun)
+  @doc "Does something to all, a window at a time."
+  @spec in_windows([[Work.t()]], (Work.t() -> term())) :: :ok
+  def in_windows(windows, fun) do
+    for [_ | _] = window <- windows do
+      Enum.each(window, fun)
       # The last of a window answers for all: it tells how long they took.
-      last = items |> List.last() |> pid()
+      last = window |> List.last() |> elem(0)
       ref = make_ref()
       SysMessage.probe(last, ref)
       deadline = System.monotonic_time(:millisecond) + @resume_answers_within
       _ = SysMessage.collect_until(ref, [last], deadline, nil, fn _, _, nil -> {:done, nil} end)
-    end)
-  end
+    end
 
-  defp pid(item) when is_tuple(item), do: elem(item, 0)
-  defp pid(item), do: item
-
-  # Who only stands still, as supervisors do, comes last: they have children to start.
-  defp resume(work, fun) do
-    {bystanders, concerned} =
-      Enum.split_with(work, &match?({_, _, mine, []} when mine == %{}, &1))
-
-    in_windows(concerned, @window, fun)
-    Enum.each(bystanders, fun)
+    :ok
   end
 
   defp vsns(ready), do: Map.new(ready.job.changes, &{&1.module, &1.old_vsn})
@@ -146,14 +137,12 @@ defmodule HotPatch.Swap.Steps do
     end
   end
 
-  defp convert_each(work, ref, deadline, window, fun) do
-    work
-    |> Enum.reject(fn {_pid, _how, mine, _later} -> mine == %{} end)
-    |> Enum.chunk_every(window)
-    |> Enum.reduce_while({:ok, Work.later(work)}, fn window, {:ok, again} ->
+  defp convert_each(windows, ref, deadline, fun) do
+    Enum.reduce_while(windows, {:ok, []}, fn window, {:ok, again} ->
       Enum.each(window, fun)
+      owed = for {pid, _how, mine, _later} <- window, mine != %{}, do: pid
 
-      case converted(Enum.map(window, &elem(&1, 0)), ref, deadline, again) do
+      case converted(owed, ref, deadline, again) do
         {:ok, again} -> {:cont, {:ok, again}}
         error -> {:halt, error}
       end

@@ -13,8 +13,6 @@ defmodule HotPatch.Swap.Suspension do
   alias HotPatch.Swap.SysMessage
   alias HotPatch.Swap.Work
 
-  # Enough to keep the schedulers busy, few enough that answers do not pile up unread.
-  @window 1_000
   # Milliseconds without an answer after which it is looked who blocks whom.
   @stall 3
   # As many as one look takes in; the others get their turn at the next.
@@ -27,43 +25,55 @@ defmodule HotPatch.Swap.Suspension do
   @type t :: %__MODULE__{
           guard: pid(),
           ref: reference(),
+          request: SysMessage.t(),
           deadline: integer(),
           ours: %{pid() => Work.how()},
           waiting: [pid()],
           children: %{pid() => [pid()]},
           releases: non_neg_integer()
         }
-  @enforce_keys [:guard, :ref, :deadline]
-  defstruct [:guard, :ref, :deadline, ours: %{}, waiting: [], children: %{}, releases: 0]
+  @enforce_keys [:guard, :ref, :request, :deadline]
+  defstruct [
+    :guard,
+    :ref,
+    :request,
+    :deadline,
+    ours: %{},
+    waiting: [],
+    children: %{},
+    releases: 0
+  ]
 
   @doc "Nobody suspended yet. `deadline` is monotonic time in milliseconds."
   @spec new(pid(), integer()) :: t()
-  def new(guard, deadline), do: %__MODULE__{guard: guard, ref: make_ref(), deadline: deadline}
+  def new(guard, deadline) do
+    ref = make_ref()
+    %__MODULE__{guard: guard, ref: ref, request: Standing.request(ref), deadline: deadline}
+  end
 
   @doc """
   Says beforehand who will be suspended: there may be many, and the guard has to know them.
   """
-  @spec announce(t(), [Work.t()]) :: t()
-  def announce(suspension, work) do
-    hows = for {pid, how, _mine, _later} <- work, do: {pid, how}
+  @spec announce(t(), [[Work.t()]]) :: t()
+  def announce(suspension, windows) do
+    hows = for window <- windows, {pid, how, _mine, _later} <- window, do: {pid, how}
     Guard.tell(suspension.guard, suspension.ref, hows)
     ours = Enum.reduce(hows, suspension.ours, fn {pid, how}, ours -> Map.put(ours, pid, how) end)
     %{suspension | ours: ours}
   end
 
   @doc "Suspends those announced; the error is that some did not answer before the deadline."
-  @spec add(t(), [Work.t()], %{pid() => [pid()]}) :: {:ok | :late, t()}
-  def add(suspension, work, children) do
-    work
-    |> Enum.map(&elem(&1, 0))
-    |> Enum.chunk_every(@window)
+  @spec add(t(), [[Work.t()]], %{pid() => [pid()]}) :: {:ok | :late, t()}
+  def add(suspension, windows, children) do
+    windows
     |> Enum.reduce_while({:ok, %{suspension | children: children}}, &add_window/2)
     |> finish()
   end
 
   # A window's stragglers do not hold up the next; all must answer in the end.
   defp add_window(window, {:ok, suspension}) do
-    Enum.each(window, &stop(&1, suspension))
+    for {pid, how, _mine, _later} <- window, do: stop(pid, how, suspension)
+    window = Enum.map(window, &elem(&1, 0))
 
     case collect(suspension, window ++ suspension.waiting, div(length(window), 10)) do
       {:ok, suspension} -> {:cont, {:ok, suspension}}
@@ -97,27 +107,20 @@ defmodule HotPatch.Swap.Suspension do
       |> Blockers.of(&stands_still?(&1, suspension), suspension.children)
 
     Enum.each(blockers, fn pid ->
-      let_go(pid, suspension)
-      stop(pid, suspension)
+      how = suspension.ours[pid]
+      let_go(pid, how, suspension)
+      stop(pid, how, suspension)
     end)
 
     suspension = %{suspension | releases: suspension.releases + length(blockers)}
     collect(suspension, blockers ++ suspension.waiting, left)
   end
 
-  defp stop(pid, %{ours: ours, ref: ref}) do
-    case ours do
-      %{^pid => :still} -> Standing.ask(pid, ref)
-      %{^pid => :suspended} -> SysMessage.send(pid, ref, :suspend)
-    end
-  end
+  defp stop(pid, :still, %{request: request}), do: send(pid, request)
+  defp stop(pid, :suspended, %{ref: ref}), do: SysMessage.send(pid, ref, :suspend)
 
-  defp let_go(pid, %{ours: ours, ref: ref}) do
-    case ours do
-      %{^pid => :still} -> Standing.let_go(pid, ref, :drop)
-      %{^pid => :suspended} -> SysMessage.resume_unanswered(pid)
-    end
-  end
+  defp let_go(pid, :still, %{ref: ref}), do: Standing.let_go(pid, ref, :drop)
+  defp let_go(pid, :suspended, _suspension), do: SysMessage.resume_unanswered(pid)
 
   # One of ours that has handled what was to stop it (sys.erl, suspend_loop/6; a hibernating
   # process hibernates there too).

@@ -10,6 +10,8 @@ defmodule HotPatch.Swap.SysMessage do
   # Milliseconds without an answer after which the dead are looked for.
   @look_for_dead 20
 
+  @type t :: {:system, {pid(), term()}, term()}
+
   @doc "Sends one system message; the answer comes as `{{ref, pid}, answer}`."
   @spec send(pid(), reference(), term()) :: :ok
   def send(pid, ref, message) do
@@ -36,7 +38,14 @@ defmodule HotPatch.Swap.SysMessage do
   it by itself. Messages of one sender keep their order: what follows sees the effect.
   """
   @spec run_in(pid(), (term() -> term())) :: :ok
-  def run_in(pid, fun), do: unanswered(pid, {:replace_state, fun})
+  def run_in(pid, fun) do
+    _ = Kernel.send(pid, to_run(fun))
+    :ok
+  end
+
+  @doc "The message of `run_in/2`, to be sent to many."
+  @spec to_run((term() -> term())) :: t()
+  def to_run(fun), do: {:system, {gone(), make_ref()}, {:replace_state, fun}}
 
   @doc """
   Collects one answer of each process, in the order of their arrival, until a time without

@@ -20,9 +20,12 @@ defmodule HotPatch.Swap.Work do
   """
   @type t :: {pid(), how(), conversions :: %{module() => Conversion.t()}, later :: [module()]}
 
-  @doc "The work on targets. Conversions tell the calling process, under `ref`."
-  @spec of([Processes.target()], Ready.t(), reference()) :: [t()]
-  def of(targets, ready, ref) do
+  @doc """
+  The work on targets, in windows: enough of them at a time to keep the schedulers busy, few
+  enough that answers do not pile up. Conversions tell the calling process, under `ref`.
+  """
+  @spec of([Processes.target()], Ready.t(), reference(), pos_integer()) :: [[t()]]
+  def of(targets, ready, ref, window \\ 1_000) do
     conversions = conversions(ready, ref)
 
     # Most targets are alike: what is to be done for one is worked out once for all of them.
@@ -34,16 +37,20 @@ defmodule HotPatch.Swap.Work do
         {{target.pid, how, mine, later}, alike}
       end)
 
-    work
+    Enum.chunk_every(work, window)
   end
 
-  @doc "Processes that only have to stand still."
-  @spec bystanders([pid()]) :: [t()]
-  def bystanders(pids), do: for(pid <- pids, do: {pid, :still, %{}, []})
+  @doc "Processes in which nothing is to be converted."
+  @spec bystanders([pid()], pos_integer()) :: [[t()]]
+  def bystanders(pids, window \\ 1_000) do
+    for(pid <- pids, do: {pid, :still, %{}, []}) |> Enum.chunk_every(window)
+  end
 
   @doc "The modules that have to do it by themselves, by process."
-  @spec later([t()]) :: [{pid(), module()}]
-  def later(work), do: for({pid, _how, _mine, later} <- work, module <- later, do: {pid, module})
+  @spec later([[t()]]) :: [{pid(), module()}]
+  def later(windows) do
+    for window <- windows, {pid, _how, _mine, later} <- window, module <- later, do: {pid, module}
+  end
 
   # One conversion for each changed module that has a callback for it and a shadow.
   defp conversions(ready, ref) do
