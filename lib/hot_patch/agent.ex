@@ -381,6 +381,7 @@ defmodule HotPatch.Agent do
     {_pid, monitor} = state.worker
     Process.demonitor(monitor, [:flush])
     if pid = Process.get(:subscriber), do: send(pid, {__MODULE__, :ended})
+    Fault.point(:ended)
     done(state)
   end
 

@@ -36,6 +36,13 @@ defmodule HotPatch.Fault do
     :persistent_term.put(@key, {point, nth, counter})
   end
 
+  @doc "Goes on at all steps again."
+  @spec disarm() :: :ok
+  def disarm do
+    _ = :persistent_term.erase(@key)
+    :ok
+  end
+
   @doc "A step is reached."
   @spec point(point()) :: :ok
   def point(point) do

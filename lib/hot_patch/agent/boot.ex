@@ -21,10 +21,11 @@ defmodule HotPatch.Agent.Boot do
   @spec run() :: :ok
   def run do
     note_failure(:journal, Store.Journal.open())
+    begun = Store.Files.pending()
     for {intent, failure} <- Store.Recovery.run(), do: not_finished(intent, failure)
     retire(Applied.read(), Release.current())
     disk(Applied.state())
-    memory(Applied.state())
+    memory(Applied.state(), begun)
     Store.Recovery.tidy()
   end
 
@@ -146,23 +147,40 @@ defmodule HotPatch.Agent.Boot do
   end
 
   # Only what is on disk by now: nothing may run that a restart would not bring.
-  defp memory(state) do
+  defp memory(state, begun) do
+    files = touched(state, begun)
+
+    for %{new: nil, target: target} = file <- files,
+        not File.exists?(target),
+        {:ok, module} <- [Running.module(file.module)],
+        :erlang.module_loaded(module),
+        do: unload(module)
+
     wrong =
-      for %{module: name, new: new} = file when name != nil and new != nil <- current(state),
-          Store.Files.digest(file.target) == new,
-          {:ok, bytes} <- [bytes(file)],
-          wanted?(name),
-          module = Running.accepted_module(name),
+      for %{new: new} = file when new != nil <- files,
+          {:ok, bytes} <- [File.read(file.target)],
+          :crypto.hash(:sha256, bytes) == new,
+          wanted?(file.module),
+          module = Running.accepted_module(file.module),
           runs_other?(module, bytes),
-          do: {module, String.to_charlist(file.target), bytes, file.alone?}
+          do: {module, String.to_charlist(file.target), bytes}
 
-    {alone, together} = Enum.split_with(wrong, &elem(&1, 3))
-    load(Enum.map(together, &Tuple.delete_at(&1, 3)))
+    load(wrong)
+  end
 
-    for {module, file, bytes, _} <- alone,
-        do: loaded(:code.load_binary(module, file, bytes), module)
+  # The modules of the patches, and those of a set that this start has finished: a rollback
+  # leaves no patch behind, but the boot script may have loaded what was still to go.
+  defp touched(state, begun) do
+    patched = for %{module: name} = file when name != nil <- current(state), do: file
+    known = MapSet.new(patched, & &1.target)
 
-    :ok
+    finished =
+      for %{files: files} <- begun,
+          %{target: target, new: new} <- files,
+          Path.extname(target) == ".beam" and target not in known,
+          do: %{target: target, new: new, module: Path.basename(target, ".beam")}
+
+    patched ++ finished
   end
 
   # In embedded mode nothing is loaded on first use.
@@ -181,12 +199,37 @@ defmodule HotPatch.Agent.Boot do
     end
   end
 
+  # Nobody runs it yet.
+  defp unload(module) do
+    :code.purge(module)
+    :code.delete(module)
+  end
+
   defp load([]), do: :ok
 
+  # One that runs code when it is loaded can only be loaded by a step of its own.
   defp load(modules) do
     for {module, _file, _bytes} <- modules, do: :code.soft_purge(module)
-    loaded(:code.atomic_load(modules), Enum.map(modules, &elem(&1, 0)))
+    result = :code.atomic_load(modules)
+
+    case split(modules, result) do
+      {_all, []} ->
+        loaded(result, Enum.map(modules, &elem(&1, 0)))
+
+      {together, alone} ->
+        load(together)
+        for {module, file, bytes} <- alone, do: load_alone(module, file, bytes)
+        :ok
+    end
   end
+
+  defp split(modules, :ok), do: {modules, []}
+
+  defp split(modules, {:error, reasons}),
+    do: Enum.split_with(modules, &({elem(&1, 0), :on_load_not_allowed} not in reasons))
+
+  defp load_alone(module, file, bytes),
+    do: loaded(:code.load_binary(module, file, bytes), module)
 
   defp loaded(:ok, _what), do: :ok
   defp loaded({:module, _module}, _what), do: :ok
