@@ -62,11 +62,16 @@ defmodule HotPatch.Agent.Outcome do
       :rollback ->
         Applied.rolled_back(state, op)
     end
+    |> remembered(state, operation)
   end
+
+  # One that only makes room for others is nothing that other nodes could miss.
+  defp remembered(after_it, before, %{catching_up: :room}), do: %{after_it | ops: before.ops}
+  defp remembered(after_it, _before, _operation), do: after_it
 
   defp op(operation) do
     operation
-    |> Map.take([:id, :seq, :kind, :patch, :cumulative?, :scope, :by])
+    |> Map.take([:id, :seq, :kind, :patch, :cumulative?, :transition, :scope, :by])
     |> Map.put(:at, DateTime.utc_now())
   end
 

@@ -20,6 +20,7 @@ defmodule HotPatch.Store.Applied do
           kind: :apply | :rollback,
           patch: String.t(),
           cumulative?: boolean(),
+          transition: HotPatch.Swap.transition(),
           scope: :all | [node()],
           by: String.t(),
           at: DateTime.t()
@@ -160,8 +161,16 @@ defmodule HotPatch.Store.Applied do
   def noted(state, op) do
     if Enum.any?(state.ops, &(&1.id == op.id)),
       do: state,
-      else: %{state | ops: Enum.take([op | state.ops], @most_ops)}
+      else: %{state | ops: recent([op | state.ops], state.stack)}
   end
+
+  # By them it is known what is in force: of that nothing is forgotten.
+  defp recent(ops, stack) do
+    {recent, older} = Enum.split(ops, @most_ops)
+    recent ++ Enum.filter(older, &(&1.kind == :apply and in_force?(&1.patch, stack)))
+  end
+
+  defp in_force?(id, stack), do: Enum.any?(stack, &(&1.id == id or in_force?(id, &1.replaced)))
 
   @doc "All blobs that a state needs."
   @spec digests(state()) :: [Blobs.digest()]

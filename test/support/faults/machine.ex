@@ -26,6 +26,7 @@ defmodule HotPatch.Test.Faults.Machine do
 
   # How long a killed one may take to be gone.
   @gone_within 10_000
+  @attempts 4
 
   @doc """
   Machines that know each other, not yet started. With `shared: true` they have their
@@ -52,6 +53,24 @@ defmodule HotPatch.Test.Faults.Machine do
 
     Enum.each(machines, &install(&1, "shipped"))
     machines
+  end
+
+  @doc "One more machine, for a cluster that runs, with a fresh disk."
+  @spec like(t(), [node()]) :: t()
+  def like(machine, peers) do
+    node = :"n#{System.unique_integer([:positive])}_#{System.pid()}@127.0.0.1"
+    home = Path.join(Path.dirname(machine.home), Atom.to_string(node))
+
+    new = %__MODULE__{
+      node: node,
+      home: home,
+      lib: Path.join(home, "lib"),
+      data: Path.join(home, "data"),
+      peers: peers
+    }
+
+    install(new, "shipped")
+    new
   end
 
   @doc "Puts a build of the exchange into the machine's folder of applications."
@@ -126,7 +145,9 @@ defmodule HotPatch.Test.Faults.Machine do
     until(
       fn ->
         {:ok, names} = :erl_epmd.names({127, 0, 0, 1})
-        not List.keymember?(names, String.to_charlist(name), 0)
+
+        not List.keymember?(names, String.to_charlist(name), 0) and
+          machine.node not in Node.list(:connected)
       end,
       "the name #{name} is free",
       @gone_within
@@ -148,16 +169,24 @@ defmodule HotPatch.Test.Faults.Machine do
     File.mkdir_p!(machine.home)
     [name, _host] = machine.node |> Atom.to_string() |> String.split("@")
 
-    {:ok, peer, _node} =
-      :peer.start(%{
-        name: String.to_atom(name),
-        host: '127.0.0.1',
-        longnames: true,
-        wait_boot: 60_000,
-        args: args(machine)
-      })
+    options = %{
+      name: String.to_atom(name),
+      host: '127.0.0.1',
+      longnames: true,
+      wait_boot: 20_000,
+      args: args(machine)
+    }
 
+    peer = start_peer(options, @attempts)
     %{machine | peer: peer, os_pid: Cluster.call(machine.node, System, :pid, [])}
+  end
+
+  # A host that has much to do may let a start take too long; that is not what is tested.
+  defp start_peer(options, attempts) do
+    {:ok, peer, _node} = :peer.start(options)
+    peer
+  catch
+    :exit, _reason when attempts > 1 -> start_peer(options, attempts - 1)
   end
 
   defp args(machine) do

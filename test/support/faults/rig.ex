@@ -4,6 +4,7 @@ defmodule HotPatch.Test.Faults.Rig do
   # whenever a fault is over.
 
   alias HotPatch.Test.Cluster
+  alias HotPatch.Test.Faults.Damage
   alias HotPatch.Test.Faults.Load
   alias HotPatch.Test.Faults.Machine
   alias HotPatch.Test.Faults.Snapshot
@@ -12,21 +13,33 @@ defmodule HotPatch.Test.Faults.Rig do
   import HotPatch.Test.Until
 
   @enforce_keys [:machines, :patch]
-  defstruct [:machines, :patch]
+  defstruct [:machines, :patch, :volume]
 
-  @type t :: %__MODULE__{machines: [Machine.t()], patch: String.t()}
+  @typedoc "`volume`: a folder of the first machine that is a small file system of its own."
+  @type t :: %__MODULE__{
+          machines: [Machine.t()],
+          patch: String.t(),
+          volume: Path.t() | nil
+        }
 
   @calls 20
 
-  # How long the nodes may take to agree after the last of them is back.
-  @agree_within 20_000
-  @operation_within 20_000
+  # How long the nodes may take to agree after the last of them is back, in looks at them
+  # and milliseconds between: where the host itself stands still for a while, no look is lost.
+  @looks 400
+  @between 50
 
-  @doc "Starts a cluster with the patch uploaded on each node. Options: see `Machine.new/2`."
+  @volume 4_000_000
+
+  @doc """
+  Starts a cluster with the patch uploaded on each node. Options: see `Machine.new/2`, and
+  `volume: :lib | :data`.
+  """
   @spec start(pos_integer(), keyword()) :: t()
   def start(count, options \\ []) do
-    machines = count |> Machine.new(options) |> Machine.start_all()
-    rig = %__MODULE__{machines: machines, patch: nil}
+    machines = Machine.new(count, options)
+    volume = volume(hd(machines), options[:volume])
+    rig = %__MODULE__{machines: Machine.start_all(machines), patch: nil, volume: volume}
     connected(rig)
     for node <- nodes(rig), do: :ok = Cluster.call(node, Load, :start, [@calls])
     %{rig | patch: upload(rig)}
@@ -51,7 +64,28 @@ defmodule HotPatch.Test.Faults.Rig do
 
   @doc "Ends all machines and removes their files."
   @spec stop(t()) :: :ok
-  def stop(rig), do: Enum.each(rig.machines, &Machine.remove/1)
+  def stop(rig) do
+    for machine <- rig.machines,
+        machine.os_pid,
+        not Machine.dead?(machine),
+        do: Machine.kill(machine)
+
+    if rig.volume, do: Damage.unmount(rig.volume)
+    Enum.each(rig.machines, &Machine.remove/1)
+  end
+
+  defp volume(_machine, nil), do: nil
+
+  defp volume(machine, :data) do
+    Damage.mount(machine.data, @volume)
+    machine.data
+  end
+
+  defp volume(machine, :lib) do
+    Damage.mount(machine.lib, @volume)
+    Machine.install(machine, "shipped")
+    machine.lib
+  end
 
   @spec nodes(t()) :: [node()]
   def nodes(rig), do: Enum.map(rig.machines, & &1.node)
@@ -97,22 +131,12 @@ defmodule HotPatch.Test.Faults.Rig do
   @doc "Carries an operation out, which nothing may prevent; old code may be in use for a moment."
   @spec carry_out(t(), node(), :apply | :rollback) :: :ok
   def carry_out(rig, coordinator, kind) do
-    last = make_ref()
-
-    try do
-      until(
-        fn ->
-          answer = hot_patch(coordinator, kind, [rig.patch])
-          Process.put(last, answer)
-          match?({:ok, _report}, answer)
-        end,
-        "a following #{kind} on #{coordinator}",
-        @operation_within
-      )
-    rescue
-      error in ExUnit.AssertionError ->
-        raise ExUnit.AssertionError, "#{error.message}: #{inspect_answer(Process.get(last))}"
-    end
+    look_until(fn ->
+      case hot_patch(coordinator, kind, [rig.patch]) do
+        {:ok, _report} -> :ok
+        answer -> {:not_yet, "a following #{kind} on #{coordinator}: #{inspect_answer(answer)}"}
+      end
+    end)
 
     build = if kind == :apply, do: :new, else: :old
     ^build = agreed(rig)
@@ -125,28 +149,47 @@ defmodule HotPatch.Test.Faults.Rig do
   """
   @spec agreed(t(), keyword()) :: :old | :new
   def agreed(rig, options \\ []) do
-    last = make_ref()
-
-    try do
-      until(
-        fn ->
-          {snapshots, wrong} = look(rig, options)
-          Process.put(last, wrong)
-          if wrong == [], do: {:agreed, Subject.build(hd(snapshots))}
-        end,
-        "agreement",
-        @agree_within
-      )
-    rescue
-      ExUnit.AssertionError ->
-        raise ExUnit.AssertionError, "no agreement:\n  " <> Enum.join(Process.get(last), "\n  ")
-    else
-      {:agreed, build} ->
-        for node <- nodes(rig), [_ | _] = wrong <- [Cluster.call(node, Load, :verify, [])] do
-          raise ExUnit.AssertionError, "#{node}: " <> Enum.join(Enum.take(wrong, 5), "; ")
+    {:agreed, build} =
+      look_until(fn ->
+        case look(rig, options) do
+          {snapshots, []} -> {:agreed, Subject.build(hd(snapshots))}
+          {_snapshots, wrong} -> {:not_yet, "no agreement:\n  " <> Enum.join(wrong, "\n  ")}
         end
+      end)
 
-        build
+    for node <- nodes(rig), [_ | _] = wrong <- [Cluster.call(node, Load, :verify, [])] do
+      raise ExUnit.AssertionError, "#{node}: " <> Enum.join(Enum.take(wrong, 5), "; ")
+    end
+
+    build
+  end
+
+  @doc "Old code in use would have an operation refused."
+  @spec settled(t()) :: :ok
+  def settled(rig) do
+    for node <- nodes(rig) do
+      look_until(fn ->
+        case hot_patch(node, :stragglers, [[nodes: [node]]]) do
+          {:ok, []} -> :ok
+          answer -> {:not_yet, "stragglers on #{node}: #{inspect(answer)}"}
+        end
+      end)
+    end
+
+    :ok
+  end
+
+  defp look_until(fun, looks \\ @looks) do
+    case fun.() do
+      {:not_yet, text} when looks == 0 ->
+        raise ExUnit.AssertionError, text
+
+      {:not_yet, _text} ->
+        Damage.pause(@between)
+        look_until(fun, looks - 1)
+
+      result ->
+        result
     end
   end
 

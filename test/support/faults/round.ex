@@ -5,6 +5,7 @@ defmodule HotPatch.Test.Faults.Round do
 
   alias HotPatch.Fault
   alias HotPatch.Test.Cluster
+  alias HotPatch.Test.Faults.Damage
   alias HotPatch.Test.Faults.Machine
   alias HotPatch.Test.Faults.Rig
   alias HotPatch.Test.Faults.Subject
@@ -70,23 +71,12 @@ defmodule HotPatch.Test.Faults.Round do
     build = Rig.agreed(rig)
     if build == :new and kind == :apply, do: Rig.carry_out(rig, first, :rollback)
     if build == :old and kind == :rollback, do: Rig.carry_out(rig, first, :apply)
-    settled(rig)
-  end
-
-  # Old code in use would have the operation refused before it comes to the fault.
-  defp settled(rig) do
-    for node <- Rig.nodes(rig) do
-      HotPatch.Test.Until.until(
-        fn -> Rig.hot_patch(node, :stragglers, [[nodes: [node]]]) == {:ok, []} end,
-        "nobody runs old code on #{node}"
-      )
-    end
+    Rig.settled(rig)
   end
 
   defp strike(rig, %{fault: {:instant, ms}} = fault, coordinator, victim) do
     task = Rig.begin(rig, coordinator, fault.kind)
-    # The one wait for time: it is the fault.
-    receive(do: (:never -> :ok), after: (ms -> :ok))
+    Damage.pause(ms)
     rig = Rig.kill(rig, victim)
     _ = Rig.await(task)
     rig

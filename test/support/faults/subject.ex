@@ -58,6 +58,13 @@ defmodule HotPatch.Test.Faults.Subject do
     end
   end
 
+  @doc "The digest of a file as it was before, as the name of a blob."
+  @spec old_digest(Path.t()) :: String.t()
+  def old_digest(path) do
+    {digest, _md5} = expected("shipped")[path]
+    Base.encode16(digest, case: :lower)
+  end
+
   defp facts("patched", path, bytes), do: {:crypto.hash(:sha256, bytes), md5(path, bytes)}
 
   defp facts("shipped", path, _bytes) do
