@@ -14,6 +14,7 @@ defmodule HotPatch.Agent.Boot do
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Install
+  alias HotPatch.Store.Neighbours
 
   require Logger
 
@@ -23,10 +24,18 @@ defmodule HotPatch.Agent.Boot do
     note_failure(:journal, Store.Journal.open())
     begun = Store.Files.pending()
     for {intent, failure} <- Store.Recovery.run(), do: not_finished(intent, failure)
+    sweep(begun)
     retire(Applied.read(), Release.current())
     disk(Applied.state())
     memory(Applied.state(), begun)
     Store.Recovery.tidy()
+  end
+
+  # What writes that were cut short have left.
+  defp sweep(begun) do
+    Store.remove_all_temporaries(Store.directory())
+    for %{files: files} <- begun, file <- files, do: Store.remove_temporaries(file.target)
+    :ok
   end
 
   defp not_finished(intent, {path, reason}) do
@@ -91,8 +100,9 @@ defmodule HotPatch.Agent.Boot do
     |> Enum.sort_by(& &1.path)
   end
 
-  # The same folder with other files: somebody has installed the release again. Another
-  # folder: a disk that knows nothing of patches.
+  # The same folder with other files: somebody has installed the release again, or another
+  # node of this host, which shares the folder, has gone on meanwhile. Another folder: a disk
+  # that knows nothing of patches.
   defp not_as_left(wrong, files, state) do
     mark = Install.marked(hd(files).target)
 
@@ -100,7 +110,14 @@ defmodule HotPatch.Agent.Boot do
       mark != state.install ->
         put_again(wrong, state)
 
-      length(wrong) == length(files) ->
+      (ops = Neighbours.rollbacks(state)) != [] ->
+        follow(ops, state)
+
+      Neighbours.busy_with?(wrong) ->
+        Logger.notice("HotPatch: another node of this host is about to change the patched files")
+
+      installed_again?(state) ->
+        remove_added(state)
         end_all(state.stack, "the release was installed again over their files")
 
       true ->
@@ -115,6 +132,43 @@ defmodule HotPatch.Agent.Boot do
           Store.Journal.add(:drift, %{by: "HotPatch", reason: "changed on disk: #{names}"})
         )
     end
+  end
+
+  # What the release has of its own is its own again. What the patches have added nobody
+  # overwrites, nor removes.
+  defp installed_again?(state) do
+    shipped = for %{old: old, new: new} = file <- original(state), old not in [nil, new], do: file
+    shipped != [] and Enum.all?(shipped, &(Store.Files.digest(&1.target) == &1.old))
+  end
+
+  defp remove_added(state) do
+    for %{old: nil, new: new} = file when new != nil <- original(state),
+        Store.Files.digest(file.target) == new do
+      _ = File.rm(file.target)
+      for folder <- file.folders, do: File.rmdir(folder)
+    end
+  end
+
+  # The files of all patches with what was there before the first of them.
+  defp original(state) do
+    before =
+      state.stack |> Enum.flat_map(& &1.files) |> Enum.reverse() |> Map.new(&{&1.target, &1})
+
+    for file <- current(state), do: %{before[file.target] | new: file.new}
+  end
+
+  # The files are what the other node has left: here it only remains to be noted.
+  defp follow(ops, state) do
+    note_failure(:state, Applied.put(Enum.reduce(ops, state, &Applied.rolled_back(&2, &1))))
+
+    for op <- ops do
+      entry = %{op: op.id, kind: :rollback, patch: op.patch, by: op.by, release: state.release}
+      entry = Map.merge(entry, %{seq: op.seq, reason: "done by another node of this host"})
+      note_failure(:journal, Store.Journal.add_once(:rollback, entry))
+    end
+
+    # Once more: not all of it may have been that.
+    disk(Applied.state())
   end
 
   defp put_again(files, state) do

@@ -176,21 +176,6 @@ defmodule HotPatch.Store.Applied do
   @spec digests(state()) :: [Blobs.digest()]
   def digests(state), do: Enum.flat_map(state.stack, &digests_of/1)
 
-  @doc """
-  Records of this release of every node that keeps its data in the same place, with that
-  node's folder: they may share the release's folder too, and then what one has put there is
-  there for all.
-  """
-  @spec of_all_nodes() :: [{Path.t(), record()}]
-  def of_all_nodes do
-    release = Release.current()
-
-    for path <- Path.wildcard(Path.join(Path.dirname(Store.directory()), "*/applied.record")),
-        {:ok, %{release: ^release, stack: stack}} <- [Store.read_term(path)],
-        record <- stack,
-        do: {Path.dirname(path), record}
-  end
-
   @doc "Tells one run of the VM from the next."
   @spec boot() :: binary()
   def boot do

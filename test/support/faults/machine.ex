@@ -93,8 +93,19 @@ defmodule HotPatch.Test.Faults.Machine do
   @spec start_all([t()]) :: [t()]
   def start_all(machines) do
     machines
-    |> Enum.map(&Task.async(fn -> start(&1) end))
-    |> Task.await_many(60_000)
+    |> Enum.map(&Task.async(fn -> attempt(&1) end))
+    |> Task.await_many(120_000)
+    |> Enum.map(fn
+      {:ok, machine} -> machine
+      {:error, text} -> raise text
+    end)
+  end
+
+  # One that fails is for the caller to hear of, not for those beside it.
+  defp attempt(machine) do
+    {:ok, start(machine)}
+  catch
+    class, reason -> {:error, Exception.format(class, reason, __STACKTRACE__)}
   end
 
   @doc """
@@ -156,12 +167,20 @@ defmodule HotPatch.Test.Faults.Machine do
     %{machine | peer: nil, os_pid: nil}
   end
 
-  @doc "Ends a machine and removes its files."
-  @spec remove(t()) :: :ok
-  def remove(machine) do
-    if machine.os_pid && not dead?(machine), do: kill(machine)
-    File.rm_rf!(machine.home)
-    for folder <- [machine.lib, machine.data], do: File.rm_rf!(folder)
+  @doc "The folder of all machines of a cluster."
+  @spec group(t()) :: Path.t()
+  def group(machine), do: Path.dirname(machine.home)
+
+  @doc "Ends all nodes of a group that run."
+  @spec kill_all(Path.t()) :: :ok
+  def kill_all(group) do
+    names = for name <- File.ls!(group), name =~ "@", do: String.to_atom(name)
+
+    for node <- names, node in Node.list(:connected) do
+      _ = System.cmd("kill", ["-9", Cluster.call(node, System, :pid, [])], stderr_to_stdout: true)
+      until(fn -> node not in Node.list(:connected) end, "#{node} is gone", @gone_within)
+    end
+
     :ok
   end
 

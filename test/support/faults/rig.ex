@@ -65,13 +65,12 @@ defmodule HotPatch.Test.Faults.Rig do
   @doc "Ends all machines and removes their files."
   @spec stop(t()) :: :ok
   def stop(rig) do
-    for machine <- rig.machines,
-        machine.os_pid,
-        not Machine.dead?(machine),
-        do: Machine.kill(machine)
-
+    group = Machine.group(hd(rig.machines))
+    # Also those that were started again since this was the cluster.
+    Machine.kill_all(group)
     if rig.volume, do: Damage.unmount(rig.volume)
-    Enum.each(rig.machines, &Machine.remove/1)
+    File.rm_rf!(group)
+    :ok
   end
 
   defp volume(_machine, nil), do: nil
@@ -85,6 +84,16 @@ defmodule HotPatch.Test.Faults.Rig do
     Damage.mount(machine.lib, @volume)
     Machine.install(machine, "shipped")
     machine.lib
+  end
+
+  @doc "A cluster as it is now, by what its nodes say: they may have been started again since."
+  @spec refresh(t()) :: t()
+  def refresh(rig) do
+    machines =
+      for machine <- rig.machines,
+          do: %{machine | os_pid: Cluster.call(machine.node, System, :pid, [])}
+
+    %{rig | machines: machines}
   end
 
   @spec nodes(t()) :: [node()]
