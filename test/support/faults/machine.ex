@@ -129,8 +129,10 @@ defmodule HotPatch.Test.Faults.Machine do
     try do
       {:ok, _} = call.(Application, :ensure_all_started, [:hot_patch])
       {:ok, _} = call.(Application, :ensure_all_started, [:exchange])
-      if options[:arm], do: call.(HotPatch.Fault, :disarm, [])
-      machine
+
+      if options[:arm] && call.(HotPatch.Fault, :disarm, []) == :reached,
+        do: await_death(machine),
+        else: machine
     catch
       :error, {:erpc, :noconnection} -> await_death(machine)
     end

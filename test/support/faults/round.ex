@@ -88,7 +88,7 @@ defmodule HotPatch.Test.Faults.Round do
 
     case disarm(victim) do
       :ok -> rig
-      :dead -> Rig.put(rig, Machine.await_death(Rig.machine(rig, victim)))
+      _reached_or_dead -> Rig.put(rig, Machine.await_death(Rig.machine(rig, victim)))
     end
   end
 
