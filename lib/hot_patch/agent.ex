@@ -41,7 +41,8 @@ defmodule HotPatch.Agent do
   @typedoc """
   One apply or rollback: known by its ref, owned by the coordinator's process. `id` and `seq`
   are what the journals and the other nodes know it by; `seq` is settled when all nodes are
-  reserved, and `scope` is `:all` unless nodes were named.
+  reserved, and `scope` is `:all` unless nodes were named. `catching_up`: on this node alone,
+  for what it has missed, or to make room for that.
   """
   @type operation :: %{
           ref: reference(),
@@ -58,7 +59,8 @@ defmodule HotPatch.Agent do
           transition: Swap.transition(),
           purge: :soft | :force,
           pause_timeout: pos_integer(),
-          hold_timeout: pos_integer()
+          hold_timeout: pos_integer(),
+          catching_up: nil | :missed | :room
         }
 
   @type vote ::
@@ -128,7 +130,7 @@ defmodule HotPatch.Agent do
     })
   end
 
-  @doc "The last operation known here, to see whether there is anything to ask `history/0` for."
+  @doc "Tells by which nodes there is anything to ask `history/0` for."
   @spec fingerprint() :: {Release.t(), integer()}
   def fingerprint do
     state = Store.Applied.state()
@@ -176,11 +178,13 @@ defmodule HotPatch.Agent do
   defdelegate census(), to: HotPatch.Agent.Census, as: :take
 
   @doc "Takes note of operations that others have seen and that change nothing here."
-  @spec note([Store.Applied.op()]) :: :ok | {:error, File.posix()}
-  def note(ops) do
-    state = Store.Applied.state()
-    Store.Applied.put(Enum.reduce(ops, state, &Store.Applied.noted(&2, &1)))
-  end
+  @spec note([Store.Applied.op()]) :: :ok | {:error, String.t()}
+  def note([]), do: :ok
+  def note(ops), do: GenServer.call(__MODULE__, {:note, ops}, :infinity)
+
+  @doc "Ends on disk what an operation could not, if nothing is going on here now."
+  @spec settle() :: :ok | {:error, String.t()}
+  def settle, do: GenServer.call(__MODULE__, :settle, :infinity)
 
   @doc "Says why this node is behind the others, for `nodes/0`; nil if it is not."
   @spec behind(String.t() | nil) :: :ok
@@ -206,9 +210,10 @@ defmodule HotPatch.Agent do
   Takes this node for an operation, if nobody else has it; gives the number of the last
   operation known here.
   """
-  @spec reserve(operation()) :: {:ok, non_neg_integer()} | {:busy, operation()}
+  @spec reserve(operation()) ::
+          {:ok, non_neg_integer()} | {:busy, operation()} | {:unfinished, String.t()}
   def reserve(operation) do
-    with :ok <- GenServer.call(__MODULE__, {:reserve, operation}) do
+    with :ok <- GenServer.call(__MODULE__, {:reserve, operation}, :infinity) do
       Fault.point(:reserved)
       {:ok, Store.Applied.seq()}
     end
@@ -282,9 +287,15 @@ defmodule HotPatch.Agent do
   end
 
   @impl GenServer
-  def handle_call({:reserve, operation}, _from, %{phase: :idle}) do
-    monitor = Process.monitor(operation.coordinator)
-    {:reply, :ok, %{idle() | phase: :reserved, operation: operation, monitor: monitor}}
+  def handle_call({:reserve, operation}, _from, %{phase: :idle} = state) do
+    case settled() do
+      :ok ->
+        monitor = Process.monitor(operation.coordinator)
+        {:reply, :ok, %{idle() | phase: :reserved, operation: operation, monitor: monitor}}
+
+      {:error, text} ->
+        {:reply, {:unfinished, text}, state}
+    end
   end
 
   def handle_call({:reserve, _operation}, _from, state) do
@@ -324,6 +335,22 @@ defmodule HotPatch.Agent do
   def handle_call({:abort, _ref}, _from, state), do: {:reply, :ok, state}
   def handle_call(:holder, _from, state), do: {:reply, state.operation, state}
 
+  # Nobody else writes the state now.
+  def handle_call({:note, ops}, _from, %{phase: :idle} = state) do
+    applied = Enum.reduce(ops, Store.Applied.state(), &Store.Applied.noted(&2, &1))
+
+    case Store.Applied.put(applied) do
+      :ok -> {:reply, :ok, state}
+      {:error, posix} -> {:reply, {:error, "cannot write the state: #{posix}"}, state}
+    end
+  end
+
+  def handle_call({:note, _ops}, _from, state),
+    do: {:reply, {:error, "an operation has begun meanwhile"}, state}
+
+  def handle_call(:settle, _from, %{phase: :idle} = state), do: {:reply, settled(), state}
+  def handle_call(:settle, _from, state), do: {:reply, :ok, state}
+
   def handle_call({:subscribe, pid}, _from, state) do
     Process.put(:subscriber, pid)
     {:reply, :ok, state}
@@ -361,6 +388,14 @@ defmodule HotPatch.Agent do
 
   def handle_info(_late_answer, state), do: {:noreply, state}
 
+  # Its state would be built upon one that is about to change.
+  defp settled do
+    case Store.Recovery.run() do
+      [] -> :ok
+      [{_intent, {path, reason}} | _] -> {:error, "#{path}: #{inspect(reason)}"}
+    end
+  end
+
   defp decided?(preparation) do
     Enum.any?(Store.Files.pending(), &(&1.tag == preparation.staged.tag and &1.state == :decided))
   end
@@ -380,9 +415,17 @@ defmodule HotPatch.Agent do
     if state.caller, do: GenServer.reply(state.caller, answer)
     {_pid, monitor} = state.worker
     Process.demonitor(monitor, [:flush])
-    if pid = Process.get(:subscriber), do: send(pid, {__MODULE__, :ended})
+    tell_subscriber(state.operation)
+    Fault.point(:ended)
     done(state)
   end
+
+  # Who catches up knows by itself when that has ended, and would try again at once for ever.
+  defp tell_subscriber(%{catching_up: nil}) do
+    if pid = Process.get(:subscriber), do: send(pid, {__MODULE__, :ended})
+  end
+
+  defp tell_subscriber(_operation), do: :ok
 
   defp nothing, do: {:error, "nothing is prepared or held for this operation on #{node()}"}
 

@@ -36,6 +36,18 @@ defmodule HotPatch.Fault do
     :persistent_term.put(@key, {point, nth, counter})
   end
 
+  @doc "Goes on at all steps again; says whether it is too late, and this node about to end."
+  @spec disarm() :: :ok | :reached
+  def disarm do
+    armed = :persistent_term.get(@key, nil)
+    _ = :persistent_term.erase(@key)
+
+    case armed do
+      {_point, nth, counter} -> if :counters.get(counter, 1) >= nth, do: :reached, else: :ok
+      nil -> :ok
+    end
+  end
+
   @doc "A step is reached."
   @spec point(point()) :: :ok
   def point(point) do

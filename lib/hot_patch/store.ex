@@ -76,6 +76,20 @@ defmodule HotPatch.Store do
     :ok
   end
 
+  @doc "Removes what writes into the folder of this node have left that were cut short by its end."
+  @spec remove_all_temporaries(Path.t()) :: :ok
+  def remove_all_temporaries(folder) do
+    for {:ok, names} <- [File.ls(folder)], name <- names, path = Path.join(folder, name) do
+      cond do
+        name =~ ~r/\.[0-9A-F]{16}\.tmp\z/ -> _ = File.rm(path)
+        File.dir?(path) -> remove_all_temporaries(path)
+        true -> :ok
+      end
+    end
+
+    :ok
+  end
+
   @doc "Writes a file and has the disk confirm it."
   @spec write_flushed(Path.t(), iodata()) :: :ok | {:error, File.posix()}
   def write_flushed(path, data) do

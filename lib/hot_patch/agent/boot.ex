@@ -14,6 +14,7 @@ defmodule HotPatch.Agent.Boot do
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Install
+  alias HotPatch.Store.Neighbours
 
   require Logger
 
@@ -21,11 +22,20 @@ defmodule HotPatch.Agent.Boot do
   @spec run() :: :ok
   def run do
     note_failure(:journal, Store.Journal.open())
+    begun = Store.Files.pending()
     for {intent, failure} <- Store.Recovery.run(), do: not_finished(intent, failure)
+    sweep(begun)
     retire(Applied.read(), Release.current())
     disk(Applied.state())
-    memory(Applied.state())
+    memory(Applied.state(), begun)
     Store.Recovery.tidy()
+  end
+
+  # What writes that were cut short have left.
+  defp sweep(begun) do
+    Store.remove_all_temporaries(Store.directory())
+    for %{files: files} <- begun, file <- files, do: Store.remove_temporaries(file.target)
+    :ok
   end
 
   defp not_finished(intent, {path, reason}) do
@@ -90,8 +100,9 @@ defmodule HotPatch.Agent.Boot do
     |> Enum.sort_by(& &1.path)
   end
 
-  # The same folder with other files: somebody has installed the release again. Another
-  # folder: a disk that knows nothing of patches.
+  # The same folder with other files: somebody has installed the release again, or another
+  # node of this host, which shares the folder, has gone on meanwhile. Another folder: a disk
+  # that knows nothing of patches.
   defp not_as_left(wrong, files, state) do
     mark = Install.marked(hd(files).target)
 
@@ -99,7 +110,14 @@ defmodule HotPatch.Agent.Boot do
       mark != state.install ->
         put_again(wrong, state)
 
-      length(wrong) == length(files) ->
+      (ops = Neighbours.rollbacks(state)) != [] ->
+        follow(ops, state)
+
+      Neighbours.busy_with?(wrong) ->
+        Logger.notice("HotPatch: another node of this host is about to change the patched files")
+
+      installed_again?(state) ->
+        remove_added(state)
         end_all(state.stack, "the release was installed again over their files")
 
       true ->
@@ -114,6 +132,43 @@ defmodule HotPatch.Agent.Boot do
           Store.Journal.add(:drift, %{by: "HotPatch", reason: "changed on disk: #{names}"})
         )
     end
+  end
+
+  # What the release has of its own is its own again. What the patches have added nobody
+  # overwrites, nor removes.
+  defp installed_again?(state) do
+    shipped = for %{old: old, new: new} = file <- original(state), old not in [nil, new], do: file
+    shipped != [] and Enum.all?(shipped, &(Store.Files.digest(&1.target) == &1.old))
+  end
+
+  defp remove_added(state) do
+    for %{old: nil, new: new} = file when new != nil <- original(state),
+        Store.Files.digest(file.target) == new do
+      _ = File.rm(file.target)
+      for folder <- file.folders, do: File.rmdir(folder)
+    end
+  end
+
+  # The files of all patches with what was there before the first of them.
+  defp original(state) do
+    before =
+      state.stack |> Enum.flat_map(& &1.files) |> Enum.reverse() |> Map.new(&{&1.target, &1})
+
+    for file <- current(state), do: %{before[file.target] | new: file.new}
+  end
+
+  # The files are what the other node has left: here it only remains to be noted.
+  defp follow(ops, state) do
+    note_failure(:state, Applied.put(Enum.reduce(ops, state, &Applied.rolled_back(&2, &1))))
+
+    for op <- ops do
+      entry = %{op: op.id, kind: :rollback, patch: op.patch, by: op.by, release: state.release}
+      entry = Map.merge(entry, %{seq: op.seq, reason: "done by another node of this host"})
+      note_failure(:journal, Store.Journal.add_once(:rollback, entry))
+    end
+
+    # Once more: not all of it may have been that.
+    disk(Applied.state())
   end
 
   defp put_again(files, state) do
@@ -146,23 +201,40 @@ defmodule HotPatch.Agent.Boot do
   end
 
   # Only what is on disk by now: nothing may run that a restart would not bring.
-  defp memory(state) do
+  defp memory(state, begun) do
+    files = touched(state, begun)
+
+    for %{new: nil, target: target} = file <- files,
+        not File.exists?(target),
+        {:ok, module} <- [Running.module(file.module)],
+        :erlang.module_loaded(module),
+        do: unload(module)
+
     wrong =
-      for %{module: name, new: new} = file when name != nil and new != nil <- current(state),
-          Store.Files.digest(file.target) == new,
-          {:ok, bytes} <- [bytes(file)],
-          wanted?(name),
-          module = Running.accepted_module(name),
+      for %{new: new} = file when new != nil <- files,
+          {:ok, bytes} <- [File.read(file.target)],
+          :crypto.hash(:sha256, bytes) == new,
+          wanted?(file.module),
+          module = Running.accepted_module(file.module),
           runs_other?(module, bytes),
-          do: {module, String.to_charlist(file.target), bytes, file.alone?}
+          do: {module, String.to_charlist(file.target), bytes}
 
-    {alone, together} = Enum.split_with(wrong, &elem(&1, 3))
-    load(Enum.map(together, &Tuple.delete_at(&1, 3)))
+    load(wrong)
+  end
 
-    for {module, file, bytes, _} <- alone,
-        do: loaded(:code.load_binary(module, file, bytes), module)
+  # The modules of the patches, and those of a set that this start has finished: a rollback
+  # leaves no patch behind, but the boot script may have loaded what was still to go.
+  defp touched(state, begun) do
+    patched = for %{module: name} = file when name != nil <- current(state), do: file
+    known = MapSet.new(patched, & &1.target)
 
-    :ok
+    finished =
+      for %{files: files} <- begun,
+          %{target: target, new: new} <- files,
+          Path.extname(target) == ".beam" and target not in known,
+          do: %{target: target, new: new, module: Path.basename(target, ".beam")}
+
+    patched ++ finished
   end
 
   # In embedded mode nothing is loaded on first use.
@@ -181,12 +253,37 @@ defmodule HotPatch.Agent.Boot do
     end
   end
 
+  # Nobody runs it yet.
+  defp unload(module) do
+    :code.purge(module)
+    :code.delete(module)
+  end
+
   defp load([]), do: :ok
 
+  # One that runs code when it is loaded can only be loaded by a step of its own.
   defp load(modules) do
     for {module, _file, _bytes} <- modules, do: :code.soft_purge(module)
-    loaded(:code.atomic_load(modules), Enum.map(modules, &elem(&1, 0)))
+    result = :code.atomic_load(modules)
+
+    case split(modules, result) do
+      {_all, []} ->
+        loaded(result, Enum.map(modules, &elem(&1, 0)))
+
+      {together, alone} ->
+        load(together)
+        for {module, file, bytes} <- alone, do: load_alone(module, file, bytes)
+        :ok
+    end
   end
+
+  defp split(modules, :ok), do: {modules, []}
+
+  defp split(modules, {:error, reasons}),
+    do: Enum.split_with(modules, &({elem(&1, 0), :on_load_not_allowed} not in reasons))
+
+  defp load_alone(module, file, bytes),
+    do: loaded(:code.load_binary(module, file, bytes), module)
 
   defp loaded(:ok, _what), do: :ok
   defp loaded({:module, _module}, _what), do: :ok

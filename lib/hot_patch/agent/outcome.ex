@@ -10,6 +10,7 @@ defmodule HotPatch.Agent.Outcome do
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Install
+  alias HotPatch.Store.Neighbours
 
   @doc "Writes it all, in an order that a start can take up wherever it was cut off."
   @spec write(Preparation.t(), map()) :: :ok | {:error, String.t()}
@@ -62,11 +63,16 @@ defmodule HotPatch.Agent.Outcome do
       :rollback ->
         Applied.rolled_back(state, op)
     end
+    |> remembered(state, operation)
   end
+
+  # One that only makes room for others is nothing that other nodes could miss.
+  defp remembered(after_it, before, %{catching_up: :room}), do: %{after_it | ops: before.ops}
+  defp remembered(after_it, _before, _operation), do: after_it
 
   defp op(operation) do
     operation
-    |> Map.take([:id, :seq, :kind, :patch, :cumulative?, :scope, :by])
+    |> Map.take([:id, :seq, :kind, :patch, :cumulative?, :transition, :scope, :by])
     |> Map.put(:at, DateTime.utc_now())
   end
 
@@ -107,7 +113,7 @@ defmodule HotPatch.Agent.Outcome do
   # Another node of this host, with which this one shares the files, was there first: what was
   # before is in its store.
   defp former(%{old: same, new: same} = file) do
-    Enum.find_value(Applied.of_all_nodes(), file, fn {folder, record} ->
+    Enum.find_value(Neighbours.records(), file, fn {folder, record} ->
       Enum.find(
         record.files,
         &(&1.target == file.target and &1.new == same and take(&1.old, folder))

@@ -1,12 +1,20 @@
 defmodule HotPatch.Cluster.CatchUp do
   @moduledoc false
-  # What this node has missed while others applied or rolled back: it is done here too, as an
-  # operation on this node alone that keeps the number and the name it had.
+  # Brings this node to where the operations that it and the others know of lead. All nodes
+  # order them in the same way, so that all come to the same patches, whoever has seen which
+  # of them and in which order: also the two sides of a network that was cut.
+  #
+  # What was missed is done here as an operation on this node alone, under the name and the
+  # number that it had. To put a patch below others these have to make room for a moment:
+  # such steps are this node's own affair and count as no operation.
 
   alias HotPatch.Agent
   alias HotPatch.Agent.Payload
+  alias HotPatch.Archive
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Library
   alias HotPatch.Cluster.Operation
+  alias HotPatch.Release
 
   require Logger
 
@@ -19,49 +27,60 @@ defmodule HotPatch.Cluster.CatchUp do
     nodes: nil
   }
 
-  @doc "Compares this node with others, and does what it has missed."
-  @spec run([node()]) :: :ok | {:error, String.t()}
+  @doc "Compares this node with others, and does what it has missed; says whether it did anything."
+  @spec run([node()]) :: :ok | :changed | {:error, String.t()}
   def run(peers) do
-    mine = Agent.fingerprint()
+    with :ok <- Agent.settle() do
+      {release, _} = mine = Agent.fingerprint()
 
-    # Only who differs is asked for more.
-    others =
-      for {node, {:ok, {release, _} = theirs}} <- Cluster.call(peers, :fingerprint, [], @within),
-          release == elem(mine, 0),
-          theirs != mine,
-          do: node
+      # Only who differs is asked for more.
+      others =
+        for {node, {:ok, {^release, _} = theirs}} <-
+              Cluster.call(peers, :fingerprint, [], @within),
+            theirs != mine,
+            do: node
 
-    if others == [], do: :ok, else: with_others(others)
+      compare(Agent.history(), histories(others), peers)
+    end
   end
 
-  defp with_others(others) do
-    mine = Agent.history()
-    known = MapSet.new(mine.ops, & &1.id)
-    histories = for {node, {:ok, h}} <- Cluster.call(others, :history, [], @within), do: {node, h}
+  defp histories(nodes) do
+    for {node, {:ok, h}} <- Cluster.call(nodes, :history, [], @within), do: {node, h}
+  end
 
-    case for {_node, h} <- histories, op <- h.ops, op.id not in known, concerns_us?(op), do: op do
-      [] -> :ok
-      missed -> missed |> Enum.uniq_by(& &1.id) |> do_all(mine, histories)
+  defp compare(mine, histories, peers) do
+    known = MapSet.new(mine.ops, & &1.id)
+
+    missed =
+      for({_node, h} <- histories, op <- h.ops, op.id not in known, do: op)
+      |> Enum.uniq_by(& &1.id)
+
+    ops = Enum.sort_by(mine.ops ++ missed, &{&1.seq, &1.id})
+    wanted = ops |> Enum.filter(&concerns_us?/1) |> stack(mine.retired)
+
+    cond do
+      wanted != mine.stack -> go(mine.stack, wanted, ops, missed, peers)
+      missed != [] -> with :ok <- Agent.note(missed), do: :changed
+      true -> :ok
     end
   end
 
   defp concerns_us?(%{scope: :all}), do: true
   defp concerns_us?(%{scope: nodes}), do: node() in nodes
 
-  defp do_all(missed, mine, histories) do
-    ops = Enum.sort_by(mine.ops ++ missed, &{&1.seq, &1.id})
-    wanted = ops |> Enum.filter(&concerns_us?/1) |> stack(mine.retired)
-    {same, _} = common(mine.stack, wanted, [])
-    back = mine.stack |> Enum.drop(length(same)) |> Enum.reverse()
-    forth = Enum.drop(wanted, length(same))
+  # All that is needed is there before the first step: what makes room is not lost.
+  defp go(stack, wanted, ops, missed, peers) do
+    same = common(stack, wanted)
+    back = stack |> Enum.drop(same) |> Enum.reverse()
+    forth = Enum.drop(wanted, same)
     Logger.notice("HotPatch: catching up: #{describe(back, forth)}")
 
-    steps = Enum.map(back, &{:rollback, &1}) ++ Enum.map(forth, &{:apply, &1})
+    with {:ok, payloads} <- payloads(forth, ops, peers) do
+      steps = for(id <- back, do: {Payload.rollback(id, Release.current()), nil}) ++ payloads
 
-    with :ok <- each(steps, ops, histories), do: Agent.note(missed)
+      with :ok <- each(steps, missed), :ok <- Agent.note(missed), do: :changed
+    end
   end
-
-  defp describe([], []), do: "nothing to do here"
 
   defp describe(back, forth) do
     Enum.join(Enum.map(back, &"take back #{&1}") ++ Enum.map(forth, &"apply #{&1}"), ", ")
@@ -74,7 +93,7 @@ defmodule HotPatch.Cluster.CatchUp do
     |> Enum.reject(&ended?(&1, retired))
     |> Enum.reduce([], fn
       %{kind: :apply, cumulative?: true, patch: id}, stack ->
-        [{id, Enum.reject(stack, &(elem(&1, 0) == id))}]
+        [{id, stack}]
 
       %{kind: :apply, patch: id}, stack ->
         if List.keymember?(stack, id, 0), do: stack, else: [{id, []} | stack]
@@ -96,46 +115,69 @@ defmodule HotPatch.Cluster.CatchUp do
     end
   end
 
-  defp common([id | as], [id | bs], same), do: common(as, bs, [id | same])
-  defp common(_, _, same), do: {Enum.reverse(same), nil}
+  defp common(as, bs),
+    do: Enum.zip(as, bs) |> Enum.take_while(fn {a, b} -> a == b end) |> length()
 
-  defp each(steps, ops, histories) do
-    Enum.reduce_while(steps, :ok, fn step, :ok ->
-      case step(step, ops, histories) do
+  defp payloads(ids, ops, peers) do
+    Enum.reduce_while(ids, {:ok, []}, fn id, {:ok, found} ->
+      op = last(ops, :apply, id)
+
+      case Enum.find_value([node() | peers], &ask(&1, id)) || from_archive(id, op) do
+        nil -> {:halt, {:error, "no node that is connected has #{id} to give"}}
+        step -> {:cont, {:ok, found ++ [step]}}
+      end
+    end)
+  end
+
+  defp ask(node, id) do
+    with [{_, {:ok, {:ok, payload}}}] <- Cluster.call([node], :payload, [id], @within),
+         [{_, {:ok, %{abouts: abouts}}}] <- Cluster.call([node], :history, [], @within) do
+      {payload, Enum.find(abouts, &(&1.id == id))}
+    else
+      _ -> nil
+    end
+  end
+
+  # Nobody has it in force any more: then as it was uploaded.
+  defp from_archive(id, op) do
+    with %{cumulative?: cumulative?} <- op,
+         {:ok, composition, patch} <- Library.open(id) do
+      more = [shadows: Archive.shadows(composition), cumulative: cumulative?]
+      {Payload.new(composition, patch.release, more), Library.about(patch)}
+    else
+      _ -> nil
+    end
+  end
+
+  defp each(steps, missed) do
+    Enum.reduce_while(steps, :ok, fn {payload, about}, :ok ->
+      case carry_out(payload, about, last(missed, payload.kind, payload.patch)) do
         :ok -> {:cont, :ok}
         {:error, text} -> {:halt, {:error, text}}
       end
     end)
   end
 
-  defp step({:rollback, id} = step, ops, _histories) do
-    Payload.rollback(id, HotPatch.Release.current()) |> carry_out(op(step, ops), nil)
+  defp last(ops, kind, id) do
+    ops
+    |> Enum.filter(&(&1.kind == kind and &1.patch == id))
+    |> Enum.max_by(&{&1.seq, &1.id}, fn -> nil end)
   end
 
-  defp step({:apply, id} = step, ops, histories) do
-    holders = for {node, %{stack: stack} = h} <- histories, id in stack, do: {node, h}
+  defp carry_out(payload, about, op) do
+    more =
+      if op,
+        do: %{
+          id: op.id,
+          seq: op.seq,
+          by: op.by,
+          transition: Map.get(op, :transition, :suspend),
+          nodes: if(op.scope != :all, do: op.scope),
+          catching_up: :missed
+        },
+        else: %{by: "HotPatch", catching_up: :room}
 
-    Enum.find_value(holders, {:error, "no node that is connected has #{id} to give"}, fn {node, h} ->
-      case Cluster.call([node], :payload, [id], @within) do
-        [{_node, {:ok, {:ok, payload}}}] ->
-          carry_out(payload, op(step, ops), Enum.find(h.abouts, &(&1.id == id)))
-
-        _ ->
-          nil
-      end
-    end)
-  end
-
-  # The last that says so; a patch that has to make room for a moment goes by a name of its own.
-  defp op({kind, id}, ops),
-    do: ops |> Enum.reverse() |> Enum.find(&(&1.kind == kind and &1.patch == id))
-
-  defp carry_out(payload, op, about) do
-    more = if op, do: %{id: op.id, seq: op.seq, by: op.by}, else: %{by: "HotPatch"}
-    scope = if op && op.scope != :all, do: op.scope
-
-    options =
-      Map.merge(@options, Map.merge(more, %{nodes: scope, about: about, reason: "catching up"}))
+    options = @options |> Map.merge(%{about: about, reason: "catching up"}) |> Map.merge(more)
 
     case Operation.run(payload, [node()], [], options) do
       {:ok, _report} -> :ok

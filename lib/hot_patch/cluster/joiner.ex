@@ -12,11 +12,16 @@ defmodule HotPatch.Cluster.Joiner do
 
   require Logger
 
+  # An operation that has ended is told to the others: they may have missed it, and shall not
+  # find out only by chance.
+
   # Milliseconds. How long a start waits for the others; how long after an event it is
-  # compared, for several come at once; and how often without any.
+  # compared, for several come at once; how often without any; and where that goes wrong, at
+  # most, for trying may have processes pause.
   @start_within 30_000
   @soon 200
   @now_and_then 10_000
+  @seldom 600_000
 
   @doc false
   @spec start_link(keyword()) :: GenServer.on_start()
@@ -27,7 +32,7 @@ defmodule HotPatch.Cluster.Joiner do
   def init([]) do
     if Node.alive?(), do: :ok = :net_kernel.monitor_nodes(true)
     :ok = Agent.subscribe()
-    state = start(%{worker: nil, again?: false, timer: nil})
+    state = start(%{worker: nil, timer: nil, failures: 0})
     {:ok, state, {:continue, :wait}}
   end
 
@@ -55,10 +60,15 @@ defmodule HotPatch.Cluster.Joiner do
 
   @impl GenServer
   def handle_info({:nodeup, _node}, state), do: {:noreply, soon(state, @soon)}
-  def handle_info({Agent, :ended}, state), do: {:noreply, soon(state, @soon)}
 
-  def handle_info(:compare, %{worker: nil} = state),
-    do: {:noreply, soon(work(%{state | timer: nil}), @now_and_then)}
+  def handle_info({Agent, :ended}, state) do
+    tell_others()
+    {:noreply, soon(state, @soon)}
+  end
+
+  def handle_info({__MODULE__, :changed}, state), do: {:noreply, soon(state, @soon)}
+
+  def handle_info(:compare, %{worker: nil} = state), do: {:noreply, work(%{state | timer: nil})}
 
   def handle_info(:compare, state), do: {:noreply, soon(%{state | timer: nil}, @soon)}
 
@@ -82,17 +92,39 @@ defmodule HotPatch.Cluster.Joiner do
   end
 
   defp ended(state, reason) do
-    case reason do
-      {:result, :ok} -> Agent.behind(nil)
-      {:result, {:error, text}} -> behind(text)
-      died -> behind("comparing with the other nodes failed: #{inspect(died, limit: 10)}")
-    end
+    state = %{state | worker: nil}
 
-    %{state | worker: nil}
+    case reason do
+      {:result, :ok} ->
+        well(state)
+
+      {:result, :changed} ->
+        tell_others()
+        well(state)
+
+      {:result, {:error, text}} ->
+        behind(state, text)
+
+      died ->
+        behind(state, "comparing with the other nodes failed: #{inspect(died, limit: 10)}")
+    end
   end
 
-  defp behind(text) do
+  defp well(state) do
+    Agent.behind(nil)
+    soon(%{state | failures: 0}, @now_and_then)
+  end
+
+  # The first time it may only have met another operation.
+  defp behind(state, text) do
     Logger.error("HotPatch: this node is behind the others: #{text}")
     Agent.behind(text)
+    wait = min(1_000 * Integer.pow(2, min(state.failures, 10)), @seldom)
+    soon(%{state | failures: state.failures + 1}, wait)
+  end
+
+  defp tell_others do
+    for node <- Cluster.peers(), do: send({__MODULE__, node}, {__MODULE__, :changed})
+    :ok
   end
 end

@@ -121,6 +121,12 @@ defmodule HotPatch.Cluster.Library do
     end
   end
 
+  @doc "What every node keeps of a patch that it has applied."
+  @spec about(Patch.t()) :: map()
+  def about(patch) do
+    Map.take(patch, [:id, :name, :sha256, :size, :files, :modules, :release, :uploaded_at, :by])
+  end
+
   @doc "Forgets an archive on every node."
   @spec delete(String.t(), String.t(), String.t() | nil) :: :ok | {:error, Error.t()}
   def delete(id, by, reason) do

@@ -20,7 +20,8 @@ defmodule HotPatch.Cluster.Operation do
 
   @doc """
   Carries a payload out on the given nodes, to its end. Of the options `id` and `seq` are
-  those of an operation that has been decided already, for a node that catches up.
+  those of an operation that has been decided already, for a node that catches up
+  (`catching_up`).
   """
   @spec run(Payload.t(), [node()], [node()], map()) :: {:ok, Report.t()} | {:error, Error.t()}
   def run(payload, nodes, unmanaged, options) do
@@ -72,7 +73,8 @@ defmodule HotPatch.Cluster.Operation do
       purge: options.purge,
       pause_timeout: options.pause_timeout,
       # Longer than the coordinator waits for the last node, so that none gives up first.
-      hold_timeout: commit_timeout(options) + @margin
+      hold_timeout: commit_timeout(options) + @margin,
+      catching_up: options[:catching_up]
     }
 
     report = %Report{
@@ -132,6 +134,15 @@ defmodule HotPatch.Cluster.Operation do
     )
   end
 
+  defp not_reserved(node, {:ok, {:unfinished, text}}, operation) do
+    Error.new(
+      :busy,
+      "#{operation.kind} #{operation.patch}: nothing was changed, on #{node} an earlier operation is not " <>
+        "ended on disk: #{text}; make room there or make it writable",
+      %{node: node}
+    )
+  end
+
   defp not_reserved(node, {:error, text}, operation) do
     Error.new(
       :unreachable,
@@ -151,7 +162,7 @@ defmodule HotPatch.Cluster.Operation do
       done(finished(%{report | nodes: nodes, commit_us: commit_us}), decision)
     else
       abort(nodes, operation, options)
-      refused(finished(report))
+      refused(finished(report), operation)
     end
   end
 
@@ -259,21 +270,27 @@ defmodule HotPatch.Cluster.Operation do
     end
   end
 
-  defp refused(report) do
-    _ =
-      Journal.add(:refused, %{
-        kind: report.operation,
-        patch: report.patch,
-        by: report.by,
-        status: report.status,
-        error: why(report)
-      })
+  defp refused(report, operation) do
+    note_refusal(report, operation)
 
     failure(
       :refused,
       report,
       "#{report.operation} #{report.patch}: refused, nothing was changed on any node: #{why(report)}"
     )
+  end
+
+  # A node that catches up tries again and again, and says in `nodes/0` what stands in its way.
+  defp note_refusal(_report, %{catching_up: how}) when how != nil, do: :ok
+
+  defp note_refusal(report, _operation) do
+    Journal.add(:refused, %{
+      kind: report.operation,
+      patch: report.patch,
+      by: report.by,
+      status: report.status,
+      error: why(report)
+    })
   end
 
   defp failure(reason, report, message) do

@@ -41,7 +41,7 @@ defmodule HotPatch.Cluster.Request do
         cumulative: options.cumulative
       ]
 
-      {:ok, Payload.new(composition, patch.release, more), about(patch)}
+      {:ok, Payload.new(composition, patch.release, more), Library.about(patch)}
     end
   end
 
@@ -49,12 +49,8 @@ defmodule HotPatch.Cluster.Request do
   defp payload(:rollback, _call, id, options) do
     with {:ok, %Patch{} = patch} <- Library.resolve(id) do
       more = [purge: options.purge, on_load: options.on_load]
-      {:ok, Payload.rollback(patch.id, Release.current(), more), about(patch)}
+      {:ok, Payload.rollback(patch.id, Release.current(), more), Library.about(patch)}
     end
-  end
-
-  defp about(patch) do
-    Map.take(patch, [:id, :name, :sha256, :size, :files, :modules, :release, :uploaded_at, :by])
   end
 
   defp possible(%Payload{kind: :rollback, patch: id}, members) do

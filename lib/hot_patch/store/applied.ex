@@ -20,6 +20,7 @@ defmodule HotPatch.Store.Applied do
           kind: :apply | :rollback,
           patch: String.t(),
           cumulative?: boolean(),
+          transition: HotPatch.Swap.transition(),
           scope: :all | [node()],
           by: String.t(),
           at: DateTime.t()
@@ -160,27 +161,20 @@ defmodule HotPatch.Store.Applied do
   def noted(state, op) do
     if Enum.any?(state.ops, &(&1.id == op.id)),
       do: state,
-      else: %{state | ops: Enum.take([op | state.ops], @most_ops)}
+      else: %{state | ops: recent([op | state.ops], state.stack)}
   end
+
+  # By them it is known what is in force: of that nothing is forgotten.
+  defp recent(ops, stack) do
+    {recent, older} = Enum.split(ops, @most_ops)
+    recent ++ Enum.filter(older, &(&1.kind == :apply and in_force?(&1.patch, stack)))
+  end
+
+  defp in_force?(id, stack), do: Enum.any?(stack, &(&1.id == id or in_force?(id, &1.replaced)))
 
   @doc "All blobs that a state needs."
   @spec digests(state()) :: [Blobs.digest()]
   def digests(state), do: Enum.flat_map(state.stack, &digests_of/1)
-
-  @doc """
-  Records of this release of every node that keeps its data in the same place, with that
-  node's folder: they may share the release's folder too, and then what one has put there is
-  there for all.
-  """
-  @spec of_all_nodes() :: [{Path.t(), record()}]
-  def of_all_nodes do
-    release = Release.current()
-
-    for path <- Path.wildcard(Path.join(Path.dirname(Store.directory()), "*/applied.record")),
-        {:ok, %{release: ^release, stack: stack}} <- [Store.read_term(path)],
-        record <- stack,
-        do: {Path.dirname(path), record}
-  end
 
   @doc "Tells one run of the VM from the next."
   @spec boot() :: binary()

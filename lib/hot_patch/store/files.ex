@@ -15,6 +15,7 @@ defmodule HotPatch.Store.Files do
   alias HotPatch.Fault
   alias HotPatch.Release
   alias HotPatch.Store
+  alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
   alias HotPatch.Store.Lock
 
@@ -39,12 +40,16 @@ defmodule HotPatch.Store.Files do
   # How long another node of this host may take for its renames.
   @lock_within 30_000
 
+  # Bytes: what the file system itself needs for a few small files.
+  @room 65_536
+
   @doc "Puts everything in place for a set, changing nothing of it."
   @spec stage([change()], String.t()) :: {:ok, intent()} | {:error, failure()}
   def stage(changes, tag) do
     with {:ok, files} <- each(changes, &plan(&1, tag)),
          intent = %{tag: tag, state: :staged, files: files, note: nil},
          :ok <- write_down(intent),
+         :ok <- hold_room(intent),
          :ok <- Fault.point(:intent_written),
          {:ok, _} <- each(Enum.zip(files, changes), &stage_one/1) do
       Fault.point(:files_staged)
@@ -64,6 +69,7 @@ defmodule HotPatch.Store.Files do
   @spec decide(intent(), term()) :: {:ok, intent()} | {:error, failure()}
   def decide(intent, note) do
     intent = %{intent | state: :decided, note: note}
+    _ = File.rm(room(intent))
     with :ok <- write_down(intent), do: {:ok, intent}
   end
 
@@ -85,6 +91,7 @@ defmodule HotPatch.Store.Files do
   @spec done(intent()) :: :ok
   def done(intent) do
     for %{staged: staged} <- intent.files, do: _ = File.rm(staged)
+    _ = File.rm(room(intent))
     _ = File.rm(path(intent))
     Store.flush_folder(folder())
     :ok
@@ -99,6 +106,7 @@ defmodule HotPatch.Store.Files do
         folder <- folders,
         do: _ = File.rmdir(folder)
 
+    _ = File.rm(room(intent))
     _ = File.rm(path(intent))
     :ok
   end
@@ -106,10 +114,16 @@ defmodule HotPatch.Store.Files do
   @doc "Intents that nobody has ended."
   @spec pending() :: [intent()]
   def pending do
-    for path <- Enum.sort(Path.wildcard(Path.join(folder(), "*.record"))),
-        {:ok, intent} <- [read(path)],
-        do: intent
+    for path <- records(Store.directory()), {:ok, intent} <- [read(path)], do: intent
   end
+
+  @doc "The same of a node whose data is in another folder; only to look at them."
+  @spec pending(Path.t()) :: [intent()]
+  def pending(folder) do
+    for path <- records(folder), {:ok, intent} <- [Store.read_term(path)], do: intent
+  end
+
+  defp records(folder), do: Enum.sort(Path.wildcard(Path.join(folder, "staged/*.record")))
 
   @doc "The digest of a file as it is now; nil if there is none."
   @spec digest(Path.t()) :: Blobs.digest() | nil
@@ -225,6 +239,15 @@ defmodule HotPatch.Store.Files do
     end
   end
 
+  # When memory has changed it is too late for a full disk: what is to be written then, the
+  # decision, the state and the journal, has its room from here on.
+  defp hold_room(intent) do
+    size = @room + 4 * :erlang.external_size(Applied.read()) + 4 * :erlang.external_size(intent)
+
+    with {:error, posix} <- Store.write_flushed(room(intent), :binary.copy(<<0>>, size)),
+         do: {:error, {room(intent), posix}}
+  end
+
   # Nothing to write down where no file changes, but the decision is.
   defp write_down(intent) do
     with {:error, posix} <- Store.write_term(path(intent), intent),
@@ -242,6 +265,7 @@ defmodule HotPatch.Store.Files do
     |> then(fn result -> with {:ok, done} <- result, do: {:ok, Enum.reverse(done)} end)
   end
 
+  defp room(%{tag: tag}), do: Path.join(folder(), tag <> ".room")
   defp path(%{tag: tag}), do: Path.join(folder(), tag <> ".record")
   defp folder, do: Path.join(Store.directory(), "staged")
 

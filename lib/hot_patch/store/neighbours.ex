@@ -1,0 +1,59 @@
+defmodule HotPatch.Store.Neighbours do
+  @moduledoc false
+  # Other nodes of this host that keep their data in the same place. They may share the
+  # release's folder too: then what one has put there is there for all, and while one was
+  # away another may have changed the files under it.
+
+  alias HotPatch.Release
+  alias HotPatch.Store
+  alias HotPatch.Store.Applied
+  alias HotPatch.Store.Files
+
+  @doc "Records of this release of every node, this one among them, with the node's folder."
+  @spec records() :: [{Path.t(), Applied.record()}]
+  def records do
+    for {folder, %{stack: stack}} <- states(), record <- stack, do: {folder, record}
+  end
+
+  @doc "Rollbacks in the same installation of what a state has in force, that it does not know."
+  @spec rollbacks(Applied.state()) :: [Applied.op()]
+  def rollbacks(%{install: nil}), do: []
+
+  def rollbacks(%{install: install} = state) do
+    known = MapSet.new(state.ops, & &1.id)
+    in_force = MapSet.new(state.stack, & &1.id)
+
+    for({_folder, %{install: ^install, ops: ops}} <- states(), op <- ops, do: op)
+    |> Enum.filter(&(&1.kind == :rollback and &1.patch in in_force and &1.id not in known))
+    |> Enum.uniq_by(& &1.id)
+    |> Enum.sort_by(& &1.seq)
+  end
+
+  @doc "Whether another node has decided to change one of these files, and has not ended."
+  @spec busy_with?([Applied.file()]) :: boolean()
+  def busy_with?(files) do
+    targets = MapSet.new(files, & &1.target)
+
+    Enum.any?(folders() -- [Store.directory()], fn folder ->
+      Enum.any?(Files.pending(folder), fn intent ->
+        intent.state == :decided and Enum.any?(intent.files, &(&1.target in targets))
+      end)
+    end)
+  end
+
+  defp states do
+    release = Release.current()
+
+    for folder <- folders(),
+        {:ok, %{release: ^release} = state} <- [
+          Store.read_term(Path.join(folder, "applied.record"))
+        ],
+        do: {folder, state}
+  end
+
+  defp folders do
+    for path <- Path.wildcard(Path.join(Path.dirname(Store.directory()), "*")),
+        File.dir?(path),
+        do: path
+  end
+end

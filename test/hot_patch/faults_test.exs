@@ -1,0 +1,102 @@
+defmodule HotPatch.FaultsTest do
+  use ExUnit.Case, async: false
+
+  alias HotPatch.Cluster.CatchUp
+  alias HotPatch.Test.Faults.Damage
+  alias HotPatch.Test.Faults.Rig
+  alias HotPatch.Test.Faults.Round
+  alias HotPatch.Test.Faults.Scenarios
+
+  # A dozen faults; script/faults tries hundreds.
+  @moduletag timeout: 120_000
+
+  setup_all do
+    rig = Rig.start(2)
+    on_exit(fn -> Rig.stop(rig) end)
+    %{rig: rig}
+  end
+
+  # What scenarios vary by chance is the same in every run.
+  setup do
+    _ = :rand.seed(:exsss, {1, 2, 3})
+    :ok
+  end
+
+  # What is killed where: the coordinator is node 1.
+  for {kind, victim, step} <- [
+        {:apply, 2, :files_staged},
+        {:rollback, 1, :prepared},
+        {:apply, 1, :decided},
+        {:rollback, 2, :decision_written},
+        {:apply, 1, {:file, 3, 7}},
+        {:rollback, 2, {:file, 6, 7}},
+        {:rollback, 1, :files_replaced},
+        {:apply, 2, :state_written}
+      ] do
+    @tag fault: %{kind: kind, coordinator: 1, victim: victim, fault: {:step, step}, again: nil}
+    test "#{kind}: node #{victim} killed at #{inspect(step)} comes back", context do
+      Round.run(current(context.rig), context.fault)
+    end
+  end
+
+  test "killed once more while it starts, it comes back", context do
+    fault = %{kind: :apply, coordinator: 1, victim: 2, fault: {:step, {:file, 2, 7}}}
+    Round.run(current(context.rig), Map.put(fault, :again, {:file, 5, 7}))
+  end
+
+  for name <- [:network_cut, :away, :torn_journal, :damaged_blob] do
+    test "#{name}", context do
+      Scenarios.run(unquote(name), current(context.rig))
+    end
+  end
+
+  for name <- [:reinstalled, :shared_away] do
+    test "#{name}", context do
+      Scenarios.run(unquote(name), context.rig)
+    end
+  end
+
+  if Damage.mounts?() do
+    test "full_disk", context do
+      Scenarios.run(:full_disk, context.rig)
+    end
+  else
+    @tag skip: "no file system can be mounted here"
+    test "full_disk", do: :ok
+  end
+
+  describe "the patches that a list of operations leads to" do
+    defp op(kind, patch, more \\ []) do
+      Map.merge(
+        %{kind: kind, patch: patch, cumulative?: false, at: ~U[2026-01-01 00:00:00Z]},
+        Map.new(more)
+      )
+    end
+
+    test "are stacked, and taken back by name" do
+      ops = [op(:apply, "a"), op(:apply, "b"), op(:apply, "a"), op(:rollback, "a")]
+      assert CatchUp.stack(ops, %{}) == ["b"]
+      assert CatchUp.stack(Enum.drop(ops, -1), %{}) == ["a", "b"]
+      assert CatchUp.stack([op(:rollback, "a") | ops], %{}) == ["b"]
+    end
+
+    test "come back from under a cumulative one" do
+      ops = [op(:apply, "a"), op(:apply, "b"), op(:apply, "c", cumulative?: true)]
+      assert CatchUp.stack(ops, %{}) == ["c"]
+      assert CatchUp.stack(ops ++ [op(:rollback, "c")], %{}) == ["a", "b"]
+      # Also one that was among them itself.
+      again = ops ++ [op(:apply, "c", cumulative?: true), op(:rollback, "c")]
+      assert CatchUp.stack(again, %{}) == ["c"]
+    end
+
+    test "are without what ended when the release was installed again" do
+      retired = %{"a" => ~U[2026-01-02 00:00:00Z]}
+      assert CatchUp.stack([op(:apply, "a"), op(:apply, "b")], retired) == ["b"]
+      later = op(:apply, "a", at: ~U[2026-01-03 00:00:00Z])
+      assert CatchUp.stack([op(:apply, "a"), later], retired) == ["a"]
+    end
+  end
+
+  # The nodes are the same for all tests, their OS processes are not.
+  defp current(rig), do: Rig.refresh(rig)
+end
