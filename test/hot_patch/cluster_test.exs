@@ -530,7 +530,7 @@ defmodule HotPatch.ClusterTest do
       assert Enum.map(error.report.nodes, & &1.status) == [:error, :error]
       assert snapshot(nodes) == before
       assert for(call <- calls, do: :sys.get_state(call)) == states
-      for call <- calls, do: refute(Servers.suspended?(call))
+      for call <- calls, do: assert(Servers.goes_on?(call))
       id = patch.id
       assert [%{applied: [^id], operation: nil}, %{applied: [^id]}] = hot_patch(a, :nodes, [])
     end
@@ -552,7 +552,7 @@ defmodule HotPatch.ClusterTest do
       assert Exception.message(error) =~ "change_code of Exchange.Call failed"
       assert Exception.message(error) =~ "nothing was changed on any node"
       assert snapshot([a]) == before
-      for call <- calls, do: refute(Cluster.call(a, Servers, :suspended?, [call]))
+      for call <- calls, do: assert(Cluster.call(a, Servers, :goes_on?, [call]))
     end
 
     test "stopping HotPatch in the middle leaves nobody suspended and nothing changed" do
@@ -577,7 +577,7 @@ defmodule HotPatch.ClusterTest do
       send(holder, :resume)
 
       for call <- calls,
-          do: until(fn -> not Cluster.call(a, Servers, :suspended?, [call]) end, "resumed")
+          do: until(fn -> Cluster.call(a, Servers, :goes_on?, [call]) end, "resumed")
 
       until(
         fn -> Cluster.call(a, Process, :whereis, [HotPatch.Agent.Commit]) == nil end,
@@ -619,7 +619,7 @@ defmodule HotPatch.ClusterTest do
         for call <- calls,
             do:
               until(
-                fn -> not Cluster.call(node(call), Servers, :suspended?, [call]) end,
+                fn -> Cluster.call(node(call), Servers, :goes_on?, [call]) end,
                 "resumed"
               )
 

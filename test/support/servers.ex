@@ -100,20 +100,19 @@ defmodule HotPatch.Test.Servers do
 
   @doc "Whether a process that speaks the system messages stands still, in whichever way."
   @spec suspended?(pid()) :: boolean()
-  def suspended?(pid) do
-    if Swap.Standing.standing?(pid),
-      do: not told_to_go?(pid) and Swap.Standing.standing?(pid),
-      else: suspended_by_message?(pid)
-  end
+  def suspended?(pid), do: Swap.Standing.standing?(pid) or suspended_by_message?(pid)
 
-  # It has the order and was not scheduled yet.
-  defp told_to_go?(pid) do
-    {:messages, messages} = Process.info(pid, :messages)
-
-    Enum.any?(
-      messages,
-      &match?({ref, order} when is_reference(ref) and order in [:take, :drop], &1)
-    )
+  @doc """
+  Whether a process goes on. It may have been told so and not be scheduled yet; but it shall
+  not go on only because it has found out by itself that the engine is gone.
+  """
+  @spec goes_on?(pid(), non_neg_integer()) :: boolean()
+  def goes_on?(pid, looks \\ 50) do
+    cond do
+      not suspended?(pid) -> true
+      looks == 0 -> false
+      true -> receive(do: (:never -> false), after: (10 -> goes_on?(pid, looks - 1)))
+    end
   end
 
   defp suspended_by_message?(pid) do

