@@ -72,12 +72,10 @@ defmodule HotPatch.Fault do
   defp same?(point, armed), do: point == armed
 
   # Not by the VM's own means, which would tidy up.
+  @spec kill() :: no_return()
   defp kill do
     _ = :os.cmd('kill -9 #{System.pid()}')
 
-    receive do
-    after
-      :infinity -> :ok
-    end
+    :timer.sleep(:infinity)
   end
 end

@@ -81,7 +81,7 @@ defmodule HotPatch.Store do
   def remove_all_temporaries(folder) do
     for {:ok, names} <- [File.ls(folder)], name <- names, path = Path.join(folder, name) do
       cond do
-        name =~ ~r/\.[0-9A-F]{16}\.tmp\z/ -> _ = File.rm(path)
+        name =~ ~r/\.[0-9A-F]{16}\.tmp\z/ -> File.rm(path)
         File.dir?(path) -> remove_all_temporaries(path)
         true -> :ok
       end

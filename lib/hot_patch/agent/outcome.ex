@@ -136,5 +136,4 @@ defmodule HotPatch.Agent.Outcome do
 
   defp reason(posix) when is_atom(posix), do: posix |> :file.format_error() |> to_string()
   defp reason({:locked, owner}), do: "locked by #{owner}"
-  defp reason(other), do: inspect(other)
 end

@@ -20,7 +20,12 @@ defmodule HotPatch.Cluster.History do
   ]
 
   @doc "Entries of these nodes, the latest first."
-  @spec list([node()], %{timeout: timeout(), patch: String.t() | nil, last: pos_integer()}) ::
+  @spec list([node()], %{
+          :timeout => timeout(),
+          :patch => String.t() | nil,
+          :last => pos_integer(),
+          optional(atom()) => term()
+        }) ::
           [JournalEntry.t()]
   def list(nodes, %{timeout: timeout, patch: patch, last: last}) do
     for(

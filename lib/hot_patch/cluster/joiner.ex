@@ -79,7 +79,7 @@ defmodule HotPatch.Cluster.Joiner do
 
   defp soon(%{timer: timer} = state, after_ms) do
     if timer == nil or Process.read_timer(timer) > after_ms do
-      if timer, do: Process.cancel_timer(timer)
+      _ = timer && Process.cancel_timer(timer)
       %{state | timer: Process.send_after(self(), :compare, after_ms)}
     else
       state
@@ -87,9 +87,13 @@ defmodule HotPatch.Cluster.Joiner do
   end
 
   defp work(state) do
-    worker = spawn_monitor(fn -> exit({:result, CatchUp.run(Cluster.peers())}) end)
-    %{state | worker: worker}
+    %{state | worker: spawn_monitor(__MODULE__, :compare, [])}
   end
+
+  @doc false
+  # Its end is its result.
+  @spec compare() :: no_return()
+  def compare, do: exit({:result, CatchUp.run(Cluster.peers())})
 
   defp ended(state, reason) do
     state = %{state | worker: nil}

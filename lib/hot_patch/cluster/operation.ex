@@ -271,7 +271,7 @@ defmodule HotPatch.Cluster.Operation do
   end
 
   defp refused(report, operation) do
-    note_refusal(report, operation)
+    _ = note_refusal(report, operation)
 
     failure(
       :refused,

@@ -6,7 +6,8 @@ defmodule HotPatch.Composition.Entry do
     * `:size` - bytes
     * `:sha256`, `:crc32` - of the bytes
     * `:kind` - `:beam`, `:damaged` (called `.beam` but not one, `:reason` says why), `:other`
-    * `:bytes` - the file itself, exactly as it will be loaded and written
+    * `:bytes` - the file itself, exactly as it will be loaded and written; `nil` only where a
+      rollback removes it
     * `:beam` - facts about the module, see `t:beam/0`, or `nil`
   """
 
@@ -22,7 +23,7 @@ defmodule HotPatch.Composition.Entry do
   """
   @type beam :: %{
           module: String.t(),
-          md5: <<_::128>>,
+          md5: <<_::128>> | nil,
           vsn: binary() | nil,
           attributes: binary(),
           exports: [{String.t(), arity()}],
@@ -41,7 +42,7 @@ defmodule HotPatch.Composition.Entry do
           size: non_neg_integer(),
           crc32: non_neg_integer(),
           sha256: <<_::256>>,
-          bytes: binary(),
+          bytes: binary() | nil,
           kind: :beam | :damaged | :other,
           reason: String.t() | nil,
           beam: beam() | nil

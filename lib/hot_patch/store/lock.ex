@@ -39,7 +39,7 @@ defmodule HotPatch.Store.Lock do
   end
 
   defp hold(path, me, fun) do
-    sweep(path)
+    _ = sweep(path)
     {:ok, fun.()}
   after
     release(path, me)

@@ -71,8 +71,7 @@ defmodule HotPatch.Swap.OnLoad do
 
   # An on_load may never end, and load_binary waits for it.
   defp load_one(%{module: module, file: file}, bytes, deadline) do
-    {pid, monitor} =
-      spawn_monitor(fn -> exit({:loaded, :code.load_binary(module, file, bytes)}) end)
+    {pid, monitor} = spawn_monitor(__MODULE__, :load_now, [module, file, bytes])
 
     receive do
       {:DOWN, ^monitor, :process, ^pid, {:loaded, {:module, ^module}}} -> :ok
@@ -86,6 +85,11 @@ defmodule HotPatch.Swap.OnLoad do
         {:error, "it did not end in time#{stopped}"}
     end
   end
+
+  @doc false
+  # Its end is its result.
+  @spec load_now(module(), charlist(), binary()) :: no_return()
+  def load_now(module, file, bytes), do: exit({:loaded, :code.load_binary(module, file, bytes)})
 
   # The code server runs on_load in a process of its own, which it monitors
   # (code_server.erl, handle_on_load/5). When that dies the load has failed, and the code

