@@ -3,6 +3,7 @@ defmodule HotPatch.Test.Faults.Modules do
   # Small patches of one module that they all have, and of one that each has alone, for nodes
   # that cannot see each other.
 
+  alias HotPatch.Cluster.CatchUp
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Archives
   alias HotPatch.Test.Cluster
@@ -31,10 +32,10 @@ defmodule HotPatch.Test.Faults.Modules do
   Waits until all have the same patches, those to which all operations lead, and run what
   these bring. The same alone is not enough: on the way there patches make room for others.
   """
-  @spec agree([node()]) :: :ok
-  def agree([first | _] = nodes) do
+  @spec agree([node()], [String.t()] | nil) :: :ok
+  def agree([first | _] = nodes, expected \\ nil) do
     Rig.look_until(fn ->
-      stack = applied(first)
+      stack = expected || applied(first)
       said = for node <- nodes, do: {node, known(node), applied(node), running(node)}
       wanted = stack |> Enum.map(&vsn/1) |> List.last()
 
@@ -43,6 +44,14 @@ defmodule HotPatch.Test.Faults.Modules do
          do: :ok,
          else: {:not_yet, "no agreement: #{inspect(said)}"}
     end)
+  end
+
+  @doc "Where all operations that these nodes know of lead, put together."
+  @spec expected([node()]) :: [String.t()]
+  def expected(nodes) do
+    for(node <- nodes, op <- history(node).ops, do: op)
+    |> Enum.uniq_by(& &1.id)
+    |> stack(%{})
   end
 
   @doc "Takes all back, the newest first."
@@ -82,10 +91,12 @@ defmodule HotPatch.Test.Faults.Modules do
 
   # The operations that a node knows of, and where they lead.
   defp known(node) do
-    %{ops: ops, retired: retired} = Cluster.call(node, HotPatch.Agent, :history, [])
-    ops = Enum.sort_by(ops, &{&1.seq, &1.id})
-    {Enum.map(ops, & &1.id), HotPatch.Cluster.CatchUp.stack(ops, retired)}
+    %{ops: ops, retired: retired} = history(node)
+    {ops |> Enum.map(& &1.id) |> Enum.sort(), stack(ops, retired)}
   end
+
+  defp history(node), do: Cluster.call(node, HotPatch.Agent, :history, [])
+  defp stack(ops, retired), do: ops |> Enum.sort_by(&{&1.seq, &1.id}) |> CatchUp.stack(retired)
 
   defp running(node) do
     module = String.to_atom(@common)
