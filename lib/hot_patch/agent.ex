@@ -19,6 +19,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.Agent.Commit
   alias HotPatch.Agent.Examination
   alias HotPatch.Agent.Foresight
+  alias HotPatch.Agent.Past
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Verdict
@@ -112,62 +113,20 @@ defmodule HotPatch.Agent do
   defdelegate forget(id), to: Store.Archives, as: :delete
 
   @doc "What this node knows of the operations on its release, for those that missed some."
-  @spec history() :: %{
-          release: Release.t(),
-          ops: [Store.Applied.op()],
-          stack: [String.t()],
-          retired: %{String.t() => DateTime.t()},
-          abouts: [map()]
-        }
-  def history do
-    state = Store.Applied.state()
-
-    state
-    |> Map.take([:release, :ops, :retired])
-    |> Map.merge(%{
-      stack: Enum.map(state.stack, & &1.id),
-      abouts: for(%{about: about} when about != nil <- state.stack, do: about)
-    })
-  end
+  @spec history() :: Past.history()
+  defdelegate history(), to: Past
 
   @doc "Tells by which nodes there is anything to ask `history/0` for."
   @spec fingerprint() :: {Release.t(), integer()}
-  def fingerprint do
-    state = Store.Applied.state()
-    {state.release, state.ops |> Enum.map(& &1.id) |> Enum.sort() |> :erlang.phash2()}
-  end
+  defdelegate fingerprint(), to: Past
 
   @doc "What came to this node with a patch, for a node that missed it."
   @spec payload(String.t()) :: {:ok, Payload.t()} | :unknown
-  def payload(id) do
-    with %{payload: digest} when digest != nil <- Store.Applied.find(id),
-         {:ok, bytes} <- Store.Blobs.fetch(Store.blobs(), digest) do
-      {:ok, :erlang.binary_to_term(bytes)}
-    else
-      _ -> :unknown
-    end
-  end
+  defdelegate payload(id), to: Past
 
   @doc "What a patch has replaced here: paths with their former bytes, nil for what it has added."
   @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}]} | :unknown
-  def former(id) do
-    with %{files: files} <- Store.Applied.find(id),
-         files = for(file <- files, do: {file.path, former_bytes(file)}),
-         false <- Enum.any?(files, &match?({_path, :gone}, &1)) do
-      {:ok, files}
-    else
-      _ -> :unknown
-    end
-  end
-
-  defp former_bytes(%{old: nil}), do: nil
-
-  defp former_bytes(%{old: digest}) do
-    case Store.Blobs.fetch(Store.blobs(), digest) do
-      {:ok, bytes} -> bytes
-      _unknown_or_damaged -> :gone
-    end
-  end
+  defdelegate former(id), to: Past
 
   @doc "The journal of this node."
   @spec journal() :: [Store.Journal.entry()]

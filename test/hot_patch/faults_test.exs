@@ -44,13 +44,13 @@ defmodule HotPatch.FaultsTest do
     Round.run(current(context.rig), Map.put(fault, :again, {:file, 5, 7}))
   end
 
-  for name <- [:network_cut, :away, :torn_journal, :damaged_blob] do
+  for name <- [:network_cut, :away, :torn_journal, :damaged_blob, :damaged_state] do
     test "#{name}", context do
       Scenarios.run(unquote(name), current(context.rig))
     end
   end
 
-  for name <- [:reinstalled, :shared_away] do
+  for name <- [:both_sides, :reinstalled, :shared_away] do
     test "#{name}", context do
       Scenarios.run(unquote(name), context.rig)
     end

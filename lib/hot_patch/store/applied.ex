@@ -84,15 +84,22 @@ defmodule HotPatch.Store.Applied do
   @doc "The state as it was written, of whatever release; nil if there is none."
   @spec read() :: state() | nil
   def read do
-    case Store.read_term(path()) do
-      {:ok, %{release: _, stack: _, ops: _} = state} -> state
-      _ -> nil
-    end
+    Enum.find_value([path(), copy()], fn path ->
+      case Store.read_term(path) do
+        {:ok, %{release: _, stack: _, ops: _} = state} -> state
+        _ -> nil
+      end
+    end)
   end
 
-  @doc "Writes the state."
+  @doc """
+  Writes the state; twice, for without it nobody knows what the backups are for. The copy is
+  read where the first is damaged, and is never newer.
+  """
   @spec put(state()) :: :ok | {:error, File.posix()}
-  def put(state), do: Store.write_term(path(), state)
+  def put(state) do
+    with :ok <- Store.write_term(path(), state), do: Store.write_term(copy(), state)
+  end
 
   @doc "Nothing applied."
   @spec empty() :: state()
@@ -202,4 +209,5 @@ defmodule HotPatch.Store.Applied do
   end
 
   defp path, do: Path.join(Store.directory(), "applied.record")
+  defp copy, do: Path.join(Store.directory(), "applied.copy")
 end

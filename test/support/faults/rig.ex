@@ -188,7 +188,10 @@ defmodule HotPatch.Test.Faults.Rig do
     :ok
   end
 
-  defp look_until(fun, looks \\ @looks) do
+  @doc "Waits for something that is told as `{:not_yet, text}` until it is there."
+  @spec look_until((() -> {:not_yet, String.t()} | result), non_neg_integer()) :: result
+        when result: term()
+  def look_until(fun, looks \\ @looks) do
     case fun.() do
       {:not_yet, text} when looks == 0 ->
         raise ExUnit.AssertionError, text

@@ -7,6 +7,7 @@ defmodule HotPatch.Test.Faults.Scenarios do
   alias HotPatch.Test.Faults.Damage
   alias HotPatch.Test.Faults.Load
   alias HotPatch.Test.Faults.Machine
+  alias HotPatch.Test.Faults.Modules
   alias HotPatch.Test.Faults.Rig
   alias HotPatch.Test.Faults.Round
   alias HotPatch.Test.Faults.Subject
@@ -16,6 +17,8 @@ defmodule HotPatch.Test.Faults.Scenarios do
   def names do
     [
       :torn_journal,
+      :damaged_state,
+      :both_sides,
       :damaged_archive,
       :damaged_blob,
       :network_cut,
@@ -69,6 +72,33 @@ defmodule HotPatch.Test.Faults.Scenarios do
     Rig.agreed(rig, journal_lost: true)
     next(rig, node)
     rig
+  end
+
+  @doc "What a node keeps of what is applied on it is damaged while it is away."
+  def damaged_state(rig) do
+    to(rig, :new)
+    machine = Enum.random(rig.machines)
+    rig = Rig.kill(rig, machine.node)
+    Damage.flip(Path.join(Machine.data(machine), "applied.record"))
+    rig = Rig.restart(rig, machine.node)
+    at_once(rig, machine.node, :new)
+    next(rig, machine.node)
+    rig
+  end
+
+  @doc "The network is cut, and each side goes on with patches of its own for the same module."
+  def both_sides(rig) do
+    own_rig(rig, 2, [], fn own ->
+      [a, b] = Rig.nodes(own)
+      Damage.cut_network([a], [b])
+      for node <- [a, b], n <- 1..:rand.uniform(3), do: Modules.apply_or_roll_back(node, n)
+      # Nothing that one side has done is lost.
+      expected = Modules.expected([a, b])
+      Damage.heal_network([a], [b])
+      Modules.agree([a, b], expected)
+      Modules.roll_all_back([a, b])
+      Rig.agreed(own)
+    end)
   end
 
   @doc "The archive is damaged on the disk of every node that has it."

@@ -1,0 +1,70 @@
+defmodule HotPatch.Agent.Past do
+  @moduledoc false
+  # What a node can tell others of what was done on it: for those that missed it, and for
+  # those that want back what was there before.
+
+  alias HotPatch.Agent.Payload
+  alias HotPatch.Release
+  alias HotPatch.Store
+  alias HotPatch.Store.Applied
+
+  @type history :: %{
+          release: Release.t(),
+          ops: [Applied.op()],
+          stack: [String.t()],
+          retired: %{String.t() => DateTime.t()},
+          abouts: [map()]
+        }
+
+  @doc "What this node knows of the operations on its release."
+  @spec history() :: history()
+  def history do
+    state = Applied.state()
+
+    state
+    |> Map.take([:release, :ops, :retired])
+    |> Map.merge(%{
+      stack: Enum.map(state.stack, & &1.id),
+      abouts: for(%{about: about} when about != nil <- state.stack, do: about)
+    })
+  end
+
+  @doc "Tells by which nodes there is anything to ask `history/0` for."
+  @spec fingerprint() :: {Release.t(), integer()}
+  def fingerprint do
+    state = Applied.state()
+    {state.release, state.ops |> Enum.map(& &1.id) |> Enum.sort() |> :erlang.phash2()}
+  end
+
+  @doc "What came to this node with a patch."
+  @spec payload(String.t()) :: {:ok, Payload.t()} | :unknown
+  def payload(id) do
+    with %{payload: digest} when digest != nil <- Applied.find(id),
+         {:ok, bytes} <- Store.Blobs.fetch(Store.blobs(), digest) do
+      {:ok, :erlang.binary_to_term(bytes)}
+    else
+      _ -> :unknown
+    end
+  end
+
+  @doc "What a patch has replaced here: paths with their former bytes, nil for what it has added."
+  @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}]} | :unknown
+  def former(id) do
+    with %{files: files} <- Applied.find(id),
+         files = for(file <- files, do: {file.path, former_bytes(file)}),
+         false <- Enum.any?(files, &match?({_path, :gone}, &1)) do
+      {:ok, files}
+    else
+      _ -> :unknown
+    end
+  end
+
+  defp former_bytes(%{old: nil}), do: nil
+
+  defp former_bytes(%{old: digest}) do
+    case Store.Blobs.fetch(Store.blobs(), digest) do
+      {:ok, bytes} -> bytes
+      _unknown_or_damaged -> :gone
+    end
+  end
+end
