@@ -11,6 +11,7 @@ defmodule HotPatch.Swap do
 
   alias HotPatch.Swap.Engine
   alias HotPatch.Swap.Guard
+  alias HotPatch.Swap.Holders
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
@@ -129,6 +130,19 @@ defmodule HotPatch.Swap do
   @doc "Processes that run these modules and can be neither suspended nor moved."
   @spec bare([Change.t()], [Processes.target()]) :: [{pid(), module()}]
   def bare(changes, targets), do: Processes.bare(changes, targets)
+
+  @doc """
+  Who still runs old code of these modules, as far as their stacks show: quick, for many
+  modules. `prepare/1` has the last word.
+  """
+  @spec holders([module()]) :: %{module() => [pid()]}
+  def holders(modules) do
+    Enum.group_by(
+      Holders.of(modules),
+      fn {_pid, module, _stack} -> module end,
+      fn {pid, _module, _stack} -> pid end
+    )
+  end
 
   @doc """
   Does what needs no pause: old code is purged softly, the processes are found, shadows are

@@ -10,6 +10,8 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Composition.Entry
   alias HotPatch.Release
   alias HotPatch.Status
+  alias HotPatch.Swap
+  alias HotPatch.Swap.Describe
 
   @typedoc "`prepared` is the loader's own result for all modules to load, in one."
   @type t :: %__MODULE__{verdicts: [Verdict.t()], prepared: term()}
@@ -20,8 +22,15 @@ defmodule HotPatch.Agent.Examination do
   @spec run(Payload.t()) :: t()
   def run(%Payload{} = payload) do
     case bound_here(payload.release) do
-      :ok -> payload.entries |> Enum.map(&judge(&1, payload.purge)) |> refuse_twins() |> prepare()
-      {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload.entries, reason)}
+      :ok ->
+        payload.entries
+        |> Enum.map(&judge/1)
+        |> hindered(payload.purge)
+        |> refuse_twins()
+        |> prepare()
+
+      {:error, reason} ->
+        %__MODULE__{verdicts: refuse_all(payload.entries, reason)}
     end
   end
 
@@ -56,9 +65,9 @@ defmodule HotPatch.Agent.Examination do
 
   defp refuse_all(entries, reason), do: Enum.map(entries, &Verdict.new(&1, :error, reason))
 
-  defp judge(%Entry{kind: :damaged} = entry, _purge), do: Verdict.new(entry, :error, entry.reason)
+  defp judge(%Entry{kind: :damaged} = entry), do: Verdict.new(entry, :error, entry.reason)
 
-  defp judge(%Entry{kind: :other} = entry, _purge) do
+  defp judge(%Entry{kind: :other} = entry) do
     case Location.of_file(entry.path) do
       {:ok, _have, target} ->
         Verdict.new(entry, :not_beam, "no Erlang module: it goes to #{target}", target)
@@ -78,23 +87,20 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  defp judge(%Entry{kind: :beam, beam: beam} = entry, purge) do
+  defp judge(%Entry{kind: :beam, beam: beam} = entry) do
     case Location.of_module(entry.path, beam.module) do
-      {:ok, have, target} -> judge_module(entry, have, target, purge)
+      {:ok, have, target} -> judge_module(entry, have, target)
       {:absent, reason} -> Verdict.new(entry, :not_loaded, reason)
       {status, reason} -> Verdict.new(entry, status, reason)
     end
   end
 
-  defp judge_module(%Entry{beam: beam} = entry, have, target, purge) do
+  defp judge_module(%Entry{beam: beam} = entry, have, target) do
     with :ok <- runnable(beam),
          {:load, change} <- wanted(beam, have, target),
-         :ok <- swappable(beam, change, purge) do
+         :ok <- swappable(beam) do
       %Verdict{entry: entry, status: :ok, target: target, change: change, new?: change == :add}
     else
-      {:transient, reason} ->
-        %{Verdict.new(entry, :not_updated, reason, target) | transient?: true}
-
       {status, reason} ->
         %{Verdict.new(entry, status, reason, target) | new?: have == :new}
     end
@@ -142,7 +148,7 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  defp swappable(beam, change, purge) do
+  defp swappable(beam) do
     cond do
       beam.on_load ->
         {:not_updated,
@@ -154,26 +160,31 @@ defmodule HotPatch.Agent.Examination do
          "loads a NIF library, which may refuse to be replaced: disk is replaced, restart the " <>
            "node to run it"}
 
-      change == :replace and purge == :soft ->
-        no_old_code(beam)
-
       true ->
         :ok
     end
   end
 
-  defp no_old_code(beam) do
-    {:ok, module} = Running.module(beam.module)
+  # All modules together: to look at every process takes a while.
+  defp hindered(verdicts, :force), do: verdicts
 
-    case Running.old_code_users(module) do
-      [] ->
-        :ok
+  defp hindered(verdicts, :soft) do
+    holders = Swap.holders(for %{change: :replace} = verdict <- verdicts, do: running(verdict))
 
-      pids ->
-        {:transient,
-         "old code of an earlier change is still in use by #{Enum.map_join(Enum.take(pids, 5), ", ", &inspect/1)}" <>
-           "#{if length(pids) > 5, do: " and #{length(pids) - 5} more"}: wait until they leave it, or apply with purge: :force, which kills them"}
-    end
+    Enum.map(verdicts, fn verdict ->
+      with %{change: :replace} <- verdict,
+           {:ok, pids} <- Map.fetch(holders, running(verdict)) do
+        reason = "old code of an earlier change #{Describe.in_use(pids)}"
+        %{Verdict.change_status(verdict, :not_updated, reason) | transient?: true}
+      else
+        _ -> verdict
+      end
+    end)
+  end
+
+  defp running(verdict) do
+    {:ok, module} = Running.module(Verdict.module(verdict))
+    module
   end
 
   # Of two files for one module, or one place, only one can be meant.
