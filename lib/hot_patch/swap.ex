@@ -9,10 +9,12 @@ defmodule HotPatch.Swap do
   # watched by another (HotPatch.Swap.Guard), so that no process stays suspended whoever
   # dies.
 
+  alias HotPatch.Swap.Describe
   alias HotPatch.Swap.Engine
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Holders
   alias HotPatch.Swap.Processes
+  alias HotPatch.Swap.Purge
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Stragglers
@@ -150,12 +152,12 @@ defmodule HotPatch.Swap do
   """
   @spec prepare(Job.t()) :: {:ok, Ready.t()} | {:error, failure()}
   def prepare(%Job{} = job) do
-    with {:held, []} <- {:held, held(Change.replaced(job.changes), job.purge)},
+    with :ok <- purge(Change.replaced(job.changes), job.purge),
          %{silent: []} = found <- Processes.find(job.changes),
          :ok <- Shadow.load(job.shadows) do
       {:ok, %Ready{job: job, found: needed(found, job.transition), shadows: job.shadows}}
     else
-      {:held, modules} -> {:error, failure(:old_code, held_text(modules))}
+      {:held, module, pids} -> {:error, failure(:old_code, held_text(module, pids))}
       %{silent: silent} -> {:error, failure(:busy, silent_text(silent))}
       {:error, text} -> {:error, failure(:shadow, text)}
     end
@@ -171,11 +173,9 @@ defmodule HotPatch.Swap do
     %{Processes.nothing() | unpaused: specials}
   end
 
-  # With force they are purged in the last moment, when all is decided.
-  defp held(modules, purge) do
-    held = Enum.reject(modules, &:code.soft_purge/1)
-    if purge == :force, do: [], else: held
-  end
+  defp purge(modules, :soft), do: Purge.all(modules)
+  # What is in use is purged in the last moment, when all is decided.
+  defp purge(modules, :force), do: Purge.unused(modules)
 
   @doc "Forgets a preparation."
   @spec discard(Ready.t()) :: :ok
@@ -271,10 +271,7 @@ defmodule HotPatch.Swap do
 
   defp short(term), do: inspect(term, limit: 10, printable_limit: 200)
 
-  defp held_text(modules) do
-    "old code of #{Enum.map_join(modules, ", ", &inspect/1)} is still in use by processes: " <>
-      "it can only be replaced when they have left it"
-  end
+  defp held_text(module, pids), do: "old code of #{inspect(module)} #{Describe.in_use(pids)}"
 
   defp silent_text(pids) do
     "#{Enum.map_join(pids, ", ", &inspect/1)} had to be asked for the modules they work for and were too " <>
