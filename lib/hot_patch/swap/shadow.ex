@@ -5,6 +5,7 @@ defmodule HotPatch.Swap.Shadow do
   # for the length of one swap.
 
   alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Purge
 
   @typedoc "As it comes with a patch: the module it stands for, its own name, its code."
   @type t :: %{module: module(), name: module(), bytes: binary(), lambdas?: boolean()}
@@ -18,7 +19,9 @@ defmodule HotPatch.Swap.Shadow do
       for shadow <- shadows, do: {shadow.name, ~c"shadow of #{shadow.module}", shadow.bytes}
 
     # Left over by a node that had no time to tidy up.
-    Enum.each(shadows, &unload_one/1)
+    names = for %{name: name} <- shadows, do: name
+    Enum.each(names, &delete/1)
+    Purge.unused(names)
 
     with {:ok, prepared} <- :code.prepare_loading(modules),
          :ok <- :code.finish_loading(prepared) do
@@ -29,18 +32,19 @@ defmodule HotPatch.Swap.Shadow do
     end
   end
 
-  @doc "Takes shadows out of the VM again."
+  @doc """
+  Takes shadows out of the VM again. Their memory is given back later: that takes a while,
+  and nobody has to wait for it.
+  """
   @spec unload([t()]) :: :ok
-  def unload(shadows), do: Enum.each(shadows, &unload_one/1)
+  def unload(shadows), do: unload_names(for %{name: name} <- shadows, do: name)
 
   @doc "Takes out what a swap has left that could not end."
   @spec unload_leftovers() :: :ok
   def unload_leftovers do
-    for {module, file} <- :code.all_loaded(), match?(~c"shadow of " ++ _, file) do
-      unload_one(%{name: module})
-    end
-
-    :ok
+    unload_names(
+      for {module, file} <- :code.all_loaded(), match?(~c"shadow of " ++ _, file), do: module
+    )
   end
 
   @doc "By which callback of the new code a target's state is converted."
@@ -52,13 +56,19 @@ defmodule HotPatch.Swap.Shadow do
 
   def kind(kind, _change), do: kind
 
-  # Softly: should a process hold a fun of it after all, the shadow stays.
-  defp unload_one(%{name: name}) do
+  # Softly: should a process run it after all, the shadow stays. A purge takes old code
+  # only, so one that comes late does no harm to a shadow that was loaded anew.
+  defp unload_names(names) do
+    Enum.each(names, &delete/1)
+    old = Enum.filter(names, &:erlang.check_old_code/1)
+    if old != [], do: spawn(Purge, :unused, [old])
+    :ok
+  end
+
+  defp delete(name) do
     if :erlang.module_loaded(name) do
-      _ = :code.soft_purge(name)
+      Purge.unused([name])
       _ = :code.delete(name)
     end
-
-    _ = :code.soft_purge(name)
   end
 end
