@@ -9,12 +9,15 @@ defmodule HotPatch.Swap do
   # watched by another (HotPatch.Swap.Guard), so that no process stays suspended whoever
   # dies.
 
+  alias HotPatch.Swap.Describe
   alias HotPatch.Swap.Engine
   alias HotPatch.Swap.Former
   alias HotPatch.Swap.Guard
+  alias HotPatch.Swap.Holders
   alias HotPatch.Swap.Loading
   alias HotPatch.Swap.Phases
   alias HotPatch.Swap.Processes
+  alias HotPatch.Swap.Purge
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Stragglers
@@ -153,12 +156,25 @@ defmodule HotPatch.Swap do
   def bare(changes, targets), do: Processes.bare(changes, targets)
 
   @doc """
+  Who still runs old code of these modules, as far as their stacks show: quick, for many
+  modules. `prepare/1` has the last word.
+  """
+  @spec holders([module()]) :: %{module() => [pid()]}
+  def holders(modules) do
+    Enum.group_by(
+      Holders.of(modules),
+      fn {_pid, module, _stack} -> module end,
+      fn {pid, _module, _stack} -> pid end
+    )
+  end
+
+  @doc """
   Does what needs no pause: old code is purged softly, the processes are found, shadows are
   loaded. `discard/1` or `run/2` ends it.
   """
   @spec prepare(Job.t()) :: {:ok, Ready.t()} | {:error, failure()}
   def prepare(%Job{} = job) do
-    with {:held, []} <- {:held, held(Change.replaced(job.changes), job.purge)},
+    with :ok <- purge(Change.replaced(job.changes), job.purge),
          %{silent: []} = found <- Processes.find(job.changes),
          shadows = if(job.transition == :none, do: [], else: job.shadows),
          :ok <- Shadow.load(shadows) do
@@ -166,7 +182,7 @@ defmodule HotPatch.Swap do
       back = if job.transition == :compatible, do: Former.prepare(job.changes)
       {:ok, %Ready{job: job, found: found, shadows: shadows, back: back}}
     else
-      {:held, modules} -> {:error, failure(:old_code, held_text(modules))}
+      {:held, module, pids} -> {:error, failure(:old_code, held_text(module, pids))}
       %{silent: silent} -> {:error, failure(:busy, silent_text(silent))}
       {:error, text} -> {:error, failure(:shadow, text)}
     end
@@ -182,11 +198,9 @@ defmodule HotPatch.Swap do
     %{Processes.nothing() | unpaused: specials}
   end
 
-  # With force they are purged in the last moment, when all is decided.
-  defp held(modules, purge) do
-    held = Enum.reject(modules, &:code.soft_purge/1)
-    if purge == :force, do: [], else: held
-  end
+  defp purge(modules, :soft), do: Purge.all(modules)
+  # What is in use is purged in the last moment, when all is decided.
+  defp purge(modules, :force), do: Purge.unused(modules)
 
   @doc "Forgets a preparation."
   @spec discard(Ready.t()) :: :ok
@@ -292,10 +306,7 @@ defmodule HotPatch.Swap do
 
   defp short(term), do: inspect(term, limit: 10, printable_limit: 200)
 
-  defp held_text(modules) do
-    "old code of #{Enum.map_join(modules, ", ", &inspect/1)} is still in use by processes: " <>
-      "it can only be replaced when they have left it"
-  end
+  defp held_text(module, pids), do: "old code of #{inspect(module)} #{Describe.in_use(pids)}"
 
   defp silent_text(pids) do
     "#{Enum.map_join(pids, ", ", &inspect/1)} had to be asked for the modules they work for and were too " <>

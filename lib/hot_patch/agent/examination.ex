@@ -25,7 +25,7 @@ defmodule HotPatch.Agent.Examination do
   def run(%Payload{} = payload) do
     with :ok <- bound_here(payload.release),
          :ok <- on_top(payload) do
-      payload |> verdicts() |> prepare()
+      payload |> verdicts() |> Swappable.hindered(payload.purge) |> prepare()
     else
       {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
     end
@@ -130,7 +130,7 @@ defmodule HotPatch.Agent.Examination do
   defp judge_module(%Entry{beam: beam} = entry, have, target, payload) do
     with :ok <- runnable(beam),
          {:load, change} <- wanted(beam, have, target),
-         :ok <- Swappable.check(beam, change, payload) do
+         :ok <- Swappable.check(beam, payload) do
       %Verdict{
         entry: entry,
         status: :ok,
@@ -140,9 +140,6 @@ defmodule HotPatch.Agent.Examination do
         alone?: beam.on_load
       }
     else
-      {:transient, reason} ->
-        %{Verdict.new(entry, :not_updated, reason, target) | transient?: true}
-
       {status, reason} ->
         %{Verdict.new(entry, status, reason, target) | new?: have == :new}
     end

@@ -4,7 +4,6 @@ defmodule HotPatch.Agent.Foresight do
 
   alias HotPatch.Agent.Examination
   alias HotPatch.Agent.Preparation
-  alias HotPatch.Agent.Running
   alias HotPatch.Agent.Verdict
   alias HotPatch.Plan
   alias HotPatch.Status
@@ -111,9 +110,7 @@ defmodule HotPatch.Agent.Foresight do
 
   # A change with old code in use is planned only where it may be purged by force.
   defp killed(changes) do
-    for %{kind: :replace, module: module} <- changes,
-        users = Running.old_code_users(module),
-        users != [] do
+    for {module, users} <- changes |> Swap.Change.replaced() |> Swap.holders() do
       "purge: :force kills #{Table.count(length(users), "process", "processes")} that still run old code of " <>
         "#{inspect(module)}: #{Enum.map_join(Enum.take(users, 10), ", ", &inspect/1)}"
     end

@@ -68,7 +68,7 @@ defmodule HotPatch.Agent.Reversal do
   defp judge(%Entry{beam: beam} = entry, file, payload) do
     with {:change, change} <- wanted(file, beam),
          :ok <- unused(change, file, payload),
-         :ok <- Swappable.check(beam, change, payload) do
+         :ok <- Swappable.check(beam, payload) do
       %Verdict{
         entry: entry,
         status: :ok,

@@ -92,26 +92,6 @@ defmodule HotPatch.Agent.Running do
   @spec embedded?() :: boolean()
   def embedded?, do: :code.get_mode() == :embedded
 
-  @doc """
-  Processes that still run old code of a module, as far as it can be told without a
-  garbage collection.
-  """
-  @spec old_code_users(module()) :: [pid()]
-  def old_code_users(module) do
-    if :erlang.check_old_code(module) do
-      for pid <- Process.list(), pid != self(), uses_old_code?(pid, module), do: pid
-    else
-      []
-    end
-  end
-
-  defp uses_old_code?(pid, module) do
-    :erlang.check_process_code(pid, module, allow_gc: false) == true
-  catch
-    # Died meanwhile.
-    :error, :badarg -> false
-  end
-
   # Code loaded by hand names a file that is not the node's, or none.
   defp really(file, name) do
     if file != nil and String.to_charlist(Path.dirname(file)) in :code.get_path() do

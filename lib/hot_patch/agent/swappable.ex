@@ -4,12 +4,14 @@ defmodule HotPatch.Agent.Swappable do
 
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Running
+  alias HotPatch.Agent.Verdict
   alias HotPatch.Composition.Entry
+  alias HotPatch.Swap
+  alias HotPatch.Swap.Describe
 
-  @doc "`:transient` passes by itself: then the patch is refused rather than put off to a restart."
-  @spec check(Entry.beam(), :replace | :add | :delete, Payload.t()) ::
-          :ok | {:not_updated | :transient, String.t()}
-  def check(beam, change, payload) do
+  @doc "What the file itself says of it."
+  @spec check(Entry.beam(), Payload.t()) :: :ok | {:not_updated, String.t()}
+  def check(beam, payload) do
     cond do
       beam.on_load and payload.on_load == :restart ->
         {:not_updated,
@@ -21,25 +23,37 @@ defmodule HotPatch.Agent.Swappable do
          "loads a NIF library, which may refuse to be replaced: disk is replaced, restart the " <>
            "node to run it"}
 
-      change != :add and payload.purge == :soft ->
-        no_old_code(beam)
-
       true ->
         :ok
     end
   end
 
-  defp no_old_code(beam) do
-    {:ok, module} = Running.module(beam.module)
+  @doc """
+  The verdicts, with those modules whose old code is still in use: room is for two versions.
+  All modules together, because to look at every process takes a while. It passes by itself,
+  so the patch is refused rather than put off to a restart.
+  """
+  @spec hindered([Verdict.t()], :soft | :force) :: [Verdict.t()]
+  def hindered(verdicts, :force), do: verdicts
 
-    case Running.old_code_users(module) do
-      [] ->
-        :ok
+  def hindered(verdicts, :soft) do
+    holders = Swap.holders(for verdict <- verdicts, replaces?(verdict), do: running(verdict))
 
-      pids ->
-        {:transient,
-         "old code of an earlier change is still in use by #{Enum.map_join(Enum.take(pids, 5), ", ", &inspect/1)}" <>
-           "#{if length(pids) > 5, do: " and #{length(pids) - 5} more"}: wait until they leave it, or apply with purge: :force, which kills them"}
-    end
+    Enum.map(verdicts, fn verdict ->
+      with true <- replaces?(verdict),
+           {:ok, pids} <- Map.fetch(holders, running(verdict)) do
+        reason = "old code of an earlier change #{Describe.in_use(pids)}"
+        %{Verdict.change_status(verdict, :not_updated, reason) | transient?: true}
+      else
+        _ -> verdict
+      end
+    end)
+  end
+
+  defp replaces?(verdict), do: verdict.change in [:replace, :delete]
+
+  defp running(verdict) do
+    {:ok, module} = Running.module(Verdict.module(verdict))
+    module
   end
 end

@@ -2,6 +2,8 @@ defmodule HotPatch.Swap.Describe do
   @moduledoc false
   # Processes and failures in words, for reports.
 
+  @most_named 3
+
   @doc "A process and what it is doing."
   @spec process(pid()) :: String.t()
   def process(pid) do
@@ -9,6 +11,18 @@ defmodule HotPatch.Swap.Describe do
       nil -> "#{inspect(pid)} (dead by now)"
       {:current_stacktrace, stack} -> "#{name(pid)} in #{place(stack)}"
     end
+  end
+
+  @doc "That old code is in use, by whom, and what can be done."
+  @spec in_use([pid()]) :: String.t()
+  def in_use([]), do: "is in use by processes that come and go: try again"
+
+  def in_use(pids) do
+    more = if length(pids) > @most_named, do: " and #{length(pids) - @most_named} more", else: ""
+    named = pids |> Enum.take(@most_named) |> Enum.map_join(", ", &process/1)
+
+    "is still in use by #{named}#{more}: wait until they leave it, or apply with purge: :force, " <>
+      "which kills them"
   end
 
   @doc "A code_change that failed in a process."

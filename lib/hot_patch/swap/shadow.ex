@@ -5,6 +5,7 @@ defmodule HotPatch.Swap.Shadow do
   # for the length of one swap.
 
   alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Purge
 
   @typedoc "As it comes with a patch: the module it stands for, its own name, its code."
   @type t :: %{module: module(), name: module(), bytes: binary(), lambdas?: boolean()}
@@ -18,7 +19,9 @@ defmodule HotPatch.Swap.Shadow do
       for shadow <- shadows, do: {shadow.name, ~c"shadow of #{shadow.module}", shadow.bytes}
 
     # Left over by a node that had no time to tidy up.
-    Enum.each(shadows, &unload_one/1)
+    names = for %{name: name} <- shadows, do: name
+    Enum.each(names, &delete/1)
+    Purge.unused(names)
 
     with {:ok, prepared} <- :code.prepare_loading(modules),
          :ok <- :code.finish_loading(prepared) do
@@ -30,21 +33,18 @@ defmodule HotPatch.Swap.Shadow do
   end
 
   @doc """
-  Takes shadows out of use. What they take in memory is freed before the next of the same
-  name is loaded: a purge has every process look, and callers would notice.
+  Takes shadows out of use. Their memory is given back before the next of the same name is
+  loaded: a purge has every process look, and callers would notice.
   """
   @spec unload([t()]) :: :ok
-  def unload(shadows) do
-    for %{name: name} <- shadows, :erlang.module_loaded(name), do: :code.delete(name)
-    :ok
-  end
+  def unload(shadows), do: Enum.each(shadows, &delete(&1.name))
 
   @doc "Takes out what a swap has left that could not end."
   @spec unload_leftovers() :: :ok
   def unload_leftovers do
-    for {module, file} <- :code.all_loaded(), match?(~c"shadow of " ++ _, file) do
-      unload_one(%{name: module})
-    end
+    for {module, file} <- :code.all_loaded(),
+        match?(~c"shadow of " ++ _, file),
+        do: delete(module)
 
     :ok
   end
@@ -58,13 +58,11 @@ defmodule HotPatch.Swap.Shadow do
 
   def kind(kind, _change), do: kind
 
-  # Softly: should a process hold a fun of it after all, the shadow stays.
-  defp unload_one(%{name: name}) do
+  # Softly: should a process run it after all, the shadow stays.
+  defp delete(name) do
     if :erlang.module_loaded(name) do
-      _ = :code.soft_purge(name)
+      Purge.unused([name])
       _ = :code.delete(name)
     end
-
-    _ = :code.soft_purge(name)
   end
 end

@@ -3,20 +3,12 @@ defmodule HotPatch.Swap.Stragglers do
   # Processes that still run old code after a swap.
 
   alias HotPatch.Straggler
+  alias HotPatch.Swap.Holders
 
   @doc "Who runs old code of these modules."
   @spec of([module()]) :: [Straggler.t()]
   def of(modules) do
-    old = for module <- modules, :erlang.check_old_code(module), into: MapSet.new(), do: module
-
-    for pid <- if(MapSet.size(old) == 0, do: [], else: Process.list()),
-        pid != self(),
-        {:current_stacktrace, stack} <- [Process.info(pid, :current_stacktrace)],
-        # Only who has one of the modules on its stack is worth the thorough look.
-        module <- Enum.uniq(for {module, _, _, _} <- stack, module in old, do: module),
-        runs_old?(pid, module) do
-      straggler(pid, module, stack)
-    end
+    for {pid, module, stack} <- Holders.of(modules), do: straggler(pid, module, stack)
   end
 
   @doc "All modules that have old code, whoever made it old."
@@ -26,13 +18,6 @@ defmodule HotPatch.Swap.Stragglers do
   @doc "A process of which it is not known whether it began in the old code or the new."
   @spec unsure(pid()) :: Straggler.t()
   def unsure(pid), do: %Straggler{node: node(), pid: pid, name: name(pid), kind: :unsure}
-
-  defp runs_old?(pid, module) do
-    :erlang.check_process_code(pid, module)
-  catch
-    # Died meanwhile.
-    :error, :badarg -> false
-  end
 
   defp straggler(pid, module, stack) do
     %Straggler{
