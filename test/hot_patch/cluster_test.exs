@@ -530,7 +530,7 @@ defmodule HotPatch.ClusterTest do
       assert Enum.map(error.report.nodes, & &1.status) == [:error, :error]
       assert snapshot(nodes) == before
       assert for(call <- calls, do: :sys.get_state(call)) == states
-      for call <- calls, do: assert(Servers.goes_on?(call))
+      for call <- calls, do: assert(Cluster.call(node(call), Servers, :goes_on?, [call]))
       id = patch.id
       assert [%{applied: [^id], operation: nil}, %{applied: [^id]}] = hot_patch(a, :nodes, [])
     end

@@ -148,6 +148,11 @@ defmodule HotPatch.Swap.PurgeTest do
     assert [%{name: shadow}] = job.shadows
     assert {:ok, %{suspended: 1}} = run(job)
     refute :erlang.module_loaded(shadow)
-    until(fn -> not :erlang.check_old_code(shadow) end, "the shadow is purged")
+
+    # Its memory is given back before the next of the same name is loaded.
+    v3 = server(server, "v3")
+    assert {:ok, %{suspended: 1}} = run(job([{server, v2, v3}]))
+    assert :gen_server.call(pid, :get) == {:v3, 1}
+    refute :erlang.module_loaded(shadow)
   end
 end
