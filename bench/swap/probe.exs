@@ -32,7 +32,7 @@ defmodule Bench.Swap.Probe do
   end
 
   defp pauses(seen) do
-    case for {_pid, %{suspend: s, resume: r}} <- seen, do: {s, r} do
+    case for {_pid, times} <- seen, span = span(times), do: span do
       [] ->
         %{total: 0, longest: 0, median: 0}
 
@@ -49,6 +49,11 @@ defmodule Bench.Swap.Probe do
     end
   end
 
+  # Either inside a function that ends with an order to go on, or by system messages.
+  defp span(%{stand: s, go: r}), do: {s, r}
+  defp span(%{suspend: s, resume: r}), do: {s, r}
+  defp span(_times), do: nil
+
   defp sample(pids) do
     step = max(1, div(length(pids), @sample))
     [List.last(pids) | Enum.take_every(pids, step)] |> Enum.uniq()
@@ -56,14 +61,9 @@ defmodule Bench.Swap.Probe do
 
   defp collect(seen) do
     receive do
-      {:trace_ts, pid, :receive, {:system, _from, what}, at} when what in [:suspend, :resume] ->
+      {:trace_ts, pid, :receive, message, at} ->
         us = System.convert_time_unit(at, :native, :microsecond)
-        # The first suspend and the last resume: a way may have to repeat.
-        update = fn times ->
-          if what == :suspend, do: Map.put_new(times, what, us), else: Map.put(times, what, us)
-        end
-
-        collect(Map.update(seen, pid, update.(%{}), update))
+        collect(note(what(message), pid, us, seen))
 
       {:stop, from} ->
         send(from, {self(), seen})
@@ -71,5 +71,20 @@ defmodule Bench.Swap.Probe do
       _other ->
         collect(seen)
     end
+  end
+
+  defp what({:system, _from, what}) when what in [:suspend, :resume], do: what
+  defp what({:system, _from, {:replace_state, _fun}}), do: :stand
+  defp what({ref, order}) when is_reference(ref) and order in [:take, :drop], do: :go
+  defp what(_message), do: nil
+
+  defp note(nil, _pid, _us, seen), do: seen
+
+  # The first suspend and the last resume: a way may have to repeat.
+  defp note(what, pid, us, seen) do
+    times = Map.get(seen, pid, %{})
+    first? = what in [:suspend, :stand]
+    times = if first?, do: Map.put_new(times, what, us), else: Map.put(times, what, us)
+    Map.put(seen, pid, times)
   end
 end

@@ -8,7 +8,7 @@ defmodule HotPatch.Application do
   def start(_type, _args) do
     :ok = HotPatch.Agent.Boot.run()
 
-    Supervisor.start_link([HotPatch.Agent, HotPatch.Cluster.Joiner],
+    Supervisor.start_link([HotPatch.Agent.Server, HotPatch.Cluster.Joiner],
       strategy: :rest_for_one,
       name: HotPatch.Supervisor
     )

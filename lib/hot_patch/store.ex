@@ -80,11 +80,8 @@ defmodule HotPatch.Store do
   @spec remove_all_temporaries(Path.t()) :: :ok
   def remove_all_temporaries(folder) do
     for {:ok, names} <- [File.ls(folder)], name <- names, path = Path.join(folder, name) do
-      cond do
-        name =~ ~r/\.[0-9A-F]{16}\.tmp\z/ -> File.rm(path)
-        File.dir?(path) -> remove_all_temporaries(path)
-        true -> :ok
-      end
+      _ = if name =~ ~r/\.[0-9A-F]{16}\.tmp\z/, do: File.rm(path)
+      if File.dir?(path), do: remove_all_temporaries(path), else: :ok
     end
 
     :ok

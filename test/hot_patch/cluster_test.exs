@@ -589,7 +589,7 @@ defmodule HotPatch.ClusterTest do
       assert {:ok, %Report{status: :ok}} = hot_patch(a, :apply, [patch.id])
     end
 
-    for {victim, name} <- [agent: HotPatch.Agent, commit: HotPatch.Agent.Commit] do
+    for {victim, name} <- [agent: HotPatch.Agent.Server, commit: HotPatch.Agent.Commit] do
       test "a killed #{victim} on one of two nodes leaves nobody suspended and no files behind" do
         [a, b] = nodes = Cluster.start(2)
         calls = start_calls(a, 10) ++ start_calls(b, 10)

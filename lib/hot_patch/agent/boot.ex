@@ -117,7 +117,7 @@ defmodule HotPatch.Agent.Boot do
         Logger.notice("HotPatch: another node of this host is about to change the patched files")
 
       installed_again?(state) ->
-        remove_added(state)
+        :ok = remove_added(state)
         end_all(state.stack, "the release was installed again over their files")
 
       true ->
@@ -147,6 +147,8 @@ defmodule HotPatch.Agent.Boot do
       _ = File.rm(file.target)
       for folder <- file.folders, do: File.rmdir(folder)
     end
+
+    :ok
   end
 
   # The files of all patches with what was there before the first of them.

@@ -1,0 +1,212 @@
+defmodule HotPatch.Agent.Server do
+  @moduledoc false
+  # Keeps who holds this node and what was prepared for whom, and lets go of it when the
+  # coordinator dies. The commit alone runs in a process that is started here: it must end also
+  # when the coordinator is gone.
+  #
+  #     idle -reserve-> reserved -prepared-> prepared -commit-> committing -held-> held
+  #     held -decide-> deciding -ended-> idle
+  #
+  # Abort, and the death of the coordinator, lead back to idle from the first two, and from
+  # the others by way of taking back what was loaded. A commit that fails by itself ends
+  # without being held.
+
+  use GenServer
+
+  alias HotPatch.Agent.Commit
+  alias HotPatch.Agent.Preparation
+  alias HotPatch.Store
+  alias HotPatch.Swap
+
+  require Logger
+
+  @doc false
+  @spec start_link(keyword()) :: GenServer.on_start()
+  def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
+
+  # An agent that was killed may have left files behind; so may a node. Files of a commit
+  # that goes on without its agent are that commit's.
+  @impl GenServer
+  def init([]) do
+    case Process.whereis(Commit) do
+      nil ->
+        _ = Store.Recovery.run()
+        :ok = Swap.Shadow.unload_leftovers()
+        {:ok, idle()}
+
+      pid ->
+        worker = {pid, Process.monitor(pid)}
+        {:ok, %{idle() | phase: :orphaned, operation: Commit.operation(pid), worker: worker}}
+    end
+  end
+
+  @impl GenServer
+  def handle_call({:reserve, operation}, _from, %{phase: :idle} = state) do
+    case settled() do
+      :ok ->
+        monitor = Process.monitor(operation.coordinator)
+        {:reply, :ok, %{idle() | phase: :reserved, operation: operation, monitor: monitor}}
+
+      {:error, text} ->
+        {:reply, {:unfinished, text}, state}
+    end
+  end
+
+  def handle_call({:reserve, _operation}, _from, state) do
+    {:reply, {:busy, state.operation}, state}
+  end
+
+  def handle_call({:prepared, operation, preparation}, _from, state) do
+    case state do
+      %{phase: :reserved, operation: %{ref: ref}} when ref == operation.ref ->
+        {:reply, :ok, %{state | phase: :prepared, operation: operation, preparation: preparation}}
+
+      _ ->
+        {:reply, :gone, state}
+    end
+  end
+
+  def handle_call({:commit, ref}, from, %{phase: :prepared, operation: %{ref: ref}} = state) do
+    worker = spawn_monitor(Commit, :run, [self(), state.preparation])
+    {:noreply, %{state | phase: :committing, worker: worker, caller: from}}
+  end
+
+  def handle_call({:commit, _ref}, _from, state), do: {:reply, nothing(), state}
+
+  def handle_call({:decide, ref, decision}, from, %{operation: %{ref: ref}} = state)
+      when state.phase == :held do
+    Fault.point(:decided)
+    {:noreply, tell(%{state | caller: from}, decision)}
+  end
+
+  # It did not wait: the deadline came first.
+  def handle_call({:decide, _ref, _decision}, _from, state), do: {:reply, nothing(), state}
+
+  def handle_call({:abort, ref}, _from, %{operation: %{ref: ref}} = state) do
+    {:reply, :ok, let_go(state)}
+  end
+
+  def handle_call({:abort, _ref}, _from, state), do: {:reply, :ok, state}
+  def handle_call(:holder, _from, state), do: {:reply, state.operation, state}
+
+  # Nobody else writes the state now.
+  def handle_call({:note, ops}, _from, %{phase: :idle} = state) do
+    applied = Enum.reduce(ops, Store.Applied.state(), &Store.Applied.noted(&2, &1))
+
+    case Store.Applied.put(applied) do
+      :ok -> {:reply, :ok, state}
+      {:error, posix} -> {:reply, {:error, "cannot write the state: #{posix}"}, state}
+    end
+  end
+
+  def handle_call({:note, _ops}, _from, state),
+    do: {:reply, {:error, "an operation has begun meanwhile"}, state}
+
+  def handle_call(:settle, _from, %{phase: :idle} = state), do: {:reply, settled(), state}
+  def handle_call(:settle, _from, state), do: {:reply, :ok, state}
+
+  def handle_call({:subscribe, pid}, _from, state) do
+    Process.put(:subscriber, pid)
+    {:reply, :ok, state}
+  end
+
+  @impl GenServer
+  def handle_info({Commit, :held, decider}, %{phase: :committing} = state) do
+    GenServer.reply(state.caller, :held)
+    state = %{state | phase: :held, caller: nil, decider: decider}
+    {:noreply, if(state.orphaned?, do: tell(state, coordinator_gone()), else: state)}
+  end
+
+  def handle_info({Commit, {:ended, result}}, %{worker: {_pid, _monitor}} = state) do
+    {:noreply, ended(state, {:ended, result})}
+  end
+
+  # Its files may be half in place: as at a start, what was decided is finished.
+  def handle_info({:DOWN, monitor, _, _, reason}, %{worker: {_pid, monitor}} = state) do
+    # Not what was decided already: that is finished below.
+    if state.preparation && not decided?(state.preparation),
+      do: Preparation.discard(state.preparation)
+
+    _ = Store.Recovery.run()
+    {:noreply, ended(state, {:error, "the commit on #{node()} died: #{inspect(reason)}"})}
+  end
+
+  def handle_info({:DOWN, monitor, _, _, _reason}, %{monitor: monitor} = state)
+      when monitor != nil do
+    Logger.warning("HotPatch: the coordinator of #{state.operation.patch} is gone",
+      patch: state.operation.patch
+    )
+
+    {:noreply, orphaned(state)}
+  end
+
+  def handle_info(_late_answer, state), do: {:noreply, state}
+
+  # Its state would be built upon one that is about to change.
+  defp settled do
+    case Store.Recovery.run() do
+      [] -> :ok
+      [{_intent, {path, reason}} | _] -> {:error, "#{path}: #{inspect(reason)}"}
+    end
+  end
+
+  defp decided?(preparation) do
+    Enum.any?(Store.Files.pending(), &(&1.tag == preparation.staged.tag and &1.state == :decided))
+  end
+
+  defp orphaned(%{phase: :held} = state), do: tell(state, coordinator_gone())
+  defp orphaned(%{phase: :committing} = state), do: %{state | orphaned?: true}
+  defp orphaned(state), do: let_go(state)
+
+  defp coordinator_gone, do: {:take_back, "the coordinator died before it decided"}
+
+  defp tell(%{decider: decider} = state, decision) do
+    :ok = Swap.decide(decider, decision)
+    %{state | phase: :deciding}
+  end
+
+  defp ended(state, answer) do
+    if state.caller, do: GenServer.reply(state.caller, answer)
+    {_pid, monitor} = state.worker
+    Process.demonitor(monitor, [:flush])
+    tell_subscriber(state.operation)
+    Fault.point(:ended)
+    done(state)
+  end
+
+  # Who catches up knows by itself when that has ended, and would try again at once for ever.
+  defp tell_subscriber(%{catching_up: nil}) do
+    if pid = Process.get(:subscriber), do: send(pid, {HotPatch.Agent, :ended})
+  end
+
+  defp tell_subscriber(_operation), do: :ok
+
+  defp nothing, do: {:error, "nothing is prepared or held for this operation on #{node()}"}
+
+  # A commit that has begun is not let go of: it ends by itself.
+  defp let_go(%{phase: phase} = state) when phase in [:committing, :held, :deciding, :orphaned],
+    do: state
+
+  defp let_go(state) do
+    if state.preparation, do: Preparation.discard(state.preparation)
+    done(state)
+  end
+
+  defp done(state) do
+    if state.monitor, do: Process.demonitor(state.monitor, [:flush])
+    idle()
+  end
+
+  defp idle do
+    %{
+      phase: :idle,
+      operation: nil,
+      monitor: nil,
+      preparation: nil,
+      worker: nil,
+      caller: nil,
+      decider: nil,
+      orphaned?: false
+    }
+  end
+end
