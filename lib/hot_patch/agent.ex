@@ -21,8 +21,6 @@ defmodule HotPatch.Agent do
   alias HotPatch.Swap
   alias HotPatch.Telemetry
 
-  require Logger
-
   # Raised whenever what nodes say to each other changes its meaning.
   @protocol 2
 

@@ -15,6 +15,7 @@ defmodule HotPatch.Agent.Server do
 
   alias HotPatch.Agent.Commit
   alias HotPatch.Agent.Preparation
+  alias HotPatch.Fault
   alias HotPatch.Store
   alias HotPatch.Swap
 
