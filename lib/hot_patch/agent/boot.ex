@@ -145,7 +145,7 @@ defmodule HotPatch.Agent.Boot do
     for %{old: nil, new: new} = file when new != nil <- original(state),
         Store.Files.digest(file.target) == new do
       _ = File.rm(file.target)
-      for folder <- file.folders, do: File.rmdir(folder)
+      Enum.each(file.folders, &File.rmdir/1)
     end
 
     :ok
