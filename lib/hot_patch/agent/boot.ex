@@ -29,6 +29,10 @@ defmodule HotPatch.Agent.Boot do
     disk(Applied.state())
     memory(Applied.state(), begun)
     Store.Recovery.tidy()
+  rescue
+    # Whatever is wrong with the store, the host system shall start.
+    error ->
+      note_failure(:store, {:error, Exception.format(:error, error, __STACKTRACE__)})
   end
 
   # What writes that were cut short have left.
