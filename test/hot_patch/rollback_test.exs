@@ -24,16 +24,7 @@ defmodule HotPatch.RollbackTest do
     end
   end
 
-  defp module(name, vsn) do
-    Builds.erlang("""
-    -module(#{name}).
-    -vsn(#{vsn}).
-    -export([vsn/0]).
-    vsn() -> #{vsn}.
-    """)
-  end
-
-  defp file(name, vsn), do: {@ebin <> "#{name}.beam", module(name, vsn)}
+  defp file(name, vsn), do: {@ebin <> "#{name}.beam", Builds.versioned(name, vsn)}
 
   describe "rollback" do
     test "brings back code, disk byte for byte, and the state of processes, on all nodes" do
@@ -160,7 +151,7 @@ defmodule HotPatch.RollbackTest do
       assert {:ok, _} = hot_patch(node, :apply, [patch.id])
       path = Cluster.exchange(node) <> "/ebin/hot_patch_test_a.beam"
 
-      by_hand = module(:hot_patch_test_a, 9)
+      by_hand = Builds.versioned(:hot_patch_test_a, 9)
 
       {:module, _} =
         Cluster.call(node, :code, :load_binary, [:hot_patch_test_a, to_charlist(path), by_hand])

@@ -41,6 +41,17 @@ defmodule HotPatch.Test.Builds do
     List.keyfind!(changed(build), "exchange-1.0.0/ebin/Elixir.Exchange.#{name}.beam", 0)
   end
 
+  @doc "A small module that says which version it is."
+  @spec versioned(atom() | String.t(), pos_integer()) :: binary()
+  def versioned(name, vsn) do
+    erlang("""
+    -module(#{name}).
+    -vsn(#{vsn}).
+    -export([vsn/0]).
+    vsn() -> #{vsn}.
+    """)
+  end
+
   @doc "Compiles an Erlang module from its text."
   @spec erlang(String.t()) :: binary()
   def erlang(text) do

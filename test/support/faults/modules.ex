@@ -77,7 +77,10 @@ defmodule HotPatch.Test.Faults.Modules do
   defp apply_new(node) do
     vsn = System.unique_integer([:positive])
     names = [@common, "hot_patch_test_#{vsn}"]
-    zip = Archives.zip(for name <- names, do: {@ebin <> name <> ".beam", module(name, vsn)})
+
+    zip =
+      Archives.zip(for name <- names, do: {@ebin <> name <> ".beam", Builds.versioned(name, vsn)})
+
     {:ok, patch} = Rig.hot_patch(node, :upload, [zip, [name: "v#{vsn}"]])
     {:ok, _report} = Rig.hot_patch(node, :apply, [patch.id])
   end
@@ -103,14 +106,5 @@ defmodule HotPatch.Test.Faults.Modules do
 
     if Cluster.call(node, :erlang, :module_loaded, [module]),
       do: Cluster.call(node, module, :vsn, [])
-  end
-
-  defp module(name, vsn) do
-    Builds.erlang("""
-    -module(#{name}).
-    -vsn(#{vsn}).
-    -export([vsn/0]).
-    vsn() -> #{vsn}.
-    """)
   end
 end
