@@ -131,13 +131,15 @@ defmodule HotPatch.Swap do
         }
 
   # The engine's mailbox takes an answer of every process, and a garbage collection of it would
-  # be part of the pause: its heap has room for all it will ever know of the processes.
-  # In words.
+  # be part of the pause: its heap has room for what it will know of the processes, up to a
+  # limit. In words.
   @heap 1_000_000
   @heap_per_process 80
+  @most_heap 16_000_000
 
   defp engine_options do
-    words = max(@heap, @heap_per_process * :erlang.system_info(:process_count))
+    needed = @heap_per_process * :erlang.system_info(:process_count)
+    words = needed |> max(@heap) |> min(@most_heap)
     [:monitor, message_queue_data: :off_heap, min_heap_size: words]
   end
 
