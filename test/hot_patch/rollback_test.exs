@@ -257,6 +257,25 @@ defmodule HotPatch.RollbackTest do
     end
   end
 
+  describe "drift" do
+    test "names what runs otherwise than on the other nodes, and the patch that it comes from" do
+      [a, b, c] = Cluster.start(3)
+      assert {:ok, []} = hot_patch(a, :drift, [])
+      patch = upload!(a, [Builds.changed("patched", "Billing")])
+      assert {:ok, %Report{status: :ok}} = hot_patch(a, :apply, [patch.id, [nodes: [b]]])
+
+      # It was for that node, so the others do not miss it.
+      assert {:ok, [drift]} = hot_patch(c, :drift, [])
+      assert %{module: "Elixir.Exchange.Billing", node: ^b, from: :nodes} = drift
+      assert drift.cause == "#{patch.id} is applied here"
+      assert to_string(drift) =~ "#{b}"
+      assert Enum.map(hot_patch(a, :nodes, []), & &1.applied) == [[], [patch.id], []]
+
+      assert {:ok, _} = hot_patch(a, :rollback, [patch.id])
+      assert {:ok, []} = hot_patch(a, :drift, [])
+    end
+  end
+
   describe "journal" do
     test "says who did what, when, why, where, and how it ended" do
       [a, b] = nodes = Cluster.start(2)
