@@ -11,7 +11,7 @@
 # busy node twice as many processes as there are schedulers compute without end.
 # Milliseconds.
 
-for file <- ~w(subject callers), do: Code.require_file("swap/#{file}.exs", __DIR__)
+for file <- ~w(subject callers table), do: Code.require_file("swap/#{file}.exs", __DIR__)
 
 defmodule Bench.Purge do
   alias Bench.Swap.{Callers, Subject}
@@ -141,11 +141,7 @@ defmodule Bench.Purge do
   defp median(values), do: values |> Enum.sort() |> Enum.at(div(length(values), 2))
   defp text(us), do: :erlang.float_to_binary(us / 1000, decimals: 1)
 
-  defp line(cells) do
-    [9, 7, 5, 5, 20, 9, 7, 8, 8]
-    |> Enum.zip_with(cells, fn width, cell -> cell |> to_string() |> String.pad_leading(width) end)
-    |> Enum.join(" ")
-  end
+  defp line(cells), do: Bench.Swap.Table.line([9, 7, 5, 5, 20, 9, 7, 8, 8], cells)
 end
 
 {given, [], []} =

@@ -11,7 +11,8 @@
 # of what a sample of the processes receive. "gap" is the longest that one caller waited, "p99"
 # of all calls that touch the time of the change. Milliseconds.
 
-for file <- ~w(subject callers probe ways), do: Code.require_file("swap/#{file}.exs", __DIR__)
+for file <- ~w(subject callers probe ways table),
+    do: Code.require_file("swap/#{file}.exs", __DIR__)
 
 defmodule Bench.Swap do
   alias Bench.Swap.{Callers, Probe, Subject, Ways}
@@ -114,11 +115,7 @@ defmodule Bench.Swap do
   defp text(nil), do: "-"
   defp text(us), do: :erlang.float_to_binary(us / 1000, decimals: 1)
 
-  defp line(cells) do
-    [9, 7, 5, 20, 8, 8, 8, 8, 8, 8]
-    |> Enum.zip_with(cells, fn width, cell -> cell |> to_string() |> String.pad_leading(width) end)
-    |> Enum.join(" ")
-  end
+  defp line(cells), do: Bench.Swap.Table.line([9, 7, 5, 20, 8, 8, 8, 8, 8, 8], cells)
 end
 
 {given, [], []} =

@@ -48,6 +48,16 @@ defmodule HotPatch do
   @type id :: String.t()
   @type error :: {:error, Error.t() | Refusal.t()}
 
+  @typedoc "What `check/2` and `plan/2` may be told."
+  @type survey_options :: [
+          nodes: [node()],
+          timeout: pos_integer(),
+          purge: :soft | :force,
+          on_load: :restart | :load,
+          cumulative: boolean(),
+          operation: :apply | :rollback
+        ]
+
   @doc """
   Takes an archive in: reads it, judges it against the rules of archives, keeps it.
 
@@ -131,15 +141,7 @@ defmodule HotPatch do
       iex> {error.reason, error.details.option}
       {:invalid_option, :timeout}
   """
-  @spec check(id(),
-          nodes: [node()],
-          timeout: pos_integer(),
-          purge: :soft | :force,
-          on_load: :restart | :load,
-          cumulative: boolean(),
-          operation: :apply | :rollback
-        ) ::
-          {:ok, Report.t()} | error()
+  @spec check(id(), survey_options()) :: {:ok, Report.t()} | error()
   def check(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- Request.new(:check, id, options) do
       {:ok, Cluster.Survey.check(payload, nodes, unmanaged, options.timeout)}
@@ -164,15 +166,7 @@ defmodule HotPatch do
       iex> error.reason
       :unknown_patch
   """
-  @spec plan(id(),
-          nodes: [node()],
-          timeout: pos_integer(),
-          purge: :soft | :force,
-          on_load: :restart | :load,
-          cumulative: boolean(),
-          operation: :apply | :rollback
-        ) ::
-          {:ok, Plan.t()} | error()
+  @spec plan(id(), survey_options()) :: {:ok, Plan.t()} | error()
   def plan(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- Request.new(:plan, id, options) do
       {:ok, Cluster.Survey.plan(payload, nodes, unmanaged, options.timeout)}

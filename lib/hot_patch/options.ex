@@ -31,7 +31,7 @@ defmodule HotPatch.Options do
           "resumed and nothing is loaded. Default: 2,000, less than the 5,000 that calls wait"
     ],
     transition: [
-      check: :transition,
+      check: {:one_of, [:suspend, :none, :compatible]},
       default: :suspend,
       doc:
         "how processes come to the new code. `:suspend` (default): all stand still while their " <>
@@ -40,7 +40,7 @@ defmodule HotPatch.Options do
           "load, because the new code accepts the old state too"
     ],
     purge: [
-      check: :purge,
+      check: {:one_of, [:soft, :force]},
       default: :soft,
       doc:
         "what to do with processes that still run old code of an earlier change. `:soft` (default): " <>
@@ -48,7 +48,7 @@ defmodule HotPatch.Options do
           "load, and the node is marked in `nodes/0`; the plan names them"
     ],
     on_load: [
-      check: :on_load,
+      check: {:one_of, [:restart, :load]},
       default: :restart,
       doc:
         "what to do with modules that run code when they are loaded (`-on_load`), as NIF modules do. " <>
@@ -57,19 +57,19 @@ defmodule HotPatch.Options do
           "one refuses, nothing is changed. What their code did is not undone; the plan names them"
     ],
     cumulative: [
-      check: :boolean,
+      check: {:one_of, [true, false]},
       default: false,
       doc:
         "`true`: the patch takes the place of all that are applied; what they have changed and it " <>
           "does not goes back to the release's own. Default: `false`"
     ],
     operation: [
-      check: :operation,
+      check: {:one_of, [:apply, :rollback]},
       default: :apply,
       doc: "`:apply` (default) or `:rollback`: of which of the two to tell what it would do"
     ],
     down_transition: [
-      check: :down_transition,
+      check: {:one_of, [:suspend, :none]},
       default: :suspend,
       doc:
         "how processes come to the old code. `:suspend` (default): all stand still while their states " <>
@@ -209,28 +209,10 @@ defmodule HotPatch.Options do
     end
   end
 
-  defp check(:transition, value, option, call) do
-    if value in [:suspend, :none, :compatible],
+  defp check({:one_of, allowed}, value, option, call) do
+    if value in allowed,
       do: :ok,
-      else: wrong(call, option, "must be :suspend, :none or :compatible, got: #{short(value)}")
-  end
-
-  defp check(:down_transition, value, option, call) do
-    if value in [:suspend, :none],
-      do: :ok,
-      else: wrong(call, option, "must be :suspend or :none, got: #{short(value)}")
-  end
-
-  defp check(:operation, value, option, call) do
-    if value in [:apply, :rollback],
-      do: :ok,
-      else: wrong(call, option, "must be :apply or :rollback, got: #{short(value)}")
-  end
-
-  defp check(:boolean, value, option, call) do
-    if is_boolean(value),
-      do: :ok,
-      else: wrong(call, option, "must be true or false, got: #{short(value)}")
+      else: wrong(call, option, "must be #{either(allowed)}, got: #{short(value)}")
   end
 
   defp check(:count, value, option, call) do
@@ -239,24 +221,17 @@ defmodule HotPatch.Options do
       else: wrong(call, option, "must be a positive number, got: #{short(value)}")
   end
 
-  defp check(:purge, value, option, call) do
-    if value in [:soft, :force],
-      do: :ok,
-      else: wrong(call, option, "must be :soft or :force, got: #{short(value)}")
-  end
-
-  defp check(:on_load, value, option, call) do
-    if value in [:restart, :load],
-      do: :ok,
-      else: wrong(call, option, "must be :restart or :load, got: #{short(value)}")
-  end
-
   defp check(:text, value, option, call) do
     if is_binary(value) and String.printable?(value) and byte_size(value) in 1..200 do
       :ok
     else
       wrong(call, option, "must be 1 to 200 bytes of printable text, got: #{short(value)}")
     end
+  end
+
+  defp either(allowed) do
+    {last, others} = allowed |> Enum.map(&inspect/1) |> List.pop_at(-1)
+    "#{Enum.join(others, ", ")} or #{last}"
   end
 
   defp wrong(call, option, rule) do

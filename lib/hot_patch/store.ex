@@ -23,9 +23,9 @@ defmodule HotPatch.Store do
   defp default(nil), do: :filename.basedir(:user_data, "hot_patch") |> to_string()
   defp default(root), do: Path.join(root, "hot_patch")
 
-  @doc "Where this node keeps files by their digests."
-  @spec blobs() :: Path.t()
-  def blobs, do: Path.join(directory(), "blobs")
+  @doc "Where this node, or one whose data is in another folder, keeps files by their digests."
+  @spec blobs(Path.t()) :: Path.t()
+  def blobs(folder \\ directory()), do: Path.join(folder, "blobs")
 
   @doc "Reads a term that `write_term/2` has written; `:error` if it is missing or damaged."
   @spec read_term(Path.t()) :: {:ok, term()} | :error

@@ -31,6 +31,22 @@ defmodule HotPatch.Test.Servers do
     """)
   end
 
+  @doc "A gen_statem in its state `on`, whose data is `{Version, N}`."
+  @spec statem(atom(), String.t(), String.t()) :: binary()
+  def statem(module, version, code_change \\ "{ok, State, {VERSION, N}}") do
+    Builds.erlang("""
+    -module(#{module}).
+    -vsn("#{version}").
+    -behaviour(gen_statem).
+    -export([init/1, callback_mode/0, on/3, code_change/4]).
+    init(N) -> {ok, on, {#{version}, N}}.
+    callback_mode() -> state_functions.
+    on(_, _, Data) -> {keep_state, Data}.
+    code_change(_Old, State, {_, N}, _Extra) -> _ = {State, N},
+        #{String.replace(code_change, "VERSION", version)}.
+    """)
+  end
+
   @doc "Loads a version as the running one."
   @spec load(module(), binary()) :: :ok
   def load(module, beam) do

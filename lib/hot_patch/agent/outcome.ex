@@ -94,9 +94,11 @@ defmodule HotPatch.Agent.Outcome do
 
   defp files(%Preparation{staged: staged, examination: examination}) do
     verdicts = Enum.filter(examination.verdicts, & &1.target)
+    # Read once, and only if there is anything to look for.
+    records = if Enum.any?(staged.files, &(&1.old == &1.new)), do: Neighbours.records(), else: []
 
     for {verdict, file} <- Enum.zip(verdicts, staged.files) do
-      former = former(file)
+      former = former(file, records)
 
       %{
         path: verdict.entry.path,
@@ -112,8 +114,8 @@ defmodule HotPatch.Agent.Outcome do
 
   # Another node of this host, with which this one shares the files, was there first: what was
   # before is in its store.
-  defp former(%{old: same, new: same} = file) do
-    Enum.find_value(Neighbours.records(), file, fn {folder, record} ->
+  defp former(%{old: same, new: same} = file, records) do
+    Enum.find_value(records, file, fn {folder, record} ->
       Enum.find(
         record.files,
         &(&1.target == file.target and &1.new == same and take(&1.old, folder))
@@ -121,12 +123,12 @@ defmodule HotPatch.Agent.Outcome do
     end)
   end
 
-  defp former(file), do: file
+  defp former(file, _records), do: file
 
   defp take(nil, _folder), do: true
 
   defp take(digest, folder) do
-    with {:ok, bytes} <- Store.Blobs.fetch(Path.join(folder, "blobs"), digest),
+    with {:ok, bytes} <- Store.Blobs.fetch(Store.blobs(folder), digest),
          {:ok, ^digest} <- Store.Blobs.put(Store.blobs(), bytes) do
       true
     else

@@ -12,9 +12,6 @@ defmodule HotPatch.Cluster.Joiner do
 
   require Logger
 
-  # An operation that has ended is told to the others: they may have missed it, and shall not
-  # find out only by chance.
-
   # Milliseconds. How long a start waits for the others; how long after an event it is
   # compared, for several come at once; how often without any; and where that goes wrong, at
   # most, for trying may have processes pause.
@@ -127,6 +124,7 @@ defmodule HotPatch.Cluster.Joiner do
     soon(%{state | failures: state.failures + 1}, wait)
   end
 
+  # They may have missed what has ended here, and shall not find out only by chance.
   defp tell_others do
     for node <- Cluster.peers(), do: send({__MODULE__, node}, {__MODULE__, :changed})
     :ok

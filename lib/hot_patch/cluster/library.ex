@@ -131,7 +131,7 @@ defmodule HotPatch.Cluster.Library do
   @spec delete(String.t(), String.t(), String.t() | nil) :: :ok | {:error, Error.t()}
   def delete(id, by, reason) do
     with {:ok, patch} <- resolve(id),
-         :ok <- kept(patch) do
+         :ok <- deletable(patch) do
       failures =
         for {node, answer} <- Cluster.call(patch.kept_on, :forget, [patch.id], @within),
             answer not in [{:ok, :ok}, {:ok, :unknown}],
@@ -147,7 +147,7 @@ defmodule HotPatch.Cluster.Library do
     end
   end
 
-  defp kept(%Patch{kept_on: []} = patch) do
+  defp deletable(%Patch{kept_on: []} = patch) do
     {:error,
      Error.new(
        :unknown_patch,
@@ -155,9 +155,9 @@ defmodule HotPatch.Cluster.Library do
      )}
   end
 
-  # An earlier upload of the same archive keeps its record.
-  defp kept(%Patch{}), do: :ok
+  defp deletable(_patch), do: :ok
 
+  # An earlier upload of the same archive keeps its record.
   defp kept(record) do
     case Archives.fetch(record.id) do
       {:ok, first, _bytes} -> first

@@ -39,13 +39,17 @@ defmodule HotPatch.Store.Recovery do
          :ok <- Fault.point(:files_replaced),
          :ok <- named(Applied.put(note.state), "applied.record"),
          :ok <- Fault.point(:state_written),
-         :ok <- named(Journal.add_once(note.what, Map.merge(note.entry, more)), "journal.log") do
+         :ok <- named(write_entry(note, more), "journal.log") do
       Fault.point(:journal_written)
       Files.done(intent)
       Fault.point(:intent_removed)
       :ok
     end
   end
+
+  # Only what is recovered may be in the journal already; to look for it is to read it all.
+  defp write_entry(note, more) when more == %{}, do: Journal.add(note.what, note.entry)
+  defp write_entry(note, more), do: Journal.add_once(note.what, Map.merge(note.entry, more))
 
   @doc "Removes what no record needs any more."
   @spec tidy() :: :ok

@@ -23,27 +23,18 @@ defmodule HotPatch.Swap.AtOnce do
   @most_rounds 20
 
   @typep swap :: %{
-           caller: pid(),
            ready: Ready.t(),
            found: Processes.found(),
            ref: reference(),
            bystanders: [[Work.t()]],
            windows: [[Work.t()]],
            later: [{pid(), module()}],
-           suspension: Suspension.t(),
-           deadline: integer()
+           suspension: Suspension.t()
          }
 
-  @type failed :: %{
-          reason: atom(),
-          text: String.t(),
-          pause_us: non_neg_integer(),
-          loaded?: boolean(),
-          phases: [Phases.t()]
-        }
-
   @doc "Runs it to its end, good or bad."
-  @spec run(pid(), Ready.t(), pid()) :: {:ok, HotPatch.Swap.done()} | {:error, failed()}
+  @spec run(pid(), Ready.t(), pid()) ::
+          {:ok, HotPatch.Swap.done()} | {:error, HotPatch.Swap.failure()}
   def run(caller, ready, guard) do
     # What was started since the preparation is looked at before anybody is suspended.
     found = later(ready, ready.found)
@@ -56,15 +47,13 @@ defmodule HotPatch.Swap.AtOnce do
     deadline = deadline(ready)
 
     swap = %{
-      caller: caller,
       ready: ready,
       found: found,
       ref: ref,
       bystanders: bystanders,
       windows: windows,
       later: Work.later(windows),
-      suspension: %{suspension | deadline: deadline},
-      deadline: deadline
+      suspension: %{suspension | deadline: deadline}
     }
 
     {swap, suspended} =

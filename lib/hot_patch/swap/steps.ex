@@ -16,8 +16,7 @@ defmodule HotPatch.Swap.Steps do
   @doc """
   Has every process that stands still under `still` convert its state in the shadow of the new
   code; `ref` is that of the conversions. Gives the processes and modules that have to be asked
-  again by the module itself, after the load: those whose module has no shadow, and those whose
-  new state holds a fun.
+  again by the module itself, after the load, because the new state holds a fun.
   """
   @spec convert([[Work.t()]], reference(), reference(), integer()) ::
           {:ok, [{pid(), module()}]} | {:error, :taken_back, String.t()}

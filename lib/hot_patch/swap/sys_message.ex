@@ -38,14 +38,11 @@ defmodule HotPatch.Swap.SysMessage do
   it by itself. Messages of one sender keep their order: what follows sees the effect.
   """
   @spec run_in(pid(), (term() -> term())) :: :ok
-  def run_in(pid, fun) do
-    _ = Kernel.send(pid, to_run(fun))
-    :ok
-  end
+  def run_in(pid, fun), do: unanswered(pid, {:replace_state, fun})
 
   @doc "The message of `run_in/2`, to be sent to many."
   @spec to_run((term() -> term())) :: t()
-  def to_run(fun), do: {:system, {gone(), make_ref()}, {:replace_state, fun}}
+  def to_run(fun), do: to_nobody({:replace_state, fun})
 
   @doc """
   Collects one answer of each process, in the order of their arrival, until a time without
@@ -111,9 +108,11 @@ defmodule HotPatch.Swap.SysMessage do
   end
 
   defp unanswered(pid, message) do
-    _ = Kernel.send(pid, {:system, {gone(), make_ref()}, message})
+    _ = Kernel.send(pid, to_nobody(message))
     :ok
   end
+
+  defp to_nobody(message), do: {:system, {gone(), make_ref()}, message}
 
   defp gone do
     case Process.get({__MODULE__, :gone}) do

@@ -13,6 +13,7 @@ defmodule HotPatch.Swap.WayBack do
   alias HotPatch.Swap.InTurn
   alias HotPatch.Swap.Loading
   alias HotPatch.Swap.Processes
+  alias HotPatch.Swap.Purge
   alias HotPatch.Swap.Ready
 
   @doc "Ends a swap whose declaration was untrue; `changed` are the processes with the new state."
@@ -82,12 +83,8 @@ defmodule HotPatch.Swap.WayBack do
   end
 
   defp room(changes) do
-    case Enum.reject(changes, &:code.soft_purge(&1.module)) do
-      [] ->
-        :ok
-
-      [%{module: module} | _] ->
-        {:error, "processes still run the old code of #{inspect(module)}"}
+    with {:held, module, _pids} <- Purge.all(Enum.map(changes, & &1.module)) do
+      {:error, "processes still run the old code of #{inspect(module)}"}
     end
   end
 

@@ -66,10 +66,10 @@ defmodule HotPatch.Swap.LoopTest do
   # A newer gen_statem does not have its callback module at hand at that point.
   @tag skip: System.otp_release() >= "26"
   test "a gen_statem is found as a gen_server is" do
-    v1 = statem("v1")
+    v1 = statem(@module, "v1")
     load(@module, v1)
     pid = entered(fn -> :gen_statem.enter_loop(@module, [], :on, {:v1, 5}) end)
-    job = job([{@module, v1, statem("v2")}])
+    job = job([{@module, v1, statem(@module, "v2")}])
     assert %{targets: [%{pid: ^pid, rule: :entered_elsewhere}]} = Swap.find(job.changes)
     assert {:ok, %{suspended: 1}} = run(job)
     assert :sys.get_state(pid) == {:on, {:v2, 5}}
@@ -189,19 +189,6 @@ defmodule HotPatch.Swap.LoopTest do
     enter(N) -> gen_server:enter_loop(#{module}, [], {#{v}, N}).
     enter(N, How) -> gen_server:enter_loop(#{module}, [], {#{v}, N}, How).
     ask(Pid) -> _ = gen_server:call(Pid, get, infinity), ok.
-    """)
-  end
-
-  defp statem(v) do
-    Builds.erlang("""
-    -module(#{@module}).
-    -vsn("#{v}").
-    -behaviour(gen_statem).
-    -export([init/1, callback_mode/0, on/3, code_change/4]).
-    init(N) -> {ok, on, {#{v}, N}}.
-    callback_mode() -> state_functions.
-    on(_, _, Data) -> {keep_state, Data}.
-    code_change(_Old, State, {_, N}, _Extra) -> {ok, State, {#{v}, N}}.
     """)
   end
 end

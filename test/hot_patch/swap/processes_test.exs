@@ -318,18 +318,8 @@ defmodule HotPatch.Swap.ProcessesTest do
   defp beam(:gen_server, v, nil), do: server(@module, v)
   defp beam(:gen_server, v, result), do: server(@module, v, result)
 
-  defp beam(:gen_statem, v, result) do
-    Builds.erlang("""
-    -module(#{@module}).
-    -vsn("#{v}").
-    -behaviour(gen_statem).
-    -export([init/1, callback_mode/0, on/3, code_change/4]).
-    init(N) -> {ok, on, {#{v}, N}}.
-    callback_mode() -> state_functions.
-    on(_, _, Data) -> {keep_state, Data}.
-    code_change(_Old, State, {_, N}, _Extra) -> _ = {State, N}, #{result || "{ok, State, {#{v}, N}}"}.
-    """)
-  end
+  defp beam(:gen_statem, v, nil), do: statem(@module, v)
+  defp beam(:gen_statem, v, result), do: statem(@module, v, result)
 
   defp beam(:gen_event, v, result) do
     Builds.erlang("""
