@@ -12,7 +12,7 @@ defmodule HotPatch do
       IO.puts(HotPatch.apply!(patch.id))
       IO.puts(HotPatch.rollback!(patch.id))
 
-  Everything but `upload/2`, `apply/2`, `rollback/2` and `delete/2` only looks. A patch is known by its
+  Everything but `upload/2`, `apply/2`, `rollback/2`, `delete/2` and `restart/2` only looks. A patch is known by its
   id; its name will do where only one patch has it.
 
   Results are structs: `inspect/1` is one line, `IO.puts/1` prints a table, `to_json/1`
@@ -82,12 +82,17 @@ defmodule HotPatch do
       iex> reason
       :file
   """
-  @spec upload(Path.t() | binary(), name: String.t(), by: String.t()) ::
+  @spec upload(Path.t() | binary(), name: String.t(), by: String.t(), from: String.t()) ::
           {:ok, Patch.t()} | error()
   def upload(path_or_bytes, options \\ []) do
     with {:ok, options} <- Options.validate(:upload, options),
          {:ok, bytes, default_name} <- Input.read(path_or_bytes) do
-      Library.upload(bytes, options.name || default_name, options.by || Operator.name())
+      Library.upload(
+        bytes,
+        options.name || default_name,
+        options.by || Operator.name(),
+        options.from
+      )
     end
   end
 
@@ -212,7 +217,8 @@ defmodule HotPatch do
           on_load: :restart | :load,
           cumulative: boolean(),
           by: String.t(),
-          reason: String.t()
+          reason: String.t(),
+          from: String.t()
         ) :: {:ok, Report.t()} | error()
   def apply(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- Request.new(:apply, id, options) do
@@ -253,7 +259,8 @@ defmodule HotPatch do
           purge: :soft | :force,
           on_load: :restart | :load,
           by: String.t(),
-          reason: String.t()
+          reason: String.t(),
+          from: String.t()
         ) :: {:ok, Report.t()} | error()
   def rollback(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- Request.new(:rollback, id, options) do
@@ -351,10 +358,47 @@ defmodule HotPatch do
       iex> error.reason
       :unknown_patch
   """
-  @spec delete(id(), by: String.t(), reason: String.t()) :: :ok | error()
+  @spec delete(id(), by: String.t(), reason: String.t(), from: String.t()) :: :ok | error()
   def delete(id, options \\ []) do
     with {:ok, options} <- Options.validate(:delete, options),
-         do: Library.delete(id, options.by || Operator.name(), options.reason)
+         do: Library.delete(id, %{options | by: options.by || Operator.name()})
+  end
+
+  @doc """
+  Restarts a node, as `bin/my_app restart` does (`:init.restart/0`), and waits until it is back: what
+  a file needs that is `:not_updated` there.
+
+  One at a time: while the node is away nothing else is applied, rolled back or restarted. The
+  last node that serves its release is refused, unless `force: true` is given. What runs on the node
+  ends with it.
+
+  A node that is told to restart itself has another one do it, and answers before it goes.
+
+  ## Options
+
+  #{Options.docs(:restart)}
+
+  ## Errors
+
+  `HotPatch.Error` with `:invalid_option`, `:unreachable`, `:unmanaged`, `:busy`, `:refused` (it is the
+  last), `:failed` (it is not back in time).
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.restart(node())
+      iex> error.reason
+      :refused
+  """
+  @spec restart(node(),
+          timeout: pos_integer(),
+          force: boolean(),
+          by: String.t(),
+          reason: String.t(),
+          from: String.t()
+        ) :: {:ok, NodeInfo.t()} | error()
+  def restart(node, options \\ []) do
+    with {:ok, options} <- Options.validate(:restart, options),
+         do: Cluster.Restart.run(node, %{options | by: options.by || Operator.name()})
   end
 
   @doc """
@@ -444,6 +488,10 @@ defmodule HotPatch do
   @doc "Like `drift/1`, but raises the error."
   @spec drift!(keyword()) :: [Drift.t()]
   def drift!(options \\ []), do: bang!(drift(options))
+
+  @doc "Like `restart/2`, but raises the error."
+  @spec restart!(node(), keyword()) :: NodeInfo.t()
+  def restart!(node, options \\ []), do: bang!(restart(node, options))
 
   @doc "Like `delete/2`, but raises the error."
   @spec delete!(id(), keyword()) :: :ok

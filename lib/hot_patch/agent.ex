@@ -45,6 +45,7 @@ defmodule HotPatch.Agent do
           patch: String.t(),
           by: String.t(),
           reason: String.t() | nil,
+          from: String.t() | nil,
           transition: Swap.transition(),
           purge: :soft | :force,
           pause_timeout: pos_integer(),

@@ -5,10 +5,10 @@ defmodule HotPatch.JournalEntry do
 
     * `:at` - when it began to be noted, UTC
     * `:what` - `:apply`, `:rollback`, `:failed` (an operation that was taken back), `:refused`,
-      `:upload`, `:delete`, `:retire`, `:put_again` (files on a fresh disk), `:drift`, `:journal_damaged`
+      `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:put_again` (files on a fresh disk), `:drift`, `:journal_damaged`
     * `:operation` - what was tried, where it was refused or failed
     * `:patch` - its id
-    * `:by`, `:reason` - who, and why
+    * `:by`, `:reason`, `:from` - who, why, and from which address, where that is known
     * `:coordinator` - the node where the call ran
     * `:release` - of the cluster at that time
     * `:forced?` - whether processes were killed for it
@@ -31,6 +31,7 @@ defmodule HotPatch.JournalEntry do
           patch: String.t() | nil,
           by: String.t() | nil,
           reason: String.t() | nil,
+          from: String.t() | nil,
           coordinator: node() | nil,
           release: HotPatch.Release.t() | nil,
           forced?: boolean(),
@@ -45,6 +46,7 @@ defmodule HotPatch.JournalEntry do
     :patch,
     :by,
     :reason,
+    :from,
     :coordinator,
     :release,
     :status,
@@ -61,6 +63,7 @@ defmodule HotPatch.JournalEntry do
       if(entry.operation && entry.operation != entry.what, do: " #{entry.operation}", else: ""),
       if(entry.patch, do: " of #{entry.patch}", else: ""),
       if(entry.by, do: " by #{entry.by}", else: ""),
+      if(entry.from, do: " from #{entry.from}", else: ""),
       if(entry.status, do: ": #{entry.status}", else: ""),
       " on #{where(entry.nodes)}",
       if(entry.forced?, do: ", by force", else: ""),

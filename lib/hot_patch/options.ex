@@ -86,18 +86,25 @@ defmodule HotPatch.Options do
     by: [
       check: :text,
       doc: "who does it, for the record. Default: the operating system's user"
+    ],
+    from: [check: :text, doc: "from which address, for the record"],
+    force: [
+      check: {:one_of, [true, false]},
+      default: false,
+      doc: "`true`: also the last node of its release that serves. Default: `false`"
     ]
   ]
 
   @calls [
-    upload: [:name, :by],
+    upload: [:name, :by, :from],
     check: [:nodes, :timeout, :purge, :on_load, :cumulative, :operation],
     plan: [:nodes, :timeout, :purge, :on_load, :cumulative, :operation],
     stragglers: [:nodes, :timeout],
     drift: [:nodes, :timeout],
     journal: [:nodes, :timeout, :patch, :last],
     export_antipatch: [:to],
-    delete: [:by, :reason],
+    delete: [:by, :reason, :from],
+    restart: [:timeout, :force, :by, :reason, :from],
     apply: [
       :nodes,
       :timeout,
@@ -107,7 +114,8 @@ defmodule HotPatch.Options do
       :on_load,
       :cumulative,
       :by,
-      :reason
+      :reason,
+      :from
     ],
     rollback: [
       :nodes,
@@ -117,7 +125,8 @@ defmodule HotPatch.Options do
       :purge,
       :on_load,
       :by,
-      :reason
+      :reason,
+      :from
     ]
   ]
 
@@ -133,6 +142,7 @@ defmodule HotPatch.Options do
           | :journal
           | :export_antipatch
           | :delete
+          | :restart
           | :apply
           | :rollback
 

@@ -37,7 +37,7 @@ defmodule HotPatch.Agent.Outcome do
   @spec entry(Preparation.t(), map()) :: map()
   def entry(%Preparation{operation: operation}, result) do
     operation
-    |> Map.take([:patch, :by, :seq, :scope, :cumulative?, :transition, :kind, :reason])
+    |> Map.take([:patch, :by, :seq, :scope, :cumulative?, :transition, :kind, :reason, :from])
     |> Map.merge(Map.take(result, [:pause_us, :suspended, :error, :restart_needed]))
     |> Map.merge(%{
       op: operation.id,

@@ -51,6 +51,7 @@ defmodule HotPatch.Cluster.History do
       patch: first[:patch],
       by: first[:by],
       reason: first[:reason],
+      from: first[:from],
       coordinator: first[:coordinator],
       release: first[:release],
       forced?: Enum.any?(entries, &(Map.get(&1, :killed, 0) > 0)),

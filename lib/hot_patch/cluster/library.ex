@@ -16,14 +16,17 @@ defmodule HotPatch.Cluster.Library do
   @within 30_000
 
   @doc "Takes an archive in: reads it, and keeps it if it is accepted."
-  @spec upload(binary(), String.t(), String.t()) :: {:ok, Patch.t()} | {:error, Exception.t()}
-  def upload(bytes, name, by) do
+  @spec upload(binary(), String.t(), String.t(), String.t() | nil) ::
+          {:ok, Patch.t()} | {:error, Exception.t()}
+  def upload(bytes, name, by, from) do
     with {:ok, composition} <- Archive.read(bytes, name) do
       record = record(composition, name, by)
 
       case Archives.put(record, bytes) do
         :ok ->
-          _ = Journal.add(:upload, %{patch: record.id, by: by, release: record.release})
+          _ =
+            Journal.add(:upload, %{patch: record.id, by: by, from: from, release: record.release})
+
           {:ok, patch(kept(record), %{kept_on: [node()]})}
 
         {:error, :quota} ->
@@ -128,8 +131,13 @@ defmodule HotPatch.Cluster.Library do
   end
 
   @doc "Forgets an archive on every node."
-  @spec delete(String.t(), String.t(), String.t() | nil) :: :ok | {:error, Error.t()}
-  def delete(id, by, reason) do
+  @spec delete(String.t(), %{
+          :by => String.t(),
+          :reason => String.t() | nil,
+          :from => String.t() | nil,
+          optional(atom()) => term()
+        }) :: :ok | {:error, Error.t()}
+  def delete(id, record) do
     with {:ok, patch} <- resolve(id),
          :ok <- deletable(patch) do
       failures =
@@ -138,7 +146,9 @@ defmodule HotPatch.Cluster.Library do
             do: "#{node}: #{inspect(answer)}"
 
       if failures == [] do
-        _ = Journal.add(:delete, %{patch: patch.id, by: by, reason: reason})
+        _ =
+          Journal.add(:delete, Map.put(Map.take(record, [:by, :reason, :from]), :patch, patch.id))
+
         :ok
       else
         {:error,

@@ -66,6 +66,7 @@ defmodule HotPatch.Cluster.Operation do
       cumulative?: payload.cumulative?,
       about: options[:about],
       reason: options[:reason],
+      from: options[:from],
       coordinator: self(),
       patch: payload.patch,
       by: options.by,
@@ -288,6 +289,7 @@ defmodule HotPatch.Cluster.Operation do
       kind: report.operation,
       patch: report.patch,
       by: report.by,
+      from: operation.from,
       status: report.status,
       error: why(report)
     })
