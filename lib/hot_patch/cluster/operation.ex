@@ -284,7 +284,7 @@ defmodule HotPatch.Cluster.Operation do
   # A node that catches up tries again and again, and says in `nodes/0` what stands in its way.
   defp note_refusal(_report, %{catching_up: how}) when how != nil, do: :ok
 
-  defp note_refusal(report, _operation) do
+  defp note_refusal(report, operation) do
     Journal.add(:refused, %{
       kind: report.operation,
       patch: report.patch,

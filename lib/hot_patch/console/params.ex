@@ -1,0 +1,104 @@
+defmodule HotPatch.Console.Params do
+  @moduledoc false
+  # What a form or a query says, as options of the calls. Nothing from outside becomes an atom: names
+  # of nodes are looked for among those that are there.
+
+  @purge {:one_of, [:soft, :force]}
+  @on_load {:one_of, [:restart, :load]}
+  @survey %{
+    "nodes" => :nodes,
+    "timeout" => :number,
+    "purge" => @purge,
+    "on_load" => @on_load,
+    "cumulative" => {:one_of, [true, false]},
+    "operation" => {:one_of, [:apply, :rollback]}
+  }
+
+  @calls %{
+    check: @survey,
+    plan: @survey,
+    stragglers: %{"nodes" => :nodes, "timeout" => :number},
+    drift: %{"nodes" => :nodes, "timeout" => :number},
+    journal: %{"patch" => :text, "last" => :number, "nodes" => :nodes, "timeout" => :number},
+    delete: %{"reason" => :text},
+    restart: %{"timeout" => :number, "force" => {:one_of, [true, false]}, "reason" => :text},
+    apply: %{
+      "nodes" => :nodes,
+      "timeout" => :number,
+      "transition" => {:one_of, [:suspend, :none, :compatible]},
+      "pause_timeout" => :number,
+      "purge" => @purge,
+      "on_load" => @on_load,
+      "cumulative" => {:one_of, [true, false]},
+      "reason" => :text
+    },
+    rollback: %{
+      "nodes" => :nodes,
+      "timeout" => :number,
+      "transition" => {:one_of, [:suspend, :none]},
+      "pause_timeout" => :number,
+      "purge" => @purge,
+      "on_load" => @on_load,
+      "reason" => :text
+    }
+  }
+
+  # What a form holds besides.
+  @beside ["form"]
+
+  @type form :: %{String.t() => [String.t()]}
+
+  @doc "The options that a form or query holds; fields left empty count as not there."
+  @spec options(atom(), form()) :: {:ok, keyword()} | {:error, String.t()}
+  def options(call, form) do
+    rules = @calls[call]
+
+    Enum.reduce_while(Map.drop(form, @beside), {:ok, []}, fn {name, values}, {:ok, options} ->
+      case values |> Enum.reject(&(&1 == "")) |> value(rules[name]) do
+        :absent -> {:cont, {:ok, options}}
+        {:ok, value} -> {:cont, {:ok, [{String.to_existing_atom(name), value} | options]}}
+        {:error, rule} -> {:halt, {:error, "#{call}: #{short(name)} #{rule}"}}
+      end
+    end)
+  end
+
+  @doc "A node of the cluster by its name."
+  @spec node(String.t()) :: {:ok, node()} | :error
+  def node(name) do
+    Enum.find_value([node() | Node.list()], :error, fn node ->
+      if Atom.to_string(node) == name, do: {:ok, node}
+    end)
+  end
+
+  defp value(_values, nil), do: {:error, "is not known here"}
+  defp value([], _rule), do: :absent
+  defp value(names, :nodes), do: nodes(names)
+  defp value([_, _ | _], _rule), do: {:error, "is given twice"}
+  defp value([text], :text), do: {:ok, text}
+
+  defp value([text], :number) do
+    case Integer.parse(text) do
+      {number, ""} -> {:ok, number}
+      _no_number -> {:error, "must be a number"}
+    end
+  end
+
+  defp value([text], {:one_of, allowed}) do
+    case Enum.find(allowed, &(to_string(&1) == text)) do
+      nil -> {:error, "must be one of #{Enum.join(allowed, ", ")}"}
+      value -> {:ok, value}
+    end
+  end
+
+  defp nodes(names) do
+    found =
+      names |> Enum.flat_map(&String.split(&1, ",", trim: true)) |> Enum.map(&{&1, node(&1)})
+
+    case Enum.find(found, &match?({_name, :error}, &1)) do
+      nil -> {:ok, for({_name, {:ok, node}} <- found, do: node)}
+      {name, :error} -> {:error, "names #{short(name)}, which is no connected node"}
+    end
+  end
+
+  defp short(text), do: inspect(text, printable_limit: 60)
+end
