@@ -34,6 +34,7 @@ defmodule HotPatch do
   alias HotPatch.Composition
   alias HotPatch.Drift
   alias HotPatch.Error
+  alias HotPatch.Event
   alias HotPatch.JournalEntry
   alias HotPatch.NodeInfo
   alias HotPatch.Operator
@@ -414,6 +415,36 @@ defmodule HotPatch do
   """
   @spec nodes() :: [NodeInfo.t()]
   def nodes, do: Cluster.infos([node() | Node.list()])
+
+  @doc """
+  Has the calling process told how far operations have come, on whichever node they run: it
+  gets `{HotPatch, %HotPatch.Event{}}` messages until it ends or calls `unsubscribe/0`.
+
+  ## Examples
+
+      iex> HotPatch.subscribe()
+      :ok
+      iex> HotPatch.unsubscribe()
+      :ok
+  """
+  @spec subscribe() :: :ok
+  defdelegate subscribe(), to: Cluster.Progress
+
+  @doc "Ends what `subscribe/0` began."
+  @spec unsubscribe() :: :ok
+  defdelegate unsubscribe(), to: Cluster.Progress
+
+  @doc """
+  How far the operations that are under way have come: the latest event of each and of every
+  node in it. Empty while nothing is going on.
+
+  ## Examples
+
+      iex> HotPatch.progress()
+      []
+  """
+  @spec progress() :: [Event.t()]
+  defdelegate progress(), to: Cluster.Progress, as: :list
 
   @doc """
   Processes that still run old code, of patches or of whatever else changed code.

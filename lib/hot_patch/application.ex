@@ -8,9 +8,8 @@ defmodule HotPatch.Application do
   def start(_type, _args) do
     :ok = HotPatch.Agent.Boot.run()
 
-    Supervisor.start_link([HotPatch.Agent.Server, HotPatch.Cluster.Joiner],
-      strategy: :rest_for_one,
-      name: HotPatch.Supervisor
-    )
+    # Progress first: who only listens is not concerned when an agent dies.
+    children = [HotPatch.Cluster.Progress, HotPatch.Agent.Server, HotPatch.Cluster.Joiner]
+    Supervisor.start_link(children, strategy: :rest_for_one, name: HotPatch.Supervisor)
   end
 end

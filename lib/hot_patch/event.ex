@@ -1,0 +1,50 @@
+defmodule HotPatch.Event do
+  @moduledoc """
+  How far an operation has come: what `HotPatch.subscribe/0` sends and `HotPatch.progress/0` lists.
+
+    * `:operation` - id of the operation, the same in all its events
+    * `:kind`, `:patch`, `:by` - what is done, with which patch, by whom
+    * `:node` - the node that it is about, or `nil` for the operation as a whole
+    * `:phase` - `:reserve`, `:send` (what the node lacks of the patch), `:prepare`, `:commit` (up to
+      where all stand still and have converted their states), `:decide` (load, write, resume),
+      `:watch` (after the change, see `watch:` of `HotPatch.apply/2`), `:ended`
+    * `:state` - `:running`, `:done` or `:failed`
+    * `:done`, `:total` - how much of the phase, where that is known: bytes in `:send`, milliseconds
+      in `:watch`
+    * `:text` - what went wrong, or is waited for
+    * `:at` - when, UTC
+  """
+
+  @type phase :: :reserve | :send | :prepare | :commit | :decide | :watch | :ended
+  @type t :: %__MODULE__{
+          operation: String.t(),
+          kind: :apply | :rollback,
+          patch: String.t(),
+          by: String.t(),
+          node: node() | nil,
+          phase: phase(),
+          state: :running | :done | :failed,
+          done: non_neg_integer() | nil,
+          total: non_neg_integer() | nil,
+          text: String.t() | nil,
+          at: DateTime.t()
+        }
+  @enforce_keys [:operation, :kind, :patch, :by, :phase, :state, :at]
+  defstruct [:operation, :kind, :patch, :by, :node, :phase, :state, :done, :total, :text, :at]
+
+  @doc "The event in one line."
+  @spec line(t()) :: String.t()
+  def line(event) do
+    "#{event.kind} of #{event.patch}#{if event.node, do: " on #{event.node}"}: #{event.phase} #{event.state}" <>
+      if(event.total, do: " #{event.done} of #{event.total}", else: "") <>
+      if(event.text, do: " (#{event.text})", else: "")
+  end
+
+  defimpl Inspect do
+    def inspect(event, _options), do: "#HotPatch.Event<#{HotPatch.Event.line(event)}>"
+  end
+
+  defimpl String.Chars do
+    def to_string(event), do: HotPatch.Event.line(event)
+  end
+end
