@@ -20,7 +20,8 @@ defmodule HotPatch.MixProject do
 
   def application do
     [
-      extra_applications: [:logger, :crypto],
+      # The console's own server, where the host brings it along; EEx is needed to compile only.
+      extra_applications: [:logger, :crypto, inets: :optional, ssl: :optional, eex: :optional],
       mod: {HotPatch.Application, []}
     ]
   end

@@ -9,7 +9,14 @@ defmodule HotPatch.Application do
     :ok = HotPatch.Agent.Boot.run()
 
     # Progress first: who only listens is not concerned when an agent dies.
-    children = [HotPatch.Cluster.Progress, HotPatch.Agent.Server, HotPatch.Cluster.Joiner]
+    # The console last: whatever becomes of it is its own affair.
+    children = [
+      HotPatch.Cluster.Progress,
+      HotPatch.Agent.Server,
+      HotPatch.Cluster.Joiner,
+      HotPatch.Console
+    ]
+
     Supervisor.start_link(children, strategy: :rest_for_one, name: HotPatch.Supervisor)
   end
 end

@@ -3,13 +3,15 @@ defmodule HotPatch.Console.Params do
   # What a form or a query says, as options of the calls. Nothing from outside becomes an atom: names
   # of nodes are looked for among those that are there.
 
+  import Kernel, except: [node: 1]
+
   @purge {:one_of, [:soft, :force]}
-  @on_load {:one_of, [:restart, :load]}
+  @at_load {:one_of, [:restart, :load]}
   @survey %{
     "nodes" => :nodes,
     "timeout" => :number,
     "purge" => @purge,
-    "on_load" => @on_load,
+    "on_load" => @at_load,
     "cumulative" => {:one_of, [true, false]},
     "operation" => {:one_of, [:apply, :rollback]}
   }
@@ -28,7 +30,7 @@ defmodule HotPatch.Console.Params do
       "transition" => {:one_of, [:suspend, :none, :compatible]},
       "pause_timeout" => :number,
       "purge" => @purge,
-      "on_load" => @on_load,
+      "on_load" => @at_load,
       "cumulative" => {:one_of, [true, false]},
       "reason" => :text
     },
@@ -38,7 +40,7 @@ defmodule HotPatch.Console.Params do
       "transition" => {:one_of, [:suspend, :none]},
       "pause_timeout" => :number,
       "purge" => @purge,
-      "on_load" => @on_load,
+      "on_load" => @at_load,
       "reason" => :text
     }
   }

@@ -2,20 +2,18 @@ defmodule HotPatch.Console.Progress do
   @moduledoc false
   # What is under way in the cluster, as the pages and the streams show it.
 
-  @phases [:send, :reserve, :prepare, :commit, :decide, :watch]
+  alias HotPatch.Event
 
-  @type event :: %{
-          operation: String.t(),
+  @phases [:reserve, :send, :prepare, :commit, :decide, :watch]
+
+  @typedoc "One operation under way, with the latest event of each node."
+  @type operation :: %{
+          id: String.t(),
           kind: atom(),
           patch: String.t(),
           by: String.t(),
-          node: node() | nil,
-          phase: atom(),
-          state: :running | :done | :failed,
-          done: non_neg_integer() | nil,
-          total: non_neg_integer() | nil,
-          text: String.t() | nil,
-          at: DateTime.t()
+          whole: Event.t() | nil,
+          nodes: [{node(), Event.t()}]
         }
 
   @doc "The phases of an operation, in their order."
@@ -23,38 +21,45 @@ defmodule HotPatch.Console.Progress do
   def phases, do: @phases
 
   @doc "The latest event of each operation under way, by node."
-  @spec now() :: [event()]
-  def now do
-    if told?(), do: apply(HotPatch, :progress, []), else: held()
-  end
-
-  @doc "Has the calling process told `{HotPatch, event}`; `:ask` where it has to ask instead."
-  @spec subscribe() :: :told | :ask
-  def subscribe do
-    if told?() do
-      apply(HotPatch, :subscribe, [])
-      :told
-    else
-      :ask
+  @spec events() :: [Event.t()]
+  def events do
+    case HotPatch.progress() do
+      [] -> held()
+      events -> events
     end
   end
 
-  defp told?, do: function_exported?(HotPatch, :progress, 0)
+  @doc "The events put together, by operation."
+  @spec operations([Event.t()]) :: [operation()]
+  def operations(events) do
+    events
+    |> Enum.group_by(& &1.operation)
+    |> Enum.map(fn {id, [first | _] = events} ->
+      {whole, nodes} = Enum.split_with(events, &(&1.node == nil))
 
-  # Which nodes are taken, and for what.
+      %{
+        id: id,
+        kind: first.kind,
+        patch: first.patch,
+        by: first.by,
+        whole: List.last(whole),
+        nodes: nodes |> Map.new(&{&1.node, &1}) |> Enum.sort()
+      }
+    end)
+    |> Enum.sort_by(& &1.id)
+  end
+
+  # A restart, and a node that catches up, tell nothing of themselves; but they hold their nodes.
   defp held do
     for %{operation: %{id: id} = operation, node: node} <- HotPatch.nodes() do
-      %{
+      %Event{
         operation: id,
         kind: operation.kind,
         patch: operation.patch,
         by: operation.by,
         node: node,
-        phase: :prepare,
-        state: :running,
-        done: nil,
-        total: nil,
-        text: nil,
+        phase: :reserve,
+        state: :done,
         at: DateTime.utc_now()
       }
     end

@@ -1,0 +1,145 @@
+defmodule HotPatch.Console.Inets do
+  @moduledoc false
+  # The console on OTP's own HTTP server. This process owns the server and starts it again; the
+  # callback `do/1` runs in a process of the server, one for each connection.
+
+  use GenServer
+
+  alias HotPatch.Console.Config
+  alias HotPatch.Console.Gate
+  alias HotPatch.Console.Inets.Exchange
+
+  require Logger
+
+  # Milliseconds until a port that is taken is tried again.
+  @again 5_000
+
+  # Seconds for the head of a request.
+  @head_within 10
+  @head_bytes 16 * 1024
+  @uri_bytes 4 * 1024
+
+  # So much of a body is read before its head is judged.
+  @piece 64 * 1024
+
+  @spec start_link(Config.t()) :: GenServer.on_start()
+  def start_link(config), do: GenServer.start_link(__MODULE__, config, name: __MODULE__)
+
+  @doc "The port on which it listens, or nil."
+  @spec port() :: :inet.port_number() | nil
+  def port do
+    case Process.whereis(__MODULE__) do
+      nil -> nil
+      pid -> GenServer.call(pid, :port)
+    end
+  end
+
+  @impl GenServer
+  def init(config) do
+    Process.flag(:trap_exit, true)
+    {:ok, %{config: config, server: nil, port: nil, warned?: false}, {:continue, :listen}}
+  end
+
+  @impl GenServer
+  def handle_continue(:listen, state), do: {:noreply, listen(state)}
+
+  @impl GenServer
+  def handle_call(:port, _from, state), do: {:reply, state.port, state}
+
+  @impl GenServer
+  def handle_info(:listen, %{server: nil} = state), do: {:noreply, listen(state)}
+
+  def handle_info({:EXIT, pid, _reason}, %{server: pid} = state),
+    do: {:noreply, later(%{state | server: nil, port: nil})}
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  @impl GenServer
+  def terminate(_reason, %{server: server}) when server != nil,
+    do: :inets.stop(:stand_alone, server)
+
+  def terminate(_reason, _state), do: :ok
+
+  defp listen(state) do
+    with :ok <- applications(state.config),
+         {:ok, server} <- start(state.config) do
+      [port: port] = :httpd.info(server, [:port])
+      Logger.info("HotPatch: the console listens on #{address(state.config)}, port #{port}")
+      %{state | server: server, port: port, warned?: false}
+    else
+      {:error, reason} -> state |> warn(reason) |> later()
+    end
+  end
+
+  defp applications(config) do
+    needed = if config.tls, do: [:inets, :ssl], else: [:inets]
+
+    Enum.reduce_while(needed, :ok, fn application, :ok ->
+      case Application.ensure_all_started(application) do
+        {:ok, _started} ->
+          {:cont, :ok}
+
+        {:error, _why} ->
+          {:halt,
+           {:error,
+            "#{application} is not part of this release: extra_applications: [:inets, :ssl]"}}
+      end
+    end)
+  end
+
+  defp start(config) do
+    :inets.start(:httpd, options(config), :stand_alone)
+  catch
+    :exit, reason -> {:error, reason}
+  end
+
+  # Every request has a connection of its own: one that idles holds nothing up.
+  defp options(config) do
+    folder = String.to_charlist(System.tmp_dir!())
+
+    [
+      port: config.port,
+      bind_address: config.ip,
+      ipfamily: if(tuple_size(config.ip) == 8, do: :inet6, else: :inet),
+      socket_type: socket_type(config.tls),
+      server_name: 'hot_patch',
+      # Asked for, and not used by any of our modules.
+      server_root: folder,
+      document_root: folder,
+      modules: [Exchange],
+      customize: HotPatch.Console.Inets.Head,
+      server_tokens: :none,
+      keep_alive: false,
+      keep_alive_timeout: @head_within,
+      max_header_size: @head_bytes,
+      max_uri_size: @uri_bytes,
+      max_body_size: Gate.largest(),
+      max_client_body_chunk: @piece,
+      max_clients: config.max_connections
+    ]
+  end
+
+  # Who does not read what is sent is not waited for.
+  @socket [send_timeout: 15_000, send_timeout_close: true, nodelay: true]
+
+  defp socket_type(nil), do: {:ip_comm, @socket}
+  defp socket_type(tls), do: {:ssl, Keyword.merge(@socket, tls)}
+
+  defp address(config), do: config.ip |> :inet.ntoa() |> List.to_string()
+
+  # Another node of this host may have the port: this one takes over when that is gone.
+  defp warn(%{warned?: true} = state, _reason), do: state
+
+  defp warn(state, reason) do
+    Logger.warning(
+      "HotPatch: the console does not listen on port #{state.config.port} yet: #{inspect(reason)}"
+    )
+
+    %{state | warned?: true}
+  end
+
+  defp later(state) do
+    Process.send_after(self(), :listen, @again)
+    state
+  end
+end

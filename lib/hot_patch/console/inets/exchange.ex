@@ -1,0 +1,171 @@
+defmodule HotPatch.Console.Inets.Exchange do
+  @moduledoc false
+  # One request through OTP's HTTP server: its record becomes a request of the console, the
+  # response goes to the socket. A body comes in pieces; the head is judged with the first.
+
+  alias HotPatch.Console
+  alias HotPatch.Console.Inets.Head
+  alias HotPatch.Console.Request
+  alias HotPatch.Console.Response
+
+  require Record
+
+  # As in inets/include/httpd.hrl, which a system without the sources of OTP does not have.
+  Record.defrecordp(:mod,
+    init_data: nil,
+    data: [],
+    socket_type: :ip_comm,
+    socket: nil,
+    config_db: nil,
+    method: nil,
+    absolute_uri: [],
+    request_uri: nil,
+    http_version: nil,
+    request_line: nil,
+    parsed_header: [],
+    entity_body: nil,
+    connection: nil
+  )
+
+  Record.defrecordp(:init_data, peername: nil, sockname: nil, resolve: nil)
+
+  # Milliseconds for the whole of an upload that may be.
+  @upload_within 120_000
+
+  @doc false
+  @spec unquote(:do)(tuple()) :: {:proceed, list()} | {:continue, term()}
+  def unquote(:do)(mod) do
+    case mod(mod, :entity_body) do
+      {:first, piece} -> first(mod, piece)
+      {:continue, piece, state} -> {:continue, add(mod, piece, state)}
+      {:last, piece, state} -> last(mod, piece, state)
+    end
+  end
+
+  # The server calls only for the body's next piece from here on: a refusal ends the connection.
+  defp first(mod, piece) do
+    with {:ok, request} <- request(mod),
+         {:read, limit} <- Console.head(request) do
+      Head.within(@upload_within)
+      {:continue, add(mod, piece, {[], limit})}
+    else
+      {:refuse, response} -> {:continue, refuse(mod, response)}
+      :error -> {:continue, refuse(mod, %Response{status: 400})}
+    end
+  end
+
+  defp add(_mod, _piece, :refused), do: :refused
+
+  defp add(mod, piece, {pieces, left}) do
+    case left - byte_size(piece) do
+      left when left >= 0 -> {[pieces, piece], left}
+      _too_much -> refuse(mod, %Response{status: 413})
+    end
+  end
+
+  defp refuse(mod, response) do
+    _ = deliver(mod, response)
+    :httpd_socket.close(mod(mod, :socket_type), mod(mod, :socket))
+    :refused
+  end
+
+  # All of a short body, of which no piece has come before.
+  defp last(mod, body, :undefined) do
+    response =
+      with {:ok, request} <- request(mod),
+           {:read, limit} when byte_size(body) <= limit <- Console.head(request) do
+        Console.call(%{request | body: body})
+      else
+        {:refuse, response} -> response
+        {:read, _less} -> %Response{status: 413}
+        :error -> %Response{status: 400}
+      end
+
+    answered(mod, response)
+  end
+
+  defp last(mod, piece, state) do
+    case add(mod, piece, state) do
+      :refused ->
+        answered()
+
+      {pieces, _left} ->
+        {:ok, request} = request(mod)
+        answered(mod, Console.call(%{request | body: IO.iodata_to_binary([pieces])}))
+    end
+  end
+
+  defp answered(mod, response) do
+    Head.no_deadline()
+    _ = deliver(mod, response)
+    answered()
+  end
+
+  defp answered, do: {:proceed, [response: {:already_sent, 200, 0}]}
+
+  defp request(mod) do
+    {path, query} =
+      case mod |> mod(:request_uri) |> IO.chardata_to_string() |> String.split("?", parts: 2) do
+        [path, query] -> {path, query}
+        [path] -> {path, ""}
+      end
+
+    with {:ok, parts} <- Request.split(path),
+         {:ok, query} <- Request.form(query) do
+      {:ok,
+       %Request{
+         method: mod |> mod(:method) |> List.to_string(),
+         path: parts,
+         query: query,
+         headers: headers(mod(mod, :parsed_header)),
+         peer: peer(mod(mod, :init_data)),
+         secure?: secure?(mod(mod, :socket_type))
+       }}
+    end
+  rescue
+    # Not Unicode.
+    _ in [UnicodeConversionError, ArgumentError] -> :error
+  end
+
+  defp headers(list) do
+    for {name, value} <- list,
+        into: %{},
+        do: {List.to_string(name), :erlang.list_to_binary(value)}
+  end
+
+  defp peer(init_data) do
+    case init_data(init_data, :peername) do
+      {_port, address} -> List.to_string(address)
+    end
+  end
+
+  defp secure?({kind, _options}), do: kind in [:ssl, :essl]
+  defp secure?(_ip_comm), do: false
+
+  defp deliver(mod, %Response{body: {:stream, run}} = response) do
+    with :ok <- send_out(mod, head(response, [])), do: run.(&send_out(mod, &1))
+  end
+
+  defp deliver(mod, response) do
+    length = IO.iodata_length(response.body)
+    body = if mod(mod, :method) == 'HEAD', do: [], else: response.body
+    send_out(mod, [head(response, [{"content-length", Integer.to_string(length)}]), body])
+  end
+
+  defp send_out(mod, data) do
+    case :httpd_socket.deliver(mod(mod, :socket_type), mod(mod, :socket), data) do
+      :ok -> :ok
+      _closed -> :closed
+    end
+  end
+
+  defp head(response, more) do
+    phrase = :httpd_util.reason_phrase(response.status)
+
+    [
+      "HTTP/1.1 #{response.status} #{phrase}\r\n",
+      for({name, value} <- more ++ response.headers, do: [name, ": ", value, "\r\n"]),
+      "date: #{:httpd_util.rfc1123_date()}\r\nconnection: close\r\n\r\n"
+    ]
+  end
+end

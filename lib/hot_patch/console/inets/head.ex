@@ -1,0 +1,45 @@
+defmodule HotPatch.Console.Inets.Head do
+  @moduledoc false
+  # What the server lets one customise, called in the process of the connection: with the first header
+  # of a request its time begins to run, and the server's own refusals get our headers. The server itself
+  # bounds the time of a head only.
+
+  @behaviour :httpd_custom_api
+
+  alias HotPatch.Console.Response
+
+  # Milliseconds for a body that is no upload.
+  @within 15_000
+
+  @impl :httpd_custom_api
+  def request_header(header) do
+    unless Process.get(__MODULE__), do: within(@within)
+    {true, header}
+  end
+
+  @impl :httpd_custom_api
+  def response_header(header), do: {true, header}
+
+  @impl :httpd_custom_api
+  def response_default_headers do
+    for {name, value} <- Response.protection(),
+        do: {String.to_charlist(name), String.to_charlist(value)}
+  end
+
+  @doc "Gives the request that much time from now."
+  @spec within(pos_integer()) :: :ok
+  def within(milliseconds) do
+    no_deadline()
+    # What the server sends itself when the head of a request takes too long.
+    Process.put(__MODULE__, Process.send_after(self(), :timeout, milliseconds))
+    :ok
+  end
+
+  @doc "The request is here: the answer may take its time."
+  @spec no_deadline() :: :ok
+  def no_deadline do
+    timer = Process.get(__MODULE__)
+    if is_reference(timer), do: Process.cancel_timer(timer)
+    :ok
+  end
+end

@@ -1,0 +1,83 @@
+defmodule HotPatch.Console.Page.Actions do
+  @moduledoc false
+  # What is done to a patch: a page that repeats what will happen and asks for a reason, and then the act.
+
+  use HotPatch.Console.Page.Template, [:confirm, :confirm_delete]
+
+  alias HotPatch.Console.Act
+  alias HotPatch.Console.Page
+  alias HotPatch.Console.Page.Plans
+  alias HotPatch.Console.Params
+  alias HotPatch.Console.Problem
+  alias HotPatch.Console.Response
+  alias HotPatch.Status
+
+  @doc "The page before an apply or a rollback."
+  def confirm(request, access, _form, kind, id) do
+    Page.Patches.with_patch(request, access, id, kind, fn context, patch ->
+      options = if kind == :rollback, do: [operation: :rollback], else: []
+
+      with {:ok, check} <- HotPatch.check(patch.id, options),
+           {:ok, plan} <- HotPatch.plan(patch.id, options) do
+        {:ok,
+         confirm(
+           Map.merge(context, %{
+             kind: kind,
+             check: check,
+             plan: plan,
+             plans: Plans.digest(plan),
+             refusals: refusals(check)
+           })
+         )}
+      end
+    end)
+  end
+
+  @doc "Begins an apply or a rollback, and goes to where it can be watched."
+  def begin(request, access, form, kind, id) do
+    with {:ok, options} <- Params.options(kind, form),
+         :ok <- reasoned(options) do
+      run = Act.begin(kind, id, request, access, options)
+      Response.redirect(request, "/patch/#{part(id)}/results/#{run}")
+    else
+      {:error, text} -> Page.Problem.show(request, Problem.new(422, :invalid_option, text))
+    end
+  end
+
+  def confirm_delete(request, access, _form, id) do
+    Page.Patches.with_patch(request, access, id, :delete, fn context, _patch ->
+      {:ok, confirm_delete(context)}
+    end)
+  end
+
+  def delete(request, access, form, id) do
+    with {:ok, options} <- Params.options(:delete, form),
+         :ok <- HotPatch.delete(id, options ++ Act.who(request, access)) do
+      Response.redirect(request, "/patch")
+    else
+      {:error, text} when is_binary(text) ->
+        Page.Problem.show(request, Problem.new(422, :invalid_option, text))
+
+      {:error, error} ->
+        Page.Problem.show(request, error)
+    end
+  end
+
+  # A page is read in haste; the journal is read afterwards.
+  defp reasoned(options) do
+    if Keyword.has_key?(options, :reason), do: :ok, else: {:error, "say why, for the journal"}
+  end
+
+  # What would have it refused, each once.
+  defp refusals(check) do
+    for(node <- check.nodes, text <- refusal(node), do: {text, node.node})
+    |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+    |> Enum.sort()
+  end
+
+  defp refusal(%{error: error}) when error != nil, do: [error]
+
+  defp refusal(node) do
+    for file <- node.files, Status.refuses?(file.status), do: "#{file.path}: #{file.reason}"
+  end
+end

@@ -1,0 +1,44 @@
+defmodule HotPatch.Console.Page.Live do
+  @moduledoc false
+  # What is under way, on every page: as it is now, and as a stream of the same piece of HTML.
+
+  use HotPatch.Console.Page.Template, [:live]
+
+  alias HotPatch.Console.HTML
+  alias HotPatch.Console.Progress
+  alias HotPatch.Console.Request
+  alias HotPatch.Console.Response
+  alias HotPatch.Console.Stream
+
+  # A browser that has no streams asks for it again and again.
+  def show(request, _access, _form) do
+    if Request.header(request, "accept") == "text/event-stream",
+      do: Stream.response(&HTML.to_iodata(fragment(request.base, &1))),
+      else: Response.html(HTML.to_iodata(fragment(request.base)))
+  end
+
+  @doc "The piece of HTML."
+  @spec fragment(String.t(), [HotPatch.Event.t()]) :: HTML.safe()
+  def fragment(base, events \\ Progress.events()) do
+    operations =
+      for operation <- Progress.operations(events), do: Map.put(operation, :rows, rows(operation))
+
+    live(%{base: base, operations: operations, phases: Progress.phases()})
+  end
+
+  defp rows(operation), do: for({node, event} <- operation.nodes, do: {node, event, steps(event)})
+
+  # A node's phases before the one it is in are done.
+  defp steps(event) do
+    reached = Enum.find_index(Progress.phases(), &(&1 == event.phase))
+
+    for {phase, index} <- Enum.with_index(Progress.phases()) do
+      cond do
+        reached == nil -> {phase, if(event.state == :failed, do: :failed, else: :done)}
+        index < reached -> {phase, :done}
+        index == reached -> {phase, event.state}
+        true -> {phase, :ahead}
+      end
+    end
+  end
+end

@@ -1,0 +1,55 @@
+defmodule HotPatch.Console.Page.Login do
+  @moduledoc false
+
+  use HotPatch.Console.Page.Template, [:login]
+
+  alias HotPatch.Console.Access
+  alias HotPatch.Console.Accounts
+  alias HotPatch.Console.Page
+  alias HotPatch.Console.Request
+  alias HotPatch.Console.Response
+  alias HotPatch.Console.Sessions
+
+  def show(request, _access, _form), do: page(request, nil, next(Request.query(request, "next")))
+
+  def log_in(request, _access, form) do
+    next = next(field(form, "next"))
+
+    case Accounts.log_in(request, field(form, "name"), field(form, "password")) do
+      {:ok, user} ->
+        {cookie, _session} = Sessions.begin(user)
+        {name, value} = Access.set_cookie(request, cookie)
+        request |> Response.redirect(next) |> Response.put(name, value)
+
+      :wrong ->
+        page(request, "The name or the password is wrong.", next, 401)
+
+      :busy ->
+        page(request, "Too many are logging in at this moment. Try again.", next, 503)
+
+      {:wait, seconds} ->
+        text = "Too many attempts. Try again in #{seconds} s."
+        request |> page(text, next, 429) |> Response.put("retry-after", "#{seconds}")
+    end
+  end
+
+  def log_out(request, access, _form) do
+    if access.session, do: Sessions.finish(access.session)
+    {name, value} = Access.set_cookie(request, nil)
+    request |> Response.redirect("/login") |> Response.put(name, value)
+  end
+
+  defp page(request, error, next, status \\ 200) do
+    content = login(%{error: error, next: next, base: request.base})
+    Page.render(%{request: request, access: nil}, "Log in", :login, content, status)
+  end
+
+  # Only to pages of ours.
+  defp next(path) when is_binary(path) do
+    if path =~ ~r{\A(/[A-Za-z0-9._~%-]+)+\z}, do: path, else: "/patch"
+  end
+
+  defp next(nil), do: "/patch"
+
+  defp field(form, name), do: form |> Map.get(name, [""]) |> hd()
+end

@@ -1,0 +1,195 @@
+defmodule HotPatch.Console.Page.Patches do
+  @moduledoc false
+  # System/Patch: the list and the upload on the left; on the right one patch: what is in it, what a
+  # check and a plan say of it. What is done to it is in Page.Actions.
+
+  use HotPatch.Console.Page.Template, [:patches, :welcome, :contents, :check, :plan]
+
+  alias HotPatch.Console.Page
+  alias HotPatch.Console.Params
+  alias HotPatch.Console.Problem
+  alias HotPatch.Console.Request
+  alias HotPatch.Console.Response
+  alias HotPatch.Patch
+  alias HotPatch.Status
+
+  def redirect(request, _access, _form), do: Response.redirect(request, "/patch")
+
+  def index(request, access, _form) do
+    {:ok, %{max_archive_bytes: most}} = HotPatch.Archive.limits()
+    context = %{request: request, access: access}
+
+    page(
+      context,
+      "Patch",
+      nil,
+      nil,
+      welcome(Map.merge(context, %{most: most, meanings: meanings()}))
+    )
+  end
+
+  def contents(request, access, _form, id) do
+    with_patch(request, access, id, :contents, fn context, patch ->
+      with {:ok, composition} <- HotPatch.composition(patch.id) do
+        {statuses, unknown} = compared(patch)
+
+        {:ok,
+         contents(
+           Map.merge(context, %{
+             composition: composition,
+             groups: groups(composition, statuses),
+             unknown: unknown
+           })
+         )}
+      end
+    end)
+  end
+
+  def check(request, access, _form, id) do
+    surveyed(request, access, id, :check, fn context, report ->
+      check(Map.put(context, :report, report))
+    end)
+  end
+
+  def plan(request, access, _form, id) do
+    surveyed(request, access, id, :plan, fn context, plan ->
+      plan(Map.merge(context, %{plan: plan, plans: HotPatch.Console.Page.Plans.digest(plan)}))
+    end)
+  end
+
+  defp surveyed(request, access, id, call, fun) do
+    with_patch(request, access, id, call, fn context, patch ->
+      with {:ok, options} <- options(call, request.query),
+           {:ok, result} <- apply(HotPatch, call, [patch.id, options]) do
+        {:ok, fun.(Map.put(context, :operation, options[:operation] || :apply), result)}
+      end
+    end)
+  end
+
+  defp options(call, query) do
+    with {:error, text} <- Params.options(call, query),
+         do: {:error, Problem.new(422, :invalid_option, text)}
+  end
+
+  @doc """
+  A page about one patch. `fun` gives its content; where it gives an error, that is the content, and the
+  patch with its other pages stays in sight.
+  """
+  @spec with_patch(Request.t(), term(), String.t(), atom(), (map(), Patch.t() -> term())) ::
+          Response.t()
+  def with_patch(request, access, id, tab, fun) do
+    context = %{request: request, access: access, base: request.base}
+
+    case Enum.find(HotPatch.list(), &(&1.id == id)) do
+      nil ->
+        Page.Problem.show(
+          request,
+          Problem.new(404, :unknown_patch, "no patch has this id; it may have been deleted")
+        )
+
+      patch ->
+        context = Map.put(context, :patch, patch)
+
+        case fun.(context, patch) do
+          {:ok, content} -> page(context, patch.id, patch, tab, content)
+          {:error, %{__exception__: true} = error} -> problem(context, tab, Problem.from(error))
+          {:error, problem} -> problem(context, tab, problem)
+        end
+    end
+  end
+
+  defp problem(context, tab, problem) do
+    page(
+      context,
+      context.patch.id,
+      context.patch,
+      tab,
+      Page.Notice.problem(problem),
+      problem.status
+    )
+  end
+
+  defp page(context, title, patch, tab, content, status \\ 200) do
+    assigns =
+      Map.merge(context, %{
+        base: context.request.base,
+        list: HotPatch.list(),
+        patch: patch,
+        tab: tab,
+        content: content
+      })
+
+    Page.render(context, title, :patch, patches(assigns), status)
+  end
+
+  # By the folder of its application; the order is that of the archive.
+  defp groups(composition, statuses) do
+    composition.files
+    |> Enum.map(&Map.put(Map.from_struct(&1), :changed, statuses[&1.path]))
+    |> Enum.chunk_by(&application(&1.path))
+    |> Enum.map(fn [first | _] = files -> {application(first.path), files} end)
+    |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+    |> Enum.map(fn {name, parts} -> {name, Enum.concat(parts)} end)
+    |> Enum.sort()
+  end
+
+  defp application(path) do
+    case path
+         |> Path.split()
+         |> Enum.split_while(&(&1 not in ["ebin", "priv", "consolidated"])) do
+      {[_ | _] = before, [_ | _]} -> List.last(before)
+      {[_file], []} -> "."
+      {[first | _], []} -> first
+      {[], _} -> "."
+    end
+  end
+
+  # Whether a file is another than what the nodes have is what a check finds.
+  defp compared(%Patch{state: :retired}), do: {%{}, "the patch is retired"}
+
+  defp compared(patch) do
+    case HotPatch.check(patch.id) do
+      {:ok, report} ->
+        files = for node <- report.nodes, file <- node.files, do: {file.path, file.status}
+
+        {files
+         |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+         |> Map.new(fn {path, statuses} -> {path, change(statuses)} end), nil}
+
+      {:error, error} ->
+        {%{}, Exception.message(error)}
+    end
+  end
+
+  defp change(statuses) do
+    case Status.combine(statuses) do
+      :not_changed -> if Enum.all?(statuses, &(&1 == :not_changed)), do: :same, else: :changed
+      status when status in [:ok, :not_updated] -> :changed
+      :not_loaded -> :new
+      status -> status
+    end
+  end
+
+  @doc "The pages of a patch: what there is to see and to do, as it is now."
+  @spec tabs(Patch.t(), boolean()) :: [{atom(), String.t(), String.t()}]
+  def tabs(patch, admin?) do
+    current? = patch.state != :retired and patch.kept_on != []
+    applied? = patch.applied_on != [] and patch.state != :retired
+
+    for {true, tab, path, text} <- [
+          {patch.kept_on != [], :contents, "", "Contents"},
+          {current?, :check, "/check", "Check"},
+          {current?, :plan, "/plan", "Plan"},
+          {current? and admin?, :apply, "/apply", "Apply"},
+          {true, :results, "/results", "Results"},
+          {applied? and admin?, :rollback, "/rollback", "Roll back"},
+          {patch.kept_on != [] and admin?, :delete, "/delete", "Delete"}
+        ],
+        do: {tab, path, text}
+  end
+
+  @doc false
+  @spec kind(map()) :: String.t()
+  def kind(file),
+    do: HotPatch.Composition.Entry.kind_text(struct(HotPatch.Composition.Entry, file))
+end

@@ -1,0 +1,64 @@
+defmodule HotPatch.Console.Page.Plans do
+  @moduledoc false
+  # A plan put together for reading: what is the same on several nodes is said once.
+
+  alias HotPatch.Plan
+
+  @type digest :: %{
+          orders: [{[node()], list()}],
+          processes: [
+            {module :: String.t(), kind :: atom(), pauses? :: boolean(),
+             counts :: %{node() => pos_integer()}}
+          ],
+          risks: [{String.t(), [node()]}],
+          disk: [{[node()], [Path.t()]}],
+          suspended: non_neg_integer(),
+          modules: non_neg_integer(),
+          files: non_neg_integer()
+        }
+
+  @doc "What a plan says, over all nodes."
+  @spec digest(Plan.t()) :: digest()
+  def digest(plan) do
+    %{
+      orders: by_value(plan.nodes, & &1.order),
+      disk: by_value(plan.nodes, & &1.disk),
+      processes: processes(plan.nodes),
+      risks: risks(plan.nodes),
+      suspended: plan.nodes |> Enum.map(& &1.suspended) |> Enum.sum(),
+      modules: plan.nodes |> Enum.map(&length(&1.order)) |> Enum.max(fn -> 0 end),
+      files: plan.nodes |> Enum.map(&length(&1.disk)) |> Enum.max(fn -> 0 end)
+    }
+  end
+
+  defp by_value(nodes, fun) do
+    nodes
+    |> Enum.group_by(fun, & &1.node)
+    |> Enum.map(fn {value, nodes} -> {nodes, value} end)
+    |> Enum.reject(fn {_nodes, value} -> value == [] end)
+    |> Enum.sort()
+  end
+
+  defp processes(nodes) do
+    for(
+      node <- nodes,
+      part <- node.processes,
+      do: {{part.module, part.kind, part.pauses?}, {node.node, part.count}}
+    )
+    |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+    |> Enum.map(fn {{module, kind, pauses?}, counts} -> {module, kind, pauses?, sums(counts)} end)
+    |> Enum.sort_by(fn {module, kind, pauses?, _counts} -> {not pauses?, module, kind} end)
+  end
+
+  defp sums(counts) do
+    Enum.reduce(counts, %{}, fn {node, count}, sums ->
+      Map.update(sums, node, count, &(&1 + count))
+    end)
+  end
+
+  defp risks(nodes) do
+    for(node <- nodes, risk <- node.risks ++ List.wrap(node.error), do: {risk, node.node})
+    |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+    |> Enum.sort()
+  end
+end

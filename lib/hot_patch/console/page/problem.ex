@@ -1,0 +1,27 @@
+defmodule HotPatch.Console.Page.Problem do
+  @moduledoc false
+  # A page that says what is wrong, with the status that HTTP has for it.
+
+  use HotPatch.Console.Page.Template, [:problem]
+
+  alias HotPatch.Console.Access
+  alias HotPatch.Console.Page
+  alias HotPatch.Console.Problem
+
+  @doc "The page of a problem, or of an error of the API."
+  @spec show(HotPatch.Console.Request.t(), Problem.t() | Exception.t()) ::
+          HotPatch.Console.Response.t()
+  def show(request, %{__exception__: true} = error), do: show(request, Problem.from(error))
+
+  def show(request, problem) do
+    access =
+      case Access.identify(request) do
+        {:ok, access} -> access
+        {:error, _nobody} -> nil
+      end
+
+    title = Problem.title(problem.status)
+    content = problem(%{title: title, problem: problem, base: request.base})
+    Page.render(%{request: request, access: access}, title, :none, content, problem.status)
+  end
+end

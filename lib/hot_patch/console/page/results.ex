@@ -1,0 +1,47 @@
+defmodule HotPatch.Console.Page.Results do
+  @moduledoc false
+  # How what was done with a patch has ended: with its report where it was begun on this node's console,
+  # and from the journal wherever it was.
+
+  use HotPatch.Console.Page.Template, [:results, :result]
+
+  alias HotPatch.Console.Operations
+  alias HotPatch.Console.Page
+  alias HotPatch.Console.Problem
+
+  def index(request, access, _form, id) do
+    Page.Patches.with_patch(request, access, id, :results, fn context, patch ->
+      with {:ok, journal} <- HotPatch.journal(patch: patch.id) do
+        runs = Enum.filter(Operations.list(), &(&1.subject == patch.id))
+        {:ok, results(Map.merge(context, %{runs: runs, journal: journal}))}
+      end
+    end)
+  end
+
+  def show(request, access, _form, id, run) do
+    Page.Patches.with_patch(request, access, id, :results, fn context, patch ->
+      case Operations.fetch(run) do
+        {:ok, %{subject: subject} = operation} when subject == patch.id ->
+          {:ok, result(Map.merge(context, outcome(operation)))}
+
+        _unknown ->
+          {:error,
+           Problem.new(
+             404,
+             :unknown_operation,
+             "this node does not know it any more; the journal does"
+           )}
+      end
+    end)
+  end
+
+  @doc "An operation, and what is to be told of its end."
+  @spec outcome(Operations.t()) :: map()
+  def outcome(operation) do
+    case operation.result do
+      nil -> %{operation: operation, report: nil, problem: nil}
+      {:ok, report} -> %{operation: operation, report: report, problem: nil}
+      {:error, error} -> %{operation: operation, report: nil, problem: Problem.from(error)}
+    end
+  end
+end
