@@ -12,6 +12,7 @@ defmodule HotPatch.Console.Access do
   alias HotPatch.Console.User
 
   @type t :: %__MODULE__{user: User.t(), session: Sessions.t() | nil, cookie: String.t() | nil}
+  @derive {Inspect, only: [:user]}
   @enforce_keys [:user]
   defstruct [:user, :session, :cookie]
 

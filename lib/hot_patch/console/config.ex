@@ -17,6 +17,8 @@ defmodule HotPatch.Console.Config do
           session_minutes: pos_integer(),
           max_connections: pos_integer()
         }
+  # What is logged of it has no hashes.
+  @derive {Inspect, only: [:port, :ip, :login]}
   defstruct port: nil,
             ip: {127, 0, 0, 1},
             tls: nil,

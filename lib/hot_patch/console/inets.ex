@@ -63,7 +63,7 @@ defmodule HotPatch.Console.Inets do
   defp listen(state) do
     with :ok <- applications(state.config),
          {:ok, server} <- start(state.config) do
-      [port: port] = :httpd.info(server, [:port])
+      port = port_of(server)
       Logger.info("HotPatch: the console listens on #{address(state.config)}, port #{port}")
       %{state | server: server, port: port, warned?: false}
     else
@@ -87,10 +87,26 @@ defmodule HotPatch.Console.Inets do
     end)
   end
 
+  # A server that could not listen is one without children.
   defp start(config) do
-    :inets.start(:httpd, options(config), :stand_alone)
+    with {:ok, server} <- :inets.start(:httpd, options(config), :stand_alone) do
+      if port_of(server) do
+        {:ok, server}
+      else
+        Process.unlink(server)
+        :ok = :inets.stop(:stand_alone, server)
+        {:error, :eaddrinuse}
+      end
+    end
   catch
     :exit, reason -> {:error, reason}
+  end
+
+  defp port_of(server) do
+    Enum.find_value(Supervisor.which_children(server), fn
+      {{:httpd_instance_sup, _address, port, _profile}, pid, _, _} when is_pid(pid) -> port
+      _other -> nil
+    end)
   end
 
   # Every request has a connection of its own: one that idles holds nothing up.
@@ -113,7 +129,8 @@ defmodule HotPatch.Console.Inets do
       keep_alive_timeout: @head_within,
       max_header_size: @head_bytes,
       max_uri_size: @uri_bytes,
-      max_body_size: Gate.largest(),
+      # What is larger than that the server refuses by itself; up to there we do, and say why.
+      max_body_size: 4 * Gate.largest(),
       max_client_body_chunk: @piece,
       max_clients: config.max_connections
     ]

@@ -20,6 +20,8 @@ defmodule HotPatch.Console.Request do
           secure?: boolean(),
           base: String.t()
         }
+  # Cookies, tokens and passwords are not to be logged.
+  @derive {Inspect, only: [:method, :path, :peer]}
   defstruct method: "GET",
             path: [],
             query: %{},

@@ -32,11 +32,17 @@ defmodule HotPatch.Console.Inets.Exchange do
   # Milliseconds for the whole of an upload that may be.
   @upload_within 120_000
 
+  # Of a body that is refused, bytes and milliseconds.
+  @drained 16 * 1024 * 1024
+  @drain_within 2_000
+
   @doc false
   @spec unquote(:do)(tuple()) :: {:proceed, list()} | {:continue, term()}
   def unquote(:do)(mod) do
     case mod(mod, :entity_body) do
+      # Which of the two it is depends on whether the first piece came together with the head.
       {:first, piece} -> first(mod, piece)
+      {:continue, piece, :undefined} -> first(mod, piece)
       {:continue, piece, state} -> {:continue, add(mod, piece, state)}
       {:last, piece, state} -> last(mod, piece, state)
     end
@@ -64,9 +70,26 @@ defmodule HotPatch.Console.Inets.Exchange do
   end
 
   defp refuse(mod, response) do
-    _ = deliver(mod, response)
+    if deliver(mod, response) == :ok, do: drain(mod)
     :httpd_socket.close(mod(mod, :socket_type), mod(mod, :socket))
     :refused
+  end
+
+  # A connection that is closed while the client sends is reset, and with it goes our answer: what
+  # comes is thrown away, for a moment and not without end.
+  defp drain(mod) do
+    socket = mod(mod, :socket)
+    module = if secure?(mod(mod, :socket_type)), do: :ssl, else: :gen_tcp
+    _ = module.shutdown(socket, :write)
+    drain(module, socket, @drained, System.monotonic_time(:millisecond) + @drain_within)
+  end
+
+  defp drain(module, socket, left, until) do
+    within = until - System.monotonic_time(:millisecond)
+
+    with true <- left > 0 and within > 0,
+         {:ok, data} <- module.recv(socket, 0, within),
+         do: drain(module, socket, left - byte_size(data), until)
   end
 
   # All of a short body, of which no piece has come before.
