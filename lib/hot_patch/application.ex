@@ -8,8 +8,14 @@ defmodule HotPatch.Application do
   def start(_type, _args) do
     :ok = HotPatch.Agent.Boot.run()
 
-    # Progress first: who only listens is not concerned when an agent dies.
-    children = [HotPatch.Cluster.Progress, HotPatch.Agent.Server, HotPatch.Cluster.Joiner]
+    children = [
+      # First those that are not concerned when an agent dies.
+      HotPatch.Cluster.Progress,
+      HotPatch.Agent.Inbox,
+      HotPatch.Agent.Server,
+      HotPatch.Cluster.Joiner
+    ]
+
     Supervisor.start_link(children, strategy: :rest_for_one, name: HotPatch.Supervisor)
   end
 end

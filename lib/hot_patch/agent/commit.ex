@@ -26,6 +26,7 @@ defmodule HotPatch.Agent.Commit do
           suspended: non_neg_integer(),
           killed: [pid()],
           stragglers: [HotPatch.Straggler.t()],
+          loaded_at_us: integer() | nil,
           restart_needed: String.t() | nil,
           error: String.t() | nil
         }
@@ -99,7 +100,7 @@ defmodule HotPatch.Agent.Commit do
 
   # The new code runs, though not all went well: disk has to agree with memory.
   defp finish({:error, %{loaded?: true} = failure}, preparation) do
-    done = %{@nobody | pause_us: failure.pause_us}
+    done = %{@nobody | pause_us: failure.pause_us, phases: failure.phases}
     write(done, preparation, failure.text)
   end
 
@@ -182,9 +183,22 @@ defmodule HotPatch.Agent.Commit do
       suspended: done.suspended,
       killed: done.killed,
       stragglers: stragglers,
+      loaded_at_us: loaded_at(done.phases),
       restart_needed: restart,
       error: error
     }
+  end
+
+  # The last load without an error: one before it may have been a module's own on_load.
+  defp loaded_at(phases) do
+    case for %{phase: :load, error: nil, ended: ended} <- phases, do: ended do
+      [] ->
+        nil
+
+      times ->
+        now = Enum.max(times) + System.time_offset()
+        System.convert_time_unit(now, :native, :microsecond)
+    end
   end
 
   defp log(result, operation) do

@@ -9,6 +9,7 @@ defmodule HotPatch.Cluster.Joiner do
   alias HotPatch.Agent
   alias HotPatch.Cluster
   alias HotPatch.Cluster.CatchUp
+  alias HotPatch.Cluster.Inquiry
 
   require Logger
 
@@ -61,6 +62,11 @@ defmodule HotPatch.Cluster.Joiner do
   def handle_info({Agent, :ended}, state) do
     tell_others()
     {:noreply, soon(state, @soon)}
+  end
+
+  def handle_info({Agent, {:in_doubt, operation, coordinator}}, state) do
+    _ = spawn(Inquiry, :run, [operation, coordinator])
+    {:noreply, state}
   end
 
   def handle_info({__MODULE__, :changed}, state), do: {:noreply, soon(state, @soon)}

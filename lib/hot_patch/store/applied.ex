@@ -12,7 +12,8 @@ defmodule HotPatch.Store.Applied do
 
   @typedoc """
   One operation on the cluster. `seq` orders them; `scope` is `:all` or the nodes that were
-  named: others do not miss it.
+  named: others do not miss it. `tried_by`: it was the first step of an apply in several, and
+  counts for as long as that process lives, or until the last step has followed.
   """
   @type op :: %{
           id: String.t(),
@@ -21,8 +22,10 @@ defmodule HotPatch.Store.Applied do
           patch: String.t(),
           cumulative?: boolean(),
           transition: HotPatch.Swap.transition(),
+          on_load: :restart | :load,
           scope: :all | [node()],
           by: String.t(),
+          tried_by: pid() | nil,
           at: DateTime.t()
         }
 
