@@ -275,7 +275,9 @@ defmodule HotPatch do
   end
 
   defp carry_out(options, payload, nodes, unmanaged) do
-    Cluster.Bars.during(options.progress, fn ->
+    options = Map.put(options, :id, Cluster.Operation.new_id())
+
+    Cluster.Bars.during(options.id, options.progress, fn ->
       Cluster.Operation.run(payload, nodes, unmanaged, options)
     end)
   end

@@ -102,6 +102,7 @@ defmodule HotPatch.Cluster.Operation do
       ref: make_ref(),
       id: Map.get_lazy(options, :id, &new_id/0),
       seq: options[:seq],
+      above: 0,
       kind: payload.kind,
       scope: options.nodes || :all,
       members: nodes,
@@ -121,7 +122,9 @@ defmodule HotPatch.Cluster.Operation do
     }
   end
 
-  defp new_id, do: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
+  @doc "A name for an operation that nothing else has."
+  @spec new_id() :: String.t()
+  def new_id, do: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
 
   @doc "A report of which nothing is known yet."
   @spec report(Payload.t(), [node()], map()) :: Report.t()
@@ -143,8 +146,8 @@ defmodule HotPatch.Cluster.Operation do
   defp in_steps(course, groups) do
     nodes = Enum.concat(groups)
 
-    with :ok <- lock(Enum.sort(nodes), course) do
-      result = steps(groups, course)
+    with {:ok, seq} <- lock(Enum.sort(nodes), course) do
+      result = steps(groups, put_in(course.operation.above, seq))
       _ = Cluster.call(nodes, :unlock, [self()], course.options.timeout)
       result
     end
@@ -157,7 +160,7 @@ defmodule HotPatch.Cluster.Operation do
 
     case Enum.reject(taken ++ others, &locked?([&1])) do
       [] ->
-        :ok
+        {:ok, Enum.max(for {_node, {:ok, {:ok, seq}}} <- taken ++ others, do: seq)}
 
       [{node, answer} | _] ->
         _ = Cluster.call(nodes, :unlock, [self()], options.timeout)
@@ -165,7 +168,7 @@ defmodule HotPatch.Cluster.Operation do
     end
   end
 
-  defp locked?(answers), do: Enum.all?(answers, &match?({_node, {:ok, :ok}}, &1))
+  defp locked?(answers), do: Enum.all?(answers, &match?({_node, {:ok, {:ok, _seq}}}, &1))
 
   defp steps([nodes | rest], course) do
     last? = rest == []
@@ -185,6 +188,12 @@ defmodule HotPatch.Cluster.Operation do
       {:failed, error} -> Undoing.after_failure(error, nodes, last?, course)
       {:left, error} -> {:left, error}
     end
+  end
+
+  # The nodes of the next step may not know of this one, whose number it has to be above.
+  defp joined(course, report, nodes) do
+    course = %{course | report: Ending.joined(course.report, report), done: course.done ++ nodes}
+    update_in(course.operation.above, &(&1 + 1))
   end
 
   # A step that is not the last counts only for those nodes, and only while we live.

@@ -28,7 +28,7 @@ defmodule HotPatch.Cluster.TwoPhase do
   def run(payload, operation, nodes, report, teller, options) do
     case reserve(Enum.sort(nodes), operation, teller, options) do
       {:ok, last, clocks} ->
-        operation = %{operation | seq: operation.seq || last + 1}
+        operation = %{operation | seq: operation.seq || max(last, operation.above) + 1}
         phases(payload, operation, nodes, %{report: report, clocks: clocks}, teller, options)
 
       {:error, node, answer} ->

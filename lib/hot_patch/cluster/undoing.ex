@@ -85,7 +85,11 @@ defmodule HotPatch.Cluster.Undoing do
   end
 
   defp attempt(payload, nodes, options, course, deadline) do
-    operation = Operation.operation(payload, nodes, options)
+    operation = %{
+      Operation.operation(payload, nodes, options)
+      | above: course.operation.above + 1
+    }
+
     report = Operation.report(payload, [], options)
     result = TwoPhase.run(payload, operation, nodes, report, course.teller, options)
 
