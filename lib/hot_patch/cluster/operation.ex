@@ -175,18 +175,21 @@ defmodule HotPatch.Cluster.Operation do
 
     with :ok <- watch_before(nodes, course),
          {:done, report} <- step(nodes, last?, course),
-         course = %{
-           course
-           | report: Ending.joined(course.report, report),
-             done: course.done ++ nodes
-         },
+         course = joined(course, report, nodes),
          {:calm, course} <- watch_after(nodes, course) do
       if last?, do: {:done, course.report}, else: steps(rest, course)
     else
-      {:exceeded, course} -> taken_back(course, last?)
-      {:nothing, error} -> Undoing.earlier(error, course)
-      {:failed, error} -> Undoing.after_failure(error, nodes, last?, course)
-      {:left, error} -> {:left, error}
+      {:exceeded, course} ->
+        taken_back(course, last?)
+
+      {:nothing, error} ->
+        Undoing.earlier(error, course)
+
+      {:left, error} when last? ->
+        {:left, Undoing.joined(error, course)}
+
+      {how, error} when how in [:failed, :left] ->
+        Undoing.after_failure(error, nodes, last?, course)
     end
   end
 

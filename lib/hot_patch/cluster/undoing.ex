@@ -44,9 +44,11 @@ defmodule HotPatch.Cluster.Undoing do
     {:failed, told(joined(error, course), how, rollback)}
   end
 
-  defp joined(%Error{report: nil} = error, course), do: %{error | report: course.report}
+  @doc "An error with the report of all steps."
+  @spec joined(Error.t(), map()) :: Error.t()
+  def joined(%Error{report: nil} = error, course), do: %{error | report: course.report}
 
-  defp joined(error, course),
+  def joined(error, course),
     do: %{error | report: Ending.finished(Ending.joined(course.report, error.report))}
 
   defp told(error, how, rollback) do
