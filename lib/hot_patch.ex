@@ -59,6 +59,7 @@ defmodule HotPatch do
           purge: :soft | :force,
           on_load: :restart | :load,
           cumulative: boolean(),
+          config: [{atom(), keyword()}],
           operation: :apply | :rollback
         ]
 
@@ -219,6 +220,7 @@ defmodule HotPatch do
           purge: :soft | :force,
           on_load: :restart | :load,
           cumulative: boolean(),
+          config: [{atom(), keyword()}],
           canary: [node()] | pos_integer() | float(),
           max_concurrency: pos_integer(),
           one_per_host: boolean(),
