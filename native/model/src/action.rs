@@ -19,6 +19,8 @@ pub enum Action {
     GiveUp(usize, usize),
     /// A coordinator writes its decision.
     Decide(usize),
+    /// A coordinator, whose node was asked meanwhile, has all take back.
+    TakeBackAll(usize),
     /// A coordinator tells all members to finish.
     Tell(usize),
     /// The rollback is begun again.
@@ -105,6 +107,7 @@ impl fmt::Display for Action {
             Decide(op) => {
                 write!(f, "the coordinator of {} writes the decision to finish", name(op))
             }
+            TakeBackAll(op) => write!(f, "the coordinator of {} has all take back", name(op)),
             Tell(op) => write!(f, "the coordinator of {} tells all to finish", name(op)),
             Resume(op) => {
                 write!(f, "the rollback, {}, is begun by the node of the coordinator", name(op))

@@ -2,7 +2,7 @@
 
 use crate::action::Action;
 use crate::rules::{Config, Second};
-use crate::state::{Phase, State};
+use crate::state::{Node, Phase, Stage, State};
 use crate::step::{self, Next};
 
 /// What is wrong with a state, if anything; `next` is all that can follow it.
@@ -13,6 +13,9 @@ pub fn broken(config: &Config, state: &State, next: &[Next]) -> Option<String> {
     if state.improper {
         return Some("new code was loaded that not all members had voted for and held".to_string());
     }
+    if let Some(what) = strictly(config, state, next) {
+        return Some(what);
+    }
     if next.iter().all(|(action, _)| action.is_fault()) {
         return at_rest(config, state);
     }
@@ -22,6 +25,38 @@ pub fn broken(config: &Config, state: &State, next: &[Next]) -> Option<String> {
 /// Whether nothing happens any more unless something goes wrong again.
 pub fn is_at_rest(next: &[Next]) -> bool {
     next.iter().all(|(action, _)| action.is_fault())
+}
+
+fn strictly(config: &Config, state: &State, next: &[Next]) -> Option<String> {
+    if !config.strict {
+        return None;
+    }
+    for (op, coordinator) in state.coordinators.iter().enumerate().take(config.ops()) {
+        for (i, node) in state.nodes.iter().enumerate() {
+            let member = coordinator.members & (1 << i) != 0;
+            if member && coordinator.stage == Stage::Decided && !holds(node, op) {
+                return Some(format!(
+                    "it is decided to finish, though node {i} does not wait for that"
+                ));
+            }
+        }
+    }
+    next.iter().find_map(|(action, _)| match *action {
+        Action::TakeBackByItself(i) if is_known(config, state, i) => {
+            Some(format!("node {i} takes back what a node that it reaches knows to be decided"))
+        }
+        _ => None,
+    })
+}
+
+fn holds(node: &Node, op: usize) -> bool {
+    let takes_part = node.phase.stands_still() || node.phase == Phase::Loaded;
+    (takes_part && usize::from(node.op) == op) || node.log & (1 << op) != 0
+}
+
+fn is_known(config: &Config, state: &State, i: usize) -> bool {
+    (0..config.nodes)
+        .any(|j| state.reaches(i, j) && state.nodes[j].known() & (1 << state.nodes[i].op) != 0)
 }
 
 fn at_rest(config: &Config, state: &State) -> Option<String> {

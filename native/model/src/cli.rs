@@ -25,6 +25,9 @@ Options:
   --delays COUNT      timers that fire, answers that come too late [default: 0]
   --second WHAT       rollback: B takes A back when a member could not load it
                       apply: B is another patch, begun by node 1 at any time [default: none]
+  --fresh-disks yes   who crashes comes back with an empty disk
+  --strict yes        find also what catching up mends: a decision that a member does not wait for
+                      any more, a member that takes back what is known to be decided
   --without RULE      leave a rule out; can be given several times
   --with RULE         add a rule that is not in the protocol
   --max-states COUNT  where to stop [default: 50000000]; a state takes about 55 bytes
@@ -77,6 +80,8 @@ fn set(config: &mut Config, option: &str, value: &str) -> Result<(), String> {
         "--cuts" => faults.cuts = number(option, value, 0..=3)? as u8,
         "--failures" => faults.failures = number(option, value, 0..=3)? as u8,
         "--delays" => faults.delays = number(option, value, 0..=3)? as u8,
+        "--fresh-disks" => config.fresh_disks = yes(option, value)?,
+        "--strict" => config.strict = yes(option, value)?,
         "--max-states" => config.max_states = number(option, value, 1..=4_000_000_000)?,
         "--second" => config.second = second(value)?,
         "--without" => config.rules = config.rules.without(rule(value)?),
@@ -96,6 +101,14 @@ fn number(
         .ok()
         .filter(|number| range.contains(number))
         .ok_or_else(|| format!("{option} is {} to {}, not {value}", range.start(), range.end()))
+}
+
+fn yes(option: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("{option} is yes or no, not {value}")),
+    }
 }
 
 fn second(value: &str) -> Result<Second, String> {

@@ -36,11 +36,13 @@ pub enum Rule {
     RollbackReachable,
     /// The rollback after a failure is begun again until it is decided, also when its coordinator died.
     RollbackKept,
+    /// The coordinator's node, once asked by who is held, does not decide to finish any more.
+    AskedIsLost,
 }
 
 impl Rule {
     /// All rules, in the order of the protocol.
-    pub const ALL: [Rule; 16] = [
+    pub const ALL: [Rule; 17] = [
         Rule::JournalFirst,
         Rule::WaitForVotes,
         Rule::WaitForHeld,
@@ -57,6 +59,7 @@ impl Rule {
         Rule::DiskAfterLoad,
         Rule::RollbackReachable,
         Rule::RollbackKept,
+        Rule::AskedIsLost,
     ];
 
     /// Its name on the command line.
@@ -78,6 +81,7 @@ impl Rule {
             Rule::DiskAfterLoad => "disk-after-load",
             Rule::RollbackReachable => "rollback-reachable",
             Rule::RollbackKept => "rollback-kept",
+            Rule::AskedIsLost => "asked-is-lost",
         }
     }
 
@@ -112,6 +116,9 @@ impl Rule {
             Rule::RollbackKept => {
                 "the rollback after a failure is begun again until it is decided, also when its coordinator died"
             }
+            Rule::AskedIsLost => {
+                "the coordinator's node, once asked by who is held, does not decide to finish any more"
+            }
         }
     }
 
@@ -130,6 +137,7 @@ impl Default for Rules {
         Rules(Rule::ALL.iter().fold(0, |all, rule| all | rule.bit()))
             .without(Rule::RollbackReachable)
             .without(Rule::RollbackKept)
+            .without(Rule::AskedIsLost)
     }
 }
 
@@ -190,6 +198,12 @@ pub struct Config {
     pub faults: Faults,
     /// The protocol.
     pub rules: Rules,
+    /// A node that crashes comes back with an empty disk.
+    pub fresh_disks: bool,
+    /// Also to be found: a decision that a member does not wait for any more, and a member that
+    /// takes back what somebody it reaches knows to be decided. Late answers bring both about;
+    /// catching up mends them.
+    pub strict: bool,
     /// Where to stop.
     pub max_states: usize,
 }
@@ -202,6 +216,8 @@ impl Config {
             second: Second::None,
             faults: Faults::default(),
             rules: Rules::default(),
+            fresh_disks: false,
+            strict: false,
             max_states: 50_000_000,
         }
     }

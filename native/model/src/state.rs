@@ -232,6 +232,8 @@ pub struct Coordinator {
     pub voted: u8,
     /// For the checks: who was held.
     pub held: u8,
+    /// For the checks: it was decided.
+    pub decided: bool,
     /// For the checks: it was decided when all had voted yes and had been held.
     pub proper: bool,
     /// On disk: it has ended well on all members.
@@ -353,6 +355,7 @@ impl State {
                 walk.field(mask, 4);
             }
             walk.field(&mut coordinator.seq, 2);
+            walk.flag(&mut coordinator.decided);
             walk.flag(&mut coordinator.proper);
             walk.flag(&mut coordinator.closed);
             walk.flag(&mut coordinator.failed);

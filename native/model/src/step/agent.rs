@@ -125,8 +125,7 @@ pub(super) fn load(config: &Config, state: &mut State, op: usize, i: usize) {
 
 pub(super) fn check_loaded(config: &Config, state: &mut State, ops: u8) {
     for op in (0..config.ops()).filter(|op| ops & (1 << op) != 0) {
-        let decided = state.nodes[config.home(op)].decisions & (1 << op) != 0;
-        state.undecided |= !decided;
+        state.undecided |= !state.coordinators[op].decided;
         state.improper |= !state.coordinators[op].proper;
     }
 }

@@ -32,6 +32,11 @@ fn lost(config: &Config, state: &State, op: usize, i: usize) -> State {
 fn alone(config: &Config, state: &State, op: usize, out: &mut Vec<Next>) {
     let mut after = *state;
     match state.coordinators[op].stage {
+        Stage::AllHeld if state.coordinators[op].bad != 0 => {
+            after.coordinators[op].stage = Stage::Commit;
+            on(config, &mut after, op);
+            out.push((Action::TakeBackAll(op), after));
+        }
         Stage::AllHeld if config.has(Rule::JournalFirst) => {
             decide(config, &mut after, op);
             after.coordinators[op].stage = Stage::Decided;
@@ -59,6 +64,7 @@ fn decide(config: &Config, state: &mut State, op: usize) {
     state.nodes[config.home(op)].decisions |= 1 << op;
     let coordinator = &mut state.coordinators[op];
     let (voted, held) = (coordinator.voted, coordinator.held);
+    coordinator.decided = true;
     coordinator.proper = voted == coordinator.members && held == coordinator.members;
 }
 

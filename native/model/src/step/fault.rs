@@ -37,7 +37,7 @@ fn start(config: &Config, state: &State, i: usize) -> State {
     let node = after.nodes[i];
     for patch in [node.memory & 3, node.memory >> 2].into_iter().filter(|&patch| patch != 0) {
         let op = usize::from(patch) - 1;
-        after.undecided |= after.nodes[config.home(op)].decisions & (1 << op) == 0;
+        after.undecided |= !after.coordinators[op].decided;
     }
     catch_up::looks(config, &mut after, i);
     after
@@ -56,6 +56,9 @@ fn crash(config: &Config, state: &State, i: usize, out: &mut Vec<Next>) {
     after.left.crashes -= 1;
     let Node { disk, log, decisions, .. } = state.nodes[i];
     after.nodes[i] = Node { memory: disk, disk, log, decisions, ..Node::default() };
+    if config.fresh_disks {
+        after.nodes[i] = Node::default();
+    }
     for op in 0..config.ops() {
         after.mail[op][i] &= !TO_AGENT;
         if config.home(op) == i && after.coordinators[op].lives() {

@@ -3,7 +3,7 @@
 use super::{Next, agent};
 use crate::action::Action;
 use crate::rules::{Config, Rule};
-use crate::state::{Phase, State};
+use crate::state::{Phase, Stage, State};
 
 pub(super) fn next(config: &Config, state: &State, i: usize, out: &mut Vec<Next>) {
     match state.nodes[i].phase {
@@ -32,6 +32,8 @@ fn asking(config: &Config, state: &State, i: usize) -> State {
     // Its own disk needs no asking.
     node.asked = if config.has(Rule::Inquiry) { 1 << i } else { everybody };
     node.found = config.has(Rule::Inquiry) && node.known() & (1 << node.op) != 0;
+    let op = usize::from(node.op);
+    asked(config, &mut after, i, i, op);
     after
 }
 
@@ -56,7 +58,19 @@ fn asks(config: &Config, state: &State, i: usize, out: &mut Vec<Next>) {
             out.push((Action::AskInVain(i, j), in_vain));
         }
         after.nodes[i].found = state.reaches(i, j) && knows(state, j, op);
+        if state.reaches(i, j) {
+            asked(config, &mut after, j, i, op);
+        }
         out.push((Action::Ask(i, j), after));
+    }
+}
+
+/// Who asks and hears of no decision takes back: the coordinator must not count on it.
+fn asked(config: &Config, state: &mut State, j: usize, i: usize, op: usize) {
+    let coordinator = &mut state.coordinators[op];
+    let open = matches!(coordinator.stage, Stage::Commit | Stage::AllHeld);
+    if config.has(Rule::AskedIsLost) && j == config.home(op) && open {
+        coordinator.bad |= 1 << i;
     }
 }
 
