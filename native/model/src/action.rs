@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::state::{Message, name};
+use crate::message::Message;
+use crate::show::name;
 
 /// One step of somebody, or a fault. The numbers are nodes and operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`rules`] | the protocol as a list of rules, and what faults there may be |
 //! | [`state`] | nodes, coordinators, messages under way; packed into a few words |
+//! | [`message`] | what coordinators and agents say to each other |
 //! | [`action`] | what can happen next, in words |
 //! | [`step`] | the protocol itself: the states that follow a state |
 //! | [`check`] | the promises |
@@ -20,8 +21,10 @@ pub mod action;
 mod bits;
 pub mod check;
 pub mod explore;
+pub mod message;
 pub mod rules;
 mod seen;
+mod show;
 pub mod state;
 pub mod step;
 

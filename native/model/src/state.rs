@@ -1,7 +1,5 @@
 //! Nodes, coordinators, messages under way; packed into a few words.
 
-use std::fmt;
-
 use crate::bits::{Packed, Reader, Walk, Writer};
 use crate::rules::{Config, Faults, Second};
 
@@ -90,72 +88,6 @@ const STAGES: [Stage; 10] = [
     Stage::Ending,
     Stage::Gone,
 ];
-
-/// A message between a coordinator and an agent. Each is sent once at most, so that what is under
-/// way is a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Message {
-    /// To the agent, as are those up to `Abort`.
-    Reserve,
-    /// Vote.
-    Prepare,
-    /// Convert and stand still.
-    Commit,
-    /// Load.
-    Finish,
-    /// Resume as before.
-    TakeBack,
-    /// Let go.
-    Abort,
-    /// To the coordinator, as are those that follow.
-    Granted,
-    /// Another operation goes on.
-    Busy,
-    /// A vote.
-    Yes,
-    /// A vote.
-    No,
-    /// Converted, standing still.
-    Held,
-    /// Not converted, gone back.
-    Failed,
-    /// Loaded and written.
-    Ended,
-    /// Told to finish, and has not.
-    NotEnded,
-}
-
-/// All messages.
-pub const MESSAGES: [Message; 14] = [
-    Message::Reserve,
-    Message::Prepare,
-    Message::Commit,
-    Message::Finish,
-    Message::TakeBack,
-    Message::Abort,
-    Message::Granted,
-    Message::Busy,
-    Message::Yes,
-    Message::No,
-    Message::Held,
-    Message::Failed,
-    Message::Ended,
-    Message::NotEnded,
-];
-
-impl Message {
-    pub(crate) fn bit(self) -> u16 {
-        1 << self as u8
-    }
-
-    pub(crate) fn to_agent(self) -> bool {
-        self as u8 <= Message::Abort as u8
-    }
-}
-
-/// Messages to agents, as a set.
-pub(crate) const TO_AGENT: u16 = 0b11_1111;
 
 /// The patches in force, the oldest first: two bits each.
 pub type Stack = u8;
@@ -256,7 +188,7 @@ pub struct State {
     pub nodes: [Node; MAX_NODES],
     /// A coordinator for each operation.
     pub coordinators: [Coordinator; MAX_OPS],
-    /// What is under way, by operation and agent: a set of [`Message`].
+    /// What is under way, by operation and agent: a set of [`Message`](crate::message::Message).
     pub mail: [[u16; MAX_NODES]; MAX_OPS],
     /// Pairs of nodes without a connection.
     pub cut: u8,
@@ -402,53 +334,4 @@ pub(crate) fn after(config: &Config, stack: Stack, op: usize) -> Stack {
 pub(crate) fn pair(a: usize, b: usize) -> u8 {
     let (low, high) = (a.min(b), a.max(b));
     1 << (high * (high - 1) / 2 + low)
-}
-
-impl State {
-    /// The nodes in one line.
-    pub fn describe(&self, config: &Config) -> String {
-        let nodes = self.nodes.iter().take(config.nodes).enumerate();
-        let lines: Vec<String> = nodes.map(|(index, node)| format!("{index}: {node}")).collect();
-        lines.join(" | ")
-    }
-}
-
-impl fmt::Display for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.up, self.phase) {
-            (false, _) => write!(f, "down")?,
-            (true, Phase::Idle) => write!(f, "idle")?,
-            (true, Phase::CatchingUp | Phase::CaughtUp) => write!(f, "{:?}", self.phase)?,
-            (true, phase) => write!(f, "{phase:?} {}", name(usize::from(self.op)))?,
-        }
-        write!(
-            f,
-            ", runs {} disk {} log {}",
-            patches(self.memory),
-            patches(self.disk),
-            ops(self.log)
-        )?;
-        if self.decisions != 0 {
-            write!(f, " decided {}", ops(self.decisions))?;
-        }
-        Ok(())
-    }
-}
-
-fn patches(stack: Stack) -> String {
-    match (stack & 3, stack >> 2) {
-        (0, _) => "-".to_string(),
-        (low, 0) => name(low as usize - 1).to_string(),
-        (low, high) => format!("{}{}", name(low as usize - 1), name(high as usize - 1)),
-    }
-}
-
-fn ops(set: u8) -> String {
-    let names: String = (0..MAX_OPS).filter(|op| set & (1 << op) != 0).map(name).collect();
-    if names.is_empty() { "-".to_string() } else { names }
-}
-
-/// What an operation is called.
-pub(crate) fn name(op: usize) -> char {
-    if op == 0 { 'A' } else { 'B' }
 }

@@ -2,8 +2,9 @@
 
 use super::{Next, catch_up};
 use crate::action::Action;
+use crate::message::Message;
 use crate::rules::{Config, Rule};
-use crate::state::{Message, Phase, State, after};
+use crate::state::{Phase, State, after};
 
 pub(super) fn gets(
     config: &Config,

@@ -2,8 +2,9 @@
 
 use super::Next;
 use crate::action::Action;
+use crate::message::Message;
 use crate::rules::{Config, Rule, Second};
-use crate::state::{Message, Phase, Stage, State};
+use crate::state::{Phase, Stage, State};
 
 pub(super) fn next(config: &Config, state: &State, out: &mut Vec<Next>) {
     for op in 0..config.ops() {

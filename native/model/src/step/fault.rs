@@ -2,8 +2,9 @@
 
 use super::{Next, catch_up};
 use crate::action::Action;
+use crate::message::TO_AGENT;
 use crate::rules::Config;
-use crate::state::{Node, Phase, Stage, State, TO_AGENT, pair};
+use crate::state::{Node, Phase, Stage, State, pair};
 
 pub(super) fn next(config: &Config, state: &State, out: &mut Vec<Next>) {
     for i in 0..config.nodes {

@@ -10,8 +10,9 @@ mod fault;
 mod inquiry;
 
 use crate::action::Action;
+use crate::message::{MESSAGES, TO_AGENT};
 use crate::rules::Config;
-use crate::state::{MAX_NODES, MESSAGES, Phase, State, TO_AGENT};
+use crate::state::{MAX_NODES, Phase, State};
 
 /// A step and where it leads.
 pub type Next = (Action, State);

@@ -1,9 +1,7 @@
 //! The protocol keeps its promises, whatever goes wrong within the budget.
 
-mod support;
-
+use crate::support::{config, holds};
 use hot_patch_model::{Config, Faults, Second};
-use support::{config, holds};
 
 #[test]
 fn nothing_goes_wrong() {

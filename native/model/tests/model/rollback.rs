@@ -1,9 +1,7 @@
 //! A patch that cannot be loaded on a member shall be in force nowhere.
 
-mod support;
-
+use crate::support::{breaks, holds, rollback, with, without};
 use hot_patch_model::{Faults, Rule};
-use support::{breaks, holds, rollback, with, without};
 
 const FAILURE: Faults = Faults { crashes: 0, deaths: 0, cuts: 0, failures: 1, delays: 0 };
 const IN_FORCE: &str = "a patch that failed on a member is in force";

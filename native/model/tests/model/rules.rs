@@ -1,9 +1,7 @@
 //! The promises hang on the rules: without one of them there is a way to break one.
 
-mod support;
-
+use crate::support::{breaks, config, holds, with, without};
 use hot_patch_model::{Config, Faults, Rule};
-use support::{breaks, config, holds, with, without};
 
 const NONE: Faults = Faults { crashes: 0, deaths: 0, cuts: 0, failures: 0, delays: 0 };
 const CRASH: Faults = Faults { crashes: 1, ..NONE };
@@ -93,6 +91,6 @@ fn nodes_compare_now_and_then() {
 #[test]
 fn who_asked_the_coordinators_node_is_not_counted_on() {
     let strict = Config { strict: true, ..config(DELAY) };
-    breaks(strict, "does not wait for that");
+    breaks(strict, "to be decided");
     holds(with(strict, Rule::AskedIsLost));
 }
