@@ -203,7 +203,7 @@ defmodule HotPatch.Agent do
   def reserve(operation) do
     with :ok <- GenServer.call(Server, {:reserve, operation}, :infinity) do
       Fault.point(:reserved)
-      {:ok, {Store.Applied.seq(), System.system_time(:microsecond)}}
+      {:ok, {Past.seq(), System.system_time(:microsecond)}}
     end
   end
 
@@ -213,12 +213,16 @@ defmodule HotPatch.Agent do
   """
   @spec lock(Server.holder()) :: {:ok, seq :: non_neg_integer()} | {:busy, Server.holder()}
   def lock(holder) do
-    with :ok <- GenServer.call(Server, {:lock, holder}, :infinity), do: {:ok, Store.Applied.seq()}
+    with :ok <- GenServer.call(Server, {:lock, holder}, :infinity), do: {:ok, Past.seq()}
   end
 
   @doc "Ends what `lock/1` began."
   @spec unlock(pid()) :: :ok
   def unlock(coordinator), do: GenServer.call(Server, {:unlock, coordinator}, :infinity)
+
+  @doc "The number of the last operation known here."
+  @spec seq() :: non_neg_integer()
+  defdelegate seq(), to: Past
 
   @doc "An operation as the journals and other nodes remember it."
   @spec op(operation()) :: Store.Applied.op()

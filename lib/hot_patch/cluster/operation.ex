@@ -6,6 +6,7 @@ defmodule HotPatch.Cluster.Operation do
   # Runs in a process of its own, which the agents watch: should it die, they let go by
   # themselves, and what was only tried on some nodes is taken back by those.
 
+  alias HotPatch.Agent
   alias HotPatch.Agent.Payload
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Ending
@@ -62,7 +63,7 @@ defmodule HotPatch.Cluster.Operation do
          Error.new(
            :failed,
            "#{payload.kind} #{payload.patch}: the coordinator died (#{inspect(reason)}), the nodes take back " <>
-             "by themselves what is not decided; see HotPatch.nodes()"
+             "by themselves what is not decided, and do what is; see HotPatch.nodes()"
          )}
     end
   end
@@ -96,13 +97,14 @@ defmodule HotPatch.Cluster.Operation do
   end
 
   @doc "An operation of this process, before it has a number."
-  @spec operation(Payload.t(), [node()], map()) :: HotPatch.Agent.operation()
+  @spec operation(Payload.t(), [node()], map()) :: Agent.operation()
   def operation(payload, nodes, options) do
     %{
       ref: make_ref(),
       id: Map.get_lazy(options, :id, &new_id/0),
       seq: options[:seq],
-      above: 0,
+      # Also above what is only decided here: an operation over other nodes.
+      above: Agent.seq(),
       kind: payload.kind,
       scope: options.nodes || :all,
       members: nodes,
@@ -147,7 +149,7 @@ defmodule HotPatch.Cluster.Operation do
     nodes = Enum.concat(groups)
 
     with {:ok, seq} <- lock(Enum.sort(nodes), course) do
-      result = steps(groups, put_in(course.operation.above, seq))
+      result = steps(groups, update_in(course.operation.above, &max(&1, seq)))
       _ = Cluster.call(nodes, :unlock, [self()], course.options.timeout)
       result
     end

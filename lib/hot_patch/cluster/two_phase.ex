@@ -13,6 +13,7 @@ defmodule HotPatch.Cluster.TwoPhase do
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Clocks
   alias HotPatch.Cluster.Ending
+  alias HotPatch.Cluster.Joiner
   alias HotPatch.Cluster.Progress
   alias HotPatch.Cluster.Transfer
   alias HotPatch.Fault
@@ -82,6 +83,7 @@ defmodule HotPatch.Cluster.TwoPhase do
           skew_us: Clocks.skew(nodes, known.clocks)
       }
 
+      if decision == :finish and operation.catching_up == nil, do: Joiner.soon()
       Ending.decided(report, decision)
     else
       abort(nodes, operation, options)

@@ -13,7 +13,8 @@ defmodule HotPatch.Cluster.Undoing do
   alias HotPatch.Report
 
   # Milliseconds: processes that never stand still leave the old code only now and then, and
-  # until they have the way back is refused.
+  # until they have the way back is refused; and the node that failed may be busy with trying
+  # once more what it has missed.
   @patience 10_000
   @every 250
 
@@ -95,7 +96,7 @@ defmodule HotPatch.Cluster.Undoing do
     report = Operation.report(payload, [], options)
     result = TwoPhase.run(payload, operation, nodes, report, course.teller, options)
 
-    if match?({:nothing, %{reason: :refused}}, result) and
+    if match?({:nothing, %{reason: reason}} when reason in [:refused, :busy], result) and
          System.monotonic_time(:millisecond) < deadline do
       receive do
       after

@@ -148,10 +148,6 @@ defmodule HotPatch.Store.Applied do
     Enum.map(record.files, & &1.target) ++ settings
   end
 
-  @doc "Highest number of an operation known here."
-  @spec seq() :: non_neg_integer()
-  def seq, do: state().ops |> Enum.map(& &1.seq) |> Enum.max(fn -> 0 end)
-
   @doc "The state after a patch was applied."
   @spec applied(state(), op(), record()) :: state()
   def applied(state, op, record) do
