@@ -49,13 +49,17 @@ defmodule HotPatch do
   @type id :: String.t()
   @type error :: {:error, Error.t() | Refusal.t()}
 
+  @typedoc "By name, by role, or by a function: see the option `:nodes`."
+  @type nodes :: [node()] | {:role, atom()} | (NodeInfo.t() -> as_boolean(term()))
+
   @typedoc "What `check/2` and `plan/2` may be told."
   @type survey_options :: [
-          nodes: [node()],
+          nodes: nodes(),
           timeout: pos_integer(),
           purge: :soft | :force,
           on_load: :restart | :load,
           cumulative: boolean(),
+          config: [{atom(), keyword()}],
           operation: :apply | :rollback
         ]
 
@@ -182,7 +186,8 @@ defmodule HotPatch do
   @doc """
   Makes a patch current on every node, in memory and on disk.
 
-  First every node prepares; if one cannot, none changes. Then every node commits: the
+  First every node prepares; if one cannot, none changes. Then every node commits (all at
+  once, or group after group: `canary`, `max_concurrency`, `one_per_host`): the
   processes that run changed modules are suspended within `pause_timeout`, all modules
   become current in one step, `code_change` is called with the running module's `vsn`, and
   all are resumed. No process is killed.
@@ -201,7 +206,10 @@ defmodule HotPatch do
 
     * `:refused` - a node cannot prepare; nothing was changed, `report` says why
     * `:busy` - another apply is under way; `details.holder` says whose
-    * `:failed` - the commit failed on a node; `report` says where and how it was left
+    * `:failed` - the commit failed on a node; `report` says where and how it was left, and
+      what the others did about it (`on_failure`)
+    * `:rolled_back` - the patch was applied, watched, and taken back everywhere; `report.watch` says
+      which sign was beyond its limit
 
   ## Examples
 
@@ -210,21 +218,27 @@ defmodule HotPatch do
       {:invalid_option, :speed}
   """
   @spec apply(id(),
-          nodes: [node()],
+          nodes: nodes(),
           timeout: pos_integer(),
           transition: :suspend | :none | :compatible,
           pause_timeout: pos_integer(),
           purge: :soft | :force,
           on_load: :restart | :load,
           cumulative: boolean(),
+          config: [{atom(), keyword()}],
+          canary: [node()] | pos_integer() | float(),
+          max_concurrency: pos_integer(),
+          one_per_host: boolean(),
+          watch: boolean() | keyword(),
+          on_failure: :rollback | :keep,
+          progress: :auto | :bar | :none,
           by: String.t(),
           reason: String.t(),
           from: String.t()
         ) :: {:ok, Report.t()} | error()
   def apply(id, options \\ []) do
-    with {:ok, options, payload, nodes, unmanaged} <- Request.new(:apply, id, options) do
-      Cluster.Operation.run(payload, nodes, unmanaged, options)
-    end
+    with {:ok, options, payload, nodes, unmanaged} <- Request.new(:apply, id, options),
+         do: carry_out(options, payload, nodes, unmanaged)
   end
 
   @doc """
@@ -253,20 +267,28 @@ defmodule HotPatch do
       :unknown_patch
   """
   @spec rollback(id(),
-          nodes: [node()],
+          nodes: nodes(),
           timeout: pos_integer(),
           transition: :suspend | :none,
           pause_timeout: pos_integer(),
           purge: :soft | :force,
           on_load: :restart | :load,
+          progress: :auto | :bar | :none,
           by: String.t(),
           reason: String.t(),
           from: String.t()
         ) :: {:ok, Report.t()} | error()
   def rollback(id, options \\ []) do
-    with {:ok, options, payload, nodes, unmanaged} <- Request.new(:rollback, id, options) do
+    with {:ok, options, payload, nodes, unmanaged} <- Request.new(:rollback, id, options),
+         do: carry_out(options, payload, nodes, unmanaged)
+  end
+
+  defp carry_out(options, payload, nodes, unmanaged) do
+    options = Map.put(options, :id, Cluster.Operation.new_id())
+
+    Cluster.Bars.during(options.id, options.progress, fn ->
       Cluster.Operation.run(payload, nodes, unmanaged, options)
-    end
+    end)
   end
 
   @doc """
@@ -310,7 +332,7 @@ defmodule HotPatch do
       IO.puts(entry)
       #=> 2026-11-22 10:14:03 UTC rollback of fix-3fa9c1d2e0b4 by alice: ok on 3 nodes
   """
-  @spec journal(nodes: [node()], timeout: pos_integer(), patch: String.t(), last: pos_integer()) ::
+  @spec journal(nodes: nodes(), timeout: pos_integer(), patch: String.t(), last: pos_integer()) ::
           {:ok, [JournalEntry.t()]} | error()
   def journal(options \\ []) do
     with {:ok, options} <- Options.validate(:journal, options),
@@ -333,7 +355,7 @@ defmodule HotPatch do
       HotPatch.drift()
       #=> {:ok, [#HotPatch.Drift<MyApp.Foo on a@host: runs another version than its file; loaded by hand>]}
   """
-  @spec drift(nodes: [node()], timeout: pos_integer()) :: {:ok, [Drift.t()]} | error()
+  @spec drift(nodes: nodes(), timeout: pos_integer()) :: {:ok, [Drift.t()]} | error()
   def drift(options \\ []) do
     with {:ok, options} <- Options.validate(:drift, options),
          {:ok, members, _unmanaged} <- Cluster.members(options.nodes) do
@@ -461,7 +483,7 @@ defmodule HotPatch do
       iex> HotPatch.stragglers()
       {:ok, []}
   """
-  @spec stragglers(nodes: [node()], timeout: pos_integer()) :: {:ok, [Straggler.t()]} | error()
+  @spec stragglers(nodes: nodes(), timeout: pos_integer()) :: {:ok, [Straggler.t()]} | error()
   def stragglers(options \\ []) do
     with {:ok, options} <- Options.validate(:stragglers, options),
          {:ok, members, _unmanaged} <- Cluster.members(options.nodes) do

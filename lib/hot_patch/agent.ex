@@ -8,11 +8,13 @@ defmodule HotPatch.Agent do
   alias HotPatch.Agent.Commit
   alias HotPatch.Agent.Examination
   alias HotPatch.Agent.Foresight
+  alias HotPatch.Agent.Inbox
   alias HotPatch.Agent.Past
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Server
   alias HotPatch.Agent.Verdict
+  alias HotPatch.Agent.Watch
   alias HotPatch.Fault
   alias HotPatch.NodeInfo
   alias HotPatch.Release
@@ -22,7 +24,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.Telemetry
 
   # Raised whenever what nodes say to each other changes its meaning.
-  @protocol 2
+  @protocol 3
 
   # Why this node is behind the others, if it is.
   @behind {__MODULE__, :behind}
@@ -30,15 +32,20 @@ defmodule HotPatch.Agent do
   @typedoc """
   One apply or rollback: known by its ref, owned by the coordinator's process. `id` and `seq`
   are what the journals and the other nodes know it by; `seq` is settled when all nodes are
-  reserved, and `scope` is `:all` unless nodes were named. `catching_up`: on this node alone,
-  for what it has missed, or to make room for that.
+  reserved, above `above` and what each of them knows, and `scope` is `:all` unless nodes were named. `members` are the nodes that take
+  part: who holds when the coordinator is gone asks them how it was decided. `provisional?`: it
+  is tried on some nodes first, and counts only when one that is not has followed it.
+  `catching_up`: on this node alone, for what it has missed, or to make room for that.
   """
   @type operation :: %{
           ref: reference(),
           id: String.t(),
           seq: pos_integer() | nil,
+          above: non_neg_integer(),
           kind: :apply | :rollback,
           scope: :all | [node()],
+          members: [node()],
+          provisional?: boolean(),
           cumulative?: boolean(),
           about: map() | nil,
           coordinator: pid(),
@@ -48,6 +55,7 @@ defmodule HotPatch.Agent do
           from: String.t() | nil,
           transition: Swap.transition(),
           purge: :soft | :force,
+          on_load: :restart | :load,
           pause_timeout: pos_integer(),
           hold_timeout: pos_integer(),
           catching_up: nil | :missed | :room
@@ -69,6 +77,7 @@ defmodule HotPatch.Agent do
       node: node(),
       managed?: true,
       protocol: @protocol,
+      roles: Application.get_env(:hot_patch, :roles, []),
       release: Release.current(),
       otp: System.otp_release(),
       elixir: System.version(),
@@ -113,6 +122,26 @@ defmodule HotPatch.Agent do
   @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}]} | :unknown
   defdelegate former(id), to: Past
 
+  @doc "Forgets decisions of this node that have become operations like others."
+  @spec tidy_decisions() :: :ok
+  def tidy_decisions, do: Store.Decisions.tidy(Store.Applied.state())
+
+  @doc "Begins to look at this node, for a coordinator that is about to change it."
+  @spec watch(Watch.job()) :: :ok
+  defdelegate watch(job), to: Watch, as: :start
+
+  @doc "The change has come: from here on it counts."
+  @spec watch_changed() :: :ok
+  defdelegate watch_changed(), to: Watch, as: :changed
+
+  @doc "What was seen since; nil if nobody looks."
+  @spec figures() :: [Watch.figure()] | nil
+  defdelegate figures(), to: Watch
+
+  @doc "Ends the look."
+  @spec unwatch() :: :ok
+  defdelegate unwatch(), to: Watch, as: :stop
+
   @doc "The journal of this node."
   @spec journal() :: [Store.Journal.entry()]
   defdelegate journal(), to: Store.Journal, as: :list
@@ -142,26 +171,67 @@ defmodule HotPatch.Agent do
   @spec subscribe() :: :ok
   def subscribe, do: GenServer.call(Server, {:subscribe, self()})
 
-  @doc "Judges a patch, changing nothing."
-  @spec check(Payload.t()) :: [Report.File.t()]
-  def check(payload), do: payload |> Examination.run() |> report()
+  @doc "Which of these pieces of payloads this node does not have."
+  @spec lacking([Store.Blobs.digest()]) :: [Store.Blobs.digest()]
+  defdelegate lacking(digests), to: Inbox
+
+  @doc "Takes parts of pieces in."
+  @spec take_parts([Inbox.part()]) :: :ok | {:error, String.t()}
+  defdelegate take_parts(parts), to: Inbox, as: :put
+
+  @doc "Judges a patch whose pieces have been sent, changing nothing."
+  @spec check(Payload.t()) :: {:ok, [Report.File.t()]} | {:error, String.t()}
+  def check(payload) do
+    with {:ok, payload} <- Inbox.whole(payload),
+         do: {:ok, payload |> Examination.run() |> report()}
+  end
 
   @doc "Judges a patch and says what applying it would do here, changing nothing."
-  @spec foresee(Payload.t()) :: HotPatch.Plan.Node.t()
-  def foresee(payload), do: payload |> Examination.run() |> Foresight.plan()
+  @spec foresee(Payload.t()) :: {:ok, HotPatch.Plan.Node.t()} | {:error, String.t()}
+  def foresee(payload) do
+    with {:ok, payload} <- Inbox.whole(payload),
+         do: {:ok, payload |> Examination.run() |> Foresight.plan()}
+  end
 
   @doc """
   Takes this node for an operation, if nobody else has it; gives the number of the last
-  operation known here.
+  operation known here, and what this node's clock says (microseconds).
   """
   @spec reserve(operation()) ::
-          {:ok, non_neg_integer()} | {:busy, operation()} | {:unfinished, String.t()}
+          {:ok, {seq :: non_neg_integer(), clock_us :: integer()}}
+          | {:busy, Server.holder()}
+          | {:unfinished, String.t()}
   def reserve(operation) do
     with :ok <- GenServer.call(Server, {:reserve, operation}, :infinity) do
       Fault.point(:reserved)
-      {:ok, Store.Applied.seq()}
+      {:ok, {Past.seq(), System.system_time(:microsecond)}}
     end
   end
+
+  @doc """
+  Keeps this node for all operations of one coordinator, until that unlocks it or dies; gives
+  the number of the last operation known here.
+  """
+  @spec lock(Server.holder()) :: {:ok, seq :: non_neg_integer()} | {:busy, Server.holder()}
+  def lock(holder) do
+    with :ok <- GenServer.call(Server, {:lock, holder}, :infinity), do: {:ok, Past.seq()}
+  end
+
+  @doc "Ends what `lock/1` began."
+  @spec unlock(pid()) :: :ok
+  def unlock(coordinator), do: GenServer.call(Server, {:unlock, coordinator}, :infinity)
+
+  @doc "The number of the last operation known here."
+  @spec seq() :: non_neg_integer()
+  defdelegate seq(), to: Past
+
+  @doc "An operation as the journals and other nodes remember it."
+  @spec op(operation()) :: Store.Applied.op()
+  defdelegate op(operation), to: HotPatch.Agent.Outcome
+
+  @doc "Whether an operation is known here to have been decided, or to have been carried out."
+  @spec decided?(String.t()) :: boolean()
+  def decided?(id), do: Past.decided?(id) or GenServer.call(Server, {:finishing?, id})
 
   @doc "First half of an apply: everything that can fail without harm."
   @spec prepare(operation(), Payload.t()) :: vote()
@@ -173,13 +243,13 @@ defmodule HotPatch.Agent do
   end
 
   defp vote(operation, payload) do
-    case payload |> Examination.run() |> Preparation.run(operation, payload) do
-      {:ok, preparation} ->
-        Fault.point(:prepared)
-        kept(GenServer.call(Server, {:prepared, operation, preparation}), preparation)
-
-      {:no, verdicts} ->
-        {:no, Enum.map(verdicts, &Verdict.to_report/1)}
+    with {:ok, payload} <- Inbox.whole(payload),
+         {:ok, preparation} <- payload |> Examination.run() |> Preparation.run(operation, payload) do
+      Fault.point(:prepared)
+      kept(GenServer.call(Server, {:prepared, operation, preparation}), preparation)
+    else
+      {:no, verdicts} -> {:no, Enum.map(verdicts, &Verdict.to_report/1)}
+      {:error, text} -> {:failed, text}
     end
   end
 
@@ -199,7 +269,7 @@ defmodule HotPatch.Agent do
   def abort(ref), do: GenServer.call(Server, {:abort, ref})
 
   @doc "Who holds this node, if anyone."
-  @spec holder() :: operation() | nil
+  @spec holder() :: Server.holder() | nil
   def holder, do: GenServer.call(Server, :holder)
 
   defp report(examination), do: Enum.map(examination.verdicts, &Verdict.to_report/1)

@@ -8,12 +8,13 @@ defmodule HotPatch.Application do
   def start(_type, _args) do
     :ok = HotPatch.Agent.Boot.run()
 
-    # Progress first: who only listens is not concerned when an agent dies.
-    # The console last: whatever becomes of it is its own affair.
     children = [
+      # First those that are not concerned when an agent dies.
       HotPatch.Cluster.Progress,
+      HotPatch.Agent.Inbox,
       HotPatch.Agent.Server,
       HotPatch.Cluster.Joiner,
+      # Whatever becomes of it is its own affair.
       HotPatch.Console
     ]
 

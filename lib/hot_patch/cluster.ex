@@ -10,26 +10,63 @@ defmodule HotPatch.Cluster do
 
   # How long a node may take to say who it is.
   @hello_within 5_000
+  @shell_within 1_000
+
+  @typedoc "Which nodes: by name, by a rule, or nil for all."
+  @type selection :: [node()] | {:role, atom()} | (NodeInfo.t() -> as_boolean(term())) | nil
 
   @doc """
   The nodes an operation works on. Nodes that were named must answer and run HotPatch;
   without names it is this node and all visible ones, and those without HotPatch are told
-  apart.
+  apart. Remote shells are none of the system's nodes.
   """
-  @spec members([node()] | nil) ::
+  @spec members(selection()) ::
           {:ok, [NodeInfo.t()], unmanaged :: [node()]} | {:error, Error.t()}
-  def members(named) do
-    infos = infos(named || [node() | Node.list()])
+  def members(named) when is_list(named) do
+    infos = infos(named)
+
+    case Enum.group_by(infos, & &1.problem_kind) do
+      %{unreachable: silent} -> {:error, not_ready(:unreachable, silent)}
+      %{unmanaged: without} -> {:error, not_ready(:unmanaged, without)}
+      _all_managed -> {:ok, infos, []}
+    end
+  end
+
+  def members(selection) do
+    infos = Enum.reject(infos([node() | Node.list()]), & &1.shell?)
     {managed, others} = Enum.split_with(infos, & &1.managed?)
     {silent, without} = Enum.split_with(others, &(&1.problem_kind == :unreachable))
 
     cond do
       silent != [] -> {:error, not_ready(:unreachable, silent)}
-      named != nil and without != [] -> {:error, not_ready(:unmanaged, without)}
       managed == [] -> {:error, not_ready(:unmanaged, without)}
-      true -> {:ok, managed, Enum.map(without, & &1.node)}
+      true -> chosen(managed, Enum.map(without, & &1.node), selection)
     end
   end
+
+  defp chosen(managed, without, nil), do: {:ok, managed, without}
+
+  defp chosen(managed, without, selection) do
+    case Enum.filter(managed, &selected?(&1, selection)) do
+      [] ->
+        names = Enum.map_join(managed, ", ", & &1.node)
+
+        text =
+          "option :nodes chooses none of #{names}; HotPatch.nodes() shows them with their roles"
+
+        {:error, Error.new(:invalid_option, text, %{option: :nodes})}
+
+      infos ->
+        {:ok, infos, without}
+    end
+  rescue
+    error in [UndefinedFunctionError, FunctionClauseError, KeyError, ArgumentError, MatchError] ->
+      text = "option :nodes: the function failed: #{Exception.message(error)}"
+      {:error, Error.new(:invalid_option, text, %{option: :nodes})}
+  end
+
+  defp selected?(info, {:role, role}), do: role in info.roles
+  defp selected?(info, fun), do: fun.(info)
 
   @doc "All other visible nodes."
   @spec peers() :: [node()]
@@ -50,21 +87,60 @@ defmodule HotPatch.Cluster do
     end
   end
 
-  @doc "Asks the agents of several nodes the same, in parallel."
-  @spec call([node()], atom(), [term()], timeout()) :: [{node(), answer()}]
-  def call(nodes, function, args, timeout) do
-    for {node, answer} <- raw_call(nodes, function, args, timeout) do
-      case answer do
-        {:ok, value} -> {node, {:ok, value}}
-        {:error, {_kind, text}} -> {node, {:error, text}}
-      end
+  @doc """
+  Asks the agents of several nodes the same, in parallel. `answered` is called with each node
+  and its answer as they come, for those who are shown how far it is.
+  """
+  @spec call([node()], atom(), [term()], timeout(), (node(), answer() -> term())) ::
+          [{node(), answer()}]
+  def call(nodes, function, args, timeout, answered \\ fn _node, _answer -> :ok end) do
+    raw_call(nodes, function, args, timeout, fn node, answer ->
+      answered.(node, without_kind(answer))
+    end)
+    |> Enum.map(fn {node, answer} -> {node, without_kind(answer)} end)
+  end
+
+  defp without_kind({:ok, value}), do: {:ok, value}
+  defp without_kind({:error, {_kind, text}}), do: {:error, text}
+
+  # All requests first, in one go; then the answers, in the order in which they come.
+  defp raw_call(nodes, function, args, timeout, answered \\ fn _node, _answer -> :ok end) do
+    requests =
+      Enum.reduce(nodes, :erpc.reqids_new(), fn node, requests ->
+        :erpc.send_request(node, Agent, function, args, node, requests)
+      end)
+
+    answers = receive_all(requests, deadline(timeout), answered, %{})
+    for node <- nodes, do: {node, Map.get(answers, node) || late()}
+  end
+
+  defp deadline(:infinity), do: :infinity
+  defp deadline(timeout), do: {:abs, System.monotonic_time(:millisecond) + timeout}
+
+  defp receive_all(requests, deadline, answered, answers) do
+    case receive_one(requests, deadline) do
+      {node, answer, requests} ->
+        answer = plain(answer)
+        answered.(node, answer)
+        receive_all(requests, deadline, answered, Map.put(answers, node, answer))
+
+      nothing_more when nothing_more in [:all, :late] ->
+        answers
     end
   end
 
-  defp raw_call(nodes, function, args, timeout) do
-    answers = :erpc.multicall(nodes, Agent, function, args, timeout)
-    for {node, answer} <- Enum.zip(nodes, answers), do: {node, plain(answer)}
+  # What a node fails with is raised here, together with the node and the other requests.
+  defp receive_one(requests, deadline) do
+    case :erpc.receive_response(requests, deadline, true) do
+      {value, node, requests} -> {node, {:ok, value}, requests}
+      :no_request -> :all
+    end
+  catch
+    :error, {:erpc, :timeout} -> :late
+    class, {reason, node, requests} -> {node, {class, reason}, requests}
   end
+
+  defp late, do: plain({:error, {:erpc, :timeout}})
 
   defp plain({:ok, value}), do: {:ok, value}
   defp plain({:error, {:erpc, :noconnection}}), do: unreachable("is not reachable")
@@ -88,7 +164,16 @@ defmodule HotPatch.Cluster do
   defp unreachable(text), do: {:error, {:unreachable, text}}
 
   defp unmanaged(node, kind, text) do
-    %NodeInfo{node: node, managed?: false, problem: text, problem_kind: kind}
+    shell? = kind == :unmanaged and remote_shell?(node)
+    %NodeInfo{node: node, managed?: false, problem: text, problem_kind: kind, shell?: shell?}
+  end
+
+  # Started by `erl -remsh` or `iex --remsh`: somebody's terminal.
+  defp remote_shell?(node) do
+    :erpc.call(node, :init, :get_argument, [:remsh], @shell_within) != :error or
+      '--remsh' in :erpc.call(node, :init, :get_plain_arguments, [], @shell_within)
+  catch
+    _class, _reason -> false
   end
 
   defp not_ready(reason, infos) do

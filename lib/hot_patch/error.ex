@@ -23,6 +23,7 @@ defmodule HotPatch.Error do
     * `:unmanaged` - a node was named that does not run HotPatch; `details.nodes`
     * `:busy` - another operation holds a node; `details.node`, `details.holder`
     * `:refused` - nothing was changed anywhere; `report` says why
+    * `:rolled_back` - it was applied, watched, and taken back; `report.watch` says why
     * `:failed` - the commit failed on a node; `report` says where and how
     * `:no_native` - this node cannot read archives; `details.cause`
     * `:internal` - a bug or a broken node; `details` has what is known
@@ -40,6 +41,7 @@ defmodule HotPatch.Error do
           | :busy
           | :refused
           | :failed
+          | :rolled_back
           | :no_native
           | :internal
 

@@ -17,6 +17,7 @@ defmodule HotPatch.Fault do
       :files_staged,
       :prepared,
       :held,
+      :decision_journaled,
       :decided,
       :loaded,
       :decision_written,

@@ -5,6 +5,8 @@ defmodule HotPatch.NodeInfo do
     * `:node` - its name
     * `:managed?` - whether it runs HotPatch; if not, `:problem` says why, and `:problem_kind`
       whether it did not answer or has no HotPatch
+    * `:shell?` - whether it is somebody's remote shell, which operations leave out
+    * `:roles` - what it is for, as `config :hot_patch, roles: [...]` says there
     * `:protocol` - version of the language that agents and coordinators speak
     * `:release` - name and version of what it runs
     * `:otp`, `:elixir` - versions
@@ -24,6 +26,8 @@ defmodule HotPatch.NodeInfo do
           managed?: boolean(),
           problem: String.t() | nil,
           problem_kind: :unreachable | :unmanaged | nil,
+          shell?: boolean(),
+          roles: [atom()],
           protocol: pos_integer() | nil,
           release: Release.t() | nil,
           otp: String.t() | nil,
@@ -47,6 +51,8 @@ defmodule HotPatch.NodeInfo do
     :elixir,
     :operation,
     :behind,
+    shell?: false,
+    roles: [],
     applied: [],
     restart_needed: [],
     forced: [],
@@ -65,7 +71,9 @@ defmodule HotPatch.NodeInfo do
 
     forced = if info.forced == [], do: "", else: ", by force: #{Enum.join(info.forced, ", ")}"
 
-    "#{info.node}: #{info.release}, OTP #{info.otp}, applied: #{applied}, restart needed: #{restart}#{forced}" <>
+    roles = if info.roles == [], do: "", else: " (#{Enum.join(info.roles, ", ")})"
+
+    "#{info.node}#{roles}: #{info.release}, OTP #{info.otp}, applied: #{applied}, restart needed: #{restart}#{forced}" <>
       if(info.behind, do: ", behind the others: #{info.behind}", else: "")
   end
 

@@ -3,6 +3,7 @@ defmodule HotPatch.Options do
   # The options of every public call: what they mean, their defaults, and one validator
   # each. Documentation of the public functions is generated from the same table.
 
+  alias HotPatch.Cluster.Watching
   alias HotPatch.Error
 
   @table [
@@ -14,7 +15,10 @@ defmodule HotPatch.Options do
     ],
     nodes: [
       check: :nodes,
-      doc: "list of node names to work on. Default: this node and all connected visible nodes"
+      doc:
+        "which nodes to work on: a list of names, `{:role, role}` (`config :hot_patch, roles: [...]` " <>
+          "on the nodes says which they have), or a function that is given a `HotPatch.NodeInfo` and " <>
+          "says yes or no. Default: this node and all connected visible nodes that run HotPatch"
     ],
     timeout: [
       check: :milliseconds,
@@ -63,6 +67,53 @@ defmodule HotPatch.Options do
         "`true`: the patch takes the place of all that are applied; what they have changed and it " <>
           "does not goes back to the release's own. Default: `false`"
     ],
+    config: [
+      check: :config,
+      default: [],
+      doc:
+        "what changes in the environments of applications with the patch, as in a config file: " <>
+          "`[my_app: [key: value]]`. Set in the moment of the load, then `config_change/3` of the " <>
+          "application's callback module is called; set again at every start; put back by a rollback"
+    ],
+    canary: [
+      check: :canary,
+      doc:
+        "which nodes go first: a list of names, a number of nodes, or a share of all of them such as " <>
+          "`0.1`. The others follow when these were watched and nothing was wrong"
+    ],
+    max_concurrency: [
+      check: :count,
+      doc: "at most so many nodes at a time, group after group, each watched before the next"
+    ],
+    one_per_host: [
+      check: {:one_of, [true, false]},
+      default: false,
+      doc: "`true`: never two nodes of one host at a time. Default: `false`"
+    ],
+    watch: [
+      check: :watch,
+      doc:
+        "how nodes are watched after they were changed, see `HotPatch.Watch`: beyond a limit the patch " <>
+          "is rolled back everywhere by itself. A keyword list of limits, with `duration: 30_000` and " <>
+          "`baseline: 1_000` milliseconds after and before, and `health: {module, function, args}`, a " <>
+          "function of the host application that gives `:ok` where all is well (default: `config " <>
+          ":hot_patch, health: ...`); `true` for all defaults; `false` for the bold. Default: `true` where nodes " <>
+          "are changed group after group, else `false`"
+    ],
+    on_failure: [
+      check: {:one_of, [:rollback, :keep]},
+      default: :rollback,
+      doc:
+        "what the others do when a node fails in its commit, which has taken itself back by then. " <>
+          "`:rollback` (default): they take back too. `:keep`: they keep the patch"
+    ],
+    progress: [
+      check: {:one_of, [:auto, :bar, :none]},
+      default: :auto,
+      doc:
+        "`:bar`: a bar for each node on the caller's terminal; `:none`: nothing. Default: `:auto`, bars in iex " <>
+          "for what takes longer than a second. See also `subscribe/0`"
+    ],
     operation: [
       check: {:one_of, [:apply, :rollback]},
       default: :apply,
@@ -97,8 +148,8 @@ defmodule HotPatch.Options do
 
   @calls [
     upload: [:name, :by, :from],
-    check: [:nodes, :timeout, :purge, :on_load, :cumulative, :operation],
-    plan: [:nodes, :timeout, :purge, :on_load, :cumulative, :operation],
+    check: [:nodes, :timeout, :purge, :on_load, :cumulative, :config, :operation],
+    plan: [:nodes, :timeout, :purge, :on_load, :cumulative, :config, :operation],
     stragglers: [:nodes, :timeout],
     drift: [:nodes, :timeout],
     journal: [:nodes, :timeout, :patch, :last],
@@ -113,6 +164,13 @@ defmodule HotPatch.Options do
       :purge,
       :on_load,
       :cumulative,
+      :config,
+      :canary,
+      :max_concurrency,
+      :one_per_host,
+      :watch,
+      :on_failure,
+      :progress,
       :by,
       :reason,
       :from
@@ -124,6 +182,7 @@ defmodule HotPatch.Options do
       :pause_timeout,
       :purge,
       :on_load,
+      :progress,
       :by,
       :reason,
       :from
@@ -203,11 +262,65 @@ defmodule HotPatch.Options do
   end
 
   defp check(:nodes, value, option, call) do
-    if is_list(value) and value != [] and List.improper?(value) == false and
-         Enum.all?(value, &is_atom/1) do
+    if names?(value) or is_function(value, 1) or match?({:role, role} when is_atom(role), value) do
       :ok
     else
-      wrong(call, option, "must be a non-empty list of node names, got: #{short(value)}")
+      wrong(
+        call,
+        option,
+        "must be a non-empty list of node names, {:role, role} or a function of one argument, " <>
+          "got: #{short(value)}"
+      )
+    end
+  end
+
+  defp check(:canary, value, option, call) do
+    if names?(value) or (is_integer(value) and value > 0) or
+         (is_float(value) and value > 0 and value < 1) do
+      :ok
+    else
+      wrong(
+        call,
+        option,
+        "must be a non-empty list of node names, a positive number of nodes, or a share between 0 and 1, " <>
+          "got: #{short(value)}"
+      )
+    end
+  end
+
+  defp check(:config, value, option, call) do
+    if Keyword.keyword?(value) and Enum.all?(Keyword.values(value), &Keyword.keyword?/1) do
+      :ok
+    else
+      # What it is may be a secret.
+      wrong(
+        call,
+        option,
+        "must be a keyword list of applications, each with a keyword list of keys"
+      )
+    end
+  end
+
+  defp check(:watch, value, _option, _call) when is_boolean(value), do: :ok
+
+  defp check(:watch, value, option, call) do
+    known = Watching.defaults()
+
+    if Keyword.keyword?(value) do
+      case Enum.find(value, fn {key, v} -> not (is_map_key(known, key) and limit?(key, v)) end) do
+        nil ->
+          :ok
+
+        {key, v} ->
+          wrong(
+            call,
+            option,
+            "takes numbers from 0 for #{Enum.map_join(Map.keys(known) -- [:health], ", ", &inspect/1)}, " <>
+              "and {module, function, args} for :health, got: #{key}: #{short(v)}"
+          )
+      end
+    else
+      wrong(call, option, "must be true, false or a keyword list of limits, got: #{short(value)}")
     end
   end
 
@@ -238,6 +351,16 @@ defmodule HotPatch.Options do
       wrong(call, option, "must be 1 to 200 bytes of printable text, got: #{short(value)}")
     end
   end
+
+  defp names?(value) do
+    is_list(value) and value != [] and not List.improper?(value) and Enum.all?(value, &is_atom/1)
+  end
+
+  defp limit?(:health, {m, f, args}), do: is_atom(m) and is_atom(f) and is_list(args)
+  defp limit?(:health, _other), do: false
+  defp limit?(:duration, value), do: is_integer(value) and value > 0
+  defp limit?(:baseline, value), do: is_integer(value) and value >= 0
+  defp limit?(_sign, value), do: is_number(value) and value >= 0
 
   defp either(allowed) do
     {last, others} = allowed |> Enum.map(&inspect/1) |> List.pop_at(-1)

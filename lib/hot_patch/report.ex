@@ -21,18 +21,14 @@ defmodule HotPatch.Report do
       * `:suspended` - how many processes were suspended
       * `:stragglers` - processes that still run old code, see `HotPatch.Straggler`
       * `:killed` - processes that were killed because `purge: :force` was given
+      * `:loaded_at_us` - when the new code became current, by that node's clock, in microseconds
+        since 1970; `nil` where nothing was loaded
       * `:restart_needed` - why memory is not what the disk is, or `nil`
       * `:error` - what is wrong with the node as a whole, or `nil`
     """
 
     alias HotPatch.Report
 
-    @type straggler :: %{
-            pid: pid(),
-            name: atom() | nil,
-            module: module() | nil,
-            stack: [String.t()]
-          }
     @type t :: %__MODULE__{
             node: node(),
             status: HotPatch.Status.t(),
@@ -41,6 +37,7 @@ defmodule HotPatch.Report do
             suspended: non_neg_integer(),
             killed: [pid()],
             stragglers: [HotPatch.Straggler.t()],
+            loaded_at_us: integer() | nil,
             restart_needed: String.t() | nil,
             error: String.t() | nil
           }
@@ -48,6 +45,7 @@ defmodule HotPatch.Report do
     defstruct [
       :node,
       :status,
+      :loaded_at_us,
       :restart_needed,
       :error,
       files: [],
@@ -65,6 +63,11 @@ defmodule HotPatch.Report do
     * `:unmanaged` - connected nodes that do not run HotPatch, and so were left out
     * `:by`, `:started_at` - who and when
     * `:duration_us`, `:prepare_us`, `:commit_us` - microseconds in all, and of the two phases
+      (where nodes were changed group by group: of the last group)
+    * `:skew_us` - microseconds from the load on the first node to that on the last, as far as
+      their clocks can be compared; `nil` if fewer than two loaded
+    * `:watch` - what was seen afterwards, see `HotPatch.Watch`; `nil` if nobody watched
+    * `:rollback` - the report of the rollback that followed by itself, or `nil`
   """
   @type t :: %__MODULE__{
           operation: :check | :apply | :rollback,
@@ -76,7 +79,10 @@ defmodule HotPatch.Report do
           started_at: DateTime.t(),
           duration_us: non_neg_integer(),
           prepare_us: non_neg_integer(),
-          commit_us: non_neg_integer()
+          commit_us: non_neg_integer(),
+          skew_us: non_neg_integer() | nil,
+          watch: HotPatch.Watch.t() | nil,
+          rollback: t() | nil
         }
   @enforce_keys [:operation, :patch, :status, :nodes, :started_at]
   defstruct [
@@ -86,6 +92,9 @@ defmodule HotPatch.Report do
     :nodes,
     :by,
     :started_at,
+    :skew_us,
+    :watch,
+    :rollback,
     unmanaged: [],
     duration_us: 0,
     prepare_us: 0,
@@ -95,12 +104,20 @@ defmodule HotPatch.Report do
   @doc false
   @spec to_table(t()) :: iodata()
   def to_table(report) do
-    [headline(report), nodes(report), files(report), problems(report)]
+    [headline(report), nodes(report), files(report), problems(report), afterwards(report)]
+  end
+
+  defp afterwards(report) do
+    [
+      if(report.watch, do: ["\n", HotPatch.Watch.to_table(report.watch)], else: []),
+      if(report.rollback, do: ["\nwas taken back:\n", to_table(report.rollback)], else: [])
+    ]
   end
 
   defp headline(report) do
     "#{report.operation} #{report.patch}: #{report.status}, " <>
-      "#{Table.count(length(report.nodes), "node", "nodes")}, #{Table.milliseconds(report.duration_us)}\n"
+      "#{Table.count(length(report.nodes), "node", "nodes")}, #{Table.milliseconds(report.duration_us)}" <>
+      if(report.skew_us, do: ", #{Table.milliseconds(report.skew_us)} apart\n", else: "\n")
   end
 
   defp nodes(%Report{operation: :check} = report) do

@@ -767,11 +767,16 @@ defmodule HotPatch.ClusterTest do
         ref: make_ref(),
         id: "an operation",
         seq: 1,
+        above: 0,
         kind: :apply,
         scope: :all,
+        members: nodes,
+        provisional?: false,
         cumulative?: false,
         about: nil,
         reason: nil,
+        catching_up: nil,
+        on_load: :restart,
         coordinator: coordinator,
         patch: patch.id,
         by: "test",
@@ -782,7 +787,7 @@ defmodule HotPatch.ClusterTest do
       }
 
       for node <- nodes do
-        assert {:ok, 0} = Cluster.call(node, HotPatch.Agent, :reserve, [operation])
+        assert {:ok, {0, _clock}} = Cluster.call(node, HotPatch.Agent, :reserve, [operation])
         assert {:yes, _files} = Cluster.call(node, HotPatch.Agent, :prepare, [operation, payload])
       end
 

@@ -6,6 +6,7 @@ defmodule HotPatch.Agent.Commit do
   # `{Commit, :held, decider}` in between, with the process that waits for the decision, and
   # `{Commit, {:ended, result}}` at the end.
 
+  alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Outcome
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Running
@@ -26,6 +27,7 @@ defmodule HotPatch.Agent.Commit do
           suspended: non_neg_integer(),
           killed: [pid()],
           stragglers: [HotPatch.Straggler.t()],
+          loaded_at_us: integer() | nil,
           restart_needed: String.t() | nil,
           error: String.t() | nil
         }
@@ -99,12 +101,13 @@ defmodule HotPatch.Agent.Commit do
 
   # The new code runs, though not all went well: disk has to agree with memory.
   defp finish({:error, %{loaded?: true} = failure}, preparation) do
-    done = %{@nobody | pause_us: failure.pause_us}
+    done = %{@nobody | pause_us: failure.pause_us, phases: failure.phases}
     write(done, preparation, failure.text)
   end
 
   defp finish({:error, failure}, preparation) do
     Preparation.discard(preparation)
+    Environment.unset(preparation.examination.config)
     files = for verdict <- verdicts(preparation), do: failed(verdict, failure.text)
     result = result(files, %{@nobody | pause_us: failure.pause_us}, [], nil, failure.text)
     _ = Store.Journal.add(:failed, Outcome.entry(preparation, result))
@@ -118,10 +121,14 @@ defmodule HotPatch.Agent.Commit do
     Fault.point(:loaded)
     verdicts = Enum.map(verdicts(preparation), &read_back/1)
     restart = error || restart_needed(verdicts)
+    config = preparation.examination.config
+    # What the code that waits for a restart reads is for then, too.
+    if restart_needed(verdicts) == nil, do: Environment.set(config)
     result = result(verdicts, done, stragglers(preparation, done), restart, error)
 
     case Outcome.write(preparation, result) do
       :ok ->
+        if restart_needed(verdicts) == nil, do: Environment.tell(config)
         result
 
       {:error, text} ->
@@ -182,9 +189,22 @@ defmodule HotPatch.Agent.Commit do
       suspended: done.suspended,
       killed: done.killed,
       stragglers: stragglers,
+      loaded_at_us: loaded_at(done.phases),
       restart_needed: restart,
       error: error
     }
+  end
+
+  # The last load without an error: one before it may have been a module's own on_load.
+  defp loaded_at(phases) do
+    case for %{phase: :load, error: nil, ended: ended} <- phases, do: ended do
+      [] ->
+        nil
+
+      times ->
+        now = Enum.max(times) + System.time_offset()
+        System.convert_time_unit(now, :native, :microsecond)
+    end
   end
 
   defp log(result, operation) do

@@ -70,10 +70,15 @@ defmodule HotPatch.Agent.Outcome do
   defp remembered(after_it, before, %{catching_up: :room}), do: %{after_it | ops: before.ops}
   defp remembered(after_it, _before, _operation), do: after_it
 
-  defp op(operation) do
+  @doc "An operation as it is remembered. Who tries it out is asked for as long as it is provisional."
+  @spec op(HotPatch.Agent.operation()) :: Applied.op()
+  def op(operation) do
     operation
-    |> Map.take([:id, :seq, :kind, :patch, :cumulative?, :transition, :scope, :by])
-    |> Map.put(:at, DateTime.utc_now())
+    |> Map.take([:id, :seq, :kind, :patch, :cumulative?, :transition, :on_load, :scope, :by])
+    |> Map.merge(%{
+      at: DateTime.utc_now(),
+      tried_by: if(operation.provisional?, do: operation.coordinator)
+    })
   end
 
   defp record(%Preparation{operation: operation} = preparation, result) do
@@ -88,6 +93,7 @@ defmodule HotPatch.Agent.Outcome do
       boot: Applied.boot(),
       files: files(preparation),
       payload: preparation.payload,
+      config: preparation.examination.config,
       replaced: []
     }
   end

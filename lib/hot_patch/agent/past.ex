@@ -11,12 +11,16 @@ defmodule HotPatch.Agent.Past do
   @type history :: %{
           release: Release.t(),
           ops: [Applied.op()],
+          decided: [Applied.op()],
           stack: [String.t()],
           retired: %{String.t() => DateTime.t()},
           abouts: [map()]
         }
 
-  @doc "What this node knows of the operations on its release."
+  @doc """
+  What this node knows of the operations on its release: those it has seen to their end, and
+  those it only knows to be decided, because it was to tell others of that.
+  """
   @spec history() :: history()
   def history do
     state = Applied.state()
@@ -24,6 +28,7 @@ defmodule HotPatch.Agent.Past do
     state
     |> Map.take([:release, :ops, :retired])
     |> Map.merge(%{
+      decided: decided(state),
       stack: Enum.map(state.stack, & &1.id),
       abouts: for(%{about: about} when about != nil <- state.stack, do: about)
     })
@@ -33,7 +38,27 @@ defmodule HotPatch.Agent.Past do
   @spec fingerprint() :: {Release.t(), integer()}
   def fingerprint do
     state = Applied.state()
-    {state.release, state.ops |> Enum.map(& &1.id) |> Enum.sort() |> :erlang.phash2()}
+    ids = for op <- state.ops ++ decided(state), do: op.id
+    {state.release, ids |> Enum.sort() |> :erlang.phash2()}
+  end
+
+  @doc "Whether an operation was decided, as far as this node's disk knows."
+  @spec decided?(String.t()) :: boolean()
+  def decided?(id) do
+    state = Applied.state()
+    Enum.any?(state.ops ++ decided(state), &(&1.id == id))
+  end
+
+  @doc "Highest number of an operation known here, carried out or only decided."
+  @spec seq() :: non_neg_integer()
+  def seq do
+    state = Applied.state()
+    for(op <- state.ops ++ decided(state), do: op.seq) |> Enum.max(fn -> 0 end)
+  end
+
+  defp decided(state) do
+    known = MapSet.new(state.ops, & &1.id)
+    for op <- Store.Decisions.list(state.release), op.id not in known, do: op
   end
 
   @doc "What came to this node with a patch."

@@ -6,6 +6,7 @@ defmodule HotPatch.Agent.Payload do
 
   alias HotPatch.Composition
   alias HotPatch.Release
+  alias HotPatch.Store.Blobs
 
   @typedoc "The code of `module` under another name, see HotPatch.Swap.Shadow."
   @type shadow :: %{
@@ -22,7 +23,8 @@ defmodule HotPatch.Agent.Payload do
           shadows: [shadow()],
           purge: :soft | :force,
           on_load: :restart | :load,
-          cumulative?: boolean()
+          cumulative?: boolean(),
+          config: [{atom(), atom(), term()}]
         }
   @enforce_keys [:patch, :release, :entries]
   defstruct [
@@ -33,7 +35,8 @@ defmodule HotPatch.Agent.Payload do
     shadows: [],
     purge: :soft,
     on_load: :restart,
-    cumulative?: false
+    cumulative?: false,
+    config: []
   ]
 
   @doc "The payload of a patch."
@@ -46,9 +49,45 @@ defmodule HotPatch.Agent.Payload do
       shadows: Keyword.get(more, :shadows, []),
       purge: Keyword.get(more, :purge, :soft),
       on_load: Keyword.get(more, :on_load, :restart),
-      cumulative?: Keyword.get(more, :cumulative, false)
+      cumulative?: Keyword.get(more, :cumulative, false),
+      config: Keyword.get(more, :config, [])
     }
   end
+
+  @doc "A payload without its bytes, each piece of which it names by its digest, and the pieces."
+  @spec strip(t()) :: {t(), %{Blobs.digest() => binary()}}
+  def strip(%__MODULE__{} = payload) do
+    {entries, pieces} = Enum.map_reduce(payload.entries, %{}, &take_out/2)
+    {shadows, pieces} = Enum.map_reduce(payload.shadows, pieces, &take_out/2)
+    {%{payload | entries: entries, shadows: shadows}, pieces}
+  end
+
+  defp take_out(%{bytes: bytes} = part, pieces) when is_binary(bytes) do
+    digest = :crypto.hash(:sha256, bytes)
+    {%{part | bytes: {:piece, digest}}, Map.put(pieces, digest, bytes)}
+  end
+
+  defp take_out(part, pieces), do: {part, pieces}
+
+  @doc "The digests of the pieces that a stripped payload needs."
+  @spec digests(t()) :: [Blobs.digest()]
+  def digests(%__MODULE__{} = payload),
+    do: for(%{bytes: {:piece, digest}} <- payload.entries ++ payload.shadows, do: digest)
+
+  @doc "A stripped payload with its pieces in place again."
+  @spec fill(t(), %{Blobs.digest() => binary()}) :: t()
+  def fill(%__MODULE__{} = payload, pieces) do
+    %{
+      payload
+      | entries: Enum.map(payload.entries, &put_back(&1, pieces)),
+        shadows: Enum.map(payload.shadows, &put_back(&1, pieces))
+    }
+  end
+
+  defp put_back(%{bytes: {:piece, digest}} = part, pieces),
+    do: %{part | bytes: Map.fetch!(pieces, digest)}
+
+  defp put_back(part, _pieces), do: part
 
   @doc "What is sent to take a patch back."
   @spec rollback(String.t(), Release.t(), keyword()) :: t()

@@ -7,9 +7,13 @@ defmodule HotPatch.Agent.Server do
   #     idle -reserve-> reserved -prepared-> prepared -commit-> committing -held-> held
   #     held -decide-> deciding -ended-> idle
   #
-  # Abort, and the death of the coordinator, lead back to idle from the first two, and from
-  # the others by way of taking back what was loaded. A commit that fails by itself ends
-  # without being held.
+  # Abort, and the death of the coordinator, lead back to idle from the first two. Who holds
+  # when the coordinator dies, or is silent for too long, is in doubt: the decision may have been
+  # made and told to others. Whoever knows other nodes (the subscriber) is told, asks them, and
+  # decides. Nobody waits for that beyond the engine's own limit: taken back too early, the
+  # operation is one that this node has missed.
+  #
+  # Besides, a coordinator may lock the node for several operations of its own.
 
   use GenServer
 
@@ -20,6 +24,18 @@ defmodule HotPatch.Agent.Server do
   alias HotPatch.Swap
 
   require Logger
+
+  @typedoc "Who has this node, and what for: an operation, or what a coordinator locks it for."
+  @type holder :: %{
+          required(:kind) => :apply | :rollback,
+          required(:patch) => String.t(),
+          required(:by) => String.t(),
+          required(:coordinator) => pid(),
+          optional(atom()) => term()
+        }
+
+  # Milliseconds before the engine gives up waiting for a decision: time to ask others.
+  @in_doubt_before 700
 
   @doc false
   @spec start_link(keyword()) :: GenServer.on_start()
@@ -42,20 +58,34 @@ defmodule HotPatch.Agent.Server do
   end
 
   @impl GenServer
+  def handle_call({:reserve, %{coordinator: other}}, _from, %{lock: {holder, _monitor}} = state)
+      when other != holder.coordinator,
+      do: {:reply, {:busy, holder}, state}
+
   def handle_call({:reserve, operation}, _from, %{phase: :idle} = state) do
     case settled() do
       :ok ->
         monitor = Process.monitor(operation.coordinator)
-        {:reply, :ok, %{idle() | phase: :reserved, operation: operation, monitor: monitor}}
+        {:reply, :ok, %{state | phase: :reserved, operation: operation, monitor: monitor}}
 
       {:error, text} ->
         {:reply, {:unfinished, text}, state}
     end
   end
 
-  def handle_call({:reserve, _operation}, _from, state) do
-    {:reply, {:busy, state.operation}, state}
+  def handle_call({:reserve, _operation}, _from, state),
+    do: {:reply, {:busy, held_by(state)}, state}
+
+  def handle_call({:lock, holder}, _from, %{phase: :idle, lock: nil} = state) do
+    {:reply, :ok, %{state | lock: {holder, Process.monitor(holder.coordinator)}}}
   end
+
+  def handle_call({:lock, _holder}, _from, state), do: {:reply, {:busy, held_by(state)}, state}
+
+  def handle_call({:unlock, pid}, _from, %{lock: {%{coordinator: pid}, _monitor}} = state),
+    do: {:reply, :ok, unlocked(state)}
+
+  def handle_call({:unlock, _pid}, _from, state), do: {:reply, :ok, state}
 
   def handle_call({:prepared, operation, preparation}, _from, state) do
     case state do
@@ -80,15 +110,23 @@ defmodule HotPatch.Agent.Server do
     {:noreply, tell(%{state | caller: from}, decision)}
   end
 
-  # It did not wait: the deadline came first.
-  def handle_call({:decide, _ref, _decision}, _from, state), do: {:reply, nothing(), state}
+  # It did not wait: the deadline came first. What was decided all the same is now missed here,
+  # and nothing else that ends would have it looked for.
+  def handle_call({:decide, _ref, decision}, _from, state) do
+    if decision == :finish, do: tell_subscriber(%{catching_up: nil})
+    {:reply, nothing(), state}
+  end
 
   def handle_call({:abort, ref}, _from, %{operation: %{ref: ref}} = state) do
     {:reply, :ok, let_go(state)}
   end
 
   def handle_call({:abort, _ref}, _from, state), do: {:reply, :ok, state}
-  def handle_call(:holder, _from, state), do: {:reply, state.operation, state}
+  def handle_call(:holder, _from, state), do: {:reply, held_by(state), state}
+
+  def handle_call({:finishing?, id}, _from, state) do
+    {:reply, match?(%{operation: %{id: ^id}, decision: :finish}, state), state}
+  end
 
   # Nobody else writes the state now.
   def handle_call({:note, ops}, _from, %{phase: :idle} = state) do
@@ -115,8 +153,13 @@ defmodule HotPatch.Agent.Server do
   def handle_info({Commit, :held, decider}, %{phase: :committing} = state) do
     GenServer.reply(state.caller, :held)
     state = %{state | phase: :held, caller: nil, decider: decider}
-    {:noreply, if(state.orphaned?, do: tell(state, coordinator_gone()), else: state)}
+    wait = max(state.operation.hold_timeout - @in_doubt_before, 0)
+    Process.send_after(self(), {:in_doubt, state.operation.ref}, wait)
+    {:noreply, if(state.orphaned?, do: in_doubt(state, :dead), else: state)}
   end
+
+  def handle_info({:in_doubt, ref}, %{phase: :held, operation: %{ref: ref}} = state),
+    do: {:noreply, in_doubt(state, :silent)}
 
   def handle_info({Commit, {:ended, result}}, %{worker: {_pid, _monitor}} = state) do
     {:noreply, ended(state, {:ended, result})}
@@ -141,6 +184,11 @@ defmodule HotPatch.Agent.Server do
     {:noreply, orphaned(state)}
   end
 
+  def handle_info({:DOWN, monitor, _, _, _reason}, %{lock: {_holder, monitor}} = state) do
+    tell_subscriber(%{catching_up: nil})
+    {:noreply, unlocked(state)}
+  end
+
   def handle_info(_late_answer, state), do: {:noreply, state}
 
   # Its state would be built upon one that is about to change.
@@ -155,15 +203,28 @@ defmodule HotPatch.Agent.Server do
     Enum.any?(Store.Files.pending(), &(&1.tag == preparation.staged.tag and &1.state == :decided))
   end
 
-  defp orphaned(%{phase: :held} = state), do: tell(state, coordinator_gone())
+  defp orphaned(%{phase: :held} = state), do: in_doubt(state, :dead)
   defp orphaned(%{phase: :committing} = state), do: %{state | orphaned?: true}
   defp orphaned(state), do: let_go(state)
 
-  defp coordinator_gone, do: {:take_back, "the coordinator died before it decided"}
+  # The one that is asked to find out ends it by `decide/2`.
+  defp in_doubt(state, coordinator) do
+    case Process.get(:subscriber) do
+      nil when coordinator == :dead ->
+        tell(state, {:take_back, "the coordinator died before it decided"})
+
+      nil ->
+        state
+
+      pid ->
+        send(pid, {HotPatch.Agent, {:in_doubt, state.operation, coordinator}})
+        state
+    end
+  end
 
   defp tell(%{decider: decider} = state, decision) do
     :ok = Swap.decide(decider, decision)
-    %{state | phase: :deciding}
+    %{state | phase: :deciding, decision: decision}
   end
 
   defp ended(state, answer) do
@@ -195,7 +256,15 @@ defmodule HotPatch.Agent.Server do
 
   defp done(state) do
     if state.monitor, do: Process.demonitor(state.monitor, [:flush])
-    idle()
+    %{idle() | lock: state.lock}
+  end
+
+  defp held_by(%{operation: nil, lock: {holder, _monitor}}), do: holder
+  defp held_by(state), do: state.operation
+
+  defp unlocked(%{lock: {_holder, monitor}} = state) do
+    Process.demonitor(monitor, [:flush])
+    %{state | lock: nil}
   end
 
   defp idle do
@@ -207,7 +276,9 @@ defmodule HotPatch.Agent.Server do
       worker: nil,
       caller: nil,
       decider: nil,
-      orphaned?: false
+      decision: nil,
+      orphaned?: false,
+      lock: nil
     }
   end
 end

@@ -14,6 +14,7 @@ defmodule HotPatch.Cluster.CatchUp do
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Library
   alias HotPatch.Cluster.Operation
+  alias HotPatch.Cluster.Trial
   alias HotPatch.Release
 
   require Logger
@@ -30,29 +31,48 @@ defmodule HotPatch.Cluster.CatchUp do
   @doc "Compares this node with others, and does what it has missed; says whether it did anything."
   @spec run([node()]) :: :ok | :changed | {:error, String.t()}
   def run(peers) do
-    with :ok <- Agent.settle() do
-      {release, _} = mine = Agent.fingerprint()
+    # What goes on here now is compared when it has ended.
+    if Agent.holder() == nil, do: run_idle(peers), else: :ok
+  end
 
-      # Only who differs is asked for more.
-      others =
-        for {node, {:ok, {^release, _} = theirs}} <-
-              Cluster.call(peers, :fingerprint, [], @within),
-            theirs != mine,
-            do: node
-
-      compare(Agent.history(), histories(others), peers)
+  defp run_idle(peers) do
+    with :ok <- Agent.settle(),
+         {:ok, did} <- changed?(compare(Agent.history(), histories(differing(peers)), peers)),
+         mine = Agent.history(),
+         :ok <- Agent.tidy_decisions(),
+         {:ok, did_too} <- changed?(Trial.run(mine)) do
+      if did or did_too, do: :changed, else: :ok
     end
+  end
+
+  defp changed?(:ok), do: {:ok, false}
+  defp changed?(:changed), do: {:ok, true}
+  defp changed?({:error, text}), do: {:error, text}
+
+  # Only who differs is asked for more.
+  defp differing(peers) do
+    {release, _} = mine = Agent.fingerprint()
+
+    for {node, {:ok, {^release, _} = theirs}} <- Cluster.call(peers, :fingerprint, [], @within),
+        theirs != mine,
+        do: node
   end
 
   defp histories(nodes) do
     for {node, {:ok, h}} <- Cluster.call(nodes, :history, [], @within), do: {node, h}
   end
 
+  # Also what this node has decided for others and not come to itself.
   defp compare(mine, histories, peers) do
     known = MapSet.new(mine.ops, & &1.id)
 
     missed =
-      for({_node, h} <- histories, op <- h.ops, op.id not in known, do: op)
+      for(
+        {_node, h} <- [{node(), mine} | histories],
+        op <- h.ops ++ h.decided,
+        op.id not in known,
+        do: op
+      )
       |> Enum.uniq_by(& &1.id)
 
     ops = Enum.sort_by(mine.ops ++ missed, &{&1.seq, &1.id})
@@ -142,7 +162,12 @@ defmodule HotPatch.Cluster.CatchUp do
   defp from_archive(id, op) do
     with %{cumulative?: cumulative?} <- op,
          {:ok, composition, patch} <- Library.open(id) do
-      more = [shadows: Archive.shadows(composition), cumulative: cumulative?]
+      more = [
+        shadows: Archive.shadows(composition),
+        cumulative: cumulative?,
+        on_load: Map.get(op, :on_load, :restart)
+      ]
+
       {Payload.new(composition, patch.release, more), Library.about(patch)}
     else
       _ -> nil

@@ -9,6 +9,7 @@ defmodule HotPatch.Cluster.Joiner do
   alias HotPatch.Agent
   alias HotPatch.Cluster
   alias HotPatch.Cluster.CatchUp
+  alias HotPatch.Cluster.Inquiry
 
   require Logger
 
@@ -24,6 +25,20 @@ defmodule HotPatch.Cluster.Joiner do
   @spec start_link(keyword()) :: GenServer.on_start()
   def start_link(_options),
     do: GenServer.start_link(__MODULE__, [], name: __MODULE__, timeout: :infinity)
+
+  @doc """
+  Has this node and the others compare. Besides the ends of operations and the connections of
+  nodes, whoever writes a decision calls for it: it may be that nobody who was told still holds.
+  All nodes agreeing in the end hangs on this, and on the comparing now and then.
+  """
+  @spec soon() :: :ok
+  def soon do
+    _ = send(__MODULE__, {Agent, :ended})
+    :ok
+  rescue
+    # It is about to start, and compares then.
+    ArgumentError -> :ok
+  end
 
   @impl GenServer
   def init([]) do
@@ -61,6 +76,11 @@ defmodule HotPatch.Cluster.Joiner do
   def handle_info({Agent, :ended}, state) do
     tell_others()
     {:noreply, soon(state, @soon)}
+  end
+
+  def handle_info({Agent, {:in_doubt, operation, coordinator}}, state) do
+    _ = spawn(Inquiry, :run, [operation, coordinator])
+    {:noreply, state}
   end
 
   def handle_info({__MODULE__, :changed}, state), do: {:noreply, soon(state, @soon)}

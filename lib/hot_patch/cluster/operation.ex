@@ -1,22 +1,36 @@
 defmodule HotPatch.Cluster.Operation do
   @moduledoc false
-  # One apply or rollback over the cluster: take all nodes, prepare on all, then commit on all. If one
-  # node cannot prepare, none changes. A commit is held on each node, changed and standing
-  # still, until all have come that far: if one fails, all take back. Runs in a process of
-  # its own, which the agents watch: should it die, they let go by themselves.
+  # An apply or rollback over the cluster, from the call to its report: in one step, or group
+  # after group with a watch in between, and taken back by itself where it turns out badly.
+  #
+  # Runs in a process of its own, which the agents watch: should it die, they let go by
+  # themselves, and what was only tried on some nodes is taken back by those.
 
+  alias HotPatch.Agent
   alias HotPatch.Agent.Payload
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Ending
+  alias HotPatch.Cluster.Groups
+  alias HotPatch.Cluster.Progress
+  alias HotPatch.Cluster.TwoPhase
+  alias HotPatch.Cluster.Undoing
+  alias HotPatch.Cluster.Watching
   alias HotPatch.Error
   alias HotPatch.Report
-  alias HotPatch.Status
-  alias HotPatch.Store.Journal
   alias HotPatch.Telemetry
+  alias HotPatch.Watch
 
   require Logger
 
-  # Milliseconds beyond the deadline of the pause for what comes before it, and for messages.
-  @margin 1_000
+  # What only an apply on request may be told.
+  @plain %{
+    on_failure: :rollback,
+    on_load: :restart,
+    canary: nil,
+    max_concurrency: nil,
+    one_per_host: false,
+    watch: false
+  }
 
   @doc """
   Carries a payload out on the given nodes, to its end. Of the options `id` and `seq` are
@@ -26,6 +40,7 @@ defmodule HotPatch.Cluster.Operation do
   @spec run(Payload.t(), [node()], [node()], map()) :: {:ok, Report.t()} | {:error, Error.t()}
   def run(payload, nodes, unmanaged, options) do
     starter = self()
+    options = Map.merge(@plain, options)
 
     {coordinator, monitor} =
       spawn_monitor(fn ->
@@ -48,7 +63,7 @@ defmodule HotPatch.Cluster.Operation do
          Error.new(
            :failed,
            "#{payload.kind} #{payload.patch}: the coordinator died (#{inspect(reason)}), the nodes take back " <>
-             "by themselves what is not decided; see HotPatch.nodes()"
+             "by themselves what is not decided, and do what is; see HotPatch.nodes()"
          )}
     end
   end
@@ -57,12 +72,43 @@ defmodule HotPatch.Cluster.Operation do
   defp reason({:error, error}), do: error.reason
 
   defp run_on(payload, nodes, unmanaged, options) do
-    operation = %{
+    operation = operation(payload, nodes, options)
+    teller = Progress.teller(operation, nodes)
+    report = report(payload, unmanaged, options)
+
+    Logger.info(
+      "HotPatch: #{payload.kind} #{payload.patch} by #{options.by} on #{Enum.join(nodes, ", ")}",
+      patch: payload.patch,
+      by: options.by
+    )
+
+    course = %{
+      payload: payload,
+      operation: operation,
+      teller: teller,
+      report: report,
+      options: options,
+      done: []
+    }
+
+    result = course |> in_steps(Groups.of(nodes, options)) |> to_caller()
+    tell_end(teller, result)
+    result
+  end
+
+  @doc "An operation of this process, before it has a number."
+  @spec operation(Payload.t(), [node()], map()) :: Agent.operation()
+  def operation(payload, nodes, options) do
+    %{
       ref: make_ref(),
       id: Map.get_lazy(options, :id, &new_id/0),
       seq: options[:seq],
+      # Also above what is only decided here: an operation over other nodes.
+      above: Agent.seq(),
       kind: payload.kind,
       scope: options.nodes || :all,
+      members: nodes,
+      provisional?: false,
       cumulative?: payload.cumulative?,
       about: options[:about],
       reason: options[:reason],
@@ -72,13 +118,21 @@ defmodule HotPatch.Cluster.Operation do
       by: options.by,
       transition: options.transition,
       purge: options.purge,
+      on_load: options.on_load,
       pause_timeout: options.pause_timeout,
-      # Longer than the coordinator waits for the last node, so that none gives up first.
-      hold_timeout: commit_timeout(options) + @margin,
+      hold_timeout: TwoPhase.hold_timeout(options),
       catching_up: options[:catching_up]
     }
+  end
 
-    report = %Report{
+  @doc "A name for an operation that nothing else has."
+  @spec new_id() :: String.t()
+  def new_id, do: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
+
+  @doc "A report of which nothing is known yet."
+  @spec report(Payload.t(), [node()], map()) :: Report.t()
+  def report(payload, unmanaged, options) do
+    %Report{
       operation: payload.kind,
       patch: payload.patch,
       status: :error,
@@ -87,239 +141,134 @@ defmodule HotPatch.Cluster.Operation do
       by: options.by,
       started_at: DateTime.utc_now()
     }
+  end
 
-    Logger.info(
-      "HotPatch: #{payload.kind} #{payload.patch} by #{options.by} on #{Enum.join(nodes, ", ")}",
-      patch: payload.patch,
-      by: options.by
-    )
+  defp in_steps(%{options: %{watch: false}} = course, [nodes]), do: steps([nodes], course)
 
-    with {:ok, last} <- reserve(Enum.sort(nodes), operation, options) do
-      operation = %{operation | seq: operation.seq || last + 1}
-      two_phases(operation, payload, nodes, report, options)
+  # Between the steps nobody else's operation may come.
+  defp in_steps(course, groups) do
+    nodes = Enum.concat(groups)
+
+    with {:ok, seq} <- lock(Enum.sort(nodes), course) do
+      result = steps(groups, update_in(course.operation.above, &max(&1, seq)))
+      _ = Cluster.call(nodes, :unlock, [self()], course.options.timeout)
+      result
     end
   end
 
-  defp new_id, do: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
+  defp lock([first | rest] = nodes, %{operation: operation, options: options}) do
+    holder = Map.take(operation, [:id, :kind, :patch, :by, :coordinator])
+    taken = Cluster.call([first], :lock, [holder], options.timeout)
+    others = if locked?(taken), do: Cluster.call(rest, :lock, [holder], options.timeout), else: []
 
-  # The first node in the order of names decides between two coordinators at once.
-  defp reserve([first | rest] = nodes, operation, options) do
-    answers =
-      case Cluster.call([first], :reserve, [operation], options.timeout) do
-        [{_node, {:ok, {:ok, _seq}}}] = taken ->
-          taken ++ Cluster.call(rest, :reserve, [operation], options.timeout)
-
-        not_taken ->
-          not_taken
-      end
-
-    case Enum.reject(answers, &match?({_node, {:ok, {:ok, _seq}}}, &1)) do
+    case Enum.reject(taken ++ others, &locked?([&1])) do
       [] ->
-        {:ok, answers |> Enum.map(fn {_node, {:ok, {:ok, seq}}} -> seq end) |> Enum.max()}
+        {:ok, Enum.max(for {_node, {:ok, {:ok, seq}}} <- taken ++ others, do: seq)}
 
       [{node, answer} | _] ->
-        abort(nodes, operation, options)
-        {:error, not_reserved(node, answer, operation)}
+        _ = Cluster.call(nodes, :unlock, [self()], options.timeout)
+        Ending.not_reserved(node, answer, operation)
     end
   end
 
-  defp not_reserved(node, {:ok, {:busy, holder}}, operation) do
-    Error.new(
-      :busy,
-      "#{operation.kind} #{operation.patch}: nothing was changed, #{node} is busy: #{holder.kind} of " <>
-        "#{holder.patch} by #{holder.by} from #{node(holder.coordinator)}; try again when that is done",
-      %{
-        node: node,
-        holder: Map.take(holder, [:patch, :by]) |> Map.put(:node, node(holder.coordinator))
-      }
-    )
-  end
+  defp locked?(answers), do: Enum.all?(answers, &match?({_node, {:ok, {:ok, _seq}}}, &1))
 
-  defp not_reserved(node, {:ok, {:unfinished, text}}, operation) do
-    Error.new(
-      :busy,
-      "#{operation.kind} #{operation.patch}: nothing was changed, on #{node} an earlier operation is not " <>
-        "ended on disk: #{text}; make room there or make it writable",
-      %{node: node}
-    )
-  end
+  defp steps([nodes | rest], course) do
+    last? = rest == []
 
-  defp not_reserved(node, {:error, text}, operation) do
-    Error.new(
-      :unreachable,
-      "#{operation.kind} #{operation.patch}: nothing was changed, #{node} #{text}",
-      %{
-        nodes: [node]
-      }
-    )
-  end
-
-  defp two_phases(operation, payload, nodes, report, options) do
-    {votes, prepare_us} = timed(fn -> prepare(operation, payload, nodes, options) end)
-    report = %{report | nodes: Enum.map(votes, &voted/1), prepare_us: prepare_us}
-
-    if Enum.all?(votes, &match?({_node, {:ok, {:yes, _files}}}, &1)) do
-      {{decision, nodes}, commit_us} = timed(fn -> commit(operation, nodes, options) end)
-      done(finished(%{report | nodes: nodes, commit_us: commit_us}), decision)
+    with :ok <- watch_before(nodes, course),
+         {:done, report} <- step(nodes, last?, course),
+         course = joined(course, report, nodes),
+         {:calm, course} <- watch_after(nodes, course) do
+      if last?, do: {:done, course.report}, else: steps(rest, course)
     else
-      abort(nodes, operation, options)
-      refused(finished(report), operation)
+      {:exceeded, course} ->
+        taken_back(course, last?)
+
+      {:nothing, error} ->
+        Undoing.earlier(error, course)
+
+      {:left, error} when last? ->
+        {:left, Undoing.joined(error, course)}
+
+      {how, error} when how in [:failed, :left] ->
+        Undoing.after_failure(error, nodes, last?, course)
     end
   end
 
-  defp prepare(operation, payload, nodes, options) do
-    Cluster.call(nodes, :prepare, [operation, payload], options.timeout)
+  # The nodes of the next step may not know of this one, whose number it has to be above.
+  defp joined(course, report, nodes) do
+    course = %{course | report: Ending.joined(course.report, report), done: course.done ++ nodes}
+    update_in(course.operation.above, &(&1 + 1))
   end
 
-  # A node that is late holds up the processes of all others: it is not waited for.
-  defp commit(operation, nodes, options) do
-    answers = Cluster.call(nodes, :commit, [operation.ref], commit_timeout(options))
-    held = for {node, {:ok, :held}} <- answers, do: node
-    decision = decision(answers)
-    told = if decision == :finish, do: :finish, else: {:take_back, elem(decision, 1)}
-    ended = Map.new(Cluster.call(held, :decide, [operation.ref, told], options.timeout))
+  # A step that is not the last counts only for those nodes, and only while we live.
+  defp step(nodes, last?, %{operation: operation, options: options} = course) do
+    operation =
+      if last?,
+        do: %{operation | members: nodes},
+        else: %{
+          operation
+          | id: new_id(),
+            scope: nodes,
+            members: nodes,
+            provisional?: options.on_failure == :rollback
+        }
 
-    {decision,
-     for({node, answer} <- answers, do: committed({node, Map.get(ended, node, answer)}))}
+    operation = %{operation | ref: make_ref()}
+    TwoPhase.run(course.payload, operation, nodes, course.report, course.teller, options)
   end
 
-  defp commit_timeout(options), do: options.pause_timeout + @margin
+  defp watch_before(_nodes, %{options: %{watch: false}}), do: :ok
 
-  defp decision(answers) do
-    case Enum.find(answers, &(not match?({_node, {:ok, :held}}, &1))) do
-      nil -> :finish
-      {node, answer} -> {:take_back, "the commit failed on #{node}", cause(answer)}
+  defp watch_before(nodes, course) do
+    modules = for %{beam: %{module: module}} <- course.payload.entries, do: module
+
+    with {:error, node, text} <- Watching.before(nodes, modules, course.options.watch) do
+      :ok = Watching.cancel(nodes)
+      Ending.not_reserved(node, {:error, text}, course.operation)
     end
   end
 
-  defp cause({:ok, {:ended, %{error: error}}}), do: error
-  defp cause({_ok_or_error, {:error, text}}), do: text
-  defp cause({:error, text}), do: text
+  defp watch_after(_nodes, %{options: %{watch: false}} = course), do: {:calm, course}
 
-  defp abort(nodes, operation, options) do
-    # A node that does not answer lets go when this process ends.
-    _ = Cluster.call(nodes, :abort, [operation.ref], options.timeout)
-    :ok
+  defp watch_after(nodes, course) do
+    watch = Watching.afterwards(nodes, course.options.watch, course.teller)
+    course = put_in(course.report.watch, watch)
+    {if(watch.exceeded, do: :exceeded, else: :calm), course}
   end
 
-  defp voted({node, {:ok, {_vote, files}}}) when is_list(files) do
-    %Report.Node{node: node, status: integral(files, nil), files: files}
+  defp taken_back(course, last?) do
+    why = "it was watched, and #{Watch.line(course.report.watch.exceeded)}"
+    {how, rollback} = Undoing.run(course.done, last?, why, course)
+    report = %{course.report | rollback: rollback}
+
+    {:nothing,
+     Ending.error(
+       :rolled_back,
+       report,
+       "#{course.payload.kind} #{course.payload.patch}: #{why}; #{how}"
+     )}
   end
 
-  defp voted({node, {:ok, {:failed, text}}}), do: failed(node, text)
-  defp voted({node, {:error, text}}), do: failed(node, text)
+  defp to_caller({:done, report}) do
+    report = Ending.finished(report)
 
-  defp committed({node, {:ok, {:ended, result}}}) do
-    struct!(
-      Report.Node,
-      Map.merge(result, %{node: node, status: integral(result.files, result.error)})
-    )
-  end
-
-  defp committed({node, {:ok, {:error, text}}}), do: failed(node, text)
-  defp committed({node, {:error, text}}), do: failed(node, text)
-
-  defp failed(node, text), do: %Report.Node{node: node, status: :error, error: text}
-
-  defp integral(files, nil), do: Status.combine(Enum.map(files, & &1.status))
-  defp integral(_files, _error), do: :error
-
-  defp finished(report) do
-    now = DateTime.utc_now()
-
-    %{
-      report
-      | status: Status.combine(Enum.map(report.nodes, & &1.status)),
-        duration_us: DateTime.diff(now, report.started_at, :microsecond)
-    }
-  end
-
-  defp done(report, decision) do
     Logger.info("HotPatch: #{report.operation} of #{report.patch} ended: #{report.status}",
       patch: report.patch,
       status: report.status
     )
 
-    case {decision, Enum.filter(report.nodes, &(&1.error != nil))} do
-      {:finish, []} ->
-        {:ok, report}
-
-      {:finish, [%Report.Node{node: node, error: error} | _]} ->
-        failure(
-          :failed,
-          report,
-          "#{report.operation} #{report.patch}: the commit failed on #{node}: #{error}"
-        )
-
-      {{:take_back, what, cause}, nodes} ->
-        failure(
-          :failed,
-          report,
-          "#{report.operation} #{report.patch}: #{what}: #{cause}; #{taken_back(nodes)}"
-        )
-    end
+    {:ok, report}
   end
 
-  defp taken_back(nodes) do
-    stuck = for %{restart_needed: text} = node when text != nil <- nodes, do: node.node
-    unknown = for %{files: []} = node <- nodes, do: node.node
-
-    case {stuck, unknown} do
-      {[], []} -> "nothing was changed on any node"
-      {[], _} -> "nothing was changed but on #{Enum.join(unknown, ", ")}, where it is not known"
-      _ -> "the new code is current on #{Enum.join(stuck, ", ")}, see the report"
-    end
+  defp to_caller({_how, error}) do
+    Logger.warning("HotPatch: #{error.message}")
+    {:error, error}
   end
 
-  defp refused(report, operation) do
-    _ = note_refusal(report, operation)
+  defp tell_end(teller, {:ok, _report}), do: Progress.tell(teller, nil, :ended, :done)
 
-    failure(
-      :refused,
-      report,
-      "#{report.operation} #{report.patch}: refused, nothing was changed on any node: #{why(report)}"
-    )
-  end
-
-  # A node that catches up tries again and again, and says in `nodes/0` what stands in its way.
-  defp note_refusal(_report, %{catching_up: how}) when how != nil, do: :ok
-
-  defp note_refusal(report, operation) do
-    Journal.add(:refused, %{
-      kind: report.operation,
-      patch: report.patch,
-      by: report.by,
-      from: operation.from,
-      status: report.status,
-      error: why(report)
-    })
-  end
-
-  defp failure(reason, report, message) do
-    {:error, %Error{reason: reason, message: message, report: report}}
-  end
-
-  # The worst finding that refuses stands for all; the report has the rest.
-  defp why(report) do
-    files = for node <- report.nodes, file <- node.files, refuses?(file), do: {node.node, file}
-    # What only waits for another file explains nothing.
-    rank = fn {_node, file} -> {Status.code(file.status), file.reason =~ "held back with"} end
-
-    case Enum.min_by(files, rank, fn -> nil end) do
-      {node, file} ->
-        "#{file.path} on #{node}: #{file.status}, #{file.reason}"
-
-      nil ->
-        %{node: node, error: error} = Enum.find(report.nodes, &(&1.error != nil))
-        "#{node} #{error}"
-    end
-  end
-
-  # A file that is not updated refuses only while old code is in use; then it is alone.
-  defp refuses?(file), do: Status.refuses?(file.status) or file.status == :not_updated
-
-  defp timed(fun) do
-    {us, result} = :timer.tc(fun)
-    {result, us}
-  end
+  defp tell_end(teller, {:error, error}),
+    do: Progress.tell(teller, nil, :ended, :failed, text: error.message)
 end

@@ -6,6 +6,7 @@ defmodule HotPatch.Cluster.Request do
   alias HotPatch.Archive
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Library
+  alias HotPatch.Cluster.Watching
   alias HotPatch.Error
   alias HotPatch.Operator
   alias HotPatch.Options
@@ -20,12 +21,45 @@ defmodule HotPatch.Cluster.Request do
     with {:ok, options} <- Options.validate(call, options),
          {:ok, payload, about} <- payload(kind(call, options), call, id, options),
          {:ok, members, unmanaged} <- Cluster.members(options.nodes),
-         :ok <- possible(payload, members) do
-      options = Map.merge(options, %{by: options[:by] || Operator.name(), about: about})
-
-      {:ok, options, payload, Enum.map(members, & &1.node), unmanaged}
+         :ok <- possible(payload, members),
+         nodes = Enum.map(members, & &1.node),
+         :ok <- canary(options[:canary], nodes) do
+      # Chosen by a rule, the nodes are those to which it applies now.
+      scope = if options.nodes, do: nodes
+      more = %{by: options[:by] || Operator.name(), about: about, nodes: scope}
+      {:ok, options |> Map.merge(more) |> watch(), payload, nodes, unmanaged}
     end
   end
+
+  defp canary(named, nodes) when is_list(named) do
+    case named -- nodes do
+      [] ->
+        :ok
+
+      others ->
+        {:error,
+         Error.new(
+           :invalid_option,
+           "apply: option :canary names #{Enum.join(others, ", ")}, which is not among the nodes of this " <>
+             "apply: #{Enum.join(nodes, ", ")}",
+           %{option: :canary}
+         )}
+    end
+  end
+
+  defp canary(_number_or_share, _nodes), do: :ok
+
+  defp watch(%{watch: nil} = options) do
+    in_groups? = options.canary || options.max_concurrency || options.one_per_host
+    watch(%{options | watch: in_groups? != false})
+  end
+
+  defp watch(%{watch: true} = options), do: %{options | watch: Watching.defaults()}
+
+  defp watch(%{watch: list} = options) when is_list(list),
+    do: %{options | watch: Map.merge(Watching.defaults(), Map.new(list))}
+
+  defp watch(options), do: options
 
   defp kind(call, _options) when call in [:apply, :rollback], do: call
   defp kind(_check_or_plan, options), do: options.operation
@@ -38,7 +72,13 @@ defmodule HotPatch.Cluster.Request do
         shadows: if(call == :apply, do: Archive.shadows(composition), else: []),
         purge: options.purge,
         on_load: options.on_load,
-        cumulative: options.cumulative
+        cumulative: options.cumulative,
+        config:
+          for(
+            {application, keys} <- options.config,
+            {key, value} <- keys,
+            do: {application, key, value}
+          )
       ]
 
       {:ok, Payload.new(composition, patch.release, more), Library.about(patch)}

@@ -4,6 +4,7 @@ defmodule HotPatch.Cluster.Survey do
 
   alias HotPatch.Agent.Payload
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Transfer
   alias HotPatch.Plan
   alias HotPatch.Report
   alias HotPatch.Status
@@ -14,14 +15,11 @@ defmodule HotPatch.Cluster.Survey do
     started_at = DateTime.utc_now()
 
     results =
-      for {node, answer} <- Cluster.call(nodes, :check, [payload], timeout) do
+      for {node, answer} <- ask(:check, payload, nodes, timeout) do
         case answer do
           {:ok, files} ->
-            %Report.Node{
-              node: node,
-              status: Status.combine(Enum.map(files, & &1.status)),
-              files: files
-            }
+            status = Status.combine(Enum.map(files, & &1.status))
+            %Report.Node{node: node, status: status, files: files}
 
           {:error, text} ->
             %Report.Node{node: node, status: :error, error: text}
@@ -42,7 +40,7 @@ defmodule HotPatch.Cluster.Survey do
   @doc "What applying would do, by node."
   @spec plan(Payload.t(), [node()], [node()], timeout()) :: Plan.t()
   def plan(payload, nodes, unmanaged, timeout) do
-    {us, answers} = :timer.tc(fn -> Cluster.call(nodes, :foresee, [payload], timeout) end)
+    {us, answers} = :timer.tc(fn -> ask(:foresee, payload, nodes, timeout) end)
 
     plans =
       for {node, answer} <- answers do
@@ -59,5 +57,18 @@ defmodule HotPatch.Cluster.Survey do
       unmanaged: unmanaged,
       duration_us: us
     }
+  end
+
+  # Where the patch could not be brought there is nothing to ask.
+  defp ask(question, payload, nodes, timeout) do
+    {payload, failed} = Transfer.run(payload, nodes)
+    answers = Map.new(Cluster.call(nodes -- Map.keys(failed), question, [payload], timeout))
+
+    for node <- nodes do
+      case failed do
+        %{^node => text} -> {node, {:error, text}}
+        _ -> {node, with({:ok, answer} <- answers[node], do: answer)}
+      end
+    end
   end
 end

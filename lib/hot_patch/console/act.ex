@@ -55,7 +55,7 @@ defmodule HotPatch.Console.Act do
   @doc "Begins an apply or a rollback; gives the id by which the console knows it."
   @spec begin(:apply | :rollback, String.t(), Request.t(), Access.t(), keyword()) :: String.t()
   def begin(kind, id, request, access, options) do
-    options = options ++ who(request, access)
+    options = options ++ [progress: :none] ++ who(request, access)
     Operations.begin(kind, id, options, fn -> apply(HotPatch, kind, [id, options]) end)
   end
 

@@ -32,6 +32,11 @@ defmodule HotPatch.Console.Params do
       "purge" => @purge,
       "on_load" => @at_load,
       "cumulative" => {:one_of, [true, false]},
+      "canary" => :canary,
+      "max_concurrency" => :number,
+      "one_per_host" => {:one_of, [true, false]},
+      "watch" => {:one_of, [true, false]},
+      "on_failure" => {:one_of, [:rollback, :keep]},
       "reason" => :text
     },
     rollback: %{
@@ -75,6 +80,7 @@ defmodule HotPatch.Console.Params do
   defp value(_values, nil), do: {:error, "is not known here"}
   defp value([], _rule), do: :absent
   defp value(names, :nodes), do: nodes(names)
+  defp value([_, _ | _] = names, :canary), do: nodes(names)
   defp value([_, _ | _], _rule), do: {:error, "is given twice"}
   defp value([text], :text), do: {:ok, text}
 
@@ -85,12 +91,25 @@ defmodule HotPatch.Console.Params do
     end
   end
 
+  # How many nodes, which share of them, or which.
+  defp value([text], :canary) do
+    with {:integer, :error} <- {:integer, whole(Integer.parse(text))},
+         {:float, :error} <- {:float, whole(Float.parse(text))} do
+      nodes([text])
+    else
+      {_kind, number} -> {:ok, number}
+    end
+  end
+
   defp value([text], {:one_of, allowed}) do
     case Enum.find(allowed, &(to_string(&1) == text)) do
       nil -> {:error, "must be one of #{Enum.join(allowed, ", ")}"}
       value -> {:ok, value}
     end
   end
+
+  defp whole({number, ""}), do: number
+  defp whole(_no_number), do: :error
 
   defp nodes(names) do
     found =

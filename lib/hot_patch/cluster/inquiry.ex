@@ -1,0 +1,37 @@
+defmodule HotPatch.Cluster.Inquiry do
+  @moduledoc false
+  # This node stands still and does not hear from its coordinator: the others are asked whether
+  # the operation was decided. If nobody who answers knows of it, it is taken back: should it
+  # have been decided all the same, then it is one that this node has missed.
+
+  alias HotPatch.Agent
+  alias HotPatch.Cluster
+
+  # Milliseconds. Meanwhile processes wait.
+  @within 500
+
+  @doc "Asks, and decides. A coordinator that is only silent may still decide itself."
+  @spec run(Agent.operation(), :dead | :silent) :: :ok
+  def run(operation, coordinator) do
+    case {decided?(operation), coordinator} do
+      {true, _} ->
+        _ = Agent.decide(operation.ref, :finish)
+        :ok
+
+      {false, :dead} ->
+        _ = Agent.decide(operation.ref, {:take_back, "the coordinator died before it decided"})
+        :ok
+
+      {false, :silent} ->
+        :ok
+    end
+  end
+
+  defp decided?(operation) do
+    others = Enum.uniq([node(operation.coordinator) | operation.members]) -- [node()]
+
+    answers = Cluster.call(others, :decided?, [operation.id], @within)
+    # Its own disk last: if the coordinator is here, it may have decided meanwhile.
+    Enum.any?(answers, &match?({_node, {:ok, true}}, &1)) or Agent.decided?(operation.id)
+  end
+end

@@ -1,0 +1,99 @@
+defmodule HotPatch.Cluster.Transfer do
+  @moduledoc false
+  # Brings a payload to the nodes: of its pieces only those that a node lacks, in parts that a
+  # distribution channel carries in a moment, each after the one before has arrived, and to a
+  # few nodes at a time. So heartbeats and calls of the host system are not held up behind it,
+  # and the sender never has more than a few parts on the way.
+
+  alias HotPatch.Agent.Payload
+  alias HotPatch.Cluster
+
+  # Bytes in one message; how many nodes are sent to at a time.
+  @part 262_144
+  @fan_out 4
+
+  # Milliseconds that a node may take for one message.
+  @within 30_000
+
+  @typedoc "Called with a node, how many bytes it has got, and how many it is to get."
+  @type tell :: (node(), non_neg_integer(), non_neg_integer() -> term())
+
+  @doc """
+  Sends what is lacking. Gives the payload as it is to be named to the agents, and why it did
+  not come to some nodes.
+  """
+  @spec run(Payload.t(), [node()], tell()) :: {Payload.t(), %{node() => String.t()}}
+  def run(payload, nodes, tell \\ fn _node, _done, _total -> :ok end) do
+    {stripped, pieces} = Payload.strip(payload)
+    {stripped, if(pieces == %{}, do: %{}, else: send_all(pieces, nodes, tell))}
+  end
+
+  defp send_all(pieces, nodes, tell) do
+    {lacking, failed} =
+      nodes
+      |> Cluster.call(:lacking, [Map.keys(pieces)], @within)
+      |> Enum.split_with(&match?({_node, {:ok, _digests}}, &1))
+
+    sent =
+      lacking
+      |> Task.async_stream(
+        fn {node, {:ok, digests}} -> {node, send_to(node, Map.take(pieces, digests), tell)} end,
+        max_concurrency: @fan_out,
+        ordered: false,
+        timeout: :infinity
+      )
+      |> Enum.map(fn {:ok, result} -> result end)
+
+    for {node, {:error, text}} <- failed ++ sent, into: %{}, do: {node, text}
+  end
+
+  defp send_to(_node, pieces, _tell) when pieces == %{}, do: :ok
+
+  defp send_to(node, pieces, tell) do
+    total = pieces |> Map.values() |> Enum.map(&byte_size/1) |> Enum.sum()
+
+    pieces
+    |> parts()
+    |> Enum.reduce_while({:ok, 0}, fn message, {:ok, done} ->
+      case Cluster.call([node], :take_parts, [message], @within) do
+        [{_node, {:ok, :ok}}] ->
+          done = done + size(message)
+          tell.(node, done, total)
+          {:cont, {:ok, done}}
+
+        [{_node, {:ok, {:error, text}}}] ->
+          {:halt, {:error, text}}
+
+        [{_node, {:error, text}}] ->
+          {:halt, {:error, text}}
+      end
+    end)
+    |> then(fn result -> with {:ok, _done} <- result, do: :ok end)
+  end
+
+  # Several small pieces go in one message, a large one in several.
+  defp parts(pieces) do
+    pieces
+    |> Stream.flat_map(fn {digest, bytes} -> split(digest, bytes, 0) end)
+    |> Stream.chunk_while([], &pack/2, &{:cont, Enum.reverse(&1), []})
+  end
+
+  defp split(digest, bytes, offset) when byte_size(bytes) - offset <= @part,
+    do: [
+      {digest, offset, byte_size(bytes), binary_part(bytes, offset, byte_size(bytes) - offset)}
+    ]
+
+  defp split(digest, bytes, offset) do
+    part = {digest, offset, byte_size(bytes), binary_part(bytes, offset, @part)}
+    [part | split(digest, bytes, offset + @part)]
+  end
+
+  defp pack(part, message) do
+    if message != [] and size([part | message]) > @part,
+      do: {:cont, Enum.reverse(message), [part]},
+      else: {:cont, [part | message]}
+  end
+
+  defp size(message),
+    do: message |> Enum.map(fn {_, _, _, bytes} -> byte_size(bytes) end) |> Enum.sum()
+end

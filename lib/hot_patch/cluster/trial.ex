@@ -1,0 +1,61 @@
+defmodule HotPatch.Cluster.Trial do
+  @moduledoc false
+  # A patch that is tried on some nodes first counts there only while its coordinator lives, or
+  # when the last step has followed. A node whose coordinator is gone in between takes it
+  # back by itself.
+
+  alias HotPatch.Agent.Payload
+  alias HotPatch.Cluster.Operation
+  alias HotPatch.Release
+
+  require Logger
+
+  # Milliseconds.
+  @within 2_000
+  @options %{timeout: 60_000, pause_timeout: 2_000, purge: :soft, catching_up: nil}
+
+  @doc "Ends what nobody tries any more; says whether it did anything."
+  @spec run(HotPatch.Agent.Past.history()) :: :ok | :changed | {:error, String.t()}
+  def run(history) do
+    case Enum.find(history.ops, &abandoned?(&1, history)) do
+      nil -> :ok
+      op -> take_back(op)
+    end
+  end
+
+  defp abandoned?(%{kind: :apply, tried_by: pid} = op, history) when is_pid(pid),
+    do: op.patch in history.stack and latest?(op, history.ops) and not lives?(pid)
+
+  defp abandoned?(_op, _history), do: false
+
+  defp latest?(op, ops),
+    do: not Enum.any?(ops, &(&1.patch == op.patch and {&1.seq, &1.id} > {op.seq, op.id}))
+
+  # One that cannot be asked does not lead any more. A pid from before its node's restart is
+  # none of that node's now.
+  defp lives?(pid) do
+    :erpc.call(node(pid), Process, :alive?, [pid], @within)
+  catch
+    _class, _reason -> false
+  end
+
+  defp take_back(op) do
+    Logger.notice("HotPatch: taking back #{op.patch}: its coordinator died while it was tried")
+    payload = Payload.rollback(op.patch, Release.current(), on_load: op.on_load)
+
+    options =
+      Map.merge(@options, %{
+        nodes: [node()],
+        by: "HotPatch",
+        transition: if(op.transition == :none, do: :none, else: :suspend),
+        on_load: op.on_load,
+        reason: "the coordinator died while it was tried"
+      })
+
+    case Operation.run(payload, [node()], [], options) do
+      {:ok, _report} -> :changed
+      {:error, %{reason: :busy}} -> :ok
+      {:error, %{message: message}} -> {:error, message}
+    end
+  end
+end

@@ -1,0 +1,189 @@
+defmodule HotPatch.Cluster.TwoPhase do
+  @moduledoc false
+  # One operation on some nodes: take all, bring them what they lack, prepare on all, commit on
+  # all. If one cannot prepare, none changes. A commit is held on each node, tried and standing
+  # still, until all have come that far. Then it is decided: that all go on is written down
+  # before the first is told, so that whoever dies now, all end in the same way; that all take
+  # back is written nowhere, and what is written nowhere is not done.
+  #
+  # Runs in the coordinator's process, which the agents watch.
+
+  alias HotPatch.Agent
+  alias HotPatch.Agent.Payload
+  alias HotPatch.Cluster
+  alias HotPatch.Cluster.Clocks
+  alias HotPatch.Cluster.Ending
+  alias HotPatch.Cluster.Joiner
+  alias HotPatch.Cluster.Progress
+  alias HotPatch.Cluster.Transfer
+  alias HotPatch.Fault
+  alias HotPatch.Report
+  alias HotPatch.Store.Decisions
+
+  # Milliseconds beyond the deadline of the pause for what comes before it, and for messages.
+  @margin 1_000
+
+  @doc "Carries a payload out on these nodes, to its end, and reports it."
+  @spec run(Payload.t(), Agent.operation(), [node()], Report.t(), Progress.teller(), map()) ::
+          Ending.t()
+  def run(payload, operation, nodes, report, teller, options) do
+    case reserve(Enum.sort(nodes), operation, teller, options) do
+      {:ok, last, clocks} ->
+        operation = %{operation | seq: operation.seq || max(last, operation.above) + 1}
+        phases(payload, operation, nodes, %{report: report, clocks: clocks}, teller, options)
+
+      {:error, node, answer} ->
+        Ending.not_reserved(node, answer, operation)
+    end
+  end
+
+  @doc "How long a node may hold, in milliseconds: longer than the coordinator waits for the last."
+  @spec hold_timeout(map()) :: pos_integer()
+  def hold_timeout(options), do: commit_timeout(options) + @margin
+
+  defp commit_timeout(options), do: options.pause_timeout + @margin
+
+  # The first node in the order of names decides between two coordinators at once.
+  defp reserve([first | rest] = nodes, operation, teller, options) do
+    tell_all(teller, nodes, :reserve)
+    {taken, clock} = reserve_some([first], operation, options)
+
+    {others, clocks} =
+      if reserved?(taken), do: reserve_some(rest, operation, options), else: {[], %{}}
+
+    case Enum.reject(taken ++ others, &reserved?([&1])) do
+      [] ->
+        {:ok, highest(taken ++ others), Map.merge(clock, clocks)}
+
+      [{node, answer} | _] ->
+        abort(nodes, operation, options)
+        {:error, node, answer}
+    end
+  end
+
+  defp reserve_some(nodes, operation, options),
+    do: Clocks.compare(&Cluster.call(nodes, :reserve, [operation], options.timeout, &1))
+
+  defp reserved?(answers), do: Enum.all?(answers, &match?({_node, {:ok, {:ok, _}}}, &1))
+
+  defp highest(answers),
+    do: answers |> Enum.map(fn {_node, {:ok, {:ok, {seq, _clock}}}} -> seq end) |> Enum.max()
+
+  defp phases(payload, operation, nodes, known, teller, options) do
+    {votes, prepare_us} = timed(fn -> prepare(operation, payload, nodes, teller, options) end)
+    report = %{known.report | nodes: Enum.map(votes, &Ending.voted/1), prepare_us: prepare_us}
+
+    if Enum.all?(votes, &match?({_node, {:ok, {:yes, _files}}}, &1)) do
+      {{decision, nodes}, commit_us} = timed(fn -> commit(operation, nodes, teller, options) end)
+
+      report = %{
+        report
+        | nodes: nodes,
+          commit_us: commit_us,
+          skew_us: Clocks.skew(nodes, known.clocks)
+      }
+
+      if decision == :finish and operation.catching_up == nil, do: Joiner.soon()
+      Ending.decided(report, decision)
+    else
+      abort(nodes, operation, options)
+      Ending.refused(report, operation)
+    end
+  end
+
+  defp prepare(operation, payload, nodes, teller, options) do
+    {payload, failed} =
+      Transfer.run(payload, nodes, fn node, done, total ->
+        Progress.tell(teller, node, :send, :running, done: done, total: total)
+      end)
+
+    reached = nodes -- Map.keys(failed)
+    # One that has not got the patch votes no, and nobody needs to prepare for nothing.
+    votes =
+      if failed == %{}, do: ask_to_prepare(reached, operation, payload, teller, options), else: []
+
+    for node <- nodes do
+      case {failed, List.keyfind(votes, node, 0)} do
+        {%{^node => text}, _} -> {node, {:error, text}}
+        {_, nil} -> {node, {:ok, {:yes, []}}}
+        {_, vote} -> vote
+      end
+    end
+  end
+
+  defp ask_to_prepare(nodes, operation, payload, teller, options) do
+    tell_all(teller, nodes, :prepare)
+
+    Cluster.call(nodes, :prepare, [operation, payload], options.timeout, fn node, vote ->
+      state = if match?({:ok, {:yes, _files}}, vote), do: :done, else: :failed
+      Progress.tell(teller, node, :prepare, state, text: Ending.text(vote))
+    end)
+  end
+
+  # A node that is late holds up the processes of all others: it is not waited for.
+  defp commit(operation, nodes, teller, options) do
+    tell_all(teller, nodes, :commit)
+
+    answers =
+      Cluster.call(nodes, :commit, [operation.ref], commit_timeout(options), fn node, answer ->
+        state = if answer == {:ok, :held}, do: :done, else: :failed
+        Progress.tell(teller, node, :commit, state, text: Ending.text(answer))
+      end)
+
+    held = for {node, {:ok, :held}} <- answers, do: node
+    decision = answers |> decision(options) |> written_down(operation)
+    told = if decision == :finish, do: :finish, else: {:take_back, elem(decision, 1)}
+    ended = Map.new(decide(held, operation, told, teller, options))
+    nodes = for {node, answer} <- answers, do: Ending.committed(node, ended[node] || answer)
+    {decision, nodes}
+  end
+
+  defp decide(nodes, operation, told, teller, options) do
+    Cluster.call(nodes, :decide, [operation.ref, told], options.timeout, fn node, answer ->
+      state = if match?({:ok, {:ended, %{error: nil}}}, answer), do: :done, else: :failed
+      Progress.tell(teller, node, :decide, state, text: Ending.text(answer))
+    end)
+  end
+
+  defp decision(answers, options) do
+    case Enum.split_with(answers, &match?({_node, {:ok, :held}}, &1)) do
+      {_all, []} ->
+        :finish
+
+      {[_ | _], _failed} when options.on_failure == :keep ->
+        :finish
+
+      {_held, [{node, answer} | _]} ->
+        {:take_back, "the commit failed on #{node}", Ending.text(answer)}
+    end
+  end
+
+  # What a node has missed was decided when it was done without it.
+  defp written_down(:finish, %{catching_up: nil} = operation) do
+    case Decisions.put(Agent.op(operation)) do
+      :ok ->
+        Fault.point(:decision_journaled)
+        :finish
+
+      {:error, {path, posix}} ->
+        why = "cannot write #{path} on #{node()}: #{:file.format_error(posix)}"
+        {:take_back, "the decision could not be written down", why}
+    end
+  end
+
+  defp written_down(decision, _operation), do: decision
+
+  defp abort(nodes, operation, options) do
+    # A node that does not answer lets go when this process ends.
+    _ = Cluster.call(nodes, :abort, [operation.ref], options.timeout)
+    :ok
+  end
+
+  defp tell_all(teller, nodes, phase),
+    do: for(node <- nodes, do: Progress.tell(teller, node, phase, :running))
+
+  defp timed(fun) do
+    {us, result} = :timer.tc(fun)
+    {result, us}
+  end
+end

@@ -1,0 +1,116 @@
+defmodule HotPatch.Cluster.Undoing do
+  @moduledoc false
+  # Takes back by itself what an apply has done on some nodes, because it went wrong on others
+  # or because of what was seen afterwards. It is a rollback like any other, in the journal with
+  # its cause.
+
+  alias HotPatch.Agent.Payload
+  alias HotPatch.Cluster.Ending
+  alias HotPatch.Cluster.Operation
+  alias HotPatch.Cluster.TwoPhase
+  alias HotPatch.Error
+  alias HotPatch.Release
+  alias HotPatch.Report
+
+  # Milliseconds: processes that never stand still leave the old code only now and then, and
+  # until they have the way back is refused; and the node that failed may be busy with trying
+  # once more what it has missed.
+  @patience 10_000
+  @every 250
+
+  @doc "A step did not come about: what the steps before it have done goes back."
+  @spec earlier(Error.t(), map()) :: Ending.t()
+  def earlier(error, %{done: []}), do: {:nothing, error}
+
+  def earlier(error, %{options: %{on_failure: :keep}} = course),
+    do: {:nothing, joined(error, course)}
+
+  def earlier(error, course) do
+    {how, rollback} = run(course.done, false, error.message, course)
+    {:nothing, told(joined(error, course), how, rollback)}
+  end
+
+  @doc "A node failed when it was too late to take back: all others go back too, unless they are to keep it."
+  @spec after_failure(Error.t(), [node()], boolean(), map()) :: Ending.t()
+  def after_failure(error, _nodes, _last?, %{payload: %{kind: :rollback}}), do: {:failed, error}
+
+  def after_failure(error, _nodes, _last?, %{options: %{on_failure: :keep}} = course),
+    do: {:failed, joined(error, course)}
+
+  def after_failure(error, nodes, last?, course) do
+    left =
+      for %{error: text, files: []} = node when text != nil <- error.report.nodes, do: node.node
+
+    {how, rollback} = run(course.done ++ (nodes -- left), last?, error.message, course)
+    {:failed, told(joined(error, course), how, rollback)}
+  end
+
+  @doc "An error with the report of all steps."
+  @spec joined(Error.t(), map()) :: Error.t()
+  def joined(%Error{report: nil} = error, course), do: %{error | report: course.report}
+
+  def joined(error, course),
+    do: %{error | report: Ending.finished(Ending.joined(course.report, error.report))}
+
+  defp told(error, how, rollback) do
+    report = error.report && %{error.report | rollback: rollback}
+    %{error | message: "#{error.message}; #{how}", report: report}
+  end
+
+  @doc """
+  Rolls back on these nodes. `all?`: the patch counted for the whole scope of the operation,
+  so that nodes which have missed it take note of both. Says in words how it went, and reports.
+  """
+  @spec run([node()], boolean(), String.t(), map()) :: {String.t(), Report.t() | nil}
+  def run(nodes, all?, why, course) do
+    deadline = System.monotonic_time(:millisecond) + @patience
+    scope = if all?, do: course.options.nodes, else: nodes
+    payload = payload(course)
+
+    options = %{
+      course.options
+      | nodes: scope,
+        reason: cut(why),
+        transition: down(course.options.transition)
+    }
+
+    options = Map.drop(options, [:id, :seq])
+
+    case attempt(payload, nodes, options, course, deadline) do
+      {:done, report} -> {"it was rolled back on #{Enum.join(nodes, ", ")}", report}
+      {_how, error} -> {"it could not be rolled back: #{error.message}", error.report}
+    end
+  end
+
+  defp payload(course) do
+    more = [purge: course.options.purge, on_load: course.options.on_load]
+    Payload.rollback(course.payload.patch, Release.current(), more)
+  end
+
+  defp attempt(payload, nodes, options, course, deadline) do
+    operation = %{
+      Operation.operation(payload, nodes, options)
+      | above: course.operation.above + 1
+    }
+
+    report = Operation.report(payload, [], options)
+    result = TwoPhase.run(payload, operation, nodes, report, course.teller, options)
+
+    if match?({:nothing, %{reason: reason}} when reason in [:refused, :busy], result) and
+         System.monotonic_time(:millisecond) < deadline do
+      receive do
+      after
+        @every -> attempt(payload, nodes, options, course, deadline)
+      end
+    else
+      result
+    end
+  end
+
+  # States are what the new code has made of them.
+  defp down(:none), do: :none
+  defp down(_suspend_or_compatible), do: :suspend
+
+  # As long as a reason may be.
+  defp cut(text), do: String.slice(text, 0, 200)
+end

@@ -1,0 +1,54 @@
+defmodule HotPatch.Store.Decisions do
+  @moduledoc false
+  # What coordinators of this node have decided, written before any node is told. Whatever dies
+  # then, an operation that is written down here is carried out by all, and one that is not by
+  # nobody. It is forgotten when this node itself has the operation among those it knows.
+
+  alias HotPatch.Release
+  alias HotPatch.Store
+  alias HotPatch.Store.Applied
+
+  @doc "Writes a decision down."
+  @spec put(Applied.op()) :: :ok | {:error, {Path.t(), File.posix()}}
+  def put(op) do
+    path = path(op.id)
+    decision = %{op: op, release: Release.current()}
+    with {:error, posix} <- Store.write_term(path, decision), do: {:error, {path, posix}}
+  end
+
+  @doc "The operations decided under a release."
+  @spec list(Release.t()) :: [Applied.op()]
+  def list(release) do
+    for path <- paths(), {:ok, %{op: op, release: ^release}} <- [Store.read_term(path)], do: op
+  end
+
+  @doc "Forgets those that the state has, and those of other releases."
+  @spec tidy(Applied.state()) :: :ok
+  def tidy(state) do
+    release = state.release
+    known = MapSet.new(state.ops, & &1.id)
+
+    for path <- paths() do
+      case Store.read_term(path) do
+        {:ok, %{op: op, release: ^release}} -> if op.id in known, do: File.rm(path)
+        _of_another_release_or_damaged -> File.rm(path)
+      end
+    end
+
+    :ok
+  end
+
+  # No wildcard: the name of the folder may have anything in it.
+  defp paths do
+    case File.ls(folder()) do
+      {:ok, names} ->
+        for name <- names, Path.extname(name) == ".record", do: Path.join(folder(), name)
+
+      {:error, _posix} ->
+        []
+    end
+  end
+
+  defp path(id), do: Path.join(folder(), id <> ".record")
+  defp folder, do: Path.join(Store.directory(), "decisions")
+end
