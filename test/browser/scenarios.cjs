@@ -69,7 +69,7 @@ module.exports = {
     await page.getByText("it would be refused").waitFor();
     await shoot(page, "confirm-refused");
     await page.getByLabel("Reason").fill("all the same");
-    await page.getByRole("button", { name: /Apply on 3 nodes/ }).click();
+    await page.getByRole("button", { name: "Try all the same" }).click();
     await page.waitForURL(/\/results\//);
     await ended(page);
     await page.getByRole("alert").filter({ hasText: "nothing was changed" }).waitFor();
@@ -103,7 +103,7 @@ module.exports = {
     await shoot(page, "result");
     assert.equal(await ask(`price`), "45");
     await page.goto(`${url}/patch/${id}`);
-    await page.getByText("= same").first().waitFor();
+    await page.getByText("same", { exact: true }).first().waitFor();
     // The form that was sent is not sent again by going back.
     assert.equal(await page.locator(".patches .st-applied").count(), 1);
   },
@@ -115,14 +115,14 @@ module.exports = {
     await ask("hold");
     await carryOut(page, world.billing, "Roll back", /Roll back on 3 nodes/, "wrong rates");
     await page.locator("[data-state=running]").waitFor();
-    await page.locator("#live .run").waitFor();
+    await page.locator("#live .steps .running", { hasText: "commit" }).first().waitFor();
     await shoot(page, "live");
 
     // He comes in the middle.
     await bob.goto(`${url}/nodes`);
     await bob.locator("#live .run", { hasText: "rollback" }).waitFor();
     await shoot(bob, "live-nodes");
-    await carryOut(bob, world.mixed, "Apply", /Apply on 3 nodes/, "me too");
+    await carryOut(bob, world.mixed, "Apply", "Try all the same", "me too");
     await ended(bob);
     await bob.getByRole("alert").filter({ hasText: /rollback of billing-.* by alice/ }).waitFor();
     await shoot(bob, "result-busy");
@@ -206,6 +206,7 @@ module.exports = {
       await shoot(phone, `phone-${name}`);
       if (["check", "nodes", "confirm"].includes(name)) {
         await dark.goto(url + at);
+        if (name === "nodes") await dark.locator("#compared[aria-busy]").waitFor({ state: "detached" });
         await shoot(dark, `dark-${name}`);
       }
     }
@@ -266,7 +267,7 @@ module.exports = {
     const third = await ask("third");
     await ask("hold");
     await carryOut(page, world.billing, "Roll back", /Roll back on 3 nodes/, "and then the power went");
-    await page.locator("[data-state=running]").waitFor();
+    await page.locator("#live .steps .running", { hasText: "commit" }).first().waitFor();
     await ask("kill");
     await ended(page);
     await page.getByRole("alert").filter({ hasText: third }).waitFor();

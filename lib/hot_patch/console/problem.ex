@@ -57,6 +57,23 @@ defmodule HotPatch.Console.Problem do
   @spec title(400..599) :: String.t()
   def title(status), do: Map.get(@titles, status, "Error")
 
+  @headlines %{
+    busy: "Something else is under way",
+    refused: "Refused",
+    failed: "Failed",
+    archive_refused: "The archive was refused",
+    retired: "Retired",
+    unreachable: "A node does not answer",
+    role: "For admins",
+    replayed: "Sent already",
+    form: "Out of date",
+    origin: "From another site"
+  }
+
+  @doc "What a page calls a problem."
+  @spec headline(t()) :: String.t()
+  def headline(problem), do: Map.get(@headlines, problem.reason, title(problem.status))
+
   @doc "The problem as JSON."
   @spec to_response(t()) :: Response.t()
   def to_response(problem) do

@@ -31,6 +31,15 @@ defmodule HotPatch.Console.Page.Plans do
     }
   end
 
+  @doc "The least and the most of some counts."
+  @spec range([non_neg_integer(), ...]) :: String.t()
+  def range(counts) do
+    case Enum.min_max(counts) do
+      {same, same} -> "#{same}"
+      {least, most} -> "#{least} to #{most}"
+    end
+  end
+
   defp by_value(nodes, fun) do
     nodes
     |> Enum.group_by(fun, & &1.node)
@@ -56,9 +65,16 @@ defmodule HotPatch.Console.Page.Plans do
     end)
   end
 
+  # Processes have other pids on each node; the risk is the same.
+  defp impersonal(risk), do: String.replace(risk, ~r/ \(#PID<[0-9.]+>(, #PID<[0-9.]+>)*\)/, "")
+
   defp risks(nodes) do
     for(node <- nodes, risk <- node.risks ++ List.wrap(node.error), do: {risk, node.node})
-    |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+    |> Enum.group_by(fn {risk, _node} -> impersonal(risk) end)
+    |> Enum.map(fn
+      {_text, [{risk, node}]} -> {risk, [node]}
+      {text, several} -> {text, several |> Enum.map(&elem(&1, 1)) |> Enum.uniq()}
+    end)
     |> Enum.sort()
   end
 end

@@ -20,7 +20,7 @@ defmodule HotPatch.Console.Page.Problem do
         {:error, _nobody} -> nil
       end
 
-    title = Problem.title(problem.status)
+    title = Problem.headline(problem)
     content = problem(%{title: title, problem: problem, base: request.base})
     Page.render(%{request: request, access: access}, title, :none, content, problem.status)
   end
