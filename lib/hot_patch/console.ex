@@ -23,6 +23,8 @@ defmodule HotPatch.Console do
     * `:login` - a module with the behaviour `HotPatch.Console.Login`, in place of the accounts
     * `:session_minutes` - default: 480
     * `:max_connections` - default: 100
+    * `:request_seconds`, `:upload_seconds` - how long the head of a request and a form may take to arrive, and
+      an archive; default: 15 and 120
 
   A release has to bring the server along: `extra_applications: [:inets, :ssl]` in the host's `mix.exs`.
   A configuration that is wrong is logged, and the console stays off: the system starts all the same.

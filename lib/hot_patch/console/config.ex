@@ -15,7 +15,9 @@ defmodule HotPatch.Console.Config do
           tokens: [token()],
           login: module(),
           session_minutes: pos_integer(),
-          max_connections: pos_integer()
+          max_connections: pos_integer(),
+          request_seconds: pos_integer(),
+          upload_seconds: pos_integer()
         }
   # What is logged of it has no hashes.
   @derive {Inspect, only: [:port, :ip, :login]}
@@ -26,7 +28,9 @@ defmodule HotPatch.Console.Config do
             tokens: [],
             login: HotPatch.Console.Accounts,
             session_minutes: 480,
-            max_connections: 100
+            max_connections: 100,
+            request_seconds: 15,
+            upload_seconds: 120
 
   @key {__MODULE__, :current}
 
@@ -77,7 +81,8 @@ defmodule HotPatch.Console.Config do
       else: {:error, "must be a module with the behaviour HotPatch.Console.Login"}
   end
 
-  defp rule(key, value) when key in [:session_minutes, :max_connections] do
+  defp rule(key, value)
+       when key in [:session_minutes, :max_connections, :request_seconds, :upload_seconds] do
     if is_integer(value) and value in 1..100_000, do: :ok, else: {:error, "must be 1 to 100,000"}
   end
 

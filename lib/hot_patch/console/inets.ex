@@ -14,8 +14,6 @@ defmodule HotPatch.Console.Inets do
   # Milliseconds until a port that is taken is tried again.
   @again 5_000
 
-  # Seconds for the head of a request.
-  @head_within 10
   @head_bytes 16 * 1024
   @uri_bytes 4 * 1024
 
@@ -126,7 +124,7 @@ defmodule HotPatch.Console.Inets do
       customize: HotPatch.Console.Inets.Head,
       server_tokens: :none,
       keep_alive: false,
-      keep_alive_timeout: @head_within,
+      keep_alive_timeout: config.request_seconds,
       max_header_size: @head_bytes,
       max_uri_size: @uri_bytes,
       # What is larger than that the server refuses by itself; up to there we do, and say why.

@@ -4,6 +4,7 @@ defmodule HotPatch.Console.Inets.Exchange do
   # response goes to the socket. A body comes in pieces; the head is judged with the first.
 
   alias HotPatch.Console
+  alias HotPatch.Console.Config
   alias HotPatch.Console.Inets.Head
   alias HotPatch.Console.Request
   alias HotPatch.Console.Response
@@ -29,9 +30,6 @@ defmodule HotPatch.Console.Inets.Exchange do
 
   Record.defrecordp(:init_data, peername: nil, sockname: nil, resolve: nil)
 
-  # Milliseconds for the whole of an upload that may be.
-  @upload_within 120_000
-
   # Of a body that is refused, bytes and milliseconds.
   @drained 16 * 1024 * 1024
   @drain_within 2_000
@@ -52,7 +50,7 @@ defmodule HotPatch.Console.Inets.Exchange do
   defp first(mod, piece) do
     with {:ok, request} <- request(mod),
          {:read, limit} <- Console.head(request) do
-      Head.within(@upload_within)
+      Head.within(Config.current().upload_seconds)
       {:continue, add(mod, piece, {[], limit})}
     else
       {:refuse, response} -> {:continue, refuse(mod, response)}

@@ -6,14 +6,12 @@ defmodule HotPatch.Console.Inets.Head do
 
   @behaviour :httpd_custom_api
 
+  alias HotPatch.Console.Config
   alias HotPatch.Console.Response
-
-  # Milliseconds for a body that is no upload.
-  @within 15_000
 
   @impl :httpd_custom_api
   def request_header(header) do
-    unless Process.get(__MODULE__), do: within(@within)
+    unless Process.get(__MODULE__), do: within(Config.current().request_seconds)
     {true, header}
   end
 
@@ -26,12 +24,12 @@ defmodule HotPatch.Console.Inets.Head do
         do: {String.to_charlist(name), String.to_charlist(value)}
   end
 
-  @doc "Gives the request that much time from now."
+  @doc "Gives the request so many seconds from now."
   @spec within(pos_integer()) :: :ok
-  def within(milliseconds) do
+  def within(seconds) do
     no_deadline()
     # What the server sends itself when the head of a request takes too long.
-    Process.put(__MODULE__, Process.send_after(self(), :timeout, milliseconds))
+    Process.put(__MODULE__, Process.send_after(self(), :timeout, seconds * 1000))
     :ok
   end
 

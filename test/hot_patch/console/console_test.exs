@@ -1,0 +1,536 @@
+defmodule HotPatch.ConsoleTest do
+  # The console as the function that it is, without a server.
+  use ExUnit.Case, async: false
+
+  alias HotPatch.Console
+  alias HotPatch.Console.Request
+  alias HotPatch.Console.User
+  alias HotPatch.Test.Archives
+  alias HotPatch.Test.Builds
+
+  import HotPatch.Test.Console
+
+  defmodule HostLogin do
+    @behaviour HotPatch.Console.Login
+
+    @impl true
+    def user(request) do
+      case Request.cookie(request, "host") do
+        nil -> :error
+        name -> {:ok, %User{name: name, role: :admin}}
+      end
+    end
+
+    @impl true
+    def login_path(_request), do: "https://host.test/sign-in"
+  end
+
+  setup do
+    on_exit(fn ->
+      for patch <- HotPatch.list(), patch.kept_on != [], do: HotPatch.delete(patch.id)
+    end)
+  end
+
+  defp header(response, name) do
+    case List.keyfind(response.headers, name, 0) do
+      {_name, value} -> value
+      nil -> nil
+    end
+  end
+
+  defp text(response), do: IO.iodata_to_binary(response.body)
+
+  defp get(target, headers), do: Console.call(request("GET", target, headers: headers))
+
+  defp post(target, form, headers),
+    do: Console.call(request("POST", target, headers: headers, body: URI.encode_query(form)))
+
+  defp zip(name), do: Archives.zip([{"priv/#{name}", "text"}])
+
+  defp upload(headers, bytes \\ zip("a"), file \\ "fix.zip") do
+    Console.call(
+      request("POST", "/api/patches?" <> URI.encode_query(file: file),
+        headers: headers,
+        body: bytes
+      )
+    )
+  end
+
+  defp uploaded do
+    %{status: 201} = response = upload(token("deploy"))
+    [_, id] = Regex.run(~r/"id":"([^"]+)"/, text(response))
+    id
+  end
+
+  describe "who may" do
+    setup do
+      start!()
+      :ok
+    end
+
+    test "nobody sees anything without a login" do
+      for path <- ["/", "/patch", "/patch/x", "/nodes", "/journal", "/live", "/patch/x/apply"] do
+        response = get(path, %{})
+        assert response.status == 303
+        assert header(response, "location") =~ "/login"
+      end
+
+      for path <- ["/api/patches", "/api/nodes", "/api/events", "/api/journal"] do
+        response = get(path, %{})
+        assert response.status == 401
+        assert header(response, "content-type") == "application/problem+json"
+        assert header(response, "www-authenticate") =~ "Bearer"
+      end
+
+      assert %{status: 401} = get("/api/nodes", %{"authorization" => "Bearer token-of-nobody"})
+      assert %{status: 401} = get("/api/nodes", %{"authorization" => "Basic YWxpY2U6eA=="})
+      assert %{status: 303} = get("/nodes", %{"cookie" => "hot_patch=guess"})
+    end
+
+    test "after the login one is where one wanted to go, if that is here" do
+      assert header(get("/patch/a%20b", %{}), "location") == "/login?next=%2Fpatch%2Fa%2520b"
+      body = &URI.encode_query(name: "alice", password: password(), next: &1)
+
+      to = fn next ->
+        header(Console.call(request("POST", "/login", body: body.(next))), "location")
+      end
+
+      assert to.("/nodes") == "/nodes"
+      assert to.("//evil.test") == "/patch"
+      assert to.("https://evil.test") == "/patch"
+      assert to.("/nodes\r\nx: y") == "/patch"
+    end
+
+    test "a wrong password is refused as a wrong name is, and then one has to wait" do
+      try_one = fn name, password ->
+        Console.call(
+          request("POST", "/login",
+            peer: "192.0.2.9",
+            body: URI.encode_query(name: name, password: password)
+          )
+        )
+      end
+
+      assert %{status: 401} = try_one.("nobody", "x")
+      for _ <- 1..3, do: assert(%{status: 401} = try_one.("alice", "x"))
+      assert %{status: 401} = try_one.("alice", "x") |> wait_out(fn -> try_one.("alice", "x") end)
+      assert %{status: 429} = response = try_one.("alice", password())
+      assert header(response, "retry-after")
+      # From elsewhere she can.
+      assert %{"cookie" => _} = log_in("alice")
+    end
+
+    # The first of the delays is a second, and may be over or not.
+    defp wait_out(%{status: 429}, fun) do
+      response = fun.()
+      if response.status == 429, do: wait_out(response, fun), else: response
+    end
+
+    defp wait_out(response, _fun), do: response
+
+    test "a viewer sees and does not act" do
+      id = uploaded()
+
+      for headers <- [token("monitor"), log_in("eve")] do
+        assert %{status: 200} = get("/patch/#{id}", headers)
+        assert %{status: 200} = get("/api/patches", headers)
+        assert %{status: 403} = get("/patch/#{id}/apply", headers)
+        assert %{status: 403} = upload(headers)
+        assert %{status: 403} = post("/api/patches/#{id}/apply", [], headers)
+        assert %{status: 403} = post("/patch/#{id}/delete", [], headers)
+        assert %{status: 403} = post("/nodes/#{node()}/restart", [reason: "x"], headers)
+
+        assert %{status: 403} =
+                 Console.call(request("DELETE", "/api/patches/#{id}", headers: headers))
+      end
+
+      refute text(get("/patch", log_in("eve"))) =~ ~s(id="upload")
+      assert [%{state: :uploaded}] = HotPatch.list()
+    end
+
+    test "the cookie is for this host and its own pages only, and for TLS under TLS" do
+      cookie = fn fields ->
+        body = URI.encode_query(name: "alice", password: password())
+        header(Console.call(request("POST", "/login", [body: body] ++ fields)), "set-cookie")
+      end
+
+      assert cookie.([]) =~ ~r"\Ahot_patch=[\w-]{43}; Path=/; HttpOnly; SameSite=Strict\z"
+
+      assert cookie.(secure?: true) =~
+               ~r"\A__Host-hot_patch=[\w-]+; Path=/; HttpOnly; SameSite=Strict; Secure\z"
+
+      assert cookie.(base: "/admin") =~ "Path=/admin;"
+
+      assert header(
+               Console.call(request("GET", "/login", secure?: true)),
+               "strict-transport-security"
+             )
+    end
+
+    test "logging out ends the session itself" do
+      headers = log_in("alice")
+      form = form_token(get("/nodes", headers).body, "/logout")
+      assert %{status: 303} = post("/logout", [form: form], headers)
+      assert %{status: 303} = get("/nodes", headers)
+    end
+  end
+
+  describe "forms" do
+    setup do
+      start!()
+      %{id: uploaded(), alice: log_in("alice")}
+    end
+
+    test "a form is good once, in its session, and from our own pages", %{id: id, alice: alice} do
+      page = get("/patch/#{id}/delete", alice)
+      form = form_token(page.body, "/patch/#{id}/delete\"")
+      path = "/patch/#{id}/delete"
+
+      assert %{status: 403} = post(path, [reason: "x"], alice)
+      assert %{status: 403} = post(path, [form: "x"], alice)
+      assert %{status: 403} = post(path, [form: form], log_in("alice"))
+
+      assert %{status: 403} =
+               post(path, [form: form], Map.put(alice, "origin", "https://evil.test"))
+
+      assert %{status: 403} = post(path, [form: form], Map.put(alice, "origin", "null"))
+
+      assert %{status: 403} =
+               post(path, [form: form], Map.put(alice, "sec-fetch-site", "cross-site"))
+
+      assert %{status: 403} =
+               post(path, [form: form], Map.put(alice, "sec-fetch-site", "same-site"))
+
+      assert [%{id: ^id}] = HotPatch.list()
+
+      ours =
+        Map.merge(alice, %{"origin" => "http://console.test", "sec-fetch-site" => "same-origin"})
+
+      assert %{status: 303} = post(path, [form: form], ours)
+      assert [] = HotPatch.list()
+      assert %{status: 409} = response = post(path, [form: form], ours)
+      assert text(response) =~ "sent already"
+    end
+
+    test "another site's page does not log anybody in", %{} do
+      body = URI.encode_query(name: "alice", password: password())
+      headers = %{"origin" => "https://evil.test"}
+
+      assert %{status: 403} =
+               Console.call(request("POST", "/login", headers: headers, body: body))
+    end
+
+    test "an upload needs a form's token too, before its body is read, and gets the next", %{
+      alice: alice
+    } do
+      form = form_token(get("/patch", alice).body, ~s(id="upload"))
+
+      head = fn headers ->
+        Console.head(
+          request("POST", "/api/patches",
+            headers: Map.merge(headers, %{"content-length" => "100"})
+          )
+        )
+      end
+
+      assert {:refuse, %{status: 403}} = head.(alice)
+      assert {:read, _} = head.(Map.put(alice, "x-form-token", form))
+      assert %{status: 201} = response = upload(Map.put(alice, "x-form-token", form), zip("b"))
+      assert %{status: 409} = upload(Map.put(alice, "x-form-token", form), zip("c"))
+
+      assert %{status: 201} =
+               upload(Map.put(alice, "x-form-token", header(response, "x-form-token")), zip("c"))
+    end
+  end
+
+  describe "the head of a request" do
+    setup do
+      start!()
+      :ok
+    end
+
+    test "is enough to refuse it" do
+      head = fn method, target, headers ->
+        Console.head(request(method, target, headers: headers))
+      end
+
+      admin = token("deploy")
+      large = %{"content-length" => "#{11 * 1024 * 1024}"}
+      assert {:refuse, %{status: 413}} = head.("POST", "/api/patches", Map.merge(admin, large))
+
+      assert {:refuse, %{status: 413}} =
+               head.("POST", "/api/patches/x/apply", Map.merge(admin, large))
+
+      assert {:refuse, %{status: 413}} = head.("GET", "/api/nodes", Map.merge(admin, large))
+
+      assert {:refuse, %{status: 401}} =
+               head.("POST", "/api/patches", %{"content-length" => "100"})
+
+      assert {:refuse, %{status: 403}} =
+               head.(
+                 "POST",
+                 "/api/patches",
+                 Map.merge(token("monitor"), %{"content-length" => "100"})
+               )
+
+      assert {:refuse, %{status: 411}} =
+               head.("POST", "/api/patches", Map.merge(admin, %{"content-length" => "many"}))
+
+      assert {:refuse, %{status: 411}} =
+               head.(
+                 "POST",
+                 "/api/patches",
+                 Map.merge(admin, %{"transfer-encoding" => "chunked"})
+               )
+
+      assert {:refuse, %{status: 404}} = head.("POST", "/no/such", admin)
+      assert {:refuse, %{status: 405} = refusal} = head.("DELETE", "/api/nodes", admin)
+      assert header(refusal, "allow") == "GET"
+
+      assert {:read, limit} =
+               head.("POST", "/api/patches", Map.merge(admin, %{"content-length" => "100"}))
+
+      assert limit == 10 * 1024 * 1024
+    end
+  end
+
+  describe "the JSON interface" do
+    setup do
+      start!()
+      %{admin: token("deploy")}
+    end
+
+    test "does what the functions do", %{admin: admin} do
+      assert %{status: 201} = response = upload(admin, zip("a"), "../../etc/Fix (1).zip")
+      assert [%{id: id, by: "deploy", name: "Fix-1"}] = HotPatch.list()
+      assert header(response, "location") == "/api/patches/#{id}"
+      assert text(get("/api/patches", admin)) =~ id
+      assert text(get("/api/patches/#{id}", admin)) =~ ~s("path":"priv/a")
+      assert text(get("/api/patches/#{id}/check", admin)) =~ ~s("operation":"check")
+
+      assert text(get("/api/patches/#{id}/plan?operation=apply&timeout=5000", admin)) =~
+               ~s("suspended":0)
+
+      assert text(get("/api/nodes", admin)) =~ Atom.to_string(node())
+      assert text(get("/api/stragglers", admin)) == "[]"
+      assert text(get("/api/progress", admin)) == "[]"
+      assert text(get("/api/journal?last=1", admin)) =~ ~s("from":"192.0.2.7")
+
+      assert %{status: 204} =
+               Console.call(request("DELETE", "/api/patches/#{id}?reason=done", headers: admin))
+
+      assert [] = HotPatch.list()
+
+      assert {:ok, [%{what: :delete, reason: "done", by: "deploy", from: "192.0.2.7"} | _]} =
+               HotPatch.journal(patch: id)
+    end
+
+    test "carries operations out, waits for them or does not", %{admin: admin} do
+      %{status: 201} =
+        upload(
+          admin,
+          Archives.zip([
+            {"no_such-1.0.0/ebin/hot_patch_test_none.beam",
+             Builds.versioned(:hot_patch_test_none, 1)}
+          ])
+        )
+
+      [%{id: id}] = HotPatch.list()
+      response = post("/api/patches/#{id}/apply", [reason: "now"], admin)
+      assert {response.status, text(response) =~ ~s("operation":"apply")} == {200, true}
+
+      response =
+        post("/api/patches/#{id}/rollback", [], Map.put(admin, "prefer", "respond-async"))
+
+      assert response.status == 202
+
+      assert {:ok, %{ended_at: %DateTime{}}} =
+               header(response, "location")
+               |> String.split("/")
+               |> List.last()
+               |> Console.Operations.await()
+
+      assert text(get(header(response, "location"), admin)) =~ ~s("state":"done")
+    end
+
+    test "tells errors as problem details", %{admin: admin} do
+      for {response, status, reason} <- [
+            {get("/api/patches/none", admin), 404, "unknown_patch"},
+            {get("/api/patches/none/check?speed=1", admin), 422, "invalid_option"},
+            {post("/api/patches/none/apply", [transition: "sideways"], admin), 422,
+             "invalid_option"},
+            {post("/api/nodes/none@nowhere/restart", [], admin), 404, "unknown_node"},
+            {post("/api/nodes/#{node()}/restart", [], admin), 409, "refused"},
+            {upload(admin, "/etc/passwd"), 422, "archive_refused"},
+            {upload(admin, Archives.zip([{"../x", "x"}])), 422, "archive_refused"},
+            {get("/api/nothing", admin), 404, "no_such_page"},
+            {get("/api/operations/none", admin), 404, "unknown_operation"},
+            {Console.call(request("POST", "/api/patches/x/apply", headers: admin, body: <<255>>)),
+             400, "form_text"}
+          ] do
+        assert response.status == status
+        assert header(response, "content-type") == "application/problem+json"
+        assert text(response) =~ ~s("status":#{status})
+        assert text(response) =~ ~s("type":"urn:hot_patch:#{reason}")
+        assert text(response) =~ ~s("detail":")
+      end
+
+      # No path of the node was read, and none is told.
+      refute text(upload(admin, "/etc/passwd")) =~ "passwd"
+    end
+
+    test "streams progress: what is under way at once, then each change", %{admin: admin} do
+      %{body: {:stream, run}} = response = get("/api/events", admin)
+      assert header(response, "content-type") == "text/event-stream"
+      test = self()
+
+      task =
+        Task.async(fn ->
+          run.(fn data ->
+            send(test, {:data, IO.iodata_to_binary(data)})
+            receive(do: (:go_on -> :ok), after: (0 -> :ok))
+            if Process.get(:closed), do: :closed, else: :ok
+          end)
+        end)
+
+      assert_receive {:data, "event: progress\ndata: []\n\n"}
+
+      event = %HotPatch.Event{
+        operation: "1",
+        kind: :apply,
+        patch: "fix-1",
+        by: "x",
+        phase: :ended,
+        state: :done,
+        at: DateTime.utc_now()
+      }
+
+      send(task.pid, {HotPatch, event})
+      assert_receive {:data, "event: progress\ndata: [{" <> rest}
+      assert rest =~ ~s("patch":"fix-1")
+      Task.shutdown(task, :brutal_kill)
+    end
+  end
+
+  describe "pages" do
+    setup do
+      start!()
+      %{admin: token("deploy")}
+    end
+
+    test "have a strict policy and nothing from elsewhere", %{admin: admin} do
+      id = uploaded()
+
+      for path <- [
+            "/login",
+            "/patch",
+            "/patch/#{id}",
+            "/patch/#{id}/check",
+            "/patch/#{id}/plan",
+            "/patch/#{id}/apply",
+            "/patch/#{id}/results",
+            "/patch/#{id}/delete",
+            "/nodes",
+            "/nodes/compared",
+            "/nodes/#{node()}/restart",
+            "/journal",
+            "/nothing",
+            "/patch/none"
+          ] do
+        response = get(path, admin)
+        assert header(response, "content-security-policy") =~ "default-src 'none'"
+        assert header(response, "cache-control") == "no-store"
+        html = text(response)
+        refute html =~ ~r/(src|href|action)="(https?:)?\/\//
+        refute html =~ ~r/<script(?! defer src=")/
+        refute html =~ ~r/ (style|on\w+)="/
+        assert html =~ "</html>"
+      end
+    end
+
+    test "escape what an archive says", %{admin: admin} do
+      hostile = ~s|<script>alert("1")</script>|
+
+      %{status: 201} =
+        upload(
+          admin,
+          Archives.zip([{"priv/" <> String.replace(hostile, "/", "-"), "x"}]),
+          hostile <> ".zip"
+        )
+
+      [%{id: id}] = HotPatch.list()
+
+      for path <- [
+            "/patch/#{id}",
+            "/patch/#{id}/check",
+            "/patch/#{id}/plan",
+            "/patch/#{id}/apply"
+          ] do
+        html = text(get(path, admin))
+        refute html =~ "<script>"
+      end
+
+      assert text(get("/patch/#{id}", admin)) =~ "&lt;script&gt;"
+
+      for path <- [
+            "/patch/" <> URI.encode_www_form(hostile),
+            "/journal?by=" <> URI.encode_www_form(hostile)
+          ],
+          do: refute(text(get(path, admin)) =~ "<script>")
+    end
+
+    test "below a path of the host all links stay below it", %{admin: admin} do
+      id = uploaded()
+
+      for path <- ["/patch", "/patch/#{id}", "/nodes", "/journal"] do
+        html = text(Console.call(request("GET", path, headers: admin, base: "/admin/patches")))
+
+        for [_, link] <- Regex.scan(~r/(?:href|src|action|data-\w+)="(\/[^"]*)"/, html),
+            do: assert(String.starts_with?(link, "/admin/patches/"))
+      end
+    end
+
+    test "assets are kept by browsers, and are nothing but those two and the icon", %{
+      admin: admin
+    } do
+      html = text(get("/login", %{}))
+
+      for [_, path] <- Regex.scan(~r/(?:href|src)="(\/assets\/[^"]+)"/, html) do
+        response = get(path, %{})
+        assert response.status == 200
+        assert header(response, "cache-control") =~ "immutable"
+      end
+
+      for path <- [
+            "/assets/console.css",
+            "/assets/..%2f..%2fmix.exs",
+            "/assets/%2fetc%2fpasswd",
+            "/assets/x/y"
+          ],
+          do: assert(get(path, admin).status == 404)
+    end
+  end
+
+  test "a host's own login is asked, and its users get forms of their own" do
+    start!(login: HostLogin)
+    assert header(get("/patch", %{}), "location") == "https://host.test/sign-in"
+    response = get("/nodes", %{"cookie" => "host=carol"})
+    assert text(response) =~ "carol"
+    [session | _] = header(response, "set-cookie") |> String.split(";")
+    headers = %{"cookie" => "host=carol; #{session}"}
+    id = uploaded()
+    form = form_token(get("/patch/#{id}/delete", headers).body, "/patch/#{id}/delete\"")
+    # The form is hers alone.
+    assert %{status: 403} =
+             post("/patch/#{id}/delete", [form: form], %{"cookie" => "host=mallory; #{session}"})
+
+    assert %{status: 303} = post("/patch/#{id}/delete", [form: form, reason: "x"], headers)
+    assert {:ok, [%{by: "carol"} | _]} = HotPatch.journal(patch: id)
+  end
+
+  test "a configuration that is wrong leaves the console off, and the system on" do
+    assert :ignore = Console.start_link(console: [port: "x"])
+    assert :ignore = Console.start_link(console: false)
+    assert :ignore = Console.start_link([])
+  end
+end

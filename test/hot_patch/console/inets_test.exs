@@ -1,0 +1,356 @@
+defmodule HotPatch.Console.InetsTest do
+  # The embedded server over raw sockets: what a browser would never send. Each is refused, and none
+  # stops the node or keeps others from being served.
+  use ExUnit.Case, async: false
+
+  alias HotPatch.Console
+  alias HotPatch.Test.Archives
+
+  import HotPatch.Test.Console
+  import HotPatch.Test.Until
+
+  @patient 10_000
+
+  setup context do
+    start!(
+      [port: 0, request_seconds: 1, upload_seconds: 2, max_connections: 30] ++
+        Map.get(context, :console, [])
+    )
+
+    port = until(fn -> Console.port() end, "the console listens")
+    agent = Process.whereis(HotPatch.Agent.Server)
+
+    on_exit(fn ->
+      # Whatever was sent, the node and its agent are as they were.
+      assert Process.whereis(HotPatch.Agent.Server) == agent
+      for patch <- HotPatch.list(), patch.kept_on != [], do: HotPatch.delete(patch.id)
+    end)
+
+    %{port: port}
+  end
+
+  defp connect(port) do
+    {:ok, socket} = :gen_tcp.connect({127, 0, 0, 1}, port, [:binary, active: false])
+    socket
+  end
+
+  # Sends pieces, and gives all that comes until the server closes. One that it does not take
+  # any more is no matter.
+  defp exchange(port, pieces) do
+    socket = connect(port)
+    for piece <- List.wrap(pieces), do: :gen_tcp.send(socket, piece)
+    answer = read(socket, "")
+    :gen_tcp.close(socket)
+    answer
+  end
+
+  defp read(socket, got) do
+    case :gen_tcp.recv(socket, 0, @patient) do
+      {:ok, data} -> read(socket, got <> data)
+      {:error, :timeout} -> flunk("neither answered nor closed: #{inspect(got)}")
+      {:error, _closed} -> got
+    end
+  end
+
+  defp status(answer) do
+    case Regex.run(~r"\AHTTP/1\.1 (\d+)", answer) do
+      [_, status] -> String.to_integer(status)
+      nil -> :closed
+    end
+  end
+
+  defp head(method, target, headers) do
+    [
+      "#{method} #{target} HTTP/1.1\r\nhost: 127.0.0.1\r\n",
+      for({name, value} <- headers, do: "#{name}: #{value}\r\n"),
+      "\r\n"
+    ]
+  end
+
+  defp served!(port) do
+    answer = exchange(port, head("GET", "/api/nodes", token("monitor")))
+    assert status(answer) == 200
+    assert answer =~ Atom.to_string(node())
+  end
+
+  test "serves pages, uploads of many pieces, and streams", %{port: port} do
+    served!(port)
+    answer = exchange(port, head("GET", "/login", []))
+    assert status(answer) == 200
+    assert answer =~ "content-security-policy: default-src 'none'"
+
+    zip = Archives.zip([{"priv/large", :crypto.strong_rand_bytes(3_000_000)}])
+    headers = Map.merge(token("deploy"), %{"content-length" => byte_size(zip)})
+    pieces = for <<piece::binary-size(100_000) <- zip>>, do: piece
+    rest = binary_part(zip, length(pieces) * 100_000, rem(byte_size(zip), 100_000))
+
+    answer =
+      exchange(port, [head("POST", "/api/patches?file=large.zip", headers)] ++ pieces ++ [rest])
+
+    assert status(answer) == 201
+    assert [%{id: id, size: size}] = HotPatch.list()
+    assert size == byte_size(zip)
+
+    {:ok, [%{from: "127.0.0.1", by: "deploy"} | _]} = HotPatch.journal(patch: id)
+
+    socket = connect(port)
+
+    :ok =
+      :gen_tcp.send(
+        socket,
+        head("GET", "/live", Map.put(token("monitor"), "accept", "text/event-stream"))
+      )
+
+    assert {:ok, "HTTP/1.1 200" <> _} = :gen_tcp.recv(socket, 0, @patient)
+    :gen_tcp.close(socket)
+  end
+
+  test "no login, wrong role, no form: refused before the body is read", %{port: port} do
+    body = :binary.copy("x", 200_000)
+    length = %{"content-length" => byte_size(body)}
+
+    refused = fn target, headers ->
+      status(exchange(port, [head("POST", target, Map.merge(headers, length)), body]))
+    end
+
+    assert refused.("/api/patches", %{}) == 401
+    assert refused.("/api/patches", token("monitor")) == 403
+    assert refused.("/api/patches", log_in("alice")) == 403
+    assert refused.("/patch/x/apply", log_in("alice")) == 413
+    assert refused.("/login", %{}) == 413
+
+    # It is the head that is judged: the rest never comes, and the answer does.
+    socket = connect(port)
+
+    :ok =
+      :gen_tcp.send(socket, [
+        head("POST", "/api/patches", %{"content-length" => 5_000_000}),
+        :binary.copy("x", 70_000)
+      ])
+
+    assert {:ok, "HTTP/1.1 401" <> _} = :gen_tcp.recv(socket, 0, @patient)
+    :gen_tcp.close(socket)
+    served!(port)
+  end
+
+  test "a replayed form and a foreign origin are refused", %{port: port} do
+    cookie = log_in("alice")
+    page = exchange(port, head("GET", "/nodes", cookie))
+    body = URI.encode_query(form: form_token(page, "/logout"))
+
+    headers =
+      Map.merge(cookie, %{
+        "content-length" => byte_size(body),
+        "content-type" => "application/x-www-form-urlencoded"
+      })
+
+    post = fn more ->
+      status(exchange(port, [head("POST", "/logout", Map.merge(headers, more)), body]))
+    end
+
+    assert post.(%{"origin" => "https://evil.test"}) == 403
+    assert post.(%{"origin" => "http://127.0.0.1:1"}) == 403
+    assert post.(%{"sec-fetch-site" => "cross-site"}) == 403
+    assert post.(%{"origin" => "http://127.0.0.1"}) == 303
+    # The session has ended with it, and the form with the session.
+    assert post.(%{"origin" => "http://127.0.0.1"}) in [401, 403]
+  end
+
+  test "a body of 11 MB is refused, whether it is announced, sent, or both", %{port: port} do
+    megabyte = :binary.copy(<<0>>, 1024 * 1024)
+    large = Map.merge(token("deploy"), %{"content-length" => 11 * 1024 * 1024})
+    answer = exchange(port, [head("POST", "/api/patches", large) | List.duplicate(megabyte, 11)])
+    assert status(answer) == 413
+    assert answer =~ "application/problem+json"
+
+    # One that says it is far larger, one that lies, one in chunks, one that has no length.
+    huge = Map.merge(token("deploy"), %{"content-length" => 900_000_000})
+    assert status(exchange(port, head("POST", "/api/patches", huge))) == 413
+    endless = Map.merge(token("deploy"), %{"content-length" => String.duplicate("9", 40)})
+    assert status(exchange(port, head("POST", "/api/patches", endless))) == 413
+    lying = Map.merge(token("deploy"), %{"content-length" => 10})
+    assert status(exchange(port, [head("POST", "/api/patches", lying), megabyte])) in [408, 422]
+    negative = Map.merge(token("deploy"), %{"content-length" => -1})
+    assert status(exchange(port, head("POST", "/api/patches", negative))) in 400..499
+    chunked = Map.merge(token("deploy"), %{"transfer-encoding" => "chunked"})
+    chunk = ["100000\r\n", megabyte, "\r\n"]
+
+    assert status(
+             exchange(port, [head("POST", "/api/patches", chunked) | List.duplicate(chunk, 12)])
+           ) in [408, 411, 413]
+
+    assert status(exchange(port, head("POST", "/api/patches", token("deploy")))) in [411, 422]
+    assert HotPatch.list() == []
+    served!(port)
+  end
+
+  test "slow heads, slow bodies and slow uploads are not waited for; others are served meanwhile",
+       %{port: port} do
+    slow =
+      for text <- [
+            "",
+            "GET /login HT",
+            "GET /login HTTP/1.1\r\nhost: 127.0.0.1\r\nx-slow: ",
+            head("POST", "/login", %{"content-length" => 100}),
+            [head("POST", "/login", %{"content-length" => 100}), "name=alice"],
+            [
+              head(
+                "POST",
+                "/api/patches",
+                Map.merge(token("deploy"), %{"content-length" => 1_000_000})
+              ),
+              :binary.copy("x", 70_000)
+            ]
+          ] do
+        socket = connect(port)
+        :ok = :gen_tcp.send(socket, text)
+        socket
+      end
+
+    served!(port)
+    for socket <- slow, do: assert(status(read(socket, "")) in [:closed, 408])
+    served!(port)
+  end
+
+  test "path tricks in URLs lead nowhere", %{port: port} do
+    for target <- [
+          "/../../../../etc/passwd",
+          "/..%2f..%2f..%2fetc/passwd",
+          "/%2e%2e/%2e%2e/etc/passwd",
+          "/assets/..%2f..%2f..%2f..%2fetc%2fpasswd",
+          "/assets/%2fetc%2fpasswd",
+          "/assets/....//....//etc/passwd",
+          "//etc/passwd",
+          "/assets/console.css%00.html",
+          "/patch/%00",
+          "/patch/%ff%fe",
+          "/patch/%",
+          "/patch/..;/..;/etc/passwd",
+          "http://127.0.0.1/etc/passwd",
+          "http://evil.test/../etc/passwd",
+          "*",
+          "/patch/" <> String.duplicate("a", 3_000),
+          "/api/patches/..%5c..%5cmix.exs"
+        ] do
+      answer = exchange(port, head("GET", target, token("deploy")))
+      assert status(answer) in [303, 400, 404, 405], "#{target}: #{answer}"
+      refute answer =~ "root:"
+    end
+
+    assert status(exchange(port, head("GET", "/" <> String.duplicate("a", 100_000), []))) in [
+             414,
+             :closed
+           ]
+
+    served!(port)
+  end
+
+  test "floods of headers, and what is no HTTP at all", %{port: port} do
+    # Who goes on sending may lose the answer with the connection.
+    many = for n <- 1..20_000, do: {"x-#{n}", "y"}
+    assert status(exchange(port, head("GET", "/login", many))) in [413, :closed]
+
+    assert status(exchange(port, head("GET", "/login", [{"x", :binary.copy("y", 5_000_000)}]))) in [
+             413,
+             :closed
+           ]
+
+    assert status(exchange(port, ["GET /login HTTP/1.1\r\n", :binary.copy("a", 1_000_000)])) in [
+             413,
+             :closed
+           ]
+
+    for text <- [
+          :crypto.strong_rand_bytes(10_000),
+          "\r\n\r\n\r\n",
+          "GET\r\n\r\n",
+          "GET /login\r\n\r\n",
+          "GET /login HTTP/9.9\r\n\r\n",
+          "GET /login HTTP/1.1\r\n\r\n",
+          "BREW /login HTTP/1.1\r\nhost: x\r\n\r\n",
+          "POST /login HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+          "POST /login HTTP/1.1\r\nhost: x\r\ncontent-length: ten\r\n\r\nab",
+          <<22, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3>>,
+          ["GET /patch HTTP/1.1\r\nhost: x\r\ncookie: ", <<255, 254, 0>>, "\r\n\r\n"],
+          ["GET /patch HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ", <<255, 254>>, "\r\n\r\n"],
+          [
+            "POST /login HTTP/1.1\r\nhost: x\r\ncontent-length: 12\r\n\r\nname=",
+            <<255>>,
+            "&x=%zz"
+          ]
+        ] do
+      assert status(exchange(port, text)) in [
+               :closed,
+               303,
+               400,
+               401,
+               408,
+               411,
+               413,
+               414,
+               500,
+               501,
+               505
+             ]
+    end
+
+    served!(port)
+  end
+
+  test "a flood of connections is turned away, and passes", %{port: port} do
+    sockets = for _ <- 1..200, do: connect(port)
+    # They idle, and are closed when their time is over.
+    for socket <- sockets, do: _ = :gen_tcp.recv(socket, 0, @patient)
+    served!(port)
+  end
+
+  test "streams have a bound, and go when the client goes", %{port: port} do
+    head = head("GET", "/api/events", token("monitor"))
+
+    sockets =
+      for _ <- 1..10 do
+        socket = connect(port)
+        :ok = :gen_tcp.send(socket, head)
+        {:ok, "HTTP/1.1 200" <> _} = :gen_tcp.recv(socket, 0, @patient)
+        socket
+      end
+
+    counter = :persistent_term.get({HotPatch.Console.Stream, :counter})
+    assert until(fn -> :atomics.get(counter, 1) == 10 end, "ten streams are open")
+    Enum.each(sockets, &:gen_tcp.close/1)
+    assert until(fn -> :atomics.get(counter, 1) == 0 end, "none is")
+  end
+
+  describe "with TLS" do
+    @describetag :tls
+
+    test "the cookie is secure, and browsers are told to stay with it" do
+      stop_supervised!(Console)
+      key = [digest: :sha256, key: {:rsa, 2048, 65_537}]
+
+      %{server_config: tls} =
+        :public_key.pkix_test_data(%{
+          server_chain: %{root: key, intermediates: [], peer: key},
+          client_chain: %{root: key, intermediates: [], peer: key}
+        })
+
+      start!(port: 0, tls: Keyword.take(tls, [:cert, :key]))
+      port = until(fn -> Console.port() end, "the console listens")
+
+      {:ok, socket} =
+        :ssl.connect({127, 0, 0, 1}, port, [:binary, active: false, verify: :verify_none])
+
+      body = URI.encode_query(name: "alice", password: password())
+
+      :ok =
+        :ssl.send(socket, [head("POST", "/login", %{"content-length" => byte_size(body)}), body])
+
+      {:ok, answer} = :ssl.recv(socket, 0, @patient)
+
+      assert answer =~
+               ~r"set-cookie: __Host-hot_patch=\S+; Path=/; HttpOnly; SameSite=Strict; Secure"
+
+      assert answer =~ "strict-transport-security"
+    end
+  end
+end
