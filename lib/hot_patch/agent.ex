@@ -13,6 +13,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Server
   alias HotPatch.Agent.Verdict
+  alias HotPatch.Attachment
   alias HotPatch.Fault
   alias HotPatch.NodeInfo
   alias HotPatch.Release
@@ -67,6 +68,7 @@ defmodule HotPatch.Agent do
     %NodeInfo{
       node: node(),
       managed?: true,
+      attached?: Attachment.here() != nil,
       protocol: @protocol,
       release: Release.current(),
       otp: System.otp_release(),

@@ -19,7 +19,7 @@ defmodule HotPatch.Cluster do
   @spec members([node()] | nil) ::
           {:ok, [NodeInfo.t()], unmanaged :: [node()]} | {:error, Error.t()}
   def members(named) do
-    infos = infos(named || [node() | Node.list()])
+    infos = infos(named || everyone())
     {managed, others} = Enum.split_with(infos, & &1.managed?)
     {silent, without} = Enum.split_with(others, &(&1.problem_kind == :unreachable))
 
@@ -29,6 +29,30 @@ defmodule HotPatch.Cluster do
       managed == [] -> {:error, not_ready(:unmanaged, without)}
       true -> {:ok, managed, Enum.map(without, & &1.node)}
     end
+  end
+
+  @doc """
+  Nodes that an operation works on where none are named: this one, all visible ones, and the
+  hidden ones that were attached from here.
+  """
+  @spec everyone() :: [node()]
+  def everyone do
+    attached = Application.get_env(:hot_patch, :attached_nodes, [])
+    hidden = Enum.filter(Node.list(:hidden), &(&1 in attached))
+    [node() | Node.list()] ++ hidden
+  end
+
+  @doc "A node was attached from here."
+  @spec remember(node()) :: :ok
+  def remember(node), do: attached(&Enum.uniq([node | &1]))
+
+  @doc "A node is attached no longer."
+  @spec forget(node()) :: :ok
+  def forget(node), do: attached(&List.delete(&1, node))
+
+  defp attached(change) do
+    nodes = change.(Application.get_env(:hot_patch, :attached_nodes, []))
+    Application.put_env(:hot_patch, :attached_nodes, nodes)
   end
 
   @doc "All other visible nodes."
@@ -72,7 +96,7 @@ defmodule HotPatch.Cluster do
   defp plain({:error, {:erpc, reason}}), do: unreachable("cannot be asked (#{inspect(reason)})")
 
   defp plain({:error, {:exception, :undef, [{Agent, _, _, _} | _]}}) do
-    {:error, {:unmanaged, "does not run HotPatch"}}
+    {:error, {:unmanaged, "does not run HotPatch (HotPatch.attach/1 brings it there)"}}
   end
 
   defp plain({:exit, {:exception, {:noproc, _call}}}) do

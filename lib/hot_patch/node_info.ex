@@ -5,6 +5,7 @@ defmodule HotPatch.NodeInfo do
     * `:node` - its name
     * `:managed?` - whether it runs HotPatch; if not, `:problem` says why, and `:problem_kind`
       whether it did not answer or has no HotPatch
+    * `:attached?` - whether `HotPatch.attach/2` brought it there, until the node restarts
     * `:protocol` - version of the language that agents and coordinators speak
     * `:release` - name and version of what it runs
     * `:otp`, `:elixir` - versions
@@ -22,6 +23,7 @@ defmodule HotPatch.NodeInfo do
   @type t :: %__MODULE__{
           node: node(),
           managed?: boolean(),
+          attached?: boolean(),
           problem: String.t() | nil,
           problem_kind: :unreachable | :unmanaged | nil,
           protocol: pos_integer() | nil,
@@ -50,7 +52,8 @@ defmodule HotPatch.NodeInfo do
     applied: [],
     restart_needed: [],
     forced: [],
-    archives?: false
+    archives?: false,
+    attached?: false
   ]
 
   @doc """
@@ -66,6 +69,7 @@ defmodule HotPatch.NodeInfo do
     forced = if info.forced == [], do: "", else: ", by force: #{Enum.join(info.forced, ", ")}"
 
     "#{info.node}: #{info.release}, OTP #{info.otp}, applied: #{applied}, restart needed: #{restart}#{forced}" <>
+      if(info.attached?, do: ", attached", else: "") <>
       if(info.behind, do: ", behind the others: #{info.behind}", else: "")
   end
 

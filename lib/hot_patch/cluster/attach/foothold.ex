@@ -1,0 +1,171 @@
+defmodule HotPatch.Cluster.Attach.Foothold do
+  @moduledoc false
+  # The first module that comes to a node that is attached, and the last that leaves it. What
+  # it does it does there, in one process to its end: should the node that asked for it be
+  # lost meanwhile, nothing is left half done.
+  #
+  # Calls nothing but OTP: before, and after, there may be no Elixir on that node.
+
+  @typedoc "What is carried, and how the application is to start. `alone` is loaded by itself."
+  @type cargo :: %{
+          modules: [{module(), charlist(), binary()}],
+          alone: [{module(), charlist(), binary()}],
+          spec: {:application, atom(), keyword()},
+          settings: [{atom(), term()}]
+        }
+
+  # Who attaches or detaches here has this name: one at a time.
+  @name :hot_patch_attach
+
+  # Somebody may be in code that is to go for a moment only.
+  @attempts 100
+  @again_after 50
+
+  @doc "Loads what was carried here and starts it; if that fails, nothing of it is left."
+  @spec enter(cargo()) :: :ok | {:error, term()}
+  def enter(cargo), do: alone(fn -> enter_alone(cargo) end)
+
+  @doc "Ends HotPatch here, unless that would lose something; gives what it has left to tell."
+  @spec quit(HotPatch.Agent.Departure.options()) ::
+          {:ok, HotPatch.Agent.Departure.left(), held :: [module()]} | {:error, term()}
+  def quit(options), do: alone(fn -> quit_alone(options) end)
+
+  # What is called here has returned, and so is out of use, before its module goes.
+  defp quit_alone(options) do
+    case HotPatch.Agent.Departure.run(options) do
+      {:ok, modules, left} -> {:ok, left, leave(modules)}
+      {:error, reason} -> {:error, reason}
+    end
+  end
+
+  defp alone(fun) do
+    case take_name() do
+      true ->
+        result = fun.()
+        :erlang.unregister(@name)
+        result
+
+      false ->
+        {:error, :busy}
+    end
+  end
+
+  defp take_name do
+    :erlang.register(@name, self())
+  catch
+    :error, :badarg -> false
+  end
+
+  defp enter_alone(%{modules: modules, alone: alone} = cargo) do
+    names = :lists.map(fn {module, _file, _bytes} -> module end, alone ++ modules)
+    _ = clear(:application.get_env(:hot_patch, :attached))
+
+    case :lists.filter(&:erlang.module_loaded/1, names) do
+      [] -> bring(cargo, names)
+      there -> {:error, {:loaded, there}}
+    end
+  end
+
+  # One that was attached before and has died.
+  defp clear({:ok, %{modules: modules}}), do: leave(modules)
+  defp clear(:undefined), do: []
+
+  defp bring(%{modules: modules, alone: alone, spec: spec, settings: settings}, names) do
+    with :ok <- :code.atomic_load(modules),
+         :ok <- load_each(alone),
+         :ok <- :application.load(spec),
+         :ok <- set(settings),
+         :ok <- HotPatch.Store.Premises.take(),
+         :ok <- :application.start(:hot_patch) do
+      :ok
+    else
+      {:error, reason} ->
+        _ = leave_premises()
+        _ = leave(names)
+        {:error, reason}
+    end
+  end
+
+  # Those that run code when they are loaded.
+  defp load_each([]), do: :ok
+
+  defp load_each([{module, file, bytes} | rest]) do
+    case :code.load_binary(module, file, bytes) do
+      {:module, _module} -> load_each(rest)
+      {:error, reason} -> {:error, [{module, reason}]}
+    end
+  end
+
+  # After the load: what the node's own configuration says counts less.
+  defp set(settings) do
+    :lists.foreach(fn {key, value} -> :application.set_env(:hot_patch, key, value) end, settings)
+  end
+
+  defp leave_premises do
+    _ = :application.stop(:hot_patch)
+
+    case :application.get_env(:hot_patch, :attached) do
+      {:ok, _attached} -> HotPatch.Store.Premises.leave()
+      :undefined -> :nothing_taken
+    end
+  end
+
+  @doc """
+  Stops and removes the application, what it has put into the VM's memory, and its modules.
+  Softly: those that a process still runs are left, and named.
+  """
+  @spec leave([module()]) :: [module()]
+  def leave(modules) do
+    _ = :application.stop(:hot_patch)
+    _ = :application.unload(:hot_patch)
+    forget(modules)
+    modules = :lists.delete(__MODULE__, modules)
+    :lists.foreach(&:code.delete/1, modules)
+    purge(modules ++ shadows(), @attempts)
+  end
+
+  # Terms under a key that is one of the modules, or begins with one.
+  defp forget(modules) do
+    :lists.foreach(
+      fn {key, _term} ->
+        case :lists.member(owner(key), modules) do
+          true -> :persistent_term.erase(key)
+          false -> false
+        end
+      end,
+      :persistent_term.get()
+    )
+  end
+
+  defp owner(key) when is_tuple(key) and tuple_size(key) > 0, do: :erlang.element(1, key)
+  defp owner(key), do: key
+
+  # Copies of patched modules under other names, out of use but still in memory.
+  defp shadows do
+    :lists.filter(
+      fn module -> :lists.suffix(~c"@hot_patch", :erlang.atom_to_list(module)) end,
+      :erlang.loaded()
+    )
+  end
+
+  defp purge(modules, attempts) do
+    case :lists.filter(&held?/1, modules) do
+      [] ->
+        []
+
+      held when attempts > 1 ->
+        receive do
+        after
+          @again_after -> purge(held, attempts - 1)
+        end
+
+      held ->
+        held
+    end
+  end
+
+  # Past the code server, which would answer nobody else meanwhile.
+  defp held?(module) do
+    :erlang.check_old_code(module) and not :erts_code_purger.soft_purge(module)
+  end
+end
