@@ -25,6 +25,7 @@ defmodule HotPatch.Cluster.Attach do
       case There.has(node) do
         {:running, version} -> same(version, node)
         {:own, version} -> {:error, not_started(version, node)}
+        :died -> tidy(node, options)
         :nothing -> bring(node, options)
       end
     end)
@@ -50,6 +51,13 @@ defmodule HotPatch.Cluster.Attach do
         "Application.ensure_all_started(:hot_patch) there",
       %{nodes: [node]}
     )
+  end
+
+  defp tidy(node, options) do
+    case There.call(node, Foothold, :tidy, []) do
+      {:error, :busy} -> {:error, busy(node)}
+      _held -> bring(node, options)
+    end
   end
 
   defp bring(node, options) do

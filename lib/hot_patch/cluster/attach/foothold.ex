@@ -25,6 +25,17 @@ defmodule HotPatch.Cluster.Attach.Foothold do
   @spec enter(cargo()) :: :ok | {:error, term()}
   def enter(cargo), do: alone(fn -> enter_alone(cargo) end)
 
+  @doc "Removes what was brought here before and has died."
+  @spec tidy() :: [module()] | {:error, :busy}
+  def tidy do
+    alone(fn ->
+      case :application.get_env(:hot_patch, :attached) do
+        {:ok, %{modules: modules}} -> leave(modules)
+        :undefined -> []
+      end
+    end)
+  end
+
   @doc "Ends HotPatch here, unless that would lose something; gives what it has left to tell."
   @spec quit(HotPatch.Agent.Departure.options()) ::
           {:ok, HotPatch.Agent.Departure.left(), held :: [module()]} | {:error, term()}
@@ -58,17 +69,12 @@ defmodule HotPatch.Cluster.Attach.Foothold do
 
   defp enter_alone(%{modules: modules, alone: alone} = cargo) do
     names = :lists.map(fn {module, _file, _bytes} -> module end, alone ++ modules)
-    _ = clear(:application.get_env(:hot_patch, :attached))
 
     case :lists.filter(&:erlang.module_loaded/1, names) do
       [] -> bring(cargo, names)
       there -> {:error, {:loaded, there}}
     end
   end
-
-  # One that was attached before and has died.
-  defp clear({:ok, %{modules: modules}}), do: leave(modules)
-  defp clear(:undefined), do: []
 
   defp bring(%{modules: modules, alone: alone, spec: spec, settings: settings}, names) do
     with :ok <- :code.atomic_load(modules),
@@ -124,7 +130,8 @@ defmodule HotPatch.Cluster.Attach.Foothold do
     purge(modules ++ shadows(), @attempts)
   end
 
-  # Terms under a key that is one of the modules, or begins with one.
+  # Terms under a key that is one of the modules or begins with one, and what OTP's logger has
+  # noted about one.
   defp forget(modules) do
     :lists.foreach(
       fn {key, _term} ->
@@ -137,6 +144,7 @@ defmodule HotPatch.Cluster.Attach.Foothold do
     )
   end
 
+  defp owner({:logger_config, module}), do: module
   defp owner(key) when is_tuple(key) and tuple_size(key) > 0, do: :erlang.element(1, key)
   defp owner(key), do: key
 

@@ -40,18 +40,18 @@ defmodule HotPatch.Cluster.Attach.There do
   end
 
   @doc """
-  What the node has of HotPatch: a running one, one of its own that is not started, or
-  nothing; one that was attached and has died counts as nothing.
+  What the node has of HotPatch: a running one, one of its own that is not started, one that
+  was attached and has died, or nothing.
   """
   @spec has(node()) ::
-          {:running, {String.t(), pos_integer() | nil}} | {:own, String.t()} | :nothing
+          {:running, {String.t(), pos_integer() | nil}} | {:own, String.t()} | :died | :nothing
   def has(node) do
     running =
       for {app, _, vsn} <- call(node, :application, :which_applications, []), do: {app, vsn}
 
     case {running[:hot_patch], call(node, :application, :get_key, [:hot_patch, :vsn])} do
       {vsn, _} when vsn != nil -> {:running, {to_string(vsn), protocol(node)}}
-      {nil, {:ok, vsn}} -> if attached(node), do: :nothing, else: {:own, to_string(vsn)}
+      {nil, {:ok, vsn}} -> if attached(node), do: :died, else: {:own, to_string(vsn)}
       {nil, :undefined} -> on_disk(node)
     end
   end
