@@ -11,11 +11,10 @@ defmodule HotPatch.AttachTest do
 
   @server :hot_patch_test_switch
 
-  # A hidden node that runs no system of its own: others have only connections to it.
-  defp operator do
+  # The operator's: a hidden node that runs no system of its own.
+  setup_all do
     [node] = Cluster.start(1, exchange: false, release: {"unreleased", "none"}, args: ['-hidden'])
-
-    node
+    %{operator: node}
   end
 
   # Everything that HotPatch could leave in a VM. OTP's own modules are loaded when they are
@@ -94,8 +93,7 @@ defmodule HotPatch.AttachTest do
   end
 
   describe "a node with Elixir" do
-    test "is attached, patched and rolled back like any other" do
-      operator = operator()
+    test "is attached, patched and rolled back like any other", %{operator: operator} do
       [node] = Cluster.start(1, hot_patch: false)
       calls = start_calls(node, 20)
       for call <- calls, do: %{} = Cluster.call(node, Exchange, :talk, [call, 40])
@@ -131,14 +129,15 @@ defmodule HotPatch.AttachTest do
 
       assert {:ok,
               [%{what: :rollback}, %{what: :apply}, %{what: :upload}, %{what: :attach} = first]} =
-               hot_patch(operator, :journal, [])
+               hot_patch(operator, :journal, [[last: 4]])
 
       assert %{by: "alice", reason: "ticket 1", coordinator: ^operator, nodes: [%{node: ^node}]} =
                first
     end
 
-    test "is as it was when it is detached, but for what Elixir has loaded by itself" do
-      operator = operator()
+    test "is as it was when it is detached, but for what Elixir has loaded by itself", %{
+      operator: operator
+    } do
       [node] = Cluster.start(1, hot_patch: false)
 
       elixir = fn picture ->
@@ -179,8 +178,7 @@ defmodule HotPatch.AttachTest do
   end
 
   describe "a node without Elixir" do
-    test "is attached, patched and rolled back, and then as it was" do
-      operator = operator()
+    test "is attached, patched and rolled back, and then as it was", %{operator: operator} do
       node = PlainErlang.start()
       server = PlainErlang.run(node)
       1 = count(node)
@@ -232,8 +230,8 @@ defmodule HotPatch.AttachTest do
       assert Enum.sort(for on <- rollback.nodes, do: on.node) == Enum.sort([operator, node])
     end
 
-    test "keeps its patches when it is detached so, and can be rolled back when attached again" do
-      operator = operator()
+    test "keeps its patches when it is detached so, and can be rolled back when attached again",
+         %{operator: operator} do
       node = PlainErlang.start()
       PlainErlang.run(node)
       assert hot_patch(operator, :attach, [node]) == :ok
@@ -247,14 +245,13 @@ defmodule HotPatch.AttachTest do
       assert hot_patch(operator, :attach, [node]) == :ok
       assert applied(operator, node) == [patch.id]
       assert state(node) == {2, 0}
-      assert {:ok, _report} = hot_patch(operator, :rollback, [patch.id, [nodes: [node]]])
+      assert {:ok, _report} = hot_patch(operator, :rollback, [patch.id])
       assert state(node) == {1, 0}
       assert hot_patch(operator, :detach, [node]) == :ok
       refute File.exists?(Path.join(Cluster.home(node), ".local/share/hot_patch"))
     end
 
-    test "takes no patch for what was carried there" do
-      operator = operator()
+    test "takes no patch for what was carried there", %{operator: operator} do
       node = PlainErlang.start()
       PlainErlang.run(node)
       assert hot_patch(operator, :attach, [node]) == :ok
@@ -282,8 +279,7 @@ defmodule HotPatch.AttachTest do
       assert Cluster.call(node, :erlang, :whereis, [HotPatch.Agent.Server]) == agent
     end
 
-    test "gives its options to the node" do
-      operator = operator()
+    test "gives its options to the node, and starts one anew that has died", %{operator: operator} do
       node = PlainErlang.start()
       data = Path.join(Cluster.home(node), "data")
       options = [data_dir: data, release: {"switch", "7"}, peers: [operator]]
@@ -295,19 +291,13 @@ defmodule HotPatch.AttachTest do
       assert to_string(release) == "switch 7"
       assert File.dir?(data)
       assert Cluster.call(node, :application, :get_env, [:hot_patch, :peers]) == {:ok, [operator]}
-    end
 
-    test "starts one anew that has died" do
-      operator = operator()
-      node = PlainErlang.start()
-      assert hot_patch(operator, :attach, [node]) == :ok
       Cluster.call(node, :application, :stop, [:hot_patch])
       assert hot_patch(operator, :attach, [node]) == :ok
       assert Enum.any?(hot_patch(operator, :nodes, []), &(&1.node == node and &1.managed?))
     end
 
-    test "names both versions where another one runs" do
-      operator = operator()
+    test "names both versions where another one runs", %{operator: operator} do
       [node] = Cluster.start(1, exchange: false, hot_patch: false)
       {:module, _} = Cluster.call(node, :code, :load_binary, [HotPatch.Agent, [], other_agent()])
       :ok = Cluster.call(node, :application, :load, [other_application()])
@@ -333,8 +323,7 @@ defmodule HotPatch.AttachTest do
     defp other_application,
       do: {:application, :hot_patch, [vsn: '0.0.9', applications: [:kernel]]}
 
-    test "leaves nothing where it fails" do
-      operator = operator()
+    test "leaves nothing where it fails", %{operator: operator} do
       node = PlainErlang.start()
 
       {:module, _} =
@@ -370,8 +359,7 @@ defmodule HotPatch.AttachTest do
       assert [] == for(info <- hot_patch(operator, :nodes, []), info.node == node, do: info)
     end
 
-    test "says what a node lacks that cannot run it" do
-      operator = operator()
+    test "says what a node lacks that cannot run it", %{operator: operator} do
       # In embedded mode nothing is loaded on first use, and this one has booted without crypto.
       node = PlainErlang.start(['-mode', 'embedded'])
       _ = picture(node)
@@ -410,8 +398,8 @@ defmodule HotPatch.AttachTest do
       assert_raise Error, fn -> HotPatch.detach!(node) end
     end
 
-    test "is refused while an operation holds the node" do
-      operator = operator()
+    test "is refused while an operation holds the node; leaves Elixir where it is used by then",
+         %{operator: operator} do
       node = PlainErlang.start()
       assert hot_patch(operator, :attach, [node]) == :ok
       held = %{ref: make_ref(), kind: :apply, patch: "fix-1", by: "carol", coordinator: self()}
@@ -420,17 +408,10 @@ defmodule HotPatch.AttachTest do
       assert {:error, %Error{reason: :busy} = error} = hot_patch(operator, :detach, [node])
       assert Exception.message(error) =~ "apply of fix-1 by carol"
       assert :ok = Cluster.call(node, HotPatch.Agent, :abort, [held.ref])
-      assert hot_patch(operator, :detach, [node]) == :ok
-    end
 
-    test "leaves Elixir's modules where somebody has come to use them" do
-      operator = operator()
-      node = PlainErlang.start()
-      assert hot_patch(operator, :attach, [node]) == :ok
-
-      {:module, _} =
-        Cluster.call(node, :code, :load_binary, [Host, [], Builds.versioned("'Elixir.Host'", 1)])
-
+      # Somebody else has brought a module that may call Elixir's.
+      host = Builds.versioned("'Elixir.Host'", 1)
+      {:module, _} = Cluster.call(node, :code, :load_binary, [Host, [], host])
       assert hot_patch(operator, :detach, [node]) == :ok
       assert Cluster.call(node, :erlang, :module_loaded, [Enum])
       refute Cluster.call(node, :erlang, :module_loaded, [HotPatch.Agent])

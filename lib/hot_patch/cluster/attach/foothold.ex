@@ -124,15 +124,18 @@ defmodule HotPatch.Cluster.Attach.Foothold do
   def leave(modules) do
     _ = :application.stop(:hot_patch)
     _ = :application.unload(:hot_patch)
+    others = :lists.delete(__MODULE__, modules)
+    :lists.foreach(&:code.delete/1, others)
+    held = purge(others ++ shadows(), @attempts)
     forget(modules)
-    modules = :lists.delete(__MODULE__, modules)
-    :lists.foreach(&:code.delete/1, modules)
-    purge(modules ++ shadows(), @attempts)
+    held
   end
 
-  # Terms under a key that is one of the modules or begins with one, and what OTP's logger has
-  # noted about one.
+  # Terms under a key that is one of the modules or begins with one, and what OTP's logger notes
+  # of modules that log: nobody runs them any more, and when it has answered it is not behind.
   defp forget(modules) do
+    _ = :logger.unset_module_level([])
+
     :lists.foreach(
       fn {key, _term} ->
         case :lists.member(owner(key), modules) do
