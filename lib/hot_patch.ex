@@ -12,8 +12,8 @@ defmodule HotPatch do
       IO.puts(HotPatch.apply!(patch.id))
       IO.puts(HotPatch.rollback!(patch.id))
 
-  Everything but `upload/2`, `apply/2`, `rollback/2`, `delete/2`, `attach/2` and `detach/2` only looks. A patch is known by its
-  id; its name will do where only one patch has it.
+  Everything but `upload/2`, `apply/2`, `rollback/2`, `delete/2`, `attach/2` and `detach/2` only
+  looks. A patch is known by its id; its name will do where only one patch has it.
 
   Results are structs: `inspect/1` is one line, `IO.puts/1` prints a table, `to_json/1`
   gives JSON. Errors are exceptions, `HotPatch.Refusal` for an archive that breaks a rule
@@ -425,7 +425,9 @@ defmodule HotPatch do
   VM's memory, and its data directory unless that is still needed. What the node had noted goes
   into the journal of this one.
 
-  Refused while an operation is under way there, and while patches are in force.
+  Refused while an operation is under way there, and while patches are in force. Nothing of it is
+  in use when this returns; to give the memory of its code back takes the VM a pass over all its
+  processes for each module, which goes on there by itself where it takes longer than `timeout`.
 
   ## Options
 
@@ -433,8 +435,7 @@ defmodule HotPatch do
 
   ## Errors
 
-  `HotPatch.Error` with `:unreachable`, `:unmanaged`, `:not_attached`, `:busy`, `:in_force`; and
-  `:failed`: it is stopped, but processes still run some of its code.
+  `HotPatch.Error` with `:unreachable`, `:unmanaged`, `:not_attached`, `:busy`, `:in_force`.
 
   ## Examples
 

@@ -4,8 +4,8 @@ defmodule HotPatch.Release do
 
   In a release it is the release's own name and version. A system started by `mix run` or
   plain `erl` has none, so it is named `unreleased`, with the versions of the started
-  applications that are neither OTP's, Elixir's nor HotPatch as its version. It can be
-  set with `config :hot_patch, release: {"name", "version"}`.
+  applications that are neither OTP's, Elixir's nor HotPatch as its version: that of a node
+  that was attached is the same as it would be with HotPatch built in. It can be set with `config :hot_patch, release: {"name", "version"}`.
   """
 
   alias HotPatch.SystemLibrary

@@ -14,6 +14,8 @@ defmodule HotPatch.Cluster.Attach do
   alias HotPatch.Error
   alias HotPatch.Store.Journal
 
+  require Logger
+
   @oldest_otp 25
 
   @typep result :: :ok | {:error, Error.t()}
@@ -26,7 +28,7 @@ defmodule HotPatch.Cluster.Attach do
         {:running, version} -> same(version, node)
         {:own, version} -> {:error, not_started(version, node)}
         :died -> tidy(node, options)
-        :nothing -> bring(node, options)
+        :nothing -> if There.busy?(node), do: {:error, busy(node)}, else: bring(node, options)
       end
     end)
   end
@@ -55,8 +57,21 @@ defmodule HotPatch.Cluster.Attach do
 
   defp tidy(node, options) do
     case There.call(node, Foothold, :tidy, []) do
+      {:ok, sweeper} -> with :ok <- swept(sweeper, node, options), do: bring(node, options)
       {:error, :busy} -> {:error, busy(node)}
-      _held -> bring(node, options)
+    end
+  end
+
+  # It ends whether it is waited for or not.
+  defp swept(sweeper, node, options) do
+    monitor = Process.monitor(sweeper)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^sweeper, _reason} -> :ok
+    after
+      options.timeout ->
+        Process.demonitor(monitor, [:flush])
+        {:error, busy(node)}
     end
   end
 
@@ -151,9 +166,13 @@ defmodule HotPatch.Cluster.Attach do
       :ok ->
         :ok
 
-      {:error, reason} ->
-        unless reason == :busy, do: There.unload(node, Foothold)
-        {:error, not_entered(node, reason)}
+      {:error, reason, sweeper} ->
+        error = not_entered(node, reason)
+        _ = swept(sweeper, node, options)
+        {:error, error}
+
+      {:error, :busy} ->
+        {:error, busy(node)}
     end
   end
 
@@ -174,8 +193,6 @@ defmodule HotPatch.Cluster.Attach do
   defp settings(options) do
     for key <- [:data_dir, :release, :peers], value = options[key], do: {key, value}
   end
-
-  defp not_entered(node, :busy), do: busy(node)
 
   defp not_entered(node, {:data_dir, text}) do
     Error.new(
@@ -275,29 +292,30 @@ defmodule HotPatch.Cluster.Attach do
     asked = Map.take(options, [:by, :leave_patches])
 
     case There.call(node, Foothold, :quit, [asked], options.timeout) do
-      {:ok, left, held} ->
-        There.unload(node, Foothold)
+      {:ok, left, sweeper} ->
         :ok = Cluster.forget(node)
         # What it had noted is not lost with its data directory.
         for entry <- left.journal, do: _ = Journal.add(entry.what, entry)
         _ = note(:detach, node, options)
-        gone(node, held)
+        tell(left, node)
+        # Where that takes longer it goes on there, and nothing else depends on it.
+        _ = swept(sweeper, node, options)
+        :ok
 
       {:error, reason} ->
         {:error, not_left(node, reason)}
     end
   end
 
-  defp gone(_node, []), do: :ok
+  defp tell(left, node) do
+    if left.data,
+      do: Logger.notice("HotPatch: detach #{node}: #{left.data} is still needed and stays")
 
-  defp gone(node, held) do
-    {:error,
-     Error.new(
-       :failed,
-       "detach #{node}: HotPatch is stopped and out of use there, but processes still hold code of " <>
-         "#{some(held)}: its memory is given back when they end",
-       %{nodes: [node]}
-     )}
+    if left.elixir?,
+      do:
+        Logger.notice(
+          "HotPatch: detach #{node}: Elixir's modules stay, others have come to use them"
+        )
   end
 
   defp not_left(node, {:in_force, ids}) do

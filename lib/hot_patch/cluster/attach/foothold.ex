@@ -14,31 +14,37 @@ defmodule HotPatch.Cluster.Attach.Foothold do
           settings: [{atom(), term()}]
         }
 
+  @typedoc "The process that gives the memory back; its end is the end of it all."
+  @type sweeper :: pid()
+
   # Who attaches or detaches here has this name: one at a time.
   @name :hot_patch_attach
 
   # Somebody may be in code that is to go for a moment only.
-  @attempts 100
+  @attempts 20
   @again_after 50
 
+  # As many as HotPatch.Swap.Purge asks.
+  @asked_at_once 64
+
   @doc "Loads what was carried here and starts it; if that fails, nothing of it is left."
-  @spec enter(cargo()) :: :ok | {:error, term()}
+  @spec enter(cargo()) :: :ok | {:error, term(), sweeper()} | {:error, :busy}
   def enter(cargo), do: alone(fn -> enter_alone(cargo) end)
 
   @doc "Removes what was brought here before and has died."
-  @spec tidy() :: [module()] | {:error, :busy}
+  @spec tidy() :: {:ok, sweeper()} | {:error, :busy}
   def tidy do
     alone(fn ->
       case :application.get_env(:hot_patch, :attached) do
-        {:ok, %{modules: modules}} -> leave(modules)
-        :undefined -> []
+        {:ok, %{modules: modules}} -> {:ok, leave(modules)}
+        :undefined -> {:error, :busy}
       end
     end)
   end
 
   @doc "Ends HotPatch here, unless that would lose something; gives what it has left to tell."
   @spec quit(HotPatch.Agent.Departure.options()) ::
-          {:ok, HotPatch.Agent.Departure.left(), held :: [module()]} | {:error, term()}
+          {:ok, HotPatch.Agent.Departure.left(), sweeper()} | {:error, term()}
   def quit(options), do: alone(fn -> quit_alone(options) end)
 
   # What is called here has returned, and so is out of use, before its module goes.
@@ -72,7 +78,7 @@ defmodule HotPatch.Cluster.Attach.Foothold do
 
     case :lists.filter(&:erlang.module_loaded/1, names) do
       [] -> bring(cargo, names)
-      there -> {:error, {:loaded, there}}
+      there -> {:error, {:loaded, there}, leave([__MODULE__])}
     end
   end
 
@@ -87,8 +93,7 @@ defmodule HotPatch.Cluster.Attach.Foothold do
     else
       {:error, reason} ->
         _ = leave_premises()
-        _ = leave(names)
-        {:error, reason}
+        {:error, reason, leave([__MODULE__ | names])}
     end
   end
 
@@ -116,20 +121,43 @@ defmodule HotPatch.Cluster.Attach.Foothold do
     end
   end
 
-  @doc """
-  Stops and removes the application, what it has put into the VM's memory, and its modules.
-  Softly: those that a process still runs are left, and named.
-  """
-  @spec leave([module()]) :: [module()]
-  def leave(modules) do
+  # Stops and removes the application, what it has put into the VM's memory, and its modules,
+  # this one the last. Then nothing of it is in use; its memory is given back by a process of
+  # its own, for that takes a pass over all processes for each module.
+  @spec leave([module()]) :: pid()
+  defp leave(modules) do
     _ = :application.stop(:hot_patch)
     _ = :application.unload(:hot_patch)
     others = :lists.delete(__MODULE__, modules)
     :lists.foreach(&:code.delete/1, others)
-    held = purge(others ++ shadows(), @attempts)
-    forget(modules)
-    held
+    :erlang.spawn(__MODULE__, :sweep, [self(), modules, others ++ shadows()])
   end
+
+  @doc false
+  # Softly: what a process still runs stays, out of use.
+  @spec sweep(pid(), [module()], [module()]) :: boolean()
+  def sweep(starter, modules, out_of_use) do
+    monitor = :erlang.monitor(:process, starter)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^starter, _reason} -> :ok
+    end
+
+    _ = take_name()
+    limit = wider(:erlang.system_info(:outstanding_system_requests_limit))
+    purge(out_of_use, @attempts)
+    _ = :erlang.system_flag(:outstanding_system_requests_limit, limit)
+    forget(modules)
+    _ = :code.delete(__MODULE__)
+    # Nothing here is run any more when that begins.
+    :erts_code_purger.soft_purge(__MODULE__)
+  end
+
+  # On a busy node each process answers when it gets to run: see HotPatch.Swap.Purge.
+  defp wider(limit) when limit < @asked_at_once,
+    do: :erlang.system_flag(:outstanding_system_requests_limit, @asked_at_once)
+
+  defp wider(limit), do: limit
 
   # Terms under a key that is one of the modules or begins with one, and what OTP's logger notes
   # of modules that log: nobody runs them any more, and when it has answered it is not behind.
@@ -161,17 +189,14 @@ defmodule HotPatch.Cluster.Attach.Foothold do
 
   defp purge(modules, attempts) do
     case :lists.filter(&held?/1, modules) do
-      [] ->
-        []
-
-      held when attempts > 1 ->
+      [_ | _] = held when attempts > 1 ->
         receive do
         after
           @again_after -> purge(held, attempts - 1)
         end
 
-      held ->
-        held
+      _none_or_too_long ->
+        :ok
     end
   end
 

@@ -129,12 +129,4 @@ defmodule HotPatch.Cluster.Attach.There do
   @doc "Loads one module there."
   @spec load(node(), module(), charlist(), binary()) :: {:module, module()} | {:error, term()}
   def load(node, module, file, bytes), do: call(node, :code, :load_binary, [module, file, bytes])
-
-  @doc "Takes a module out of use there, and out of memory if nobody runs it."
-  @spec unload(node(), module()) :: :ok
-  def unload(node, module) do
-    _ = call(node, :code, :delete, [module])
-    _ = call(node, :code, :soft_purge, [module])
-    :ok
-  end
 end
