@@ -32,13 +32,13 @@ defmodule HotPatch.Agent do
   One apply or rollback: known by its ref, owned by the coordinator's process. `id` and `seq`
   are what the journals and the other nodes know it by; `seq` is settled when all nodes are
   reserved, and `scope` is `:all` unless nodes were named. `catching_up`: on this node alone,
-  for what it has missed, or to make room for that.
+  for what it has missed, or to make room for that. A `:detach` only holds the node.
   """
   @type operation :: %{
           ref: reference(),
           id: String.t(),
           seq: pos_integer() | nil,
-          kind: :apply | :rollback,
+          kind: :apply | :rollback | :detach,
           scope: :all | [node()],
           cumulative?: boolean(),
           about: map() | nil,

@@ -28,21 +28,33 @@ defmodule HotPatch.Agent.Departure do
 
   # As an operation does: none can begin any more.
   defp reserve(options) do
-    operation = %{
-      ref: make_ref(),
-      kind: :detach,
-      patch: "HotPatch",
-      by: options.by,
-      coordinator: self()
-    }
-
     # It may have died.
-    case Process.whereis(Agent.Server) && Agent.reserve(operation) do
-      nil -> :ok
+    case if(Process.whereis(Agent.Server), do: Agent.reserve(operation(options)), else: {:ok, 0}) do
       {:ok, _seq} -> :ok
       {:busy, holder} -> {:error, {:busy, Map.take(holder, [:kind, :patch, :by])}}
       {:unfinished, text} -> {:error, {:unfinished, text}}
     end
+  end
+
+  defp operation(options) do
+    %{
+      ref: make_ref(),
+      id: "detach",
+      seq: nil,
+      kind: :detach,
+      scope: [node()],
+      cumulative?: false,
+      about: nil,
+      coordinator: self(),
+      patch: "HotPatch",
+      by: options.by,
+      reason: nil,
+      transition: :none,
+      purge: :soft,
+      pause_timeout: 1,
+      hold_timeout: 1,
+      catching_up: nil
+    }
   end
 
   defp nothing_lost(%{leave_patches: true}), do: :ok

@@ -64,7 +64,7 @@ defmodule HotPatch.Store.Premises do
     Enum.each(Map.get(Attachment.here(), :folders, []), &File.rmdir/1)
     # Where it was ours, and no other node of this host has its data there.
     above = Path.dirname(folder)
-    if Path.basename(above) == "hot_patch", do: _ = File.rmdir(above)
+    _ = if Path.basename(above) == "hot_patch", do: File.rmdir(above)
     :ok
   end
 end

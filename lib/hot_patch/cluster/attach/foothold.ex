@@ -76,9 +76,12 @@ defmodule HotPatch.Cluster.Attach.Foothold do
   defp enter_alone(%{modules: modules, alone: alone} = cargo) do
     names = :lists.map(fn {module, _file, _bytes} -> module end, alone ++ modules)
 
-    case :lists.filter(&:erlang.module_loaded/1, names) do
-      [] -> bring(cargo, names)
-      there -> {:error, {:loaded, there}, leave([__MODULE__])}
+    case {:application.get_key(:hot_patch, :vsn), :lists.filter(&:erlang.module_loaded/1, names)} do
+      {:undefined, []} -> bring(cargo, names)
+      # Nobody's application: only what was just brought goes again.
+      {:undefined, there} -> {:error, {:loaded, there}, start_sweep([], [])}
+      # Somebody else was first.
+      _ -> {:error, :busy}
     end
   end
 
@@ -130,8 +133,11 @@ defmodule HotPatch.Cluster.Attach.Foothold do
     _ = :application.unload(:hot_patch)
     others = :lists.delete(__MODULE__, modules)
     :lists.foreach(&:code.delete/1, others)
-    :erlang.spawn(__MODULE__, :sweep, [self(), modules, others ++ shadows()])
+    start_sweep(modules, others ++ shadows())
   end
+
+  defp start_sweep(modules, out_of_use),
+    do: :erlang.spawn(__MODULE__, :sweep, [self(), modules, out_of_use])
 
   @doc false
   # Softly: what a process still runs stays, out of use.
@@ -143,15 +149,22 @@ defmodule HotPatch.Cluster.Attach.Foothold do
       {:DOWN, ^monitor, :process, ^starter, _reason} -> :ok
     end
 
-    _ = take_name()
+    alone? = take_name()
     limit = wider(:erlang.system_info(:outstanding_system_requests_limit))
     purge(out_of_use, @attempts)
     _ = :erlang.system_flag(:outstanding_system_requests_limit, limit)
+    last(alone?, modules)
+  end
+
+  # Nothing here is run any more when the purge begins.
+  defp last(true, modules) do
     forget(modules)
     _ = :code.delete(__MODULE__)
-    # Nothing here is run any more when that begins.
     :erts_code_purger.soft_purge(__MODULE__)
   end
+
+  # Somebody attaches the node again already, with the same keys and the same first module.
+  defp last(false, _modules), do: false
 
   # On a busy node each process answers when it gets to run: see HotPatch.Swap.Purge.
   defp wider(limit) when limit < @asked_at_once,
