@@ -5,7 +5,7 @@ defmodule HotPatch.JournalEntry do
 
     * `:at` - when it began to be noted, UTC
     * `:what` - `:apply`, `:rollback`, `:failed` (an operation that was taken back), `:refused`,
-      `:upload`, `:delete`, `:retire`, `:put_again` (files on a fresh disk), `:drift`, `:journal_damaged`
+      `:upload`, `:delete`, `:retire`, `:attach`, `:detach`, `:put_again` (files on a fresh disk), `:drift`, `:journal_damaged`
     * `:operation` - what was tried, where it was refused or failed
     * `:patch` - its id
     * `:by`, `:reason` - who, and why
