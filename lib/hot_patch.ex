@@ -12,8 +12,13 @@ defmodule HotPatch do
       IO.puts(HotPatch.apply!(patch.id))
       IO.puts(HotPatch.rollback!(patch.id))
 
+  <<<<<<< HEAD
   Everything but `upload/2`, `apply/2`, `rollback/2`, `delete/2` and `restart/2` only looks. A patch is known by its
   id; its name will do where only one patch has it.
+  =======
+  Everything but `upload/2`, `apply/2`, `rollback/2`, `delete/2`, `attach/2` and `detach/2` only
+  looks. A patch is known by its id; its name will do where only one patch has it.
+  >>>>>>> main
 
   Results are structs: `inspect/1` is one line, `IO.puts/1` prints a table, `to_json/1`
   gives JSON. Errors are exceptions, `HotPatch.Refusal` for an archive that breaks a rule
@@ -436,7 +441,93 @@ defmodule HotPatch do
       {node(), true}
   """
   @spec nodes() :: [NodeInfo.t()]
-  def nodes, do: Cluster.infos([node() | Node.list()])
+  def nodes, do: Cluster.infos(Cluster.everyone())
+
+  @doc """
+  Brings HotPatch to a node that does not have it, so that it can be patched like any other.
+
+  It comes into that node's memory alone, as the application `:hot_patch`, and is gone when the
+  node restarts; what patches have written to its disk stays. A node without Elixir gets Elixir's
+  modules too; nothing of them is started. Nothing that the node has already is replaced: one that
+  runs HotPatch in this version is left as it is, and what cannot run there is refused and leaves
+  nothing.
+
+  The node is looked for as `Node.connect/1` does it. A hidden one is worked on by default from the
+  node where it was attached, and elsewhere when it is named.
+
+  A node of the same release as others does what it has missed, as any node that joins: patches
+  that were applied on all are in force when this returns, or `nodes/0` says why not.
+
+  An operator's own node, which runs no applications, uploads patches for what the others run.
+
+  ## Options
+
+  #{Options.docs(:attach)}
+
+  ## Errors
+
+  `HotPatch.Error` with `:unreachable`, `:incompatible`, `:unmanaged` (it has a HotPatch of its own
+  that is not started), `:busy`, `:file`, `:internal`.
+
+  ## Examples
+
+      HotPatch.attach(:"switch@10.0.0.7", by: "alice", reason: "ticket 4711")
+      #=> :ok
+
+      iex> {:error, error} = HotPatch.attach(:"nobody@127.0.0.1", release: "1.0")
+      iex> {error.reason, error.details.option}
+      {:invalid_option, :release}
+  """
+  @spec attach(node(),
+          data_dir: Path.t(),
+          release: {String.t(), String.t()},
+          peers: [node()],
+          timeout: pos_integer(),
+          by: String.t(),
+          reason: String.t()
+        ) :: :ok | error()
+  def attach(node, options \\ []) when is_atom(node) do
+    with {:ok, options} <- Options.validate(:attach, options),
+         do: Cluster.Attach.attach(node, %{options | by: options.by || Operator.name()})
+  end
+
+  @doc """
+  Takes HotPatch away from a node that was attached: the application, its processes, its modules and
+  Elixir's where they came with it and nobody else has come to use them, what it has put into the
+  VM's memory, and its data directory unless that is still needed. What the node had noted goes
+  into the journal of this one.
+
+  Refused while an operation is under way there, and while patches are in force. Nothing of it is
+  in use when this returns; to give the memory of its code back takes the VM a pass over all its
+  processes for each module, which goes on there by itself where it takes longer than `timeout`.
+
+  ## Options
+
+  #{Options.docs(:detach)}
+
+  ## Errors
+
+  `HotPatch.Error` with `:unreachable`, `:unmanaged`, `:not_attached`, `:busy`, `:in_force`.
+
+  ## Examples
+
+      HotPatch.detach(:"switch@10.0.0.7")
+      #=> :ok
+
+      iex> {:error, error} = HotPatch.detach(:"nobody@127.0.0.1", leave_patches: 1)
+      iex> {error.reason, error.details.option}
+      {:invalid_option, :leave_patches}
+  """
+  @spec detach(node(),
+          leave_patches: boolean(),
+          timeout: pos_integer(),
+          by: String.t(),
+          reason: String.t()
+        ) :: :ok | error()
+  def detach(node, options \\ []) when is_atom(node) do
+    with {:ok, options} <- Options.validate(:detach, options),
+         do: Cluster.Attach.detach(node, %{options | by: options.by || Operator.name()})
+  end
 
   @doc """
   Has the calling process told how far operations have come, on whichever node they run: it
@@ -550,6 +641,18 @@ defmodule HotPatch do
   @spec delete!(id(), keyword()) :: :ok
   def delete!(id, options \\ []) do
     with {:error, error} <- delete(id, options), do: raise(error)
+  end
+
+  @doc "Like `attach/2`, but raises the error."
+  @spec attach!(node(), keyword()) :: :ok
+  def attach!(node, options \\ []) do
+    with {:error, error} <- attach(node, options), do: raise(error)
+  end
+
+  @doc "Like `detach/2`, but raises the error."
+  @spec detach!(node(), keyword()) :: :ok
+  def detach!(node, options \\ []) do
+    with {:error, error} <- detach(node, options), do: raise(error)
   end
 
   defp bang!({:ok, result}), do: result

@@ -1,21 +1,33 @@
 # Run by script/demo, which builds the exchange and starts its nodes.
-for file <- ~w(console archive cluster traffic story),
+for file <- ~w(console archive cluster traffic story page),
     do: Code.require_file("#{file}.ex", __DIR__)
 
 {options, []} =
   OptionParser.parse!(System.argv(),
-    strict: [calls: :integer, shipped: :string, patched: :string, broken: :string, work: :string]
+    strict: [
+      calls: :integer,
+      shipped: :string,
+      patched: :string,
+      broken: :string,
+      work: :string,
+      page: :string
+    ]
   )
+
+demo = %{
+  total: options[:calls],
+  folders: Map.new(Keyword.take(options, [:shipped, :patched, :broken])),
+  work: options[:work]
+}
+
+# Until somebody ends it.
+if url = options[:page], do: Demo.Page.run(demo, url)
 
 started = System.monotonic_time(:millisecond)
 
 outcome =
   try do
-    Demo.Story.run(%{
-      total: options[:calls],
-      folders: Map.new(Keyword.take(options, [:shipped, :patched, :broken])),
-      work: options[:work]
-    })
+    Demo.Story.run(demo)
   rescue
     error -> {:failed, [Exception.message(error)]}
   end

@@ -22,7 +22,8 @@ defmodule Exchange.MixProject do
   end
 
   def application do
-    [mod: {Exchange.Application, []}, extra_applications: [:logger]]
+    # inets and ssl serve the page of HotPatch.
+    [mod: {Exchange.Application, []}, extra_applications: [:logger, :inets, :ssl]]
   end
 
   defp build do

@@ -15,6 +15,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.Agent.Server
   alias HotPatch.Agent.Verdict
   alias HotPatch.Agent.Watch
+  alias HotPatch.Attachment
   alias HotPatch.Fault
   alias HotPatch.NodeInfo
   alias HotPatch.Release
@@ -32,17 +33,18 @@ defmodule HotPatch.Agent do
   @typedoc """
   One apply or rollback: known by its ref, owned by the coordinator's process. `id` and `seq`
   are what the journals and the other nodes know it by; `seq` is settled when all nodes are
-  reserved, above `above` and what each of them knows, and `scope` is `:all` unless nodes were named. `members` are the nodes that take
-  part: who holds when the coordinator is gone asks them how it was decided. `provisional?`: it
-  is tried on some nodes first, and counts only when one that is not has followed it.
-  `catching_up`: on this node alone, for what it has missed, or to make room for that.
+  reserved, above `above` and what each of them knows, and `scope` is `:all` unless nodes were
+  named. `members` are the nodes that take part: who holds when the coordinator is gone asks
+  them how it was decided. `provisional?`: it is tried on some nodes first, and counts only when
+  one that is not has followed it. `catching_up`: on this node alone, for what it has missed, or
+  to make room for that. A `:detach` only holds the node.
   """
   @type operation :: %{
           ref: reference(),
           id: String.t(),
           seq: pos_integer() | nil,
           above: non_neg_integer(),
-          kind: :apply | :rollback,
+          kind: :apply | :rollback | :detach,
           scope: :all | [node()],
           members: [node()],
           provisional?: boolean(),
@@ -76,6 +78,7 @@ defmodule HotPatch.Agent do
     %NodeInfo{
       node: node(),
       managed?: true,
+      attached?: Attachment.here() != nil,
       protocol: @protocol,
       roles: Application.get_env(:hot_patch, :roles, []),
       release: Release.current(),

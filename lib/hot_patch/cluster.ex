@@ -33,7 +33,7 @@ defmodule HotPatch.Cluster do
   end
 
   def members(selection) do
-    infos = Enum.reject(infos([node() | Node.list()]), & &1.shell?)
+    infos = Enum.reject(infos(everyone()), & &1.shell?)
     {managed, others} = Enum.split_with(infos, & &1.managed?)
     {silent, without} = Enum.split_with(others, &(&1.problem_kind == :unreachable))
 
@@ -67,6 +67,30 @@ defmodule HotPatch.Cluster do
 
   defp selected?(info, {:role, role}), do: role in info.roles
   defp selected?(info, fun), do: fun.(info)
+
+  @doc """
+  Nodes that an operation works on where none are named: this one, all visible ones, and the
+  hidden ones that were attached from here.
+  """
+  @spec everyone() :: [node()]
+  def everyone do
+    attached = Application.get_env(:hot_patch, :attached_nodes, [])
+    hidden = Enum.filter(Node.list(:hidden), &(&1 in attached))
+    [node() | Node.list()] ++ hidden
+  end
+
+  @doc "A node was attached from here."
+  @spec remember(node()) :: :ok
+  def remember(node), do: attached(&Enum.uniq([node | &1]))
+
+  @doc "A node is attached no longer."
+  @spec forget(node()) :: :ok
+  def forget(node), do: attached(&List.delete(&1, node))
+
+  defp attached(change) do
+    nodes = change.(Application.get_env(:hot_patch, :attached_nodes, []))
+    Application.put_env(:hot_patch, :attached_nodes, nodes)
+  end
 
   @doc "All other visible nodes."
   @spec peers() :: [node()]
@@ -148,7 +172,7 @@ defmodule HotPatch.Cluster do
   defp plain({:error, {:erpc, reason}}), do: unreachable("cannot be asked (#{inspect(reason)})")
 
   defp plain({:error, {:exception, :undef, [{Agent, _, _, _} | _]}}) do
-    {:error, {:unmanaged, "does not run HotPatch"}}
+    {:error, {:unmanaged, "does not run HotPatch (HotPatch.attach/1 brings it there)"}}
   end
 
   defp plain({:exit, {:exception, {:noproc, _call}}}) do

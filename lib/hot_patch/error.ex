@@ -21,6 +21,10 @@ defmodule HotPatch.Error do
     * `:retired` - the patch is for another release than the one that runs
     * `:unreachable` - a node was named that does not answer; `details.nodes`
     * `:unmanaged` - a node was named that does not run HotPatch; `details.nodes`
+    * `:incompatible` - a node cannot be attached: it runs another HotPatch, or an Erlang/OTP or
+      Elixir that cannot run this one; `details.nodes`
+    * `:not_attached` - a node cannot be detached, because HotPatch is part of what it runs
+    * `:in_force` - a node cannot be detached while patches are in force there; `details.patches`
     * `:busy` - another operation holds a node; `details.node`, `details.holder`
     * `:refused` - nothing was changed anywhere; `report` says why
     * `:rolled_back` - it was applied, watched, and taken back; `report.watch` says why
@@ -38,6 +42,9 @@ defmodule HotPatch.Error do
           | :retired
           | :unreachable
           | :unmanaged
+          | :incompatible
+          | :not_attached
+          | :in_force
           | :busy
           | :refused
           | :failed

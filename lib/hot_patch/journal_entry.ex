@@ -5,7 +5,11 @@ defmodule HotPatch.JournalEntry do
 
     * `:at` - when it began to be noted, UTC
     * `:what` - `:apply`, `:rollback`, `:failed` (an operation that was taken back), `:refused`,
+  <<<<<<< HEAD
       `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:put_again` (files on a fresh disk), `:drift`, `:journal_damaged`
+  =======
+      `:upload`, `:delete`, `:retire`, `:attach`, `:detach`, `:put_again` (files on a fresh disk), `:drift`, `:journal_damaged`
+  >>>>>>> main
     * `:operation` - what was tried, where it was refused or failed
     * `:patch` - its id
     * `:by`, `:reason`, `:from` - who, why, and from which address, where that is known

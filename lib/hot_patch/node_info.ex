@@ -7,6 +7,7 @@ defmodule HotPatch.NodeInfo do
       whether it did not answer or has no HotPatch
     * `:shell?` - whether it is somebody's remote shell, which operations leave out
     * `:roles` - what it is for, as `config :hot_patch, roles: [...]` says there
+    * `:attached?` - whether `HotPatch.attach/2` brought it there, until the node restarts
     * `:protocol` - version of the language that agents and coordinators speak
     * `:release` - name and version of what it runs
     * `:otp`, `:elixir` - versions
@@ -24,6 +25,7 @@ defmodule HotPatch.NodeInfo do
   @type t :: %__MODULE__{
           node: node(),
           managed?: boolean(),
+          attached?: boolean(),
           problem: String.t() | nil,
           problem_kind: :unreachable | :unmanaged | nil,
           shell?: boolean(),
@@ -56,7 +58,8 @@ defmodule HotPatch.NodeInfo do
     applied: [],
     restart_needed: [],
     forced: [],
-    archives?: false
+    archives?: false,
+    attached?: false
   ]
 
   @doc """
@@ -74,6 +77,7 @@ defmodule HotPatch.NodeInfo do
     roles = if info.roles == [], do: "", else: " (#{Enum.join(info.roles, ", ")})"
 
     "#{info.node}#{roles}: #{info.release}, OTP #{info.otp}, applied: #{applied}, restart needed: #{restart}#{forced}" <>
+      if(info.attached?, do: ", attached", else: "") <>
       if(info.behind, do: ", behind the others: #{info.behind}", else: "")
   end
 

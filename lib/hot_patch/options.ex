@@ -134,6 +134,28 @@ defmodule HotPatch.Options do
     patch: [check: :text, doc: "only entries of this patch, by its id"],
     last: [check: :count, default: 100, doc: "so many entries at most, the latest. Default: 100"],
     to: [check: :text, doc: "a path: the zip is written there too"],
+    data_dir: [
+      check: :text,
+      doc:
+        "where the node keeps what a rollback needs. Default: as its configuration says, else `hot_patch/` " <>
+          "inside its release, else the user's data directory"
+    ],
+    release: [
+      check: :release,
+      doc: "`{name, version}` of what the node runs. Default: see `HotPatch.Release`"
+    ],
+    peers: [
+      check: :nodes,
+      doc:
+        "nodes that it is to ask for what it has missed. Default: those that it is connected to"
+    ],
+    leave_patches: [
+      check: {:one_of, [true, false]},
+      default: false,
+      doc:
+        "`true`: patches that are in force there stay so, in memory and on disk, and so does the data " <>
+          "directory; they cannot be rolled back until the node is attached again with that. Default: `false`"
+    ],
     by: [
       check: :text,
       doc: "who does it, for the record. Default: the operating system's user"
@@ -156,6 +178,8 @@ defmodule HotPatch.Options do
     export_antipatch: [:to],
     delete: [:by, :reason, :from],
     restart: [:timeout, :force, :by, :reason, :from],
+    attach: [:data_dir, :release, :peers, :timeout, :by, :reason],
+    detach: [:leave_patches, :timeout, :by, :reason],
     apply: [
       :nodes,
       :timeout,
@@ -202,6 +226,8 @@ defmodule HotPatch.Options do
           | :export_antipatch
           | :delete
           | :restart
+          | :attach
+          | :detach
           | :apply
           | :rollback
 
@@ -321,6 +347,13 @@ defmodule HotPatch.Options do
       end
     else
       wrong(call, option, "must be true, false or a keyword list of limits, got: #{short(value)}")
+    end
+  end
+
+  defp check(:release, value, option, call) do
+    case value do
+      {name, version} when is_binary(name) and is_binary(version) -> :ok
+      _ -> wrong(call, option, "must be {\"name\", \"version\"}, got: #{short(value)}")
     end
   end
 

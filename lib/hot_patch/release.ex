@@ -4,8 +4,8 @@ defmodule HotPatch.Release do
 
   In a release it is the release's own name and version. A system started by `mix run` or
   plain `erl` has none, so it is named `unreleased`, with the versions of the started
-  applications that are neither OTP's, Elixir's nor HotPatch as its version. It can be
-  set with `config :hot_patch, release: {"name", "version"}`.
+  applications that are neither OTP's, Elixir's nor HotPatch as its version: that of a node
+  that was attached is the same as it would be with HotPatch built in. It can be set with `config :hot_patch, release: {"name", "version"}`.
   """
 
   alias HotPatch.SystemLibrary
@@ -13,6 +13,9 @@ defmodule HotPatch.Release do
   @type t :: %__MODULE__{name: String.t(), version: String.t()}
   @enforce_keys [:name, :version]
   defstruct [:name, :version]
+
+  @unreleased "unreleased"
+  @nothing "none"
 
   # More applications than this are told by a digest: a version should fit a line.
   @spelled_out 3
@@ -46,13 +49,25 @@ defmodule HotPatch.Release do
     end
   end
 
+  @doc """
+  Whether a node runs no system at all, as an operator's own node: patches are bound to nothing
+  that it runs.
+  """
+  @spec none?(t()) :: boolean()
+  def none?(%__MODULE__{name: name, version: version}),
+    do: name == @unreleased and version == @nothing
+
+  @doc "A release in words, also where no protocol knows of it: on a node that was attached."
+  @spec text(t()) :: String.t()
+  def text(%__MODULE__{name: name, version: version}), do: "#{name} #{version}"
+
   # Boot scripts of OTP itself are all called something with OTP in it:
   # "Erlang/OTP", "OTP  APN 181 01".
   defp otp_itself?({name, _version}), do: String.contains?(to_string(name), "OTP")
 
   defp booted({name, version} = id) do
     if otp_itself?(id) do
-      %__MODULE__{name: "unreleased", version: application_versions()}
+      %__MODULE__{name: @unreleased, version: application_versions()}
     else
       %__MODULE__{name: to_string(name), version: to_string(version)}
     end
@@ -65,7 +80,7 @@ defmodule HotPatch.Release do
           do: "#{app}-#{vsn}"
 
     case Enum.sort(versions) do
-      [] -> "none"
+      [] -> @nothing
       few when length(few) <= @spelled_out -> Enum.join(few, "+")
       many -> digest(many)
     end
@@ -77,6 +92,6 @@ defmodule HotPatch.Release do
   end
 
   defimpl String.Chars do
-    def to_string(release), do: "#{release.name} #{release.version}"
+    def to_string(release), do: HotPatch.Release.text(release)
   end
 end

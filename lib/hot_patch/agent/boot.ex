@@ -12,6 +12,7 @@ defmodule HotPatch.Agent.Boot do
 
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Running
+  alias HotPatch.Attachment
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
@@ -29,8 +30,9 @@ defmodule HotPatch.Agent.Boot do
     sweep(begun)
     retire(Applied.read(), Release.current())
     disk(Applied.state())
-    memory(Applied.state(), begun)
     Environment.restore(Applied.state().stack)
+    # On a node that was attached everything runs already: what its memory is stays.
+    if Attachment.here() == nil, do: memory(Applied.state(), begun)
     Store.Recovery.tidy()
   rescue
     # Whatever is wrong with the store, the host system shall start.
@@ -54,7 +56,10 @@ defmodule HotPatch.Agent.Boot do
 
   # Another version: its patches have ended, and so has what was kept to take them back.
   defp retire(%{release: release, stack: [_ | _] = stack}, current) when release != current do
-    end_all(stack, "the release is #{current} now, they were for #{release}")
+    end_all(
+      stack,
+      "the release is #{Release.text(current)} now, they were for #{Release.text(release)}"
+    )
   end
 
   defp retire(_state, _current), do: :ok

@@ -98,14 +98,14 @@ defmodule HotPatch.Agent.Examination do
   # Nodes of another kind have a release of their own; one of the same name must be of
   # the very version.
   defp bound_here(%Release{name: name, version: version}) do
-    case Release.current() do
-      %Release{name: ^name, version: other} when other != version ->
-        {:error,
-         "the patch is bound to #{name} #{version}, but this node runs #{name} #{other}: " <>
-           "make one for that version"}
+    %Release{version: other} = current = Release.current()
 
-      _ ->
-        :ok
+    if current.name == name and other != version and not Release.none?(current) do
+      {:error,
+       "the patch is bound to #{name} #{version}, but this node runs #{name} #{other}: " <>
+         "make one for that version"}
+    else
+      :ok
     end
   end
 

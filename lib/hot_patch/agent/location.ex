@@ -7,6 +7,7 @@ defmodule HotPatch.Agent.Location do
   # `my_app-1.2.0/ebin/Elixir.MyApp.Foo.beam`, or from `releases/1.2.0/consolidated/...`.
 
   alias HotPatch.Agent.Running
+  alias HotPatch.Attachment
   alias HotPatch.Release
   alias HotPatch.SystemLibrary
 
@@ -121,7 +122,19 @@ defmodule HotPatch.Agent.Location do
          application when is_binary(application) <- system_application(anchor) do
       application
     else
-      _ -> if sticky?(module), do: "stdlib"
+      _ ->
+        cond do
+          sticky?(module) -> "stdlib"
+          carried?(module) -> "hot_patch"
+          true -> nil
+        end
+    end
+  end
+
+  defp carried?(name) do
+    case Running.module(name) do
+      {:ok, module} -> Attachment.carried?(module)
+      :unknown -> false
     end
   end
 

@@ -27,7 +27,7 @@ defmodule HotPatch.Agent.Server do
 
   @typedoc "Who has this node, and what for: an operation, or what a coordinator locks it for."
   @type holder :: %{
-          required(:kind) => :apply | :rollback,
+          required(:kind) => :apply | :rollback | :detach,
           required(:patch) => String.t(),
           required(:by) => String.t(),
           required(:coordinator) => pid(),

@@ -51,7 +51,7 @@ defmodule HotPatch.Cluster.Library do
   @doc "All patches of the cluster, newest first."
   @spec list() :: [Patch.t()]
   def list do
-    infos = Enum.filter(Cluster.infos([node() | Node.list()]), & &1.managed?)
+    infos = Enum.filter(Cluster.infos(Cluster.everyone()), & &1.managed?)
     nodes = Enum.map(infos, & &1.node)
 
     kept =
@@ -250,10 +250,27 @@ defmodule HotPatch.Cluster.Library do
       size: composition.size,
       files: length(composition.files),
       modules: length(Composition.modules(composition)),
-      release: Release.current(),
+      release: bound_to(Release.current()),
       uploaded_at: DateTime.utc_now(),
       by: by
     }
+  end
+
+  # An operator's own node runs nothing that a patch could be for: it is for what the others run,
+  # if that is one thing.
+  defp bound_to(current) do
+    with true <- Release.none?(current), [other] <- others_run() do
+      other
+    else
+      _ -> current
+    end
+  end
+
+  defp others_run do
+    for %{managed?: true, release: release} <- Cluster.infos(Cluster.everyone() -- [node()]),
+        not Release.none?(release),
+        uniq: true,
+        do: release
   end
 
   defp patch(record, known) do
@@ -278,6 +295,8 @@ defmodule HotPatch.Cluster.Library do
   # Another name is another kind of node, which has patches of its own.
   defp retired?(release) do
     current = Release.current()
-    release.name == current.name and release.version != current.version
+
+    not Release.none?(current) and release.name == current.name and
+      release.version != current.version
   end
 end

@@ -11,7 +11,6 @@ defmodule HotPatch.Cluster.Request do
   alias HotPatch.Operator
   alias HotPatch.Options
   alias HotPatch.Patch
-  alias HotPatch.Release
 
   @type t :: {:ok, map(), Payload.t(), [node()], unmanaged :: [node()]}
 
@@ -89,7 +88,7 @@ defmodule HotPatch.Cluster.Request do
   defp payload(:rollback, _call, id, options) do
     with {:ok, %Patch{} = patch} <- Library.resolve(id) do
       more = [purge: options.purge, on_load: options.on_load]
-      {:ok, Payload.rollback(patch.id, Release.current(), more), Library.about(patch)}
+      {:ok, Payload.rollback(patch.id, patch.release, more), Library.about(patch)}
     end
   end
 

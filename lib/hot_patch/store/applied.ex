@@ -8,8 +8,6 @@ defmodule HotPatch.Store.Applied do
   alias HotPatch.Store
   alias HotPatch.Store.Blobs
 
-  @boot {__MODULE__, :boot}
-
   @typedoc """
   One operation on the cluster. `seq` orders them; `scope` is `:all` or the nodes that were
   named: others do not miss it. `tried_by`: it was the first step of an apply in several, and
@@ -194,17 +192,8 @@ defmodule HotPatch.Store.Applied do
   def digests(state), do: Enum.flat_map(state.stack, &digests_of/1)
 
   @doc "Tells one run of the VM from the next."
-  @spec boot() :: binary()
-  def boot do
-    case :persistent_term.get(@boot, nil) do
-      nil ->
-        :persistent_term.put(@boot, :crypto.strong_rand_bytes(16))
-        boot()
-
-      boot ->
-        boot
-    end
-  end
+  @spec boot() :: {String.t(), integer()}
+  def boot, do: {System.pid(), :erlang.system_info(:start_time)}
 
   # Applied once more: what was there before it the first time is what to go back to.
   defp again(first, record) do

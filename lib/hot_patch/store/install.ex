@@ -27,6 +27,23 @@ defmodule HotPatch.Store.Install do
   @spec marked(Path.t()) :: String.t() | nil
   def marked(target), do: target |> path() |> read()
 
+  @doc "Removes a mark that no patch needs any more, wherever the code path leads to it."
+  @spec remove(String.t() | nil) :: :ok
+  def remove(nil), do: :ok
+
+  def remove(mark) do
+    folders =
+      for ebin <- :code.get_path(), do: ebin |> to_string() |> Path.dirname() |> Path.dirname()
+
+    for folder <- Enum.uniq([Release.root() | folders]),
+        folder != nil,
+        path = Path.join(folder, @name),
+        read(path) == mark,
+        do: _ = File.rm(path)
+
+    :ok
+  end
+
   # Without a release it is the folder that has the applications.
   defp path(target) do
     Path.join(

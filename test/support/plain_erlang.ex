@@ -1,0 +1,100 @@
+defmodule HotPatch.Test.PlainErlang do
+  @moduledoc false
+  # A node that has nothing but OTP, and runs a small system of one supervised gen_server in Erlang.
+
+  alias HotPatch.Test.Builds
+  alias HotPatch.Test.Cluster
+  alias HotPatch.Test.Servers
+
+  @module :hot_patch_test_switch
+
+  @doc "Starts one; it ends with the calling test. Further arguments are for `erl`."
+  @spec start([charlist()]) :: node()
+  def start(args \\ []) do
+    name = :"plain_#{System.unique_integer([:positive])}_#{System.pid()}"
+    node = :"#{name}@127.0.0.1"
+    install(node)
+
+    {:ok, peer, ^node} =
+      :peer.start(%{
+        name: name,
+        host: '127.0.0.1',
+        longnames: true,
+        wait_boot: 60_000,
+        env: [{'HOME', String.to_charlist(Cluster.home(node))}],
+        args:
+          [
+            ['-pa', String.to_charlist(Path.dirname(beam(node)))],
+            ['-setcookie', Atom.to_charlist(Node.get_cookie())],
+            ['-kernel', 'inet_dist_use_interface', '{127,0,0,1}', 'logger_level', 'error'],
+            ['-kernel', 'prevent_overlapping_partitions', 'false'],
+            args
+          ]
+          |> Enum.concat()
+      })
+
+    ExUnit.Callbacks.on_exit(fn -> stop(peer, node) end)
+    {:module, @module} = Cluster.call(node, :code, :load_file, [@module])
+    node
+  end
+
+  @doc "Starts its system."
+  @spec run(node()) :: pid()
+  def run(node) do
+    :ok = Cluster.call(node, :application, :start, [:switch])
+    Cluster.call(node, :erlang, :whereis, [@module])
+  end
+
+  @doc "A repaired version of its module, as the file of an archive."
+  @spec repaired() :: {Path.t(), binary()}
+  def repaired, do: {"switch-1.0.0/ebin/#{@module}.beam", server("2")}
+
+  @doc "Where it has its module."
+  @spec beam(node()) :: Path.t()
+  def beam(node), do: Path.join(Cluster.home(node), "lib/switch-1.0.0/ebin/#{@module}.beam")
+
+  # Both ways.
+  defp server(version) do
+    Servers.server(
+      @module,
+      version,
+      "case OldVsn of {down, _} -> {ok, {1, Count}}; _ -> {ok, {VERSION, Count}} end"
+    )
+  end
+
+  # The supervisor and the application are a module of their own, as they are mostly.
+  defp install(node) do
+    ebin = Path.dirname(beam(node))
+    File.mkdir_p!(ebin)
+    File.write!(beam(node), server("1"))
+    File.write!(Path.join(ebin, "hot_patch_test_switch_sup.beam"), supervisor())
+
+    properties = [
+      vsn: '1.0.0',
+      modules: [@module, :hot_patch_test_switch_sup],
+      applications: [:kernel, :stdlib],
+      mod: {:hot_patch_test_switch_sup, []}
+    ]
+
+    resource = :io_lib.format("~tp.~n", [{:application, :switch, properties}])
+    File.write!(Path.join(ebin, "switch.app"), resource)
+  end
+
+  defp supervisor do
+    Builds.erlang("""
+    -module(hot_patch_test_switch_sup).
+    -export([start/2, stop/1, init/1]).
+    start(_, _) -> supervisor:start_link(hot_patch_test_switch_sup, []).
+    stop(_) -> ok.
+    init([]) -> {ok, {#{"\#{}"}, [#{"\#{id => switch, modules => [#{@module}]"},
+        start => {gen_server, start_link, [{local, #{@module}}, #{@module}, 0, []]}}]}}.
+    """)
+  end
+
+  defp stop(peer, node) do
+    :peer.stop(peer)
+    File.rm_rf!(Cluster.home(node))
+  catch
+    :exit, _ -> File.rm_rf!(Cluster.home(node))
+  end
+end
