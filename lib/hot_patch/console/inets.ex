@@ -134,11 +134,13 @@ defmodule HotPatch.Console.Inets do
     ]
   end
 
-  # Who does not read what is sent is not waited for.
-  @socket [send_timeout: 15_000, send_timeout_close: true, nodelay: true]
+  @doc "Options of a connection: who does not read what is sent is not waited for."
+  @spec socket_options() :: keyword()
+  def socket_options, do: [send_timeout: 15_000, send_timeout_close: true, nodelay: true]
 
-  defp socket_type(nil), do: {:ip_comm, @socket}
-  defp socket_type(tls), do: {:ssl, Keyword.merge(@socket, tls)}
+  # Without TLS the server takes no options where the port is given: the connection gets them.
+  defp socket_type(nil), do: :ip_comm
+  defp socket_type(tls), do: {:ssl, Keyword.merge(socket_options(), tls)}
 
   defp address(config), do: config.ip |> :inet.ntoa() |> List.to_string()
 
@@ -147,10 +149,19 @@ defmodule HotPatch.Console.Inets do
 
   defp warn(state, reason) do
     Logger.warning(
-      "HotPatch: the console does not listen on port #{state.config.port} yet: #{inspect(reason)}"
+      "HotPatch: the console does not listen on port #{state.config.port} yet: #{why(reason)}"
     )
 
     %{state | warned?: true}
+  end
+
+  # The reason is deep inside of what the supervisors say of each other.
+  defp why(text) when is_binary(text), do: text
+
+  defp why(reason) do
+    if inspect(reason, limit: :infinity) =~ "eaddrinuse",
+      do: "it is taken; it is tried again",
+      else: inspect(reason, limit: 20, printable_limit: 200)
   end
 
   defp later(state) do

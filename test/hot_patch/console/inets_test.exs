@@ -13,7 +13,7 @@ defmodule HotPatch.Console.InetsTest do
 
   setup context do
     start!(
-      [port: 0, request_seconds: 1, upload_seconds: 2, max_connections: 30] ++
+      [port: free_port(), request_seconds: 1, upload_seconds: 2, max_connections: 30] ++
         Map.get(context, :console, [])
     )
 
@@ -27,6 +27,14 @@ defmodule HotPatch.Console.InetsTest do
     end)
 
     %{port: port}
+  end
+
+  # With port 0 the server goes another way than it does in earnest.
+  defp free_port do
+    {:ok, socket} = :gen_tcp.listen(0, reuseaddr: true)
+    {:ok, port} = :inet.port(socket)
+    :gen_tcp.close(socket)
+    port
   end
 
   defp connect(port) do
@@ -321,6 +329,19 @@ defmodule HotPatch.Console.InetsTest do
     assert until(fn -> :atomics.get(counter, 1) == 0 end, "none is")
   end
 
+  test "a port that is taken is tried again" do
+    stop_supervised!(Console)
+    {:ok, socket} = :gen_tcp.listen(0, reuseaddr: true, ip: {127, 0, 0, 1})
+    {:ok, port} = :inet.port(socket)
+    start!(port: port)
+    assert Console.port() == nil
+    :gen_tcp.close(socket)
+    # Not to wait for the server's own next look.
+    send(Process.whereis(Console.Inets), :listen)
+    assert Console.port() == port
+    served!(port)
+  end
+
   describe "with TLS" do
     @describetag :tls
 
@@ -334,7 +355,7 @@ defmodule HotPatch.Console.InetsTest do
           client_chain: %{root: key, intermediates: [], peer: key}
         })
 
-      start!(port: 0, tls: Keyword.take(tls, [:cert, :key]))
+      start!(port: free_port(), tls: Keyword.take(tls, [:cert, :key]))
       port = until(fn -> Console.port() end, "the console listens")
 
       {:ok, socket} =

@@ -37,6 +37,9 @@ defmodule HotPatch.Console.Inets.Exchange do
   @doc false
   @spec unquote(:do)(tuple()) :: {:proceed, list()} | {:continue, term()}
   def unquote(:do)(mod) do
+    if mod(mod, :socket_type) == :ip_comm,
+      do: :inet.setopts(mod(mod, :socket), HotPatch.Console.Inets.socket_options())
+
     case mod(mod, :entity_body) do
       # Which of the two it is depends on whether the first piece came together with the head.
       {:first, piece} -> first(mod, piece)
