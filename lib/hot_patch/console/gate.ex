@@ -202,6 +202,14 @@ defmodule HotPatch.Console.Gate do
         Exception.format(:error, error, stack)
     )
 
-    refusal(request, Problem.new(500, :internal, "this failed; the node's log says where"))
+    text = "this failed; the log of #{node()} says where"
+
+    # A page may be what has failed.
+    response =
+      if Request.api?(request),
+        do: Problem.to_response(Problem.new(500, :internal, text)),
+        else: %Response{status: 500, headers: [{"content-type", "text/plain"}], body: text}
+
+    Response.protect(response, request)
   end
 end

@@ -48,7 +48,14 @@ defmodule HotPatch.Console.HTML do
 
   @impl EEx.Engine
   def handle_expr(parts, "=", expression) do
-    expression = Macro.prewalk(expression, &EEx.Engine.handle_assign/1)
+    expression = Macro.prewalk(expression, &assign/1)
     [quote(do: HotPatch.Console.HTML.escape(unquote(expression))) | parts]
   end
+
+  # EEx's own way with assigns calls EEx when the template is rendered, which a release does not have.
+  defp assign({:@, meta, [{name, _, context}]}) when is_atom(name) and is_atom(context) do
+    quote(line: meta[:line] || 0, do: Map.fetch!(var!(assigns), unquote(name)))
+  end
+
+  defp assign(other), do: other
 end
