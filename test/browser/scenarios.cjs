@@ -112,28 +112,36 @@ module.exports = {
     const page = world.alice;
     const bob = (world.bob = await person(world.browser));
     await logIn(bob, "bob");
+    // He is about to do something else.
+    await bob.goto(`${url}/patch/${world.mixed}/apply`);
+    await bob.getByLabel("Reason").fill("me too");
+    await page.goto(`${url}/patch/${world.billing}/rollback`);
+    await page.getByLabel("Reason").fill("wrong rates");
+    await page.getByText("More", { exact: true }).click();
+    // Less than those wait who talk in the calls.
+    await page.getByLabel("Pause at most").fill("4500");
     await ask("hold");
-    await carryOut(page, world.billing, "Roll back", /Roll back on 3 nodes/, "wrong rates");
-    await page.locator("[data-state=running]").waitFor();
+    await page.getByRole("button", { name: /Roll back on 3 nodes/ }).click();
+
+    await bob.locator("#live .run", { hasText: "rollback" }).waitFor();
+    await bob.getByRole("button", { name: "Try all the same" }).click();
     await page.locator("#live .steps .running", { hasText: "commit" }).first().waitFor();
     await shoot(page, "live");
-
-    // He comes in the middle.
+    await bob.waitForURL(/\/results\//);
+    await bob.getByRole("alert").filter({ hasText: /rollback of billing-.* by alice/ }).waitFor();
+    // Whoever comes in the middle sees it, too.
     await bob.goto(`${url}/nodes`);
     await bob.locator("#live .run", { hasText: "rollback" }).waitFor();
     await shoot(bob, "live-nodes");
-    await carryOut(bob, world.mixed, "Apply", "Try all the same", "me too");
-    await ended(bob);
-    await bob.getByRole("alert").filter({ hasText: /rollback of billing-.* by alice/ }).waitFor();
-    await shoot(bob, "result-busy");
 
     await ask("release");
     await ended(page);
     await page.locator(".verdict.big .s-ok").waitFor();
     await shoot(page, "result-rollback");
     assert.equal(await ask(`price`), "0");
-    await bob.goto(`${url}/patch`);
     await bob.locator("#live .run").waitFor({ state: "detached" });
+    await bob.goto(`${url}/patch/${world.mixed}/results`);
+    await bob.getByText("busy").first().waitFor();
   },
 
   async "the results and the journal"(world) {

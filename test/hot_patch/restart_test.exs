@@ -15,12 +15,16 @@ defmodule HotPatch.RestartTest do
   test "a node is restarted and comes back, and the journal says who did it" do
     [a, b] = Hosts.start(2, [], 0)
     boot = booted(b.node)
+    known_as = Cluster.call(b.node, HotPatch.Store.Applied, :boot, [])
+    assert known_as == Cluster.call(b.node, HotPatch.Store.Applied, :boot, [])
 
     assert {:ok, %{managed?: true, node: node}} =
              restart(a.node, b.node, by: "alice", from: "192.0.2.1", reason: "a NIF")
 
     assert node == b.node
     assert booted(b.node) != boot
+    # What waits for a restart waits no more.
+    assert known_as != Cluster.call(b.node, HotPatch.Store.Applied, :boot, [])
 
     assert {:ok, [entry | _]} = Cluster.call(a.node, HotPatch, :journal, [[]])
     assert %{what: :restart, by: "alice", from: "192.0.2.1", reason: "a NIF"} = entry

@@ -191,9 +191,22 @@ defmodule HotPatch.Store.Applied do
   @spec digests(state()) :: [Blobs.digest()]
   def digests(state), do: Enum.flat_map(state.stack, &digests_of/1)
 
-  @doc "Tells one run of the VM from the next."
-  @spec boot() :: {String.t(), integer()}
-  def boot, do: {System.pid(), :erlang.system_info(:start_time)}
+  @doc """
+  Tells one boot of the system from the next, by what is there without our doing: also in a container,
+  where the VM has the same number every time, and after `:init.restart/0`, which keeps the VM and ends
+  all processes.
+  """
+  @spec boot() :: {String.t(), integer(), String.t()}
+  def boot, do: {System.pid(), started_at(), inspect(Process.whereis(:application_controller))}
+
+  # The start by itself is the same in every VM; by the clock it is not, where the clock stays as it
+  # was taken at the start.
+  defp started_at do
+    case :erlang.system_info(:time_warp_mode) do
+      :no_time_warp -> :erlang.system_info(:start_time) + :erlang.time_offset()
+      _moves -> 0
+    end
+  end
 
   # Applied once more: what was there before it the first time is what to go back to.
   defp again(first, record) do
