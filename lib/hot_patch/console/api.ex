@@ -54,14 +54,14 @@ defmodule HotPatch.Console.API do
     end)
   end
 
-  def antipatch(request, _access, _form, id) do
+  def antipatch(_request, _access, _form, id) do
     case HotPatch.export_antipatch(id) do
       {:ok, %{zip: zip}} ->
         %Response{headers: [{"content-type", "application/zip"}], body: zip}
         |> Response.put("content-disposition", ~s(attachment; filename="#{file_name(id)}"))
 
       {:error, error} ->
-        if Request.api?(request), do: problem(error)
+        problem(error)
     end
   end
 
