@@ -47,7 +47,7 @@ defmodule HotPatch.Swap.Recognise do
   @doc "Whether the new code has a callback for the state; where not, it stays as it is."
   @spec change_code?(Change.t(), [arity()]) :: boolean()
   def change_code?(change, arities) do
-    Enum.any?(arities, &({"code_change", &1} in change.exports))
+    change.convert? and Enum.any?(arities, &({"code_change", &1} in change.exports))
   end
 
   @doc "Whether the running module exports any of these functions."
