@@ -121,7 +121,7 @@ defmodule HotPatch.Swap.Recognise do
 
   defp special(pid, change) do
     if exports?(change.module, [{:system_continue, 3}]) do
-      new? = {"system_code_change", 4} in change.exports
+      new? = change.convert? and {"system_code_change", 4} in change.exports
       [target(pid, :special, :system_continue, [{change.module, new?}])]
     else
       []
