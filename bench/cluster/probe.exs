@@ -1,0 +1,99 @@
+defmodule Bench.Cluster.Probe do
+  # Runs on the coordinator, and looks at it while something is sent from there: its memory,
+  # how long small messages to other nodes and back take, how often a channel was full.
+
+  # Milliseconds between two looks.
+  @pause 1
+  # So many of the nodes are sent small messages.
+  @asked 4
+
+  @doc "Does it, and gives how long it took and what was seen. Microseconds, bytes."
+  def measure(nodes, bystander, fun) do
+    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+    memory = start(fn -> watch_memory(memory(), 0) end, :high)
+    members = for node <- asked(nodes), do: start(fn -> ask(echo(node), 0) end, :normal)
+    other = start(fn -> ask(echo(bystander), 0) end, :normal)
+    busy = start(fn -> count_busy(0) end, :high)
+    :erlang.system_monitor(busy, [:busy_dist_port])
+
+    receive do
+    after
+      200 -> :ok
+    end
+
+    {time, answer} = :timer.tc(fun)
+    :erlang.system_monitor(:undefined)
+
+    seen = %{
+      time: time,
+      memory: stop(memory),
+      member: members |> Enum.map(&stop/1) |> Enum.max(),
+      other: stop(other),
+      busy: stop(busy)
+    }
+
+    {seen, answer}
+  end
+
+  @doc "Answers every message; on the other nodes."
+  def echo do
+    receive do
+      {from, ref} ->
+        send(from, ref)
+        echo()
+
+      :stop ->
+        :ok
+    end
+  end
+
+  defp echo(node), do: Node.spawn_link(node, __MODULE__, :echo, [])
+
+  # Spread over all, for each is busy at another time.
+  defp asked(nodes), do: Enum.take_every(nodes, max(1, div(length(nodes), @asked)))
+
+  defp start(fun, priority), do: :erlang.spawn_opt(fun, [:link, priority: priority])
+
+  defp stop(pid) do
+    send(pid, {:stop, self()})
+
+    receive do
+      {^pid, seen} -> seen
+    end
+  end
+
+  defp memory, do: [:processes, :binary] |> :erlang.memory() |> Keyword.values() |> Enum.sum()
+
+  defp watch_memory(before, most) do
+    most = max(most, memory() - before)
+    go_on(@pause, most, fn -> watch_memory(before, most) end)
+  end
+
+  defp ask(echo, longest) do
+    ref = make_ref()
+    at = System.monotonic_time(:microsecond)
+    send(echo, {self(), ref})
+
+    receive do
+      ^ref -> :ok
+    end
+
+    longest = max(longest, System.monotonic_time(:microsecond) - at)
+    go_on(@pause, longest, fn -> ask(echo, longest) end)
+  end
+
+  defp count_busy(n) do
+    receive do
+      {:monitor, _pid, :busy_dist_port, _port} -> count_busy(n + 1)
+      {:stop, from} -> send(from, {self(), n})
+    end
+  end
+
+  defp go_on(pause, seen, again) do
+    receive do
+      {:stop, from} -> send(from, {self(), seen})
+    after
+      pause -> again.()
+    end
+  end
+end
