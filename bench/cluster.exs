@@ -117,8 +117,13 @@ defmodule Bench.Cluster do
           end
         end)
 
-      if step == :send, do: ways(coordinator, :forget, [names])
-      if step == :change, do: check(cluster, if(way == "HotPatch", do: applied, else: loaded))
+      case which do
+        {:send, _way} -> ways(coordinator, :forget, [names])
+        {:change, "by hand"} -> check(cluster, loaded)
+        {:change, "HotPatch"} -> :ok
+        {:afterwards, "HotPatch"} -> check(cluster, applied)
+      end
+
       {which, seen}
     end
   end

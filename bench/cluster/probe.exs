@@ -2,8 +2,9 @@ defmodule Bench.Cluster.Probe do
   # Runs on the coordinator, and looks at it while something is sent from there: its memory,
   # how long small messages to other nodes and back take, how often a channel was full.
 
-  # Milliseconds between two looks.
-  @pause 1
+  # Milliseconds between two looks at the memory, and between two messages.
+  @look 5
+  @pause 2
   # So many of the nodes are sent small messages.
   @asked 4
 
@@ -66,7 +67,7 @@ defmodule Bench.Cluster.Probe do
 
   defp watch_memory(before, most) do
     most = max(most, memory() - before)
-    go_on(@pause, most, fn -> watch_memory(before, most) end)
+    go_on(@look, most, fn -> watch_memory(before, most) end)
   end
 
   defp ask(echo, longest) do
