@@ -15,7 +15,9 @@
 # took meanwhile, "other" the same to a node that nothing is sent to: what is in both is the
 # queue for the processors, not the channel. "busy" is how often a channel was full, "memory"
 # how much more the coordinator's processes and binaries took at most. "processors" are the
-# seconds that all nodes together have used, "each" those of one that is not the coordinator.
+# seconds that all nodes together have used, "each" those of one that is not the coordinator;
+# "idle" and "disk" how much of the machine's processors had nothing to do, or waited for the disk.
+# The lines "+1" at the end: what one node more costs, from the smallest to the largest cluster.
 # "afterwards" is the 3 seconds after an apply, in which the nodes compare themselves with each
 # other. Milliseconds and megabytes.
 #
@@ -40,6 +42,8 @@ defmodule Bench.Cluster do
   @seen [:time, :memory, :member, :other, :busy]
   @own [:prepare, :sent, :commit, :skew, :pause]
   @cost [:processors, :each, :coordinator]
+  @shares [:idle, :disk]
+  @columns @seen ++ @cost ++ @shares ++ @own
 
   # The first of each step is what the others are measured against.
   @ways [
@@ -71,8 +75,30 @@ defmodule Bench.Cluster do
         "#{options.modules} modules, #{mb(byte_size(Patch.zip(patch)))} MB zipped\n"
     )
 
-    IO.puts(line(["nodes", "step", "way", "ratio" | @seen ++ @cost ++ @own]))
-    for count <- options.nodes, do: cluster(count, root, versions, helpers)
+    IO.puts(line(["nodes", "step", "way", "ratio" | @columns]))
+
+    options.nodes
+    |> Enum.map(&{&1, cluster(&1, root, versions, helpers)})
+    |> growth()
+  end
+
+  # What each node more has cost.
+  defp growth([_one]), do: :ok
+
+  defp growth(results) do
+    {{few, small}, {many, large}} = Enum.min_max_by(results, &elem(&1, 0))
+
+    for which <- @ways do
+      medians =
+        for column <- @columns do
+          before = median(small[which], column)
+
+          if before && column not in @shares,
+            do: (median(large[which], column) - before) / (many - few)
+        end
+
+      IO.puts(line(["+1", elem(which, 0), elem(which, 1), "" | texts(medians)]))
+    end
   end
 
   defp cluster(count, root, [shipped | versions], helpers) do
@@ -90,48 +116,48 @@ defmodule Bench.Cluster do
 
       for step_and_way <- @ways, do: IO.puts(line(row(count, step_and_way, results)))
       IO.puts("")
+      results
     after
       Nodes.stop(cluster)
     end
   end
 
   defp round(cluster, round, applied, loaded) do
-    [coordinator | others] = cluster.nodes
-    names = Enum.map(others, & &1.name)
-    zip = Patch.zip(applied)
-    upload = [zip, [name: "round-#{round}", by: "bench"]]
+    coordinator = hd(cluster.nodes)
+    upload = [Patch.zip(applied), [name: "round-#{round}", by: "bench"]]
     {:ok, %{id: id}} = Nodes.call(coordinator, HotPatch, :upload, upload)
 
     files =
       for {module, beam} <- loaded,
           do: {module, Nodes.call(coordinator, :code, :which, [module]), beam}
 
-    for {step, way} = which <- @ways do
-      seen =
-        measure(cluster, fn ->
-          case step do
-            :send -> ways(coordinator, :send_to, [way, id, names, cluster.bystander.name])
-            :change when way == "HotPatch" -> change(coordinator, way, id, names, cluster)
-            :change -> change(coordinator, way, files, names, cluster)
-            :afterwards -> ways(coordinator, :watch, [@afterwards, names, cluster.bystander.name])
-          end
-        end)
-
-      case which do
-        {:send, _way} -> ways(coordinator, :forget, [names])
-        {:change, "by hand"} -> check(cluster, loaded)
-        {:change, "HotPatch"} -> :ok
-        {:afterwards, "HotPatch"} -> check(cluster, applied)
-      end
-
-      {which, seen}
-    end
+    for which <- @ways, do: {which, step(which, id, files, cluster, {applied, loaded})}
   end
 
-  defp change(coordinator, way, what, names, cluster),
-    do: ways(coordinator, :change, [way, what, names, cluster.bystander.name])
+  defp step({:send, way}, id, _files, cluster, _beams) do
+    seen = ways(cluster, :send_to, [way, id])
+    ways(cluster, :forget, [])
+    seen
+  end
 
-  defp ways(coordinator, function, args), do: Nodes.call(coordinator, Ways, function, args)
+  defp step({:change, "by hand" = way}, _id, files, cluster, {_applied, loaded}) do
+    seen = ways(cluster, :change, [way, files])
+    check(cluster, loaded)
+    seen
+  end
+
+  defp step({:change, way}, id, _files, cluster, _beams), do: ways(cluster, :change, [way, id])
+
+  defp step({:afterwards, _way}, _id, _files, cluster, {applied, _loaded}) do
+    seen = ways(cluster, :watch, [@afterwards])
+    check(cluster, applied)
+    seen
+  end
+
+  defp ways(cluster, function, args) do
+    args = args ++ [Nodes.seen_by_coordinator(cluster)]
+    Nodes.call(hd(cluster.nodes), Ways, function, args)
+  end
 
   # That it was done, and on all nodes.
   defp check(cluster, beams) do
@@ -141,28 +167,15 @@ defmodule Bench.Cluster do
     end
   end
 
-  defp measure(cluster, fun) do
-    before = Nodes.cpu(cluster)
-    seen = fun.()
-    used = Map.merge(Nodes.cpu(cluster), before, fn _name, now, before -> now - before end)
-    {coordinator, others} = Map.pop!(used, hd(cluster.nodes).name)
-    others = others |> Map.values() |> Enum.sum()
-
-    Map.merge(seen, %{
-      processors: coordinator + others,
-      coordinator: coordinator,
-      each: others / (map_size(used) - 1)
-    })
-  end
-
   defp row(count, {step, way} = which, results) do
-    medians = for column <- @seen ++ @cost ++ @own, do: median(results[which], column)
     {_step, first} = List.keyfind(@ways, step, 0)
     theirs = median(results[{step, first}], :time)
     ratio = :erlang.float_to_binary(median(results[which], :time) / theirs, decimals: 2)
 
-    [count, step, way, ratio | Enum.zip_with(@seen ++ @cost ++ @own, medians, &text/2)]
+    [count, step, way, ratio | texts(for column <- @columns, do: median(results[which], column))]
   end
+
+  defp texts(figures), do: Enum.zip_with(@columns, figures, &text/2)
 
   defp median(results, column) do
     case results |> Enum.map(& &1[column]) |> Enum.reject(&is_nil/1) |> Enum.sort() do
@@ -173,14 +186,15 @@ defmodule Bench.Cluster do
 
   defp text(_column, nil), do: "-"
   defp text(:memory, bytes), do: mb(bytes)
-  defp text(:busy, n), do: n
+  defp text(:busy, n), do: round(n)
+  defp text(column, n) when column in @shares, do: "#{round(n * 100)}%"
   defp text(column, s) when column in @cost, do: :erlang.float_to_binary(s / 1, decimals: 2)
   defp text(_column, us), do: :erlang.float_to_binary(us / 1000, decimals: 1)
 
   defp mb(bytes), do: :erlang.float_to_binary(bytes / 1_000_000, decimals: 1)
 
   defp line(cells) do
-    widths = [5, 10, 9, 6, 8, 7, 7, 7, 5, 10, 6, 11, 8, 8, 8, 7, 8]
+    widths = [5, 10, 9, 5, 8, 6, 7, 7, 4, 10, 5, 11, 5, 5, 8, 7, 7, 7, 7]
     Bench.Swap.Table.line(widths, cells)
   end
 end

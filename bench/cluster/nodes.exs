@@ -47,14 +47,13 @@ defmodule Bench.Cluster.Nodes do
     :ok
   end
 
-  @doc "Processor seconds that each node has used so far, as the operating system counts them."
-  def cpu(cluster), do: Map.new(cluster.nodes, &{&1.name, cpu_of(&1.os_pid)})
-
-  defp cpu_of(os_pid) do
-    [_before, fields] = "/proc/#{os_pid}/stat" |> File.read!() |> String.split(") ", parts: 2)
-    fields = String.split(fields)
-    # In hundredths of a second on all usual systems.
-    Enum.sum(for at <- [11, 12], do: String.to_integer(Enum.at(fields, at))) / 100
+  @doc "What the coordinator has to know of the cluster."
+  def seen_by_coordinator(%{nodes: [_coordinator | others] = nodes, bystander: bystander}) do
+    %{
+      others: Enum.map(others, & &1.name),
+      bystander: bystander.name,
+      os_pids: Enum.map(nodes, & &1.os_pid)
+    }
   end
 
   def call(node, module, function, args),
@@ -104,7 +103,9 @@ defmodule Bench.Cluster.Nodes do
   defp connect([], _bystander), do: :ok
 
   defp connect([node | rest], bystander) do
-    for other <- [bystander | rest], do: true = call(node, :net_kernel, :connect_node, [other.name])
+    for other <- [bystander | rest],
+        do: true = call(node, :net_kernel, :connect_node, [other.name])
+
     connect(rest, bystander)
   end
 

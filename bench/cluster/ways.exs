@@ -12,10 +12,10 @@ defmodule Bench.Cluster.Ways do
   @pause 30_000
 
   @doc "Sends a patch to all nodes: the whole term in one call to all, or as HotPatch sends it."
-  def send_to(way, id, nodes, bystander) do
+  def send_to(way, id, cluster) do
     {:ok, composition, patch} = Library.open(id)
     payload = Payload.new(composition, patch.release, shadows: Archive.shadows(composition))
-    {seen, :ok} = Probe.measure(nodes, bystander, fn -> send_payload(way, payload, nodes) end)
+    {seen, :ok} = Probe.measure(cluster, fn -> send_payload(way, payload, cluster.others) end)
     seen
   end
 
@@ -35,10 +35,10 @@ defmodule Bench.Cluster.Ways do
   def take(_payload), do: :ok
 
   @doc "Changes the code of all nodes: as it is done by hand, or by HotPatch."
-  def change("by hand", beams, nodes, bystander) do
+  def change("by hand", beams, cluster) do
     {seen, :ok} =
-      Probe.measure(nodes, bystander, fn ->
-        for node <- [node() | nodes], {module, file, beam} <- beams do
+      Probe.measure(cluster, fn ->
+        for node <- [node() | cluster.others], {module, file, beam} <- beams do
           _ = :erpc.call(node, :code, :purge, [module], @timeout)
           {:module, _} = :erpc.call(node, :code, :load_binary, [module, file, beam], @timeout)
         end
@@ -49,9 +49,9 @@ defmodule Bench.Cluster.Ways do
     seen
   end
 
-  def change("HotPatch", id, nodes, bystander) do
+  def change("HotPatch", id, cluster) do
     {seen, {report, sent}} =
-      Probe.measure(nodes, bystander, fn ->
+      Probe.measure(cluster, fn ->
         :ok = HotPatch.subscribe()
         report = HotPatch.apply!(id, pause_timeout: @pause, timeout: @timeout, progress: :none)
         :ok = HotPatch.unsubscribe()
@@ -59,7 +59,7 @@ defmodule Bench.Cluster.Ways do
       end)
 
     :ok = report.status
-    true = length(report.nodes) == length(nodes) + 1
+    true = length(report.nodes) == length(cluster.os_pids)
 
     Map.merge(seen, %{
       prepare: report.prepare_us,
@@ -81,14 +81,14 @@ defmodule Bench.Cluster.Ways do
   end
 
   @doc "Only looks."
-  def watch(ms, nodes, bystander) do
-    {seen, :ok} = Probe.measure(nodes, bystander, fn -> :timer.sleep(ms) end)
+  def watch(ms, cluster) do
+    {seen, :ok} = Probe.measure(cluster, fn -> :timer.sleep(ms) end)
     seen
   end
 
   @doc "Forgets what has been sent, so that the next has all to send again."
-  def forget(nodes) do
-    for node <- [node() | nodes], do: send({HotPatch.Agent.Inbox, node}, :timeout)
+  def forget(cluster) do
+    for node <- [node() | cluster.others], do: send({HotPatch.Agent.Inbox, node}, :timeout)
     :ok
   end
 end
