@@ -59,6 +59,7 @@ defmodule HotPatch do
           purge: :soft | :force,
           on_load: :restart | :load,
           cumulative: boolean(),
+          config: [{atom(), keyword()}],
           operation: :apply | :rollback
         ]
 
@@ -219,6 +220,7 @@ defmodule HotPatch do
           purge: :soft | :force,
           on_load: :restart | :load,
           cumulative: boolean(),
+          config: [{atom(), keyword()}],
           canary: [node()] | pos_integer() | float(),
           max_concurrency: pos_integer(),
           one_per_host: boolean(),
@@ -275,7 +277,9 @@ defmodule HotPatch do
   end
 
   defp carry_out(options, payload, nodes, unmanaged) do
-    Cluster.Bars.during(options.progress, fn ->
+    options = Map.put(options, :id, Cluster.Operation.new_id())
+
+    Cluster.Bars.during(options.id, options.progress, fn ->
       Cluster.Operation.run(payload, nodes, unmanaged, options)
     end)
   end

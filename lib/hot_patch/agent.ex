@@ -32,7 +32,7 @@ defmodule HotPatch.Agent do
   @typedoc """
   One apply or rollback: known by its ref, owned by the coordinator's process. `id` and `seq`
   are what the journals and the other nodes know it by; `seq` is settled when all nodes are
-  reserved, and `scope` is `:all` unless nodes were named. `members` are the nodes that take
+  reserved, above `above` and what each of them knows, and `scope` is `:all` unless nodes were named. `members` are the nodes that take
   part: who holds when the coordinator is gone asks them how it was decided. `provisional?`: it
   is tried on some nodes first, and counts only when one that is not has followed it.
   `catching_up`: on this node alone, for what it has missed, or to make room for that.
@@ -41,6 +41,7 @@ defmodule HotPatch.Agent do
           ref: reference(),
           id: String.t(),
           seq: pos_integer() | nil,
+          above: non_neg_integer(),
           kind: :apply | :rollback,
           scope: :all | [node()],
           members: [node()],
@@ -202,19 +203,26 @@ defmodule HotPatch.Agent do
   def reserve(operation) do
     with :ok <- GenServer.call(Server, {:reserve, operation}, :infinity) do
       Fault.point(:reserved)
-      {:ok, {Store.Applied.seq(), System.system_time(:microsecond)}}
+      {:ok, {Past.seq(), System.system_time(:microsecond)}}
     end
   end
 
   @doc """
-  Keeps this node for all operations of one coordinator, until that unlocks it or dies.
+  Keeps this node for all operations of one coordinator, until that unlocks it or dies; gives
+  the number of the last operation known here.
   """
-  @spec lock(Server.holder()) :: :ok | {:busy, Server.holder()}
-  def lock(holder), do: GenServer.call(Server, {:lock, holder}, :infinity)
+  @spec lock(Server.holder()) :: {:ok, seq :: non_neg_integer()} | {:busy, Server.holder()}
+  def lock(holder) do
+    with :ok <- GenServer.call(Server, {:lock, holder}, :infinity), do: {:ok, Past.seq()}
+  end
 
   @doc "Ends what `lock/1` began."
   @spec unlock(pid()) :: :ok
   def unlock(coordinator), do: GenServer.call(Server, {:unlock, coordinator}, :infinity)
+
+  @doc "The number of the last operation known here."
+  @spec seq() :: non_neg_integer()
+  defdelegate seq(), to: Past
 
   @doc "An operation as the journals and other nodes remember it."
   @spec op(operation()) :: Store.Applied.op()

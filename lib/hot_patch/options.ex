@@ -67,6 +67,14 @@ defmodule HotPatch.Options do
         "`true`: the patch takes the place of all that are applied; what they have changed and it " <>
           "does not goes back to the release's own. Default: `false`"
     ],
+    config: [
+      check: :config,
+      default: [],
+      doc:
+        "what changes in the environments of applications with the patch, as in a config file: " <>
+          "`[my_app: [key: value]]`. Set in the moment of the load, then `config_change/3` of the " <>
+          "application's callback module is called; set again at every start; put back by a rollback"
+    ],
     canary: [
       check: :canary,
       doc:
@@ -134,8 +142,8 @@ defmodule HotPatch.Options do
 
   @calls [
     upload: [:name, :by],
-    check: [:nodes, :timeout, :purge, :on_load, :cumulative, :operation],
-    plan: [:nodes, :timeout, :purge, :on_load, :cumulative, :operation],
+    check: [:nodes, :timeout, :purge, :on_load, :cumulative, :config, :operation],
+    plan: [:nodes, :timeout, :purge, :on_load, :cumulative, :config, :operation],
     stragglers: [:nodes, :timeout],
     drift: [:nodes, :timeout],
     journal: [:nodes, :timeout, :patch, :last],
@@ -149,6 +157,7 @@ defmodule HotPatch.Options do
       :purge,
       :on_load,
       :cumulative,
+      :config,
       :canary,
       :max_concurrency,
       :one_per_host,
@@ -265,6 +274,19 @@ defmodule HotPatch.Options do
         option,
         "must be a non-empty list of node names, a positive number of nodes, or a share between 0 and 1, " <>
           "got: #{short(value)}"
+      )
+    end
+  end
+
+  defp check(:config, value, option, call) do
+    if Keyword.keyword?(value) and Enum.all?(Keyword.values(value), &Keyword.keyword?/1) do
+      :ok
+    else
+      # What it is may be a secret.
+      wrong(
+        call,
+        option,
+        "must be a keyword list of applications, each with a keyword list of keys"
       )
     end
   end

@@ -18,6 +18,7 @@ defmodule HotPatch.Plan do
         state goes through `code_change`, and whether they pause for it; `rule` is that by which they were found
       * `:suspended` - how many processes will pause in all
       * `:disk` - the files that will be replaced or created
+      * `:config` - which keys of which applications' environments will be set or put back
       * `:risks` - what the operator should know, in words
       * `:error` - why the node could not be asked, or `nil`
     """
@@ -37,6 +38,7 @@ defmodule HotPatch.Plan do
             processes: [processes()],
             suspended: non_neg_integer(),
             disk: [Path.t()],
+            config: [String.t()],
             risks: [String.t()],
             error: String.t() | nil
           }
@@ -49,6 +51,7 @@ defmodule HotPatch.Plan do
       processes: [],
       suspended: 0,
       disk: [],
+      config: [],
       risks: []
     ]
   end
@@ -74,7 +77,7 @@ defmodule HotPatch.Plan do
         Enum.map(plan.nodes, &[Atom.to_string(&1.node), "#{&1.status}", order(&1), processes(&1)])
       ),
       Table.notes(
-        for(node <- plan.nodes, risk <- risks(node), do: {node.node, risk}),
+        for(node <- plan.nodes, note <- settings(node) ++ risks(node), do: {node.node, note}),
         length(plan.nodes)
       )
     ]
@@ -100,6 +103,9 @@ defmodule HotPatch.Plan do
   defp process(part) do
     "#{part.count} #{part.module} (#{part.kind |> to_string() |> String.replace("_", " ")})"
   end
+
+  defp settings(%Node{config: []}), do: []
+  defp settings(node), do: ["sets #{Enum.join(node.config, ", ")}"]
 
   defp risks(%Node{error: nil, risks: risks}), do: risks
   defp risks(%Node{error: error}), do: [error]

@@ -52,7 +52,7 @@ defmodule HotPatch.Watch do
   @spec to_table(t()) :: iodata()
   def to_table(watch) do
     rows =
-      for seen <- watch.signs do
+      for seen <- watch.signs, seen.value > 0 do
         [
           Atom.to_string(seen.node),
           "#{seen.sign}",
@@ -65,7 +65,7 @@ defmodule HotPatch.Watch do
     [
       "watched for #{Table.milliseconds(watch.watched_ms * 1_000)}: ",
       if(watch.exceeded, do: "#{line(watch.exceeded)}\n", else: "nothing beyond its limit\n"),
-      Table.render(["node", "sign", "value", "limit", ""], rows)
+      if(rows == [], do: [], else: Table.render(["node", "sign", "value", "limit", ""], rows))
     ]
   end
 end

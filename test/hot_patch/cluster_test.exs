@@ -767,6 +767,7 @@ defmodule HotPatch.ClusterTest do
         ref: make_ref(),
         id: "an operation",
         seq: 1,
+        above: 0,
         kind: :apply,
         scope: :all,
         members: nodes,

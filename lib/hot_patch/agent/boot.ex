@@ -6,9 +6,11 @@ defmodule HotPatch.Agent.Boot do
   #   * a set of files that was decided is finished, one that was not is removed
   #   * patches of another version of the release, or of one that was installed anew, end
   #   * on a fresh disk the patches' files are put in place again
+  #   * what the patches in force have set in the environments of applications is set again
   #   * what the boot script has loaded from files that were half done, or could not load
   #     because it does not know them, is loaded now
 
+  alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Running
   alias HotPatch.Release
   alias HotPatch.Store
@@ -28,6 +30,7 @@ defmodule HotPatch.Agent.Boot do
     retire(Applied.read(), Release.current())
     disk(Applied.state())
     memory(Applied.state(), begun)
+    Environment.restore(Applied.state().stack)
     Store.Recovery.tidy()
   rescue
     # Whatever is wrong with the store, the host system shall start.

@@ -6,6 +6,7 @@ defmodule HotPatch.Agent.Commit do
   # `{Commit, :held, decider}` in between, with the process that waits for the decision, and
   # `{Commit, {:ended, result}}` at the end.
 
+  alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Outcome
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Running
@@ -106,6 +107,7 @@ defmodule HotPatch.Agent.Commit do
 
   defp finish({:error, failure}, preparation) do
     Preparation.discard(preparation)
+    Environment.unset(preparation.examination.config)
     files = for verdict <- verdicts(preparation), do: failed(verdict, failure.text)
     result = result(files, %{@nobody | pause_us: failure.pause_us}, [], nil, failure.text)
     _ = Store.Journal.add(:failed, Outcome.entry(preparation, result))
@@ -119,10 +121,14 @@ defmodule HotPatch.Agent.Commit do
     Fault.point(:loaded)
     verdicts = Enum.map(verdicts(preparation), &read_back/1)
     restart = error || restart_needed(verdicts)
+    config = preparation.examination.config
+    # What the code that waits for a restart reads is for then, too.
+    if restart_needed(verdicts) == nil, do: Environment.set(config)
     result = result(verdicts, done, stragglers(preparation, done), restart, error)
 
     case Outcome.write(preparation, result) do
       :ok ->
+        if restart_needed(verdicts) == nil, do: Environment.tell(config)
         result
 
       {:error, text} ->

@@ -3,6 +3,7 @@ defmodule HotPatch.Agent.Examination do
   # Judges every file of a patch against this node. Reads, changes nothing: the same code
   # serves a check and the first half of an apply.
 
+  alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Loader
   alias HotPatch.Agent.Location
   alias HotPatch.Agent.Payload
@@ -15,17 +16,25 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Status
   alias HotPatch.Store
 
-  @typedoc "`prepared` is the loader's own result for all modules to load, in one."
-  @type t :: %__MODULE__{verdicts: [Verdict.t()], prepared: term()}
+  @typedoc """
+  `prepared` is the loader's own result for all modules to load, in one; `config` what changes in
+  the environments of applications.
+  """
+  @type t :: %__MODULE__{
+          verdicts: [Verdict.t()],
+          prepared: term(),
+          config: [Environment.change()]
+        }
   @enforce_keys [:verdicts]
-  defstruct [:verdicts, :prepared]
+  defstruct [:verdicts, :prepared, config: []]
 
   @doc "Judges a patch on this node."
   @spec run(Payload.t()) :: t()
   def run(%Payload{} = payload) do
     with :ok <- bound_here(payload.release),
          :ok <- on_top(payload) do
-      payload |> verdicts() |> Swappable.hindered(payload.purge) |> prepare()
+      examination = payload |> verdicts() |> Swappable.hindered(payload.purge) |> prepare()
+      %{examination | config: config(payload)}
     else
       {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
     end
@@ -43,6 +52,18 @@ defmodule HotPatch.Agent.Examination do
     if payload.cumulative?, do: verdicts ++ Reversal.of_others(verdicts, payload), else: verdicts
   end
 
+  defp config(%Payload{kind: :rollback, patch: patch}) do
+    case Store.Applied.find(patch) do
+      nil -> []
+      record -> record |> Environment.config() |> Environment.back()
+    end
+  end
+
+  defp config(%Payload{} = payload) do
+    own = Environment.changes(payload.config)
+    if payload.cumulative?, do: Environment.instead(own, Store.Applied.list()), else: own
+  end
+
   # Patches stack: what lies below others cannot be taken back, nor put in place again.
   defp on_top(%Payload{cumulative?: true}), do: :ok
 
@@ -55,7 +76,7 @@ defmodule HotPatch.Agent.Examination do
         what = if kind == :rollback, do: "cannot be taken back", else: "is applied already"
 
         {:error,
-         "#{patch} #{what}: #{top} was applied later and has files in common with it; roll back #{top} first"}
+         "#{patch} #{what}: #{top} was applied later and has files or settings in common with it; roll back #{top} first"}
     end
   end
 

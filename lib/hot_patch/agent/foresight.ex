@@ -2,6 +2,7 @@ defmodule HotPatch.Agent.Foresight do
   @moduledoc false
   # What an apply would do on this node, from an examination: order, processes, risks.
 
+  alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Verdict
@@ -23,6 +24,7 @@ defmodule HotPatch.Agent.Foresight do
       processes: processes(targets, true) ++ processes(unpaused, false),
       suspended: length(targets),
       disk: for(%{target: target} <- verdicts, target != nil, do: target) |> Enum.sort(),
+      config: Environment.names(examination.config),
       risks: risks(examination, changes, targets ++ unpaused, silent)
     }
   end

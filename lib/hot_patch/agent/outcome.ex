@@ -93,6 +93,7 @@ defmodule HotPatch.Agent.Outcome do
       boot: Applied.boot(),
       files: files(preparation),
       payload: preparation.payload,
+      config: preparation.examination.config,
       replaced: []
     }
   end

@@ -49,6 +49,13 @@ defmodule HotPatch.Agent.Past do
     Enum.any?(state.ops ++ decided(state), &(&1.id == id))
   end
 
+  @doc "Highest number of an operation known here, carried out or only decided."
+  @spec seq() :: non_neg_integer()
+  def seq do
+    state = Applied.state()
+    for(op <- state.ops ++ decided(state), do: op.seq) |> Enum.max(fn -> 0 end)
+  end
+
   defp decided(state) do
     known = MapSet.new(state.ops, & &1.id)
     for op <- Store.Decisions.list(state.release), op.id not in known, do: op

@@ -23,7 +23,8 @@ defmodule HotPatch.Agent.Payload do
           shadows: [shadow()],
           purge: :soft | :force,
           on_load: :restart | :load,
-          cumulative?: boolean()
+          cumulative?: boolean(),
+          config: [{atom(), atom(), term()}]
         }
   @enforce_keys [:patch, :release, :entries]
   defstruct [
@@ -34,7 +35,8 @@ defmodule HotPatch.Agent.Payload do
     shadows: [],
     purge: :soft,
     on_load: :restart,
-    cumulative?: false
+    cumulative?: false,
+    config: []
   ]
 
   @doc "The payload of a patch."
@@ -47,7 +49,8 @@ defmodule HotPatch.Agent.Payload do
       shadows: Keyword.get(more, :shadows, []),
       purge: Keyword.get(more, :purge, :soft),
       on_load: Keyword.get(more, :on_load, :restart),
-      cumulative?: Keyword.get(more, :cumulative, false)
+      cumulative?: Keyword.get(more, :cumulative, false),
+      config: Keyword.get(more, :config, [])
     }
   end
 

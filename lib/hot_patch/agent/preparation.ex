@@ -3,6 +3,7 @@ defmodule HotPatch.Agent.Preparation do
   # Everything of an apply that can fail without harm: the judgement, the new code ready to
   # be made current, the files staged beside their targets.
 
+  alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Running
@@ -151,7 +152,10 @@ defmodule HotPatch.Agent.Preparation do
           hold_timeout: operation.hold_timeout,
           transition: operation.transition,
           purge: operation.purge,
-          after_load: fn -> Hook.run(:after_load, change(changes, operation)) end
+          after_load: fn ->
+            Environment.set(examination.config)
+            Hook.run(:after_load, change(changes, operation))
+          end
         })
     end
   end

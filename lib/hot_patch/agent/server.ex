@@ -110,8 +110,12 @@ defmodule HotPatch.Agent.Server do
     {:noreply, tell(%{state | caller: from}, decision)}
   end
 
-  # It did not wait: the deadline came first.
-  def handle_call({:decide, _ref, _decision}, _from, state), do: {:reply, nothing(), state}
+  # It did not wait: the deadline came first. What was decided all the same is now missed here,
+  # and nothing else that ends would have it looked for.
+  def handle_call({:decide, _ref, decision}, _from, state) do
+    if decision == :finish, do: tell_subscriber(%{catching_up: nil})
+    {:reply, nothing(), state}
+  end
 
   def handle_call({:abort, ref}, _from, %{operation: %{ref: ref}} = state) do
     {:reply, :ok, let_go(state)}

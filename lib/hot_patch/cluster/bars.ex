@@ -14,16 +14,16 @@ defmodule HotPatch.Cluster.Bars do
   @share %{reserve: 1, send: 6, prepare: 10, commit: 14, decide: 18, watch: 20}
   @begins %{reserve: 0, send: 1, prepare: 6, commit: 10, decide: 14, watch: 18}
 
-  @doc "Runs a call, shown in the way that was asked for."
-  @spec during(:auto | :bar | :none, (() -> result)) :: result when result: term()
-  def during(how, fun) do
+  @doc "Runs a call that carries an operation out, shown in the way that was asked for."
+  @spec during(String.t(), :auto | :bar | :none, (() -> result)) :: result when result: term()
+  def during(operation, how, fun) do
     case patience(how) do
       nil ->
         fun.()
 
       patience ->
         device = Process.group_leader()
-        {pid, monitor} = spawn_monitor(fn -> listen(device, patience) end)
+        {pid, monitor} = spawn_monitor(fn -> listen(operation, device, patience) end)
         result = fun.()
         send(pid, :finish)
 
@@ -40,31 +40,33 @@ defmodule HotPatch.Cluster.Bars do
   # Whoever evaluates what was typed there, also in a remote shell.
   defp in_iex?, do: match?({IEx.Evaluator, :init, _}, Process.get(:"$initial_call"))
 
-  defp listen(device, patience) do
+  defp listen(operation, device, patience) do
     :ok = Progress.subscribe()
     show_from = System.monotonic_time(:millisecond) + patience
-    loop(%{device: device, show_from: show_from, nodes: %{}, drawn: 0, operation: nil})
+    loop(%{operation: operation, device: device, show_from: show_from, nodes: %{}, drawn: 0})
   end
 
   defp loop(state) do
     receive do
-      {HotPatch, %Event{node: nil}} -> loop(state)
       {HotPatch, event} -> state |> heard(event) |> draw() |> loop()
-      :finish -> state |> drain() |> draw() |> close()
+      :finish -> state |> drain() |> draw()
     end
   end
 
   # What has come before the end is shown.
   defp drain(state) do
     receive do
-      {HotPatch, %Event{node: node} = event} when node != nil -> state |> heard(event) |> drain()
-      {HotPatch, _event} -> drain(state)
+      {HotPatch, event} -> state |> heard(event) |> drain()
     after
       0 -> state
     end
   end
 
-  defp heard(state, event), do: put_in(state.nodes[event.node], event)
+  defp heard(%{operation: id} = state, %Event{operation: id, node: node} = event)
+       when node != nil,
+       do: put_in(state.nodes[node], event)
+
+  defp heard(state, _of_another), do: state
 
   defp draw(state) do
     if System.monotonic_time(:millisecond) < state.show_from or state.nodes == %{} do
@@ -79,8 +81,6 @@ defmodule HotPatch.Cluster.Bars do
       %{state | drawn: length(lines)}
     end
   end
-
-  defp close(_state), do: :ok
 
   @doc "A node's line."
   @spec line(Event.t(), %{nodes: %{node() => Event.t()}}) :: String.t()

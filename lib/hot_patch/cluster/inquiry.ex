@@ -28,10 +28,10 @@ defmodule HotPatch.Cluster.Inquiry do
   end
 
   defp decided?(operation) do
-    nodes = Enum.uniq([node(), node(operation.coordinator) | operation.members])
+    others = Enum.uniq([node(operation.coordinator) | operation.members]) -- [node()]
 
-    nodes
-    |> Cluster.call(:decided?, [operation.id], @within)
-    |> Enum.any?(&match?({_node, {:ok, true}}, &1))
+    answers = Cluster.call(others, :decided?, [operation.id], @within)
+    # Its own disk last: if the coordinator is here, it may have decided meanwhile.
+    Enum.any?(answers, &match?({_node, {:ok, true}}, &1)) or Agent.decided?(operation.id)
   end
 end

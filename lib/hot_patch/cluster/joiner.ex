@@ -26,6 +26,20 @@ defmodule HotPatch.Cluster.Joiner do
   def start_link(_options),
     do: GenServer.start_link(__MODULE__, [], name: __MODULE__, timeout: :infinity)
 
+  @doc """
+  Has this node and the others compare. Besides the ends of operations and the connections of
+  nodes, whoever writes a decision calls for it: it may be that nobody who was told still holds.
+  All nodes agreeing in the end hangs on this, and on the comparing now and then.
+  """
+  @spec soon() :: :ok
+  def soon do
+    _ = send(__MODULE__, {Agent, :ended})
+    :ok
+  rescue
+    # It is about to start, and compares then.
+    ArgumentError -> :ok
+  end
+
   @impl GenServer
   def init([]) do
     if Node.alive?(), do: :ok = :net_kernel.monitor_nodes(true)

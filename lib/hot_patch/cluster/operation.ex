@@ -6,6 +6,7 @@ defmodule HotPatch.Cluster.Operation do
   # Runs in a process of its own, which the agents watch: should it die, they let go by
   # themselves, and what was only tried on some nodes is taken back by those.
 
+  alias HotPatch.Agent
   alias HotPatch.Agent.Payload
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Ending
@@ -62,7 +63,7 @@ defmodule HotPatch.Cluster.Operation do
          Error.new(
            :failed,
            "#{payload.kind} #{payload.patch}: the coordinator died (#{inspect(reason)}), the nodes take back " <>
-             "by themselves what is not decided; see HotPatch.nodes()"
+             "by themselves what is not decided, and do what is; see HotPatch.nodes()"
          )}
     end
   end
@@ -96,12 +97,14 @@ defmodule HotPatch.Cluster.Operation do
   end
 
   @doc "An operation of this process, before it has a number."
-  @spec operation(Payload.t(), [node()], map()) :: HotPatch.Agent.operation()
+  @spec operation(Payload.t(), [node()], map()) :: Agent.operation()
   def operation(payload, nodes, options) do
     %{
       ref: make_ref(),
       id: Map.get_lazy(options, :id, &new_id/0),
       seq: options[:seq],
+      # Also above what is only decided here: an operation over other nodes.
+      above: Agent.seq(),
       kind: payload.kind,
       scope: options.nodes || :all,
       members: nodes,
@@ -121,7 +124,9 @@ defmodule HotPatch.Cluster.Operation do
     }
   end
 
-  defp new_id, do: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
+  @doc "A name for an operation that nothing else has."
+  @spec new_id() :: String.t()
+  def new_id, do: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
 
   @doc "A report of which nothing is known yet."
   @spec report(Payload.t(), [node()], map()) :: Report.t()
@@ -143,8 +148,8 @@ defmodule HotPatch.Cluster.Operation do
   defp in_steps(course, groups) do
     nodes = Enum.concat(groups)
 
-    with :ok <- lock(Enum.sort(nodes), course) do
-      result = steps(groups, course)
+    with {:ok, seq} <- lock(Enum.sort(nodes), course) do
+      result = steps(groups, update_in(course.operation.above, &max(&1, seq)))
       _ = Cluster.call(nodes, :unlock, [self()], course.options.timeout)
       result
     end
@@ -157,7 +162,7 @@ defmodule HotPatch.Cluster.Operation do
 
     case Enum.reject(taken ++ others, &locked?([&1])) do
       [] ->
-        :ok
+        {:ok, Enum.max(for {_node, {:ok, {:ok, seq}}} <- taken ++ others, do: seq)}
 
       [{node, answer} | _] ->
         _ = Cluster.call(nodes, :unlock, [self()], options.timeout)
@@ -165,26 +170,35 @@ defmodule HotPatch.Cluster.Operation do
     end
   end
 
-  defp locked?(answers), do: Enum.all?(answers, &match?({_node, {:ok, :ok}}, &1))
+  defp locked?(answers), do: Enum.all?(answers, &match?({_node, {:ok, {:ok, _seq}}}, &1))
 
   defp steps([nodes | rest], course) do
     last? = rest == []
 
     with :ok <- watch_before(nodes, course),
          {:done, report} <- step(nodes, last?, course),
-         course = %{
-           course
-           | report: Ending.joined(course.report, report),
-             done: course.done ++ nodes
-         },
+         course = joined(course, report, nodes),
          {:calm, course} <- watch_after(nodes, course) do
       if last?, do: {:done, course.report}, else: steps(rest, course)
     else
-      {:exceeded, course} -> taken_back(course, last?)
-      {:nothing, error} -> Undoing.earlier(error, course)
-      {:failed, error} -> Undoing.after_failure(error, nodes, last?, course)
-      {:left, error} -> {:left, error}
+      {:exceeded, course} ->
+        taken_back(course, last?)
+
+      {:nothing, error} ->
+        Undoing.earlier(error, course)
+
+      {:left, error} when last? ->
+        {:left, Undoing.joined(error, course)}
+
+      {how, error} when how in [:failed, :left] ->
+        Undoing.after_failure(error, nodes, last?, course)
     end
+  end
+
+  # The nodes of the next step may not know of this one, whose number it has to be above.
+  defp joined(course, report, nodes) do
+    course = %{course | report: Ending.joined(course.report, report), done: course.done ++ nodes}
+    update_in(course.operation.above, &(&1 + 1))
   end
 
   # A step that is not the last counts only for those nodes, and only while we live.

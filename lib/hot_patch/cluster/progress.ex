@@ -3,8 +3,9 @@ defmodule HotPatch.Cluster.Progress do
   # Hears on every node how far the operations of the cluster have come, and tells those who
   # want to know: also one who asks in the middle.
   #
-  # A coordinator sends its events and waits for nobody; a node that does not hear of one
-  # misses nothing but that.
+  # A coordinator only sends its events to the process here, for others stand still while it
+  # works; that passes them on to the other nodes, several at a time. A node that does not hear
+  # of one misses nothing but that.
 
   use GenServer
 
@@ -12,6 +13,9 @@ defmodule HotPatch.Cluster.Progress do
 
   @typedoc "What a coordinator keeps to tell of itself: whom it tells, and what is in all its events."
   @type teller :: %{event: Event.t(), nodes: [node()]}
+
+  # Milliseconds between two messages to other nodes.
+  @every 100
 
   @doc false
   @spec start_link(keyword()) :: GenServer.on_start()
@@ -38,10 +42,7 @@ defmodule HotPatch.Cluster.Progress do
   def tell(teller, node, phase, state, more \\ []) do
     facts = [node: node, phase: phase, state: state, at: DateTime.utc_now()] ++ more
     event = struct!(teller.event, facts)
-    # Not even for a connection that is not there.
-    for to <- teller.nodes,
-        do: :erlang.send({__MODULE__, to}, {:event, self(), event}, [:noconnect, :nosuspend])
-
+    :erlang.send({__MODULE__, node()}, {:event, self(), event, teller.nodes})
     :ok
   end
 
@@ -58,7 +59,7 @@ defmodule HotPatch.Cluster.Progress do
   def list, do: GenServer.call(__MODULE__, :list)
 
   @impl GenServer
-  def init([]), do: {:ok, %{subscribers: %{}, running: %{}}}
+  def init([]), do: {:ok, %{subscribers: %{}, running: %{}, outgoing: %{}}}
 
   @impl GenServer
   def handle_call({:subscribe, pid}, _from, state) do
@@ -78,9 +79,29 @@ defmodule HotPatch.Cluster.Progress do
   end
 
   @impl GenServer
-  def handle_info({:event, coordinator, event}, state) do
-    pass_on(event, state)
-    {:noreply, %{state | running: heard(state.running, coordinator, event)}}
+  def handle_info({:event, coordinator, event, nodes}, state) do
+    if state.outgoing == %{}, do: Process.send_after(self(), :pass_on, @every)
+
+    outgoing =
+      for node <- nodes, node != node(), reduce: state.outgoing do
+        outgoing ->
+          Map.update(outgoing, node, [{coordinator, event}], &[{coordinator, event} | &1])
+      end
+
+    {:noreply, hear({coordinator, event}, %{state | outgoing: outgoing})}
+  end
+
+  def handle_info({:events, events}, state),
+    do: {:noreply, Enum.reduce(events, state, &hear/2)}
+
+  # Not even for a connection that is not there.
+  def handle_info(:pass_on, state) do
+    for {node, events} <- state.outgoing do
+      message = {:events, Enum.reverse(events)}
+      :erlang.send({__MODULE__, node}, message, [:noconnect, :nosuspend])
+    end
+
+    {:noreply, %{state | outgoing: %{}}}
   end
 
   def handle_info({:DOWN, _monitor, :process, pid, reason}, state) do
@@ -90,6 +111,11 @@ defmodule HotPatch.Cluster.Progress do
   end
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  defp hear({coordinator, event}, state) do
+    pass_on(event, state)
+    %{state | running: heard(state.running, coordinator, event)}
+  end
 
   defp pass_on(event, state) do
     for {pid, _monitor} <- state.subscribers, do: send(pid, {HotPatch, event})

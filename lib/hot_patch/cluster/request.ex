@@ -72,7 +72,13 @@ defmodule HotPatch.Cluster.Request do
         shadows: if(call == :apply, do: Archive.shadows(composition), else: []),
         purge: options.purge,
         on_load: options.on_load,
-        cumulative: options.cumulative
+        cumulative: options.cumulative,
+        config:
+          for(
+            {application, keys} <- options.config,
+            {key, value} <- keys,
+            do: {application, key, value}
+          )
       ]
 
       {:ok, Payload.new(composition, patch.release, more), Library.about(patch)}

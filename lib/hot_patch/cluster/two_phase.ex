@@ -13,6 +13,7 @@ defmodule HotPatch.Cluster.TwoPhase do
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Clocks
   alias HotPatch.Cluster.Ending
+  alias HotPatch.Cluster.Joiner
   alias HotPatch.Cluster.Progress
   alias HotPatch.Cluster.Transfer
   alias HotPatch.Fault
@@ -28,7 +29,7 @@ defmodule HotPatch.Cluster.TwoPhase do
   def run(payload, operation, nodes, report, teller, options) do
     case reserve(Enum.sort(nodes), operation, teller, options) do
       {:ok, last, clocks} ->
-        operation = %{operation | seq: operation.seq || last + 1}
+        operation = %{operation | seq: operation.seq || max(last, operation.above) + 1}
         phases(payload, operation, nodes, %{report: report, clocks: clocks}, teller, options)
 
       {:error, node, answer} ->
@@ -82,6 +83,7 @@ defmodule HotPatch.Cluster.TwoPhase do
           skew_us: Clocks.skew(nodes, known.clocks)
       }
 
+      if decision == :finish and operation.catching_up == nil, do: Joiner.soon()
       Ending.decided(report, decision)
     else
       abort(nodes, operation, options)

@@ -13,7 +13,8 @@ defmodule HotPatch.Cluster.Undoing do
   alias HotPatch.Report
 
   # Milliseconds: processes that never stand still leave the old code only now and then, and
-  # until they have the way back is refused.
+  # until they have the way back is refused; and the node that failed may be busy with trying
+  # once more what it has missed.
   @patience 10_000
   @every 250
 
@@ -44,9 +45,11 @@ defmodule HotPatch.Cluster.Undoing do
     {:failed, told(joined(error, course), how, rollback)}
   end
 
-  defp joined(%Error{report: nil} = error, course), do: %{error | report: course.report}
+  @doc "An error with the report of all steps."
+  @spec joined(Error.t(), map()) :: Error.t()
+  def joined(%Error{report: nil} = error, course), do: %{error | report: course.report}
 
-  defp joined(error, course),
+  def joined(error, course),
     do: %{error | report: Ending.finished(Ending.joined(course.report, error.report))}
 
   defp told(error, how, rollback) do
@@ -85,11 +88,15 @@ defmodule HotPatch.Cluster.Undoing do
   end
 
   defp attempt(payload, nodes, options, course, deadline) do
-    operation = Operation.operation(payload, nodes, options)
+    operation = %{
+      Operation.operation(payload, nodes, options)
+      | above: course.operation.above + 1
+    }
+
     report = Operation.report(payload, [], options)
     result = TwoPhase.run(payload, operation, nodes, report, course.teller, options)
 
-    if match?({:nothing, %{reason: :refused}}, result) and
+    if match?({:nothing, %{reason: reason}} when reason in [:refused, :busy], result) and
          System.monotonic_time(:millisecond) < deadline do
       receive do
       after

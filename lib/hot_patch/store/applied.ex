@@ -59,7 +59,16 @@ defmodule HotPatch.Store.Applied do
           boot: term(),
           files: [file()],
           payload: Blobs.digest() | nil,
+          config: [setting()],
           replaced: [record()]
+        }
+
+  @typedoc "What a patch has set in the environment of an application, and what was there before."
+  @type setting :: %{
+          application: atom(),
+          key: atom(),
+          old: {:ok, term()} | :none,
+          new: {:ok, term()} | :none
         }
 
   @type state :: %{
@@ -121,7 +130,7 @@ defmodule HotPatch.Store.Applied do
   @spec find(String.t()) :: record() | nil
   def find(id), do: Enum.find(list(), &(&1.id == id))
 
-  @doc "The patches on top of one that have files in common with it, the newest first."
+  @doc "The patches on top of one that have files or settings in common with it, the newest first."
   @spec covering(String.t()) :: [String.t()]
   def covering(id) do
     case list() |> Enum.drop_while(&(&1.id != id)) do
@@ -129,17 +138,15 @@ defmodule HotPatch.Store.Applied do
         []
 
       [record | later] ->
-        own = MapSet.new(record.files, & &1.target)
-
-        for other <- Enum.reverse(later),
-            Enum.any?(other.files, &(&1.target in own)),
-            do: other.id
+        own = MapSet.new(touched(record))
+        for other <- Enum.reverse(later), Enum.any?(touched(other), &(&1 in own)), do: other.id
     end
   end
 
-  @doc "Highest number of an operation known here."
-  @spec seq() :: non_neg_integer()
-  def seq, do: state().ops |> Enum.map(& &1.seq) |> Enum.max(fn -> 0 end)
+  defp touched(record) do
+    settings = for setting <- Map.get(record, :config, []), do: {setting.application, setting.key}
+    Enum.map(record.files, & &1.target) ++ settings
+  end
 
   @doc "The state after a patch was applied."
   @spec applied(state(), op(), record()) :: state()
@@ -203,8 +210,27 @@ defmodule HotPatch.Store.Applied do
   defp again(first, record) do
     before = Map.new(first.files, &{&1.target, Map.take(&1, [:old, :folders])})
     files = Enum.map(record.files, &Map.merge(&1, Map.get(before, &1.target, %{})))
-    %{record | files: files, replaced: first.replaced, forced?: first.forced? or record.forced?}
+    first_settings = Map.get(first, :config, [])
+    settings = Enum.map(record.config, &since(&1, first_settings))
+    kept = for one <- first_settings, not Enum.any?(settings, &same?(&1, one)), do: one
+
+    %{
+      record
+      | files: files,
+        config: kept ++ settings,
+        replaced: first.replaced,
+        forced?: first.forced? or record.forced?
+    }
   end
+
+  defp since(setting, first) do
+    case Enum.find(first, &same?(&1, setting)) do
+      nil -> setting
+      before -> %{setting | old: before.old}
+    end
+  end
+
+  defp same?(a, b), do: {a.application, a.key} == {b.application, b.key}
 
   defp digests_of(record) do
     files = for file <- record.files, digest <- [file.old, file.new], digest != nil, do: digest

@@ -1,0 +1,213 @@
+defmodule Mix.Tasks.HotPatch.Remote do
+  @shortdoc "Uploads, checks, applies and rolls back patches on a running cluster"
+  @moduledoc """
+  Does on a running cluster what `HotPatch` does, from a terminal, with a bar for each node.
+
+      mix hot_patch.remote NODE COMMAND [ARGUMENT] [OPTION...]
+
+  NODE is any node of the cluster that runs HotPatch and has its native library, such as
+  `app@10.0.0.5`; this terminal connects to it as a hidden node and leaves it again.
+
+  | command | what it does |
+  |---|---|
+  | `upload FILE` | takes an archive in; prints the patch with its id |
+  | `list`, `nodes`, `journal` | shows patches, nodes, what was done |
+  | `check PATCH`, `plan PATCH` | what applying would do; changes nothing |
+  | `apply PATCH` | makes a patch current on all nodes |
+  | `rollback PATCH` | takes it back |
+  | `delete PATCH` | forgets its archive |
+
+  PATCH is an id, or a name that only one patch has.
+
+  ## Options
+
+    * `--cookie TEXT` - of the cluster; default: that of this user (`~/.erlang.cookie`)
+    * `--json` - prints JSON instead of tables
+    * `--nodes A,B` - only these nodes
+    * `--reason TEXT`, `--by TEXT` - for the record
+    * `--transition`, `--purge`, `--on-load`, `--on-failure WORD`, `--cumulative`, `--pause-timeout MS`,
+      `--timeout MS` - as for `HotPatch.apply/2`
+    * `--canary N`, `--canary 0.1`, `--canary A,B` - so many nodes, such a share, or these go first
+    * `--max-concurrency N`, `--one-per-host` - group after group
+    * `--watch`, `--no-watch`, `--watch-for MS` - whether and how long nodes are watched afterwards
+
+  ## Examples
+
+      mix hot_patch.remote app@10.0.0.5 upload fix.zip
+      mix hot_patch.remote app@10.0.0.5 apply fix --canary 1 --watch-for 60000 --reason "wrong rates"
+
+  Exit status: 0 if it went well, 1 if not (what was wrong is on standard error), 2 for a wrong
+  call.
+  """
+
+  use Mix.Task
+
+  @switches [
+    cookie: :string,
+    json: :boolean,
+    nodes: :string,
+    reason: :string,
+    by: :string,
+    transition: :string,
+    purge: :string,
+    on_load: :string,
+    on_failure: :string,
+    cumulative: :boolean,
+    pause_timeout: :integer,
+    timeout: :integer,
+    canary: :string,
+    max_concurrency: :integer,
+    one_per_host: :boolean,
+    watch: :boolean,
+    watch_for: :integer
+  ]
+
+  @words %{
+    "suspend" => :suspend,
+    "none" => :none,
+    "compatible" => :compatible,
+    "soft" => :soft,
+    "force" => :force,
+    "restart" => :restart,
+    "load" => :load,
+    "rollback" => :rollback,
+    "keep" => :keep
+  }
+
+  @impl Mix.Task
+  def run(argv) do
+    with {options, [node, command | arguments], []} <-
+           OptionParser.parse(argv, strict: @switches),
+         {:ok, function, arguments} <- call(command, arguments, options) do
+      node = connect(node, options)
+      show(:erpc.call(node, HotPatch, function, arguments), node, options)
+    else
+      {_options, _arguments, [{switch, _value} | _]} ->
+        wrong("#{switch} is no option, or lacks its value")
+
+      {:error, text} ->
+        wrong(text)
+
+      _ ->
+        wrong("it takes a node and a command")
+    end
+  end
+
+  defp call("upload", [path], options) do
+    case File.read(path) do
+      {:ok, bytes} ->
+        name = path |> Path.basename() |> Path.rootname()
+        {:ok, :upload, [bytes, Keyword.put(taken(options, [:by]), :name, name)]}
+
+      {:error, posix} ->
+        {:error, "cannot read #{path}: #{:file.format_error(posix)}"}
+    end
+  end
+
+  defp call("list", [], _options), do: {:ok, :list, []}
+  defp call("nodes", [], _options), do: {:ok, :nodes, []}
+  defp call("journal", [], options), do: {:ok, :journal, [taken(options, [:nodes])]}
+
+  defp call(survey, [id], options) when survey in ["check", "plan"] do
+    taken = taken(options, [:nodes, :timeout, :purge, :on_load, :cumulative])
+    {:ok, if(survey == "check", do: :check, else: :plan), [id, taken]}
+  end
+
+  defp call("apply", [id], options) do
+    known = [:canary, :max_concurrency, :one_per_host, :watch, :on_failure, :cumulative]
+    {:ok, :apply, [id, change(options, known)]}
+  end
+
+  defp call("rollback", [id], options), do: {:ok, :rollback, [id, change(options, [])]}
+  defp call("delete", [id], options), do: {:ok, :delete, [id, taken(options, [:by, :reason])]}
+
+  defp call(command, _arguments, _options),
+    do: {:error, "no command #{command} with these arguments"}
+
+  defp change(options, more) do
+    known = [:nodes, :timeout, :transition, :pause_timeout, :purge, :on_load, :by, :reason]
+    [{:progress, if(options[:json], do: :none, else: :bar)} | taken(options, known ++ more)]
+  end
+
+  defp taken(options, known) do
+    options = if ms = options[:watch_for], do: [{:watch, [duration: ms]} | options], else: options
+    for key <- known, Keyword.has_key?(options, key), do: {key, value(key, options[key])}
+  end
+
+  # Words that are not known here are told so by HotPatch.
+  defp value(key, word) when key in [:transition, :purge, :on_load, :on_failure],
+    do: Map.get(@words, word, word)
+
+  defp value(:nodes, names), do: names(names)
+
+  defp value(:canary, text) do
+    case {Integer.parse(text), Float.parse(text)} do
+      {{number, ""}, _} -> number
+      {_, {share, ""}} -> share
+      _ -> names(text)
+    end
+  end
+
+  defp value(_key, value), do: value
+
+  defp names(text), do: text |> String.split(",") |> Enum.map(&name/1)
+
+  # The operator's own words, in a VM that lives for one call.
+  defp name(text), do: String.to_atom(text)
+
+  defp connect(text, options) do
+    node = name(text)
+    domain = if text =~ ".", do: :longnames, else: :shortnames
+    host = if domain == :longnames, do: "@127.0.0.1", else: ""
+    own = name("hot_patch_remote_#{System.pid()}#{host}")
+
+    unless Node.alive?() do
+      case :net_kernel.start(own, %{name_domain: domain, hidden: true}) do
+        {:ok, _pid} -> :ok
+        {:error, _} -> fail("distribution does not start on this host: is epmd running?")
+      end
+    end
+
+    if options[:cookie], do: Node.set_cookie(node, name(options[:cookie]))
+
+    unless Node.connect(node) == true,
+      do:
+        fail("#{node} cannot be reached: is it up, is that its full name, and the cookie right?")
+
+    node
+  end
+
+  defp show({:error, error}, node, options) do
+    if error.__struct__ == HotPatch.Error and error.report, do: print(error.report, node, options)
+    fail(Exception.message(error))
+  end
+
+  defp show({:ok, result}, node, options), do: print(result, node, options)
+  defp show(:ok, _node, _options), do: Mix.shell().info("done")
+  defp show(results, node, options), do: print(results, node, options)
+
+  # Written where the native library is.
+  defp print(result, node, options) do
+    if options[:json] do
+      {:ok, json} = :erpc.call(node, HotPatch, :to_json, [result])
+      Mix.shell().info(json)
+    else
+      for line <- List.wrap(result), do: Mix.shell().info(line(line))
+    end
+  end
+
+  defp line(%HotPatch.Patch{} = patch), do: inspect(patch)
+  defp line(result), do: to_string(result)
+
+  @spec wrong(String.t()) :: no_return()
+  defp wrong(text) do
+    Mix.shell().error("hot_patch.remote: #{text}; see mix help hot_patch.remote")
+    exit({:shutdown, 2})
+  end
+
+  @spec fail(String.t()) :: no_return()
+  defp fail(text) do
+    Mix.shell().error("hot_patch.remote: #{text}")
+    exit({:shutdown, 1})
+  end
+end

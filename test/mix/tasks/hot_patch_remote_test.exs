@@ -1,0 +1,55 @@
+defmodule Mix.Tasks.HotPatch.RemoteTest do
+  # As its users call it: a VM of its own, which connects to a running cluster.
+  use ExUnit.Case, async: false
+
+  alias HotPatch.Test.Archives
+  alias HotPatch.Test.Builds
+  alias HotPatch.Test.Cluster
+
+  @moduletag :tmp_dir
+
+  defp remote(node, arguments) do
+    cookie = Atom.to_string(Node.get_cookie())
+
+    System.cmd("mix", ["hot_patch.remote", "#{node}" | arguments] ++ ["--cookie", cookie],
+      stderr_to_stdout: true,
+      env: [{"MIX_ENV", "test"}, {"HOT_PATCH_SKIP_NATIVE", "1"}]
+    )
+  end
+
+  test "the whole way from a terminal", %{tmp_dir: dir} do
+    [a, b] = Cluster.start(2)
+    zip = Path.join(dir, "fix.zip")
+    File.write!(zip, Archives.zip(Builds.changed("patched")))
+
+    assert {output, 0} = remote(a, ["upload", zip, "--by", "alice"])
+    assert [_, id] = Regex.run(~r/(fix-[0-9a-f]{12}) uploaded, 6 modules/, output)
+
+    assert {output, 0} = remote(a, ["plan", "fix"])
+    assert output =~ "will pause"
+
+    arguments = ~w(apply fix --canary 1 --watch-for 100 --by alice --reason rates)
+    assert {output, 0} = remote(a, arguments)
+    # Bars while it runs, the report at the end.
+    assert output =~ ~r/#{b} +\[#+\] watch/
+    assert output =~ "apply #{id}: ok, 2 nodes"
+
+    assert {output, 0} = remote(b, ["journal", "--json"])
+    assert output =~ ~s("by":"alice")
+    assert {output, 1} = remote(a, ["apply", "fax"])
+    assert output =~ "no patch has the id"
+    assert {output, 0} = remote(a, ["rollback", "fix"])
+    assert output =~ "rollback #{id}: ok"
+  end
+
+  test "wrong calls are told what is wrong" do
+    assert {output, 2} = remote(:nobody@nowhere, ["paint", "fix"])
+    assert output =~ "no command paint"
+    assert {output, 2} = remote(:nobody@nowhere, ["apply", "fix", "--speed", "1"])
+    assert output =~ "--speed is no option"
+    assert {output, 1} = remote(:"nobody@127.0.0.1", ["list"])
+    assert output =~ "nobody@127.0.0.1 cannot be reached"
+    assert {output, 2} = remote(:"nobody@127.0.0.1", ["upload", "/no/such.zip"])
+    assert output =~ "cannot read /no/such.zip"
+  end
+end
