@@ -21,6 +21,10 @@
 # "afterwards" is the 3 seconds after an apply, in which the nodes compare themselves with each
 # other. Milliseconds and megabytes.
 #
+# Each round applies upon the rounds before it, as a later patch does: old code is purged first, and the
+# files that are replaced are kept already. The apply may pause for 30 s, for so many nodes are slow
+# to stand still together on a few processors.
+#
 # Files and data of all nodes are below FOLDER (default: that for temporary files); one in memory, such
 # as /dev/shm, shows how much of the time is the disk, which on a real cluster each node has
 # for itself.
