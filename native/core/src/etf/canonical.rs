@@ -3,6 +3,8 @@
 //! Compilers write maps in whatever order the VM has them, which may differ from run to run, and
 //! atoms in two ways. External funs are accepted here: defaults of structs may be such.
 
+use std::collections::BTreeSet;
+
 use super::decode::DecodeError;
 use super::tag;
 use crate::digest::{self, Sha256Sum};
@@ -13,7 +15,8 @@ const DEPTH: u32 = 128;
 /// How deep an outline goes: `{ok, State, _}`, the state, and what is in it.
 const OUTLINE: u32 = 3;
 
-/// Keys by which a map says from which line of a source it comes; the line is then no meaning.
+/// Keys by which a map says where in a source it comes from, as log messages do; file and line are
+/// then no meaning.
 const LOCATION: [&str; 3] = ["file", "line", "mfa"];
 
 /// What a term is like, as far as its form goes.
@@ -49,12 +52,14 @@ pub(crate) struct Canonical {
     pub(crate) maps: Vec<MapForm>,
     /// The functions to which external funs lead: module, name, arity.
     pub(crate) externals: Vec<(String, String, u8)>,
+    /// All atoms in the term.
+    pub(crate) atoms: BTreeSet<String>,
     pub(crate) outline: Outline,
 }
 
 /// Reads one term, which must take up all of `bytes`.
 pub(crate) fn canonical(bytes: &[u8]) -> Result<Canonical, DecodeError> {
-    let mut reader = Reader { bytes, at: 0, maps: Vec::new(), externals: Vec::new() };
+    let mut reader = Reader { bytes, at: 0, ..Reader::default() };
     if reader.number(1)? != u64::from(tag::VERSION) {
         return Err(DecodeError::NoTerm);
     }
@@ -62,18 +67,20 @@ pub(crate) fn canonical(bytes: &[u8]) -> Result<Canonical, DecodeError> {
     let outline = reader.term(&mut out, DEPTH)?;
     match bytes.len() - reader.at {
         0 => {
-            let Reader { maps, externals, .. } = reader;
-            Ok(Canonical { bytes: out, maps, externals, outline })
+            let Reader { maps, externals, atoms, .. } = reader;
+            Ok(Canonical { bytes: out, maps, externals, atoms, outline })
         }
         left => Err(DecodeError::TrailingBytes(left)),
     }
 }
 
+#[derive(Default)]
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     maps: Vec<MapForm>,
     externals: Vec<(String, String, u8)>,
+    atoms: BTreeSet<String>,
 }
 
 impl Reader<'_> {
@@ -86,6 +93,9 @@ impl Reader<'_> {
             tag::ATOM | tag::SMALL_ATOM | tag::ATOM_UTF8 | tag::SMALL_ATOM_UTF8 => {
                 let name = self.atom(tag, at)?;
                 put(out, tag::ATOM_UTF8, name.as_bytes());
+                if !self.atoms.contains(&name) {
+                    self.atoms.insert(name.clone());
+                }
                 Ok(Outline::Atom(name))
             }
             tag::SMALL_TUPLE => {
@@ -181,7 +191,8 @@ impl Reader<'_> {
         pairs.sort_by(|one, other| one.key.cmp(&other.key));
         let has = |key: &str| pairs.iter().any(|pair| pair.name.as_deref() == Some(key));
         if LOCATION.iter().all(|key| has(key)) {
-            pairs.retain(|pair| pair.name.as_deref() != Some("line"));
+            let place = |pair: &Pair| matches!(pair.name.as_deref(), Some("file" | "line"));
+            pairs.retain(|pair| !place(pair));
         }
         head(out, tag::MAP, pairs.len());
         for pair in &pairs {

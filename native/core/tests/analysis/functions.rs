@@ -23,10 +23,13 @@ last(X) -> {last}.
     )
 }
 
-fn changed(before: &str, after: &str) -> Vec<String> {
-    let build = |text: &str| erlang(&[("m", text)]);
-    let analysis = compare(&build(before), &build(after));
-    module(&analysis, "m").functions.clone().unwrap().changed
+/// For each of the texts the functions that are another than in the first.
+fn changed(texts: &[String]) -> Vec<Vec<String>> {
+    let modules: Vec<[(&str, &str); 1]> = texts.iter().map(|text| [("m", text.as_str())]).collect();
+    let modules: Vec<&[(&str, &str)]> = modules.iter().map(|build| build.as_slice()).collect();
+    let builds = compiled::erlang_builds(&modules);
+    let functions = |new| module(&compare(&builds[0], new), "m").functions.clone().unwrap().changed;
+    builds[1..].iter().map(functions).collect()
 }
 
 #[test]
@@ -50,8 +53,10 @@ fn only_the_one_that_was_changed_however_all_is_numbered() {
         ),
         (text("X", "fun() -> lists:reverse([X, 77, \"other\"]) end"), ["last/1"].as_slice()),
     ];
-    for (new, expected) in cases {
-        assert_eq!(changed(&old, &new), expected);
+    let texts: Vec<String> =
+        std::iter::once(old).chain(cases.iter().map(|one| one.0.clone())).collect();
+    for (changed, (_, expected)) in changed(&texts).iter().zip(&cases) {
+        assert_eq!(changed, expected);
     }
 }
 
@@ -78,9 +83,11 @@ fn every_small_change_is_seen() {
         ("a => 2", "a => 3", "maps/1"),
         ("67890.", "67891.", "big/0"),
     ];
-    for (from, to, function) in changes {
-        assert!(old.contains(from), "{from}");
-        assert_eq!(changed(&old, &old.replace(from, to)), [function], "{from} -> {to}");
+    assert!(changes.iter().all(|(from, _, _)| old.contains(from)));
+    let new = changes.iter().map(|(from, to, _)| old.replace(from, to));
+    let texts: Vec<String> = std::iter::once(old.clone()).chain(new).collect();
+    for (changed, (from, to, function)) in changed(&texts).iter().zip(&changes) {
+        assert_eq!(changed, &[*function], "{from} -> {to}");
     }
 }
 
@@ -98,7 +105,10 @@ fn functions_that_come_and_go() {
     assert_eq!(functions.added, ["h/1"]);
     assert_eq!(functions.removed, ["g/0"]);
     assert_eq!(functions.changed, ["f/0"]);
-    assert_eq!((&m.exports_added, &m.exports_removed), (&vec!["h/1".to_owned()], &vec!["g/0".to_owned()]));
+    assert_eq!(
+        (&m.exports_added, &m.exports_removed),
+        (&vec!["h/1".to_owned()], &vec!["g/0".to_owned()])
+    );
 }
 
 #[test]
@@ -111,9 +121,9 @@ fn lines_in_log_messages_are_no_change() {
             "defmodule M do\n  require Logger\n{first}\n  def g(x), do: Logger.error([\"bad\", x])\nend"
         )
     };
-    let old = compiled::elixir(&text("  def f(x), do: x"));
-    let new = compiled::elixir(&text("\n\n\n\n  def f(x), do: {x}"));
-    let analysis = compare(&old, &new);
+    let texts = [text("  def f(x), do: x"), text("\n\n\n\n  def f(x), do: {x}")];
+    let builds = compiled::elixir_builds(&[&texts[0], &texts[1]]);
+    let analysis = compare(&builds[0], &builds[1]);
     assert_eq!(module(&analysis, "Elixir.M").functions.as_ref().unwrap().changed, ["f/1"]);
 }
 
@@ -139,7 +149,8 @@ fn every_module_of_the_machine_is_read() {
     let request = hot_patch_core::analysis::Request { after: &files, ..Default::default() };
     let analysis = hot_patch_core::analysis::analyse(&request);
     assert_eq!(analysis.modules.len(), modules.len());
+    assert!(analysis.modules.len() > 400);
     for module in &analysis.modules {
-        assert!(module.functions.as_ref().is_some_and(|all| !all.added.is_empty()), "{module:?}");
+        assert!(module.functions.is_some(), "{module:?}");
     }
 }

@@ -141,13 +141,11 @@ impl Struct<'_> {
         }
     }
 
-    /// Whether the function makes the struct out of parts, with all of its former fields.
+    /// Whether the function, which knows the struct, makes it of parts: with all its former fields.
     fn made_in(&self, functions: &Functions<'_>, function: &Function) -> bool {
-        functions.names(function, self.name) && {
-            let keys = functions.keys(function);
-            self.old.keys().all(|field| keys.contains(field.as_str()))
-                && !self.new.keys().all(|field| keys.contains(field.as_str()))
-        }
+        let keys = functions.keys(function);
+        self.old.keys().all(|field| keys.contains(field.as_str()))
+            && !self.new.keys().all(|field| keys.contains(field.as_str()))
     }
 }
 

@@ -8,7 +8,6 @@ use crate::analysis::finding::{Finding, Kind};
 use crate::analysis::role::Role;
 use crate::analysis::system::{System, Version};
 use crate::analysis::text;
-use crate::etf::Outline;
 
 const STRATEGIES: [&str; 4] = ["one_for_one", "one_for_all", "rest_for_one", "simple_one_for_one"];
 
@@ -51,7 +50,6 @@ fn named(version: &Version<'_>, system: &System<'_>) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for function in functions.reached(init) {
         names.extend(functions.atoms(function).map(str::to_owned));
-        functions.outlines(function).for_each(|outline| atoms(outline, &mut names));
     }
     let is_known = |name: &String| {
         let other = name != version.name();
@@ -60,16 +58,4 @@ fn named(version: &Version<'_>, system: &System<'_>) -> BTreeSet<String> {
     };
     names.retain(is_known);
     names
-}
-
-/// The atoms of an outline, which is not deep.
-fn atoms(outline: &Outline, names: &mut BTreeSet<String>) {
-    match outline {
-        Outline::Atom(name) => {
-            names.insert(name.clone());
-        }
-        Outline::Tuple(elements) => elements.iter().for_each(|element| atoms(element, names)),
-        Outline::Map(fields) => fields.iter().for_each(|(_, value)| atoms(value, names)),
-        Outline::Functions(_) | Outline::Other => {}
-    }
 }

@@ -122,9 +122,11 @@ impl<'a> Functions<'a> {
         function.atoms.iter().any(|id| self.tables.atoms.text(*id) == atom)
     }
 
-    /// All atoms that the function names outside of literals.
+    /// All atoms that the function names, those in literals too.
     pub(crate) fn atoms<'f>(&'f self, function: &'f Function) -> impl Iterator<Item = &'f str> {
-        function.atoms.iter().map(|id| self.tables.atoms.text(*id))
+        let named = function.atoms.iter().map(|id| self.tables.atoms.text(*id));
+        let terms = function.literals.iter().filter_map(|index| self.tables.literals.get(*index));
+        named.chain(terms.flat_map(|term| &term.atoms).map(String::as_str))
     }
 
     /// The keys of maps that the function works with, those of literals too.

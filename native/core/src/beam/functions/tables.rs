@@ -1,6 +1,6 @@
 //! What operands refer to: literals, imports, funs, strings.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::decode::{Layout, Place};
 use crate::beam::atoms::{AtomId, Atoms};
@@ -89,6 +89,7 @@ fn terms(table: &[u8]) -> Result<Vec<Canonical>, Damage> {
             bytes: term.to_vec(),
             maps: Vec::new(),
             externals: Vec::new(),
+            atoms: BTreeSet::new(),
             outline: Outline::Other,
         };
         terms.push(etf::canonical(term).unwrap_or_else(as_it_stands));
