@@ -175,7 +175,8 @@ impl<'s> Change<'s> {
     fn calls(&self, system: &System<'s>) -> Vec<String> {
         let Some(new) = &self.new else { return Vec::new() };
         let others = system.changes.iter().filter(|other| other.name != self.name);
-        let called = others.filter(|other| new.calls(other.name));
+        let there = others.filter(|other| other.new.is_some());
+        let called = there.filter(|other| new.calls(other.name));
         called.map(|other| other.name.to_owned()).collect()
     }
 

@@ -8,7 +8,7 @@
 mod change;
 mod finding;
 mod graph;
-// pub mod instructions;
+pub mod instructions;
 mod reply;
 mod role;
 mod rules;
@@ -20,6 +20,7 @@ pub use change::{Functions, ModuleChange, Operation, Pause};
 pub use finding::{Finding, Kind, Severity};
 pub use graph::{components, is_cycle};
 pub use role::Role;
+pub use state::Conversion;
 
 use crate::budget::Budget;
 use system::{Sources, System};
@@ -36,6 +37,8 @@ pub struct Request<'a> {
     pub after: &'a [&'a [u8]],
     /// The modules that go, by name.
     pub deleted: &'a [&'a str],
+    /// Whether `after` is all there is after the change: what is not in it goes too.
+    pub whole: bool,
     /// Modules that were compiled with another one's macros, where that is known: the module, and
     /// the other. It does not show in the files.
     pub compiled_with: &'a [(&'a str, &'a str)],

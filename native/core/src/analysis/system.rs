@@ -16,7 +16,7 @@ use crate::workers;
 pub(super) struct Sources<'a> {
     before: Vec<Parsed<'a>>,
     after: Vec<Parsed<'a>>,
-    deleted: BTreeSet<&'a str>,
+    deleted: BTreeSet<String>,
     compiled_with: &'a [(&'a str, &'a str)],
     unreadable: Vec<Damage>,
 }
@@ -24,15 +24,21 @@ pub(super) struct Sources<'a> {
 impl<'a> Sources<'a> {
     /// Reads all files. Of those before the change, what cannot be read is left out.
     pub(super) fn read(request: &Request<'a>, budget: &Budget) -> Self {
-        let before = parse(request.before, budget).into_iter().flatten().collect();
-        let (mut after, mut unreadable) = (Vec::new(), Vec::new());
+        let before: Vec<Parsed<'_>> = parse(request.before, budget).into_iter().flatten().collect();
+        let (mut after, mut unreadable) = (Vec::<Parsed<'_>>::new(), Vec::new());
         for outcome in parse(request.after, budget) {
             match outcome {
                 Ok(parsed) => after.push(parsed),
                 Err(damage) => unreadable.push(damage),
             }
         }
-        let deleted = request.deleted.iter().copied().collect();
+        let mut deleted: BTreeSet<String> =
+            request.deleted.iter().map(|name| (*name).to_owned()).collect();
+        if request.whole {
+            let names: BTreeSet<&str> = after.iter().map(|one| one.module.name()).collect();
+            let all = before.iter().map(|parsed| parsed.module.name());
+            deleted.extend(all.filter(|name| !names.contains(name)).map(str::to_owned));
+        }
         Sources { before, after, deleted, compiled_with: request.compiled_with, unreadable }
     }
 }
@@ -134,7 +140,7 @@ impl<'s> System<'s> {
             }
         }
         for name in &sources.deleted {
-            if let Some(old) = before.remove(name) {
+            if let Some(old) = before.remove(name.as_str()) {
                 let name = old.module.name();
                 let old = Some(Version::new(old, budget));
                 changes.insert(name, Change { name, old, new: None });

@@ -5,6 +5,7 @@
 mod functions;
 mod graph;
 mod hostile;
+mod instructions;
 mod rules;
 mod states;
 #[path = "../support/mod.rs"]
@@ -17,12 +18,12 @@ use support::compiled::Compiled;
 fn compare(before: &Compiled, after: &Compiled) -> Analysis {
     let changed: Vec<&[u8]> =
         after.iter().filter(|one| !before.contains(one)).map(|(_, file)| file.as_slice()).collect();
-    let gone = |name: &String| after.iter().all(|(other, _)| other != name);
+    let gone = |name: &&String| after.iter().all(|(other, _)| other != *name);
     let deleted: Vec<&str> =
-        before.iter().map(|(name, _)| name).filter(|name| gone(name)).map(String::as_str).collect();
+        before.iter().map(|(name, _)| name).filter(gone).map(String::as_str).collect();
     let before: Vec<&[u8]> = before.iter().map(|(_, file)| file.as_slice()).collect();
     let request =
-        Request { before: &before, after: &changed, deleted: &deleted, compiled_with: &[] };
+        Request { before: &before, after: &changed, deleted: &deleted, ..Request::default() };
     analysis::analyse(&request)
 }
 
