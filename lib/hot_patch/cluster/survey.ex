@@ -4,6 +4,7 @@ defmodule HotPatch.Cluster.Survey do
 
   alias HotPatch.Agent.Payload
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Analyses
   alias HotPatch.Plan
   alias HotPatch.Report
   alias HotPatch.Status
@@ -42,15 +43,7 @@ defmodule HotPatch.Cluster.Survey do
   @doc "What applying would do, by node."
   @spec plan(Payload.t(), [node()], [node()], timeout()) :: Plan.t()
   def plan(payload, nodes, unmanaged, timeout) do
-    {us, answers} = :timer.tc(fn -> Cluster.call(nodes, :foresee, [payload], timeout) end)
-
-    plans =
-      for {node, answer} <- answers do
-        case answer do
-          {:ok, plan} -> plan
-          {:error, text} -> %Plan.Node{node: node, status: :error, error: text}
-        end
-      end
+    {us, plans} = :timer.tc(fn -> plans(payload, nodes, timeout) end)
 
     %Plan{
       patch: payload.patch,
@@ -59,5 +52,17 @@ defmodule HotPatch.Cluster.Survey do
       unmanaged: unmanaged,
       duration_us: us
     }
+  end
+
+  defp plans(payload, nodes, timeout) do
+    plans =
+      for {node, answer} <- Cluster.call(nodes, :foresee, [payload], timeout) do
+        case answer do
+          {:ok, plan} -> plan
+          {:error, text} -> %Plan.Node{node: node, status: :error, error: text}
+        end
+      end
+
+    Analyses.add(plans, payload, timeout)
   end
 end

@@ -73,6 +73,9 @@ kinds! {
     MissingFunctionCalled, Danger, "missing_function_called",
         "A changed module calls a function that its module does not have after the change.",
         "Put the module that has the function into the patch, or correct the call.";
+    UnknownModuleCalled, Warning, "unknown_module_called",
+        "A changed module calls a module that nothing called before and that is not known here.",
+        "Put the module into the patch, unless every node has it already.";
     Cycle, Info, "cycle",
         "Modules of the change call each other in a circle: none can come before the others.",
         "Nothing where all become current in one step; one by one, calls between them may fail.";

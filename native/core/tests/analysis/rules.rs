@@ -72,6 +72,11 @@ fn functions_and_modules_that_go_while_others_call_them() {
     assert_eq!(finding(&analysis, expected[0].0).items, ["gone/1", "user_.a/0"]);
     assert_eq!(finding(&analysis, expected[1].0).items, ["user_.b/0"]);
     assert_eq!(finding(&analysis, expected[2].0).items, ["user_.c/0"]);
+    let unknown = finding(&analysis, "unknown_module_called");
+    assert_eq!(
+        (unknown.module.as_str(), unknown.items.as_slice()),
+        ("lib", &["nowhere".to_owned()][..])
+    );
     assert_eq!(module(&analysis, "lib").callers, ["user_"]);
     assert_eq!(analysis.worst(), Some(Severity::Danger));
 

@@ -66,6 +66,33 @@ pub(super) fn missing(system: &System<'_>) -> Vec<Finding> {
     found
 }
 
+/// Modules that a changed module calls and nothing did before, if they are not known: each is a
+/// finding of its own, so that who knows more can leave it out.
+pub(super) fn unknown(system: &System<'_>) -> Vec<Finding> {
+    let before = system.changes.iter().filter_map(|change| change.old.as_ref());
+    let before: BTreeSet<&str> =
+        before.chain(system.outside.values()).flat_map(called_modules).collect();
+    let mut found = Vec::new();
+    for new in system.changes.iter().filter_map(|change| change.new.as_ref()) {
+        for module in called_modules(new) {
+            let is_known = system.now(module).is_some() || system.change(module).is_some();
+            // The VM itself has functions of modules that have no file.
+            if !is_known && !before.contains(module) && module != "erlang" {
+                let shown = text::module(module);
+                let what =
+                    format!("calls {shown}, which nothing did before and which is not known here");
+                let items = vec![module.to_owned()];
+                found.push(finding(Kind::UnknownModuleCalled, new.name(), items, &what));
+            }
+        }
+    }
+    found
+}
+
+fn called_modules<'s>(version: &Version<'s>) -> BTreeSet<&'s str> {
+    version.parsed.module.imports().map(|import| import.module).collect()
+}
+
 fn imports<'s>(version: &Version<'s>) -> BTreeSet<(&'s str, &'s str, u8)> {
     let imports = version.parsed.module.imports();
     let own = version.name();

@@ -19,6 +19,7 @@ pub(super) fn all(system: &System<'_>) -> Vec<Finding> {
     for rule in [
         calls::removed,
         calls::missing,
+        calls::unknown,
         cycles,
         roles::all,
         states::all,
