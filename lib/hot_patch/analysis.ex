@@ -44,6 +44,8 @@ defmodule HotPatch.Analysis do
   ## Options
 
     * `:deleted` - names of modules that go, or `:rest`: all that are not in `later`. Default: none
+    * `:direction` - `:up` (default), or `:down` where it is an older version that comes: then states are
+      converted by the `code_change({:down, vsn}, ...)` of what runs
     * `:compiled_with` - pairs of names: a module, and another with whose macros it was compiled, as
       far as that is known. It does not show in the files; without it those are named that call a
       module whose macros change
@@ -58,7 +60,8 @@ defmodule HotPatch.Analysis do
     with :ok <- Archive.native() do
       deleted = with :rest <- Keyword.get(options, :deleted, []), do: nil
       pairs = Keyword.get(options, :compiled_with, [])
-      {:ok, before |> Native.analyse(later, deleted, pairs) |> decode()}
+      down? = Keyword.get(options, :direction, :up) == :down
+      {:ok, before |> Native.analyse(later, deleted, pairs, down?) |> decode()}
     end
   end
 

@@ -39,12 +39,18 @@ defmodule HotPatch.Native do
 
   @doc """
   Compares modules before a change with those after it; `nil` for the names of those that go means
-  all that are not there after it. The answer is one term in External Term Format, for `:safe`
-  decoding; see HotPatch.Analysis.
+  all that are not there after it. `down?`: it is an older version that comes. The answer is one
+  term in External Term Format, for `:safe` decoding; see HotPatch.Analysis.
   """
-  @spec analyse([binary()], [binary()], [String.t()] | nil, [{String.t(), String.t()}]) ::
-          binary()
-  def analyse(_before, _after, _deleted, _compiled_with), do: :erlang.nif_error(:nif_not_loaded)
+  @spec analyse(
+          [binary()],
+          [binary()],
+          [String.t()] | nil,
+          [{String.t(), String.t()}],
+          down? :: boolean()
+        ) :: binary()
+  def analyse(_before, _after, _deleted, _compiled_with, _down?),
+    do: :erlang.nif_error(:nif_not_loaded)
 
   @doc """
   The text of an `.appup`: for an application, its versions and its modules before and after, and

@@ -33,7 +33,7 @@ defmodule HotPatch.Analysis.Change do
           pause: :none | :state | :supervisor,
           why: String.t()
         }
-  @enforce_keys [
+  @keys [
     :module,
     :operation,
     :roles,
@@ -47,7 +47,8 @@ defmodule HotPatch.Analysis.Change do
     :pause,
     :why
   ]
-  defstruct @enforce_keys
+  @enforce_keys @keys
+  defstruct @keys
 
   @roles ~w(gen_server gen_statem gen_event supervisor special_process application protocol
             implementation nif on_load behaviour macros macros_only struct pure)a
@@ -55,7 +56,7 @@ defmodule HotPatch.Analysis.Change do
 
   @doc false
   @spec vocabulary() :: [atom()]
-  def vocabulary, do: @roles ++ @words ++ [:state_moves, :operation | @enforce_keys]
+  def vocabulary, do: @roles ++ @words ++ [:state_moves | @keys]
 
   @doc false
   @spec new(map()) :: t()

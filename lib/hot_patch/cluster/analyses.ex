@@ -37,7 +37,8 @@ defmodule HotPatch.Cluster.Analyses do
     |> Enum.flat_map(fn {{running, order}, [%{node: one} | _] = alike} ->
       with {:ok, later, deleted} <- change(payload, one, running, order, timeout),
            before = before(one, running, own, timeout),
-           {:ok, analysis} <- Analysis.run(before, later, deleted: deleted) do
+           {:ok, analysis} <-
+             Analysis.run(before, later, deleted: deleted, direction: direction(payload)) do
         for plan <- alike, do: {plan.node, analysis}
       else
         _cannot_be_compared -> []
@@ -68,6 +69,9 @@ defmodule HotPatch.Cluster.Analyses do
        for({path, nil} <- gone, do: Path.basename(path, ".beam"))}
     end
   end
+
+  defp direction(%Payload{kind: :rollback}), do: :down
+  defp direction(_payload), do: :up
 
   defp before(node, running, own, timeout) do
     {same, other} = Enum.split_with(running, fn {name, md5} -> own[name] == md5 end)

@@ -42,7 +42,8 @@ fn shadow<'a>(
 }
 
 /// Compares modules before a change with those after it (see `hot_patch_core::analysis`); the
-/// result is one encoded term. Without names of modules that go, `after` is all there is.
+/// result is one encoded term. Without names of modules that go, `after` is all there is. `down`:
+/// it is an older version that comes.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn analyse<'a>(
     env: Env<'a>,
@@ -50,6 +51,7 @@ fn analyse<'a>(
     after: Vec<Binary<'a>>,
     deleted: Option<Vec<&'a str>>,
     compiled_with: Vec<(&'a str, &'a str)>,
+    down: bool,
 ) -> Result<Binary<'a>, Error> {
     let before: Vec<&[u8]> = before.iter().map(Binary::as_slice).collect();
     let after: Vec<&[u8]> = after.iter().map(Binary::as_slice).collect();
@@ -59,6 +61,7 @@ fn analyse<'a>(
         deleted: deleted.as_deref().unwrap_or_default(),
         whole: deleted.is_none(),
         compiled_with: &compiled_with,
+        down,
     };
     bytes(env, &analysis::analyse(&request).encode())
 }

@@ -87,6 +87,9 @@ kinds! {
     StateChangedWithoutCodeChange, Danger, "state_changed_without_code_change",
         "The state that init makes has another form, and no code_change converts it.",
         "Write a code_change for the former state, and one for {:down, vsn}.";
+    NoWayBack, Warning, "no_way_back",
+        "The code_change that converts the state to another form has no clause for {:down, vsn}.",
+        "Write one, or know that a rollback cannot convert the state back.";
     StructChangedInState, Warning, "struct_changed_in_state",
         "The fields of a struct have changed, and modules with processes of their own work with it.",
         "See whether their states hold such structs; if so, convert them in a code_change.";

@@ -39,6 +39,9 @@ pub struct Request<'a> {
     pub deleted: &'a [&'a str],
     /// Whether `after` is all there is after the change: what is not in it goes too.
     pub whole: bool,
+    /// Whether the change leads to an older version: then states are converted by the
+    /// `code_change` of the version before the change.
+    pub down: bool,
     /// Modules that were compiled with another one's macros, where that is known: the module, and
     /// the other. It does not show in the files.
     pub compiled_with: &'a [(&'a str, &'a str)],

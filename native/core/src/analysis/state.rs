@@ -23,17 +23,37 @@ pub enum Conversion {
 const CONVERTERS: [(&str, u8); 3] =
     [("code_change", 3), ("code_change", 4), ("system_code_change", 4)];
 
-/// What the module's `code_change` does about its change.
+/// What the module's `code_change` does about its change. On the way down it is that of the newer
+/// version, which runs, and it has to know of that way.
 pub(super) fn conversion(change: &Change<'_>, system: &System<'_>) -> Conversion {
-    let Some(new) = &change.new else { return Conversion::Absent };
+    let by = if system.down { &change.old } else { &change.new };
+    let Some(by) = by else { return Conversion::Absent };
     let mut found = Conversion::Absent;
     for (name, arity) in CONVERTERS {
-        if new.parsed.module.offers(name, arity) {
-            let touched = change.touches(name, arity) || helped(new, name, arity, system);
-            found = found.max(if touched { Conversion::Touched } else { Conversion::Untouched });
+        if by.parsed.module.offers(name, arity) {
+            let touched = change.touches(name, arity) || helped(by, name, arity, system);
+            let way = !system.down || names_down(by, name, arity);
+            let converts = touched && way && !gives_back(by, name, arity);
+            found = found.max(if converts { Conversion::Touched } else { Conversion::Untouched });
         }
     }
     found
+}
+
+fn gives_back(version: &Version<'_>, name: &str, arity: u8) -> bool {
+    let function = version.function(name, arity);
+    function.is_some_and(|(functions, function)| functions.gives_back(function))
+}
+
+/// Whether a function names the atom by which it is told that a version is older.
+fn names_down(version: &Version<'_>, name: &str, arity: u8) -> bool {
+    let Some((functions, function)) = version.function(name, arity) else { return false };
+    functions.reached(function).iter().any(|one| functions.atoms(one).any(|atom| atom == "down"))
+}
+
+/// Whether the module's `code_change` knows the way back.
+pub(super) fn knows_way_back(version: &Version<'_>) -> bool {
+    CONVERTERS.iter().any(|(name, arity)| names_down(version, name, *arity))
 }
 
 /// Whether what a function calls in other modules has changed.

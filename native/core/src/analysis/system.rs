@@ -18,6 +18,7 @@ pub(super) struct Sources<'a> {
     after: Vec<Parsed<'a>>,
     deleted: BTreeSet<String>,
     compiled_with: &'a [(&'a str, &'a str)],
+    down: bool,
     unreadable: Vec<Damage>,
 }
 
@@ -39,7 +40,8 @@ impl<'a> Sources<'a> {
             let all = before.iter().map(|parsed| parsed.module.name());
             deleted.extend(all.filter(|name| !names.contains(name)).map(str::to_owned));
         }
-        Sources { before, after, deleted, compiled_with: request.compiled_with, unreadable }
+        let Request { compiled_with, down, .. } = *request;
+        Sources { before, after, deleted, compiled_with, down, unreadable }
     }
 }
 
@@ -119,6 +121,8 @@ pub(super) struct System<'s> {
     /// Modules of the change that are the same as before.
     pub(super) unchanged: Vec<&'s str>,
     pub(super) compiled_with: &'s [(&'s str, &'s str)],
+    /// Whether the change leads to an older version.
+    pub(super) down: bool,
     unreadable: &'s [Damage],
 }
 
@@ -152,6 +156,7 @@ impl<'s> System<'s> {
             changes: changes.into_values().collect(),
             unchanged,
             compiled_with: sources.compiled_with,
+            down: sources.down,
             unreadable: &sources.unreadable,
         }
     }

@@ -163,7 +163,8 @@ fn an_appup_between_two_builds() {
     };
     let lib = |body: &str| format!("-export([f/1]).\nf(X) -> {body}.");
     let old = [("srv", server("A", "S")), ("lib", lib("X")), ("gone", lib("X"))];
-    let new = [("srv", server("{A}", "{S}")), ("lib", lib("extra:f(X)")), ("extra", lib("X"))];
+    let new =
+        [("srv", server("{A}", "[down | S]")), ("lib", lib("extra:f(X)")), ("extra", lib("X"))];
     let [old, new] = [old, new].map(|build| {
         compiled::erlang(&build.each_ref().map(|(name, text)| (*name, text.as_str())))
     });

@@ -1,6 +1,6 @@
 //! States that change their form, and what converts them.
 
-use hot_patch_core::analysis::Pause;
+use hot_patch_core::analysis::{self, Conversion, Pause, Request};
 
 use crate::support::compiled::{self, Compiled, elixir, erlang};
 use crate::{compare, finding, found, module};
@@ -59,7 +59,7 @@ new(S) -> io:format(\"x\"), {ok, S}.",
         }
         let state = finding(&analysis, STATE);
         assert_eq!(state.items, ["{state, _, _}", form], "{init}");
-        assert!(state.message.contains("code_change is as it was before"));
+        assert!(state.message.contains("code_change is as it was before or leaves"));
         assert!(!analysis.stateless);
     }
 }
@@ -83,9 +83,41 @@ fn code_change_absent_untouched_and_touched() {
         &with("state", &helper("{ok, S}")),
         &with("wide", &helper("{ok, erlang:append_element(S, c)}")),
     );
-    assert!(found(&touched).is_empty(), "{:?}", touched.findings);
+    assert_eq!(found(&touched), [("no_way_back", "srv")]);
     let srv = module(&touched, "srv");
     assert_eq!((srv.pause, srv.state_moves, touched.stateless), (Pause::State, true, false));
+}
+
+#[test]
+fn a_code_change_that_leaves_the_state_as_it_is() {
+    if !compiled::has("erlc") {
+        return;
+    }
+    let init = |record: &str| format!("init(A) -> {{ok, #{record}{{a = A}}}}.");
+    let new = server(&init("wide"), "code_change(_, S, _) -> {ok, S}.");
+    let analysis = compare(&server(&init("state"), ""), &new);
+    assert_eq!(finding(&analysis, STATE).module, "srv");
+    assert_eq!(module(&analysis, "srv").code_change, Conversion::Untouched);
+}
+
+#[test]
+fn the_way_down_is_converted_by_what_runs() {
+    if !compiled::has("erlc") {
+        return;
+    }
+    let init = |record: &str| format!("init(A) -> {{ok, #{record}{{a = A}}}}.");
+    let old = server(&init("state"), "");
+    let way_back = "code_change({down, _}, S, _) -> {ok, up(S)};\ncode_change(_, S, _) -> {ok, S}.\nup(S) -> [S].";
+    let down = |new: &Compiled| {
+        let request =
+            Request { before: &[&new[0].1], after: &[&old[0].1], down: true, ..Request::default() };
+        analysis::analyse(&request)
+    };
+    let known = down(&server(&init("wide"), way_back));
+    assert!(found(&known).is_empty(), "{:?}", known.findings);
+    assert_eq!(module(&known, "srv").code_change, Conversion::Touched);
+    let unknown = down(&server(&init("wide"), &way_back.replace("{down, _}", "1")));
+    assert!(finding(&unknown, STATE).message.contains("{:down, vsn}"));
 }
 
 #[test]
@@ -114,7 +146,7 @@ fn a_code_change_that_gets_the_same_vsn() {
     let analysis = compare(&build(1, "{ok, S}"), &build(1, "{ok, setelement(1, S, state)}"));
     assert_eq!(found(&analysis), [("vsn_unchanged", "srv")]);
     let analysis = compare(&build(1, "{ok, S}"), &build(2, "{ok, setelement(1, S, state)}"));
-    assert!(found(&analysis).is_empty());
+    assert!(found(&analysis).is_empty(), "{:?}", analysis.findings);
 }
 
 fn meter(fields: &str, more: &str) -> Compiled {
@@ -171,7 +203,8 @@ fn a_struct_that_is_a_state_and_is_made_elsewhere() {
     let code_change = "def code_change(_, s, _), do: {:ok, Map.put(s, :limit, 9)}";
     let all = meter("count: 0, unit: :s, limit: 9", code_change);
     let together = compare(&old, &all);
-    assert_eq!(found(&together), [("struct_changed_in_state", "Elixir.Meter")]);
+    let kinds = [("no_way_back", "Elixir.Meter"), ("struct_changed_in_state", "Elixir.Meter")];
+    assert_eq!(found(&together), kinds);
 }
 
 #[test]

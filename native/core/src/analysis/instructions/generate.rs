@@ -24,10 +24,10 @@ impl Appup {
     /// The appup that leads from one build to another, and back.
     pub fn between(builds: &Builds<'_>) -> Self {
         let [from, to] = builds.modules;
-        let analyse = |before, after| {
-            analysis::analyse(&Request { before, after, whole: true, ..Request::default() })
+        let analyse = |before, after, down| {
+            analysis::analyse(&Request { before, after, whole: true, down, ..Request::default() })
         };
-        let analyses = [&analyse(from, to), &analyse(to, from)];
+        let analyses = [&analyse(from, to, false), &analyse(to, from, true)];
         Appup::from_changes(builds.application, builds.versions, analyses, builds.restart)
     }
 

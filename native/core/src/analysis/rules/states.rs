@@ -20,16 +20,18 @@ fn one(change: &Change<'_>, system: &System<'_>) -> Vec<Finding> {
     let conversion = state::conversion(change, system);
     let form = match conversion {
         Conversion::Touched => None,
-        _ => form(change, conversion),
+        _ => form(change, conversion, system.down),
     };
-    form.into_iter().chain(vsn(change, conversion)).collect()
+    let way_back = way_back(change, conversion, system);
+    form.into_iter().chain(vsn(change, conversion)).chain(way_back).collect()
 }
 
-fn form(change: &Change<'_>, conversion: Conversion) -> Option<Finding> {
+fn form(change: &Change<'_>, conversion: Conversion, down: bool) -> Option<Finding> {
     let (old, new) = change.both()?;
-    let code_change = match conversion {
-        Conversion::Absent => "it has no code_change",
-        _ => "its code_change is as it was before",
+    let code_change = match (conversion, down) {
+        (Conversion::Absent, _) => "it has no code_change",
+        (_, false) => "its code_change is as it was before or leaves the state as it is",
+        (_, true) => "its code_change knows no {:down, vsn}",
     };
     let own = own_fields(change);
     match (state::differs(change), own.is_empty()) {
@@ -71,6 +73,15 @@ fn own_fields(change: &Change<'_>) -> Vec<String> {
     fields.map(|(old, new)| super::structs::difference(&old, &new)).unwrap_or_default()
 }
 
+/// A state that is converted can be taken back only by a `code_change` that knows of it.
+fn way_back(change: &Change<'_>, conversion: Conversion, system: &System<'_>) -> Option<Finding> {
+    let (_, new) = change.both()?;
+    let moved = conversion == Conversion::Touched && state::differs(change) == Some(true);
+    let lost = moved && !system.down && !state::knows_way_back(new);
+    let what = "converts the state to another form, and not back";
+    lost.then(|| finding(Kind::NoWayBack, change.name, vec!["{:down, vsn}".to_owned()], what))
+}
+
 /// Without another vsn a `code_change` cannot know what it is given.
 fn vsn(change: &Change<'_>, conversion: Conversion) -> Option<Finding> {
     let (old, new) = change.both()?;
@@ -80,6 +91,6 @@ fn vsn(change: &Change<'_>, conversion: Conversion) -> Option<Finding> {
         "has another code and the same vsn, and {}'s code_change goes by it",
         text::module(change.name)
     );
-    (same && conversion != Conversion::Absent)
+    (same && conversion == Conversion::Touched)
         .then(|| finding(Kind::VsnUnchanged, change.name, Vec::new(), &what))
 }

@@ -148,6 +148,12 @@ impl<'a> Functions<'a> {
         terms.map(|literal| &literal.outline)
     }
 
+    /// Whether all that the function does is to return `{ok, ...}` with arguments from the second
+    /// on, as a `code_change` does that leaves the state as it is.
+    pub(crate) fn gives_back(&self, function: &Function) -> bool {
+        outline::gives_back(self, function) == Some(true)
+    }
+
     /// What the function may return, as far as that can be told without running it.
     pub(crate) fn returns(&self, function: &Function) -> Vec<Outline> {
         outline::Returns::new(self).of(function)

@@ -76,6 +76,28 @@ impl<'f, 'a> Returns<'f, 'a> {
     }
 }
 
+/// Whether a function does nothing but to return `{ok, ...}` with its arguments from the second on.
+pub(super) fn gives_back(functions: &Functions<'_>, function: &Function) -> Option<bool> {
+    let mut reader = Reader::new(functions.code.get(function.place.clone())?);
+    let mut args = Vec::new();
+    let mut made = false;
+    while !reader.rest().is_empty() {
+        match decode::read(&mut reader, &functions.tables.atoms, &mut args)? {
+            opcodes::LABEL | op::LINE | op::TEST_HEAP => {}
+            op::PUT_TUPLE2 if !made => match args.as_slice() {
+                [Arg::X(0), Arg::List(_), Arg::Atom(ok), states @ ..] => {
+                    let is_ok = functions.tables.atoms.text(*ok) == "ok";
+                    made = is_ok && (1..).zip(states).all(|(place, arg)| *arg == Arg::X(place));
+                }
+                _ => return Some(false),
+            },
+            op::RETURN => return Some(made),
+            _ => return Some(false),
+        }
+    }
+    None
+}
+
 /// One way through a function.
 struct Pass<'r, 'f, 'a> {
     returns: &'r mut Returns<'f, 'a>,
