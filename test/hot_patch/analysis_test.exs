@@ -124,4 +124,51 @@ defmodule HotPatch.AnalysisTest do
     {:ok, analysis} = Analysis.run(files("patched"), files("shipped"), options)
     assert Analysis.refused(analysis, []) == []
   end
+
+  describe "a protocol that is consolidated" do
+    @describetag :tmp_dir
+
+    setup %{tmp_dir: dir} do
+      # In a VM of its own: this one is not to have the exchange on its path.
+      script = """
+      {:ok, bytes} = Protocol.consolidate(Exchange.Printable, [Exchange.Record])
+      File.write!("#{dir}/consolidated.beam", bytes)
+      """
+
+      {_, 0} = System.cmd("elixir", ["-pa", Builds.ebin("shipped"), "-e", script])
+      protocol = "Elixir.Exchange.Printable"
+      plain = File.read!(Path.join(Builds.ebin("shipped"), protocol <> ".beam"))
+
+      implementation =
+        File.read!(Path.join(Builds.ebin("shipped"), protocol <> ".Exchange.Record.beam"))
+
+      %{
+        consolidated: File.read!(Path.join(dir, "consolidated.beam")),
+        plain: plain,
+        implementation: implementation
+      }
+    end
+
+    test "is not to be replaced by one that is not", %{consolidated: consolidated, plain: plain} do
+      {:ok, analysis} = Analysis.run([consolidated], [plain])
+      assert [%{name: :protocol_not_consolidated}] = Analysis.refused(analysis, [])
+      {:ok, analysis} = Analysis.run([plain], [consolidated])
+      assert Analysis.refused(analysis, []) == []
+    end
+
+    test "does not know an implementation that is new", context do
+      %{consolidated: consolidated, plain: plain, implementation: implementation} = context
+      {:ok, analysis} = Analysis.run([consolidated], [implementation])
+
+      assert [%{name: :implementation_not_consolidated, items: ["Exchange.Printable"]}] =
+               Analysis.refused(analysis, [])
+
+      {:ok, analysis} = Analysis.run([plain], [implementation])
+      assert Analysis.refused(analysis, []) == []
+      name = "Elixir.Exchange.Printable.Exchange.Record"
+      {:ok, analysis} = Analysis.run([consolidated, implementation], [], deleted: [name])
+      names = for finding <- Analysis.refused(analysis, []), do: finding.name
+      assert names == [:module_deleted_but_called, :implementation_deleted]
+    end
+  end
 end
