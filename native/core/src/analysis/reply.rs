@@ -1,4 +1,16 @@
-//! An analysis as one encoded term.
+//! An analysis as one encoded term:
+//!
+//! ```text
+//! %{modules: [module], order: [[binary]], findings: [finding], stateless: boolean}
+//!
+//! module = %{module: binary, operation: :add | :replace | :delete, roles: [atom],
+//!            functions: %{added: [binary], removed: [binary], changed: [binary]} | nil,
+//!            exports_added: [binary], exports_removed: [binary], calls: [binary],
+//!            callers: [binary], code_change: :absent | :untouched | :touched,
+//!            state_moves: boolean, pause: :none | :state | :supervisor, why: binary}
+//! finding = %{name: atom, severity: :info | :warning | :danger, module: binary,
+//!             items: [binary], message: binary}
+//! ```
 
 use std::borrow::Cow;
 

@@ -163,7 +163,8 @@ impl<'s> System<'s> {
 
     /// The change of a module.
     pub(super) fn change(&self, module: &str) -> Option<&Change<'s>> {
-        self.changes.iter().find(|change| change.name == module)
+        let place = self.changes.binary_search_by(|change| change.name.cmp(module)).ok()?;
+        self.changes.get(place)
     }
 
     /// The module as it is after the change.

@@ -9,6 +9,7 @@
 
 mod generate;
 mod parse;
+mod reader;
 mod value;
 mod write;
 
