@@ -165,7 +165,8 @@ defmodule HotPatch do
 
   @doc """
   Shows, node by node, what applying would do: load order, the processes that will pause,
-  the files that will be replaced, risks. Changes nothing.
+  the files that will be replaced, risks, and what stands out in the change of modules, compared
+  with what runs there (see `HotPatch.Analysis`). Changes nothing.
 
   ## Options
 

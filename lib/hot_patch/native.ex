@@ -37,6 +37,33 @@ defmodule HotPatch.Native do
   @spec shadow([binary()], binary()) :: binary()
   def shadow(_modules, _suffix), do: :erlang.nif_error(:nif_not_loaded)
 
+  @doc """
+  Compares modules before a change with those after it; `nil` for the names of those that go means
+  all that are not there after it. `down?`: it is an older version that comes. The answer is one
+  term in External Term Format, for `:safe` decoding; see HotPatch.Analysis.
+  """
+  @spec analyse(
+          [binary()],
+          [binary()],
+          [String.t()] | nil,
+          [{String.t(), String.t()}],
+          down? :: boolean()
+        ) :: binary()
+  def analyse(_before, _after, _deleted, _compiled_with, _down?),
+    do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc """
+  The text of an `.appup`: for an application, its versions and its modules before and after, and
+  whether it is to be restarted.
+  """
+  @spec appup(String.t(), {String.t(), String.t()}, {[binary()], [binary()]}, boolean()) ::
+          binary()
+  def appup(_application, _versions, _modules, _restart), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc "Every finding there can be: name, severity, what it means, what to do."
+  @spec finding_names() :: [{String.t(), String.t(), String.t(), String.t()}]
+  def finding_names, do: :erlang.nif_error(:nif_not_loaded)
+
   @doc "Turns a term in External Term Format into JSON."
   @spec encode_json(binary()) :: {:ok, binary()} | {:error, binary()}
   def encode_json(_etf), do: :erlang.nif_error(:nif_not_loaded)

@@ -12,14 +12,16 @@ defmodule HotPatch.Plan do
     The plan of one node.
 
       * `:status` - the node's integral status
-      * `:order` - `{:add | :replace | :delete, module}` in the order of loading; all become current in
-        one step
+      * `:order` - `{:add | :replace | :delete, module}` in the order of loading, each behind those that
+        it calls; all become current in one step
       * `:processes` - for each module and kind of process, how many there are, whether their
         state goes through `code_change`, and whether they pause for it; `rule` is that by which they were found
       * `:suspended` - how many processes will pause in all
       * `:disk` - the files that will be replaced or created
       * `:config` - which keys of which applications' environments will be set or put back
       * `:risks` - what the operator should know, in words
+      * `:analysis` - what the change means, compared with what runs on this node; each finding says how
+        many of its processes work for the module. `nil` where that could not be compared
       * `:error` - why the node could not be asked, or `nil`
     """
 
@@ -40,6 +42,7 @@ defmodule HotPatch.Plan do
             disk: [Path.t()],
             config: [String.t()],
             risks: [String.t()],
+            analysis: HotPatch.Analysis.t() | nil,
             error: String.t() | nil
           }
     @enforce_keys [:node, :status]
@@ -47,6 +50,7 @@ defmodule HotPatch.Plan do
       :node,
       :status,
       :error,
+      :analysis,
       order: [],
       processes: [],
       suspended: 0,
@@ -79,9 +83,33 @@ defmodule HotPatch.Plan do
       Table.notes(
         for(node <- plan.nodes, note <- settings(node) ++ risks(node), do: {node.node, note}),
         length(plan.nodes)
-      )
+      ),
+      findings(plan)
     ]
   end
+
+  defp findings(plan) do
+    rows =
+      for(node <- plan.nodes, finding <- found(node), do: {finding, node.node})
+      |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+      |> Enum.sort_by(fn {finding, _nodes} -> {worst_first(finding), finding.name} end)
+      |> Enum.map(fn {finding, nodes} ->
+        [Table.nodes(nodes, length(plan.nodes)), "#{finding.severity}", text(finding)]
+      end)
+
+    if rows == [], do: [], else: ["\n", Table.render(["nodes", "severity", "finding"], rows)]
+  end
+
+  defp found(%{analysis: %{findings: findings}}), do: findings
+  defp found(_not_compared), do: []
+
+  defp worst_first(finding),
+    do: -Enum.find_index(HotPatch.Analysis.Finding.severities(), &(&1 == finding.severity))
+
+  defp text(%{processes: count} = finding) when is_integer(count) and count > 0,
+    do: "#{finding.name}: #{finding.message} (#{Table.count(count, "process", "processes")})"
+
+  defp text(finding), do: "#{finding.name}: #{finding.message}"
 
   defp order(node) do
     Enum.map_join(node.order, ", ", fn

@@ -28,9 +28,19 @@ defmodule HotPatch.Swap do
     # `exports` are those of the code whose callbacks convert the states: the code that comes,
     # or, on the way down to an older version, the code that goes. `old_vsn` is what they are
     # called with: the version from which a process comes, or `{:down, vsn}`, that to which it
-    # goes. A module that is added has no old version.
+    # goes. A module that is added has no old version. `extra` is what they get besides. With
+    # `convert?: false` no state changes, whatever the module exports.
     @enforce_keys [:module, :kind, :exports, :md5]
-    defstruct [:module, :kind, :exports, :md5, :old_vsn, direction: :up]
+    defstruct [
+      :module,
+      :kind,
+      :exports,
+      :md5,
+      :old_vsn,
+      extra: [],
+      convert?: true,
+      direction: :up
+    ]
 
     @type t :: %__MODULE__{
             module: module(),
@@ -38,7 +48,9 @@ defmodule HotPatch.Swap do
             direction: :up | :down,
             exports: [{String.t(), arity()}],
             md5: binary() | nil,
-            old_vsn: term()
+            old_vsn: term(),
+            extra: term(),
+            convert?: boolean()
           }
 
     @doc "The modules among these changes that have code already, which becomes old."

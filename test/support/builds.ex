@@ -52,6 +52,22 @@ defmodule HotPatch.Test.Builds do
     """)
   end
 
+  @doc "The same module with its code_change under a name that nobody calls."
+  @spec without_code_change(binary()) :: binary()
+  def without_code_change(bytes) do
+    {:ok, _module, chunks} = :beam_lib.all_chunks(bytes)
+
+    {:ok, renamed} =
+      chunks
+      |> Enum.map(fn
+        {'AtU8', atoms} -> {'AtU8', :binary.replace(atoms, "code_change", "code_chains")}
+        chunk -> chunk
+      end)
+      |> :beam_lib.build_module()
+
+    renamed
+  end
+
   @doc "Compiles an Erlang module from its text."
   @spec erlang(String.t()) :: binary()
   def erlang(text) do

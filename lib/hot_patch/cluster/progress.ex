@@ -12,10 +12,12 @@ defmodule HotPatch.Cluster.Progress do
   alias HotPatch.Event
 
   @typedoc "What a coordinator keeps to tell of itself: whom it tells, and what is in all its events."
-  @type teller :: %{event: Event.t(), nodes: [node()]}
+  @type teller :: %{coordinator: pid(), event: Event.t(), nodes: [node()]}
 
-  # Milliseconds between two messages to other nodes.
+  # Milliseconds between two messages to other nodes; and how long after its end a coordinator
+  # is taken to be gone: what it has told at last may be under way.
   @every 100
+  @gone_after 1_000
 
   @doc false
   @spec start_link(keyword()) :: GenServer.on_start()
@@ -34,15 +36,15 @@ defmodule HotPatch.Cluster.Progress do
       at: DateTime.utc_now()
     }
 
-    %{event: event, nodes: Enum.uniq([node() | nodes])}
+    %{coordinator: self(), event: event, nodes: Enum.uniq([node() | nodes])}
   end
 
-  @doc "Tells how far a node, or with nil the whole, has come."
+  @doc "Tells how far a node, or with nil the whole, has come; also from a process that helps."
   @spec tell(teller(), node() | nil, Event.phase(), :running | :done | :failed, keyword()) :: :ok
   def tell(teller, node, phase, state, more \\ []) do
     facts = [node: node, phase: phase, state: state, at: DateTime.utc_now()] ++ more
     event = struct!(teller.event, facts)
-    :erlang.send({__MODULE__, node()}, {:event, self(), event, teller.nodes})
+    :erlang.send({__MODULE__, node()}, {:event, teller.coordinator, event, teller.nodes})
     :ok
   end
 
@@ -105,9 +107,16 @@ defmodule HotPatch.Cluster.Progress do
   end
 
   def handle_info({:DOWN, _monitor, :process, pid, reason}, state) do
+    if is_map_key(state.running, pid),
+      do: Process.send_after(self(), {:gone, pid, reason}, @gone_after)
+
+    {:noreply, %{state | subscribers: Map.delete(state.subscribers, pid)}}
+  end
+
+  def handle_info({:gone, pid, reason}, state) do
     {run, running} = Map.pop(state.running, pid)
     if run, do: pass_on(gone(run, reason), state)
-    {:noreply, %{state | running: running, subscribers: Map.delete(state.subscribers, pid)}}
+    {:noreply, %{state | running: running}}
   end
 
   def handle_info(_other, state), do: {:noreply, state}

@@ -4,6 +4,7 @@ defmodule HotPatch.Cluster.Survey do
 
   alias HotPatch.Agent.Payload
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Analyses
   alias HotPatch.Cluster.Transfer
   alias HotPatch.Plan
   alias HotPatch.Report
@@ -40,15 +41,7 @@ defmodule HotPatch.Cluster.Survey do
   @doc "What applying would do, by node."
   @spec plan(Payload.t(), [node()], [node()], timeout()) :: Plan.t()
   def plan(payload, nodes, unmanaged, timeout) do
-    {us, answers} = :timer.tc(fn -> ask(:foresee, payload, nodes, timeout) end)
-
-    plans =
-      for {node, answer} <- answers do
-        case answer do
-          {:ok, plan} -> plan
-          {:error, text} -> %Plan.Node{node: node, status: :error, error: text}
-        end
-      end
+    {us, plans} = :timer.tc(fn -> plans(payload, nodes, timeout) end)
 
     %Plan{
       patch: payload.patch,
@@ -57,6 +50,18 @@ defmodule HotPatch.Cluster.Survey do
       unmanaged: unmanaged,
       duration_us: us
     }
+  end
+
+  defp plans(payload, nodes, timeout) do
+    plans =
+      for {node, answer} <- ask(:foresee, payload, nodes, timeout) do
+        case answer do
+          {:ok, plan} -> plan
+          {:error, text} -> %Plan.Node{node: node, status: :error, error: text}
+        end
+      end
+
+    Analyses.add(plans, payload, timeout)
   end
 
   # Where the patch could not be brought there is nothing to ask.

@@ -12,8 +12,10 @@ defmodule HotPatch.Cluster.Transfer do
   @part 262_144
   @fan_out 4
 
-  # Milliseconds that a node may take for one message.
+  # Milliseconds that a node may take for one message; and between two times that it is told how
+  # far a node is: each time every node hears of it, which for many nodes is more than the parts.
   @within 30_000
+  @tell_every 200
 
   @typedoc "Called with a node, how many bytes it has got, and how many it is to get."
   @type tell :: (node(), non_neg_integer(), non_neg_integer() -> term())
@@ -54,12 +56,11 @@ defmodule HotPatch.Cluster.Transfer do
 
     pieces
     |> parts()
-    |> Enum.reduce_while({:ok, 0}, fn message, {:ok, done} ->
+    |> Enum.reduce_while({:ok, 0, now()}, fn message, {:ok, done, told} ->
       case Cluster.call([node], :take_parts, [message], @within) do
         [{_node, {:ok, :ok}}] ->
           done = done + size(message)
-          tell.(node, done, total)
-          {:cont, {:ok, done}}
+          {:cont, {:ok, done, told(told, done == total, fn -> tell.(node, done, total) end)}}
 
         [{_node, {:ok, {:error, text}}}] ->
           {:halt, {:error, text}}
@@ -68,8 +69,21 @@ defmodule HotPatch.Cluster.Transfer do
           {:halt, {:error, text}}
       end
     end)
-    |> then(fn result -> with {:ok, _done} <- result, do: :ok end)
+    |> then(fn result -> with {:ok, _done, _told} <- result, do: :ok end)
   end
+
+  defp told(before, last?, tell) do
+    now = now()
+
+    if last? or now - before >= @tell_every do
+      tell.()
+      now
+    else
+      before
+    end
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
 
   # Several small pieces go in one message, a large one in several.
   defp parts(pieces) do

@@ -22,6 +22,7 @@ defmodule HotPatch.Swap.Conversion do
           shadow: module(),
           kind: kind(),
           old_vsn: term(),
+          extra: term(),
           lambdas?: boolean(),
           md5: binary() | nil,
           rehearsal?: boolean(),
@@ -149,18 +150,17 @@ defmodule HotPatch.Swap.Conversion do
     kind, reason -> tell(conversion, {:failed, {kind, reason, __STACKTRACE__}})
   end
 
-  defp call(:server, %{shadow: shadow, old_vsn: vsn}, state),
-    do: shadow.code_change(vsn, state, [])
+  defp call(kind, %{shadow: shadow, old_vsn: vsn, extra: extra}, state)
+       when kind in [:server, :event],
+       do: shadow.code_change(vsn, state, extra)
 
-  defp call(:event, %{shadow: shadow, old_vsn: vsn}, state),
-    do: shadow.code_change(vsn, state, [])
-
-  defp call(:statem, %{shadow: shadow, old_vsn: vsn}, {state, data}) do
-    with {:ok, state, data} <- shadow.code_change(vsn, state, data, []), do: {:ok, {state, data}}
+  defp call(:statem, %{shadow: shadow, old_vsn: vsn, extra: extra}, {state, data}) do
+    with {:ok, state, data} <- shadow.code_change(vsn, state, data, extra),
+         do: {:ok, {state, data}}
   end
 
-  defp call(:special, %{shadow: shadow, module: module, old_vsn: vsn}, misc) do
-    shadow.system_code_change(misc, module, vsn, [])
+  defp call(:special, %{shadow: shadow, module: module, old_vsn: vsn, extra: extra}, misc) do
+    shadow.system_code_change(misc, module, vsn, extra)
   end
 
   # A supervisor's code_change asks init for the child specs and takes them over. Here they

@@ -53,13 +53,13 @@ defmodule HotPatch.Swap.InTurn do
   @spec change([Processes.target()], Ready.t(), watch()) ::
           :ok | {:untrue, String.t(), changed :: MapSet.t(pid())}
   def change(targets, ready, watch) do
-    vsns = Map.new(ready.job.changes, &{&1.module, &1.old_vsn})
+    messages = Work.messages(ready.job)
 
     result =
       targets
       |> Enum.chunk_every(@window)
       |> Enum.reduce_while({:ok, []}, fn window, {:ok, changed} ->
-        {result, pids} = change_window(window, vsns)
+        {result, pids} = change_window(window, messages)
         changed = pids ++ changed
 
         case result do
@@ -83,25 +83,25 @@ defmodule HotPatch.Swap.InTurn do
     end)
   end
 
-  defp change_window(targets, vsns) do
+  defp change_window(targets, messages) do
     ref = make_ref()
-    owed = Enum.flat_map(targets, &change_one(&1, vsns, ref))
+    owed = Enum.flat_map(targets, &change_one(&1, messages, ref))
     deadline = System.monotonic_time(:millisecond) + @turn_within
     {silent, failed} = SysMessage.collect_until(ref, owed, deadline, [], &note/3)
 
     not_changed = MapSet.new(silent ++ Enum.map(failed, &elem(&1, 0)))
     changed = for %{pid: pid} <- targets, not MapSet.member?(not_changed, pid), do: pid
-    {outcome(silent, failed, died(Map.keys(vsns)), targets), changed}
+    {outcome(silent, failed, died(Map.keys(messages)), targets), changed}
   end
 
   # Suspended for its own change only: all of it is in its mailbox at once.
-  defp change_one(%{pid: pid, modules: modules} = target, vsns, ref) do
+  defp change_one(%{pid: pid, modules: modules} = target, messages, ref) do
     SysMessage.suspend_unanswered(pid)
     if target.kind == :server, do: SysMessage.run_in(pid, &Conversion.remember_old/1)
 
     owed =
       for {module, true} <- modules do
-        SysMessage.send(pid, ref, {:change_code, module, vsns[module], []})
+        SysMessage.send(pid, ref, messages[module])
         pid
       end
 

@@ -47,7 +47,7 @@ defmodule HotPatch.Swap.Recognise do
   @doc "Whether the new code has a callback for the state; where not, it stays as it is."
   @spec change_code?(Change.t(), [arity()]) :: boolean()
   def change_code?(change, arities) do
-    Enum.any?(arities, &({"code_change", &1} in change.exports))
+    change.convert? and Enum.any?(arities, &({"code_change", &1} in change.exports))
   end
 
   @doc "Whether the running module exports any of these functions."
@@ -121,7 +121,7 @@ defmodule HotPatch.Swap.Recognise do
 
   defp special(pid, change) do
     if exports?(change.module, [{:system_continue, 3}]) do
-      new? = {"system_code_change", 4} in change.exports
+      new? = change.convert? and {"system_code_change", 4} in change.exports
       [target(pid, :special, :system_continue, [{change.module, new?}])]
     else
       []

@@ -48,7 +48,7 @@ defmodule HotPatch.Swap.Steps do
   @spec take_and_resume([[Work.t()]], reference(), Ready.t(), [{pid(), module()}]) ::
           [{pid(), module(), term()}]
   def take_and_resume(windows, still, ready, again) do
-    vsns = vsns(ready)
+    messages = Work.messages(ready.job)
     again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
     ref = make_ref()
 
@@ -58,7 +58,7 @@ defmodule HotPatch.Swap.Steps do
 
       {pid, :suspended, _mine, _later} ->
         SysMessage.run_in(pid, &Conversion.take/1)
-        :ok = change_code(pid, Map.get(again, pid, []), vsns, ref)
+        :ok = change_code(pid, Map.get(again, pid, []), messages, ref)
         SysMessage.resume_unanswered(pid)
     end)
 
@@ -95,10 +95,10 @@ defmodule HotPatch.Swap.Steps do
   """
   @spec by_themselves([{pid(), module()}], Ready.t()) :: [{pid(), module(), term()}]
   def by_themselves(again, ready) do
-    vsns = vsns(ready)
+    messages = Work.messages(ready.job)
     again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
     ref = make_ref()
-    Enum.each(again, fn {pid, modules} -> change_code(pid, modules, vsns, ref) end)
+    Enum.each(again, fn {pid, modules} -> change_code(pid, modules, messages, ref) end)
     failures(ref, again)
   end
 
@@ -128,10 +128,8 @@ defmodule HotPatch.Swap.Steps do
     :ok
   end
 
-  defp vsns(ready), do: Map.new(ready.job.changes, &{&1.module, &1.old_vsn})
-
-  defp change_code(pid, modules, vsns, ref) do
-    Enum.each(modules, &SysMessage.send(pid, ref, {:change_code, &1, vsns[&1], []}))
+  defp change_code(pid, modules, messages, ref) do
+    Enum.each(modules, &SysMessage.send(pid, ref, messages[&1]))
   end
 
   defp convert_each(windows, ref, deadline, fun) do

@@ -52,6 +52,12 @@ defmodule HotPatch.Swap.Work do
     for window <- windows, {pid, _how, _mine, later} <- window, module <- later, do: {pid, module}
   end
 
+  @doc "What a process is sent that changes a module's state by itself."
+  @spec messages(HotPatch.Swap.Job.t()) :: %{module() => tuple()}
+  def messages(job) do
+    Map.new(job.changes, &{&1.module, {:change_code, &1.module, &1.old_vsn, &1.extra}})
+  end
+
   # One conversion for each changed module that has a callback for it and a shadow.
   defp conversions(ready, ref) do
     shadows = Map.new(ready.shadows, &{&1.module, &1})
@@ -76,6 +82,7 @@ defmodule HotPatch.Swap.Work do
       lambdas?: shadow.lambdas?,
       md5: change.md5,
       old_vsn: change.old_vsn,
+      extra: change.extra,
       kind: nil,
       rehearsal?: false,
       keeps?: false,

@@ -6,6 +6,7 @@
 //!
 //! | module | concept |
 //! |---|---|
+//! | [`analysis`] | what a change of modules means: order, states, what breaks |
 //! | [`archive`] | the zip policy: which archives are accepted |
 //! | [`beam`] | one BEAM file: names, tables, MD5; copies of it under another name |
 //! | [`etf`] | the External Term Format, decoded within bounds |
@@ -14,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod analysis;
 pub mod archive;
 pub mod beam;
 mod budget;

@@ -5,6 +5,8 @@
 
 mod entry;
 
+use hot_patch_core::analysis::instructions::{Appup, Builds};
+use hot_patch_core::analysis::{self, Kind, Request};
 use hot_patch_core::beam::shadow;
 use hot_patch_core::reply::Reply;
 use hot_patch_core::{ChunkId, Options, json, reply};
@@ -39,15 +41,59 @@ fn shadow<'a>(
     encode(env, shadows.as_slice().into())
 }
 
+/// Compares modules before a change with those after it (see `hot_patch_core::analysis`); the
+/// result is one encoded term. Without names of modules that go, `after` is all there is. `down`:
+/// it is an older version that comes.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn analyse<'a>(
+    env: Env<'a>,
+    before: Vec<Binary<'a>>,
+    after: Vec<Binary<'a>>,
+    deleted: Option<Vec<&'a str>>,
+    compiled_with: Vec<(&'a str, &'a str)>,
+    down: bool,
+) -> Result<Binary<'a>, Error> {
+    let before: Vec<&[u8]> = before.iter().map(Binary::as_slice).collect();
+    let after: Vec<&[u8]> = after.iter().map(Binary::as_slice).collect();
+    let request = Request {
+        before: &before,
+        after: &after,
+        deleted: deleted.as_deref().unwrap_or_default(),
+        whole: deleted.is_none(),
+        compiled_with: &compiled_with,
+        down,
+    };
+    bytes(env, &analysis::analyse(&request).encode())
+}
+
+/// The text of an appup: for an application, its versions and its modules before and after, and
+/// whether it is to be restarted.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn appup<'a>(
+    env: Env<'a>,
+    application: &'a str,
+    (from, to): (&'a str, &'a str),
+    (before, after): (Vec<Binary<'a>>, Vec<Binary<'a>>),
+    restart: bool,
+) -> Result<Binary<'a>, Error> {
+    let before: Vec<&[u8]> = before.iter().map(Binary::as_slice).collect();
+    let after: Vec<&[u8]> = after.iter().map(Binary::as_slice).collect();
+    let builds = Builds { application, versions: [from, to], modules: [&before, &after], restart };
+    bytes(env, Appup::between(&builds).to_string().as_bytes())
+}
+
+/// Every name of a finding: name, severity, what it means, what to do.
+#[rustler::nif]
+fn finding_names() -> Vec<(&'static str, &'static str, &'static str, &'static str)> {
+    let row = |kind: &Kind| (kind.name(), kind.severity().name(), kind.what(), kind.next_step());
+    Kind::ALL.iter().map(row).collect()
+}
+
 /// The JSON of an encoded term.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn encode_json<'a>(env: Env<'a>, etf: Binary<'a>) -> Result<Result<Binary<'a>, String>, Error> {
     match json::to_json(etf.as_slice()) {
-        Ok(json) => {
-            let mut encoded = new_binary(json.len())?;
-            encoded.as_mut_slice().copy_from_slice(&json);
-            Ok(Ok(encoded.release(env)))
-        }
+        Ok(json) => Ok(Ok(bytes(env, &json)?)),
         Err(error) => Ok(Err(error.to_string())),
     }
 }
@@ -58,6 +104,12 @@ fn encode<'a>(env: Env<'a>, reply: Reply<'_>) -> Result<Binary<'a>, Error> {
         return Err(Error::Term(Box::new("the reply has another size than was counted")));
     }
     Ok(encoded.release(env))
+}
+
+fn bytes<'a>(env: Env<'a>, bytes: &[u8]) -> Result<Binary<'a>, Error> {
+    let mut binary = new_binary(bytes.len())?;
+    binary.as_mut_slice().copy_from_slice(bytes);
+    Ok(binary.release(env))
 }
 
 fn options((archive, entries, unpacked, name, chunks): Limits<'_>) -> Result<Options, Error> {

@@ -6,6 +6,7 @@
 mod atoms;
 mod code;
 mod damage;
+pub(crate) mod functions;
 mod gzip;
 mod iff;
 mod info;
@@ -13,6 +14,7 @@ mod md5;
 mod module;
 mod opcodes;
 mod operands;
+mod parsed;
 mod reader;
 pub mod shadow;
 mod tables;
@@ -20,6 +22,8 @@ mod writer;
 
 pub use damage::Damage;
 pub use module::{Chunk, Export, Import, Module};
+
+pub(crate) use parsed::Parsed;
 
 use crate::budget::Budget;
 use crate::options::ChunkId;

@@ -86,6 +86,16 @@ impl Module {
         })
     }
 
+    /// All atoms it names, but for those in literals.
+    pub(crate) fn atoms(&self) -> impl Iterator<Item = &str> {
+        self.atoms.names()
+    }
+
+    /// Whether it offers a function.
+    pub(crate) fn offers(&self, function: &str, arity: u8) -> bool {
+        self.exports().any(|export| export.arity == arity && export.function == function)
+    }
+
     /// About how many bytes its tables take when their names are written out.
     pub(super) fn table_bytes(&self) -> u64 {
         const EACH: usize = 16;

@@ -9,6 +9,58 @@ pub(super) const INT_CODE_END: u8 = 3;
 /// `on_load`, behind the label where its function begins.
 pub(super) const ON_LOAD: u8 = 149;
 
+/// Instructions whose operands have a meaning that does not show, or that say what a function
+/// returns.
+pub(super) mod op {
+    pub(crate) const CALL: u8 = 4;
+    pub(crate) const CALL_LAST: u8 = 5;
+    pub(crate) const CALL_ONLY: u8 = 6;
+    pub(crate) const CALL_EXT: u8 = 7;
+    pub(crate) const CALL_EXT_LAST: u8 = 8;
+    pub(crate) const BIF0: u8 = 9;
+    pub(crate) const BIF1: u8 = 10;
+    pub(crate) const BIF2: u8 = 11;
+    pub(crate) const ALLOCATE: u8 = 12;
+    pub(crate) const TEST_HEAP: u8 = 16;
+    pub(crate) const DEALLOCATE: u8 = 18;
+    pub(crate) const RETURN: u8 = 19;
+    pub(crate) const SEND: u8 = 20;
+    pub(crate) const IS_LT: u8 = 39;
+    pub(crate) const SELECT_VAL: u8 = 59;
+    pub(crate) const SELECT_TUPLE_ARITY: u8 = 60;
+    pub(crate) const JUMP: u8 = 61;
+    pub(crate) const MOVE: u8 = 64;
+    pub(crate) const BADMATCH: u8 = 72;
+    pub(crate) const CASE_END: u8 = 74;
+    pub(crate) const CALL_FUN: u8 = 75;
+    pub(crate) const CALL_EXT_ONLY: u8 = 78;
+    pub(crate) const BS_PUT_STRING: u8 = 92;
+    pub(crate) const MAKE_FUN2: u8 = 103;
+    pub(crate) const APPLY: u8 = 112;
+    pub(crate) const APPLY_LAST: u8 = 113;
+    pub(crate) const IS_BOOLEAN: u8 = 114;
+    pub(crate) const IS_FUNCTION2: u8 = 115;
+    pub(crate) const GC_BIF1: u8 = 124;
+    pub(crate) const GC_BIF2: u8 = 125;
+    pub(crate) const BS_MATCH_STRING: u8 = 132;
+    pub(crate) const TRIM: u8 = 136;
+    pub(crate) const GC_BIF3: u8 = 152;
+    pub(crate) const LINE: u8 = 153;
+    pub(crate) const PUT_MAP_ASSOC: u8 = 154;
+    pub(crate) const PUT_MAP_EXACT: u8 = 155;
+    pub(crate) const IS_MAP: u8 = 156;
+    pub(crate) const HAS_MAP_FIELDS: u8 = 157;
+    pub(crate) const GET_MAP_ELEMENTS: u8 = 158;
+    pub(crate) const IS_TAGGED_TUPLE: u8 = 159;
+    pub(crate) const PUT_TUPLE2: u8 = 164;
+    pub(crate) const SWAP: u8 = 169;
+    pub(crate) const MAKE_FUN3: u8 = 171;
+    pub(crate) const BS_CREATE_BIN: u8 = 177;
+    pub(crate) const CALL_FUN2: u8 = 178;
+    pub(crate) const EXECUTABLE_LINE: u8 = 183;
+    pub(crate) const DEBUG_LINE: u8 = 184;
+}
+
 /// The number of operands of each instruction, from opcode 1 on.
 #[rustfmt::skip]
 const OPERANDS: [u8; 191] = [

@@ -4,12 +4,14 @@
 //! end the process. Terms that only mean something to one node (pids, ports, references, funs)
 //! and compressed terms are refused: nothing we read has any.
 
+mod canonical;
 mod captures;
 mod decimal;
 mod decode;
 mod encode;
 mod term;
 
+pub(crate) use canonical::{Canonical, MapForm, Outline, canonical};
 pub(crate) use captures::captures;
 pub use decode::{DecodeError, Limits, decode};
 pub use encode::encode;

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 pub mod beam;
+pub mod compiled;
 pub mod random;
 pub mod zip;
 

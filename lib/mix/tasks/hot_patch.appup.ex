@@ -1,0 +1,120 @@
+defmodule Mix.Tasks.HotPatch.Appup do
+  @shortdoc "Writes a classic .appup from two builds of an application"
+
+  @moduledoc """
+  Writes an `.appup` for OTP's `release_handler` from two builds of an application.
+
+      mix hot_patch.appup --from PATH --to PATH [--out FILE] [--restart] [--accept NAME]
+
+  Both paths are folders of the application (with `ebin` in it) or its `ebin` itself. The builds
+  are analysed both ways (see `HotPatch.Analysis`), and each module gets the instruction that it
+  needs: `add_module`, `load_module`, `update` in the form for its kind and with the modules it
+  calls as its dependencies, `delete_module`.
+
+  ## Options
+
+    * `--from`, `--to` - the older build and the newer one
+    * `--out` - where to write it; default: `NAME.appup` in the `ebin` of the newer build
+    * `--restart` - restart the application instead of changing it in place; also done where the two
+      builds differ in the application's callback module
+    * `--accept NAME` - write it although this was found, by the name of the finding or by `NAME:MODULE`;
+      may be given several times
+  """
+
+  use Mix.Task
+
+  alias HotPatch.Analysis
+  alias HotPatch.Analysis.Finding
+  alias HotPatch.Native
+
+  @switches [from: :string, to: :string, out: :string, restart: :boolean, accept: :keep]
+
+  @impl Mix.Task
+  def run(args) do
+    Mix.Task.run("loadpaths")
+    options = options(args)
+    from = build!(options, :from)
+    to = build!(options, :to)
+
+    if from.name != to.name do
+      Mix.raise(
+        "hot_patch.appup: --from is a build of #{from.name} and --to of #{to.name}: give two of one"
+      )
+    end
+
+    up = analyse!(from, to)
+    Enum.each(up.findings, &tell/1)
+    stop_unless_accepted(up, Keyword.get_values(options, :accept))
+    restart? = Keyword.get(options, :restart, false) or from.mod != to.mod
+    modules = {from.modules, to.modules}
+    text = Native.appup(from.name, {from.vsn, to.vsn}, modules, restart?)
+    write!(Keyword.get(options, :out, Path.join(to.ebin, "#{to.name}.appup")), text)
+  end
+
+  defp options(args) do
+    case OptionParser.parse(args, strict: @switches) do
+      {options, [], []} ->
+        options
+
+      {_options, rest, invalid} ->
+        words = rest ++ Enum.map(invalid, &elem(&1, 0))
+
+        Mix.raise(
+          "hot_patch.appup: #{Enum.join(words, " ")} is not understood: see mix help hot_patch.appup"
+        )
+    end
+  end
+
+  defp build!(options, key) do
+    path = options[key] || Mix.raise("hot_patch.appup: --#{key} PATH is needed")
+    ebin = if File.dir?(Path.join(path, "ebin")), do: Path.join(path, "ebin"), else: path
+
+    with [file] <- Path.wildcard(Path.join(ebin, "*.app")),
+         {:ok, [{:application, name, properties}]} <- :file.consult(file) do
+      beams = ebin |> Path.join("*.beam") |> Path.wildcard() |> Enum.sort()
+
+      %{
+        name: Atom.to_string(name),
+        vsn: to_string(properties[:vsn]),
+        mod: properties[:mod],
+        ebin: ebin,
+        modules: Enum.map(beams, &File.read!/1)
+      }
+    else
+      _none_or_damaged ->
+        Mix.raise("hot_patch.appup: #{ebin} is no build: one readable .app file must be in it")
+    end
+  end
+
+  defp analyse!(from, to) do
+    case Analysis.run(from.modules, to.modules, deleted: :rest) do
+      {:ok, analysis} -> analysis
+      {:error, error} -> Mix.raise("hot_patch.appup: " <> Exception.message(error))
+    end
+  end
+
+  # Most modules of a build are the same in the next.
+  defp tell(%Finding{name: :module_unchanged}), do: :ok
+  defp tell(finding), do: Mix.shell().info(to_string(finding))
+
+  defp stop_unless_accepted(analysis, accepted) do
+    case Analysis.refused(analysis, accepted) do
+      [] ->
+        :ok
+
+      findings ->
+        names = findings |> Enum.map(& &1.name) |> Enum.uniq()
+
+        Mix.raise(
+          "hot_patch.appup: nothing was written because of what was found; to write it all the same: " <>
+            Enum.map_join(names, " ", &"--accept #{&1}")
+        )
+    end
+  end
+
+  defp write!(path, text) do
+    File.mkdir_p!(Path.dirname(path))
+    File.write!(path, text)
+    Mix.shell().info("wrote #{path}")
+  end
+end

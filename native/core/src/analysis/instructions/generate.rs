@@ -1,0 +1,98 @@
+//! Instructions made from what was found.
+
+use super::{
+    Appup, Change, Instruction, LoadModule, ModuleType, Processes, Purges, Script, Timeout, Update,
+    Value, Version,
+};
+use crate::analysis::state::Conversion;
+use crate::analysis::{self, Analysis, ModuleChange, Operation, Request, Role};
+
+/// Two builds of an application.
+#[derive(Clone, Copy, Debug)]
+pub struct Builds<'a> {
+    /// The application's name.
+    pub application: &'a str,
+    /// Its version before and after.
+    pub versions: [&'a str; 2],
+    /// The files of its modules before and after.
+    pub modules: [&'a [&'a [u8]]; 2],
+    /// Whether it is to be restarted, instead of changed in place.
+    pub restart: bool,
+}
+
+impl Appup {
+    /// The appup that leads from one build to another, and back.
+    pub fn between(builds: &Builds<'_>) -> Self {
+        let [from, to] = builds.modules;
+        let analyse = |before, after, down| {
+            analysis::analyse(&Request { before, after, whole: true, down, ..Request::default() })
+        };
+        let analyses = [&analyse(from, to, false), &analyse(to, from, true)];
+        Appup::from_changes(builds.application, builds.versions, analyses, builds.restart)
+    }
+
+    /// The appup of an application for the way from one version up to another and back. Both ways
+    /// have an analysis of their own; with `restart` the application is restarted on both.
+    pub fn from_changes(
+        application: &str,
+        [from, to]: [&str; 2],
+        [up, down]: [&Analysis; 2],
+        restart: bool,
+    ) -> Self {
+        let script = |analysis: &Analysis| {
+            let instructions = if restart {
+                vec![Instruction::RestartApplication(application.to_owned())]
+            } else {
+                instructions(analysis)
+            };
+            vec![Script { version: Version::Exactly(from.to_owned()), instructions }]
+        };
+        Appup { version: to.to_owned(), up: script(up), down: script(down) }
+    }
+}
+
+/// One instruction for each module: what is new first, then each behind those it calls, then what
+/// goes.
+fn instructions(analysis: &Analysis) -> Vec<Instruction> {
+    let named = |name: &String| analysis.modules.iter().find(|module| module.module == *name);
+    let ordered: Vec<&ModuleChange> = analysis.order.iter().flatten().filter_map(named).collect();
+    [Operation::Add, Operation::Replace, Operation::Delete]
+        .iter()
+        .flat_map(|operation| ordered.iter().filter(move |one| one.operation == *operation))
+        .map(|module| instruction(module))
+        .collect()
+}
+
+fn instruction(change: &ModuleChange) -> Instruction {
+    let module = change.module.clone();
+    let dependencies = change.calls.clone();
+    match change.operation {
+        Operation::Add => Instruction::AddModule { module, dependencies },
+        Operation::Delete => Instruction::DeleteModule { module, dependencies: Vec::new() },
+        Operation::Replace if change.roles.contains(&Role::Supervisor) => {
+            Instruction::Update(Update::Supervisor(module))
+        }
+        Operation::Replace if change.roles.iter().any(|role| role.has_processes()) => {
+            Instruction::Update(Update::Processes(Processes {
+                module,
+                change: how(change),
+                kind: ModuleType::default(),
+                timeout: Timeout::default(),
+                purge: Purges::default(),
+                dependencies,
+            }))
+        }
+        Operation::Replace => {
+            let purge = Purges::default();
+            Instruction::LoadModule(LoadModule { module, purge, dependencies })
+        }
+    }
+}
+
+/// States go through a `code_change` only where that has something to do with the change.
+fn how(change: &ModuleChange) -> Change {
+    match change.code_change {
+        Conversion::Touched => Change::Advanced(Value::List(Vec::new())),
+        Conversion::Absent | Conversion::Untouched => Change::Soft,
+    }
+}

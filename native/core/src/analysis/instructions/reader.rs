@@ -1,0 +1,202 @@
+//! Terms from text, within bounds.
+
+use super::Value;
+use super::parse::ParseError;
+
+/// The largest text, in bytes.
+pub(super) const MOST_BYTES: usize = 1024 * 1024;
+
+/// How deep terms may be nested: reading recurses this deep.
+pub(super) const DEPTH: u32 = 64;
+
+/// One term, with or without a dot behind it.
+pub(super) fn term(text: &str) -> Result<Value, ParseError> {
+    if text.len() > MOST_BYTES {
+        return Err(ParseError::TooLong);
+    }
+    let mut reader = Reader { text, at: 0 };
+    let value = reader.term(DEPTH)?;
+    reader.taken(".");
+    reader.space();
+    if reader.rest().is_empty() { Ok(value) } else { Err(reader.expected("the end")) }
+}
+
+struct Reader<'t> {
+    text: &'t str,
+    at: usize,
+}
+
+impl<'t> Reader<'t> {
+    fn term(&mut self, depth: u32) -> Result<Value, ParseError> {
+        self.space();
+        let depth = depth.checked_sub(1).ok_or(ParseError::TooDeep(self.at))?;
+        match self.rest().chars().next() {
+            Some('\'') => self.quoted('\'').map(Value::Atom),
+            Some('"') => self.quoted('"').map(Value::String),
+            Some('{') => self.sequence("{", "}", depth).map(Value::Tuple),
+            // In Erlang an empty string is the empty list, and the other way round.
+            Some('[') => self.sequence("[", "]", depth).map(Value::List),
+            Some('<') => self.binary(),
+            Some('#') => self.map(depth),
+            Some('-' | '+' | '0'..='9') => self.number(),
+            Some(first) if first.is_lowercase() => {
+                let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '@');
+                Ok(Value::atom(self.while_(is_part)))
+            }
+            _ => Err(self.expected("a term")),
+        }
+    }
+
+    fn sequence(&mut self, from: &str, to: &str, depth: u32) -> Result<Vec<Value>, ParseError> {
+        let mut values = Vec::new();
+        self.taken(from);
+        if self.taken(to) {
+            return Ok(values);
+        }
+        loop {
+            values.push(self.term(depth)?);
+            if self.taken(to) {
+                return Ok(values);
+            }
+            self.required(",")?;
+        }
+    }
+
+    fn map(&mut self, depth: u32) -> Result<Value, ParseError> {
+        let mut pairs = Vec::new();
+        self.required("#{")?;
+        if self.taken("}") {
+            return Ok(Value::Map(pairs));
+        }
+        loop {
+            let key = self.term(depth)?;
+            self.required("=>")?;
+            pairs.push((key, self.term(depth)?));
+            if self.taken("}") {
+                return Ok(Value::Map(pairs));
+            }
+            self.required(",")?;
+        }
+    }
+
+    fn binary(&mut self) -> Result<Value, ParseError> {
+        self.required("<<")?;
+        if self.taken(">>") {
+            return Ok(Value::Binary(String::new()));
+        }
+        self.space();
+        let text = self.quoted('"')?;
+        if !self.taken("/utf8") && !text.is_ascii() {
+            return Err(self.expected("/utf8"));
+        }
+        self.required(">>")?;
+        Ok(Value::Binary(text))
+    }
+
+    fn number(&mut self) -> Result<Value, ParseError> {
+        let sign = if self.rest().starts_with('-') { "-" } else { "" };
+        self.at += usize::from(self.rest().starts_with(['-', '+']));
+        let whole = self.digits()?;
+        let fraction = self.rest().strip_prefix('.');
+        if !fraction.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) {
+            return Ok(Value::Integer(format!("{sign}{whole}")));
+        }
+        self.at += 1;
+        let mut text = format!("{sign}{whole}.{}", self.digits()?);
+        if self.rest().starts_with(['e', 'E']) {
+            self.at += 1;
+            let minus = if self.rest().starts_with('-') { "-" } else { "" };
+            self.at += usize::from(self.rest().starts_with(['-', '+']));
+            text += &format!("e{minus}{}", self.digits()?);
+        }
+        Ok(Value::Float(text))
+    }
+
+    fn digits(&mut self) -> Result<&'t str, ParseError> {
+        match self.while_(|c| c.is_ascii_digit()) {
+            "" => Err(self.expected("a digit")),
+            digits => Ok(digits),
+        }
+    }
+
+    fn quoted(&mut self, quote: char) -> Result<String, ParseError> {
+        let mut text = String::new();
+        if self.next() != Some(quote) {
+            return Err(self.expected("a quote"));
+        }
+        loop {
+            match self.next() {
+                Some(c) if c == quote => return Ok(text),
+                Some('\\') => text.push(self.escaped()?),
+                Some(c) => text.push(c),
+                None => return Err(self.expected("a closing quote")),
+            }
+        }
+    }
+
+    fn escaped(&mut self) -> Result<char, ParseError> {
+        let unknown = |reader: &Self| reader.expected("a known escape");
+        Ok(match self.next() {
+            Some('n') => '\n',
+            Some('t') => '\t',
+            Some('r') => '\r',
+            Some('s') => ' ',
+            Some('e') => '\u{1b}',
+            Some('b') => '\u{8}',
+            Some('d') => '\u{7f}',
+            Some('x') => {
+                self.required("{")?;
+                let digits = self.while_(|c| c.is_ascii_hexdigit());
+                let code = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32);
+                let code = code.ok_or_else(|| unknown(self))?;
+                self.required("}")?;
+                code
+            }
+            Some(c @ ('\\' | '\'' | '"')) => c,
+            _ => return Err(unknown(self)),
+        })
+    }
+
+    fn rest(&self) -> &'t str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let c = self.rest().chars().next()?;
+        self.at += c.len_utf8();
+        Some(c)
+    }
+
+    fn while_(&mut self, is_part: impl Fn(char) -> bool) -> &'t str {
+        let rest = self.rest();
+        let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+        self.at += end;
+        rest.get(..end).unwrap_or_default()
+    }
+
+    /// Steps over white space and comments.
+    fn space(&mut self) {
+        loop {
+            self.while_(char::is_whitespace);
+            if !self.rest().starts_with('%') {
+                return;
+            }
+            self.while_(|c| c != '\n');
+        }
+    }
+
+    fn taken(&mut self, token: &str) -> bool {
+        self.space();
+        let there = self.rest().starts_with(token);
+        self.at += if there { token.len() } else { 0 };
+        there
+    }
+
+    fn required(&mut self, token: &'static str) -> Result<(), ParseError> {
+        if self.taken(token) { Ok(()) } else { Err(self.expected(token)) }
+    }
+
+    fn expected(&self, what: &'static str) -> ParseError {
+        ParseError::Expected { what, at: self.at }
+    }
+}

@@ -1,0 +1,96 @@
+//! What a change of modules means, before anything of it is done: in which order, for whom, and
+//! why not.
+//!
+//! [`analyse`] compares two sets of modules. It goes by what is in the files of modules that are
+//! stripped of all that the VM does not need: tables, literals, instructions. So it sees calls by
+//! name and not those made up at run time, and states as far as the code says what they look like.
+
+mod change;
+mod finding;
+mod graph;
+pub mod instructions;
+mod reply;
+mod role;
+mod rules;
+mod state;
+mod system;
+mod text;
+
+pub use change::{Functions, ModuleChange, Operation, Pause};
+pub use finding::{Finding, Kind, Severity};
+pub use graph::{components, is_cycle};
+pub use role::Role;
+pub use state::Conversion;
+
+use crate::budget::Budget;
+use system::{Sources, System};
+
+/// The most bytes that are made of all modules together.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// What is to be compared.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request<'a> {
+    /// The modules of the system before the change, as many as are known: files.
+    pub before: &'a [&'a [u8]],
+    /// The modules that are new or other after the change: files.
+    pub after: &'a [&'a [u8]],
+    /// The modules that go, by name.
+    pub deleted: &'a [&'a str],
+    /// Whether `after` is all there is after the change: what is not in it goes too.
+    pub whole: bool,
+    /// Whether the change leads to an older version: then states are converted by the
+    /// `code_change` of the version before the change.
+    pub down: bool,
+    /// Modules that were compiled with another one's macros, where that is known: the module, and
+    /// the other. It does not show in the files.
+    pub compiled_with: &'a [(&'a str, &'a str)],
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Analysis {
+    /// All modules of the change that are new, other, or go, by name.
+    pub modules: Vec<ModuleChange>,
+    /// In which order to load them, those in a cycle together; those that go come last.
+    pub order: Vec<Vec<String>>,
+    /// What stands out, the worst first.
+    pub findings: Vec<Finding>,
+    /// Whether, as far as can be seen, no state changes its form and nothing is converted, so
+    /// that nobody needs to pause.
+    pub stateless: bool,
+}
+
+impl Analysis {
+    /// The worst severity there is.
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.iter().map(Finding::severity).max()
+    }
+
+    /// The modules of each cycle.
+    pub fn cycles(&self) -> impl Iterator<Item = &[String]> {
+        self.order.iter().filter(|group| group.len() > 1).map(Vec::as_slice)
+    }
+
+    /// As one encoded term, see [`reply`](crate::reply).
+    pub fn encode(&self) -> Vec<u8> {
+        reply::encode(self)
+    }
+}
+
+/// Compares.
+pub fn analyse(request: &Request<'_>) -> Analysis {
+    let budget = Budget::new(MOST_BYTES);
+    let sources = Sources::read(request, &budget);
+    let system = System::new(&sources, &budget);
+    let mut findings = rules::all(&system);
+    findings
+        .sort_by(|one, other| other.severity().cmp(&one.severity()).then_with(|| one.cmp(other)));
+    findings.dedup();
+    let modules: Vec<ModuleChange> =
+        system.changes.iter().map(|one| one.describe(&system)).collect();
+    let order = rules::order(&system);
+    let still = |module: &ModuleChange| module.pause == Pause::None || !module.state_moves;
+    let stateless = modules.iter().all(still) && !findings.iter().any(|one| one.kind.is_of_state());
+    Analysis { modules, order, findings, stateless }
+}

@@ -1,0 +1,111 @@
+//! What modules got from others when they were compiled: macros, and the callbacks they are to
+//! have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::finding;
+use crate::analysis::change::Change;
+use crate::analysis::finding::{Finding, Kind};
+use crate::analysis::role::{self, Role};
+use crate::analysis::system::{System, Version};
+use crate::analysis::text;
+use crate::etf::Outline;
+
+/// Macros that are other than before or go. Who was compiled with them is known only if the
+/// request says so; else those are named that call the module.
+pub(super) fn macros(system: &System<'_>) -> Vec<Finding> {
+    system.changes.iter().filter_map(|change| changed_macros(change, system)).collect()
+}
+
+fn changed_macros(change: &Change<'_>, system: &System<'_>) -> Option<Finding> {
+    let old = change.old.as_ref()?;
+    let macros = role::macros(&old.parsed.module);
+    let changed: Vec<String> = macros
+        .filter(|(name, arity)| change.touches(name, *arity))
+        // The function behind a macro has the caller's environment as its first argument.
+        .map(|(name, arity)| {
+            text::function(name.trim_start_matches("MACRO-"), arity.saturating_sub(1))
+        })
+        .collect();
+    if changed.is_empty() {
+        return None;
+    }
+    let told = system.compiled_with.iter().filter(|(_, with)| *with == change.name);
+    let told: BTreeSet<&str> = told.map(|(module, _)| *module).collect();
+    let outside: Vec<&str> = if system.compiled_with.is_empty() {
+        let calling = system.outside.values().filter(|version| version.calls(change.name));
+        calling.map(Version::name).collect()
+    } else {
+        told.into_iter().filter(|module| system.outside.contains_key(module)).collect()
+    };
+    if outside.is_empty() && !system.compiled_with.is_empty() {
+        return None;
+    }
+    let users: Vec<String> = outside.iter().map(|name| text::module(name)).collect();
+    let who = match (users.is_empty(), system.compiled_with.is_empty()) {
+        (true, _) => "who was compiled with it does not show in the files".to_owned(),
+        (false, true) => {
+            format!("{} calls the module and may be compiled with it", text::list(&users))
+        }
+        (false, false) => {
+            format!("{} is compiled with the module and not in the change", text::list(&users))
+        }
+    };
+    let what = format!("has other macros ({}), and {who}", text::list(&changed));
+    Some(finding(Kind::MacroChanged, change.name, [changed, users].concat(), &what))
+}
+
+/// Callbacks that a behaviour wants and a module with that behaviour does not have, where one of
+/// both is in the change.
+pub(super) fn callbacks(system: &System<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for version in system.all_now() {
+        for behaviour in &version.parsed.module.behaviours {
+            let concerned =
+                system.change(behaviour).is_some() || system.change(version.name()).is_some();
+            let Some(definition) = system.now(behaviour).filter(|_| concerned) else { continue };
+            let before =
+                system.change(version.name()).map_or(Some(version), |one| one.old.as_ref());
+            let missing = missing(definition, version);
+            let wanted = system.change(behaviour).map_or(Some(definition), |one| one.old.as_ref());
+            // What was missing before is nothing that the change brings.
+            let known = wanted.zip(before).map(|(wanted, before)| self::missing(wanted, before));
+            let known = known.unwrap_or_default();
+            let missing: Vec<String> = missing.difference(&known).cloned().collect();
+            if !missing.is_empty() {
+                let what = format!(
+                    "lacks {}, which {} wants",
+                    text::list(&missing),
+                    text::module(behaviour)
+                );
+                found.push(finding(Kind::CallbackMissing, version.name(), missing, &what));
+            }
+        }
+    }
+    found
+}
+
+fn missing(definition: &Version<'_>, version: &Version<'_>) -> BTreeSet<String> {
+    let wanted = required(definition).into_iter();
+    let lacking = wanted.filter(|(name, arity)| !version.parsed.module.offers(name, *arity));
+    let shown =
+        lacking.map(|(name, arity)| text::function(name.trim_start_matches("MACRO-"), arity));
+    shown.collect()
+}
+
+/// The callbacks a behaviour wants. Those that are optional are in both of its lists.
+fn required(definition: &Version<'_>) -> Vec<(String, u8)> {
+    if !definition.is(Role::Behaviour) {
+        return Vec::new();
+    }
+    let Some((functions, info)) = definition.function("behaviour_info", 1) else {
+        return Vec::new();
+    };
+    let mut counts = BTreeMap::<(String, u8), usize>::new();
+    for outline in functions.outlines(info) {
+        if let Outline::Functions(list) = outline {
+            list.iter().for_each(|one| *counts.entry(one.clone()).or_default() += 1);
+        }
+    }
+    counts.into_iter().filter(|(_, count)| *count == 1).map(|(callback, _)| callback).collect()
+}

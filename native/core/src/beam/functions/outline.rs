@@ -1,0 +1,301 @@
+//! What a function returns, as far as its form can be told without running it.
+//!
+//! The instructions are gone through once, from front to back, with what is known to be in each
+//! register. Where ways meet, what differs is forgotten: the result may leave out what a function
+//! returns, and does not make up what it does not.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::decode::{self, Arg};
+use super::digest::behind_list;
+use super::{Function, Functions};
+use crate::beam::opcodes::{self, op};
+use crate::beam::reader::Reader;
+use crate::etf::Outline;
+
+/// How many functions deep calls are followed. Following recurses this deep.
+const DEPTH: u32 = 6;
+
+/// How many functions are gone through for one answer.
+const FUNCTIONS: u32 = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Register {
+    X(u64),
+    Y(u64),
+}
+
+type Registers = HashMap<Register, Rc<Outline>>;
+
+/// How many registers may be copied at branches for one answer: code made to be slow is left.
+const COPIES: usize = 1_000_000;
+
+/// How many parts of a value are remembered, and how deep: its form is that of its top.
+const PARTS: usize = 256;
+const LEVELS: u32 = 3;
+
+pub(super) struct Returns<'f, 'a> {
+    functions: &'f Functions<'a>,
+    left: u32,
+    copies: usize,
+}
+
+impl<'f, 'a> Returns<'f, 'a> {
+    pub(super) fn new(functions: &'f Functions<'a>) -> Self {
+        Returns { functions, left: FUNCTIONS, copies: COPIES }
+    }
+
+    pub(super) fn of(mut self, function: &'f Function) -> Vec<Outline> {
+        self.function(function, DEPTH)
+    }
+
+    fn function(&mut self, function: &'f Function, depth: u32) -> Vec<Outline> {
+        let Some(left) = self.left.checked_sub(1) else { return Vec::new() };
+        self.left = left;
+        let mut pass = Pass {
+            returns: self,
+            depth,
+            known: Some(Registers::new()),
+            at_labels: HashMap::new(),
+            found: Vec::new(),
+        };
+        // What cannot be read was found to be so before.
+        let _ = pass.run(function);
+        pass.found
+    }
+
+    fn called(&mut self, label: u64, depth: u32) -> Vec<Outline> {
+        let functions = self.functions;
+        let place = functions.tables.labels.get(&label);
+        let function = place.and_then(|place| functions.list.get(place.function));
+        match (function, depth.checked_sub(1)) {
+            (Some(function), Some(depth)) => self.function(function, depth),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Whether a function does nothing but to return `{ok, ...}` with its arguments from the second on.
+pub(super) fn gives_back(functions: &Functions<'_>, function: &Function) -> Option<bool> {
+    let mut reader = Reader::new(functions.code.get(function.place.clone())?);
+    let mut args = Vec::new();
+    let mut made = false;
+    while !reader.rest().is_empty() {
+        match decode::read(&mut reader, &functions.tables.atoms, &mut args)? {
+            opcodes::LABEL | op::LINE | op::TEST_HEAP => {}
+            op::PUT_TUPLE2 if !made => match args.as_slice() {
+                [Arg::X(0), Arg::List(_), Arg::Atom(ok), states @ ..] => {
+                    let is_ok = functions.tables.atoms.text(*ok) == "ok";
+                    made = is_ok && (1..).zip(states).all(|(place, arg)| *arg == Arg::X(place));
+                }
+                _ => return Some(false),
+            },
+            op::RETURN => return Some(made),
+            _ => return Some(false),
+        }
+    }
+    None
+}
+
+/// One way through a function.
+struct Pass<'r, 'f, 'a> {
+    returns: &'r mut Returns<'f, 'a>,
+    depth: u32,
+    /// What is in the registers; `None` where nothing leads to.
+    known: Option<Registers>,
+    /// What is in the registers at labels further on.
+    at_labels: HashMap<u64, Registers>,
+    found: Vec<Outline>,
+}
+
+impl Pass<'_, '_, '_> {
+    fn run(&mut self, function: &Function) -> Option<()> {
+        let functions = self.returns.functions;
+        let mut reader = Reader::new(functions.code.get(function.place.clone())?);
+        let mut args = Vec::new();
+        while !reader.rest().is_empty() {
+            let opcode = decode::read(&mut reader, &functions.tables.atoms, &mut args)?;
+            if let (opcodes::LABEL, [Arg::Number(label)]) = (opcode, args.as_slice()) {
+                let jumped = self.at_labels.remove(label);
+                self.known = meet(self.known.take(), jumped);
+                continue;
+            }
+            if let Some(known) = self.known.take() {
+                self.known = self.instruction(opcode, &args, known);
+            }
+        }
+        Some(())
+    }
+
+    /// What is in the registers behind an instruction; `None` if it does not go on there.
+    fn instruction(
+        &mut self,
+        opcode: u8,
+        args: &[Arg<'_>],
+        mut known: Registers,
+    ) -> Option<Registers> {
+        match (opcode, args) {
+            (op::RETURN, _) => {
+                self.found.extend(known.remove(&Register::X(0)).map(Rc::unwrap_or_clone));
+                return None;
+            }
+            (op::CALL_ONLY | op::CALL_LAST, [_, Arg::Label(label), ..]) => {
+                let returned = self.returns.called(*label, self.depth);
+                self.found.extend(returned);
+                return None;
+            }
+            (op::CALL, [_, Arg::Label(label)]) => {
+                known.retain(|register, _| matches!(register, Register::Y(_)));
+                // Only what it returns always is what it has returned.
+                let mut returned = self.returns.called(*label, self.depth).into_iter();
+                if let (Some(only), None) = (returned.next(), returned.next()) {
+                    known.insert(Register::X(0), Rc::new(only));
+                }
+            }
+            (op::CALL_EXT | op::CALL_FUN | op::CALL_FUN2 | op::SEND | op::APPLY, _) => {
+                known.retain(|register, _| matches!(register, Register::Y(_)));
+            }
+            (op::CALL_EXT_LAST | op::CALL_EXT_ONLY | op::APPLY_LAST, _) => return None,
+            (op::BADMATCH..=op::CASE_END, _) => return None,
+            (op::MOVE, [from, to]) => {
+                let value = self.value(from, &known);
+                set(&mut known, to, value);
+            }
+            (op::SWAP, [one, other]) => {
+                let values = (self.value(one, &known), self.value(other, &known));
+                set(&mut known, one, values.1);
+                set(&mut known, other, values.0);
+            }
+            (op::TRIM, [Arg::Number(count), ..]) => {
+                known =
+                    known.into_iter().filter_map(|(at, is)| Some((at.down(*count)?, is))).collect();
+            }
+            (op::PUT_TUPLE2, [to, Arg::List(_), elements @ ..]) => {
+                let tuple = self.tuple(elements, &known);
+                set(&mut known, to, tuple);
+            }
+            (op::PUT_MAP_ASSOC | op::PUT_MAP_EXACT, [_, from, to, ..]) => {
+                let map = self.map(from, behind_list(args), &known);
+                set(&mut known, to, map);
+            }
+            // Tests change nothing; where one fails, the same is known.
+            (op::IS_LT..=op::JUMP | op::IS_BOOLEAN..=op::IS_FUNCTION2, _)
+            | (op::IS_MAP | op::HAS_MAP_FIELDS | op::IS_TAGGED_TUPLE, _) => {}
+            (op::ALLOCATE..=op::TEST_HEAP | op::DEALLOCATE | op::LINE, _) => {}
+            // Whatever else it does, only registers that it names can have changed.
+            _ => {
+                for register in args.iter().filter_map(register) {
+                    known.remove(&register);
+                }
+            }
+        }
+        for arg in args {
+            if let Arg::Label(label) = arg {
+                self.returns.copies = self.returns.copies.checked_sub(known.len() + 1)?;
+                let met = meet(self.at_labels.remove(label), Some(known.clone()));
+                self.at_labels.extend(met.map(|met| (*label, met)));
+            }
+        }
+        let goes_on = !matches!(opcode, op::JUMP | op::SELECT_VAL | op::SELECT_TUPLE_ARITY);
+        goes_on.then_some(known)
+    }
+
+    fn value(&self, arg: &Arg<'_>, known: &Registers) -> Option<Rc<Outline>> {
+        let tables = &self.returns.functions.tables;
+        match arg {
+            Arg::Atom(id) => Some(Rc::new(Outline::Atom(tables.atoms.text(*id).to_owned()))),
+            Arg::Literal(index) => {
+                let literal = tables.literals.get(*index)?;
+                cut(&literal.outline, LEVELS, &mut { PARTS }).map(Rc::new)
+            }
+            arg => known.get(&register(arg)?).cloned(),
+        }
+    }
+
+    fn tuple(&self, elements: &[Arg<'_>], known: &Registers) -> Option<Rc<Outline>> {
+        let mut parts = PARTS;
+        let elements = elements.iter().map(|arg| self.part(arg, known, &mut parts));
+        Some(Rc::new(Outline::Tuple(elements.collect::<Option<_>>()?)))
+    }
+
+    /// A map with more or other keys. One that is not known stays so.
+    fn map(&self, from: &Arg<'_>, pairs: &[Arg<'_>], known: &Registers) -> Option<Rc<Outline>> {
+        let map = self.value(from, known)?;
+        let Outline::Map(fields) = map.as_ref() else { return None };
+        let mut fields = fields.clone();
+        let mut parts = PARTS.checked_sub(fields.len())?;
+        let atoms = &self.returns.functions.tables.atoms;
+        for pair in pairs.chunks(2) {
+            let [Arg::Atom(key), value] = pair else { continue };
+            let key = atoms.text(*key).to_owned();
+            let value = self.part(value, known, &mut parts)?;
+            match fields.iter_mut().find(|(name, _)| *name == key) {
+                Some(field) => field.1 = value,
+                None => fields.push((key, value)),
+            }
+        }
+        fields.sort_by(|one, other| one.0.cmp(&other.0));
+        Some(Rc::new(Outline::Map(fields)))
+    }
+
+    /// A part of a value; `None` if there are too many.
+    fn part(&self, arg: &Arg<'_>, known: &Registers, parts: &mut usize) -> Option<Outline> {
+        match self.value(arg, known) {
+            Some(value) => cut(&value, LEVELS - 1, parts),
+            None => cut(&Outline::Other, 0, parts),
+        }
+    }
+}
+
+/// A value down to a level; `None` if it has too many parts.
+fn cut(value: &Outline, levels: u32, parts: &mut usize) -> Option<Outline> {
+    *parts = parts.checked_sub(1)?;
+    let less = levels.checked_sub(1);
+    Some(match (value, less) {
+        (Outline::Tuple(elements), Some(less)) => {
+            let elements = elements.iter().map(|element| cut(element, less, parts));
+            Outline::Tuple(elements.collect::<Option<_>>()?)
+        }
+        (Outline::Map(fields), Some(less)) => {
+            let fields =
+                fields.iter().map(|(key, value)| Some((key.clone(), cut(value, less, parts)?)));
+            Outline::Map(fields.collect::<Option<_>>()?)
+        }
+        (Outline::Atom(name), _) => Outline::Atom(name.clone()),
+        _ => Outline::Other,
+    })
+}
+
+impl Register {
+    /// The register when `count` of the stack are gone.
+    fn down(self, count: u64) -> Option<Self> {
+        match self {
+            Register::X(_) => Some(self),
+            Register::Y(number) => number.checked_sub(count).map(Register::Y),
+        }
+    }
+}
+
+fn register(arg: &Arg<'_>) -> Option<Register> {
+    match arg {
+        Arg::X(number) => Some(Register::X(*number)),
+        Arg::Y(number) => Some(Register::Y(*number)),
+        _ => None,
+    }
+}
+
+fn set(known: &mut Registers, to: &Arg<'_>, value: Option<Rc<Outline>>) {
+    let Some(to) = register(to) else { return };
+    match value {
+        Some(value) => known.insert(to, value),
+        None => known.remove(&to),
+    };
+}
+
+/// What is known on both ways, where there are two.
+fn meet(one: Option<Registers>, other: Option<Registers>) -> Option<Registers> {
+    let (Some(mut one), Some(other)) = (one.clone(), other.clone()) else { return one.or(other) };
+    one.retain(|register, is| other.get(register) == Some(is));
+    Some(one)
+}

@@ -1,0 +1,233 @@
+//! States that change their form, and what converts them.
+
+use hot_patch_core::analysis::{self, Conversion, Pause, Request};
+
+use crate::support::compiled::{self, Compiled, elixir, erlang};
+use crate::{compare, finding, found, module};
+
+/// A gen_server whose init and code_change are given.
+fn server(init: &str, code_change: &str) -> Compiled {
+    let exports = if code_change.is_empty() { "" } else { ", code_change/3" };
+    erlang(&[(
+        "srv",
+        &format!(
+            "-behaviour(gen_server).
+-export([init/1, handle_call/3, handle_cast/2{exports}]).
+-record(state, {{a, b = 2}}).
+-record(wide, {{a, b, c}}).
+{init}
+handle_call(_, _, S) -> {{reply, S, S}}.
+handle_cast(_, S) -> {{noreply, S}}.
+{code_change}
+use() -> [#state{{}}, #wide{{}}, ?MODULE:use()]."
+        ),
+    )])
+}
+
+const STATE: &str = "state_changed_without_code_change";
+
+#[test]
+fn the_forms_of_states_that_init_makes() {
+    if !compiled::has("erlc") {
+        return;
+    }
+    let same = "code_change(_, S, _) -> {ok, S}.";
+    let old = server("init(A) -> {ok, #state{a = A}}.", same);
+    let forms = [
+        ("init(A) -> {ok, #wide{a = A}}.", "{wide, _, _, _}"),
+        ("init(A) -> process_flag(trap_exit, true), {ok, #{a => A, b => 1}}.", "%{a, b}"),
+        (
+            "init(A) -> {ok, new(A), hibernate}.\nnew(A) -> #wide{a = A, c = self()}.",
+            "{wide, _, _, _}",
+        ),
+        (
+            "init(A) -> case A of 1 -> S = #wide{a = self()}; _ -> S = #wide{b = A} end, new(S).
+new(S) -> io:format(\"x\"), {ok, S}.",
+            "",
+        ),
+        (
+            "init(A) -> R = case A of 1 -> #wide{a = self()}; _ -> #wide{b = A} end, {ok, R}.",
+            "{wide, _, _, _}",
+        ),
+        ("init(A) when A > 1 -> M = #{x => 1}, {ok, M#{y => A}};\ninit(_) -> ignore.", "%{x, y}"),
+    ];
+    for (init, form) in forms {
+        let analysis = compare(&old, &server(init, same));
+        if form.is_empty() {
+            assert_eq!(finding(&analysis, "state_not_seen").module, "srv");
+            continue;
+        }
+        let state = finding(&analysis, STATE);
+        assert_eq!(state.items, ["{state, _, _}", form], "{init}");
+        assert!(state.message.contains("code_change is as it was before or leaves"));
+        assert!(!analysis.stateless);
+    }
+}
+
+#[test]
+fn code_change_absent_untouched_and_touched() {
+    if !compiled::has("erlc") {
+        return;
+    }
+    let init = |record: &str| format!("init(A) -> {{ok, #{record}{{a = A}}}}.");
+    let with = |record: &str, code_change: &str| server(&init(record), code_change);
+    let absent = compare(&with("state", ""), &with("wide", ""));
+    assert!(finding(&absent, STATE).message.contains("it has no code_change"));
+    assert_eq!(module(&absent, "srv").pause, Pause::None);
+
+    let helper = |body: &str| format!("code_change(_, S, _) -> up(S).\nup(S) -> {body}.");
+    let untouched = compare(&with("state", &helper("{ok, S}")), &with("wide", &helper("{ok, S}")));
+    assert_eq!(finding(&untouched, STATE).severity().name(), "danger");
+    // What it calls has changed, so it has.
+    let touched = compare(
+        &with("state", &helper("{ok, S}")),
+        &with("wide", &helper("{ok, erlang:append_element(S, c)}")),
+    );
+    assert_eq!(found(&touched), [("no_way_back", "srv")]);
+    let srv = module(&touched, "srv");
+    assert_eq!((srv.pause, srv.state_moves, touched.stateless), (Pause::State, true, false));
+}
+
+#[test]
+fn a_code_change_that_leaves_the_state_as_it_is() {
+    if !compiled::has("erlc") {
+        return;
+    }
+    let init = |record: &str| format!("init(A) -> {{ok, #{record}{{a = A}}}}.");
+    let new = server(&init("wide"), "code_change(_, S, _) -> {ok, S}.");
+    let analysis = compare(&server(&init("state"), ""), &new);
+    assert_eq!(finding(&analysis, STATE).module, "srv");
+    assert_eq!(module(&analysis, "srv").code_change, Conversion::Untouched);
+}
+
+#[test]
+fn the_way_down_is_converted_by_what_runs() {
+    if !compiled::has("erlc") {
+        return;
+    }
+    let init = |record: &str| format!("init(A) -> {{ok, #{record}{{a = A}}}}.");
+    let old = server(&init("state"), "");
+    let way_back = "code_change({down, _}, S, _) -> {ok, up(S)};\ncode_change(_, S, _) -> {ok, S}.\nup(S) -> [S].";
+    let down = |new: &Compiled| {
+        let request =
+            Request { before: &[&new[0].1], after: &[&old[0].1], down: true, ..Request::default() };
+        analysis::analyse(&request)
+    };
+    let known = down(&server(&init("wide"), way_back));
+    assert!(found(&known).is_empty(), "{:?}", known.findings);
+    assert_eq!(module(&known, "srv").code_change, Conversion::Touched);
+    let unknown = down(&server(&init("wide"), &way_back.replace("{down, _}", "1")));
+    assert!(finding(&unknown, STATE).message.contains("{:down, vsn}"));
+}
+
+#[test]
+fn a_change_of_functions_alone_moves_no_state() {
+    if !compiled::has("erlc") {
+        return;
+    }
+    let same = "code_change(_, S, _) -> {ok, S}.";
+    let init = |more: &str| format!("init(A) -> {more}{{ok, #state{{a = A}}}}.");
+    let analysis = compare(&server(&init(""), same), &server(&init("io:format(\"new\"), "), same));
+    assert!(found(&analysis).is_empty(), "{:?}", analysis.findings);
+    assert!(analysis.stateless && !module(&analysis, "srv").state_moves);
+}
+
+#[test]
+fn a_code_change_that_gets_the_same_vsn() {
+    if !compiled::has("erlc") {
+        return;
+    }
+    let build = |vsn: u32, body: &str| {
+        server(
+            &format!("-vsn({vsn}).\ninit(A) -> {{ok, #state{{a = A}}}}."),
+            &format!("code_change(_, S, _) -> {body}."),
+        )
+    };
+    let analysis = compare(&build(1, "{ok, S}"), &build(1, "{ok, setelement(1, S, state)}"));
+    assert_eq!(found(&analysis), [("vsn_unchanged", "srv")]);
+    let analysis = compare(&build(1, "{ok, S}"), &build(2, "{ok, setelement(1, S, state)}"));
+    assert!(found(&analysis).is_empty(), "{:?}", analysis.findings);
+}
+
+fn meter(fields: &str, more: &str) -> Compiled {
+    elixir(&format!(
+        r#"
+defmodule Meter do
+  use GenServer
+  defstruct {fields}
+  def init(n), do: {{:ok, %__MODULE__{{count: n}}}}
+  def handle_call(:get, _from, s), do: {{:reply, s.count, s}}
+  {more}
+end
+defmodule Reader do
+  def fresh, do: %Meter{{count: 7}}
+  def made(n), do: %Meter{{count: n}}
+  def read(%Meter{{count: c}}), do: c
+  def unit(%Meter{{unit: u}}), do: u
+end
+defmodule Holder do
+  use GenServer
+  def init(n), do: {{:ok, n}}
+  def handle_call(:get, _from, %Meter{{}} = s), do: {{:reply, s.count, s}}
+end
+"#
+    ))
+}
+
+/// The build with only one of its modules from another.
+fn only(name: &str, old: &Compiled, new: &Compiled) -> Compiled {
+    let mut all: Compiled = old.iter().filter(|(other, _)| other != name).cloned().collect();
+    all.extend(new.iter().find(|(other, _)| other == name).cloned());
+    all
+}
+
+#[test]
+fn a_struct_that_is_a_state_and_is_made_elsewhere() {
+    if !compiled::has("elixirc") {
+        return;
+    }
+    let old = meter("count: 0, unit: :s", "");
+    let new = only("Elixir.Meter", &old, &meter("count: 0, unit: :s, limit: 9", ""));
+    let analysis = compare(&old, &new);
+    let kinds = [
+        ("struct_changed_without_code_change", "Elixir.Meter"),
+        ("struct_literal_outdated", "Elixir.Meter"),
+        ("struct_changed_in_state", "Elixir.Meter"),
+    ];
+    assert_eq!(found(&analysis), kinds);
+    let state = finding(&analysis, kinds[0].0);
+    assert_eq!(state.items, ["%Meter{count, unit}", "%Meter{count, limit, unit}"]);
+    assert_eq!(finding(&analysis, kinds[1].0).items, ["Reader.fresh/0", "Reader.made/1"]);
+    assert_eq!(finding(&analysis, kinds[2].0).items, ["Holder"]);
+
+    let code_change = "def code_change(_, s, _), do: {:ok, Map.put(s, :limit, 9)}";
+    let all = meter("count: 0, unit: :s, limit: 9", code_change);
+    let together = compare(&old, &all);
+    let kinds = [("no_way_back", "Elixir.Meter"), ("struct_changed_in_state", "Elixir.Meter")];
+    assert_eq!(found(&together), kinds);
+}
+
+#[test]
+fn a_field_that_is_used_elsewhere() {
+    if !compiled::has("elixirc") {
+        return;
+    }
+    let old = meter("count: 0, unit: :s", "");
+    let without = elixir("defmodule Meter do\n  defstruct count: 0\nend");
+    let analysis = compare(&old, &only("Elixir.Meter", &old, &without));
+    let used = finding(&analysis, "struct_field_removed_but_used");
+    assert!(used.items.contains(&"Reader.unit/1".to_owned()), "{used:?}");
+    assert!(!used.items.contains(&"Reader.read/1".to_owned()), "{used:?}");
+    assert_eq!(finding(&analysis, "role_changed").module, "Elixir.Meter");
+}
+
+#[test]
+fn a_default_that_changes() {
+    if !compiled::has("elixirc") {
+        return;
+    }
+    let old = meter("count: 0, unit: :s", "");
+    let analysis = compare(&old, &only("Elixir.Meter", &old, &meter("count: 0, unit: :m", "")));
+    assert_eq!(found(&analysis), [("struct_default_changed", "Elixir.Meter")]);
+    assert_eq!(analysis.findings[0].items, ["unit"]);
+}

@@ -1,0 +1,81 @@
+defmodule HotPatch.PlanTest do
+  # What a plan says of a patch, compared with what runs on each node.
+  use ExUnit.Case, async: false
+
+  import HotPatch.Test.Archives
+  import HotPatch.Test.Operator
+
+  alias HotPatch.Test.Builds
+  alias HotPatch.Test.Cluster
+
+  defp plan!(node, id, options \\ []) do
+    {:ok, plan} = hot_patch(node, :plan, [id, options])
+    plan
+  end
+
+  test "has the analysis of every node, also of one without the native library" do
+    # Two releases: the nodes of the second run nothing of the exchange.
+    [a] = Cluster.start(1)
+    [b] = Cluster.start(1, native: false)
+    [c] = Cluster.start(1, exchange: false)
+    Cluster.connect([a, b, c])
+    start_calls(a, 3)
+    start_calls(b, 5)
+
+    {:ok, patch} = hot_patch(a, :upload, [zip(Builds.changed("patched")), [name: "fix"]])
+    plan = plan!(a, patch.id)
+    by_node = Map.new(plan.nodes, &{&1.node, &1})
+
+    for node <- [a, b] do
+      assert %{analysis: analysis, order: order} = by_node[node]
+      assert length(analysis.modules) == 6
+      refute analysis.stateless?
+
+      place = fn name ->
+        Enum.find_index(order, fn {_, module} -> module == "Exchange." <> name end)
+      end
+
+      assert place.("Tariff") < place.("Billing") and place.("Billing") < place.("Call")
+    end
+
+    assert by_node[c].analysis.modules == []
+
+    # A code_change is missing: the plan says for how many processes.
+    {path, call} = Builds.changed("patched", "Call")
+
+    broken =
+      List.keystore(Builds.changed("patched"), path, 0, {path, Builds.without_code_change(call)})
+
+    {:ok, broken} = hot_patch(a, :upload, [zip(broken), [name: "broken"]])
+    plan = plan!(a, broken.id)
+
+    for {node, count} <- [{a, 3}, {b, 5}] do
+      %{analysis: %{findings: findings}} = Enum.find(plan.nodes, &(&1.node == node))
+      assert [%{name: :state_changed_without_code_change} = finding] = findings
+      assert %{severity: :danger, module: "Elixir.Exchange.Call", processes: ^count} = finding
+      assert finding.items == ["{_, _, _, _, _}", "%{from, id, requests, talked_ms, to, zone}"]
+    end
+
+    assert to_string(plan) =~ "state_changed_without_code_change"
+    assert {:ok, json} = hot_patch(a, :to_json, [plan])
+    assert json =~ ~s("name":"state_changed_without_code_change")
+  end
+
+  test "of a rollback compares with what a node had before" do
+    [a, b] = Cluster.start(2)
+    {:ok, patch} = hot_patch(a, :upload, [zip(Builds.changed("patched")), [name: "fix"]])
+    assert {:ok, _report} = hot_patch(a, :apply, [patch.id])
+
+    for %{analysis: analysis, node: node} <- plan!(a, patch.id, operation: :rollback).nodes do
+      assert node in [a, b]
+      assert "Elixir.Exchange.Tariff" in List.last(analysis.order)
+      assert for(%{severity: :danger} = finding <- analysis.findings, do: finding) == []
+
+      assert Enum.find(analysis.modules, &(&1.module == "Elixir.Exchange.Cdr")).code_change ==
+               :touched
+    end
+
+    # What runs now is what the patch has: nothing is left to compare.
+    assert [%{analysis: %{modules: []}} | _] = plan!(a, patch.id).nodes
+  end
+end
