@@ -83,6 +83,12 @@ defmodule HotPatch.Console.View do
   @spec words(atom() | String.t()) :: String.t()
   def words(atom), do: atom |> to_string() |> String.replace("_", " ")
 
+  @doc "How a finding of this severity is marked."
+  @spec severity_flag(atom()) :: String.t()
+  def severity_flag(:danger), do: "bad"
+  def severity_flag(:warning), do: "warn"
+  def severity_flag(_info), do: ""
+
   @doc "One part of a path, for a link."
   @spec part(String.t()) :: String.t()
   def part(text), do: URI.encode(text, &URI.char_unreserved?/1)

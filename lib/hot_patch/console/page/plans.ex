@@ -2,6 +2,7 @@ defmodule HotPatch.Console.Page.Plans do
   @moduledoc false
   # A plan put together for reading: what is the same on several nodes is said once.
 
+  alias HotPatch.Analysis.Finding
   alias HotPatch.Plan
 
   @type digest :: %{
@@ -11,6 +12,7 @@ defmodule HotPatch.Console.Page.Plans do
              counts :: %{node() => pos_integer()}}
           ],
           risks: [{String.t(), [node()]}],
+          findings: [{Finding.t(), [node()]}],
           disk: [{[node()], [Path.t()]}],
           suspended: non_neg_integer(),
           modules: non_neg_integer(),
@@ -25,6 +27,7 @@ defmodule HotPatch.Console.Page.Plans do
       disk: by_value(plan.nodes, & &1.disk),
       processes: processes(plan.nodes),
       risks: risks(plan.nodes),
+      findings: findings(plan.nodes),
       suspended: plan.nodes |> Enum.map(& &1.suspended) |> Enum.sum(),
       modules: plan.nodes |> Enum.map(&length(&1.order)) |> Enum.max(fn -> 0 end),
       files: plan.nodes |> Enum.map(&length(&1.disk)) |> Enum.max(fn -> 0 end)
@@ -64,6 +67,21 @@ defmodule HotPatch.Console.Page.Plans do
       Map.update(sums, node, count, &(&1 + count))
     end)
   end
+
+  # The worst first. How many processes are concerned differs between the nodes, the finding does not.
+  defp findings(nodes) do
+    for(
+      %{analysis: %{findings: findings}, node: node} <- nodes,
+      finding <- findings,
+      do: {%{finding | processes: nil}, node}
+    )
+    |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+    |> Enum.sort_by(fn {finding, _nodes} ->
+      {-severity(finding), finding.name, finding.message}
+    end)
+  end
+
+  defp severity(finding), do: Enum.find_index(Finding.severities(), &(&1 == finding.severity))
 
   # Processes have other pids on each node; the risk is the same.
   defp impersonal(risk), do: String.replace(risk, ~r/ \(#PID<[0-9.]+>(, #PID<[0-9.]+>)*\)/, "")
