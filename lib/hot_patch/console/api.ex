@@ -11,24 +11,36 @@ defmodule HotPatch.Console.API do
   alias HotPatch.Console.Response
   alias HotPatch.Console.Sessions
   alias HotPatch.Console.Stream
+  alias HotPatch.Console.Router
 
+  @spec list(Router.request(), Router.access(), Router.form()) :: Router.response()
   def list(_request, _access, _form), do: json(HotPatch.list())
+  @spec nodes(Router.request(), Router.access(), Router.form()) :: Router.response()
   def nodes(_request, _access, _form), do: json(HotPatch.nodes())
+  @spec progress(Router.request(), Router.access(), Router.form()) :: Router.response()
   def progress(_request, _access, _form), do: json(Progress.events())
+  @spec operations(Router.request(), Router.access(), Router.form()) :: Router.response()
   def operations(_request, _access, _form), do: json(Enum.map(Operations.list(), &plain/1))
 
+  @spec events(Router.request(), Router.access(), Router.form()) :: Router.response()
   def events(_request, _access, _form), do: Stream.response(&encode/1)
 
+  @spec composition(Router.request(), Router.access(), Router.form(), String.t()) ::
+          Router.response()
   def composition(_request, _access, _form, id), do: answer(HotPatch.composition(id))
 
+  @spec survey(Router.request(), Router.access(), Router.form(), atom(), String.t()) ::
+          Router.response()
   def survey(request, _access, _form, call, id) do
     with_options(call, request.query, &answer(apply(HotPatch, call, [id, &1])))
   end
 
+  @spec look(Router.request(), Router.access(), Router.form(), atom()) :: Router.response()
   def look(request, _access, _form, call) do
     with_options(call, request.query, &answer(apply(HotPatch, call, [&1])))
   end
 
+  @spec upload(Router.request(), Router.access(), Router.form()) :: Router.response()
   def upload(request, access, _form) do
     response =
       case Act.upload(request, access) do
@@ -45,6 +57,7 @@ defmodule HotPatch.Console.API do
       else: response
   end
 
+  @spec delete(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def delete(request, access, form, id) do
     with_options(:delete, Map.merge(request.query, form), fn options ->
       case HotPatch.delete(id, options ++ Act.who(request, access)) do
@@ -54,6 +67,8 @@ defmodule HotPatch.Console.API do
     end)
   end
 
+  @spec antipatch(Router.request(), Router.access(), Router.form(), String.t()) ::
+          Router.response()
   def antipatch(_request, _access, _form, id) do
     case HotPatch.export_antipatch(id) do
       {:ok, %{zip: zip}} ->
@@ -65,10 +80,13 @@ defmodule HotPatch.Console.API do
     end
   end
 
+  @spec begin(Router.request(), Router.access(), Router.form(), atom(), String.t()) ::
+          Router.response()
   def begin(request, access, form, kind, id) do
     with_options(kind, form, &carry_out(request, Act.begin(kind, id, request, access, &1)))
   end
 
+  @spec restart(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def restart(request, access, form, name) do
     with {:ok, node} <- Params.node(name) do
       with_options(:restart, form, &carry_out(request, Act.restart(node, request, access, &1)))
@@ -78,6 +96,8 @@ defmodule HotPatch.Console.API do
     end
   end
 
+  @spec operation(Router.request(), Router.access(), Router.form(), String.t()) ::
+          Router.response()
   def operation(_request, _access, _form, id) do
     case Operations.fetch(id) do
       {:ok, operation} ->

@@ -18,12 +18,14 @@ defmodule HotPatch.Console.Gate do
   @doc "Judges a request by its head: how much of its body may be read, or the refusal."
   @spec head(Request.t()) :: {:read, non_neg_integer()} | {:refuse, Response.t()}
   def head(request) do
-    with {:ok, route} <- route(request),
+    with :ok <- on(),
+         {:ok, route} <- route(request),
          {:ok, access} <- access(request, route),
          :ok <- complete(request, route),
          :ok <- meant(access, request, route, Request.header(request, "x-form-token"), :head) do
       {:read, limit(route)}
     else
+      :off -> {:refuse, off(request)}
       {:error, problem} -> {:refuse, refusal(request, problem)}
     end
   end
@@ -31,7 +33,8 @@ defmodule HotPatch.Console.Gate do
   @doc "Answers a request."
   @spec call(Request.t()) :: Response.t()
   def call(request) do
-    with {:ok, route} <- route(request),
+    with :ok <- on(),
+         {:ok, route} <- route(request),
          {:ok, access} <- access(request, route),
          :ok <- complete(request, route),
          {:ok, form} <- form(request, route),
@@ -42,6 +45,7 @@ defmodule HotPatch.Console.Gate do
       |> keep_session(request, access)
       |> Response.protect(request)
     else
+      :off -> off(request)
       {:error, problem} -> refusal(request, problem)
     end
   rescue
@@ -54,6 +58,18 @@ defmodule HotPatch.Console.Gate do
   @doc "The largest body that is ever read."
   @spec largest() :: pos_integer()
   def largest, do: max(limit(%{body: :archive}), @form_bytes)
+
+  # A host may forward to a console that is not configured.
+  defp on, do: if(Config.current(), do: :ok, else: :off)
+
+  defp off(request) do
+    text = "the console is not configured: config :hot_patch, console: [...]"
+
+    Response.protect(
+      %Response{status: 404, headers: [{"content-type", "text/plain"}], body: text},
+      request
+    )
+  end
 
   defp route(request) do
     case Router.find(request.method, request.path) do
@@ -198,7 +214,7 @@ defmodule HotPatch.Console.Gate do
 
   defp failed(request, error, stack) do
     Logger.error(
-      "HotPatch: the console failed at #{request.method} /#{Enum.join(request.path, "/")}: " <>
+      "HotPatch: the console failed at #{inspect(request)}: " <>
         Exception.format(:error, error, stack)
     )
 

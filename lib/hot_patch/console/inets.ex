@@ -116,7 +116,7 @@ defmodule HotPatch.Console.Inets do
       bind_address: config.ip,
       ipfamily: if(tuple_size(config.ip) == 8, do: :inet6, else: :inet),
       socket_type: socket_type(config.tls),
-      server_name: 'hot_patch',
+      server_name: ~c"hot_patch",
       # Asked for, and not used by any of our modules.
       server_root: folder,
       document_root: folder,

@@ -6,6 +6,17 @@ defmodule HotPatch.Console.Router do
   alias HotPatch.Console.Assets
   alias HotPatch.Console.Page
 
+  alias HotPatch.Console.Access
+  alias HotPatch.Console.Params
+  alias HotPatch.Console.Request
+  alias HotPatch.Console.Response
+
+  # What handlers take and give; they live in API, Assets and below Page.
+  @type request :: Request.t()
+  @type access :: Access.t() | nil
+  @type form :: Params.form()
+  @type response :: Response.t()
+
   @enforce_keys [:role, :handler]
   defstruct [:role, :handler, body: :none]
 
@@ -15,7 +26,7 @@ defmodule HotPatch.Console.Router do
   """
   @type t :: %__MODULE__{
           role: :anybody | :viewer | :admin,
-          handler: (HotPatch.Console.Request.t(), term(), map() -> HotPatch.Console.Response.t()),
+          handler: (request(), access(), form() -> response()),
           body: :none | :form | :archive
         }
 

@@ -74,7 +74,7 @@ defmodule HotPatch.Console.Sessions do
 
   @impl GenServer
   def init(config) do
-    :ets.new(__MODULE__, [:named_table, :protected, read_concurrency: true])
+    _ = :ets.new(__MODULE__, [:named_table, :protected, read_concurrency: true])
     {:ok, %{failures: %{}, lifetime: config.session_minutes * 60}}
   end
 

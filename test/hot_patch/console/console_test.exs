@@ -528,6 +528,14 @@ defmodule HotPatch.ConsoleTest do
     assert {:ok, [%{by: "carol"} | _]} = HotPatch.journal(patch: id)
   end
 
+  test "one that is not configured says so, and nothing else" do
+    key = {HotPatch.Console.Config, :current}
+    :persistent_term.erase(key)
+    assert {:refuse, %{status: 404}} = Console.head(request("POST", "/api/patches"))
+    response = get("/patch", token("deploy"))
+    assert {response.status, text(response) =~ "not configured"} == {404, true}
+  end
+
   test "a configuration that is wrong leaves the console off, and the system on" do
     assert :ignore = Console.start_link(console: [port: "x"])
     assert :ignore = Console.start_link(console: false)

@@ -1,6 +1,8 @@
 defmodule HotPatch.Console.UnitsTest do
   use ExUnit.Case, async: true
 
+  alias HotPatch.Analysis
+  alias HotPatch.Analysis.Finding
   alias HotPatch.Console.Act
   alias HotPatch.Console.Config
   alias HotPatch.Console.HTML
@@ -205,6 +207,39 @@ defmodule HotPatch.Console.UnitsTest do
 
     assert %{risks: [{"A is run by 1 process (#PID<0.1.0>): not paused", [:a@h]}]} =
              Plans.digest(%{plan | nodes: [node.(:a@h, 1)]})
+
+    found = fn name, severity, processes ->
+      %Finding{
+        name: name,
+        severity: severity,
+        module: "A",
+        items: [],
+        message: "m",
+        processes: processes
+      }
+    end
+
+    analysis =
+      &%Analysis{
+        modules: [],
+        order: [],
+        stateless?: false,
+        findings: [
+          found.(:on_load, :warning, &1),
+          found.(:cycle, :info, 0),
+          found.(:role_changed, :danger, 1)
+        ]
+      }
+
+    nodes = [
+      %{node.(:a@h, 1) | analysis: analysis.(1)},
+      %{node.(:b@h, 2) | analysis: analysis.(2)}
+    ]
+
+    assert %{findings: findings} = Plans.digest(%{plan | nodes: nodes})
+
+    assert [{:role_changed, [:a@h, :b@h]}, {:on_load, [:a@h, :b@h]}, {:cycle, _}] =
+             for({finding, at} <- findings, do: {finding.name, at})
 
     assert {Plans.range([2, 2]), Plans.range([3, 1])} == {"2", "1 to 3"}
   end

@@ -37,8 +37,9 @@ defmodule HotPatch.Console.Inets.Exchange do
   @doc false
   @spec unquote(:do)(tuple()) :: {:proceed, list()} | {:continue, term()}
   def unquote(:do)(mod) do
-    if mod(mod, :socket_type) == :ip_comm,
-      do: :inet.setopts(mod(mod, :socket), HotPatch.Console.Inets.socket_options())
+    _ =
+      if mod(mod, :socket_type) == :ip_comm,
+        do: :inet.setopts(mod(mod, :socket), HotPatch.Console.Inets.socket_options())
 
     case mod(mod, :entity_body) do
       # Which of the two it is depends on whether the first piece came together with the head.
@@ -72,7 +73,7 @@ defmodule HotPatch.Console.Inets.Exchange do
 
   defp refuse(mod, response) do
     if deliver(mod, response) == :ok, do: drain(mod)
-    :httpd_socket.close(mod(mod, :socket_type), mod(mod, :socket))
+    _ = :httpd_socket.close(mod(mod, :socket_type), mod(mod, :socket))
     :refused
   end
 
@@ -172,7 +173,7 @@ defmodule HotPatch.Console.Inets.Exchange do
 
   defp deliver(mod, response) do
     length = IO.iodata_length(response.body)
-    body = if mod(mod, :method) == 'HEAD', do: [], else: response.body
+    body = if mod(mod, :method) == ~c"HEAD", do: [], else: response.body
     send_out(mod, [head(response, [{"content-length", Integer.to_string(length)}]), body])
   end
 

@@ -37,7 +37,7 @@ defmodule HotPatch.Console.Inets.Head do
   @spec no_deadline() :: :ok
   def no_deadline do
     timer = Process.get(__MODULE__)
-    if is_reference(timer), do: Process.cancel_timer(timer)
+    _ = if is_reference(timer), do: Process.cancel_timer(timer)
     :ok
   end
 end

@@ -11,8 +11,11 @@ defmodule HotPatch.Console.Page.Actions do
   alias HotPatch.Console.Problem
   alias HotPatch.Console.Response
   alias HotPatch.Status
+  alias HotPatch.Console.Router
 
   @doc "The page before an apply or a rollback."
+  @spec confirm(Router.request(), Router.access(), Router.form(), atom(), String.t()) ::
+          Router.response()
   def confirm(request, access, _form, kind, id) do
     Page.Patches.with_patch(request, access, id, kind, fn context, patch ->
       options = if kind == :rollback, do: [operation: :rollback], else: []
@@ -34,6 +37,8 @@ defmodule HotPatch.Console.Page.Actions do
   end
 
   @doc "Begins an apply or a rollback, and goes to where it can be watched."
+  @spec begin(Router.request(), Router.access(), Router.form(), atom(), String.t()) ::
+          Router.response()
   def begin(request, access, form, kind, id) do
     with {:ok, options} <- Params.options(kind, form),
          :ok <- reasoned(options) do
@@ -44,12 +49,15 @@ defmodule HotPatch.Console.Page.Actions do
     end
   end
 
+  @spec confirm_delete(Router.request(), Router.access(), Router.form(), String.t()) ::
+          Router.response()
   def confirm_delete(request, access, _form, id) do
     Page.Patches.with_patch(request, access, id, :delete, fn context, _patch ->
       {:ok, confirm_delete(context)}
     end)
   end
 
+  @spec delete(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def delete(request, access, form, id) do
     with {:ok, options} <- Params.options(:delete, form),
          :ok <- HotPatch.delete(id, options ++ Act.who(request, access)) do

@@ -7,10 +7,12 @@ defmodule HotPatch.Console.Page.Journal do
   alias HotPatch.Console.Page
   alias HotPatch.Console.Problem
   alias HotPatch.Console.Request
+  alias HotPatch.Console.Router
 
   @shown 200
   @read 10_000
 
+  @spec index(Router.request(), Router.access(), Router.form()) :: Router.response()
   def index(request, access, _form) do
     context = %{request: request, access: access, base: request.base}
     filter = Map.new(["patch", "what", "by", "node"], &{&1, chosen(Request.query(request, &1))})

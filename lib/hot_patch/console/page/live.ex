@@ -9,8 +9,10 @@ defmodule HotPatch.Console.Page.Live do
   alias HotPatch.Console.Request
   alias HotPatch.Console.Response
   alias HotPatch.Console.Stream
+  alias HotPatch.Console.Router
 
   # A browser that has no streams asks for it again and again.
+  @spec show(Router.request(), Router.access(), Router.form()) :: Router.response()
   def show(request, _access, _form) do
     if Request.header(request, "accept") == "text/event-stream",
       do: Stream.response(&HTML.to_iodata(fragment(request.base, &1))),

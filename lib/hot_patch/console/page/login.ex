@@ -9,9 +9,12 @@ defmodule HotPatch.Console.Page.Login do
   alias HotPatch.Console.Request
   alias HotPatch.Console.Response
   alias HotPatch.Console.Sessions
+  alias HotPatch.Console.Router
 
+  @spec show(Router.request(), Router.access(), Router.form()) :: Router.response()
   def show(request, _access, _form), do: page(request, nil, next(Request.query(request, "next")))
 
+  @spec log_in(Router.request(), Router.access(), Router.form()) :: Router.response()
   def log_in(request, _access, form) do
     next = next(field(form, "next"))
 
@@ -33,6 +36,7 @@ defmodule HotPatch.Console.Page.Login do
     end
   end
 
+  @spec log_out(Router.request(), Router.access(), Router.form()) :: Router.response()
   def log_out(request, access, _form) do
     if access.session, do: Sessions.finish(access.session)
     {name, value} = Access.set_cookie(request, nil)

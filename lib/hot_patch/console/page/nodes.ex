@@ -12,10 +12,12 @@ defmodule HotPatch.Console.Page.Nodes do
   alias HotPatch.Console.Params
   alias HotPatch.Console.Problem
   alias HotPatch.Console.Response
+  alias HotPatch.Console.Router
 
   # A page shall not wait longer for a node that is slow.
   @within 10_000
 
+  @spec index(Router.request(), Router.access(), Router.form()) :: Router.response()
   def index(request, access, _form) do
     context = %{request: request, access: access, base: request.base}
     content = system(Map.merge(context, %{nodes: HotPatch.nodes(), compared: nil}))
@@ -23,6 +25,7 @@ defmodule HotPatch.Console.Page.Nodes do
   end
 
   @doc "Drift and stragglers, which take a node longer to find out: a piece of the page, or all of it."
+  @spec compared(Router.request(), Router.access(), Router.form()) :: Router.response()
   def compared(request, access, _form) do
     context = %{request: request, access: access, base: request.base}
 
@@ -40,6 +43,7 @@ defmodule HotPatch.Console.Page.Nodes do
     end
   end
 
+  @spec confirm(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def confirm(request, access, _form, name) do
     context = %{request: request, access: access, base: request.base}
     nodes = HotPatch.nodes()
@@ -61,6 +65,7 @@ defmodule HotPatch.Console.Page.Nodes do
     end
   end
 
+  @spec restart(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def restart(request, access, form, name) do
     with {:ok, node} <- Params.node(name),
          {:ok, options} <- Params.options(:restart, form) do
@@ -72,6 +77,8 @@ defmodule HotPatch.Console.Page.Nodes do
     end
   end
 
+  @spec show(Router.request(), Router.access(), Router.form(), String.t(), String.t()) ::
+          Router.response()
   def show(request, access, _form, _name, run) do
     context = %{request: request, access: access, base: request.base}
 

@@ -12,9 +12,12 @@ defmodule HotPatch.Console.Page.Patches do
   alias HotPatch.Console.Response
   alias HotPatch.Patch
   alias HotPatch.Status
+  alias HotPatch.Console.Router
 
+  @spec redirect(Router.request(), Router.access(), Router.form()) :: Router.response()
   def redirect(request, _access, _form), do: Response.redirect(request, "/patch")
 
+  @spec index(Router.request(), Router.access(), Router.form()) :: Router.response()
   def index(request, access, _form) do
     {:ok, %{max_archive_bytes: most}} = HotPatch.Archive.limits()
     context = %{request: request, access: access}
@@ -28,6 +31,8 @@ defmodule HotPatch.Console.Page.Patches do
     )
   end
 
+  @spec contents(Router.request(), Router.access(), Router.form(), String.t()) ::
+          Router.response()
   def contents(request, access, _form, id) do
     with_patch(request, access, id, :contents, fn context, patch ->
       with {:ok, composition} <- HotPatch.composition(patch.id) do
@@ -45,12 +50,14 @@ defmodule HotPatch.Console.Page.Patches do
     end)
   end
 
+  @spec check(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def check(request, access, _form, id) do
     surveyed(request, access, id, :check, fn context, report ->
       check(Map.put(context, :report, report))
     end)
   end
 
+  @spec plan(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def plan(request, access, _form, id) do
     surveyed(request, access, id, :plan, fn context, plan ->
       plan(Map.merge(context, %{plan: plan, plans: HotPatch.Console.Page.Plans.digest(plan)}))

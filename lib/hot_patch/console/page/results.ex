@@ -8,7 +8,9 @@ defmodule HotPatch.Console.Page.Results do
   alias HotPatch.Console.Operations
   alias HotPatch.Console.Page
   alias HotPatch.Console.Problem
+  alias HotPatch.Console.Router
 
+  @spec index(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def index(request, access, _form, id) do
     Page.Patches.with_patch(request, access, id, :results, fn context, patch ->
       with {:ok, journal} <- HotPatch.journal(patch: patch.id) do
@@ -18,6 +20,8 @@ defmodule HotPatch.Console.Page.Results do
     end)
   end
 
+  @spec show(Router.request(), Router.access(), Router.form(), String.t(), String.t()) ::
+          Router.response()
   def show(request, access, _form, id, run) do
     Page.Patches.with_patch(request, access, id, :results, fn context, patch ->
       case Operations.fetch(run) do
