@@ -65,6 +65,10 @@ defmodule HotPatch do
   some, no path can). Nothing is kept of an archive that is refused. Uploading the same
   archive again gives the same patch.
 
+  Where `config :hot_patch, require_manifest: true` or `require_signature: true` demands it, an
+  archive without a manifest, or one that is not signed by one of the `trusted_keys`, is refused;
+  every node looks again before it loads anything.
+
   Archives may be 10 MB large; `config :hot_patch, max_archive_bytes: n` changes that.
 
   ## Options
@@ -74,7 +78,7 @@ defmodule HotPatch do
   ## Errors
 
     * `HotPatch.Refusal` - the archive breaks a rule; `rule` and `entry` say which and where
-    * `HotPatch.Error` with `:file`, `:invalid_option`, `:no_native`
+    * `HotPatch.Error` with `:file`, `:invalid_option`, `:no_native`, `:no_manifest`, `:bad_signature`
 
   ## Examples
 
@@ -87,7 +91,7 @@ defmodule HotPatch do
   def upload(path_or_bytes, options \\ []) do
     with {:ok, options} <- Options.validate(:upload, options),
          {:ok, bytes, default_name} <- Input.read(path_or_bytes) do
-      Library.upload(bytes, options.name || default_name, options.by || Operator.name())
+      Library.upload(bytes, {options.name, default_name}, options.by || Operator.name())
     end
   end
 

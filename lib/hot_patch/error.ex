@@ -24,6 +24,10 @@ defmodule HotPatch.Error do
     * `:busy` - another operation holds a node; `details.node`, `details.holder`
     * `:refused` - nothing was changed anywhere; `report` says why
     * `:failed` - the commit failed on a node; `report` says where and how
+    * `:bad_signature` - the patch is not signed as the configuration demands, or wrongly
+    * `:no_manifest` - the patch has no manifest, and the configuration demands one
+    * `:key` - a key cannot be read or written
+    * `:build` - no patch can be built from what was given
     * `:no_native` - this node cannot read archives; `details.cause`
     * `:internal` - a bug or a broken node; `details` has what is known
   """
@@ -40,6 +44,10 @@ defmodule HotPatch.Error do
           | :busy
           | :refused
           | :failed
+          | :bad_signature
+          | :no_manifest
+          | :key
+          | :build
           | :no_native
           | :internal
 

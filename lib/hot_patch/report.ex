@@ -6,6 +6,7 @@ defmodule HotPatch.Report do
   `inspect/1` is one line, `IO.puts/1` prints a table, `HotPatch.to_json/1` gives JSON.
   """
 
+  alias HotPatch.Manifest
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Straggler
@@ -64,6 +65,8 @@ defmodule HotPatch.Report do
     * `:status` - integral over all nodes
     * `:unmanaged` - connected nodes that do not run HotPatch, and so were left out
     * `:by`, `:started_at` - who and when
+    * `:signed_by` - the key by which the patch is signed, or `nil`
+    * `:overridden` - where options were given in place of what the patch's manifest says
     * `:duration_us`, `:prepare_us`, `:commit_us` - microseconds in all, and of the two phases
   """
   @type t :: %__MODULE__{
@@ -73,6 +76,8 @@ defmodule HotPatch.Report do
           nodes: [Node.t()],
           unmanaged: [node()],
           by: String.t() | nil,
+          signed_by: String.t() | nil,
+          overridden: HotPatch.Manifest.overridden(),
           started_at: DateTime.t(),
           duration_us: non_neg_integer(),
           prepare_us: non_neg_integer(),
@@ -85,7 +90,9 @@ defmodule HotPatch.Report do
     :status,
     :nodes,
     :by,
+    :signed_by,
     :started_at,
+    overridden: %{},
     unmanaged: [],
     duration_us: 0,
     prepare_us: 0,
@@ -100,7 +107,12 @@ defmodule HotPatch.Report do
 
   defp headline(report) do
     "#{report.operation} #{report.patch}: #{report.status}, " <>
-      "#{Table.count(length(report.nodes), "node", "nodes")}, #{Table.milliseconds(report.duration_us)}\n"
+      "#{Table.count(length(report.nodes), "node", "nodes")}, #{Table.milliseconds(report.duration_us)}\n" <>
+      if(report.signed_by, do: "signed by #{report.signed_by}\n", else: "") <>
+      if(report.overridden == %{},
+        do: "",
+        else: "#{Manifest.overridden_line(report.overridden)}\n"
+      )
   end
 
   defp nodes(%Report{operation: :check} = report) do

@@ -3,9 +3,11 @@ defmodule HotPatch.Agent.Examination do
   # Judges every file of a patch against this node. Reads, changes nothing: the same code
   # serves a check and the first half of an apply.
 
+  alias HotPatch.Agent.Base
   alias HotPatch.Agent.Loader
   alias HotPatch.Agent.Location
   alias HotPatch.Agent.Payload
+  alias HotPatch.Agent.Removal
   alias HotPatch.Agent.Reversal
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Swappable
@@ -14,6 +16,7 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Release
   alias HotPatch.Status
   alias HotPatch.Store
+  alias HotPatch.Trust
 
   @typedoc "`prepared` is the loader's own result for all modules to load, in one."
   @type t :: %__MODULE__{verdicts: [Verdict.t()], prepared: term()}
@@ -24,6 +27,7 @@ defmodule HotPatch.Agent.Examination do
   @spec run(Payload.t()) :: t()
   def run(%Payload{} = payload) do
     with :ok <- bound_here(payload.release),
+         :ok <- trusted(payload),
          :ok <- on_top(payload) do
       payload |> verdicts() |> Swappable.hindered(payload.purge) |> prepare()
     else
@@ -39,8 +43,22 @@ defmodule HotPatch.Agent.Examination do
   end
 
   defp verdicts(%Payload{} = payload) do
-    verdicts = payload.entries |> Enum.map(&judge(&1, payload)) |> refuse_twins()
+    verdicts =
+      Enum.map(payload.entries, &judge(&1, payload))
+      |> refuse_twins()
+      |> Kernel.++(Removal.verdicts(payload))
+
     if payload.cumulative?, do: verdicts ++ Reversal.of_others(verdicts, payload), else: verdicts
+  end
+
+  # By this node's own configuration. What is taken back was let in before.
+  defp trusted(%Payload{kind: :rollback}), do: :ok
+
+  defp trusted(payload) do
+    patch = %{manifest: Map.get(payload, :manifest), signature: Map.get(payload, :signature)}
+
+    with {:error, error} <- Trust.check(patch, payload.entries),
+         do: {:error, Exception.message(error)}
   end
 
   # Patches stack: what lies below others cannot be taken back, nor put in place again.
@@ -129,6 +147,7 @@ defmodule HotPatch.Agent.Examination do
 
   defp judge_module(%Entry{beam: beam} = entry, have, target, payload) do
     with :ok <- runnable(beam),
+         :ok <- Base.check(beam.module, target, have, payload),
          {:load, change} <- wanted(beam, have, target),
          :ok <- Swappable.check(beam, payload) do
       %Verdict{

@@ -5,7 +5,9 @@ defmodule HotPatch.Agent.Payload do
   # node has kept what it had before.
 
   alias HotPatch.Composition
+  alias HotPatch.Manifest
   alias HotPatch.Release
+  alias HotPatch.Signature
 
   @typedoc "The code of `module` under another name, see HotPatch.Swap.Shadow."
   @type shadow :: %{
@@ -22,13 +24,17 @@ defmodule HotPatch.Agent.Payload do
           shadows: [shadow()],
           purge: :soft | :force,
           on_load: :restart | :load,
-          cumulative?: boolean()
+          cumulative?: boolean(),
+          manifest: Manifest.t() | nil,
+          signature: Signature.t() | nil
         }
   @enforce_keys [:patch, :release, :entries]
   defstruct [
     :patch,
     :release,
     :entries,
+    :manifest,
+    :signature,
     kind: :apply,
     shadows: [],
     purge: :soft,
@@ -42,12 +48,23 @@ defmodule HotPatch.Agent.Payload do
     %__MODULE__{
       patch: composition.id,
       release: release,
-      entries: composition.files,
+      entries: in_order(composition),
       shadows: Keyword.get(more, :shadows, []),
       purge: Keyword.get(more, :purge, :soft),
       on_load: Keyword.get(more, :on_load, :restart),
-      cumulative?: Keyword.get(more, :cumulative, false)
+      cumulative?: Keyword.get(more, :cumulative, false),
+      manifest: composition.manifest,
+      signature: composition.signature
     }
+  end
+
+  # That of the manifest, for those that are loaded one by one.
+  defp in_order(%Composition{manifest: nil} = composition), do: composition.files
+
+  defp in_order(composition) do
+    places = composition.manifest.load_order |> Enum.with_index() |> Map.new()
+    last = map_size(places)
+    Enum.sort_by(composition.files, &Map.get(places, &1.beam && &1.beam.module, last))
   end
 
   @doc "What is sent to take a patch back."

@@ -12,6 +12,7 @@ defmodule HotPatch.Cluster.Operation do
   alias HotPatch.Status
   alias HotPatch.Store.Journal
   alias HotPatch.Telemetry
+  alias HotPatch.Trust
 
   require Logger
 
@@ -65,6 +66,8 @@ defmodule HotPatch.Cluster.Operation do
       scope: options.nodes || :all,
       cumulative?: payload.cumulative?,
       about: options[:about],
+      signed_by: Trust.signer(payload),
+      overridden: options[:overridden] || %{},
       reason: options[:reason],
       coordinator: self(),
       patch: payload.patch,
@@ -84,6 +87,8 @@ defmodule HotPatch.Cluster.Operation do
       nodes: [],
       unmanaged: unmanaged,
       by: options.by,
+      signed_by: operation.signed_by,
+      overridden: operation.overridden,
       started_at: DateTime.utc_now()
     }
 

@@ -5,6 +5,7 @@ defmodule HotPatch.Cluster.Request do
   alias HotPatch.Agent.Payload
   alias HotPatch.Archive
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Declared
   alias HotPatch.Cluster.Library
   alias HotPatch.Error
   alias HotPatch.Operator
@@ -17,11 +18,16 @@ defmodule HotPatch.Cluster.Request do
   @doc "Validates a call and finds what it is about."
   @spec new(Options.call(), String.t(), term()) :: t() | {:error, Exception.t()}
   def new(call, id, options) do
+    given = options
+
     with {:ok, options} <- Options.validate(call, options),
-         {:ok, payload, about} <- payload(kind(call, options), call, id, options),
+         {:ok, payload, about, said} <- payload(kind(call, options), call, id, {options, given}),
          {:ok, members, unmanaged} <- Cluster.members(options.nodes),
          :ok <- possible(payload, members) do
-      options = Map.merge(options, %{by: options[:by] || Operator.name(), about: about})
+      options =
+        options
+        |> Map.merge(said)
+        |> Map.merge(%{by: options[:by] || Operator.name(), about: about})
 
       {:ok, options, payload, Enum.map(members, & &1.node), unmanaged}
     end
@@ -30,9 +36,11 @@ defmodule HotPatch.Cluster.Request do
   defp kind(call, _options) when call in [:apply, :rollback], do: call
   defp kind(_check_or_plan, options), do: options.operation
 
-  defp payload(:apply, call, id, options) do
+  defp payload(:apply, call, id, {options, given}) do
     with {:ok, composition, patch} <- Library.open(id),
          :ok <- Library.current(patch) do
+      {options, overridden} = Declared.options(options, given, composition.manifest)
+
       more = [
         # Only what is carried out needs them, and they are as large as the modules.
         shadows: if(call == :apply, do: Archive.shadows(composition), else: []),
@@ -41,15 +49,16 @@ defmodule HotPatch.Cluster.Request do
         cumulative: options.cumulative
       ]
 
-      {:ok, Payload.new(composition, patch.release, more), Library.about(patch)}
+      payload = Payload.new(composition, patch.release, more)
+      {:ok, payload, Library.about(patch), Map.put(options, :overridden, overridden)}
     end
   end
 
   # The archive is not needed: every node has kept what it had before.
-  defp payload(:rollback, _call, id, options) do
+  defp payload(:rollback, _call, id, {options, _given}) do
     with {:ok, %Patch{} = patch} <- Library.resolve(id) do
       more = [purge: options.purge, on_load: options.on_load]
-      {:ok, Payload.rollback(patch.id, Release.current(), more), Library.about(patch)}
+      {:ok, Payload.rollback(patch.id, Release.current(), more), Library.about(patch), options}
     end
   end
 
