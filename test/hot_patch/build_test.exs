@@ -70,6 +70,12 @@ defmodule HotPatch.BuildTest do
       assert to_string(built) =~ "removes exchange-1.0.0/ebin/Elixir.Exchange.Tariff.beam"
     end
 
+    test "says how far it has come, and when it is done", %{tmp_dir: dir} do
+      test = self()
+      build!(dir, progress: fn done, total -> send(test, {done, total}) end)
+      assert_received {all, all}
+    end
+
     test "that is tried out writes nothing", %{tmp_dir: dir} do
       built = build!(dir, dry_run: true)
       assert built.out == nil

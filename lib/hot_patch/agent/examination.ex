@@ -43,11 +43,8 @@ defmodule HotPatch.Agent.Examination do
   end
 
   defp verdicts(%Payload{} = payload) do
-    verdicts =
-      Enum.map(payload.entries, &judge(&1, payload))
-      |> refuse_twins()
-      |> Kernel.++(Removal.verdicts(payload))
-
+    own = Enum.map(payload.entries, &judge(&1, payload)) ++ Removal.verdicts(payload)
+    verdicts = refuse_twins(own)
     if payload.cumulative?, do: verdicts ++ Reversal.of_others(verdicts, payload), else: verdicts
   end
 

@@ -207,6 +207,7 @@ fn a_build_folder_is_named_as_the_release_that_runs() {
     let built_of_release = built(&request(&from.0, &to.0));
     let manifest = &built_of_release.manifest;
     assert_eq!(paths(manifest), ["releases/1.0.0/consolidated/p.beam", "shop-1.0.0/ebin/a.beam"]);
+    assert_eq!(built_of_release.notes, Vec::<String>::new());
     // Two build folders: named as they are, or as a release that is told.
     let older = Folder::new("layout_older");
     older.put("lib/shop/ebin/a.beam", &module("a", 1).bytes());
@@ -215,6 +216,18 @@ fn a_build_folder_is_named_as_the_release_that_runs() {
     assert_eq!(paths(&built(&request).manifest), ["shop/ebin/a.beam"]);
     request.release = manifest.release.clone();
     assert_eq!(paths(&built(&request).manifest), ["shop-1.0.0/ebin/a.beam"]);
+}
+
+#[test]
+fn settings_are_told_and_not_taken() {
+    let from = release("settings_from", "1.0.0");
+    let to = release("settings_to", "1.0.0");
+    from.put("releases/1.0.0/sys.config", b"[].");
+    to.put("releases/1.0.0/sys.config", b"[{shop,[]}].");
+    to.put("lib/shop-1.0.0/ebin/b.beam", &module("b", 2).bytes());
+    let built = built(&request(&from.0, &to.0));
+    assert_eq!(paths(&built.manifest), ["shop-1.0.0/ebin/b.beam"]);
+    assert!(built.notes.iter().any(|note| note.starts_with("sys.config differs")));
 }
 
 #[test]

@@ -222,10 +222,19 @@ fn pairs<'s>(
     notes: &mut Vec<String>,
 ) -> Vec<Pair<'s>> {
     let has_consolidated = |side: &Side| side.consolidated.is_some();
-    let protocols = has_consolidated(from) && has_consolidated(to);
+    let named = from.is_release() || request.release.is_some();
+    let umbrella = from.consolidated.as_deref() == Some("consolidated") && !named;
+    let protocols = has_consolidated(from) && has_consolidated(to) && !umbrella;
     if has_consolidated(from) != has_consolidated(to) {
         notes.push(
             "only one of the builds has consolidated protocols: those are left out".to_owned(),
+        );
+    }
+    if umbrella {
+        notes.push(
+            "the consolidated protocols of an umbrella lie in no application's folder, where a \
+             patch could put them: those are left out (a release has them elsewhere)"
+                .to_owned(),
         );
     }
     let keys: BTreeSet<&Key> = from.files.keys().chain(to.files.keys()).collect();
@@ -238,7 +247,7 @@ fn pairs<'s>(
                     && !(protocols && is_consolidated(below, to))
             }
             Key::Consolidated(_) => protocols,
-            Key::Settings(_) => request.from.is_some(),
+            Key::Settings(_) => request.from.is_some() && from.is_release() && to.is_release(),
         };
         if let (true, Some(path)) = (wanted, path(key, from, request)) {
             let (before, after) = (from.files.get(key), to.files.get(key));

@@ -133,6 +133,16 @@ fn paths(manifest: &Manifest) -> Result<(), Refusal> {
 }
 
 fn changes(manifest: &Manifest) -> Result<(), Refusal> {
+    for removed in &manifest.removed {
+        // What a file of the archive is shows when it is read; this one is not there.
+        let file = removed.path.rsplit('/').next().unwrap_or_default();
+        let module = removed.module.as_ref().map(|module| module.name.as_str());
+        if file.strip_suffix(".beam") != module {
+            let path = printable(removed.path.as_bytes());
+            let detail = format!("removes \"{path}\" as something else than its name says");
+            return refuse(Rule::ManifestMalformed, detail);
+        }
+    }
     for module in manifest.files.iter().filter_map(|file| file.module.as_ref()) {
         if (module.change == Change::Replace) != module.replaces.is_some() {
             let detail = format!(

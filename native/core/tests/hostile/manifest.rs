@@ -6,6 +6,7 @@ use hot_patch_core::{Kind, Options, Rule, read_archive};
 use serde_json::{Value, json};
 
 use crate::support::beam::{AtomFormat, minimal};
+use crate::support::random::Random;
 use crate::support::zip::{Item, build, deflated, file};
 use crate::{Case, case};
 
@@ -78,6 +79,34 @@ fn the_manifest_they_are_made_from_is_accepted() {
     assert_eq!(composition.manifest.unwrap().manifest.name, "fix");
 }
 
+#[test]
+fn whatever_is_changed_it_ends_with_an_answer() {
+    let good = good(&items()).to_string().into_bytes();
+    let mut random = Random(7);
+    let pieces: [&[u8]; 8] = [b"[", b"{", b"\"", b"\\u0000", b"null", b"1e999", b"\xff", b"}]"];
+    let mut accepted = 0;
+    for _ in 0..3_000 {
+        let mut bytes = good.clone();
+        for _ in 0..1 + random.below(3) {
+            let at = random.below(bytes.len());
+            match random.below(3) {
+                0 => bytes[at] = random.below(256) as u8,
+                1 => drop(bytes.splice(at..at, pieces[random.below(8)].iter().copied())),
+                _ => drop(bytes.drain(at..(at + random.below(20)).min(bytes.len()))),
+            }
+        }
+        match read_archive(&archive(&items(), &bytes), &Options::default()) {
+            // Only what is of no weight can have been changed.
+            Ok(composition) => {
+                assert_eq!(composition.manifest.unwrap().manifest.files.len(), 2);
+                accepted += 1;
+            }
+            Err(refusal) => assert!(refusal.rule.name().starts_with("manifest_"), "{refusal}"),
+        }
+    }
+    assert!(accepted < 600, "{accepted}");
+}
+
 fn forms() -> Vec<Case> {
     let good = good(&items()).to_string();
     let twice = good.replacen("\"name\"", "\"name\":\"other\",\"name\"", 1);
@@ -129,6 +158,7 @@ fn contents() -> Vec<Case> {
         malformed("a digest too short", "/files/0/sha256", json!("00")),
         malformed("a digest in capitals", "/files/0/sha256", json!("AB".repeat(32))),
         malformed("a removed file outside", "/removed", removed("../x")),
+        malformed("a removed module that is not told to be one", "/removed", removed("a-1/m.beam")),
         malformed("a removed file, absolute", "/removed", removed("/etc/passwd")),
         malformed("a path outside", "/files/0/path", json!("a/../../b")),
         malformed("an empty term", "/config", {
