@@ -12,6 +12,9 @@ defmodule HotPatch do
       IO.puts(HotPatch.apply!(patch.id))
       IO.puts(HotPatch.rollback!(patch.id))
 
+  Patches are built from two builds of the system by `mix hot_patch.build` or `HotPatch.Build`,
+  which gives them a manifest (`HotPatch.Manifest`), and signs them if told to.
+
   Everything but `upload/2`, `apply/2`, `rollback/2` and `delete/2` only looks. A patch is known by its
   id; its name will do where only one patch has it.
 

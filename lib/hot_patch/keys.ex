@@ -19,14 +19,19 @@ defmodule HotPatch.Keys do
   @spec generate(Path.t(), String.t()) :: {:ok, public()} | {:error, Error.t()}
   def generate(path, name) do
     {public, secret} = :crypto.generate_key(:eddsa, :ed25519)
-    pem = :public_key.pem_encode([{:PrivateKeyInfo, @pkcs8 <> secret, :not_encrypted}])
+    text = "HotPatch signing key, keep it secret\nName: #{name}\n" <> pem(@pkcs8 <> secret)
 
     with :ok <- name(name),
          :ok <-
-           write(path, "HotPatch signing key, keep it secret\nName: #{name}\n" <> pem, 0o600),
+           write(path, text, 0o600),
          :ok <- write(path <> ".pub", line(%{public: public, name: name}) <> "\n", 0o644) do
       {:ok, %{public: public, name: name}}
     end
+  end
+
+  # All of it fits the one line that PEM may have. What OTP calls its type changes with versions.
+  defp pem(der) do
+    "-----BEGIN PRIVATE KEY-----\n#{Base.encode64(der)}\n-----END PRIVATE KEY-----\n"
   end
 
   defp name(name) do
@@ -72,7 +77,7 @@ defmodule HotPatch.Keys do
     with {:ok, %File.Stat{mode: mode}} <- File.stat(path),
          :ok <- private(mode, path),
          {:ok, text} <- File.read(path),
-         [{:PrivateKeyInfo, @pkcs8 <> <<secret::binary-size(32)>>, _}] <- pem(text) do
+         [{_type, @pkcs8 <> <<secret::binary-size(32)>>, :not_encrypted}] <- entries(text) do
       {public, ^secret} = :crypto.generate_key(:eddsa, :ed25519, secret)
       {:ok, %{secret: secret, public: public, name: named(text, path)}}
     else
@@ -82,7 +87,7 @@ defmodule HotPatch.Keys do
     end
   end
 
-  defp pem(text) do
+  defp entries(text) do
     :public_key.pem_decode(text)
   rescue
     _damaged -> []
