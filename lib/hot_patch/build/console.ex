@@ -37,8 +37,10 @@ defmodule HotPatch.Build.Console do
 
   defp done({:error, error}, _name), do: fail(Exception.message(error), 1)
 
+  @spec usage(String.t(), String.t()) :: no_return()
   defp usage(name, text), do: fail("#{text}\nmix hot_patch.#{name} --help says more", 2)
 
+  @spec fail(String.t(), 1 | 2) :: no_return()
   defp fail(text, code) do
     IO.puts(:stderr, text)
     exit({:shutdown, code})
