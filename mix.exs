@@ -20,7 +20,7 @@ defmodule HotPatch.MixProject do
 
   def application do
     [
-      extra_applications: [:logger, :crypto],
+      extra_applications: [:logger, :crypto, :public_key],
       mod: {HotPatch.Application, []}
     ]
   end

@@ -9,6 +9,8 @@ defmodule HotPatch.JournalEntry do
     * `:operation` - what was tried, where it was refused or failed
     * `:patch` - its id
     * `:by`, `:reason` - who, and why
+    * `:signed_by` - the key by which the patch is signed
+    * `:overridden` - where options were given in place of what the patch's manifest says
     * `:coordinator` - the node where the call ran
     * `:release` - of the cluster at that time
     * `:forced?` - whether processes were killed for it
@@ -17,6 +19,7 @@ defmodule HotPatch.JournalEntry do
       `suspended`, `killed`, `stragglers`, `restart_needed`, `error`
   """
 
+  alias HotPatch.Manifest
   alias HotPatch.Table
 
   @type on_node :: %{
@@ -31,6 +34,8 @@ defmodule HotPatch.JournalEntry do
           patch: String.t() | nil,
           by: String.t() | nil,
           reason: String.t() | nil,
+          signed_by: String.t() | nil,
+          overridden: Manifest.overridden(),
           coordinator: node() | nil,
           release: HotPatch.Release.t() | nil,
           forced?: boolean(),
@@ -45,10 +50,12 @@ defmodule HotPatch.JournalEntry do
     :patch,
     :by,
     :reason,
+    :signed_by,
     :coordinator,
     :release,
     :status,
     forced?: false,
+    overridden: %{},
     nodes: []
   ]
 
@@ -64,6 +71,8 @@ defmodule HotPatch.JournalEntry do
       if(entry.status, do: ": #{entry.status}", else: ""),
       " on #{where(entry.nodes)}",
       if(entry.forced?, do: ", by force", else: ""),
+      if(entry.signed_by, do: ", signed by #{entry.signed_by}", else: ""),
+      if(entry.overridden == %{}, do: "", else: ", #{Manifest.overridden_line(entry.overridden)}"),
       if(entry.reason, do: " (#{entry.reason})", else: "")
     ]
     |> IO.iodata_to_binary()

@@ -51,6 +51,8 @@ defmodule HotPatch.Cluster.History do
       patch: first[:patch],
       by: first[:by],
       reason: first[:reason],
+      signed_by: first[:signed_by],
+      overridden: first[:overridden] || %{},
       coordinator: first[:coordinator],
       release: first[:release],
       forced?: Enum.any?(entries, &(Map.get(&1, :killed, 0) > 0)),
