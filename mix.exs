@@ -21,7 +21,14 @@ defmodule HotPatch.MixProject do
   def application do
     [
       # The console's own server, where the host brings it along. EEx is needed to compile only.
-      extra_applications: [:logger, :crypto, inets: :optional, ssl: :optional, eex: :optional],
+      extra_applications: [
+        :logger,
+        :crypto,
+        :public_key,
+        inets: :optional,
+        ssl: :optional,
+        eex: :optional
+      ],
       mod: {HotPatch.Application, []}
     ]
   end

@@ -12,13 +12,11 @@ defmodule HotPatch do
       IO.puts(HotPatch.apply!(patch.id))
       IO.puts(HotPatch.rollback!(patch.id))
 
-  <<<<<<< HEAD
-  Everything but `upload/2`, `apply/2`, `rollback/2`, `delete/2` and `restart/2` only looks. A patch is known by its
-  id; its name will do where only one patch has it.
-  =======
-  Everything but `upload/2`, `apply/2`, `rollback/2`, `delete/2`, `attach/2` and `detach/2` only
-  looks. A patch is known by its id; its name will do where only one patch has it.
-  >>>>>>> main
+  Patches are built from two builds of the system by `mix hot_patch.build` or `HotPatch.Build`,
+  which gives them a manifest (`HotPatch.Manifest`), and signs them if told to.
+
+  Everything but `upload/2`, `apply/2`, `rollback/2`, `delete/2`, `restart/2`, `attach/2` and `detach/2`
+  only looks. A patch is known by its id; its name will do where only one patch has it.
 
   Results are structs: `inspect/1` is one line, `IO.puts/1` prints a table, `to_json/1`
   gives JSON. Errors are exceptions, `HotPatch.Refusal` for an archive that breaks a rule
@@ -75,6 +73,10 @@ defmodule HotPatch do
   some, no path can). Nothing is kept of an archive that is refused. Uploading the same
   archive again gives the same patch.
 
+  Where `config :hot_patch, require_manifest: true` or `require_signature: true` demands it, an
+  archive without a manifest, or one that is not signed by one of the `trusted_keys`, is refused;
+  every node looks again before it loads anything.
+
   Archives may be 10 MB large; `config :hot_patch, max_archive_bytes: n` changes that.
 
   ## Options
@@ -84,7 +86,7 @@ defmodule HotPatch do
   ## Errors
 
     * `HotPatch.Refusal` - the archive breaks a rule; `rule` and `entry` say which and where
-    * `HotPatch.Error` with `:file`, `:invalid_option`, `:no_native`
+    * `HotPatch.Error` with `:file`, `:invalid_option`, `:no_native`, `:no_manifest`, `:bad_signature`
 
   ## Examples
 
@@ -97,12 +99,8 @@ defmodule HotPatch do
   def upload(path_or_bytes, options \\ []) do
     with {:ok, options} <- Options.validate(:upload, options),
          {:ok, bytes, default_name} <- Input.read(path_or_bytes) do
-      Library.upload(
-        bytes,
-        options.name || default_name,
-        options.by || Operator.name(),
-        options.from
-      )
+      by = options.by || Operator.name()
+      Library.upload(bytes, {options.name, default_name}, by, options.from)
     end
   end
 

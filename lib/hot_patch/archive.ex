@@ -6,8 +6,10 @@ defmodule HotPatch.Archive do
   alias HotPatch.Composition
   alias HotPatch.Composition.Entry
   alias HotPatch.Error
+  alias HotPatch.Manifest
   alias HotPatch.Native
   alias HotPatch.Refusal
+  alias HotPatch.Signature
 
   # The rules of the reader. The reply is decoded with :safe, so each must exist as an
   # atom; the test suite compares this list with the reader's own.
@@ -20,14 +22,17 @@ defmodule HotPatch.Archive do
     name_empty_part second_name duplicate_name case_collision file_is_folder symlink
     special_file kind_mismatch folder_with_data encrypted unsupported_method
     unsupported_flag damaged_stream bytes_after_stream size_too_small size_too_large
-    bad_crc
+    bad_crc manifest_too_big manifest_too_deep manifest_malformed manifest_duplicate
+    manifest_unknown_field manifest_schema manifest_unlisted manifest_missing manifest_digest
+    manifest_module signature_malformed signature_alone
   )a
 
   # Likewise the keys of the reply. A module's literals are atoms from its loading on.
   @beam_keys ~w(module md5 vsn attributes exports imports behaviours chunks on_load load_nif
                 needs_otp compiler compressed name lambdas)a
   @reply_keys ~w(sha256 size files path crc32 bytes kind reason beam other damaged
-                 refused rule entry message ok true false nil)a
+                 refused rule entry message ok true false nil manifest content signature
+                 zip notes compared error)a
 
   # What a module's shadow is called after it.
   @shadow "@hot_patch"
@@ -54,7 +59,7 @@ defmodule HotPatch.Archive do
   def read(bytes, name) do
     with :ok <- native(),
          {:ok, limits} <- limits() do
-      bytes |> Native.read_archive(options(limits)) |> decode(name)
+      bytes |> Native.read_archive(native_limits(limits)) |> decode(name)
     end
   end
 
@@ -169,12 +174,17 @@ defmodule HotPatch.Archive do
   defp describe({_reason, text}), do: to_string(text)
   defp describe(other), do: inspect(other)
 
-  # The VM's own list, so that a digest here is what code:module_md5/1 gives there.
-  defp options(limits) do
-    chunks = :beam_lib.significant_chunks() -- [~c"Line", ~c"Type"]
-
+  @doc "Limits as the native library takes them."
+  @spec native_limits(%{atom() => pos_integer()}) :: Native.options()
+  def native_limits(limits) do
     {limits.max_archive_bytes, limits.max_entries, limits.max_unpacked_bytes,
-     limits.max_name_bytes, Enum.map(chunks, &List.to_string/1)}
+     limits.max_name_bytes, significant_chunks()}
+  end
+
+  @doc "The VM's own list, so that a digest here is what code:module_md5/1 gives there."
+  @spec significant_chunks() :: [String.t()]
+  def significant_chunks do
+    Enum.map(:beam_lib.significant_chunks() -- [~c"Line", ~c"Type"], &List.to_string/1)
   end
 
   defp decode(reply, name) do
@@ -184,12 +194,14 @@ defmodule HotPatch.Archive do
     end
   end
 
-  defp composition(%{sha256: sha256, size: size, files: files}, name) do
+  defp composition(%{sha256: sha256, size: size, files: files} = read, name) do
     %Composition{
       id: id(name, sha256),
       sha256: sha256,
       size: size,
-      files: Enum.map(files, &struct!(Entry, &1))
+      files: Enum.map(files, &struct!(Entry, &1)),
+      manifest: Manifest.new(read.manifest),
+      signature: Signature.new(read.signature)
     }
   end
 end

@@ -1,21 +1,26 @@
 defmodule HotPatch.Composition do
   @moduledoc """
-  What an archive holds: its files, the modules in them, sizes, digests, applications.
+  What an archive holds: its files, the modules in them, sizes, digests, applications; and what
+  the one who built it says of it, where it has a manifest.
 
   `inspect/1` is one line, `IO.puts/1` prints a table, `HotPatch.to_json/1` gives JSON.
   """
 
   alias HotPatch.Composition.Entry
+  alias HotPatch.Manifest
   alias HotPatch.Table
+  alias HotPatch.Trust
 
   @type t :: %__MODULE__{
           id: String.t(),
           sha256: <<_::256>>,
           size: pos_integer(),
-          files: [Entry.t()]
+          files: [Entry.t()],
+          manifest: HotPatch.Manifest.t() | nil,
+          signature: HotPatch.Signature.t() | nil
         }
   @enforce_keys [:id, :sha256, :size, :files]
-  defstruct [:id, :sha256, :size, :files]
+  defstruct [:id, :sha256, :size, :files, :manifest, :signature]
 
   @doc "The entries that are Erlang modules."
   @spec modules(t()) :: [Entry.t()]
@@ -53,8 +58,18 @@ defmodule HotPatch.Composition do
     [
       "#{composition.id}: #{length(rows)} files, #{length(modules(composition))} modules, ",
       "#{Table.bytes(composition.size)}, in #{Enum.join(applications(composition), ", ")}\n",
-      Table.render(["file", "kind", "size", "md5"], rows)
+      Table.render(["file", "kind", "size", "md5"], rows),
+      for(line <- declared(composition), do: [line, "\n"])
     ]
+  end
+
+  defp declared(%{manifest: nil}), do: []
+
+  defp declared(%{manifest: manifest} = composition) do
+    signer = Trust.signer(composition)
+
+    [""] ++
+      Manifest.lines(manifest) ++ if(signer, do: ["signed by #{signer}"], else: ["not signed"])
   end
 
   defp version(%{beam: %{md5: md5}}), do: md5 |> Base.encode16(case: :lower) |> binary_part(0, 12)

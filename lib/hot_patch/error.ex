@@ -29,6 +29,10 @@ defmodule HotPatch.Error do
     * `:refused` - nothing was changed anywhere; `report` says why
     * `:rolled_back` - it was applied, watched, and taken back; `report.watch` says why
     * `:failed` - the commit failed on a node; `report` says where and how
+    * `:bad_signature` - the patch is not signed as the configuration demands, or wrongly
+    * `:no_manifest` - the patch has no manifest, and the configuration demands one
+    * `:key` - a key cannot be read or written
+    * `:build` - no patch can be built from what was given
     * `:no_native` - this node cannot read archives; `details.cause`
     * `:internal` - a bug or a broken node; `details` has what is known
   """
@@ -49,6 +53,10 @@ defmodule HotPatch.Error do
           | :refused
           | :failed
           | :rolled_back
+          | :bad_signature
+          | :no_manifest
+          | :key
+          | :build
           | :no_native
           | :internal
 

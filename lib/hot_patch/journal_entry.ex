@@ -5,14 +5,13 @@ defmodule HotPatch.JournalEntry do
 
     * `:at` - when it began to be noted, UTC
     * `:what` - `:apply`, `:rollback`, `:failed` (an operation that was taken back), `:refused`,
-  <<<<<<< HEAD
-      `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:put_again` (files on a fresh disk), `:drift`, `:journal_damaged`
-  =======
-      `:upload`, `:delete`, `:retire`, `:attach`, `:detach`, `:put_again` (files on a fresh disk), `:drift`, `:journal_damaged`
-  >>>>>>> main
+      `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:attach`, `:detach`, `:put_again` (files on a
+      fresh disk), `:drift`, `:journal_damaged`
     * `:operation` - what was tried, where it was refused or failed
     * `:patch` - its id
     * `:by`, `:reason`, `:from` - who, why, and from which address, where that is known
+    * `:signed_by` - the key by which the patch is signed
+    * `:overridden` - where options were given in place of what the patch's manifest says
     * `:coordinator` - the node where the call ran
     * `:release` - of the cluster at that time
     * `:forced?` - whether processes were killed for it
@@ -21,6 +20,7 @@ defmodule HotPatch.JournalEntry do
       `suspended`, `killed`, `stragglers`, `restart_needed`, `error`
   """
 
+  alias HotPatch.Manifest
   alias HotPatch.Table
 
   @type on_node :: %{
@@ -36,6 +36,8 @@ defmodule HotPatch.JournalEntry do
           by: String.t() | nil,
           reason: String.t() | nil,
           from: String.t() | nil,
+          signed_by: String.t() | nil,
+          overridden: Manifest.overridden(),
           coordinator: node() | nil,
           release: HotPatch.Release.t() | nil,
           forced?: boolean(),
@@ -51,10 +53,12 @@ defmodule HotPatch.JournalEntry do
     :by,
     :reason,
     :from,
+    :signed_by,
     :coordinator,
     :release,
     :status,
     forced?: false,
+    overridden: %{},
     nodes: []
   ]
 
@@ -71,6 +75,8 @@ defmodule HotPatch.JournalEntry do
       if(entry.status, do: ": #{entry.status}", else: ""),
       " on #{where(entry.nodes)}",
       if(entry.forced?, do: ", by force", else: ""),
+      if(entry.signed_by, do: ", signed by #{entry.signed_by}", else: ""),
+      if(entry.overridden == %{}, do: "", else: ", #{Manifest.overridden_line(entry.overridden)}"),
       if(entry.reason, do: " (#{entry.reason})", else: "")
     ]
     |> IO.iodata_to_binary()

@@ -7,8 +7,11 @@ defmodule HotPatch.JSON do
   alias HotPatch.Archive
   alias HotPatch.Composition
   alias HotPatch.Error
+  alias HotPatch.Keys
+  alias HotPatch.Manifest
   alias HotPatch.Native
   alias HotPatch.Release
+  alias HotPatch.Signature
 
   @doc "Encodes a result, or a list of results."
   @spec encode(term()) :: {:ok, String.t()} | {:error, Error.t()}
@@ -33,6 +36,14 @@ defmodule HotPatch.JSON do
     |> plain()
   end
 
+  # As it was read, not as it is written.
+  defp plain(%Manifest{} = manifest),
+    do: manifest |> Map.from_struct() |> Map.drop([:bytes]) |> plain()
+
+  defp plain(%Signature{} = signature) do
+    %{name: signature.name, key: Base.encode64(signature.key), id: Keys.id(signature.key)}
+  end
+
   defp plain(%{__struct__: _, sha256: sha256} = struct) when is_binary(sha256) do
     struct |> Map.from_struct() |> Map.put(:sha256, hex(sha256)) |> plain()
   end
@@ -54,7 +65,7 @@ defmodule HotPatch.JSON do
     if List.improper?(list), do: inspect(list), else: Enum.map(list, &plain/1)
   end
 
-  defp plain({kind, module}) when kind in [:add, :replace],
+  defp plain({kind, module}) when kind in [:add, :replace, :delete],
     do: %{"change" => kind, "module" => module}
 
   defp plain(other) when is_pid(other) or is_reference(other), do: inspect(other)

@@ -64,6 +64,21 @@ defmodule HotPatch.Native do
   @spec finding_names() :: [{String.t(), String.t(), String.t(), String.t()}]
   def finding_names, do: :erlang.nif_error(:nif_not_loaded)
 
+  @doc """
+  Builds a patch as the JSON of a request says (`hot_patch_core::build::Request`); the answer is
+  one term in External Term Format: `{:ok, %{zip: _, manifest: _, notes: _, compared: _}}` or
+  `{:error, text}`. Meanwhile `watcher` is sent `{:hot_patch_build, done, total}` now and then.
+  """
+  @spec build(binary(), [binary()], pid()) :: binary()
+  def build(_request, _significant_chunks, _watcher), do: :erlang.nif_error(:nif_not_loaded)
+
+  @doc """
+  Puts a signature, as JSON, into an archive; the answer is `{:ok, zip}` or `{:error, text}` in
+  External Term Format.
+  """
+  @spec sign(binary(), options(), binary()) :: binary()
+  def sign(_archive, _options, _signature), do: :erlang.nif_error(:nif_not_loaded)
+
   @doc "Turns a term in External Term Format into JSON."
   @spec encode_json(binary()) :: {:ok, binary()} | {:error, binary()}
   def encode_json(_etf), do: :erlang.nif_error(:nif_not_loaded)

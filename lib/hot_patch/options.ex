@@ -11,7 +11,7 @@ defmodule HotPatch.Options do
       check: :name,
       doc:
         "the patch's name, 1 to 64 letters, digits, `.`, `_` or `-`. " <>
-          "Default: the file's name without `.zip`, or `patch` for bytes"
+          "Default: that of its manifest; without one the file's name without `.zip`, or `patch` for bytes"
     ],
     nodes: [
       check: :nodes,
@@ -41,7 +41,7 @@ defmodule HotPatch.Options do
         "how processes come to the new code. `:suspend` (default): all stand still while their " <>
           "states are converted. `:none`: nobody is suspended, because the state's format does not " <>
           "change. `:compatible`: nobody is suspended, each converts its state in its own turn after the " <>
-          "load, because the new code accepts the old state too"
+          "load, because the new code accepts the old state too. A patch's manifest may say another default"
     ],
     purge: [
       check: {:one_of, [:soft, :force]},
@@ -58,14 +58,15 @@ defmodule HotPatch.Options do
         "what to do with modules that run code when they are loaded (`-on_load`), as NIF modules do. " <>
           "`:restart` (default): only the disk is changed, and all modules of the patch wait for the " <>
           "node's restart. `:load`: they are loaded one by one in a step of its own before the others; if " <>
-          "one refuses, nothing is changed. What their code did is not undone; the plan names them"
+          "one refuses, nothing is changed. What their code did is not undone; the plan names them. A patch's manifest " <>
+          "may say another default"
     ],
     cumulative: [
       check: {:one_of, [true, false]},
       default: false,
       doc:
         "`true`: the patch takes the place of all that are applied; what they have changed and it " <>
-          "does not goes back to the release's own. Default: `false`"
+          "does not goes back to the release's own. Default: what its manifest says, or `false`"
     ],
     config: [
       check: :config,

@@ -7,6 +7,7 @@ defmodule HotPatch.Patch do
     * `:files`, `:modules` - how many it holds
     * `:release` - the release to which it is bound
     * `:uploaded_at`, `:by` - when and by whom
+    * `:signed_by` - name and id of the key, or `nil`
     * `:kept_on` - nodes that have the archive
     * `:applied_on` - nodes on which it is applied
     * `:state` - `:uploaded`, `:applied` (on at least one node), `:rolled_back`, or `:retired` (made
@@ -27,6 +28,7 @@ defmodule HotPatch.Patch do
           release: Release.t(),
           uploaded_at: DateTime.t(),
           by: String.t(),
+          signed_by: String.t() | nil,
           kept_on: [node()],
           applied_on: [node()],
           state: state()
@@ -42,6 +44,7 @@ defmodule HotPatch.Patch do
     :release,
     :uploaded_at,
     :by,
+    :signed_by,
     kept_on: [],
     applied_on: [],
     state: :uploaded

@@ -6,6 +6,7 @@ defmodule HotPatch.Report do
   `inspect/1` is one line, `IO.puts/1` prints a table, `HotPatch.to_json/1` gives JSON.
   """
 
+  alias HotPatch.Manifest
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Straggler
@@ -62,6 +63,8 @@ defmodule HotPatch.Report do
     * `:status` - integral over all nodes
     * `:unmanaged` - connected nodes that do not run HotPatch, and so were left out
     * `:by`, `:started_at` - who and when
+    * `:signed_by` - the key by which the patch is signed, or `nil`
+    * `:overridden` - where options were given in place of what the patch's manifest says
     * `:duration_us`, `:prepare_us`, `:commit_us` - microseconds in all, and of the two phases
       (where nodes were changed group by group: of the last group)
     * `:skew_us` - microseconds from the load on the first node to that on the last, as far as
@@ -76,6 +79,8 @@ defmodule HotPatch.Report do
           nodes: [Node.t()],
           unmanaged: [node()],
           by: String.t() | nil,
+          signed_by: String.t() | nil,
+          overridden: HotPatch.Manifest.overridden(),
           started_at: DateTime.t(),
           duration_us: non_neg_integer(),
           prepare_us: non_neg_integer(),
@@ -91,10 +96,12 @@ defmodule HotPatch.Report do
     :status,
     :nodes,
     :by,
+    :signed_by,
     :started_at,
     :skew_us,
     :watch,
     :rollback,
+    overridden: %{},
     unmanaged: [],
     duration_us: 0,
     prepare_us: 0,
@@ -117,7 +124,12 @@ defmodule HotPatch.Report do
   defp headline(report) do
     "#{report.operation} #{report.patch}: #{report.status}, " <>
       "#{Table.count(length(report.nodes), "node", "nodes")}, #{Table.milliseconds(report.duration_us)}" <>
-      if(report.skew_us, do: ", #{Table.milliseconds(report.skew_us)} apart\n", else: "\n")
+      if(report.skew_us, do: ", #{Table.milliseconds(report.skew_us)} apart\n", else: "\n") <>
+      if(report.signed_by, do: "signed by #{report.signed_by}\n", else: "") <>
+      if(report.overridden == %{},
+        do: "",
+        else: "#{Manifest.overridden_line(report.overridden)}\n"
+      )
   end
 
   defp nodes(%Report{operation: :check} = report) do

@@ -49,6 +49,8 @@ defmodule HotPatch.Agent.Departure do
       on_load: :restart,
       cumulative?: false,
       about: nil,
+      signed_by: nil,
+      overridden: %{},
       coordinator: self(),
       patch: "HotPatch",
       by: options.by,

@@ -4,6 +4,7 @@ defmodule HotPatch.Agent.Environment do
   # modules become current, set again at every start, and put back by its rollback. Values are
   # the host's secrets as like as not: nothing here puts one into a text.
 
+  alias HotPatch.Agent.Payload
   alias HotPatch.Store.Applied
 
   require Logger
@@ -14,13 +15,54 @@ defmodule HotPatch.Agent.Environment do
   @type value :: {:ok, term()} | :none
   @type change :: %{application: atom(), key: atom(), old: value(), new: value()}
 
+  # Keys become atoms: no archive needs as many.
+  @most 1_000
+
   @doc "What applying these would change here: of applications that this node has loaded."
-  @spec changes([{atom(), atom(), term()}]) :: [change()]
+  @spec changes([Payload.setting()]) :: {:ok, [change()]} | {:error, String.t()}
+  def changes(wanted) when length(wanted) > @most,
+    do: {:error, "the patch has #{length(wanted)} settings, the limit is #{@most}"}
+
   def changes(wanted) do
-    for {application, key, value} <- wanted, Application.spec(application) != nil do
-      %{application: application, key: key, old: current(application, key), new: {:ok, value}}
+    here = for {application, _, _} = setting <- wanted, loaded(application), do: setting
+
+    Enum.reduce_while(here, {:ok, []}, fn {application, key, value}, {:ok, changes} ->
+      application = loaded(application)
+
+      case value(value) do
+        {:ok, value} ->
+          key = if is_binary(key), do: String.to_atom(key), else: key
+          old = current(application, key)
+          change = %{application: application, key: key, old: old, new: {:ok, value}}
+          {:cont, {:ok, changes ++ [change]}}
+
+        :error ->
+          {:halt,
+           {:error,
+            "the value that the manifest has for #{key} of #{application} is no Erlang term"}}
+      end
+    end)
+  end
+
+  defp loaded(name) when is_binary(name) do
+    loaded(String.to_existing_atom(name))
+  rescue
+    ArgumentError -> nil
+  end
+
+  defp loaded(application), do: if(Application.spec(application), do: application)
+
+  defp value({:text, text}) do
+    with {:ok, tokens, _line} <-
+           text |> Kernel.<>(".") |> String.to_charlist() |> :erl_scan.string(),
+         {:ok, value} <- :erl_parse.parse_term(tokens) do
+      {:ok, value}
+    else
+      _ -> :error
     end
   end
+
+  defp value(value), do: {:ok, value}
 
   @doc "The way back from a record's changes."
   @spec back([change()]) :: [change()]

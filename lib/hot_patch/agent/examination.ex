@@ -3,10 +3,12 @@ defmodule HotPatch.Agent.Examination do
   # Judges every file of a patch against this node. Reads, changes nothing: the same code
   # serves a check and the first half of an apply.
 
+  alias HotPatch.Agent.Base
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Loader
   alias HotPatch.Agent.Location
   alias HotPatch.Agent.Payload
+  alias HotPatch.Agent.Removal
   alias HotPatch.Agent.Reversal
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Swappable
@@ -15,6 +17,7 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Release
   alias HotPatch.Status
   alias HotPatch.Store
+  alias HotPatch.Trust
 
   @typedoc """
   `prepared` is the loader's own result for all modules to load, in one; `config` what changes in
@@ -32,9 +35,11 @@ defmodule HotPatch.Agent.Examination do
   @spec run(Payload.t()) :: t()
   def run(%Payload{} = payload) do
     with :ok <- bound_here(payload.release),
-         :ok <- on_top(payload) do
+         :ok <- trusted(payload),
+         :ok <- on_top(payload),
+         {:ok, config} <- config(payload) do
       examination = payload |> verdicts() |> Swappable.hindered(payload.purge) |> prepare()
-      %{examination | config: config(payload)}
+      %{examination | config: config}
     else
       {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
     end
@@ -48,20 +53,33 @@ defmodule HotPatch.Agent.Examination do
   end
 
   defp verdicts(%Payload{} = payload) do
-    verdicts = payload.entries |> Enum.map(&judge(&1, payload)) |> refuse_twins()
+    own = Enum.map(payload.entries, &judge(&1, payload)) ++ Removal.verdicts(payload)
+    verdicts = refuse_twins(own)
     if payload.cumulative?, do: verdicts ++ Reversal.of_others(verdicts, payload), else: verdicts
   end
 
   defp config(%Payload{kind: :rollback, patch: patch}) do
     case Store.Applied.find(patch) do
-      nil -> []
-      record -> record |> Environment.config() |> Environment.back()
+      nil -> {:ok, []}
+      record -> {:ok, record |> Environment.config() |> Environment.back()}
     end
   end
 
   defp config(%Payload{} = payload) do
-    own = Environment.changes(payload.config)
-    if payload.cumulative?, do: Environment.instead(own, Store.Applied.list()), else: own
+    with {:ok, own} <- Environment.changes(payload.config) do
+      others = if payload.cumulative?, do: Store.Applied.list(), else: []
+      {:ok, Environment.instead(own, others)}
+    end
+  end
+
+  # By this node's own configuration. What is taken back was let in before.
+  defp trusted(%Payload{kind: :rollback}), do: :ok
+
+  defp trusted(payload) do
+    patch = %{manifest: Map.get(payload, :manifest), signature: Map.get(payload, :signature)}
+
+    with {:error, error} <- Trust.check(patch, payload.entries),
+         do: {:error, Exception.message(error)}
   end
 
   # Patches stack: what lies below others cannot be taken back, nor put in place again.
@@ -150,6 +168,7 @@ defmodule HotPatch.Agent.Examination do
 
   defp judge_module(%Entry{beam: beam} = entry, have, target, payload) do
     with :ok <- runnable(beam),
+         :ok <- Base.check(beam.module, target, have, payload),
          {:load, change} <- wanted(beam, have, target),
          :ok <- Swappable.check(beam, payload) do
       %Verdict{

@@ -36,8 +36,10 @@ defmodule HotPatch.Agent.Outcome do
   @doc "What the journal says of an operation on this node."
   @spec entry(Preparation.t(), map()) :: map()
   def entry(%Preparation{operation: operation}, result) do
+    facts = [:patch, :by, :seq, :scope, :cumulative?, :transition, :kind, :reason, :from]
+
     operation
-    |> Map.take([:patch, :by, :seq, :scope, :cumulative?, :transition, :kind, :reason, :from])
+    |> Map.take(facts ++ [:signed_by, :overridden])
     |> Map.merge(Map.take(result, [:pause_us, :suspended, :error, :restart_needed]))
     |> Map.merge(%{
       op: operation.id,

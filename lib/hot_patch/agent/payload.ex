@@ -5,7 +5,9 @@ defmodule HotPatch.Agent.Payload do
   # node has kept what it had before.
 
   alias HotPatch.Composition
+  alias HotPatch.Manifest
   alias HotPatch.Release
+  alias HotPatch.Signature
   alias HotPatch.Store.Blobs
 
   @typedoc "The code of `module` under another name, see HotPatch.Swap.Shadow."
@@ -15,6 +17,12 @@ defmodule HotPatch.Agent.Payload do
           bytes: binary(),
           lambdas?: boolean()
         }
+  @typedoc """
+  A key of an application's environment and its value: as a caller has given it, or as the text
+  of a manifest, of which no atom is made before the patch is accepted.
+  """
+  @type setting :: {atom(), atom(), term()} | {String.t(), String.t(), {:text, String.t()}}
+
   @type t :: %__MODULE__{
           kind: :apply | :rollback,
           patch: String.t(),
@@ -24,13 +32,17 @@ defmodule HotPatch.Agent.Payload do
           purge: :soft | :force,
           on_load: :restart | :load,
           cumulative?: boolean(),
-          config: [{atom(), atom(), term()}]
+          config: [setting()],
+          manifest: Manifest.t() | nil,
+          signature: Signature.t() | nil
         }
   @enforce_keys [:patch, :release, :entries]
   defstruct [
     :patch,
     :release,
     :entries,
+    :manifest,
+    :signature,
     kind: :apply,
     shadows: [],
     purge: :soft,
@@ -45,13 +57,24 @@ defmodule HotPatch.Agent.Payload do
     %__MODULE__{
       patch: composition.id,
       release: release,
-      entries: composition.files,
+      entries: in_order(composition),
       shadows: Keyword.get(more, :shadows, []),
       purge: Keyword.get(more, :purge, :soft),
       on_load: Keyword.get(more, :on_load, :restart),
       cumulative?: Keyword.get(more, :cumulative, false),
-      config: Keyword.get(more, :config, [])
+      config: Keyword.get(more, :config, []),
+      manifest: composition.manifest,
+      signature: composition.signature
     }
+  end
+
+  # That of the manifest, for those that are loaded one by one.
+  defp in_order(%Composition{manifest: nil} = composition), do: composition.files
+
+  defp in_order(composition) do
+    places = composition.manifest.load_order |> Enum.with_index() |> Map.new()
+    last = map_size(places)
+    Enum.sort_by(composition.files, &Map.get(places, &1.beam && &1.beam.module, last))
   end
 
   @doc "A payload without its bytes, each piece of which it names by its digest, and the pieces."

@@ -38,7 +38,15 @@ defmodule HotPatch.Agent.Reversal do
   end
 
   @doc "A file of the store as if it came from an archive; without bytes it is to go."
-  @spec entry(Applied.file(), binary() | nil) :: Entry.t()
+  @spec entry(
+          %{
+            :path => Path.t(),
+            :module => String.t() | nil,
+            :alone? => boolean(),
+            optional(atom()) => term()
+          },
+          binary() | nil
+        ) :: Entry.t()
   def entry(file, bytes) do
     %Entry{
       path: file.path,
@@ -111,8 +119,10 @@ defmodule HotPatch.Agent.Reversal do
       "before it: somebody has loaded it by hand, see HotPatch.drift/0"
   end
 
-  # Whoever has a module for its callback cannot live without it.
-  defp unused(:delete, file, %{purge: :soft}) do
+  @doc "Whoever has a module for its callback cannot live without it."
+  @spec unused(atom(), %{:module => String.t() | nil, optional(atom()) => term()}, Payload.t()) ::
+          :ok | {:transient, String.t()}
+  def unused(:delete, file, %{purge: :soft}) do
     {:ok, module} = Running.module(file.module)
 
     case Swap.users(module) do
@@ -121,13 +131,13 @@ defmodule HotPatch.Agent.Reversal do
 
       pids ->
         {:transient,
-         "the patch has added #{file.module}, and processes work for it: " <>
+         "#{file.module} is to go, and processes work for it: " <>
            "#{Enum.map_join(Enum.take(pids, 5), ", ", &inspect/1)}#{if length(pids) > 5, do: " and #{length(pids) - 5} more"}; " <>
-           "stop them first, or roll back with purge: :force, which kills them"}
+           "stop them first, or do it with purge: :force, which kills them"}
     end
   end
 
-  defp unused(_change, _file, _payload), do: :ok
+  def unused(_change, _file, _payload), do: :ok
 
   # Somebody else's file is nobody's to overwrite.
   defp untouched(file) do

@@ -52,6 +52,8 @@ defmodule HotPatch.Cluster.History do
       by: first[:by],
       reason: first[:reason],
       from: first[:from],
+      signed_by: first[:signed_by],
+      overridden: first[:overridden] || %{},
       coordinator: first[:coordinator],
       release: first[:release],
       forced?: Enum.any?(entries, &(Map.get(&1, :killed, 0) > 0)),

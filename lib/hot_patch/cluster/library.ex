@@ -7,26 +7,38 @@ defmodule HotPatch.Cluster.Library do
   alias HotPatch.Cluster
   alias HotPatch.Composition
   alias HotPatch.Error
+  alias HotPatch.Manifest
   alias HotPatch.Patch
   alias HotPatch.Release
   alias HotPatch.Store.Archives
   alias HotPatch.Store.Journal
+  alias HotPatch.Trust
 
   # How long a node may take to answer about archives.
   @within 30_000
 
-  @doc "Takes an archive in: reads it, and keeps it if it is accepted."
-  @spec upload(binary(), String.t(), String.t(), String.t() | nil) ::
+  @doc """
+  Takes an archive in: reads it, and keeps it if it is accepted. It is called as was given, or as
+  its manifest calls it, or else by the default.
+  """
+  @spec upload(
+          binary(),
+          {given :: String.t() | nil, default :: String.t()},
+          String.t(),
+          String.t() | nil
+        ) ::
           {:ok, Patch.t()} | {:error, Exception.t()}
-  def upload(bytes, name, by, from) do
-    with {:ok, composition} <- Archive.read(bytes, name) do
+  def upload(bytes, {given, default}, by, from) do
+    with {:ok, composition} <- Archive.read(bytes, given || default),
+         name = given || declared_name(composition.manifest) || default,
+         composition = %{composition | id: Archive.id(name, composition.sha256)},
+         :ok <- admitted(composition) do
       record = record(composition, name, by)
 
       case Archives.put(record, bytes) do
         :ok ->
-          _ =
-            Journal.add(:upload, %{patch: record.id, by: by, from: from, release: record.release})
-
+          facts = Map.take(record, [:by, :release, :signed_by])
+          _ = Journal.add(:upload, Map.merge(facts, %{patch: record.id, from: from}))
           {:ok, patch(kept(record), %{kept_on: [node()]})}
 
         {:error, :quota} ->
@@ -45,6 +57,16 @@ defmodule HotPatch.Cluster.Library do
                "#{:file.format_error(posix)}; make room there or set config :hot_patch, data_dir: ..."
            )}
       end
+    end
+  end
+
+  defp declared_name(nil), do: nil
+  defp declared_name(manifest), do: manifest.name
+
+  # The nodes look again when it is applied, each by its own configuration.
+  defp admitted(composition) do
+    with {:error, error} <- Trust.check(composition, composition.files) do
+      {:error, %{error | message: "upload #{composition.id}: #{error.message}"}}
     end
   end
 
@@ -127,7 +149,18 @@ defmodule HotPatch.Cluster.Library do
   @doc "What every node keeps of a patch that it has applied."
   @spec about(Patch.t()) :: map()
   def about(patch) do
-    Map.take(patch, [:id, :name, :sha256, :size, :files, :modules, :release, :uploaded_at, :by])
+    Map.take(patch, [
+      :id,
+      :name,
+      :sha256,
+      :size,
+      :files,
+      :modules,
+      :release,
+      :uploaded_at,
+      :by,
+      :signed_by
+    ])
   end
 
   @doc "Forgets an archive on every node."
@@ -250,15 +283,20 @@ defmodule HotPatch.Cluster.Library do
       size: composition.size,
       files: length(composition.files),
       modules: length(Composition.modules(composition)),
-      release: bound_to(Release.current()),
+      release: bound_to(composition.manifest),
       uploaded_at: DateTime.utc_now(),
-      by: by
+      by: by,
+      signed_by: Trust.signer(composition)
     }
   end
 
+  defp bound_to(%Manifest{release: %Release{} = release}), do: release
+
   # An operator's own node runs nothing that a patch could be for: it is for what the others run,
   # if that is one thing.
-  defp bound_to(current) do
+  defp bound_to(_says_nothing) do
+    current = Release.current()
+
     with true <- Release.none?(current), [other] <- others_run() do
       other
     else

@@ -18,6 +18,7 @@ defmodule HotPatch.Cluster.Operation do
   alias HotPatch.Error
   alias HotPatch.Report
   alias HotPatch.Telemetry
+  alias HotPatch.Trust
   alias HotPatch.Watch
 
   require Logger
@@ -111,6 +112,8 @@ defmodule HotPatch.Cluster.Operation do
       provisional?: false,
       cumulative?: payload.cumulative?,
       about: options[:about],
+      signed_by: Trust.signer(payload),
+      overridden: options[:overridden] || %{},
       reason: options[:reason],
       from: options[:from],
       coordinator: self(),
@@ -139,6 +142,8 @@ defmodule HotPatch.Cluster.Operation do
       nodes: [],
       unmanaged: unmanaged,
       by: options.by,
+      signed_by: Trust.signer(payload),
+      overridden: options[:overridden] || %{},
       started_at: DateTime.utc_now()
     }
   end

@@ -5,6 +5,7 @@ defmodule HotPatch.Cluster.Request do
   alias HotPatch.Agent.Payload
   alias HotPatch.Archive
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Declared
   alias HotPatch.Cluster.Library
   alias HotPatch.Cluster.Watching
   alias HotPatch.Error
@@ -17,8 +18,10 @@ defmodule HotPatch.Cluster.Request do
   @doc "Validates a call and finds what it is about."
   @spec new(Options.call(), String.t(), term()) :: t() | {:error, Exception.t()}
   def new(call, id, options) do
+    given = options
+
     with {:ok, options} <- Options.validate(call, options),
-         {:ok, payload, about} <- payload(kind(call, options), call, id, options),
+         {:ok, payload, about, said} <- payload(kind(call, options), call, id, {options, given}),
          {:ok, members, unmanaged} <- Cluster.members(options.nodes),
          :ok <- possible(payload, members),
          nodes = Enum.map(members, & &1.node),
@@ -26,7 +29,7 @@ defmodule HotPatch.Cluster.Request do
       # Chosen by a rule, the nodes are those to which it applies now.
       scope = if options.nodes, do: nodes
       more = %{by: options[:by] || Operator.name(), about: about, nodes: scope}
-      {:ok, options |> Map.merge(more) |> watch(), payload, nodes, unmanaged}
+      {:ok, said |> Map.merge(more) |> watch(), payload, nodes, unmanaged}
     end
   end
 
@@ -63,32 +66,30 @@ defmodule HotPatch.Cluster.Request do
   defp kind(call, _options) when call in [:apply, :rollback], do: call
   defp kind(_check_or_plan, options), do: options.operation
 
-  defp payload(:apply, call, id, options) do
+  defp payload(:apply, call, id, {options, given}) do
     with {:ok, composition, patch} <- Library.open(id),
          :ok <- Library.current(patch) do
+      {options, overridden} = Declared.options(options, given, composition.manifest)
+
       more = [
         # Only what is carried out needs them, and they are as large as the modules.
         shadows: if(call == :apply, do: Archive.shadows(composition), else: []),
         purge: options.purge,
         on_load: options.on_load,
         cumulative: options.cumulative,
-        config:
-          for(
-            {application, keys} <- options.config,
-            {key, value} <- keys,
-            do: {application, key, value}
-          )
+        config: Declared.config(options.config, composition.manifest)
       ]
 
-      {:ok, Payload.new(composition, patch.release, more), Library.about(patch)}
+      payload = Payload.new(composition, patch.release, more)
+      {:ok, payload, Library.about(patch), Map.put(options, :overridden, overridden)}
     end
   end
 
   # The archive is not needed: every node has kept what it had before.
-  defp payload(:rollback, _call, id, options) do
+  defp payload(:rollback, _call, id, {options, _given}) do
     with {:ok, %Patch{} = patch} <- Library.resolve(id) do
       more = [purge: options.purge, on_load: options.on_load]
-      {:ok, Payload.rollback(patch.id, patch.release, more), Library.about(patch)}
+      {:ok, Payload.rollback(patch.id, patch.release, more), Library.about(patch), options}
     end
   end
 

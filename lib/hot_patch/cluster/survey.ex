@@ -9,6 +9,7 @@ defmodule HotPatch.Cluster.Survey do
   alias HotPatch.Plan
   alias HotPatch.Report
   alias HotPatch.Status
+  alias HotPatch.Trust
 
   @doc "What applying would give, by file and node."
   @spec check(Payload.t(), [node()], [node()], timeout()) :: Report.t()
@@ -33,6 +34,7 @@ defmodule HotPatch.Cluster.Survey do
       status: Status.combine(Enum.map(results, & &1.status)),
       nodes: results,
       unmanaged: unmanaged,
+      signed_by: Trust.signer(payload),
       started_at: started_at,
       duration_us: DateTime.diff(DateTime.utc_now(), started_at, :microsecond)
     }

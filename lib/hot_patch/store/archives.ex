@@ -7,15 +7,17 @@ defmodule HotPatch.Store.Archives do
 
   @typedoc "What is kept beside an archive."
   @type record :: %{
-          id: String.t(),
-          name: String.t(),
-          sha256: <<_::256>>,
-          size: pos_integer(),
-          files: non_neg_integer(),
-          modules: non_neg_integer(),
-          release: Release.t(),
-          uploaded_at: DateTime.t(),
-          by: String.t()
+          required(:id) => String.t(),
+          required(:name) => String.t(),
+          required(:sha256) => <<_::256>>,
+          required(:size) => pos_integer(),
+          required(:files) => non_neg_integer(),
+          required(:modules) => non_neg_integer(),
+          required(:release) => Release.t(),
+          required(:uploaded_at) => DateTime.t(),
+          required(:by) => String.t(),
+          # Not of one that was kept by a version without manifests.
+          optional(:signed_by) => String.t() | nil
         }
 
   # Bytes of archives that one node keeps.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::beam::Module;
 use crate::digest::Sha256Sum;
+use crate::manifest::{Declared, Signature};
 
 /// An accepted archive: what was validated is what is here, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +13,13 @@ pub struct Composition<'a> {
     pub sha256: Sha256Sum,
     /// The size of the archive itself, in bytes.
     pub size: u64,
-    /// The files, in the order of the archive's directory. Folders are not listed.
+    /// The files, in the order of the archive's directory. Folders are not listed, nor are the
+    /// manifest and its signature.
     pub files: Vec<File<'a>>,
+    /// What the one who built it says of it; it fits the files.
+    pub manifest: Option<Box<Declared>>,
+    /// By whom the manifest claims to be signed. It is not verified.
+    pub signature: Option<Signature>,
 }
 
 /// One file of an archive.

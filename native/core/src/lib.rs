@@ -1,15 +1,16 @@
 //! Reads HotPatch archives: zip files of BEAM files, from hands that are not trusted.
 //!
 //! [`read_archive`] takes bytes and gives either a [`Composition`], whose files are exactly what
-//! was validated, or a [`Refusal`] that names the [`Rule`] broken. It reads nothing else, makes
-//! no atoms, and bounds every count, size and depth before it acts on it.
+//! was validated, or a [`Refusal`] that names the [`Rule`] broken. It makes no atoms, and bounds every count, size and depth before it acts on it.
 //!
 //! | module | concept |
 //! |---|---|
 //! | [`analysis`] | what a change of modules means: order, states, what breaks |
 //! | [`archive`] | the zip policy: which archives are accepted |
 //! | [`beam`] | one BEAM file: names, tables, MD5; copies of it under another name |
+//! | [`manifest`] | what the one who built an archive says of it, and its signature |
 //! | [`etf`] | the External Term Format, decoded within bounds |
+//! | [`build`] | a patch out of two builds, the only part that reads files |
 //! | [`reply`] | the result as one Erlang term, for the NIF and the port |
 //! | [`json`] | Erlang terms as JSON |
 
@@ -19,10 +20,12 @@ pub mod analysis;
 pub mod archive;
 pub mod beam;
 mod budget;
+pub mod build;
 mod composition;
 mod digest;
 pub mod etf;
 pub mod json;
+pub mod manifest;
 mod options;
 mod read;
 mod refusal;

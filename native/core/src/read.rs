@@ -5,6 +5,7 @@ use crate::beam::{self, Reading};
 use crate::budget::Budget;
 use crate::composition::{Composition, File, Kind};
 use crate::digest;
+use crate::manifest::{self, Declared, MANIFEST, Manifest, SIGNATURE, Signature};
 use crate::options::Options;
 use crate::refusal::{Refusal, Rule};
 use crate::workers;
@@ -23,11 +24,27 @@ pub fn read_archive<'a>(bytes: &'a [u8], options: &Options) -> Result<Compositio
         Unpacker::new,
         |unpacker, entry| read_entry(unpacker, entry, options, &budget),
     )?;
-    Ok(Composition {
-        sha256,
-        size: bytes.len() as u64,
-        files: files.into_iter().flatten().collect(),
-    })
+    let mut files: Vec<File<'_>> = files.into_iter().flatten().collect();
+    let signature = take(&mut files, SIGNATURE);
+    let manifest =
+        take(&mut files, MANIFEST).map(|file| read_manifest(file, &files)).transpose()?;
+    if signature.is_some() && manifest.is_none() {
+        return Err(manifest::alone());
+    }
+    let signature = signature.map(|file| Signature::read(&file.bytes)).transpose()?;
+    Ok(Composition { sha256, size: bytes.len() as u64, files, manifest, signature })
+}
+
+/// Takes out what is an entry of the archive and no file of the patch.
+fn take<'a>(files: &mut Vec<File<'a>>, name: &str) -> Option<File<'a>> {
+    let at = files.iter().position(|file| file.path == name)?;
+    Some(files.remove(at))
+}
+
+fn read_manifest(file: File<'_>, files: &[File<'_>]) -> Result<Box<Declared>, Refusal> {
+    let manifest = Manifest::read(&file.bytes)?;
+    manifest::covers(&manifest, files)?;
+    Ok(Box::new(Declared { bytes: file.bytes.into_owned(), manifest }))
 }
 
 /// Unpacks and inspects one entry. A folder gives no file, but its data is checked.

@@ -192,6 +192,44 @@ rules! {
     BadCrc, "bad_crc",
         "The content of an entry does not match its checksum.",
         "The archive is damaged: upload it again, or build it afresh.";
+
+    // The manifest, and its signature.
+    ManifestTooBig, "manifest_too_big",
+        "The manifest has more bytes than any patch needs.",
+        "Build the patch with `mix hot_patch.build`, or make it smaller.";
+    ManifestTooDeep, "manifest_too_deep",
+        "The manifest is nested deeper than its schema.",
+        "Build the patch with `mix hot_patch.build`.";
+    ManifestMalformed, "manifest_malformed",
+        "The manifest is no JSON, or says something that cannot be meant.",
+        "Build the patch with `mix hot_patch.build`, or correct the manifest.";
+    ManifestDuplicate, "manifest_duplicate",
+        "The manifest says something twice.",
+        "Correct the manifest: each field, file and module once.";
+    ManifestUnknownField, "manifest_unknown_field",
+        "The manifest has a field that its schema does not know.",
+        "Correct the field's name; what nobody reads must not look as if it counted.";
+    ManifestSchema, "manifest_schema",
+        "The manifest is written by another version of the schema.",
+        "Build the patch with the HotPatch that runs here, or upgrade HotPatch first.";
+    ManifestUnlisted, "manifest_unlisted",
+        "The archive has a file that its manifest does not list.",
+        "Build the patch afresh, do not add files to it.";
+    ManifestMissing, "manifest_missing",
+        "The manifest lists a file that is not in the archive.",
+        "Build the patch afresh, do not take files out of it.";
+    ManifestDigest, "manifest_digest",
+        "A file is not the one that the manifest lists.",
+        "Build the patch afresh, do not change its files.";
+    ManifestModule, "manifest_module",
+        "A file holds another module, or another version, than the manifest says.",
+        "Build the patch afresh with `mix hot_patch.build`.";
+    SignatureMalformed, "signature_malformed",
+        "The signature of the archive cannot be read.",
+        "Sign the patch again.";
+    SignatureAlone, "signature_alone",
+        "The archive has a signature and no manifest.",
+        "Build the patch with `mix hot_patch.build`, which writes a manifest, and sign that.";
 }
 
 /// An archive was refused, and nothing of it was used.

@@ -1,7 +1,8 @@
 //! The results of the core as one Erlang term each. That of [`read_archive`](crate::read_archive):
 //!
 //! ```text
-//! {:ok, %{sha256: <<_::256>>, size: integer, files: [file]}}
+//! {:ok, %{sha256: <<_::256>>, size: integer, files: [file], manifest: manifest | nil,
+//!         signature: json | nil}}
 //! {:refused, %{rule: atom, entry: binary | nil, message: binary}}
 //!
 //! file = %{path: binary, size: integer, crc32: integer, sha256: <<_::256>>, bytes: binary,
@@ -10,6 +11,8 @@
 //!          exports: [{binary, arity}], imports: [{binary, binary, arity}],
 //!          behaviours: [binary], chunks: [{binary, size}], on_load: boolean, load_nif: boolean,
 //!          needs_otp: integer | nil, compiler: binary | nil, compressed: boolean}
+//! manifest = %{bytes: binary, content: json}
+//! json = JSON as maps with binaries as keys, lists, binaries, integers, true, false, nil
 //! ```
 //!
 //! That of [`shadow::make`](crate::beam::shadow::make), a list in the order of the modules:
@@ -18,20 +21,37 @@
 //! {:ok, %{name: binary, bytes: binary, lambdas: boolean}} | {:error, binary}
 //! ```
 //!
+//! That of [`build`](crate::build::build), and of signing a patch:
+//!
+//! ```text
+//! {:ok, %{zip: binary, manifest: json, notes: [binary], compared: integer}} | {:error, binary}
+//! {:ok, binary} | {:error, binary}
+//! ```
+//!
 //! `vsn` and `attributes` are encoded terms themselves, so that no atom is made from them before
 //! the archive is accepted. Decode with `:erlang.binary_to_term(reply, [:safe])`.
 
 use crate::beam::shadow::{Reason, Shadow};
 use crate::beam::{Export, Import, Module};
+use crate::build::Built;
 use crate::composition::{Composition, File, Kind};
 use crate::etf::{Count, Sink, Write};
+use crate::manifest::Declared;
 use crate::refusal::Refusal;
+use serde::Serialize;
+use serde_json::Value;
 
 /// The outcome of reading an archive.
 pub type Outcome<'a> = Result<Composition<'a>, Refusal>;
 
 /// The outcome of making shadows.
 pub type Shadows = [Result<Shadow, Reason>];
+
+/// The outcome of building a patch; what went wrong, in words.
+pub type Building = Result<Built, String>;
+
+/// The outcome of signing one.
+pub type Signing = Result<Vec<u8>, String>;
 
 /// What is to be encoded.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +60,22 @@ pub enum Reply<'a> {
     Archive(&'a Outcome<'a>),
     /// Shadows were made.
     Shadows(&'a Shadows),
+    /// A patch was built.
+    Built(&'a Building),
+    /// A patch was signed.
+    Signed(&'a Signing),
+}
+
+impl<'a> From<&'a Building> for Reply<'a> {
+    fn from(building: &'a Building) -> Self {
+        Reply::Built(building)
+    }
+}
+
+impl<'a> From<&'a Signing> for Reply<'a> {
+    fn from(signing: &'a Signing) -> Self {
+        Reply::Signed(signing)
+    }
 }
 
 impl<'a> From<&'a Outcome<'a>> for Reply<'a> {
@@ -100,7 +136,35 @@ fn write(out: &mut impl Write, reply: Reply<'_>) {
     match reply {
         Reply::Archive(outcome) => write_outcome(out, outcome),
         Reply::Shadows(shadows) => out.list(shadows, write_shadow),
+        Reply::Built(building) => write_result(out, building, write_built),
+        Reply::Signed(signing) => write_result(out, signing, |out, zip| out.binary(zip)),
     }
+}
+
+fn write_result<W: Write, T>(out: &mut W, result: &Result<T, String>, write: impl Fn(&mut W, &T)) {
+    out.small_tuple(2);
+    match result {
+        Ok(value) => {
+            out.small_atom("ok");
+            write(out, value);
+        }
+        Err(reason) => {
+            out.small_atom("error");
+            out.binary(reason.as_bytes());
+        }
+    }
+}
+
+fn write_built(out: &mut impl Write, built: &Built) {
+    out.map(4);
+    out.small_atom("zip");
+    out.binary(&built.zip);
+    out.small_atom("manifest");
+    write_json(out, &json(&built.manifest));
+    out.small_atom("notes");
+    out.list(&built.notes, |out, note| out.binary(note.as_bytes()));
+    out.small_atom("compared");
+    out.unsigned(built.compared as u64);
 }
 
 fn write_outcome(out: &mut impl Write, outcome: &Outcome<'_>) {
@@ -148,13 +212,52 @@ fn write_refusal(out: &mut impl Write, refusal: &Refusal) {
 }
 
 fn write_composition(out: &mut impl Write, composition: &Composition<'_>) {
-    out.map(3);
+    out.map(5);
     out.small_atom("sha256");
     out.binary(&composition.sha256);
     out.small_atom("size");
     out.unsigned(composition.size);
     out.small_atom("files");
     out.list(&composition.files, write_file);
+    out.small_atom("manifest");
+    match &composition.manifest {
+        Some(declared) => write_declared(out, declared),
+        None => out.small_atom("nil"),
+    }
+    out.small_atom("signature");
+    write_json(out, &json(&composition.signature));
+}
+
+fn write_declared(out: &mut impl Write, declared: &Declared) {
+    out.map(2);
+    out.small_atom("bytes");
+    out.binary(&declared.bytes);
+    out.small_atom("content");
+    write_json(out, &json(&declared.manifest));
+}
+
+/// What was read from JSON can be written as such.
+fn json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or(Value::Null)
+}
+
+/// The depth is that of a schema, so this ends.
+fn write_json(out: &mut impl Write, value: &Value) {
+    match value {
+        Value::Null => out.small_atom("nil"),
+        Value::Bool(value) => out.boolean(*value),
+        // There are no other numbers in what is written here.
+        Value::Number(number) => out.unsigned(number.as_u64().unwrap_or_default()),
+        Value::String(text) => out.binary(text.as_bytes()),
+        Value::Array(elements) => out.list(elements, write_json),
+        Value::Object(fields) => {
+            out.map(fields.len());
+            for (key, value) in fields {
+                out.binary(key.as_bytes());
+                write_json(out, value);
+            }
+        }
+    }
 }
 
 fn write_file(out: &mut impl Write, file: &File<'_>) {

@@ -10,10 +10,14 @@ const MOST_WORKERS: usize = 8;
 /// Below this much work for each, starting a thread costs more than it saves.
 const WORK_PER_WORKER: usize = 48 * 1024;
 
+/// How many workers there may be.
+pub(crate) fn processors() -> usize {
+    thread::available_parallelism().map_or(1, |n| n.get()).min(MOST_WORKERS)
+}
+
 /// How many workers pay for `work` bytes of packed data.
 pub(crate) fn worth(work: usize) -> usize {
-    let processors = thread::available_parallelism().map_or(1, |n| n.get());
-    processors.min(MOST_WORKERS).min(work / WORK_PER_WORKER).max(1)
+    processors().min(work / WORK_PER_WORKER).max(1)
 }
 
 /// Applies `job` to all `items` on up to `workers` threads, the calling one included, which first

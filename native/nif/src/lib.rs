@@ -3,6 +3,7 @@
 //! All functions are stateless and run on dirty CPU schedulers. A panic becomes an Erlang error:
 //! rustler catches it, whichever thread it began in.
 
+mod building;
 mod entry;
 
 use hot_patch_core::analysis::instructions::{Appup, Builds};
@@ -10,7 +11,7 @@ use hot_patch_core::analysis::{self, Kind, Request};
 use hot_patch_core::beam::shadow;
 use hot_patch_core::reply::Reply;
 use hot_patch_core::{ChunkId, Options, json, reply};
-use rustler::{Binary, Env, Error, OwnedBinary};
+use rustler::{Binary, Env, Error, LocalPid, OwnedBinary};
 
 /// Limits and significant chunks as they come from Elixir: the largest archive, most entries,
 /// most unpacked bytes, longest name, chunk ids.
@@ -98,6 +99,32 @@ fn encode_json<'a>(env: Env<'a>, etf: Binary<'a>) -> Result<Result<Binary<'a>, S
     }
 }
 
+/// Builds a patch (see `hot_patch_core::build`) as the JSON of its request says. As long as it
+/// takes, `watcher` is sent `{hot_patch_build, Done, Total}` now and then.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn build<'a>(
+    env: Env<'a>,
+    request: Binary<'a>,
+    chunks: Vec<Binary<'a>>,
+    watcher: LocalPid,
+) -> Result<Binary<'a>, Error> {
+    let building = building::build(request.as_slice(), &chunk_ids(&chunks)?, watcher);
+    encode(env, (&building).into())
+}
+
+/// Puts a signature (JSON, see `hot_patch_core::manifest`) into an archive.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn sign<'a>(
+    env: Env<'a>,
+    archive: Binary<'a>,
+    limits: Limits<'a>,
+    signature: Binary<'a>,
+) -> Result<Binary<'a>, Error> {
+    let options = options(limits)?;
+    let signing = building::sign(archive.as_slice(), &options, signature.as_slice());
+    encode(env, (&signing).into())
+}
+
 fn encode<'a>(env: Env<'a>, reply: Reply<'_>) -> Result<Binary<'a>, Error> {
     let mut encoded = new_binary(reply::encoded_len(reply))?;
     if !reply::encode_into(reply, encoded.as_mut_slice()) {
@@ -113,14 +140,17 @@ fn bytes<'a>(env: Env<'a>, bytes: &[u8]) -> Result<Binary<'a>, Error> {
 }
 
 fn options((archive, entries, unpacked, name, chunks): Limits<'_>) -> Result<Options, Error> {
-    let ids = chunks.iter().map(|id| ChunkId::try_from(id.as_slice()).map_err(|_| Error::BadArg));
     Ok(Options {
         max_archive_bytes: archive,
         max_entries: entries,
         max_unpacked_bytes: unpacked,
         max_name_bytes: name,
-        significant_chunks: ids.collect::<Result<_, _>>()?,
+        significant_chunks: chunk_ids(&chunks)?,
     })
+}
+
+fn chunk_ids(chunks: &[Binary<'_>]) -> Result<Vec<ChunkId>, Error> {
+    chunks.iter().map(|id| ChunkId::try_from(id.as_slice()).map_err(|_| Error::BadArg)).collect()
 }
 
 /// A binary of `size` bytes, or an error where [`OwnedBinary::new`] would end the VM.

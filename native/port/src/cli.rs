@@ -32,6 +32,8 @@ pub(crate) enum Command {
     /// listed with the reason; it does not make the archive refused.
     #[command(after_help = EXIT_CODES)]
     Inspect(Inspect),
+
+    Build(crate::build::Build),
 }
 
 #[derive(Args, Debug)]

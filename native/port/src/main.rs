@@ -1,5 +1,6 @@
 //! The HotPatch core as a command line: look into patch archives without a running system.
 
+mod build;
 mod cli;
 mod inspect;
 mod report;
@@ -16,6 +17,7 @@ use inspect::Verdict;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Inspect(args) => exit(inspect::run(&args)),
+        Command::Build(args) => build::run(&args),
     }
 }
 

@@ -30,6 +30,7 @@ use crate::options::Options;
 use crate::refusal::{Refusal, Rule};
 use central::{Central, Method};
 pub(crate) use inflate::Unpacker;
+pub(crate) use names::check as check_name;
 
 /// An entry whose headers keep all rules. Its content is still to be unpacked and checked.
 #[derive(Clone, Copy, Debug)]

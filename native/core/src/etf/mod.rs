@@ -10,6 +10,7 @@ mod decimal;
 mod decode;
 mod encode;
 mod term;
+mod text;
 
 pub(crate) use canonical::{Canonical, MapForm, Outline, canonical};
 pub(crate) use captures::captures;
@@ -17,6 +18,7 @@ pub use decode::{DecodeError, Limits, decode};
 pub use encode::encode;
 pub(crate) use encode::{Count, Sink, Write};
 pub use term::{Big, Term};
+pub use text::{encoded_to_text, to_text};
 
 /// Tags of the External Term Format.
 mod tag {

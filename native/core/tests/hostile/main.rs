@@ -4,6 +4,7 @@
 
 mod content;
 mod entries;
+mod manifest;
 mod structure;
 #[path = "../support/mod.rs"]
 mod support;
@@ -23,7 +24,10 @@ fn case(rule: Rule, what: &'static str, bytes: Vec<u8>) -> Case {
 }
 
 fn cases() -> Vec<Case> {
-    [structure::cases(), entries::cases(), content::cases()].into_iter().flatten().collect()
+    [structure::cases(), entries::cases(), content::cases(), manifest::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 #[test]

@@ -1,0 +1,196 @@
+defmodule HotPatch.Build do
+  @moduledoc """
+  Builds patches from two builds of a system, and signs them. The mix tasks `hot_patch.build`
+  and `hot_patch.sign` do no more than read their options.
+
+  It needs neither Mix nor a running system, so it also works from a release:
+
+      bin/my_app eval 'IO.puts HotPatch.Build.run!(from: "/opt/my_app", to: "/tmp/new", out: "fix.zip")'
+  """
+
+  alias HotPatch.Archive
+  alias HotPatch.Build.Request
+  alias HotPatch.Composition
+  alias HotPatch.Error
+  alias HotPatch.Keys
+  alias HotPatch.Native
+  alias HotPatch.Refusal
+  alias HotPatch.Signature
+  alias HotPatch.Table
+
+  @typedoc """
+    * `:composition` - what a system that takes the patch will see
+    * `:zip` - the archive
+    * `:out` - where it was written, or `nil`
+    * `:notes` - what was left out and why, and the like, in words
+    * `:compared` - how many files were compared
+  """
+  @type t :: %__MODULE__{
+          composition: Composition.t(),
+          zip: binary(),
+          out: Path.t() | nil,
+          notes: [String.t()],
+          compared: non_neg_integer()
+        }
+  @enforce_keys [:composition, :zip]
+  defstruct [:composition, :zip, :out, notes: [], compared: 0]
+
+  @doc """
+  Builds a patch and writes it.
+
+  ## Options
+
+  #{Request.docs()}
+
+  ## Errors
+
+    * `HotPatch.Error` with `:build`, `:invalid_option`, `:key`, `:file`, `:no_native`
+    * `HotPatch.Refusal` - what was built is beyond the limits that are configured here
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.Build.run(from: "/nowhere", to: "/nowhere", out: "fix.zip")
+      iex> {error.reason, error.message =~ "/nowhere"}
+      {:build, true}
+  """
+  @spec run(keyword()) :: {:ok, t()} | {:error, Error.t() | Refusal.t()}
+  def run(options) do
+    with {:ok, request, own} <- Request.new(options),
+         {:ok, key} <- key(own.sign),
+         :ok <- Archive.native(),
+         {:ok, built} <- build(request, own.progress),
+         {:ok, zip} <- sign_with(key, built.zip, request["name"]),
+         {:ok, composition} <- Archive.read(zip, request["name"]),
+         {:ok, out} <- write(zip, if(own.dry_run, do: nil, else: own.out)) do
+      {:ok,
+       %__MODULE__{
+         composition: composition,
+         zip: zip,
+         out: out,
+         notes: built.notes,
+         compared: built.compared
+       }}
+    end
+  end
+
+  @doc "Like `run/1`, but raises the error."
+  @spec run!(keyword()) :: t()
+  def run!(options) do
+    case run(options) do
+      {:ok, built} -> built
+      {:error, error} -> raise error
+    end
+  end
+
+  @doc """
+  Signs a patch that was built before, in place of any signature it has. `to` defaults to the
+  archive itself.
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.Build.sign("fix.zip", "/no/such.key")
+      iex> error.reason
+      :key
+  """
+  @spec sign(Path.t(), Path.t(), Path.t() | nil) ::
+          {:ok, t()} | {:error, Error.t() | Refusal.t()}
+  def sign(archive, key, to \\ nil) do
+    name = Request.name(archive)
+
+    with {:ok, key} <- Keys.read_secret(key),
+         :ok <- Archive.native(),
+         {:ok, bytes, _name} <- Archive.Input.read(archive),
+         {:ok, zip} <- sign_with(key, bytes, name),
+         {:ok, composition} <- Archive.read(zip, name),
+         {:ok, out} <- write(zip, to || archive) do
+      {:ok, %__MODULE__{composition: composition, zip: zip, out: out}}
+    end
+  end
+
+  defp key(nil), do: {:ok, nil}
+  defp key(path), do: Keys.read_secret(path)
+
+  # The native library works in this process; another hears how far it has come.
+  defp build(request, progress) do
+    {watcher, monitor} = spawn_monitor(fn -> watch(progress, 0) end)
+    {:ok, json} = HotPatch.JSON.encode(request)
+
+    answer =
+      json
+      |> Native.build(Archive.significant_chunks(), watcher)
+      |> :erlang.binary_to_term([:safe])
+
+    # What it shows is to end before the result is shown.
+    send(watcher, :done)
+    receive(do: ({:DOWN, ^monitor, :process, ^watcher, _reason} -> :ok))
+    with {:error, text} <- answer, do: {:error, Error.new(:build, "build: #{text}")}
+  end
+
+  defp watch(progress, total) do
+    receive do
+      {:hot_patch_build, done, total} ->
+        progress.(done, total)
+        watch(progress, total)
+
+      :done ->
+        progress.(total, total)
+    end
+  end
+
+  defp sign_with(nil, zip, _name), do: {:ok, zip}
+
+  defp sign_with(key, zip, name) do
+    with {:ok, composition} <- Archive.read(zip, name),
+         {:ok, manifest} <- manifest(composition),
+         {:ok, limits} <- Archive.limits(),
+         {:ok, json} <- HotPatch.JSON.encode(Signature.make(key, manifest, composition.files)) do
+      answer = Native.sign(zip, Archive.native_limits(limits), json)
+
+      with {:error, text} <- :erlang.binary_to_term(answer, [:safe]),
+           do: {:error, Error.new(:build, "sign: #{text}")}
+    end
+  end
+
+  defp manifest(%{manifest: nil, id: id}) do
+    {:error,
+     Error.new(
+       :no_manifest,
+       "sign: #{id} has no manifest, so there is nothing to sign: build it with mix hot_patch.build"
+     )}
+  end
+
+  defp manifest(%{manifest: manifest}), do: {:ok, manifest.bytes}
+
+  defp write(_zip, nil), do: {:ok, nil}
+
+  # Whole or not at all: who waits for the file must not find half of it.
+  defp write(zip, path) do
+    temporary = "#{path}.#{System.pid()}.tmp"
+
+    with :ok <- File.write(temporary, zip),
+         :ok <- File.rename(temporary, path) do
+      {:ok, path}
+    else
+      {:error, posix} ->
+        _ = File.rm(temporary)
+        {:error, Error.new(:file, "cannot write #{path}: #{:file.format_error(posix)}")}
+    end
+  end
+
+  defimpl Inspect do
+    def inspect(built, _options), do: "#HotPatch.Build<#{built.composition.id}>"
+  end
+
+  defimpl String.Chars do
+    def to_string(built) do
+      notes = for note <- built.notes, do: ["note: ", note, "\n"]
+
+      where =
+        if built.out,
+          do: "written to #{built.out} (#{Table.bytes(byte_size(built.zip))})\n",
+          else: "nothing was written\n"
+
+      IO.iodata_to_binary([Composition.to_table(built.composition), "\n", notes, where])
+    end
+  end
+end

@@ -1,0 +1,165 @@
+defmodule HotPatch.Manifest do
+  @moduledoc """
+  What the one who built a patch says of it: the entry `hot_patch.json` of the archive.
+
+  The reader has checked that it covers the archive's files exactly, each by its SHA-256. All
+  names are text.
+
+    * `:bytes` - the entry itself, which is what a signature covers
+    * `:name` - the patch's name
+    * `:release` - the release that it is for, or `nil`
+    * `:built_with` - `otp`, `elixir`, `hot_patch`: versions, or `nil`
+    * `:author`, `:text` - who made it, and what for
+    * `:cumulative`, `:transition`, `:on_load` - the defaults of the options of `HotPatch.apply/2`
+    * `:modules` - by name: `change` (`:add`, `:replace`, or `:any` where the base is not known),
+      the versions `replaces` and `brings`
+    * `:removed` - files that the patch takes away, with their modules
+    * `:load_order` - names of modules
+    * `:instructions` - `up` and `down`: appup instructions, as text
+    * `:config` - changes of applications' environments: `application`, `key`, `value` as text
+    * `:accepted_findings` - what the author has accepted of what was found
+  """
+
+  alias HotPatch.Release
+
+  @typedoc "What tells two versions of a module apart; `vsn` is text as of `HotPatch.Vsn`."
+  @type version :: %{md5: String.t(), vsn: String.t() | nil}
+  @type module_entry :: %{
+          change: :add | :replace | :any,
+          replaces: version() | nil,
+          brings: version()
+        }
+  @type removed :: %{
+          path: Path.t(),
+          module: %{name: String.t(), replaces: version()} | nil
+        }
+  @type t :: %__MODULE__{
+          bytes: binary(),
+          name: String.t(),
+          release: Release.t() | nil,
+          built_with: %{atom() => String.t() | nil},
+          author: String.t() | nil,
+          text: String.t() | nil,
+          cumulative: boolean(),
+          transition: :suspend | :none | :compatible,
+          on_load: :restart | :load,
+          modules: %{String.t() => module_entry()},
+          removed: [removed()],
+          load_order: [String.t()],
+          instructions: %{up: [String.t()], down: [String.t()]},
+          config: [%{application: String.t(), key: String.t(), value: String.t()}],
+          accepted_findings: [
+            %{rule: String.t(), module: String.t() | nil, reason: String.t() | nil}
+          ]
+        }
+
+  @typedoc "By option of an apply: what the manifest says, and what was given in its place."
+  @type overridden :: %{atom() => %{manifest: term(), given: term()}}
+
+  @enforce_keys [:bytes, :name, :release, :built_with, :modules]
+  defstruct [
+    :bytes,
+    :name,
+    :release,
+    :built_with,
+    :author,
+    :text,
+    :modules,
+    cumulative: false,
+    transition: :suspend,
+    on_load: :restart,
+    removed: [],
+    load_order: [],
+    instructions: %{up: [], down: []},
+    config: [],
+    accepted_findings: []
+  ]
+
+  @transitions %{"suspend" => :suspend, "none" => :none, "compatible" => :compatible}
+  @loadings %{"restart" => :restart, "load" => :load}
+  @changes %{"add" => :add, "replace" => :replace, "any" => :any}
+
+  @doc false
+  @spec new(%{content: map(), bytes: binary()} | nil) :: t() | nil
+  def new(nil), do: nil
+
+  # The schema was checked where the archive was read: every field is there.
+  def new(%{content: content, bytes: bytes}) do
+    %__MODULE__{
+      bytes: bytes,
+      name: content["name"],
+      release: release(content["release"]),
+      built_with: plain(content["built_with"], [:otp, :elixir, :hot_patch]),
+      author: content["author"],
+      text: content["text"],
+      cumulative: content["cumulative"],
+      transition: Map.fetch!(@transitions, content["transition"]),
+      on_load: Map.fetch!(@loadings, content["on_load"]),
+      modules: for(%{"module" => %{} = m} <- content["files"], into: %{}, do: module_entry(m)),
+      removed: Enum.map(content["removed"], &removed/1),
+      load_order: content["load_order"],
+      instructions: plain(content["instructions"], [:up, :down]),
+      config: Enum.map(content["config"], &plain(&1, [:application, :key, :value])),
+      accepted_findings:
+        Enum.map(content["accepted_findings"], &plain(&1, [:rule, :module, :reason]))
+    }
+  end
+
+  defp release(nil), do: nil
+  defp release(%{"name" => name, "version" => vsn}), do: %Release{name: name, version: vsn}
+
+  defp module_entry(module) do
+    {module["name"],
+     %{
+       change: Map.fetch!(@changes, module["change"]),
+       replaces: version(module["replaces"]),
+       brings: version(module["brings"])
+     }}
+  end
+
+  defp removed(%{"path" => path, "module" => nil}), do: %{path: path, module: nil}
+
+  defp removed(%{"path" => path, "module" => module}) do
+    %{path: path, module: %{name: module["name"], replaces: version(module["replaces"])}}
+  end
+
+  defp version(nil), do: nil
+  defp version(version), do: plain(version, [:md5, :vsn])
+
+  defp plain(map, keys), do: Map.new(keys, &{&1, map[Atom.to_string(&1)]})
+
+  @doc "What it says beside the files, in lines for people."
+  @spec lines(t()) :: [String.t()]
+  def lines(manifest) do
+    [
+      "manifest: #{manifest.name}#{for_release(manifest.release)}#{by(manifest.author)}",
+      text(manifest.text),
+      "transition #{manifest.transition}, on_load #{manifest.on_load}" <>
+        if(manifest.cumulative, do: ", cumulative", else: ""),
+      for(removed <- manifest.removed, do: "removes #{removed.path}"),
+      for(c <- manifest.config, do: "sets #{c.application} #{c.key}"),
+      for(f <- manifest.accepted_findings, do: "accepted: #{f.rule} #{f.module} #{f.reason}")
+    ]
+    |> List.flatten()
+    |> Enum.reject(&(&1 == ""))
+  end
+
+  defp for_release(nil), do: ""
+  defp for_release(release), do: " for #{release}"
+  defp by(nil), do: ""
+  defp by(author), do: " by #{author}"
+  defp text(nil), do: ""
+  defp text(text), do: String.replace(text, "\n", "\n  ")
+
+  @doc "What was given in place of what a manifest says, in words."
+  @spec overridden_line(overridden()) :: String.t()
+  def overridden_line(overridden) do
+    Enum.map_join(overridden, ", ", fn {option, said} ->
+      "#{option} #{said.given} instead of the manifest's #{said.manifest}"
+    end)
+  end
+
+  defimpl Inspect do
+    def inspect(manifest, _options), do: "#HotPatch.Manifest<#{manifest.name}>"
+  end
+end

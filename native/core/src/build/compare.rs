@@ -1,0 +1,331 @@
+//! Finds what differs, file by file, on all processors.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::changes::{Build, Change};
+use super::error::Error;
+use super::progress::Progress;
+use super::request::Request;
+use super::side::{Key, Side};
+use super::system::is_system;
+use super::tree::Content;
+use crate::beam::{self, Module, Reading};
+use crate::budget::Budget;
+use crate::options::ChunkId;
+use crate::workers;
+
+/// More of them are only counted.
+const MOST_NAMED: usize = 5;
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Compared {
+    /// By their paths.
+    pub(super) changes: Vec<Change>,
+    pub(super) notes: Vec<String>,
+    /// How many files were looked at.
+    pub(super) count: usize,
+}
+
+/// A file that at least one of two builds has.
+struct Pair<'s> {
+    key: &'s Key,
+    path: String,
+    before: Option<&'s Content>,
+    after: Option<&'s Content>,
+}
+
+/// How the two files of a pair differ.
+enum Verdict {
+    Same,
+    /// Only in what does not change how the module runs.
+    Inessential,
+    Changed(Box<Change>),
+    /// Settings, which no patch carries as files.
+    Settings,
+}
+
+/// Compares two builds.
+pub(super) fn both(
+    from: &Side,
+    to: &Side,
+    request: &Request,
+    significant: &[ChunkId],
+    progress: &Progress,
+) -> Result<Compared, Error> {
+    let mut notes = applications(from, to);
+    let mut pairs = pairs(from, to, request, &mut notes);
+    if let Some(modules) = &request.modules {
+        choose(&mut pairs, modules)?;
+    }
+    progress.begin(pairs.len());
+    let take_all = request.all_differences || request.modules.is_some();
+    let compare = |_: &mut (), pair: &Pair<'_>| {
+        let verdict = pair.compare(significant, take_all);
+        progress.step();
+        verdict
+    };
+    let workers = workers::processors();
+    let ((), verdicts) = workers::in_order(workers, &pairs, || (), || (), compare)?;
+    let mut found = Compared { changes: Vec::new(), notes, count: pairs.len() };
+    let mut inessential = Vec::new();
+    for (verdict, pair) in verdicts.into_iter().zip(&pairs) {
+        match verdict {
+            Verdict::Same => {}
+            Verdict::Inessential => inessential.push(pair.path.as_str()),
+            Verdict::Changed(change) => found.changes.push(*change),
+            Verdict::Settings => found.notes.push(format!(
+                "{} differs: a patch does not carry settings as files, give what is to change as \
+                 --config",
+                pair.path
+            )),
+        }
+    }
+    if !inessential.is_empty() {
+        found.notes.push(format!(
+            "left out, because only line numbers, debug information or documentation differ: {}",
+            some(&inessential)
+        ));
+    }
+    found.changes.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(found)
+}
+
+/// Takes the modules asked for from one build, with nothing to compare them with.
+pub(super) fn picked(
+    to: &Side,
+    request: &Request,
+    significant: &[ChunkId],
+    progress: &Progress,
+) -> Result<Compared, Error> {
+    let modules = request.modules.as_deref().ok_or(Error::NothingAsked)?;
+    let mut notes = Vec::new();
+    let mut pairs = pairs(to, to, request, &mut notes);
+    choose(&mut pairs, modules)?;
+    progress.begin(pairs.len());
+    let mut changes = Vec::new();
+    for pair in &pairs {
+        let after = pair.after.map(|content| pair.read(content, significant)).transpose()?;
+        changes.push(Change { path: pair.path.clone(), before: None, after, picked: true });
+        progress.step();
+    }
+    changes.sort_by(|one, other| one.path.cmp(&other.path));
+    notes.push(
+        "nothing says which code these modules take the place of (--from), so no node can check \
+         that it runs what they were made against"
+            .to_owned(),
+    );
+    Ok(Compared { count: changes.len(), changes, notes })
+}
+
+impl Pair<'_> {
+    fn compare(&self, significant: &[ChunkId], take_all: bool) -> Result<Verdict, Error> {
+        let (before, after) = match (self.before, self.after) {
+            (Some(before), Some(after)) => (before, after),
+            _ => return self.one_sided(significant),
+        };
+        let (old, new) = (before.read()?, after.read()?);
+        if old == new {
+            return Ok(Verdict::Same);
+        }
+        if matches!(self.key, Key::Settings(_)) {
+            return Ok(Verdict::Settings);
+        }
+        let old = Build { module: self.module(&old, significant)?, bytes: old.into_owned() };
+        let new = Build { module: self.module(&new, significant)?, bytes: new.into_owned() };
+        if !take_all && is_same_code(old.module.as_deref(), new.module.as_deref()) {
+            return Ok(Verdict::Inessential);
+        }
+        Ok(self.changed(Some(old), Some(new)))
+    }
+
+    fn one_sided(&self, significant: &[ChunkId]) -> Result<Verdict, Error> {
+        if matches!(self.key, Key::Settings(_)) {
+            return Ok(Verdict::Settings);
+        }
+        let read = |content: &Content| self.read(content, significant);
+        Ok(self.changed(self.before.map(read).transpose()?, self.after.map(read).transpose()?))
+    }
+
+    fn changed(&self, before: Option<Build>, after: Option<Build>) -> Verdict {
+        let path = self.path.clone();
+        Verdict::Changed(Box::new(Change { path, before, after, picked: false }))
+    }
+
+    fn read(&self, content: &Content, significant: &[ChunkId]) -> Result<Build, Error> {
+        let bytes = content.read()?.into_owned();
+        Ok(Build { module: self.module(&bytes, significant)?, bytes })
+    }
+
+    fn module(&self, bytes: &[u8], significant: &[ChunkId]) -> Result<Option<Box<Module>>, Error> {
+        // The builds are the caller's own, so nothing but memory bounds them.
+        let budget = Budget::new(u64::MAX);
+        match beam::read_file(&self.path, bytes, significant, &budget) {
+            Reading::Module(module) => Ok(Some(module)),
+            Reading::Other => Ok(None),
+            Reading::Damaged(damage) => {
+                Err(Error::Damaged { file: self.path.clone(), what: damage.to_string() })
+            }
+            Reading::OverBudget => {
+                let what = "It does not fit into memory.".to_owned();
+                Err(Error::Damaged { file: self.path.clone(), what })
+            }
+        }
+    }
+}
+
+/// The MD5 covers all that the VM loads but attributes; of these `vsn` tells versions apart.
+fn is_same_code(old: Option<&Module>, new: Option<&Module>) -> bool {
+    match (old, new) {
+        (Some(old), Some(new)) => old.md5 == new.md5 && old.vsn == new.vsn,
+        _ => false,
+    }
+}
+
+/// What the two builds have in applications, in words.
+fn applications(from: &Side, to: &Side) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (name, application) in &from.applications {
+        let (old, new) = (application.version.as_deref(), to.version(name));
+        match (is_system(name), to.applications.contains_key(name), old == new) {
+            (_, true, true) | (true, false, _) => {}
+            (true, true, false) => notes.push(format!(
+                "{name} changes from {} to {}: system libraries are never patched, they change \
+                 with an upgrade",
+                old.unwrap_or("?"),
+                new.unwrap_or("?")
+            )),
+            (false, true, false) => notes.push(format!(
+                "{name} changes from {} to {}: its modules are patched in place, and nodes go on \
+                 calling it {0}",
+                old.unwrap_or("?"),
+                new.unwrap_or("?")
+            )),
+            (false, false, _) => {
+                notes.push(format!("{name} is not in the repaired build: it is left as it is"));
+            }
+        }
+    }
+    for name in to.applications.keys() {
+        if !is_system(name) && !from.applications.contains_key(name) {
+            notes.push(format!("{name} is a new application: a patch cannot add one, left out"));
+        }
+    }
+    notes
+}
+
+/// The files to compare, in the order of their keys.
+fn pairs<'s>(
+    from: &'s Side,
+    to: &'s Side,
+    request: &Request,
+    notes: &mut Vec<String>,
+) -> Vec<Pair<'s>> {
+    let has_consolidated = |side: &Side| side.consolidated.is_some();
+    let named = from.is_release() || request.release.is_some();
+    let umbrella = from.consolidated.as_deref() == Some("consolidated") && !named;
+    let protocols = has_consolidated(from) && has_consolidated(to) && !umbrella;
+    if has_consolidated(from) != has_consolidated(to) {
+        notes.push(
+            "only one of the builds has consolidated protocols: those are left out".to_owned(),
+        );
+    }
+    if umbrella {
+        notes.push(
+            "the consolidated protocols of an umbrella lie in no application's folder, where a \
+             patch could put them: those are left out (a release has them elsewhere)"
+                .to_owned(),
+        );
+    }
+    let keys: BTreeSet<&Key> = from.files.keys().chain(to.files.keys()).collect();
+    let mut pairs = Vec::new();
+    for key in keys {
+        let wanted = match key {
+            Key::Of { application, below } => {
+                is_common(application, from, to)
+                    && is_carried(below)
+                    && !(protocols && is_consolidated(below, to))
+            }
+            Key::Consolidated(_) => protocols,
+            Key::Settings(_) => request.from.is_some() && from.is_release() && to.is_release(),
+        };
+        if let (true, Some(path)) = (wanted, path(key, from, request)) {
+            let (before, after) = (from.files.get(key), to.files.get(key));
+            pairs.push(Pair { key, path, before, after });
+        }
+    }
+    pairs
+}
+
+fn is_common(application: &str, from: &Side, to: &Side) -> bool {
+    !is_system(application)
+        && from.applications.contains_key(application)
+        && to.applications.contains_key(application)
+}
+
+/// Of `ebin` only modules: the resource file of an application changes with its version.
+fn is_carried(below: &str) -> bool {
+    below.starts_with("priv/")
+        || below.strip_prefix("ebin/").is_some_and(|file| file.ends_with(".beam"))
+}
+
+/// Such a module is never loaded from its application's folder.
+fn is_consolidated(below: &str, to: &Side) -> bool {
+    below
+        .strip_prefix("ebin/")
+        .is_some_and(|file| to.files.contains_key(&Key::Consolidated(file.to_owned())))
+}
+
+/// The path in the archive: as nodes that run the first build have it.
+fn path(key: &Key, from: &Side, request: &Request) -> Option<String> {
+    let versioned = from.is_release() || request.release.is_some();
+    Some(match key {
+        Key::Of { application, below } => {
+            let known = from.applications.get(application)?;
+            match (&known.version, versioned) {
+                (Some(version), true) => format!("{application}-{version}/{below}"),
+                _ => format!("{}/{below}", known.folder),
+            }
+        }
+        Key::Consolidated(file) => match &request.release {
+            Some(release) if !from.is_release() => {
+                format!("releases/{}/consolidated/{file}", release.version)
+            }
+            _ => format!("{}/{file}", from.consolidated.as_deref()?),
+        },
+        Key::Settings(file) => file.clone(),
+    })
+}
+
+/// Keeps only the modules asked for, and says which are not there.
+fn choose(pairs: &mut Vec<Pair<'_>>, modules: &[String]) -> Result<(), Error> {
+    let mut missing: BTreeMap<String, &String> =
+        modules.iter().map(|name| (format!("{name}.beam"), name)).collect();
+    // As people write the modules of Elixir.
+    let elixir = |file: &str| file.strip_prefix("Elixir.").map(str::to_owned);
+    pairs.retain(|pair| {
+        let file = pair.path.rsplit('/').next().unwrap_or_default();
+        let named = missing.keys().any(|name| name == file)
+            || elixir(file).is_some_and(|short| missing.contains_key(&short));
+        named && pair.after.is_some()
+    });
+    for pair in pairs.iter() {
+        let file = pair.path.rsplit('/').next().unwrap_or_default();
+        missing.remove(file);
+        if let Some(short) = elixir(file) {
+            missing.remove(&short);
+        }
+    }
+    match missing.into_values().next() {
+        None => Ok(()),
+        Some(name) => Err(Error::UnknownModule(name.clone())),
+    }
+}
+
+fn some(names: &[&str]) -> String {
+    let shown = names.iter().take(MOST_NAMED).copied().collect::<Vec<_>>().join(", ");
+    match names.len().checked_sub(MOST_NAMED) {
+        None | Some(0) => shown,
+        Some(more) => format!("{shown} and {more} more"),
+    }
+}

@@ -1,0 +1,75 @@
+//! Builds a patch from two builds of a system: what differs between them, as an archive with a
+//! manifest.
+//!
+//! The result depends on nothing but the two builds and the [`Request`]: the same inputs give the
+//! same bytes, whatever the machine, the time and the number of processors.
+
+mod advice;
+mod changes;
+mod compare;
+mod describe;
+mod error;
+mod progress;
+mod release;
+mod request;
+mod side;
+mod system;
+mod tree;
+mod write;
+
+pub use advice::Advice;
+pub use changes::{Build, Change};
+pub use error::Error;
+pub use progress::Progress;
+pub use request::Request;
+pub use system::APPLICATIONS as SYSTEM_APPLICATIONS;
+pub use write::sign;
+
+use crate::manifest::Manifest;
+use crate::options::ChunkId;
+use side::Side;
+
+/// A patch that was built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// The archive.
+    pub zip: Vec<u8>,
+    /// What its manifest says.
+    pub manifest: Manifest,
+    /// What the one who builds it should know, in sentences.
+    pub notes: Vec<String>,
+    /// How many files of the two builds were compared.
+    pub compared: usize,
+}
+
+/// Builds a patch. `significant` are the chunks that the MD5 of a module covers.
+pub fn build(
+    request: &Request,
+    significant: &[ChunkId],
+    progress: &Progress,
+) -> Result<Built, Error> {
+    let (from, to) = sides(request)?;
+    let compared = match &from {
+        Some(from) => compare::both(from, &to, request, significant, progress)?,
+        None => compare::picked(&to, request, significant, progress)?,
+    };
+    if compared.changes.is_empty() && request.config.is_empty() {
+        return Err(Error::NothingChanged { compared: compared.count });
+    }
+    let advice = Advice::on(&compared.changes);
+    let manifest = describe::manifest(request, from.as_ref(), &to, &compared.changes, advice);
+    let zip = write::archive(&manifest, &compared.changes)?;
+    Ok(Built { zip, manifest, notes: compared.notes, compared: compared.count })
+}
+
+/// Both sides at once: most of it is waiting for the disk.
+fn sides(request: &Request) -> Result<(Option<Side>, Side), Error> {
+    let read = |path: &std::path::Path| Side::new(tree::read(path)?, path);
+    std::thread::scope(|scope| {
+        let from = request.from.as_deref().map(|path| scope.spawn(move || read(path)));
+        let to = read(&request.to);
+        let from = from
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        Ok((from.transpose()?, to?))
+    })
+}

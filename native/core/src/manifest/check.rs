@@ -1,0 +1,225 @@
+//! What a manifest says must make sense, and fit the archive it is in.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Change, FileEntry, MANIFEST, Manifest, Version};
+use crate::archive;
+use crate::composition::{File, Kind};
+use crate::refusal::{Refusal, Rule};
+use crate::text::{is_invisible, printable};
+
+/// The longest line, such as a name or a version, in bytes.
+const LONGEST_LINE: usize = 255;
+
+/// The longest text that may have several lines.
+const LONGEST_TEXT: usize = 10_000;
+
+/// The longest text of an Erlang term.
+const LONGEST_TERM: usize = 64 * 1024;
+
+fn refuse<T>(rule: Rule, detail: String) -> Result<T, Refusal> {
+    Err(Refusal::entry(rule, MANIFEST.as_bytes(), detail))
+}
+
+/// Checks everything that can be seen without the archive.
+pub(super) fn values(manifest: &Manifest) -> Result<(), Refusal> {
+    lines(manifest)?;
+    terms(manifest)?;
+    paths(manifest)?;
+    changes(manifest)?;
+    names(manifest)
+}
+
+/// Whether `text` can be shown in one line.
+pub(super) fn is_line(text: &str, longest: usize) -> bool {
+    !text.is_empty() && text.len() <= longest && !text.chars().any(hides)
+}
+
+fn hides(c: char) -> bool {
+    c.is_control() || is_invisible(c)
+}
+
+fn lines(manifest: &Manifest) -> Result<(), Refusal> {
+    if !is_name(&manifest.name) {
+        return refuse(
+            Rule::ManifestMalformed,
+            "has a \"name\" that is not 1 to 64 letters, digits, `.`, `_` or `-`".to_owned(),
+        );
+    }
+    let built = &manifest.built_with;
+    let release = manifest.release.as_ref();
+    let mut named = vec![
+        ("release.name", release.map(|release| &release.name)),
+        ("release.version", release.map(|release| &release.version)),
+        ("built_with.otp", built.otp.as_ref()),
+        ("built_with.elixir", built.elixir.as_ref()),
+        ("built_with.hot_patch", built.hot_patch.as_ref()),
+        ("author", manifest.author.as_ref()),
+    ];
+    for change in &manifest.config {
+        named.extend([("config.application", Some(&change.application))]);
+        named.extend([("config.key", Some(&change.key))]);
+    }
+    for finding in &manifest.accepted_findings {
+        named.extend([("accepted_findings.rule", Some(&finding.rule))]);
+        named.extend([("accepted_findings.module", finding.module.as_ref())]);
+        named.extend([("accepted_findings.reason", finding.reason.as_ref())]);
+    }
+    for (field, value) in named {
+        if value.is_some_and(|value| !is_line(value, LONGEST_LINE)) {
+            let detail =
+                format!("has a \"{field}\" that is no line of at most {LONGEST_LINE} bytes");
+            return refuse(Rule::ManifestMalformed, detail);
+        }
+    }
+    text(manifest)
+}
+
+fn text(manifest: &Manifest) -> Result<(), Refusal> {
+    let text = manifest.text.as_deref().unwrap_or_default();
+    if text.len() > LONGEST_TEXT || text.chars().any(|c| c != '\n' && hides(c)) {
+        let detail =
+            format!("has a \"text\" that is no plain text of at most {LONGEST_TEXT} bytes");
+        return refuse(Rule::ManifestMalformed, detail);
+    }
+    Ok(())
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    name.len() <= 64
+        && name.bytes().all(plain)
+        && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Texts of terms are read by those who use them; here they are only bounded.
+fn terms(manifest: &Manifest) -> Result<(), Refusal> {
+    let instructions = manifest.instructions.up.iter().chain(&manifest.instructions.down);
+    let values = manifest.config.iter().map(|change| &change.value);
+    let versions = manifest.files.iter().filter_map(|file| file.module.as_ref()).flat_map(|m| {
+        [m.brings.vsn.as_ref(), m.replaces.as_ref().and_then(|version| version.vsn.as_ref())]
+    });
+    for term in instructions.chain(values).chain(versions.flatten()) {
+        if term.is_empty() || term.len() > LONGEST_TERM {
+            let detail =
+                format!("has the text of a term that is empty or longer than {LONGEST_TERM} bytes");
+            return refuse(Rule::ManifestMalformed, detail);
+        }
+    }
+    Ok(())
+}
+
+fn paths(manifest: &Manifest) -> Result<(), Refusal> {
+    let files = manifest.files.iter().map(|file| &file.path);
+    let removed = manifest.removed.iter().map(|file| &file.path);
+    let mut seen = HashSet::new();
+    for path in files.chain(removed) {
+        // Removed files are no entries of the archive, so nobody else looks at their names.
+        let longest = u32::try_from(LONGEST_TERM).unwrap_or(u32::MAX);
+        if let Err(refusal) = archive::check_name(path.as_bytes(), longest) {
+            let name = printable(path.as_bytes());
+            let detail = format!(
+                "has the path \"{name}\", which no entry may have ({})",
+                refusal.rule.name()
+            );
+            return refuse(Rule::ManifestMalformed, detail);
+        }
+        if !seen.insert(path) {
+            let detail = format!("names \"{}\" twice", printable(path.as_bytes()));
+            return refuse(Rule::ManifestDuplicate, detail);
+        }
+    }
+    Ok(())
+}
+
+fn changes(manifest: &Manifest) -> Result<(), Refusal> {
+    for removed in &manifest.removed {
+        // What a file of the archive is shows when it is read; this one is not there.
+        let file = removed.path.rsplit('/').next().unwrap_or_default();
+        let module = removed.module.as_ref().map(|module| module.name.as_str());
+        if file.strip_suffix(".beam") != module {
+            let path = printable(removed.path.as_bytes());
+            let detail = format!("removes \"{path}\" as something else than its name says");
+            return refuse(Rule::ManifestMalformed, detail);
+        }
+    }
+    for module in manifest.files.iter().filter_map(|file| file.module.as_ref()) {
+        if (module.change == Change::Replace) != module.replaces.is_some() {
+            let detail = format!(
+                "gives {} a version that it replaces without \"change\": \"replace\", or the reverse",
+                printable(module.name.as_bytes())
+            );
+            return refuse(Rule::ManifestMalformed, detail);
+        }
+    }
+    Ok(())
+}
+
+/// Each module once, and the load order made of them.
+fn names(manifest: &Manifest) -> Result<(), Refusal> {
+    let mut brought = HashSet::new();
+    let modules = manifest.files.iter().filter_map(|file| file.module.as_ref());
+    let removed = manifest.removed.iter().filter_map(|file| file.module.as_ref());
+    for name in modules.map(|module| &module.name).chain(removed.map(|module| &module.name)) {
+        if !brought.insert(name) {
+            let detail = format!("names the module {} twice", printable(name.as_bytes()));
+            return refuse(Rule::ManifestDuplicate, detail);
+        }
+    }
+    let mut ordered = HashSet::new();
+    for name in &manifest.load_order {
+        let shown = printable(name.as_bytes());
+        if !brought.contains(name) {
+            let detail = format!("has {shown} in its load order, and no file of that module");
+            return refuse(Rule::ManifestMalformed, detail);
+        }
+        if !ordered.insert(name) {
+            let detail = format!("has {shown} twice in its load order");
+            return refuse(Rule::ManifestDuplicate, detail);
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the manifest covers exactly these files, and says of each what it is.
+pub(crate) fn covers(manifest: &Manifest, files: &[File<'_>]) -> Result<(), Refusal> {
+    let mut listed: HashMap<&str, &FileEntry> =
+        manifest.files.iter().map(|file| (file.path.as_str(), file)).collect();
+    for file in files {
+        let Some(entry) = listed.remove(file.path) else {
+            let detail = format!("is not in the manifest ({MANIFEST})");
+            return Err(Refusal::entry(Rule::ManifestUnlisted, file.path.as_bytes(), detail));
+        };
+        covers_file(entry, file)?;
+    }
+    match listed.keys().min() {
+        None => Ok(()),
+        Some(path) => {
+            let path = printable(path.as_bytes());
+            refuse(Rule::ManifestMissing, format!("lists \"{path}\", which is not in the archive"))
+        }
+    }
+}
+
+fn covers_file(entry: &FileEntry, file: &File<'_>) -> Result<(), Refusal> {
+    let refuse = |rule, detail: String| Err(Refusal::entry(rule, file.path.as_bytes(), detail));
+    if entry.sha256.0 != file.sha256 {
+        let detail = format!("does not have the SHA-256 of the manifest, {}", entry.sha256);
+        return refuse(Rule::ManifestDigest, detail);
+    }
+    let module = match &file.kind {
+        Kind::Beam(module) => Some((module.name(), Version::of(module))),
+        Kind::Damaged(_) | Kind::Other => None,
+    };
+    let declared = entry.module.as_ref().map(|module| (module.name.as_str(), &module.brings));
+    match (module, declared) {
+        (None, None) => Ok(()),
+        (Some((name, version)), Some((other, brings))) if name == other && version == *brings => {
+            Ok(())
+        }
+        _ => {
+            let detail = "is another module, or another version of it, than the manifest says";
+            refuse(Rule::ManifestModule, detail.to_owned())
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The command `build`.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use hot_patch_core::build::{self as core, Built, Progress, Request};
+use hot_patch_core::manifest::{ConfigChange, OnLoad, Release, Transition};
+use hot_patch_core::{Options, read_archive};
+
+use crate::report::Report;
+use crate::table;
+
+const HELP: &str = "\
+A BUILD is a release or its tar (mix release, rebar3, reltool), _build/ENV, or a folder of
+applications (APP/ebin/*.beam). Files are named as in --from, because that is what runs.
+
+What differs is taken: modules whose code or vsn differs, new and removed ones, consolidated
+protocols, files below priv. OTP's, Elixir's and HotPatch's own applications never are.
+
+A patch is signed by `mix hot_patch.build --sign KEY` or `mix hot_patch.sign`.
+
+Exit codes:
+  0  the patch is built (or would be, with --dry-run)
+  1  there is nothing to patch, or a build is not fit for it; the message says what to do
+  2  wrong usage
+
+Examples:
+  hot_patch build --from releases/1.0.0.tar.gz --to _build/prod/rel/exchange --out fix.zip
+  hot_patch build --from old/ --to new/ --out fix.zip --dry-run
+  hot_patch build --to _build/prod --modules MyApp.Billing,my_gen --for exchange-1.0.0 \\
+    --out fix.zip";
+
+/// Build a patch from two builds of a system
+///
+/// Compares them module by module and writes what differs as an archive with a manifest. The
+/// same inputs give the same bytes.
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub(crate) struct Build {
+    /// The build that runs
+    #[arg(long, value_name = "BUILD", required_unless_present = "modules")]
+    from: Option<PathBuf>,
+
+    /// The repaired build
+    #[arg(long, value_name = "BUILD")]
+    to: PathBuf,
+
+    /// Where to write the archive
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    /// Show what the patch would hold, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Only these modules, whether they differ or not
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    modules: Option<Vec<String>>,
+
+    /// Take also modules that differ only in line numbers, debug information or documentation
+    #[arg(long)]
+    all_differences: bool,
+
+    /// The release that it is for, where --from does not say it
+    #[arg(long = "for", value_name = "NAME-VERSION", value_parser = release)]
+    release: Option<Release>,
+
+    /// The patch's name; default: that of the file
+    #[arg(long)]
+    name: Option<String>,
+
+    /// Who makes it
+    #[arg(long)]
+    author: Option<String>,
+
+    /// What it is for
+    #[arg(long)]
+    text: Option<String>,
+
+    /// It takes the place of all patches before it
+    #[arg(long)]
+    cumulative: bool,
+
+    /// How processes come to the new code
+    #[arg(long, value_enum, default_value = "suspend")]
+    transition: TransitionArg,
+
+    /// What becomes of modules that run code when they are loaded
+    #[arg(long, value_enum, default_value = "restart")]
+    on_load: OnLoadArg,
+
+    /// A change of an application's environment; may be given several times
+    #[arg(long, value_name = "APP.KEY=TERM", value_parser = config)]
+    config: Vec<ConfigChange>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TransitionArg {
+    Suspend,
+    None,
+    Compatible,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OnLoadArg {
+    Restart,
+    Load,
+}
+
+/// `exchange-1.0.0`: the name has no dash, the version may.
+fn release(text: &str) -> Result<Release, String> {
+    match text.split_once('-') {
+        Some((name, version)) if !name.is_empty() && !version.is_empty() => {
+            Ok(Release { name: name.to_owned(), version: version.to_owned() })
+        }
+        _ => Err("expected NAME-VERSION, as in exchange-1.0.0".to_owned()),
+    }
+}
+
+/// `my_app.limit=100`.
+fn config(text: &str) -> Result<ConfigChange, String> {
+    let parts = text.split_once('=').and_then(|(name, value)| Some((name.split_once('.')?, value)));
+    match parts {
+        Some(((application, key), value)) if !value.is_empty() => Ok(ConfigChange {
+            application: application.to_owned(),
+            key: key.to_owned(),
+            value: value.to_owned(),
+        }),
+        _ => Err("expected APP.KEY=TERM, as in my_app.limit=100".to_owned()),
+    }
+}
+
+impl Build {
+    fn request(&self) -> Request {
+        let name = self.name.clone().unwrap_or_else(|| name(&self.out));
+        Request {
+            modules: self.modules.clone(),
+            all_differences: self.all_differences,
+            release: self.release.clone(),
+            author: self.author.clone(),
+            text: self.text.clone(),
+            cumulative: self.cumulative,
+            transition: match self.transition {
+                TransitionArg::Suspend => Transition::Suspend,
+                TransitionArg::None => Transition::None,
+                TransitionArg::Compatible => Transition::Compatible,
+            },
+            on_load: match self.on_load {
+                OnLoadArg::Restart => OnLoad::Restart,
+                OnLoadArg::Load => OnLoad::Load,
+            },
+            config: self.config.clone(),
+            ..Request::new(self.from.clone(), self.to.clone(), name)
+        }
+    }
+}
+
+/// The file's name, as a patch may be called.
+fn name(out: &Path) -> String {
+    let stem = out.file_stem().unwrap_or_default().to_string_lossy();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    stem.trim_start_matches(|c: char| !c.is_ascii_alphanumeric())
+        .chars()
+        .map(plain)
+        .take(64)
+        .collect()
+}
+
+/// Builds the patch and says what is in it.
+pub(crate) fn run(args: &Build) -> ExitCode {
+    let options = Options::default();
+    let progress = Progress::new();
+    let request = args.request();
+    let chunks = &options.significant_chunks;
+    let built = match watched(&progress, || core::build(&request, chunks, &progress)) {
+        Ok(built) => built,
+        Err(error) => return fail(&error.to_string()),
+    };
+    match finish(args, &built, &options) {
+        Ok(text) => {
+            // Whoever does not want to hear it has the archive.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(text) => fail(&text),
+    }
+}
+
+/// Reads what was built as a running system would, and only then writes it.
+fn finish(args: &Build, built: &Built, options: &Options) -> Result<String, String> {
+    let outcome = read_archive(&built.zip, options);
+    if let Err(refusal) = &outcome {
+        return Err(format!("no system would accept the patch. {refusal}"));
+    }
+    let mut text = table::render(&Report::new(&args.out, &outcome));
+    for removed in &built.manifest.removed {
+        text.push_str(&format!("removed: {}\n", removed.path));
+    }
+    for note in &built.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    if args.dry_run {
+        text.push_str("nothing was written (--dry-run)\n");
+    } else {
+        fs::write(&args.out, &built.zip)
+            .map_err(|error| format!("cannot write {}: {error}", args.out.display()))?;
+    }
+    Ok(text)
+}
+
+fn fail(text: &str) -> ExitCode {
+    eprintln!("hot_patch: {text}");
+    ExitCode::FAILURE
+}
+
+/// Does `work`, and shows how far it has come once it takes longer than a second.
+fn watched<T>(progress: &Progress, work: impl FnOnce() -> T) -> T {
+    const FIRST: Duration = Duration::from_secs(1);
+    const THEN: Duration = Duration::from_millis(250);
+    if !io::stderr().is_terminal() {
+        return work();
+    }
+    thread::scope(|scope| {
+        let (done, ended) = channel::<()>();
+        scope.spawn(move || {
+            let mut wait = FIRST;
+            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(wait) {
+                let (compared, total) = progress.get();
+                eprint!("\r{compared} of {total} files compared ");
+                wait = THEN;
+            }
+            if wait == THEN {
+                eprintln!();
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
+}

@@ -1,0 +1,255 @@
+defmodule HotPatch.BuildTest do
+  use ExUnit.Case, async: true
+
+  import HotPatch.Test.Archives
+
+  alias HotPatch.Archive
+  alias HotPatch.Build
+  alias HotPatch.Keys
+  alias HotPatch.Signature
+  alias HotPatch.Test.Builds
+  alias HotPatch.Vsn
+
+  doctest HotPatch.Build
+
+  @moduletag :tmp_dir
+
+  defp build(name), do: Path.join([Builds.tmp(), "builds", name])
+
+  defp build!(dir, more \\ []) do
+    options = [from: build("shipped"), to: build("patched"), out: Path.join(dir, "fix.zip")]
+    {:ok, built} = Build.run(Keyword.merge(options, more))
+    built
+  end
+
+  defp key!(dir, name) do
+    path = Path.join(dir, name)
+    {:ok, _public} = Keys.generate(path, name)
+    path
+  end
+
+  describe "a build" do
+    test "holds the modules that differ, with what they replace", %{tmp_dir: dir} do
+      built = build!(dir, text: "new rates", transition: :none, config: ["exchange.limit={a,1}"])
+      files = Map.new(built.composition.files, &{&1.path, &1.bytes})
+      # Compiled apart, some differ in their bytes that do not in their code.
+      changed = for {path, new} <- Builds.changed("patched"), changed?(path, new), do: {path, new}
+      assert files == Map.new(changed)
+      assert File.read!(built.out) == built.zip
+
+      manifest = built.composition.manifest
+      assert {manifest.name, manifest.text, manifest.transition} == {"fix", "new rates", :none}
+      assert [%{application: "exchange", key: "limit", value: "{a,1}"}] = manifest.config
+
+      for {name, %{change: :replace} = module} <- manifest.modules do
+        shipped = File.read!(Path.join(Builds.ebin("shipped"), name <> ".beam"))
+        assert module.replaces.md5 == hex(:code.module_md5(shipped))
+        assert module.replaces.vsn == Vsn.text(vsn(shipped))
+        patched = files["exchange-1.0.0/ebin/#{name}.beam"]
+
+        assert {module.brings.md5, module.brings.vsn} ==
+                 {hex(:code.module_md5(patched)), Vsn.text(vsn(patched))}
+      end
+
+      assert manifest.modules["Elixir.Exchange.Tariff"].change == :add
+    end
+
+    test "is the same for the same inputs, byte for byte", %{tmp_dir: dir} do
+      key = key!(dir, "alice")
+      assert build!(dir, sign: key).zip == build!(dir, sign: key).zip
+    end
+
+    test "names the removed modules", %{tmp_dir: dir} do
+      {:ok, built} =
+        Build.run(from: build("patched"), to: build("shipped"), out: Path.join(dir, "back.zip"))
+
+      assert [%{path: "exchange-1.0.0/ebin/Elixir.Exchange.Tariff.beam", module: module}] =
+               built.composition.manifest.removed
+
+      assert module.name == "Elixir.Exchange.Tariff"
+      assert to_string(built) =~ "removes exchange-1.0.0/ebin/Elixir.Exchange.Tariff.beam"
+    end
+
+    test "says how far it has come, and when it is done", %{tmp_dir: dir} do
+      test = self()
+      build!(dir, progress: fn done, total -> send(test, {done, total}) end)
+      assert_received {all, all}
+    end
+
+    test "that is tried out writes nothing", %{tmp_dir: dir} do
+      built = build!(dir, dry_run: true)
+      assert built.out == nil
+      assert File.ls!(dir) == []
+      assert to_string(built) =~ "Elixir.Exchange.Call.beam"
+      assert to_string(built) =~ "nothing was written"
+    end
+
+    test "says what is wrong with it", %{tmp_dir: dir} do
+      out = Path.join(dir, "fix.zip")
+
+      for {options, reason, words} <- [
+            {[to: build("patched"), out: out], :invalid_option, ":from"},
+            {[from: build("shipped"), out: out], :invalid_option, ":to"},
+            {[from: build("shipped"), to: build("shipped"), out: out], :build, "nothing differs"},
+            {[from: dir, to: build("shipped"), out: out], :build, dir},
+            {[modules: ["No.Such"], to: build("shipped"), out: out], :build, "No.Such"},
+            {[from: build("shipped"), to: build("patched"), out: out, config: ["a.b=]"]],
+             :invalid_option, "a.b=]"},
+            {[from: build("shipped"), to: build("patched"), out: out, speed: 1], :invalid_option,
+             ":speed"},
+            {[from: build("shipped"), to: build("patched"), out: out, sign: out], :key, out},
+            {[from: build("shipped"), to: build("patched"), out: dir <> "/no/fix.zip"], :file,
+             "no/fix.zip"}
+          ] do
+        assert {:error, error} = Build.run(options)
+        assert error.reason == reason, Exception.message(error)
+        assert Exception.message(error) =~ words
+      end
+
+      refute File.exists?(out)
+    end
+  end
+
+  describe "a signature" do
+    test "is verified by what sha256sum prints, and openssl", %{tmp_dir: dir} do
+      key = key!(dir, "alice")
+      built = build!(dir, sign: key)
+      {_, 0} = System.cmd("unzip", ["-q", built.out], cd: dir)
+      paths = ["hot_patch.json" | Enum.map(built.composition.files, & &1.path)]
+      {sums, 0} = System.cmd("sha256sum", Enum.sort(paths), cd: dir)
+      File.write!(Path.join(dir, "sums"), sums)
+      File.write!(Path.join(dir, "sig"), built.composition.signature.signature)
+
+      # The same key, as a public one in a form that openssl reads.
+      {_, 0} = System.cmd("openssl", ~w(pkey -in alice -pubout -out alice.pem), cd: dir)
+
+      verify = ~w(pkeyutl -verify -pubin -inkey alice.pem -rawin -in sums -sigfile sig)
+      assert {text, 0} = System.cmd("openssl", verify, cd: dir)
+      assert text =~ "Success"
+    end
+
+    test "covers the manifest and every file", %{tmp_dir: dir} do
+      %{composition: composition} = build!(dir, sign: key!(dir, "alice"))
+      %{signature: signature, manifest: manifest, files: [first | rest] = files} = composition
+      assert Signature.genuine?(signature, manifest.bytes, files)
+
+      refute Signature.genuine?(signature, manifest.bytes <> " ", files)
+      refute Signature.genuine?(signature, manifest.bytes, rest)
+      refute Signature.genuine?(signature, manifest.bytes, [%{first | path: "else"} | rest])
+      other = %{first | bytes: first.bytes <> "\0"}
+      refute Signature.genuine?(signature, manifest.bytes, [other | rest])
+      {other_key, _secret} = :crypto.generate_key(:eddsa, :ed25519)
+      refute Signature.genuine?(%{signature | key: other_key}, manifest.bytes, files)
+    end
+
+    test "is put into an archive that is there already", %{tmp_dir: dir} do
+      built = build!(dir)
+      {alice, bob} = {key!(dir, "alice"), key!(dir, "bob")}
+      {:ok, by_alice} = Build.sign(built.out, alice)
+      assert by_alice.composition.signature.name == "alice"
+      {:ok, by_bob} = Build.sign(built.out, bob)
+      assert by_bob.composition.signature.name == "bob"
+      assert by_bob.composition.files == built.composition.files
+      {:ok, read} = Archive.read(File.read!(built.out), "fix")
+      assert Signature.genuine?(read.signature, read.manifest.bytes, read.files)
+    end
+
+    test "is not put where there is no manifest", %{tmp_dir: dir} do
+      path = Path.join(dir, "plain.zip")
+      File.write!(path, zip([{"a-1/priv/x", "x"}]))
+      assert {:error, %{reason: :no_manifest}} = Build.sign(path, key!(dir, "alice"))
+    end
+  end
+
+  describe "a key" do
+    test "is never overwritten, and others cannot read it", %{tmp_dir: dir} do
+      path = key!(dir, "alice")
+      before = File.read!(path)
+      assert Bitwise.band(File.stat!(path).mode, 0o777) == 0o600
+      assert {:error, %{reason: :key}} = Keys.generate(path, "alice")
+      assert File.read!(path) == before
+      File.chmod!(path, 0o640)
+      assert {:error, error} = Keys.read_secret(path)
+      assert Exception.message(error) =~ "chmod 600"
+    end
+
+    test "of openssl is one too", %{tmp_dir: dir} do
+      path = Path.join(dir, "made")
+      {_, 0} = System.cmd("openssl", ["genpkey", "-algorithm", "ed25519", "-out", path])
+      File.chmod!(path, 0o600)
+      assert {:ok, %{name: "made", public: <<_::256>>}} = Keys.read_secret(path)
+      rsa = Path.join(dir, "rsa")
+
+      {_, 0} =
+        System.cmd("openssl", ~w(genpkey -algorithm rsa -quiet -out) ++ [rsa],
+          stderr_to_stdout: true
+        )
+
+      File.chmod!(rsa, 0o600)
+      assert {:error, %{reason: :key}} = Keys.read_secret(rsa)
+    end
+  end
+
+  test "the vsn of every module here has one text on both sides" do
+    paths = Path.wildcard(Path.join(:code.lib_dir(:stdlib), "ebin/*.beam"))
+    own = Path.wildcard(Path.join(Application.app_dir(:hot_patch), "ebin/*.beam"))
+
+    odd =
+      for {vsn, n} <-
+            Enum.with_index(["\"1.2.0\"", "{a,'B c',\"x\\\\y\"}", "<<\"ab\",0>>", "[a,-1]"]) do
+        name = "odd_#{n}"
+        {"m/ebin/#{name}.beam", Builds.erlang("-module(#{name}). -vsn(#{vsn}).")}
+      end
+
+    files =
+      for(
+        path <- Enum.take(paths, 30) ++ own,
+        do: {"m/ebin/#{Path.basename(path)}", File.read!(path)}
+      ) ++ odd
+
+    assert {:ok, composition} = Archive.read(zip(files), "vsn")
+
+    entries =
+      for %{beam: beam} = file <- composition.files do
+        %{
+          path: file.path,
+          sha256: hex(file.sha256),
+          module: %{
+            name: beam.module,
+            change: "any",
+            brings: %{md5: hex(beam.md5), vsn: beam.vsn |> :erlang.binary_to_term() |> Vsn.text()}
+          }
+        }
+      end
+
+    {:ok, manifest} = HotPatch.JSON.encode(%{schema: 1, name: "vsn", files: entries})
+    # The reader compares each with what it makes of the file itself.
+    assert {:ok, %{manifest: %{}}} =
+             Archive.read(zip([{"hot_patch.json", manifest} | files]), "vsn")
+  end
+
+  test "the library's list of system applications is this one's" do
+    source = File.read!(Path.expand("../../native/core/src/build/system.rs", __DIR__))
+    [_, list] = Regex.run(~r/APPLICATIONS: &\[&str\] = &\[(.*?)\];/s, source)
+    names = Regex.scan(~r/"(\w+)"/, list, capture: :all_but_first) |> List.flatten()
+    assert length(names) > 40
+    assert Enum.all?(names, &HotPatch.SystemLibrary.application?/1)
+    ours = File.read!(Path.expand("../../lib/hot_patch/system_library.ex", __DIR__))
+    words = Regex.scan(~r/~w\((.*?)\)a?/s, ours, capture: :all_but_first) |> List.flatten()
+    assert Enum.sort(names) == words |> Enum.flat_map(&String.split/1) |> Enum.sort()
+  end
+
+  defp changed?(path, new) do
+    case File.read(Path.join(Builds.ebin("shipped"), Path.basename(path))) do
+      {:ok, old} -> {:code.module_md5(old), vsn(old)} != {:code.module_md5(new), vsn(new)}
+      {:error, :enoent} -> true
+    end
+  end
+
+  defp vsn(bytes) do
+    {:ok, {_module, [attributes: attributes]}} = :beam_lib.chunks(bytes, [:attributes])
+    attributes[:vsn]
+  end
+
+  defp hex(bytes), do: Base.encode16(bytes, case: :lower)
+end

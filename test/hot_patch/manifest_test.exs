@@ -1,0 +1,230 @@
+defmodule HotPatch.ManifestTest do
+  use ExUnit.Case, async: false
+
+  import HotPatch.Test.Archives
+  import HotPatch.Test.Operator
+
+  alias HotPatch.Build
+  alias HotPatch.Keys
+  alias HotPatch.Store.Applied
+  alias HotPatch.Test.Builds
+  alias HotPatch.Test.Cluster
+
+  @moduletag :tmp_dir
+
+  @alpha "exchange-1.0.0/ebin/hot_patch_test_alpha.beam"
+
+  # Two builds of the exchange: the shipped one, and what the files make of it; nil removes one.
+  defp builds(dir, files) do
+    for {side, change} <- [from: [], to: files] do
+      root = Path.join(dir, "#{side}")
+      File.rm_rf!(root)
+      folder = Path.join(root, "exchange-1.0.0/ebin")
+      File.mkdir_p!(folder)
+      File.cp_r!(Builds.ebin("shipped"), folder)
+
+      for {path, bytes} <- change do
+        path = Path.join(root, path)
+        File.mkdir_p!(Path.dirname(path))
+        if bytes, do: File.write!(path, bytes), else: File.rm!(path)
+      end
+
+      {side, root}
+    end
+  end
+
+  defp build!(dir, files, more \\ []) do
+    options = builds(dir, files) ++ [out: Path.join(dir, "fix.zip"), author: "alice"]
+    {:ok, built} = Build.run(Keyword.merge(options, more))
+    built.zip
+  end
+
+  defp upload_zip(node, zip, options \\ []), do: hot_patch(node, :upload, [zip, options])
+
+  defp set(node, settings) do
+    for {key, value} <- settings,
+        do: :ok = Cluster.call(node, Application, :put_env, [:hot_patch, key, value])
+  end
+
+  defp reasons(report), do: for(n <- report.nodes, f <- n.files, do: {n.node, f.status, f.reason})
+
+  test "a patch is applied as its manifest says, unless the operator says otherwise", %{
+    tmp_dir: dir
+  } do
+    [a, b] = Cluster.start(2)
+    zip = build!(dir, [Builds.changed("patched", "Billing")], transition: :none, name: "rates")
+
+    assert {:ok, patch} = upload_zip(a, zip)
+    assert patch.name == "rates"
+    assert {:ok, report} = hot_patch(a, :apply, [patch.id, []])
+    assert {report.status, report.overridden} == {:ok, %{}}
+    assert %{transition: :none} = List.last(Cluster.call(b, Applied, :state, []).ops)
+    {:ok, _} = hot_patch(a, :rollback, [patch.id, []])
+
+    assert {:ok, report} = hot_patch(b, :apply, [patch.id, [transition: :compatible]])
+    assert report.overridden == %{transition: %{manifest: :none, given: :compatible}}
+    assert to_string(report) =~ "transition compatible instead of the manifest's none"
+    assert {:ok, [entry | _]} = hot_patch(b, :journal, [[last: 1]])
+    assert entry.overridden == report.overridden
+    assert to_string(entry) =~ "instead of the manifest's none"
+    # Neither is carried to disk.
+    for node <- [a, b], {path, _} <- Cluster.disk(node), do: refute(path =~ "hot_patch.json")
+  end
+
+  test "a patch made against other code is refused, by module and digest", %{tmp_dir: dir} do
+    [a] = Cluster.start(1)
+    {path, patched} = Builds.changed("patched", "Billing")
+    {:ok, first} = upload_zip(a, build!(dir, [{path, patched}]), name: "first")
+    {:ok, _} = hot_patch(a, :apply, [first.id, []])
+
+    {:ok, second} = upload_zip(a, build!(dir, [{path, third_billing()}]), name: "second")
+    assert {:ok, report} = hot_patch(a, :check, [second.id, []])
+    assert [{^a, :error, reason}] = reasons(report)
+    shipped = File.read!(Path.join(Builds.ebin("shipped"), Path.basename(path)))
+    assert reason =~ "Elixir.Exchange.Billing"
+    assert reason =~ hex(:code.module_md5(shipped))
+    assert reason =~ hex(:code.module_md5(patched))
+    before = Cluster.disk(a)
+    assert {:error, %{reason: :refused}} = hot_patch(a, :apply, [second.id, []])
+    assert Cluster.disk(a) == before
+
+    # One that takes the place of all is made against the release's own code.
+    zip = build!(dir, [{path, third_billing()}], cumulative: true)
+    {:ok, third} = upload_zip(a, zip, name: "third")
+    assert {:ok, %{status: :ok}} = hot_patch(a, :apply, [third.id, []])
+    assert running(a, Exchange.Billing) == :code.module_md5(third_billing())
+  end
+
+  test "a new module must be new, a removed one go and come back", %{tmp_dir: dir} do
+    [a] = Cluster.start(1)
+
+    {:ok, first} =
+      upload_zip(a, build!(dir, [{@alpha, Builds.versioned(:hot_patch_test_alpha, 1)}]))
+
+    assert {:ok, %{status: :ok}} = hot_patch(a, :apply, [first.id, []])
+
+    {:ok, again} =
+      upload_zip(a, build!(dir, [{@alpha, Builds.versioned(:hot_patch_test_alpha, 2)}]))
+
+    assert {:ok, report} = hot_patch(a, :check, [again.id, []])
+    assert [{^a, :error, reason}] = reasons(report)
+    assert reason =~ "adds hot_patch_test_alpha"
+
+    rate = "exchange-1.0.0/priv/rates"
+    record = "exchange-1.0.0/ebin/Elixir.Exchange.Printable.beam"
+    files = [{record, nil}, {rate, "1"}]
+    {:ok, removal} = upload_zip(a, build!(dir, files), name: "removal")
+    assert running(a, Exchange.Printable)
+    code = exchange_code(a)
+    disk = Cluster.disk(a)
+    assert {:ok, report} = hot_patch(a, :apply, [removal.id, []])
+    assert {a, :ok, nil} in reasons(report)
+    assert running(a, Exchange.Printable) == nil
+
+    refute Map.has_key?(
+             Cluster.disk(a),
+             Path.join(Cluster.exchange(a), "ebin/Elixir.Exchange.Printable.beam")
+           )
+
+    assert {:ok, _} = hot_patch(a, :rollback, [removal.id, []])
+    assert exchange_code(a) == code
+    assert Cluster.disk(a) == disk
+  end
+
+  test "signatures are verified at the upload and on every node by its own keys", %{tmp_dir: dir} do
+    [a, b] = Cluster.start(2)
+    [alice, bob] = for name <- ["alice", "bob"], do: key!(dir, name)
+    changed = [Builds.changed("patched", "Billing")]
+    unsigned = build!(dir, changed)
+    signed = build!(dir, changed, sign: alice)
+    by_bob = build!(dir, changed, sign: bob)
+
+    set(a, require_signature: true, trusted_keys: [File.read!(alice <> ".pub")])
+    assert {:error, %{reason: :bad_signature} = error} = upload_zip(a, unsigned)
+    assert Exception.message(error) =~ "not signed"
+    assert {:error, %{reason: :bad_signature} = error} = upload_zip(a, by_bob)
+    assert Exception.message(error) =~ "bob"
+    assert {:error, %{reason: :bad_signature}} = upload_zip(a, zip(changed))
+
+    # A node that asks for nothing takes them; the other refuses for itself.
+    assert {:ok, patch} = upload_zip(b, by_bob)
+    assert {:ok, report} = hot_patch(b, :check, [patch.id, []])
+    assert [{^a, :error, reason}, {^b, :ok, nil}] = Enum.sort(reasons(report))
+    assert reason =~ "bob" and reason =~ "alice"
+    assert {:error, %{reason: :refused}} = hot_patch(b, :apply, [patch.id, []])
+
+    # Keys as files; the configuration of one node is no other's affair.
+    set(b, require_signature: true, trusted_keys: [alice <> ".pub", bob <> ".pub"])
+    assert {:ok, patch} = upload_zip(a, signed)
+    assert patch.signed_by =~ "alice"
+    assert {:ok, report} = hot_patch(b, :apply, [patch.id, [by: "carol"]])
+    assert report.status == :ok
+    assert report.signed_by == patch.signed_by
+    assert to_string(report) =~ "signed by alice ("
+    assert {:ok, entries} = hot_patch(a, :journal, [[patch: patch.id]])
+    assert [:apply, :upload] = for(entry <- entries, entry.signed_by =~ "alice", do: entry.what)
+    assert {:ok, json} = HotPatch.to_json(report)
+    assert json =~ ~s("signed_by":"alice)
+    # What was let in can always be taken back.
+    set(a, trusted_keys: [])
+    assert {:ok, %{status: :ok}} = hot_patch(a, :rollback, [patch.id, []])
+
+    # Keys that cannot be read trust nobody.
+    set(a, trusted_keys: ["/no/such/file"])
+    assert {:error, error} = upload_zip(a, signed)
+    assert Exception.message(error) =~ "/no/such/file"
+  end
+
+  test "a wrong signature is refused whatever is configured", %{tmp_dir: dir} do
+    [a] = Cluster.start(1)
+    signed = build!(dir, [Builds.changed("patched", "Billing")], sign: key!(dir, "alice"))
+    {:ok, composition} = HotPatch.Archive.read(signed, "fix")
+
+    text =
+      String.replace(composition.manifest.bytes, ~s("author": "alice"), ~s("author": "mallory"))
+
+    assert text != composition.manifest.bytes
+    {:ok, files} = :zip.unzip(signed, [:memory])
+    files = for {name, bytes} <- files, do: {to_string(name), bytes}
+    forged = zip(List.keyreplace(files, "hot_patch.json", 0, {"hot_patch.json", text}))
+    assert {:error, %{reason: :bad_signature} = error} = upload_zip(a, forged)
+    assert Exception.message(error) =~ "is wrong"
+  end
+
+  test "archives without a manifest are taken, unless one is required", %{tmp_dir: dir} do
+    [a] = Cluster.start(1)
+    plain = zip(Builds.changed("patched"))
+    assert {:ok, patch} = upload_zip(a, plain)
+    set(a, require_manifest: true)
+    assert {:error, %{reason: :no_manifest}} = upload_zip(a, plain, name: "again")
+    assert {:ok, report} = hot_patch(a, :check, [patch.id, []])
+    assert Enum.all?(reasons(report), &match?({^a, :error, "it has no manifest" <> _}, &1))
+    assert {:ok, patch} = upload_zip(a, build!(dir, Builds.changed("patched")), name: "declared")
+    assert {:ok, %{status: :ok}} = hot_patch(a, :apply, [patch.id, []])
+  end
+
+  test "a patch for another version of the release is not for this one", %{tmp_dir: dir} do
+    [a] = Cluster.start(1)
+    zip = build!(dir, Builds.changed("patched"), for: "exchange-2.0.0")
+    assert {:ok, %{state: :retired} = patch} = upload_zip(a, zip)
+    assert {:error, %{reason: :retired}} = hot_patch(a, :check, [patch.id, []])
+  end
+
+  defp key!(dir, name) do
+    path = Path.join(dir, name)
+    {:ok, _public} = Keys.generate(path, name)
+    path
+  end
+
+  # Another version of it than either build has.
+  defp third_billing do
+    Builds.erlang("""
+    -module('Elixir.Exchange.Billing').
+    -vsn(3).
+    -export([bill/1]).
+    bill(_) -> broken.
+    """)
+  end
+
+  defp hex(bytes), do: Base.encode16(bytes, case: :lower)
+end
