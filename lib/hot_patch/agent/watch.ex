@@ -58,7 +58,7 @@ defmodule HotPatch.Agent.Watch do
     Process.flag(:trap_exit, true)
     Process.monitor(job.coordinator)
     state = %{health: job.health, events: Events.attach(job.modules), since: now(), usual: nil}
-    {:ok, state |> Map.merge(%{queues: [], mailboxes: nil, look_again: 0}) |> look()}
+    {:ok, state |> Map.merge(%{queues: [], mailboxes: nil, look_again: now()}) |> look()}
   end
 
   @impl GenServer

@@ -87,10 +87,11 @@ defmodule HotPatch.Cluster.Operation do
       teller: teller,
       report: report,
       options: options,
-      done: []
+      done: [],
+      seq: 0
     }
 
-    result = course |> in_steps(Groups.of(nodes, options)) |> to_caller()
+    result = course |> in_steps(Groups.of(nodes, options)) |> to_caller(operation)
     tell_end(teller, result)
     result
   end
@@ -105,7 +106,7 @@ defmodule HotPatch.Cluster.Operation do
       kind: payload.kind,
       scope: options.nodes || :all,
       members: nodes,
-      provisional?: false,
+      tried_by: options[:tried_by],
       cumulative?: payload.cumulative?,
       about: options[:about],
       reason: options[:reason],
@@ -171,19 +172,20 @@ defmodule HotPatch.Cluster.Operation do
     last? = rest == []
 
     with :ok <- watch_before(nodes, course),
-         {:done, report} <- step(nodes, last?, course),
+         {:done, report, seq} <- step(nodes, last?, course),
          course = %{
            course
            | report: Ending.joined(course.report, report),
-             done: course.done ++ nodes
+             done: course.done ++ nodes,
+             seq: seq
          },
          {:calm, course} <- watch_after(nodes, course) do
       if last?, do: {:done, course.report}, else: steps(rest, course)
     else
       {:exceeded, course} -> taken_back(course, last?)
       {:nothing, error} -> Undoing.earlier(error, course)
-      {:failed, error} -> Undoing.after_failure(error, nodes, last?, course)
-      {:left, error} -> {:left, error}
+      {:left, error} when last? -> {:left, error}
+      {_failed_or_left, error} -> Undoing.after_failure(error, nodes, last?, course)
     end
   end
 
@@ -197,10 +199,12 @@ defmodule HotPatch.Cluster.Operation do
           | id: new_id(),
             scope: nodes,
             members: nodes,
-            provisional?: options.on_failure == :rollback
+            tried_by: if(options.on_failure == :rollback, do: self())
         }
 
     operation = %{operation | ref: make_ref()}
+    # The nodes of this step need not know of the steps before it, which it comes after.
+    options = Map.put(options, :after, course.seq)
     TwoPhase.run(course.payload, operation, nodes, course.report, course.teller, options)
   end
 
@@ -225,18 +229,18 @@ defmodule HotPatch.Cluster.Operation do
 
   defp taken_back(course, last?) do
     why = "it was watched, and #{Watch.line(course.report.watch.exceeded)}"
-    {how, rollback} = Undoing.run(course.done, last?, why, course)
+    {result, how, rollback} = Undoing.run(course.done, last?, why, course)
     report = %{course.report | rollback: rollback}
 
-    {:nothing,
+    {result,
      Ending.error(
-       :rolled_back,
+       if(result == :nothing, do: :rolled_back, else: :failed),
        report,
        "#{course.payload.kind} #{course.payload.patch}: #{why}; #{how}"
      )}
   end
 
-  defp to_caller({:done, report}) do
+  defp to_caller({:done, report}, _operation) do
     report = Ending.finished(report)
 
     Logger.info("HotPatch: #{report.operation} of #{report.patch} ended: #{report.status}",
@@ -247,7 +251,8 @@ defmodule HotPatch.Cluster.Operation do
     {:ok, report}
   end
 
-  defp to_caller({_how, error}) do
+  defp to_caller({_how, error}, operation) do
+    _ = Ending.note_refusal(error, operation)
     Logger.warning("HotPatch: #{error.message}")
     {:error, error}
   end

@@ -11,7 +11,7 @@ defmodule HotPatch.Cluster.Progress do
   alias HotPatch.Event
 
   @typedoc "What a coordinator keeps to tell of itself: whom it tells, and what is in all its events."
-  @type teller :: %{event: Event.t(), nodes: [node()]}
+  @type teller :: %{event: Event.t(), nodes: [node()], coordinator: pid()}
 
   @doc false
   @spec start_link(keyword()) :: GenServer.on_start()
@@ -30,17 +30,21 @@ defmodule HotPatch.Cluster.Progress do
       at: DateTime.utc_now()
     }
 
-    %{event: event, nodes: Enum.uniq([node() | nodes])}
+    %{event: event, nodes: Enum.uniq([node() | nodes]), coordinator: self()}
   end
 
-  @doc "Tells how far a node, or with nil the whole, has come."
+  @doc """
+  Tells how far a node, or with nil the whole, has come. Also a process that the coordinator
+  has started may tell: it is the coordinator that is listened for.
+  """
   @spec tell(teller(), node() | nil, Event.phase(), :running | :done | :failed, keyword()) :: :ok
   def tell(teller, node, phase, state, more \\ []) do
     facts = [node: node, phase: phase, state: state, at: DateTime.utc_now()] ++ more
     event = struct!(teller.event, facts)
+    from = teller.coordinator
     # Not even for a connection that is not there.
     for to <- teller.nodes,
-        do: :erlang.send({__MODULE__, to}, {:event, self(), event}, [:noconnect, :nosuspend])
+        do: :erlang.send({__MODULE__, to}, {:event, from, event}, [:noconnect, :nosuspend])
 
     :ok
   end
