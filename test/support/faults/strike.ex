@@ -39,4 +39,24 @@ defmodule HotPatch.Test.Faults.Strike do
     _ = :os.cmd(String.to_charlist(script))
     :ok
   end
+
+  @doc "Makes the folder of intents one that cannot be written to, for so many milliseconds."
+  @spec unwritable(pos_integer()) :: :ok
+  def unwritable(milliseconds) do
+    folder = Path.join(HotPatch.Store.directory(), "staged")
+    away = folder <> ".away"
+    :ok = File.rename(folder, away)
+    :ok = File.write(folder, "in the way")
+
+    spawn(fn ->
+      receive do
+      after
+        milliseconds ->
+          :ok = File.rm(folder)
+          :ok = File.rename(away, folder)
+      end
+    end)
+
+    :ok
+  end
 end
