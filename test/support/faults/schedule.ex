@@ -12,8 +12,14 @@ defmodule HotPatch.Test.Faults.Schedule do
   alias HotPatch.Test.Faults.Round
   alias HotPatch.Test.Faults.Strike
 
-  @typedoc "When: the n-th time that the node comes to a step, or some time after the call."
-  @type moment :: {:step, Fault.point(), nth :: pos_integer()} | {:instant, non_neg_integer()}
+  @typedoc """
+  When: the n-th time that the node comes to a step, or some time after the call, or some time after
+  the canary is being watched.
+  """
+  @type moment ::
+          {:step, Fault.point(), nth :: pos_integer()}
+          | {:instant, non_neg_integer()}
+          | {:watched, non_neg_integer()}
 
   @typedoc """
   What: the node is killed, or what is at work there crashes, or the coordinator's process is killed,
@@ -32,6 +38,8 @@ defmodule HotPatch.Test.Faults.Schedule do
           moment: moment(),
           lasts: pos_integer()
         }
+
+  import HotPatch.Test.Until
 
   @whats [:kill, :crash, :coordinator, :suspend, :unwritable, :cut, :ill, :join, :two]
   @longest_ms 400
@@ -64,10 +72,16 @@ defmodule HotPatch.Test.Faults.Schedule do
       coordinator: :rand.uniform(nodes),
       victim: :rand.uniform(nodes),
       what: what,
-      moment: moment(what),
+      moment: moment(operation, what),
       lasts: 200 + :rand.uniform(2_800)
     }
   end
+
+  defp moment(:canary, what) when what != :unwritable do
+    if :rand.uniform(3) == 1, do: {:watched, :rand.uniform(300) - 1}, else: moment(what)
+  end
+
+  defp moment(_operation, what), do: moment(what)
 
   # Where it is too late to be told of the decision, but not for the decision.
   defp moment(:unwritable), do: {:step, :held, :rand.uniform(2)}
@@ -88,6 +102,7 @@ defmodule HotPatch.Test.Faults.Schedule do
       case schedule.moment do
         {:step, step, nth} -> "at #{inspect(step)} for the #{nth}. time"
         {:instant, ms} -> "after #{ms} ms"
+        {:watched, ms} -> "after #{ms} ms of the watch"
       end
 
     "#{schedule.operation} (on_failure: #{schedule.on_failure}) from node #{schedule.coordinator}, " <>
@@ -102,7 +117,7 @@ defmodule HotPatch.Test.Faults.Schedule do
     victim = victim(rig, schedule)
     arm(victim, schedule)
     task = Rig.begin(rig, coordinator, kind(schedule), options(schedule))
-    {rig, more} = strike(rig, victim, schedule)
+    {rig, more} = strike(rig, victim, task, schedule)
     results = [Rig.await(task) | more]
     rig = rig |> disarm(victim, schedule) |> back(victim)
     true = true?(results, schedule, before, agreed(rig, coordinator, hd(results), schedule))
@@ -152,11 +167,17 @@ defmodule HotPatch.Test.Faults.Schedule do
   defp action(%{what: :unwritable, lasts: lasts}), do: {Strike, :unwritable, [lasts]}
 
   # By itself, when the node comes there.
-  defp strike(rig, _victim, %{moment: {:step, _, _}}), do: {rig, []}
+  defp strike(rig, _victim, _task, %{moment: {:step, _, _}}), do: {rig, []}
 
-  defp strike(rig, victim, %{moment: {:instant, ms}} = schedule) do
+  defp strike(rig, victim, task, %{moment: {how, ms}} = schedule) do
+    if how == :watched, do: until(fn -> watched_or_over?(victim, task) end, "a watch", 30_000)
     Damage.pause(ms)
     strike_now(rig, victim, schedule)
+  end
+
+  defp watched_or_over?(victim, task) do
+    not Process.alive?(task.pid) or
+      Enum.any?(Rig.hot_patch(victim, :progress, []), &(&1.phase == :watch))
   end
 
   defp strike_now(rig, victim, %{what: :kill}), do: {Rig.kill(rig, victim), []}

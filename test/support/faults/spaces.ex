@@ -43,6 +43,9 @@ defmodule HotPatch.Test.Faults.Spaces do
       ip!("-n #{space} link set lo up")
       # For the answers to whoever has another address: this host.
       ip!("-n #{space} route add default via #{subnet(group)}.1")
+      # Of its own, and not told to listen where this host's does.
+      unset = [env: [{"ERL_EPMD_ADDRESS", nil}], stderr_to_stdout: true]
+      {_output, 0} = System.cmd("ip", ~w(netns exec #{space} epmd -daemon), unset)
       space
     end
   end
@@ -64,8 +67,7 @@ defmodule HotPatch.Test.Faults.Spaces do
     erl = :erl |> Atom.to_string() |> System.find_executable() |> String.to_charlist()
     ip = "ip" |> System.find_executable() |> String.to_charlist()
     arguments = ['netns', 'exec', String.to_charlist(space), erl]
-    # Its name server must not be told to listen where this host's does.
-    %{connection: :standard_io, exec: {ip, arguments}, env: [{'ERL_EPMD_ADDRESS', '0.0.0.0'}]}
+    %{connection: :standard_io, exec: {ip, arguments}}
   end
 
   @doc "Nothing gets in or out any more."
