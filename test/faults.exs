@@ -5,7 +5,14 @@ alias HotPatch.Test.Faults.{Campaign, Scenarios}
 
 {given, []} =
   OptionParser.parse!(System.argv(),
-    strict: [faults: :integer, seed: :integer, only: :integer, scenario: :string, lanes: :integer]
+    strict: [
+      faults: :integer,
+      schedules: :boolean,
+      seed: :integer,
+      only: :integer,
+      scenario: :string,
+      lanes: :integer
+    ]
   )
 
 scenario = given[:scenario]
@@ -17,7 +24,8 @@ if scenario && scenario not in names do
 end
 
 options = %{
-  faults: given[:faults] || 500,
+  faults: given[:faults] || if(given[:schedules], do: 1_000, else: 500),
+  schedules?: given[:schedules] || false,
   seed: given[:seed] || :rand.uniform(1_000_000),
   only: given[:only],
   scenario: scenario && String.to_atom(scenario),

@@ -35,9 +35,9 @@ defmodule HotPatch.Agent do
   are what the journals and the other nodes know it by; `seq` is settled when all nodes are
   reserved, above `above` and what each of them knows, and `scope` is `:all` unless nodes were
   named. `members` are the nodes that take part: who holds when the coordinator is gone asks
-  them how it was decided. `provisional?`: it is tried on some nodes first, and counts only when
-  one that is not has followed it. `catching_up`: on this node alone, for what it has missed, or
-  to make room for that. A `:detach` only holds the node.
+  them how it was decided. `tried_by`: it is tried on some nodes first, and counts only while
+  that process lives, or when one that is not has followed it. `catching_up`: on this node alone,
+  for what it has missed, or to make room for that. A `:detach` only holds the node.
   """
   @type operation :: %{
           ref: reference(),
@@ -47,7 +47,7 @@ defmodule HotPatch.Agent do
           kind: :apply | :rollback | :detach,
           scope: :all | [node()],
           members: [node()],
-          provisional?: boolean(),
+          tried_by: pid() | nil,
           cumulative?: boolean(),
           about: map() | nil,
           coordinator: pid(),
@@ -169,6 +169,10 @@ defmodule HotPatch.Agent do
   @doc "Ends on disk what an operation could not, if nothing is going on here now."
   @spec settle() :: :ok | {:error, String.t()}
   def settle, do: GenServer.call(Server, :settle, :infinity)
+
+  @doc "There is nothing that this node could do to be as the others."
+  @spec level() :: :ok
+  def level, do: GenServer.call(Server, :level, :infinity)
 
   @doc "Says why this node is behind the others, for `nodes/0`; nil if it is not."
   @spec behind(String.t() | nil) :: :ok

@@ -1,7 +1,8 @@
 defmodule HotPatch.Fault do
   @moduledoc false
   # Numbered steps of apply and rollback, so that a test can end the node at each of them as
-  # `kill -9` or a power cut would. Nothing happens unless a test has set one.
+  # `kill -9` or a power cut would, or have something else go wrong there. Nothing happens unless
+  # a test has set one.
 
   @key {__MODULE__, :armed}
 
@@ -30,11 +31,15 @@ defmodule HotPatch.Fault do
     ]
   end
 
-  @doc "Ends this node at a step: `{point, n}` when it comes there for the n-th time."
-  @spec arm(point(), pos_integer()) :: :ok
-  def arm(point, nth \\ 1) do
+  @typedoc "What happens there: the node ends, or a function is called by whoever comes there."
+  @type action :: :kill | mfa_with_args()
+  @type mfa_with_args :: {module(), atom(), [term()]}
+
+  @doc "Ends this node at a step when it comes there for the n-th time, or calls a function."
+  @spec arm(point(), pos_integer(), action()) :: :ok
+  def arm(point, nth \\ 1, action \\ :kill) do
     counter = :counters.new(1, [])
-    :persistent_term.put(@key, {point, nth, counter})
+    :persistent_term.put(@key, {point, nth, counter, action})
   end
 
   @doc "Goes on at all steps again; says whether it is too late, and this node about to end."
@@ -44,8 +49,11 @@ defmodule HotPatch.Fault do
     _ = :persistent_term.erase(@key)
 
     case armed do
-      {_point, nth, counter} -> if :counters.get(counter, 1) >= nth, do: :reached, else: :ok
-      nil -> :ok
+      {_point, nth, counter, _action} ->
+        if :counters.get(counter, 1) >= nth, do: :reached, else: :ok
+
+      nil ->
+        :ok
     end
   end
 
@@ -58,14 +66,17 @@ defmodule HotPatch.Fault do
     end
   end
 
-  defp reached(point, {armed, nth, counter}) do
+  defp reached(point, {armed, nth, counter, action}) do
     if same?(point, armed) do
       :counters.add(counter, 1, 1)
-      if :counters.get(counter, 1) == nth, do: kill()
+      if :counters.get(counter, 1) == nth, do: strike(action)
     end
 
     :ok
   end
+
+  defp strike(:kill), do: kill()
+  defp strike({module, function, args}), do: apply(module, function, args)
 
   defp same?({:file, n, of}, {:file, armed_n, armed_of}),
     do: armed_n in [n, :any] and armed_of in [of, :any]

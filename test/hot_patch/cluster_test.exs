@@ -771,7 +771,7 @@ defmodule HotPatch.ClusterTest do
         kind: :apply,
         scope: :all,
         members: nodes,
-        provisional?: false,
+        tried_by: nil,
         cumulative?: false,
         about: nil,
         reason: nil,

@@ -6,6 +6,7 @@ defmodule HotPatch.FaultsTest do
   alias HotPatch.Test.Faults.Rig
   alias HotPatch.Test.Faults.Round
   alias HotPatch.Test.Faults.Scenarios
+  alias HotPatch.Test.Faults.Spaces
 
   # A dozen faults; script/faults tries hundreds.
   @moduletag timeout: 120_000
@@ -26,6 +27,7 @@ defmodule HotPatch.FaultsTest do
   for {kind, victim, step} <- [
         {:apply, 2, :files_staged},
         {:rollback, 1, :prepared},
+        {:apply, 1, :decision_journaled},
         {:apply, 1, :decided},
         {:rollback, 2, :decision_written},
         {:apply, 1, {:file, 3, 7}},
@@ -54,6 +56,15 @@ defmodule HotPatch.FaultsTest do
     test "#{name}", context do
       Scenarios.run(unquote(name), context.rig)
     end
+  end
+
+  if Spaces.available?() do
+    test "vanishing", context do
+      Scenarios.run(:vanishing, context.rig)
+    end
+  else
+    @tag skip: "no network namespaces can be made here"
+    test "vanishing", do: :ok
   end
 
   if Damage.mounts?() do

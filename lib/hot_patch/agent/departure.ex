@@ -45,7 +45,7 @@ defmodule HotPatch.Agent.Departure do
       above: 0,
       scope: [node()],
       members: [node()],
-      provisional?: false,
+      tried_by: nil,
       on_load: :restart,
       cumulative?: false,
       about: nil,

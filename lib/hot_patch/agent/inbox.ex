@@ -13,8 +13,9 @@ defmodule HotPatch.Agent.Inbox do
   @typedoc "A part of a piece: where it begins, how large the whole is."
   @type part :: {Blobs.digest(), offset :: non_neg_integer(), total :: pos_integer(), binary()}
 
-  # Bytes kept at most; and for how many milliseconds after the last part has come.
-  @most 64_000_000
+  # Bytes kept at most, more than the largest patch has with the copies of its modules that come
+  # with it; and for how many milliseconds after the last part has come.
+  @most 256_000_000
   @keep_for 900_000
 
   @doc false
@@ -67,7 +68,7 @@ defmodule HotPatch.Agent.Inbox do
   def handle_call({:put, parts}, _from, state) do
     case Enum.reduce_while(parts, {:ok, state}, &add/2) do
       {:ok, state} -> {:reply, :ok, make_room(state), @keep_for}
-      {:error, text} -> {:reply, {:error, text}, %{state | open: %{}}, @keep_for}
+      {:error, text, state} -> {:reply, {:error, text}, state, @keep_for}
     end
   end
 
@@ -79,17 +80,19 @@ defmodule HotPatch.Agent.Inbox do
 
   def handle_info(_other, state), do: {:noreply, state, @keep_for}
 
-  # A sender that begins again begins at the start.
-  defp add({digest, 0, total, bytes}, {:ok, state}),
-    do: piece(digest, total, [bytes], byte_size(bytes), state)
-
+  # Several may send the same piece at the same time, or one again: what is here is left as it is.
   defp add({digest, offset, total, bytes}, {:ok, state}) do
-    case state.open do
-      %{^digest => {parts, ^offset}} ->
-        piece(digest, total, [parts, bytes], offset + byte_size(bytes), state)
+    {parts, size} = Map.get(state.open, digest, {[], 0})
 
-      _ ->
-        {:halt, {:error, "a part came that does not follow the one before: send it again"}}
+    cond do
+      :ets.member(__MODULE__, digest) or (size > 0 and offset + byte_size(bytes) <= size) ->
+        {:cont, {:ok, state}}
+
+      offset == size ->
+        piece(digest, total, [parts, bytes], size + byte_size(bytes), state)
+
+      true ->
+        wrong(digest, "a part came that does not follow the one before: send it again", state)
     end
   end
 
@@ -103,9 +106,13 @@ defmodule HotPatch.Agent.Inbox do
       :ets.insert(__MODULE__, {digest, bytes, System.monotonic_time()})
       {:cont, {:ok, %{state | open: Map.delete(state.open, digest)}}}
     else
-      {:halt, {:error, "what came does not have the digest it was announced with"}}
+      wrong(digest, "what came does not have the digest it was announced with", state)
     end
   end
+
+  # Whoever sends it again begins at the start.
+  defp wrong(digest, text, state),
+    do: {:halt, {:error, text, %{state | open: Map.delete(state.open, digest)}}}
 
   # The oldest go.
   defp make_room(state) do

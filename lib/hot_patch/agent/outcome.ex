@@ -72,15 +72,23 @@ defmodule HotPatch.Agent.Outcome do
   defp remembered(after_it, before, %{catching_up: :room}), do: %{after_it | ops: before.ops}
   defp remembered(after_it, _before, _operation), do: after_it
 
-  @doc "An operation as it is remembered. Who tries it out is asked for as long as it is provisional."
+  @doc "An operation as it is remembered."
   @spec op(HotPatch.Agent.operation()) :: Applied.op()
   def op(operation) do
     operation
-    |> Map.take([:id, :seq, :kind, :patch, :cumulative?, :transition, :on_load, :scope, :by])
-    |> Map.merge(%{
-      at: DateTime.utc_now(),
-      tried_by: if(operation.provisional?, do: operation.coordinator)
-    })
+    |> Map.take([
+      :id,
+      :seq,
+      :kind,
+      :patch,
+      :cumulative?,
+      :transition,
+      :on_load,
+      :scope,
+      :by,
+      :tried_by
+    ])
+    |> Map.put(:at, DateTime.utc_now())
   end
 
   defp record(%Preparation{operation: operation} = preparation, result) do

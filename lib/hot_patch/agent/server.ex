@@ -13,7 +13,9 @@ defmodule HotPatch.Agent.Server do
   # decides. Nobody waits for that beyond the engine's own limit: taken back too early, the
   # operation is one that this node has missed.
   #
-  # Besides, a coordinator may lock the node for several operations of its own.
+  # Besides, a coordinator may lock the node for several operations of its own. And where an
+  # operation was decided and failed all the same, memory may be ahead of disk (`ahead`): until
+  # this node has caught up, another operation would not find what it is to take back.
 
   use GenServer
 
@@ -62,6 +64,10 @@ defmodule HotPatch.Agent.Server do
       when other != holder.coordinator,
       do: {:reply, {:busy, holder}, state}
 
+  def handle_call({:reserve, %{catching_up: nil}}, _from, %{phase: :idle, ahead: text} = state)
+      when text != nil,
+      do: {:reply, {:unfinished, text}, state}
+
   def handle_call({:reserve, operation}, _from, %{phase: :idle} = state) do
     case settled() do
       :ok ->
@@ -82,8 +88,11 @@ defmodule HotPatch.Agent.Server do
 
   def handle_call({:lock, _holder}, _from, state), do: {:reply, {:busy, held_by(state)}, state}
 
-  def handle_call({:unlock, pid}, _from, %{lock: {%{coordinator: pid}, _monitor}} = state),
-    do: {:reply, :ok, unlocked(state)}
+  # Meanwhile nobody could catch up.
+  def handle_call({:unlock, pid}, _from, %{lock: {%{coordinator: pid}, _monitor}} = state) do
+    tell_subscriber(%{catching_up: nil})
+    {:reply, :ok, unlocked(state)}
+  end
 
   def handle_call({:unlock, _pid}, _from, state), do: {:reply, :ok, state}
 
@@ -99,7 +108,7 @@ defmodule HotPatch.Agent.Server do
 
   def handle_call({:commit, ref}, from, %{phase: :prepared, operation: %{ref: ref}} = state) do
     worker = spawn_monitor(Commit, :run, [self(), state.preparation])
-    {:noreply, %{state | phase: :committing, worker: worker, caller: from}}
+    {:noreply, %{state | phase: :committing, worker: worker, callers: [from]}}
   end
 
   def handle_call({:commit, _ref}, _from, state), do: {:reply, nothing(), state}
@@ -107,8 +116,13 @@ defmodule HotPatch.Agent.Server do
   def handle_call({:decide, ref, decision}, from, %{operation: %{ref: ref}} = state)
       when state.phase == :held do
     Fault.point(:decided)
-    {:noreply, tell(%{state | caller: from}, decision)}
+    {:noreply, tell(%{state | callers: [from]}, decision)}
   end
+
+  # Somebody who was asked in doubt has said so first.
+  def handle_call({:decide, ref, decision}, from, %{operation: %{ref: ref}} = state)
+      when state.phase == :deciding and state.decision == decision,
+      do: {:noreply, %{state | callers: [from | state.callers]}}
 
   # It did not wait: the deadline came first. What was decided all the same is now missed here,
   # and nothing else that ends would have it looked for.
@@ -141,6 +155,12 @@ defmodule HotPatch.Agent.Server do
   def handle_call({:note, _ops}, _from, state),
     do: {:reply, {:error, "an operation has begun meanwhile"}, state}
 
+  # A commit that goes on may still make it so.
+  def handle_call(:level, _from, %{phase: :idle} = state),
+    do: {:reply, :ok, %{state | ahead: nil}}
+
+  def handle_call(:level, _from, state), do: {:reply, :ok, state}
+
   def handle_call(:settle, _from, %{phase: :idle} = state), do: {:reply, settled(), state}
   def handle_call(:settle, _from, state), do: {:reply, :ok, state}
 
@@ -151,8 +171,8 @@ defmodule HotPatch.Agent.Server do
 
   @impl GenServer
   def handle_info({Commit, :held, decider}, %{phase: :committing} = state) do
-    GenServer.reply(state.caller, :held)
-    state = %{state | phase: :held, caller: nil, decider: decider}
+    reply(state.callers, :held)
+    state = %{state | phase: :held, callers: [], decider: decider}
     wait = max(state.operation.hold_timeout - @in_doubt_before, 0)
     Process.send_after(self(), {:in_doubt, state.operation.ref}, wait)
     {:noreply, if(state.orphaned?, do: in_doubt(state, :dead), else: state)}
@@ -228,13 +248,20 @@ defmodule HotPatch.Agent.Server do
   end
 
   defp ended(state, answer) do
-    if state.caller, do: GenServer.reply(state.caller, answer)
+    reply(state.callers, answer)
     {_pid, monitor} = state.worker
     Process.demonitor(monitor, [:flush])
     tell_subscriber(state.operation)
     Fault.point(:ended)
-    done(state)
+    done(%{state | ahead: ahead(state, answer)})
   end
+
+  defp ahead(_state, {:ended, %{error: nil}}), do: nil
+  defp ahead(%{decision: :finish}, {:ended, %{error: text}}), do: text
+  defp ahead(%{decision: :finish}, {:error, text}), do: text
+  defp ahead(state, _nothing_was_done), do: state.ahead
+
+  defp reply(callers, answer), do: Enum.each(callers, &GenServer.reply(&1, answer))
 
   # Who catches up knows by itself when that has ended, and would try again at once for ever.
   defp tell_subscriber(%{catching_up: nil}) do
@@ -256,7 +283,7 @@ defmodule HotPatch.Agent.Server do
 
   defp done(state) do
     if state.monitor, do: Process.demonitor(state.monitor, [:flush])
-    %{idle() | lock: state.lock}
+    %{idle() | lock: state.lock, ahead: state.ahead}
   end
 
   defp held_by(%{operation: nil, lock: {holder, _monitor}}), do: holder
@@ -274,11 +301,12 @@ defmodule HotPatch.Agent.Server do
       monitor: nil,
       preparation: nil,
       worker: nil,
-      caller: nil,
+      callers: [],
       decider: nil,
       decision: nil,
       orphaned?: false,
-      lock: nil
+      lock: nil,
+      ahead: nil
     }
   end
 end

@@ -81,7 +81,7 @@ defmodule HotPatch.Cluster.CatchUp do
     cond do
       wanted != mine.stack -> go(mine.stack, wanted, ops, missed, peers)
       missed != [] -> with :ok <- Agent.note(missed), do: :changed
-      true -> :ok
+      true -> Agent.level()
     end
   end
 
@@ -198,6 +198,8 @@ defmodule HotPatch.Cluster.CatchUp do
           by: op.by,
           transition: Map.get(op, :transition, :suspend),
           nodes: if(op.scope != :all, do: op.scope),
+          # What was only tried is only tried here too.
+          tried_by: op.tried_by,
           catching_up: :missed
         },
         else: %{by: "HotPatch", catching_up: :room}

@@ -86,9 +86,10 @@ defmodule HotPatch.Cluster.Ending do
   defp integral(files, nil), do: Status.combine(Enum.map(files, & &1.status))
   defp integral(_files, _error), do: :error
 
-  @doc "All were held, or not, and what followed was decided."
-  @spec decided(Report.t(), :finish | {:take_back, String.t(), String.t()}) :: t()
-  def decided(report, decision) do
+  @doc "All were held, or not, and what followed was decided; some nodes do not answer any more."
+  @spec decided(Report.t(), :finish | {:take_back, String.t(), String.t()}, gone :: [node()]) ::
+          t()
+  def decided(report, decision, gone) do
     report = finished(report)
 
     case {decision, Enum.filter(report.nodes, &(&1.error != nil))} do
@@ -99,7 +100,7 @@ defmodule HotPatch.Cluster.Ending do
         why = Enum.map_join(nodes, "; ", &"the commit failed on #{&1.node}: #{&1.error}")
         text = "#{report.operation} #{report.patch}: #{why}"
 
-        if Enum.any?(nodes, &(&1.files != [])),
+        if Enum.any?(nodes, &(&1.node not in gone)),
           do: {:failed, error(:failed, report, text)},
           else: {:left, error(:failed, report, "#{text}; it does it when it is back")}
 
@@ -121,10 +122,9 @@ defmodule HotPatch.Cluster.Ending do
   end
 
   @doc "A node cannot prepare."
-  @spec refused(Report.t(), Agent.operation()) :: t()
-  def refused(report, operation) do
+  @spec refused(Report.t()) :: t()
+  def refused(report) do
     report = finished(report)
-    _ = note_refusal(report, operation)
 
     {:nothing,
      error(
@@ -134,19 +134,23 @@ defmodule HotPatch.Cluster.Ending do
      )}
   end
 
+  @doc "Writes down that an operation was refused, once, however often it was tried."
+  @spec note_refusal(Error.t(), Agent.operation()) :: :ok | {:error, File.posix()}
   # A node that catches up tries again and again, and says in `nodes/0` what stands in its way.
-  defp note_refusal(_report, %{catching_up: how}) when how != nil, do: :ok
+  def note_refusal(_error, %{catching_up: how}) when how != nil, do: :ok
 
-  defp note_refusal(report, operation) do
+  def note_refusal(%Error{reason: :refused, report: report}, operation) do
     Journal.add(:refused, %{
-      kind: report.operation,
-      patch: report.patch,
-      by: report.by,
+      kind: operation.kind,
+      patch: operation.patch,
+      by: operation.by,
       from: operation[:from],
       status: report.status,
       error: why(report)
     })
   end
+
+  def note_refusal(_error, _operation), do: :ok
 
   @doc "The report of a step put to that of the steps before it."
   @spec joined(Report.t(), Report.t()) :: Report.t()

@@ -92,7 +92,7 @@ defmodule HotPatch.Cluster.Operation do
       done: []
     }
 
-    result = course |> in_steps(Groups.of(nodes, options)) |> to_caller()
+    result = course |> in_steps(Groups.of(nodes, options)) |> to_caller(operation)
     tell_end(teller, result)
     result
   end
@@ -109,7 +109,7 @@ defmodule HotPatch.Cluster.Operation do
       kind: payload.kind,
       scope: options.nodes || :all,
       members: nodes,
-      provisional?: false,
+      tried_by: options[:tried_by],
       cumulative?: payload.cumulative?,
       about: options[:about],
       signed_by: Trust.signer(payload),
@@ -182,29 +182,22 @@ defmodule HotPatch.Cluster.Operation do
     last? = rest == []
 
     with :ok <- watch_before(nodes, course),
-         {:done, report} <- step(nodes, last?, course),
-         course = joined(course, report, nodes),
+         {:done, report, seq} <- step(nodes, last?, course),
+         course = joined(course, report, nodes, seq),
          {:calm, course} <- watch_after(nodes, course) do
       if last?, do: {:done, course.report}, else: steps(rest, course)
     else
-      {:exceeded, course} ->
-        taken_back(course, last?)
-
-      {:nothing, error} ->
-        Undoing.earlier(error, course)
-
-      {:left, error} when last? ->
-        {:left, Undoing.joined(error, course)}
-
-      {how, error} when how in [:failed, :left] ->
-        Undoing.after_failure(error, nodes, last?, course)
+      {:exceeded, course} -> taken_back(course, last?)
+      {:nothing, error} -> Undoing.earlier(error, course)
+      {:left, error} when last? -> {:left, Undoing.joined(error, course)}
+      {_failed_or_left, error} -> Undoing.after_failure(error, nodes, last?, course)
     end
   end
 
-  # The nodes of the next step may not know of this one, whose number it has to be above.
-  defp joined(course, report, nodes) do
+  # The nodes of the next step need not know of this one, whose number it has to be above.
+  defp joined(course, report, nodes, seq) do
     course = %{course | report: Ending.joined(course.report, report), done: course.done ++ nodes}
-    update_in(course.operation.above, &(&1 + 1))
+    put_in(course.operation.above, seq)
   end
 
   # A step that is not the last counts only for those nodes, and only while we live.
@@ -217,7 +210,7 @@ defmodule HotPatch.Cluster.Operation do
           | id: new_id(),
             scope: nodes,
             members: nodes,
-            provisional?: options.on_failure == :rollback
+            tried_by: if(options.on_failure == :rollback, do: self())
         }
 
     operation = %{operation | ref: make_ref()}
@@ -245,18 +238,18 @@ defmodule HotPatch.Cluster.Operation do
 
   defp taken_back(course, last?) do
     why = "it was watched, and #{Watch.line(course.report.watch.exceeded)}"
-    {how, rollback} = Undoing.run(course.done, last?, why, course)
+    {result, how, rollback} = Undoing.run(course.done, last?, why, course)
     report = %{course.report | rollback: rollback}
 
-    {:nothing,
+    {result,
      Ending.error(
-       :rolled_back,
+       if(result == :nothing, do: :rolled_back, else: :failed),
        report,
        "#{course.payload.kind} #{course.payload.patch}: #{why}; #{how}"
      )}
   end
 
-  defp to_caller({:done, report}) do
+  defp to_caller({:done, report}, _operation) do
     report = Ending.finished(report)
 
     Logger.info("HotPatch: #{report.operation} of #{report.patch} ended: #{report.status}",
@@ -267,7 +260,8 @@ defmodule HotPatch.Cluster.Operation do
     {:ok, report}
   end
 
-  defp to_caller({_how, error}) do
+  defp to_caller({_how, error}, operation) do
+    _ = Ending.note_refusal(error, operation)
     Logger.warning("HotPatch: #{error.message}")
     {:error, error}
   end

@@ -43,8 +43,13 @@ defmodule HotPatch.Cluster.Trial do
     Logger.notice("HotPatch: taking back #{op.patch}: its coordinator died while it was tried")
     payload = Payload.rollback(op.patch, Release.current(), on_load: op.on_load)
 
+    # Right behind what it takes back, wherever this node hears of the last step only later: that
+    # one counts. And of every node that tried it an operation of its own.
+
     options =
       Map.merge(@options, %{
+        id: "#{op.id}-#{:erlang.phash2(node())}",
+        seq: op.seq,
         nodes: [node()],
         by: "HotPatch",
         transition: if(op.transition == :none, do: :none, else: :suspend),

@@ -23,14 +23,20 @@ defmodule HotPatch.Cluster.TwoPhase do
   # Milliseconds beyond the deadline of the pause for what comes before it, and for messages.
   @margin 1_000
 
-  @doc "Carries a payload out on these nodes, to its end, and reports it."
+  @doc """
+  Carries a payload out on these nodes, to its end, and reports it; where all went well, with the
+  number that it got. The option `after` is a number that this one has to be above.
+  """
   @spec run(Payload.t(), Agent.operation(), [node()], Report.t(), Progress.teller(), map()) ::
-          Ending.t()
+          {:done, Report.t(), seq :: pos_integer()} | Ending.t()
   def run(payload, operation, nodes, report, teller, options) do
     case reserve(Enum.sort(nodes), operation, teller, options) do
       {:ok, last, clocks} ->
         operation = %{operation | seq: operation.seq || max(last, operation.above) + 1}
-        phases(payload, operation, nodes, %{report: report, clocks: clocks}, teller, options)
+        known = %{report: report, clocks: clocks}
+
+        with {:done, report} <- phases(payload, operation, nodes, known, teller, options),
+             do: {:done, report, operation.seq}
 
       {:error, node, answer} ->
         Ending.not_reserved(node, answer, operation)
@@ -74,7 +80,8 @@ defmodule HotPatch.Cluster.TwoPhase do
     report = %{known.report | nodes: Enum.map(votes, &Ending.voted/1), prepare_us: prepare_us}
 
     if Enum.all?(votes, &match?({_node, {:ok, {:yes, _files}}}, &1)) do
-      {{decision, nodes}, commit_us} = timed(fn -> commit(operation, nodes, teller, options) end)
+      {{decision, nodes, gone}, commit_us} =
+        timed(fn -> commit(operation, nodes, teller, options) end)
 
       report = %{
         report
@@ -84,10 +91,10 @@ defmodule HotPatch.Cluster.TwoPhase do
       }
 
       if decision == :finish and operation.catching_up == nil, do: Joiner.soon()
-      Ending.decided(report, decision)
+      Ending.decided(report, decision, gone)
     else
       abort(nodes, operation, options)
-      Ending.refused(report, operation)
+      Ending.refused(report)
     end
   end
 
@@ -134,8 +141,9 @@ defmodule HotPatch.Cluster.TwoPhase do
     decision = answers |> decision(options) |> written_down(operation)
     told = if decision == :finish, do: :finish, else: {:take_back, elem(decision, 1)}
     ended = Map.new(decide(held, operation, told, teller, options))
-    nodes = for {node, answer} <- answers, do: Ending.committed(node, ended[node] || answer)
-    {decision, nodes}
+    answers = for {node, answer} <- answers, do: {node, ended[node] || answer}
+    nodes = for {node, answer} <- answers, do: Ending.committed(node, answer)
+    {decision, nodes, for({node, {:error, _text}} <- answers, do: node)}
   end
 
   defp decide(nodes, operation, told, teller, options) do

@@ -5,6 +5,7 @@ defmodule HotPatch.Cluster.Undoing do
   # its cause.
 
   alias HotPatch.Agent.Payload
+  alias HotPatch.Cluster
   alias HotPatch.Cluster.Ending
   alias HotPatch.Cluster.Operation
   alias HotPatch.Cluster.TwoPhase
@@ -13,10 +14,11 @@ defmodule HotPatch.Cluster.Undoing do
   alias HotPatch.Report
 
   # Milliseconds: processes that never stand still leave the old code only now and then, and
-  # until they have the way back is refused; and the node that failed may be busy with trying
-  # once more what it has missed.
+  # until they have the way back is refused; a node that failed may be about to do what it has
+  # missed, and is busy with that. And how long a node may take to say that it is there.
   @patience 10_000
   @every 250
+  @hello_within 5_000
 
   @doc "A step did not come about: what the steps before it have done goes back."
   @spec earlier(Error.t(), map()) :: Ending.t()
@@ -26,8 +28,8 @@ defmodule HotPatch.Cluster.Undoing do
     do: {:nothing, joined(error, course)}
 
   def earlier(error, course) do
-    {how, rollback} = run(course.done, false, error.message, course)
-    {:nothing, told(joined(error, course), how, rollback)}
+    {result, how, rollback} = run(course.done, false, error.message, course)
+    {result, told(joined(error, course), how, rollback)}
   end
 
   @doc "A node failed when it was too late to take back: all others go back too, unless they are to keep it."
@@ -38,10 +40,7 @@ defmodule HotPatch.Cluster.Undoing do
     do: {:failed, joined(error, course)}
 
   def after_failure(error, nodes, last?, course) do
-    left =
-      for %{error: text, files: []} = node when text != nil <- error.report.nodes, do: node.node
-
-    {how, rollback} = run(course.done ++ (nodes -- left), last?, error.message, course)
+    {_result, how, rollback} = run(course.done ++ nodes, last?, error.message, course)
     {:failed, told(joined(error, course), how, rollback)}
   end
 
@@ -59,9 +58,11 @@ defmodule HotPatch.Cluster.Undoing do
 
   @doc """
   Rolls back on these nodes. `all?`: the patch counted for the whole scope of the operation,
-  so that nodes which have missed it take note of both. Says in words how it went, and reports.
+  so that nodes which have missed it take note of both. Who is gone does it when it is back: the
+  rollback is for it too. Says whether nothing is left of the patch, how it went, and reports.
   """
-  @spec run([node()], boolean(), String.t(), map()) :: {String.t(), Report.t() | nil}
+  @spec run([node()], boolean(), String.t(), map()) ::
+          {:nothing | :failed, String.t(), Report.t() | nil}
   def run(nodes, all?, why, course) do
     deadline = System.monotonic_time(:millisecond) + @patience
     scope = if all?, do: course.options.nodes, else: nodes
@@ -77,10 +78,18 @@ defmodule HotPatch.Cluster.Undoing do
     options = Map.drop(options, [:id, :seq])
 
     case attempt(payload, nodes, options, course, deadline) do
-      {:done, report} -> {"it was rolled back on #{Enum.join(nodes, ", ")}", report}
-      {_how, error} -> {"it could not be rolled back: #{error.message}", error.report}
+      {{:done, report, _seq}, here} ->
+        {:nothing, "it was rolled back on #{Enum.join(here, ", ")}#{later(nodes -- here)}",
+         report}
+
+      {{_how, error}, _here} ->
+        _ = Ending.note_refusal(error, Operation.operation(payload, nodes, options))
+        {:failed, "it could not be rolled back: #{error.message}", error.report}
     end
   end
+
+  defp later([]), do: ""
+  defp later(gone), do: ", and will be on #{Enum.join(gone, ", ")} when that is back"
 
   defp payload(course) do
     more = [purge: course.options.purge, on_load: course.options.on_load]
@@ -88,24 +97,37 @@ defmodule HotPatch.Cluster.Undoing do
   end
 
   defp attempt(payload, nodes, options, course, deadline) do
-    operation = %{
-      Operation.operation(payload, nodes, options)
-      | above: course.operation.above + 1
-    }
+    {result, here} = on_those_here(payload, nodes, options, course)
 
-    report = Operation.report(payload, [], options)
-    result = TwoPhase.run(payload, operation, nodes, report, course.teller, options)
-
-    if match?({:nothing, %{reason: reason}} when reason in [:refused, :busy], result) and
-         System.monotonic_time(:millisecond) < deadline do
+    if passing?(result) and System.monotonic_time(:millisecond) < deadline do
       receive do
       after
         @every -> attempt(payload, nodes, options, course, deadline)
       end
     else
-      result
+      {result, here}
     end
   end
+
+  # A node that is gone, maybe of this very patch, does not keep the others from going back.
+  defp on_those_here(payload, nodes, options, course) do
+    here = for {node, {:ok, _holder}} <- Cluster.call(nodes, :holder, [], @hello_within), do: node
+    operation = Operation.operation(payload, here, options)
+    operation = %{operation | above: max(operation.above, course.operation.above + 1)}
+    report = Operation.report(payload, [], options)
+
+    if here == [] do
+      text = "no answer from #{Enum.join(nodes, ", ")}; see HotPatch.nodes() when they are back"
+      {{:nothing, Error.new(:unreachable, text, %{nodes: nodes})}, []}
+    else
+      {TwoPhase.run(payload, operation, here, report, course.teller, options), here}
+    end
+  end
+
+  defp passing?({:nothing, %Error{reason: reason}}),
+    do: reason in [:refused, :busy, :unreachable]
+
+  defp passing?(_result), do: false
 
   # States are what the new code has made of them.
   defp down(:none), do: :none

@@ -5,6 +5,7 @@ defmodule HotPatch.Test.Faults.Campaign do
 
   alias HotPatch.Test.Faults.Rig
   alias HotPatch.Test.Faults.Round
+  alias HotPatch.Test.Faults.Schedule
   alias HotPatch.Test.Faults.Scenarios
 
   @type options :: %{
@@ -12,6 +13,7 @@ defmodule HotPatch.Test.Faults.Campaign do
           seed: non_neg_integer(),
           only: pos_integer() | nil,
           scenario: atom() | nil,
+          schedules?: boolean(),
           lanes: pos_integer()
         }
 
@@ -47,7 +49,7 @@ defmodule HotPatch.Test.Faults.Campaign do
 
   defp one(number, rigs, options) do
     # Numbers of one lane have clusters of one size.
-    count = 2 + rem(number, 2)
+    count = count(number, options)
     _ = :rand.seed(:exsss, {options.seed, number, count})
     fault = choose(count, options)
     started = System.monotonic_time(:millisecond)
@@ -68,6 +70,11 @@ defmodule HotPatch.Test.Faults.Campaign do
     end
   end
 
+  defp count(number, %{schedules?: schedules?}),
+    do: if(schedules?, do: 3, else: 2) + rem(number, 2)
+
+  defp choose(count, %{schedules?: true}), do: Schedule.random(count)
+
   defp choose(_count, %{scenario: name}) when name not in [nil, :kill], do: name
 
   defp choose(count, options) do
@@ -77,15 +84,16 @@ defmodule HotPatch.Test.Faults.Campaign do
   end
 
   defp strike(rig, name) when is_atom(name), do: Scenarios.run(name, rig)
+  defp strike(rig, %{operation: _} = schedule), do: Schedule.run(rig, schedule)
   defp strike(rig, fault), do: Round.run(rig, fault)
 
   defp wrong(number, rigs, {class, reason, stack}, fault, options) do
-    count = 2 + rem(number, 2)
+    count = count(number, options)
     rig = rigs[count]
 
     IO.puts("""
     fault #{number}: WRONG #{describe(fault)}
-      again: script/faults --seed #{options.seed} --only #{number}
+      again: script/faults #{if options.schedules?, do: "--schedules "}--seed #{options.seed} --only #{number}
       #{indented(Exception.format(class, reason, stack))}
     """)
 
@@ -106,6 +114,7 @@ defmodule HotPatch.Test.Faults.Campaign do
   end
 
   defp describe(name) when is_atom(name), do: "#{name}"
+  defp describe(%{operation: _} = schedule), do: Schedule.describe(schedule)
 
   defp describe(fault) do
     {how, what} = fault.fault

@@ -7,6 +7,9 @@ defmodule HotPatch.Test.Faults.Damage do
 
   import HotPatch.Test.Until
 
+  # Milliseconds; a handshake with one that is gone takes some seconds.
+  @connected_within 40_000
+
   @doc "Whether file systems can be mounted here."
   @spec mounts?() :: boolean()
   def mounts?, do: SmallDisk.available?()
@@ -80,11 +83,26 @@ defmodule HotPatch.Test.Faults.Damage do
       Cluster.call(a, :erlang, :set_cookie, [b, Node.get_cookie()])
     end)
 
-    for a <- some, b <- others do
-      until(fn -> Cluster.call(a, Node, :connect, [b]) end, "#{a} sees #{b} again")
-    end
-
+    for a <- some, b <- others, do: see(a, b)
     :ok
+  end
+
+  @doc "Waits until all nodes can connect with each other, and do."
+  @spec connect([node()]) :: :ok
+  def connect(nodes) do
+    for a <- nodes, b <- nodes, a < b, do: see(a, b)
+    :ok
+  end
+
+  # Whoever was cut off may not be reached from here yet.
+  defp see(a, b) do
+    until(fn -> connected?(a, b) end, "#{a} sees #{b} again", @connected_within)
+  end
+
+  defp connected?(a, b) do
+    Cluster.call(a, Node, :connect, [b]) == true
+  catch
+    :error, {:erpc, :noconnection} -> false
   end
 
   @doc "Lets a number of milliseconds pass, where the moment is the fault."

@@ -7,12 +7,24 @@ defmodule HotPatch.Test.Faults.Machine do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Load
+  alias HotPatch.Test.Faults.Spaces
 
   import HotPatch.Test.Until
 
   @enforce_keys [:node, :home, :lib, :data]
-  defstruct [:node, :home, :lib, :data, :peer, :os_pid, peers: [], release: {"exchange", "1.0.0"}]
+  defstruct [
+    :node,
+    :home,
+    :lib,
+    :data,
+    :peer,
+    :os_pid,
+    :space,
+    peers: [],
+    release: {"exchange", "1.0.0"}
+  ]
 
+  @typedoc "`space`: the network namespace that it runs in, see HotPatch.Test.Faults.Spaces."
   @type t :: %__MODULE__{
           node: node(),
           home: Path.t(),
@@ -20,6 +32,7 @@ defmodule HotPatch.Test.Faults.Machine do
           data: Path.t(),
           peer: pid() | nil,
           os_pid: String.t() | nil,
+          space: String.t() | nil,
           peers: [node()],
           release: {String.t(), String.t()}
         }
@@ -30,15 +43,20 @@ defmodule HotPatch.Test.Faults.Machine do
 
   @doc """
   Machines that know each other, not yet started. With `shared: true` they have their
-  applications in one folder, and their data below one.
+  applications in one folder, and their data below one; with `spaces: names` each is in a network
+  namespace of its own.
   """
   @spec new(pos_integer(), keyword()) :: [t()]
   def new(count, options \\ []) do
     group = "m#{System.unique_integer([:positive])}"
-    names = for n <- 1..count, do: :"#{group}_#{n}_#{System.pid()}@127.0.0.1"
+    spaces = options[:spaces] || List.duplicate(nil, count)
+
+    names =
+      for {space, n} <- Enum.with_index(spaces, 1),
+          do: :"#{group}_#{n}_#{System.pid()}@#{Spaces.address(space)}"
 
     machines =
-      for name <- names do
+      for {name, space} <- Enum.zip(names, spaces) do
         home = Path.join([Builds.tmp(), "machines", group, Atom.to_string(name)])
         common = if options[:shared], do: Path.dirname(home), else: home
 
@@ -47,6 +65,7 @@ defmodule HotPatch.Test.Faults.Machine do
           home: home,
           lib: Path.join(common, "lib"),
           data: Path.join(common, "data"),
+          space: space,
           peers: List.delete(names, name)
         }
       end
@@ -153,11 +172,12 @@ defmodule HotPatch.Test.Faults.Machine do
   @spec await_death(t()) :: t()
   def await_death(machine) do
     until(fn -> dead?(machine) end, "#{machine.node} is dead", @gone_within)
-    [name, _host] = machine.node |> Atom.to_string() |> String.split("@")
+    [name, host] = machine.node |> Atom.to_string() |> String.split("@")
+    {:ok, address} = host |> String.to_charlist() |> :inet.parse_address()
 
     until(
       fn ->
-        {:ok, names} = :erl_epmd.names({127, 0, 0, 1})
+        {:ok, names} = :erl_epmd.names(address)
 
         not List.keymember?(names, String.to_charlist(name), 0) and
           machine.node not in Node.list(:connected)
@@ -188,17 +208,19 @@ defmodule HotPatch.Test.Faults.Machine do
 
   defp boot(machine) do
     File.mkdir_p!(machine.home)
-    [name, _host] = machine.node |> Atom.to_string() |> String.split("@")
+    [name, host] = machine.node |> Atom.to_string() |> String.split("@")
 
     options = %{
       name: String.to_atom(name),
-      host: '127.0.0.1',
+      host: String.to_charlist(host),
       longnames: true,
       wait_boot: 20_000,
       args: args(machine)
     }
 
-    peer = start_peer(options, @attempts)
+    peer = options |> Map.merge(Spaces.run_in(machine.space)) |> start_peer(@attempts)
+    # A start that is told over a pipe does not connect by itself.
+    until(fn -> Node.connect(machine.node) end, "#{machine.node} can be reached", @gone_within)
     %{machine | peer: peer, os_pid: Cluster.call(machine.node, System, :pid, [])}
   end
 
@@ -219,12 +241,21 @@ defmodule HotPatch.Test.Faults.Machine do
       paths,
       ['-pa', '#{exchange(machine)}/ebin'],
       ['-setcookie', Atom.to_charlist(Node.get_cookie())],
-      ['-kernel', 'inet_dist_use_interface', '{127,0,0,1}'],
+      ['-kernel', 'inet_dist_use_interface', interface(machine)],
       ['prevent_overlapping_partitions', 'false'],
+      # Who is in a network of its own notices soon when that is cut.
+      if(machine.space, do: ['net_ticktime', '3'], else: []),
       ['-exchange', 'lines_per_trunk', '100000'],
       ['-hot_patch', 'data_dir', '<<"#{machine.data}">>'],
       ['-hot_patch', 'peers', '[#{peers}]'],
       ['-hot_patch', 'release', '{<<"#{name}">>,<<"#{vsn}">>}']
     ])
+  end
+
+  defp interface(machine) do
+    machine.space
+    |> Spaces.address()
+    |> String.replace(".", ",")
+    |> then(&String.to_charlist("{#{&1}}"))
   end
 end

@@ -129,13 +129,13 @@ defmodule HotPatch.Test.Faults.Rig do
   end
 
   @doc "Begins an operation on the cluster; `await/1` gives its answer."
-  @spec begin(t(), node(), :apply | :rollback) :: Task.t()
-  def begin(rig, coordinator, kind) do
-    Task.async(fn -> hot_patch(coordinator, kind, [rig.patch]) end)
+  @spec begin(t(), node(), :apply | :rollback, keyword()) :: Task.t()
+  def begin(rig, coordinator, kind, options \\ []) do
+    Task.async(fn -> hot_patch(coordinator, kind, [rig.patch, options]) end)
   end
 
   @spec await(Task.t()) :: term()
-  def await(task), do: Task.await(task, 60_000)
+  def await(task), do: Task.await(task, 90_000)
 
   @doc "Carries an operation out, which nothing may prevent; old code may be in use for a moment."
   @spec carry_out(t(), node(), :apply | :rollback) :: :ok

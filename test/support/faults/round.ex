@@ -65,13 +65,15 @@ defmodule HotPatch.Test.Faults.Round do
     rig
   end
 
-  # Where the patch has to be for the operation to be possible.
-  defp ready(rig, kind) do
+  @doc "Brings the patch to where it has to be for the operation to be possible; gives that build."
+  @spec ready(Rig.t(), :apply | :rollback) :: :old | :new
+  def ready(rig, kind) do
     [first | _] = Rig.nodes(rig)
     build = Rig.agreed(rig)
     if build == :new and kind == :apply, do: Rig.carry_out(rig, first, :rollback)
     if build == :old and kind == :rollback, do: Rig.carry_out(rig, first, :apply)
     Rig.settled(rig)
+    if kind == :apply, do: :old, else: :new
   end
 
   defp strike(rig, %{fault: {:instant, ms}} = fault, coordinator, victim) do
@@ -92,8 +94,9 @@ defmodule HotPatch.Test.Faults.Round do
     end
   end
 
-  # The operation has ended without coming to the step; or the node is dying still.
-  defp disarm(victim) do
+  @doc "`:ok` where the operation has ended without coming to the step; else the node is dying still."
+  @spec disarm(node()) :: :ok | :reached | :dead
+  def disarm(victim) do
     Cluster.call(victim, Fault, :disarm, [])
   catch
     :error, {:erpc, _reason} -> :dead

@@ -10,6 +10,7 @@ defmodule HotPatch.Test.Faults.Scenarios do
   alias HotPatch.Test.Faults.Modules
   alias HotPatch.Test.Faults.Rig
   alias HotPatch.Test.Faults.Round
+  alias HotPatch.Test.Faults.Spaces
   alias HotPatch.Test.Faults.Subject
 
   @doc "The scenarios by name; those that mount something are left out where that is not allowed."
@@ -29,7 +30,9 @@ defmodule HotPatch.Test.Faults.Scenarios do
       :reinstalled,
       :shared,
       :shared_away
-    ] ++ if(Damage.mounts?(), do: [:full_disk, :read_only], else: [])
+    ] ++
+      if(Damage.mounts?(), do: [:full_disk, :read_only], else: []) ++
+      if(Spaces.available?(), do: [:vanishing], else: [])
   end
 
   @doc "Runs one by name."
@@ -147,6 +150,31 @@ defmodule HotPatch.Test.Faults.Scenarios do
     Rig.agreed(rig)
     next(rig, alone)
     rig
+  end
+
+  @doc "Packets to and from a node vanish at any moment of an operation, and nobody is told."
+  def vanishing(rig) do
+    spaces = Spaces.make(3)
+
+    try do
+      own_rig(rig, 3, [spaces: spaces], fn own ->
+        build = to(own, Enum.random([:old, :new]))
+        space = Enum.random(spaces)
+        task = Rig.begin(own, Enum.random(Rig.nodes(own)), kind(build))
+        Damage.pause(:rand.uniform(300) - 1)
+        Spaces.cut(space)
+        # Shorter or longer than it takes the others to notice.
+        Damage.pause(:rand.uniform(8_000))
+        Spaces.heal(space)
+        _ = Rig.await(task)
+        # To find each other again is the host's affair.
+        :ok = Damage.connect(Rig.nodes(own))
+        Rig.agreed(own)
+        next(own, Enum.random(Rig.nodes(own)))
+      end)
+    after
+      Spaces.remove(spaces)
+    end
   end
 
   @doc "A node is away while the others apply and roll back; it is with them before it serves."
