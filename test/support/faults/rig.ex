@@ -230,6 +230,9 @@ defmodule HotPatch.Test.Faults.Rig do
   defp look(rig, options) do
     snapshots = snapshots(rig)
     {snapshots, Enum.flat_map(snapshots, &alone(&1, rig.patch, options)) ++ together(snapshots)}
+  catch
+    # What was to crash may do so while it is asked.
+    :exit, {:exception, reason} -> {[], ["cannot be asked: #{inspect(reason, limit: 20)}"]}
   end
 
   defp alone(snapshot, patch, options) do
