@@ -37,14 +37,25 @@ defmodule HotPatch.Test.Listener do
     end
   end
 
-  @doc "All events of the operation that is told of next, up to its end."
+  @doc "All events of the operation that begins next, up to its end; what is told late of others is none."
   @spec until_end(pid()) :: [Event.t()]
   def until_end(listener) do
+    first = await(listener, &(&1.phase == :reserve))
+    [first | rest(listener, first.operation)]
+  end
+
+  defp rest(listener, id) do
+    case await(listener, &(&1.operation == id)) do
+      %Event{phase: :ended} = event -> [event]
+      event -> [event | rest(listener, id)]
+    end
+  end
+
+  defp await(listener, wanted?) do
     receive do
-      {^listener, %Event{phase: :ended} = event} -> [event]
-      {^listener, event} -> [event | until_end(listener)]
+      {^listener, event} -> if wanted?.(event), do: event, else: await(listener, wanted?)
     after
-      60_000 -> ExUnit.Assertions.flunk("no end of the operation was told")
+      60_000 -> ExUnit.Assertions.flunk("no such event was told")
     end
   end
 
