@@ -92,7 +92,9 @@ defmodule HotPatch.Analysis do
       Change.vocabulary() ++ Finding.severities() ++ Enum.map(Finding.table(), &elem(&1, 0))
   end
 
-  defp decode(reply) do
+  @doc false
+  @spec decode(binary()) :: t()
+  def decode(reply) do
     # Whoever decodes has all atoms of the reply: they are in the modules named here.
     _ = vocabulary()
     read = :erlang.binary_to_term(reply, [:safe])

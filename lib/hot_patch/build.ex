@@ -8,6 +8,7 @@ defmodule HotPatch.Build do
       bin/my_app eval 'IO.puts HotPatch.Build.run!(from: "/opt/my_app", to: "/tmp/new", out: "fix.zip")'
   """
 
+  alias HotPatch.Analysis
   alias HotPatch.Archive
   alias HotPatch.Build.Request
   alias HotPatch.Composition
@@ -24,19 +25,25 @@ defmodule HotPatch.Build do
     * `:out` - where it was written, or `nil`
     * `:notes` - what was left out and why, and the like, in words
     * `:compared` - how many files were compared
+    * `:analysis` - what the change means; `nil` for what was only signed
+    * `:refusal` - of a dry run: why the patch would not be built, or `nil`
   """
   @type t :: %__MODULE__{
           composition: Composition.t(),
           zip: binary(),
           out: Path.t() | nil,
           notes: [String.t()],
-          compared: non_neg_integer()
+          compared: non_neg_integer(),
+          analysis: Analysis.t() | nil,
+          refusal: Error.t() | nil
         }
   @enforce_keys [:composition, :zip]
-  defstruct [:composition, :zip, :out, notes: [], compared: 0]
+  defstruct [:composition, :zip, :out, :analysis, :refusal, notes: [], compared: 0]
 
   @doc """
-  Builds a patch and writes it.
+  Builds a patch and writes it, unless something in it is of severity `:danger` and not accepted
+  by name; see `HotPatch.Analysis.Finding`. A dry run gives what would be refused too, with its
+  `:refusal`.
 
   ## Options
 
@@ -45,6 +52,7 @@ defmodule HotPatch.Build do
   ## Errors
 
     * `HotPatch.Error` with `:build`, `:invalid_option`, `:key`, `:file`, `:no_native`
+    * `HotPatch.Error` with `:dangerous`: `details.findings` are those that nobody has accepted
     * `HotPatch.Refusal` - what was built is beyond the limits that are configured here
 
   ## Examples
@@ -59,6 +67,8 @@ defmodule HotPatch.Build do
          {:ok, key} <- key(own.sign),
          :ok <- Archive.native(),
          {:ok, built} <- build(request, own.progress),
+         refusal = refusal(built),
+         :ok <- if(own.dry_run or refusal == nil, do: :ok, else: {:error, refusal}),
          {:ok, zip} <- sign_with(key, built.zip, request["name"]),
          {:ok, composition} <- Archive.read(zip, request["name"]),
          {:ok, out} <- write(zip, if(own.dry_run, do: nil, else: own.out)) do
@@ -68,7 +78,9 @@ defmodule HotPatch.Build do
          zip: zip,
          out: out,
          notes: built.notes,
-         compared: built.compared
+         compared: built.compared,
+         analysis: built.analysis,
+         refusal: refusal
        }}
     end
   end
@@ -123,7 +135,22 @@ defmodule HotPatch.Build do
     # What it shows is to end before the result is shown.
     send(watcher, :done)
     receive(do: ({:DOWN, ^monitor, :process, ^watcher, _reason} -> :ok))
-    with {:error, text} <- answer, do: {:error, Error.new(:build, "build: #{text}")}
+
+    case answer do
+      {:ok, built} -> {:ok, %{built | analysis: Analysis.decode(built.analysis)}}
+      {:error, text} -> {:error, Error.new(:build, "build: #{text}")}
+    end
+  end
+
+  defp refusal(%{refusal: nil}), do: nil
+
+  defp refusal(%{refusal: text} = built) do
+    accepted =
+      for %{"rule" => rule, "module" => of} <- built.manifest["accepted_findings"],
+          do: "#{rule}:#{of}"
+
+    findings = Analysis.refused(built.analysis, accepted)
+    Error.new(:dangerous, "build: #{text}", %{findings: findings})
   end
 
   defp watch(progress, total) do
@@ -190,7 +217,11 @@ defmodule HotPatch.Build do
           do: "written to #{built.out} (#{Table.bytes(byte_size(built.zip))})\n",
           else: "nothing was written\n"
 
-      IO.iodata_to_binary([Composition.to_table(built.composition), "\n", notes, where])
+      about = [Composition.to_table(built.composition), "\n", analysis(built.analysis)]
+      IO.iodata_to_binary([about, notes, where])
     end
+
+    defp analysis(nil), do: []
+    defp analysis(analysis), do: [Analysis.to_table(analysis), "\n"]
   end
 end

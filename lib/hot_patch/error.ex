@@ -33,6 +33,7 @@ defmodule HotPatch.Error do
     * `:no_manifest` - the patch has no manifest, and the configuration demands one
     * `:key` - a key cannot be read or written
     * `:build` - no patch can be built from what was given
+    * `:dangerous` - no patch was built because of what was found in it; `details.findings`
     * `:no_native` - this node cannot read archives; `details.cause`
     * `:internal` - a bug or a broken node; `details` has what is known
   """
@@ -57,6 +58,7 @@ defmodule HotPatch.Error do
           | :no_manifest
           | :key
           | :build
+          | :dangerous
           | :no_native
           | :internal
 

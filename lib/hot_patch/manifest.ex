@@ -138,10 +138,21 @@ defmodule HotPatch.Manifest do
         if(manifest.cumulative, do: ", cumulative", else: ""),
       for(removed <- manifest.removed, do: "removes #{removed.path}"),
       for(c <- manifest.config, do: "sets #{c.application} #{c.key}"),
-      for(f <- manifest.accepted_findings, do: "accepted: #{f.rule} #{f.module} #{f.reason}")
+      for(accepted <- accepted(manifest), do: "accepted: #{accepted}")
     ]
     |> List.flatten()
     |> Enum.reject(&(&1 == ""))
+  end
+
+  @doc "What its author has accepted of what was found, as it is written when it is accepted."
+  @spec accepted(t() | nil) :: [String.t()]
+  def accepted(nil), do: []
+
+  def accepted(manifest) do
+    for %{rule: rule, module: module, reason: reason} <- manifest.accepted_findings do
+      of = if module, do: ":" <> String.replace_prefix(module, "Elixir.", ""), else: ""
+      rule <> of <> if(reason, do: " (#{reason})", else: "")
+    end
   end
 
   defp for_release(nil), do: ""

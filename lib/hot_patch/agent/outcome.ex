@@ -39,7 +39,7 @@ defmodule HotPatch.Agent.Outcome do
     facts = [:patch, :by, :seq, :scope, :cumulative?, :transition, :kind, :reason]
 
     operation
-    |> Map.take(facts ++ [:signed_by, :overridden])
+    |> Map.take(facts ++ [:signed_by, :overridden, :accepted])
     |> Map.merge(Map.take(result, [:pause_us, :suspended, :error, :restart_needed]))
     |> Map.merge(%{
       op: operation.id,

@@ -53,6 +53,7 @@ defmodule HotPatch.Cluster.History do
       reason: first[:reason],
       signed_by: first[:signed_by],
       overridden: first[:overridden] || %{},
+      accepted: first[:accepted] || [],
       coordinator: first[:coordinator],
       release: first[:release],
       forced?: Enum.any?(entries, &(Map.get(&1, :killed, 0) > 0)),

@@ -24,9 +24,12 @@
 //! That of [`build`](crate::build::build), and of signing a patch:
 //!
 //! ```text
-//! {:ok, %{zip: binary, manifest: json, notes: [binary], compared: integer}} | {:error, binary}
+//! {:ok, %{zip: binary, manifest: json, notes: [binary], compared: integer, analysis: binary,
+//!         refusal: binary | nil}} | {:error, binary}
 //! {:ok, binary} | {:error, binary}
 //! ```
+//!
+//! `analysis` is what [`Analysis::encode`](crate::analysis::Analysis::encode) gives.
 //!
 //! `vsn` and `attributes` are encoded terms themselves, so that no atom is made from them before
 //! the archive is accepted. Decode with `:erlang.binary_to_term(reply, [:safe])`.
@@ -156,7 +159,7 @@ fn write_result<W: Write, T>(out: &mut W, result: &Result<T, String>, write: imp
 }
 
 fn write_built(out: &mut impl Write, built: &Built) {
-    out.map(4);
+    out.map(6);
     out.small_atom("zip");
     out.binary(&built.zip);
     out.small_atom("manifest");
@@ -165,6 +168,10 @@ fn write_built(out: &mut impl Write, built: &Built) {
     out.list(&built.notes, |out, note| out.binary(note.as_bytes()));
     out.small_atom("compared");
     out.unsigned(built.compared as u64);
+    out.small_atom("analysis");
+    out.binary(&built.analysis.encode());
+    out.small_atom("refusal");
+    out.optional_binary(built.refusal().as_ref().map(String::as_bytes));
 }
 
 fn write_outcome(out: &mut impl Write, outcome: &Outcome<'_>) {
