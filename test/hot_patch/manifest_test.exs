@@ -109,7 +109,7 @@ defmodule HotPatch.ManifestTest do
     assert Cluster.disk(a) == before
 
     # One that takes the place of all is made against the release's own code.
-    zip = build!(dir, [{path, third_billing()}], cumulative: true)
+    zip = build!(dir, [{path, third_billing()}], [cumulative: true] ++ accept)
     {:ok, third} = upload_zip(a, zip, name: "third")
     assert {:ok, %{status: :ok}} = hot_patch(a, :apply, [third.id, []])
     assert running(a, Exchange.Billing) == :code.module_md5(third_billing())
