@@ -101,12 +101,10 @@ impl<'c> Versions<'c> {
         analysis::analyse(&Request { before: &before, after, deleted, ..Request::default() })
     }
 
+    /// Of the way back only the instructions are wanted, and these go by the change alone.
     fn down(&self) -> Analysis {
-        let around = self.around.iter().map(|one| &**one);
-        let before: Vec<&[u8]> = around.chain(self.after.iter().copied()).collect();
         let after: Vec<&[u8]> = self.before.iter().map(|one| &**one).collect();
-        let (after, deleted) = (&after, &self.added);
-        let down = true;
-        analysis::analyse(&Request { before: &before, after, deleted, down, ..Request::default() })
+        let (before, after, deleted) = (&self.after, &after, &self.added);
+        analysis::analyse(&Request { before, after, deleted, down: true, ..Request::default() })
     }
 }
