@@ -33,7 +33,7 @@ pub(crate) enum Command {
     #[command(after_help = EXIT_CODES)]
     Inspect(Inspect),
 
-    Build(crate::build::Build),
+    Build(Box<crate::build::Build>),
 }
 
 #[derive(Args, Debug)]
