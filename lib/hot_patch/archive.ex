@@ -3,6 +3,7 @@ defmodule HotPatch.Archive do
   # The one reader of archives: bytes in, a composition or one refusal out. What it gives
   # is what is shown, checked, loaded and written; nothing unzips a second time.
 
+  alias HotPatch.Agent.Instructions
   alias HotPatch.Composition
   alias HotPatch.Composition.Entry
   alias HotPatch.Error
@@ -24,7 +25,7 @@ defmodule HotPatch.Archive do
     unsupported_flag damaged_stream bytes_after_stream size_too_small size_too_large
     bad_crc manifest_too_big manifest_too_deep manifest_malformed manifest_duplicate
     manifest_unknown_field manifest_schema manifest_unlisted manifest_missing manifest_digest
-    manifest_module signature_malformed signature_alone
+    manifest_module manifest_instruction signature_malformed signature_alone
   )a
 
   # Likewise the keys of the reply. A module's literals are atoms from its loading on.
@@ -33,6 +34,11 @@ defmodule HotPatch.Archive do
   @reply_keys ~w(sha256 size files path crc32 bytes kind reason beam other damaged
                  refused rule entry message ok true false nil manifest content signature
                  zip notes compared error)a
+
+  @instruction_keys ~w(what text subject module how function arity term brutal time update
+                       load_module add_module delete_module add_application remove_application
+                       restart_application apply soft advanced supervisor children permanent
+                       transient temporary load none)a
 
   # What a module's shadow is called after it.
   @shadow "@hot_patch"
@@ -52,7 +58,7 @@ defmodule HotPatch.Archive do
 
   @doc "Every atom that a reply of the reader can hold."
   @spec vocabulary() :: [atom()]
-  def vocabulary, do: @rules ++ @beam_keys ++ @reply_keys
+  def vocabulary, do: @rules ++ @beam_keys ++ @reply_keys ++ @instruction_keys
 
   @doc "Reads an archive. `name` becomes the first part of the patch's id."
   @spec read(binary(), String.t()) :: {:ok, Composition.t()} | {:error, Refusal.t() | Error.t()}
@@ -74,6 +80,18 @@ defmodule HotPatch.Archive do
           do: entry
 
     entries |> converting() |> shadow()
+  end
+
+  @doc "What the manifest of a patch has done beside its modules, read."
+  @spec instructions(Composition.t()) :: %{up: [Instructions.one()], down: [Instructions.one()]}
+  def instructions(%Composition{manifest: nil}), do: Instructions.none()
+
+  # They were read with the archive: here nothing can be wrong with them.
+  def instructions(%Composition{manifest: manifest}) do
+    Map.new(manifest.instructions, fn {way, texts} ->
+      {:ok, read} = texts |> Native.instructions() |> :erlang.binary_to_term([:safe])
+      {way, read}
+    end)
   end
 
   # Shadows call each other by name: one that cannot be made is left out of the set, and the

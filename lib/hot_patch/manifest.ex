@@ -15,7 +15,8 @@ defmodule HotPatch.Manifest do
       the versions `replaces` and `brings`
     * `:removed` - files that the patch takes away, with their modules
     * `:load_order` - names of modules
-    * `:instructions` - `up` and `down`: appup instructions, as text
+    * `:instructions` - `up` and `down`: appup instructions, as text; each is one, and agrees with
+      the archive's files
     * `:config` - changes of applications' environments: `application`, `key`, `value` as text
     * `:accepted_findings` - what the author has accepted of what was found
   """
@@ -137,6 +138,7 @@ defmodule HotPatch.Manifest do
       "transition #{manifest.transition}, on_load #{manifest.on_load}" <>
         if(manifest.cumulative, do: ", cumulative", else: ""),
       for(removed <- manifest.removed, do: "removes #{removed.path}"),
+      for({way, texts} <- manifest.instructions, text <- texts, do: "#{way}: #{text}"),
       for(c <- manifest.config, do: "sets #{c.application} #{c.key}"),
       for(f <- manifest.accepted_findings, do: "accepted: #{f.rule} #{f.module} #{f.reason}")
     ]

@@ -60,6 +60,13 @@ defmodule HotPatch.Native do
           binary()
   def appup(_application, _versions, _modules, _restart), do: :erlang.nif_error(:nif_not_loaded)
 
+  @doc """
+  Reads instructions of a manifest; the answer is one term in External Term Format: `{:ok, list}`,
+  each as in HotPatch.Agent.Instructions, or `{:error, text}`.
+  """
+  @spec instructions([String.t()]) :: binary()
+  def instructions(_texts), do: :erlang.nif_error(:nif_not_loaded)
+
   @doc "Every finding there can be: name, severity, what it means, what to do."
   @spec finding_names() :: [{String.t(), String.t(), String.t(), String.t()}]
   def finding_names, do: :erlang.nif_error(:nif_not_loaded)

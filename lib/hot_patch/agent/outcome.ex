@@ -3,6 +3,7 @@ defmodule HotPatch.Agent.Outcome do
   # What a commit leaves behind on this node: files, the state, the journal.
 
   alias HotPatch.Agent.Preparation
+  alias HotPatch.Agent.Steps
   alias HotPatch.Agent.Verdict
   alias HotPatch.Fault
   alias HotPatch.Release
@@ -96,6 +97,8 @@ defmodule HotPatch.Agent.Outcome do
       files: files(preparation),
       payload: preparation.payload,
       config: preparation.examination.config,
+      down: preparation.examination.instructions.down,
+      stopped: Steps.stopped(preparation.begun),
       replaced: []
     }
   end

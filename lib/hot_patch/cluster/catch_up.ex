@@ -164,6 +164,7 @@ defmodule HotPatch.Cluster.CatchUp do
          {:ok, composition, patch} <- Library.open(id) do
       more = [
         shadows: Archive.shadows(composition),
+        instructions: Archive.instructions(composition),
         cumulative: cumulative?,
         on_load: Map.get(op, :on_load, :restart)
       ]

@@ -77,7 +77,8 @@ defmodule HotPatch.Cluster.Request do
         purge: options.purge,
         on_load: options.on_load,
         cumulative: options.cumulative,
-        config: Declared.config(options.config, composition.manifest)
+        config: Declared.config(options.config, composition.manifest),
+        instructions: Archive.instructions(composition)
       ]
 
       payload = Payload.new(composition, patch.release, more)

@@ -6,7 +6,9 @@
 mod building;
 mod entry;
 
-use hot_patch_core::analysis::instructions::{Appup, Builds};
+use hot_patch_core::analysis::instructions::{
+    Appup, Builds, encode as encode_instructions, read as read_instructions,
+};
 use hot_patch_core::analysis::{self, Kind, Request};
 use hot_patch_core::beam::shadow;
 use hot_patch_core::reply::Reply;
@@ -81,6 +83,13 @@ fn appup<'a>(
     let after: Vec<&[u8]> = after.iter().map(Binary::as_slice).collect();
     let builds = Builds { application, versions: [from, to], modules: [&before, &after], restart };
     bytes(env, Appup::between(&builds).to_string().as_bytes())
+}
+
+/// Instructions from their texts; the result is one encoded term (see
+/// `hot_patch_core::analysis::instructions`).
+#[rustler::nif(schedule = "DirtyCpu")]
+fn instructions<'a>(env: Env<'a>, texts: Vec<&'a str>) -> Result<Binary<'a>, Error> {
+    bytes(env, &encode_instructions(&read_instructions(&texts)))
 }
 
 /// Every name of a finding: name, severity, what it means, what to do.

@@ -114,8 +114,9 @@ fn instruction(random: &mut Random) -> Instruction {
     let purge = |random: &mut Random| [Purge::Brutal, Purge::Soft][random.below(2)];
     let purges = Purges { pre: purge(random), post: purge(random) };
     let (module, dependencies) = (name(random), names(random));
-    match random.below(9) {
+    match random.below(10) {
         0 => Instruction::Update(Update::Supervisor(module)),
+        9 => Instruction::Update(Update::Children(module)),
         1 | 2 => Instruction::Update(Update::Processes(Processes {
             module,
             change: [Change::Soft, Change::Advanced(value(random, 0))][random.below(2)].clone(),
