@@ -144,7 +144,8 @@ defmodule HotPatch.Agent.Commit do
 
       {:error, text} ->
         result = %{result | error: text}
-        _ = Store.Journal.add(:failed, Outcome.entry(preparation, result))
+        entry = %{Outcome.entry(preparation, result) | status: :error}
+        _ = Store.Journal.add(:failed, entry)
         result
     end
   end

@@ -105,16 +105,30 @@ defmodule HotPatch.Agent.Instructions do
 
   defp on_path?(file), do: :code.where_is_file(String.to_charlist(file)) != :non_existing
 
-  @doc "A change as the instruction for its module has it; as it is where there is none."
+  @doc """
+  A change as the instruction for its module has it; as it is where there is none. What
+  `code_change` is given comes only with `extra/2`: a plan needs no atoms of it.
+  """
   @spec adjust(Swap.Change.t(), t()) :: Swap.Change.t()
-  def adjust(change, %__MODULE__{steps: steps}) do
-    name = Atom.to_string(change.module)
-
-    case Enum.find(steps, &(&1.subject == name and &1.what in [:update, :load_module])) do
+  def adjust(change, mine) do
+    case of_module(change, mine) do
       %{how: :soft} -> %{change | convert?: false}
+      _ -> change
+    end
+  end
+
+  @doc "A change with what the instruction for its module has for `code_change`."
+  @spec extra(Swap.Change.t(), t()) :: Swap.Change.t()
+  def extra(change, mine) do
+    case of_module(change, mine) do
       %{how: :advanced, term: text} -> %{change | extra: term!(text)}
       _ -> change
     end
+  end
+
+  defp of_module(change, %__MODULE__{steps: steps}) do
+    name = Atom.to_string(change.module)
+    Enum.find(steps, &(&1.subject == name and &1.what in [:update, :load_module]))
   end
 
   @doc "A term whose text was written by the reader of archives."

@@ -148,6 +148,8 @@ defmodule HotPatch.Agent.Preparation do
         {:ok, nil}
 
       changes ->
+        changes = Enum.map(changes, &Instructions.extra(&1, examination.instructions))
+
         Swap.prepare(%Swap.Job{
           changes: changes,
           prepared: examination.prepared,

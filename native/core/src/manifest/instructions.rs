@@ -1,5 +1,6 @@
 //! Instructions must be such, and agree with the files of the patch.
 
+use super::check::is_line;
 use super::{Change, MANIFEST, Manifest};
 use crate::analysis::instructions::{Instruction, Update, read};
 use crate::refusal::{Refusal, Rule};
@@ -7,6 +8,12 @@ use crate::text::printable;
 
 /// The most instructions for one way.
 const MOST: usize = 1_000;
+
+/// The most bytes for one way: their atoms are made when the patch is accepted.
+const MOST_BYTES: usize = 256 * 1024;
+
+/// The longest name, in bytes.
+const LONGEST_NAME: usize = 255;
 
 /// Without them neither the node nor HotPatch itself goes on.
 const NEEDED: [&str; 4] = ["kernel", "stdlib", "elixir", "hot_patch"];
@@ -46,11 +53,14 @@ fn way(way: &Way<'_>, texts: &[String]) -> Result<(), Refusal> {
     if texts.len() > MOST {
         return refuse(way, &format!("more than {MOST} instructions"));
     }
+    if texts.iter().map(String::len).sum::<usize>() > MOST_BYTES {
+        return refuse(way, &format!("more than {MOST_BYTES} bytes"));
+    }
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let instructions = read(&texts).or_else(|error| refuse(way, &error))?;
     instructions.iter().try_for_each(|one| match wrong(way, one) {
         None => Ok(()),
-        Some(why) => refuse(way, &format!("{one}: {why}")),
+        Some(why) => refuse(way, &format!("{}: {why}", printable(one.to_string().as_bytes()))),
     })
 }
 
@@ -59,6 +69,9 @@ fn wrong(way: &Way<'_>, instruction: &Instruction) -> Option<String> {
         let shown = printable(name.as_bytes());
         (!modules.contains(&name)).then(|| format!("{shown} is no module that the patch {what}"))
     };
+    if let Some(name) = names(instruction).into_iter().find(|name| !is_line(name, LONGEST_NAME)) {
+        return Some(format!("{} is no name", printable(name.as_bytes())));
+    }
     let brought = |name| module(&way.brought, name, "has there");
     match instruction {
         Instruction::Update(Update::Supervisor(name) | Update::Children(name)) => brought(name),
@@ -75,6 +88,18 @@ fn wrong(way: &Way<'_>, instruction: &Instruction) -> Option<String> {
             Some("HotPatch never restarts a node: do that yourself, after the patch".to_owned())
         }
         _ => None,
+    }
+}
+
+/// Whose it is, and what it calls.
+fn names(instruction: &Instruction) -> Vec<&str> {
+    match instruction {
+        Instruction::AddApplication { application: name, .. }
+        | Instruction::RemoveApplication(name)
+        | Instruction::RestartApplication(name) => vec![name],
+        Instruction::Apply { module, function, .. } => vec![module, function],
+        // Those of modules are names of files.
+        _ => Vec::new(),
     }
 }
 

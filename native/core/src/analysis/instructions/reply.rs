@@ -13,8 +13,9 @@
 
 use std::borrow::Cow;
 
-use super::{Change, Instruction, Processes, Purge, Purges, Timeout, Update, Value};
+use super::{Change, Instruction, ParseError, Processes, Purge, Purges, Timeout, Update, Value};
 use crate::etf::{self, Term};
+use crate::text::printable;
 
 /// What is to be known of an instruction to carry it out.
 #[derive(Debug, Default)]
@@ -34,9 +35,10 @@ struct Step {
 /// Reads texts; what is wrong with the first that is no instruction, in words.
 pub fn read(texts: &[&str]) -> Result<Vec<Instruction>, String> {
     let one = |text: &&str| {
-        Instruction::parse(text).map_err(|error| {
-            let shown: String = text.chars().take(200).collect();
-            format!("\"{}\" is no instruction: {error}", crate::text::printable(shown.as_bytes()))
+        Instruction::parse(text).map_err(|error| match error {
+            // It has the text in it.
+            ParseError::Instruction(_) => printable(error.to_string().as_bytes()),
+            _ => format!("{} is no instruction: {error}", printable(text.as_bytes())),
         })
     };
     texts.iter().map(one).collect()
