@@ -242,6 +242,11 @@ defmodule HotPatch.InstructionsTest do
     Cluster.connect([a, b, c])
     until(fn -> told(c) == :up and runs?(c, :runtime_tools) end, "the third node does it too")
 
+    # The boot script knows nothing of it.
+    for app <- [:hot_patch, :runtime_tools], do: :ok = Cluster.call(c, Application, :stop, [app])
+    :ok = Cluster.call(c, Application, :start, [:hot_patch])
+    until(fn -> runs?(c, :runtime_tools) end, "what was added is started after a start")
+
     # Called before the pause, while the module is still there.
     assert {:ok, %{status: :ok}} = hot_patch(a, :rollback, [patch.id, []])
 

@@ -158,6 +158,13 @@ defmodule HotPatch.Agent.Instructions do
     {stops, Enum.reject(steps, &(&1.what == :apply and &1 in calls))}
   end
 
+  @doc "Those that a start of the node has to follow: its boot script does not know of them."
+  @spec applications(t()) :: [one()]
+  def applications(%__MODULE__{kind: :rollback}), do: []
+
+  def applications(%__MODULE__{steps: steps}),
+    do: Enum.filter(steps, &(&1.what in [:add_application, :remove_application]))
+
   @doc "What will be done beside the modules, in lines for people."
   @spec lines(t()) :: [String.t()]
   def lines(%__MODULE__{} = mine) do

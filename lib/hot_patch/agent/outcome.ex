@@ -2,6 +2,7 @@ defmodule HotPatch.Agent.Outcome do
   @moduledoc false
   # What a commit leaves behind on this node: files, the state, the journal.
 
+  alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Steps
   alias HotPatch.Agent.Verdict
@@ -98,6 +99,7 @@ defmodule HotPatch.Agent.Outcome do
       payload: preparation.payload,
       config: preparation.examination.config,
       down: preparation.examination.instructions.down,
+      applications: Instructions.applications(preparation.examination.instructions),
       stopped: Steps.stopped(preparation.begun),
       replaced: []
     }

@@ -44,7 +44,8 @@ defmodule HotPatch.Store.Applied do
   @typedoc """
   `about` is what is known of the archive, for the time after it was deleted. `restart` names why memory is not what the disk is, until the node restarts. `forced?`:
   processes were killed for it. `payload` is the digest of what came to this node, for those
-  that missed it. `down` are the instructions for the way back, `stopped` the applications that
+  that missed it. `down` are the instructions for the way back, `applications` those that every
+  start follows, `stopped` the applications that
   were stopped, and how they ran before. `replaced` are the records that a cumulative patch has taken the place of.
   """
   @type record :: %{
@@ -60,6 +61,7 @@ defmodule HotPatch.Store.Applied do
           payload: Blobs.digest() | nil,
           config: [setting()],
           down: [map()],
+          applications: [map()],
           stopped: [{atom(), atom()}],
           replaced: [record()]
         }
@@ -210,6 +212,7 @@ defmodule HotPatch.Store.Applied do
       record
       | files: files,
         config: kept ++ settings,
+        applications: Map.get(first, :applications, []),
         stopped: Enum.uniq(Map.get(first, :stopped, []) ++ record.stopped),
         replaced: first.replaced,
         forced?: first.forced? or record.forced?

@@ -65,7 +65,7 @@ fn every_form_is_read_and_written() {
 fn every_form_is_encoded_for_those_who_carry_it_out() {
     let texts: Vec<&str> = FORMS.iter().map(|(text, _)| *text).collect();
     let bytes = encode(&read(&texts));
-    let term = etf::decode(&bytes, etf::Limits::default()).unwrap();
+    let term = etf::decode(&bytes, etf::Limits { depth: 16, terms: 10_000 }).unwrap();
     let Term::Tuple(pair) = term else { panic!("no tuple") };
     assert_eq!(pair[0].as_atom(), Some("ok"));
     let steps = pair[1].as_list().unwrap();
