@@ -15,8 +15,10 @@ defmodule HotPatch.Manifest do
       the versions `replaces` and `brings`
     * `:removed` - files that the patch takes away, with their modules
     * `:load_order` - names of modules
-    * `:instructions` - `up` and `down`: appup instructions, as text; each is one, and agrees with
-      the archive's files
+    * `:instructions` - `up` and `down`: instructions as in an `.appup`, as text. They are carried out on every
+      node that the patch changes, `down` by its rollback; a plan says in which order, and what of it
+      cannot be undone. Beside OTP's there is `{update, Module, {supervisor, children}}`: supervisors
+      start new children and stop those that are gone
     * `:config` - changes of applications' environments: `application`, `key`, `value` as text
     * `:accepted_findings` - what the author has accepted of what was found
   """

@@ -101,13 +101,13 @@ defmodule HotPatch.InstructionsTest do
   end
 
   test "say for each module whether its states are converted and what code_change is given" do
-    [a, b] = Cluster.start(2)
+    [a] = Cluster.start(1)
 
     modules =
       [one, two, three, four] = for n <- ~w(one two three four)a, do: :"hot_patch_test_#{n}"
 
     apply!(a, for(m <- modules, do: server(m, 1)), "first")
-    pids = for m <- [one, two, three], into: %{}, do: {m, start(b, m)}
+    pids = for m <- [one, two, three], into: %{}, do: {m, start(a, m)}
     {gone, bytes} = server(four, 1)
     five = {path(:hot_patch_test_five), Builds.versioned(:hot_patch_test_five, 1)}
 
@@ -126,14 +126,14 @@ defmodule HotPatch.InstructionsTest do
         add: ["hot_patch_test_five"]
       )
 
-    plan = plan_of(b, patch.id)
+    plan = plan_of(a, patch.id)
     assert [first, second] = plan.instructions
     assert second == "#{two}: states are not converted"
     assert first =~ "#{one}: code_change is given" and first =~ "infinity, does not count"
     assert Enum.any?(plan.risks, &(&1 =~ "brutal purge of #{two} is a soft one"))
 
     assert Enum.any?(
-             plan_of(b, patch.id, purge: :force).risks,
+             plan_of(a, patch.id, purge: :force).risks,
              &(&1 =~ "cannot be undone: the brutal purge of #{two}")
            )
 
@@ -142,13 +142,13 @@ defmodule HotPatch.InstructionsTest do
     assert state(pids[two]) == [1]
     # Of one that is not named nothing is otherwise than without instructions.
     assert state(pids[three]) == [{:up, []}, 1]
-    assert running(b, four) == nil and running(b, :hot_patch_test_five) != nil
+    assert running(a, four) == nil and running(a, :hot_patch_test_five) != nil
 
-    assert {:ok, %{status: :ok}} = hot_patch(b, :rollback, [patch.id, []])
+    assert {:ok, %{status: :ok}} = hot_patch(a, :rollback, [patch.id, []])
     assert state(pids[one]) == [{:down, :back}, 1]
     assert state(pids[two]) == [1]
     assert state(pids[three]) == [{:down, []}, 1]
-    assert running(b, four) != nil and running(b, :hot_patch_test_five) == nil
+    assert running(a, four) != nil and running(a, :hot_patch_test_five) == nil
   end
 
   test "have a supervisor start its new children and stop those that are gone" do
@@ -231,6 +231,9 @@ defmodule HotPatch.InstructionsTest do
       assert is_pid(now = Cluster.call(node, Process, :whereis, [Exchange.Supervisor]))
       assert now != pid
     end
+
+    other = upload!(a, [checking(2)], "other")
+    assert Enum.any?(plan_of(a, other.id, cumulative: true).risks, &(&1 =~ patch.id))
 
     # Applied once more, nothing of it is done once more.
     for node <- nodes, do: Cluster.call(node, :persistent_term, :erase, [:told])

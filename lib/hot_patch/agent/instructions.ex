@@ -34,16 +34,18 @@ defmodule HotPatch.Agent.Instructions do
 
   @typedoc """
   `steps` are carried out now, `down` by the rollback. `ran`: applications that ran before a patch
-  which is now taken back, and how: they run again after it.
+  which is now taken back, and how: they run again after it. `left`: patches whose place is
+  taken, and whose own `down` nobody carries out.
   """
   @type t :: %__MODULE__{
           kind: :apply | :rollback,
           purge: :soft | :force,
           steps: [one()],
           down: [one()],
-          ran: [{atom(), atom()}]
+          ran: [{atom(), atom()}],
+          left: [String.t()]
         }
-  defstruct kind: :apply, purge: :soft, steps: [], down: [], ran: []
+  defstruct kind: :apply, purge: :soft, steps: [], down: [], ran: [], left: []
 
   @doc "Those of a patch that has none."
   @spec none() :: %{up: [], down: []}
@@ -76,10 +78,15 @@ defmodule HotPatch.Agent.Instructions do
     %{up: up, down: down} = Map.get(payload, :instructions, none())
 
     case Store.Applied.find(patch) do
-      nil -> %__MODULE__{steps: up, down: down}
+      nil -> %__MODULE__{steps: up, down: down, left: left(payload)}
       record -> %__MODULE__{steps: Enum.filter(up, & &1.module), down: Map.get(record, :down, [])}
     end
   end
+
+  defp left(%{cumulative?: false}), do: []
+
+  defp left(_payload),
+    do: for(%{id: id} = record <- Store.Applied.list(), Map.get(record, :down, []) != [], do: id)
 
   defp impossible(%{what: :add_application} = one, _payload) do
     if not on_path?(one.subject <> ".app"),
@@ -242,6 +249,12 @@ defmodule HotPatch.Agent.Instructions do
         kind == :apply,
         not Enum.any?(down, &(&1.what == :remove_application and &1.subject == one.subject)),
         do: "cannot be undone: #{one.subject} stays when the patch is taken back"
+      ),
+      for(
+        id <- mine.left,
+        do:
+          "what #{id} has done beside its modules stays: a patch that takes its place carries " <>
+            "out its own instructions alone"
       ),
       purged(for(%{brutal: true} = one <- steps, do: name(one)), purge)
     ])
