@@ -87,8 +87,21 @@ defmodule HotPatch.Plan do
         for(node <- plan.nodes, note <- notes(node), do: {node.node, note}),
         length(plan.nodes)
       ),
+      beside(plan),
       findings(plan)
     ]
+  end
+
+  # In the order in which it is done.
+  defp beside(plan) do
+    rows =
+      for {lines, nodes} <- Enum.group_by(plan.nodes, & &1.instructions, & &1.node),
+          {line, number} <- Enum.with_index(lines, 1),
+          do: [Table.nodes(nodes, length(plan.nodes)), "#{number}", line]
+
+    if rows == [],
+      do: [],
+      else: ["\n", Table.render(["nodes", "step", "beside the load"], rows)]
   end
 
   defp findings(plan) do
@@ -135,7 +148,7 @@ defmodule HotPatch.Plan do
     "#{part.count} #{part.module} (#{part.kind |> to_string() |> String.replace("_", " ")})"
   end
 
-  defp notes(node), do: settings(node) ++ node.instructions ++ risks(node)
+  defp notes(node), do: settings(node) ++ risks(node)
   defp settings(%Node{config: []}), do: []
   defp settings(node), do: ["sets #{Enum.join(node.config, ", ")}"]
 

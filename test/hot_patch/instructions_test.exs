@@ -220,7 +220,7 @@ defmodule HotPatch.InstructionsTest do
     refute Enum.any?(plan.risks, &(&1 =~ "cannot be undone: the call of hot_patch_test_check"))
     assert Enum.any?(plan.risks, &(&1 =~ "what the processes of exchange know is lost"))
     {:ok, plan} = hot_patch(a, :plan, [patch.id, []])
-    assert to_string(plan) =~ "after the resume: starts the application runtime_tools"
+    assert to_string(plan) =~ ~r/all +4 +after the resume: starts the application runtime_tools/
 
     before = for n <- nodes, do: Cluster.call(n, Process, :whereis, [Exchange.Supervisor])
     assert {:ok, %{status: :ok}} = hot_patch(a, :apply, [patch.id, [pause_timeout: 5_000]])
