@@ -1,4 +1,5 @@
-# Reading an archive: HotPatch's reader against OTP's own modules, in the same run.
+# Reading an archive: HotPatch's reader, by its two bridges, against OTP's own modules, in the
+# same run.
 #
 #     MIX_ENV=prod mix run bench/archive.exs [ROUNDS]
 #
@@ -26,7 +27,8 @@ defmodule Bench.Archive do
     ways = [
       {"zip:unzip + beam_lib", fn -> otp(zip, &Enum.map/2) end},
       {"the same, two processes", fn -> otp(zip, &halves/2) end},
-      {"HotPatch", fn -> {:ok, _} = HotPatch.Archive.read(zip, "bench") end}
+      {"HotPatch, bridge: :nif", fn -> read(:nif, zip) end},
+      {"HotPatch, bridge: :port", fn -> read(:port, zip) end}
     ]
 
     # Once unmeasured: code is loaded, caches are warm.
@@ -58,6 +60,11 @@ defmodule Bench.Archive do
     end
 
     IO.puts("")
+  end
+
+  defp read(bridge, zip) do
+    Application.put_env(:hot_patch, :bridge, bridge)
+    {:ok, _} = HotPatch.Archive.read(zip, "bench")
   end
 
   defp otp(zip, map) do

@@ -86,7 +86,8 @@ defmodule HotPatch do
   ## Errors
 
     * `HotPatch.Refusal` - the archive breaks a rule; `rule` and `entry` say which and where
-    * `HotPatch.Error` with `:file`, `:invalid_option`, `:no_native`, `:no_manifest`, `:bad_signature`
+    * `HotPatch.Error` with `:file`, `:invalid_option`, `:no_native`, `:reader`, `:no_manifest`,
+      `:bad_signature`
 
   ## Examples
 
@@ -120,7 +121,7 @@ defmodule HotPatch do
 
   ## Errors
 
-  `HotPatch.Error` with `:unknown_patch`, `:ambiguous_patch`, `:damaged_patch`, `:no_native`.
+  `HotPatch.Error` with `:unknown_patch`, `:ambiguous_patch`, `:damaged_patch`, `:no_native`, `:reader`.
 
   ## Examples
 

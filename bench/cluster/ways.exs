@@ -14,7 +14,8 @@ defmodule Bench.Cluster.Ways do
   @doc "Sends a patch to all nodes: the whole term in one call to all, or as HotPatch sends it."
   def send_to(way, id, cluster) do
     {:ok, composition, patch} = Library.open(id)
-    payload = Payload.new(composition, patch.release, shadows: Archive.shadows(composition))
+    {:ok, shadows} = Archive.shadows(composition)
+    payload = Payload.new(composition, patch.release, shadows: shadows)
     {seen, :ok} = Probe.measure(cluster, fn -> send_payload(way, payload, cluster.others) end)
     seen
   end

@@ -88,13 +88,10 @@ defmodule Bench.Swap.Ways do
   end
 
   defp shadows(root, modules) do
-    reply =
-      HotPatch.Native.shadow(
-        for(module <- modules, do: Subject.beam(root, 2, module)),
-        "@hot_patch"
-      )
+    beams = for module <- modules, do: Subject.beam(root, 2, module)
+    {:ok, answers} = HotPatch.Bridge.request("shadow", beams, "@hot_patch", "the subjects")
 
-    for {{:ok, shadow}, module} <- Enum.zip(:erlang.binary_to_term(reply), modules) do
+    for {{:ok, shadow}, module} <- Enum.zip(answers, modules) do
       %{
         module: module,
         name: String.to_atom(shadow.name),

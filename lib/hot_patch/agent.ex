@@ -88,7 +88,7 @@ defmodule HotPatch.Agent do
       restart_needed: for(%{restart: reason} when reason != nil <- applied, do: reason),
       behind: :persistent_term.get(@behind, nil),
       forced: for(%{forced?: true, id: id} <- applied, do: id),
-      archives?: HotPatch.Native.status() == :ok,
+      archives?: HotPatch.Bridge.check() == :ok,
       operation: holder()
     }
   end

@@ -16,9 +16,8 @@ defmodule HotPatch.Analysis do
 
   alias HotPatch.Analysis.Change
   alias HotPatch.Analysis.Finding
-  alias HotPatch.Archive
+  alias HotPatch.Bridge
   alias HotPatch.Error
-  alias HotPatch.Native
   alias HotPatch.Table
 
   @type t :: %__MODULE__{
@@ -57,12 +56,16 @@ defmodule HotPatch.Analysis do
   """
   @spec run([binary()], [binary()], keyword()) :: {:ok, t()} | {:error, Error.t()}
   def run(before, later, options \\ []) do
-    with :ok <- Archive.native() do
-      deleted = with :rest <- Keyword.get(options, :deleted, []), do: nil
-      pairs = Keyword.get(options, :compiled_with, [])
-      down? = Keyword.get(options, :direction, :up) == :down
-      {:ok, before |> Native.analyse(later, deleted, pairs, down?) |> decode()}
-    end
+    deleted = Keyword.get(options, :deleted, [])
+    pairs = Keyword.get(options, :compiled_with, [])
+    down? = Keyword.get(options, :direction, :up) == :down
+    options = {length(before), deleted, pairs, down?}
+
+    # Whoever decodes has all atoms of the reply: they are in the modules named here.
+    _ = vocabulary()
+
+    with {:ok, reply} <- Bridge.request("analyse", before ++ later, options, "the analysis"),
+         do: {:ok, analysis(reply)}
   end
 
   @doc """
@@ -92,11 +95,15 @@ defmodule HotPatch.Analysis do
       Change.vocabulary() ++ Finding.severities() ++ Enum.map(Finding.table(), &elem(&1, 0))
   end
 
-  defp decode(reply) do
+  @doc false
+  @spec decode(binary()) :: t()
+  def decode(reply) do
     # Whoever decodes has all atoms of the reply: they are in the modules named here.
     _ = vocabulary()
-    read = :erlang.binary_to_term(reply, [:safe])
+    reply |> :erlang.binary_to_term([:safe]) |> analysis()
+  end
 
+  defp analysis(read) do
     %__MODULE__{
       modules: Enum.map(read.modules, &Change.new/1),
       order: read.order,

@@ -1,6 +1,7 @@
 defmodule HotPatch.Application do
   @moduledoc false
-  # What runs on every node: the agent, and what keeps it in agreement with the others.
+  # What runs on every node: the agent, what keeps it in agreement with the others, and the way
+  # to the reader of archives, which comes last: whatever becomes of it, the others stay.
 
   use Application
 
@@ -14,6 +15,7 @@ defmodule HotPatch.Application do
       HotPatch.Agent.Inbox,
       HotPatch.Agent.Server,
       HotPatch.Cluster.Joiner,
+      HotPatch.Bridge.Supervisor,
       # Whatever becomes of it is its own affair.
       HotPatch.Console
     ]

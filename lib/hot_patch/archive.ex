@@ -3,11 +3,12 @@ defmodule HotPatch.Archive do
   # The one reader of archives: bytes in, a composition or one refusal out. What it gives
   # is what is shown, checked, loaded and written; nothing unzips a second time.
 
+  alias HotPatch.Agent.Instructions
+  alias HotPatch.Bridge
   alias HotPatch.Composition
   alias HotPatch.Composition.Entry
   alias HotPatch.Error
   alias HotPatch.Manifest
-  alias HotPatch.Native
   alias HotPatch.Refusal
   alias HotPatch.Signature
 
@@ -24,7 +25,7 @@ defmodule HotPatch.Archive do
     unsupported_flag damaged_stream bytes_after_stream size_too_small size_too_large
     bad_crc manifest_too_big manifest_too_deep manifest_malformed manifest_duplicate
     manifest_unknown_field manifest_schema manifest_unlisted manifest_missing manifest_digest
-    manifest_module signature_malformed signature_alone
+    manifest_module manifest_instruction signature_malformed signature_alone
   )a
 
   # Likewise the keys of the reply. A module's literals are atoms from its loading on.
@@ -33,6 +34,11 @@ defmodule HotPatch.Archive do
   @reply_keys ~w(sha256 size files path crc32 bytes kind reason beam other damaged
                  refused rule entry message ok true false nil manifest content signature
                  zip notes compared error)a
+
+  @instruction_keys ~w(what text subject module how function arity term brutal time update
+                       load_module add_module delete_module add_application remove_application
+                       restart_application apply soft advanced supervisor children permanent
+                       transient temporary load none)a
 
   # What a module's shadow is called after it.
   @shadow "@hot_patch"
@@ -52,50 +58,77 @@ defmodule HotPatch.Archive do
 
   @doc "Every atom that a reply of the reader can hold."
   @spec vocabulary() :: [atom()]
-  def vocabulary, do: @rules ++ @beam_keys ++ @reply_keys
+  def vocabulary do
+    @rules ++ @beam_keys ++ @reply_keys ++ @instruction_keys ++ Bridge.vocabulary()
+  end
 
   @doc "Reads an archive. `name` becomes the first part of the patch's id."
   @spec read(binary(), String.t()) :: {:ok, Composition.t()} | {:error, Refusal.t() | Error.t()}
   def read(bytes, name) do
-    with :ok <- native(),
-         {:ok, limits} <- limits() do
-      bytes |> Native.read_archive(native_limits(limits)) |> decode(name)
+    with {:ok, limits} <- limits(),
+         {:ok, answer} <-
+           Bridge.request("read_archive", [first(bytes, limits)], options(limits), name) do
+      outcome(answer, name)
     end
   end
+
+  # One byte more than the limit is enough to be refused, and need not be sent.
+  defp first(bytes, %{max_archive_bytes: limit}) when byte_size(bytes) > limit,
+    do: binary_part(bytes, 0, limit + 1)
+
+  defp first(bytes, _limits), do: bytes
 
   @doc """
   The shadows of a patch: copies under other names of the modules that convert state, and of
   those of the patch that they call. A module that cannot have one is left out.
   """
-  @spec shadows(Composition.t()) :: [HotPatch.Agent.Payload.shadow()]
+  @spec shadows(Composition.t()) ::
+          {:ok, [HotPatch.Agent.Payload.shadow()]} | {:error, Error.t()}
   def shadows(%Composition{} = composition) do
     entries =
       for %Entry{beam: %{on_load: false, load_nif: false}} = entry <- composition.files,
           do: entry
 
-    entries |> converting() |> shadow()
+    entries |> converting() |> shadow(composition.id)
+  end
+
+  @doc "What the manifest of a patch has done beside its modules, read."
+  @spec instructions(Composition.t()) ::
+          {:ok, %{up: [Instructions.one()], down: [Instructions.one()]}} | {:error, Error.t()}
+  def instructions(%Composition{manifest: nil}), do: {:ok, Instructions.none()}
+
+  def instructions(%Composition{manifest: %{instructions: texts}, id: id}) do
+    with {:ok, up} <- read_instructions(texts.up, id),
+         {:ok, down} <- read_instructions(texts.down, id),
+         do: {:ok, %{up: up, down: down}}
+  end
+
+  # They were read with the archive: here nothing can be wrong with them.
+  defp read_instructions(texts, id) do
+    with {:ok, {:ok, read}} <- Bridge.request("instructions", texts, nil, id), do: {:ok, read}
   end
 
   # Shadows call each other by name: one that cannot be made is left out of the set, and the
   # others then call the module itself.
-  defp shadow([]), do: []
+  defp shadow([], _id), do: {:ok, []}
 
-  defp shadow(entries) do
-    reply = entries |> Enum.map(& &1.bytes) |> Native.shadow(@shadow)
-    answers = Enum.zip(:erlang.binary_to_term(reply, [:safe]), entries)
+  defp shadow(entries, id) do
+    with {:ok, answers} <- Bridge.request("shadow", Enum.map(entries, & &1.bytes), @shadow, id) do
+      made = for {{:ok, shadow}, entry} <- Enum.zip(answers, entries), do: {shadow, entry}
 
-    if Enum.all?(answers, &match?({{:ok, _shadow}, _entry}, &1)) do
-      for {{:ok, shadow}, entry} <- answers do
-        %{
-          module: entry.beam.module,
-          name: shadow.name,
-          bytes: shadow.bytes,
-          lambdas?: shadow.lambdas
-        }
-      end
-    else
-      shadow(for {{:ok, _shadow}, entry} <- answers, do: entry)
+      if length(made) == length(entries),
+        do: {:ok, Enum.map(made, &named/1)},
+        else: shadow(for({_shadow, entry} <- made, do: entry), id)
     end
+  end
+
+  defp named({shadow, entry}) do
+    %{
+      module: entry.beam.module,
+      name: shadow.name,
+      bytes: shadow.bytes,
+      lambdas?: shadow.lambdas
+    }
   end
 
   # From the callbacks along the calls within the patch.
@@ -152,31 +185,9 @@ defmodule HotPatch.Archive do
     end
   end
 
-  @doc "An error when this node lacks the native library."
-  @spec native() :: :ok | {:error, Error.t()}
-  def native do
-    case Native.status() do
-      :ok ->
-        :ok
-
-      {:error, cause} ->
-        {:error,
-         Error.new(
-           :no_native,
-           "this node (#{node()}) cannot read archives: HotPatch's native library did not load " <>
-             "(#{describe(cause)}); run the call on a node that has it, or rebuild with " <>
-             "`mix compile` where cargo is installed",
-           %{cause: cause}
-         )}
-    end
-  end
-
-  defp describe({_reason, text}), do: to_string(text)
-  defp describe(other), do: inspect(other)
-
-  @doc "Limits as the native library takes them."
-  @spec native_limits(%{atom() => pos_integer()}) :: Native.options()
-  def native_limits(limits) do
+  @doc "Limits as the reader takes them."
+  @spec options(%{atom() => pos_integer()}) :: tuple()
+  def options(limits) do
     {limits.max_archive_bytes, limits.max_entries, limits.max_unpacked_bytes,
      limits.max_name_bytes, significant_chunks()}
   end
@@ -187,12 +198,8 @@ defmodule HotPatch.Archive do
     Enum.map(:beam_lib.significant_chunks() -- [~c"Line", ~c"Type"], &List.to_string/1)
   end
 
-  defp decode(reply, name) do
-    case :erlang.binary_to_term(reply, [:safe]) do
-      {:ok, composition} -> {:ok, composition(composition, name)}
-      {:refused, refusal} -> {:error, struct!(Refusal, refusal)}
-    end
-  end
+  defp outcome({:ok, composition}, name), do: {:ok, composition(composition, name)}
+  defp outcome({:refused, refusal}, _name), do: {:error, struct!(Refusal, refusal)}
 
   defp composition(%{sha256: sha256, size: size, files: files} = read, name) do
     %Composition{

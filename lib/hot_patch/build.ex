@@ -8,7 +8,9 @@ defmodule HotPatch.Build do
       bin/my_app eval 'IO.puts HotPatch.Build.run!(from: "/opt/my_app", to: "/tmp/new", out: "fix.zip")'
   """
 
+  alias HotPatch.Analysis
   alias HotPatch.Archive
+  alias HotPatch.Bridge
   alias HotPatch.Build.Request
   alias HotPatch.Composition
   alias HotPatch.Error
@@ -24,19 +26,25 @@ defmodule HotPatch.Build do
     * `:out` - where it was written, or `nil`
     * `:notes` - what was left out and why, and the like, in words
     * `:compared` - how many files were compared
+    * `:analysis` - what the change means; `nil` for what was only signed
+    * `:refusal` - of a dry run: why the patch would not be built, or `nil`
   """
   @type t :: %__MODULE__{
           composition: Composition.t(),
           zip: binary(),
           out: Path.t() | nil,
           notes: [String.t()],
-          compared: non_neg_integer()
+          compared: non_neg_integer(),
+          analysis: Analysis.t() | nil,
+          refusal: Error.t() | nil
         }
   @enforce_keys [:composition, :zip]
-  defstruct [:composition, :zip, :out, notes: [], compared: 0]
+  defstruct [:composition, :zip, :out, :analysis, :refusal, notes: [], compared: 0]
 
   @doc """
-  Builds a patch and writes it.
+  Builds a patch and writes it, unless something in it is of severity `:danger` and not accepted
+  by name; see `HotPatch.Analysis.Finding`. A dry run gives what would be refused too, with its
+  `:refusal`.
 
   ## Options
 
@@ -45,6 +53,7 @@ defmodule HotPatch.Build do
   ## Errors
 
     * `HotPatch.Error` with `:build`, `:invalid_option`, `:key`, `:file`, `:no_native`
+    * `HotPatch.Error` with `:dangerous`: `details.findings` are those that nobody has accepted
     * `HotPatch.Refusal` - what was built is beyond the limits that are configured here
 
   ## Examples
@@ -57,8 +66,10 @@ defmodule HotPatch.Build do
   def run(options) do
     with {:ok, request, own} <- Request.new(options),
          {:ok, key} <- key(own.sign),
-         :ok <- Archive.native(),
+         :ok <- Bridge.check(Bridge.Nif),
          {:ok, built} <- build(request, own.progress),
+         refusal = refusal(built),
+         :ok <- if(own.dry_run or refusal == nil, do: :ok, else: {:error, refusal}),
          {:ok, zip} <- sign_with(key, built.zip, request["name"]),
          {:ok, composition} <- Archive.read(zip, request["name"]),
          {:ok, out} <- write(zip, if(own.dry_run, do: nil, else: own.out)) do
@@ -68,7 +79,9 @@ defmodule HotPatch.Build do
          zip: zip,
          out: out,
          notes: built.notes,
-         compared: built.compared
+         compared: built.compared,
+         analysis: built.analysis,
+         refusal: refusal
        }}
     end
   end
@@ -98,7 +111,7 @@ defmodule HotPatch.Build do
     name = Request.name(archive)
 
     with {:ok, key} <- Keys.read_secret(key),
-         :ok <- Archive.native(),
+         :ok <- Bridge.check(),
          {:ok, bytes, _name} <- Archive.Input.read(archive),
          {:ok, zip} <- sign_with(key, bytes, name),
          {:ok, composition} <- Archive.read(zip, name),
@@ -110,10 +123,17 @@ defmodule HotPatch.Build do
   defp key(nil), do: {:ok, nil}
   defp key(path), do: Keys.read_secret(path)
 
-  # The native library works in this process; another hears how far it has come.
+  # This does not go over the bridge: see HotPatch.Native. The library works in this process;
+  # another hears how far it has come.
   defp build(request, progress) do
+    with {:ok, json} <- HotPatch.JSON.encode(request) do
+      with {:error, text} <- built(json, progress),
+           do: {:error, Error.new(:build, "build: #{text}")}
+    end
+  end
+
+  defp built(json, progress) do
     {watcher, monitor} = spawn_monitor(fn -> watch(progress, 0) end)
-    {:ok, json} = HotPatch.JSON.encode(request)
 
     answer =
       json
@@ -123,7 +143,18 @@ defmodule HotPatch.Build do
     # What it shows is to end before the result is shown.
     send(watcher, :done)
     receive(do: ({:DOWN, ^monitor, :process, ^watcher, _reason} -> :ok))
-    with {:error, text} <- answer, do: {:error, Error.new(:build, "build: #{text}")}
+    with {:ok, built} <- answer, do: {:ok, %{built | analysis: Analysis.decode(built.analysis)}}
+  end
+
+  defp refusal(%{refusal: nil}), do: nil
+
+  defp refusal(%{refusal: text} = built) do
+    accepted =
+      for %{"rule" => rule, "module" => of} <- built.manifest["accepted_findings"],
+          do: "#{rule}:#{of}"
+
+    findings = Analysis.refused(built.analysis, accepted)
+    Error.new(:dangerous, "build: #{text}", %{findings: findings})
   end
 
   defp watch(progress, total) do
@@ -143,11 +174,9 @@ defmodule HotPatch.Build do
     with {:ok, composition} <- Archive.read(zip, name),
          {:ok, manifest} <- manifest(composition),
          {:ok, limits} <- Archive.limits(),
-         {:ok, json} <- HotPatch.JSON.encode(Signature.make(key, manifest, composition.files)) do
-      answer = Native.sign(zip, Archive.native_limits(limits), json)
-
-      with {:error, text} <- :erlang.binary_to_term(answer, [:safe]),
-           do: {:error, Error.new(:build, "sign: #{text}")}
+         {:ok, json} <- HotPatch.JSON.encode(Signature.make(key, manifest, composition.files)),
+         {:ok, answer} <- Bridge.request("sign", [zip, json], Archive.options(limits), name) do
+      with {:error, text} <- answer, do: {:error, Error.new(:build, "sign: #{text}")}
     end
   end
 
@@ -190,7 +219,11 @@ defmodule HotPatch.Build do
           do: "written to #{built.out} (#{Table.bytes(byte_size(built.zip))})\n",
           else: "nothing was written\n"
 
-      IO.iodata_to_binary([Composition.to_table(built.composition), "\n", notes, where])
+      about = [Composition.to_table(built.composition), "\n", analysis(built.analysis)]
+      IO.iodata_to_binary([about, notes, where])
     end
+
+    defp analysis(nil), do: []
+    defp analysis(analysis), do: [Analysis.to_table(analysis), "\n"]
   end
 end

@@ -33,7 +33,9 @@ defmodule HotPatch.Error do
     * `:no_manifest` - the patch has no manifest, and the configuration demands one
     * `:key` - a key cannot be read or written
     * `:build` - no patch can be built from what was given
+    * `:dangerous` - no patch was built because of what was found in it; `details.findings`
     * `:no_native` - this node cannot read archives; `details.cause`
+    * `:reader` - the reader of archives failed on this one, or ended while it had it; `details.cause`
     * `:internal` - a bug or a broken node; `details` has what is known
   """
   @type reason ::
@@ -57,7 +59,9 @@ defmodule HotPatch.Error do
           | :no_manifest
           | :key
           | :build
+          | :dangerous
           | :no_native
+          | :reader
           | :internal
 
   @type t :: %__MODULE__{

@@ -12,6 +12,8 @@ defmodule HotPatch.JournalEntry do
     * `:by`, `:reason`, `:from` - who, why, and from which address, where that is known
     * `:signed_by` - the key by which the patch is signed
     * `:overridden` - where options were given in place of what the patch's manifest says
+    * `:accepted` - what the author of the patch accepted of what was found in it, as
+      `"on_load:MyApp.Foo"`
     * `:coordinator` - the node where the call ran
     * `:release` - of the cluster at that time
     * `:forced?` - whether processes were killed for it
@@ -38,6 +40,7 @@ defmodule HotPatch.JournalEntry do
           from: String.t() | nil,
           signed_by: String.t() | nil,
           overridden: Manifest.overridden(),
+          accepted: [String.t()],
           coordinator: node() | nil,
           release: HotPatch.Release.t() | nil,
           forced?: boolean(),
@@ -59,6 +62,7 @@ defmodule HotPatch.JournalEntry do
     :status,
     forced?: false,
     overridden: %{},
+    accepted: [],
     nodes: []
   ]
 
@@ -77,6 +81,7 @@ defmodule HotPatch.JournalEntry do
       if(entry.forced?, do: ", by force", else: ""),
       if(entry.signed_by, do: ", signed by #{entry.signed_by}", else: ""),
       if(entry.overridden == %{}, do: "", else: ", #{Manifest.overridden_line(entry.overridden)}"),
+      if(entry.accepted == [], do: "", else: ", accepted #{Enum.join(entry.accepted, ", ")}"),
       if(entry.reason, do: " (#{entry.reason})", else: "")
     ]
     |> IO.iodata_to_binary()

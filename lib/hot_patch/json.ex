@@ -1,26 +1,26 @@
 defmodule HotPatch.JSON do
   @moduledoc false
   # JSON of everything the public functions give. Structs become plain maps here; the text
-  # itself is written by serde_json in the native library, because Elixir has no encoder
-  # of its own before OTP 27.
+  # itself is written by serde_json on the other side of the bridge, because Elixir has no
+  # encoder of its own before OTP 27.
 
-  alias HotPatch.Archive
+  alias HotPatch.Bridge
   alias HotPatch.Composition
   alias HotPatch.Error
   alias HotPatch.Keys
   alias HotPatch.Manifest
-  alias HotPatch.Native
   alias HotPatch.Release
   alias HotPatch.Signature
 
   @doc "Encodes a result, or a list of results."
   @spec encode(term()) :: {:ok, String.t()} | {:error, Error.t()}
   def encode(term) do
-    with :ok <- Archive.native() do
-      case term |> plain() |> :erlang.term_to_binary() |> Native.encode_json() do
-        {:ok, json} -> {:ok, json}
-        {:error, why} -> {:error, Error.new(:internal, "cannot be written as JSON: #{why}")}
-      end
+    etf = term |> plain() |> :erlang.term_to_binary()
+
+    case Bridge.request("encode_json", [etf], [], "the result") do
+      {:ok, {:ok, json}} -> {:ok, json}
+      {:ok, {:error, why}} -> {:error, Error.new(:internal, "cannot be written as JSON: #{why}")}
+      {:error, error} -> {:error, error}
     end
   end
 

@@ -15,7 +15,10 @@ defmodule HotPatch.Manifest do
       the versions `replaces` and `brings`
     * `:removed` - files that the patch takes away, with their modules
     * `:load_order` - names of modules
-    * `:instructions` - `up` and `down`: appup instructions, as text
+    * `:instructions` - `up` and `down`: instructions as in an `.appup`, as text. They are carried out on every
+      node that the patch changes, `down` by its rollback; a plan says in which order, and what of it
+      cannot be undone. Beside OTP's there is `{update, Module, {supervisor, children}}`: supervisors
+      start new children and stop those that are gone
     * `:config` - changes of applications' environments: `application`, `key`, `value` as text
     * `:accepted_findings` - what the author has accepted of what was found
   """
@@ -137,11 +140,23 @@ defmodule HotPatch.Manifest do
       "transition #{manifest.transition}, on_load #{manifest.on_load}" <>
         if(manifest.cumulative, do: ", cumulative", else: ""),
       for(removed <- manifest.removed, do: "removes #{removed.path}"),
+      for({way, texts} <- manifest.instructions, text <- texts, do: "#{way}: #{text}"),
       for(c <- manifest.config, do: "sets #{c.application} #{c.key}"),
-      for(f <- manifest.accepted_findings, do: "accepted: #{f.rule} #{f.module} #{f.reason}")
+      for(accepted <- accepted(manifest), do: "accepted: #{accepted}")
     ]
     |> List.flatten()
     |> Enum.reject(&(&1 == ""))
+  end
+
+  @doc "What its author has accepted of what was found, as it is written when it is accepted."
+  @spec accepted(t() | nil) :: [String.t()]
+  def accepted(nil), do: []
+
+  def accepted(manifest) do
+    for %{rule: rule, module: module, reason: reason} <- manifest.accepted_findings do
+      of = if module, do: ":" <> String.replace_prefix(module, "Elixir.", ""), else: ""
+      rule <> of <> if(reason, do: " (#{reason})", else: "")
+    end
   end
 
   defp for_release(nil), do: ""

@@ -1,16 +1,11 @@
 defmodule HotPatch.Native do
   @moduledoc false
-  # Stubs of the native library, nothing more. A node without the library still runs an
-  # agent: only the node that reads an archive needs it, so a failed load is remembered
-  # and told to the one who asks, and never keeps the application from starting.
+  # Stubs of the native library, nothing more: one function for all requests, and `build`, which is
+  # none. A node without the library still runs an agent, and one with the port never calls it, so a failed load is remembered and told to the
+  # one who asks, and never keeps the application from starting.
 
   @on_load :load
   @key {__MODULE__, :load}
-
-  @type options ::
-          {max_archive :: pos_integer(), max_entries :: pos_integer(),
-           max_unpacked :: pos_integer(), max_name :: pos_integer(),
-           significant_chunks :: [binary()]}
 
   @doc false
   @spec load() :: :ok
@@ -26,44 +21,15 @@ defmodule HotPatch.Native do
   @spec status() :: :ok | {:error, term()}
   def status, do: :persistent_term.get(@key, {:error, :not_loaded})
 
-  @doc "Reads an archive; the answer is one term in External Term Format, for `:safe` decoding."
-  @spec read_archive(binary(), options()) :: binary()
-  def read_archive(_archive, _options), do: :erlang.nif_error(:nif_not_loaded)
-
   @doc """
-  Copies modules under other names, each with `suffix` behind its own; the answer is one term in
-  External Term Format: a list of `{:ok, %{name: _, bytes: _, lambdas: _}}` or `{:error, reason}`.
+  Carries out a request (see native/core/src/requests): its name, its blobs, its options as an
+  encoded term. The reply is an encoded term, for `:safe` decoding.
   """
-  @spec shadow([binary()], binary()) :: binary()
-  def shadow(_modules, _suffix), do: :erlang.nif_error(:nif_not_loaded)
+  @spec request(String.t(), [binary()], binary()) :: binary()
+  def request(_name, _blobs, _options), do: :erlang.nif_error(:nif_not_loaded)
 
-  @doc """
-  Compares modules before a change with those after it; `nil` for the names of those that go means
-  all that are not there after it. `down?`: it is an older version that comes. The answer is one
-  term in External Term Format, for `:safe` decoding; see HotPatch.Analysis.
-  """
-  @spec analyse(
-          [binary()],
-          [binary()],
-          [String.t()] | nil,
-          [{String.t(), String.t()}],
-          down? :: boolean()
-        ) :: binary()
-  def analyse(_before, _after, _deleted, _compiled_with, _down?),
-    do: :erlang.nif_error(:nif_not_loaded)
-
-  @doc """
-  The text of an `.appup`: for an application, its versions and its modules before and after, and
-  whether it is to be restarted.
-  """
-  @spec appup(String.t(), {String.t(), String.t()}, {[binary()], [binary()]}, boolean()) ::
-          binary()
-  def appup(_application, _versions, _modules, _restart), do: :erlang.nif_error(:nif_not_loaded)
-
-  @doc "Every finding there can be: name, severity, what it means, what to do."
-  @spec finding_names() :: [{String.t(), String.t(), String.t(), String.t()}]
-  def finding_names, do: :erlang.nif_error(:nif_not_loaded)
-
+  # It reads files of the operator's own builds, as long as that takes, and tells how far it is;
+  # the port is made for bytes from outside, with a cap on memory and time, and answers once.
   @doc """
   Builds a patch as the JSON of a request says (`hot_patch_core::build::Request`); the answer is
   one term in External Term Format: `{:ok, %{zip: _, manifest: _, notes: _, compared: _}}` or
@@ -71,15 +37,4 @@ defmodule HotPatch.Native do
   """
   @spec build(binary(), [binary()], pid()) :: binary()
   def build(_request, _significant_chunks, _watcher), do: :erlang.nif_error(:nif_not_loaded)
-
-  @doc """
-  Puts a signature, as JSON, into an archive; the answer is `{:ok, zip}` or `{:error, text}` in
-  External Term Format.
-  """
-  @spec sign(binary(), options(), binary()) :: binary()
-  def sign(_archive, _options, _signature), do: :erlang.nif_error(:nif_not_loaded)
-
-  @doc "Turns a term in External Term Format into JSON."
-  @spec encode_json(binary()) :: {:ok, binary()} | {:error, binary()}
-  def encode_json(_etf), do: :erlang.nif_error(:nif_not_loaded)
 end

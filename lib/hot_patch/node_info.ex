@@ -16,7 +16,7 @@ defmodule HotPatch.NodeInfo do
     * `:behind` - why it has not caught up with what the other nodes did without it, or `nil`
     * `:forced` - patches for which processes were killed: what the node does since may have
       that for a cause
-    * `:archives?` - whether it can read archives (it has the native library)
+    * `:archives?` - whether it can read archives (the reader that `config :hot_patch, bridge:` names is there)
     * `:operation` - what is under way on it, or `nil`
   """
 

@@ -31,8 +31,8 @@ defmodule HotPatch.Options do
       check: :milliseconds,
       default: 2_000,
       doc:
-        "milliseconds within which all processes concerned must be suspended, or all are " <>
-          "resumed and nothing is loaded. Default: 2,000, less than the 5,000 that calls wait"
+        "milliseconds within which all must be suspended, and what instructions want before it be " <>
+          "done, or nothing is loaded. Default: 2,000, less than the 5,000 that calls wait"
     ],
     transition: [
       check: {:one_of, [:suspend, :none, :compatible]},

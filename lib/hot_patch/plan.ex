@@ -19,6 +19,7 @@ defmodule HotPatch.Plan do
       * `:suspended` - how many processes will pause in all
       * `:disk` - the files that will be replaced or created
       * `:config` - which keys of which applications' environments will be set or put back
+      * `:instructions` - what the manifest's instructions will have done beside the modules, in order
       * `:risks` - what the operator should know, in words
       * `:analysis` - what the change means, compared with what runs on this node; each finding says how
         many of its processes work for the module. `nil` where that could not be compared
@@ -41,6 +42,7 @@ defmodule HotPatch.Plan do
             suspended: non_neg_integer(),
             disk: [Path.t()],
             config: [String.t()],
+            instructions: [String.t()],
             risks: [String.t()],
             analysis: HotPatch.Analysis.t() | nil,
             error: String.t() | nil
@@ -56,6 +58,7 @@ defmodule HotPatch.Plan do
       suspended: 0,
       disk: [],
       config: [],
+      instructions: [],
       risks: []
     ]
   end
@@ -81,7 +84,7 @@ defmodule HotPatch.Plan do
         Enum.map(plan.nodes, &[Atom.to_string(&1.node), "#{&1.status}", order(&1), processes(&1)])
       ),
       Table.notes(
-        for(node <- plan.nodes, note <- settings(node) ++ risks(node), do: {node.node, note}),
+        for(node <- plan.nodes, note <- notes(node), do: {node.node, note}),
         length(plan.nodes)
       ),
       findings(plan)
@@ -132,6 +135,7 @@ defmodule HotPatch.Plan do
     "#{part.count} #{part.module} (#{part.kind |> to_string() |> String.replace("_", " ")})"
   end
 
+  defp notes(node), do: settings(node) ++ node.instructions ++ risks(node)
   defp settings(%Node{config: []}), do: []
   defp settings(node), do: ["sets #{Enum.join(node.config, ", ")}"]
 

@@ -264,6 +264,13 @@ defmodule HotPatch.Swap do
     Enum.map(found.targets ++ found.unpaused, & &1.pid)
   end
 
+  @doc "The supervisors whose child specs come from a module."
+  @spec supervisors(module()) :: [pid()]
+  def supervisors(module) do
+    change = %Change{module: module, kind: :replace, exports: [], md5: nil}
+    for %{kind: :supervisor, pid: pid} <- Processes.find([change]).targets, do: pid
+  end
+
   @doc "The code of a module as it runs now; nil if it does not run or is in no file."
   @spec former_code(module()) :: binary() | nil
   def former_code(module) do

@@ -3,7 +3,7 @@ defmodule HotPatch.AnalysisTest do
 
   alias HotPatch.Analysis
   alias HotPatch.Analysis.Finding
-  alias HotPatch.Native
+  alias HotPatch.Bridge
   alias HotPatch.Test.Builds
 
   defp files(build) do
@@ -21,7 +21,7 @@ defmodule HotPatch.AnalysisTest do
       for {name, severity, what, next} <- Finding.table(),
           do: {"#{name}", "#{severity}", what, next}
 
-    assert table == Native.finding_names()
+    assert {:ok, ^table} = Bridge.request("finding_names", [], [], "the names")
   end
 
   describe "the patched exchange" do

@@ -60,14 +60,84 @@ defmodule HotPatch.BuildTest do
     end
 
     test "names the removed modules", %{tmp_dir: dir} do
-      {:ok, built} =
-        Build.run(from: build("patched"), to: build("shipped"), out: Path.join(dir, "back.zip"))
+      # The shipped build converts no state of the patched one.
+      accept = ["state_changed_without_code_change"]
+      built = build!(dir, from: build("patched"), to: build("shipped"), accept: accept)
 
       assert [%{path: "exchange-1.0.0/ebin/Elixir.Exchange.Tariff.beam", module: module}] =
                built.composition.manifest.removed
 
       assert module.name == "Elixir.Exchange.Tariff"
       assert to_string(built) =~ "removes exchange-1.0.0/ebin/Elixir.Exchange.Tariff.beam"
+    end
+
+    test "loads each module behind those that it calls", %{tmp_dir: dir} do
+      built = build!(dir)
+      order = built.composition.manifest.load_order
+      assert Enum.sort(order) == Enum.sort(Map.keys(built.composition.manifest.modules))
+      place = fn name -> Enum.find_index(order, &(&1 == name)) end
+      circles = HotPatch.Analysis.cycles(built.analysis)
+
+      calls =
+        for %{module: caller, calls: called} <- built.analysis.modules,
+            name <- called,
+            not Enum.any?(circles, &(caller in &1 and name in &1)),
+            do: {name, caller}
+
+      assert {"Elixir.Exchange.Tariff", "Elixir.Exchange.Billing"} in calls
+      for {name, caller} <- calls, do: assert(place.(name) < place.(caller))
+      # Not that of the names.
+      refute order == Enum.sort(order)
+    end
+
+    test "says what is to be done on the way up and back", %{tmp_dir: dir} do
+      instructions = build!(dir).composition.manifest.instructions
+      [up, down] = for texts <- [instructions.up, instructions.down], do: Enum.map(texts, &term/1)
+      assert hd(up) == {:add_module, Exchange.Tariff}
+      assert {:load_module, Exchange.Billing, [Exchange.Tariff]} in up
+      assert {:update, Exchange.Trunk, {:advanced, []}} in up
+      assert List.last(down) == {:delete_module, Exchange.Tariff}
+      assert {:update, Exchange.Trunk, {:advanced, []}} in down
+      modules = fn instructions -> instructions |> Enum.map(&elem(&1, 1)) |> Enum.sort() end
+      assert modules.(up) == modules.(down)
+    end
+
+    test "that looks dangerous is made only if that is accepted by name", %{tmp_dir: dir} do
+      options = [from: build("shipped"), to: without_code_change!(dir)]
+      out = Path.join(dir, "fix.zip")
+      name = "state_changed_without_code_change"
+      assert {:error, error} = Build.run([out: out] ++ options)
+      assert %{reason: :dangerous, details: %{findings: [finding]}} = error
+      assert %{name: :state_changed_without_code_change, module: "Elixir.Exchange.Call"} = finding
+      text = Exception.message(error)
+      assert text =~ finding.message |> String.split(". ") |> hd()
+
+      {_name, :danger, what, next} =
+        List.keyfind(HotPatch.Analysis.Finding.table(), finding.name, 0)
+
+      assert text =~ what and text =~ next and text =~ "--accept #{name}:Exchange.Call"
+      refute File.exists?(out)
+
+      # A trial shows it all.
+      built = build!(dir, [dry_run: true] ++ options)
+      assert to_string(built) =~ "danger" and to_string(built) =~ name
+      assert built.refusal.details == error.details
+
+      for accepted <- [name, "#{name}:Exchange.Call", "#{name}:Elixir.Exchange.Call"] do
+        built = build!(dir, [accept: [accepted]] ++ options)
+        assert built.refusal == nil
+        expected = [%{rule: name, module: "Elixir.Exchange.Call", reason: nil}]
+        assert built.composition.manifest.accepted_findings == expected
+        assert to_string(built) =~ "accepted: #{name}:Exchange.Call"
+      end
+
+      # Of another module, or misspelled: it says what there is.
+      for accepted <- ["#{name}:Exchange.Cdr", "on_lode"] do
+        assert {:error, error} = Build.run([out: out, accept: [name, accepted]] ++ options)
+        assert error.reason == :build
+        assert Exception.message(error) =~ "--accept #{accepted} matches nothing"
+        assert Exception.message(error) =~ "#{name}:Exchange.Call"
+      end
     end
 
     test "says how far it has come, and when it is done", %{tmp_dir: dir} do
@@ -237,6 +307,22 @@ defmodule HotPatch.BuildTest do
     ours = File.read!(Path.expand("../../lib/hot_patch/system_library.ex", __DIR__))
     words = Regex.scan(~r/~w\((.*?)\)a?/s, ours, capture: :all_but_first) |> List.flatten()
     assert Enum.sort(names) == words |> Enum.flat_map(&String.split/1) |> Enum.sort()
+  end
+
+  # The patched build, but for what converts the state of calls.
+  defp without_code_change!(dir) do
+    folder = Path.join(dir, "to/exchange-1.0.0/ebin")
+    File.mkdir_p!(folder)
+    File.cp_r!(Builds.ebin("patched"), folder)
+    call = Path.join(folder, "Elixir.Exchange.Call.beam")
+    File.write!(call, call |> File.read!() |> Builds.without_code_change())
+    Path.join(dir, "to")
+  end
+
+  defp term(text) do
+    {:ok, tokens, _end} = :erl_scan.string(String.to_charlist(text <> "."))
+    {:ok, term} = :erl_parse.parse_term(tokens)
+    term
   end
 
   defp changed?(path, new) do

@@ -71,13 +71,33 @@ defmodule HotPatch.ManifestTest do
     for node <- [a, b], {path, _} <- Cluster.disk(node), do: refute(path =~ "hot_patch.json")
   end
 
+  test "what its author has accepted is in the journal", %{tmp_dir: dir} do
+    [a, b] = Cluster.start(2)
+    {path, bytes} = Builds.changed("patched", "Call")
+    name = "state_changed_without_code_change"
+    files = [{path, Builds.without_code_change(bytes)}]
+    {:ok, patch} = upload_zip(a, build!(dir, files, accept: [name]))
+    assert {:ok, %{manifest: manifest} = composition} = hot_patch(b, :composition, [patch.id])
+    assert [%{rule: ^name, module: "Elixir.Exchange.Call"}] = manifest.accepted_findings
+    assert to_string(composition) =~ "accepted: #{name}:Exchange.Call"
+    assert {:ok, _report} = hot_patch(b, :apply, [patch.id, [transition: :none]])
+    assert {:ok, [entry | _]} = hot_patch(a, :journal, [[last: 1]])
+    assert {entry.what, entry.accepted} == {:apply, ["#{name}:Exchange.Call"]}
+    assert length(entry.nodes) == 2
+    assert to_string(entry) =~ "accepted #{name}:Exchange.Call"
+    {:ok, _} = hot_patch(b, :rollback, [patch.id, []])
+    assert {:ok, [%{what: :rollback, accepted: []} | _]} = hot_patch(a, :journal, [[last: 1]])
+  end
+
   test "a patch made against other code is refused, by module and digest", %{tmp_dir: dir} do
     [a] = Cluster.start(1)
     {path, patched} = Builds.changed("patched", "Billing")
     {:ok, first} = upload_zip(a, build!(dir, [{path, patched}]), name: "first")
     {:ok, _} = hot_patch(a, :apply, [first.id, []])
 
-    {:ok, second} = upload_zip(a, build!(dir, [{path, third_billing()}]), name: "second")
+    # It has no charge/2 any more.
+    accept = [accept: ["export_removed_but_called"]]
+    {:ok, second} = upload_zip(a, build!(dir, [{path, third_billing()}], accept), name: "second")
     assert {:ok, report} = hot_patch(a, :check, [second.id, []])
     assert [{^a, :error, reason}] = reasons(report)
     shipped = File.read!(Path.join(Builds.ebin("shipped"), Path.basename(path)))
@@ -89,7 +109,7 @@ defmodule HotPatch.ManifestTest do
     assert Cluster.disk(a) == before
 
     # One that takes the place of all is made against the release's own code.
-    zip = build!(dir, [{path, third_billing()}], cumulative: true)
+    zip = build!(dir, [{path, third_billing()}], [cumulative: true] ++ accept)
     {:ok, third} = upload_zip(a, zip, name: "third")
     assert {:ok, %{status: :ok}} = hot_patch(a, :apply, [third.id, []])
     assert running(a, Exchange.Billing) == :code.module_md5(third_billing())

@@ -137,9 +137,10 @@ defmodule HotPatch.Test.Servers do
   end
 
   defp shadows(versions) do
-    reply = HotPatch.Native.shadow(for({_module, _old, new} <- versions, do: new), "@hot_patch")
+    modules = for {_module, _old, new} <- versions, do: new
+    {:ok, answers} = HotPatch.Bridge.request("shadow", modules, "@hot_patch", "servers")
 
-    for {{:ok, shadow}, {module, _old, _new}} <- Enum.zip(:erlang.binary_to_term(reply), versions) do
+    for {{:ok, shadow}, {module, _old, _new}} <- Enum.zip(answers, versions) do
       name = String.to_atom(shadow.name)
       %{module: module, name: name, bytes: shadow.bytes, lambdas?: shadow.lambdas}
     end

@@ -9,9 +9,11 @@ defmodule HotPatch.Agent.Boot do
   #   * what the patches in force have set in the environments of applications is set again
   #   * what the boot script has loaded from files that were half done, or could not load
   #     because it does not know them, is loaded now
+  #   * applications that the patches in force have added or removed are, when all has started
 
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Running
+  alias HotPatch.Agent.Steps.Restore
   alias HotPatch.Attachment
   alias HotPatch.Release
   alias HotPatch.Store
@@ -32,7 +34,11 @@ defmodule HotPatch.Agent.Boot do
     disk(Applied.state())
     Environment.restore(Applied.state().stack)
     # On a node that was attached everything runs already: what its memory is stays.
-    if Attachment.here() == nil, do: memory(Applied.state(), begun)
+    if Attachment.here() == nil do
+      memory(Applied.state(), begun)
+      Restore.later(Applied.state().stack)
+    end
+
     Store.Recovery.tidy()
   rescue
     # Whatever is wrong with the store, the host system shall start.

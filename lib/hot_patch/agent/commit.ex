@@ -10,6 +10,7 @@ defmodule HotPatch.Agent.Commit do
   alias HotPatch.Agent.Outcome
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Running
+  alias HotPatch.Agent.Steps
   alias HotPatch.Agent.Verdict
   alias HotPatch.Fault
   alias HotPatch.Hook
@@ -54,7 +55,9 @@ defmodule HotPatch.Agent.Commit do
   # The agent hears of the end before handlers and loggers do: processes of other nodes may
   # stand still until the coordinator knows of it, and the next commit needs the name.
   defp commit(preparation, agent) do
-    {_ok_or_error, %{phases: phases}} = swapped = swap(preparation, agent)
+    {preparation, begun} = begin(preparation)
+    swapped = with :ok <- begun, do: swap(preparation, agent)
+    {_ok_or_error, %{phases: phases}} = swapped
     result = finish(swapped, preparation)
     Process.unregister(__MODULE__)
     send(agent, {__MODULE__, {:ended, result}})
@@ -68,6 +71,18 @@ defmodule HotPatch.Agent.Commit do
   @spec operation(pid()) :: HotPatch.Agent.operation() | nil
   def operation(pid) do
     with {:dictionary, dictionary} <- Process.info(pid, :dictionary), do: dictionary[:operation]
+  end
+
+  # What instructions want done before the pause has its time limit in common with it: other
+  # nodes may stand still already.
+  defp begin(%Preparation{operation: operation, ready: ready} = preparation) do
+    started = System.monotonic_time(:millisecond)
+    instructions = preparation.examination.instructions
+    {begun, failure} = Steps.begin(instructions, started + operation.pause_timeout)
+    left = operation.pause_timeout - (System.monotonic_time(:millisecond) - started)
+    ready = ready && put_in(ready.job.pause_timeout, max(left, 1))
+    preparation = %{preparation | ready: ready, begun: begun}
+    {preparation, if(failure, do: {:error, nothing_done(failure)}, else: :ok)}
   end
 
   # Nothing to change in memory here; the decision is about the disk all the same.
@@ -102,19 +117,41 @@ defmodule HotPatch.Agent.Commit do
   # The new code runs, though not all went well: disk has to agree with memory.
   defp finish({:error, %{loaded?: true} = failure}, preparation) do
     done = %{@nobody | pause_us: failure.pause_us, phases: failure.phases}
-    write(done, preparation, failure.text)
+    write(done, preparation, and_back(failure.text, preparation))
   end
 
   defp finish({:error, failure}, preparation) do
     Preparation.discard(preparation)
     Environment.unset(preparation.examination.config)
-    files = for verdict <- verdicts(preparation), do: failed(verdict, failure.text)
-    result = result(files, %{@nobody | pause_us: failure.pause_us}, [], nil, failure.text)
+    text = and_back(failure.text, preparation)
+    files = for verdict <- verdicts(preparation), do: failed(verdict, text)
+    result = result(files, %{@nobody | pause_us: failure.pause_us}, [], nil, text)
     _ = Store.Journal.add(:failed, Outcome.entry(preparation, result))
     result
   end
 
-  defp finish({:ok, done}, preparation), do: write(done, preparation, nil)
+  defp finish({:ok, done}, preparation) do
+    done |> write(preparation, nil) |> carry_out(preparation)
+  end
+
+  defp and_back(text, preparation), do: Enum.join([text | Steps.undo(preparation.begun)], "; ")
+
+  # Memory and disk agree: applications that are started now find what is theirs on both.
+  defp carry_out(%{error: nil} = result, preparation) do
+    case Steps.finish(preparation.examination.instructions, preparation.begun) do
+      :ok ->
+        result
+
+      {:error, text} ->
+        result = %{result | error: text}
+        entry = %{Outcome.entry(preparation, result) | status: :error}
+        _ = Store.Journal.add(:failed, entry)
+        result
+    end
+  end
+
+  defp carry_out(%{error: text} = result, preparation),
+    do: %{result | error: and_back(text, preparation)}
 
   # The new code runs: now the disk has to agree with it, whatever happens.
   defp write(done, preparation, error) do

@@ -51,6 +51,7 @@ defmodule HotPatch.Agent.Departure do
       about: nil,
       signed_by: nil,
       overridden: %{},
+      accepted: [],
       coordinator: self(),
       patch: "HotPatch",
       by: options.by,

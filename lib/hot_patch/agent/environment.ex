@@ -5,6 +5,7 @@ defmodule HotPatch.Agent.Environment do
   # the host's secrets as like as not: nothing here puts one into a text.
 
   alias HotPatch.Agent.Payload
+  alias HotPatch.Agent.TermText
   alias HotPatch.Store.Applied
 
   require Logger
@@ -52,16 +53,7 @@ defmodule HotPatch.Agent.Environment do
 
   defp loaded(application), do: if(Application.spec(application), do: application)
 
-  defp value({:text, text}) do
-    with {:ok, tokens, _line} <-
-           text |> Kernel.<>(".") |> String.to_charlist() |> :erl_scan.string(),
-         {:ok, value} <- :erl_parse.parse_term(tokens) do
-      {:ok, value}
-    else
-      _ -> :error
-    end
-  end
-
+  defp value({:text, text}), do: TermText.parse(text)
   defp value(value), do: {:ok, value}
 
   @doc "The way back from a record's changes."

@@ -5,6 +5,7 @@ defmodule HotPatch.Agent.Examination do
 
   alias HotPatch.Agent.Base
   alias HotPatch.Agent.Environment
+  alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Loader
   alias HotPatch.Agent.Location
   alias HotPatch.Agent.Payload
@@ -21,15 +22,16 @@ defmodule HotPatch.Agent.Examination do
 
   @typedoc """
   `prepared` is the loader's own result for all modules to load, in one; `config` what changes in
-  the environments of applications.
+  the environments of applications; `instructions` what is to be done beside.
   """
   @type t :: %__MODULE__{
           verdicts: [Verdict.t()],
           prepared: term(),
-          config: [Environment.change()]
+          config: [Environment.change()],
+          instructions: Instructions.t()
         }
   @enforce_keys [:verdicts]
-  defstruct [:verdicts, :prepared, config: []]
+  defstruct [:verdicts, :prepared, config: [], instructions: %Instructions{}]
 
   @doc "Judges a patch on this node."
   @spec run(Payload.t()) :: t()
@@ -38,8 +40,16 @@ defmodule HotPatch.Agent.Examination do
          :ok <- trusted(payload),
          :ok <- on_top(payload),
          {:ok, config} <- config(payload) do
-      examination = payload |> verdicts() |> Swappable.hindered(payload.purge) |> prepare()
-      %{examination | config: config}
+      payload |> verdicts() |> Swappable.hindered(payload.purge) |> possible(payload, config)
+    else
+      {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
+    end
+  end
+
+  # Nothing of the patch becomes an atom before all that it wants done is possible here.
+  defp possible(verdicts, payload, config) do
+    with {:ok, instructions} <- Instructions.here(payload, verdicts) do
+      %{prepare(verdicts) | config: config, instructions: instructions}
     else
       {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
     end

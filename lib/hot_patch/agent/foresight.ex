@@ -4,6 +4,7 @@ defmodule HotPatch.Agent.Foresight do
 
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
+  alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Verdict
   alias HotPatch.Plan
@@ -25,6 +26,7 @@ defmodule HotPatch.Agent.Foresight do
       suspended: length(targets),
       disk: for(%{target: target} <- verdicts, target != nil, do: target) |> Enum.sort(),
       config: Environment.names(examination.config),
+      instructions: Instructions.lines(examination.instructions),
       risks: risks(examination, changes, targets ++ unpaused, silent)
     }
   end
@@ -70,7 +72,8 @@ defmodule HotPatch.Agent.Foresight do
       supervisors(targets),
       bare(changes, targets),
       alone(examination),
-      killed(changes)
+      killed(changes),
+      Instructions.risks(examination.instructions)
     ])
   end
 

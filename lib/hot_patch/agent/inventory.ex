@@ -1,7 +1,7 @@
 defmodule HotPatch.Agent.Inventory do
   @moduledoc false
   # What runs on this node, for the coordinator that compares a patch with it: the comparison
-  # needs the native library, which this node may lack. Digests are small; the files of
+  # needs the native reader, which this node may lack. Digests are small; the files of
   # modules are asked for only where the coordinator does not run the same itself.
 
   alias HotPatch.Agent.Running

@@ -2,7 +2,9 @@ defmodule HotPatch.Agent.Outcome do
   @moduledoc false
   # What a commit leaves behind on this node: files, the state, the journal.
 
+  alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Preparation
+  alias HotPatch.Agent.Steps
   alias HotPatch.Agent.Verdict
   alias HotPatch.Fault
   alias HotPatch.Release
@@ -39,7 +41,7 @@ defmodule HotPatch.Agent.Outcome do
     facts = [:patch, :by, :seq, :scope, :cumulative?, :transition, :kind, :reason, :from]
 
     operation
-    |> Map.take(facts ++ [:signed_by, :overridden])
+    |> Map.take(facts ++ [:signed_by, :overridden, :accepted])
     |> Map.merge(Map.take(result, [:pause_us, :suspended, :error, :restart_needed]))
     |> Map.merge(%{
       op: operation.id,
@@ -104,6 +106,9 @@ defmodule HotPatch.Agent.Outcome do
       files: files(preparation),
       payload: preparation.payload,
       config: preparation.examination.config,
+      down: preparation.examination.instructions.down,
+      applications: Instructions.applications(preparation.examination.instructions),
+      stopped: Steps.stopped(preparation.begun),
       replaced: []
     }
   end

@@ -4,6 +4,7 @@ defmodule HotPatch.Agent.Payload do
   # the release to which the patch is bound. For a rollback there is nothing to send: every
   # node has kept what it had before.
 
+  alias HotPatch.Agent.Instructions
   alias HotPatch.Composition
   alias HotPatch.Manifest
   alias HotPatch.Release
@@ -33,6 +34,7 @@ defmodule HotPatch.Agent.Payload do
           on_load: :restart | :load,
           cumulative?: boolean(),
           config: [setting()],
+          instructions: %{up: [Instructions.one()], down: [Instructions.one()]},
           manifest: Manifest.t() | nil,
           signature: Signature.t() | nil
         }
@@ -48,7 +50,8 @@ defmodule HotPatch.Agent.Payload do
     purge: :soft,
     on_load: :restart,
     cumulative?: false,
-    config: []
+    config: [],
+    instructions: %{up: [], down: []}
   ]
 
   @doc "The payload of a patch."
@@ -63,6 +66,7 @@ defmodule HotPatch.Agent.Payload do
       on_load: Keyword.get(more, :on_load, :restart),
       cumulative?: Keyword.get(more, :cumulative, false),
       config: Keyword.get(more, :config, []),
+      instructions: Keyword.get(more, :instructions, Instructions.none()),
       manifest: composition.manifest,
       signature: composition.signature
     }

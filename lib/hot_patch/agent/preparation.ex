@@ -1,12 +1,15 @@
 defmodule HotPatch.Agent.Preparation do
   @moduledoc false
   # Everything of an apply that can fail without harm: the judgement, the new code ready to
-  # be made current, the files staged beside their targets.
+  # be made current, the files staged beside their targets. `begun` is what a commit has then done
+  # before the pause.
 
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
+  alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Running
+  alias HotPatch.Agent.Steps
   alias HotPatch.Agent.Verdict
   alias HotPatch.Hook
   alias HotPatch.Status
@@ -18,10 +21,11 @@ defmodule HotPatch.Agent.Preparation do
           operation: HotPatch.Agent.operation(),
           staged: Store.Files.intent(),
           payload: Store.Blobs.digest() | nil,
-          ready: Swap.Ready.t() | nil
+          ready: Swap.Ready.t() | nil,
+          begun: Steps.begun() | nil
         }
   @enforce_keys [:examination, :operation, :staged]
-  defstruct [:examination, :operation, :staged, :payload, :ready]
+  defstruct [:examination, :operation, :staged, :payload, :ready, :begun]
 
   @doc "Prepares, or says by its verdicts why this node cannot."
   @spec run(Examination.t(), HotPatch.Agent.operation(), Payload.t()) ::
@@ -61,7 +65,8 @@ defmodule HotPatch.Agent.Preparation do
   @doc "The modules that a swap replaces or adds."
   @spec changes(Examination.t()) :: [Swap.Change.t()]
   def changes(examination) do
-    for {module, verdict} <- Examination.changes(examination), do: change_of(module, verdict)
+    for {module, verdict} <- Examination.changes(examination),
+        do: module |> change_of(verdict) |> Instructions.adjust(examination.instructions)
   end
 
   defp change_of(module, %Verdict{direction: :up, change: kind, entry: entry}) do
@@ -143,6 +148,8 @@ defmodule HotPatch.Agent.Preparation do
         {:ok, nil}
 
       changes ->
+        changes = Enum.map(changes, &Instructions.extra(&1, examination.instructions))
+
         Swap.prepare(%Swap.Job{
           changes: changes,
           prepared: examination.prepared,

@@ -24,7 +24,9 @@ defmodule HotPatch.Build.Request do
     config:
       "changes of applications' environments: a list of `\"my_app.limit=100\"`, the value an Erlang " <>
         "term",
-    accept: "findings that are accepted: a list of `\"rule\"` or `\"rule:Module\"`",
+    accept:
+      "findings that are accepted: a list of `\"name\"` or `\"name:Module\"`, see " <>
+        "`HotPatch.Analysis.Finding`; each must match something that is found",
     sign: "the path of a secret key, see `mix hot_patch.keygen`",
     dry_run: "`true`: nothing is written",
     progress:

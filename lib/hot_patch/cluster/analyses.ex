@@ -1,14 +1,14 @@
 defmodule HotPatch.Cluster.Analyses do
   @moduledoc false
   # What a patch means for each node, compared with what that node runs. The comparison needs the
-  # native library, which only the coordinator is sure to have. So every node sends the digests of
+  # native reader, which only the coordinator is sure to have. So every node sends the digests of
   # its modules; nodes that run the same are compared once, with the coordinator's own files
   # where it runs the same too, and only what it lacks is fetched from one of them.
 
   alias HotPatch.Agent.Inventory
   alias HotPatch.Agent.Payload
   alias HotPatch.Analysis
-  alias HotPatch.Archive
+  alias HotPatch.Bridge
   alias HotPatch.Cluster
   alias HotPatch.Plan
 
@@ -17,7 +17,7 @@ defmodule HotPatch.Cluster.Analyses do
   def add(plans, payload, timeout) do
     answering = for %{error: nil, node: node} <- plans, do: node
 
-    if Archive.native() == :ok and answering != [] do
+    if Bridge.check() == :ok and answering != [] do
       digests =
         for {node, {:ok, digests}} <- call(answering, :digests, [], timeout), do: {node, digests}
 

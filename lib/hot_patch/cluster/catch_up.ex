@@ -161,9 +161,12 @@ defmodule HotPatch.Cluster.CatchUp do
   # Nobody has it in force any more: then as it was uploaded.
   defp from_archive(id, op) do
     with %{cumulative?: cumulative?} <- op,
-         {:ok, composition, patch} <- Library.open(id) do
+         {:ok, composition, patch} <- Library.open(id),
+         {:ok, shadows} <- Archive.shadows(composition),
+         {:ok, instructions} <- Archive.instructions(composition) do
       more = [
-        shadows: Archive.shadows(composition),
+        shadows: shadows,
+        instructions: instructions,
         cumulative: cumulative?,
         on_load: Map.get(op, :on_load, :restart)
       ]

@@ -54,6 +54,7 @@ defmodule HotPatch.Cluster.History do
       from: first[:from],
       signed_by: first[:signed_by],
       overridden: first[:overridden] || %{},
+      accepted: first[:accepted] || [],
       coordinator: first[:coordinator],
       release: first[:release],
       forced?: Enum.any?(entries, &(Map.get(&1, :killed, 0) > 0)),

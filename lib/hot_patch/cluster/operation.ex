@@ -16,6 +16,7 @@ defmodule HotPatch.Cluster.Operation do
   alias HotPatch.Cluster.Undoing
   alias HotPatch.Cluster.Watching
   alias HotPatch.Error
+  alias HotPatch.Manifest
   alias HotPatch.Report
   alias HotPatch.Telemetry
   alias HotPatch.Trust
@@ -114,6 +115,7 @@ defmodule HotPatch.Cluster.Operation do
       about: options[:about],
       signed_by: Trust.signer(payload),
       overridden: options[:overridden] || %{},
+      accepted: Manifest.accepted(payload.manifest),
       reason: options[:reason],
       from: options[:from],
       coordinator: self(),

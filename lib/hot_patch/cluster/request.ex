@@ -68,16 +68,18 @@ defmodule HotPatch.Cluster.Request do
 
   defp payload(:apply, call, id, {options, given}) do
     with {:ok, composition, patch} <- Library.open(id),
-         :ok <- Library.current(patch) do
+         :ok <- Library.current(patch),
+         {:ok, shadows} <- shadows(call, composition),
+         {:ok, instructions} <- Archive.instructions(composition) do
       {options, overridden} = Declared.options(options, given, composition.manifest)
 
       more = [
-        # Only what is carried out needs them, and they are as large as the modules.
-        shadows: if(call == :apply, do: Archive.shadows(composition), else: []),
+        shadows: shadows,
         purge: options.purge,
         on_load: options.on_load,
         cumulative: options.cumulative,
-        config: Declared.config(options.config, composition.manifest)
+        config: Declared.config(options.config, composition.manifest),
+        instructions: instructions
       ]
 
       payload = Payload.new(composition, patch.release, more)
@@ -92,6 +94,10 @@ defmodule HotPatch.Cluster.Request do
       {:ok, Payload.rollback(patch.id, patch.release, more), Library.about(patch), options}
     end
   end
+
+  # Only what is carried out needs them, and they are as large as the modules.
+  defp shadows(:apply, composition), do: Archive.shadows(composition)
+  defp shadows(_check_or_plan, _composition), do: {:ok, []}
 
   defp possible(%Payload{kind: :rollback, patch: id}, members) do
     case Enum.filter(members, &(id in &1.applied)) do

@@ -44,7 +44,9 @@ defmodule HotPatch.Store.Applied do
   @typedoc """
   `about` is what is known of the archive, for the time after it was deleted. `restart` names why memory is not what the disk is, until the node restarts. `forced?`:
   processes were killed for it. `payload` is the digest of what came to this node, for those
-  that missed it. `replaced` are the records that a cumulative patch has taken the place of.
+  that missed it. `down` are the instructions for the way back, `applications` those that every
+  start follows, `stopped` the applications that
+  were stopped, and how they ran before. `replaced` are the records that a cumulative patch has taken the place of.
   """
   @type record :: %{
           id: String.t(),
@@ -58,6 +60,9 @@ defmodule HotPatch.Store.Applied do
           files: [file()],
           payload: Blobs.digest() | nil,
           config: [setting()],
+          down: [map()],
+          applications: [map()],
+          stopped: [{atom(), atom()}],
           replaced: [record()]
         }
 
@@ -220,6 +225,8 @@ defmodule HotPatch.Store.Applied do
       record
       | files: files,
         config: kept ++ settings,
+        applications: Map.get(first, :applications, []),
+        stopped: Enum.uniq(Map.get(first, :stopped, []) ++ record.stopped),
         replaced: first.replaced,
         forced?: first.forced? or record.forced?
     }

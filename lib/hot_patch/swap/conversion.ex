@@ -183,9 +183,11 @@ defmodule HotPatch.Swap.Conversion do
 
   # supervisor.erl's #state{} ends with the callback module and its argument on OTP 25 to 29;
   # Elixir's DynamicSupervisor is a struct.
-  defp supervisor_argument(%{mod: module, args: argument}, module), do: argument
+  @doc "What the init of a supervisor's callback module is given."
+  @spec supervisor_argument(term(), module()) :: term()
+  def supervisor_argument(%{mod: module, args: argument}, module), do: argument
 
-  defp supervisor_argument(state, module) when is_tuple(state) do
+  def supervisor_argument(state, module) when is_tuple(state) do
     ^module = elem(state, tuple_size(state) - 2)
     elem(state, tuple_size(state) - 1)
   end

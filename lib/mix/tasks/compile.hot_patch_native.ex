@@ -1,25 +1,31 @@
 defmodule Mix.Tasks.Compile.HotPatchNative do
   @moduledoc """
-  Builds HotPatch's native library with cargo and places it under `priv/native`.
+  Builds HotPatch's native library and program with cargo and places them under `priv/native`.
+
+    * `hot_patch` - the program: the reader of archives behind a port, and a command line
+    * `libhot_patch_nif.so` - the library: the same inside the VM, for `bridge: :nif`
 
   It runs as the last compiler of the `:hot_patch` project, also when HotPatch is a
   dependency of another project or part of a release. It runs cargo only when a Rust
-  source is newer than the library. The first build takes about a minute.
+  source is newer than what was built. The first build takes about a minute.
 
   ## Environment
 
-    * `HOT_PATCH_SKIP_NATIVE=1` - never run cargo; the library must already be in
-      `priv/native` (for build machines without Rust, and for packaged builds).
+    * `HOT_PATCH_SKIP_NATIVE=1` - never run cargo; the program and the library must already
+      be in `priv/native` (for build machines without Rust, and for packaged builds).
   """
 
   use Mix.Task.Compiler
 
   @recursive true
-  @library "libhot_patch_nif.so"
   @skip "HOT_PATCH_SKIP_NATIVE"
+  @packages ~w(hot_patch_nif hot_patch_port)
 
-  # Where cargo leaves the library; macOS names it differently.
-  @built ["libhot_patch_nif.so", "libhot_patch_nif.dylib"]
+  # What is placed, and what cargo may have called it; macOS names libraries differently.
+  @products %{
+    "libhot_patch_nif.so" => ["libhot_patch_nif.so", "libhot_patch_nif.dylib"],
+    "hot_patch" => ["hot_patch"]
+  }
 
   @impl Mix.Task.Compiler
   def run(args) do
@@ -35,40 +41,49 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
 
   @impl Mix.Task.Compiler
   def clean do
-    _ = File.rm_rf(Path.dirname(library()))
+    _ = File.rm_rf(folder())
     :ok
   end
 
   defp skip?, do: System.get_env(@skip, "") not in ["", "0", "false"]
 
   defp skip do
-    if File.regular?(library()) do
-      {:noop, []}
-    else
-      failed(
-        "HotPatch: #{@skip} is set but #{Path.relative_to_cwd(library())} does not exist; " <>
-          "put a built library there or unset #{@skip} to build it with cargo."
-      )
+    case Enum.reject(products(), &File.regular?/1) do
+      [] ->
+        {:noop, []}
+
+      missing ->
+        failed(
+          "HotPatch: #{@skip} is set but #{Enum.map_join(missing, ", ", &Path.relative_to_cwd/1)} " <>
+            "is not there; put what was built elsewhere there or unset #{@skip} to build with cargo."
+        )
     end
   end
 
+  # The fuzz targets are no part of what is built here.
   defp fresh? do
-    sources = ["Cargo.toml", "Cargo.lock" | Path.wildcard("native/**/*.{rs,toml}")]
-    File.regular?(library()) and not Mix.Utils.stale?(sources, [library()])
+    sources =
+      ["Cargo.toml", "Cargo.lock" | Path.wildcard("native/*/**/*.{rs,toml}")]
+      |> Enum.reject(&String.starts_with?(&1, "native/fuzz/"))
+
+    Enum.all?(products(), &File.regular?/1) and not stale?(sources)
   end
+
+  # By the newest: each of them would have to be older than every source.
+  defp stale?(sources), do: Enum.any?(products(), &Mix.Utils.stale?(sources, [&1]))
 
   defp build do
     case System.find_executable("cargo") do
       nil ->
         failed(
-          "HotPatch: cargo was not found, so the native library cannot be built; " <>
-            "install Rust from https://rustup.rs, or put a built library at " <>
-            "#{Path.relative_to_cwd(library())} and set #{@skip}=1."
+          "HotPatch: cargo was not found, so the archive reader cannot be built; " <>
+            "install Rust from https://rustup.rs, or put #{Enum.join(Map.keys(@products), " and ")} " <>
+            "built elsewhere into #{Path.relative_to_cwd(folder())} and set #{@skip}=1."
         )
 
       cargo ->
         Mix.shell().info(
-          "Building HotPatch's native library with cargo (the first build takes about a minute)"
+          "Building HotPatch's archive reader with cargo (the first build takes about a minute)"
         )
 
         cargo |> cargo_build() |> finish()
@@ -77,8 +92,10 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
 
   # Output goes straight through: cargo's own messages are better than ours.
   defp cargo_build(cargo) do
+    packages = Enum.flat_map(@packages, &["--package", &1])
+
     {_output, status} =
-      System.cmd(cargo, ~w(build --release --locked --package hot_patch_nif),
+      System.cmd(cargo, ~w(build --release --locked) ++ packages,
         into: IO.stream(:stdio, :line),
         stderr_to_stdout: true,
         env: [{"CARGO_TARGET_DIR", target()}]
@@ -88,28 +105,36 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
   end
 
   defp finish(0) do
-    built = Enum.map(@built, &Path.join([target(), "release", &1]))
+    found =
+      for {product, names} <- @products do
+        built = Enum.map(names, &Path.join([target(), "release", &1]))
+        {product, Enum.find(built, &File.regular?/1)}
+      end
 
-    case Enum.find(built, &File.regular?/1) do
-      nil -> failed("HotPatch: cargo succeeded but left none of #{Enum.join(built, ", ")}.")
-      path -> install(path)
+    case for({product, nil} <- found, do: product) do
+      [] -> install(found)
+      missing -> failed("HotPatch: cargo succeeded but left no #{Enum.join(missing, ", ")}.")
     end
   end
 
   defp finish(status) do
     failed(
       "HotPatch: cargo build failed (exit status #{status}); its messages are above, " <>
-        "and #{Path.relative_to_cwd(library())} was left as it was."
+        "and #{Path.relative_to_cwd(folder())} was left as it was."
     )
   end
 
-  # A running node may have the old library mapped: writing into that file would
-  # change code under its feet, a rename gives it a new inode.
-  defp install(path) do
-    File.mkdir_p!(Path.dirname(library()))
-    temporary = library() <> ".#{System.os_time()}.tmp"
-    File.cp!(path, temporary)
-    File.rename!(temporary, library())
+  # A running node may have the old library mapped, or the old program running: writing into
+  # that file would change code under its feet, a rename gives it a new inode.
+  defp install(found) do
+    File.mkdir_p!(folder())
+
+    for {product, path} <- found do
+      temporary = Path.join(folder(), "#{product}.#{System.os_time()}.tmp")
+      File.cp!(path, temporary)
+      File.rename!(temporary, Path.join(folder(), product))
+    end
+
     # priv may not have existed when Mix linked it into the build folder.
     Mix.Project.build_structure()
     {:ok, []}
@@ -131,5 +156,6 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
   end
 
   defp target, do: System.get_env("CARGO_TARGET_DIR") || Path.expand("target")
-  defp library, do: Path.expand("priv/native/#{@library}")
+  defp folder, do: Path.expand("priv/native")
+  defp products, do: for({product, _names} <- @products, do: Path.join(folder(), product))
 end

@@ -25,7 +25,7 @@ defmodule Mix.Tasks.HotPatch.Appup do
 
   alias HotPatch.Analysis
   alias HotPatch.Analysis.Finding
-  alias HotPatch.Native
+  alias HotPatch.Bridge
 
   @switches [from: :string, to: :string, out: :string, restart: :boolean, accept: :keep]
 
@@ -46,8 +46,7 @@ defmodule Mix.Tasks.HotPatch.Appup do
     Enum.each(up.findings, &tell/1)
     stop_unless_accepted(up, Keyword.get_values(options, :accept))
     restart? = Keyword.get(options, :restart, false) or from.mod != to.mod
-    modules = {from.modules, to.modules}
-    text = Native.appup(from.name, {from.vsn, to.vsn}, modules, restart?)
+    text = appup!(from, to, restart?)
     write!(Keyword.get(options, :out, Path.join(to.ebin, "#{to.name}.appup")), text)
   end
 
@@ -89,6 +88,15 @@ defmodule Mix.Tasks.HotPatch.Appup do
   defp analyse!(from, to) do
     case Analysis.run(from.modules, to.modules, deleted: :rest) do
       {:ok, analysis} -> analysis
+      {:error, error} -> Mix.raise("hot_patch.appup: " <> Exception.message(error))
+    end
+  end
+
+  defp appup!(from, to, restart?) do
+    options = {length(from.modules), from.name, {from.vsn, to.vsn}, restart?}
+
+    case Bridge.request("appup", from.modules ++ to.modules, options, "the appup") do
+      {:ok, text} -> text
       {:error, error} -> Mix.raise("hot_patch.appup: " <> Exception.message(error))
     end
   end

@@ -17,6 +17,11 @@ defmodule Mix.Tasks.HotPatch.Build do
   information or documentation; settings (see `--config`); applications of OTP, of Elixir and
   HotPatch itself, which change with an upgrade. Notes say what was left out.
 
+  What the change means is shown with it: which modules change for whom, and what stands out (see
+  `HotPatch.Analysis`). What is dangerous refuses the patch, unless it is accepted by name; the
+  message says how. What was accepted is written into the patch, and into the journal of every
+  node that applies it.
+
   The same inputs give the same archive, byte for byte.
 
   ## Options
@@ -34,13 +39,14 @@ defmodule Mix.Tasks.HotPatch.Build do
       applied, unless the operator says otherwise
     * `--config APP.KEY=TERM` - a change of an application's environment, made in the same step; may
       be given several times
-    * `--accept RULE[:MODULE]` - a finding that is accepted; may be given several times
+    * `--accept NAME[:MODULE]` - build it although this was found; may be given several times
     * `--help` - this text
 
   ## Exit codes
 
     * 0 - the patch is built
-    * 1 - there is nothing to patch, or a build or a key is not fit for it; the message says why
+    * 1 - there is nothing to patch, it looks dangerous, or a build or a key is not fit for it; the
+      message says why
     * 2 - wrong usage
 
   ## Examples
@@ -91,8 +97,17 @@ defmodule Mix.Tasks.HotPatch.Build do
       |> translated()
       |> Keyword.put(:progress, &Console.progress/2)
       |> Build.run()
+      |> shown()
     end)
   end
+
+  # A trial shows all of it, and then ends as the build would.
+  defp shown({:ok, %Build{refusal: %{} = refusal} = built}) do
+    IO.puts(built)
+    {:error, refusal}
+  end
+
+  defp shown(result), do: result
 
   # Without another the project as it is now.
   defp to(options) do

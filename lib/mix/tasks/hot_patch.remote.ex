@@ -5,7 +5,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
 
       mix hot_patch.remote NODE COMMAND [ARGUMENT] [OPTION...]
 
-  NODE is any node of the cluster that runs HotPatch and has its native library, such as
+  NODE is any node of the cluster that runs HotPatch and can read archives, such as
   `app@10.0.0.5`; this terminal connects to it as a hidden node and leaves it again.
 
   | command | what it does |
@@ -186,7 +186,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
   defp show(:ok, _node, _options), do: Mix.shell().info("done")
   defp show(results, node, options), do: print(results, node, options)
 
-  # Written where the native library is.
+  # Written where the native reader is.
   defp print(result, node, options) do
     if options[:json] do
       {:ok, json} = :erpc.call(node, HotPatch, :to_json, [result])

@@ -10,6 +10,7 @@
 //! | [`beam`] | one BEAM file: names, tables, MD5; copies of it under another name |
 //! | [`manifest`] | what the one who built an archive says of it, and its signature |
 //! | [`etf`] | the External Term Format, decoded within bounds |
+//! | [`requests`] | what can be asked from outside, by name: the same for the NIF and the port |
 //! | [`build`] | a patch out of two builds, the only part that reads files |
 //! | [`reply`] | the result as one Erlang term, for the NIF and the port |
 //! | [`json`] | Erlang terms as JSON |
@@ -30,6 +31,8 @@ mod options;
 mod read;
 mod refusal;
 pub mod reply;
+pub mod requests;
+mod stop;
 mod text;
 mod workers;
 
@@ -38,3 +41,4 @@ pub use digest::{Md5Sum, Sha256Sum};
 pub use options::{ChunkId, Options, SIGNIFICANT_CHUNKS};
 pub use read::read_archive;
 pub use refusal::{Refusal, Rule};
+pub use stop::Stop;

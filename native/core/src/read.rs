@@ -8,11 +8,22 @@ use crate::digest;
 use crate::manifest::{self, Declared, MANIFEST, Manifest, SIGNATURE, Signature};
 use crate::options::Options;
 use crate::refusal::{Refusal, Rule};
+use crate::stop::Stop;
 use crate::workers;
 
 /// Reads an archive, or says why it is refused. Files that are stored, not deflated, are borrowed
 /// from `bytes`.
 pub fn read_archive<'a>(bytes: &'a [u8], options: &Options) -> Result<Composition<'a>, Refusal> {
+    read_until(&Stop::default(), bytes, options)
+}
+
+/// Reads an archive as long as `stop` is not raised. Once it is, the rest of the files is left
+/// out, so that what comes must not be used.
+pub(crate) fn read_until<'a>(
+    stop: &Stop,
+    bytes: &'a [u8],
+    options: &Options,
+) -> Result<Composition<'a>, Refusal> {
     let entries = archive::entries(bytes, options)?;
     let declared: u64 = entries.iter().map(|entry| entry.size() as u64).sum();
     let budget = Budget::new(options.max_unpacked_bytes.saturating_sub(declared));
@@ -22,7 +33,10 @@ pub fn read_archive<'a>(bytes: &'a [u8], options: &Options) -> Result<Compositio
         &entries,
         || digest::sha256(bytes),
         Unpacker::new,
-        |unpacker, entry| read_entry(unpacker, entry, options, &budget),
+        |unpacker, entry| match stop.is_raised() {
+            true => Ok(None),
+            false => read_entry(unpacker, entry, options, &budget),
+        },
     )?;
     let mut files: Vec<File<'_>> = files.into_iter().flatten().collect();
     let signature = take(&mut files, SIGNATURE);

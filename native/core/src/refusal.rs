@@ -224,6 +224,9 @@ rules! {
     ManifestModule, "manifest_module",
         "A file holds another module, or another version, than the manifest says.",
         "Build the patch afresh with `mix hot_patch.build`.";
+    ManifestInstruction, "manifest_instruction",
+        "An instruction of the manifest cannot be carried out.",
+        "Write it as in an .appup file, in agreement with the patch's files.";
     SignatureMalformed, "signature_malformed",
         "The signature of the archive cannot be read.",
         "Sign the patch again.";

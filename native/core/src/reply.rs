@@ -24,20 +24,31 @@
 //! That of [`build`](crate::build::build), and of signing a patch:
 //!
 //! ```text
-//! {:ok, %{zip: binary, manifest: json, notes: [binary], compared: integer}} | {:error, binary}
+//! {:ok, %{zip: binary, manifest: json, notes: [binary], compared: integer, analysis: binary,
+//!         refusal: binary | nil}} | {:error, binary}
 //! {:ok, binary} | {:error, binary}
 //! ```
 //!
+//! That of [`json::to_json`](crate::json::to_json): `{:ok, binary} | {:error, binary}`. That of an
+//! analysis is said in [`analysis`](crate::analysis), that of the other requests in
+//! [`requests`](crate::requests). That of a request that could not be carried out:
+//! `{:failed, kind, message}`, with the kind an atom and the message a binary. `analysis` of what was
+//! built is what [`Analysis::encode`](crate::analysis::Analysis::encode) gives.
+//!
 //! `vsn` and `attributes` are encoded terms themselves, so that no atom is made from them before
 //! the archive is accepted. Decode with `:erlang.binary_to_term(reply, [:safe])`.
+
+use std::fmt::Display;
 
 use crate::beam::shadow::{Reason, Shadow};
 use crate::beam::{Export, Import, Module};
 use crate::build::Built;
 use crate::composition::{Composition, File, Kind};
-use crate::etf::{Count, Sink, Write};
+use crate::etf::{Count, Sink, Term, Write};
+use crate::json::JsonError;
 use crate::manifest::Declared;
 use crate::refusal::Refusal;
+use crate::requests::Failure;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -60,10 +71,16 @@ pub enum Reply<'a> {
     Archive(&'a Outcome<'a>),
     /// Shadows were made.
     Shadows(&'a Shadows),
+    /// JSON was made.
+    Json(&'a Result<Vec<u8>, JsonError>),
     /// A patch was built.
     Built(&'a Building),
     /// A patch was signed.
     Signed(&'a Signing),
+    /// What has a form of its own, such as an analysis.
+    Term(&'a Term<'a>),
+    /// The request could not be carried out.
+    Failed(&'a Failure),
 }
 
 impl<'a> From<&'a Building> for Reply<'a> {
@@ -81,6 +98,12 @@ impl<'a> From<&'a Signing> for Reply<'a> {
 impl<'a> From<&'a Outcome<'a>> for Reply<'a> {
     fn from(outcome: &'a Outcome<'a>) -> Self {
         Reply::Archive(outcome)
+    }
+}
+
+impl<'a> From<&'a Failure> for Reply<'a> {
+    fn from(failure: &'a Failure) -> Self {
+        Reply::Failed(failure)
     }
 }
 
@@ -136,12 +159,19 @@ fn write(out: &mut impl Write, reply: Reply<'_>) {
     match reply {
         Reply::Archive(outcome) => write_outcome(out, outcome),
         Reply::Shadows(shadows) => out.list(shadows, write_shadow),
+        Reply::Json(json) => write_result(out, json, |out, json| out.binary(json)),
         Reply::Built(building) => write_result(out, building, write_built),
         Reply::Signed(signing) => write_result(out, signing, |out, zip| out.binary(zip)),
+        Reply::Term(term) => out.term(term),
+        Reply::Failed(failure) => write_failure(out, failure),
     }
 }
 
-fn write_result<W: Write, T>(out: &mut W, result: &Result<T, String>, write: impl Fn(&mut W, &T)) {
+fn write_result<W: Write, T, E: Display>(
+    out: &mut W,
+    result: &Result<T, E>,
+    write: impl Fn(&mut W, &T),
+) {
     out.small_tuple(2);
     match result {
         Ok(value) => {
@@ -150,13 +180,20 @@ fn write_result<W: Write, T>(out: &mut W, result: &Result<T, String>, write: imp
         }
         Err(reason) => {
             out.small_atom("error");
-            out.binary(reason.as_bytes());
+            out.binary(reason.to_string().as_bytes());
         }
     }
 }
 
+fn write_failure(out: &mut impl Write, failure: &Failure) {
+    out.small_tuple(3);
+    out.small_atom("failed");
+    out.small_atom(failure.kind());
+    out.binary(failure.to_string().as_bytes());
+}
+
 fn write_built(out: &mut impl Write, built: &Built) {
-    out.map(4);
+    out.map(6);
     out.small_atom("zip");
     out.binary(&built.zip);
     out.small_atom("manifest");
@@ -165,6 +202,10 @@ fn write_built(out: &mut impl Write, built: &Built) {
     out.list(&built.notes, |out, note| out.binary(note.as_bytes()));
     out.small_atom("compared");
     out.unsigned(built.compared as u64);
+    out.small_atom("analysis");
+    out.binary(&built.analysis.encode());
+    out.small_atom("refusal");
+    out.optional_binary(built.refusal().as_ref().map(String::as_bytes));
 }
 
 fn write_outcome(out: &mut impl Write, outcome: &Outcome<'_>) {

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use hot_patch_core::build::{Built, Error, Progress, Request, build, sign};
-use hot_patch_core::manifest::{Change, Manifest, Signature};
+use hot_patch_core::manifest::{Change, Finding, Manifest, Signature};
 use hot_patch_core::{Options, SIGNIFICANT_CHUNKS, read_archive};
 use support::beam::{AtomFormat, Beam, atom_chunk, minimal, words};
 
@@ -138,6 +138,81 @@ fn only_what_differs_is_taken() {
     assert_eq!(manifest.removed.len(), 1);
     assert_eq!(manifest.removed[0].path, "shop-1.0.0/ebin/c.beam");
     assert_eq!(manifest.removed[0].module.as_ref().unwrap().name, "c");
+}
+
+/// A module that offers `f/0`, which calls `f/0` of another one, if there is one.
+fn calling(name: &str, other: Option<&str>, offers: bool) -> Vec<u8> {
+    let names = [name, "f", other.unwrap_or("erlang")];
+    let imports: &[u32] = if other.is_some() { &[1, 3, 2, 0] } else { &[0] };
+    let exports: &[u32] = if offers { &[1, 2, 0, 2] } else { &[0] };
+    minimal(AtomFormat::Utf8)
+        .with(b"AtU8", atom_chunk(AtomFormat::Utf8, &names).1)
+        .with(b"ImpT", words(imports))
+        .with(b"ExpT", words(exports))
+        .bytes()
+}
+
+/// In two builds of a shop `a` calls `b`, which calls `c`; in the second all are other.
+fn chain(test: &str, offers: bool) -> Request {
+    let sides = ["from", "to"].map(|side| {
+        let folder = Folder::new(&format!("{test}_{side}"));
+        let put = |name: &str, bytes: &[u8]| {
+            folder.put(&format!("lib/shop/ebin/{name}.beam"), bytes);
+        };
+        for (name, other) in [("a", "b"), ("b", "c")] {
+            let other = if side == "from" { None } else { Some(other) };
+            put(name, &calling(name, other, true));
+        }
+        put("c", &calling("c", (side == "to").then_some("erlang"), side == "from" || offers));
+        folder
+    });
+    request(&sides[0].0, &sides[1].0)
+}
+
+#[test]
+fn each_module_is_loaded_behind_those_that_it_calls() {
+    let request = chain("chain", true);
+    let built = built(&request);
+    assert_eq!(built.refused, []);
+    assert_eq!(built.manifest.load_order, ["c", "b", "a"]);
+    let instructions = &built.manifest.instructions;
+    assert_eq!(instructions.up, ["{load_module,c}", "{load_module,b,[c]}", "{load_module,a,[b]}"]);
+    // On the way back none of them calls another.
+    assert_eq!(instructions.down, ["{load_module,a}", "{load_module,b}", "{load_module,c}"]);
+    // Picked by hand they have the order, and nothing leads back to what nobody knows.
+    let modules = ["a", "b", "c"].map(str::to_owned).to_vec();
+    let picked = Request { from: None, modules: Some(modules), ..request };
+    let built = try_build(&picked).unwrap();
+    assert_eq!(built.manifest.load_order, ["c", "b", "a"]);
+    assert_eq!(built.manifest.instructions.up, Vec::<String>::new());
+}
+
+#[test]
+fn what_is_dangerous_is_refused_unless_it_is_accepted() {
+    let request = chain("dangerous", false);
+    let refused = built(&request);
+    let names: Vec<_> = refused.refused.iter().map(|one| (one.kind.name(), &*one.module)).collect();
+    assert_eq!(names, [("missing_function_called", "b")]);
+    let refusal = refused.refusal().unwrap();
+    assert!(refusal.contains("--accept missing_function_called:b"), "{refusal}");
+
+    let accept = |rule: &str, module: Option<&str>| {
+        let (rule, module) = (rule.to_owned(), module.map(str::to_owned));
+        let accepted_findings = vec![Finding { rule, module, reason: None }];
+        try_build(&Request { accepted_findings, ..request.clone() })
+    };
+    for module in [None, Some("b")] {
+        let built = accept("missing_function_called", module).unwrap();
+        assert_eq!((built.refusal(), built.refused), (None, Vec::new()));
+        let [accepted] = &built.manifest.accepted_findings[..] else { panic!("{module:?}") };
+        assert_eq!(accepted.rule, "missing_function_called");
+        assert_eq!(accepted.module.as_deref(), Some("b"));
+    }
+    for (rule, module) in [("missing_function_called", Some("a")), ("on_lode", None)] {
+        let error = accept(rule, module).unwrap_err().to_string();
+        assert!(error.contains(rule) && error.contains("matches nothing"), "{error}");
+        assert!(error.contains("missing_function_called:b"), "{error}");
+    }
 }
 
 #[test]

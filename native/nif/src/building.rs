@@ -1,13 +1,12 @@
-//! Building and signing patches, for the one who asks from Elixir.
+//! Building patches, for the one who asks from Elixir.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use hot_patch_core::ChunkId;
 use hot_patch_core::build::{self, Progress, Request};
-use hot_patch_core::manifest::Signature;
-use hot_patch_core::reply::{Building, Signing};
-use hot_patch_core::{ChunkId, Options, read_archive};
+use hot_patch_core::reply::Building;
 use rustler::{Encoder, LocalPid, OwnedEnv};
 
 rustler::atoms! { hot_patch_build }
@@ -42,15 +41,4 @@ fn watched<T>(progress: &Progress, watcher: LocalPid, work: impl FnOnce() -> T) 
         drop(done);
         result
     })
-}
-
-pub(crate) fn sign(archive: &[u8], options: &Options, signature: &[u8]) -> Signing {
-    let patch = read_archive(archive, options).map_err(|refusal| refusal.to_string())?;
-    let signature = Signature::read(signature).map_err(|refusal| refusal.to_string())?;
-    match build::sign(&patch, &signature) {
-        Some(signed) => signed.map_err(|error| error.to_string()),
-        None => Err("the archive has no manifest to sign: build it with \
-                     `mix hot_patch.build`"
-            .to_owned()),
-    }
 }

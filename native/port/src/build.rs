@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use hot_patch_core::build::{self as core, Built, Progress, Request};
-use hot_patch_core::manifest::{ConfigChange, OnLoad, Release, Transition};
+use hot_patch_core::manifest::{ConfigChange, Finding, OnLoad, Release, Transition};
 use hot_patch_core::{Options, read_archive};
 
+use crate::inspect;
 use crate::report::Report;
-use crate::table;
+use crate::style::Paint;
 
 const HELP: &str = "\
 A BUILD is a release or its tar (mix release, rebar3, reltool), _build/ENV, or a folder of
@@ -23,11 +24,15 @@ applications (APP/ebin/*.beam). Files are named as in --from, because that is wh
 What differs is taken: modules whose code or vsn differs, new and removed ones, consolidated
 protocols, files below priv. OTP's, Elixir's and HotPatch's own applications never are.
 
+What the change means is shown with it. A patch that looks dangerous is not built, unless what
+was found is accepted by name.
+
 A patch is signed by `mix hot_patch.build --sign KEY` or `mix hot_patch.sign`.
 
 Exit codes:
   0  the patch is built (or would be, with --dry-run)
-  1  there is nothing to patch, or a build is not fit for it; the message says what to do
+  1  there is nothing to patch, it looks dangerous, or a build is not fit for it; the message
+     says what to do
   2  wrong usage
 
 Examples:
@@ -98,6 +103,10 @@ pub(crate) struct Build {
     /// A change of an application's environment; may be given several times
     #[arg(long, value_name = "APP.KEY=TERM", value_parser = config)]
     config: Vec<ConfigChange>,
+
+    /// Build it although this was found; may be given several times
+    #[arg(long, value_name = "NAME[:MODULE]", value_parser = finding)]
+    accept: Vec<Finding>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -136,6 +145,18 @@ fn config(text: &str) -> Result<ConfigChange, String> {
     }
 }
 
+/// `on_load` or `on_load:MyApp.Foo`.
+fn finding(text: &str) -> Result<Finding, String> {
+    let (rule, module) = match text.split_once(':') {
+        Some((rule, module)) => (rule, Some(module.to_owned())),
+        None => (text, None),
+    };
+    if rule.is_empty() || module.as_ref().is_some_and(String::is_empty) {
+        return Err("expected NAME or NAME:MODULE, as in on_load:MyApp.Foo".to_owned());
+    }
+    Ok(Finding { rule: rule.to_owned(), module, reason: None })
+}
+
 impl Build {
     fn request(&self) -> Request {
         let name = self.name.clone().unwrap_or_else(|| name(&self.out));
@@ -156,6 +177,7 @@ impl Build {
                 OnLoadArg::Load => OnLoad::Load,
             },
             config: self.config.clone(),
+            accepted_findings: self.accept.clone(),
             ..Request::new(self.from.clone(), self.to.clone(), name)
         }
     }
@@ -173,7 +195,7 @@ fn name(out: &Path) -> String {
 }
 
 /// Builds the patch and says what is in it.
-pub(crate) fn run(args: &Build) -> ExitCode {
+pub(crate) fn run(args: &Build, paint: Paint) -> ExitCode {
     let options = Options::default();
     let progress = Progress::new();
     let request = args.request();
@@ -182,29 +204,28 @@ pub(crate) fn run(args: &Build) -> ExitCode {
         Ok(built) => built,
         Err(error) => return fail(&error.to_string()),
     };
-    match finish(args, &built, &options) {
+    match finish(args, &built, &options, paint) {
         Ok(text) => {
             // Whoever does not want to hear it has the archive.
             let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
+            // A trial has shown all of it; what it would come to is told all the same.
+            built.refusal().map_or(ExitCode::SUCCESS, |refusal| fail(&refusal))
         }
         Err(text) => fail(&text),
     }
 }
 
 /// Reads what was built as a running system would, and only then writes it.
-fn finish(args: &Build, built: &Built, options: &Options) -> Result<String, String> {
+fn finish(args: &Build, built: &Built, options: &Options, paint: Paint) -> Result<String, String> {
+    if let (Some(refusal), false) = (built.refusal(), args.dry_run) {
+        return Err(refusal);
+    }
     let outcome = read_archive(&built.zip, options);
     if let Err(refusal) = &outcome {
         return Err(format!("no system would accept the patch. {refusal}"));
     }
-    let mut text = table::render(&Report::new(&args.out, &outcome));
-    for removed in &built.manifest.removed {
-        text.push_str(&format!("removed: {}\n", removed.path));
-    }
-    for note in &built.notes {
-        text.push_str(&format!("note: {note}\n"));
-    }
+    let mut text = inspect::render(&Report::new(&args.out, &outcome), paint);
+    text.push_str(&about(built));
     if args.dry_run {
         text.push_str("nothing was written (--dry-run)\n");
     } else {
@@ -212,6 +233,19 @@ fn finish(args: &Build, built: &Built, options: &Options) -> Result<String, Stri
             .map_err(|error| format!("cannot write {}: {error}", args.out.display()))?;
     }
     Ok(text)
+}
+
+/// What is to be known of it beside its files, a line each.
+fn about(built: &Built) -> String {
+    let removed = built.manifest.removed.iter().map(|file| format!("removed: {}\n", file.path));
+    let found = built.analysis.findings.iter().map(|finding| {
+        format!("{} {}: {}\n", finding.severity().name(), finding.kind.name(), finding.message)
+    });
+    let accepted = built.manifest.accepted_findings.iter().map(|finding| {
+        format!("accepted: {} {}\n", finding.rule, finding.module.as_deref().unwrap_or_default())
+    });
+    let notes = built.notes.iter().map(|note| format!("note: {note}\n"));
+    removed.chain(found).chain(accepted).chain(notes).collect()
 }
 
 fn fail(text: &str) -> ExitCode {

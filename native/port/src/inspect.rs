@@ -1,65 +1,84 @@
-//! The command `inspect`.
+//! The command `inspect`: what archives hold.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-
-use hot_patch_core::{Options, read_archive};
+use hot_patch_core::read_archive;
 
 use crate::cli::Inspect;
-use crate::report::Report;
+use crate::outcome::{Error, Said, Verdict};
+use crate::report::{FileReport, ModuleReport, Report};
+use crate::source;
+use crate::style::{Paint, Tone};
 use crate::table;
+use crate::words::counted;
 
-/// How it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Accepted,
-    Refused,
-    Unusable,
-}
+const HEADINGS: [&str; 6] = ["PATH", "KIND", "MODULE", "SIZE", "MD5", "NEEDS OTP"];
 
-impl From<Verdict> for ExitCode {
-    fn from(verdict: Verdict) -> Self {
-        ExitCode::from(match verdict {
-            Verdict::Accepted => 0,
-            Verdict::Refused => 1,
-            Verdict::Unusable => 2,
-        })
-    }
-}
-
-/// Why there is nothing to say about the archives.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("cannot write JSON: {0}")]
-    Json(#[from] serde_json::Error),
-}
-
-/// Reads all archives and says what they hold.
-pub(crate) fn run(args: &Inspect) -> Result<(String, Verdict), Error> {
-    let options = args.options();
+pub(crate) fn run(args: &Inspect, paint: Paint) -> Result<Said, Error> {
+    let options = args.limits.options();
     let mut reports = Vec::new();
     for path in &args.files {
-        let bytes =
-            read(path, &options).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let bytes = source::read(path, &options)?;
         reports.push(Report::new(path, &read_archive(&bytes, &options)));
     }
-    let accepted = reports.iter().all(Report::is_accepted);
-    let output = if args.json {
+    let verdict = Verdict::good_if(reports.iter().all(Report::is_accepted));
+    let text = if args.json {
         serde_json::to_string_pretty(&reports)? + "\n"
     } else {
-        reports.iter().map(table::render).collect::<Vec<_>>().join("\n")
+        reports.iter().map(|report| render(report, paint)).collect::<Vec<_>>().join("\n")
     };
-    Ok((output, if accepted { Verdict::Accepted } else { Verdict::Refused }))
+    Ok(Said { text, verdict })
 }
 
-/// Reads no more of a file than shows that it is too large.
-fn read(path: &Path, options: &Options) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let most = options.max_archive_bytes.saturating_add(1);
-    File::open(path)?.take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// A line about the archive, a table of its files, and what is wrong.
+pub(crate) fn render(report: &Report, paint: Paint) -> String {
+    if let Some(refusal) = &report.refusal {
+        let refused = paint.text(Tone::Bad, &format!("refused ({})", refusal.rule));
+        return format!("{}: {refused}\n  {}\n", report.archive, refusal.message);
+    }
+    let rows: Vec<_> = report.files.iter().map(|file| (tone(file), row(file))).collect();
+    let mut text = format!(
+        "{}: {}, {}, {} bytes, sha256 {}\n",
+        report.archive,
+        paint.text(Tone::Good, "accepted"),
+        counted(report.files.len(), "file"),
+        report.size.unwrap_or_default(),
+        report.sha256.as_deref().unwrap_or_default(),
+    );
+    text += &table::render(HEADINGS, &rows, paint);
+    for file in &report.files {
+        for note in notes(file) {
+            text += &format!("  {}: {note}\n", file.path);
+        }
+    }
+    text
+}
+
+fn tone(file: &FileReport) -> Tone {
+    if file.reason.is_some() { Tone::Bad } else { Tone::Plain }
+}
+
+fn row(file: &FileReport) -> [String; 6] {
+    let of_module = |field: fn(&ModuleReport) -> String| {
+        file.module.as_ref().map_or_else(|| "-".to_owned(), field)
+    };
+    [
+        file.path.clone(),
+        file.kind.to_owned(),
+        of_module(|module| module.module.clone()),
+        file.size.to_string(),
+        of_module(|module| module.md5.clone()),
+        of_module(|module| module.needs_otp.map_or_else(|| "?".to_owned(), |n| n.to_string())),
+    ]
+}
+
+fn notes(file: &FileReport) -> Vec<&str> {
+    let mut notes: Vec<&str> = file.reason.as_deref().into_iter().collect();
+    if let Some(module) = &file.module {
+        if module.on_load {
+            notes.push("It runs code when it is loaded (on_load).");
+        }
+        if module.load_nif {
+            notes.push("It loads a NIF library.");
+        }
+    }
+    notes
 }

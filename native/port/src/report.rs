@@ -66,17 +66,23 @@ impl Report {
                 sha256: None,
                 size: None,
                 files: Vec::new(),
-                refusal: Some(RefusalReport {
-                    rule: refusal.rule.name(),
-                    entry: refusal.entry.clone(),
-                    message: refusal.message.clone(),
-                }),
+                refusal: Some(RefusalReport::new(refusal)),
             },
         }
     }
 
     pub(crate) fn is_accepted(&self) -> bool {
         self.refusal.is_none()
+    }
+}
+
+impl RefusalReport {
+    pub(crate) fn new(refusal: &Refusal) -> Self {
+        RefusalReport {
+            rule: refusal.rule.name(),
+            entry: refusal.entry.clone(),
+            message: refusal.message.clone(),
+        }
     }
 }
 
@@ -110,7 +116,7 @@ impl FileReport {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");

@@ -58,10 +58,16 @@ fn what_cannot_be_built_is_told_from_wrong_usage() {
     let output = hot_patch(&["build", "--from", "/nowhere", "--to", &to, "--out", &out]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("/nowhere"), "{}", stderr(&output));
+    let args = ["build", "--from", &from, "--to", &to, "--out", &out, "--accept", "on_load:Shop"];
+    let output = hot_patch(&args);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("--accept on_load:Shop matches nothing"));
+    assert!(!Path::new(&out).exists());
     for wrong in [
         &["build", "--to", &to, "--out", &out][..],
         &["build", "--from", &from, "--to", &to, "--out", &out, "--config", "limit"],
         &["build", "--from", &from, "--to", &to, "--out", &out, "--for", "shop"],
+        &["build", "--from", &from, "--to", &to, "--out", &out, "--accept", "on_load:"],
     ] {
         assert_eq!(hot_patch(wrong).status.code(), Some(2), "{wrong:?}");
     }
@@ -70,7 +76,7 @@ fn what_cannot_be_built_is_told_from_wrong_usage() {
 #[test]
 fn help_teaches() {
     let text = stdout(&hot_patch(&["build", "--help"]));
-    for taught in ["Exit codes", "--dry-run", "Examples", "_build/ENV", "--sign"] {
+    for taught in ["Exit codes", "--dry-run", "Examples", "_build/ENV", "--sign", "--accept"] {
         assert!(text.contains(taught), "the help does not mention {taught}");
     }
 }

@@ -35,7 +35,7 @@ fn an_accepted_archive_is_listed() {
     let output = inspect(&archive("accepted", GOOD), &[]);
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
-    assert!(text.contains("accepted, 1 files"), "{text}");
+    assert!(text.contains("accepted, 1 file,"), "{text}");
     assert!(text.contains("a.txt") && text.contains("NEEDS OTP"), "{text}");
 }
 

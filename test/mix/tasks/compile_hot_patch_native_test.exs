@@ -1,11 +1,13 @@
 defmodule Mix.Tasks.Compile.HotPatchNativeTest do
-  # The compiler as its users meet it: `mix compile` in a project with a native library, run
-  # in a VM of its own. The crate is a small one, so that real cargo is quick.
+  # The compiler as its users meet it: `mix compile` in a project with a native library and
+  # program, run in a VM of its own. The crates are small ones, so that real cargo is quick.
   use ExUnit.Case, async: true
 
   @moduletag :tmp_dir
+  @moduletag :cargo
   @root Path.expand("../../..", __DIR__)
   @library "priv/native/libhot_patch_nif.so"
+  @program "priv/native/hot_patch"
 
   setup %{tmp_dir: dir} do
     for file <- ["mix.exs", "lib/mix/tasks/compile.hot_patch_native.ex"] do
@@ -13,7 +15,11 @@ defmodule Mix.Tasks.Compile.HotPatchNativeTest do
       File.cp!(Path.join(@root, file), Path.join(dir, file))
     end
 
-    write(dir, "Cargo.toml", "[workspace]\nmembers = [\"native/nif\"]\nresolver = \"2\"\n")
+    write(
+      dir,
+      "Cargo.toml",
+      "[workspace]\nmembers = [\"native/nif\", \"native/port\"]\nresolver = \"2\"\n"
+    )
 
     write(dir, "native/nif/Cargo.toml", """
     [package]
@@ -27,11 +33,30 @@ defmodule Mix.Tasks.Compile.HotPatchNativeTest do
 
     write(dir, "native/nif/src/lib.rs", "#[no_mangle]\npub extern \"C\" fn one() -> i32 { 1 }\n")
 
-    write(
-      dir,
-      "Cargo.lock",
-      "version = 4\n\n[[package]]\nname = \"hot_patch_nif\"\nversion = \"0.1.0\"\n"
-    )
+    write(dir, "native/port/Cargo.toml", """
+    [package]
+    name = "hot_patch_port"
+    version = "0.1.0"
+    edition = "2021"
+
+    [[bin]]
+    name = "hot_patch"
+    path = "src/main.rs"
+    """)
+
+    write(dir, "native/port/src/main.rs", "fn main() {}\n")
+
+    write(dir, "Cargo.lock", """
+    version = 4
+
+    [[package]]
+    name = "hot_patch_nif"
+    version = "0.1.0"
+
+    [[package]]
+    name = "hot_patch_port"
+    version = "0.1.0"
+    """)
 
     :ok
   end
@@ -42,6 +67,7 @@ defmodule Mix.Tasks.Compile.HotPatchNativeTest do
     assert {output, 0} = compile(dir)
     assert output =~ "first build takes about a minute"
     first = File.stat!(Path.join(dir, @library))
+    assert {"", 0} = System.cmd(Path.join(dir, @program), [])
 
     assert {"", 0} = compile(dir)
     assert File.stat!(Path.join(dir, @library)) == first
@@ -57,7 +83,9 @@ defmodule Mix.Tasks.Compile.HotPatchNativeTest do
     assert {_output, 0} = compile(dir)
     # A node may have the old one mapped: a new inode leaves it whole.
     assert File.stat!(Path.join(dir, @library)).inode != first.inode
-    assert Path.wildcard(Path.join(dir, "priv/native/*")) == [Path.join(dir, @library)]
+
+    assert Path.wildcard(Path.join(dir, "priv/native/*")) ==
+             Enum.map([@program, @library], &Path.join(dir, &1))
   end
 
   test "broken Rust is one sentence after cargo's own, and exit status 1", %{tmp_dir: dir} do
@@ -74,14 +102,18 @@ defmodule Mix.Tasks.Compile.HotPatchNativeTest do
     assert output =~ "https://rustup.rs"
   end
 
-  test "HOT_PATCH_SKIP_NATIVE takes the library that is there, or says that there is none", %{
+  test "HOT_PATCH_SKIP_NATIVE takes what is there, or says what is not", %{
     tmp_dir: dir
   } do
     skip = [{"HOT_PATCH_SKIP_NATIVE", "1"}, {"PATH", path_without_cargo()}]
     assert {output, 1} = compile(dir, skip)
-    assert output =~ "HOT_PATCH_SKIP_NATIVE is set but #{@library} does not exist"
+    assert output =~ "HOT_PATCH_SKIP_NATIVE is set but #{@program}, #{@library} is not there"
 
     write(dir, @library, "built elsewhere")
+    assert {output, 1} = compile(dir, skip)
+    assert output =~ "HOT_PATCH_SKIP_NATIVE is set but #{@program} is not there"
+
+    write(dir, @program, "built elsewhere")
     assert {_output, 0} = compile(dir, skip)
     assert File.read!(Path.join(dir, @library)) == "built elsewhere"
   end

@@ -52,8 +52,7 @@ defmodule Mix.Tasks.HotPatch.BuildTest do
 
     more = ~w(--transition compatible --on-load load --cumulative --text rates)
     config = ["--config", "exchange.a=1", "--config", "exchange.b={x,\"y\"}"]
-    accept = ["--accept", "rule:Elixir.Exchange.Call"]
-    assert {0, _text, ""} = run("hot_patch.build", args ++ more ++ config ++ accept)
+    assert {0, _text, ""} = run("hot_patch.build", args ++ more ++ config)
     assert {0, text, ""} = run("hot_patch.sign", [out, "--key", key])
     assert text =~ "signed by alice ("
     {:ok, %{manifest: manifest} = signed} = HotPatch.Archive.read(File.read!(out), "fix")
@@ -61,7 +60,26 @@ defmodule Mix.Tasks.HotPatch.BuildTest do
 
     assert %{transition: :compatible, on_load: :load, cumulative: true, text: "rates"} = manifest
     assert Enum.map(manifest.config, & &1.value) == ["1", "{x,\"y\"}"]
-    assert [%{rule: "rule", module: "Elixir.Exchange.Call"}] = manifest.accepted_findings
+  end
+
+  test "what looks dangerous is refused, shown by a trial, and accepted by name", %{tmp_dir: dir} do
+    out = Path.join(dir, "back.zip")
+    args = ["--from", build("patched"), "--to", build("shipped"), "--out", out]
+    name = "state_changed_without_code_change"
+    assert {1, "", error} = run("hot_patch.build", args)
+    assert error =~ "--accept #{name}:Exchange.Call"
+    assert {1, text, ^error} = run("hot_patch.build", args ++ ["--dry-run"])
+    assert text =~ "Elixir.Exchange.Call.beam" and text =~ name
+    assert text =~ "nothing was written"
+    assert {1, "", error} = run("hot_patch.build", args ++ ["--accept", "cycle"])
+    assert error =~ "--accept cycle matches nothing"
+    refute File.exists?(out)
+
+    one_by_one = Enum.flat_map(~w(Call Cdr Trunk), &["--accept", "#{name}:Exchange.#{&1}"])
+
+    assert {0, text, ""} = run("hot_patch.build", args ++ one_by_one)
+    assert text =~ "accepted: #{name}:Exchange.Trunk"
+    assert File.exists?(out)
   end
 
   test "modules picked by hand from this project's build", %{tmp_dir: dir} do

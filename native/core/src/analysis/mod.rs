@@ -23,6 +23,7 @@ pub use role::Role;
 pub use state::Conversion;
 
 use crate::budget::Budget;
+use crate::etf::{self, Term};
 use system::{Sources, System};
 
 /// The most bytes that are made of all modules together.
@@ -74,7 +75,12 @@ impl Analysis {
 
     /// As one encoded term, see [`reply`](crate::reply).
     pub fn encode(&self) -> Vec<u8> {
-        reply::encode(self)
+        etf::encode(&self.term())
+    }
+
+    /// As the term that is encoded.
+    pub(crate) fn term(&self) -> Term<'_> {
+        reply::term(self)
     }
 }
 

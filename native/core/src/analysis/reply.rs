@@ -18,17 +18,17 @@ use super::change::{Functions, ModuleChange, Operation, Pause};
 use super::finding::Finding;
 use super::state::Conversion;
 use super::{Analysis, Role};
-use crate::etf::{self, Term};
+use crate::etf::Term;
 
-/// Encodes it.
-pub(super) fn encode(analysis: &Analysis) -> Vec<u8> {
+/// The term.
+pub(super) fn term(analysis: &Analysis) -> Term<'_> {
     let order = analysis.order.iter().map(|group| texts(group));
-    etf::encode(&map([
+    map([
         ("modules", list(analysis.modules.iter().map(module))),
         ("order", list(order)),
         ("findings", list(analysis.findings.iter().map(finding))),
         ("stateless", boolean(analysis.stateless)),
-    ]))
+    ])
 }
 
 fn module(module: &ModuleChange) -> Term<'_> {

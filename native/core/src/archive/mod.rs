@@ -90,7 +90,8 @@ pub(crate) fn entries<'a>(bytes: &'a [u8], options: &Options) -> Result<Vec<Entr
 fn check_size(bytes: &[u8], options: &Options) -> Result<(), Refusal> {
     let limit = options.max_archive_bytes;
     if bytes.len() as u64 > limit {
-        let detail = format!("it has {} bytes; the limit is {limit}", bytes.len());
+        // How much larger is not said: who sends it need send no more than shows that it is.
+        let detail = format!("it is larger than the limit of {limit} bytes");
         return Err(Refusal::archive(Rule::ArchiveTooBig, detail));
     }
     Ok(())

@@ -1,28 +1,110 @@
 //! What is to be known of a change beyond what differs: in which order to load it, what to do
 //! with the processes, and what looks dangerous.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
 use super::changes::Change;
+use super::error::Error;
+use super::side::Side;
+use crate::analysis::instructions::{Appup, Script};
+use crate::analysis::{self, Analysis, Request};
 use crate::manifest::Instructions;
 
-/// What goes into the manifest of a patch besides its files.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Advice {
-    /// Names of modules, first to be loaded first.
-    pub load_order: Vec<String>,
+/// What goes into the manifest of a patch besides its files, and why.
+#[derive(Debug)]
+pub(super) struct Advice {
+    /// Names of modules, first to be loaded first: each behind those that it calls.
+    pub(super) load_order: Vec<String>,
     /// In the terms of an appup.
-    pub instructions: Instructions,
+    pub(super) instructions: Instructions,
+    /// What the way up means.
+    pub(super) analysis: Analysis,
+}
+
+/// The modules of a change as files, and those around it.
+struct Versions<'c> {
+    around: Vec<Cow<'c, [u8]>>,
+    before: Vec<Cow<'c, [u8]>>,
+    after: Vec<&'c [u8]>,
+    added: Vec<&'c str>,
+    removed: Vec<&'c str>,
 }
 
 impl Advice {
-    /// The one place where a change is judged. Without an analysis all modules become current in
-    /// one step, so their order only matters to those that are loaded alone: that of their names.
-    pub fn on(changes: &[Change]) -> Advice {
-        let mut load_order: Vec<String> = changes
-            .iter()
-            .filter(|change| change.after.is_some())
-            .filter_map(|change| change.module().map(str::to_owned))
-            .collect();
-        load_order.sort();
-        Advice { load_order, instructions: Instructions::default() }
+    /// The one place where a change is judged. `running` is the build that the change is made to;
+    /// where nothing says which one that is, the build that the modules were `picked` from: then
+    /// they have no version before, and no instruction can lead to them or back.
+    pub(super) fn on(changes: &[Change], running: &Side, picked: bool) -> Result<Advice, Error> {
+        let versions = Versions::of(changes, running, picked)?;
+        let analysis = versions.up();
+        let instructions = if picked {
+            Instructions::default()
+        } else {
+            // The versions of an appup are no part of its instructions.
+            let appup = Appup::from_changes("", ["", ""], [&analysis, &versions.down()], false);
+            Instructions { up: texts(&appup.up), down: texts(&appup.down) }
+        };
+        Ok(Advice { load_order: load_order(changes, &analysis), instructions, analysis })
+    }
+}
+
+/// What is not in the order of the analysis is what runs already, which calls nothing new.
+fn load_order(changes: &[Change], analysis: &Analysis) -> Vec<String> {
+    let brought = changes.iter().filter(|change| change.after.is_some());
+    let mut brought: BTreeSet<&str> = brought.filter_map(Change::module).collect();
+    let ordered = analysis.order.iter().flatten();
+    let mut order: Vec<String> =
+        ordered.filter(|name| brought.remove(name.as_str())).cloned().collect();
+    order.extend(brought.into_iter().map(str::to_owned));
+    order
+}
+
+fn texts(scripts: &[Script]) -> Vec<String> {
+    scripts.iter().flat_map(|script| &script.instructions).map(ToString::to_string).collect()
+}
+
+impl<'c> Versions<'c> {
+    fn of(changes: &'c [Change], running: &'c Side, picked: bool) -> Result<Self, Error> {
+        let mut versions = Versions {
+            around: Vec::new(),
+            before: Vec::new(),
+            after: Vec::new(),
+            added: Vec::new(),
+            removed: Vec::new(),
+        };
+        let mut all = running.modules();
+        for change in changes {
+            let Some(name) = change.module() else { continue };
+            // Of a protocol what runs is the consolidated one, whatever lies beside it.
+            let before = all.remove(name).filter(|_| !picked);
+            match (&change.after, before) {
+                (Some(_), None) => versions.added.push(name),
+                (None, _) => versions.removed.push(name),
+                (Some(_), Some(_)) => {}
+            }
+            versions.after.extend(change.after.as_ref().map(|build| build.bytes.as_slice()));
+            if let Some(before) = before {
+                versions.before.push(before.read()?);
+            }
+        }
+        if !(versions.after.is_empty() && versions.removed.is_empty()) {
+            versions.around =
+                all.values().map(|content| content.read()).collect::<Result<_, _>>()?;
+        }
+        Ok(versions)
+    }
+
+    fn up(&self) -> Analysis {
+        let before: Vec<&[u8]> = self.around.iter().chain(&self.before).map(|one| &**one).collect();
+        let (after, deleted) = (&self.after, &self.removed);
+        analysis::analyse(&Request { before: &before, after, deleted, ..Request::default() })
+    }
+
+    /// Of the way back only the instructions are wanted, and these go by the change alone.
+    fn down(&self) -> Analysis {
+        let after: Vec<&[u8]> = self.before.iter().map(|one| &**one).collect();
+        let (before, after, deleted) = (&self.after, &after, &self.added);
+        analysis::analyse(&Request { before, after, deleted, down: true, ..Request::default() })
     }
 }

@@ -322,7 +322,8 @@ fn choose(pairs: &mut Vec<Pair<'_>>, modules: &[String]) -> Result<(), Error> {
     }
 }
 
-fn some(names: &[&str]) -> String {
+/// Some of many, and how many there are more.
+pub(super) fn some(names: &[&str]) -> String {
     let shown = names.iter().take(MOST_NAMED).copied().collect::<Vec<_>>().join(", ");
     match names.len().checked_sub(MOST_NAMED) {
         None | Some(0) => shown,

@@ -7,8 +7,8 @@ use super::side::Side;
 use crate::beam::Module;
 use crate::digest;
 use crate::manifest::{
-    BuiltWith, Change as Kind, FileEntry, Hex, Manifest, ModuleEntry, RemovedEntry, RemovedModule,
-    SCHEMA, Version,
+    BuiltWith, Change as Kind, FileEntry, Finding, Hex, Manifest, ModuleEntry, RemovedEntry,
+    RemovedModule, SCHEMA, Version,
 };
 
 pub(super) fn manifest(
@@ -17,6 +17,7 @@ pub(super) fn manifest(
     to: &Side,
     changes: &[Change],
     advice: Advice,
+    accepted_findings: Vec<Finding>,
 ) -> Manifest {
     let release = from.and_then(|side| side.facts.release.clone());
     Manifest {
@@ -34,7 +35,7 @@ pub(super) fn manifest(
         load_order: advice.load_order,
         instructions: advice.instructions,
         config: request.config.clone(),
-        accepted_findings: request.accepted_findings.clone(),
+        accepted_findings,
     }
 }
 

@@ -73,6 +73,17 @@ pub enum Error {
         /// How many files were compared.
         compared: usize,
     },
+    /// Something is accepted that is not there.
+    #[error(
+        "--accept {accepted} matches nothing that was found: leave it out, or correct its name \
+         (NAME or NAME:MODULE). Found: {found}"
+    )]
+    NothingToAccept {
+        /// What was accepted.
+        accepted: String,
+        /// What was found, as it would be accepted.
+        found: String,
+    },
     /// The archive cannot be written.
     #[error("cannot write the archive: {0}")]
     Zip(#[from] zip::result::ZipError),

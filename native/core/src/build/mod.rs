@@ -9,6 +9,7 @@ mod changes;
 mod compare;
 mod describe;
 mod error;
+mod judgement;
 mod progress;
 mod release;
 mod request;
@@ -17,7 +18,6 @@ mod system;
 mod tree;
 mod write;
 
-pub use advice::Advice;
 pub use changes::{Build, Change};
 pub use error::Error;
 pub use progress::Progress;
@@ -25,8 +25,11 @@ pub use request::Request;
 pub use system::APPLICATIONS as SYSTEM_APPLICATIONS;
 pub use write::sign;
 
+use crate::analysis::{Analysis, Finding};
 use crate::manifest::Manifest;
 use crate::options::ChunkId;
+use advice::Advice;
+use judgement::Judgement;
 use side::Side;
 
 /// A patch that was built.
@@ -40,6 +43,18 @@ pub struct Built {
     pub notes: Vec<String>,
     /// How many files of the two builds were compared.
     pub compared: usize,
+    /// What the change means.
+    pub analysis: Analysis,
+    /// What is dangerous in it and was not accepted. Unless it is empty, the patch is to be shown
+    /// at most, and not to be written.
+    pub refused: Vec<Finding>,
+}
+
+impl Built {
+    /// Why the patch is not to be written, in lines; none if it may be.
+    pub fn refusal(&self) -> Option<String> {
+        (!self.refused.is_empty()).then(|| judgement::refusal(&self.refused))
+    }
 }
 
 /// Builds a patch. `significant` are the chunks that the MD5 of a module covers.
@@ -56,10 +71,16 @@ pub fn build(
     if compared.changes.is_empty() && request.config.is_empty() {
         return Err(Error::NothingChanged { compared: compared.count });
     }
-    let advice = Advice::on(&compared.changes);
-    let manifest = describe::manifest(request, from.as_ref(), &to, &compared.changes, advice);
+    let running = from.as_ref().unwrap_or(&to);
+    let advice = Advice::on(&compared.changes, running, from.is_none())?;
+    let Judgement { accepted, refused } =
+        Judgement::on(&advice.analysis.findings, &request.accepted_findings)?;
+    let analysis = advice.analysis.clone();
+    let from = from.as_ref();
+    let manifest = describe::manifest(request, from, &to, &compared.changes, advice, accepted);
     let zip = write::archive(&manifest, &compared.changes)?;
-    Ok(Built { zip, manifest, notes: compared.notes, compared: compared.count })
+    let (notes, compared) = (compared.notes, compared.count);
+    Ok(Built { zip, manifest, notes, compared, analysis, refused })
 }
 
 /// Both sides at once: most of it is waiting for the disk.

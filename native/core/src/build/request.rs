@@ -45,7 +45,7 @@ pub struct Request {
     /// Changes of the applications' environment.
     #[serde(default)]
     pub config: Vec<ConfigChange>,
-    /// What the analysis has found and the author has accepted.
+    /// What the author accepts, if the analysis finds it: by rule, or by rule and module.
     #[serde(default)]
     pub accepted_findings: Vec<Finding>,
     /// The OTP release that compiled it, where the build does not say it.

@@ -18,6 +18,18 @@ pub(super) enum Key {
     Settings(String),
 }
 
+impl Key {
+    /// The module that it is the file of.
+    fn module(&self) -> Option<&str> {
+        let file = match self {
+            Key::Of { below, .. } => below.strip_prefix("ebin/")?,
+            Key::Consolidated(file) => file,
+            Key::Settings(_) => return None,
+        };
+        file.strip_suffix(".beam").filter(|name| !name.contains('/'))
+    }
+}
+
 /// An application.
 #[derive(Debug)]
 pub(super) struct Application {
@@ -58,6 +70,12 @@ impl Side {
 
     pub(super) fn version(&self, application: &str) -> Option<&str> {
         self.applications.get(application)?.version.as_deref()
+    }
+
+    /// The modules that a system of this build can run, by name.
+    pub(super) fn modules(&self) -> BTreeMap<&str, &Content> {
+        // Consolidated protocols come last, so they take the place of the others.
+        self.files.iter().filter_map(|(key, content)| Some((key.module()?, content))).collect()
     }
 
     fn add(

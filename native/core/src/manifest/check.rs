@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::instructions;
 use super::{Change, FileEntry, MANIFEST, Manifest, Version};
 use crate::archive;
 use crate::composition::{File, Kind};
@@ -27,7 +28,8 @@ pub(super) fn values(manifest: &Manifest) -> Result<(), Refusal> {
     terms(manifest)?;
     paths(manifest)?;
     changes(manifest)?;
-    names(manifest)
+    names(manifest)?;
+    instructions::check(manifest)
 }
 
 /// Whether `text` can be shown in one line.
@@ -92,7 +94,7 @@ fn is_name(name: &str) -> bool {
         && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Texts of terms are read by those who use them; here they are only bounded.
+/// Values and versions are read by those who use them; here they are only bounded.
 fn terms(manifest: &Manifest) -> Result<(), Refusal> {
     let instructions = manifest.instructions.up.iter().chain(&manifest.instructions.down);
     let values = manifest.config.iter().map(|change| &change.value);

@@ -7,6 +7,7 @@
 mod check;
 mod guard;
 mod hex;
+mod instructions;
 mod signature;
 
 use serde::{Deserialize, Serialize};

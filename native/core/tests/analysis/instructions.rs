@@ -2,16 +2,18 @@
 
 use hot_patch_core::analysis::instructions::{
     Appup, Builds, Change, Instruction, LoadModule, ModuleType, ParseError, Processes, Purge,
-    Purges, Start, Timeout, Update, Value,
+    Purges, Start, Timeout, Update, Value, read, with_term,
 };
+use hot_patch_core::etf::{self, Term};
 
 use crate::support::compiled;
 use crate::support::random::Random;
 
 /// All forms as OTP's manual has them, and the shortest way to write each.
-const FORMS: [(&str, &str); 24] = [
+const FORMS: [(&str, &str); 25] = [
     ("{update, m}", "{update,m}"),
     ("{update, m, supervisor}", "{update,m,supervisor}"),
+    ("{update, m, {supervisor, children}}", "{update,m,{supervisor,children}}"),
     ("{update, m, soft}", "{update,m}"),
     ("{update, m, {advanced, []}}", "{update,m,{advanced,[]}}"),
     ("{update, m, [n]}", "{update,m,[n]}"),
@@ -56,6 +58,26 @@ fn every_form_is_read_and_written() {
         assert_eq!(instruction.to_string(), shortest);
         assert_eq!(Instruction::parse(shortest), Ok(instruction));
     }
+}
+
+/// As far as a reader of the encoded term can see: one by one what the text says.
+#[test]
+fn every_form_is_encoded_for_those_who_carry_it_out() {
+    let texts: Vec<&str> = FORMS.iter().map(|(text, _)| *text).collect();
+    let bytes = with_term(&read(&texts), etf::encode);
+    let term = etf::decode(&bytes, etf::Limits { depth: 16, terms: 10_000 }).unwrap();
+    let Term::Tuple(pair) = term else { panic!("no tuple") };
+    assert_eq!(pair[0].as_atom(), Some("ok"));
+    let steps = pair[1].as_list().unwrap();
+    assert_eq!(steps.len(), FORMS.len());
+    for (step, (_, shortest)) in steps.iter().zip(FORMS) {
+        let Term::Map(fields) = step else { panic!("no map") };
+        let field =
+            |name: &str| &fields.iter().find(|(key, _)| key.as_atom() == Some(name)).unwrap().1;
+        assert_eq!(*field("text"), Term::Binary(shortest.as_bytes()));
+        assert!(field("what").as_atom().is_some_and(|what| shortest.contains(what)));
+    }
+    assert!(read(&["{update,m}", "{updaet,m}"]).unwrap_err().contains("{updaet,m}"));
 }
 
 #[test]
@@ -114,8 +136,9 @@ fn instruction(random: &mut Random) -> Instruction {
     let purge = |random: &mut Random| [Purge::Brutal, Purge::Soft][random.below(2)];
     let purges = Purges { pre: purge(random), post: purge(random) };
     let (module, dependencies) = (name(random), names(random));
-    match random.below(9) {
+    match random.below(10) {
         0 => Instruction::Update(Update::Supervisor(module)),
+        9 => Instruction::Update(Update::Children(module)),
         1 | 2 => Instruction::Update(Update::Processes(Processes {
             module,
             change: [Change::Soft, Change::Advanced(value(random, 0))][random.below(2)].clone(),

@@ -142,6 +142,12 @@ fn contents() -> Vec<Case> {
     let malformed = |what, pointer, value| set(Rule::ManifestMalformed, what, pointer, value);
     let duplicate = |what, pointer, value| set(Rule::ManifestDuplicate, what, pointer, value);
     let removed = |path: &str| json!([{"path": path}]);
+    let up = |what, text: &str| {
+        set(Rule::ManifestInstruction, what, "/instructions", json!({"up": [text]}))
+    };
+    let down = |what, text: &str| {
+        set(Rule::ManifestInstruction, what, "/instructions", json!({"down": [text]}))
+    };
     let version = json!({"md5": "0".repeat(32), "vsn": null});
     vec![
         set(Rule::ManifestUnknownField, "above", "/transitions", json!("none")),
@@ -163,6 +169,26 @@ fn contents() -> Vec<Case> {
         malformed("a path outside", "/files/0/path", json!("a/../../b")),
         malformed("an empty term", "/config", {
             json!([{"application": "a", "key": "k", "value": ""}])
+        }),
+        up("none that is known", "{updaet,m}"),
+        up("cut off", "{update,m"),
+        up("far too deep", &"[".repeat(60_000)),
+        up("one that is long, and invisible", &format!("'{}'", "\u{202e}".repeat(20_000))),
+        up(
+            "a long one that does not fit",
+            &format!("{{update,m2,{{advanced,\"{}\"}}}}", "\n".repeat(9_000)),
+        ),
+        up("a module that is not there", "{load_module,n}"),
+        up("a module that does not go", "{delete_module,m}"),
+        up("a name that hides", "{apply,{m,'\u{202e}f',[]}}"),
+        up("an atom too long", &format!("{{apply,{{m,f,['{}']}}}}", "x".repeat(256))),
+        up("a float beyond all bounds", "{apply,{m,f,[1.0e999]}}"),
+        up("a restart of the node", "restart_emulator"),
+        up("the end of HotPatch", "{remove_application,hot_patch}"),
+        down("a module that does not come back", "{add_module,m}"),
+        down("a restart of the node, back", "restart_new_emulator"),
+        set(Rule::ManifestInstruction, "far too many", "/instructions", {
+            json!({"up": vec!["{update,m}"; 1_001]})
         }),
         malformed("a base that does not count", "/files/0/module/replaces", version),
         malformed("no base", "/files/0/module/change", json!("replace")),

@@ -6,15 +6,18 @@
 //! | [`Appup::from_changes`] | instructions made from an [`Analysis`](super::Analysis) |
 //! | `Display` | Erlang text, the shortest form of each |
 //! | [`Appup::parse`], [`Instruction::parse`] | the way back, within bounds |
+//! | [`read`] | one encoded term of many texts, for those who carry them out |
 
 mod generate;
 mod parse;
 mod reader;
+mod reply;
 mod value;
 mod write;
 
 pub use generate::Builds;
 pub use parse::ParseError;
+pub use reply::{read, with_term};
 pub use value::Value;
 
 /// An `.appup` file.
@@ -98,6 +101,9 @@ pub enum Instruction {
 pub enum Update {
     /// The module is the callback module of supervisors: `{update, Module, supervisor}`.
     Supervisor(String),
+    /// The same, and children that are new are started, those that are gone stopped: an extension
+    /// of HotPatch, `{update, Module, {supervisor, children}}`, which `systools` does not know.
+    Children(String),
     /// It is that of other processes.
     Processes(Processes),
 }

@@ -145,6 +145,7 @@ fn update(module: String, rest: &[Value]) -> Option<Update> {
         [Value::Atom(name)] if name == "supervisor" => {
             return Some(Update::Supervisor(soft.module));
         }
+        [Value::Tuple(how)] if is_children(how) => return Some(Update::Children(soft.module)),
         [list @ Value::List(_)] => Processes { dependencies: names(list)?, ..soft },
         [how] => Processes { change: change(how)?, ..soft },
         [how, list] => Processes { change: change(how)?, dependencies: names(list)?, ..soft },
@@ -160,6 +161,10 @@ fn update(module: String, rest: &[Value]) -> Option<Update> {
         }
         _ => return None,
     }))
+}
+
+fn is_children(how: &[Value]) -> bool {
+    matches!(how, [Value::Atom(one), Value::Atom(other)] if one == "supervisor" && other == "children")
 }
 
 fn change(value: &Value) -> Option<Change> {

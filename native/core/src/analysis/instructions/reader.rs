@@ -9,6 +9,9 @@ pub(super) const MOST_BYTES: usize = 1024 * 1024;
 /// How deep terms may be nested: reading recurses this deep.
 pub(super) const DEPTH: u32 = 64;
 
+/// The longest atom, in characters: that of the VM.
+const LONGEST_ATOM: usize = 255;
+
 /// One term, with or without a dot behind it.
 pub(super) fn term(text: &str) -> Result<Value, ParseError> {
     if text.len() > MOST_BYTES {
@@ -31,7 +34,10 @@ impl<'t> Reader<'t> {
         self.space();
         let depth = depth.checked_sub(1).ok_or(ParseError::TooDeep(self.at))?;
         match self.rest().chars().next() {
-            Some('\'') => self.quoted('\'').map(Value::Atom),
+            Some('\'') => {
+                let name = self.quoted('\'')?;
+                self.atom(&name)
+            }
             Some('"') => self.quoted('"').map(Value::String),
             Some('{') => self.sequence("{", "}", depth).map(Value::Tuple),
             // In Erlang an empty string is the empty list, and the other way round.
@@ -41,10 +47,18 @@ impl<'t> Reader<'t> {
             Some('-' | '+' | '0'..='9') => self.number(),
             Some(first) if first.is_lowercase() => {
                 let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '@');
-                Ok(Value::atom(self.while_(is_part)))
+                let name = self.while_(is_part);
+                self.atom(name)
             }
             _ => Err(self.expected("a term")),
         }
+    }
+
+    fn atom(&self, name: &str) -> Result<Value, ParseError> {
+        if name.chars().count() > LONGEST_ATOM {
+            return Err(self.expected("an atom of at most 255 characters"));
+        }
+        Ok(Value::atom(name))
     }
 
     fn sequence(&mut self, from: &str, to: &str, depth: u32) -> Result<Vec<Value>, ParseError> {
@@ -108,6 +122,10 @@ impl<'t> Reader<'t> {
             let minus = if self.rest().starts_with('-') { "-" } else { "" };
             self.at += usize::from(self.rest().starts_with(['-', '+']));
             text += &format!("e{minus}{}", self.digits()?);
+        }
+        // Erlang has no other floats.
+        if !text.parse().is_ok_and(f64::is_finite) {
+            return Err(self.expected("a float of 64 bits"));
         }
         Ok(Value::Float(text))
     }

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use crate::text::is_invisible;
+
 /// A term that can be written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
@@ -99,7 +101,7 @@ fn quoted(f: &mut Formatter<'_>, text: &str, quote: char) -> fmt::Result {
             '\\' => f.write_str("\\\\")?,
             '\n' => f.write_str("\\n")?,
             c if c == quote => write!(f, "\\{c}")?,
-            c if c.is_control() => write!(f, "\\x{{{:x}}}", u32::from(c))?,
+            c if c.is_control() || is_invisible(c) => write!(f, "\\x{{{:x}}}", u32::from(c))?,
             c => write!(f, "{c}")?,
         }
     }

@@ -14,6 +14,10 @@ impl Instruction {
             Instruction::Update(Update::Supervisor(module)) => {
                 tuple("update", [Value::atom(module), Value::atom("supervisor")])
             }
+            Instruction::Update(Update::Children(module)) => {
+                let how = ["supervisor", "children"].map(Value::atom).to_vec();
+                tuple("update", [Value::atom(module), Value::Tuple(how)])
+            }
             Instruction::Update(Update::Processes(update)) => update.value(),
             Instruction::LoadModule(load) => load.value(),
             Instruction::AddModule { module, dependencies } => {

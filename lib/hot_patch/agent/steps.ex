@@ -1,0 +1,199 @@
+defmodule HotPatch.Agent.Steps do
+  @moduledoc false
+  # Carries out what the instructions of a patch want done beside its modules: before the pause
+  # what can still be taken back, applications stopped and calls made; after the resume the rest.
+  # Each step runs in a process of its own, which is not waited for beyond its time.
+
+  alias HotPatch.Agent.Instructions
+  alias HotPatch.Agent.Running
+  alias HotPatch.Agent.Steps.Applications
+  alias HotPatch.Agent.Steps.Children
+  alias HotPatch.Agent.Steps.Keeper
+
+  # Milliseconds that a step may take after the resume.
+  @within 10_000
+
+  @typedoc """
+  What was done before the pause: `stopped` applications with how they ran, the last one first;
+  `children` of supervisors as they were. Should this process die, `keeper` starts again what was
+  stopped.
+  """
+  @type begun :: %{
+          stopped: [{atom(), atom()}],
+          children: Children.known(),
+          keeper: pid() | nil
+        }
+
+  @doc "Does what comes before the pause; with why it could not, if so. What was done is to be undone."
+  @spec begin(Instructions.t(), integer()) :: {begun(), String.t() | nil}
+  def begin(instructions, deadline) do
+    {steps, _later} = Instructions.split(instructions)
+    keeper = if Enum.any?(steps, &stops?/1), do: Keeper.start()
+    begin(steps, %{stopped: [], children: %{}, keeper: keeper}, deadline)
+  end
+
+  defp begin([], begun, _deadline), do: {begun, nil}
+
+  defp begin([step | rest], begun, deadline) do
+    {begun, result} = prepare(step, begun, deadline)
+
+    case result do
+      :ok -> begin(rest, begun, deadline)
+      {:error, text} -> {begun, "#{step.text} failed before the pause: #{text}"}
+    end
+  end
+
+  defp stops?(step), do: step.what in [:remove_application, :restart_application]
+
+  defp prepare(%{what: :apply} = step, begun, deadline),
+    do: {begun, ended(run(fn -> call(step) end, left(deadline)))}
+
+  defp prepare(%{how: :children} = step, begun, deadline) do
+    module = Running.accepted_module(step.subject)
+
+    case run(fn -> Children.known(module) end, left(deadline)) do
+      {:ok, known} -> {%{begun | children: Map.put(begun.children, module, known)}, :ok}
+      error -> {begun, error}
+    end
+  end
+
+  defp prepare(step, begun, deadline) do
+    case Applications.running(step.subject) do
+      nil ->
+        {begun, :ok}
+
+      {application, _type} = running ->
+        # One that is late ends all the same: it counts as stopped before it is.
+        Keeper.stops(begun.keeper, running)
+        begun = %{begun | stopped: [running | begun.stopped]}
+        {begun, ended(run(fn -> Applications.stop(application) end, left(deadline)))}
+    end
+  end
+
+  @doc "Starts again what was stopped; what could not be, in words."
+  @spec undo(begun() | nil) :: [String.t()]
+  def undo(nil), do: []
+
+  def undo(%{stopped: stopped, keeper: keeper}) do
+    failed = start(stopped)
+    Keeper.done(keeper)
+    failed
+  end
+
+  @doc "The applications that were stopped, and how they ran."
+  @spec stopped(begun() | nil) :: [{atom(), atom()}]
+  def stopped(nil), do: []
+  def stopped(%{stopped: stopped}), do: stopped
+
+  @doc """
+  Does what comes after the resume. Where a step fails, those behind it are left out, but for
+  applications that wait to be started again.
+  """
+  @spec finish(Instructions.t(), begun()) :: :ok | {:error, String.t()}
+  def finish(instructions, begun) do
+    {_before, steps} = Instructions.split(instructions)
+    ran = Map.new(instructions.ran ++ begun.stopped)
+
+    failed =
+      case Enum.reduce_while(steps, :ok, &later(&1, &2, begun, ran)) do
+        :ok -> []
+        {:error, text} -> [text | steps |> again(ran) |> start()]
+      end
+
+    # Taken back, a patch leaves nothing stopped that ran before it.
+    failed =
+      failed ++
+        start(for {name, _type} = one <- instructions.ran, not named?(steps, name), do: one)
+
+    Keeper.done(begun.keeper)
+    if failed == [], do: :ok, else: {:error, Enum.join(failed, "; ")}
+  end
+
+  defp later(step, :ok, begun, ran) do
+    case ended(run(fn -> do_later(step, begun, ran) end, @within)) do
+      :ok -> {:cont, :ok}
+      {:error, text} -> {:halt, {:error, "#{step.text} failed after the resume: #{text}"}}
+    end
+  end
+
+  defp do_later(%{what: :apply} = step, _begun, _ran), do: call(step)
+
+  defp do_later(%{what: :add_application} = step, _, _),
+    do: Applications.add(step.subject, step.how)
+
+  defp do_later(%{what: :remove_application} = step, _, _), do: Applications.unload(step.subject)
+
+  defp do_later(%{what: :restart_application} = step, _begun, ran) do
+    Enum.each(again([step], ran), fn {application, type} ->
+      Applications.start(application, type)
+    end)
+  end
+
+  defp do_later(%{how: :children} = step, begun, _ran) do
+    module = Running.accepted_module(step.subject)
+    Children.follow(module, Map.get(begun.children, module, %{}))
+  end
+
+  defp do_later(_for_modules_alone, _begun, _ran), do: :ok
+
+  defp again(steps, ran) do
+    for %{what: :restart_application, subject: name} <- steps,
+        {application, _type} = one <- ran,
+        Atom.to_string(application) == name,
+        do: one
+  end
+
+  defp named?(steps, application),
+    do: Enum.any?(steps, &(not &1.module and &1.subject == Atom.to_string(application)))
+
+  defp start(applications) do
+    for {application, type} <- applications,
+        {:error, text} <- [run(fn -> Applications.start(application, type) end, @within)],
+        do: "#{application} could not be started again: #{text}"
+  end
+
+  # What a call gives says nothing; one that fails ends its process.
+  defp call(step) do
+    apply(
+      Running.accepted_module(step.subject),
+      Running.accepted_module(step.function),
+      Instructions.term!(step.term)
+    )
+  end
+
+  defp ended({:ok, _result}), do: :ok
+  defp ended(error), do: error
+
+  defp left(deadline), do: max(deadline - System.monotonic_time(:millisecond), 0)
+
+  # What it starts shall not end with the application HotPatch, nor what it does with this process.
+  defp run(fun, within) do
+    caller = self()
+    ref = make_ref()
+
+    {pid, monitor} =
+      spawn_monitor(fn ->
+        HotPatch.Swap.Guard.outlive_application()
+        send(caller, {ref, fun.()})
+      end)
+
+    receive do
+      {^ref, result} ->
+        Process.demonitor(monitor, [:flush])
+        {:ok, result}
+
+      {:DOWN, ^monitor, :process, ^pid, reason} ->
+        {:error, described(reason)}
+    after
+      within ->
+        Process.demonitor(monitor, [:flush])
+        Process.exit(pid, :kill)
+        receive(do: ({^ref, result} -> {:ok, result}), after: (0 -> {:error, "it took too long"}))
+    end
+  end
+
+  defp described({%{__exception__: true} = error, _stack}), do: Exception.message(error)
+  defp described({{:nocatch, thrown}, _stack}), do: "it threw #{short(thrown)}"
+  defp described(reason), do: short(reason)
+  defp short(term), do: inspect(term, limit: 20, printable_limit: 300)
+end

@@ -1,0 +1,68 @@
+defmodule HotPatch.Agent.Steps.Applications do
+  @moduledoc false
+  # Applications are stopped and started, each by the process that is to wait for it: what fails
+  # ends that process.
+
+  alias HotPatch.Agent.Running
+
+  @doc "An application that runs here, with how it was started; nil if it does not run."
+  @spec running(String.t()) :: {atom(), atom()} | nil
+  def running(name) do
+    Enum.find(:application.info()[:started], fn {application, _type} ->
+      Atom.to_string(application) == name
+    end)
+  end
+
+  @doc "Stops one."
+  @spec stop(atom()) :: :ok
+  def stop(application) do
+    case :application.stop(application) do
+      :ok -> :ok
+      {:error, {:not_started, _}} -> :ok
+      {:error, reason} -> exit(reason)
+    end
+  end
+
+  @doc "Starts one, unless it runs."
+  @spec start(atom(), atom()) :: :ok
+  def start(application, type) do
+    case :application.start(application, type) do
+      :ok -> :ok
+      {:error, {:already_started, _}} -> :ok
+      {:error, reason} -> exit(reason)
+    end
+  end
+
+  @doc "Has one that is new here: its modules, and it loaded or started."
+  @spec add(String.t(), atom()) :: :ok
+  def add(name, how) do
+    application = Running.accepted_module(name)
+    {:ok, [{:application, _, properties}]} = :file.consult(:code.where_is_file('#{name}.app'))
+    # In embedded mode nobody else would.
+    :ok = :code.ensure_modules_loaded(Keyword.get(properties, :modules, []))
+
+    case how do
+      :none -> :ok
+      :load -> load(application)
+      type -> start(application, type)
+    end
+  end
+
+  defp load(application) do
+    case :application.load(application) do
+      :ok -> :ok
+      {:error, {:already_loaded, _}} -> :ok
+      {:error, reason} -> exit(reason)
+    end
+  end
+
+  @doc "Forgets one that was stopped."
+  @spec unload(String.t()) :: :ok
+  def unload(name) do
+    case name |> Running.accepted_module() |> :application.unload() do
+      :ok -> :ok
+      {:error, {:not_loaded, _}} -> :ok
+      {:error, reason} -> exit(reason)
+    end
+  end
+end

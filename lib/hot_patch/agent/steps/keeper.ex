@@ -1,0 +1,53 @@
+defmodule HotPatch.Agent.Steps.Keeper do
+  @moduledoc false
+  # Knows what a commit has stopped, and starts it again if the commit dies before it has.
+
+  alias HotPatch.Agent.Steps.Applications
+  alias HotPatch.Swap.Guard
+
+  require Logger
+
+  @doc "Starts one for the calling process."
+  @spec start() :: pid()
+  def start do
+    commit = self()
+
+    spawn(fn ->
+      Guard.outlive_application()
+      keep(Process.monitor(commit), [])
+    end)
+  end
+
+  @doc "Tells it that an application is about to be stopped."
+  @spec stops(pid(), {atom(), atom()}) :: :ok
+  def stops(keeper, running) do
+    send(keeper, {:stops, running})
+    :ok
+  end
+
+  @doc "All is done: nothing is to be started again."
+  @spec done(pid() | nil) :: :ok
+  def done(nil), do: :ok
+
+  def done(keeper) do
+    send(keeper, :done)
+    :ok
+  end
+
+  defp keep(monitor, stopped) do
+    receive do
+      {:stops, running} -> keep(monitor, [running | stopped])
+      :done -> :ok
+      {:DOWN, ^monitor, :process, _commit, _reason} -> Enum.each(stopped, &again/1)
+    end
+  end
+
+  defp again({application, type}) do
+    Applications.start(application, type)
+  catch
+    :exit, reason ->
+      Logger.error("HotPatch: #{application} could not be started again: #{inspect(reason)}",
+        application: application
+      )
+  end
+end

@@ -1,0 +1,121 @@
+//! What comes with a request, checked.
+
+use super::{Failure, Request};
+use crate::etf::{self, Limits, Term};
+use crate::options::{ChunkId, Options};
+
+/// Options are small; a list of files takes a few terms each.
+const LIMITS: Limits = Limits { depth: 16, terms: 1_000_000 };
+
+/// Modules before a change and those after it.
+pub(super) type Sides<'a> = (&'a [&'a [u8]], &'a [&'a [u8]]);
+
+/// The blobs and the decoded options of a request.
+pub(super) struct Arguments<'a> {
+    request: &'a Request<'a>,
+    options: Term<'a>,
+}
+
+impl<'a> Arguments<'a> {
+    pub(super) fn read(request: &'a Request<'a>) -> Result<Self, Failure> {
+        Ok(Arguments { request, options: etf::decode(request.options, LIMITS)? })
+    }
+
+    /// The only blob.
+    pub(super) fn blob(&self) -> Result<&'a [u8], Failure> {
+        match self.request.blobs {
+            [blob] => Ok(blob),
+            blobs => Err(self.bad(format!("takes one blob, not {}", blobs.len()))),
+        }
+    }
+
+    /// The only two blobs.
+    pub(super) fn two(&self) -> Result<(&'a [u8], &'a [u8]), Failure> {
+        match self.request.blobs {
+            [one, other] => Ok((one, other)),
+            blobs => Err(self.bad(format!("takes two blobs, not {}", blobs.len()))),
+        }
+    }
+
+    /// The blobs up to the given one, and the rest.
+    pub(super) fn sides(&self, first: usize) -> Result<Sides<'a>, Failure> {
+        let blobs = self.request.blobs;
+        blobs.split_at_checked(first).ok_or_else(|| {
+            self.bad(format!("has {} blobs, and says that {first} come first", blobs.len()))
+        })
+    }
+
+    /// The options as text.
+    pub(super) fn text(&self) -> Result<&'a str, Failure> {
+        text(&self.options).ok_or_else(|| self.bad("takes text in UTF-8 as its options"))
+    }
+
+    /// The options as a tuple of so many parts.
+    pub(super) fn tuple<const N: usize>(&self) -> Option<&[Term<'a>; N]> {
+        match &self.options {
+            Term::Tuple(elements) => elements.as_slice().try_into().ok(),
+            _ => None,
+        }
+    }
+
+    /// The options as limits on an archive: `{archive, entries, unpacked, name, chunk ids}`.
+    pub(super) fn limits(&self) -> Result<Options, Failure> {
+        let bad = || self.bad("takes four limits and a list of chunk ids as its options");
+        let [archive, entries, unpacked, name, chunks] = self.tuple().ok_or_else(bad)?;
+        let ids = chunks.as_list().ok_or_else(bad)?.iter().map(chunk_id);
+        Ok(Options {
+            max_archive_bytes: count(archive).ok_or_else(bad)?,
+            max_entries: count(entries).ok_or_else(bad)?,
+            max_unpacked_bytes: count(unpacked).ok_or_else(bad)?,
+            max_name_bytes: count(name).ok_or_else(bad)?,
+            significant_chunks: ids.collect::<Option<_>>().ok_or_else(bad)?,
+        })
+    }
+
+    pub(super) fn bad(&self, what: impl std::fmt::Display) -> Failure {
+        Failure::BadRequest(format!("the request \"{}\" {what}", self.request.name))
+    }
+}
+
+pub(super) fn count<N: TryFrom<i64>>(term: &Term<'_>) -> Option<N> {
+    match term {
+        Term::Integer(value) => N::try_from(*value).ok(),
+        _ => None,
+    }
+}
+
+pub(super) fn text<'a>(term: &Term<'a>) -> Option<&'a str> {
+    match term {
+        Term::Binary(bytes) => str::from_utf8(bytes).ok(),
+        _ => None,
+    }
+}
+
+pub(super) fn texts<'a>(term: &Term<'a>) -> Option<Vec<&'a str>> {
+    term.as_list()?.iter().map(text).collect()
+}
+
+pub(super) fn pair<'a>(term: &Term<'a>) -> Option<(&'a str, &'a str)> {
+    match term {
+        Term::Tuple(elements) => match elements.as_slice() {
+            [one, other] => Some((text(one)?, text(other)?)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+pub(super) fn boolean(term: &Term<'_>) -> Option<bool> {
+    match term.as_atom()? {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+fn chunk_id(term: &Term<'_>) -> Option<ChunkId> {
+    match term {
+        Term::Binary(id) => (*id).try_into().ok(),
+        _ => None,
+    }
+}

@@ -1,0 +1,168 @@
+//! What can be asked from outside, by name. The NIF and the port both come through here, so that
+//! a request is added once and answers the same in both.
+//!
+//! | request | blobs | options | reply |
+//! |---|---|---|---|
+//! | `read_archive` | the archive | the limits, see [`Options`] | a composition or a refusal |
+//! | `shadow` | the modules | the suffix, a binary | a list of shadows |
+//! | `encode_json` | the encoded term | any | the JSON |
+//! | `sign` | the archive, the signature as JSON | the limits | the archive with it |
+//! | `analyse` | modules before the change, modules after it | `{count before, names that go or rest, pairs compiled with, down}` | an [`analysis`](crate::analysis) |
+//! | `appup` | modules of both builds | `{count before, application, {from, to}, restart}` | the text, a binary |
+//! | `instructions` | the texts of instructions | any | `{ok, list}` or `{error, text}`, see [`instructions`] |
+//! | `finding_names` | none | any | a list of `{name, severity, meaning, next step}`, all binaries |
+//!
+//! A new request takes an arm in `dispatch`, a line above, and, if what it gives is no
+//! [`Term`], a variant of [`Reply`]. What its reply holds of atoms must be known to the one who
+//! decodes it.
+//!
+//! Blobs are bytes from hands that are not trusted. Options are one encoded term from our own side.
+//! The reply is one encoded term (see [`reply`](crate::reply)).
+
+mod arguments;
+mod comparison;
+mod sign;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::analysis::instructions::{self, Appup};
+use crate::analysis::{self, Kind};
+use crate::beam::shadow;
+use crate::etf::Term;
+use crate::options::Options;
+use crate::read;
+use crate::reply::Reply;
+use crate::stop::Stop;
+use crate::{etf, json};
+use arguments::Arguments;
+use comparison::Comparison;
+
+/// One request.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// What is to be done.
+    pub name: &'a str,
+    /// What it is to be done to.
+    pub blobs: &'a [&'a [u8]],
+    /// How, as an encoded term.
+    pub options: &'a [u8],
+}
+
+/// Why a request could not be carried out. An archive that is refused is no failure.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// There is no request of this name.
+    #[error("there is no request \"{0}\"")]
+    Unknown(String),
+    /// Its blobs or options are not those it takes.
+    #[error("{0}")]
+    BadRequest(String),
+    /// Nobody waits for it any more.
+    #[error("it was cancelled")]
+    Cancelled,
+    /// A bug of ours.
+    #[error("a bug in the archive reader: {0}")]
+    Internal(String),
+    /// The system gave no memory.
+    #[error("there is no memory for {0}")]
+    OutOfMemory(&'static str),
+    /// A file that was named instead of bytes cannot be read.
+    #[error("{0}")]
+    File(String),
+}
+
+impl Failure {
+    /// The name of its kind, which crosses to Erlang as an atom.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Failure::Unknown(_) => "unknown_request",
+            Failure::BadRequest(_) => "bad_request",
+            Failure::Cancelled => "cancelled",
+            Failure::Internal(_) => "internal",
+            Failure::OutOfMemory(_) => "no_memory",
+            Failure::File(_) => "file",
+        }
+    }
+}
+
+impl From<etf::DecodeError> for Failure {
+    fn from(error: etf::DecodeError) -> Self {
+        Failure::BadRequest(format!("the options are no term: {error}"))
+    }
+}
+
+/// Carries out a request and gives the reply to `take`, whose result is returned. A panic becomes
+/// a failure; `take` is then called once more.
+pub fn run<R>(request: &Request<'_>, stop: &Stop, take: impl Fn(Reply<'_>) -> R) -> R {
+    let outcome = catch_unwind(AssertUnwindSafe(|| dispatch(request, stop, &take)));
+    let failure = match outcome {
+        Ok(Ok(taken)) => return taken,
+        Ok(Err(failure)) => failure,
+        Err(panic) => Failure::Internal(words(panic.as_ref())),
+    };
+    take((&failure).into())
+}
+
+fn dispatch<R>(
+    request: &Request<'_>,
+    stop: &Stop,
+    take: &impl Fn(Reply<'_>) -> R,
+) -> Result<R, Failure> {
+    let arguments = Arguments::read(request)?;
+    match request.name {
+        "read_archive" => {
+            let options: Options = arguments.limits()?;
+            let outcome = read::read_until(stop, arguments.blob()?, &options);
+            unless(stop)?;
+            Ok(take((&outcome).into()))
+        }
+        "shadow" => {
+            let shadows = shadow::make(request.blobs, arguments.text()?);
+            unless(stop)?;
+            Ok(take(shadows.as_slice().into()))
+        }
+        "encode_json" => Ok(take(Reply::Json(&json::to_json(arguments.blob()?)))),
+        "sign" => {
+            let signing = sign::sign(stop, arguments.two()?, &arguments.limits()?);
+            unless(stop)?;
+            Ok(take((&signing).into()))
+        }
+        "analyse" => {
+            let analysis = analysis::analyse(&Comparison::read(&arguments)?.request());
+            unless(stop)?;
+            Ok(take(Reply::Term(&analysis.term())))
+        }
+        "appup" => {
+            let text = Appup::between(&comparison::builds(&arguments)?).to_string();
+            unless(stop)?;
+            Ok(take(Reply::Term(&Term::Binary(text.as_bytes()))))
+        }
+        "instructions" => {
+            let texts = request.blobs.iter().map(|text| std::str::from_utf8(text));
+            let texts: Vec<&str> = texts.collect::<Result<_, _>>().map_err(|error| {
+                Failure::BadRequest(format!("an instruction is no UTF-8: {error}"))
+            })?;
+            let read = instructions::read(&texts);
+            Ok(instructions::with_term(&read, |term| take(Reply::Term(term))))
+        }
+        "finding_names" => Ok(take(Reply::Term(&finding_names()))),
+        name => Err(Failure::Unknown(crate::text::printable(name.as_bytes()))),
+    }
+}
+
+fn finding_names() -> Term<'static> {
+    let row = |kind: &Kind| {
+        let texts = [kind.name(), kind.severity().name(), kind.what(), kind.next_step()];
+        Term::Tuple(texts.map(|text| Term::Binary(text.as_bytes())).into())
+    };
+    Term::List(Kind::ALL.iter().map(row).collect(), None)
+}
+
+fn unless(stop: &Stop) -> Result<(), Failure> {
+    if stop.is_raised() { Err(Failure::Cancelled) } else { Ok(()) }
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked").to_owned()
+}

@@ -1,0 +1,31 @@
+//! Any bytes as a module: read in an archive, and copied under another name.
+#![no_main]
+
+use hot_patch_core::beam::shadow;
+use hot_patch_core::{Kind, read_archive};
+use hot_patch_fuzz::{check, options, request, stored};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let archive = stored("a/m.beam", bytes);
+    let outcome = read_archive(&archive, &options());
+    if let Ok(composition) = &outcome
+        && let Some(file) = composition.files.first()
+    {
+        assert_eq!(&*file.bytes, bytes);
+        if let Kind::Beam(module) = &file.kind {
+            assert_eq!(module.name(), "m");
+        }
+    }
+    check((&outcome).into());
+    let shadows = shadow::make(&[bytes], "@hot_patch");
+    for shadow in shadows.iter().flatten() {
+        // A copy has the old name behind, and can be copied itself.
+        assert!(shadow.name.ends_with("@hot_patch"));
+        let again = shadow::make(&[&shadow.bytes], "@again");
+        assert!(again.iter().all(Result::is_ok), "{again:?}");
+    }
+    check(shadows.as_slice().into());
+    // {1, rest, [], false}: it becomes itself.
+    request("analyse", &[bytes, bytes], b"\x83h\x04a\x01w\x04restjw\x05false");
+});

@@ -1,0 +1,133 @@
+//! The commands `verify`, `diff`, `completions` and `man`, and colour.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// An archive of one stored file, made by hand.
+fn zip(name: &str, data: &[u8]) -> Vec<u8> {
+    let mut crc = crc(data).to_le_bytes().to_vec();
+    let size = u32::try_from(data.len()).unwrap().to_le_bytes();
+    crc.extend([size, size].concat());
+    crc.extend(u16::try_from(name.len()).unwrap().to_le_bytes());
+    let common = [&b"\x14\0\0\0\0\0\0\0\x21\0"[..], &crc, b"\0\0"].concat();
+    let local = [b"PK\x03\x04", &common[..], name.as_bytes(), data].concat();
+    let central = [b"PK\x01\x02\x14\x03", &common[..], &[0; 14], name.as_bytes()].concat();
+    let length = |part: &[u8]| u32::try_from(part.len()).unwrap().to_le_bytes();
+    let end = [&b"PK\x05\x06\0\0\0\0\x01\0\x01\0"[..], &length(&central), &length(&local), b"\0\0"];
+    [local, central.clone(), end.concat()].concat()
+}
+
+fn crc(data: &[u8]) -> u32 {
+    !data.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
+}
+
+fn hot_patch(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hot_patch")).args(args).output().expect("it runs")
+}
+
+fn file(name: &str, bytes: &[u8]) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&path, bytes).expect("the folder for test files is writable");
+    path
+}
+
+/// Runs a command on archives of one file each.
+fn on(test: &str, args: &[&str], archives: &[(&str, &[u8])]) -> (i32, String, String) {
+    let paths: Vec<String> = archives
+        .iter()
+        .enumerate()
+        .map(|(n, (name, data))| file(&format!("{test}-{n}.zip"), &zip(name, data)))
+        .map(|path| path.to_str().unwrap().to_owned())
+        .collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let output = hot_patch(&[args, &paths].concat());
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn verify_says_in_a_line_what_is_good() {
+    let (code, text, _) = on("good", &["verify"], &[("a.txt", b"x"), ("b.txt", b"y")]);
+    assert_eq!(code, 0);
+    assert_eq!(text.lines().count(), 2);
+    assert!(text.contains("good-0.zip: good, 0 modules, 1 other file, sha256 "), "{text}");
+}
+
+#[test]
+fn verify_says_what_is_bad_and_why() {
+    let archives: [(&str, &[u8]); 3] = [("a.txt", b"x"), ("m.beam", b"FOR1"), ("../a", b"x")];
+    let (code, text, _) = on("bad", &["verify"], &archives);
+    assert_eq!(code, 1);
+    assert!(text.contains("bad-1.zip: 1 file cannot be loaded\n  m.beam: "), "{text}");
+    assert!(text.contains("bad-2.zip: refused (name_parent)\n"), "{text}");
+
+    let (code, text, _) = on("bad", &["verify", "--json"], &archives);
+    assert_eq!(code, 1);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let at = |pointer: &str| json.pointer(pointer).cloned().unwrap();
+    assert_eq!(
+        (at("/0/good"), at("/1/good"), at("/2/good")),
+        (true.into(), false.into(), false.into())
+    );
+    assert_eq!(at("/1/problems/0/path"), "m.beam");
+    assert_eq!(at("/2/refusal/rule"), "name_parent");
+}
+
+#[test]
+fn diff_tells_same_from_different_from_neither() {
+    let (code, text, _) = on("same", &["diff"], &[("a", b"x"), ("a", b"x")]);
+    assert_eq!(code, 0);
+    assert!(text.ends_with("0 added, 0 removed, 0 changed, 1 the same\n"), "{text}");
+
+    let (code, text, _) = on("changed", &["diff"], &[("a", b"x"), ("a", b"yy")]);
+    assert_eq!(code, 1);
+    assert!(text.contains("changed  a     other content, 1 -> 2 bytes"), "{text}");
+
+    let (code, text, _) = on("moved", &["diff", "--json"], &[("a", b"x"), ("b", b"x")]);
+    assert_eq!(code, 1);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json.pointer("/added/0"), Some(&"b".into()));
+    assert_eq!(json.pointer("/removed/0"), Some(&"a".into()));
+
+    let (code, text, error) = on("refused", &["diff"], &[("a", b"x"), ("../a", b"x")]);
+    assert_eq!((code, text.as_str()), (2, ""));
+    assert!(
+        error.contains("refused (name_parent), so that there is nothing to compare"),
+        "{error}"
+    );
+}
+
+#[test]
+fn colour_is_for_terminals_or_on_demand() {
+    let (_, plain, _) = on("plain", &["verify"], &[("a", b"x")]);
+    assert!(!plain.contains('\x1b'), "{plain}");
+    let (_, coloured, _) = on("coloured", &["verify", "--color=always"], &[("a", b"x")]);
+    assert!(coloured.contains("\x1b[32mgood\x1b[0m"), "{coloured}");
+}
+
+#[test]
+fn every_command_says_its_exit_codes_and_gives_examples() {
+    for command in ["inspect", "verify", "diff"] {
+        let text = String::from_utf8(hot_patch(&[command, "--help"]).stdout).unwrap();
+        for taught in ["Exit codes:\n  0  ", "\n  1  ", "\n  2  ", "Examples:", "--max-archive"] {
+            assert!(text.contains(taught), "the help of {command} does not mention {taught}");
+        }
+        let page = hot_patch(&["man", command]);
+        assert!(page.status.success() && page.stdout.starts_with(b".ie"));
+    }
+    assert_eq!(hot_patch(&["man", "port"]).status.code(), Some(2));
+}
+
+#[test]
+fn shells_are_told_the_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = hot_patch(&["completions", shell]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains("verify"), "{shell}");
+    }
+}
