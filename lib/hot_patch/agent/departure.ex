@@ -29,8 +29,8 @@ defmodule HotPatch.Agent.Departure do
   # As an operation does: none can begin any more.
   defp reserve(options) do
     # It may have died.
-    case if(Process.whereis(Agent.Server), do: Agent.reserve(operation(options)), else: {:ok, 0}) do
-      {:ok, _seq} -> :ok
+    case if(Process.whereis(Agent.Server), do: Agent.reserve(operation(options)), else: {:ok, nil}) do
+      {:ok, _seq_and_clock} -> :ok
       {:busy, holder} -> {:error, {:busy, Map.take(holder, [:kind, :patch, :by])}}
       {:unfinished, text} -> {:error, {:unfinished, text}}
     end
@@ -56,6 +56,7 @@ defmodule HotPatch.Agent.Departure do
       patch: "HotPatch",
       by: options.by,
       reason: nil,
+      from: nil,
       transition: :none,
       purge: :soft,
       pause_timeout: 1,

@@ -60,7 +60,7 @@ defmodule HotPatch.Agent.Inbox do
 
   @impl GenServer
   def init([]) do
-    :ets.new(__MODULE__, [:named_table, :protected, read_concurrency: true])
+    _ = :ets.new(__MODULE__, [:named_table, :protected, read_concurrency: true])
     {:ok, %{open: %{}}}
   end
 

@@ -75,7 +75,8 @@ defmodule HotPatch.Cluster.Bars do
       up = if state.drawn > 0, do: "\e[#{state.drawn}A", else: ""
 
       lines =
-        for {_node, event} <- Enum.sort(state.nodes), do: ["\e[2K", line(event, state), "\n"]
+        for {_node, event} <- Enum.sort(state.nodes),
+            do: ["\e[2K", line(event, Map.keys(state.nodes)), "\n"]
 
       IO.write(state.device, [up | lines])
       %{state | drawn: length(lines)}
@@ -83,9 +84,9 @@ defmodule HotPatch.Cluster.Bars do
   end
 
   @doc "A node's line."
-  @spec line(Event.t(), %{nodes: %{node() => Event.t()}}) :: String.t()
-  def line(event, %{nodes: nodes}) do
-    widest = nodes |> Map.keys() |> Enum.map(&String.length("#{&1}")) |> Enum.max()
+  @spec line(Event.t(), [node()]) :: String.t()
+  def line(event, nodes) do
+    widest = nodes |> Enum.map(&String.length("#{&1}")) |> Enum.max()
     filled = filled(event)
     bar = String.duplicate("#", filled) <> String.duplicate(".", @width - filled)
 

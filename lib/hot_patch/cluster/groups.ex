@@ -10,11 +10,11 @@ defmodule HotPatch.Cluster.Groups do
   of one host one after the other.
   """
   @spec of([node()], %{
-          canary: canary(),
-          max_concurrency: pos_integer() | nil,
-          one_per_host: boolean()
-        }) ::
-          [[node()], ...]
+          required(:canary) => canary(),
+          required(:max_concurrency) => pos_integer() | nil,
+          required(:one_per_host) => boolean(),
+          optional(atom()) => term()
+        }) :: [[node()], ...]
   def of(nodes, options) do
     nodes = Enum.sort(nodes)
     first = canaries(options.canary, nodes)

@@ -82,7 +82,7 @@ defmodule HotPatch.Cluster.Progress do
 
   @impl GenServer
   def handle_info({:event, coordinator, event, nodes}, state) do
-    if state.outgoing == %{}, do: Process.send_after(self(), :pass_on, @every)
+    _ = if state.outgoing == %{}, do: Process.send_after(self(), :pass_on, @every)
 
     outgoing =
       for node <- nodes, node != node(), reduce: state.outgoing do
@@ -100,15 +100,16 @@ defmodule HotPatch.Cluster.Progress do
   def handle_info(:pass_on, state) do
     for {node, events} <- state.outgoing do
       message = {:events, Enum.reverse(events)}
-      :erlang.send({__MODULE__, node}, message, [:noconnect, :nosuspend])
+      _ = :erlang.send({__MODULE__, node}, message, [:noconnect, :nosuspend])
     end
 
     {:noreply, %{state | outgoing: %{}}}
   end
 
   def handle_info({:DOWN, _monitor, :process, pid, reason}, state) do
-    if is_map_key(state.running, pid),
-      do: Process.send_after(self(), {:gone, pid, reason}, @gone_after)
+    _ =
+      if is_map_key(state.running, pid),
+        do: Process.send_after(self(), {:gone, pid, reason}, @gone_after)
 
     {:noreply, %{state | subscribers: Map.delete(state.subscribers, pid)}}
   end

@@ -188,7 +188,7 @@ defmodule HotPatch.Cluster.TwoPhase do
   end
 
   defp tell_all(teller, nodes, phase),
-    do: for(node <- nodes, do: Progress.tell(teller, node, phase, :running))
+    do: Enum.each(nodes, &Progress.tell(teller, &1, phase, :running))
 
   defp timed(fun) do
     {us, result} = :timer.tc(fun)

@@ -47,7 +47,7 @@ defmodule HotPatch.Cluster.Watching do
     started = now()
     watch = look(nodes, settings, teller, started)
     _ = Cluster.call(nodes, :unwatch, [], @within)
-    tell(teller, nodes, watch)
+    :ok = tell(teller, nodes, watch)
     watch
   end
 
@@ -72,12 +72,13 @@ defmodule HotPatch.Cluster.Watching do
         watch
 
       nil ->
-        for node <- nodes,
-            do:
-              Progress.tell(teller, node, :watch, :running,
-                done: elapsed,
-                total: settings.duration
-              )
+        _ =
+          for node <- nodes,
+              do:
+                Progress.tell(teller, node, :watch, :running,
+                  done: elapsed,
+                  total: settings.duration
+                )
 
         wait(min(@every, settings.duration - elapsed))
         look(nodes, settings, teller, started)
@@ -111,6 +112,8 @@ defmodule HotPatch.Cluster.Watching do
       facts = [done: watch.watched_ms, total: watch.duration_ms, text: mine && Watch.line(mine)]
       Progress.tell(teller, node, :watch, state, facts)
     end
+
+    :ok
   end
 
   # For time to pass, not for anybody.

@@ -26,13 +26,16 @@ defmodule HotPatch.Store.Decisions do
   @spec tidy(Applied.state()) :: :ok
   def tidy(state) do
     release = state.release
-    known = MapSet.new(state.ops, & &1.id)
+    known = Map.new(state.ops, &{&1.id, &1})
 
     for path <- paths() do
-      case Store.read_term(path) do
-        {:ok, %{op: op, release: ^release}} -> if op.id in known, do: File.rm(path)
-        _of_another_release_or_damaged -> File.rm(path)
-      end
+      needed? =
+        match?(
+          {:ok, %{op: %{id: id}, release: ^release}} when not is_map_key(known, id),
+          Store.read_term(path)
+        )
+
+      _ = needed? || File.rm(path)
     end
 
     :ok

@@ -76,20 +76,21 @@ defmodule Mix.Tasks.HotPatch.Remote do
 
   @impl Mix.Task
   def run(argv) do
-    with {options, [node, command | arguments], []} <-
-           OptionParser.parse(argv, strict: @switches),
-         {:ok, function, arguments} <- call(command, arguments, options) do
-      node = connect(node, options)
-      show(:erpc.call(node, HotPatch, function, arguments), node, options)
-    else
-      {_options, _arguments, [{switch, _value} | _]} ->
-        wrong("#{switch} is no option, or lacks its value")
+    case OptionParser.parse(argv, strict: @switches) do
+      {options, [node, command | arguments], []} -> carry_out(node, command, arguments, options)
+      {_, _, [{switch, _} | _]} -> wrong("#{switch} is no option, or lacks its value")
+      _ -> wrong("it takes a node and a command")
+    end
+  end
+
+  defp carry_out(node, command, arguments, options) do
+    case call(command, arguments, options) do
+      {:ok, function, arguments} ->
+        node = connect(node, options)
+        show(:erpc.call(node, HotPatch, function, arguments), node, options)
 
       {:error, text} ->
         wrong(text)
-
-      _ ->
-        wrong("it takes a node and a command")
     end
   end
 

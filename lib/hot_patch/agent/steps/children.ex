@@ -27,7 +27,7 @@ defmodule HotPatch.Agent.Steps.Children do
       there = for {id, _pid, _type, _modules} <- :supervisor.which_children(pid), do: id
       Enum.each(there -- wanted, &stop(pid, &1))
       known = Map.get(before, pid, there)
-      for spec <- specs, spec.id not in known, do: start(pid, spec)
+      specs |> Enum.reject(&(&1.id in known)) |> Enum.each(&start(pid, &1))
     end
 
     :ok

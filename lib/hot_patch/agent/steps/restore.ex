@@ -20,12 +20,13 @@ defmodule HotPatch.Agent.Steps.Restore do
     # Those of earlier versions of HotPatch know nothing of it.
     steps = for record <- records, step <- Map.get(record, :applications, []), do: step
 
-    if steps != [] do
-      spawn(fn ->
-        Guard.outlive_application()
-        if started?(@looks), do: Enum.each(steps, &follow/1)
-      end)
-    end
+    _ =
+      if steps != [] do
+        spawn(fn ->
+          Guard.outlive_application()
+          if started?(@looks), do: Enum.each(steps, &follow/1)
+        end)
+      end
 
     :ok
   end

@@ -10,7 +10,7 @@ defmodule HotPatch.Agent.Watch.Health do
   def ask(nil), do: []
 
   def ask({module, function, args}) do
-    {pid, monitor} = spawn_monitor(fn -> exit({:answer, apply(module, function, args)}) end)
+    {pid, monitor} = spawn_monitor(__MODULE__, :answer, [module, function, args])
 
     receive do
       {:DOWN, ^monitor, :process, ^pid, {:answer, answer}} -> [figure(answer)]
@@ -22,6 +22,11 @@ defmodule HotPatch.Agent.Watch.Health do
         [ill("it did not answer within #{@within} ms")]
     end
   end
+
+  @doc false
+  # Its end is its result.
+  @spec answer(module(), atom(), [term()]) :: no_return()
+  def answer(module, function, args), do: exit({:answer, apply(module, function, args)})
 
   defp figure(well) when well in [:ok, true], do: %{sign: :health, value: 0, text: nil}
   defp figure(answer), do: ill(short(answer))
