@@ -87,8 +87,12 @@ defmodule HotPatch.CourseTest do
     Task.async(fn -> hot_patch(node, :apply, [patch.id, options]) end)
   end
 
-  defp watched?(node) do
-    Enum.find(hot_patch(node, :progress, []), &match?(%Event{phase: :watch, state: :running}, &1))
+  # An operation whose coordinator's node has died is listed for a while yet.
+  defp watched?(node, %{id: id}) do
+    Enum.find(
+      hot_patch(node, :progress, []),
+      &match?(%Event{phase: :watch, state: :running, patch: ^id}, &1)
+    )
   end
 
   describe "in groups" do
@@ -110,7 +114,7 @@ defmodule HotPatch.CourseTest do
         assert report.watch.exceeded == nil
         assert report.watch.watched_ms >= 600
 
-        groups = Listener.groups(Listener.until_end(listener))
+        groups = Listener.groups(Listener.until_end(listener, patch))
         assert Enum.map(groups, &length/1) == unquote(sizes)
         assert groups |> Enum.concat() |> Enum.sort() == nodes
         # The canary is not where the operator is.
@@ -132,7 +136,7 @@ defmodule HotPatch.CourseTest do
       options = [canary: [a, b], watch: false]
       listener = Listener.start(b)
       assert {:ok, %Report{watch: nil}} = hot_patch(a, :apply, [patch.id, options])
-      assert [[^a, ^b], [_c]] = Listener.groups(Listener.until_end(listener))
+      assert [[^a, ^b], [_c]] = Listener.groups(Listener.until_end(listener, patch))
       all_have(nodes, module, patch, true)
 
       assert {:error, %Error{reason: :invalid_option} = error} =
@@ -155,12 +159,12 @@ defmodule HotPatch.CourseTest do
       options = [canary: 1, watch: Keyword.merge(@calm, duration: 60_000, crashes: 5)]
       task = apply_later(a, patch, options)
       # What crashed before would be no wonder afterwards.
-      %Event{node: canary} = until(fn -> watched?(a) end, "the canary is watched", 30_000)
+      %Event{node: canary} = until(fn -> watched?(a, patch) end, "the canary is watched", 30_000)
       caller = Node.spawn(canary, Strike, :call_often, [module, :run])
       assert {:error, %Error{reason: :rolled_back} = error} = Task.await(task, 60_000)
       Process.exit(caller, :kill)
 
-      assert [[^canary] | _] = Listener.groups(Listener.until_end(listener))
+      assert [[^canary] | _] = Listener.groups(Listener.until_end(listener, patch))
       assert %{sign: :crashes, node: ^canary, limit: 5} = error.report.watch.exceeded
       assert error.report.watch.exceeded.value > 5
       assert error.message =~ "crashes on #{canary}"
@@ -181,7 +185,7 @@ defmodule HotPatch.CourseTest do
       health = {:persistent_term, :get, [:hot_patch_test_health, :ok]}
       options = [watch: Keyword.merge(@calm, duration: 60_000, health: health)]
       task = apply_later(a, patch, options)
-      until(fn -> watched?(b) end, "all are watched", 30_000)
+      until(fn -> watched?(b, patch) end, "all are watched", 30_000)
       Cluster.call(b, :persistent_term, :put, [:hot_patch_test_health, {:ill, "no lines left"}])
       assert {:error, %Error{reason: :rolled_back} = error} = Task.await(task, 60_000)
       Cluster.call(b, :persistent_term, :erase, [:hot_patch_test_health])
@@ -197,7 +201,7 @@ defmodule HotPatch.CourseTest do
       {module, patch} = new_patch(a)
       options = [nodes: [a, own], watch: Keyword.merge(@calm, duration: 60_000)]
       task = apply_later(a, patch, options)
-      until(fn -> watched?(a) end, "all are watched", 30_000)
+      until(fn -> watched?(a, patch) end, "all are watched", 30_000)
       :erpc.cast(own, :erlang, :halt, [0, [flush: false]])
       assert {:error, %Error{reason: :rolled_back} = error} = Task.await(task, 60_000)
       assert %{sign: :gone, node: ^own} = error.report.watch.exceeded
@@ -208,7 +212,7 @@ defmodule HotPatch.CourseTest do
     test "a coordinator that dies meanwhile leaves no canary behind", %{nodes: [a, b, _] = nodes} do
       {module, patch} = new_patch(a)
       task = apply_later(a, patch, canary: [b], watch: Keyword.merge(@calm, duration: 60_000))
-      until(fn -> watched?(b) end, "the canary is watched", 30_000)
+      until(fn -> watched?(b, patch) end, "the canary is watched", 30_000)
       assert has?(b, module)
       :ok = Cluster.call(a, Strike, :coordinator, [])
       assert {:error, %Error{reason: :failed} = error} = Task.await(task, 60_000)
@@ -287,13 +291,13 @@ defmodule HotPatch.CourseTest do
       options = [canary: 1, watch: Keyword.put(@calm, :duration, 1_500), by: "alice"]
       task = apply_later(a, patch, options)
 
-      seen = until(fn -> watched?(b) end, "somebody who asks is told", 30_000)
+      seen = until(fn -> watched?(b, patch) end, "somebody who asks is told", 30_000)
       assert %Event{kind: :apply, by: "alice", total: 1_500, operation: id} = seen
       assert seen.patch == patch.id
       late = Listener.start(b)
       assert {:ok, _report} = Task.await(task, 60_000)
 
-      events = Listener.until_end(listener)
+      events = Listener.until_end(listener, patch)
       assert Enum.uniq(Enum.map(events, & &1.operation)) == [id]
 
       for node <- [a, b, c], phase <- [:reserve, :send, :prepare, :commit, :decide, :watch] do
@@ -301,7 +305,7 @@ defmodule HotPatch.CourseTest do
       end
 
       assert %Event{node: nil, state: :done} = List.last(events)
-      assert %Event{node: nil, state: :done} = List.last(Listener.until_end(late))
+      assert %Event{node: nil, state: :done} = List.last(Listener.until_end(late, patch))
       for node <- [a, b, c], do: assert(hot_patch(node, :progress, []) == [])
       refute_received {^listener, %Event{}}
       assert {:ok, _} = hot_patch(a, :rollback, [patch.id])
@@ -381,7 +385,7 @@ defmodule HotPatch.CourseTest do
     {other_module, other} = new_patch(b)
     options = [canary: [b], watch: Keyword.put(@calm, :duration, 1_500), by: "alice"]
     task = apply_later(a, patch, options)
-    until(fn -> watched?(c) end, "the canary is watched", 30_000)
+    until(fn -> watched?(c, patch) end, "the canary is watched", 30_000)
 
     # Also on nodes that are not changed yet.
     assert {:error, %Error{reason: :busy} = error} =

@@ -26,7 +26,7 @@ defmodule HotPatch.Test.Declared do
         more
       )
 
-    {:ok, json} = manifest |> :erlang.term_to_binary() |> HotPatch.Native.encode_json()
+    {:ok, json} = HotPatch.JSON.encode(manifest)
     zip([{"hot_patch.json", json} | files])
   end
 

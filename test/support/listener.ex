@@ -37,10 +37,10 @@ defmodule HotPatch.Test.Listener do
     end
   end
 
-  @doc "All events of the operation that begins next, up to its end; what is told late of others is none."
-  @spec until_end(pid()) :: [Event.t()]
-  def until_end(listener) do
-    first = await(listener, &(&1.phase == :reserve))
+  @doc "All events of the first operation with a patch, up to its end; others may be told of late."
+  @spec until_end(pid(), HotPatch.Patch.t()) :: [Event.t()]
+  def until_end(listener, %{id: id}) do
+    first = await(listener, &(&1.patch == id))
     [first | rest(listener, first.operation)]
   end
 
