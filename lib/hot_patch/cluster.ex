@@ -124,6 +124,28 @@ defmodule HotPatch.Cluster do
     |> Enum.map(fn {node, answer} -> {node, without_kind(answer)} end)
   end
 
+  @doc """
+  Takes nodes for somebody. The first in the order of names decides between two who come at
+  once, so it is asked before the others. Gives what each has granted, or the first answer that
+  is no grant; letting go is for the caller.
+  """
+  @spec take([node()], ([node()] -> [{node(), answer()}])) ::
+          {:ok, [{node(), term()}]} | {:error, node(), answer()}
+  def take(nodes, ask) do
+    [first | rest] = Enum.sort(nodes)
+
+    with {:ok, taken} <- granted(ask.([first])),
+         {:ok, others} <- granted(ask.(rest)),
+         do: {:ok, taken ++ others}
+  end
+
+  defp granted(answers) do
+    case Enum.reject(answers, &match?({_node, {:ok, {:ok, _grant}}}, &1)) do
+      [] -> {:ok, for({node, {:ok, {:ok, grant}}} <- answers, do: {node, grant})}
+      [{node, answer} | _] -> {:error, node, answer}
+    end
+  end
+
   defp without_kind({:ok, value}), do: {:ok, value}
   defp without_kind({:error, {_kind, text}}), do: {:error, text}
 

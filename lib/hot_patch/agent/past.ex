@@ -38,7 +38,7 @@ defmodule HotPatch.Agent.Past do
   @spec fingerprint() :: {Release.t(), integer()}
   def fingerprint do
     state = Applied.state()
-    ids = for op <- state.ops ++ decided(state), do: op.id
+    ids = for op <- known(state), do: op.id
     {state.release, ids |> Enum.sort() |> :erlang.phash2()}
   end
 
@@ -46,15 +46,17 @@ defmodule HotPatch.Agent.Past do
   @spec decided?(String.t()) :: boolean()
   def decided?(id) do
     state = Applied.state()
-    Enum.any?(state.ops ++ decided(state), &(&1.id == id))
+    Enum.any?(known(state), &(&1.id == id))
   end
 
   @doc "Highest number of an operation known here, carried out or only decided."
   @spec seq() :: non_neg_integer()
   def seq do
     state = Applied.state()
-    for(op <- state.ops ++ decided(state), do: op.seq) |> Enum.max(fn -> 0 end)
+    for(op <- known(state), do: op.seq) |> Enum.max(fn -> 0 end)
   end
+
+  defp known(state), do: state.ops ++ decided(state)
 
   defp decided(state) do
     known = MapSet.new(state.ops, & &1.id)

@@ -15,11 +15,13 @@ defmodule HotPatch.Cluster.Analyses do
   @doc "Plans with the analysis of each node, and their modules in its order."
   @spec add([Plan.Node.t()], Payload.t(), timeout()) :: [Plan.Node.t()]
   def add(plans, payload, timeout) do
+    # A node of an earlier HotPatch gives an error to what follows, and no analysis.
     answering = for %{error: nil, node: node} <- plans, do: node
 
     if Bridge.check() == :ok and answering != [] do
       digests =
-        for {node, {:ok, digests}} <- call(answering, :digests, [], timeout), do: {node, digests}
+        for {node, {:ok, digests}} <- Cluster.call(answering, :digests, [], timeout),
+            do: {node, digests}
 
       found = analyses(plans, Map.new(digests), payload, timeout)
       Enum.map(plans, &with_analysis(&1, found[&1.node]))
@@ -61,7 +63,7 @@ defmodule HotPatch.Cluster.Analyses do
   end
 
   defp change(%Payload{kind: :rollback} = payload, node, _running, _order, timeout) do
-    with [{_node, {:ok, {:ok, files}}}] <- call([node], :former, [payload.patch], timeout) do
+    with [{_node, {:ok, {:ok, files}}}] <- Cluster.call([node], :former, [payload.patch], timeout) do
       beams = for {path, bytes} <- files, Path.extname(path) == ".beam", do: {path, bytes}
       {kept, gone} = Enum.split_with(beams, fn {_path, bytes} -> bytes != nil end)
 
@@ -84,16 +86,13 @@ defmodule HotPatch.Cluster.Analyses do
   defp fetched(_node, [], _timeout), do: []
 
   defp fetched(node, names, timeout) do
-    case call([node], :files, [names], timeout) do
+    case Cluster.call([node], :files, [names], timeout) do
       [{_node, {:ok, files}}] -> Map.values(files)
       _ -> []
     end
   end
 
   defp names(digests), do: Enum.map(digests, &elem(&1, 0))
-
-  # A node of an earlier HotPatch gives an error, and no analysis.
-  defp call(nodes, function, args, timeout), do: Cluster.call(nodes, function, args, timeout)
 
   defp with_analysis(plan, nil), do: plan
 

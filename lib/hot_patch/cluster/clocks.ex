@@ -10,34 +10,37 @@ defmodule HotPatch.Cluster.Clocks do
   @type t :: %{node() => integer()}
 
   @doc """
-  Runs an exchange in which every node answers with its clock; the function is to call what it
-  is given with each answer at once.
+  Runs an exchange in which nodes answer with a value and their clock; the function is to call
+  what it is given with each answer at once. Gives the answers with the clocks' lead in place.
   """
-  @spec compare(((node(), term() -> term()) -> answers)) :: {answers, t()} when answers: term()
+  @spec compare(((node(), term() -> term()) -> answers)) :: answers
+        when answers: [{node(), term()}]
   def compare(exchange) do
     asked = System.system_time(:microsecond)
     here = self()
     tag = make_ref()
 
     answers =
-      exchange.(fn node, answer ->
-        send(here, {tag, node, answer, System.system_time(:microsecond)})
+      exchange.(fn node, _answer ->
+        send(here, {tag, node, System.system_time(:microsecond)})
       end)
 
-    {answers, collect(tag, asked, %{})}
+    answered = collect(tag, %{})
+    for {node, answer} <- answers, do: {node, lead(answer, asked, answered[node])}
   end
 
-  defp collect(tag, asked, clocks) do
+  defp collect(tag, times) do
     receive do
-      {^tag, node, {:ok, {:ok, {_seq, clock}}}, answered} ->
-        collect(tag, asked, Map.put(clocks, node, clock - div(asked + answered, 2)))
-
-      {^tag, _node, _refused, _answered} ->
-        collect(tag, asked, clocks)
+      {^tag, node, time} -> collect(tag, Map.put(times, node, time))
     after
-      0 -> clocks
+      0 -> times
     end
   end
+
+  defp lead({:ok, {:ok, {value, clock}}}, asked, answered),
+    do: {:ok, {:ok, {value, clock - div(asked + answered, 2)}}}
+
+  defp lead(refused, _asked, _answered), do: refused
 
   @doc "Microseconds from the first node's load to the last one's; nil if fewer than two loaded."
   @spec skew([Report.Node.t()], t()) :: non_neg_integer() | nil

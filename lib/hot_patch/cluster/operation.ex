@@ -156,29 +156,22 @@ defmodule HotPatch.Cluster.Operation do
   defp in_steps(course, groups) do
     nodes = Enum.concat(groups)
 
-    with {:ok, seq} <- lock(Enum.sort(nodes), course) do
-      result = steps(groups, update_in(course.operation.above, &max(&1, seq)))
-      _ = Cluster.call(nodes, :unlock, [self()], course.options.timeout)
-      result
-    end
+    result =
+      with {:ok, seq} <- lock(nodes, course),
+           do: steps(groups, update_in(course.operation.above, &max(&1, seq)))
+
+    _ = Cluster.call(nodes, :unlock, [self()], course.options.timeout)
+    result
   end
 
-  defp lock([first | rest] = nodes, %{operation: operation, options: options}) do
+  defp lock(nodes, %{operation: operation, options: options}) do
     holder = Map.take(operation, [:id, :kind, :patch, :by, :coordinator])
-    taken = Cluster.call([first], :lock, [holder], options.timeout)
-    others = if locked?(taken), do: Cluster.call(rest, :lock, [holder], options.timeout), else: []
 
-    case Enum.reject(taken ++ others, &locked?([&1])) do
-      [] ->
-        {:ok, Enum.max(for {_node, {:ok, {:ok, seq}}} <- taken ++ others, do: seq)}
-
-      [{node, answer} | _] ->
-        _ = Cluster.call(nodes, :unlock, [self()], options.timeout)
-        Ending.not_reserved(node, answer, operation)
+    case Cluster.take(nodes, &Cluster.call(&1, :lock, [holder], options.timeout)) do
+      {:ok, granted} -> {:ok, granted |> Enum.map(&elem(&1, 1)) |> Enum.max()}
+      {:error, node, answer} -> Ending.not_reserved(node, answer, operation)
     end
   end
-
-  defp locked?(answers), do: Enum.all?(answers, &match?({_node, {:ok, {:ok, _seq}}}, &1))
 
   defp steps([nodes | rest], course) do
     last? = rest == []

@@ -4,6 +4,7 @@ defmodule HotPatch.Cluster.Restart do
   # and nothing else goes on meanwhile.
 
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Operation
   alias HotPatch.Error
   alias HotPatch.NodeInfo
   alias HotPatch.Store.Journal
@@ -57,7 +58,7 @@ defmodule HotPatch.Cluster.Restart do
     nodes = [info.node | Enum.map(others, & &1.node)]
     operation = operation(info, options)
 
-    with :ok <- reserve(Enum.sort(nodes), operation) do
+    with :ok <- reserve(nodes, operation) do
       note(info, options)
 
       try do
@@ -72,7 +73,7 @@ defmodule HotPatch.Cluster.Restart do
   defp operation(info, options) do
     %{
       ref: make_ref(),
-      id: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower),
+      id: Operation.new_id(),
       kind: :restart,
       patch: Atom.to_string(info.node),
       by: options.by,
@@ -82,27 +83,27 @@ defmodule HotPatch.Cluster.Restart do
     }
   end
 
-  # The first node in the order of names decides between two at once, as in an apply.
-  defp reserve([], _operation), do: :ok
+  # As an apply takes them.
+  defp reserve(nodes, operation) do
+    case Cluster.take(nodes, &Cluster.call(&1, :reserve, [operation], @within)) do
+      {:ok, _granted} ->
+        :ok
 
-  defp reserve([node | rest], operation) do
-    case Cluster.call([node], :reserve, [operation], @within) do
-      [{_node, {:ok, {:ok, _seq}}}] ->
-        with {:error, error} <- reserve(rest, operation) do
-          _ = Cluster.call([node], :abort, [operation.ref], @within)
-          {:error, error}
-        end
-
-      [{_node, {:ok, {:busy, holder}}}] ->
-        busy(node, operation, "#{holder.kind} of #{holder.patch} by #{holder.by} is under way")
-
-      [{_node, {:ok, {:unfinished, text}}}] ->
-        busy(node, operation, "an earlier operation is not ended on disk: #{text}")
-
-      [{_node, {:error, text}}] ->
-        {:error,
-         Error.new(:unreachable, "restart #{operation.patch}: #{node} #{text}", %{nodes: [node]})}
+      {:error, node, answer} ->
+        _ = Cluster.call(nodes, :abort, [operation.ref], @within)
+        not_reserved(node, answer, operation)
     end
+  end
+
+  defp not_reserved(node, {:ok, {:busy, holder}}, operation),
+    do: busy(node, operation, "#{holder.kind} of #{holder.patch} by #{holder.by} is under way")
+
+  defp not_reserved(node, {:ok, {:unfinished, text}}, operation),
+    do: busy(node, operation, "an earlier operation is not ended on disk: #{text}")
+
+  defp not_reserved(node, {:error, text}, operation) do
+    {:error,
+     Error.new(:unreachable, "restart #{operation.patch}: #{node} #{text}", %{nodes: [node]})}
   end
 
   defp busy(node, operation, why) do

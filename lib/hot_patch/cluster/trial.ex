@@ -45,7 +45,6 @@ defmodule HotPatch.Cluster.Trial do
 
     # Right behind what it takes back, wherever this node hears of the last step only later: that
     # one counts. And of every node that tried it an operation of its own.
-
     options =
       Map.merge(@options, %{
         id: "#{op.id}-#{:erlang.phash2(node())}",

@@ -25,14 +25,17 @@ defmodule HotPatch.Cluster.TwoPhase do
 
   @doc """
   Carries a payload out on these nodes, to its end, and reports it; where all went well, with the
-  number that it got. The option `after` is a number that this one has to be above.
+  number that it got.
   """
   @spec run(Payload.t(), Agent.operation(), [node()], Report.t(), Progress.teller(), map()) ::
           {:done, Report.t(), seq :: pos_integer()} | Ending.t()
   def run(payload, operation, nodes, report, teller, options) do
-    case reserve(Enum.sort(nodes), operation, teller, options) do
-      {:ok, last, clocks} ->
-        operation = %{operation | seq: operation.seq || max(last, operation.above) + 1}
+    case reserve(nodes, operation, teller, options) do
+      {:ok, granted} ->
+        seqs = for {_node, {seq, _lead}} <- granted, do: seq
+        above = Enum.max([operation.above | seqs])
+        operation = %{operation | seq: operation.seq || above + 1}
+        clocks = for {node, {_seq, lead}} <- granted, into: %{}, do: {node, lead}
         known = %{report: report, clocks: clocks}
 
         with {:done, report} <- phases(payload, operation, nodes, known, teller, options),
@@ -49,31 +52,17 @@ defmodule HotPatch.Cluster.TwoPhase do
 
   defp commit_timeout(options), do: options.pause_timeout + @margin
 
-  # The first node in the order of names decides between two coordinators at once.
-  defp reserve([first | rest] = nodes, operation, teller, options) do
+  defp reserve(nodes, operation, teller, options) do
     tell_all(teller, nodes, :reserve)
-    {taken, clock} = reserve_some([first], operation, options)
 
-    {others, clocks} =
-      if reserved?(taken), do: reserve_some(rest, operation, options), else: {[], %{}}
+    taken =
+      Cluster.take(nodes, fn some ->
+        Clocks.compare(&Cluster.call(some, :reserve, [operation], options.timeout, &1))
+      end)
 
-    case Enum.reject(taken ++ others, &reserved?([&1])) do
-      [] ->
-        {:ok, highest(taken ++ others), Map.merge(clock, clocks)}
-
-      [{node, answer} | _] ->
-        abort(nodes, operation, options)
-        {:error, node, answer}
-    end
+    if match?({:error, _node, _answer}, taken), do: abort(nodes, operation, options)
+    taken
   end
-
-  defp reserve_some(nodes, operation, options),
-    do: Clocks.compare(&Cluster.call(nodes, :reserve, [operation], options.timeout, &1))
-
-  defp reserved?(answers), do: Enum.all?(answers, &match?({_node, {:ok, {:ok, _}}}, &1))
-
-  defp highest(answers),
-    do: answers |> Enum.map(fn {_node, {:ok, {:ok, {seq, _clock}}}} -> seq end) |> Enum.max()
 
   defp phases(payload, operation, nodes, known, teller, options) do
     {votes, prepare_us} = timed(fn -> prepare(operation, payload, nodes, teller, options) end)
@@ -104,17 +93,16 @@ defmodule HotPatch.Cluster.TwoPhase do
         Progress.tell(teller, node, :send, :running, done: done, total: total)
       end)
 
-    reached = nodes -- Map.keys(failed)
-    # One that has not got the patch votes no, and nobody needs to prepare for nothing.
-    votes =
-      if failed == %{}, do: ask_to_prepare(reached, operation, payload, teller, options), else: []
+    if failed == %{},
+      do: ask_to_prepare(nodes, operation, payload, teller, options),
+      else: Enum.map(nodes, &not_sent(&1, failed))
+  end
 
-    for node <- nodes do
-      case {failed, List.keyfind(votes, node, 0)} do
-        {%{^node => text}, _} -> {node, {:error, text}}
-        {_, nil} -> {node, {:ok, {:yes, []}}}
-        {_, vote} -> vote
-      end
+  # One that has not got the patch votes no, and nobody needs to prepare for nothing.
+  defp not_sent(node, failed) do
+    case failed do
+      %{^node => text} -> {node, {:error, text}}
+      _ -> {node, {:ok, {:yes, []}}}
     end
   end
 
