@@ -58,7 +58,7 @@ defmodule HotPatch.CourseTest do
     {module, upload!(node, [{@ebin <> "#{module}.beam", bytes}], "#{module}")}
   end
 
-  defp has?(node, module), do: running(node, module) != nil
+  defp has?(node, module), do: Cluster.call(node, :erlang, :module_loaded, [module])
 
   defp on_disk?(node, module),
     do: File.exists?(Path.join(Cluster.exchange(node), "ebin/#{module}.beam"))
