@@ -10,7 +10,6 @@ defmodule HotPatch.Cluster.Undoing do
   alias HotPatch.Cluster.Operation
   alias HotPatch.Cluster.TwoPhase
   alias HotPatch.Error
-  alias HotPatch.Release
   alias HotPatch.Report
 
   # Milliseconds: processes that never stand still leave the old code only now and then, and
@@ -93,7 +92,7 @@ defmodule HotPatch.Cluster.Undoing do
 
   defp payload(course) do
     more = [purge: course.options.purge, on_load: course.options.on_load]
-    Payload.rollback(course.payload.patch, Release.current(), more)
+    Payload.rollback(course.payload.patch, course.payload.release, more)
   end
 
   defp attempt(payload, nodes, options, course, deadline) do
