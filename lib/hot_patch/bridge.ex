@@ -114,11 +114,19 @@ defmodule HotPatch.Bridge do
   def failed(about, why, details) do
     Error.new(
       :reader,
-      "#{about}: it could not be read on #{node()}: #{why}. Nothing was changed; " <>
-        "see how the archive was made before you try it again",
+      "#{about}: the reader failed at it on #{node()}: #{why}. Nothing was changed, and it is " <>
+        "not tried again by itself; #{advice(details)}",
       details
     )
   end
+
+  defp advice(%{cause: :timeout}),
+    do: "config :hot_patch, port_timeout: gives it more milliseconds"
+
+  defp advice(%{cause: :no_memory}),
+    do: "config :hot_patch, port_memory: gives it more bytes of memory"
+
+  defp advice(_details), do: "see where it comes from before you try again"
 
   @doc false
   @spec missing(String.t()) :: Error.t()
