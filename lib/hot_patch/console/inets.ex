@@ -8,11 +8,15 @@ defmodule HotPatch.Console.Inets do
   alias HotPatch.Console.Config
   alias HotPatch.Console.Gate
   alias HotPatch.Console.Inets.Exchange
+  alias HotPatch.Console.Inets.Heads
 
   require Logger
 
   # Milliseconds until a port that is taken is tried again.
   @again 5_000
+
+  # Milliseconds between looks for connections that say nothing.
+  @look 500
 
   @head_bytes 16 * 1024
   @uri_bytes 4 * 1024
@@ -35,7 +39,8 @@ defmodule HotPatch.Console.Inets do
   @impl GenServer
   def init(config) do
     Process.flag(:trap_exit, true)
-    {:ok, %{config: config, server: nil, port: nil, warned?: false}, {:continue, :listen}}
+    state = %{config: config, server: nil, port: nil, warned?: false, seen: %{}}
+    {:ok, state, {:continue, :listen}}
   end
 
   @impl GenServer
@@ -46,6 +51,11 @@ defmodule HotPatch.Console.Inets do
 
   @impl GenServer
   def handle_info(:listen, %{server: nil} = state), do: {:noreply, listen(state)}
+
+  def handle_info({:look, server}, %{server: server} = state) do
+    _ = Process.send_after(self(), {:look, server}, @look)
+    {:noreply, %{state | seen: Heads.sweep(server, state.seen, state.config.request_seconds)}}
+  end
 
   def handle_info({:EXIT, pid, _reason}, %{server: pid} = state),
     do: {:noreply, later(%{state | server: nil, port: nil})}
@@ -63,7 +73,8 @@ defmodule HotPatch.Console.Inets do
          {:ok, server} <- start(state.config) do
       port = port_of(server)
       Logger.info("HotPatch: the console listens on #{address(state.config)}, port #{port}")
-      %{state | server: server, port: port, warned?: false}
+      _ = Process.send_after(self(), {:look, server}, @look)
+      %{state | server: server, port: port, warned?: false, seen: %{}}
     else
       {:error, reason} -> state |> warn(reason) |> later()
     end
@@ -93,11 +104,23 @@ defmodule HotPatch.Console.Inets do
       else
         Process.unlink(server)
         :ok = :inets.stop(:stand_alone, server)
-        {:error, :eaddrinuse}
+        {:error, refused(config)}
       end
     end
   catch
     :exit, reason -> {:error, reason}
+  end
+
+  # It does not tell us why, but to the log; whether the port can be had is what one wants to know.
+  defp refused(config) do
+    case :gen_tcp.listen(config.port, ip: config.ip, reuseaddr: true) do
+      {:ok, socket} ->
+        :gen_tcp.close(socket)
+        "OTP's HTTP server did not start; its own message in the log says why"
+
+      {:error, posix} ->
+        posix
+    end
   end
 
   defp port_of(server) do
@@ -107,7 +130,8 @@ defmodule HotPatch.Console.Inets do
     end)
   end
 
-  # Every request has a connection of its own: one that idles holds nothing up.
+  # Every request has a connection of its own: one that idles holds nothing up. OTP 29 takes no
+  # keep_alive_timeout then, which is how older ones bound the time of a head: see Heads.
   defp options(config) do
     folder = String.to_charlist(System.tmp_dir!())
 
@@ -124,7 +148,6 @@ defmodule HotPatch.Console.Inets do
       customize: HotPatch.Console.Inets.Head,
       server_tokens: :none,
       keep_alive: false,
-      keep_alive_timeout: config.request_seconds,
       max_header_size: @head_bytes,
       max_uri_size: @uri_bytes,
       # What is larger than that the server refuses by itself; up to there we do, and say why.
@@ -157,6 +180,8 @@ defmodule HotPatch.Console.Inets do
 
   # The reason is deep inside of what the supervisors say of each other.
   defp why(text) when is_binary(text), do: text
+  defp why(:eaddrinuse), do: "it is taken; it is tried again"
+  defp why(posix) when is_atom(posix), do: "#{:inet.format_error(posix)}; it is tried again"
 
   defp why(reason) do
     if inspect(reason, limit: :infinity) =~ "eaddrinuse",

@@ -220,6 +220,25 @@ defmodule HotPatch.Console.InetsTest do
     served!(port)
   end
 
+  test "a request line that comes letter by letter is not waited for", %{port: port} do
+    socket = connect(port)
+    assert letters(socket, 100) == :closed
+    served!(port)
+  end
+
+  # One for each time that nothing comes back.
+  defp letters(_socket, 0), do: :waited_for
+
+  defp letters(socket, left) do
+    _ = :gen_tcp.send(socket, "G")
+
+    case :gen_tcp.recv(socket, 0, 100) do
+      {:error, :timeout} -> letters(socket, left - 1)
+      {:error, _closed} -> :closed
+      {:ok, _answer} -> letters(socket, left)
+    end
+  end
+
   test "path tricks in URLs lead nowhere", %{port: port} do
     for target <- [
           "/../../../../etc/passwd",

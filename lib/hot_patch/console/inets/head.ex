@@ -1,8 +1,8 @@
 defmodule HotPatch.Console.Inets.Head do
   @moduledoc false
   # What the server lets one customise, called in the process of the connection: with the first header
-  # of a request its time begins to run, and the server's own refusals get our headers. The server itself
-  # bounds the time of a head only.
+  # of a request its time begins to run, and the server's own refusals get our headers. The time until
+  # then is bounded by `Heads`.
 
   @behaviour :httpd_custom_api
 
@@ -31,6 +31,15 @@ defmodule HotPatch.Console.Inets.Head do
     # What the server sends itself when the head of a request takes too long.
     Process.put(__MODULE__, Process.send_after(self(), :timeout, seconds * 1000))
     :ok
+  end
+
+  @doc "Whether the first header of a request is there; also where its connection has ended."
+  @spec begun?(connection :: pid()) :: boolean()
+  def begun?(connection) do
+    case Process.info(connection, :dictionary) do
+      {:dictionary, entries} -> List.keymember?(entries, __MODULE__, 0)
+      nil -> true
+    end
   end
 
   @doc "The request is here: the answer may take its time."
