@@ -29,8 +29,9 @@ defmodule HotPatch.Bridge.Port.Program do
         ["port", "--workers=#{workers}", "--max-frame=#{frame(limits)}"] ++
           cap(memory || memory(limits, workers))
 
-      # Each of glibc's arenas would take 64 MB of the address space that is capped.
-      options = [args: arguments, env: [{~c"MALLOC_ARENA_MAX", ~c"2"}]]
+      # Each of glibc's further arenas would take 64 MB of the address space that is capped, and for a
+      # moment twice that: a thread that starts just then would find none for its stack.
+      options = [args: arguments, env: [{~c"MALLOC_ARENA_MAX", ~c"1"}]]
       {:ok, start([:binary, :exit_status, :hide, {:packet, 4} | options])}
     end
   rescue
