@@ -8,7 +8,11 @@
 # attributes. HotPatch besides verifies the archive's rules and every file's SHA-256.
 # The ways take turns; figures are medians.
 
+Code.require_file("table.exs", __DIR__)
+
 defmodule Bench.Archive do
+  alias Bench.Table
+
   def run(rounds) do
     beams = beams()
 
@@ -42,18 +46,18 @@ defmodule Bench.Archive do
       end
       |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
 
-    base = median(times["zip:unzip + beam_lib"])
+    base = Table.median(times["zip:unzip + beam_lib"])
 
     for {name, _way} <- ways do
-      ms = median(times[name])
+      ms = Table.median(times[name])
 
       row = [
         length(beams),
         "#{div(byte_size(zip), 1024)} kB",
         name,
-        round1(ms),
-        round1(Enum.min(times[name])),
-        round1(base / ms)
+        Table.decimal(ms),
+        Table.decimal(Enum.min(times[name])),
+        Table.decimal(base / ms)
       ]
 
       IO.puts(line(row))
@@ -104,14 +108,7 @@ defmodule Bench.Archive do
     if match?(<<31, 139, _::binary>>, stripped), do: :zlib.gunzip(stripped), else: stripped
   end
 
-  defp line(cells) do
-    [8, 9, 25, 10, 8, 6]
-    |> Enum.zip_with(cells, fn width, cell -> cell |> to_string() |> String.pad_leading(width) end)
-    |> Enum.join(" ")
-  end
-
-  defp median(list), do: list |> Enum.sort() |> Enum.at(div(length(list), 2))
-  defp round1(number), do: :erlang.float_to_binary(number / 1, decimals: 1)
+  defp line(cells), do: Table.line([8, 9, 25, 10, 8, 6], cells)
 end
 
 rounds =

@@ -11,7 +11,11 @@
 # The way in Elixir gives the archive and the digests but no manifest. All ways read files that are
 # in the system's cache; they take turns; figures are medians.
 
+Code.require_file("table.exs", __DIR__)
+
 defmodule Bench.Build do
+  alias Bench.Table
+
   @modules 2_000
   @changed 50
   @applications 10
@@ -56,11 +60,20 @@ defmodule Bench.Build do
       end
       |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
 
-    base = median(times["beam_lib"])
+    base = Table.median(times["beam_lib"])
 
     for {name, _way} <- ways do
-      ms = median(times[name])
-      IO.puts(line([to, name, round1(ms), round1(Enum.min(times[name])), round1(base / ms)]))
+      ms = Table.median(times[name])
+
+      IO.puts(
+        line([
+          to,
+          name,
+          Table.decimal(ms),
+          Table.decimal(Enum.min(times[name])),
+          Table.decimal(base / ms)
+        ])
+      )
     end
 
     IO.puts("")
@@ -162,14 +175,7 @@ defmodule Bench.Build do
   defp plain(<<31, 139, _::binary>> = packed), do: :zlib.gunzip(packed)
   defp plain(bytes), do: bytes
 
-  defp line(cells) do
-    [10, 25, 10, 8, 6]
-    |> Enum.zip_with(cells, fn width, cell -> cell |> to_string() |> String.pad_leading(width) end)
-    |> Enum.join(" ")
-  end
-
-  defp median(list), do: list |> Enum.sort() |> Enum.at(div(length(list), 2))
-  defp round1(number), do: :erlang.float_to_binary(number / 1, decimals: 1)
+  defp line(cells), do: Table.line([10, 25, 10, 8, 6], cells)
 end
 
 rounds =

@@ -29,7 +29,7 @@
 # as /dev/shm, shows how much of the time is the disk, which on a real cluster each node has
 # for itself.
 
-for file <- ~w(swap/table cluster/patch cluster/nodes),
+for file <- ~w(table cluster/patch cluster/nodes),
     do: Code.require_file("#{file}.exs", __DIR__)
 
 # These run on the nodes too.
@@ -40,6 +40,7 @@ helpers =
 
 defmodule Bench.Cluster do
   alias Bench.Cluster.{Nodes, Patch, Ways}
+  alias Bench.Table
 
   @afterwards 3_000
 
@@ -174,32 +175,27 @@ defmodule Bench.Cluster do
   defp row(count, {step, way} = which, results) do
     {_step, first} = List.keyfind(@ways, step, 0)
     theirs = median(results[{step, first}], :time)
-    ratio = :erlang.float_to_binary(median(results[which], :time) / theirs, decimals: 2)
+    ratio = Table.decimal(median(results[which], :time) / theirs, 2)
 
     [count, step, way, ratio | texts(for column <- @columns, do: median(results[which], column))]
   end
 
   defp texts(figures), do: Enum.zip_with(@columns, figures, &text/2)
 
-  defp median(results, column) do
-    case results |> Enum.map(& &1[column]) |> Enum.reject(&is_nil/1) |> Enum.sort() do
-      [] -> nil
-      sorted -> Enum.at(sorted, div(length(sorted), 2))
-    end
-  end
+  defp median(results, column), do: results |> Enum.map(& &1[column]) |> Table.median()
 
   defp text(_column, nil), do: "-"
   defp text(:memory, bytes), do: mb(bytes)
   defp text(:busy, n), do: round(n)
   defp text(column, n) when column in @shares, do: "#{round(n * 100)}%"
-  defp text(column, s) when column in @cost, do: :erlang.float_to_binary(s / 1, decimals: 2)
-  defp text(_column, us), do: :erlang.float_to_binary(us / 1000, decimals: 1)
+  defp text(column, s) when column in @cost, do: Table.decimal(s, 2)
+  defp text(_column, us), do: Table.decimal(us / 1000)
 
-  defp mb(bytes), do: :erlang.float_to_binary(bytes / 1_000_000, decimals: 1)
+  defp mb(bytes), do: Table.decimal(bytes / 1_000_000)
 
   defp line(cells) do
     widths = [5, 10, 9, 5, 8, 6, 7, 7, 4, 10, 5, 11, 5, 5, 8, 7, 7, 7, 7]
-    Bench.Swap.Table.line(widths, cells)
+    Table.line(widths, cells)
   end
 end
 

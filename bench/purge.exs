@@ -11,10 +11,11 @@
 # busy node twice as many processes as there are schedulers compute without end.
 # Milliseconds.
 
-for file <- ~w(subject callers table), do: Code.require_file("swap/#{file}.exs", __DIR__)
+for file <- ~w(table swap/subject swap/callers), do: Code.require_file("#{file}.exs", __DIR__)
 
 defmodule Bench.Purge do
   alias Bench.Swap.{Callers, Subject}
+  alias Bench.Table
   alias HotPatch.Swap
 
   # The first of each step is what the others are measured against.
@@ -63,12 +64,12 @@ defmodule Bench.Purge do
       end
       |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
 
-    median = fn way, column -> results[way] |> Enum.map(& &1[column]) |> median() end
+    median = fn way, column -> results[way] |> Enum.map(& &1[column]) |> Table.median() end
 
     for way <- ways do
       ratio = median.(way, :time) / max(1, median.(first, :time))
       times = for column <- [:time, :server, :call], do: text(median.(way, column))
-      ratio = :erlang.float_to_binary(ratio, decimals: 3)
+      ratio = Table.decimal(ratio, 3)
 
       IO.puts(
         line([length(pids), length(modules), load, step, way | List.insert_at(times, 1, ratio)])
@@ -138,10 +139,9 @@ defmodule Bench.Purge do
     end
   end
 
-  defp median(values), do: values |> Enum.sort() |> Enum.at(div(length(values), 2))
-  defp text(us), do: :erlang.float_to_binary(us / 1000, decimals: 1)
+  defp text(us), do: Table.decimal(us / 1000)
 
-  defp line(cells), do: Bench.Swap.Table.line([9, 7, 5, 5, 20, 9, 7, 8, 8], cells)
+  defp line(cells), do: Table.line([9, 7, 5, 5, 20, 9, 7, 8, 8], cells)
 end
 
 {given, [], []} =

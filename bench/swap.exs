@@ -11,11 +11,12 @@
 # of what a sample of the processes receive. "gap" is the longest that one caller waited, "p99"
 # of all calls that touch the time of the change. Milliseconds.
 
-for file <- ~w(subject callers probe ways table),
-    do: Code.require_file("swap/#{file}.exs", __DIR__)
+for file <- ~w(table swap/subject swap/callers swap/probe swap/ways),
+    do: Code.require_file("#{file}.exs", __DIR__)
 
 defmodule Bench.Swap do
   alias Bench.Swap.{Callers, Probe, Subject, Ways}
+  alias Bench.Table
 
   @columns [:total, :longest, :median, :gap, :p99, :whole]
 
@@ -60,7 +61,8 @@ defmodule Bench.Swap do
 
     for name <- ways do
       figures =
-        for column <- @columns, do: results[name] |> Enum.map(& &1[column]) |> median() |> text()
+        for column <- @columns,
+            do: results[name] |> Enum.map(& &1[column]) |> Table.median() |> text()
 
       IO.puts(line([n, length(modules), load, name | figures]))
     end
@@ -105,17 +107,10 @@ defmodule Bench.Swap do
   defp percentile(sorted, share),
     do: Enum.at(sorted, min(length(sorted) - 1, trunc(length(sorted) * share)))
 
-  defp median(values) do
-    case values |> Enum.reject(&is_nil/1) |> Enum.sort() do
-      [] -> nil
-      sorted -> Enum.at(sorted, div(length(sorted), 2))
-    end
-  end
-
   defp text(nil), do: "-"
-  defp text(us), do: :erlang.float_to_binary(us / 1000, decimals: 1)
+  defp text(us), do: Table.decimal(us / 1000)
 
-  defp line(cells), do: Bench.Swap.Table.line([9, 7, 5, 20, 8, 8, 8, 8, 8, 8], cells)
+  defp line(cells), do: Table.line([9, 7, 5, 20, 8, 8, 8, 8, 8, 8], cells)
 end
 
 {given, [], []} =

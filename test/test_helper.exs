@@ -7,4 +7,9 @@ ExUnit.after_suite(fn _ -> File.rm_rf!(Builds.tmp()) end)
 # PropEr is a package of its own in Debian (erlang-proper); script/matrix makes the systems that
 # its tests take, and script/test browser runs those of the page: they need more than Elixir.
 without = if Code.ensure_loaded?(:proper), do: [], else: [:proper]
-ExUnit.start(capture_log: true, exclude: [:matrix, :browser] ++ without)
+# What is waited for comes; on a busy machine it may take its time.
+ExUnit.start(
+  capture_log: true,
+  assert_receive_timeout: 10_000,
+  exclude: [:matrix, :browser] ++ without
+)

@@ -175,7 +175,7 @@ defmodule HotPatch.SwapTest do
       assert {:ok, done} = run(job([{@module, v1, v2}]))
       assert done.suspended > 250
       send(starter, :stop)
-      assert_receive {^starter, later}, 5_000
+      assert_receive {^starter, later}
       assert goes_on?(supervisor)
 
       for {pid, n} <- Enum.with_index(first ++ Enum.reverse(later), 1) do
@@ -199,7 +199,7 @@ defmodule HotPatch.SwapTest do
       # After the scan, before the load.
       late = start(50)
       send(busy, :go)
-      assert_receive {:result, {:ok, %{suspended: 51}}}, 5_000
+      assert_receive {:result, {:ok, %{suspended: 51}}}
       for {pid, n} <- Enum.zip(late, 1..50), do: assert(:gen_server.call(pid, :get) == {:v2, n})
     end
 
@@ -268,12 +268,13 @@ defmodule HotPatch.SwapTest do
       send(a, {:then_ask, self(), [b]})
       assert_receive {:in_callback, ^a}
       test = self()
-      spawn(fn -> send(test, {:result, run(job([swap]))}) end)
-      until(fn -> suspended?(c) end, "the last is suspended")
+      # On a busy machine all of it takes its time, and none of it is about time.
+      spawn(fn -> send(test, {:result, run(job([swap], pause_timeout: 60_000))}) end)
+      until(fn -> suspended?(c) end, "the last is suspended", 60_000)
       send(b, :go)
       send(a, :go)
 
-      assert_receive {:result, {:ok, %{suspended: 3, releases: releases}}}, 4_000
+      assert_receive {:result, {:ok, %{suspended: 3, releases: releases}}}, 60_000
       assert releases > 0
       assert :gen_server.call(a, :get) == {:v2, 1, 1}
       assert :gen_server.call(b, :get) == {:v2, 2, 1}
@@ -328,7 +329,7 @@ defmodule HotPatch.SwapTest do
       spawn(fn -> send(test, {:result, run(job([{@module, v1, v2}]))}) end)
       until(fn -> suspended?(supervisor) end, "the supervisor stands still")
       send(pid, :go)
-      assert_receive {:result, {:ok, %{suspended: 1}}}, 4_000
+      assert_receive {:result, {:ok, %{suspended: 1}}}
       assert :gen_server.call(pid, :get) == {:v2, 1}
     end
   end
@@ -340,7 +341,7 @@ defmodule HotPatch.SwapTest do
       job = job([{@module, v1, v2}], hold_timeout: 60_000)
 
       spawn(fn -> send(test, {:result, run(job, &send(test, {:held, &1}))}) end)
-      assert_receive {:held, engine}, 5_000
+      assert_receive {:held, engine}
       assert version(@module) == 'v1'
       Swap.decide(engine, {:take_back, "another node failed"})
 
@@ -351,11 +352,11 @@ defmodule HotPatch.SwapTest do
       for {pid, n} <- Enum.zip(pids, 1..50), do: assert(:gen_server.call(pid, :get) == {:v1, n})
 
       spawn(fn -> send(test, {:result, run(job, &send(test, {:held, &1}))}) end)
-      assert_receive {:held, engine}, 5_000
+      assert_receive {:held, engine}
       # Started while everybody waits.
       [late] = start(1)
       Swap.decide(engine, :finish)
-      assert_receive {:result, {:ok, %{suspended: 51, unsure: []}}}, 5_000
+      assert_receive {:result, {:ok, %{suspended: 51, unsure: []}}}
       for {pid, n} <- Enum.zip(pids, 1..50), do: assert(:gen_server.call(pid, :get) == {:v2, n})
       assert :gen_server.call(late, :get) == {:v2, 1}
     end
@@ -427,7 +428,7 @@ defmodule HotPatch.SwapTest do
       for pid <- tl(pids), do: assert({:v1, _} = :gen_server.call(pid, :get))
       refute_received {:result, _}
       send(busy, :go)
-      assert_receive {:result, {:ok, %{suspended: 0, pause_us: 0}}}, 5_000
+      assert_receive {:result, {:ok, %{suspended: 0, pause_us: 0}}}
       for {pid, n} <- Enum.zip(pids, 1..500), do: assert(:gen_server.call(pid, :get) == {:v2, n})
     end
 
@@ -582,7 +583,7 @@ defmodule HotPatch.SwapTest do
       until(fn -> suspended?(List.last(pids)) end, "the others are suspended")
       Process.exit(engine, :kill)
 
-      assert_receive {:result, {:error, %{reason: :engine_died}}}, 5_000
+      assert_receive {:result, {:error, %{reason: :engine_died}}}
       for pid <- tl(pids), do: until(fn -> goes_on?(pid) end, "#{inspect(pid)} is resumed")
 
       send(busy, :go)
@@ -600,7 +601,7 @@ defmodule HotPatch.SwapTest do
       Process.exit(caller, :kill)
       send(busy, :go)
 
-      assert_receive {:DOWN, ^monitor, :process, ^engine, :normal}, 5_000
+      assert_receive {:DOWN, ^monitor, :process, ^engine, :normal}
       for pid <- pids, do: assert(goes_on?(pid))
       assert version(@module) == 'v1'
     end

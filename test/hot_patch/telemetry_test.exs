@@ -94,7 +94,7 @@ defmodule HotPatch.TelemetryTest do
     {:ok, patch} = Cluster.call(node, HotPatch, :upload, [zip(Builds.changed("patched"))])
     {:ok, report} = Cluster.call(node, HotPatch, :apply, [patch.id, [by: "alice"]])
     [%{status: :ok} = applied] = report.nodes
-    assert_receive {[:hot_patch, :resume, :stop], resumed, _} = last, 5_000
+    assert_receive {[:hot_patch, :resume, :stop], resumed, _} = last
     assert Cluster.call(node, Exchange, :info, [call])
 
     # The coordinator is another process.

@@ -18,7 +18,7 @@ defmodule HotPatch.Cluster.Restart do
   @spec run(node(), map()) :: {:ok, NodeInfo.t()} | {:error, Error.t()}
   def run(node, options) do
     with {:ok, [info], _} <- Cluster.members([node]),
-         infos = Cluster.infos([node | [node() | Node.list()]]),
+         infos = Cluster.infos([node | Cluster.everyone()]),
          others = for(other <- infos, other.managed?, other.node != node, do: other),
          :ok <- spare(info, others, options) do
       if node == node(),

@@ -37,6 +37,9 @@ defmodule HotPatch.Store.Files do
   @type intent :: %{tag: String.t(), state: :staged | :decided, files: [file()], note: term()}
   @type failure :: {Path.t(), File.posix() | {:locked, String.t()}}
 
+  # Files that are written at the same time.
+  @at_once 8
+
   # How long another node of this host may take for its renames.
   @lock_within 30_000
 
@@ -254,15 +257,16 @@ defmodule HotPatch.Store.Files do
          do: {:error, {path(intent), posix}}
   end
 
+  # Several at a time: while the disk confirms one file it takes in the next, and confirms many as
+  # soon as one. The first failure counts, as if they came one after another.
   defp each(items, fun) do
-    items
-    |> Enum.reduce_while({:ok, []}, fn item, {:ok, done} ->
-      case fun.(item) do
-        {:ok, result} -> {:cont, {:ok, [result | done]}}
-        {:error, failure} -> {:halt, {:error, failure}}
-      end
-    end)
-    |> then(fn result -> with {:ok, done} <- result, do: {:ok, Enum.reverse(done)} end)
+    results =
+      items
+      |> Task.async_stream(fun, max_concurrency: @at_once, timeout: :infinity)
+      |> Enum.map(fn {:ok, result} -> result end)
+
+    with nil <- Enum.find(results, &match?({:error, _failure}, &1)),
+         do: {:ok, for({:ok, result} <- results, do: result)}
   end
 
   defp room(%{tag: tag}), do: Path.join(folder(), tag <> ".room")

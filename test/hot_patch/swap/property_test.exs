@@ -108,7 +108,7 @@ defmodule HotPatch.Swap.PropertyTest do
     victim = Enum.random(pids)
     test = self()
     spawn(fn -> :gen_server.call(victim, {:block, test}, :infinity) end)
-    assert_receive {:blocked, ^victim}, 5_000
+    assert_receive {:blocked, ^victim}
     result = run(job(versions, beams, pause_timeout: 60))
     send(victim, :go)
     {result, [], []}

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::cursor::Cursor;
 use super::decode::DecodeError;
 use super::tag;
 use crate::digest::{self, Sha256Sum};
@@ -59,13 +60,13 @@ pub(crate) struct Canonical {
 
 /// Reads one term, which must take up all of `bytes`.
 pub(crate) fn canonical(bytes: &[u8]) -> Result<Canonical, DecodeError> {
-    let mut reader = Reader { bytes, at: 0, ..Reader::default() };
-    if reader.number(1)? != u64::from(tag::VERSION) {
+    let mut reader = Reader { cursor: Cursor { bytes, at: 0 }, ..Reader::default() };
+    if reader.cursor.tag()? != tag::VERSION {
         return Err(DecodeError::NoTerm);
     }
     let mut out = Vec::new();
     let outline = reader.term(&mut out, DEPTH)?;
-    match bytes.len() - reader.at {
+    match bytes.len() - reader.cursor.at {
         0 => {
             let Reader { maps, externals, atoms, .. } = reader;
             Ok(Canonical { bytes: out, maps, externals, atoms, outline })
@@ -76,8 +77,7 @@ pub(crate) fn canonical(bytes: &[u8]) -> Result<Canonical, DecodeError> {
 
 #[derive(Default)]
 struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    cursor: Cursor<'a>,
     maps: Vec<MapForm>,
     externals: Vec<(String, String, u8)>,
     atoms: BTreeSet<String>,
@@ -87,11 +87,11 @@ impl Reader<'_> {
     /// Puts the next term into `out`, and gives its outline.
     fn term(&mut self, out: &mut Vec<u8>, depth: u32) -> Result<Outline, DecodeError> {
         let deeper = depth.checked_sub(1).ok_or(DecodeError::TooDeep(DEPTH))?;
-        let at = self.at;
-        let tag = u8::try_from(self.number(1)?).unwrap_or_default();
+        let at = self.cursor.at;
+        let tag = self.cursor.tag()?;
         match tag {
             tag::ATOM | tag::SMALL_ATOM | tag::ATOM_UTF8 | tag::SMALL_ATOM_UTF8 => {
-                let name = self.atom(tag, at)?;
+                let name = self.cursor.atom(tag, at)?.into_owned();
                 put(out, tag::ATOM_UTF8, name.as_bytes());
                 if !self.atoms.contains(&name) {
                     self.atoms.insert(name.clone());
@@ -99,11 +99,11 @@ impl Reader<'_> {
                 Ok(Outline::Atom(name))
             }
             tag::SMALL_TUPLE => {
-                let size = self.number(1)?;
+                let size = self.cursor.number(1)?;
                 self.tuple(size, out, deeper)
             }
             tag::LARGE_TUPLE => {
-                let size = self.number(4)?;
+                let size = self.cursor.number(4)?;
                 self.tuple(size, out, deeper)
             }
             tag::LIST => self.list(out, deeper),
@@ -120,9 +120,9 @@ impl Reader<'_> {
                 Ok(Outline::Other)
             }
             _ => {
-                let size = self.size(tag)?.ok_or(DecodeError::Tag { tag, at })?;
-                self.take(size)?;
-                let whole = self.bytes.get(at..self.at).unwrap_or_default();
+                let size = self.cursor.size(tag)?.ok_or(DecodeError::Tag { tag, at })?;
+                self.cursor.take(size)?;
+                let whole = self.cursor.bytes.get(at..self.cursor.at).unwrap_or_default();
                 out.extend_from_slice(whole);
                 Ok(Outline::Other)
             }
@@ -143,12 +143,12 @@ impl Reader<'_> {
     }
 
     fn list(&mut self, out: &mut Vec<u8>, depth: u32) -> Result<Outline, DecodeError> {
-        let size = self.number(4)?;
+        let size = self.cursor.number(4)?;
         let size = self.possible(size)?;
         head(out, tag::LIST, size);
         let mut functions = Some(Vec::new());
         for _ in 0..size {
-            let from = self.at;
+            let from = self.cursor.at;
             let element = self.term(out, depth)?;
             let function = match element {
                 Outline::Tuple(pair) => self.function(pair, from),
@@ -171,14 +171,14 @@ impl Reader<'_> {
         else {
             return None;
         };
-        match self.bytes.get(from..self.at)? {
+        match self.cursor.bytes.get(from..self.cursor.at)? {
             [.., tag::SMALL_INTEGER, arity] => Some((name, *arity)),
             _ => None,
         }
     }
 
     fn map(&mut self, out: &mut Vec<u8>, depth: u32) -> Result<Outline, DecodeError> {
-        let size = self.number(4)?;
+        let size = self.cursor.number(4)?;
         let size = self.possible(size.saturating_mul(2))? / 2;
         let mut pairs = Vec::new();
         for _ in 0..size {
@@ -209,50 +209,11 @@ impl Reader<'_> {
         Ok(Outline::Map(named))
     }
 
-    fn atom(&mut self, tag: u8, at: usize) -> Result<String, DecodeError> {
-        let size = self.size(tag)?.unwrap_or_default();
-        let name = self.take(size)?;
-        if matches!(tag, tag::SMALL_ATOM | tag::ATOM) {
-            return Ok(name.iter().copied().map(char::from).collect());
-        }
-        str::from_utf8(name).map(str::to_owned).map_err(|_| DecodeError::Atom(at))
-    }
-
-    /// The size of the rest of a term that has none inside; `None` if there is no such term.
-    fn size(&mut self, tag: u8) -> Result<Option<u64>, DecodeError> {
-        Ok(Some(match tag {
-            tag::NIL => 0,
-            tag::SMALL_INTEGER => 1,
-            tag::INTEGER => 4,
-            tag::NEW_FLOAT => 8,
-            tag::FLOAT => 31,
-            tag::SMALL_ATOM | tag::SMALL_ATOM_UTF8 => self.number(1)?,
-            tag::ATOM | tag::ATOM_UTF8 | tag::STRING => self.number(2)?,
-            tag::BINARY => self.number(4)?,
-            tag::BIT_BINARY | tag::LARGE_BIG => self.number(4)? + 1,
-            tag::SMALL_BIG => self.number(1)? + 1,
-            _ => return Ok(None),
-        }))
-    }
-
     /// A count of terms, if there can be so many: each takes a byte.
     fn possible(&self, count: u64) -> Result<usize, DecodeError> {
-        let left = self.bytes.len() - self.at;
+        let left = self.cursor.bytes.len() - self.cursor.at;
         let count = usize::try_from(count).ok().filter(|count| *count <= left);
-        count.ok_or(DecodeError::Truncated(self.bytes.len()))
-    }
-
-    fn number(&mut self, size: u64) -> Result<u64, DecodeError> {
-        Ok(self.take(size)?.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
-    }
-
-    fn take(&mut self, size: u64) -> Result<&[u8], DecodeError> {
-        let cut_off = DecodeError::Truncated(self.at);
-        let end = usize::try_from(size).ok().and_then(|size| self.at.checked_add(size));
-        let end = end.ok_or(cut_off)?;
-        let taken = self.bytes.get(self.at..end).ok_or(cut_off)?;
-        self.at = end;
-        Ok(taken)
+        count.ok_or(DecodeError::Truncated(self.cursor.bytes.len()))
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use memchr::memchr_iter;
 
+use super::cursor::Cursor;
 use super::decode::DecodeError;
 use super::tag;
 
@@ -31,23 +32,23 @@ pub(crate) fn captures(term: &[u8]) -> Result<Vec<Captured<'_>>, DecodeError> {
     if !may_have_captures(term) {
         return Ok(found);
     }
-    let mut scanner = Scanner { bytes: term, at: 1 };
+    let mut cursor = Cursor { bytes: term, at: 1 };
     let mut left: u64 = 1;
     while let Some(less) = left.checked_sub(1) {
-        let inside = match scanner.step()? {
+        let inside = match step(&mut cursor)? {
             Some(inside) => inside,
             None => {
-                let from = scanner.at;
-                let module = scanner.atom()?;
+                let from = cursor.at;
+                let module = atom(&mut cursor)?;
                 found.try_reserve(1).map_err(|_| DecodeError::OutOfMemory)?;
-                found.push(Captured { module, place: from..scanner.at });
+                found.push(Captured { module, place: from..cursor.at });
                 // The function and its number of arguments.
                 2
             }
         };
-        left = less.checked_add(inside).ok_or(DecodeError::Truncated(scanner.at))?;
+        left = less.checked_add(inside).ok_or(DecodeError::Truncated(cursor.at))?;
     }
-    match term.len() - scanner.at {
+    match term.len() - cursor.at {
         0 => Ok(found),
         left => Err(DecodeError::TrailingBytes(left)),
     }
@@ -63,78 +64,34 @@ fn may_have_captures(term: &[u8]) -> bool {
 
 const ATOMS: [u8; 4] = [tag::SMALL_ATOM_UTF8, tag::ATOM_UTF8, tag::SMALL_ATOM, tag::ATOM];
 
-/// Steps through an encoded term.
-struct Scanner<'a> {
-    bytes: &'a [u8],
-    at: usize,
+/// Steps over the next term, or over its head: gives how many terms are inside. `None` at an
+/// external fun.
+fn step(cursor: &mut Cursor<'_>) -> Result<Option<u64>, DecodeError> {
+    let at = cursor.at;
+    let tag = cursor.tag()?;
+    let inside = match tag {
+        tag::EXPORT => return Ok(None),
+        tag::SMALL_TUPLE => cursor.number(1)?,
+        tag::LARGE_TUPLE => cursor.number(4)?,
+        tag::LIST => cursor.number(4)? + 1,
+        tag::MAP => cursor.number(4)? * 2,
+        _ => {
+            let size = cursor.size(tag)?.ok_or(DecodeError::Tag { tag, at })?;
+            cursor.take(size)?;
+            0
+        }
+    };
+    Ok(Some(inside))
 }
 
-impl<'a> Scanner<'a> {
-    /// Steps over the next term, or over its head: gives how many terms are inside. `None` at an
-    /// external fun.
-    fn step(&mut self) -> Result<Option<u64>, DecodeError> {
-        let at = self.at;
-        let tag = self.number(1)?;
-        let tag = u8::try_from(tag).unwrap_or_default();
-        let inside = match tag {
-            tag::EXPORT => return Ok(None),
-            tag::SMALL_TUPLE => self.number(1)?,
-            tag::LARGE_TUPLE => self.number(4)?,
-            tag::LIST => self.number(4)? + 1,
-            tag::MAP => self.number(4)? * 2,
-            _ => {
-                let size = self.size(tag)?.ok_or(DecodeError::Tag { tag, at })?;
-                self.take(size)?;
-                0
-            }
-        };
-        Ok(Some(inside))
+/// The atom that must come next.
+fn atom<'a>(cursor: &mut Cursor<'a>) -> Result<Cow<'a, str>, DecodeError> {
+    let at = cursor.at;
+    let tag = cursor.tag()?;
+    if !ATOMS.contains(&tag) {
+        return Err(DecodeError::Atom(at));
     }
-
-    /// The size of the rest of a term that has none inside; `None` if there is no such term.
-    fn size(&mut self, tag: u8) -> Result<Option<u64>, DecodeError> {
-        Ok(Some(match tag {
-            tag::NIL => 0,
-            tag::SMALL_INTEGER => 1,
-            tag::INTEGER => 4,
-            tag::NEW_FLOAT => 8,
-            tag::FLOAT => 31,
-            tag::SMALL_ATOM | tag::SMALL_ATOM_UTF8 => self.number(1)?,
-            tag::ATOM | tag::ATOM_UTF8 | tag::STRING => self.number(2)?,
-            tag::BINARY => self.number(4)?,
-            tag::BIT_BINARY | tag::LARGE_BIG => self.number(4)? + 1,
-            tag::SMALL_BIG => self.number(1)? + 1,
-            _ => return Ok(None),
-        }))
-    }
-
-    fn atom(&mut self) -> Result<Cow<'a, str>, DecodeError> {
-        let at = self.at;
-        let tag = u8::try_from(self.number(1)?).unwrap_or_default();
-        if !ATOMS.contains(&tag) {
-            return Err(DecodeError::Atom(at));
-        }
-        let size = self.size(tag)?.unwrap_or_default();
-        let name = self.take(size)?;
-        if matches!(tag, tag::SMALL_ATOM | tag::ATOM) {
-            return Ok(name.iter().copied().map(char::from).collect());
-        }
-        std::str::from_utf8(name).map(Cow::from).map_err(|_| DecodeError::Atom(at))
-    }
-
-    /// A big-endian number of `size` bytes.
-    fn number(&mut self, size: u64) -> Result<u64, DecodeError> {
-        Ok(self.take(size)?.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
-    }
-
-    fn take(&mut self, size: u64) -> Result<&'a [u8], DecodeError> {
-        let cut_off = DecodeError::Truncated(self.at);
-        let end = usize::try_from(size).ok().and_then(|size| self.at.checked_add(size));
-        let end = end.ok_or(cut_off)?;
-        let taken = self.bytes.get(self.at..end).ok_or(cut_off)?;
-        self.at = end;
-        Ok(taken)
-    }
+    cursor.atom(tag, at)
 }
 
 #[cfg(test)]

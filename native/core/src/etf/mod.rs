@@ -6,6 +6,7 @@
 
 mod canonical;
 mod captures;
+mod cursor;
 mod decimal;
 mod decode;
 mod encode;

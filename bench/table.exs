@@ -1,0 +1,20 @@
+defmodule Bench.Table do
+  # What all figures are written with.
+
+  # Every cell as wide as its column.
+  def line(widths, cells) do
+    widths
+    |> Enum.zip_with(cells, fn width, cell -> cell |> to_string() |> String.pad_leading(width) end)
+    |> Enum.join(" ")
+  end
+
+  # Of what was measured; nil if nothing was.
+  def median(values) do
+    case values |> Enum.reject(&is_nil/1) |> Enum.sort() do
+      [] -> nil
+      sorted -> Enum.at(sorted, div(length(sorted), 2))
+    end
+  end
+
+  def decimal(number, digits \\ 1), do: :erlang.float_to_binary(number / 1, decimals: digits)
+end
