@@ -59,17 +59,21 @@ defmodule HotPatch.Composition do
       "#{composition.id}: #{length(rows)} files, #{length(modules(composition))} modules, ",
       "#{Table.bytes(composition.size)}, in #{Enum.join(applications(composition), ", ")}\n",
       Table.render(["file", "kind", "size", "md5"], rows),
-      for(line <- declared(composition), do: [line, "\n"])
+      below(declared(composition))
     ]
   end
 
-  defp declared(%{manifest: nil}), do: []
+  defp below([]), do: []
+  defp below(lines), do: for(line <- ["" | lines], do: [line, "\n"])
 
-  defp declared(%{manifest: manifest} = composition) do
+  @doc false
+  # What its manifest says beside the files, and who has signed it, in lines for people.
+  @spec declared(t()) :: [String.t()]
+  def declared(%{manifest: nil}), do: []
+
+  def declared(%{manifest: manifest} = composition) do
     signer = Trust.signer(composition)
-
-    [""] ++
-      Manifest.lines(manifest) ++ if(signer, do: ["signed by #{signer}"], else: ["not signed"])
+    Manifest.lines(manifest) ++ if(signer, do: ["signed by #{signer}"], else: ["not signed"])
   end
 
   defp version(%{beam: %{md5: md5}}), do: md5 |> Base.encode16(case: :lower) |> binary_part(0, 12)

@@ -7,6 +7,7 @@ defmodule HotPatch.ConsoleTest do
   alias HotPatch.Console.User
   alias HotPatch.Test.Archives
   alias HotPatch.Test.Builds
+  alias HotPatch.Test.Declared
 
   import HotPatch.Test.Console
 
@@ -477,6 +478,17 @@ defmodule HotPatch.ConsoleTest do
             "/journal?by=" <> URI.encode_www_form(hostile)
           ],
           do: refute(text(get(path, admin)) =~ "<script>")
+    end
+
+    test "say what the author of a patch says of it, and who has signed it", %{admin: admin} do
+      said = %{"author" => "alice", "text" => "rounds <b>down</b>", "transition" => "none"}
+      %{status: 201} = upload(admin, Declared.zip([{"priv/a", "text"}], said))
+      [%{id: id}] = HotPatch.list()
+      html = text(get("/patch/#{id}", admin))
+      assert html =~ "manifest: fix by alice"
+      assert html =~ "rounds &lt;b&gt;down&lt;/b&gt;"
+      assert html =~ "transition none"
+      assert html =~ "not signed"
     end
 
     test "below a path of the host all links stay below it", %{admin: admin} do

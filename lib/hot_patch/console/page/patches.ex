@@ -5,6 +5,7 @@ defmodule HotPatch.Console.Page.Patches do
 
   use HotPatch.Console.Page.Template, [:patches, :welcome, :contents, :check, :plan]
 
+  alias HotPatch.Composition
   alias HotPatch.Console.Page
   alias HotPatch.Console.Params
   alias HotPatch.Console.Problem
@@ -42,6 +43,7 @@ defmodule HotPatch.Console.Page.Patches do
          contents(
            Map.merge(context, %{
              composition: composition,
+             declared: Composition.declared(composition),
              groups: groups(composition, statuses),
              unknown: unknown
            })
