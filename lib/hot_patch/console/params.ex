@@ -69,10 +69,10 @@ defmodule HotPatch.Console.Params do
     end)
   end
 
-  @doc "A node of the cluster by its name."
+  @doc "A connected node by its name, also a hidden one, which may have been attached."
   @spec node(String.t()) :: {:ok, node()} | :error
   def node(name) do
-    Enum.find_value([node() | Node.list()], :error, fn node ->
+    Enum.find_value([node() | Node.list(:connected)], :error, fn node ->
       if Atom.to_string(node) == name, do: {:ok, node}
     end)
   end
