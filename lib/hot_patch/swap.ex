@@ -280,6 +280,18 @@ defmodule HotPatch.Swap do
     end
   end
 
+  @doc "Takes a module out that was taken out and has been loaded again since; says whether it is."
+  @spec take_out(module()) :: boolean()
+  def take_out(module) do
+    if :erlang.module_loaded(module) do
+      # What it was the first time is its old code: the VM has room for one.
+      :ok = Purge.unused([module])
+      _ = :code.delete(module)
+    end
+
+    not :erlang.module_loaded(module)
+  end
+
   @doc "Everybody on this node who runs old code, of whatever module."
   @spec stragglers() :: [HotPatch.Straggler.t()]
   defdelegate stragglers(), to: Stragglers, as: :of_all

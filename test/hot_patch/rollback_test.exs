@@ -134,6 +134,21 @@ defmodule HotPatch.RollbackTest do
       assert id == third.id
     end
 
+    test "takes a module out that a call has loaded again before its file was gone" do
+      [node] = Cluster.start(1)
+      before = picture([node])
+      patch = upload!(node, [file(:hot_patch_test_called, 1)])
+      assert {:ok, _} = hot_patch(node, :apply, [patch.id])
+      # The call comes between the deletion and the removal of the file.
+      armed = [:loaded, 1, {:hot_patch_test_called, :vsn, []}]
+      :ok = Cluster.call(node, HotPatch.Fault, :arm, armed)
+      assert {:ok, report} = hot_patch(node, :rollback, [patch.id])
+      assert :reached == Cluster.call(node, HotPatch.Fault, :disarm, [])
+      assert report.status == :ok
+      assert running(node, :hot_patch_test_called) == nil
+      assert picture([node]) == before
+    end
+
     test "works when the archive was deleted" do
       [node] = Cluster.start(1)
       before = picture([node])

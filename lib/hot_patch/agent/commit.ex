@@ -166,7 +166,7 @@ defmodule HotPatch.Agent.Commit do
     case Outcome.write(preparation, result) do
       :ok ->
         if restart_needed(verdicts) == nil, do: Environment.tell(config)
-        result
+        %{result | files: verdicts |> Enum.map(&taken_out/1) |> Enum.map(&Verdict.to_report/1)}
 
       {:error, text} ->
         files = for verdict <- verdicts(preparation), do: failed(verdict, text)
@@ -182,14 +182,8 @@ defmodule HotPatch.Agent.Commit do
 
   defp read_back(%Verdict{change: nil} = verdict), do: verdict
 
-  defp read_back(%Verdict{change: :delete} = verdict) do
-    with {:ok, module} <- Running.module(Verdict.module(verdict)),
-         true <- :erlang.module_loaded(module) do
-      Verdict.change_status(verdict, :error, "it runs still: something else loaded it just now")
-    else
-      _ -> verdict
-    end
-  end
+  # When its file is gone, too.
+  defp read_back(%Verdict{change: :delete} = verdict), do: verdict
 
   defp read_back(%Verdict{entry: %{beam: beam}} = verdict) do
     with {:ok, module} <- Running.module(beam.module),
@@ -205,6 +199,18 @@ defmodule HotPatch.Agent.Commit do
         )
     end
   end
+
+  # Until its file was gone a call could have loaded it again, where code is loaded on demand.
+  defp taken_out(%Verdict{change: :delete} = verdict) do
+    with {:ok, module} <- Running.module(Verdict.module(verdict)),
+         false <- Swap.take_out(module) do
+      Verdict.change_status(verdict, :error, "it runs still: something else loaded it just now")
+    else
+      _out -> verdict
+    end
+  end
+
+  defp taken_out(verdict), do: verdict
 
   defp restart_needed(verdicts) do
     case for %{status: :not_updated} = verdict <- verdicts, do: Verdict.module(verdict) do
