@@ -48,13 +48,19 @@ defmodule HotPatch.Store do
   @doc "Writes a file, flushed, whole or not at all."
   @spec write(Path.t(), iodata()) :: :ok | {:error, File.posix()}
   def write(path, data) do
+    with :ok <- place(path, data), do: flush_folder(Path.dirname(path))
+  end
+
+  @doc "The same, but that its name is there after a power cut only when its folder is flushed."
+  @spec place(Path.t(), iodata()) :: :ok | {:error, File.posix()}
+  def place(path, data) do
     # Random: what this VM counts, another node with the same folder counts as well.
     temporary = "#{path}.#{Base.encode16(:crypto.strong_rand_bytes(8))}.tmp"
 
     with :ok <- make_folder(Path.dirname(path)),
          :ok <- write_flushed(temporary, data),
          :ok <- File.rename(temporary, path) do
-      flush_folder(Path.dirname(path))
+      :ok
     else
       error ->
         _ = File.rm(temporary)

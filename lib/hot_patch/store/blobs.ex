@@ -16,10 +16,20 @@ defmodule HotPatch.Store.Blobs do
   @doc "Keeps bytes. Nothing is written if they are there already, and undamaged."
   @spec put(Path.t(), binary()) :: {:ok, digest()} | {:error, {Path.t(), File.posix()}}
   def put(folder, bytes) do
+    with {:ok, digest} <- add(folder, bytes) do
+      # Also where they are: who wrote them may not have come to it yet.
+      Store.flush_folder(folder)
+      {:ok, digest}
+    end
+  end
+
+  @doc "One of many: they are kept when the folder is flushed, once for all."
+  @spec add(Path.t(), binary()) :: {:ok, digest()} | {:error, {Path.t(), File.posix()}}
+  def add(folder, bytes) do
     digest = :crypto.hash(:sha256, bytes)
     path = path(folder, digest)
 
-    case put_file(path, bytes) do
+    case add_file(path, bytes) do
       :ok -> {:ok, digest}
       {:error, posix} -> {:error, {path, posix}}
     end
@@ -57,12 +67,8 @@ defmodule HotPatch.Store.Blobs do
   @spec size(Path.t()) :: non_neg_integer()
   def size(folder), do: folder |> files() |> Enum.map(&elem(&1, 1)) |> Enum.sum()
 
-  defp put_file(path, bytes) do
-    # Who wrote it may not have come to flush the folder yet.
-    if File.read(path) == {:ok, bytes},
-      do: Store.flush_folder(Path.dirname(path)),
-      else: Store.write(path, bytes)
-  end
+  defp add_file(path, bytes),
+    do: if(File.read(path) == {:ok, bytes}, do: :ok, else: Store.place(path, bytes))
 
   # Those of this module, with their sizes.
   defp files(folder) do

@@ -50,6 +50,7 @@ defmodule HotPatch.Store.Files do
   @spec stage([change()], String.t()) :: {:ok, intent()} | {:error, failure()}
   def stage(changes, tag) do
     with {:ok, files} <- each(changes, &plan(&1, tag)),
+         :ok <- Store.flush_folder(Store.blobs()),
          intent = %{tag: tag, state: :staged, files: files, note: nil},
          :ok <- write_down(intent),
          :ok <- hold_room(intent),
@@ -176,7 +177,7 @@ defmodule HotPatch.Store.Files do
   end
 
   defp keep({:ok, nil}, _target), do: {:ok, nil}
-  defp keep({:ok, bytes}, _target), do: Blobs.put(Store.blobs(), bytes)
+  defp keep({:ok, bytes}, _target), do: Blobs.add(Store.blobs(), bytes)
   defp keep({:error, posix}, target), do: {:error, {target, posix}}
 
   defp missing_folders(folder) do
