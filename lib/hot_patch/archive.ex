@@ -45,6 +45,8 @@ defmodule HotPatch.Archive do
   @converters [{"code_change", 3}, {"code_change", 4}, {"system_code_change", 4}]
   @supervisors ["supervisor", "Elixir.Supervisor", "Elixir.DynamicSupervisor"]
 
+  # Archives, frames and counts of the reader have 32 bits.
+  @largest_limit 0xFFFF_FFFF
   @limits [
     max_archive_bytes: 10 * 1024 * 1024,
     max_entries: 10_000,
@@ -171,7 +173,7 @@ defmodule HotPatch.Archive do
         {key, Application.get_env(:hot_patch, key, default)}
       end)
 
-    case Enum.find(limits, fn {_key, value} -> not (is_integer(value) and value > 0) end) do
+    case Enum.find(limits, fn {_key, value} -> value not in 1..@largest_limit end) do
       nil ->
         {:ok, limits}
 
@@ -179,7 +181,8 @@ defmodule HotPatch.Archive do
         {:error,
          Error.new(
            :invalid_option,
-           "config :hot_patch, #{key}: must be a positive number, got: #{inspect(value)}",
+           "config :hot_patch, #{key}: must be a number from 1 to #{@largest_limit}, " <>
+             "got: #{inspect(value)}",
            %{option: key}
          )}
     end

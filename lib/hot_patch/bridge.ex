@@ -30,8 +30,8 @@ defmodule HotPatch.Bridge do
   ## Memory
 
   The cap on the program's memory is made of the limits on archives, so that whatever they allow
-  fits. `config :hot_patch, port_memory: bytes` sets another, or `:infinity` none; an archive that
-  needs more is refused, or ends the program.
+  fits. `config :hot_patch, port_memory: bytes` (at least 32 MB) sets another, or `:infinity` none;
+  an archive that needs more is refused, or ends the program.
   """
 
   alias HotPatch.Error

@@ -29,8 +29,15 @@ defmodule HotPatch.Bridge.Port do
   defp alone(name, blobs, options, about) do
     {:ok, server} = GenServer.start(Server, [])
     answer = call(server, {:request, name, blobs, options, about})
-    GenServer.stop(server)
+    stop(server)
     answer
+  end
+
+  defp stop(server) do
+    GenServer.stop(server)
+  catch
+    # It has ended already, and the answer says so.
+    :exit, _reason -> :ok
   end
 
   # The server sees to it that every request is answered in time.

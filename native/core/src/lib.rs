@@ -42,3 +42,4 @@ pub use options::{ChunkId, Options, SIGNIFICANT_CHUNKS};
 pub use read::read_archive;
 pub use refusal::{Refusal, Rule};
 pub use stop::Stop;
+pub use text::{named, visible};

@@ -1,5 +1,7 @@
 //! Names and messages that are safe to show on a terminal or a page.
 
+use std::path::Path;
+
 /// Longest text, in characters, that is repeated in a message.
 const LONGEST: usize = 160;
 
@@ -53,11 +55,31 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
     text
 }
 
+/// `text` with everything escaped that a terminal would obey or hide, for words that are not from
+/// an archive: nothing is cut off, and quotes stay what they are.
+pub fn visible(text: &str) -> String {
+    let mut shown = String::new();
+    text.chars().for_each(|c| push_visible(&mut shown, c));
+    shown
+}
+
+/// A file's name, which may hold anything but a slash, made visible.
+pub fn named(path: &Path) -> String {
+    visible(&path.to_string_lossy())
+}
+
 fn push_escaped(text: &mut String, c: char) {
     match c {
         '"' | '\\' => text.extend(['\\', c]),
-        c if c.is_control() || is_invisible(c) => text.extend(c.escape_unicode()),
-        c => text.push(c),
+        c => push_visible(text, c),
+    }
+}
+
+fn push_visible(text: &mut String, c: char) {
+    if c.is_control() || is_invisible(c) {
+        text.extend(c.escape_unicode());
+    } else {
+        text.push(c);
     }
 }
 

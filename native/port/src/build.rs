@@ -11,11 +11,12 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use hot_patch_core::build::{self as core, Built, Progress, Request};
 use hot_patch_core::manifest::{ConfigChange, Finding, OnLoad, Release, Transition};
-use hot_patch_core::{Options, read_archive};
+use hot_patch_core::{Options, named, read_archive, visible};
 
 use crate::inspect;
 use crate::report::Report;
 use crate::style::Paint;
+use crate::words::complain;
 
 const HELP: &str = "\
 A BUILD is a release or its tar (mix release, rebar3, reltool), _build/ENV, or a folder of
@@ -230,7 +231,7 @@ fn finish(args: &Build, built: &Built, options: &Options, paint: Paint) -> Resul
         text.push_str("nothing was written (--dry-run)\n");
     } else {
         fs::write(&args.out, &built.zip)
-            .map_err(|error| format!("cannot write {}: {error}", args.out.display()))?;
+            .map_err(|error| format!("cannot write {}: {error}", named(&args.out)))?;
     }
     Ok(text)
 }
@@ -239,17 +240,18 @@ fn finish(args: &Build, built: &Built, options: &Options, paint: Paint) -> Resul
 fn about(built: &Built) -> String {
     let removed = built.manifest.removed.iter().map(|file| format!("removed: {}\n", file.path));
     let found = built.analysis.findings.iter().map(|finding| {
-        format!("{} {}: {}\n", finding.severity().name(), finding.kind.name(), finding.message)
+        let (severity, kind) = (finding.severity().name(), finding.kind.name());
+        format!("{severity} {kind}: {}\n", visible(&finding.message))
     });
     let accepted = built.manifest.accepted_findings.iter().map(|finding| {
         format!("accepted: {} {}\n", finding.rule, finding.module.as_deref().unwrap_or_default())
     });
-    let notes = built.notes.iter().map(|note| format!("note: {note}\n"));
+    let notes = built.notes.iter().map(|note| format!("note: {}\n", visible(note)));
     removed.chain(found).chain(accepted).chain(notes).collect()
 }
 
 fn fail(text: &str) -> ExitCode {
-    eprintln!("hot_patch: {text}");
+    complain(text);
     ExitCode::FAILURE
 }
 
@@ -266,11 +268,11 @@ fn watched<T>(progress: &Progress, work: impl FnOnce() -> T) -> T {
             let mut wait = FIRST;
             while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(wait) {
                 let (compared, total) = progress.get();
-                eprint!("\r{compared} of {total} files compared ");
+                let _ = write!(io::stderr(), "\r{compared} of {total} files compared ");
                 wait = THEN;
             }
             if wait == THEN {
-                eprintln!();
+                let _ = writeln!(io::stderr());
             }
         });
         let result = work();

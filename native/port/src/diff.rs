@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use hot_patch_core::beam::Module;
-use hot_patch_core::{Composition, File, Kind, Options, read_archive};
+use hot_patch_core::{Composition, File, Kind, Options, read_archive, visible};
 use serde::Serialize;
 
 use crate::cli::Diff;
@@ -123,8 +123,8 @@ fn lacking(one: &Module, other: &Module) -> Vec<String> {
 fn render(difference: &Difference, paint: Paint) -> String {
     let mut text = format!(
         "{} -> {}: {} added, {} removed, {} changed, {} the same\n",
-        difference.old,
-        difference.new,
+        visible(&difference.old),
+        visible(&difference.new),
         difference.added.len(),
         difference.removed.len(),
         difference.changed.len(),

@@ -1,6 +1,6 @@
 //! The command `inspect`: what archives hold.
 
-use hot_patch_core::read_archive;
+use hot_patch_core::{read_archive, visible};
 
 use crate::cli::Inspect;
 use crate::outcome::{Error, Said, Verdict};
@@ -32,12 +32,12 @@ pub(crate) fn run(args: &Inspect, paint: Paint) -> Result<Said, Error> {
 pub(crate) fn render(report: &Report, paint: Paint) -> String {
     if let Some(refusal) = &report.refusal {
         let refused = paint.text(Tone::Bad, &format!("refused ({})", refusal.rule));
-        return format!("{}: {refused}\n  {}\n", report.archive, refusal.message);
+        return format!("{}: {refused}\n  {}\n", visible(&report.archive), refusal.message);
     }
     let rows: Vec<_> = report.files.iter().map(|file| (tone(file), row(file))).collect();
     let mut text = format!(
         "{}: {}, {}, {} bytes, sha256 {}\n",
-        report.archive,
+        visible(&report.archive),
         paint.text(Tone::Good, "accepted"),
         counted(report.files.len(), "file"),
         report.size.unwrap_or_default(),

@@ -46,7 +46,7 @@ fn exit(result: Result<Said, Error>) -> ExitCode {
     let said = match result {
         Ok(said) => said,
         Err(error) => {
-            eprintln!("hot_patch: {error}");
+            words::complain(&error.to_string());
             return Verdict::Unusable.into();
         }
     };
@@ -55,7 +55,7 @@ fn exit(result: Result<Said, Error>) -> ExitCode {
         // The reader went away, as `head` does: nothing is wrong with the archives.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => said.verdict.into(),
         Err(error) => {
-            eprintln!("hot_patch: cannot write the result: {error}");
+            words::complain(&format!("cannot write the result: {error}"));
             Verdict::Unusable.into()
         }
     }

@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use hot_patch_core::named;
+
 /// What the exit code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -38,9 +40,9 @@ pub(crate) struct Said {
 /// Why there is nothing to say.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", named(path))]
     Read { path: PathBuf, source: io::Error },
-    #[error("{}: refused ({rule}), so that there is nothing to compare. {message}", path.display())]
+    #[error("{}: refused ({rule}), so that there is nothing to compare. {message}", named(path))]
     Refused { path: PathBuf, rule: &'static str, message: String },
     #[error("there is no command {0:?} to describe")]
     NoCommand(String),

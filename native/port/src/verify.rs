@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hot_patch_core::{Composition, File, Kind, Refusal, read_archive};
+use hot_patch_core::{Composition, File, Kind, Refusal, read_archive, visible};
 use serde::Serialize;
 
 use crate::cli::Verify;
@@ -96,14 +96,14 @@ fn problem(file: &File<'_>, otp: Option<u32>) -> Option<Problem> {
 }
 
 fn render(findings: &Findings, paint: Paint) -> String {
-    let bad = |text: String| format!("{}: {}\n", findings.archive, paint.text(Tone::Bad, &text));
+    let archive = visible(&findings.archive);
+    let bad = |text: String| format!("{archive}: {}\n", paint.text(Tone::Bad, &text));
     if let Some(refusal) = &findings.refusal {
         return bad(format!("refused ({})", refusal.rule)) + &format!("  {}\n", refusal.message);
     }
     if findings.good {
         return format!(
-            "{}: {}, {}, {}, sha256 {}\n",
-            findings.archive,
+            "{archive}: {}, {}, {}, sha256 {}\n",
             paint.text(Tone::Good, "good"),
             counted(findings.modules, "module"),
             counted(findings.other_files, "other file"),

@@ -131,3 +131,44 @@ fn shells_are_told_the_commands() {
         assert!(output.status.success() && text.contains("verify"), "{shell}");
     }
 }
+
+#[test]
+fn names_of_files_cannot_play_tricks_with_the_terminal() {
+    let tricks = ["\u{1b}[2J", "\nforged: good, 1 module", "\u{9b}2J", "\u{202e}piz.doog"];
+    for (n, trick) in tricks.iter().enumerate() {
+        let name = format!("trick-{n}{trick}.zip");
+        let (good, bad) = (file(&name, &zip("a", b"x")), file(&format!("bad-{name}"), b"no zip"));
+        let missing = good.with_file_name(format!("missing-{name}"));
+        let [good, bad, missing] = [&good, &bad, &missing].map(|path| path.to_str().unwrap());
+        for args in [
+            vec!["inspect", good, bad],
+            vec!["verify", good, bad],
+            vec!["diff", good, good],
+            vec!["diff", bad, good],
+            vec!["verify", missing],
+            vec!["build", "--from", missing, "--to", good, "--out", good],
+        ] {
+            let output = hot_patch(&args);
+            let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert!(text.contains("trick-") && !text.contains(trick), "{args:?}: {text:?}");
+        }
+        // JSON has escapes of its own, and is to lead back to the file.
+        let json = hot_patch(&["verify", "--json", good]).stdout;
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(json.pointer("/0/archive"), Some(&good.into()));
+    }
+}
+
+#[test]
+fn a_complaint_that_cannot_be_written_leaves_the_exit_code() {
+    for (args, code) in [
+        (&["verify", "nowhere.zip"][..], 2),
+        (&["man", "nothing"], 2),
+        (&["build", "--from", "nowhere", "--to", "nowhere", "--out", "nowhere.zip"], 1),
+    ] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hot_patch"));
+        let status = command.args(args).stderr(full).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{args:?}");
+    }
+}

@@ -227,3 +227,27 @@ fn memory_is_capped_by_the_system() {
     let refused = replies.iter().any(|(_, reply)| reply.contains("no memory"));
     assert!(status.signal() == Some(6) || refused, "{status:?} {replies:?}");
 }
+
+#[test]
+fn a_parent_that_does_not_read_is_not_read_from_either() {
+    let count = 400;
+    let mut port = Port::start(&["--workers=2"]);
+    let mut input = std::mem::replace(&mut port.input, Port::nowhere());
+    let (done, all_sent) = std::sync::mpsc::channel();
+    let parent = std::thread::spawn(move || {
+        // The reply to a list of numbers is larger than the list.
+        let list = [&b"\x83l"[..], &250_000_u32.to_be_bytes(), &b"a\x07".repeat(250_000), b"j"];
+        let frame = request(1, "encode_json", b"\x83j", &binary(&list.concat()));
+        let length = u32::try_from(frame.len()).unwrap().to_be_bytes();
+        for _ in 0..count {
+            input.write_all(&[&length, frame.as_slice()].concat()).unwrap();
+        }
+        drop(input);
+        done.send(()).unwrap();
+    });
+    let stuck = all_sent.recv_timeout(std::time::Duration::from_secs(2));
+    assert!(stuck.is_err(), "all of it was taken in while nothing was read");
+    let (replies, status) = port.end();
+    parent.join().unwrap();
+    assert_eq!((replies.len(), status.code()), (count, Some(0)));
+}

@@ -2,7 +2,7 @@ defmodule HotPatch.Bridge.Port.Job do
   @moduledoc false
   # One request of one caller.
 
-  @enforce_keys [:id, :from, :about, :request, :monitor, :timer]
+  @enforce_keys [:id, :from, :about, :request, :timeout, :monitor, :timer]
   defstruct @enforce_keys
 
   @type t :: %__MODULE__{
@@ -10,6 +10,7 @@ defmodule HotPatch.Bridge.Port.Job do
           from: GenServer.from() | nil,
           about: String.t(),
           request: tuple() | nil,
+          timeout: pos_integer(),
           monitor: reference() | nil,
           timer: reference() | nil
         }
@@ -22,6 +23,7 @@ defmodule HotPatch.Bridge.Port.Job do
       from: from,
       about: about,
       request: request,
+      timeout: timeout,
       monitor: Process.monitor(pid),
       timer: Process.send_after(self(), {:late, id}, timeout)
     }

@@ -4,6 +4,9 @@ defmodule HotPatch.Bridge.Port.Program do
   # described in native/port/src/port/protocol.rs.
 
   alias HotPatch.Archive
+  alias HotPatch.Bridge
+  alias HotPatch.Bridge.Port.Settings
+  alias HotPatch.Error
 
   @protocol 1
 
@@ -22,12 +25,11 @@ defmodule HotPatch.Bridge.Port.Program do
   end
 
   @doc "Starts the program; `memory` bytes instead of what the limits on archives add up to."
-  @spec open(pos_integer(), pos_integer() | nil) :: {:ok, port()} | {:error, String.t()}
+  @spec open(pos_integer(), pos_integer() | nil) :: {:ok, port()} | {:error, Error.t()}
   def open(workers, memory) do
-    with {:ok, limits} <- limits() do
-      arguments =
-        ["port", "--workers=#{workers}", "--max-frame=#{frame(limits)}"] ++
-          cap(memory || memory(limits, workers))
+    with {:ok, limits} <- Archive.limits(),
+         {:ok, memory} <- memory(memory, limits, workers) do
+      arguments = ["port", "--workers=#{workers}", "--max-frame=#{frame(limits)}"] ++ cap(memory)
 
       # Each of glibc's further arenas would take 64 MB of the address space that is capped, and for a
       # moment twice that: a thread that starts just then would find none for its stack.
@@ -35,25 +37,24 @@ defmodule HotPatch.Bridge.Port.Program do
       {:ok, start([:binary, :exit_status, :hide, {:packet, 4} | options])}
     end
   rescue
-    error in ErlangError ->
-      {:error, "#{executable()} cannot be started (#{inspect(error.original)})"}
+    error in [ErlangError, SystemLimitError] ->
+      why = Exception.message(error)
+      {:error, Bridge.missing("#{executable()} cannot be started (#{why})")}
   end
 
   defp start(options), do: Port.open({:spawn_executable, executable()}, options)
-
-  defp limits do
-    with {:error, error} <- Archive.limits(), do: {:error, Exception.message(error)}
-  end
 
   defp cap(:infinity), do: []
   defp cap(memory), do: ["--memory=#{memory}"]
 
   # Of each archive: itself twice (the frame and its blob), what it unpacks to, its modules when
   # they are unpacked and their tables, and the reply with all of it.
-  defp memory(limits, workers) do
+  defp memory(nil, limits, workers) do
     each = 2 * limits.max_archive_bytes + 4 * limits.max_unpacked_bytes
-    Application.get_env(:hot_patch, :port_memory, @base + workers * each)
+    Settings.memory(@base + workers * each)
   end
+
+  defp memory(given, _limits, _workers), do: {:ok, given}
 
   # The largest request is to copy all modules of an archive.
   defp frame(limits) do
@@ -79,7 +80,7 @@ defmodule HotPatch.Bridge.Port.Program do
   end
 
   defp fits?(message) do
-    case limits() do
+    case Archive.limits() do
       {:ok, limits} -> :erlang.iolist_size(message) <= frame(limits)
       {:error, _invalid} -> true
     end
@@ -99,10 +100,17 @@ defmodule HotPatch.Bridge.Port.Program do
 
   def said(frame) do
     case :erlang.binary_to_term(frame, [:safe]) do
-      {:hello, @protocol, _version} -> :hello
-      {:hello, _protocol, version} -> {:stranger, stranger("is of version #{version}")}
-      {:broken, text} -> {:broken, "the reader gave up: " <> text}
-      _ -> {:stranger, stranger("says what it should not")}
+      {:hello, @protocol, _version} ->
+        :hello
+
+      {:hello, _, version} when is_binary(version) ->
+        {:stranger, stranger("is of version #{version}")}
+
+      {:broken, text} when is_binary(text) ->
+        {:broken, "the reader gave up: " <> text}
+
+      _ ->
+        {:stranger, stranger("says what it should not")}
     end
   rescue
     ArgumentError -> {:stranger, stranger("says what it should not")}

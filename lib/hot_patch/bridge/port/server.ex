@@ -12,11 +12,11 @@ defmodule HotPatch.Bridge.Port.Server do
   alias HotPatch.Bridge
   alias HotPatch.Bridge.Port.Job
   alias HotPatch.Bridge.Port.Program
+  alias HotPatch.Bridge.Port.Settings
 
   require Logger
 
   @workers 2
-  @timeout 60_000
   # How long a cancelled request may keep its worker before the program is given up.
   @grace 10_000
   @idle 60_000
@@ -39,6 +39,7 @@ defmodule HotPatch.Bridge.Port.Server do
     running: %{},
     next: 0,
     idle: nil,
+    feeding: nil,
     last_word: nil
   ]
 
@@ -56,18 +57,26 @@ defmodule HotPatch.Bridge.Port.Server do
   def init(options) do
     # The program is a port: its end is to be a message, not ours.
     Process.flag(:trap_exit, true)
-    timeout = options[:timeout] || Application.get_env(:hot_patch, :port_timeout, @timeout)
     grace = options[:grace] || @grace
-    {:ok, %__MODULE__{timeout: timeout, grace: grace, memory: options[:memory]}}
+    {:ok, %__MODULE__{timeout: options[:timeout], grace: grace, memory: options[:memory]}}
   end
 
   @impl GenServer
   def handle_call({:request, name, blobs, options, about}, from, state) do
-    job = Job.new(state.next, from, about, {name, options, blobs}, state.timeout)
-    # The numbers of the protocol have 32 bits.
-    next = rem(state.next + 1, 0x1_0000_0000)
-    {:noreply, feed(%{state | next: next, waiting: :queue.in(job, state.waiting)})}
+    case timeout(state) do
+      {:ok, timeout} ->
+        job = Job.new(state.next, from, about, {name, options, blobs}, timeout)
+        # The numbers of the protocol have 32 bits.
+        next = rem(state.next + 1, 0x1_0000_0000)
+        {:noreply, feed(%{state | next: next, waiting: :queue.in(job, state.waiting)})}
+
+      {:error, error} ->
+        {:reply, {:error, error}, state}
+    end
   end
+
+  defp timeout(%{timeout: nil}), do: Settings.timeout()
+  defp timeout(%{timeout: given}), do: {:ok, given}
 
   @impl GenServer
   def handle_info({port, {:data, frame}}, %{program: port} = state) do
@@ -90,7 +99,8 @@ defmodule HotPatch.Bridge.Port.Server do
 
   def handle_info({:late, id}, state), do: {:noreply, state |> late(id) |> feed()}
   def handle_info({:stuck, id}, state), do: {:noreply, state |> stuck(id) |> feed()}
-  def handle_info(:feed, state), do: {:noreply, feed(state)}
+  def handle_info({:cancel, id}, state), do: {:noreply, tell(state, id)}
+  def handle_info(:feed, state), do: {:noreply, feed(%{state | feeding: nil})}
 
   # A caller that died: nobody waits for its request any more.
   def handle_info({:DOWN, monitor, :process, _pid, _reason}, state) do
@@ -110,23 +120,27 @@ defmodule HotPatch.Bridge.Port.Server do
   defp feed(state) do
     case :queue.out(state.waiting) do
       {:empty, _waiting} -> rest(state)
-      {{:value, job}, waiting} -> state |> open() |> hand_over(job, waiting)
+      {{:value, job}, waiting} -> feed(state, job, waiting)
+    end
+  end
+
+  defp feed(state, job, waiting) do
+    case open(state) do
+      {:ok, state} ->
+        hand_over(state, job, waiting)
+
+      {:error, error} ->
+        Job.answer(job, {:error, error})
+        feed(%{state | waiting: waiting})
     end
   end
 
   defp open(%{program: nil} = state) do
-    case Program.open(@workers, state.memory) do
-      {:ok, port} -> %{state | program: port, last_word: nil}
-      {:error, text} -> %{state | last_word: text}
-    end
+    with {:ok, port} <- Program.open(@workers, state.memory),
+         do: {:ok, %{state | program: port, last_word: nil}}
   end
 
-  defp open(state), do: state
-
-  defp hand_over(%{program: nil} = state, job, waiting) do
-    Job.answer(job, {:error, Bridge.missing(state.last_word)})
-    feed(%{state | waiting: waiting})
-  end
+  defp open(state), do: {:ok, state}
 
   defp hand_over(state, job, waiting) do
     {name, options, blobs} = job.request
@@ -142,14 +156,19 @@ defmodule HotPatch.Bridge.Port.Server do
         feed(%{state | waiting: waiting})
 
       :busy ->
-        Process.send_after(self(), :feed, @busy)
-        state
+        feed_again(state)
 
       :closed ->
         # It ended a moment ago: the message about it is on its way.
         state
     end
   end
+
+  # One timer, however many requests come meanwhile: each that goes off may start the next.
+  defp feed_again(%{feeding: nil} = state),
+    do: %{state | feeding: Process.send_after(self(), :feed, @busy)}
+
+  defp feed_again(state), do: state
 
   # Memory is given back to the system when nobody reads archives for a while.
   defp rest(%{program: port, running: running} = state)
@@ -205,24 +224,32 @@ defmodule HotPatch.Bridge.Port.Server do
   defp late(state, id) do
     case state.running do
       %{^id => job} ->
-        Job.answer(job, {:error, late_error(job, state)})
+        Job.answer(job, {:error, late_error(job)})
         cancel(%{state | running: Map.put(state.running, id, Job.orphan(job))}, id)
 
       _ ->
         {late, waiting} = take(state.waiting, &(&1.id == id))
-        for job <- late, do: Job.answer(job, {:error, late_error(job, state)})
+        for job <- late, do: Job.answer(job, {:error, late_error(job)})
         %{state | waiting: waiting}
     end
   end
 
-  defp late_error(job, state) do
-    why = "the reader did not come to an end within #{state.timeout} ms"
+  defp late_error(job) do
+    why = "the reader did not come to an end within #{job.timeout} ms"
     Bridge.failed(job.about, why, %{cause: :timeout})
   end
 
   defp cancel(state, id) do
-    _ = Program.send(state.program, {:cancel, id})
     Process.send_after(self(), {:stuck, id}, state.grace)
+    tell(state, id)
+  end
+
+  # A cancel that got lost would cost the other request its program.
+  defp tell(state, id) do
+    with true <- is_map_key(state.running, id),
+         :busy <- Program.send(state.program, {:cancel, id}),
+         do: Process.send_after(self(), {:cancel, id}, @busy)
+
     state
   end
 

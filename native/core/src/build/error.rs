@@ -3,11 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::text::named;
+
 /// What stood in the way, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", named(path))]
     Read {
         /// Which.
         path: PathBuf,
@@ -17,18 +19,18 @@ pub enum Error {
     /// The path leads to no build.
     #[error(
         "{} holds no build: expected a release or its tar, _build/ENV, or a folder with \
-         applications (APP/ebin)", .0.display()
+         applications (APP/ebin)", named(.0)
     )]
     NoBuild(PathBuf),
     /// A name that no archive may have.
-    #[error("{} has a name that is not UTF-8: a patch cannot carry it, rename it", .0.display())]
+    #[error("{} has a name that is not UTF-8: a patch cannot carry it, rename it", named(.0))]
     Name(PathBuf),
     /// Folders within folders without end.
-    #[error("{} is nested too deep: is there a link that leads back?", .0.display())]
+    #[error("{} is nested too deep: is there a link that leads back?", named(.0))]
     TooDeep(PathBuf),
     /// A link in a tar.
     #[error("{tar}: {entry} is a link: make the tar with links followed (tar -h), or name a folder",
-        tar = tar.display())]
+        tar = named(tar))]
     Link {
         /// The archive.
         tar: PathBuf,
@@ -38,7 +40,8 @@ pub enum Error {
     /// Two versions of one application.
     #[error(
         "{}: there are {one} and {other}, and no release says which of them runs: \
-         remove the one that does not", root.display()
+         remove the one that does not",
+        named(root)
     )]
     TwoVersions {
         /// The build.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use hot_patch_core::Stop;
 use hot_patch_core::reply::{self, Reply};
 use hot_patch_core::requests::{self, Failure, Request};
@@ -17,6 +17,10 @@ use super::protocol::{self, Blob, Call};
 
 /// Requests that may wait for a worker. The parent keeps its own queue; this bounds the memory.
 const MOST_WAITING: usize = 64;
+
+/// Replies that may wait for a parent that does not read. Then the workers wait, and what is asked
+/// meanwhile waits in the pipe.
+const MOST_UNREAD: usize = 8;
 
 /// What is written: the bytes in front, and the reply.
 type Frame = (Vec<u8>, Vec<u8>);
@@ -42,7 +46,7 @@ pub(super) struct Pool {
 impl Pool {
     pub(super) fn start(workers: u8) -> io::Result<Self> {
         let (jobs, waiting) = bounded::<Job>(MOST_WAITING);
-        let (frames, written) = unbounded::<Frame>();
+        let (frames, written) = bounded::<Frame>(MOST_UNREAD);
         let in_flight = InFlight::default();
         // If it cannot be sent there is no writer, and the process is about to end.
         let _ = frames.send((protocol::hello(), Vec::new()));
@@ -57,7 +61,7 @@ impl Pool {
         Ok(Pool { jobs, frames, in_flight, workers, writer })
     }
 
-    /// Has a request carried out, never waiting for it.
+    /// Has a request carried out, without waiting for it.
     pub(super) fn submit(&self, call: Call) {
         let stop = Stop::default();
         let id = call.id;
