@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -230,10 +230,25 @@ fn finish(args: &Build, built: &Built, options: &Options, paint: Paint) -> Resul
     if args.dry_run {
         text.push_str("nothing was written (--dry-run)\n");
     } else {
-        fs::write(&args.out, &built.zip)
+        write(&args.out, &built.zip)
             .map_err(|error| format!("cannot write {}: {error}", named(&args.out)))?;
     }
     Ok(text)
+}
+
+/// Writes all of it or nothing: a full disk leaves what was there before.
+fn write(out: &Path, zip: &[u8]) -> io::Result<()> {
+    // What is no plain file, as /dev/stdout, is not to be replaced.
+    if out.exists() && !out.is_file() {
+        return fs::write(out, zip);
+    }
+    let mut temporary = out.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", process::id()));
+    let written = fs::write(&temporary, zip).and_then(|()| fs::rename(&temporary, out));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 /// What is to be known of it beside its files, a line each.

@@ -32,7 +32,7 @@ const INSPECT: &str = "\
 Exit codes:
   0  every archive is accepted
   1  at least one archive is refused; the output says by which rule
-  2  wrong usage, or a file cannot be read
+  2  wrong usage, or a file cannot be read: nothing is said of the others then
 
 Examples:
   hot_patch inspect fix-42.zip
@@ -42,7 +42,7 @@ const VERIFY: &str = "\
 Exit codes:
   0  every archive is accepted and all its modules can be read
   1  at least one archive is refused, or holds a module that cannot be loaded
-  2  wrong usage, or a file cannot be read
+  2  wrong usage, or a file cannot be read: nothing is said of the others then
 
 Examples:
   hot_patch verify fix-42.zip && scp fix-42.zip ops:
