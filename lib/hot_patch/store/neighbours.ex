@@ -10,7 +10,7 @@ defmodule HotPatch.Store.Neighbours do
   alias HotPatch.Store.Files
 
   @doc "Records of this release of every node, this one among them, with the node's folder."
-  @spec records() :: [{Path.t(), Applied.record()}]
+  @spec records() :: [{Path.t(), Applied.t()}]
   def records do
     for {folder, %{stack: stack}} <- states(), record <- stack, do: {folder, record}
   end
