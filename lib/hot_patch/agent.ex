@@ -101,11 +101,11 @@ defmodule HotPatch.Agent do
   defdelegate stragglers(), to: Swap
 
   @doc "Records of the archives kept on this node."
-  @spec archives() :: [Store.Archives.record()]
+  @spec archives() :: [Store.Archives.t()]
   defdelegate archives(), to: Store.Archives, as: :list
 
   @doc "An archive kept on this node."
-  @spec archive(String.t()) :: {:ok, Store.Archives.record(), binary()} | :unknown | :damaged
+  @spec archive(String.t()) :: {:ok, Store.Archives.t(), binary()} | :unknown | :damaged
   defdelegate archive(id), to: Store.Archives, as: :fetch
 
   @doc "Forgets an archive kept on this node."

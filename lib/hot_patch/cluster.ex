@@ -217,7 +217,7 @@ defmodule HotPatch.Cluster do
   # Started by `erl -remsh` or `iex --remsh`: somebody's terminal.
   defp remote_shell?(node) do
     :erpc.call(node, :init, :get_argument, [:remsh], @shell_within) != :error or
-      '--remsh' in :erpc.call(node, :init, :get_plain_arguments, [], @shell_within)
+      ~c"--remsh" in :erpc.call(node, :init, :get_plain_arguments, [], @shell_within)
   catch
     _class, _reason -> false
   end

@@ -86,7 +86,7 @@ defmodule HotPatch.Fault do
   # Not by the VM's own means, which would tidy up.
   @spec kill() :: no_return()
   defp kill do
-    _ = :os.cmd('kill -9 #{System.pid()}')
+    _ = :os.cmd(~c"kill -9 #{System.pid()}")
 
     :timer.sleep(:infinity)
   end

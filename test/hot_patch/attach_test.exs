@@ -93,6 +93,7 @@ defmodule HotPatch.AttachTest do
     Path.wildcard(Cluster.home(node) <> "/**", match_dot: true) |> Map.new(&{&1, File.read(&1)})
   end
 
+  defp foothold, do: [Foothold, [], Foothold |> :code.which() |> File.read!()]
   defp count(node), do: Cluster.call(node, :gen_server, :call, [@server, :add])
   defp state(node), do: Cluster.call(node, :gen_server, :call, [@server, :get])
 
@@ -390,6 +391,22 @@ defmodule HotPatch.AttachTest do
                hot_patch(operator, :attach, [node])
 
       assert Exception.message(error) =~ ":crypto.hash/2"
+      assert differences(before, picture(node)) == %{}
+    end
+
+    test "is told of the first module that a loader refuses, not of hundreds" do
+      node = PlainErlang.start()
+      before = picture(node)
+      {:module, _} = Cluster.call(node, :code, :load_binary, foothold())
+
+      good = {:hot_patch_test_good, [], Builds.versioned(:hot_patch_test_good, 1)}
+      damaged = for n <- 1..3, do: {:"hot_patch_test_damaged#{n}", [], "FOR1"}
+      cargo = %{modules: [good | damaged], alone: [], spec: nil, settings: []}
+
+      assert {:error, [{:hot_patch_test_damaged1, :badfile}], sweeper} =
+               Cluster.call(node, Foothold, :enter, [cargo])
+
+      until(fn -> not Cluster.call(node, :erlang, :is_process_alive, [sweeper]) end, "it is tidy")
       assert differences(before, picture(node)) == %{}
     end
 

@@ -129,6 +129,7 @@ defmodule HotPatch.InstructionsTest do
     plan = plan_of(a, patch.id)
     assert [first, second] = plan.instructions
     assert second == "#{two}: states are not converted"
+    refute Enum.any?(plan.risks, &(&1 =~ "exports no code_change"))
     assert first =~ "#{one}: code_change is given" and first =~ "infinity, does not count"
     assert Enum.any?(plan.risks, &(&1 =~ "brutal purge of #{two} is a soft one"))
 

@@ -13,6 +13,36 @@ defmodule HotPatch.PlanTest do
     plan
   end
 
+  @tag skip: System.otp_release() < "29"
+  test "says where a code_change cannot be tried beforehand, because of native records" do
+    [a] = Cluster.start(1)
+    name = :hot_patch_test_records
+
+    module = fn vsn ->
+      Builds.erlang("""
+      -module(#{name}).
+      -vsn(#{vsn}).
+      -export([init/1, handle_call/3, handle_cast/2, code_change/3]).
+      -record #state{vsn = #{vsn}}.
+      init(_) -> {ok, #state{}}.
+      handle_call(get, _From, #state{vsn = Vsn} = State) -> {reply, Vsn, State}.
+      handle_cast(_, State) -> {noreply, State}.
+      code_change(_Old, State, _Extra) -> {ok, State#state{vsn = #{vsn}}}.
+      """)
+    end
+
+    path = "exchange-1.0.0/ebin/#{name}.beam"
+    {:ok, first} = hot_patch(a, :upload, [zip([{path, module.(1)}]), [name: "first"]])
+    {:ok, second} = hot_patch(a, :upload, [zip([{path, module.(2)}]), [name: "second"]])
+    assert {:ok, _} = hot_patch(a, :apply, [first.id])
+    {:ok, pid} = Cluster.call(a, :gen_server, :start, [name, [], []])
+
+    assert [%{risks: risks}] = plan!(a, second.id).nodes
+    assert Enum.any?(risks, &(&1 =~ "#{inspect(name)} defines native records"))
+    assert {:ok, _} = hot_patch(a, :apply, [second.id])
+    assert Cluster.call(a, :gen_server, :call, [pid, :get]) == 2
+  end
+
   test "has the analysis of every node, also of one without the native library" do
     # Two releases: the nodes of the second run nothing of the exchange.
     [a] = Cluster.start(1)

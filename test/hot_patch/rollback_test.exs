@@ -248,6 +248,27 @@ defmodule HotPatch.RollbackTest do
     end
   end
 
+  for cumulative? <- [true, false] do
+    test "a file that an earlier patch has brought too stays as it brought it (cumulative: #{cumulative?})" do
+      [node] = Cluster.start(1)
+      base = picture([node])
+      billing = Builds.changed("patched", "Billing")
+      first = upload!(node, [file(:hot_patch_test_a, 1), billing], "first")
+      assert {:ok, _} = hot_patch(node, :apply, [first.id])
+      before = picture([node])
+
+      files = [file(:hot_patch_test_a, 1), file(:hot_patch_test_b, 1), billing]
+      second = upload!(node, files, "second")
+      options = [cumulative: unquote(cumulative?)]
+      assert {:ok, _} = hot_patch(node, :apply, [second.id, options])
+      assert {:ok, _} = hot_patch(node, :rollback, [second.id])
+      assert picture([node]) == before
+
+      assert {:ok, _} = hot_patch(node, :rollback, [first.id])
+      assert picture([node]) == base
+    end
+  end
+
   describe "export_antipatch" do
     test "gives a zip that brings the former code back when it is applied" do
       [node] = Cluster.start(1)

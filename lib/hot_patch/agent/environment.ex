@@ -67,7 +67,7 @@ defmodule HotPatch.Agent.Environment do
   For a patch that takes the place of all before it: what those have set and it does not goes
   back to what it was before the first of them.
   """
-  @spec instead([change()], [Applied.record()]) :: [change()]
+  @spec instead([change()], [Applied.t()]) :: [change()]
   def instead(own, records) do
     mine = MapSet.new(own, &name/1)
 
@@ -144,11 +144,11 @@ defmodule HotPatch.Agent.Environment do
   end
 
   @doc "Sets again what the patches in force have set: a start begins with the release's own."
-  @spec restore([Applied.record()]) :: :ok
+  @spec restore([Applied.t()]) :: :ok
   def restore(records), do: records |> Enum.flat_map(&config/1) |> set()
 
   @doc "What a record has set; those of earlier versions of HotPatch know nothing of it."
-  @spec config(Applied.record()) :: [change()]
+  @spec config(Applied.t()) :: [change()]
   def config(record), do: Map.get(record, :config, [])
 
   @doc "The names of what is changed, for people."

@@ -72,13 +72,16 @@ defmodule HotPatch.Agent.Foresight do
       supervisors(targets),
       bare(changes, targets),
       alone(examination),
+      untried(examination),
       killed(changes),
       Instructions.risks(examination.instructions)
     ])
   end
 
+  # Of one that has it, an instruction may say that it is not called, and the plan says that.
   defp without_code_change(changes, targets) do
-    for %{module: module} <- changes,
+    for %{module: module, exports: exports} <- changes,
+        not List.keymember?(exports, "code_change", 0),
         count = Enum.count(targets, &({module, false} in &1.modules)),
         count > 0 do
       "#{inspect(module)} exports no code_change: #{count} of its processes keep their state as it is, and are not paused"
@@ -110,6 +113,17 @@ defmodule HotPatch.Agent.Foresight do
       "#{inspect(module)} runs code when it is loaded#{nif}: it becomes current by a step of its own " <>
         "before the others. If that fails nothing is changed; what its code has done by then is not " <>
         "undone, and a NIF library may refuse to go back"
+    end
+  end
+
+  # Their values name the module that made them: a copy's would be of no use.
+  defp untried(examination) do
+    for {module, %Verdict{change: :replace, direction: :up, entry: %{beam: %{chunks: chunks}}}} <-
+          Examination.changes(examination),
+        List.keymember?(chunks, "Recs", 0) do
+      "#{inspect(module)} defines native records, so that no copy of it can convert states: its " <>
+        "code_change is called after the load, and if it fails all is taken back; that of another " <>
+        "module that calls it calls the version before"
     end
   end
 

@@ -113,10 +113,13 @@ defmodule HotPatch.Agent.Outcome do
     }
   end
 
-  defp files(%Preparation{staged: staged, examination: examination}) do
+  defp files(%Preparation{staged: staged, examination: examination, operation: operation}) do
     verdicts = Enum.filter(examination.verdicts, & &1.target)
     # Read once, and only if there is anything to look for.
-    records = if Enum.any?(staged.files, &(&1.old == &1.new)), do: Neighbours.records(), else: []
+    records =
+      if Enum.any?(staged.files, &(&1.old == &1.new)),
+        do: Neighbours.records(operation.patch),
+        else: []
 
     for {verdict, file} <- Enum.zip(verdicts, staged.files) do
       former = former(file, records)
@@ -134,7 +137,8 @@ defmodule HotPatch.Agent.Outcome do
   end
 
   # Another node of this host, with which this one shares the files, was there first: what was
-  # before is in its store.
+  # before is in its store. Otherwise an earlier patch has brought the same file, and it is what
+  # was there before this one.
   defp former(%{old: same, new: same} = file, records) do
     Enum.find_value(records, file, fn {folder, record} ->
       Enum.find(

@@ -15,7 +15,7 @@ defmodule HotPatch.Agent.Reversal do
   alias HotPatch.Swap
 
   @doc "The way back from one patch."
-  @spec of_record(Applied.record(), Payload.t()) :: [Verdict.t()]
+  @spec of_record(Applied.t(), Payload.t()) :: [Verdict.t()]
   def of_record(record, payload), do: Enum.map(record.files, &judge(&1, payload))
 
   @doc """

@@ -55,7 +55,7 @@ defmodule HotPatch.Cluster.Antipatch do
 
   defp zip(files, _id) do
     entries = for {path, bytes} <- files, do: {String.to_charlist(path), bytes}
-    {:ok, {_name, zip}} = :zip.create('antipatch.zip', entries, [:memory])
+    {:ok, {_name, zip}} = :zip.create(~c"antipatch.zip", entries, [:memory])
     {:ok, zip}
   end
 

@@ -239,7 +239,8 @@ defmodule HotPatch.Cluster.Attach do
     Error.new(
       :incompatible,
       "attach #{node}: #{text}; nothing was changed there. HotPatch on this node was compiled for " <>
-        "Erlang/OTP #{System.otp_release()} and Elixir #{System.version()}",
+        "Erlang/OTP #{System.otp_release()} and Elixir #{System.version()}: call it on one that runs what " <>
+        "#{node} runs",
       %{nodes: [node]}
     )
   end

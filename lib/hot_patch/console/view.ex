@@ -2,8 +2,6 @@ defmodule HotPatch.Console.View do
   @moduledoc false
   # What the templates say in small: statuses, times, sizes, links.
 
-  require EEx
-
   alias HotPatch.Console.HTML
   alias HotPatch.Console.Sessions
   alias HotPatch.Status

@@ -48,7 +48,7 @@ defmodule HotPatch.Store.Applied do
   start follows, `stopped` the applications that
   were stopped, and how they ran before. `replaced` are the records that a cumulative patch has taken the place of.
   """
-  @type record :: %{
+  @type t :: %{
           id: String.t(),
           op: String.t(),
           at: DateTime.t(),
@@ -63,7 +63,7 @@ defmodule HotPatch.Store.Applied do
           down: [map()],
           applications: [map()],
           stopped: [{atom(), atom()}],
-          replaced: [record()]
+          replaced: [t()]
         }
 
   @typedoc "What a patch has set in the environment of an application, and what was there before."
@@ -78,7 +78,7 @@ defmodule HotPatch.Store.Applied do
           release: Release.t(),
           install: String.t() | nil,
           retired: %{String.t() => DateTime.t()},
-          stack: [record()],
+          stack: [t()],
           ops: [op()]
         }
 
@@ -121,7 +121,7 @@ defmodule HotPatch.Store.Applied do
   def empty, do: %{release: Release.current(), install: nil, retired: %{}, stack: [], ops: []}
 
   @doc "Records of this release, oldest first; what a restart has mended is left out."
-  @spec list() :: [record()]
+  @spec list() :: [t()]
   def list do
     boot = boot()
 
@@ -130,7 +130,7 @@ defmodule HotPatch.Store.Applied do
   end
 
   @doc "The record of a patch."
-  @spec find(String.t()) :: record() | nil
+  @spec find(String.t()) :: t() | nil
   def find(id), do: Enum.find(list(), &(&1.id == id))
 
   @doc "The patches on top of one that have files or settings in common with it, the newest first."
@@ -152,7 +152,7 @@ defmodule HotPatch.Store.Applied do
   end
 
   @doc "The state after a patch was applied."
-  @spec applied(state(), op(), record()) :: state()
+  @spec applied(state(), op(), t()) :: state()
   def applied(state, op, record) do
     {replaced, below} = if op.cumulative?, do: {state.stack, []}, else: {[], state.stack}
 

@@ -6,7 +6,7 @@ defmodule HotPatch.Store.Archives do
   alias HotPatch.Store
 
   @typedoc "What is kept beside an archive."
-  @type record :: %{
+  @type t :: %{
           required(:id) => String.t(),
           required(:name) => String.t(),
           required(:sha256) => <<_::256>>,
@@ -27,7 +27,7 @@ defmodule HotPatch.Store.Archives do
   Keeps an archive. Keeping it again leaves the first record as it is, unless the patch has
   ended since. No more is kept than `config :hot_patch, max_kept_bytes: n` allows.
   """
-  @spec put(record(), binary()) :: :ok | {:error, File.posix() | :quota}
+  @spec put(t(), binary()) :: :ok | {:error, File.posix() | :quota}
   def put(%{id: id} = record, bytes) do
     case fetch(id) do
       {:ok, first, ^bytes} ->
@@ -57,7 +57,7 @@ defmodule HotPatch.Store.Archives do
   end
 
   @doc "An archive's record and bytes; `:damaged` if the bytes no longer have their digest."
-  @spec fetch(String.t()) :: {:ok, record(), binary()} | :unknown | :damaged
+  @spec fetch(String.t()) :: {:ok, t(), binary()} | :unknown | :damaged
   def fetch(id) do
     with true <- safe?(id),
          {:ok, record} <- Store.read_term(record(id)),
@@ -69,7 +69,7 @@ defmodule HotPatch.Store.Archives do
   end
 
   @doc "The records of all archives kept on this node."
-  @spec list() :: [record()]
+  @spec list() :: [t()]
   def list do
     for path <- Path.wildcard(Path.join(folder(), "*.record")),
         {:ok, record} <- [Store.read_term(path)],

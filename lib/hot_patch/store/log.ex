@@ -170,19 +170,22 @@ defmodule HotPatch.Store.Log do
     end
   end
 
-  defp decode(bytes, offset) do
-    with <<_::binary-size(offset), @magic, size::32, sum::binary-16, rest::binary>> <- bytes,
-         <<payload::binary-size(size), _::binary>> <- rest,
-         ^sum <- checksum(size, payload) do
+  defp decode(bytes, offset),
+    do: bytes |> binary_part(offset, byte_size(bytes) - offset) |> decode()
+
+  defp decode(<<@magic, size::32, sum::binary-16, payload::binary-size(size), _::binary>>) do
+    if checksum(size, payload) == sum do
       etf = :binary.replace(payload, <<@lead, @escape>>, @lead, [:global])
       {:ok, :erlang.binary_to_term(etf), @header + size}
     else
-      _ -> :error
+      :error
     end
   rescue
     # Written by a later Erlang, as it may be: the checksum was right.
     ArgumentError -> :error
   end
+
+  defp decode(_other), do: :error
 
   defp terms(segments), do: for({:record, term, _offset, _size} <- segments, do: term)
 

@@ -9,10 +9,12 @@ defmodule HotPatch.Store.Neighbours do
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Files
 
-  @doc "Records of this release of every node, this one among them, with the node's folder."
-  @spec records() :: [{Path.t(), Applied.record()}]
-  def records do
-    for {folder, %{stack: stack}} <- states(), record <- stack, do: {folder, record}
+  @doc "What the nodes, this one among them, have noted of a patch of this release, with the node's folder."
+  @spec records(String.t()) :: [{Path.t(), Applied.t()}]
+  def records(id) do
+    for {folder, %{stack: stack}} <- states(),
+        %{id: ^id} = record <- stack,
+        do: {folder, record}
   end
 
   @doc "Rollbacks in the same installation of what a state has in force, that it does not know."

@@ -95,14 +95,14 @@ defmodule HotPatch.Swap.Recognise do
   # One that hibernates shows nothing of a loop, but where else could it be?
   defp entered?(pid), do: Stack.in_loop?(pid, fn _stack -> true end) or Stack.hibernates?(pid)
 
-  # Whoever is in a loop answers system messages, and only who is can be asked. What began in
-  # `init/1` was begun by the behaviour, for the module of that init.
+  # Whoever is in a loop answers system messages, and only who is can be asked. What began in the
+  # `init/1` of a callback module was begun by the behaviour, for that module.
   defp by_loop(_pid, {module, _, _}, _label, _replaced) when module in @never_asked, do: []
 
   defp by_loop(pid, call, label, replaced) do
     cond do
       names?(label, replaced) -> ask(pid, :label, fn _stack -> true end)
-      match?({_module, :init, 1}, call) -> []
+      match?({_module, :init, 1}, call) and behaves?(elem(call, 0)) -> []
       true -> ask(pid, :entered_elsewhere, &Stack.any?(&1, replaced))
     end
   end

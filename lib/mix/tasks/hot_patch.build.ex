@@ -10,7 +10,8 @@ defmodule Mix.Tasks.HotPatch.Build do
   A BUILD is a release or its tar (`mix release`, rebar3, reltool), a `_build/ENV` folder, or a
   folder of applications. `--from` is the one that runs: files are named as there, and every node
   checks that it runs the very modules that the patch takes the place of. `--to` is the repaired
-  one; without it this project is compiled and its build is taken.
+  one; without it this project is compiled and its build is taken. It is compiled also where its build
+  is named.
 
   What is taken: modules whose code or `vsn` differs, new and removed modules, consolidated
   protocols, files below `priv`. What is not: modules that differ only in line numbers, debug
@@ -109,14 +110,12 @@ defmodule Mix.Tasks.HotPatch.Build do
 
   defp shown(result), do: result
 
-  # Without another the project as it is now.
+  # Without another the project as it is now. Its build is made whole also where it is named: Mix
+  # of Elixir 1.20 removes the consolidated protocols when it looks for a task in a dependency by path.
   defp to(options) do
-    if options[:to] do
-      options
-    else
-      Mix.Task.run("compile")
-      Keyword.put(options, :to, Mix.Project.build_path())
-    end
+    own = Mix.Project.build_path()
+    if Path.expand(options[:to] || own) == own, do: Mix.Task.run("compile")
+    Keyword.put_new(options, :to, own)
   end
 
   defp translated(options) do

@@ -162,10 +162,11 @@ defmodule Mix.Tasks.HotPatch.Remote do
     host = if domain == :longnames, do: "@127.0.0.1", else: ""
     own = name("hot_patch_remote_#{System.pid()}#{host}")
 
+    # It only calls, so that it needs no port of its own, nor an epmd on this host.
     unless Node.alive?() do
-      case :net_kernel.start(own, %{name_domain: domain, hidden: true}) do
+      case :net_kernel.start(own, %{name_domain: domain, hidden: true, dist_listen: false}) do
         {:ok, _pid} -> :ok
-        {:error, _} -> fail("distribution does not start on this host: is epmd running?")
+        {:error, reason} -> fail("distribution does not start on this host: #{inspect(reason)}")
       end
     end
 

@@ -13,11 +13,12 @@ defmodule HotPatch.Swap.LoopTest do
 
   @module :hot_patch_test_loop
   @library :hot_patch_test_library
+  @starter :hot_patch_test_starter
   # Deeper than the VM shows a stack, which is told by ExUnit to show twenty functions.
   @deep 40
 
   setup do
-    on_exit(fn -> Enum.each([@module, @library], &unload/1) end)
+    on_exit(fn -> Enum.each([@module, @library, @starter], &unload/1) end)
     v1 = server(@module, "v1")
     load(@module, v1)
     load(@library, server(@library, "v1"))
@@ -61,6 +62,22 @@ defmodule HotPatch.Swap.LoopTest do
 
     assert %{targets: [%{pid: ^ours}], silent: []} = Swap.find(job.changes)
     assert ours not in pids
+  end
+
+  test "one that a library's init/1 has started by hand is found, too", %{job: job} do
+    starter =
+      Builds.erlang("""
+      -module(#{@starter}).
+      -export([init/1]).
+      init(N) -> gen_server:enter_loop(#{@module}, [], {v1, N}).
+      """)
+
+    load(@starter, starter)
+    pid = started(fn -> :proc_lib.spawn(@starter, :init, [5]) end)
+    until(fn -> Enum.any?(functions(pid), &(elem(&1, 0) == :gen_server)) end, "it has entered")
+    assert %{targets: [%{pid: ^pid, rule: :entered_elsewhere}]} = Swap.find(job.changes)
+    assert {:ok, %{suspended: 1}} = run(job)
+    assert :gen_server.call(pid, :get) == {:v2, 5}
   end
 
   # A newer gen_statem does not have its callback module at hand at that point.

@@ -129,11 +129,11 @@ defmodule HotPatch.Swap.ProcessesTest do
     for pid <- [by_function, by_call, by_fun], do: assert(:gen_server.call(pid, :get) == {:v2, 5})
   end
 
-  test "a server that was begun by another module's init is found by its label" do
+  test "a server that was begun by another module's init is found, by its label or by its answer" do
     v1 = server(@module, "v1")
     load(@module, v1)
 
-    [by_name, by_tuple, _wrong, _none] =
+    [by_name, by_tuple, wrong, none] =
       for label <- [@module, {@module, 1}, {:elsewhere, @module}, nil] do
         entered(fn -> :proc_lib.spawn(__MODULE__, :init, [{label, @module, {:v1, 5}}]) end)
       end
@@ -142,9 +142,18 @@ defmodule HotPatch.Swap.ProcessesTest do
 
     job = job([{@module, v1, server(@module, "v2")}])
     assert %{targets: targets, silent: []} = Swap.find(job.changes)
-    assert Map.new(targets, &{&1.pid, &1.rule}) == %{by_name => :label, by_tuple => :label}
-    assert {:ok, %{suspended: 2}} = run(job)
-    for pid <- [by_name, by_tuple], do: assert(:gen_server.call(pid, :get) == {:v2, 5})
+
+    assert Map.new(targets, &{&1.pid, &1.rule}) == %{
+             by_name => :label,
+             by_tuple => :label,
+             wrong => :entered_elsewhere,
+             none => :entered_elsewhere
+           }
+
+    assert {:ok, %{suspended: 4}} = run(job)
+
+    for pid <- [by_name, by_tuple, wrong, none],
+        do: assert(:gen_server.call(pid, :get) == {:v2, 5})
   end
 
   test "a supervisor takes over its new child specs and keeps its children" do

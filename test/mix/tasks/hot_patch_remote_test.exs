@@ -8,12 +8,12 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
 
   @moduletag :tmp_dir
 
-  defp remote(node, arguments) do
+  defp remote(node, arguments, env \\ []) do
     cookie = Atom.to_string(Node.get_cookie())
 
     System.cmd("mix", ["hot_patch.remote", "#{node}" | arguments] ++ ["--cookie", cookie],
       stderr_to_stdout: true,
-      env: [{"MIX_ENV", "test"}, {"HOT_PATCH_SKIP_NATIVE", "1"}]
+      env: [{"MIX_ENV", "test"}, {"HOT_PATCH_SKIP_NATIVE", "1"} | env]
     )
   end
 
@@ -48,6 +48,10 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
     assert {output, 2} = remote(:nobody@nowhere, ["apply", "fix", "--speed", "1"])
     assert output =~ "--speed is no option"
     assert {output, 1} = remote(:"nobody@127.0.0.1", ["list"])
+    assert output =~ "nobody@127.0.0.1 cannot be reached"
+    # No epmd has this port, and none is needed on this side.
+    without_epmd = [{"ERL_EPMD_PORT", "9"}]
+    assert {output, 1} = remote(:"nobody@127.0.0.1", ["list"], without_epmd)
     assert output =~ "nobody@127.0.0.1 cannot be reached"
     assert {output, 2} = remote(:"nobody@127.0.0.1", ["upload", "/no/such.zip"])
     assert output =~ "cannot read /no/such.zip"

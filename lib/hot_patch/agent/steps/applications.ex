@@ -37,7 +37,7 @@ defmodule HotPatch.Agent.Steps.Applications do
   @spec add(String.t(), atom()) :: :ok
   def add(name, how) do
     application = Running.accepted_module(name)
-    {:ok, [{:application, _, properties}]} = :file.consult(:code.where_is_file('#{name}.app'))
+    {:ok, [{:application, _, properties}]} = :file.consult(:code.where_is_file(~c"#{name}.app"))
     # In embedded mode nobody else would.
     :ok = :code.ensure_modules_loaded(Keyword.get(properties, :modules, []))
 

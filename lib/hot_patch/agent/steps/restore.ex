@@ -15,7 +15,7 @@ defmodule HotPatch.Agent.Steps.Restore do
   @looks 6_000
 
   @doc "Has it done when all applications of the release have been started. Does not wait for it."
-  @spec later([Applied.record()]) :: :ok
+  @spec later([Applied.t()]) :: :ok
   def later(records) do
     # Those of earlier versions of HotPatch know nothing of it.
     steps = for record <- records, step <- Map.get(record, :applications, []), do: step

@@ -53,11 +53,14 @@ defmodule HotPatch.Agent.Watch.Events do
   end
 
   # Any other: the VM itself tells.
-  defp crash?({:format, 'Error in process ' ++ _rest, [_pid, _node, {_reason, stack}]}, modules),
-    do: ours?(Enum.map(stack, &elem(&1, 0)), modules)
+  defp crash?(
+         {:format, ~c"Error in process " ++ _rest, [_pid, _node, {_reason, stack}]},
+         modules
+       ),
+       do: ours?(Enum.map(stack, &elem(&1, 0)), modules)
 
-  defp crash?({'Error in process ' ++ _rest, args}, modules),
-    do: crash?({:format, 'Error in process ', args}, modules)
+  defp crash?({~c"Error in process " ++ _rest, args}, modules),
+    do: crash?({:format, ~c"Error in process ", args}, modules)
 
   defp crash?(_other, _modules), do: false
 

@@ -86,7 +86,8 @@ defmodule HotPatch.Cluster.Attach.Foothold do
   end
 
   defp bring(%{modules: modules, alone: alone, spec: spec, settings: settings}, names) do
-    with :ok <- :code.atomic_load(modules),
+    with :ok <- taken(modules),
+         :ok <- :code.atomic_load(modules),
          :ok <- load_each(alone),
          :ok <- :application.load(spec),
          :ok <- set(settings),
@@ -98,6 +99,14 @@ defmodule HotPatch.Cluster.Attach.Foothold do
         _ = leave_premises()
         {:error, reason, leave([__MODULE__ | names])}
     end
+  end
+
+  # Each by itself, up to the first that the loader refuses: what it says of every one would be
+  # hundreds of messages where all come from a newer OTP.
+  defp taken([]), do: :ok
+
+  defp taken([module | rest]) do
+    with {:ok, _prepared} <- :code.prepare_loading([module]), do: taken(rest)
   end
 
   # Those that run code when they are loaded.

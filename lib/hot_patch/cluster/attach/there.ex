@@ -59,7 +59,7 @@ defmodule HotPatch.Cluster.Attach.There do
   defp protocol(node), do: call(node, Agent, :protocol, [])
 
   defp on_disk(node) do
-    case call(node, :code, :where_is_file, ['hot_patch.app']) do
+    case call(node, :code, :where_is_file, [~c"hot_patch.app"]) do
       :non_existing -> :nothing
       _file -> {:own, "(on its disk)"}
     end
