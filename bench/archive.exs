@@ -26,7 +26,7 @@ defmodule Bench.Archive do
   end
 
   defp compare(beams, rounds) do
-    {:ok, {_name, zip}} = :zip.create('bench.zip', beams, [:memory])
+    {:ok, {_name, zip}} = :zip.create(~c"bench.zip", beams, [:memory])
 
     ways = [
       {"zip:unzip + beam_lib", fn -> otp(zip, &Enum.map/2) end},
@@ -104,7 +104,7 @@ defmodule Bench.Archive do
   end
 
   defp strip(bytes) do
-    {:ok, {_module, stripped}} = :beam_lib.strip(bytes, ['Attr', 'Line'])
+    {:ok, {_module, stripped}} = :beam_lib.strip(bytes, [~c"Attr", ~c"Line"])
     if match?(<<31, 139, _::binary>>, stripped), do: :zlib.gunzip(stripped), else: stripped
   end
 

@@ -98,7 +98,7 @@ defmodule Bench.Build do
       |> Enum.sort()
 
     entries = for {path, bytes, _facts} <- files, do: {String.to_charlist(path), bytes}
-    {:ok, {_name, zip}} = :zip.create('fix.zip', entries, [:memory])
+    {:ok, {_name, zip}} = :zip.create(~c"fix.zip", entries, [:memory])
     File.write!(out, zip)
     for {path, _bytes, _facts} <- files, do: path
   end
@@ -135,9 +135,9 @@ defmodule Bench.Build do
   # Another vsn, as a changed module has one.
   defp changed(n, bytes) when rem(n, div(@modules, @changed)) == 0 do
     rebuilt(bytes, fn
-      {'Attr', attributes} ->
+      {~c"Attr", attributes} ->
         attributes = attributes |> :erlang.binary_to_term() |> Keyword.put(:vsn, [n])
-        [{'Attr', :erlang.term_to_binary(attributes)}]
+        [{~c"Attr", :erlang.term_to_binary(attributes)}]
 
       chunk ->
         [chunk]
@@ -148,7 +148,7 @@ defmodule Bench.Build do
 
   defp without_notes(bytes) do
     rebuilt(bytes, fn
-      {'CInf', _notes} -> [{'CInf', :erlang.term_to_binary(version: '0')}]
+      {~c"CInf", _notes} -> [{~c"CInf", :erlang.term_to_binary(version: ~c"0")}]
       chunk -> [chunk]
     end)
   end

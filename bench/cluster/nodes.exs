@@ -71,7 +71,7 @@ defmodule Bench.Cluster.Nodes do
     {:ok, peer, node} =
       :peer.start(%{
         name: name,
-        host: '127.0.0.1',
+        host: ~c"127.0.0.1",
         longnames: true,
         wait_boot: 120_000,
         args: args(n, home, app)
@@ -85,11 +85,11 @@ defmodule Bench.Cluster.Nodes do
   end
 
   defp load(node, module, code),
-    do: {:module, ^module} = call(node, :code, :load_binary, [module, 'bench', code])
+    do: {:module, ^module} = call(node, :code, :load_binary, [module, ~c"bench", code])
 
   defp boot(node, beams) do
     modules = Enum.map(beams, &elem(&1, 0))
-    spec = [vsn: '1.0.0', modules: modules, registered: [], applications: [:kernel, :stdlib]]
+    spec = [vsn: ~c"1.0.0", modules: modules, registered: [], applications: [:kernel, :stdlib]]
     :ok = call(node, :application, :load, [{:application, :bench_app, spec}])
     {:ok, _} = call(node, :application, :ensure_all_started, [:hot_patch])
     :ok = call(node, :code, :ensure_modules_loaded, [modules])
@@ -111,32 +111,32 @@ defmodule Bench.Cluster.Nodes do
 
   # The coordinator has all processors, as the nodes of a real system do.
   defp args(n, home, app) do
-    paths = for path <- :code.get_path(), path != '.', arg <- ['-pa', path], do: arg
+    paths = for path <- :code.get_path(), path != ~c".", arg <- [~c"-pa", path], do: arg
     small = if n == 1, do: [], else: Enum.map(@small, &String.to_charlist/1)
 
     paths ++
       small ++
-      if(n == 0, do: ['-hidden'], else: []) ++
+      if(n == 0, do: [~c"-hidden"], else: []) ++
       [
-        '-pa',
+        ~c"-pa",
         String.to_charlist(Path.join(app, "ebin")),
-        '-setcookie',
+        ~c"-setcookie",
         Atom.to_charlist(Node.get_cookie()),
-        '-connect_all',
-        'false',
-        '-kernel',
-        'inet_dist_use_interface',
-        '{127,0,0,1}',
-        'logger_level',
-        'none',
-        '-logger',
-        'level',
-        'none',
-        '-hot_patch',
-        'data_dir',
-        '<<"#{Path.join(home, "data")}">>',
-        'release',
-        '{<<"bench">>,<<"1.0.0">>}'
+        ~c"-connect_all",
+        ~c"false",
+        ~c"-kernel",
+        ~c"inet_dist_use_interface",
+        ~c"{127,0,0,1}",
+        ~c"logger_level",
+        ~c"none",
+        ~c"-logger",
+        ~c"level",
+        ~c"none",
+        ~c"-hot_patch",
+        ~c"data_dir",
+        ~c'<<"#{Path.join(home, "data")}">>',
+        ~c"release",
+        ~c'{<<"bench">>,<<"1.0.0">>}'
       ]
   end
 end

@@ -23,7 +23,7 @@ defmodule Bench.Cluster.Patch do
       for {module, beam} <- beams,
           do: {String.to_charlist("#{@app}/ebin/#{module}.beam"), beam}
 
-    {:ok, {_name, bytes}} = :zip.create('patch.zip', files, [:memory])
+    {:ok, {_name, bytes}} = :zip.create(~c"patch.zip", files, [:memory])
     bytes
   end
 
@@ -37,12 +37,12 @@ defmodule Bench.Cluster.Patch do
 
   defp fill(beam, bytes) do
     {:ok, _module, chunks} = :beam_lib.all_chunks(beam)
-    {'LitT', <<_size::32, packed::binary>>} = List.keyfind(chunks, 'LitT', 0)
+    {~c"LitT", <<_size::32, packed::binary>>} = List.keyfind(chunks, ~c"LitT", 0)
 
     <<count::32, literals::binary>> = :zlib.uncompress(packed)
     filled = IO.iodata_to_binary([<<count::32>> | literals(literals, bytes)])
     table = <<byte_size(filled)::32, :zlib.compress(filled)::binary>>
-    {:ok, beam} = :beam_lib.build_module(List.keystore(chunks, 'LitT', 0, {'LitT', table}))
+    {:ok, beam} = :beam_lib.build_module(List.keystore(chunks, ~c"LitT", 0, {~c"LitT", table}))
     beam
   end
 

@@ -40,7 +40,7 @@ defmodule Bench.Swap.Subject do
     app =
       {:application, @app,
        [
-         vsn: '1',
+         vsn: ~c"1",
          modules: modules,
          registered: [],
          applications: [:kernel, :stdlib],

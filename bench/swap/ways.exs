@@ -24,11 +24,11 @@ defmodule Bench.Swap.Ways do
 
   # OTP's own, through its script evaluator, with the instructions that systools would make.
   defp release_handler(root, modules) do
-    lib = {Subject.app(), '2', String.to_charlist(Path.join(root, "bench_app-2"))}
+    lib = {Subject.app(), ~c"2", String.to_charlist(Path.join(root, "bench_app-2"))}
 
     script =
       [
-        {:load_object_code, {Subject.app(), '2', modules}},
+        {:load_object_code, {Subject.app(), ~c"2", modules}},
         :point_of_no_return,
         {:suspend, [Subject.server()]}
       ] ++
@@ -59,7 +59,7 @@ defmodule Bench.Swap.Ways do
 
       for {module, beam} <- beams do
         :code.purge(module)
-        {:module, _} = :code.load_binary(module, 'nofile', beam)
+        {:module, _} = :code.load_binary(module, ~c"nofile", beam)
       end
 
       pids
@@ -112,7 +112,7 @@ defmodule Bench.Swap.Ways do
       :code.prepare_loading(
         for module <- modules,
             do:
-              {module, '#{Subject.ebin(root, version)}/#{module}.beam',
+              {module, ~c"#{Subject.ebin(root, version)}/#{module}.beam",
                Subject.beam(root, version, module)}
       )
 

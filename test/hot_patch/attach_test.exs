@@ -14,7 +14,9 @@ defmodule HotPatch.AttachTest do
 
   # The operator's: a hidden node that runs no system of its own.
   setup_all do
-    [node] = Cluster.start(1, exchange: false, release: {"unreleased", "none"}, args: ['-hidden'])
+    [node] =
+      Cluster.start(1, exchange: false, release: {"unreleased", "none"}, args: [~c"-hidden"])
+
     %{operator: node}
   end
 
@@ -343,7 +345,7 @@ defmodule HotPatch.AttachTest do
     end
 
     defp other_application,
-      do: {:application, :hot_patch, [vsn: '0.0.9', applications: [:kernel]]}
+      do: {:application, :hot_patch, [vsn: ~c"0.0.9", applications: [:kernel]]}
 
     test "leaves nothing where it fails", %{operator: operator} do
       node = PlainErlang.start()
@@ -383,7 +385,7 @@ defmodule HotPatch.AttachTest do
 
     test "says what a node lacks that cannot run it", %{operator: operator} do
       # In embedded mode nothing is loaded on first use, and this one has booted without crypto.
-      node = PlainErlang.start(['-mode', 'embedded'])
+      node = PlainErlang.start([~c"-mode", ~c"embedded"])
       _ = picture(node)
       before = picture(node)
 

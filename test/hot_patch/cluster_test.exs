@@ -181,7 +181,7 @@ defmodule HotPatch.ClusterTest do
       {path, bytes} = Builds.changed("patched", "Call")
       # The table of literals is compressed; the reader does not look into it.
       {:ok, _module, chunks} = :beam_lib.all_chunks(bytes)
-      chunks = List.keyreplace(chunks, 'LitT', 0, {'LitT', <<100::32, "no zlib stream">>})
+      chunks = List.keyreplace(chunks, ~c"LitT", 0, {~c"LitT", <<100::32, "no zlib stream">>})
       {:ok, broken} = :beam_lib.build_module(chunks)
       # The VM tells its log about it.
       ExUnit.CaptureLog.capture_log(fn ->
@@ -276,7 +276,7 @@ defmodule HotPatch.ClusterTest do
       attributes = :erlang.term_to_binary(vsn: [:another])
 
       {:ok, other} =
-        chunks |> List.keyreplace('Attr', 0, {'Attr', attributes}) |> :beam_lib.build_module()
+        chunks |> List.keyreplace(~c"Attr", 0, {~c"Attr", attributes}) |> :beam_lib.build_module()
 
       assert :code.module_md5(other) == :code.module_md5(shipped)
 

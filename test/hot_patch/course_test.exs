@@ -273,7 +273,7 @@ defmodule HotPatch.CourseTest do
     end
 
     test "are without remote shells", %{nodes: [a | _] = nodes} do
-      [shell] = Cluster.start(1, hot_patch: false, exchange: false, args: ['-remsh', 'a@b'])
+      [shell] = Cluster.start(1, hot_patch: false, exchange: false, args: [~c"-remsh", ~c"a@b"])
       [plain] = Cluster.start(1, hot_patch: false, exchange: false)
       Cluster.connect([a, shell])
       Cluster.connect([a, plain])

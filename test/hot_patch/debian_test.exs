@@ -128,7 +128,7 @@ defmodule HotPatch.DebianTest do
     for path <- Path.wildcard("#{folder("p1_utils", "bookworm")}/ebin/*.beam") do
       # From bytes: given a name, the functions of beam_lib may write to the file.
       {:ok, _module, chunks} = :beam_lib.all_chunks(File.read!(path))
-      kept = Enum.reject(chunks, fn {id, _} -> id in ['Line', 'Dbgi', 'Docs', 'CInf'] end)
+      kept = Enum.reject(chunks, fn {id, _} -> id in [~c"Line", ~c"Dbgi", ~c"Docs", ~c"CInf"] end)
       {:ok, bytes} = :beam_lib.build_module(kept)
       File.write!(Path.join(stripped, Path.basename(path)), bytes)
     end

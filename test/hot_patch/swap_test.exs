@@ -55,7 +55,7 @@ defmodule HotPatch.SwapTest do
       [pid] = start(1)
       v2 = server(@module, "v2", "{ok, {VERSION, {OldVsn, Extra, Count}}}")
       assert {:ok, _} = run(job([{@module, v1, v2}]))
-      assert :gen_server.call(pid, :get) == {:v2, {'v1', [], 1}}
+      assert :gen_server.call(pid, :get) == {:v2, {~c"v1", [], 1}}
     end
 
     test "answers calls that wait in mailboxes with the new code", %{v1: v1, v2: v2} do
@@ -127,13 +127,13 @@ defmodule HotPatch.SwapTest do
       start(3)
       job = job([{@module, v1, v2}, {added, nil, server(added, "v1")}])
       assert {:ok, %{suspended: 3}} = run(job)
-      assert version(@module) == 'v2'
+      assert version(@module) == ~c"v2"
       assert :erlang.module_loaded(added)
     end
 
     test "without any process concerned has no pause", %{v1: v1, v2: v2} do
       assert {:ok, %{pause_us: 0, suspended: 0}} = run(job([{@module, v1, v2}]))
-      assert version(@module) == 'v2'
+      assert version(@module) == ~c"v2"
     end
 
     test "goes on when a process dies in between", %{v1: v1} do
@@ -342,7 +342,7 @@ defmodule HotPatch.SwapTest do
 
       spawn(fn -> send(test, {:result, run(job, &send(test, {:held, &1}))}) end)
       assert_receive {:held, engine}
-      assert version(@module) == 'v1'
+      assert version(@module) == ~c"v1"
       Swap.decide(engine, {:take_back, "another node failed"})
 
       assert_receive {:result,
@@ -365,7 +365,7 @@ defmodule HotPatch.SwapTest do
       [pid] = start(1)
       assert {:error, %{reason: :taken_back}} = run(job([{@module, v1, v2}], hold_timeout: 50))
       assert :gen_server.call(pid, :get) == {:v1, 1}
-      assert version(@module) == 'v1'
+      assert version(@module) == ~c"v1"
     end
 
     test "is ended by the guard when the engine is killed: dropped before the load", %{
@@ -438,7 +438,7 @@ defmodule HotPatch.SwapTest do
       job = job([{@module, v1, new}], transition: :compatible)
       assert {:error, %{reason: :taken_back, loaded?: false, text: text}} = run(job)
       assert text =~ inspect(Enum.at(pids, 49))
-      assert version(@module) == 'v1'
+      assert version(@module) == ~c"v1"
       for {pid, n} <- Enum.zip(pids, 1..100), do: assert(:gen_server.call(pid, :get) == {:v1, n})
     end
 
@@ -466,7 +466,7 @@ defmodule HotPatch.SwapTest do
       job = job([{@module, v1, new}], transition: :compatible, after_load: crash)
       assert {:error, %{reason: :taken_back, loaded?: false, text: text}} = run(job)
       assert text =~ "#{inspect(victim)} died"
-      assert version(@module) == 'v1'
+      assert version(@module) == ~c"v1"
 
       for {pid, n} <- Enum.zip(pids, 1..200), pid != victim do
         assert :gen_server.call(pid, :get) == {:v1, n}
@@ -506,7 +506,7 @@ defmodule HotPatch.SwapTest do
       down = "; code_change({down, \"v1\"}, {v2, Count}, _) -> {ok, {v1, Count}}"
       assert {:error, %{loaded?: false, text: text}} = run_counted_on(v1, pids, counted_on(down))
       assert text =~ "not_after_all"
-      assert version(@module) == 'v1'
+      assert version(@module) == ~c"v1"
 
       for {pid, n} <- Enum.zip(pids, 1..200) do
         assert :gen_server.call(pid, :get) == {:v1, if(n == 100, do: n, else: n + 1)}
@@ -517,7 +517,7 @@ defmodule HotPatch.SwapTest do
       pids = start(200)
       assert {:error, %{loaded?: true, text: text}} = run_counted_on(v1, pids, counted_on(""))
       assert text =~ "could not be taken back"
-      assert version(@module) == 'v2'
+      assert version(@module) == ~c"v2"
 
       for {pid, n} <- Enum.zip(pids, 1..200) do
         assert :gen_server.call(pid, :get) == {:v2, if(n == 100, do: n, else: n + 1)}
@@ -529,7 +529,7 @@ defmodule HotPatch.SwapTest do
       busy = block(hd(pids))
       job = job([{@module, v1, both_formats()}], transition: :none)
       assert {:ok, %{suspended: 0, pause_us: 0}} = run(job)
-      assert version(@module) == 'v2'
+      assert version(@module) == ~c"v2"
       send(busy, :go)
       for {pid, n} <- Enum.zip(pids, 1..100), do: assert(:gen_server.call(pid, :get) == {:v1, n})
     end
@@ -560,7 +560,7 @@ defmodule HotPatch.SwapTest do
       assert failure.reason == :busy
       assert failure.text =~ inspect(busy)
       assert failure.text =~ "#{@module}.handle_call/3"
-      assert version(@module) == 'v1'
+      assert version(@module) == ~c"v1"
 
       for pid <- List.delete(pids, busy), do: assert(goes_on?(pid))
 
@@ -589,7 +589,7 @@ defmodule HotPatch.SwapTest do
       send(busy, :go)
       until(fn -> goes_on?(busy) end, "the busy one is resumed")
       assert :gen_server.call(busy, :get) == {:v1, 1}
-      assert version(@module) == 'v1'
+      assert version(@module) == ~c"v1"
     end
 
     test "loads nothing when its caller died meanwhile", %{v1: v1, v2: v2} do
@@ -603,7 +603,7 @@ defmodule HotPatch.SwapTest do
 
       assert_receive {:DOWN, ^monitor, :process, ^engine, :normal}
       for pid <- pids, do: assert(goes_on?(pid))
-      assert version(@module) == 'v1'
+      assert version(@module) == ~c"v1"
     end
   end
 
@@ -622,7 +622,7 @@ defmodule HotPatch.SwapTest do
       assert failure.reason == :taken_back
       assert failure.text =~ inspect(Enum.at(pids, 249))
       assert failure.text =~ "no_such_format"
-      assert version(@module) == 'v1'
+      assert version(@module) == ~c"v1"
       for {pid, n} <- Enum.zip(pids, 1..500), do: assert(:gen_server.call(pid, :get) == {:v1, n})
     end
 
@@ -656,7 +656,7 @@ defmodule HotPatch.SwapTest do
       v3 = server(@module, "v3")
       assert {:error, %{reason: :old_code} = failure} = run(job([{@module, v2, v3}]))
       assert failure.text =~ inspect(@module)
-      assert version(@module) == 'v2'
+      assert version(@module) == ~c"v2"
       assert Process.alive?(looping)
 
       send(looping, :stop)

@@ -89,7 +89,7 @@ defmodule HotPatch.TelemetryTest do
     [node] = Cluster.start(1)
     [call] = Cluster.call(node, Exchange, :start_calls, [[{"1234567", "7654321"}]])
     Cluster.call(node, Application, :put_env, [:hot_patch, :test_telemetry, self()])
-    Cluster.call(node, :code, :load_binary, [:telemetry, 'telemetry.beam', beam])
+    Cluster.call(node, :code, :load_binary, [:telemetry, ~c"telemetry.beam", beam])
 
     {:ok, patch} = Cluster.call(node, HotPatch, :upload, [zip(Builds.changed("patched"))])
     {:ok, report} = Cluster.call(node, HotPatch, :apply, [patch.id, [by: "alice"]])

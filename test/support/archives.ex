@@ -6,7 +6,7 @@ defmodule HotPatch.Test.Archives do
   @spec zip([{Path.t(), binary()}]) :: binary()
   def zip(files) do
     files = for {path, bytes} <- files, do: {String.to_charlist(path), bytes}
-    {:ok, {_name, bytes}} = :zip.create('test.zip', files, [:memory])
+    {:ok, {_name, bytes}} = :zip.create(~c"test.zip", files, [:memory])
     bytes
   end
 end

@@ -60,7 +60,7 @@ defmodule HotPatch.Test.Builds do
     {:ok, renamed} =
       chunks
       |> Enum.map(fn
-        {'AtU8', atoms} -> {'AtU8', :binary.replace(atoms, "code_change", "code_chains")}
+        {~c"AtU8", atoms} -> {~c"AtU8", :binary.replace(atoms, "code_change", "code_chains")}
         chunk -> chunk
       end)
       |> :beam_lib.build_module()
@@ -123,7 +123,7 @@ defmodule HotPatch.Test.Builds do
           do: file |> Path.basename(".beam") |> String.to_atom()
 
     properties = [
-      vsn: '1.0.0',
+      vsn: ~c"1.0.0",
       modules: modules,
       applications: [:kernel, :stdlib, :elixir, :logger],
       mod: {Exchange.Application, []}

@@ -105,7 +105,7 @@ defmodule HotPatch.Test.Cluster do
     {:ok, peer, ^node} =
       :peer.start(%{
         name: name,
-        host: '127.0.0.1',
+        host: ~c"127.0.0.1",
         longnames: true,
         wait_boot: 60_000,
         args: args(node, options)
@@ -151,28 +151,28 @@ defmodule HotPatch.Test.Cluster do
 
     paths =
       for path <- :code.get_path(),
-          path != '.',
+          path != ~c".",
           not (elsewhere and List.to_string(path) =~ "/hot_patch/"),
-          arg <- ['-pa', path],
+          arg <- [~c"-pa", path],
           do: arg
 
     [
-      ['-pa', String.to_charlist(exchange(node) <> "/ebin")],
+      [~c"-pa", String.to_charlist(exchange(node) <> "/ebin")],
       if(Keyword.get(options, :native, true),
         do: [],
-        else: ['-pa', '#{home(node)}/lib/hot_patch/ebin']
+        else: [~c"-pa", ~c"#{home(node)}/lib/hot_patch/ebin"]
       ),
-      ['-setcookie', Atom.to_charlist(Node.get_cookie())],
+      [~c"-setcookie", Atom.to_charlist(Node.get_cookie())],
       [
-        '-kernel',
-        'inet_dist_use_interface',
-        '{127,0,0,1}',
-        'prevent_overlapping_partitions',
-        'false'
+        ~c"-kernel",
+        ~c"inet_dist_use_interface",
+        ~c"{127,0,0,1}",
+        ~c"prevent_overlapping_partitions",
+        ~c"false"
       ],
-      ['-exchange', 'lines_per_trunk', '100000'],
-      ['-hot_patch', 'data_dir', '<<"#{Path.join(home(node), "data")}">>'],
-      ['-hot_patch', 'release', '{<<"#{name}">>,<<"#{vsn}">>}'],
+      [~c"-exchange", ~c"lines_per_trunk", ~c"100000"],
+      [~c"-hot_patch", ~c"data_dir", ~c'<<"#{Path.join(home(node), "data")}">>'],
+      [~c"-hot_patch", ~c"release", ~c'{<<"#{name}">>,<<"#{vsn}">>}'],
       Keyword.get(options, :args, [])
     ]
     |> Enum.concat()

@@ -83,7 +83,7 @@ defmodule HotPatch.Test.Hosts do
 
   defp args(name, home, lib) do
     paths =
-      for path <- :code.get_path(), path != '.', arg <- ["-pa", List.to_string(path)], do: arg
+      for path <- :code.get_path(), path != ~c".", arg <- ["-pa", List.to_string(path)], do: arg
 
     paths ++
       ["-pa", Path.join(lib, "ebin"), "-name", Atom.to_string(name), "-noinput"] ++

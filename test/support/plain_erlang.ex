@@ -18,16 +18,22 @@ defmodule HotPatch.Test.PlainErlang do
     {:ok, peer, ^node} =
       :peer.start(%{
         name: name,
-        host: '127.0.0.1',
+        host: ~c"127.0.0.1",
         longnames: true,
         wait_boot: 60_000,
-        env: [{'HOME', String.to_charlist(Cluster.home(node))}],
+        env: [{~c"HOME", String.to_charlist(Cluster.home(node))}],
         args:
           [
-            ['-pa', String.to_charlist(Path.dirname(beam(node)))],
-            ['-setcookie', Atom.to_charlist(Node.get_cookie())],
-            ['-kernel', 'inet_dist_use_interface', '{127,0,0,1}', 'logger_level', 'error'],
-            ['-kernel', 'prevent_overlapping_partitions', 'false'],
+            [~c"-pa", String.to_charlist(Path.dirname(beam(node)))],
+            [~c"-setcookie", Atom.to_charlist(Node.get_cookie())],
+            [
+              ~c"-kernel",
+              ~c"inet_dist_use_interface",
+              ~c"{127,0,0,1}",
+              ~c"logger_level",
+              ~c"error"
+            ],
+            [~c"-kernel", ~c"prevent_overlapping_partitions", ~c"false"],
             args
           ]
           |> Enum.concat()
@@ -70,7 +76,7 @@ defmodule HotPatch.Test.PlainErlang do
     File.write!(Path.join(ebin, "hot_patch_test_switch_sup.beam"), supervisor())
 
     properties = [
-      vsn: '1.0.0',
+      vsn: ~c"1.0.0",
       modules: [@module, :hot_patch_test_switch_sup],
       applications: [:kernel, :stdlib],
       mod: {:hot_patch_test_switch_sup, []}

@@ -50,7 +50,7 @@ defmodule HotPatch.Test.Servers do
   @doc "Loads a version as the running one."
   @spec load(module(), binary()) :: :ok
   def load(module, beam) do
-    {:module, ^module} = :code.load_binary(module, '#{module}.beam', beam)
+    {:module, ^module} = :code.load_binary(module, ~c"#{module}.beam", beam)
     :ok
   end
 
@@ -165,7 +165,7 @@ defmodule HotPatch.Test.Servers do
 
   defp prepared(modules) do
     {:ok, prepared} =
-      :code.prepare_loading(for {module, beam} <- modules, do: {module, '#{module}.beam', beam})
+      :code.prepare_loading(for {module, beam} <- modules, do: {module, ~c"#{module}.beam", beam})
 
     prepared
   end

@@ -96,7 +96,7 @@ defmodule HotPatch.Bridge.AtomsTest do
       function_#{@mark}() -> module_#{@mark}:call_#{@mark}(atom_#{@mark}).
       """)
 
-    {:ok, {_module, stripped}} = :beam_lib.strip(bytes, ['Attr'])
+    {:ok, {_module, stripped}} = :beam_lib.strip(bytes, [~c"Attr"])
     if match?(<<31, 139, _::binary>>, stripped), do: :zlib.gunzip(stripped), else: stripped
   end
 

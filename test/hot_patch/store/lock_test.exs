@@ -276,7 +276,7 @@ defmodule HotPatch.Store.LockTest do
   end
 
   defp start_peers(count) do
-    args = Enum.flat_map(:code.get_path() -- ['.'], &['-pa', &1])
+    args = Enum.flat_map(:code.get_path() -- [~c"."], &[~c"-pa", &1])
 
     for _ <- 1..count do
       {:ok, peer, _node} = :peer.start(%{connection: :standard_io, args: args, wait_boot: 60_000})

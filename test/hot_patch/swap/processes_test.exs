@@ -55,7 +55,7 @@ defmodule HotPatch.Swap.ProcessesTest do
       assert {:error, %{reason: :taken_back}} = run(job([{@module, v1, failing}]))
       assert show(kind, pid) == unquote(before)
       assert goes_on?(pid)
-      assert @module.module_info(:attributes)[:vsn] == 'v1'
+      assert @module.module_info(:attributes)[:vsn] == ~c"v1"
     end
   end
 
@@ -251,7 +251,7 @@ defmodule HotPatch.Swap.ProcessesTest do
              Swap.find(job.changes)
 
     assert {:ok, %{suspended: 0, pause_us: 0}} = run(job)
-    assert :gen_server.call(pid, :get) == {'v2', :kept}
+    assert :gen_server.call(pid, :get) == {~c"v2", :kept}
     kill([pid])
   end
 

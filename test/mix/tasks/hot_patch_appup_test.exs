@@ -89,7 +89,7 @@ defmodule Mix.Tasks.HotPatch.AppupTest do
     end
 
     properties = [
-      description: 'for tests',
+      description: ~c"for tests",
       vsn: String.to_charlist(vsn),
       modules: Keyword.keys(modules),
       registered: [],
@@ -110,7 +110,7 @@ defmodule Mix.Tasks.HotPatch.AppupTest do
 
     erts = :erlang.system_info(:version)
     apps = versions ++ [{:appup_test, String.to_charlist(vsn)}]
-    release = {:release, {'appup', String.to_charlist(vsn)}, {:erts, erts}, apps}
+    release = {:release, {~c"appup", String.to_charlist(vsn)}, {:erts, erts}, apps}
     path = Path.join(dir, "rel-#{vsn}")
     File.write!(path <> ".rel", :io_lib.format("~tp.~n", [release]))
     String.to_charlist(path)
@@ -121,7 +121,7 @@ defmodule Mix.Tasks.HotPatch.AppupTest do
     to = build!(dir, "2.0.0")
     Appup.run(["--from", from, "--to", Path.join(to, "ebin")])
     appup = Path.join(to, "ebin/appup_test.appup")
-    assert {:ok, [{'2.0.0', [{'1.0.0', up}], [{'1.0.0', down}]}]} = :file.consult(appup)
+    assert {:ok, [{~c"2.0.0", [{~c"1.0.0", up}], [{~c"1.0.0", down}]}]} = :file.consult(appup)
     assert {:add_module, :appup_test_new, [:appup_test_lib]} in up
     assert {:load_module, :appup_test_lib, [:appup_test_new]} in up
     assert {:update, :appup_test_server, {:advanced, []}, [:appup_test_lib]} in up
@@ -130,7 +130,7 @@ defmodule Mix.Tasks.HotPatch.AppupTest do
     assert List.last(up) == {:delete_module, :appup_test_gone}
     assert hd(down) == {:add_module, :appup_test_gone}
 
-    assert {:ok, {'2.0.0', [{'1.0.0', [], low_up}], [{'1.0.0', [], low_down}]}} =
+    assert {:ok, {~c"2.0.0", [{~c"1.0.0", [], low_up}], [{~c"1.0.0", [], low_down}]}} =
              relup(dir, "1.0.0", "2.0.0")
 
     # What calls is loaded behind what it calls.
@@ -174,7 +174,7 @@ defmodule Mix.Tasks.HotPatch.AppupTest do
 
     text = "{\"2.0.0\", [{\"1.0.0\", #{script}}], [{\"1.0.0\", []}]}."
     File.write!(Path.join(to, "ebin/appup_test.appup"), text)
-    assert {:ok, {'2.0.0', [{'1.0.0', [], low}], _}} = relup(dir, "1.0.0", "2.0.0")
+    assert {:ok, {~c"2.0.0", [{~c"1.0.0", [], low}], _}} = relup(dir, "1.0.0", "2.0.0")
     assert {:apply, {:m, :f, [1, "b"]}} in low
     loaded = for {:load, {module, _, _}} <- low, do: module
     assert Enum.sort(loaded) == names ++ [:appup_test_m9]
@@ -185,7 +185,7 @@ defmodule Mix.Tasks.HotPatch.AppupTest do
     to = build!(dir, "2.0.0")
     out = Path.join(dir, "out/x.appup")
     Appup.run(["--from", from, "--to", to, "--out", out, "--restart"])
-    assert {:ok, [{'2.0.0', [{'1.0.0', script}], [{'1.0.0', script}]}]} = :file.consult(out)
+    assert {:ok, [{~c"2.0.0", [{~c"1.0.0", script}], [{~c"1.0.0", script}]}]} = :file.consult(out)
     assert script == [{:restart_application, :appup_test}]
   end
 

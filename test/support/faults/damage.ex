@@ -26,7 +26,8 @@ defmodule HotPatch.Test.Faults.Damage do
   def flip(path) do
     bytes = File.read!(path)
     at = :rand.uniform(byte_size(bytes)) - 1
-    <<before::binary-size(at), byte, rest::binary>> = bytes
+    before = binary_part(bytes, 0, at)
+    <<byte, rest::binary>> = binary_part(bytes, at, byte_size(bytes) - at)
     File.write!(path, [before, Bitwise.bxor(byte, :rand.uniform(255)), rest])
   end
 

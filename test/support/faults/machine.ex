@@ -234,21 +234,21 @@ defmodule HotPatch.Test.Faults.Machine do
 
   defp args(machine) do
     {name, vsn} = machine.release
-    paths = for path <- :code.get_path(), path != '.', arg <- ['-pa', path], do: arg
+    paths = for path <- :code.get_path(), path != ~c".", arg <- [~c"-pa", path], do: arg
     peers = Enum.map_join(machine.peers, ",", &"'#{&1}'")
 
     Enum.concat([
       paths,
-      ['-pa', '#{exchange(machine)}/ebin'],
-      ['-setcookie', Atom.to_charlist(Node.get_cookie())],
-      ['-kernel', 'inet_dist_use_interface', interface(machine)],
-      ['prevent_overlapping_partitions', 'false'],
+      [~c"-pa", ~c"#{exchange(machine)}/ebin"],
+      [~c"-setcookie", Atom.to_charlist(Node.get_cookie())],
+      [~c"-kernel", ~c"inet_dist_use_interface", interface(machine)],
+      [~c"prevent_overlapping_partitions", ~c"false"],
       # Who is in a network of its own notices soon when that is cut.
-      if(machine.space, do: ['net_ticktime', '3'], else: []),
-      ['-exchange', 'lines_per_trunk', '100000'],
-      ['-hot_patch', 'data_dir', '<<"#{machine.data}">>'],
-      ['-hot_patch', 'peers', '[#{peers}]'],
-      ['-hot_patch', 'release', '{<<"#{name}">>,<<"#{vsn}">>}']
+      if(machine.space, do: [~c"net_ticktime", ~c"3"], else: []),
+      [~c"-exchange", ~c"lines_per_trunk", ~c"100000"],
+      [~c"-hot_patch", ~c"data_dir", ~c'<<"#{machine.data}">>'],
+      [~c"-hot_patch", ~c"peers", ~c"[#{peers}]"],
+      [~c"-hot_patch", ~c"release", ~c'{<<"#{name}">>,<<"#{vsn}">>}']
     ])
   end
 

@@ -66,7 +66,7 @@ defmodule HotPatch.Test.Faults.Spaces do
   def run_in(space) do
     erl = :erl |> Atom.to_string() |> System.find_executable() |> String.to_charlist()
     ip = "ip" |> System.find_executable() |> String.to_charlist()
-    arguments = ['netns', 'exec', String.to_charlist(space), erl]
+    arguments = [~c"netns", ~c"exec", String.to_charlist(space), erl]
     %{connection: :standard_io, exec: {ip, arguments}}
   end
 
