@@ -23,9 +23,9 @@ defmodule HotPatch.Bridge do
   memory is capped by the system (`setrlimit`), it can write no files, and it is given no more
   time than `config :hot_patch, port_timeout: ms` (default 60,000).
 
-  What that costs is the way there and back, one or two milliseconds, and three or four for each megabyte
-  (`bench/archive.exs`), in a call that an operator makes by hand. Take `:nif` where no program
-  may be started beside the VM.
+  What that costs is the way there and back, one or two milliseconds, and three to six for each
+  megabyte (`bench/archive.exs`), in a call that an operator makes by hand. Take `:nif` where no
+  program may be started beside the VM.
 
   ## Memory
 
