@@ -15,23 +15,12 @@ defmodule HotPatch.Agent.Steps.Applications do
 
   @doc "Stops one."
   @spec stop(atom()) :: :ok
-  def stop(application) do
-    case :application.stop(application) do
-      :ok -> :ok
-      {:error, {:not_started, _}} -> :ok
-      {:error, reason} -> exit(reason)
-    end
-  end
+  def stop(application), do: application |> :application.stop() |> done(:not_started)
 
   @doc "Starts one, unless it runs."
   @spec start(atom(), atom()) :: :ok
-  def start(application, type) do
-    case :application.start(application, type) do
-      :ok -> :ok
-      {:error, {:already_started, _}} -> :ok
-      {:error, reason} -> exit(reason)
-    end
-  end
+  def start(application, type),
+    do: application |> :application.start(type) |> done(:already_started)
 
   @doc "Has one that is new here: its modules, and it loaded or started."
   @spec add(String.t(), atom()) :: :ok
@@ -43,26 +32,18 @@ defmodule HotPatch.Agent.Steps.Applications do
 
     case how do
       :none -> :ok
-      :load -> load(application)
+      :load -> application |> :application.load() |> done(:already_loaded)
       type -> start(application, type)
-    end
-  end
-
-  defp load(application) do
-    case :application.load(application) do
-      :ok -> :ok
-      {:error, {:already_loaded, _}} -> :ok
-      {:error, reason} -> exit(reason)
     end
   end
 
   @doc "Forgets one that was stopped."
   @spec unload(String.t()) :: :ok
-  def unload(name) do
-    case name |> Running.accepted_module() |> :application.unload() do
-      :ok -> :ok
-      {:error, {:not_loaded, _}} -> :ok
-      {:error, reason} -> exit(reason)
-    end
-  end
+  def unload(name),
+    do: name |> Running.accepted_module() |> :application.unload() |> done(:not_loaded)
+
+  # It may have been so already.
+  defp done(:ok, _already), do: :ok
+  defp done({:error, {already, _application}}, already), do: :ok
+  defp done({:error, reason}, _already), do: exit(reason)
 end
