@@ -3,6 +3,7 @@ defmodule HotPatch.BridgeTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Archives
+  import HotPatch.Test.Settings
   import HotPatch.Test.Until
 
   alias HotPatch.Analysis
@@ -194,17 +195,7 @@ defmodule HotPatch.BridgeTest do
     end
 
     test "is not sent more than it takes, and goes on" do
-      for limit <- [:max_archive_bytes, :max_unpacked_bytes] do
-        before = Application.fetch_env(:hot_patch, limit)
-        Application.put_env(:hot_patch, limit, 1_000_000)
-
-        on_exit(fn ->
-          case before do
-            {:ok, value} -> Application.put_env(:hot_patch, limit, value)
-            :error -> Application.delete_env(:hot_patch, limit)
-          end
-        end)
-      end
+      for limit <- [:max_archive_bytes, :max_unpacked_bytes], do: configure(limit, 1_000_000)
 
       server = start_supervised!({Server, []})
       os = program(server)

@@ -3,6 +3,7 @@ defmodule HotPatch.Bridge.Port.SettingsTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Archives
+  import HotPatch.Test.Settings
 
   alias HotPatch.Archive
   alias HotPatch.Bridge
@@ -56,17 +57,5 @@ defmodule HotPatch.Bridge.Port.SettingsTest do
     :ok = Supervisor.terminate_child(Bridge.Supervisor, Server)
     on_exit(fn -> Supervisor.restart_child(Bridge.Supervisor, Server) end)
     assert {:error, %Error{reason: :invalid_option}} = Archive.read(zip([{"a", "a"}]), "a")
-  end
-
-  defp configure(option, value) do
-    before = Application.fetch_env(:hot_patch, option)
-    Application.put_env(:hot_patch, option, value)
-
-    on_exit(fn ->
-      case before do
-        {:ok, value} -> Application.put_env(:hot_patch, option, value)
-        :error -> Application.delete_env(:hot_patch, option)
-      end
-    end)
   end
 end
