@@ -262,12 +262,19 @@ defmodule HotPatch.InstructionsTest do
     end
   end
 
-  test "whose call fails after the load are taken back on all nodes, and what they stopped runs" do
+  # Two nodes with the first version, on the second of which every check of the next one fails.
+  defp second_broken do
     [a, b] = nodes = Cluster.start(2)
     apply!(a, [checking(1)], "first")
-    code = for n <- nodes, do: exchange_code(n)
-    disk = for n <- nodes, do: Cluster.disk(n)
+    before = picture(nodes)
     :ok = Cluster.call(b, Application, :put_env, [:kernel, :broken, true])
+    {nodes, before}
+  end
+
+  defp picture(nodes), do: for(n <- nodes, do: {exchange_code(n), Cluster.disk(n)})
+
+  test "whose call fails after the load are taken back on all nodes, and what they stopped runs" do
+    {[a, b] = nodes, before} = second_broken()
 
     patch =
       declare!(
@@ -286,8 +293,7 @@ defmodule HotPatch.InstructionsTest do
 
     assert error.message =~ "failed after the resume" and error.message =~ "#{b}"
     assert error.report.rollback.status == :ok
-    assert for(n <- nodes, do: exchange_code(n)) == code
-    assert for(n <- nodes, do: Cluster.disk(n)) == disk
+    assert picture(nodes) == before
 
     for node <- nodes do
       assert told(node) == :down
@@ -300,11 +306,7 @@ defmodule HotPatch.InstructionsTest do
   end
 
   test "that fail before the pause leave all as it was" do
-    [a, b] = nodes = Cluster.start(2)
-    apply!(a, [checking(1)], "first")
-    code = for n <- nodes, do: exchange_code(n)
-    disk = for n <- nodes, do: Cluster.disk(n)
-    :ok = Cluster.call(b, Application, :put_env, [:kernel, :broken, true])
+    {[a, b] = nodes, before} = second_broken()
 
     patch =
       declare!(
@@ -323,8 +325,7 @@ defmodule HotPatch.InstructionsTest do
 
     assert error.message =~ "failed before the pause"
     assert error.message =~ "nothing was changed on any node"
-    assert for(n <- nodes, do: exchange_code(n)) == code
-    assert for(n <- nodes, do: Cluster.disk(n)) == disk
+    assert picture(nodes) == before
     for node <- nodes, do: assert(runs?(node, :exchange))
     assert told(a) == :early and told(b) == nil
   end
