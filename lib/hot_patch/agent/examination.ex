@@ -21,12 +21,12 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Trust
 
   @typedoc """
-  `prepared` is the loader's own result for all modules to load, in one; `config` what changes in
+  `prepared` is the loader's own result for all modules to load; `config` what changes in
   the environments of applications; `instructions` what is to be done beside.
   """
   @type t :: %__MODULE__{
           verdicts: [Verdict.t()],
-          prepared: term(),
+          prepared: Loader.prepared() | nil,
           config: [Environment.change()],
           instructions: Instructions.t()
         }

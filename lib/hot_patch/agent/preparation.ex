@@ -152,7 +152,8 @@ defmodule HotPatch.Agent.Preparation do
 
         Swap.prepare(%Swap.Job{
           changes: changes,
-          prepared: examination.prepared,
+          prepared: examination.prepared.together,
+          added: examination.prepared.added,
           shadows: shadows(examination, payload),
           on_load: on_load(examination),
           pause_timeout: operation.pause_timeout,
