@@ -25,7 +25,7 @@ defmodule HotPatch.Archive do
     unsupported_flag damaged_stream bytes_after_stream size_too_small size_too_large
     bad_crc manifest_too_big manifest_too_deep manifest_malformed manifest_duplicate
     manifest_unknown_field manifest_schema manifest_unlisted manifest_missing manifest_digest
-    manifest_module manifest_instruction signature_malformed signature_alone
+    manifest_module manifest_instruction manifest_config signature_malformed signature_alone
   )a
 
   # Likewise the keys of the reply. A module's literals are atoms from its loading on.

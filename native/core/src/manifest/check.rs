@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::instructions;
 use super::{Change, FileEntry, MANIFEST, Manifest, Version};
+use crate::analysis::instructions::Value;
 use crate::archive;
 use crate::composition::{File, Kind};
 use crate::refusal::{Refusal, Rule};
@@ -18,6 +19,10 @@ const LONGEST_TEXT: usize = 10_000;
 /// The longest text of an Erlang term.
 const LONGEST_TERM: usize = 64 * 1024;
 
+/// The most settings of applications, and the most bytes of their values.
+const MOST_SETTINGS: usize = 1_000;
+const MOST_CONFIG_BYTES: usize = 256 * 1024;
+
 fn refuse<T>(rule: Rule, detail: String) -> Result<T, Refusal> {
     Err(Refusal::entry(rule, MANIFEST.as_bytes(), detail))
 }
@@ -29,6 +34,7 @@ pub(super) fn values(manifest: &Manifest) -> Result<(), Refusal> {
     paths(manifest)?;
     changes(manifest)?;
     names(manifest)?;
+    config(manifest)?;
     instructions::check(manifest)
 }
 
@@ -106,6 +112,32 @@ fn terms(manifest: &Manifest) -> Result<(), Refusal> {
             let detail =
                 format!("has the text of a term that is empty or longer than {LONGEST_TERM} bytes");
             return refuse(Rule::ManifestMalformed, detail);
+        }
+    }
+    Ok(())
+}
+
+/// Keys and values become atoms and terms where the patch is accepted: they must be readable,
+/// and not too many, before anybody does that.
+fn config(manifest: &Manifest) -> Result<(), Refusal> {
+    let changes = &manifest.config;
+    if changes.len() > MOST_SETTINGS {
+        let detail = format!("has more than {MOST_SETTINGS} settings");
+        return refuse(Rule::ManifestConfig, detail);
+    }
+    if changes.iter().map(|change| change.value.len()).sum::<usize>() > MOST_CONFIG_BYTES {
+        let detail = format!("has settings of more than {MOST_CONFIG_BYTES} bytes");
+        return refuse(Rule::ManifestConfig, detail);
+    }
+    for change in changes {
+        let of = format!(
+            "{} of {}",
+            printable(change.key.as_bytes()),
+            printable(change.application.as_bytes())
+        );
+        if let Err(error) = Value::parse(&change.value) {
+            let detail = format!("has for {of} a value that is no constant Erlang term: {error}");
+            return refuse(Rule::ManifestConfig, detail);
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ const MANIFEST: &str = "hot_patch.json";
 const SIGNATURE: &str = "hot_patch.sig";
 
 pub(crate) fn cases() -> Vec<Case> {
-    [forms(), contents(), covers(), signatures()].into_iter().flatten().collect()
+    [forms(), contents(), settings(), covers(), signatures()].into_iter().flatten().collect()
 }
 
 fn module() -> Vec<u8> {
@@ -69,6 +69,63 @@ fn with(rule: Rule, what: &'static str, change: impl FnOnce(&mut Value)) -> Case
 
 fn text(rule: Rule, what: &'static str, manifest: &str) -> Case {
     case(rule, what, archive(&items(), manifest.as_bytes()))
+}
+
+/// One setting of an application with this value.
+fn setting(value: &str) -> Value {
+    json!([{"application": "a", "key": "k", "value": value}])
+}
+
+#[test]
+fn settings_are_accepted_as_sys_config_has_them() {
+    let values = [
+        "ok",
+        "'Elixir.A.B'",
+        "-12",
+        "1.5e-3",
+        "\"text \\x{e9} \\001 \\v\"",
+        "<<\"gr\u{fc}n\"/utf8>>",
+        "<<>>",
+        "<<0, 128,255>>",
+        "[{a, [b, {c, #{d => <<1>>}}]}]",
+        "% from ours\n{a, % and so on\n b}",
+    ];
+    for value in values {
+        let mut manifest = good(&items());
+        manifest["config"] = setting(value);
+        let bytes = archive(&items(), manifest.to_string().as_bytes());
+        let read = read_archive(&bytes, &Options::default());
+        assert!(read.is_ok(), "{value}: {:?}", read.err());
+    }
+}
+
+fn settings() -> Vec<Case> {
+    let refused = |what, config: Value| {
+        with(Rule::ManifestConfig, what, |manifest| manifest["config"] = config)
+    };
+    let many = |count: usize, value: &str| {
+        let one = |key| json!({"application": "a", "key": format!("k{key}"), "value": value});
+        (0..count).map(one).collect()
+    };
+    vec![
+        refused("a value that is no term", setting("{a")),
+        refused("a value with something behind it", setting("a. b")),
+        refused("a value that ends in a dot", setting("a.")),
+        refused("a value that calls", setting("os:cmd(\"ls\")")),
+        refused("a fun", setting("fun lists:map/2")),
+        refused("a variable", setting("X")),
+        refused("a byte that is none", setting("<<256>>")),
+        refused("an atom that no VM takes", setting(&"a".repeat(256))),
+        refused(
+            "a value nested too deep",
+            setting(&format!("{}{}", "[".repeat(70), "]".repeat(70))),
+        ),
+        refused("more settings than anybody needs", many(1_001, "1")),
+        refused(
+            "values larger than anybody needs",
+            many(500, &format!("\"{}\"", "x".repeat(1_000))),
+        ),
+    ]
 }
 
 #[test]
