@@ -12,6 +12,7 @@ defmodule HotPatch.Application do
     children = [
       # First those that are not concerned when an agent dies.
       HotPatch.Cluster.Progress,
+      HotPatch.LoaderVM,
       HotPatch.Agent.Inbox,
       HotPatch.Agent.Server,
       HotPatch.Cluster.Joiner,

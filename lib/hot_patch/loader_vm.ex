@@ -29,12 +29,14 @@ defmodule HotPatch.LoaderVM do
     * `{:refused, names}` - it refuses these with a reason, as it would on this node
     * `{:ended, name, how}` - it ended its VM at this module, or at all of them together (`nil`)
     * `{:untried, why}` - no VM could be started here
+    * `:off` - this node is configured to do without (`config :hot_patch, loader_vm: :off`)
   """
   @type finding ::
           :accepted
           | {:refused, %{String.t() => String.t()}}
           | {:ended, String.t() | nil, String.t()}
           | {:untried, String.t()}
+          | :off
 
   @typedoc """
   Which loader it was. A finding holds wherever the same one runs: its version, its kind
@@ -71,11 +73,21 @@ defmodule HotPatch.LoaderVM do
   def try_modules(_server, []), do: :accepted
 
   def try_modules(server, modules) do
-    GenServer.call(server, {:try, digest(modules), modules}, :infinity)
+    if on?() do
+      # Whoever sends them, in whatever order.
+      modules = Enum.sort(modules)
+      GenServer.call(server, {:try, digest(modules), modules}, :infinity)
+    else
+      :off
+    end
   catch
     :exit, {reason, {GenServer, :call, _arguments}} ->
       {:untried, "the process that makes trials is not there (#{short(reason)})"}
   end
+
+  @doc "Whether modules are tried on this node."
+  @spec on?() :: boolean()
+  def on?, do: Application.get_env(:hot_patch, :loader_vm, :on) != :off
 
   defp short({kind, _details}), do: inspect(kind)
   defp short(reason), do: inspect(reason)

@@ -122,7 +122,7 @@ defmodule HotPatch.Agent.Commit do
 
   defp finish({:error, failure}, preparation) do
     Preparation.discard(preparation)
-    Environment.unset(preparation.examination.config)
+    Environment.unset(preparation.accepted.config)
     text = and_back(failure.text, preparation)
     files = for verdict <- verdicts(preparation), do: failed(verdict, text)
     result = result(files, %{@nobody | pause_us: failure.pause_us}, [], nil, text)
@@ -158,7 +158,7 @@ defmodule HotPatch.Agent.Commit do
     Fault.point(:loaded)
     verdicts = Enum.map(verdicts(preparation), &read_back/1)
     restart = error || restart_needed(verdicts)
-    config = preparation.examination.config
+    config = preparation.accepted.config
     # What the code that waits for a restart reads is for then, too.
     if restart_needed(verdicts) == nil, do: Environment.set(config)
     result = result(verdicts, done, stragglers(preparation, done), restart, error)

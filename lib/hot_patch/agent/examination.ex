@@ -1,12 +1,13 @@
 defmodule HotPatch.Agent.Examination do
   @moduledoc false
-  # Judges every file of a patch against this node. Reads, changes nothing: the same code
-  # serves a check and the first half of an apply.
+  # Judges every file of a patch against this node. It reads and changes nothing, not even the
+  # table of atoms, so that anybody may look at any patch. The same code serves a check, a plan and
+  # the first half of an apply, which then goes on with HotPatch.Agent.Acceptance.
 
   alias HotPatch.Agent.Base
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Instructions
-  alias HotPatch.Agent.Loader
+  alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Agent.Location
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Removal
@@ -21,17 +22,16 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Trust
 
   @typedoc """
-  `prepared` is the loader's own result for all modules to load, in one; `config` what changes in
-  the environments of applications; `instructions` what is to be done beside.
+  `config` is what changes in the environments of applications, as text where it comes from an
+  archive; `instructions` what is to be done beside.
   """
   @type t :: %__MODULE__{
           verdicts: [Verdict.t()],
-          prepared: term(),
-          config: [Environment.change()],
+          config: [Environment.foreseen() | Environment.change()],
           instructions: Instructions.t()
         }
   @enforce_keys [:verdicts]
-  defstruct [:verdicts, :prepared, config: [], instructions: %Instructions{}]
+  defstruct [:verdicts, config: [], instructions: %Instructions{}]
 
   @doc "Judges a patch on this node."
   @spec run(Payload.t()) :: t()
@@ -46,10 +46,12 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  # Nothing of the patch becomes an atom before all that it wants done is possible here.
+  # A loader comes last, and sees nothing that any other rule has refused.
   defp possible(verdicts, payload, config) do
     with {:ok, instructions} <- Instructions.here(payload, verdicts) do
-      %{prepare(verdicts) | config: config, instructions: instructions}
+      verdicts = Enum.map(verdicts, &in_sticky_folder/1)
+      tried = if refused?(verdicts), do: verdicts, else: LoaderTrial.judge(verdicts, payload)
+      %__MODULE__{verdicts: hold_back(tried), config: config, instructions: instructions}
     else
       {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
     end
@@ -76,7 +78,7 @@ defmodule HotPatch.Agent.Examination do
   end
 
   defp config(%Payload{} = payload) do
-    with {:ok, own} <- Environment.changes(payload.config) do
+    with {:ok, own} <- Environment.foresee(payload.config) do
       others = if payload.cumulative?, do: Store.Applied.list(), else: []
       {:ok, Environment.instead(own, others)}
     end
@@ -108,19 +110,23 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  @doc """
-  The modules that are to be loaded, as atoms with their verdicts; none of a patch that is
-  refused, whose names must not become atoms.
-  """
-  @spec changes(t()) :: [{module(), Verdict.t()}]
+  @doc "The verdicts on modules that are to be loaded or taken out; none of a patch that is refused."
+  @spec changes(t()) :: [Verdict.t()]
   def changes(%__MODULE__{verdicts: verdicts}) do
-    if refused?(verdicts) do
-      []
-    else
-      for %Verdict{change: change} = verdict <- verdicts, change != nil do
-        {Running.accepted_module(Verdict.module(verdict)), verdict}
-      end
-    end
+    if refused?(verdicts),
+      do: [],
+      else: for(%Verdict{change: change} = verdict <- verdicts, change != nil, do: verdict)
+  end
+
+  @doc """
+  Those of them whose names this VM knows already, with their atoms. A module whose name it does
+  not know is run by no process.
+  """
+  @spec known_changes(t()) :: [{module(), Verdict.t()}]
+  def known_changes(examination) do
+    for verdict <- changes(examination),
+        {:ok, module} <- [Running.module(Verdict.module(verdict))],
+        do: {module, verdict}
   end
 
   # Nodes of another kind have a release of their own; one of the same name must be of
@@ -259,16 +265,18 @@ defmodule HotPatch.Agent.Examination do
         do: {what, name}
   end
 
-  # Nothing comes before the loader that any rule has refused: it makes the modules' atoms.
-  defp prepare(verdicts) do
-    case Loader.prepare(changes(%__MODULE__{verdicts: verdicts})) do
-      {:ok, prepared} ->
-        %__MODULE__{verdicts: hold_back(verdicts), prepared: prepared}
-
-      {:error, reasons} ->
-        %__MODULE__{verdicts: verdicts |> Loader.blame(reasons) |> hold_back()}
+  # The code server replaces nothing there, whoever has made the folder sticky.
+  defp in_sticky_folder(%Verdict{change: :replace} = verdict) do
+    with {:ok, module} <- Running.module(Verdict.module(verdict)),
+         true <- :code.is_sticky(module) do
+      reason = "the VM's loader refuses it: its directory is sticky, as those of OTP are"
+      Verdict.change_status(verdict, :error, reason)
+    else
+      _not_sticky -> verdict
     end
   end
+
+  defp in_sticky_folder(verdict), do: verdict
 
   defp refused?(verdicts), do: Enum.any?(verdicts, &Status.refuses?(&1.status))
 

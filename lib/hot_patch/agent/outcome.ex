@@ -105,7 +105,7 @@ defmodule HotPatch.Agent.Outcome do
       boot: Applied.boot(),
       files: files(preparation),
       payload: preparation.payload,
-      config: preparation.examination.config,
+      config: preparation.accepted.config,
       down: preparation.examination.instructions.down,
       applications: Instructions.applications(preparation.examination.instructions),
       stopped: Steps.stopped(preparation.begun),

@@ -5,6 +5,7 @@ defmodule HotPatch.Agent.Payload do
   # node has kept what it had before.
 
   alias HotPatch.Agent.Instructions
+  alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Composition
   alias HotPatch.Manifest
   alias HotPatch.Release
@@ -36,7 +37,8 @@ defmodule HotPatch.Agent.Payload do
           config: [setting()],
           instructions: %{up: [Instructions.one()], down: [Instructions.one()]},
           manifest: Manifest.t() | nil,
-          signature: Signature.t() | nil
+          signature: Signature.t() | nil,
+          loader: LoaderTrial.found() | nil
         }
   @enforce_keys [:patch, :release, :entries]
   defstruct [
@@ -45,6 +47,7 @@ defmodule HotPatch.Agent.Payload do
     :entries,
     :manifest,
     :signature,
+    :loader,
     kind: :apply,
     shadows: [],
     purge: :soft,
@@ -67,6 +70,7 @@ defmodule HotPatch.Agent.Payload do
       cumulative?: Keyword.get(more, :cumulative, false),
       config: Keyword.get(more, :config, []),
       instructions: Keyword.get(more, :instructions, Instructions.none()),
+      loader: Keyword.get(more, :loader),
       manifest: composition.manifest,
       signature: composition.signature
     }

@@ -4,6 +4,7 @@ defmodule HotPatch.Agent.Preparation do
   # be made current, the files staged beside their targets. `begun` is what a commit has then done
   # before the pause.
 
+  alias HotPatch.Agent.Acceptance
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
   alias HotPatch.Agent.Instructions
@@ -12,38 +13,39 @@ defmodule HotPatch.Agent.Preparation do
   alias HotPatch.Agent.Steps
   alias HotPatch.Agent.Verdict
   alias HotPatch.Hook
-  alias HotPatch.Status
   alias HotPatch.Store
   alias HotPatch.Swap
 
   @type t :: %__MODULE__{
           examination: Examination.t(),
+          accepted: Acceptance.t(),
           operation: HotPatch.Agent.operation(),
           staged: Store.Files.intent(),
           payload: Store.Blobs.digest() | nil,
           ready: Swap.Ready.t() | nil,
           begun: Steps.begun() | nil
         }
-  @enforce_keys [:examination, :operation, :staged]
-  defstruct [:examination, :operation, :staged, :payload, :ready, :begun]
+  @enforce_keys [:examination, :accepted, :operation, :staged]
+  defstruct [:examination, :accepted, :operation, :staged, :payload, :ready, :begun]
 
   @doc "Prepares, or says by its verdicts why this node cannot."
   @spec run(Examination.t(), HotPatch.Agent.operation(), Payload.t()) ::
           {:ok, t()} | {:no, [Verdict.t()]}
   def run(%Examination{verdicts: verdicts} = examination, operation, payload) do
-    with false <- Enum.any?(verdicts, &refuses?/1),
-         {:ok, ready} <- ready(examination, operation, payload),
+    with {:ok, accepted} <- Acceptance.accept(examination),
+         {:ok, ready} <- ready(accepted, examination, operation, payload),
          {:staged, {:ok, staged, digest}} <- {:staged, stage(verdicts, operation, payload, ready)} do
       {:ok,
        %__MODULE__{
          examination: examination,
+         accepted: accepted,
          operation: operation,
          staged: staged,
          payload: digest,
          ready: ready
        }}
     else
-      true -> {:no, verdicts}
+      {:no, verdicts} -> {:no, verdicts}
       {:error, failure} -> {:no, Enum.map(verdicts, &not_ready(&1, failure))}
       {:staged, {:error, failure}} -> {:no, blame(verdicts, failure)}
     end
@@ -63,10 +65,10 @@ defmodule HotPatch.Agent.Preparation do
   end
 
   @doc "The modules that a swap replaces or adds."
-  @spec changes(Examination.t()) :: [Swap.Change.t()]
-  def changes(examination) do
-    for {module, verdict} <- Examination.changes(examination),
-        do: module |> change_of(verdict) |> Instructions.adjust(examination.instructions)
+  @spec changes([{module(), Verdict.t()}], Instructions.t()) :: [Swap.Change.t()]
+  def changes(modules, instructions) do
+    for {module, verdict} <- modules,
+        do: module |> change_of(verdict) |> Instructions.adjust(instructions)
   end
 
   defp change_of(module, %Verdict{direction: :up, change: kind, entry: entry}) do
@@ -93,9 +95,6 @@ defmodule HotPatch.Agent.Preparation do
       old_vsn: {:down, Running.vsn_of(entry.beam.vsn)}
     }
   end
-
-  # A condition that will pass by itself: refusing now is better than a restart later.
-  defp refuses?(verdict), do: Status.refuses?(verdict.status) or verdict.transient?
 
   defp stage(verdicts, operation, payload, ready) do
     changes = for %{target: target} = verdict when target != nil <- verdicts, do: file(verdict)
@@ -142,8 +141,8 @@ defmodule HotPatch.Agent.Preparation do
     end)
   end
 
-  defp ready(examination, operation, payload) do
-    case changes(examination) do
+  defp ready(accepted, examination, operation, payload) do
+    case changes(accepted.changes, examination.instructions) do
       [] ->
         {:ok, nil}
 
@@ -152,15 +151,15 @@ defmodule HotPatch.Agent.Preparation do
 
         Swap.prepare(%Swap.Job{
           changes: changes,
-          prepared: examination.prepared,
-          shadows: shadows(examination, payload),
-          on_load: on_load(examination),
+          prepared: accepted.prepared,
+          shadows: shadows(accepted, payload),
+          on_load: on_load(accepted),
           pause_timeout: operation.pause_timeout,
           hold_timeout: operation.hold_timeout,
           transition: operation.transition,
           purge: operation.purge,
           after_load: fn ->
-            Environment.set(examination.config)
+            Environment.set(accepted.config)
             Hook.run(:after_load, change(changes, operation))
           end
         })
@@ -168,8 +167,8 @@ defmodule HotPatch.Agent.Preparation do
   end
 
   # Those that run code when they are loaded, in the order of the archive.
-  defp on_load(examination) do
-    for {module, %Verdict{alone?: true} = verdict} <- Examination.changes(examination),
+  defp on_load(accepted) do
+    for {module, %Verdict{alone?: true} = verdict} <- accepted.changes,
         verdict.change != :delete do
       %{
         module: module,
@@ -181,9 +180,9 @@ defmodule HotPatch.Agent.Preparation do
   end
 
   # Only of modules that are changed here, and that may be loaded just to be tried.
-  defp shadows(examination, payload) do
+  defp shadows(accepted, payload) do
     by_name =
-      for {module, %Verdict{alone?: false, direction: :up}} <- Examination.changes(examination),
+      for {module, %Verdict{alone?: false, direction: :up}} <- accepted.changes,
           into: %{},
           do: {Atom.to_string(module), module}
 

@@ -18,9 +18,8 @@ defmodule HotPatch.Agent.Running do
   end
 
   @doc """
-  The atom of a module that is about to be loaded. The one place where a name from an
-  archive becomes an atom: the archive was accepted, and every rule but the loader's own
-  has passed.
+  The atom of a module that is about to be loaded, of a patch that was accepted: see
+  HotPatch.Agent.Acceptance.
   """
   @spec accepted_module(String.t()) :: module()
   def accepted_module(name), do: :erlang.binary_to_atom(name, :utf8)

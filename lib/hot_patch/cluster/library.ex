@@ -3,6 +3,7 @@ defmodule HotPatch.Cluster.Library do
   # The archives of the whole cluster: each is kept where it was uploaded, and fetched
   # from there by the node that needs it.
 
+  alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Archive
   alias HotPatch.Cluster
   alias HotPatch.Composition
@@ -32,7 +33,8 @@ defmodule HotPatch.Cluster.Library do
     with {:ok, composition} <- Archive.read(bytes, given || default),
          name = given || declared_name(composition.manifest) || default,
          composition = %{composition | id: Archive.id(name, composition.sha256)},
-         :ok <- admitted(composition) do
+         :ok <- admitted(composition),
+         :ok <- harmless(composition) do
       record = record(composition, name, by)
 
       case Archives.put(record, bytes) do
@@ -67,6 +69,31 @@ defmodule HotPatch.Cluster.Library do
   defp admitted(composition) do
     with {:error, error} <- Trust.check(composition, composition.files) do
       {:error, %{error | message: "upload #{composition.id}: #{error.message}"}}
+    end
+  end
+
+  # Modules that this node's loader only refuses may be right for other nodes: they are checked on
+  # each.
+  defp harmless(composition) do
+    case LoaderTrial.run(composition.files, []).modules do
+      {:ended, name, how} ->
+        {:error,
+         Error.new(
+           :fatal_module,
+           "upload #{composition.id}: #{name || "its modules together"} would end every node that " <>
+             "loads it: the VM in which that was tried #{how}. The file is damaged, or made to do " <>
+             "harm: build it again. Nothing was kept",
+           %{module: name}
+         )}
+
+      {:untried, why} ->
+        {:error,
+         Error.new(:untried, "upload #{composition.id}: #{LoaderTrial.untried(why)}", %{
+           cause: why
+         })}
+
+      _accepted_refused_or_off ->
+        :ok
     end
   end
 

@@ -2,6 +2,7 @@ defmodule HotPatch.Cluster.Request do
   @moduledoc false
   # What every call that works on a patch begins with: its options, the patch, the nodes.
 
+  alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Agent.Payload
   alias HotPatch.Archive
   alias HotPatch.Cluster
@@ -79,7 +80,8 @@ defmodule HotPatch.Cluster.Request do
         on_load: options.on_load,
         cumulative: options.cumulative,
         config: Declared.config(options.config, composition.manifest),
-        instructions: instructions
+        instructions: instructions,
+        loader: composition.files |> LoaderTrial.run(shadows) |> LoaderTrial.conclusive()
       ]
 
       payload = Payload.new(composition, patch.release, more)
