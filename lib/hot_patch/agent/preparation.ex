@@ -11,6 +11,7 @@ defmodule HotPatch.Agent.Preparation do
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Steps
   alias HotPatch.Agent.Verdict
+  alias HotPatch.FileName
   alias HotPatch.Hook
   alias HotPatch.Status
   alias HotPatch.Store
@@ -173,7 +174,7 @@ defmodule HotPatch.Agent.Preparation do
         verdict.change != :delete do
       %{
         module: module,
-        file: String.to_charlist(verdict.target),
+        file: FileName.to_charlist(verdict.target),
         bytes: verdict.entry.bytes,
         back: Swap.former_code(module)
       }
