@@ -16,6 +16,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.Agent.Verdict
   alias HotPatch.Agent.Watch
   alias HotPatch.Attachment
+  alias HotPatch.Config
   alias HotPatch.Fault
   alias HotPatch.NodeInfo
   alias HotPatch.Release
@@ -83,7 +84,7 @@ defmodule HotPatch.Agent do
       managed?: true,
       attached?: Attachment.here() != nil,
       protocol: @protocol,
-      roles: Application.get_env(:hot_patch, :roles, []),
+      roles: Config.current().roles,
       release: Release.current(),
       otp: System.otp_release(),
       elixir: System.version(),
@@ -92,6 +93,7 @@ defmodule HotPatch.Agent do
       behind: :persistent_term.get(@behind, nil),
       forced: for(%{forced?: true, id: id} <- applied, do: id),
       archives?: HotPatch.Bridge.check() == :ok,
+      warnings: Config.warnings(),
       operation: holder()
     }
   end

@@ -173,9 +173,8 @@ defmodule HotPatch.Build do
   defp sign_with(key, zip, name) do
     with {:ok, composition} <- Archive.read(zip, name),
          {:ok, manifest} <- manifest(composition),
-         {:ok, limits} <- Archive.limits(),
          {:ok, json} <- HotPatch.JSON.encode(Signature.make(key, manifest, composition.files)),
-         {:ok, answer} <- Bridge.request("sign", [zip, json], Archive.options(limits), name) do
+         {:ok, answer} <- Bridge.request("sign", [zip, json], Archive.options(), name) do
       with {:error, text} <- answer, do: {:error, Error.new(:build, "sign: #{text}")}
     end
   end

@@ -11,6 +11,7 @@ defmodule HotPatch.LoaderVM do
 
   use GenServer
 
+  alias HotPatch.Config
   alias HotPatch.LoaderVM.Program
 
   # Milliseconds that all modules of an archive may take together; 1,000 modules take a second.
@@ -87,7 +88,7 @@ defmodule HotPatch.LoaderVM do
 
   @doc "Whether modules are tried on this node."
   @spec on?() :: boolean()
-  def on?, do: Application.get_env(:hot_patch, :loader_vm, :on) != :off
+  def on?, do: Config.current().loader_vm == :on
 
   defp short({kind, _details}), do: inspect(kind)
   defp short(reason), do: inspect(reason)

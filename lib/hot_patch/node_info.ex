@@ -17,10 +17,12 @@ defmodule HotPatch.NodeInfo do
     * `:forced` - patches for which processes were killed: what the node does since may have
       that for a cause
     * `:archives?` - whether it can read archives (the reader that `config :hot_patch, bridge:` names is there)
+    * `:warnings` - what is wrong with its configuration or its data directory, one line each
     * `:operation` - what is under way on it, or `nil`
   """
 
   alias HotPatch.Release
+  alias HotPatch.Table
 
   @type t :: %__MODULE__{
           node: node(),
@@ -39,6 +41,7 @@ defmodule HotPatch.NodeInfo do
           behind: String.t() | nil,
           forced: [String.t()],
           archives?: boolean(),
+          warnings: [String.t()],
           operation: map() | nil
         }
   @enforce_keys [:node, :managed?]
@@ -59,6 +62,7 @@ defmodule HotPatch.NodeInfo do
     restart_needed: [],
     forced: [],
     archives?: false,
+    warnings: [],
     attached?: false
   ]
 
@@ -78,7 +82,11 @@ defmodule HotPatch.NodeInfo do
 
     "#{info.node}#{roles}: #{info.release}, OTP #{info.otp}, applied: #{applied}, restart needed: #{restart}#{forced}" <>
       if(info.attached?, do: ", attached", else: "") <>
-      if(info.behind, do: ", behind the others: #{info.behind}", else: "")
+      if(info.behind, do: ", behind the others: #{info.behind}", else: "") <>
+      if(info.warnings == [],
+        do: "",
+        else: ", #{Table.count(length(info.warnings), "warning", "warnings")}"
+      )
   end
 
   defimpl Inspect do
@@ -87,10 +95,8 @@ defmodule HotPatch.NodeInfo do
 
   defimpl String.Chars do
     def to_string(info) do
-      Enum.join(
-        [HotPatch.NodeInfo.line(info) | Enum.map(info.restart_needed, &("  " <> &1))],
-        "\n"
-      )
+      lines = Enum.map(info.restart_needed ++ info.warnings, &("  " <> &1))
+      Enum.join([HotPatch.NodeInfo.line(info) | lines], "\n")
     end
   end
 end

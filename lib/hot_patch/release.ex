@@ -8,6 +8,8 @@ defmodule HotPatch.Release do
   that was attached is the same as it would be with HotPatch built in. It can be set with `config :hot_patch, release: {"name", "version"}`.
   """
 
+  alias HotPatch.Config
+  alias HotPatch.FileName
   alias HotPatch.SystemLibrary
 
   @type t :: %__MODULE__{name: String.t(), version: String.t()}
@@ -29,12 +31,9 @@ defmodule HotPatch.Release do
   """
   @spec current() :: t()
   def current do
-    case Application.get_env(:hot_patch, :release) do
-      {name, version} when is_binary(name) and is_binary(version) ->
-        %__MODULE__{name: name, version: version}
-
-      nil ->
-        booted(:init.script_id())
+    case Config.current().release do
+      {name, version} -> %__MODULE__{name: name, version: version}
+      nil -> booted(:init.script_id())
     end
   end
 
@@ -43,7 +42,7 @@ defmodule HotPatch.Release do
   def root do
     with false <- otp_itself?(:init.script_id()),
          root when is_list(root) <- :code.root_dir() do
-      System.get_env("RELEASE_ROOT") || List.to_string(root)
+      FileName.from_environment("RELEASE_ROOT") || FileName.to_binary(root)
     else
       _ -> nil
     end

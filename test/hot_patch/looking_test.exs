@@ -3,6 +3,7 @@ defmodule HotPatch.LookingTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Operator
+  import HotPatch.Test.Settings
 
   alias HotPatch.Error
   alias HotPatch.Test.Builds
@@ -111,7 +112,7 @@ defmodule HotPatch.LookingTest do
     assert {:ok, %{status: :error} = report} = hot_patch(a, :check, [patch.id, [nodes: [a]]])
     assert Enum.any?(hd(report.nodes).files, &(&1.reason =~ "no VM could be started"))
 
-    :ok = Cluster.call(a, Application, :put_env, [:hot_patch, :loader_vm, :off])
+    configure_on(a, loader_vm: :off)
     assert {:ok, plan} = hot_patch(a, :plan, [patch.id])
     assert Enum.any?(plan.nodes, fn n -> Enum.any?(n.risks, &(&1 =~ "loader_vm: :off")) end)
     assert {:ok, %{status: :ok}} = hot_patch(a, :apply, [patch.id])

@@ -15,6 +15,7 @@ defmodule HotPatch.Agent.Boot do
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Steps.Restore
   alias HotPatch.Attachment
+  alias HotPatch.FileName
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
@@ -40,10 +41,10 @@ defmodule HotPatch.Agent.Boot do
     end
 
     Store.Recovery.tidy()
-  rescue
+  catch
     # Whatever is wrong with the store, the host system shall start.
-    error ->
-      note_failure(:store, {:error, Exception.format(:error, error, __STACKTRACE__)})
+    kind, reason ->
+      note_failure(:store, {:error, Exception.format(kind, reason, __STACKTRACE__)})
   end
 
   # What writes that were cut short have left.
@@ -237,7 +238,7 @@ defmodule HotPatch.Agent.Boot do
           wanted?(file.module),
           module = Running.accepted_module(file.module),
           runs_other?(module, bytes),
-          do: {module, String.to_charlist(file.target), bytes}
+          do: {module, FileName.to_charlist(file.target), bytes}
 
     load(wrong)
   end

@@ -7,6 +7,7 @@ defmodule HotPatch.Agent.Environment do
   alias HotPatch.Agent.Name
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.TermText
+  alias HotPatch.Config
   alias HotPatch.Store.Applied
 
   require Logger
@@ -179,7 +180,13 @@ defmodule HotPatch.Agent.Environment do
 
   @doc "Sets again what the patches in force have set: a start begins with the release's own."
   @spec restore([Applied.t()]) :: :ok
-  def restore(records), do: records |> Enum.flat_map(&config/1) |> set()
+  def restore(records) do
+    changes = Enum.flat_map(records, &config/1)
+    set(changes)
+    # What HotPatch itself reads has been read by now.
+    if Enum.any?(changes, &(&1.application == :hot_patch)), do: Config.load([:data_dir, :release])
+    :ok
+  end
 
   @doc "What a record has set; those of earlier versions of HotPatch know nothing of it."
   @spec config(Applied.t()) :: [change()]

@@ -5,6 +5,7 @@ defmodule HotPatch.Agent.Inventory do
   # modules are asked for only where the coordinator does not run the same itself.
 
   alias HotPatch.Agent.Running
+  alias HotPatch.FileName
   alias HotPatch.SystemLibrary
 
   # What a node sends at most: a system has about 20 kB for each module.
@@ -50,7 +51,7 @@ defmodule HotPatch.Agent.Inventory do
   end
 
   defp system?(file) do
-    case file |> List.to_string() |> Path.split() |> Enum.reverse() do
+    case file |> FileName.to_binary() |> Path.split() |> Enum.reverse() do
       [_file, "ebin", folder | _] ->
         folder |> String.split("-") |> hd() |> SystemLibrary.application?()
 

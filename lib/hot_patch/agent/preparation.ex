@@ -12,6 +12,7 @@ defmodule HotPatch.Agent.Preparation do
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Steps
   alias HotPatch.Agent.Verdict
+  alias HotPatch.FileName
   alias HotPatch.Hook
   alias HotPatch.Store
   alias HotPatch.Swap
@@ -172,7 +173,7 @@ defmodule HotPatch.Agent.Preparation do
         verdict.change != :delete do
       %{
         module: module,
-        file: String.to_charlist(verdict.target),
+        file: FileName.to_charlist(verdict.target),
         bytes: verdict.entry.bytes,
         back: Swap.former_code(module)
       }

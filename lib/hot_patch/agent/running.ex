@@ -3,6 +3,8 @@ defmodule HotPatch.Agent.Running do
   # Facts about code as this node runs it, read from the code server and the VM without
   # calling into any of the modules.
 
+  alias HotPatch.FileName
+
   @type facts :: %{md5: binary(), vsn: [term()], exports: [{atom(), arity()}]}
 
   @doc """
@@ -93,7 +95,7 @@ defmodule HotPatch.Agent.Running do
 
   # Code loaded by hand names a file that is not the node's, or none.
   defp really(file, name) do
-    if file != nil and String.to_charlist(Path.dirname(file)) in :code.get_path() do
+    if file != nil and FileName.to_charlist(Path.dirname(file)) in :code.get_path() do
       file
     else
       case on_disk(name) do
@@ -104,7 +106,7 @@ defmodule HotPatch.Agent.Running do
   end
 
   defp on_disk(name) do
-    case :code.where_is_file(String.to_charlist(name <> ".beam")) do
+    case :code.where_is_file(FileName.to_charlist(name <> ".beam")) do
       :non_existing -> :none
       file -> {:on_disk, expand(file)}
     end
@@ -121,5 +123,5 @@ defmodule HotPatch.Agent.Running do
 
   defp vsn(attributes), do: Keyword.get(attributes, :vsn, [])
 
-  defp expand(charlist), do: charlist |> List.to_string() |> Path.expand()
+  defp expand(charlist), do: charlist |> FileName.to_binary() |> Path.expand()
 end

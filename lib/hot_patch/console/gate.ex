@@ -2,7 +2,6 @@ defmodule HotPatch.Console.Gate do
   @moduledoc false
   # The way of a request: first its head is judged, before any of its body is read, then all of it.
 
-  alias HotPatch.Archive
   alias HotPatch.Console.Access
   alias HotPatch.Console.Config
   alias HotPatch.Console.Page
@@ -128,10 +127,7 @@ defmodule HotPatch.Console.Gate do
   defp limit(%{body: :none}), do: 0
   defp limit(%{body: :form}), do: @form_bytes
 
-  defp limit(%{body: :archive}) do
-    {:ok, %{max_archive_bytes: limit}} = Archive.limits()
-    limit
-  end
+  defp limit(%{body: :archive}), do: HotPatch.Config.current().max_archive_bytes
 
   # Only a form's own token can be known from the head alone.
   defp meant(nil, request, %{body: :form}, _token, _when) do

@@ -2,8 +2,10 @@ defmodule HotPatch.Store.Archives do
   @moduledoc false
   # Uploaded archives, one file each, with what is known about the upload beside it.
 
+  alias HotPatch.Config
   alias HotPatch.Release
   alias HotPatch.Store
+  alias HotPatch.Store.Dir
 
   @typedoc "What is kept beside an archive."
   @type t :: %{
@@ -19,9 +21,6 @@ defmodule HotPatch.Store.Archives do
           # Not of one that was kept by a version without manifests.
           optional(:signed_by) => String.t() | nil
         }
-
-  # Bytes of archives that one node keeps.
-  @default_quota 500 * 1024 * 1024
 
   @doc """
   Keeps an archive. Keeping it again leaves the first record as it is, unless the patch has
@@ -42,7 +41,7 @@ defmodule HotPatch.Store.Archives do
 
   @doc "How many bytes of archives this node keeps at most."
   @spec quota() :: pos_integer()
-  def quota, do: Application.get_env(:hot_patch, :max_kept_bytes, @default_quota)
+  def quota, do: Config.current().max_kept_bytes
 
   defp room(size) do
     kept = list() |> Enum.map(& &1.size) |> Enum.sum()
@@ -71,7 +70,7 @@ defmodule HotPatch.Store.Archives do
   @doc "The records of all archives kept on this node."
   @spec list() :: [t()]
   def list do
-    for path <- Path.wildcard(Path.join(folder(), "*.record")),
+    for path <- Dir.files(folder(), ".record"),
         {:ok, record} <- [Store.read_term(path)],
         do: record
   end

@@ -7,6 +7,7 @@ defmodule HotPatch.Store.Decisions do
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
+  alias HotPatch.Store.Dir
 
   @doc "Writes a decision down."
   @spec put(Applied.op()) :: :ok | {:error, {Path.t(), File.posix()}}
@@ -19,7 +20,9 @@ defmodule HotPatch.Store.Decisions do
   @doc "The operations decided under a release."
   @spec list(Release.t()) :: [Applied.op()]
   def list(release) do
-    for path <- paths(), {:ok, %{op: op, release: ^release}} <- [Store.read_term(path)], do: op
+    for path <- Dir.files(folder(), ".record"),
+        {:ok, %{op: op, release: ^release}} <- [Store.read_term(path)],
+        do: op
   end
 
   @doc "Forgets those that the state has, and those of other releases."
@@ -28,7 +31,7 @@ defmodule HotPatch.Store.Decisions do
     release = state.release
     known = Map.new(state.ops, &{&1.id, &1})
 
-    for path <- paths() do
+    for path <- Dir.files(folder(), ".record") do
       needed? =
         match?(
           {:ok, %{op: %{id: id}, release: ^release}} when not is_map_key(known, id),
@@ -39,17 +42,6 @@ defmodule HotPatch.Store.Decisions do
     end
 
     :ok
-  end
-
-  # No wildcard: the name of the folder may have anything in it.
-  defp paths do
-    case File.ls(folder()) do
-      {:ok, names} ->
-        for name <- names, Path.extname(name) == ".record", do: Path.join(folder(), name)
-
-      {:error, _posix} ->
-        []
-    end
   end
 
   defp path(id), do: Path.join(folder(), id <> ".record")

@@ -17,6 +17,7 @@ defmodule HotPatch.Store.Files do
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
+  alias HotPatch.Store.Dir
   alias HotPatch.Store.Lock
 
   @typedoc "A target and its new bytes; or nil where the file is to go, with folders made for it."
@@ -127,7 +128,7 @@ defmodule HotPatch.Store.Files do
     for path <- records(folder), {:ok, intent} <- [Store.read_term(path)], do: intent
   end
 
-  defp records(folder), do: Enum.sort(Path.wildcard(Path.join(folder, "staged/*.record")))
+  defp records(folder), do: Dir.files(Path.join(folder, "staged"), ".record")
 
   @doc "The digest of a file as it is now; nil if there is none."
   @spec digest(Path.t()) :: Blobs.digest() | nil

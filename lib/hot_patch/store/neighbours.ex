@@ -7,6 +7,7 @@ defmodule HotPatch.Store.Neighbours do
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
+  alias HotPatch.Store.Dir
   alias HotPatch.Store.Files
 
   @doc "What the nodes, this one among them, have noted of a patch of this release, with the node's folder."
@@ -53,9 +54,5 @@ defmodule HotPatch.Store.Neighbours do
         do: {folder, state}
   end
 
-  defp folders do
-    for path <- Path.wildcard(Path.join(Path.dirname(Store.directory()), "*")),
-        File.dir?(path),
-        do: path
-  end
+  defp folders, do: Store.directory() |> Path.dirname() |> Dir.folders()
 end

@@ -26,6 +26,7 @@ defmodule Mix.Tasks.HotPatch.Appup do
   alias HotPatch.Analysis
   alias HotPatch.Analysis.Finding
   alias HotPatch.Bridge
+  alias HotPatch.Store.Dir
 
   @switches [from: :string, to: :string, out: :string, restart: :boolean, accept: :keep]
 
@@ -68,16 +69,14 @@ defmodule Mix.Tasks.HotPatch.Appup do
     path = options[key] || Mix.raise("hot_patch.appup: --#{key} PATH is needed")
     ebin = if File.dir?(Path.join(path, "ebin")), do: Path.join(path, "ebin"), else: path
 
-    with [file] <- Path.wildcard(Path.join(ebin, "*.app")),
+    with [file] <- Dir.files(ebin, ".app"),
          {:ok, [{:application, name, properties}]} <- :file.consult(file) do
-      beams = ebin |> Path.join("*.beam") |> Path.wildcard() |> Enum.sort()
-
       %{
         name: Atom.to_string(name),
         vsn: to_string(properties[:vsn]),
         mod: properties[:mod],
         ebin: ebin,
-        modules: Enum.map(beams, &File.read!/1)
+        modules: ebin |> Dir.files(".beam") |> Enum.map(&File.read!/1)
       }
     else
       _none_or_damaged ->
