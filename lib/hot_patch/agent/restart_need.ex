@@ -10,11 +10,12 @@ defmodule HotPatch.Agent.RestartNeed do
 
   @typedoc """
   What is asked of the VM: the digest of a module's running code, nil where it is not loaded; the real
-  path from which it was loaded; and whether a module that is not loaded stays so.
+  path from which it was loaded; the stamp of a file; and whether a module that is not loaded stays so.
   """
   @type vm :: %{
           md5: (String.t() -> binary() | nil),
           path: (String.t() -> Path.t() | nil),
+          stamp: (Path.t() -> Mark.stamp() | nil),
           embedded?: boolean(),
           boot: term()
         }
@@ -79,17 +80,25 @@ defmodule HotPatch.Agent.RestartNeed do
   defp gone(name, vm),
     do: if(vm.md5.(name), do: [{name, "in memory but no longer on disk"}], else: [])
 
-  # Another version of the release may have a module of the same name and code.
+  # Another version of the release may have a module of the same name and code, also in the same folder:
+  # a file that was written since is not the patch's.
   defp ended(%{module: name, md5: md5} = file, vm) when name != nil and md5 != nil do
-    if vm.md5.(name) == md5 and vm.path.(name) == file.real,
-      do: [{name, "code of #{file.patch}, which has ended, is in memory"}],
-      else: []
+    if vm.md5.(name) == md5 and vm.path.(name) == file.real and
+         (file.done != nil or vm.stamp.(file.real) == file.stamp),
+       do: [{name, "code of #{file.patch}, which has ended, is in memory"}],
+       else: []
   end
 
   defp ended(_file, _vm), do: []
 
   defp vm do
-    %{md5: &Running.md5/1, path: &path/1, embedded?: Running.embedded?(), boot: Applied.boot()}
+    %{
+      md5: &Running.md5/1,
+      path: &path/1,
+      stamp: &Mark.stamp/1,
+      embedded?: Running.embedded?(),
+      boot: Applied.boot()
+    }
   end
 
   defp path(name) do

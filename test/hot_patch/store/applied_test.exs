@@ -248,6 +248,7 @@ defmodule HotPatch.Store.AppliedTest do
         %{
           md5: &running["#{&1}"],
           path: fn "Elixir." <> name -> name end,
+          stamp: fn _file -> {1, 1} end,
           embedded?: true,
           boot: :now
         },
@@ -301,6 +302,12 @@ defmodule HotPatch.Store.AppliedTest do
       ended = Leftovers.of(state([record("p", [file("A", "a", "a1")])]))
       elsewhere = vm(%{"Elixir.A" => "md5 of a1"}, path: fn _name -> "/next/A" end)
       assert RestartNeed.of(state([], ended: ended), elsewhere) == []
+
+      written = vm(%{"Elixir.A" => "md5 of a1"}, stamp: fn _file -> {1, 2} end)
+      assert RestartNeed.of(state([], ended: ended), written) == []
+      # Whoever has put the right file there, the code was loaded before.
+      gone = for file <- ended, do: %{file | done: :now}
+      assert [_reason] = RestartNeed.of(state([], ended: gone), written)
 
       on_demand = vm(%{}, embedded?: false)
       assert RestartNeed.of(state([], pending: [pending("A", "1")]), on_demand) == []
