@@ -12,6 +12,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.Agent.Past
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Preparation
+  alias HotPatch.Agent.RestartNeed
   alias HotPatch.Agent.Server
   alias HotPatch.Agent.Verdict
   alias HotPatch.Agent.Watch
@@ -19,14 +20,13 @@ defmodule HotPatch.Agent do
   alias HotPatch.Config
   alias HotPatch.Fault
   alias HotPatch.NodeInfo
-  alias HotPatch.Release
   alias HotPatch.Report
   alias HotPatch.Store
   alias HotPatch.Swap
   alias HotPatch.Telemetry
 
   # Raised whenever what nodes say to each other changes its meaning.
-  @protocol 3
+  @protocol 4
 
   # Why this node is behind the others, if it is.
   @behind {__MODULE__, :behind}
@@ -77,7 +77,7 @@ defmodule HotPatch.Agent do
   @doc "What is to be known about this node."
   @spec info() :: NodeInfo.t()
   def info do
-    applied = Store.Applied.list()
+    state = Store.Applied.state()
 
     %NodeInfo{
       node: node(),
@@ -85,13 +85,13 @@ defmodule HotPatch.Agent do
       attached?: Attachment.here() != nil,
       protocol: @protocol,
       roles: Config.current().roles,
-      release: Release.current(),
+      release: state.release,
       otp: System.otp_release(),
       elixir: System.version(),
-      applied: Enum.map(applied, & &1.id),
-      restart_needed: for(%{restart: reason} when reason != nil <- applied, do: reason),
+      applied: Enum.map(state.stack, & &1.id),
+      restart_needed: RestartNeed.list(state),
       behind: :persistent_term.get(@behind, nil),
-      forced: for(%{forced?: true, id: id} <- applied, do: id),
+      forced: for(%{forced?: true, id: id} <- state.stack, do: id),
       archives?: HotPatch.Bridge.check() == :ok,
       warnings: Config.warnings(),
       operation: holder()

@@ -79,7 +79,7 @@ defmodule HotPatch.FaultsTest do
   describe "the patches that a list of operations leads to" do
     defp op(kind, patch, more \\ []) do
       Map.merge(
-        %{kind: kind, patch: patch, cumulative?: false, at: ~U[2026-01-01 00:00:00Z]},
+        %{kind: kind, patch: patch, cumulative?: false, seq: 1},
         Map.new(more)
       )
     end
@@ -95,16 +95,20 @@ defmodule HotPatch.FaultsTest do
       ops = [op(:apply, "a"), op(:apply, "b"), op(:apply, "c", cumulative?: true)]
       assert CatchUp.stack(ops, %{}) == ["c"]
       assert CatchUp.stack(ops ++ [op(:rollback, "c")], %{}) == ["a", "b"]
-      # Also one that was among them itself.
+      # Also one that was among them itself, but not one that was all there was.
+      among = ops ++ [op(:apply, "d"), op(:apply, "c", cumulative?: true)]
+      assert CatchUp.stack(among, %{}) == ["c"]
+      assert CatchUp.stack(among ++ [op(:rollback, "c")], %{}) == ["c", "d"]
       again = ops ++ [op(:apply, "c", cumulative?: true), op(:rollback, "c")]
-      assert CatchUp.stack(again, %{}) == ["c"]
+      assert CatchUp.stack(again, %{}) == ["a", "b"]
     end
 
     test "are without what ended when the release was installed again" do
-      retired = %{"a" => ~U[2026-01-02 00:00:00Z]}
+      retired = %{"a" => %{at: ~U[2026-01-02 00:00:00Z], seq: 3}}
       assert CatchUp.stack([op(:apply, "a"), op(:apply, "b")], retired) == ["b"]
-      later = op(:apply, "a", at: ~U[2026-01-03 00:00:00Z])
-      assert CatchUp.stack([op(:apply, "a"), later], retired) == ["a"]
+      # Whatever the clocks of the nodes say: operations are in order by their numbers.
+      later = op(:apply, "a", seq: 4, at: ~U[2026-01-01 00:00:00Z])
+      assert CatchUp.stack([op(:apply, "a", seq: 3), later], retired) == ["a"]
     end
   end
 

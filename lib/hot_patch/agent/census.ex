@@ -3,6 +3,7 @@ defmodule HotPatch.Agent.Census do
   # Every module of the host system that this node runs, with the digests of its code in
   # memory and on disk, and what patches have to do with it.
 
+  alias HotPatch.Agent.RestartNeed
   alias HotPatch.Agent.Running
   alias HotPatch.Store.Applied
   alias HotPatch.SystemLibrary
@@ -18,7 +19,9 @@ defmodule HotPatch.Agent.Census do
   @doc "One line for each module that belongs to no system library."
   @spec take() :: [line()]
   def take do
-    patches = patches()
+    state = Applied.state()
+    patches = patches(state)
+    restarts = RestartNeed.by_module(state)
 
     for {module, _file} <- :code.all_loaded(),
         name = Atom.to_string(module),
@@ -26,15 +29,20 @@ defmodule HotPatch.Agent.Census do
         {:loaded, path} <- [Running.path(name)],
         not system?(path),
         %{md5: md5} <- [Running.facts(module)] do
-      {patch, restart} = Map.get(patches, name, {nil, nil})
-      %{module: name, running: hex(md5), disk: disk(path), patch: patch, restart: restart}
+      %{
+        module: name,
+        running: hex(md5),
+        disk: disk(path),
+        patch: patches[name],
+        restart: restarts[name]
+      }
     end
   end
 
   # The last patch that touches each module.
-  defp patches do
-    for record <- Applied.list(), %{module: name} when name != nil <- record.files, into: %{} do
-      {name, {record.id, record.restart}}
+  defp patches(state) do
+    for record <- state.stack, %{module: name} when name != nil <- record.files, into: %{} do
+      {name, record.id}
     end
   end
 

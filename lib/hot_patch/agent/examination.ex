@@ -10,6 +10,7 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Agent.Location
   alias HotPatch.Agent.Payload
+  alias HotPatch.Agent.PreviousCode
   alias HotPatch.Agent.Removal
   alias HotPatch.Agent.Reversal
   alias HotPatch.Agent.Running
@@ -36,7 +37,7 @@ defmodule HotPatch.Agent.Examination do
   @doc "Judges a patch on this node."
   @spec run(Payload.t()) :: t()
   def run(%Payload{} = payload) do
-    with :ok <- bound_here(payload.release),
+    with :ok <- bound_here(payload),
          :ok <- trusted(payload),
          :ok <- on_top(payload),
          {:ok, config} <- config(payload) do
@@ -129,22 +130,26 @@ defmodule HotPatch.Agent.Examination do
         do: {module, verdict}
   end
 
+  # What is in force here is this node's, whatever its release was called when it came.
+  defp bound_here(%Payload{kind: :rollback}), do: :ok
+
   # Nodes of another kind have a release of their own; one of the same name must be of
   # the very version.
-  defp bound_here(%Release{name: name, version: version}) do
+  defp bound_here(%Payload{release: %Release{name: name, version: version}}) do
     %Release{version: other} = current = Release.current()
 
     if current.name == name and other != version and not Release.none?(current) do
       {:error,
-       "the patch is bound to #{name} #{version}, but this node runs #{name} #{other}: " <>
-         "make one for that version"}
+       "the patch is bound to #{name} #{version}, but this node runs #{name} #{other}: make one for that " <>
+         "version, or, where it is for this one, upload it again with release: {\"#{name}\", \"#{other}\"}"}
     else
       :ok
     end
   end
 
   defp refuse_all(%Payload{kind: :rollback} = payload, reason) do
-    for file <- Store.Applied.find(payload.patch).files,
+    for %{files: files} <- List.wrap(Store.Applied.find(payload.patch)),
+        file <- files,
         do: Verdict.new(Reversal.entry(file, nil), :error, reason)
   end
 
@@ -183,13 +188,18 @@ defmodule HotPatch.Agent.Examination do
   end
 
   defp judge_module(%Entry{beam: beam} = entry, have, target, payload) do
+    ran = ran(beam.module, have, target, entry.bytes, payload)
+
     with :ok <- runnable(beam),
          :ok <- Base.check(beam.module, target, have, payload),
          {:load, change} <- wanted(beam, have, target),
-         :ok <- Swappable.check(beam, payload) do
+         :ok <- Swappable.check(beam, payload),
+         :ok <- PreviousCode.restorable(ran, target, payload) do
       %Verdict{
         entry: entry,
         status: :ok,
+        reason: PreviousCode.remark(ran, target),
+        ran: ran,
         target: target,
         change: change,
         new?: change == :add,
@@ -197,9 +207,16 @@ defmodule HotPatch.Agent.Examination do
       }
     else
       {status, reason} ->
-        %{Verdict.new(entry, status, reason, target) | new?: have == :new}
+        %{Verdict.new(entry, status, reason, target) | new?: have == :new, ran: ran}
     end
   end
+
+  defp ran(name, :loaded, target, bytes, payload) do
+    {:ok, module} = Running.module(name)
+    PreviousCode.find(module, target, bytes, payload.patch)
+  end
+
+  defp ran(_name, _not_loaded, _target, _bytes, _payload), do: :file
 
   defp runnable(%{needs_otp: nil}), do: :ok
 

@@ -7,6 +7,7 @@ defmodule HotPatch.Agent.Foresight do
   alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Name
   alias HotPatch.Agent.Preparation
+  alias HotPatch.Agent.PreviousCode
   alias HotPatch.Agent.Verdict
   alias HotPatch.LoaderVM
   alias HotPatch.Plan
@@ -67,6 +68,7 @@ defmodule HotPatch.Agent.Foresight do
     Enum.concat([
       for(%{status: :not_updated} = v <- verdicts, do: "#{Verdict.module(v)}: #{v.reason}"),
       for(v <- verdicts, Status.refuses?(v.status), do: "#{v.entry.path}: #{v.reason}"),
+      drifted(verdicts),
       for(
         pid <- silent,
         do: "#{inspect(pid)} is too busy to say which modules it works for"
@@ -80,6 +82,15 @@ defmodule HotPatch.Agent.Foresight do
       killed(changes),
       Instructions.risks(examination.instructions)
     ])
+  end
+
+  # Where memory and disk differ now; and, of a rollback, what cannot come back.
+  defp drifted(verdicts) do
+    for %{status: status, target: target} = verdict <- verdicts,
+        not Status.refuses?(status),
+        said = if(status == :ok, do: verdict.reason),
+        text = said || PreviousCode.remark(verdict.ran, target),
+        do: "#{Verdict.module(verdict)}: #{text}"
   end
 
   # Of one that has it, an instruction may say that it is not called, and the plan says that.

@@ -33,6 +33,7 @@ defmodule HotPatch.Agent.Payload do
           shadows: [shadow()],
           purge: :soft | :force,
           on_load: :restart | :load,
+          drift: :refuse | :accept,
           cumulative?: boolean(),
           config: [setting()],
           instructions: %{up: [Instructions.one()], down: [Instructions.one()]},
@@ -52,6 +53,7 @@ defmodule HotPatch.Agent.Payload do
     shadows: [],
     purge: :soft,
     on_load: :restart,
+    drift: :refuse,
     cumulative?: false,
     config: [],
     instructions: %{up: [], down: []}
@@ -67,6 +69,7 @@ defmodule HotPatch.Agent.Payload do
       shadows: Keyword.get(more, :shadows, []),
       purge: Keyword.get(more, :purge, :soft),
       on_load: Keyword.get(more, :on_load, :restart),
+      drift: Keyword.get(more, :drift, :refuse),
       cumulative?: Keyword.get(more, :cumulative, false),
       config: Keyword.get(more, :config, []),
       instructions: Keyword.get(more, :instructions, Instructions.none()),

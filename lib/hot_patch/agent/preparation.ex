@@ -103,7 +103,8 @@ defmodule HotPatch.Agent.Preparation do
     # Nodes of one host may share a release folder: each stages under a name of its own.
     tag = "hot_patch-#{:erlang.phash2({node(), operation.ref})}"
 
-    with {:ok, digest} <- keep(payload),
+    with :ok <- keep_running(verdicts),
+         {:ok, digest} <- keep(payload),
          {:ok, staged} <- Store.Files.stage(changes, tag) do
       {:ok, staged, digest}
     else
@@ -113,8 +114,24 @@ defmodule HotPatch.Agent.Preparation do
     end
   end
 
-  defp file(%{target: target, folders: folders, entry: %{bytes: nil}}), do: {target, nil, folders}
-  defp file(%{target: target, entry: %{bytes: bytes}}), do: {target, bytes}
+  defp file(%{disk: {:bytes, bytes}} = verdict), do: file(verdict, bytes)
+  defp file(%{entry: %{bytes: bytes}} = verdict), do: file(verdict, bytes)
+  defp file(%{target: target, folders: folders}, nil), do: {target, nil, folders}
+  defp file(%{target: target}, bytes), do: {target, bytes}
+
+  # The code that runs, where the file does not have it: a rollback loads it.
+  defp keep_running(verdicts) do
+    Enum.reduce_while(verdicts, :ok, fn
+      %{ran: {:other, bytes}}, :ok ->
+        case Store.Blobs.put(Store.blobs(), bytes) do
+          {:ok, _digest} -> {:cont, :ok}
+          {:error, failure} -> {:halt, {:error, failure}}
+        end
+
+      _verdict, :ok ->
+        {:cont, :ok}
+    end)
+  end
 
   # For nodes that are away now and come to this one for what they have missed. Not compressed:
   # code is by a quarter at most, and that took longer than all else of preparing.

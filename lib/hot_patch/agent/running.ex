@@ -41,6 +41,20 @@ defmodule HotPatch.Agent.Running do
     ArgumentError -> nil
   end
 
+  @doc "The digest of the running code of a module, by its name; nil if it is not loaded."
+  @spec md5(String.t()) :: binary() | nil
+  def md5(name) do
+    with {:ok, module} <- module(name),
+         true <- :erlang.module_loaded(module) do
+      :erlang.get_module_info(module, :md5)
+    else
+      _not_loaded -> nil
+    end
+  rescue
+    # Deleted between the two calls.
+    ArgumentError -> nil
+  end
+
   @doc "The `vsn` attribute as release_handler hands it to code_change: without its list if it is one."
   @spec old_vsn(facts()) :: term()
   def old_vsn(%{vsn: [vsn]}), do: vsn

@@ -22,7 +22,9 @@ defmodule HotPatch.Agent.Server do
   alias HotPatch.Agent.Commit
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Server.Request
+  alias HotPatch.Agent.Retirement
   alias HotPatch.Fault
+  alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Swap
 
@@ -30,7 +32,7 @@ defmodule HotPatch.Agent.Server do
 
   @typedoc "Who has this node, and what for: an operation, or what a coordinator locks it for."
   @type holder :: %{
-          required(:kind) => :apply | :rollback | :detach,
+          required(:kind) => :apply | :rollback | :detach | :restart | :install,
           required(:patch) => String.t(),
           required(:by) => String.t(),
           required(:coordinator) => pid(),
@@ -80,7 +82,10 @@ defmodule HotPatch.Agent.Server do
        do: {:reply, {:unfinished, text}, state}
 
   defp answer({:reserve, operation}, _from, %{phase: :idle} = state) do
-    case settled() do
+    case release_handler() || settled() do
+      %{} = holder ->
+        {:reply, {:busy, holder}, state}
+
       :ok ->
         monitor = Process.monitor(operation.coordinator)
         {:reply, :ok, %{state | phase: :reserved, operation: operation, monitor: monitor}}
@@ -222,11 +227,31 @@ defmodule HotPatch.Agent.Server do
 
   def handle_info(_late_answer, state), do: {:noreply, state}
 
-  # Its state would be built upon one that is about to change.
+  # Its state would be built upon one that is about to change. And where the release is another now,
+  # patches have ended.
   defp settled do
     case Store.Recovery.run() do
-      [] -> :ok
-      [{_intent, {path, reason}} | _] -> {:error, "#{path}: #{inspect(reason)}"}
+      [] ->
+        with {:error, failure} <- Retirement.run(),
+             do:
+               Logger.debug("HotPatch: files of ended patches stay for now: #{inspect(failure)}")
+
+        :ok
+
+      [{_intent, {path, reason}} | _] ->
+        {:error, "#{path}: #{inspect(reason)}"}
+    end
+  end
+
+  # The code of the system is about to change by other means.
+  defp release_handler do
+    if Release.changing?() do
+      %{
+        kind: :install,
+        patch: "a release",
+        by: "release_handler",
+        coordinator: Process.whereis(:release_handler) || self()
+      }
     end
   end
 

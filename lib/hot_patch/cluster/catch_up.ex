@@ -107,11 +107,17 @@ defmodule HotPatch.Cluster.CatchUp do
   end
 
   @doc "The patches in force after these operations, the oldest first."
-  @spec stack([HotPatch.Store.Applied.op()], %{String.t() => DateTime.t()}) :: [String.t()]
+  @spec stack([HotPatch.Store.Applied.op()], %{
+          String.t() => %{:seq => non_neg_integer(), optional(atom()) => term()}
+        }) :: [String.t()]
   def stack(ops, retired) do
     ops
     |> Enum.reject(&ended?(&1, retired))
     |> Enum.reduce([], fn
+      # One that has taken the place of all others already, and comes again.
+      %{kind: :apply, cumulative?: true, patch: id}, [{id, _replaced}] = stack ->
+        stack
+
       %{kind: :apply, cumulative?: true, patch: id}, stack ->
         [{id, stack}]
 
@@ -130,7 +136,8 @@ defmodule HotPatch.Cluster.CatchUp do
 
   defp ended?(op, retired) do
     case Map.fetch(retired, op.patch) do
-      {:ok, at} -> DateTime.compare(op.at, at) == :lt
+      # Not by time: clocks of nodes differ.
+      {:ok, %{seq: seq}} -> op.seq <= seq
       :error -> false
     end
   end

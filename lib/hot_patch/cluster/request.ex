@@ -25,6 +25,7 @@ defmodule HotPatch.Cluster.Request do
          {:ok, payload, about, said} <- payload(kind(call, options), call, id, {options, given}),
          {:ok, members, unmanaged} <- Cluster.members(options.nodes),
          :ok <- possible(payload, members),
+         {:ok, payload, about} <- Library.bound(payload, about, members),
          nodes = Enum.map(members, & &1.node),
          :ok <- canary(options[:canary], nodes) do
       # Chosen by a rule, the nodes are those to which it applies now.
@@ -78,6 +79,7 @@ defmodule HotPatch.Cluster.Request do
         shadows: shadows,
         purge: options.purge,
         on_load: options.on_load,
+        drift: options.drift,
         cumulative: options.cumulative,
         config: Declared.config(options.config, composition.manifest),
         instructions: instructions,
