@@ -209,6 +209,14 @@ defmodule HotPatch.ManifestTest do
     forged = zip(List.keyreplace(files, "hot_patch.json", 0, {"hot_patch.json", text}))
     assert {:error, %{reason: :bad_signature} = error} = upload_zip(a, forged)
     assert Exception.message(error) =~ "is wrong"
+
+    # The name is shown as that of the signer, so nobody else may choose it.
+    {"hot_patch.sig", sig} = List.keyfind(files, "hot_patch.sig", 0)
+    renamed = String.replace(sig, ~s("alice"), ~s("the board"))
+    assert renamed != sig
+    forged = zip(List.keyreplace(files, "hot_patch.sig", 0, {"hot_patch.sig", renamed}))
+    assert {:error, %{reason: :bad_signature} = error} = upload_zip(a, forged)
+    assert Exception.message(error) =~ "is wrong"
   end
 
   test "archives without a manifest are taken, unless one is required", %{tmp_dir: dir} do
