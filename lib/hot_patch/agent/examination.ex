@@ -18,24 +18,42 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Release
   alias HotPatch.Status
   alias HotPatch.Store
+  alias HotPatch.Strategy
   alias HotPatch.Trust
 
   @typedoc """
   `prepared` is the loader's own result for all modules to load, in one; `config` what changes in
-  the environments of applications; `instructions` what is to be done beside.
+  the environments of applications; `instructions` what is to be done beside; `strategy` how,
+  and `apart` where that is another way than the one by which the patch came.
   """
   @type t :: %__MODULE__{
           verdicts: [Verdict.t()],
           prepared: term(),
           config: [Environment.change()],
-          instructions: Instructions.t()
+          instructions: Instructions.t(),
+          strategy: Strategy.t(),
+          apart: [String.t()]
         }
   @enforce_keys [:verdicts]
-  defstruct [:verdicts, :prepared, config: [], instructions: %Instructions{}]
+  defstruct [
+    :verdicts,
+    :prepared,
+    config: [],
+    instructions: %Instructions{},
+    strategy: Strategy.default(),
+    apart: []
+  ]
 
   @doc "Judges a patch on this node."
   @spec run(Payload.t()) :: t()
   def run(%Payload{} = payload) do
+    record = Store.Applied.find(payload.patch)
+    strategy = Strategy.of(payload, record)
+    apart = if payload.kind == :rollback, do: Strategy.differs(strategy, record), else: []
+    %{judge(Map.merge(payload, strategy)) | strategy: strategy, apart: apart}
+  end
+
+  defp judge(payload) do
     with :ok <- bound_here(payload.release),
          :ok <- trusted(payload),
          :ok <- on_top(payload),

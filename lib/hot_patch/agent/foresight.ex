@@ -9,6 +9,7 @@ defmodule HotPatch.Agent.Foresight do
   alias HotPatch.Agent.Verdict
   alias HotPatch.Plan
   alias HotPatch.Status
+  alias HotPatch.Strategy
   alias HotPatch.Swap
   alias HotPatch.Table
 
@@ -17,13 +18,15 @@ defmodule HotPatch.Agent.Foresight do
   def plan(%Examination{verdicts: verdicts} = examination) do
     changes = Preparation.changes(examination)
     %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
+    pause? = examination.strategy.transition == :suspend
 
     %Plan.Node{
       node: node(),
       status: Status.combine(Enum.map(verdicts, & &1.status)),
       order: order(changes),
-      processes: processes(targets, true) ++ processes(unpaused, false),
-      suspended: length(targets),
+      processes: processes(targets, pause?) ++ processes(unpaused, false),
+      suspended: if(pause?, do: length(targets), else: 0),
+      strategy: examination.strategy,
       disk: for(%{target: target} <- verdicts, target != nil, do: target) |> Enum.sort(),
       config: Environment.names(examination.config),
       instructions: Instructions.lines(examination.instructions),
@@ -63,6 +66,8 @@ defmodule HotPatch.Agent.Foresight do
   defp risks(%{verdicts: verdicts} = examination, changes, targets, silent) do
     Enum.concat([
       for(%{status: :not_updated} = v <- verdicts, do: "#{Verdict.module(v)}: #{v.reason}"),
+      Strategy.lines(examination.strategy),
+      examination.apart,
       for(v <- verdicts, Status.refuses?(v.status), do: "#{v.entry.path}: #{v.reason}"),
       for(
         pid <- silent,

@@ -31,7 +31,8 @@ defmodule HotPatch.Agent.Payload do
           entries: [Composition.Entry.t()],
           shadows: [shadow()],
           purge: :soft | :force,
-          on_load: :restart | :load,
+          transition: HotPatch.Swap.transition() | nil,
+          on_load: :restart | :load | nil,
           cumulative?: boolean(),
           config: [setting()],
           instructions: %{up: [Instructions.one()], down: [Instructions.one()]},
@@ -45,10 +46,11 @@ defmodule HotPatch.Agent.Payload do
     :entries,
     :manifest,
     :signature,
+    :transition,
+    :on_load,
     kind: :apply,
     shadows: [],
     purge: :soft,
-    on_load: :restart,
     cumulative?: false,
     config: [],
     instructions: %{up: [], down: []}
@@ -63,6 +65,7 @@ defmodule HotPatch.Agent.Payload do
       entries: in_order(composition),
       shadows: Keyword.get(more, :shadows, []),
       purge: Keyword.get(more, :purge, :soft),
+      transition: Keyword.get(more, :transition, :suspend),
       on_load: Keyword.get(more, :on_load, :restart),
       cumulative?: Keyword.get(more, :cumulative, false),
       config: Keyword.get(more, :config, []),
@@ -116,7 +119,10 @@ defmodule HotPatch.Agent.Payload do
 
   defp put_back(part, _pieces), do: part
 
-  @doc "What is sent to take a patch back."
+  @doc """
+  What is sent to take a patch back. Each node takes the way by which the patch came there, as far as
+  `transition` and `on_load` are not given.
+  """
   @spec rollback(String.t(), Release.t(), keyword()) :: t()
   def rollback(id, release, more \\ []) do
     %__MODULE__{
@@ -125,7 +131,8 @@ defmodule HotPatch.Agent.Payload do
       release: release,
       entries: [],
       purge: Keyword.get(more, :purge, :soft),
-      on_load: Keyword.get(more, :on_load, :restart)
+      transition: Keyword.get(more, :transition),
+      on_load: Keyword.get(more, :on_load)
     }
   end
 end

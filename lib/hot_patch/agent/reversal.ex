@@ -12,6 +12,7 @@ defmodule HotPatch.Agent.Reversal do
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
+  alias HotPatch.Strategy
   alias HotPatch.Swap
 
   @doc "The way back from one patch."
@@ -27,15 +28,19 @@ defmodule HotPatch.Agent.Reversal do
     own = MapSet.new(verdicts, & &1.target)
 
     # The first record of a target knows what was there before all patches, the last what is
-    # there now.
-    Applied.list()
-    |> Enum.flat_map(& &1.files)
-    |> Enum.reject(&(&1.target in own))
-    |> Enum.group_by(& &1.target)
-    |> Enum.map(fn {_target, files} -> %{List.last(files) | old: hd(files).old} end)
+    # there now. States have kept their format where none of the patches has converted them.
+    for(record <- Applied.list(), file <- record.files, do: {file, converts?(record)})
+    |> Enum.reject(fn {file, _converts?} -> file.target in own end)
+    |> Enum.group_by(fn {file, _converts?} -> file.target end)
+    |> Enum.map(fn {_target, [{first, _} | _] = all} ->
+      {last, _} = List.last(all)
+      Map.merge(last, %{old: first.old, convert?: Enum.any?(all, &elem(&1, 1))})
+    end)
     |> Enum.sort_by(& &1.path)
     |> Enum.map(&judge(&1, payload))
   end
+
+  defp converts?(record), do: Strategy.back(record).transition != :none
 
   @doc "A file of the store as if it came from an archive; without bytes it is to go."
   @spec entry(
@@ -83,7 +88,8 @@ defmodule HotPatch.Agent.Reversal do
         target: file.target,
         change: change,
         direction: if(change == :add, do: :up, else: :down),
-        alone?: file.alone?
+        alone?: file.alone?,
+        convert?: Map.get(file, :convert?, true)
       }
     else
       {:transient, reason} ->

@@ -4,8 +4,9 @@ defmodule HotPatch.Agent.Verdict do
   # is to do. `change` is `:replace` or `:add` for a module to load, `:delete` for one to take
   # out, `nil` otherwise; `direction` is `:down` where it is an older version that comes. `new?`
   # is a module that this node did not have, also when it is not to be loaded now. `alone?`: it
-  # runs code when it is loaded, so it becomes current by a step of its own. `folders` were made
-  # for a file that is to go.
+  # runs code when it is loaded, so it becomes current by a step of its own. `convert?` is false where
+  # the states of its processes have the same format in both versions. `folders` were made for a file
+  # that is to go.
 
   alias HotPatch.Composition.Entry
   alias HotPatch.Report
@@ -21,6 +22,7 @@ defmodule HotPatch.Agent.Verdict do
           direction: :up | :down,
           new?: boolean(),
           alone?: boolean(),
+          convert?: boolean(),
           transient?: boolean()
         }
   @enforce_keys [:entry, :status]
@@ -34,6 +36,7 @@ defmodule HotPatch.Agent.Verdict do
     direction: :up,
     new?: false,
     alone?: false,
+    convert?: true,
     transient?: false
   ]
 

@@ -23,7 +23,6 @@ defmodule HotPatch.Cluster.CatchUp do
   @options %{
     timeout: 60_000,
     pause_timeout: 2_000,
-    transition: :suspend,
     purge: :soft,
     nodes: nil
   }
@@ -96,10 +95,16 @@ defmodule HotPatch.Cluster.CatchUp do
     Logger.notice("HotPatch: catching up: #{describe(back, forth)}")
 
     with {:ok, payloads} <- payloads(forth, ops, peers) do
-      steps = for(id <- back, do: {Payload.rollback(id, Release.current()), nil}) ++ payloads
+      steps = for(id <- back, do: {rollback(id, missed), nil}) ++ payloads
 
       with :ok <- each(steps, missed), :ok <- Agent.note(missed), do: :changed
     end
+  end
+
+  # As it was told; one that only makes room takes the way by which the patch came.
+  defp rollback(id, missed) do
+    told = last(missed, :rollback, id) || %{}
+    Payload.rollback(id, Release.current(), Map.to_list(Map.take(told, [:transition, :on_load])))
   end
 
   defp describe(back, forth) do
@@ -168,7 +173,8 @@ defmodule HotPatch.Cluster.CatchUp do
         shadows: shadows,
         instructions: instructions,
         cumulative: cumulative?,
-        on_load: Map.get(op, :on_load, :restart)
+        transition: op.transition,
+        on_load: op.on_load
       ]
 
       {Payload.new(composition, patch.release, more), Library.about(patch)}
@@ -199,7 +205,6 @@ defmodule HotPatch.Cluster.CatchUp do
           id: op.id,
           seq: op.seq,
           by: op.by,
-          transition: Map.get(op, :transition, :suspend),
           nodes: if(op.scope != :all, do: op.scope),
           # What was only tried is only tried here too.
           tried_by: op.tried_by,

@@ -27,7 +27,6 @@ defmodule HotPatch.Cluster.Operation do
   # What only an apply on request may be told.
   @plain %{
     on_failure: :rollback,
-    on_load: :restart,
     canary: nil,
     max_concurrency: nil,
     one_per_host: false,
@@ -121,9 +120,9 @@ defmodule HotPatch.Cluster.Operation do
       coordinator: self(),
       patch: payload.patch,
       by: options.by,
-      transition: options.transition,
+      transition: payload.transition,
       purge: options.purge,
-      on_load: options.on_load,
+      on_load: payload.on_load,
       pause_timeout: options.pause_timeout,
       hold_timeout: TwoPhase.hold_timeout(options),
       catching_up: options[:catching_up]

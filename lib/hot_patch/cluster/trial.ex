@@ -41,7 +41,7 @@ defmodule HotPatch.Cluster.Trial do
 
   defp take_back(op) do
     Logger.notice("HotPatch: taking back #{op.patch}: its coordinator died while it was tried")
-    payload = Payload.rollback(op.patch, Release.current(), on_load: op.on_load)
+    payload = Payload.rollback(op.patch, Release.current())
 
     # Right behind what it takes back, wherever this node hears of the last step only later: that
     # one counts. And of every node that tried it an operation of its own.
@@ -51,8 +51,6 @@ defmodule HotPatch.Cluster.Trial do
         seq: op.seq,
         nodes: [node()],
         by: "HotPatch",
-        transition: if(op.transition == :none, do: :none, else: :suspend),
-        on_load: op.on_load,
         reason: "the coordinator died while it was tried"
       })
 

@@ -67,14 +67,7 @@ defmodule HotPatch.Cluster.Undoing do
     scope = if all?, do: course.options.nodes, else: nodes
     payload = payload(course)
 
-    options = %{
-      course.options
-      | nodes: scope,
-        reason: cut(why),
-        transition: down(course.options.transition)
-    }
-
-    options = Map.drop(options, [:id, :seq])
+    options = Map.drop(%{course.options | nodes: scope, reason: cut(why)}, [:id, :seq])
 
     case attempt(payload, nodes, options, course, deadline) do
       {{:done, report, _seq}, here} ->
@@ -90,9 +83,9 @@ defmodule HotPatch.Cluster.Undoing do
   defp later([]), do: ""
   defp later(gone), do: ", and will be on #{Enum.join(gone, ", ")} when that is back"
 
+  # The way back is that by which the patch came. Processes that may be killed may be so in all of it.
   defp payload(course) do
-    more = [purge: course.options.purge, on_load: course.options.on_load]
-    Payload.rollback(course.payload.patch, course.payload.release, more)
+    Payload.rollback(course.payload.patch, course.payload.release, purge: course.options.purge)
   end
 
   defp attempt(payload, nodes, options, course, deadline) do
@@ -127,10 +120,6 @@ defmodule HotPatch.Cluster.Undoing do
     do: reason in [:refused, :busy, :unreachable]
 
   defp passing?(_result), do: false
-
-  # States are what the new code has made of them.
-  defp down(:none), do: :none
-  defp down(_suspend_or_compatible), do: :suspend
 
   # As long as a reason may be.
   defp cut(text), do: String.slice(text, 0, 200)

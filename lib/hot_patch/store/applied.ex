@@ -11,7 +11,8 @@ defmodule HotPatch.Store.Applied do
   @typedoc """
   One operation on the cluster. `seq` orders them; `scope` is `:all` or the nodes that were
   named: others do not miss it. `tried_by`: it was the first step of an apply in several, and
-  counts for as long as that process lives, or until the last step has followed.
+  counts for as long as that process lives, or until the last step has followed. `transition` and
+  `on_load` are what was told; a rollback that was told nothing takes the way that the patch came.
   """
   @type op :: %{
           id: String.t(),
@@ -19,8 +20,8 @@ defmodule HotPatch.Store.Applied do
           kind: :apply | :rollback,
           patch: String.t(),
           cumulative?: boolean(),
-          transition: HotPatch.Swap.transition(),
-          on_load: :restart | :load,
+          transition: HotPatch.Swap.transition() | nil,
+          on_load: :restart | :load | nil,
           scope: :all | [node()],
           by: String.t(),
           tried_by: pid() | nil,
@@ -29,13 +30,15 @@ defmodule HotPatch.Store.Applied do
 
   @typedoc """
   A file of a patch on this node; digests are nil where there is, or was, no file. `module` is
-  nil for what is no module; `alone?` is one that runs code when it is loaded.
+  nil for what is no module; `alone?` is one that runs code when it is loaded; `convert?` is false where
+  the states of its processes have the same format in both versions.
   """
   @type file :: %{
           path: Path.t(),
           target: Path.t(),
           module: String.t() | nil,
           alone?: boolean(),
+          convert?: boolean(),
           old: Blobs.digest() | nil,
           new: Blobs.digest() | nil,
           folders: [Path.t()]
@@ -46,7 +49,7 @@ defmodule HotPatch.Store.Applied do
   processes were killed for it. `payload` is the digest of what came to this node, for those
   that missed it. `down` are the instructions for the way back, `applications` those that every
   start follows, `stopped` the applications that
-  were stopped, and how they ran before. `replaced` are the records that a cumulative patch has taken the place of.
+  were stopped, and how they ran before. `strategy` is how the patch came, which is how it goes back. `replaced` are the records that a cumulative patch has taken the place of.
   """
   @type t :: %{
           id: String.t(),
@@ -63,6 +66,7 @@ defmodule HotPatch.Store.Applied do
           down: [map()],
           applications: [map()],
           stopped: [{atom(), atom()}],
+          strategy: HotPatch.Strategy.t(),
           replaced: [t()]
         }
 
