@@ -10,6 +10,7 @@ defmodule HotPatch.Console.Params do
   @survey %{
     "nodes" => :nodes,
     "timeout" => :number,
+    "transition" => {:one_of, [:suspend, :none, :compatible]},
     "purge" => @purge,
     "on_load" => @at_load,
     "cumulative" => {:one_of, [true, false]},

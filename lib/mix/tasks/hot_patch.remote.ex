@@ -110,7 +110,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
   defp call("journal", [], options), do: {:ok, :journal, [taken(options, [:nodes])]}
 
   defp call(survey, [id], options) when survey in ["check", "plan"] do
-    taken = taken(options, [:nodes, :timeout, :purge, :on_load, :cumulative])
+    taken = taken(options, [:nodes, :timeout, :transition, :purge, :on_load, :cumulative])
     {:ok, if(survey == "check", do: :check, else: :plan), [id, taken]}
   end
 
