@@ -38,7 +38,8 @@ defmodule HotPatch.Agent do
   named. `members` are the nodes that take part: who holds when the coordinator is gone asks
   them how it was decided. `tried_by`: it is tried on some nodes first, and counts only while
   that process lives, or when one that is not has followed it. `catching_up`: on this node alone,
-  for what it has missed, or to make room for that. `transition` and `on_load` are nil where each node
+  for what it has missed, or to make room for that; the patch counts as brought by the operation that it
+  `stands_for`. `undoes`: a rollback that follows these operations by itself. `transition` and `on_load` are nil where each node
   takes the way back by which the patch came. A `:detach` only holds the node.
   """
   @type operation :: %{
@@ -65,7 +66,9 @@ defmodule HotPatch.Agent do
           on_load: :restart | :load | nil,
           pause_timeout: pos_integer(),
           hold_timeout: pos_integer(),
-          catching_up: nil | :missed | :room
+          catching_up: nil | :missed | :room,
+          stands_for: String.t() | nil,
+          undoes: [String.t()] | nil
         }
 
   @type vote ::

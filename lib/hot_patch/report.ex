@@ -27,6 +27,8 @@ defmodule HotPatch.Report do
         since 1970; `nil` where nothing was loaded
       * `:strategy` - how it was done there, or would be: `transition` and `on_load`, see
         `HotPatch.apply/2`. A rollback takes them from the apply. `nil` where the node did not come so far
+      * `:already?` - whether the patch was in force there before it was applied. What follows by itself
+        (a watch that trips, a node that fails) does not take it back there
       * `:restart_needed` - why memory is not what the disk is, or `nil`
       * `:error` - what is wrong with the node as a whole, or `nil`
     """
@@ -43,6 +45,7 @@ defmodule HotPatch.Report do
             stragglers: [HotPatch.Straggler.t()],
             loaded_at_us: integer() | nil,
             strategy: %{transition: atom(), on_load: atom()} | nil,
+            already?: boolean(),
             restart_needed: String.t() | nil,
             error: String.t() | nil
           }
@@ -54,6 +57,7 @@ defmodule HotPatch.Report do
       :strategy,
       :restart_needed,
       :error,
+      already?: false,
       files: [],
       pause_us: 0,
       suspended: 0,

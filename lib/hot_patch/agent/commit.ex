@@ -24,6 +24,7 @@ defmodule HotPatch.Agent.Commit do
 
   @type result :: %{
           optional(:strategy) => HotPatch.Strategy.t(),
+          optional(:already?) => boolean(),
           files: [Report.File.t()],
           pause_us: non_neg_integer(),
           suspended: non_neg_integer(),

@@ -61,7 +61,9 @@ defmodule HotPatch.Agent.Departure do
       purge: :soft,
       pause_timeout: 1,
       hold_timeout: 1,
-      catching_up: nil
+      catching_up: nil,
+      stands_for: nil,
+      undoes: nil
     }
   end
 

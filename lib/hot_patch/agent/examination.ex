@@ -24,7 +24,8 @@ defmodule HotPatch.Agent.Examination do
   @typedoc """
   `prepared` is the loader's own result for all modules to load, in one; `config` what changes in
   the environments of applications; `instructions` what is to be done beside; `strategy` how,
-  and `apart` where that is another way than the one by which the patch came.
+  and `apart` where that is another way than the one by which the patch came; `already?`: the patch is in
+  force here before it is applied.
   """
   @type t :: %__MODULE__{
           verdicts: [Verdict.t()],
@@ -32,7 +33,8 @@ defmodule HotPatch.Agent.Examination do
           config: [Environment.change()],
           instructions: Instructions.t(),
           strategy: Strategy.t(),
-          apart: [String.t()]
+          apart: [String.t()],
+          already?: boolean()
         }
   @enforce_keys [:verdicts]
   defstruct [
@@ -41,16 +43,34 @@ defmodule HotPatch.Agent.Examination do
     config: [],
     instructions: %Instructions{},
     strategy: Strategy.default(),
-    apart: []
+    apart: [],
+    already?: false
   ]
 
   @doc "Judges a patch on this node."
   @spec run(Payload.t()) :: t()
   def run(%Payload{} = payload) do
-    record = Store.Applied.find(payload.patch)
+    record = in_force(payload)
     strategy = Strategy.of(payload, record)
     apart = if payload.kind == :rollback, do: Strategy.differs(strategy, record), else: []
-    %{judge(Map.merge(payload, strategy)) | strategy: strategy, apart: apart}
+
+    already? =
+      payload.kind == :apply and
+        Store.Applied.renews?(Store.Applied.state(), payload.patch, payload.cumulative?)
+
+    examination = judge(Map.merge(payload, strategy))
+    %{examination | strategy: strategy, apart: apart, already?: already?}
+  end
+
+  # The record of the patch, as far as it is meant: what an operation has not brought it does not take
+  # back.
+  defp in_force(payload) do
+    with %{op: op} = record <- Store.Applied.find(payload.patch),
+         true <- payload.kind == :apply or Store.Applied.undoes?(payload, op) do
+      record
+    else
+      _ -> nil
+    end
   end
 
   defp judge(payload) do
@@ -74,7 +94,7 @@ defmodule HotPatch.Agent.Examination do
   end
 
   defp verdicts(%Payload{kind: :rollback} = payload) do
-    case Store.Applied.find(payload.patch) do
+    case in_force(payload) do
       nil -> []
       record -> Reversal.of_record(record, payload)
     end
@@ -86,8 +106,8 @@ defmodule HotPatch.Agent.Examination do
     if payload.cumulative?, do: verdicts ++ Reversal.of_others(verdicts, payload), else: verdicts
   end
 
-  defp config(%Payload{kind: :rollback, patch: patch}) do
-    case Store.Applied.find(patch) do
+  defp config(%Payload{kind: :rollback} = payload) do
+    case in_force(payload) do
       nil -> {:ok, []}
       record -> {:ok, record |> Environment.config() |> Environment.back()}
     end
@@ -113,9 +133,9 @@ defmodule HotPatch.Agent.Examination do
   # Patches stack: what lies below others cannot be taken back, nor put in place again.
   defp on_top(%Payload{cumulative?: true}), do: :ok
 
-  defp on_top(%Payload{kind: kind, patch: patch}) do
-    case Store.Applied.covering(patch) do
-      [] ->
+  defp on_top(%Payload{kind: kind, patch: patch} = payload) do
+    case in_force(payload) && Store.Applied.covering(patch) do
+      none when none in [nil, []] ->
         :ok
 
       [top | _] ->
@@ -156,7 +176,9 @@ defmodule HotPatch.Agent.Examination do
   end
 
   defp refuse_all(%Payload{kind: :rollback} = payload, reason) do
-    for file <- Store.Applied.find(payload.patch).files,
+    files = with %{files: files} <- in_force(payload), do: files
+
+    for file <- List.wrap(files),
         do: Verdict.new(Reversal.entry(file, nil), :error, reason)
   end
 

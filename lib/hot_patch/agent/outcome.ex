@@ -37,8 +37,9 @@ defmodule HotPatch.Agent.Outcome do
   end
 
   @doc "What the report of a node has besides the outcome of the swap."
-  @spec facts(Preparation.t()) :: %{strategy: Strategy.t()}
-  def facts(%Preparation{examination: examination}), do: %{strategy: examination.strategy}
+  @spec facts(Preparation.t()) :: %{strategy: Strategy.t(), already?: boolean()}
+  def facts(%Preparation{examination: examination}),
+    do: Map.take(examination, [:strategy, :already?])
 
   @doc "What the journal says of an operation on this node."
   @spec entry(Preparation.t(), map()) :: map()
@@ -95,6 +96,7 @@ defmodule HotPatch.Agent.Outcome do
       :on_load,
       :scope,
       :by,
+      :undoes,
       :tried_by
     ])
     |> Map.put(:at, DateTime.utc_now())
@@ -103,7 +105,7 @@ defmodule HotPatch.Agent.Outcome do
   defp record(%Preparation{operation: operation} = preparation, result) do
     %{
       id: operation.patch,
-      op: operation.id,
+      op: operation[:stands_for] || operation.id,
       at: DateTime.utc_now(),
       by: operation.by,
       about: operation.about,

@@ -26,6 +26,7 @@ defmodule HotPatch.Agent.Payload do
 
   @type t :: %__MODULE__{
           kind: :apply | :rollback,
+          undoes: [String.t()] | nil,
           patch: String.t(),
           release: Release.t(),
           entries: [Composition.Entry.t()],
@@ -48,6 +49,7 @@ defmodule HotPatch.Agent.Payload do
     :signature,
     :transition,
     :on_load,
+    :undoes,
     kind: :apply,
     shadows: [],
     purge: :soft,
@@ -121,7 +123,8 @@ defmodule HotPatch.Agent.Payload do
 
   @doc """
   What is sent to take a patch back. Each node takes the way by which the patch came there, as far as
-  `transition` and `on_load` are not given.
+  `transition` and `on_load` are not given. With `undoes` it is meant only where one of these operations
+  has brought the patch.
   """
   @spec rollback(String.t(), Release.t(), keyword()) :: t()
   def rollback(id, release, more \\ []) do
@@ -132,7 +135,8 @@ defmodule HotPatch.Agent.Payload do
       entries: [],
       purge: Keyword.get(more, :purge, :soft),
       transition: Keyword.get(more, :transition),
-      on_load: Keyword.get(more, :on_load)
+      on_load: Keyword.get(more, :on_load),
+      undoes: Keyword.get(more, :undoes)
     }
   end
 end

@@ -12,10 +12,12 @@ defmodule HotPatch.Cluster.CatchUp do
   alias HotPatch.Agent.Payload
   alias HotPatch.Archive
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Ledger
   alias HotPatch.Cluster.Library
   alias HotPatch.Cluster.Operation
   alias HotPatch.Cluster.Trial
   alias HotPatch.Release
+  alias HotPatch.Store.Applied
 
   require Logger
 
@@ -75,27 +77,24 @@ defmodule HotPatch.Cluster.CatchUp do
       |> Enum.uniq_by(& &1.id)
 
     ops = Enum.sort_by(mine.ops ++ missed, &{&1.seq, &1.id})
-    wanted = ops |> Enum.filter(&concerns_us?/1) |> stack(mine.retired)
+    wanted = ops |> Enum.filter(&Applied.concerns?(&1, node())) |> Ledger.in_force(mine.retired)
 
     cond do
-      wanted != mine.stack -> go(mine.stack, wanted, ops, missed, peers)
+      Enum.map(wanted, &elem(&1, 0)) != mine.stack -> go(mine.stack, wanted, {ops, missed}, peers)
       missed != [] -> with :ok <- Agent.note(missed), do: :changed
       true -> Agent.level()
     end
   end
 
-  defp concerns_us?(%{scope: :all}), do: true
-  defp concerns_us?(%{scope: nodes}), do: node() in nodes
-
   # All that is needed is there before the first step: what makes room is not lost.
-  defp go(stack, wanted, ops, missed, peers) do
-    same = common(stack, wanted)
+  defp go(stack, wanted, {ops, missed}, peers) do
+    same = common(stack, Enum.map(wanted, &elem(&1, 0)))
     back = stack |> Enum.drop(same) |> Enum.reverse()
     forth = Enum.drop(wanted, same)
-    Logger.notice("HotPatch: catching up: #{describe(back, forth)}")
+    Logger.notice("HotPatch: catching up: #{describe(back, Enum.map(forth, &elem(&1, 0)))}")
 
     with {:ok, payloads} <- payloads(forth, ops, peers) do
-      steps = for(id <- back, do: {rollback(id, missed), nil}) ++ payloads
+      steps = for(id <- back, do: {rollback(id, missed), nil, nil}) ++ payloads
 
       with :ok <- each(steps, missed), :ok <- Agent.note(missed), do: :changed
     end
@@ -111,45 +110,16 @@ defmodule HotPatch.Cluster.CatchUp do
     Enum.join(Enum.map(back, &"take back #{&1}") ++ Enum.map(forth, &"apply #{&1}"), ", ")
   end
 
-  @doc "The patches in force after these operations, the oldest first."
-  @spec stack([HotPatch.Store.Applied.op()], %{String.t() => DateTime.t()}) :: [String.t()]
-  def stack(ops, retired) do
-    ops
-    |> Enum.reject(&ended?(&1, retired))
-    |> Enum.reduce([], fn
-      %{kind: :apply, cumulative?: true, patch: id}, stack ->
-        [{id, stack}]
-
-      %{kind: :apply, patch: id}, stack ->
-        if List.keymember?(stack, id, 0), do: stack, else: [{id, []} | stack]
-
-      %{kind: :rollback, patch: id}, stack ->
-        case List.keytake(stack, id, 0) do
-          {{^id, replaced}, rest} -> rest ++ replaced
-          nil -> stack
-        end
-    end)
-    |> Enum.map(&elem(&1, 0))
-    |> Enum.reverse()
-  end
-
-  defp ended?(op, retired) do
-    case Map.fetch(retired, op.patch) do
-      {:ok, at} -> DateTime.compare(op.at, at) == :lt
-      :error -> false
-    end
-  end
-
   defp common(as, bs),
     do: Enum.zip(as, bs) |> Enum.take_while(fn {a, b} -> a == b end) |> length()
 
-  defp payloads(ids, ops, peers) do
-    Enum.reduce_while(ids, {:ok, []}, fn id, {:ok, found} ->
+  defp payloads(entries, ops, peers) do
+    Enum.reduce_while(entries, {:ok, []}, fn {id, brought_by}, {:ok, found} ->
       op = last(ops, :apply, id)
 
       case Enum.find_value([node() | peers], &ask(&1, id)) || from_archive(id, op) do
         nil -> {:halt, {:error, "no node that is connected has #{id} to give"}}
-        step -> {:cont, {:ok, found ++ [step]}}
+        {payload, about} -> {:cont, {:ok, found ++ [{payload, about, brought_by}]}}
       end
     end)
   end
@@ -184,8 +154,10 @@ defmodule HotPatch.Cluster.CatchUp do
   end
 
   defp each(steps, missed) do
-    Enum.reduce_while(steps, :ok, fn {payload, about}, :ok ->
-      case carry_out(payload, about, last(missed, payload.kind, payload.patch)) do
+    Enum.reduce_while(steps, :ok, fn {payload, about, brought_by}, :ok ->
+      more = %{about: about, stands_for: brought_by, reason: "catching up"}
+
+      case carry_out(payload, more, last(missed, payload.kind, payload.patch)) do
         :ok -> {:cont, :ok}
         {:error, text} -> {:halt, {:error, text}}
       end
@@ -198,8 +170,8 @@ defmodule HotPatch.Cluster.CatchUp do
     |> Enum.max_by(&{&1.seq, &1.id}, fn -> nil end)
   end
 
-  defp carry_out(payload, about, op) do
-    more =
+  defp carry_out(payload, more, op) do
+    from =
       if op,
         do: %{
           id: op.id,
@@ -212,7 +184,7 @@ defmodule HotPatch.Cluster.CatchUp do
         },
         else: %{by: "HotPatch", catching_up: :room}
 
-    options = @options |> Map.merge(%{about: about, reason: "catching up"}) |> Map.merge(more)
+    options = @options |> Map.merge(more) |> Map.merge(from)
 
     case Operation.run(payload, [node()], [], options) do
       {:ok, _report} -> :ok

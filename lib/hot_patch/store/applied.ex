@@ -13,6 +13,8 @@ defmodule HotPatch.Store.Applied do
   named: others do not miss it. `tried_by`: it was the first step of an apply in several, and
   counts for as long as that process lives, or until the last step has followed. `transition` and
   `on_load` are what was told; a rollback that was told nothing takes the way that the patch came.
+  `undoes`: a rollback that followed these operations by itself, and means nothing where the patch had
+  come by an earlier one.
   """
   @type op :: %{
           id: String.t(),
@@ -24,6 +26,7 @@ defmodule HotPatch.Store.Applied do
           on_load: :restart | :load | nil,
           scope: :all | [node()],
           by: String.t(),
+          undoes: [String.t()] | nil,
           tried_by: pid() | nil,
           at: DateTime.t()
         }
@@ -45,7 +48,7 @@ defmodule HotPatch.Store.Applied do
         }
 
   @typedoc """
-  `about` is what is known of the archive, for the time after it was deleted. `restart` names why memory is not what the disk is, until the node restarts. `forced?`:
+  `op` is the operation that brought the patch; one that applied it again has not. `about` is what is known of the archive, for the time after it was deleted. `restart` names why memory is not what the disk is, until the node restarts. `forced?`:
   processes were killed for it. `payload` is the digest of what came to this node, for those
   that missed it. `down` are the instructions for the way back, `applications` those that every
   start follows, `stopped` the applications that
@@ -155,15 +158,38 @@ defmodule HotPatch.Store.Applied do
     Enum.map(record.files, & &1.target) ++ settings
   end
 
+  @doc "Whether an operation is for a node: to others it means nothing, and they do not miss it."
+  @spec concerns?(op(), node()) :: boolean()
+  def concerns?(%{scope: :all}, _node), do: true
+  def concerns?(%{scope: nodes}, node), do: node in nodes
+
+  @doc "Whether a rollback is meant where the patch came by this operation."
+  @spec undoes?(%{optional(atom()) => term()}, String.t()) :: boolean()
+  def undoes?(%{undoes: ids}, brought_by) when is_list(ids), do: brought_by in ids
+  def undoes?(_of_the_patch_itself, _brought_by), do: true
+
+  @doc """
+  Whether an apply finds its patch in force already, and the place where it would put it. A cumulative
+  one takes the place of all others: what it finds is the same only where there are none.
+  """
+  @spec renews?(state(), String.t(), boolean()) :: boolean()
+  def renews?(%{stack: [%{id: id}]}, id, true), do: true
+  def renews?(_state, _id, true), do: false
+  def renews?(%{stack: stack}, id, false), do: Enum.any?(stack, &(&1.id == id))
+
   @doc "The state after a patch was applied."
   @spec applied(state(), op(), t()) :: state()
-  def applied(state, op, record) do
-    {replaced, below} = if op.cumulative?, do: {state.stack, []}, else: {[], state.stack}
-
+  def applied(%{stack: stack} = state, op, record) do
     stack =
-      case Enum.find_index(below, &(&1.id == record.id)) do
-        nil -> below ++ [%{record | replaced: replaced}]
-        n -> List.update_at(below, n, &again(&1, record))
+      cond do
+        renews?(state, record.id, op.cumulative?) ->
+          Enum.map(stack, &if(&1.id == record.id, do: again(&1, record), else: &1))
+
+        op.cumulative? ->
+          [%{record | replaced: stack}]
+
+        true ->
+          stack ++ [record]
       end
 
     noted(%{state | stack: stack}, op)
@@ -174,7 +200,7 @@ defmodule HotPatch.Store.Applied do
   def rolled_back(state, op) do
     stack =
       Enum.flat_map(state.stack, fn record ->
-        if record.id == op.patch, do: record.replaced, else: [record]
+        if record.id == op.patch and undoes?(op, record.op), do: record.replaced, else: [record]
       end)
 
     noted(%{state | stack: stack}, op)
@@ -227,7 +253,8 @@ defmodule HotPatch.Store.Applied do
 
     %{
       record
-      | files: files,
+      | op: first.op,
+        files: files,
         config: kept ++ settings,
         applications: Map.get(first, :applications, []),
         stopped: Enum.uniq(Map.get(first, :stopped, []) ++ record.stopped),
