@@ -237,6 +237,21 @@ defmodule HotPatch.RollbackTest do
       assert running(node, Exchange.Billing) == code[Exchange.Billing]
       assert [%{applied: applied}] = hot_patch(node, :nodes, [])
       assert applied == [all.id]
+      under_it = picture([node])
+
+      # Applied once more it changes nothing, and one rollback is enough.
+      assert {:ok, again} = hot_patch(node, :apply, [all.id, [cumulative: true]])
+      assert again.status == :not_changed
+      assert picture([node]) == under_it
+
+      # Another one finds the release's own, not what the first had taken the place of.
+      other = upload!(node, [file(:hot_patch_test_a, 3)], "other")
+      assert {:ok, _} = hot_patch(node, :apply, [other.id, [cumulative: true]])
+      assert Cluster.call(node, :hot_patch_test_a, :vsn, []) == 3
+      assert running(node, :hot_patch_test_b) == nil
+      assert running(node, Exchange.Billing) == code[Exchange.Billing]
+      assert {:ok, _} = hot_patch(node, :rollback, [other.id])
+      assert picture([node]) == under_it
 
       assert {:ok, _} = hot_patch(node, :rollback, [all.id])
       assert picture([node]) == before

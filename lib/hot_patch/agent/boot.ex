@@ -172,7 +172,11 @@ defmodule HotPatch.Agent.Boot do
   # The files of all patches with what was there before the first of them.
   defp original(state) do
     before =
-      state.stack |> Enum.flat_map(& &1.files) |> Enum.reverse() |> Map.new(&{&1.target, &1})
+      state.stack
+      |> Applied.all()
+      |> Enum.flat_map(& &1.files)
+      |> Enum.reverse()
+      |> Map.new(&{&1.target, &1})
 
     for file <- current(state), do: %{before[file.target] | new: file.new}
   end

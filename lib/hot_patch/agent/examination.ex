@@ -115,7 +115,8 @@ defmodule HotPatch.Agent.Examination do
 
   defp config(%Payload{} = payload) do
     with {:ok, own} <- Environment.changes(payload.config) do
-      others = if payload.cumulative?, do: Store.Applied.list(), else: []
+      others = if payload.cumulative?, do: Store.Applied.all(Store.Applied.list()), else: []
+
       {:ok, Environment.instead(own, others)}
     end
   end

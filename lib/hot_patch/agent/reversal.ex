@@ -29,13 +29,19 @@ defmodule HotPatch.Agent.Reversal do
 
     # The first record of a target knows what was there before all patches, the last what is
     # there now. States have kept their format where none of the patches has converted them.
-    for(record <- Applied.list(), file <- record.files, do: {file, converts?(record)})
+    for(
+      record <- Applied.all(Applied.list()),
+      file <- record.files,
+      do: {file, converts?(record)}
+    )
     |> Enum.reject(fn {file, _converts?} -> file.target in own end)
     |> Enum.group_by(fn {file, _converts?} -> file.target end)
     |> Enum.map(fn {_target, [{first, _} | _] = all} ->
       {last, _} = List.last(all)
       Map.merge(last, %{old: first.old, convert?: Enum.any?(all, &elem(&1, 1))})
     end)
+    # One of them has taken back already what another has changed.
+    |> Enum.reject(&(&1.old == &1.new))
     |> Enum.sort_by(& &1.path)
     |> Enum.map(&judge(&1, payload))
   end
@@ -112,7 +118,7 @@ defmodule HotPatch.Agent.Reversal do
       end
     else
       # Taken out by the patch, as one that replaces others does.
-      _ when file.new == nil -> {:change, :add}
+      _ when file.new == nil and file.old != nil -> {:change, :add}
       _ -> {:not_loaded, "it does not run here; its file #{goes(file)}"}
     end
   end

@@ -136,6 +136,13 @@ defmodule HotPatch.Store.Applied do
         do: if(record.boot == boot, do: record, else: %{record | restart: nil})
   end
 
+  @doc """
+  These records and those that they have taken the place of, in the order in which they came: the first
+  that has a file knows what was there before all patches.
+  """
+  @spec all([t()]) :: [t()]
+  def all(records), do: Enum.flat_map(records, &(all(&1.replaced) ++ [&1]))
+
   @doc "The record of a patch."
   @spec find(String.t()) :: t() | nil
   def find(id), do: Enum.find(list(), &(&1.id == id))
@@ -247,6 +254,8 @@ defmodule HotPatch.Store.Applied do
   defp again(first, record) do
     before = Map.new(first.files, &{&1.target, Map.take(&1, [:old, :folders])})
     files = Enum.map(record.files, &Map.merge(&1, Map.get(before, &1.target, %{})))
+    # What only the first time has changed is to go back all the same.
+    others = Enum.reject(first.files, fn file -> Enum.any?(files, &(&1.target == file.target)) end)
     first_settings = Map.get(first, :config, [])
     settings = Enum.map(record.config, &since(&1, first_settings))
     kept = for one <- first_settings, not Enum.any?(settings, &same?(&1, one)), do: one
@@ -254,7 +263,7 @@ defmodule HotPatch.Store.Applied do
     %{
       record
       | op: first.op,
-        files: files,
+        files: files ++ others,
         config: kept ++ settings,
         applications: Map.get(first, :applications, []),
         stopped: Enum.uniq(Map.get(first, :stopped, []) ++ record.stopped),
