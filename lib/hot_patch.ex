@@ -63,6 +63,7 @@ defmodule HotPatch do
           purge: :soft | :force,
           on_load: :restart | :load,
           cumulative: boolean(),
+          again: boolean(),
           config: [{atom(), keyword()}],
           operation: :apply | :rollback
         ]
@@ -231,6 +232,7 @@ defmodule HotPatch do
           purge: :soft | :force,
           on_load: :restart | :load,
           cumulative: boolean(),
+          again: boolean(),
           config: [{atom(), keyword()}],
           canary: [node()] | pos_integer() | float(),
           max_concurrency: pos_integer(),

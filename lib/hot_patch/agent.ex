@@ -52,6 +52,8 @@ defmodule HotPatch.Agent do
           members: [node()],
           tried_by: pid() | nil,
           cumulative?: boolean(),
+          again?: boolean(),
+          content: binary(),
           about: map() | nil,
           signed_by: String.t() | nil,
           overridden: HotPatch.Manifest.overridden(),

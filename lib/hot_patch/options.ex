@@ -68,6 +68,13 @@ defmodule HotPatch.Options do
         "`true`: the patch takes the place of all that are applied; what they have changed and it " <>
           "does not goes back to the release's own. Default: what its manifest says, or `false`"
     ],
+    again: [
+      check: {:one_of, [true, false]},
+      default: false,
+      doc:
+        "`true`: also a patch that was applied before and whose place another has taken since: it brings back " <>
+          "what that has replaced. Default: `false`, such a patch is refused, under whatever name it comes"
+    ],
     config: [
       check: :config,
       default: [],
@@ -192,6 +199,7 @@ defmodule HotPatch.Options do
       :purge,
       :survey_on_load,
       :cumulative,
+      :again,
       :config,
       :operation
     ],
@@ -202,6 +210,7 @@ defmodule HotPatch.Options do
       :purge,
       :survey_on_load,
       :cumulative,
+      :again,
       :config,
       :operation
     ],
@@ -221,6 +230,7 @@ defmodule HotPatch.Options do
       :purge,
       :on_load,
       :cumulative,
+      :again,
       :config,
       :canary,
       :max_concurrency,

@@ -48,6 +48,8 @@ defmodule HotPatch.Agent.Departure do
       tried_by: nil,
       on_load: :restart,
       cumulative?: false,
+      again?: false,
+      content: <<>>,
       about: nil,
       signed_by: nil,
       overridden: %{},

@@ -9,6 +9,7 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Agent.Loader
   alias HotPatch.Agent.Location
   alias HotPatch.Agent.Payload
+  alias HotPatch.Agent.Precedence
   alias HotPatch.Agent.Removal
   alias HotPatch.Agent.Reversal
   alias HotPatch.Agent.Running
@@ -77,6 +78,7 @@ defmodule HotPatch.Agent.Examination do
     with :ok <- bound_here(payload.release),
          :ok <- trusted(payload),
          :ok <- on_top(payload),
+         :ok <- latest(payload),
          {:ok, config} <- config(payload) do
       payload |> verdicts() |> Swappable.hindered(payload.purge) |> possible(payload, config)
     else
@@ -146,6 +148,9 @@ defmodule HotPatch.Agent.Examination do
          "#{patch} #{what}: #{top} was applied later and has files or settings in common with it; roll back #{top} first"}
     end
   end
+
+  defp latest(%Payload{kind: :rollback}), do: :ok
+  defp latest(payload), do: Precedence.check(payload, Store.Applied.state())
 
   @doc """
   The modules that are to be loaded, as atoms with their verdicts; none of a patch that is

@@ -44,7 +44,7 @@ defmodule HotPatch.Agent.Outcome do
   @doc "What the journal says of an operation on this node."
   @spec entry(Preparation.t(), map()) :: map()
   def entry(%Preparation{operation: operation, examination: examination}, result) do
-    facts = [:patch, :by, :seq, :scope, :cumulative?, :kind, :reason, :from]
+    facts = [:patch, :by, :seq, :scope, :cumulative?, :again?, :kind, :reason, :from]
 
     operation
     |> Map.take(facts ++ [:signed_by, :overridden, :accepted])
@@ -96,6 +96,7 @@ defmodule HotPatch.Agent.Outcome do
       :on_load,
       :scope,
       :by,
+      :content,
       :undoes,
       :tried_by
     ])

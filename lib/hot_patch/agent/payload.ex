@@ -35,6 +35,7 @@ defmodule HotPatch.Agent.Payload do
           transition: HotPatch.Swap.transition() | nil,
           on_load: :restart | :load | nil,
           cumulative?: boolean(),
+          again?: boolean(),
           config: [setting()],
           instructions: %{up: [Instructions.one()], down: [Instructions.one()]},
           manifest: Manifest.t() | nil,
@@ -54,6 +55,7 @@ defmodule HotPatch.Agent.Payload do
     shadows: [],
     purge: :soft,
     cumulative?: false,
+    again?: false,
     config: [],
     instructions: %{up: [], down: []}
   ]
@@ -70,6 +72,7 @@ defmodule HotPatch.Agent.Payload do
       transition: Keyword.get(more, :transition, :suspend),
       on_load: Keyword.get(more, :on_load, :restart),
       cumulative?: Keyword.get(more, :cumulative, false),
+      again?: Keyword.get(more, :again, false),
       config: Keyword.get(more, :config, []),
       instructions: Keyword.get(more, :instructions, Instructions.none()),
       manifest: composition.manifest,
@@ -84,6 +87,13 @@ defmodule HotPatch.Agent.Payload do
     places = composition.manifest.load_order |> Enum.with_index() |> Map.new()
     last = map_size(places)
     Enum.sort_by(composition.files, &Map.get(places, &1.beam && &1.beam.module, last))
+  end
+
+  @doc "What tells patches apart by what they carry, whatever they are called: of their paths and digests."
+  @spec content(t()) :: binary()
+  def content(%__MODULE__{entries: entries}) do
+    lines = for entry <- Enum.sort_by(entries, & &1.path), do: [entry.path, 0, entry.sha256]
+    :crypto.hash(:sha256, lines)
   end
 
   @doc "A payload without its bytes, each piece of which it names by its digest, and the pieces."

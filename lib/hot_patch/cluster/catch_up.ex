@@ -156,6 +156,8 @@ defmodule HotPatch.Cluster.CatchUp do
   defp each(steps, missed) do
     Enum.reduce_while(steps, :ok, fn {payload, about, brought_by}, :ok ->
       more = %{about: about, stands_for: brought_by, reason: "catching up"}
+      # What comes here was decided when it was new.
+      payload = %{payload | again?: true}
 
       case carry_out(payload, more, last(missed, payload.kind, payload.patch)) do
         :ok -> {:cont, :ok}

@@ -112,6 +112,8 @@ defmodule HotPatch.Cluster.Operation do
       members: nodes,
       tried_by: options[:tried_by],
       cumulative?: payload.cumulative?,
+      again?: payload.again?,
+      content: Payload.content(payload),
       about: options[:about],
       signed_by: Trust.signer(payload),
       overridden: options[:overridden] || %{},

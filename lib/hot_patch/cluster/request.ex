@@ -79,6 +79,7 @@ defmodule HotPatch.Cluster.Request do
         transition: options.transition || :suspend,
         on_load: options.on_load || :restart,
         cumulative: options.cumulative,
+        again: options.again,
         config: Declared.config(options.config, composition.manifest),
         instructions: instructions
       ]

@@ -13,7 +13,7 @@ defmodule HotPatch.Store.Applied do
   named: others do not miss it. `tried_by`: it was the first step of an apply in several, and
   counts for as long as that process lives, or until the last step has followed. `transition` and
   `on_load` are what was told; a rollback that was told nothing takes the way that the patch came.
-  `undoes`: a rollback that followed these operations by itself, and means nothing where the patch had
+  `content` tells patches apart by what they carry. `undoes`: a rollback that followed these operations by itself, and means nothing where the patch had
   come by an earlier one.
   """
   @type op :: %{
@@ -22,6 +22,7 @@ defmodule HotPatch.Store.Applied do
           kind: :apply | :rollback,
           patch: String.t(),
           cumulative?: boolean(),
+          content: binary(),
           transition: HotPatch.Swap.transition() | nil,
           on_load: :restart | :load | nil,
           scope: :all | [node()],
@@ -255,7 +256,9 @@ defmodule HotPatch.Store.Applied do
     before = Map.new(first.files, &{&1.target, Map.take(&1, [:old, :folders])})
     files = Enum.map(record.files, &Map.merge(&1, Map.get(before, &1.target, %{})))
     # What only the first time has changed is to go back all the same.
-    others = Enum.reject(first.files, fn file -> Enum.any?(files, &(&1.target == file.target)) end)
+    others =
+      Enum.reject(first.files, fn file -> Enum.any?(files, &(&1.target == file.target)) end)
+
     first_settings = Map.get(first, :config, [])
     settings = Enum.map(record.config, &since(&1, first_settings))
     kept = for one <- first_settings, not Enum.any?(settings, &same?(&1, one)), do: one
