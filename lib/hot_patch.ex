@@ -59,10 +59,12 @@ defmodule HotPatch do
   @type survey_options :: [
           nodes: nodes(),
           timeout: pos_integer(),
+          transition: :suspend | :none | :compatible,
           purge: :soft | :force,
           on_load: :restart | :load,
           drift: :refuse | :accept,
           cumulative: boolean(),
+          again: boolean(),
           config: [{atom(), keyword()}],
           operation: :apply | :rollback
         ]
@@ -239,6 +241,7 @@ defmodule HotPatch do
           on_load: :restart | :load,
           drift: :refuse | :accept,
           cumulative: boolean(),
+          again: boolean(),
           config: [{atom(), keyword()}],
           canary: [node()] | pos_integer() | float(),
           max_concurrency: pos_integer(),
@@ -262,6 +265,10 @@ defmodule HotPatch do
   before. States are converted by `code_change({:down, vsn}, state, extra)` of the code that
   runs, as OTP does it on a downgrade; processes whose module exports no `code_change` keep their
   state. All the rules, promises and reports are those of `apply/2`.
+
+  The way back is that by which the patch came: one that was applied with `transition: :none` or
+  `on_load: :load`, by option or manifest, goes back so, unless other options are given here.
+  `check(id, operation: :rollback)` shows it. Only `purge: :force` has to be said anew.
 
   Patches stack: one that has files in common with a later one can be taken back only after
   that. A cumulative patch gives way to the patches that it had taken the place of.
@@ -309,7 +316,13 @@ defmodule HotPatch do
   Makes a zip of what an applied patch has replaced: applied as a patch of its own, it brings
   back the former code going up (`code_change` gets the vsn of the patched code).
 
-  Files that the patch has added have no former version and are named in `left_out`.
+  Files that the patch has added have no former version and are named in `left_out`. The zip has no
+  manifest, so that it cannot say how it has to be applied: `apply_with` are the options that make it
+  go the way by which the patch came.
+
+      {:ok, back} = HotPatch.export_antipatch("fix")
+      {:ok, patch} = HotPatch.upload(back.zip, name: "back")
+      HotPatch.apply(patch.id, back.apply_with)
 
   ## Options
 
@@ -326,7 +339,7 @@ defmodule HotPatch do
       :unknown_patch
   """
   @spec export_antipatch(id(), to: Path.t()) ::
-          {:ok, %{zip: binary(), files: [Path.t()], left_out: [Path.t()]}} | error()
+          {:ok, Cluster.Antipatch.t()} | error()
   def export_antipatch(id, options \\ []) do
     with {:ok, options} <- Options.validate(:export_antipatch, options),
          do: Cluster.Antipatch.export(id, options.to)

@@ -22,6 +22,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.NodeInfo
   alias HotPatch.Report
   alias HotPatch.Store
+  alias HotPatch.Strategy
   alias HotPatch.Swap
   alias HotPatch.Telemetry
 
@@ -38,7 +39,9 @@ defmodule HotPatch.Agent do
   named. `members` are the nodes that take part: who holds when the coordinator is gone asks
   them how it was decided. `tried_by`: it is tried on some nodes first, and counts only while
   that process lives, or when one that is not has followed it. `catching_up`: on this node alone,
-  for what it has missed, or to make room for that. A `:detach` only holds the node.
+  for what it has missed, or to make room for that; the patch counts as brought by the operation that it
+  `stands_for`. `undoes`: a rollback that follows these operations by itself. `transition` and `on_load` are nil where each node
+  takes the way back by which the patch came. A `:detach` only holds the node.
   """
   @type operation :: %{
           ref: reference(),
@@ -50,6 +53,8 @@ defmodule HotPatch.Agent do
           members: [node()],
           tried_by: pid() | nil,
           cumulative?: boolean(),
+          again?: boolean(),
+          content: binary(),
           about: map() | nil,
           signed_by: String.t() | nil,
           overridden: HotPatch.Manifest.overridden(),
@@ -59,12 +64,14 @@ defmodule HotPatch.Agent do
           by: String.t(),
           reason: String.t() | nil,
           from: String.t() | nil,
-          transition: Swap.transition(),
+          transition: Swap.transition() | nil,
           purge: :soft | :force,
-          on_load: :restart | :load,
+          on_load: :restart | :load | nil,
           pause_timeout: pos_integer(),
           hold_timeout: pos_integer(),
-          catching_up: nil | :missed | :room
+          catching_up: nil | :missed | :room,
+          stands_for: String.t() | nil,
+          undoes: [String.t()] | nil
         }
 
   @type vote ::
@@ -126,8 +133,11 @@ defmodule HotPatch.Agent do
   @spec payload(String.t()) :: {:ok, Payload.t()} | :unknown
   defdelegate payload(id), to: Past
 
-  @doc "What a patch has replaced here: paths with their former bytes, nil for what it has added."
-  @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}]} | :unknown
+  @doc """
+  What a patch has replaced here: paths with their former bytes, nil for what it has added; and how it
+  is to go back.
+  """
+  @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}], Strategy.t()} | :unknown
   defdelegate former(id), to: Past
 
   @doc "Forgets decisions of this node that have become operations like others."
@@ -200,10 +210,12 @@ defmodule HotPatch.Agent do
   defdelegate take_parts(parts), to: Inbox, as: :put
 
   @doc "Judges a patch whose pieces have been sent, changing nothing."
-  @spec check(Payload.t()) :: {:ok, [Report.File.t()]} | {:error, String.t()}
+  @spec check(Payload.t()) :: {:ok, [Report.File.t()], Strategy.t()} | {:error, String.t()}
   def check(payload) do
-    with {:ok, payload} <- Inbox.whole(payload),
-         do: {:ok, payload |> Examination.run() |> report()}
+    with {:ok, payload} <- Inbox.whole(payload) do
+      examination = Examination.run(payload)
+      {:ok, report(examination), examination.strategy}
+    end
   end
 
   @doc "Judges a patch and says what applying it would do here, changing nothing."

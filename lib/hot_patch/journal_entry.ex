@@ -16,6 +16,7 @@ defmodule HotPatch.JournalEntry do
       `"on_load:MyApp.Foo"`
     * `:coordinator` - the node where the call ran
     * `:release` - of the cluster at that time
+    * `:again?` - whether it was told to bring back a patch that another had taken the place of
     * `:forced?` - whether processes were killed for it
     * `:status` - integral over the nodes
     * `:nodes` - for each: `node`, `at`, `status`, `files` (how many of each status), `pause_us`,
@@ -43,6 +44,7 @@ defmodule HotPatch.JournalEntry do
           accepted: [String.t()],
           coordinator: node() | nil,
           release: HotPatch.Release.t() | nil,
+          again?: boolean(),
           forced?: boolean(),
           status: HotPatch.Status.t() | nil,
           nodes: [on_node()]
@@ -60,6 +62,7 @@ defmodule HotPatch.JournalEntry do
     :coordinator,
     :release,
     :status,
+    again?: false,
     forced?: false,
     overridden: %{},
     accepted: [],
@@ -79,6 +82,10 @@ defmodule HotPatch.JournalEntry do
       if(entry.status, do: ": #{entry.status}", else: ""),
       " on #{where(entry.nodes)}",
       if(entry.forced?, do: ", by force", else: ""),
+      if(entry.again?,
+        do: ", again: an older patch in the place of a newer one was allowed",
+        else: ""
+      ),
       if(entry.signed_by, do: ", signed by #{entry.signed_by}", else: ""),
       if(entry.overridden == %{}, do: "", else: ", #{Manifest.overridden_line(entry.overridden)}"),
       if(entry.accepted == [], do: "", else: ", accepted #{Enum.join(entry.accepted, ", ")}"),

@@ -77,6 +77,13 @@ defmodule HotPatch.Options do
         "`true`: the patch takes the place of all that are applied; what they have changed and it " <>
           "does not goes back to the release's own. Default: what its manifest says, or `false`"
     ],
+    again: [
+      check: {:one_of, [true, false]},
+      default: false,
+      doc:
+        "`true`: also a patch that was applied before and whose place another has taken since: it brings back " <>
+          "what that has replaced. Default: `false`, such a patch is refused, under whatever name it comes"
+    ],
     config: [
       check: :config,
       default: [],
@@ -131,11 +138,25 @@ defmodule HotPatch.Options do
     ],
     down_transition: [
       check: {:one_of, [:suspend, :none]},
-      default: :suspend,
       doc:
-        "how processes come to the old code. `:suspend` (default): all stand still while their states " <>
+        "how processes come to the old code. `:suspend`: all stand still while their states " <>
           "are converted by `code_change({:down, vsn}, ...)` of the running code. `:none`: nobody is " <>
-          "suspended, because the state's format is the same"
+          "suspended, because the state's format is the same. Default: as the patch was applied " <>
+          "(`:suspend` where that was `:compatible`)"
+    ],
+    down_on_load: [
+      check: {:one_of, [:restart, :load]},
+      doc:
+        "what to do with modules that run code when they are loaded: as for `apply/2`. Default: as the " <>
+          "patch was applied"
+    ],
+    survey_transition: [
+      check: {:one_of, [:suspend, :none, :compatible]},
+      doc: "as for `apply/2` or `rollback/2`, with the same default"
+    ],
+    survey_on_load: [
+      check: {:one_of, [:restart, :load]},
+      doc: "as for `apply/2` or `rollback/2`, with the same default"
     ],
     reason: [
       check: :text,
@@ -187,8 +208,30 @@ defmodule HotPatch.Options do
 
   @calls [
     upload: [:name, :system, :by, :from],
-    check: [:nodes, :timeout, :purge, :on_load, :drift, :cumulative, :config, :operation],
-    plan: [:nodes, :timeout, :purge, :on_load, :drift, :cumulative, :config, :operation],
+    check: [
+      :nodes,
+      :timeout,
+      :survey_transition,
+      :purge,
+      :survey_on_load,
+      :drift,
+      :cumulative,
+      :again,
+      :config,
+      :operation
+    ],
+    plan: [
+      :nodes,
+      :timeout,
+      :survey_transition,
+      :purge,
+      :survey_on_load,
+      :drift,
+      :cumulative,
+      :again,
+      :config,
+      :operation
+    ],
     stragglers: [:nodes, :timeout],
     drift: [:nodes, :timeout],
     journal: [:nodes, :timeout, :patch, :last],
@@ -206,6 +249,7 @@ defmodule HotPatch.Options do
       :on_load,
       :drift,
       :cumulative,
+      :again,
       :config,
       :canary,
       :max_concurrency,
@@ -223,7 +267,7 @@ defmodule HotPatch.Options do
       :down_transition,
       :pause_timeout,
       :purge,
-      :on_load,
+      :down_on_load,
       :progress,
       :by,
       :reason,
@@ -232,7 +276,13 @@ defmodule HotPatch.Options do
   ]
 
   # An option may mean less in one call than in another.
-  @names %{down_transition: :transition, system: :release}
+  @names %{
+    system: :release,
+    down_transition: :transition,
+    down_on_load: :on_load,
+    survey_transition: :transition,
+    survey_on_load: :on_load
+  }
 
   @type call ::
           :upload

@@ -17,6 +17,8 @@ defmodule HotPatch.Plan do
       * `:processes` - for each module and kind of process, how many there are, whether their
         state goes through `code_change`, and whether they pause for it; `rule` is that by which they were found
       * `:suspended` - how many processes will pause in all
+      * `:strategy` - how it would be done: `transition` and `on_load`, see `HotPatch.apply/2`; a rollback
+        takes them from the apply
       * `:disk` - the files that will be replaced or created
       * `:config` - which keys of which applications' environments will be set or put back
       * `:instructions` - what the manifest's instructions will have done beside the modules, in order
@@ -40,6 +42,7 @@ defmodule HotPatch.Plan do
             order: [{:add | :replace | :delete, String.t()}],
             processes: [processes()],
             suspended: non_neg_integer(),
+            strategy: HotPatch.Strategy.t() | nil,
             disk: [Path.t()],
             config: [String.t()],
             instructions: [String.t()],
@@ -53,6 +56,7 @@ defmodule HotPatch.Plan do
       :status,
       :error,
       :analysis,
+      :strategy,
       order: [],
       processes: [],
       suspended: 0,

@@ -10,6 +10,7 @@ defmodule HotPatch.Report do
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Straggler
+  alias HotPatch.Strategy
   alias HotPatch.Table
 
   defmodule Node do
@@ -24,6 +25,10 @@ defmodule HotPatch.Report do
       * `:killed` - processes that were killed because `purge: :force` was given
       * `:loaded_at_us` - when the new code became current, by that node's clock, in microseconds
         since 1970; `nil` where nothing was loaded
+      * `:strategy` - how it was done there, or would be: `transition` and `on_load`, see
+        `HotPatch.apply/2`. A rollback takes them from the apply. `nil` where the node did not come so far
+      * `:already?` - whether the patch was in force there before it was applied. What follows by itself
+        (a watch that trips, a node that fails) does not take it back there
       * `:restart_needed` - why memory is not what the disk is, or `nil`
       * `:error` - what is wrong with the node as a whole, or `nil`
     """
@@ -39,6 +44,8 @@ defmodule HotPatch.Report do
             killed: [pid()],
             stragglers: [HotPatch.Straggler.t()],
             loaded_at_us: integer() | nil,
+            strategy: %{transition: atom(), on_load: atom()} | nil,
+            already?: boolean(),
             restart_needed: String.t() | nil,
             error: String.t() | nil
           }
@@ -47,8 +54,10 @@ defmodule HotPatch.Report do
       :node,
       :status,
       :loaded_at_us,
+      :strategy,
       :restart_needed,
       :error,
+      already?: false,
       files: [],
       pause_us: 0,
       suspended: 0,
@@ -185,6 +194,7 @@ defmodule HotPatch.Report do
         not told?(node),
         do: {node.node, error}
       ) ++
+        for(node <- report.nodes, text <- Strategy.lines(node.strategy), do: {node.node, text}) ++
         for(node <- report.nodes, text <- straggling(node), do: {node.node, text})
 
     unmanaged =

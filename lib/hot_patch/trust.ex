@@ -46,8 +46,8 @@ defmodule HotPatch.Trust do
       do: trusted(signature),
       else:
         bad(
-          "the signature by #{claimed(signature)} is wrong: the manifest or a file is not what was " <>
-            "signed; get the patch again from who has built it"
+          "the signature by #{claimed(signature)} is wrong: the manifest, a file, or the signer's name is " <>
+            "not what was signed; get the patch again from the one who built it"
         )
   end
 
@@ -100,7 +100,7 @@ defmodule HotPatch.Trust do
 
   defp find(keys, signature), do: Enum.find(keys, &(&1.public == signature.key))
 
-  # Its name is its own word.
+  # The holder of the key has chosen its name: the signature covers it, but nobody vouches for it.
   defp claimed(signature), do: Keys.label(%{name: signature.name, public: signature.key})
 
   defp required?(key), do: Map.fetch!(Config.current(), key)

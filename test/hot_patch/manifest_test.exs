@@ -207,6 +207,38 @@ defmodule HotPatch.ManifestTest do
     forged = zip(List.keyreplace(files, "hot_patch.json", 0, {"hot_patch.json", text}))
     assert {:error, %{reason: :bad_signature} = error} = upload_zip(a, forged)
     assert Exception.message(error) =~ "is wrong"
+
+    # The name is shown as that of the signer, so nobody else may choose it.
+    {"hot_patch.sig", sig} = List.keyfind(files, "hot_patch.sig", 0)
+    renamed = String.replace(sig, ~s("alice"), ~s("the board"))
+    assert renamed != sig
+    forged = zip(List.keyreplace(files, "hot_patch.sig", 0, {"hot_patch.sig", renamed}))
+    assert {:error, %{reason: :bad_signature} = error} = upload_zip(a, forged)
+    assert Exception.message(error) =~ "is wrong"
+  end
+
+  test "an old patch with a good signature does not come back by itself", %{tmp_dir: dir} do
+    [a] = Cluster.start(1)
+    alice = key!(dir, "alice")
+    set(a, require_signature: true, trusted_keys: [alice <> ".pub"])
+    changed = [Builds.changed("patched", "Billing")]
+    old = build!(dir, changed, sign: alice, cumulative: true)
+    path = "exchange-1.0.0/ebin/Elixir.Exchange.Billing.beam"
+    accept = ["export_removed_but_called"]
+    options = [sign: alice, cumulative: true, accept: accept]
+    new = build!(dir, [{path, third_billing()}], options)
+    {:ok, first} = upload_zip(a, old, name: "old")
+    {:ok, second} = upload_zip(a, new, name: "new")
+    assert {:ok, _} = hot_patch(a, :apply, [first.id])
+    assert {:ok, _} = hot_patch(a, :apply, [second.id])
+    repaired = running(a, Exchange.Billing)
+
+    {:ok, replayed} = upload_zip(a, old, name: "newest")
+    assert {:error, %{reason: :refused} = error} = hot_patch(a, :apply, [replayed.id])
+    assert Exception.message(error) =~ "older than #{second.id}, which has taken its place"
+    assert running(a, Exchange.Billing) == repaired
+    assert {:ok, _} = hot_patch(a, :apply, [replayed.id, [again: true]])
+    assert running(a, Exchange.Billing) != repaired
   end
 
   test "archives without a manifest are taken, unless one is required", %{tmp_dir: dir} do

@@ -237,6 +237,21 @@ defmodule HotPatch.RollbackTest do
       assert running(node, Exchange.Billing) == code[Exchange.Billing]
       assert [%{applied: applied}] = hot_patch(node, :nodes, [])
       assert applied == [all.id]
+      under_it = picture([node])
+
+      # Applied once more it changes nothing, and one rollback is enough.
+      assert {:ok, again} = hot_patch(node, :apply, [all.id, [cumulative: true]])
+      assert again.status == :not_changed
+      assert picture([node]) == under_it
+
+      # Another one finds the release's own, not what the first had taken the place of.
+      other = upload!(node, [file(:hot_patch_test_a, 3)], "other")
+      assert {:ok, _} = hot_patch(node, :apply, [other.id, [cumulative: true]])
+      assert Cluster.call(node, :hot_patch_test_a, :vsn, []) == 3
+      assert running(node, :hot_patch_test_b) == nil
+      assert running(node, Exchange.Billing) == code[Exchange.Billing]
+      assert {:ok, _} = hot_patch(node, :rollback, [other.id])
+      assert picture([node]) == under_it
 
       assert {:ok, _} = hot_patch(node, :rollback, [all.id])
       assert picture([node]) == before
@@ -266,6 +281,104 @@ defmodule HotPatch.RollbackTest do
 
       assert {:ok, _} = hot_patch(node, :rollback, [first.id])
       assert picture([node]) == base
+    end
+  end
+
+  describe "an older patch" do
+    setup do
+      [node] = Cluster.start(1)
+      one = upload!(node, [file(:hot_patch_test_a, 1), file(:hot_patch_test_b, 1)], "one")
+      two = upload!(node, [file(:hot_patch_test_a, 2)], "two")
+      %{node: node, one: one, two: two}
+    end
+
+    defp refused(node, patch, newer) do
+      assert {:error, %Error{reason: :refused} = error} = hot_patch(node, :apply, [patch.id])
+      assert error.message =~ "older than #{newer.id}, which has taken its place"
+      assert error.message =~ "again: true"
+      assert {:ok, %{status: :error}} = hot_patch(node, :check, [patch.id])
+      assert {:ok, %{status: :error}} = hot_patch(node, :plan, [patch.id])
+      assert {:ok, %{status: :ok}} = hot_patch(node, :check, [patch.id, [again: true]])
+    end
+
+    test "is refused where a newer one has taken its place, under whatever name", context do
+      %{node: node, one: one, two: two} = context
+      assert {:ok, _} = hot_patch(node, :apply, [one.id, [by: "alice"]])
+      assert {:ok, _} = hot_patch(node, :rollback, [one.id])
+      assert {:ok, _} = hot_patch(node, :apply, [two.id])
+      refused(node, one, two)
+
+      # The same files in another order, under another name.
+      files = [file(:hot_patch_test_b, 1), file(:hot_patch_test_a, 1)]
+      renamed = upload!(node, files, "brand-new")
+      assert renamed.id != one.id
+      refused(node, renamed, two)
+      assert {:error, error} = hot_patch(node, :apply, [renamed.id])
+      assert error.message =~ "by alice as #{one.id}"
+      assert Cluster.call(node, :hot_patch_test_a, :vsn, []) == 2
+
+      assert {:ok, _} = hot_patch(node, :apply, [one.id, [again: true, by: "bob"]])
+      assert Cluster.call(node, :hot_patch_test_a, :vsn, []) == 1
+      assert {:ok, [entry | _]} = hot_patch(node, :journal, [[last: 1]])
+      assert {entry.by, entry.again?} == {"bob", true}
+      assert to_string(entry) =~ "again"
+      # It is the latest now, and no older one any more.
+      assert {:ok, %{status: :not_changed}} = hot_patch(node, :apply, [one.id])
+    end
+
+    test "is refused where a cumulative one has taken the place of all", context do
+      %{node: node, one: one} = context
+      all = upload!(node, [file(:hot_patch_test_c, 1)], "all")
+      assert {:ok, _} = hot_patch(node, :apply, [one.id])
+      assert {:ok, _} = hot_patch(node, :apply, [all.id, [cumulative: true]])
+      refused(node, one, all)
+      assert running(node, :hot_patch_test_a) == nil
+    end
+
+    test "is one that was applied first before, however often it has come since", %{
+      node: node,
+      one: one,
+      two: two
+    } do
+      other = upload!(node, [file(:hot_patch_test_c, 1)], "other")
+
+      for {patch, call} <- [
+            {one, :apply},
+            {one, :rollback},
+            {one, :apply},
+            {one, :rollback},
+            {two, :apply},
+            {two, :rollback},
+            {one, :apply},
+            {one, :rollback},
+            {other, :apply},
+            {one, :apply},
+            {two, :apply}
+          ] do
+        assert {:ok, _} = hot_patch(node, call, [patch.id])
+      end
+
+      for patch <- [two, one], do: assert({:ok, _} = hot_patch(node, :rollback, [patch.id]))
+      assert {:ok, _} = hot_patch(node, :apply, [two.id])
+      refused(node, one, two)
+    end
+
+    test "comes to a node that has missed it, where it was meant", context do
+      %{node: a, one: one, two: two} = context
+
+      for {patch, options} <- [{one, []}, {two, [cumulative: true]}, {one, [again: true]}],
+          do: assert({:ok, _} = hot_patch(a, :apply, [patch.id, options]))
+
+      [b] = Cluster.start(1)
+      Cluster.connect([a, b])
+
+      until(
+        fn -> Cluster.call(b, HotPatch.Agent, :info, []).applied == [two.id, one.id] end,
+        "#{b} catches up",
+        30_000
+      )
+
+      assert Cluster.call(b, :hot_patch_test_a, :vsn, []) == 1
     end
   end
 

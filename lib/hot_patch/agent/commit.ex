@@ -23,6 +23,8 @@ defmodule HotPatch.Agent.Commit do
   require Logger
 
   @type result :: %{
+          optional(:strategy) => HotPatch.Strategy.t(),
+          optional(:already?) => boolean(),
           files: [Report.File.t()],
           pause_us: non_neg_integer(),
           suspended: non_neg_integer(),
@@ -58,7 +60,7 @@ defmodule HotPatch.Agent.Commit do
     {preparation, begun} = begin(preparation)
     swapped = with :ok <- begun, do: swap(preparation, agent)
     {_ok_or_error, %{phases: phases}} = swapped
-    result = finish(swapped, preparation)
+    result = swapped |> finish(preparation) |> Map.merge(Outcome.facts(preparation))
     Process.unregister(__MODULE__)
     send(agent, {__MODULE__, {:ended, result}})
 

@@ -10,6 +10,7 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Agent.Location
   alias HotPatch.Agent.Payload
+  alias HotPatch.Agent.Precedence
   alias HotPatch.Agent.PreviousCode
   alias HotPatch.Agent.Removal
   alias HotPatch.Agent.Reversal
@@ -20,26 +21,64 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Release
   alias HotPatch.Status
   alias HotPatch.Store
+  alias HotPatch.Strategy
   alias HotPatch.Trust
 
   @typedoc """
   `config` is what changes in the environments of applications, as text where it comes from an
-  archive; `instructions` what is to be done beside.
+  archive; `instructions` what is to be done beside; `strategy` how, and `apart` where that is
+  another way than the one by which the patch came; `already?`: the patch is in force here before it
+  is applied.
   """
   @type t :: %__MODULE__{
           verdicts: [Verdict.t()],
           config: [Environment.foreseen() | Environment.change()],
-          instructions: Instructions.t()
+          instructions: Instructions.t(),
+          strategy: Strategy.t(),
+          apart: [String.t()],
+          already?: boolean()
         }
   @enforce_keys [:verdicts]
-  defstruct [:verdicts, config: [], instructions: %Instructions{}]
+  defstruct [
+    :verdicts,
+    config: [],
+    instructions: %Instructions{},
+    strategy: Strategy.default(),
+    apart: [],
+    already?: false
+  ]
 
   @doc "Judges a patch on this node."
   @spec run(Payload.t()) :: t()
   def run(%Payload{} = payload) do
+    record = in_force(payload)
+    strategy = Strategy.of(payload, record)
+    apart = if payload.kind == :rollback, do: Strategy.differs(strategy, record), else: []
+
+    already? =
+      payload.kind == :apply and
+        Store.Applied.renews?(Store.Applied.state(), payload.patch, payload.cumulative?)
+
+    examination = judge(Map.merge(payload, strategy))
+    %{examination | strategy: strategy, apart: apart, already?: already?}
+  end
+
+  # The record of the patch, as far as it is meant: what an operation has not brought it does not take
+  # back.
+  defp in_force(payload) do
+    with %{op: op} = record <- Store.Applied.find(payload.patch),
+         true <- payload.kind == :apply or Store.Applied.undoes?(payload, op) do
+      record
+    else
+      _ -> nil
+    end
+  end
+
+  defp judge(payload) do
     with :ok <- bound_here(payload),
          :ok <- trusted(payload),
          :ok <- on_top(payload),
+         :ok <- latest(payload),
          {:ok, config} <- config(payload) do
       payload |> verdicts() |> Swappable.hindered(payload.purge) |> possible(payload, config)
     else
@@ -59,7 +98,7 @@ defmodule HotPatch.Agent.Examination do
   end
 
   defp verdicts(%Payload{kind: :rollback} = payload) do
-    case Store.Applied.find(payload.patch) do
+    case in_force(payload) do
       nil -> []
       record -> Reversal.of_record(record, payload)
     end
@@ -71,8 +110,8 @@ defmodule HotPatch.Agent.Examination do
     if payload.cumulative?, do: verdicts ++ Reversal.of_others(verdicts, payload), else: verdicts
   end
 
-  defp config(%Payload{kind: :rollback, patch: patch}) do
-    case Store.Applied.find(patch) do
+  defp config(%Payload{kind: :rollback} = payload) do
+    case in_force(payload) do
       nil -> {:ok, []}
       record -> {:ok, record |> Environment.config() |> Environment.back()}
     end
@@ -80,7 +119,7 @@ defmodule HotPatch.Agent.Examination do
 
   defp config(%Payload{} = payload) do
     with {:ok, own} <- Environment.foresee(payload.config) do
-      others = if payload.cumulative?, do: Store.Applied.list(), else: []
+      others = if payload.cumulative?, do: Store.Applied.all(Store.Applied.list()), else: []
       {:ok, Environment.instead(own, others)}
     end
   end
@@ -98,9 +137,9 @@ defmodule HotPatch.Agent.Examination do
   # Patches stack: what lies below others cannot be taken back, nor put in place again.
   defp on_top(%Payload{cumulative?: true}), do: :ok
 
-  defp on_top(%Payload{kind: kind, patch: patch}) do
-    case Store.Applied.covering(patch) do
-      [] ->
+  defp on_top(%Payload{kind: kind, patch: patch} = payload) do
+    case in_force(payload) && Store.Applied.covering(patch) do
+      none when none in [nil, []] ->
         :ok
 
       [top | _] ->
@@ -110,6 +149,9 @@ defmodule HotPatch.Agent.Examination do
          "#{patch} #{what}: #{top} was applied later and has files or settings in common with it; roll back #{top} first"}
     end
   end
+
+  defp latest(%Payload{kind: :rollback}), do: :ok
+  defp latest(payload), do: Precedence.check(payload, Store.Applied.state())
 
   @doc "The verdicts on modules that are to be loaded or taken out; none of a patch that is refused."
   @spec changes(t()) :: [Verdict.t()]
@@ -148,8 +190,9 @@ defmodule HotPatch.Agent.Examination do
   end
 
   defp refuse_all(%Payload{kind: :rollback} = payload, reason) do
-    for %{files: files} <- List.wrap(Store.Applied.find(payload.patch)),
-        file <- files,
+    files = with %{files: files} <- in_force(payload), do: files
+
+    for file <- List.wrap(files),
         do: Verdict.new(Reversal.entry(file, nil), :error, reason)
   end
 

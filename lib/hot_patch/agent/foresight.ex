@@ -12,6 +12,7 @@ defmodule HotPatch.Agent.Foresight do
   alias HotPatch.LoaderVM
   alias HotPatch.Plan
   alias HotPatch.Status
+  alias HotPatch.Strategy
   alias HotPatch.Swap
   alias HotPatch.Table
 
@@ -21,13 +22,15 @@ defmodule HotPatch.Agent.Foresight do
     known = Examination.known_changes(examination)
     changes = Preparation.changes(known, examination.instructions)
     %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
+    pause? = examination.strategy.transition == :suspend
 
     %Plan.Node{
       node: node(),
       status: Status.combine(Enum.map(verdicts, & &1.status)),
       order: order(Examination.changes(examination)),
-      processes: processes(targets, true) ++ processes(unpaused, false),
-      suspended: length(targets),
+      processes: processes(targets, pause?) ++ processes(unpaused, false),
+      suspended: if(pause?, do: length(targets), else: 0),
+      strategy: examination.strategy,
       disk: for(%{target: target} <- verdicts, target != nil, do: target) |> Enum.sort(),
       config: Environment.names(examination.config),
       instructions: Instructions.lines(examination.instructions),
@@ -67,6 +70,8 @@ defmodule HotPatch.Agent.Foresight do
   defp risks(%{verdicts: verdicts} = examination, changes, targets, silent) do
     Enum.concat([
       for(%{status: :not_updated} = v <- verdicts, do: "#{Verdict.module(v)}: #{v.reason}"),
+      Strategy.lines(examination.strategy),
+      examination.apart,
       for(v <- verdicts, Status.refuses?(v.status), do: "#{v.entry.path}: #{v.reason}"),
       drifted(verdicts),
       for(

@@ -14,6 +14,7 @@ defmodule HotPatch.Agent.Outcome do
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Install
   alias HotPatch.Store.Neighbours
+  alias HotPatch.Strategy
 
   @doc "Writes it all, in an order that a start can take up wherever it was cut off."
   @spec write(Preparation.t(), map()) :: :ok | {:error, String.t()}
@@ -33,10 +34,15 @@ defmodule HotPatch.Agent.Outcome do
     end
   end
 
+  @doc "What the report of a node has besides the outcome of the swap."
+  @spec facts(Preparation.t()) :: %{strategy: Strategy.t(), already?: boolean()}
+  def facts(%Preparation{examination: examination}),
+    do: Map.take(examination, [:strategy, :already?])
+
   @doc "What the journal says of an operation on this node."
   @spec entry(Preparation.t(), map()) :: map()
-  def entry(%Preparation{operation: operation}, result) do
-    facts = [:patch, :by, :seq, :scope, :cumulative?, :transition, :kind, :reason, :from]
+  def entry(%Preparation{operation: operation, examination: examination}, result) do
+    facts = [:patch, :by, :seq, :scope, :cumulative?, :again?, :kind, :reason, :from]
 
     operation
     |> Map.take(facts ++ [:signed_by, :overridden, :accepted])
@@ -45,6 +51,8 @@ defmodule HotPatch.Agent.Outcome do
       op: operation.id,
       coordinator: node(operation.coordinator),
       release: Release.current(),
+      transition: examination.strategy.transition,
+      on_load: examination.strategy.on_load,
       status: Status.combine(Enum.map(result.files, & &1.status)),
       files: Enum.frequencies_by(result.files, & &1.status),
       killed: length(result.killed),
@@ -86,6 +94,8 @@ defmodule HotPatch.Agent.Outcome do
       :on_load,
       :scope,
       :by,
+      :content,
+      :undoes,
       :tried_by
     ])
     |> Map.put(:at, DateTime.utc_now())
@@ -118,7 +128,7 @@ defmodule HotPatch.Agent.Outcome do
   defp record(%Preparation{operation: operation} = preparation, result) do
     %{
       id: operation.patch,
-      op: operation.id,
+      op: operation[:stands_for] || operation.id,
       at: DateTime.utc_now(),
       by: operation.by,
       about: operation.about,
@@ -129,9 +139,20 @@ defmodule HotPatch.Agent.Outcome do
       down: preparation.examination.instructions.down,
       applications: Instructions.applications(preparation.examination.instructions),
       stopped: Steps.stopped(preparation.begun),
+      strategy: strategy(preparation),
       replaced: []
     }
   end
+
+  # Applied once more, a patch that runs already has come as it came the first time.
+  defp strategy(%Preparation{ready: nil, operation: %{patch: patch}} = preparation) do
+    case Applied.find(patch) do
+      %{strategy: strategy} -> strategy
+      nil -> preparation.examination.strategy
+    end
+  end
+
+  defp strategy(preparation), do: preparation.examination.strategy
 
   defp files(%Preparation{staged: staged, examination: examination, operation: operation}) do
     verdicts = Enum.filter(examination.verdicts, & &1.target)
@@ -151,6 +172,7 @@ defmodule HotPatch.Agent.Outcome do
         target: file.target,
         module: Verdict.module(verdict),
         alone?: match?(%{beam: %{on_load: true}}, verdict.entry),
+        convert?: verdict.convert?,
         old: former.old,
         new: file.new,
         ran: ran(verdict.ran, former.old),

@@ -83,7 +83,7 @@ defmodule HotPatch.Agent.Preparation do
   end
 
   # The code that runs knows the way down, and is told to which version.
-  defp change_of(module, %Verdict{direction: :down, change: kind, entry: entry}) do
+  defp change_of(module, %Verdict{direction: :down, change: kind, entry: entry} = verdict) do
     exports =
       for {name, arity} <- Running.facts(module).exports, do: {Atom.to_string(name), arity}
 
@@ -91,6 +91,7 @@ defmodule HotPatch.Agent.Preparation do
       module: module,
       kind: kind,
       direction: :down,
+      convert?: verdict.convert?,
       exports: exports,
       md5: entry.beam.md5,
       old_vsn: {:down, Running.vsn_of(entry.beam.vsn)}
@@ -174,7 +175,7 @@ defmodule HotPatch.Agent.Preparation do
           on_load: on_load(accepted),
           pause_timeout: operation.pause_timeout,
           hold_timeout: operation.hold_timeout,
-          transition: operation.transition,
+          transition: examination.strategy.transition,
           purge: operation.purge,
           after_load: fn ->
             Environment.set(accepted.config)

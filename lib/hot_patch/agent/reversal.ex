@@ -30,6 +30,8 @@ defmodule HotPatch.Agent.Reversal do
     Applied.list()
     |> Applied.net()
     |> Enum.reject(&(&1.target in own))
+    # One of them has taken back already what another has changed.
+    |> Enum.reject(&(&1.old == &1.new))
     |> Enum.map(&%{judge(&1, payload) | ran: ran(&1, payload)})
   end
 
@@ -92,7 +94,8 @@ defmodule HotPatch.Agent.Reversal do
         target: file.target,
         change: change,
         direction: if(change == :add, do: :up, else: :down),
-        alone?: file.alone?
+        alone?: file.alone?,
+        convert?: Map.get(file, :convert?, true)
       }
     else
       {:transient, reason} ->
@@ -117,7 +120,7 @@ defmodule HotPatch.Agent.Reversal do
       end
     else
       # Taken out by the patch, as one that replaces others does.
-      _ when file.new == nil -> {:change, :add}
+      _ when file.new == nil and file.old != nil -> {:change, :add}
       _ -> {:not_loaded, "it does not run here; its file #{goes(file)}"}
     end
   end

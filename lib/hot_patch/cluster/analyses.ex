@@ -63,7 +63,8 @@ defmodule HotPatch.Cluster.Analyses do
   end
 
   defp change(%Payload{kind: :rollback} = payload, node, _running, _order, timeout) do
-    with [{_node, {:ok, {:ok, files}}}] <- Cluster.call([node], :former, [payload.patch], timeout) do
+    with [{_node, {:ok, {:ok, files, _strategy}}}] <-
+           Cluster.call([node], :former, [payload.patch], timeout) do
       beams = for {path, bytes} <- files, Path.extname(path) == ".beam", do: {path, bytes}
       {kept, gone} = Enum.split_with(beams, fn {_path, bytes} -> bytes != nil end)
 

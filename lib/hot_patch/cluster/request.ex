@@ -78,9 +78,11 @@ defmodule HotPatch.Cluster.Request do
       more = [
         shadows: shadows,
         purge: options.purge,
-        on_load: options.on_load,
+        transition: options.transition || :suspend,
+        on_load: options.on_load || :restart,
         drift: options.drift,
         cumulative: options.cumulative,
+        again: options.again,
         config: Declared.config(options.config, composition.manifest),
         instructions: instructions,
         loader: composition.files |> LoaderTrial.run(shadows) |> LoaderTrial.conclusive()
@@ -92,12 +94,20 @@ defmodule HotPatch.Cluster.Request do
   end
 
   # The archive is not needed: every node has kept what it had before.
-  defp payload(:rollback, _call, id, {options, _given}) do
-    with {:ok, %Patch{} = patch} <- Library.resolve(id) do
-      more = [purge: options.purge, on_load: options.on_load]
+  defp payload(:rollback, call, id, {options, _given}) do
+    with :ok <- way_back(options.transition, call),
+         {:ok, %Patch{} = patch} <- Library.resolve(id) do
+      more = Map.to_list(Map.take(options, [:purge, :transition, :on_load]))
       {:ok, Payload.rollback(patch.id, patch.release, more), Library.about(patch), options}
     end
   end
+
+  defp way_back(:compatible, call) do
+    text = "#{call}: option :transition of a rollback is :suspend or :none, got: :compatible"
+    {:error, Error.new(:invalid_option, text, %{option: :transition})}
+  end
+
+  defp way_back(_nothing_or_possible, _call), do: :ok
 
   # Only what is carried out needs them, and they are as large as the modules.
   defp shadows(:apply, composition), do: Archive.shadows(composition)

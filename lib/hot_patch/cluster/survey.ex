@@ -19,9 +19,9 @@ defmodule HotPatch.Cluster.Survey do
     results =
       for {node, answer} <- ask(:check, payload, nodes, timeout) do
         case answer do
-          {:ok, files} ->
+          {files, strategy} when is_list(files) ->
             status = Status.combine(Enum.map(files, & &1.status))
-            %Report.Node{node: node, status: status, files: files}
+            %Report.Node{node: node, status: status, files: files, strategy: strategy}
 
           {:error, text} ->
             %Report.Node{node: node, status: :error, error: text}
@@ -58,7 +58,7 @@ defmodule HotPatch.Cluster.Survey do
     plans =
       for {node, answer} <- ask(:foresee, payload, nodes, timeout) do
         case answer do
-          {:ok, plan} -> plan
+          %Plan.Node{} = plan -> plan
           {:error, text} -> %Plan.Node{node: node, status: :error, error: text}
         end
       end
@@ -74,8 +74,13 @@ defmodule HotPatch.Cluster.Survey do
     for node <- nodes do
       case failed do
         %{^node => text} -> {node, {:error, text}}
-        _ -> {node, with({:ok, answer} <- answers[node], do: answer)}
+        _ -> {node, answer(answers[node])}
       end
     end
   end
+
+  defp answer({:ok, {:ok, files, strategy}}), do: {files, strategy}
+  defp answer({:ok, {:ok, plan}}), do: plan
+  defp answer({:ok, {:error, text}}), do: {:error, text}
+  defp answer({:error, text}), do: {:error, text}
 end

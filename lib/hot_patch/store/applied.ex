@@ -11,13 +11,17 @@ defmodule HotPatch.Store.Applied do
   alias HotPatch.Store.Leftovers
   alias HotPatch.Store.Mark
   alias HotPatch.Store.Succession
+  alias HotPatch.Strategy
 
   @name "applied.record"
 
   @typedoc """
   One operation on the cluster. `seq` orders them; `scope` is `:all` or the nodes that were
   named: others do not miss it. `tried_by`: it was the first step of an apply in several, and
-  counts for as long as that process lives, or until the last step has followed.
+  counts for as long as that process lives, or until the last step has followed. `transition` and
+  `on_load` are what was told; a rollback that was told nothing takes the way that the patch came.
+  `content` tells patches apart by what they carry. `undoes`: a rollback that followed these operations by itself, and means nothing where the patch had
+  come by an earlier one.
   """
   @type op :: %{
           id: String.t(),
@@ -25,10 +29,12 @@ defmodule HotPatch.Store.Applied do
           kind: :apply | :rollback,
           patch: String.t(),
           cumulative?: boolean(),
-          transition: HotPatch.Swap.transition(),
-          on_load: :restart | :load,
+          content: binary(),
+          transition: HotPatch.Swap.transition() | nil,
+          on_load: :restart | :load | nil,
           scope: :all | [node()],
           by: String.t(),
+          undoes: [String.t()] | nil,
           tried_by: pid() | nil,
           at: DateTime.t()
         }
@@ -38,7 +44,8 @@ defmodule HotPatch.Store.Applied do
   the patch has put there, nil where there is no file. `ran` is the digest of the code that ran before
   where that was not the file's: nil where it was, `:lost` where it is kept nowhere. `md5` is that of
   the code that should run since, nil for what is no module. `alone?` is a module that runs code when
-  it is loaded. `folders` were made for the file. `real` is the path without links, and `stamp` tells
+  it is loaded; `convert?` is false where the states of its processes have the same format in both
+  versions. `folders` were made for the file. `real` is the path without links, and `stamp` tells
   whether the file was written since: see HotPatch.Store.Mark.
   """
   @type file :: %{
@@ -46,6 +53,7 @@ defmodule HotPatch.Store.Applied do
           target: Path.t(),
           module: String.t() | nil,
           alone?: boolean(),
+          convert?: boolean(),
           old: Blobs.digest() | nil,
           new: Blobs.digest() | nil,
           ran: Blobs.digest() | nil | :lost,
@@ -56,11 +64,12 @@ defmodule HotPatch.Store.Applied do
         }
 
   @typedoc """
-  `about` is what is known of the archive, for the time after it was deleted. `forced?`:
+  `op` is the operation that brought the patch; one that applied it again has not. `about` is what is
+  known of the archive, for the time after it was deleted. `forced?`:
   processes were killed for it. `payload` is the digest of what came to this node, for those
   that missed it. `down` are the instructions for the way back, `applications` those that every
   start follows, `stopped` the applications that
-  were stopped, and how they ran before. `replaced` are the records that a cumulative patch has taken the place of.
+  were stopped, and how they ran before. `strategy` is how the patch came, which is how it goes back. `replaced` are the records that a cumulative patch has taken the place of.
   """
   @type t :: %{
           id: String.t(),
@@ -75,6 +84,7 @@ defmodule HotPatch.Store.Applied do
           down: [map()],
           applications: [map()],
           stopped: [{atom(), atom()}],
+          strategy: HotPatch.Strategy.t(),
           replaced: [t()]
         }
 
@@ -208,16 +218,31 @@ defmodule HotPatch.Store.Applied do
     stack
     |> Enum.flat_map(&in_order/1)
     |> Enum.reduce(%{}, fn file, net ->
-      Map.update(net, file.target, file, &Map.merge(file, Map.take(&1, [:old, :ran, :folders])))
+      Map.update(net, file.target, file, &together(&1, file))
     end)
     |> Map.values()
     |> Enum.sort_by(& &1.path)
   end
 
+  # States have kept their format where none of the patches has converted them.
   defp in_order(record) do
-    own = for file <- record.files, do: Map.put(file, :id, record.id)
+    converts? = Strategy.back(record).transition != :none
+    own = for file <- record.files, do: Map.merge(file, %{id: record.id, convert?: converts?})
     Enum.flat_map(record.replaced, &in_order/1) ++ own
   end
+
+  defp together(first, last) do
+    last
+    |> Map.merge(Map.take(first, [:old, :ran, :folders]))
+    |> Map.put(:convert?, first.convert? or last.convert?)
+  end
+
+  @doc """
+  These records and those that they have taken the place of, in the order in which they came: the first
+  that has a file knows what was there before all patches.
+  """
+  @spec all([t()]) :: [t()]
+  def all(records), do: Enum.flat_map(records, &(all(&1.replaced) ++ [&1]))
 
   @doc "The record of a patch."
   @spec find(String.t()) :: t() | nil
@@ -241,19 +266,38 @@ defmodule HotPatch.Store.Applied do
     Enum.map(record.files, & &1.target) ++ settings
   end
 
+  @doc "Whether an operation is for a node: to others it means nothing, and they do not miss it."
+  @spec concerns?(op(), node()) :: boolean()
+  def concerns?(%{scope: :all}, _node), do: true
+  def concerns?(%{scope: nodes}, node), do: node in nodes
+
+  @doc "Whether a rollback is meant where the patch came by this operation."
+  @spec undoes?(%{optional(atom()) => term()}, String.t()) :: boolean()
+  def undoes?(%{undoes: ids}, brought_by) when is_list(ids), do: brought_by in ids
+  def undoes?(_of_the_patch_itself, _brought_by), do: true
+
+  @doc """
+  Whether an apply finds its patch in force already, and the place where it would put it. A cumulative
+  one takes the place of all others: what it finds is the same only where there are none.
+  """
+  @spec renews?(state(), String.t(), boolean()) :: boolean()
+  def renews?(%{stack: [%{id: id}]}, id, true), do: true
+  def renews?(_state, _id, true), do: false
+  def renews?(%{stack: stack}, id, false), do: Enum.any?(stack, &(&1.id == id))
+
   @doc "The state after a patch was applied."
   @spec applied(state(), op(), t()) :: state()
-  def applied(state, op, record) do
-    # One that has taken the place of all others already, and comes again, replaces nothing more.
-    {replaced, below} =
-      if op.cumulative? and not match?([%{id: id}] when id == record.id, state.stack),
-        do: {state.stack, []},
-        else: {[], state.stack}
-
+  def applied(%{stack: stack} = state, op, record) do
     stack =
-      case Enum.find_index(below, &(&1.id == record.id)) do
-        nil -> below ++ [%{record | replaced: replaced}]
-        n -> List.update_at(below, n, &again(&1, record))
+      cond do
+        renews?(state, record.id, op.cumulative?) ->
+          Enum.map(stack, &if(&1.id == record.id, do: again(&1, record), else: &1))
+
+        op.cumulative? ->
+          [%{record | replaced: stack}]
+
+        true ->
+          stack ++ [record]
       end
 
     noted(%{state | stack: stack}, op)
@@ -264,7 +308,7 @@ defmodule HotPatch.Store.Applied do
   def rolled_back(state, op) do
     stack =
       Enum.flat_map(state.stack, fn record ->
-        if record.id == op.patch, do: record.replaced, else: [record]
+        if record.id == op.patch and undoes?(op, record.op), do: record.replaced, else: [record]
       end)
 
     noted(%{state | stack: stack}, op)
@@ -361,12 +405,17 @@ defmodule HotPatch.Store.Applied do
   defp again(first, record) do
     before = Map.new(first.files, &{&1.target, Map.take(&1, [:old, :ran, :folders])})
     files = Enum.map(record.files, &Map.merge(&1, Map.get(before, &1.target, %{})))
+    # What only the first time has changed is to go back all the same.
+    others =
+      Enum.reject(first.files, fn file -> Enum.any?(files, &(&1.target == file.target)) end)
+
     settings = Enum.map(record.config, &since(&1, first.config))
     kept = for one <- first.config, not Enum.any?(settings, &same?(&1, one)), do: one
 
     %{
       record
-      | files: files,
+      | op: first.op,
+        files: files ++ others,
         config: kept ++ settings,
         applications: first.applications,
         stopped: Enum.uniq(first.stopped ++ record.stopped),

@@ -25,7 +25,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
     * `--json` - prints JSON instead of tables
     * `--nodes A,B` - only these nodes
     * `--reason TEXT`, `--by TEXT` - for the record
-    * `--transition`, `--purge`, `--on-load`, `--on-failure WORD`, `--cumulative`, `--pause-timeout MS`,
+    * `--transition`, `--purge`, `--on-load`, `--on-failure WORD`, `--cumulative`, `--again`, `--pause-timeout MS`,
       `--timeout MS` - as for `HotPatch.apply/2`
     * `--canary N`, `--canary 0.1`, `--canary A,B` - so many nodes, such a share, or these go first
     * `--max-concurrency N`, `--one-per-host` - group after group
@@ -53,6 +53,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
     on_load: :string,
     on_failure: :string,
     cumulative: :boolean,
+    again: :boolean,
     pause_timeout: :integer,
     timeout: :integer,
     canary: :string,
@@ -110,12 +111,12 @@ defmodule Mix.Tasks.HotPatch.Remote do
   defp call("journal", [], options), do: {:ok, :journal, [taken(options, [:nodes])]}
 
   defp call(survey, [id], options) when survey in ["check", "plan"] do
-    taken = taken(options, [:nodes, :timeout, :purge, :on_load, :cumulative])
+    taken = taken(options, [:nodes, :timeout, :transition, :purge, :on_load, :cumulative, :again])
     {:ok, if(survey == "check", do: :check, else: :plan), [id, taken]}
   end
 
   defp call("apply", [id], options) do
-    known = [:canary, :max_concurrency, :one_per_host, :watch, :on_failure, :cumulative]
+    known = [:canary, :max_concurrency, :one_per_host, :watch, :on_failure, :cumulative, :again]
     {:ok, :apply, [id, change(options, known)]}
   end
 

@@ -5,6 +5,7 @@ defmodule HotPatch.Store.Applied.Format do
 
   alias HotPatch.Release
   alias HotPatch.Store.Applied
+  alias HotPatch.Strategy
 
   @version 1
 
@@ -16,9 +17,10 @@ defmodule HotPatch.Store.Applied.Format do
     down: [],
     applications: [],
     stopped: [],
+    strategy: Strategy.default(),
     replaced: []
   }
-  @file_defaults %{folders: [], ran: nil, md5: nil, real: nil, stamp: nil}
+  @file_defaults %{folders: [], convert?: true, ran: nil, md5: nil, real: nil, stamp: nil}
 
   @doc "A state as it is written."
   @spec encode(Applied.state()) :: map()
