@@ -13,6 +13,7 @@ defmodule HotPatch.Application do
       # First those that are not concerned when an agent dies.
       HotPatch.Cluster.Progress,
       HotPatch.Agent.Inbox,
+      HotPatch.Agent.FileDigests,
       HotPatch.Agent.Server,
       HotPatch.Cluster.Joiner,
       HotPatch.Bridge.Supervisor,
