@@ -168,13 +168,13 @@ defmodule HotPatch.Agent do
   @spec census() :: [HotPatch.Agent.Census.line()]
   defdelegate census(), to: HotPatch.Agent.Census, as: :take
 
-  @doc "The digest of every module that runs here, system libraries left out."
-  @spec digests() :: %{String.t() => binary()}
-  defdelegate digests(), to: HotPatch.Agent.Inventory
+  @doc "The modules that run here, system libraries left out: their names, and one digest of all."
+  @spec summary() :: %{digest: binary(), names: [String.t()]}
+  defdelegate summary(), to: HotPatch.Agent.Inventory
 
-  @doc "The files of modules that run here."
-  @spec files([String.t()]) :: %{String.t() => binary()}
-  defdelegate files(names), to: HotPatch.Agent.Inventory
+  @doc "The files of modules that run here and have to do with a change."
+  @spec related(HotPatch.Agent.Inventory.query()) :: HotPatch.Agent.Inventory.related()
+  defdelegate related(query), to: HotPatch.Agent.Inventory
 
   @doc "Takes note of operations that others have seen and that change nothing here."
   @spec note([Store.Applied.op()]) :: :ok | {:error, String.t()}

@@ -8,6 +8,7 @@ defmodule HotPatch.Application do
   #       Bridge.Port.Server    the reader of archives
   #       LoaderVM              tries modules where nobody serves
   #       Agent.Inbox           pieces of patches that coordinators have sent
+  #       Agent.FileDigests     digests of files that have not changed since
   #       Agent.Server          who holds this node
   #       Cluster.Joiner        keeps this node in agreement with the others
   #       Console               the page
@@ -41,6 +42,7 @@ defmodule HotPatch.Application do
        {{HotPatch.Bridge.Port.Server, name: HotPatch.Bridge.Port.Server}, @bridge}},
       {BackoffSupervisor, {HotPatch.LoaderVM, []}},
       {BackoffSupervisor, {HotPatch.Agent.Inbox, []}},
+      {BackoffSupervisor, {HotPatch.Agent.FileDigests, []}},
       {BackoffSupervisor, {HotPatch.Agent.Server, []}},
       {BackoffSupervisor, {Joiner, []}},
       {BackoffSupervisor, {HotPatch.Console, []}}

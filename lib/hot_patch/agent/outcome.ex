@@ -121,7 +121,9 @@ defmodule HotPatch.Agent.Outcome do
     name = Verdict.module(verdict)
     md5 = md5(verdict.entry)
     # What the code does not show, such as a library that is loaded already, is said in words.
-    text = if name == nil or (md5 && Running.md5(name) == md5), do: "#{file.path}: #{file.reason}"
+    text =
+      if name == nil or (md5 && Running.md5_of(name) == md5), do: "#{file.path}: #{file.reason}"
+
     Map.merge(about, %{target: verdict.target, module: name, md5: md5, text: text})
   end
 

@@ -84,8 +84,7 @@ defmodule HotPatch.Agent.Preparation do
 
   # The code that runs knows the way down, and is told to which version.
   defp change_of(module, %Verdict{direction: :down, change: kind, entry: entry} = verdict) do
-    exports =
-      for {name, arity} <- Running.facts(module).exports, do: {Atom.to_string(name), arity}
+    exports = for {name, arity} <- Running.exports(module), do: {Atom.to_string(name), arity}
 
     %Swap.Change{
       module: module,

@@ -93,7 +93,7 @@ defmodule HotPatch.Agent.RestartNeed do
 
   defp vm do
     %{
-      md5: &Running.md5/1,
+      md5: &Running.md5_of/1,
       path: &path/1,
       stamp: &Mark.stamp/1,
       embedded?: Running.embedded?(),

@@ -1,6 +1,6 @@
 //! What a manifest says must make sense, and fit the archive it is in.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::instructions;
 use super::{Change, FileEntry, MANIFEST, Manifest, Version};
@@ -189,21 +189,30 @@ fn changes(manifest: &Manifest) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Each module once, and the load order made of them.
+/// Each module once, unless it moves, and the load order made of them.
 fn names(manifest: &Manifest) -> Result<(), Refusal> {
-    let mut brought = HashSet::new();
-    let modules = manifest.files.iter().filter_map(|file| file.module.as_ref());
-    let removed = manifest.removed.iter().filter_map(|file| file.module.as_ref());
-    for name in modules.map(|module| &module.name).chain(removed.map(|module| &module.name)) {
-        if !brought.insert(name) {
-            let detail = format!("names the module {} twice", printable(name.as_bytes()));
-            return refuse(Rule::ManifestDuplicate, detail);
+    let brought = once(manifest.files.iter().filter_map(|file| {
+        let module = file.module.as_ref()?;
+        Some((&module.name, module.replaces.as_ref()))
+    }))?;
+    let removed = once(manifest.removed.iter().filter_map(|file| {
+        let module = file.module.as_ref()?;
+        Some((&module.name, Some(&module.replaces)))
+    }))?;
+    for (name, version) in &removed {
+        // One that moves takes the place of what it was in its former place, and of nothing else.
+        if brought.get(name).is_some_and(|replaced| replaced != version) {
+            let detail = format!(
+                "removes {0}, and brings it without saying that it replaces the version removed",
+                printable(name.as_bytes())
+            );
+            return refuse(Rule::ManifestMalformed, detail);
         }
     }
     let mut ordered = HashSet::new();
     for name in &manifest.load_order {
         let shown = printable(name.as_bytes());
-        if !brought.contains(name) {
+        if !(brought.contains_key(name) || removed.contains_key(name)) {
             let detail = format!("has {shown} in its load order, and no file of that module");
             return refuse(Rule::ManifestMalformed, detail);
         }
@@ -213,6 +222,20 @@ fn names(manifest: &Manifest) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Modules by their names, each with the version it takes the place of.
+fn once<'m>(
+    modules: impl Iterator<Item = (&'m String, Option<&'m Version>)>,
+) -> Result<BTreeMap<&'m String, Option<&'m Version>>, Refusal> {
+    let mut found = BTreeMap::new();
+    for (name, replaces) in modules {
+        if found.insert(name, replaces).is_some() {
+            let detail = format!("names the module {} twice", printable(name.as_bytes()));
+            return refuse(Rule::ManifestDuplicate, detail);
+        }
+    }
+    Ok(found)
 }
 
 /// Checks that the manifest covers exactly these files, and says of each what it is.

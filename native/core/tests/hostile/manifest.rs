@@ -136,6 +136,33 @@ fn the_manifest_they_are_made_from_is_accepted() {
     assert_eq!(composition.manifest.unwrap().manifest.name, "fix");
 }
 
+/// A manifest whose module was in another application before.
+fn moving() -> Value {
+    let mut manifest = good(&items());
+    let version = json!({"md5": "0".repeat(32), "vsn": "[0]"});
+    let module = &mut manifest["files"][0]["module"];
+    module["change"] = json!("replace");
+    module["replaces"] = version.clone();
+    manifest["removed"] =
+        json!([{"path": "b-1/ebin/m.beam", "module": {"name": "m", "replaces": version}}]);
+    manifest["load_order"] = json!(["m"]);
+    manifest["instructions"] = json!({"up": ["{load_module,m}"], "down": ["{load_module,m}"]});
+    manifest
+}
+
+fn moving_with(rule: Rule, what: &'static str, pointer: &str, value: Value) -> Case {
+    let mut manifest = moving();
+    *manifest.pointer_mut(pointer).unwrap() = value;
+    case(rule, what, archive(&items(), manifest.to_string().as_bytes()))
+}
+
+#[test]
+fn a_module_may_move() {
+    let bytes = archive(&items(), moving().to_string().as_bytes());
+    let manifest = read_archive(&bytes, &Options::default()).unwrap().manifest.unwrap().manifest;
+    assert_eq!(manifest.removed[0].module.as_ref().unwrap().name, "m");
+}
+
 #[test]
 fn whatever_is_changed_it_ends_with_an_answer() {
     let good = good(&items()).to_string().into_bytes();
@@ -252,6 +279,28 @@ fn contents() -> Vec<Case> {
         malformed("an order of others", "/load_order", json!(["m", "n"])),
         duplicate("a module in the order", "/load_order", json!(["m", "m"])),
         duplicate("a file that comes and goes", "/removed", removed("a-1/priv/rates")),
+        moving_with(
+            Rule::ManifestMalformed,
+            "a module that goes in a version and is replaced in another",
+            "/removed/0/module/replaces/vsn",
+            json!("[1]"),
+        ),
+        moving_with(Rule::ManifestInstruction, "one that moves is not new", "/instructions", {
+            json!({"up": ["{add_module,m}"]})
+        }),
+        moving_with(Rule::ManifestInstruction, "one that moves does not go", "/instructions", {
+            json!({"up": ["{delete_module,m}"]})
+        }),
+        with(Rule::ManifestMalformed, "a module that comes as a new one and goes", |manifest| {
+            manifest["removed"] = moving()["removed"].clone();
+        }),
+        with(Rule::ManifestDuplicate, "a module that goes from two places", |manifest| {
+            let first = json!({"name": "n", "replaces": {"md5": "0".repeat(32)}});
+            manifest["removed"] = json!([
+                {"path": "a-1/ebin/n.beam", "module": first},
+                {"path": "b-1/ebin/n.beam", "module": first}
+            ]);
+        }),
         with(Rule::ManifestDuplicate, "a file", |manifest| {
             let first = manifest["files"][1].clone();
             manifest["files"].as_array_mut().unwrap().push(first);
