@@ -18,7 +18,7 @@ defmodule HotPatch.Agent.Acceptance do
   """
   @type t :: %__MODULE__{
           changes: [{module(), Verdict.t()}],
-          prepared: term(),
+          prepared: Loader.prepared(),
           config: [Environment.change()]
         }
   @enforce_keys [:changes, :prepared, :config]

@@ -169,7 +169,8 @@ defmodule HotPatch.Agent.Preparation do
 
         Swap.prepare(%Swap.Job{
           changes: changes,
-          prepared: accepted.prepared,
+          prepared: accepted.prepared.together,
+          added: accepted.prepared.added,
           shadows: shadows(accepted, payload),
           on_load: on_load(accepted),
           pause_timeout: operation.pause_timeout,

@@ -8,6 +8,7 @@ defmodule HotPatch.Swap.Wrapper do
   # The path leads through maps and structs from the state to the module.
 
   alias HotPatch.Config
+  alias HotPatch.Swap.SysMessage
 
   @known [
     {Phoenix.LiveView.Channel, [:socket, :view]},
@@ -23,11 +24,11 @@ defmodule HotPatch.Swap.Wrapper do
     end
   end
 
-  @doc "Tells a process what the state of the calling one has at the end of a path. Runs inside."
-  @spec tell(state, [term()], pid(), reference()) :: state when state: term()
-  def tell(state, path, asker, ref) do
+  @doc "Answers with what the state of the calling process has at the end of a path. Runs inside."
+  @spec tell(state, [term()], reference()) :: state when state: term()
+  def tell(state, path, ref) do
     inside = Enum.reduce(path, state, fn key, term -> if is_map(term), do: Map.get(term, key) end)
-    send(asker, {{ref, self()}, if(is_atom(inside), do: [inside], else: [])})
+    SysMessage.tell(ref, ref, if(is_atom(inside), do: [inside], else: []))
     state
   end
 end
