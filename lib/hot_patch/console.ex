@@ -45,7 +45,7 @@ defmodule HotPatch.Console do
   alias HotPatch.Console.Sessions
   alias HotPatch.Console.Stream
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @doc "Starts the console as it is configured, or as the options say; `:ignore` where it is off."
   @spec start_link(keyword()) :: Supervisor.on_start()
@@ -60,7 +60,7 @@ defmodule HotPatch.Console do
             Supervisor.start_link(__MODULE__, config, name: __MODULE__)
 
           {:error, text} ->
-            Logger.error("HotPatch: the console is off: #{text}")
+            Log.error("HotPatch: the console is off: #{text}")
             :ignore
         end
     end

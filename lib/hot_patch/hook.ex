@@ -16,7 +16,7 @@ defmodule HotPatch.Hook do
   `after_resume` do not follow where the change was taken back.
   """
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @type change :: %{patch: String.t(), modules: [module()]}
 
@@ -51,6 +51,6 @@ defmodule HotPatch.Hook do
   end
 
   defp log(hook, moment, what) do
-    Logger.warning("HotPatch: the hook #{inspect(hook)}.#{moment}/1 #{what}", hook: hook)
+    Log.warning("HotPatch: the hook #{inspect(hook)}.#{moment}/1 #{what}", hook: hook)
   end
 end

@@ -92,6 +92,10 @@ defmodule HotPatch.Release do
   end
 
   defimpl String.Chars do
-    def to_string(release), do: HotPatch.Release.text(release)
+    def to_string(release), do: release |> HotPatch.Release.text() |> HotPatch.Printable.line()
+  end
+
+  defimpl Inspect do
+    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
   end
 end

@@ -8,7 +8,7 @@ defmodule HotPatch.Agent.Environment do
   alias HotPatch.Agent.TermText
   alias HotPatch.Store.Applied
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   # Milliseconds that an application may take over its config_change/3.
   @within 5_000
@@ -138,7 +138,7 @@ defmodule HotPatch.Agent.Environment do
   end
 
   defp warn(application, module, what) do
-    Logger.warning("HotPatch: #{inspect(module)}.config_change/3 of #{application} #{what}",
+    Log.warning("HotPatch: #{inspect(module)}.config_change/3 of #{application} #{what}",
       application: application
     )
   end

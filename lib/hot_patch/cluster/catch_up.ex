@@ -17,7 +17,7 @@ defmodule HotPatch.Cluster.CatchUp do
   alias HotPatch.Cluster.Trial
   alias HotPatch.Release
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @within 10_000
   @options %{
@@ -93,7 +93,7 @@ defmodule HotPatch.Cluster.CatchUp do
     same = common(stack, wanted)
     back = stack |> Enum.drop(same) |> Enum.reverse()
     forth = Enum.drop(wanted, same)
-    Logger.notice("HotPatch: catching up: #{describe(back, forth)}")
+    Log.notice("HotPatch: catching up: #{describe(back, forth)}")
 
     with {:ok, payloads} <- payloads(forth, ops, peers) do
       steps = for(id <- back, do: {Payload.rollback(id, Release.current()), nil}) ++ payloads

@@ -8,7 +8,7 @@ defmodule HotPatch.Cluster.Trial do
   alias HotPatch.Cluster.Operation
   alias HotPatch.Release
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   # Milliseconds.
   @within 2_000
@@ -40,7 +40,7 @@ defmodule HotPatch.Cluster.Trial do
   end
 
   defp take_back(op) do
-    Logger.notice("HotPatch: taking back #{op.patch}: its coordinator died while it was tried")
+    Log.notice("HotPatch: taking back #{op.patch}: its coordinator died while it was tried")
     payload = Payload.rollback(op.patch, Release.current(), on_load: op.on_load)
 
     # Right behind what it takes back, wherever this node hears of the last step only later: that
