@@ -179,6 +179,7 @@ defmodule HotPatch.Analysis do
   end
 
   defimpl String.Chars do
-    def to_string(analysis), do: analysis |> HotPatch.Analysis.to_table() |> IO.iodata_to_binary()
+    def to_string(analysis),
+      do: analysis |> HotPatch.Analysis.to_table() |> HotPatch.Printable.lines()
   end
 end

@@ -10,7 +10,7 @@ defmodule HotPatch.BackoffSupervisor do
 
   use GenServer
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   # Milliseconds, but for the first.
   @at_once 3
@@ -67,9 +67,7 @@ defmodule HotPatch.BackoffSupervisor do
 
   @impl GenServer
   def handle_info({:EXIT, pid, reason}, %{pid: pid} = state) do
-    Logger.error(
-      "HotPatch: #{inspect(state.child.id)} ended and is started again: #{short(reason)}"
-    )
+    Log.error("HotPatch: #{inspect(state.child.id)} ended and is started again: #{short(reason)}")
 
     {:noreply, again(%{state | pid: nil})}
   end
@@ -105,7 +103,7 @@ defmodule HotPatch.BackoffSupervisor do
         state
 
       {:error, reason} ->
-        Logger.error("HotPatch: #{inspect(state.child.id)} cannot be started: #{short(reason)}")
+        Log.error("HotPatch: #{inspect(state.child.id)} cannot be started: #{short(reason)}")
         again(state)
     end
   end

@@ -18,7 +18,7 @@ defmodule HotPatch.Config do
 
   alias HotPatch.Config.Option
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @type t :: %__MODULE__{
           data_dir: Path.t() | nil,
@@ -85,7 +85,7 @@ defmodule HotPatch.Config do
     config = struct!(config, Map.take(current(), keep))
     :persistent_term.put(@config, config)
     :persistent_term.put(@warnings, Enum.reverse(warnings))
-    for {_option, text} <- warnings, do: Logger.error("HotPatch: #{text}")
+    for {_option, text} <- warnings, do: Log.error("HotPatch: #{text}")
     :ok
   end
 
@@ -104,7 +104,7 @@ defmodule HotPatch.Config do
 
     if {what, text} not in warnings do
       :persistent_term.put(@warnings, [{what, text} | List.keydelete(warnings, what, 0)])
-      Logger.error("HotPatch: #{text}")
+      Log.error("HotPatch: #{text}")
     end
 
     :ok

@@ -78,9 +78,17 @@ defmodule HotPatch.Error do
 
   defexception [:reason, :message, :report, details: %{}]
 
+  # For people; the field has it as it is.
+  @impl Exception
+  def message(error), do: HotPatch.Printable.line(error.message)
+
   @doc false
   @spec new(reason(), String.t(), map()) :: t()
   def new(reason, message, details \\ %{}) do
     %__MODULE__{reason: reason, message: message, details: details}
+  end
+
+  defimpl Inspect do
+    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
   end
 end

@@ -18,7 +18,7 @@ defmodule HotPatch.Hook do
 
   alias HotPatch.Config
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @type change :: %{patch: String.t(), modules: [module()]}
 
@@ -53,6 +53,6 @@ defmodule HotPatch.Hook do
   end
 
   defp log(hook, moment, what) do
-    Logger.warning("HotPatch: the hook #{inspect(hook)}.#{moment}/1 #{what}", hook: hook)
+    Log.warning("HotPatch: the hook #{inspect(hook)}.#{moment}/1 #{what}", hook: hook)
   end
 end

@@ -70,9 +70,11 @@ defmodule HotPatch.NodeInfo do
   The node in one line.
   """
   @spec line(t()) :: String.t()
-  def line(%__MODULE__{managed?: false} = info), do: "#{info.node}: #{info.problem}"
+  def line(info), do: info |> text() |> HotPatch.Printable.line()
 
-  def line(info) do
+  defp text(%__MODULE__{managed?: false} = info), do: "#{info.node}: #{info.problem}"
+
+  defp text(info) do
     applied = if info.applied == [], do: "none", else: Enum.join(info.applied, ", ")
     restart = if info.restart_needed == [], do: "no", else: "yes"
 
@@ -95,8 +97,11 @@ defmodule HotPatch.NodeInfo do
 
   defimpl String.Chars do
     def to_string(info) do
-      lines = Enum.map(info.restart_needed ++ info.warnings, &("  " <> &1))
-      Enum.join([HotPatch.NodeInfo.line(info) | lines], "\n")
+      [
+        HotPatch.NodeInfo.line(info)
+        | Enum.map(info.restart_needed ++ info.warnings, &("  " <> &1))
+      ]
+      |> Enum.map_join("\n", &HotPatch.Printable.line/1)
     end
   end
 end

@@ -4,6 +4,7 @@ defmodule HotPatch.Plan do
   files on disk, risks. `IO.puts/1` prints it, `HotPatch.to_json/1` gives JSON.
   """
 
+  alias HotPatch.Printable
   alias HotPatch.Status
   alias HotPatch.Table
 
@@ -65,6 +66,10 @@ defmodule HotPatch.Plan do
       instructions: [],
       risks: []
     ]
+
+    defimpl Inspect do
+      defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+    end
   end
 
   @type t :: %__MODULE__{
@@ -81,7 +86,7 @@ defmodule HotPatch.Plan do
   @spec to_table(t()) :: iodata()
   def to_table(plan) do
     [
-      "plan #{plan.patch}: #{plan.status}, #{Table.count(length(plan.nodes), "node", "nodes")}, ",
+      "plan #{Printable.line(plan.patch)}: #{plan.status}, #{Table.count(length(plan.nodes), "node", "nodes")}, ",
       "#{Table.count(Enum.sum(Enum.map(plan.nodes, & &1.suspended)), "process", "processes")} to pause\n",
       Table.render(
         ["node", "status", "load order", "will pause"],
@@ -148,11 +153,13 @@ defmodule HotPatch.Plan do
 
   defimpl Inspect do
     def inspect(plan, _options) do
-      "#HotPatch.Plan<#{plan.patch} #{plan.status} #{length(plan.nodes)} nodes>"
+      HotPatch.Printable.line(
+        "#HotPatch.Plan<#{plan.patch} #{plan.status} #{length(plan.nodes)} nodes>"
+      )
     end
   end
 
   defimpl String.Chars do
-    def to_string(plan), do: plan |> HotPatch.Plan.to_table() |> IO.iodata_to_binary()
+    def to_string(plan), do: plan |> HotPatch.Plan.to_table() |> HotPatch.Printable.lines()
   end
 end

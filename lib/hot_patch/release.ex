@@ -93,6 +93,10 @@ defmodule HotPatch.Release do
   def from_map(%{name: name, version: version}), do: %__MODULE__{name: name, version: version}
 
   defimpl String.Chars do
-    def to_string(release), do: HotPatch.Release.text(release)
+    def to_string(release), do: release |> HotPatch.Release.text() |> HotPatch.Printable.line()
+  end
+
+  defimpl Inspect do
+    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
   end
 end

@@ -7,6 +7,7 @@ defmodule HotPatch.Report do
   """
 
   alias HotPatch.Manifest
+  alias HotPatch.Printable
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Straggler
@@ -64,6 +65,10 @@ defmodule HotPatch.Report do
       killed: [],
       stragglers: []
     ]
+
+    defimpl Inspect do
+      defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+    end
   end
 
   @typedoc """
@@ -131,13 +136,13 @@ defmodule HotPatch.Report do
   end
 
   defp headline(report) do
-    "#{report.operation} #{report.patch}: #{report.status}, " <>
+    "#{report.operation} #{Printable.line(report.patch)}: #{report.status}, " <>
       "#{Table.count(length(report.nodes), "node", "nodes")}, #{Table.milliseconds(report.duration_us)}" <>
       if(report.skew_us, do: ", #{Table.milliseconds(report.skew_us)} apart\n", else: "\n") <>
-      if(report.signed_by, do: "signed by #{report.signed_by}\n", else: "") <>
+      if(report.signed_by, do: "signed by #{Printable.line(report.signed_by)}\n", else: "") <>
       if(report.overridden == %{},
         do: "",
-        else: "#{Manifest.overridden_line(report.overridden)}\n"
+        else: "#{Printable.line(Manifest.overridden_line(report.overridden))}\n"
       )
   end
 
@@ -200,7 +205,9 @@ defmodule HotPatch.Report do
     unmanaged =
       if report.unmanaged == [],
         do: [],
-        else: ["\nnot running HotPatch, left out: #{Enum.join(report.unmanaged, ", ")}\n"]
+        else: [
+          "\nnot running HotPatch, left out: #{Printable.line(Enum.join(report.unmanaged, ", "))}\n"
+        ]
 
     [Table.notes(notes, length(report.nodes)), unmanaged]
   end
@@ -221,12 +228,14 @@ defmodule HotPatch.Report do
 
   defimpl Inspect do
     def inspect(report, _options) do
-      "#HotPatch.Report<#{report.operation} #{report.patch} #{report.status} " <>
+      HotPatch.Printable.line([
+        "#HotPatch.Report<#{report.operation} #{report.patch} #{report.status} ",
         "#{length(report.nodes)} nodes #{HotPatch.Table.milliseconds(report.duration_us)}>"
+      ])
     end
   end
 
   defimpl String.Chars do
-    def to_string(report), do: report |> HotPatch.Report.to_table() |> IO.iodata_to_binary()
+    def to_string(report), do: report |> HotPatch.Report.to_table() |> HotPatch.Printable.lines()
   end
 end

@@ -24,7 +24,7 @@ defmodule HotPatch.Agent.Boot do
   alias HotPatch.Store.Mark
   alias HotPatch.Store.Neighbours
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @doc "Sets disk and memory right. Never fails: what cannot be done is logged and noted."
   @spec run() :: :ok
@@ -58,7 +58,7 @@ defmodule HotPatch.Agent.Boot do
   end
 
   defp not_finished(intent, {path, reason}) do
-    Logger.error(
+    Log.error(
       "HotPatch: the files of #{intent.note.entry.patch} are not all in place: #{path}: #{inspect(reason)}; " <>
         "the next start tries again"
     )
@@ -101,7 +101,7 @@ defmodule HotPatch.Agent.Boot do
         follow(ops, state)
 
       Neighbours.busy_with?(wrong) ->
-        Logger.notice("HotPatch: another node of this host is about to change the patched files")
+        Log.notice("HotPatch: another node of this host is about to change the patched files")
 
       # What the patches have added nobody overwrites, nor removes: it goes with them.
       installed_again?(files) ->
@@ -110,7 +110,7 @@ defmodule HotPatch.Agent.Boot do
       true ->
         names = Enum.map_join(Enum.take(wrong, 3), ", ", & &1.target)
 
-        Logger.error(
+        Log.error(
           "HotPatch: #{length(wrong)} patched files are not what was put there: #{names}; see HotPatch.drift()"
         )
 
@@ -151,7 +151,7 @@ defmodule HotPatch.Agent.Boot do
          note = note(%{state | install: Install.mark(intent.files)}, ids),
          {:ok, intent} <- Store.Files.decide(intent, note),
          :ok <- Store.Recovery.finish(intent) do
-      Logger.warning("HotPatch: put the files of #{ids} in place again, on a fresh disk")
+      Log.warning("HotPatch: put the files of #{ids} in place again, on a fresh disk")
     else
       false ->
         note_failure(:disk, {:error, "what #{ids} have brought is no longer kept"})
@@ -280,7 +280,7 @@ defmodule HotPatch.Agent.Boot do
   defp note_failure(_what, :ok), do: :ok
 
   defp note_failure(what, {:error, reason}) do
-    Logger.error(
+    Log.error(
       "HotPatch: start: #{what}: #{if is_binary(reason), do: reason, else: inspect(reason)}"
     )
 

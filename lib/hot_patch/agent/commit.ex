@@ -20,7 +20,7 @@ defmodule HotPatch.Agent.Commit do
   alias HotPatch.Swap
   alias HotPatch.Telemetry
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @type result :: %{
           optional(:strategy) => HotPatch.Strategy.t(),
@@ -255,7 +255,7 @@ defmodule HotPatch.Agent.Commit do
   defp log(result, operation) do
     status = Status.combine(Enum.map(result.files, & &1.status))
 
-    Logger.info(
+    Log.info(
       "HotPatch: #{operation.kind} #{operation.patch} on #{node()}: #{status}, #{result.suspended} processes " <>
         "paused for #{result.pause_us} us",
       patch: operation.patch,

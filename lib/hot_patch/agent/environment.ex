@@ -10,7 +10,7 @@ defmodule HotPatch.Agent.Environment do
   alias HotPatch.Config
   alias HotPatch.Store.Applied
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   # Milliseconds that an application may take over its config_change/3.
   @within 5_000
@@ -173,7 +173,7 @@ defmodule HotPatch.Agent.Environment do
   end
 
   defp warn(application, module, what) do
-    Logger.warning("HotPatch: #{inspect(module)}.config_change/3 of #{application} #{what}",
+    Log.warning("HotPatch: #{inspect(module)}.config_change/3 of #{application} #{what}",
       application: application
     )
   end

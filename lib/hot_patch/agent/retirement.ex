@@ -10,7 +10,7 @@ defmodule HotPatch.Agent.Retirement do
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Leftovers
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @doc """
   Brings the state under the running release. Gives the files that went back, or why some could not:
@@ -45,7 +45,7 @@ defmodule HotPatch.Agent.Retirement do
   defp settle(recorded, state) do
     {before, now} = {recorded.release, state.release}
 
-    Logger.notice(
+    Log.notice(
       "HotPatch: this system was #{Release.text(before)} and is #{Release.text(now)} now, with the same code: " <>
         "its patches stay in force"
     )
@@ -62,7 +62,7 @@ defmodule HotPatch.Agent.Retirement do
 
   defp note_end(records, state, why) do
     ids = Enum.map(records, & &1.id)
-    Logger.warning("HotPatch: #{Enum.join(ids, ", ")} ended: #{why}")
+    Log.warning("HotPatch: #{Enum.join(ids, ", ")} ended: #{why}")
     note_failure(Applied.put(state))
     entry = %{by: "HotPatch", reason: why}
     for id <- ids, do: note_failure(Store.Journal.add(:retire, Map.put(entry, :patch, id)))
@@ -73,7 +73,7 @@ defmodule HotPatch.Agent.Retirement do
     with {:ok, _state, [_ | _] = files} = result <- Leftovers.put_back(state) do
       names = Enum.map_join(Enum.take(files, 3), ", ", & &1.real)
 
-      Logger.notice(
+      Log.notice(
         "HotPatch: #{length(files)} files of patches that have ended are as they were before: #{names}"
       )
 
@@ -89,6 +89,6 @@ defmodule HotPatch.Agent.Retirement do
   defp note_failure(:ok), do: :ok
 
   defp note_failure({:error, reason}) do
-    Logger.error("HotPatch: the end of patches could not be written down: #{inspect(reason)}")
+    Log.error("HotPatch: the end of patches could not be written down: #{inspect(reason)}")
   end
 end

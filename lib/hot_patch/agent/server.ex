@@ -28,7 +28,7 @@ defmodule HotPatch.Agent.Server do
   alias HotPatch.Store
   alias HotPatch.Swap
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @typedoc "Who has this node, and what for: an operation, or what a coordinator locks it for."
   @type holder :: %{
@@ -213,7 +213,7 @@ defmodule HotPatch.Agent.Server do
 
   def handle_info({:DOWN, monitor, _, _, _reason}, %{monitor: monitor} = state)
       when monitor != nil do
-    Logger.warning("HotPatch: the coordinator of #{state.operation.patch} is gone",
+    Log.warning("HotPatch: the coordinator of #{state.operation.patch} is gone",
       patch: state.operation.patch
     )
 
@@ -233,8 +233,7 @@ defmodule HotPatch.Agent.Server do
     case Store.Recovery.run() do
       [] ->
         with {:error, failure} <- Retirement.run(),
-             do:
-               Logger.debug("HotPatch: files of ended patches stay for now: #{inspect(failure)}")
+             do: Log.debug("HotPatch: files of ended patches stay for now: #{inspect(failure)}")
 
         :ok
 

@@ -12,7 +12,7 @@ defmodule HotPatch.Cluster.Joiner do
   alias HotPatch.Cluster.Inquiry
   alias HotPatch.Config
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   # Milliseconds. How long a start waits for the others; how long after an event it is
   # compared, for several come at once; how often without any; and where that goes wrong, at
@@ -177,7 +177,7 @@ defmodule HotPatch.Cluster.Joiner do
 
   # The first time it may only have met another operation.
   defp behind(state, text) do
-    Logger.error("HotPatch: this node is behind the others: #{text}")
+    Log.error("HotPatch: this node is behind the others: #{text}")
     Agent.behind(text)
     wait = min(1_000 * Integer.pow(2, min(state.failures, 10)), @seldom)
     soon(%{state | failures: state.failures + 1}, wait)

@@ -10,7 +10,7 @@ defmodule HotPatch.Console.Gate do
   alias HotPatch.Console.Response
   alias HotPatch.Console.Router
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @form_bytes 64 * 1024
 
@@ -48,10 +48,10 @@ defmodule HotPatch.Console.Gate do
       {:error, problem} -> refusal(request, problem)
     end
   rescue
-    error -> failed(request, error, __STACKTRACE__)
+    error -> failed(request, :error, error, __STACKTRACE__)
   catch
     # A node or a server that is gone, mostly.
-    kind, reason -> failed(request, {kind, reason}, __STACKTRACE__)
+    kind, reason -> failed(request, kind, reason, __STACKTRACE__)
   end
 
   @doc "The largest body that is ever read."
@@ -208,11 +208,8 @@ defmodule HotPatch.Console.Gate do
 
   defp allow(response, _problem), do: response
 
-  defp failed(request, error, stack) do
-    Logger.error(
-      "HotPatch: the console failed at #{inspect(request)}: " <>
-        Exception.format(:error, error, stack)
-    )
+  defp failed(request, kind, reason, stack) do
+    Log.failed("HotPatch: the console failed at #{inspect(request)}:", kind, reason, stack)
 
     text = "this failed; the log of #{node()} says where"
 

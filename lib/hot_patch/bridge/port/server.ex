@@ -14,7 +14,7 @@ defmodule HotPatch.Bridge.Port.Server do
   alias HotPatch.Bridge.Port.Program
   alias HotPatch.Config
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @workers 2
   # How long a cancelled request may keep its worker before the program is given up.
@@ -192,7 +192,7 @@ defmodule HotPatch.Bridge.Port.Server do
   # The program is gone: what it had is answered, whoever of them it was.
   defp ended(state, cause) do
     jobs = Map.values(state.running)
-    Logger.error("HotPatch: #{cause} while it had #{names(jobs)}")
+    Log.error("HotPatch: #{cause} while it had #{names(jobs)}")
 
     for job <- jobs do
       others = for %{id: id, about: about} <- jobs, id != job.id, do: about
