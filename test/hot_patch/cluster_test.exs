@@ -550,7 +550,7 @@ defmodule HotPatch.ClusterTest do
 
       before = snapshot([a])
       assert {:error, %Error{reason: :failed} = error} = hot_patch(a, :apply, [broken.id])
-      assert Exception.message(error) =~ "change_code of Exchange.Call failed"
+      assert Exception.message(error) =~ "code_change of Exchange.Call failed"
       assert Exception.message(error) =~ "nothing was changed on any node"
       assert snapshot([a]) == before
       for call <- calls, do: assert(Cluster.call(a, Servers, :goes_on?, [call]))

@@ -12,8 +12,8 @@ defmodule HotPatch.LoaderVM.BootScript do
       # and says how that went. See HotPatch.LoaderVM.Program for the protocol.
       #
       # That VM has no kernel and no stdlib: besides the preloaded modules there are `lists` and
-      # `error_handler`, and no Elixir. So nothing here may call anything but BIFs; a test holds
-      # the module to it.
+      # `error_handler`, and no Elixir. So nothing here may call anything else but BIFs; a test
+      # holds the module to it.
 
       @doc "Serves one parent over standard input and output, and ends the VM with it."
       @spec main() :: no_return()
@@ -47,19 +47,24 @@ defmodule HotPatch.LoaderVM.BootScript do
 
       # Makes all of them current in one step, as an apply does. Still nothing of them runs.
       defp serve(:finish, prepared) do
-        case :erlang.finish_loading(prepared) do
+        case :erlang.finish_loading(codes(prepared)) do
           :ok -> {:finished, []}
           {reason, _modules} -> {{:unfinished, reason}, []}
         end
       end
 
       # A module that runs code when it is loaded must not run here, and this VM needs those that
-      # it already has.
+      # it already has. Of two files of one module the loader takes only one at a time; that there
+      # are two is for others to judge.
       defp keep(module, code, prepared) do
-        if :erlang.has_prepared_code_on_load(code) or :erlang.module_loaded(module),
-          do: prepared,
-          else: [code | prepared]
+        if :erlang.has_prepared_code_on_load(code) or :erlang.module_loaded(module) or
+             :lists.keymember(module, 1, prepared),
+           do: prepared,
+           else: [{module, code} | prepared]
       end
+
+      defp codes([{_module, code} | rest]), do: [code | codes(rest)]
+      defp codes([]), do: []
     end
 
   {:ok, {_name, stripped}} = :beam_lib.strip(worker)
