@@ -20,10 +20,7 @@ defmodule HotPatch.Agent.Server.Request do
   def understood?({:note, ops}), do: list?(ops) and Enum.all?(ops, &op?/1)
   def understood?(request), do: request in [:holder, :level, :settle]
 
-  defp operation?(%{ref: ref, id: id, catching_up: how} = operation),
-    do:
-      is_reference(ref) and is_binary(id) and how in [nil, :missed, :room] and holder?(operation)
-
+  defp operation?(%{ref: ref} = operation), do: is_reference(ref) and holder?(operation)
   defp operation?(_other), do: false
 
   # What a second coordinator is told of the first.
