@@ -1,8 +1,8 @@
 defmodule HotPatch.Agent.Preparation do
   @moduledoc false
   # Everything of an apply that can fail without harm: the judgement, the new code ready to
-  # be made current, the files staged beside their targets. `begun` is what a commit has then done
-  # before the pause.
+  # be made current, the files staged beside their targets. `release` is what ran then; `begun` is what
+  # a commit has done before the pause.
 
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
@@ -19,13 +19,14 @@ defmodule HotPatch.Agent.Preparation do
   @type t :: %__MODULE__{
           examination: Examination.t(),
           operation: HotPatch.Agent.operation(),
+          release: HotPatch.Release.t() | nil,
           staged: Store.Files.intent(),
           payload: Store.Blobs.digest() | nil,
           ready: Swap.Ready.t() | nil,
           begun: Steps.begun() | nil
         }
   @enforce_keys [:examination, :operation, :staged]
-  defstruct [:examination, :operation, :staged, :payload, :ready, :begun]
+  defstruct [:examination, :operation, :release, :staged, :payload, :ready, :begun]
 
   @doc "Prepares, or says by its verdicts why this node cannot."
   @spec run(Examination.t(), HotPatch.Agent.operation(), Payload.t()) ::
@@ -38,6 +39,7 @@ defmodule HotPatch.Agent.Preparation do
        %__MODULE__{
          examination: examination,
          operation: operation,
+         release: Store.Applied.state().release,
          staged: staged,
          payload: digest,
          ready: ready
