@@ -14,6 +14,7 @@ defmodule HotPatch.Agent.Commit do
   alias HotPatch.Agent.Verdict
   alias HotPatch.Fault
   alias HotPatch.Hook
+  alias HotPatch.Release
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Store
@@ -57,7 +58,12 @@ defmodule HotPatch.Agent.Commit do
   # The agent hears of the end before handlers and loggers do: processes of other nodes may
   # stand still until the coordinator knows of it, and the next commit needs the name.
   defp commit(preparation, agent) do
-    {preparation, begun} = begin(preparation)
+    {preparation, begun} =
+      case same_release(preparation) do
+        :ok -> begin(preparation)
+        error -> {preparation, error}
+      end
+
     swapped = with :ok <- begun, do: swap(preparation, agent)
     {_ok_or_error, %{phases: phases}} = swapped
     result = swapped |> finish(preparation) |> Map.merge(Outcome.facts(preparation))
@@ -73,6 +79,13 @@ defmodule HotPatch.Agent.Commit do
   @spec operation(pid()) :: HotPatch.Agent.operation() | nil
   def operation(pid) do
     with {:dictionary, dictionary} <- Process.info(pid, :dictionary), do: dictionary[:operation]
+  end
+
+  # OTP's release handler may have changed the release since, or be about to.
+  defp same_release(preparation) do
+    if Release.changing?() or Store.Applied.state().release != preparation.release,
+      do: {:error, nothing_done("the release of this node changes: another is being installed")},
+      else: :ok
   end
 
   # What instructions want done before the pause has its time limit in common with it: other

@@ -1,8 +1,8 @@
 defmodule HotPatch.Agent.Preparation do
   @moduledoc false
   # Everything of an apply that can fail without harm: the judgement, the new code ready to
-  # be made current, the files staged beside their targets. `begun` is what a commit has then done
-  # before the pause.
+  # be made current, the files staged beside their targets. `release` is what ran then; `begun` is what
+  # a commit has done before the pause.
 
   alias HotPatch.Agent.Acceptance
   alias HotPatch.Agent.Environment
@@ -21,13 +21,14 @@ defmodule HotPatch.Agent.Preparation do
           examination: Examination.t(),
           accepted: Acceptance.t(),
           operation: HotPatch.Agent.operation(),
+          release: HotPatch.Release.t() | nil,
           staged: Store.Files.intent(),
           payload: Store.Blobs.digest() | nil,
           ready: Swap.Ready.t() | nil,
           begun: Steps.begun() | nil
         }
   @enforce_keys [:examination, :accepted, :operation, :staged]
-  defstruct [:examination, :accepted, :operation, :staged, :payload, :ready, :begun]
+  defstruct [:examination, :accepted, :operation, :release, :staged, :payload, :ready, :begun]
 
   @doc "Prepares, or says by its verdicts why this node cannot."
   @spec run(Examination.t(), HotPatch.Agent.operation(), Payload.t()) ::
@@ -41,6 +42,7 @@ defmodule HotPatch.Agent.Preparation do
          examination: examination,
          accepted: accepted,
          operation: operation,
+         release: Store.Applied.state().release,
          staged: staged,
          payload: digest,
          ready: ready
