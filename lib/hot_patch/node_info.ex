@@ -4,7 +4,8 @@ defmodule HotPatch.NodeInfo do
 
     * `:node` - its name
     * `:managed?` - whether it runs HotPatch; if not, `:problem` says why, and `:problem_kind`
-      whether it did not answer or has no HotPatch
+      whether it did not answer (`:unreachable`), has no HotPatch (`:unmanaged`), or belongs to the
+      system and is not connected (`:missing`)
     * `:shell?` - whether it is somebody's remote shell, which operations leave out
     * `:roles` - what it is for, as `config :hot_patch, roles: [...]` says there
     * `:attached?` - whether `HotPatch.attach/2` brought it there, until the node restarts
@@ -18,6 +19,9 @@ defmodule HotPatch.NodeInfo do
       that for a cause
     * `:archives?` - whether it can read archives (the reader that `config :hot_patch, bridge:` names is there)
     * `:operation` - what is under way on it, or `nil`
+    * `:known` - other nodes that it knows to belong to the system: `:peers` for one that its configuration
+      names, else the time of the last operation in which it took part
+    * `:dismissed` - nodes that have left for good, see `HotPatch.dismiss/2`, and when that was said
   """
 
   alias HotPatch.Release
@@ -27,7 +31,7 @@ defmodule HotPatch.NodeInfo do
           managed?: boolean(),
           attached?: boolean(),
           problem: String.t() | nil,
-          problem_kind: :unreachable | :unmanaged | nil,
+          problem_kind: :unreachable | :unmanaged | :missing | nil,
           shell?: boolean(),
           roles: [atom()],
           protocol: pos_integer() | nil,
@@ -39,7 +43,9 @@ defmodule HotPatch.NodeInfo do
           behind: String.t() | nil,
           forced: [String.t()],
           archives?: boolean(),
-          operation: map() | nil
+          operation: map() | nil,
+          known: %{node() => :peers | DateTime.t()},
+          dismissed: %{node() => DateTime.t()}
         }
   @enforce_keys [:node, :managed?]
   defstruct [
@@ -59,7 +65,9 @@ defmodule HotPatch.NodeInfo do
     restart_needed: [],
     forced: [],
     archives?: false,
-    attached?: false
+    attached?: false,
+    known: %{},
+    dismissed: %{}
   ]
 
   @doc """

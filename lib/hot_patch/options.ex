@@ -220,6 +220,7 @@ defmodule HotPatch.Options do
     export_antipatch: [:to],
     delete: [:by, :reason, :from],
     restart: [:timeout, :force, :by, :reason, :from],
+    dismiss: [:by, :reason, :from],
     attach: [:data_dir, :release, :peers, :timeout, :by, :reason],
     detach: [:leave_patches, :timeout, :by, :reason],
     apply: [
@@ -274,6 +275,7 @@ defmodule HotPatch.Options do
           | :export_antipatch
           | :delete
           | :restart
+          | :dismiss
           | :attach
           | :detach
           | :apply

@@ -71,6 +71,8 @@ defmodule HotPatch.Report do
     * `:patch` - id of the patch
     * `:status` - integral over all nodes
     * `:unmanaged` - connected nodes that do not run HotPatch, and so were left out
+    * `:missing` - nodes that belong to the system and are away. What is done on all nodes they do when they
+      are back
     * `:by`, `:started_at` - who and when
     * `:signed_by` - the key by which the patch is signed, or `nil`
     * `:overridden` - where options were given in place of what the patch's manifest says
@@ -87,6 +89,7 @@ defmodule HotPatch.Report do
           status: Status.t(),
           nodes: [Node.t()],
           unmanaged: [node()],
+          missing: [node()],
           by: String.t() | nil,
           signed_by: String.t() | nil,
           overridden: HotPatch.Manifest.overridden(),
@@ -112,6 +115,7 @@ defmodule HotPatch.Report do
     :rollback,
     overridden: %{},
     unmanaged: [],
+    missing: [],
     duration_us: 0,
     prepare_us: 0,
     commit_us: 0
@@ -132,7 +136,7 @@ defmodule HotPatch.Report do
 
   defp headline(report) do
     "#{report.operation} #{report.patch}: #{report.status}, " <>
-      "#{Table.count(length(report.nodes), "node", "nodes")}, #{Table.milliseconds(report.duration_us)}" <>
+      "#{Table.nodes_of(report)}, #{Table.milliseconds(report.duration_us)}" <>
       if(report.skew_us, do: ", #{Table.milliseconds(report.skew_us)} apart\n", else: "\n") <>
       if(report.signed_by, do: "signed by #{report.signed_by}\n", else: "") <>
       if(report.overridden == %{},
@@ -202,7 +206,16 @@ defmodule HotPatch.Report do
         do: [],
         else: ["\nnot running HotPatch, left out: #{Enum.join(report.unmanaged, ", ")}\n"]
 
-    [Table.notes(notes, length(report.nodes)), unmanaged]
+    [Table.notes(notes, length(report.nodes)), unmanaged, missing(report)]
+  end
+
+  defp missing(%{missing: []}), do: []
+
+  defp missing(%{operation: :check, missing: nodes}),
+    do: "\naway, and not asked: #{Enum.join(nodes, ", ")}\n"
+
+  defp missing(%{missing: nodes}) do
+    "\naway: #{Enum.join(nodes, ", ")}; what is done on all nodes they do when they are back\n"
   end
 
   # A file's reason says it already.
@@ -222,7 +235,7 @@ defmodule HotPatch.Report do
   defimpl Inspect do
     def inspect(report, _options) do
       "#HotPatch.Report<#{report.operation} #{report.patch} #{report.status} " <>
-        "#{length(report.nodes)} nodes #{HotPatch.Table.milliseconds(report.duration_us)}>"
+        "#{HotPatch.Table.nodes_of(report)} #{HotPatch.Table.milliseconds(report.duration_us)}>"
     end
   end
 

@@ -13,7 +13,7 @@ defmodule HotPatch.Store.Applied do
   named: others do not miss it. `tried_by`: it was the first step of an apply in several, and
   counts for as long as that process lives, or until the last step has followed. `transition` and
   `on_load` are what was told; a rollback that was told nothing takes the way that the patch came.
-  `content` tells patches apart by what they carry. `undoes`: a rollback that followed these operations by itself, and means nothing where the patch had
+  `roster` are the nodes that took part and run what the patch is for. `content` tells patches apart by what they carry. `undoes`: a rollback that followed these operations by itself, and means nothing where the patch had
   come by an earlier one.
   """
   @type op :: %{
@@ -27,6 +27,7 @@ defmodule HotPatch.Store.Applied do
           on_load: :restart | :load | nil,
           scope: :all | [node()],
           by: String.t(),
+          roster: [node()],
           undoes: [String.t()] | nil,
           tried_by: pid() | nil,
           at: DateTime.t()
@@ -129,11 +130,11 @@ defmodule HotPatch.Store.Applied do
   def empty, do: %{release: Release.current(), install: nil, retired: %{}, stack: [], ops: []}
 
   @doc "Records of this release, oldest first; what a restart has mended is left out."
-  @spec list() :: [t()]
-  def list do
+  @spec list(state()) :: [t()]
+  def list(state \\ state()) do
     boot = boot()
 
-    for record <- state().stack,
+    for record <- state.stack,
         do: if(record.boot == boot, do: record, else: %{record | restart: nil})
   end
 
