@@ -13,6 +13,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.RestartNeed
+  alias HotPatch.Agent.Roster
   alias HotPatch.Agent.Server
   alias HotPatch.Agent.Verdict
   alias HotPatch.Agent.Watch
@@ -37,7 +38,8 @@ defmodule HotPatch.Agent do
   are what the journals and the other nodes know it by; `seq` is settled when all nodes are
   reserved, above `above` and what each of them knows, and `scope` is `:all` unless nodes were
   named. `members` are the nodes that take part: who holds when the coordinator is gone asks
-  them how it was decided. `tried_by`: it is tried on some nodes first, and counts only while
+  them how it was decided. `roster` are those of the whole operation that run the release of the patch, and
+  `missing` those that were away. `tried_by`: it is tried on some nodes first, and counts only while
   that process lives, or when one that is not has followed it. `catching_up`: on this node alone,
   for what it has missed, or to make room for that; the patch counts as brought by the operation that it
   `stands_for`. `undoes`: a rollback that follows these operations by itself. `transition` and `on_load` are nil where each node
@@ -51,6 +53,8 @@ defmodule HotPatch.Agent do
           kind: :apply | :rollback | :detach,
           scope: :all | [node()],
           members: [node()],
+          roster: [node()],
+          missing: [node()],
           tried_by: pid() | nil,
           cumulative?: boolean(),
           again?: boolean(),
@@ -101,9 +105,15 @@ defmodule HotPatch.Agent do
       forced: for(%{forced?: true, id: id} <- state.stack, do: id),
       archives?: HotPatch.Bridge.check() == :ok,
       warnings: Config.warnings(),
-      operation: holder()
+      operation: holder(),
+      known: Roster.known(state),
+      dismissed: Roster.dismissed()
     }
   end
+
+  @doc "Takes note that a node has left for good."
+  @spec dismiss(node(), DateTime.t()) :: :ok | {:error, File.posix()}
+  defdelegate dismiss(node, at), to: Roster
 
   @doc "Who runs old code on this node."
   @spec stragglers() :: [HotPatch.Straggler.t()]

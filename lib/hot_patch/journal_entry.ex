@@ -5,7 +5,7 @@ defmodule HotPatch.JournalEntry do
 
     * `:at` - when it began to be noted, UTC
     * `:what` - `:apply`, `:rollback`, `:failed` (an operation that was taken back), `:refused`,
-      `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:attach`, `:detach`, `:put_again` (files on a
+      `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:attach`, `:detach`, `:dismiss`, `:put_again` (files on a
       fresh disk), `:drift`, `:journal_damaged`
     * `:operation` - what was tried, where it was refused or failed
     * `:patch` - its id
@@ -15,6 +15,7 @@ defmodule HotPatch.JournalEntry do
     * `:accepted` - what the author of the patch accepted of what was found in it, as
       `"on_load:MyApp.Foo"`
     * `:coordinator` - the node where the call ran
+    * `:missing` - nodes that belonged to the system and were away
     * `:release` - of the cluster at that time
     * `:again?` - whether it was told to bring back a patch that another had taken the place of
     * `:forced?` - whether processes were killed for it
@@ -44,6 +45,7 @@ defmodule HotPatch.JournalEntry do
           overridden: Manifest.overridden(),
           accepted: [String.t()],
           coordinator: node() | nil,
+          missing: [node()],
           release: HotPatch.Release.t() | nil,
           again?: boolean(),
           forced?: boolean(),
@@ -67,6 +69,7 @@ defmodule HotPatch.JournalEntry do
     forced?: false,
     overridden: %{},
     accepted: [],
+    missing: [],
     nodes: []
   ]
 
@@ -82,6 +85,7 @@ defmodule HotPatch.JournalEntry do
       if(entry.from, do: " from #{entry.from}", else: ""),
       if(entry.status, do: ": #{entry.status}", else: ""),
       " on #{where(entry.nodes)}",
+      if(entry.missing == [], do: "", else: ", #{Enum.join(entry.missing, ", ")} away"),
       if(entry.forced?, do: ", by force", else: ""),
       if(entry.again?,
         do: ", again: an older patch in the place of a newer one was allowed",

@@ -4,7 +4,8 @@ defmodule HotPatch.NodeInfo do
 
     * `:node` - its name
     * `:managed?` - whether it runs HotPatch; if not, `:problem` says why, and `:problem_kind`
-      whether it did not answer or has no HotPatch
+      whether it did not answer (`:unreachable`), has no HotPatch (`:unmanaged`), or belongs to the
+      system and is not connected (`:missing`)
     * `:shell?` - whether it is somebody's remote shell, which operations leave out
     * `:roles` - what it is for, as `config :hot_patch, roles: [...]` says there
     * `:attached?` - whether `HotPatch.attach/2` brought it there, until the node restarts
@@ -19,6 +20,9 @@ defmodule HotPatch.NodeInfo do
     * `:archives?` - whether it can read archives (the reader that `config :hot_patch, bridge:` names is there)
     * `:warnings` - what is wrong with its configuration or its data directory, one line each
     * `:operation` - what is under way on it, or `nil`
+    * `:known` - other nodes that it knows to belong to the system: `:peers` for one that its configuration
+      names, else the time of the last operation in which it took part
+    * `:dismissed` - nodes that have left for good, see `HotPatch.dismiss/2`, and when that was said
   """
 
   alias HotPatch.Release
@@ -29,7 +33,7 @@ defmodule HotPatch.NodeInfo do
           managed?: boolean(),
           attached?: boolean(),
           problem: String.t() | nil,
-          problem_kind: :unreachable | :unmanaged | nil,
+          problem_kind: :unreachable | :unmanaged | :missing | nil,
           shell?: boolean(),
           roles: [atom()],
           protocol: pos_integer() | nil,
@@ -42,7 +46,9 @@ defmodule HotPatch.NodeInfo do
           forced: [String.t()],
           archives?: boolean(),
           warnings: [String.t()],
-          operation: map() | nil
+          operation: map() | nil,
+          known: %{node() => :peers | DateTime.t()},
+          dismissed: %{node() => DateTime.t()}
         }
   @enforce_keys [:node, :managed?]
   defstruct [
@@ -63,7 +69,9 @@ defmodule HotPatch.NodeInfo do
     forced: [],
     archives?: false,
     warnings: [],
-    attached?: false
+    attached?: false,
+    known: %{},
+    dismissed: %{}
   ]
 
   @doc """

@@ -238,6 +238,7 @@ defmodule HotPatch.Options do
     export_antipatch: [:to],
     delete: [:by, :reason, :from],
     restart: [:timeout, :force, :by, :reason, :from],
+    dismiss: [:by, :reason, :from],
     attach: [:data_dir, :release, :peers, :timeout, :by, :reason],
     detach: [:leave_patches, :timeout, :by, :reason],
     apply: [
@@ -294,6 +295,7 @@ defmodule HotPatch.Options do
           | :export_antipatch
           | :delete
           | :restart
+          | :dismiss
           | :attach
           | :detach
           | :apply

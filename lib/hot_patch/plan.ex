@@ -72,21 +72,26 @@ defmodule HotPatch.Plan do
     end
   end
 
+  @typedoc """
+    * `:unmanaged` - connected nodes that do not run HotPatch, and so are left out
+    * `:missing` - nodes that belong to the system and are away: they could not be asked
+  """
   @type t :: %__MODULE__{
           patch: String.t(),
           status: Status.t(),
           nodes: [Node.t()],
           unmanaged: [node()],
+          missing: [node()],
           duration_us: non_neg_integer()
         }
   @enforce_keys [:patch, :status, :nodes]
-  defstruct [:patch, :status, :nodes, unmanaged: [], duration_us: 0]
+  defstruct [:patch, :status, :nodes, unmanaged: [], missing: [], duration_us: 0]
 
   @doc false
   @spec to_table(t()) :: iodata()
   def to_table(plan) do
     [
-      "plan #{Printable.line(plan.patch)}: #{plan.status}, #{Table.count(length(plan.nodes), "node", "nodes")}, ",
+      "plan #{Printable.line(plan.patch)}: #{plan.status}, #{Table.nodes_of(plan)}, ",
       "#{Table.count(Enum.sum(Enum.map(plan.nodes, & &1.suspended)), "process", "processes")} to pause\n",
       Table.render(
         ["node", "status", "load order", "will pause"],
@@ -96,7 +101,11 @@ defmodule HotPatch.Plan do
         for(node <- plan.nodes, note <- notes(node), do: {node.node, note}),
         length(plan.nodes)
       ),
-      findings(plan)
+      findings(plan),
+      if(plan.missing == [],
+        do: [],
+        else: "\naway, and not asked: #{Enum.join(plan.missing, ", ")}\n"
+      )
     ]
   end
 
@@ -154,7 +163,7 @@ defmodule HotPatch.Plan do
   defimpl Inspect do
     def inspect(plan, _options) do
       HotPatch.Printable.line(
-        "#HotPatch.Plan<#{plan.patch} #{plan.status} #{length(plan.nodes)} nodes>"
+        "#HotPatch.Plan<#{plan.patch} #{plan.status} #{HotPatch.Table.nodes_of(plan)}>"
       )
     end
   end

@@ -76,6 +76,8 @@ defmodule HotPatch.Report do
     * `:patch` - id of the patch
     * `:status` - integral over all nodes
     * `:unmanaged` - connected nodes that do not run HotPatch, and so were left out
+    * `:missing` - nodes that belong to the system and are away. What is done on all nodes they do when they
+      are back
     * `:by`, `:started_at` - who and when
     * `:signed_by` - the key by which the patch is signed, or `nil`
     * `:overridden` - where options were given in place of what the patch's manifest says
@@ -92,6 +94,7 @@ defmodule HotPatch.Report do
           status: Status.t(),
           nodes: [Node.t()],
           unmanaged: [node()],
+          missing: [node()],
           by: String.t() | nil,
           signed_by: String.t() | nil,
           overridden: HotPatch.Manifest.overridden(),
@@ -117,6 +120,7 @@ defmodule HotPatch.Report do
     :rollback,
     overridden: %{},
     unmanaged: [],
+    missing: [],
     duration_us: 0,
     prepare_us: 0,
     commit_us: 0
@@ -137,7 +141,7 @@ defmodule HotPatch.Report do
 
   defp headline(report) do
     "#{report.operation} #{Printable.line(report.patch)}: #{report.status}, " <>
-      "#{Table.count(length(report.nodes), "node", "nodes")}, #{Table.milliseconds(report.duration_us)}" <>
+      "#{Table.nodes_of(report)}, #{Table.milliseconds(report.duration_us)}" <>
       if(report.skew_us, do: ", #{Table.milliseconds(report.skew_us)} apart\n", else: "\n") <>
       if(report.signed_by, do: "signed by #{Printable.line(report.signed_by)}\n", else: "") <>
       if(report.overridden == %{},
@@ -209,7 +213,16 @@ defmodule HotPatch.Report do
           "\nnot running HotPatch, left out: #{Printable.line(Enum.join(report.unmanaged, ", "))}\n"
         ]
 
-    [Table.notes(notes, length(report.nodes)), unmanaged]
+    [Table.notes(notes, length(report.nodes)), unmanaged, missing(report)]
+  end
+
+  defp missing(%{missing: []}), do: []
+
+  defp missing(%{operation: :check, missing: nodes}),
+    do: "\naway, and not asked: #{Printable.line(Enum.join(nodes, ", "))}\n"
+
+  defp missing(%{missing: nodes}) do
+    "\naway: #{Printable.line(Enum.join(nodes, ", "))}; what is done on all nodes they do when they are back\n"
   end
 
   # A file's reason says it already.
@@ -230,7 +243,7 @@ defmodule HotPatch.Report do
     def inspect(report, _options) do
       HotPatch.Printable.line([
         "#HotPatch.Report<#{report.operation} #{report.patch} #{report.status} ",
-        "#{length(report.nodes)} nodes #{HotPatch.Table.milliseconds(report.duration_us)}>"
+        "#{HotPatch.Table.nodes_of(report)} #{HotPatch.Table.milliseconds(report.duration_us)}>"
       ])
     end
   end

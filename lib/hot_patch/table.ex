@@ -34,6 +34,16 @@ defmodule HotPatch.Table do
   def count(1, one, _many), do: "1 #{one}"
   def count(number, _one, many), do: "#{number} #{many}"
 
+  @doc "How many nodes, and of how many where some of the system are away."
+  @spec nodes_of(%{:nodes => list(), :missing => list(), optional(atom()) => term()}) ::
+          String.t()
+  def nodes_of(%{nodes: nodes, missing: []}), do: count(length(nodes), "node", "nodes")
+
+  def nodes_of(%{nodes: nodes, missing: missing}) do
+    here = length(nodes)
+    "#{here} of #{count(here + length(missing), "node", "nodes")}"
+  end
+
   @doc "Names a few nodes, or says that it is all of them."
   @spec nodes([node()], pos_integer()) :: String.t()
   def nodes(nodes, total) when length(nodes) == total, do: "all"

@@ -125,13 +125,16 @@ defmodule HotPatch.ClusterTest do
       assert Enum.map(hot_patch(c, :nodes, []), &{&1.node, &1.applied, &1.restart_needed}) ==
                Enum.map(nodes, &{&1, [patch.id], []})
 
-      assert [%{state: :applied, applied_on: ^nodes, kept_on: [^a]}] = hot_patch(c, :list, [])
+      assert %{items: [%{state: :applied, applied_on: ^nodes, kept_on: [^a]}]} =
+               hot_patch(c, :list, [])
 
       assert {:ok, %{status: :not_changed}} = hot_patch(a, :check, ["fix"])
 
       assert hot_patch(c, :delete, [patch.id]) == :ok
       # What is applied stays known, though its archive is gone.
-      assert [%{state: :applied, applied_on: ^nodes, kept_on: []}] = hot_patch(a, :list, [])
+      assert %{items: [%{state: :applied, applied_on: ^nodes, kept_on: []}]} =
+               hot_patch(a, :list, [])
+
       assert {:error, %Error{reason: :unknown_patch}} = hot_patch(a, :apply, [patch.id])
     end
   end
@@ -412,7 +415,7 @@ defmodule HotPatch.ClusterTest do
       assert straggler.pid == pid
       assert to_string(report) =~ "still runs old code of :hot_patch_test_loop"
 
-      assert {:ok, [%HotPatch.Straggler{pid: ^pid, kind: :in_loop, node: ^node}]} =
+      assert {:ok, %{items: [%HotPatch.Straggler{pid: ^pid, kind: :in_loop, node: ^node}]}} =
                hot_patch(node, :stragglers, [])
 
       assert_refused_while_held(node, path, looping.(3), pid)
@@ -439,7 +442,7 @@ defmodule HotPatch.ClusterTest do
           do: Cluster.call(node, :erlang, :spawn, [:hot_patch_test_loop, :loop, []])
       end
 
-      assert {:ok, [%{pid: pid}]} = hot_patch(node, :stragglers, [])
+      assert {:ok, %{items: [%{pid: pid}]}} = hot_patch(node, :stragglers, [])
       third = upload!(node, [{path, looping.(3)}], "version-3")
       assert {:ok, %{status: :not_updated}} = hot_patch(node, :check, [third.id])
       assert {:ok, %{status: :ok}} = hot_patch(node, :check, [third.id, [purge: :force]])
@@ -709,7 +712,7 @@ defmodule HotPatch.ClusterTest do
       patch = upload!(a, Builds.changed("patched"))
       :ok = configure_on(a, release: {"exchange", "1.0.1"})
       before = snapshot([a])
-      assert [%{state: :retired}] = hot_patch(a, :list, [])
+      assert %{items: [%{state: :retired}]} = hot_patch(a, :list, [])
 
       for call <- [:check, :plan, :apply] do
         assert {:error, %Error{reason: :retired} = error} = hot_patch(a, call, [patch.id])

@@ -176,7 +176,7 @@ defmodule HotPatch.CourseTest do
       for info <- hot_patch(a, :nodes, []), do: assert(patch.id not in info.applied)
 
       # Written down, with its cause.
-      {:ok, [entry | _]} = hot_patch(a, :journal, [[patch: patch.id]])
+      {:ok, %{items: [entry | _]}} = hot_patch(a, :journal, [[patch: patch.id]])
       assert entry.what == :rollback
       assert entry.reason =~ "crashes on #{canary}"
     end
@@ -290,7 +290,7 @@ defmodule HotPatch.CourseTest do
       assert [%{node: ^c}] = error.report.rollback.nodes
       all_have([a, b], module, patch, true)
       all_have([c], module, patch, false)
-      assert {:ok, []} = hot_patch(a, :drift, [[nodes: [a, b]]])
+      assert {:ok, %{items: []}} = hot_patch(a, :drift, [[nodes: [a, b]]])
 
       # What was kept goes when it is rolled back itself.
       assert {:ok, _} = hot_patch(a, :rollback, [patch.id])

@@ -62,7 +62,7 @@ defmodule HotPatch.ManifestTest do
     assert {:ok, report} = hot_patch(b, :apply, [patch.id, [transition: :compatible]])
     assert report.overridden == %{transition: %{manifest: :none, given: :compatible}}
     assert to_string(report) =~ "transition compatible instead of the manifest's none"
-    assert {:ok, [entry | _]} = hot_patch(b, :journal, [[last: 1]])
+    assert {:ok, %{items: [entry | _]}} = hot_patch(b, :journal, [[last: 1]])
     assert entry.overridden == report.overridden
     assert to_string(entry) =~ "instead of the manifest's none"
     # Neither is carried to disk.
@@ -79,12 +79,14 @@ defmodule HotPatch.ManifestTest do
     assert [%{rule: ^name, module: "Elixir.Exchange.Call"}] = manifest.accepted_findings
     assert to_string(composition) =~ "accepted: #{name}:Exchange.Call"
     assert {:ok, _report} = hot_patch(b, :apply, [patch.id, [transition: :none]])
-    assert {:ok, [entry | _]} = hot_patch(a, :journal, [[last: 1]])
+    assert {:ok, %{items: [entry | _]}} = hot_patch(a, :journal, [[last: 1]])
     assert {entry.what, entry.accepted} == {:apply, ["#{name}:Exchange.Call"]}
     assert length(entry.nodes) == 2
     assert to_string(entry) =~ "accepted #{name}:Exchange.Call"
     {:ok, _} = hot_patch(b, :rollback, [patch.id, []])
-    assert {:ok, [%{what: :rollback, accepted: []} | _]} = hot_patch(a, :journal, [[last: 1]])
+
+    assert {:ok, %{items: [%{what: :rollback, accepted: []} | _]}} =
+             hot_patch(a, :journal, [[last: 1]])
   end
 
   test "a patch made against other code is refused, by module and digest", %{tmp_dir: dir} do

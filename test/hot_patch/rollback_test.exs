@@ -18,7 +18,7 @@ defmodule HotPatch.RollbackTest do
   defp settled(nodes) do
     for node <- nodes do
       until(
-        fn -> hot_patch(node, :stragglers, [[nodes: [node]]]) == {:ok, []} end,
+        fn -> match?({:ok, %{items: []}}, hot_patch(node, :stragglers, [[nodes: [node]]])) end,
         "nobody runs old code"
       )
     end
@@ -74,13 +74,13 @@ defmodule HotPatch.RollbackTest do
           do: assert(%{seconds: 75} = Cluster.call(node(call), Exchange, :info, [call]))
 
       assert Enum.map(hot_patch(a, :nodes, []), & &1.applied) == [[], []]
-      assert [%{state: :rolled_back}] = hot_patch(a, :list, [])
+      assert %{items: [%{state: :rolled_back}]} = hot_patch(a, :list, [])
       assert {:error, %Error{reason: :not_applied}} = hot_patch(a, :rollback, [patch.id])
 
       # And again, forth and back.
       settled(nodes)
       assert {:ok, %Report{}} = hot_patch(b, :apply, [patch.id])
-      assert [%{state: :applied}] = hot_patch(a, :list, [])
+      assert %{items: [%{state: :applied}]} = hot_patch(a, :list, [])
       settled(nodes)
       assert {:ok, %Report{}} = hot_patch(a, :rollback, [patch.id])
       assert picture(nodes) == before
@@ -174,7 +174,7 @@ defmodule HotPatch.RollbackTest do
       assert {:error, %Error{reason: :refused} = error} = hot_patch(node, :rollback, [patch.id])
       assert error.message =~ "loaded it by hand"
 
-      assert {:ok, [%{module: "hot_patch_test_a", from: :disk} = drift]} =
+      assert {:ok, %{items: [%{module: "hot_patch_test_a", from: :disk} = drift]}} =
                hot_patch(node, :drift, [])
 
       assert drift.cause =~ patch.id
@@ -319,7 +319,7 @@ defmodule HotPatch.RollbackTest do
 
       assert {:ok, _} = hot_patch(node, :apply, [one.id, [again: true, by: "bob"]])
       assert Cluster.call(node, :hot_patch_test_a, :vsn, []) == 1
-      assert {:ok, [entry | _]} = hot_patch(node, :journal, [[last: 1]])
+      assert {:ok, %{items: [entry | _]}} = hot_patch(node, :journal, [[last: 1]])
       assert {entry.by, entry.again?} == {"bob", true}
       assert to_string(entry) =~ "again"
       # It is the latest now, and no older one any more.
@@ -409,19 +409,19 @@ defmodule HotPatch.RollbackTest do
   describe "drift" do
     test "names what runs otherwise than on the other nodes, and the patch that it comes from" do
       [a, b, c] = Cluster.start(3)
-      assert {:ok, []} = hot_patch(a, :drift, [])
+      assert {:ok, %{items: []}} = hot_patch(a, :drift, [])
       patch = upload!(a, [Builds.changed("patched", "Billing")])
       assert {:ok, %Report{status: :ok}} = hot_patch(a, :apply, [patch.id, [nodes: [b]]])
 
       # It was for that node, so the others do not miss it.
-      assert {:ok, [drift]} = hot_patch(c, :drift, [])
+      assert {:ok, %{items: [drift]}} = hot_patch(c, :drift, [])
       assert %{module: "Elixir.Exchange.Billing", node: ^b, from: :nodes} = drift
       assert drift.cause == "#{patch.id} is applied here"
       assert to_string(drift) =~ "#{b}"
       assert Enum.map(hot_patch(a, :nodes, []), & &1.applied) == [[], [patch.id], []]
 
       assert {:ok, _} = hot_patch(a, :rollback, [patch.id])
-      assert {:ok, []} = hot_patch(a, :drift, [])
+      assert {:ok, %{items: []}} = hot_patch(a, :drift, [])
     end
   end
 
@@ -437,7 +437,7 @@ defmodule HotPatch.RollbackTest do
       assert {:ok, _} = hot_patch(b, :rollback, [patch.id, [by: "bob"]])
       assert :ok = hot_patch(b, :delete, [patch.id, [by: "carol"]])
 
-      assert {:ok, entries} = hot_patch(b, :journal, [[patch: patch.id]])
+      assert {:ok, %{items: entries}} = hot_patch(b, :journal, [[patch: patch.id]])
       assert Enum.map(entries, & &1.what) == [:delete, :rollback, :apply, :upload]
       assert [%{by: "carol"}, %{by: "bob"} = rollback, %{by: "alice"} = apply, _upload] = entries
       assert apply.reason == "ticket 7"
@@ -449,7 +449,7 @@ defmodule HotPatch.RollbackTest do
 
       assert {:ok, all} = hot_patch(a, :journal, [])
       assert Enum.any?(all, &(&1.what in [:refused, :failed] and &1.patch == broken.id))
-      assert {:ok, [_]} = hot_patch(a, :journal, [[last: 1]])
+      assert {:ok, %{items: [_]}} = hot_patch(a, :journal, [[last: 1]])
       assert {:ok, json} = hot_patch(a, :to_json, [all])
       assert json =~ ~s("by":"alice")
     end

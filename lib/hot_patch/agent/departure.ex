@@ -45,6 +45,8 @@ defmodule HotPatch.Agent.Departure do
       above: 0,
       scope: [node()],
       members: [node()],
+      roster: [],
+      missing: [],
       tried_by: nil,
       on_load: :restart,
       cumulative?: false,

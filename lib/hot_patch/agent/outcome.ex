@@ -42,7 +42,7 @@ defmodule HotPatch.Agent.Outcome do
   @doc "What the journal says of an operation on this node."
   @spec entry(Preparation.t(), map()) :: map()
   def entry(%Preparation{operation: operation, examination: examination}, result) do
-    facts = [:patch, :by, :seq, :scope, :cumulative?, :again?, :kind, :reason, :from]
+    facts = [:patch, :by, :seq, :scope, :cumulative?, :again?, :kind, :reason, :from, :missing]
 
     operation
     |> Map.take(facts ++ [:signed_by, :overridden, :accepted])
@@ -95,6 +95,7 @@ defmodule HotPatch.Agent.Outcome do
       :scope,
       :by,
       :content,
+      :roster,
       :undoes,
       :tried_by
     ])

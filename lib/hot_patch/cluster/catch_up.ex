@@ -180,6 +180,7 @@ defmodule HotPatch.Cluster.CatchUp do
           seq: op.seq,
           by: op.by,
           nodes: if(op.scope != :all, do: op.scope),
+          roster: Enum.uniq([node() | op.roster]),
           # What was only tried is only tried here too.
           tried_by: op.tried_by,
           catching_up: :missed

@@ -5,8 +5,10 @@ defmodule HotPatch.Cluster.Library do
 
   alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Agent.Payload
+  alias HotPatch.Answers
   alias HotPatch.Archive
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Members
   alias HotPatch.Composition
   alias HotPatch.Error
   alias HotPatch.Manifest
@@ -128,20 +130,39 @@ defmodule HotPatch.Cluster.Library do
   end
 
   @doc "All patches of the cluster, newest first."
-  @spec list() :: [Patch.t()]
+  @spec list() :: Answers.t(Patch.t())
   def list do
-    nodes = managed()
-
-    kept =
-      for {node, {:ok, records}} <- Cluster.call(nodes, :archives, [], @within),
-          record <- records,
-          do: {record.id, {:kept, node, record}}
-
+    members = everywhere()
+    nodes = Members.nodes(members)
+    {archives, failed} = Cluster.survey(nodes, :archives, [], @within)
     # What was applied is known also when its archive is gone.
-    histories = histories(nodes)
-    applied = for h <- histories, about <- h.abouts, do: {about.id, {:applied, h.node, about}}
-    back = for h <- histories, op <- latest(h.ops), op.kind == :rollback, do: op.patch
-    retired = retired(histories)
+    {history, failed_too} = Cluster.survey(nodes, :history, [], @within)
+    failed = Enum.uniq_by(members.failed ++ failed ++ failed_too, & &1.node)
+
+    %Answers{
+      of: :patches,
+      items: patches(archives, history),
+      nodes: nodes -- Enum.map(failed, & &1.node),
+      failed: Enum.sort_by(failed, & &1.node),
+      missing: members.missing
+    }
+  end
+
+  # Where HotPatch is not started, that is what there is to tell.
+  defp everywhere do
+    case Cluster.reachable(nil) do
+      {:ok, members} -> members
+      {:error, error} -> %Members{infos: [], failed: [%{node: node(), problem: error.message}]}
+    end
+  end
+
+  defp patches(archives, history) do
+    kept =
+      for {node, records} <- archives, record <- records, do: {record.id, {:kept, node, record}}
+
+    applied = for {node, h} <- history, about <- h.abouts, do: {about.id, {:applied, node, about}}
+    back = for {_node, h} <- history, op <- latest(h.ops), op.kind == :rollback, do: op.patch
+    retired = retired(for {_node, h} <- history, do: h)
 
     (kept ++ applied)
     |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
@@ -242,23 +263,37 @@ defmodule HotPatch.Cluster.Library do
           optional(atom()) => term()
         }) :: :ok | {:error, Error.t()}
   def delete(id, record) do
-    with {:ok, patch} <- resolve(id),
+    patches = list()
+
+    with {:ok, patch} <- among(id, patches),
          :ok <- deletable(patch) do
       failures =
         for {node, answer} <- Cluster.call(patch.kept_on, :forget, [patch.id], @within),
             answer not in [{:ok, :ok}, {:ok, :unknown}],
             do: "#{node}: #{inspect(answer)}"
 
-      if failures == [] do
-        _ =
-          Journal.add(:delete, Map.put(Map.take(record, [:by, :reason, :from]), :patch, patch.id))
-
-        :ok
-      else
-        {:error,
-         Error.new(:file, "delete: #{patch.id} is still kept: #{Enum.join(failures, "; ")}")}
-      end
+      _ = Journal.add(:delete, Map.put(Map.take(record, [:by, :reason, :from]), :patch, patch.id))
+      deleted(patch, failures, patches.failed)
     end
+  end
+
+  defp deleted(_patch, [], []), do: :ok
+
+  defp deleted(patch, [], silent) do
+    nodes = Enum.map(silent, & &1.node)
+    problems = Enum.map_join(silent, ", ", &"#{&1.node} #{&1.problem}")
+
+    {:error,
+     Error.new(
+       :unreachable,
+       "delete: #{patch.id} is deleted on #{Enum.join(patch.kept_on, ", ")}; whether others keep it is not known: " <>
+         "#{problems}; look at HotPatch.list() when they answer",
+       %{nodes: nodes}
+     )}
+  end
+
+  defp deleted(patch, failures, _silent) do
+    {:error, Error.new(:file, "delete: #{patch.id} is still kept: #{Enum.join(failures, "; ")}")}
   end
 
   defp deletable(%Patch{kept_on: []} = patch) do
@@ -281,11 +316,11 @@ defmodule HotPatch.Cluster.Library do
 
   # One after another: the first good copy is enough.
   defp fetch(%Patch{id: id, kept_on: nodes}) do
-    Enum.reduce_while(nodes, {:error, unknown(id, [])}, fn node, _error ->
+    Enum.reduce_while(nodes, {:error, gone(id, nodes)}, fn node, _error ->
       case Cluster.call([node], :archive, [id], @within) do
         [{_node, {:ok, {:ok, record, bytes}}}] -> {:halt, {:ok, record, bytes}}
         [{_node, {:ok, :damaged}}] -> {:cont, damaged(id, node)}
-        [{_node, _gone}] -> {:cont, {:error, unknown(id, [])}}
+        [{_node, _gone}] -> {:cont, {:error, gone(id, nodes)}}
       end
     end)
   end
@@ -303,9 +338,9 @@ defmodule HotPatch.Cluster.Library do
   @spec resolve(String.t() | Patch.t()) :: {:ok, Patch.t()} | {:error, Error.t()}
   def resolve(%Patch{id: id}), do: resolve(id)
 
-  def resolve(id) do
-    patches = list()
+  def resolve(id), do: among(id, list())
 
+  defp among(id, patches) do
     case Enum.filter(patches, &(&1.id == id)) ++ Enum.filter(patches, &(&1.name == id)) do
       [patch | _] when patch.id == id -> {:ok, patch}
       [patch] -> {:ok, patch}
@@ -316,14 +351,32 @@ defmodule HotPatch.Cluster.Library do
 
   defp unknown(id, patches) do
     known =
-      case patches do
+      case patches.items do
         [] -> "none is uploaded, see HotPatch.upload/2"
-        _ -> "there are #{Enum.map_join(patches, ", ", & &1.id)}"
+        items -> "there are #{Enum.map_join(items, ", ", & &1.id)}"
       end
 
+    # It may well be there, where nobody has answered.
     Error.new(
       :unknown_patch,
-      "no patch has the id #{inspect(id, printable_limit: 80)}: #{known}",
+      Enum.join(
+        [
+          "no patch has the id #{inspect(id, printable_limit: 80)}: #{known}"
+          | Answers.lines(patches)
+        ],
+        "; "
+      ),
+      %{id: id}
+    )
+  end
+
+  defp gone(id, []),
+    do: Error.new(:unknown_patch, "the archive of #{id} is deleted: upload it again", %{id: id})
+
+  defp gone(id, nodes) do
+    Error.new(
+      :unknown_patch,
+      "the archive of #{id} is kept on #{Enum.join(nodes, ", ")}, which cannot give it now: upload it again",
       %{id: id}
     )
   end

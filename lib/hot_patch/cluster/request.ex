@@ -8,6 +8,7 @@ defmodule HotPatch.Cluster.Request do
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Declared
   alias HotPatch.Cluster.Library
+  alias HotPatch.Cluster.Members
   alias HotPatch.Cluster.Watching
   alias HotPatch.Error
   alias HotPatch.Operator
@@ -23,17 +24,28 @@ defmodule HotPatch.Cluster.Request do
 
     with {:ok, options} <- Options.validate(call, options),
          {:ok, payload, about, said} <- payload(kind(call, options), call, id, {options, given}),
-         {:ok, members, unmanaged} <- Cluster.members(options.nodes),
-         :ok <- possible(payload, members),
-         {:ok, payload, about} <- Library.bound(payload, about, members),
-         nodes = Enum.map(members, & &1.node),
+         {:ok, members} <- Cluster.members(options.nodes),
+         :ok <- possible(payload, members.infos),
+         {:ok, payload, about} <- Library.bound(payload, about, members.infos),
+         nodes = Members.nodes(members),
          :ok <- canary(options[:canary], nodes) do
       # Chosen by a rule, the nodes are those to which it applies now.
       scope = if options.nodes, do: nodes
-      more = %{by: options[:by] || Operator.name(), about: about, nodes: scope}
-      {:ok, said |> Map.merge(more) |> watch(), payload, nodes, unmanaged}
+
+      more = %{
+        by: options[:by] || Operator.name(),
+        about: about,
+        nodes: scope,
+        missing: members.missing,
+        roster: for(info <- members.infos, same_release?(info, payload), do: info.node)
+      }
+
+      {:ok, said |> Map.merge(more) |> watch(), payload, nodes, members.unmanaged}
     end
   end
+
+  # Of another system, or of none, as an operator's own node: nobody is to wait for it later.
+  defp same_release?(info, payload), do: info.release.name == payload.release.name
 
   defp canary(named, nodes) when is_list(named) do
     case named -- nodes do

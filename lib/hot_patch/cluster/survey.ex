@@ -12,12 +12,12 @@ defmodule HotPatch.Cluster.Survey do
   alias HotPatch.Trust
 
   @doc "What applying would give, by file and node."
-  @spec check(Payload.t(), [node()], [node()], timeout()) :: Report.t()
-  def check(payload, nodes, unmanaged, timeout) do
+  @spec check(Payload.t(), [node()], [node()], map()) :: Report.t()
+  def check(payload, nodes, unmanaged, options) do
     started_at = DateTime.utc_now()
 
     results =
-      for {node, answer} <- ask(:check, payload, nodes, timeout) do
+      for {node, answer} <- ask(:check, payload, nodes, options.timeout) do
         case answer do
           {files, strategy} when is_list(files) ->
             status = Status.combine(Enum.map(files, & &1.status))
@@ -34,6 +34,7 @@ defmodule HotPatch.Cluster.Survey do
       status: Status.combine(Enum.map(results, & &1.status)),
       nodes: results,
       unmanaged: unmanaged,
+      missing: options.missing,
       signed_by: Trust.signer(payload),
       started_at: started_at,
       duration_us: DateTime.diff(DateTime.utc_now(), started_at, :microsecond)
@@ -41,15 +42,16 @@ defmodule HotPatch.Cluster.Survey do
   end
 
   @doc "What applying would do, by node."
-  @spec plan(Payload.t(), [node()], [node()], timeout()) :: Plan.t()
-  def plan(payload, nodes, unmanaged, timeout) do
-    {us, plans} = :timer.tc(fn -> plans(payload, nodes, timeout) end)
+  @spec plan(Payload.t(), [node()], [node()], map()) :: Plan.t()
+  def plan(payload, nodes, unmanaged, options) do
+    {us, plans} = :timer.tc(fn -> plans(payload, nodes, options.timeout) end)
 
     %Plan{
       patch: payload.patch,
       status: Status.combine(Enum.map(plans, & &1.status)),
       nodes: plans,
       unmanaged: unmanaged,
+      missing: options.missing,
       duration_us: us
     }
   end

@@ -20,7 +20,7 @@ defmodule HotPatch.Store.Applied do
   named: others do not miss it. `tried_by`: it was the first step of an apply in several, and
   counts for as long as that process lives, or until the last step has followed. `transition` and
   `on_load` are what was told; a rollback that was told nothing takes the way that the patch came.
-  `content` tells patches apart by what they carry. `undoes`: a rollback that followed these operations by itself, and means nothing where the patch had
+  `roster` are the nodes that took part and run what the patch is for. `content` tells patches apart by what they carry. `undoes`: a rollback that followed these operations by itself, and means nothing where the patch had
   come by an earlier one.
   """
   @type op :: %{
@@ -34,6 +34,7 @@ defmodule HotPatch.Store.Applied do
           on_load: :restart | :load | nil,
           scope: :all | [node()],
           by: String.t(),
+          roster: [node()],
           undoes: [String.t()] | nil,
           tried_by: pid() | nil,
           at: DateTime.t()

@@ -258,7 +258,7 @@ defmodule HotPatch.Test.Faults.Scenarios do
       for node <- Rig.nodes(own), do: :ok = Cluster.call(node, Load, :start, [10])
       :old = Rig.agreed(own, journal_lost: true)
       {:error, %{reason: :retired}} = Rig.hot_patch(hd(Rig.nodes(own)), :apply, [own.patch])
-      [%{state: :retired}] = Rig.hot_patch(hd(Rig.nodes(own)), :list, [])
+      %{items: [%{state: :retired}]} = Rig.hot_patch(hd(Rig.nodes(own)), :list, [])
       for m <- own.machines, do: [] = Dir.files(Path.join(Machine.data(m), "blobs"), "")
       # Uploaded again it counts for what runs now.
       if hd(own.machines).release == {"exchange", "1.0.0"}, do: again(own), else: own
