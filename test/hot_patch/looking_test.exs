@@ -88,7 +88,7 @@ defmodule HotPatch.LookingTest do
 
     assert {:error, error} = hot_patch(a, :upload, [HotPatch.Test.Archives.zip(files), []])
     assert Exception.message(error) =~ name
-    assert hot_patch(a, :list, []) == []
+    assert hot_patch(a, :list, []).items == []
     for node <- nodes, do: assert(Cluster.call(node, Node, :alive?, []))
   end
 
@@ -101,7 +101,7 @@ defmodule HotPatch.LookingTest do
 
     assert {:error, %Error{reason: :untried} = error} = hot_patch(a, :upload, [zip, []])
     assert error.message =~ "loader_vm: :off"
-    assert hot_patch(a, :list, []) == []
+    assert hot_patch(a, :list, []).items == []
 
     # Uploaded elsewhere, it is taken here too: that node has the same loader.
     {:ok, patch} = hot_patch(b, :upload, [zip, []])
