@@ -15,8 +15,8 @@ defmodule HotPatch do
   Patches are built from two builds of the system by `mix hot_patch.build` or `HotPatch.Build`,
   which gives them a manifest (`HotPatch.Manifest`), and signs them if told to.
 
-  Everything but `upload/2`, `apply/2`, `rollback/2`, `delete/2`, `restart/2`, `attach/2` and `detach/2`
-  only looks. A patch is known by its id; its name will do where only one patch has it.
+  Everything but `upload/2`, `apply/2`, `rollback/2`, `delete/2`, `restart/2`, `dismiss/2`, `attach/2` and
+  `detach/2` only looks. A patch is known by its id; its name will do where only one patch has it.
 
   Results are structs: `inspect/1` is one line, `IO.puts/1` prints a table, `to_json/1`
   gives JSON. Errors are exceptions, `HotPatch.Refusal` for an archive that breaks a rule
@@ -30,6 +30,7 @@ defmodule HotPatch do
 
   import Kernel, except: [apply: 2]
 
+  alias HotPatch.Answers
   alias HotPatch.Archive.Input
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Library
@@ -59,9 +60,12 @@ defmodule HotPatch do
   @type survey_options :: [
           nodes: nodes(),
           timeout: pos_integer(),
+          transition: :suspend | :none | :compatible,
           purge: :soft | :force,
           on_load: :restart | :load,
+          drift: :refuse | :accept,
           cumulative: boolean(),
+          again: boolean(),
           config: [{atom(), keyword()}],
           operation: :apply | :rollback
         ]
@@ -71,7 +75,10 @@ defmodule HotPatch do
 
   The archive is a path, or the bytes of a zip (told apart by their NUL bytes: every zip has
   some, no path can). Nothing is kept of an archive that is refused. Uploading the same
-  archive again gives the same patch.
+  archive again gives the same patch; one that has ended counts again from then on.
+
+  A patch is for one version of one system (`HotPatch.Release`), and is refused by nodes that run
+  another version of it.
 
   Where `config :hot_patch, require_manifest: true` or `require_signature: true` demands it, an
   archive without a manifest, or one that is not signed by one of the `trusted_keys`, is refused;
@@ -95,25 +102,31 @@ defmodule HotPatch do
       iex> reason
       :file
   """
-  @spec upload(Path.t() | binary(), name: String.t(), by: String.t(), from: String.t()) ::
-          {:ok, Patch.t()} | error()
+  @spec upload(Path.t() | binary(),
+          name: String.t(),
+          release: {String.t(), String.t()},
+          by: String.t(),
+          from: String.t()
+        ) :: {:ok, Patch.t()} | error()
   def upload(path_or_bytes, options \\ []) do
     with {:ok, options} <- Options.validate(:upload, options),
          {:ok, bytes, default_name} <- Input.read(path_or_bytes) do
-      by = options.by || Operator.name()
-      Library.upload(bytes, {options.name, default_name}, by, options.from)
+      asked = %{options | by: options.by || Operator.name()}
+      Library.upload(bytes, Map.put(asked, :default_name, default_name))
     end
   end
 
   @doc """
-  All patches of the cluster, newest first.
+  All patches of the cluster, newest first, and which nodes could not be asked.
 
   ## Examples
 
       HotPatch.list()
-      #=> [#HotPatch.Patch<fix-3fa9c1d2e0b4 applied, 4 modules, for exchange 1.0.0>]
+      #=> #HotPatch.Answers<patches of 3 nodes: [#HotPatch.Patch<fix-3fa9c1d2e0b4 applied, 4 modules, for exchange 1.0.0>]>
+
+      for patch <- HotPatch.list(), do: patch.id
   """
-  @spec list() :: [Patch.t()]
+  @spec list() :: Answers.t(Patch.t())
   defdelegate list(), to: Library
 
   @doc """
@@ -158,7 +171,7 @@ defmodule HotPatch do
   @spec check(id(), survey_options()) :: {:ok, Report.t()} | error()
   def check(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- Request.new(:check, id, options) do
-      {:ok, Cluster.Survey.check(payload, nodes, unmanaged, options.timeout)}
+      {:ok, Cluster.Survey.check(payload, nodes, unmanaged, options)}
     end
   end
 
@@ -184,7 +197,7 @@ defmodule HotPatch do
   @spec plan(id(), survey_options()) :: {:ok, Plan.t()} | error()
   def plan(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- Request.new(:plan, id, options) do
-      {:ok, Cluster.Survey.plan(payload, nodes, unmanaged, options.timeout)}
+      {:ok, Cluster.Survey.plan(payload, nodes, unmanaged, options)}
     end
   end
 
@@ -229,7 +242,9 @@ defmodule HotPatch do
           pause_timeout: pos_integer(),
           purge: :soft | :force,
           on_load: :restart | :load,
+          drift: :refuse | :accept,
           cumulative: boolean(),
+          again: boolean(),
           config: [{atom(), keyword()}],
           canary: [node()] | pos_integer() | float(),
           max_concurrency: pos_integer(),
@@ -253,6 +268,10 @@ defmodule HotPatch do
   before. States are converted by `code_change({:down, vsn}, state, extra)` of the code that
   runs, as OTP does it on a downgrade; processes whose module exports no `code_change` keep their
   state. All the rules, promises and reports are those of `apply/2`.
+
+  The way back is that by which the patch came: one that was applied with `transition: :none` or
+  `on_load: :load`, by option or manifest, goes back so, unless other options are given here.
+  `check(id, operation: :rollback)` shows it. Only `purge: :force` has to be said anew.
 
   Patches stack: one that has files in common with a later one can be taken back only after
   that. A cumulative patch gives way to the patches that it had taken the place of.
@@ -300,7 +319,13 @@ defmodule HotPatch do
   Makes a zip of what an applied patch has replaced: applied as a patch of its own, it brings
   back the former code going up (`code_change` gets the vsn of the patched code).
 
-  Files that the patch has added have no former version and are named in `left_out`.
+  Files that the patch has added have no former version and are named in `left_out`. The zip has no
+  manifest, so that it cannot say how it has to be applied: `apply_with` are the options that make it
+  go the way by which the patch came.
+
+      {:ok, back} = HotPatch.export_antipatch("fix")
+      {:ok, patch} = HotPatch.upload(back.zip, name: "back")
+      HotPatch.apply(patch.id, back.apply_with)
 
   ## Options
 
@@ -317,7 +342,7 @@ defmodule HotPatch do
       :unknown_patch
   """
   @spec export_antipatch(id(), to: Path.t()) ::
-          {:ok, %{zip: binary(), files: [Path.t()], left_out: [Path.t()]}} | error()
+          {:ok, Cluster.Antipatch.t()} | error()
   def export_antipatch(id, options \\ []) do
     with {:ok, options} <- Options.validate(:export_antipatch, options),
          do: Cluster.Antipatch.export(id, options.to)
@@ -325,7 +350,8 @@ defmodule HotPatch do
 
   @doc """
   What was done on the cluster, and how it ended: who applied, rolled back, uploaded or deleted
-  what, when, on which nodes, with which statuses and pauses. The latest first.
+  what, when, on which nodes, with which statuses and pauses. The latest first; and which nodes could not
+  be asked for their part.
 
   ## Options
 
@@ -333,23 +359,22 @@ defmodule HotPatch do
 
   ## Examples
 
-      {:ok, [entry | _]} = HotPatch.journal(last: 1)
-      IO.puts(entry)
+      {:ok, journal} = HotPatch.journal(last: 1)
+      IO.puts(journal)
       #=> 2026-11-22 10:14:03 UTC rollback of fix-3fa9c1d2e0b4 by alice: ok on 3 nodes
   """
   @spec journal(nodes: nodes(), timeout: pos_integer(), patch: String.t(), last: pos_integer()) ::
-          {:ok, [JournalEntry.t()]} | error()
+          {:ok, Answers.t(JournalEntry.t())} | error()
   def journal(options \\ []) do
     with {:ok, options} <- Options.validate(:journal, options),
-         {:ok, members, _unmanaged} <- Cluster.members(options.nodes) do
-      {:ok, Cluster.History.list(Enum.map(members, & &1.node), options)}
-    end
+         {:ok, members} <- Cluster.reachable(options.nodes),
+         do: {:ok, Cluster.History.list(members, options)}
   end
 
   @doc """
   Every module whose running code differs from its file, or from that of the other nodes of
-  the same release, with the cause where it is known. Erlang's and Elixir's own modules are
-  not looked at.
+  the same release, with the cause where it is known; and which nodes could not be asked. Erlang's and
+  Elixir's own modules are not looked at.
 
   ## Options
 
@@ -358,14 +383,14 @@ defmodule HotPatch do
   ## Examples
 
       HotPatch.drift()
-      #=> {:ok, [#HotPatch.Drift<MyApp.Foo on a@host: runs another version than its file; loaded by hand>]}
+      #=> {:ok, #HotPatch.Answers<drift of 2 nodes: [#HotPatch.Drift<MyApp.Foo on a@host: runs another version
+      #=>   than its file; loaded by hand>], c@host did not answer in time: what it has is not here>}
   """
-  @spec drift(nodes: nodes(), timeout: pos_integer()) :: {:ok, [Drift.t()]} | error()
+  @spec drift(nodes: nodes(), timeout: pos_integer()) :: {:ok, Answers.t(Drift.t())} | error()
   def drift(options \\ []) do
     with {:ok, options} <- Options.validate(:drift, options),
-         {:ok, members, _unmanaged} <- Cluster.members(options.nodes) do
-      {:ok, Cluster.Comparison.run(members, options.timeout)}
-    end
+         {:ok, members} <- Cluster.reachable(options.nodes),
+         do: {:ok, Cluster.Comparison.run(members, options.timeout)}
   end
 
   @doc """
@@ -432,7 +457,9 @@ defmodule HotPatch do
   @doc """
   Every node of the cluster: release, OTP, applied patches, whether a restart is needed.
 
-  Connected nodes that do not run HotPatch are listed too, with the reason.
+  Connected nodes that do not run HotPatch are listed too, with the reason, and nodes that belong to the
+  system and are away: those that the configuration names as `peers:`, those that took part in the
+  operations by which patches are in force or in the latest one, and those that were attached from here.
 
   ## Examples
 
@@ -441,7 +468,32 @@ defmodule HotPatch do
       {node(), true}
   """
   @spec nodes() :: [NodeInfo.t()]
-  def nodes, do: Cluster.infos(Cluster.everyone())
+  def nodes, do: Cluster.census()
+
+  @doc """
+  Says that a node has left the system for good. It is no longer named as one that is away, until it takes
+  part in an operation again.
+
+  ## Options
+
+  #{Options.docs(:dismiss)}
+
+  ## Errors
+
+  `HotPatch.Error` with `:refused` (nobody waits for it, or a configuration names it among its `peers:`),
+  `:invalid_option`, `:file`.
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.dismiss(:"nobody@127.0.0.1")
+      iex> error.reason
+      :refused
+  """
+  @spec dismiss(node(), by: String.t(), reason: String.t(), from: String.t()) :: :ok | error()
+  def dismiss(node, options \\ []) when is_atom(node) do
+    with {:ok, options} <- Options.validate(:dismiss, options),
+         do: Cluster.Dismissal.run(node, %{options | by: options.by || Operator.name()})
+  end
 
   @doc """
   Brings HotPatch to a node that does not have it, so that it can be patched like any other.
@@ -560,7 +612,8 @@ defmodule HotPatch do
   defdelegate progress(), to: Cluster.Progress, as: :list
 
   @doc """
-  Processes that still run old code, of patches or of whatever else changed code.
+  Processes that still run old code, of patches or of whatever else changed code; and which nodes could
+  not be asked.
 
   They hinder nobody until the next change of the same module, which is refused while they
   are there.
@@ -571,16 +624,21 @@ defmodule HotPatch do
 
   ## Examples
 
-      iex> HotPatch.stragglers()
-      {:ok, []}
+      iex> {:ok, stragglers} = HotPatch.stragglers()
+      iex> {stragglers.items, HotPatch.Answers.complete?(stragglers)}
+      {[], true}
   """
-  @spec stragglers(nodes: nodes(), timeout: pos_integer()) :: {:ok, [Straggler.t()]} | error()
+  @spec stragglers(nodes: nodes(), timeout: pos_integer()) ::
+          {:ok, Answers.t(Straggler.t())} | error()
   def stragglers(options \\ []) do
     with {:ok, options} <- Options.validate(:stragglers, options),
-         {:ok, members, _unmanaged} <- Cluster.members(options.nodes) do
-      nodes = Enum.map(members, & &1.node)
-      answers = Cluster.call(nodes, :stragglers, [], options.timeout)
-      {:ok, for({_node, {:ok, stragglers}} <- answers, straggler <- stragglers, do: straggler)}
+         {:ok, members} <- Cluster.reachable(options.nodes) do
+      asked = {:stragglers, [], options.timeout}
+
+      {:ok,
+       Cluster.collect(members, :stragglers, asked, fn answers ->
+         for {_node, stragglers} <- answers, straggler <- stragglers, do: straggler
+       end)}
     end
   end
 
@@ -626,12 +684,16 @@ defmodule HotPatch do
   def export_antipatch!(id, options \\ []), do: bang!(export_antipatch(id, options))
 
   @doc "Like `journal/1`, but raises the error."
-  @spec journal!(keyword()) :: [JournalEntry.t()]
+  @spec journal!(keyword()) :: Answers.t(JournalEntry.t())
   def journal!(options \\ []), do: bang!(journal(options))
 
   @doc "Like `drift/1`, but raises the error."
-  @spec drift!(keyword()) :: [Drift.t()]
+  @spec drift!(keyword()) :: Answers.t(Drift.t())
   def drift!(options \\ []), do: bang!(drift(options))
+
+  @doc "Like `stragglers/1`, but raises the error."
+  @spec stragglers!(keyword()) :: Answers.t(Straggler.t())
+  def stragglers!(options \\ []), do: bang!(stragglers(options))
 
   @doc "Like `restart/2`, but raises the error."
   @spec restart!(node(), keyword()) :: NodeInfo.t()

@@ -2,6 +2,7 @@ defmodule HotPatchTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Archives
+  import HotPatch.Test.Settings, only: [configure: 2]
 
   alias HotPatch.Error
   alias HotPatch.Refusal
@@ -28,7 +29,7 @@ defmodule HotPatchTest do
 
       assert patch.sha256 == sha256
       assert patch.release == HotPatch.Release.current()
-      assert [^patch] = HotPatch.list()
+      assert %{items: [^patch]} = HotPatch.list()
     end
 
     test "takes bytes, and a name" do
@@ -38,14 +39,14 @@ defmodule HotPatchTest do
       assert {:ok, %{name: "fix-7", by: "alice"}} =
                HotPatch.upload(bytes, name: "fix-7", by: "alice")
 
-      assert length(HotPatch.list()) == 2
+      assert Enum.count(HotPatch.list()) == 2
     end
 
     test "again gives the same patch, as it was uploaded first" do
       bytes = zip(Builds.changed("patched"))
       {:ok, first} = HotPatch.upload(bytes, by: "alice")
       assert {:ok, ^first} = HotPatch.upload(bytes, by: "bob")
-      assert HotPatch.list() == [first]
+      assert HotPatch.list().items == [first]
     end
 
     test "keeps nothing of what it refuses", %{tmp_dir: dir} do
@@ -53,7 +54,7 @@ defmodule HotPatchTest do
       File.write!(path, zip([{"../x", "y"}]))
       assert {:error, %Refusal{rule: :name_parent}} = HotPatch.upload(path)
       assert_raise Refusal, ~r/\.\./, fn -> HotPatch.upload!(path) end
-      assert HotPatch.list() == []
+      assert HotPatch.list().items == []
       refute File.exists?(HotPatch.Store.directory())
     end
 
@@ -70,11 +71,10 @@ defmodule HotPatchTest do
       path = Path.join(dir, "fix.zip")
       bytes = zip(Builds.changed("patched"))
       File.write!(path, bytes)
-      Application.put_env(:hot_patch, :max_archive_bytes, byte_size(bytes) - 1)
-      on_exit(fn -> Application.delete_env(:hot_patch, :max_archive_bytes) end)
+      configure(:max_archive_bytes, byte_size(bytes) - 1)
       assert {:error, %Refusal{rule: :archive_too_big}} = HotPatch.upload(path)
       assert {:error, %Refusal{rule: :archive_too_big}} = HotPatch.upload(bytes)
-      Application.put_env(:hot_patch, :max_archive_bytes, byte_size(bytes))
+      configure(:max_archive_bytes, byte_size(bytes))
       assert {:ok, _} = HotPatch.upload(path)
     end
 
@@ -123,17 +123,17 @@ defmodule HotPatchTest do
       end
 
       assert :ok = HotPatch.delete(patch.id)
-      assert HotPatch.list() == []
+      assert HotPatch.list().items == []
     end
 
     test "with a damaged record is not listed and does no harm" do
       {:ok, patch} = HotPatch.upload(zip(Builds.changed("patched")))
       path = Path.join([HotPatch.Store.directory(), "archives", patch.id <> ".record"])
       File.write!(path, binary_part(File.read!(path), 0, 50))
-      assert HotPatch.list() == []
+      assert HotPatch.list().items == []
       assert {:error, %Error{reason: :unknown_patch}} = HotPatch.check(patch.id)
       assert {:ok, _} = HotPatch.upload(zip(Builds.changed("patched")))
-      assert [_] = HotPatch.list()
+      assert %{items: [_]} = HotPatch.list()
     end
   end
 

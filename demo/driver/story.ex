@@ -306,7 +306,7 @@ defmodule Demo.Story do
   # A loop that is written by hand gets to the new code at its next round.
   defp settled do
     Cluster.wait_until("nobody runs old code", fn ->
-      Cluster.call(@operator, HotPatch, :stragglers, []) == {:ok, []}
+      match?({:ok, %{items: []}}, Cluster.call(@operator, HotPatch, :stragglers, []))
     end)
   end
 

@@ -12,20 +12,23 @@ defmodule HotPatch.Agent do
   alias HotPatch.Agent.Past
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Preparation
+  alias HotPatch.Agent.RestartNeed
+  alias HotPatch.Agent.Roster
   alias HotPatch.Agent.Server
   alias HotPatch.Agent.Verdict
   alias HotPatch.Agent.Watch
   alias HotPatch.Attachment
+  alias HotPatch.Config
   alias HotPatch.Fault
   alias HotPatch.NodeInfo
-  alias HotPatch.Release
   alias HotPatch.Report
   alias HotPatch.Store
+  alias HotPatch.Strategy
   alias HotPatch.Swap
   alias HotPatch.Telemetry
 
   # Raised whenever what nodes say to each other changes its meaning.
-  @protocol 3
+  @protocol 4
 
   # Why this node is behind the others, if it is.
   @behind {__MODULE__, :behind}
@@ -35,9 +38,12 @@ defmodule HotPatch.Agent do
   are what the journals and the other nodes know it by; `seq` is settled when all nodes are
   reserved, above `above` and what each of them knows, and `scope` is `:all` unless nodes were
   named. `members` are the nodes that take part: who holds when the coordinator is gone asks
-  them how it was decided. `tried_by`: it is tried on some nodes first, and counts only while
+  them how it was decided. `roster` are those of the whole operation that run the release of the patch, and
+  `missing` those that were away. `tried_by`: it is tried on some nodes first, and counts only while
   that process lives, or when one that is not has followed it. `catching_up`: on this node alone,
-  for what it has missed, or to make room for that. A `:detach` only holds the node.
+  for what it has missed, or to make room for that; the patch counts as brought by the operation that it
+  `stands_for`. `undoes`: a rollback that follows these operations by itself. `transition` and `on_load` are nil where each node
+  takes the way back by which the patch came. A `:detach` only holds the node.
   """
   @type operation :: %{
           ref: reference(),
@@ -47,8 +53,12 @@ defmodule HotPatch.Agent do
           kind: :apply | :rollback | :detach,
           scope: :all | [node()],
           members: [node()],
+          roster: [node()],
+          missing: [node()],
           tried_by: pid() | nil,
           cumulative?: boolean(),
+          again?: boolean(),
+          content: binary(),
           about: map() | nil,
           signed_by: String.t() | nil,
           overridden: HotPatch.Manifest.overridden(),
@@ -58,12 +68,14 @@ defmodule HotPatch.Agent do
           by: String.t(),
           reason: String.t() | nil,
           from: String.t() | nil,
-          transition: Swap.transition(),
+          transition: Swap.transition() | nil,
           purge: :soft | :force,
-          on_load: :restart | :load,
+          on_load: :restart | :load | nil,
           pause_timeout: pos_integer(),
           hold_timeout: pos_integer(),
-          catching_up: nil | :missed | :room
+          catching_up: nil | :missed | :room,
+          stands_for: String.t() | nil,
+          undoes: [String.t()] | nil
         }
 
   @type vote ::
@@ -76,25 +88,32 @@ defmodule HotPatch.Agent do
   @doc "What is to be known about this node."
   @spec info() :: NodeInfo.t()
   def info do
-    applied = Store.Applied.list()
+    state = Store.Applied.state()
 
     %NodeInfo{
       node: node(),
       managed?: true,
       attached?: Attachment.here() != nil,
       protocol: @protocol,
-      roles: Application.get_env(:hot_patch, :roles, []),
-      release: Release.current(),
+      roles: Config.current().roles,
+      release: state.release,
       otp: System.otp_release(),
       elixir: System.version(),
-      applied: Enum.map(applied, & &1.id),
-      restart_needed: for(%{restart: reason} when reason != nil <- applied, do: reason),
+      applied: Enum.map(state.stack, & &1.id),
+      restart_needed: RestartNeed.list(state),
       behind: :persistent_term.get(@behind, nil),
-      forced: for(%{forced?: true, id: id} <- applied, do: id),
+      forced: for(%{forced?: true, id: id} <- state.stack, do: id),
       archives?: HotPatch.Bridge.check() == :ok,
-      operation: holder()
+      warnings: Config.warnings(),
+      operation: holder(),
+      known: Roster.known(state),
+      dismissed: Roster.dismissed()
     }
   end
+
+  @doc "Takes note that a node has left for good."
+  @spec dismiss(node(), DateTime.t()) :: :ok | {:error, File.posix()}
+  defdelegate dismiss(node, at), to: Roster
 
   @doc "Who runs old code on this node."
   @spec stragglers() :: [HotPatch.Straggler.t()]
@@ -124,8 +143,11 @@ defmodule HotPatch.Agent do
   @spec payload(String.t()) :: {:ok, Payload.t()} | :unknown
   defdelegate payload(id), to: Past
 
-  @doc "What a patch has replaced here: paths with their former bytes, nil for what it has added."
-  @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}]} | :unknown
+  @doc """
+  What a patch has replaced here: paths with their former bytes, nil for what it has added; and how it
+  is to go back.
+  """
+  @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}], Strategy.t()} | :unknown
   defdelegate former(id), to: Past
 
   @doc "Forgets decisions of this node that have become operations like others."
@@ -156,13 +178,13 @@ defmodule HotPatch.Agent do
   @spec census() :: [HotPatch.Agent.Census.line()]
   defdelegate census(), to: HotPatch.Agent.Census, as: :take
 
-  @doc "The digest of every module that runs here, system libraries left out."
-  @spec digests() :: %{String.t() => binary()}
-  defdelegate digests(), to: HotPatch.Agent.Inventory
+  @doc "The modules that run here, system libraries left out: their names, and one digest of all."
+  @spec summary() :: %{digest: binary(), names: [String.t()]}
+  defdelegate summary(), to: HotPatch.Agent.Inventory
 
-  @doc "The files of modules that run here."
-  @spec files([String.t()]) :: %{String.t() => binary()}
-  defdelegate files(names), to: HotPatch.Agent.Inventory
+  @doc "The files of modules that run here and have to do with a change."
+  @spec related(HotPatch.Agent.Inventory.query()) :: HotPatch.Agent.Inventory.related()
+  defdelegate related(query), to: HotPatch.Agent.Inventory
 
   @doc "Takes note of operations that others have seen and that change nothing here."
   @spec note([Store.Applied.op()]) :: :ok | {:error, String.t()}
@@ -198,10 +220,12 @@ defmodule HotPatch.Agent do
   defdelegate take_parts(parts), to: Inbox, as: :put
 
   @doc "Judges a patch whose pieces have been sent, changing nothing."
-  @spec check(Payload.t()) :: {:ok, [Report.File.t()]} | {:error, String.t()}
+  @spec check(Payload.t()) :: {:ok, [Report.File.t()], Strategy.t()} | {:error, String.t()}
   def check(payload) do
-    with {:ok, payload} <- Inbox.whole(payload),
-         do: {:ok, payload |> Examination.run() |> report()}
+    with {:ok, payload} <- Inbox.whole(payload) do
+      examination = Examination.run(payload)
+      {:ok, report(examination), examination.strategy}
+    end
   end
 
   @doc "Judges a patch and says what applying it would do here, changing nothing."

@@ -3,6 +3,8 @@ defmodule HotPatch.Cluster do
   # The only place that knows other nodes: who there is, and asking agents in parallel.
 
   alias HotPatch.Agent
+  alias HotPatch.Answers
+  alias HotPatch.Cluster.Members
   alias HotPatch.Error
   alias HotPatch.NodeInfo
 
@@ -20,36 +22,56 @@ defmodule HotPatch.Cluster do
   without names it is this node and all visible ones, and those without HotPatch are told
   apart. Remote shells are none of the system's nodes.
   """
-  @spec members(selection()) ::
-          {:ok, [NodeInfo.t()], unmanaged :: [node()]} | {:error, Error.t()}
-  def members(named) when is_list(named) do
+  @spec members(selection()) :: {:ok, Members.t()} | {:error, Error.t()}
+  def members(selection) do
+    with {:ok, members} <- reachable(selection) do
+      if members.failed == [],
+        do: {:ok, members},
+        else: {:error, not_ready(:unreachable, members.failed)}
+    end
+  end
+
+  @doc """
+  The nodes that a question goes to. As `members/1`, but one that is connected and does not answer
+  is no hindrance: it is among those that failed. One that was named has to answer.
+  """
+  @spec reachable(selection()) :: {:ok, Members.t()} | {:error, Error.t()}
+  def reachable(named) when is_list(named) do
     infos = infos(named)
 
     case Enum.group_by(infos, & &1.problem_kind) do
       %{unreachable: silent} -> {:error, not_ready(:unreachable, silent)}
       %{unmanaged: without} -> {:error, not_ready(:unmanaged, without)}
-      _all_managed -> {:ok, infos, []}
+      _all_managed -> {:ok, %Members{infos: infos}}
     end
   end
 
-  def members(selection) do
-    infos = Enum.reject(infos(everyone()), & &1.shell?)
+  def reachable(selection) do
+    connected = everyone()
+    infos = Enum.reject(infos(connected), & &1.shell?)
     {managed, others} = Enum.split_with(infos, & &1.managed?)
     {silent, without} = Enum.split_with(others, &(&1.problem_kind == :unreachable))
 
+    members = %Members{
+      infos: managed,
+      unmanaged: Enum.map(without, & &1.node),
+      failed: for(info <- silent, do: %{node: info.node, problem: info.problem}),
+      missing: for({node, _how} <- Members.missing(managed, attached(), connected), do: node)
+    }
+
     cond do
-      silent != [] -> {:error, not_ready(:unreachable, silent)}
+      managed == [] and silent != [] -> {:error, not_ready(:unreachable, silent)}
       managed == [] -> {:error, not_ready(:unmanaged, without)}
-      true -> chosen(managed, Enum.map(without, & &1.node), selection)
+      true -> chosen(members, selection)
     end
   end
 
-  defp chosen(managed, without, nil), do: {:ok, managed, without}
+  defp chosen(members, nil), do: {:ok, members}
 
-  defp chosen(managed, without, selection) do
-    case Enum.filter(managed, &selected?(&1, selection)) do
+  defp chosen(members, selection) do
+    case Enum.filter(members.infos, &selected?(&1, selection)) do
       [] ->
-        names = Enum.map_join(managed, ", ", & &1.node)
+        names = Enum.map_join(members.infos, ", ", & &1.node)
 
         text =
           "option :nodes chooses none of #{names}; HotPatch.nodes() shows them with their roles"
@@ -57,7 +79,7 @@ defmodule HotPatch.Cluster do
         {:error, Error.new(:invalid_option, text, %{option: :nodes})}
 
       infos ->
-        {:ok, infos, without}
+        {:ok, %{members | infos: infos}}
     end
   rescue
     error in [UndefinedFunctionError, FunctionClauseError, KeyError, ArgumentError, MatchError] ->
@@ -74,9 +96,30 @@ defmodule HotPatch.Cluster do
   """
   @spec everyone() :: [node()]
   def everyone do
-    attached = Application.get_env(:hot_patch, :attached_nodes, [])
+    attached = attached()
     hidden = Enum.filter(Node.list(:hidden), &(&1 in attached))
     [node() | Node.list()] ++ hidden
+  end
+
+  @doc """
+  Every node of the system: those that are connected, and those that belong to it and are away.
+  """
+  @spec census() :: [NodeInfo.t()]
+  def census do
+    connected = everyone()
+    infos = infos(connected)
+
+    away =
+      for {node, how} <- Members.missing(infos, attached(), connected) do
+        %NodeInfo{
+          node: node,
+          managed?: false,
+          problem: "is away: #{how}",
+          problem_kind: :missing
+        }
+      end
+
+    Enum.sort_by(infos ++ away, & &1.node)
   end
 
   @doc "A node was attached from here."
@@ -87,10 +130,10 @@ defmodule HotPatch.Cluster do
   @spec forget(node()) :: :ok
   def forget(node), do: attached(&List.delete(&1, node))
 
-  defp attached(change) do
-    nodes = change.(Application.get_env(:hot_patch, :attached_nodes, []))
-    Application.put_env(:hot_patch, :attached_nodes, nodes)
-  end
+  defp attached(change),
+    do: Application.put_env(:hot_patch, :attached_nodes, change.(attached()))
+
+  defp attached, do: Application.get_env(:hot_patch, :attached_nodes, [])
 
   @doc "All other visible nodes."
   @spec peers() :: [node()]
@@ -122,6 +165,35 @@ defmodule HotPatch.Cluster do
       answered.(node, without_kind(answer))
     end)
     |> Enum.map(fn {node, answer} -> {node, without_kind(answer)} end)
+  end
+
+  @doc "The same for those who collect: what was answered, and who gave no answer, and why."
+  @spec survey([node()], atom(), [term()], timeout()) ::
+          {answers :: [{node(), term()}], [Members.failure()]}
+  def survey(nodes, function, args, timeout) do
+    answers = call(nodes, function, args, timeout)
+
+    {for({node, {:ok, answer}} <- answers, do: {node, answer}),
+     for({node, {:error, text}} <- answers, do: %{node: node, problem: text})}
+  end
+
+  @doc """
+  Asks those that answer, and puts together what `items` makes of it: also who was asked and has not
+  answered.
+  """
+  @spec collect(Members.t(), atom(), {atom(), [term()], timeout()}, fun) ::
+          Answers.t()
+        when fun: ([{node(), term()}] -> [term()])
+  def collect(members, of, {function, args, timeout}, items) do
+    {answers, failed} = survey(Members.nodes(members), function, args, timeout)
+
+    %Answers{
+      of: of,
+      items: items.(answers),
+      nodes: Enum.map(answers, &elem(&1, 0)),
+      failed: Enum.sort_by(members.failed ++ failed, & &1.node),
+      missing: members.missing
+    }
   end
 
   @doc """
@@ -222,6 +294,7 @@ defmodule HotPatch.Cluster do
     _class, _reason -> false
   end
 
+  # Infos of nodes, or what is left of them.
   defp not_ready(reason, infos) do
     problems = Enum.map_join(infos, "; ", &"#{&1.node} #{&1.problem}")
 

@@ -5,7 +5,7 @@ defmodule HotPatch.JournalEntry do
 
     * `:at` - when it began to be noted, UTC
     * `:what` - `:apply`, `:rollback`, `:failed` (an operation that was taken back), `:refused`,
-      `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:attach`, `:detach`, `:put_again` (files on a
+      `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:attach`, `:detach`, `:dismiss`, `:put_again` (files on a
       fresh disk), `:drift`, `:journal_damaged`
     * `:operation` - what was tried, where it was refused or failed
     * `:patch` - its id
@@ -15,7 +15,9 @@ defmodule HotPatch.JournalEntry do
     * `:accepted` - what the author of the patch accepted of what was found in it, as
       `"on_load:MyApp.Foo"`
     * `:coordinator` - the node where the call ran
+    * `:missing` - nodes that belonged to the system and were away
     * `:release` - of the cluster at that time
+    * `:again?` - whether it was told to bring back a patch that another had taken the place of
     * `:forced?` - whether processes were killed for it
     * `:status` - integral over the nodes
     * `:nodes` - for each: `node`, `at`, `status`, `files` (how many of each status), `pause_us`,
@@ -23,6 +25,7 @@ defmodule HotPatch.JournalEntry do
   """
 
   alias HotPatch.Manifest
+  alias HotPatch.Printable
   alias HotPatch.Table
 
   @type on_node :: %{
@@ -42,7 +45,9 @@ defmodule HotPatch.JournalEntry do
           overridden: Manifest.overridden(),
           accepted: [String.t()],
           coordinator: node() | nil,
+          missing: [node()],
           release: HotPatch.Release.t() | nil,
+          again?: boolean(),
           forced?: boolean(),
           status: HotPatch.Status.t() | nil,
           nodes: [on_node()]
@@ -60,9 +65,11 @@ defmodule HotPatch.JournalEntry do
     :coordinator,
     :release,
     :status,
+    again?: false,
     forced?: false,
     overridden: %{},
     accepted: [],
+    missing: [],
     nodes: []
   ]
 
@@ -78,13 +85,18 @@ defmodule HotPatch.JournalEntry do
       if(entry.from, do: " from #{entry.from}", else: ""),
       if(entry.status, do: ": #{entry.status}", else: ""),
       " on #{where(entry.nodes)}",
+      if(entry.missing == [], do: "", else: ", #{Enum.join(entry.missing, ", ")} away"),
       if(entry.forced?, do: ", by force", else: ""),
+      if(entry.again?,
+        do: ", again: an older patch in the place of a newer one was allowed",
+        else: ""
+      ),
       if(entry.signed_by, do: ", signed by #{entry.signed_by}", else: ""),
       if(entry.overridden == %{}, do: "", else: ", #{Manifest.overridden_line(entry.overridden)}"),
       if(entry.accepted == [], do: "", else: ", accepted #{Enum.join(entry.accepted, ", ")}"),
       if(entry.reason, do: " (#{entry.reason})", else: "")
     ]
-    |> IO.iodata_to_binary()
+    |> Printable.line()
   end
 
   defp where([%{node: node}]), do: "#{node}"

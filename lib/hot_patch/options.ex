@@ -61,12 +61,28 @@ defmodule HotPatch.Options do
           "one refuses, nothing is changed. What their code did is not undone; the plan names them. A patch's manifest " <>
           "may say another default"
     ],
+    drift: [
+      check: {:one_of, [:refuse, :accept]},
+      default: :refuse,
+      doc:
+        "what to do where a module runs in a version that neither its file has nor this node keeps, because " <>
+          "somebody has loaded code by hand or replaced files: a rollback could not bring it back. `:refuse` " <>
+          "(default): the patch is refused, and the reason names the module. `:accept`: it is applied, and its " <>
+          "rollback goes to what is on disk"
+    ],
     cumulative: [
       check: {:one_of, [true, false]},
       default: false,
       doc:
         "`true`: the patch takes the place of all that are applied; what they have changed and it " <>
           "does not goes back to the release's own. Default: what its manifest says, or `false`"
+    ],
+    again: [
+      check: {:one_of, [true, false]},
+      default: false,
+      doc:
+        "`true`: also a patch that was applied before and whose place another has taken since: it brings back " <>
+          "what that has replaced. Default: `false`, such a patch is refused, under whatever name it comes"
     ],
     config: [
       check: :config,
@@ -122,11 +138,25 @@ defmodule HotPatch.Options do
     ],
     down_transition: [
       check: {:one_of, [:suspend, :none]},
-      default: :suspend,
       doc:
-        "how processes come to the old code. `:suspend` (default): all stand still while their states " <>
+        "how processes come to the old code. `:suspend`: all stand still while their states " <>
           "are converted by `code_change({:down, vsn}, ...)` of the running code. `:none`: nobody is " <>
-          "suspended, because the state's format is the same"
+          "suspended, because the state's format is the same. Default: as the patch was applied " <>
+          "(`:suspend` where that was `:compatible`)"
+    ],
+    down_on_load: [
+      check: {:one_of, [:restart, :load]},
+      doc:
+        "what to do with modules that run code when they are loaded: as for `apply/2`. Default: as the " <>
+          "patch was applied"
+    ],
+    survey_transition: [
+      check: {:one_of, [:suspend, :none, :compatible]},
+      doc: "as for `apply/2` or `rollback/2`, with the same default"
+    ],
+    survey_on_load: [
+      check: {:one_of, [:restart, :load]},
+      doc: "as for `apply/2` or `rollback/2`, with the same default"
     ],
     reason: [
       check: :text,
@@ -144,6 +174,13 @@ defmodule HotPatch.Options do
     release: [
       check: :release,
       doc: "`{name, version}` of what the node runs. Default: see `HotPatch.Release`"
+    ],
+    system: [
+      check: :release,
+      doc:
+        "`{name, version}` of the system that the patch is for, as `nodes/0` shows it. Default: what the " <>
+          "manifest says, else what this node runs, or, where it runs no system, what the others run; where " <>
+          "they run several it must be said. An archive that is kept already is bound anew"
     ],
     peers: [
       check: :nodes,
@@ -170,15 +207,38 @@ defmodule HotPatch.Options do
   ]
 
   @calls [
-    upload: [:name, :by, :from],
-    check: [:nodes, :timeout, :purge, :on_load, :cumulative, :config, :operation],
-    plan: [:nodes, :timeout, :purge, :on_load, :cumulative, :config, :operation],
+    upload: [:name, :system, :by, :from],
+    check: [
+      :nodes,
+      :timeout,
+      :survey_transition,
+      :purge,
+      :survey_on_load,
+      :drift,
+      :cumulative,
+      :again,
+      :config,
+      :operation
+    ],
+    plan: [
+      :nodes,
+      :timeout,
+      :survey_transition,
+      :purge,
+      :survey_on_load,
+      :drift,
+      :cumulative,
+      :again,
+      :config,
+      :operation
+    ],
     stragglers: [:nodes, :timeout],
     drift: [:nodes, :timeout],
     journal: [:nodes, :timeout, :patch, :last],
     export_antipatch: [:to],
     delete: [:by, :reason, :from],
     restart: [:timeout, :force, :by, :reason, :from],
+    dismiss: [:by, :reason, :from],
     attach: [:data_dir, :release, :peers, :timeout, :by, :reason],
     detach: [:leave_patches, :timeout, :by, :reason],
     apply: [
@@ -188,7 +248,9 @@ defmodule HotPatch.Options do
       :pause_timeout,
       :purge,
       :on_load,
+      :drift,
       :cumulative,
+      :again,
       :config,
       :canary,
       :max_concurrency,
@@ -206,7 +268,7 @@ defmodule HotPatch.Options do
       :down_transition,
       :pause_timeout,
       :purge,
-      :on_load,
+      :down_on_load,
       :progress,
       :by,
       :reason,
@@ -215,7 +277,13 @@ defmodule HotPatch.Options do
   ]
 
   # An option may mean less in one call than in another.
-  @names %{down_transition: :transition}
+  @names %{
+    system: :release,
+    down_transition: :transition,
+    down_on_load: :on_load,
+    survey_transition: :transition,
+    survey_on_load: :on_load
+  }
 
   @type call ::
           :upload
@@ -227,6 +295,7 @@ defmodule HotPatch.Options do
           | :export_antipatch
           | :delete
           | :restart
+          | :dismiss
           | :attach
           | :detach
           | :apply

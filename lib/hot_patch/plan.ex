@@ -4,6 +4,7 @@ defmodule HotPatch.Plan do
   files on disk, risks. `IO.puts/1` prints it, `HotPatch.to_json/1` gives JSON.
   """
 
+  alias HotPatch.Printable
   alias HotPatch.Status
   alias HotPatch.Table
 
@@ -17,6 +18,8 @@ defmodule HotPatch.Plan do
       * `:processes` - for each module and kind of process, how many there are, whether their
         state goes through `code_change`, and whether they pause for it; `rule` is that by which they were found
       * `:suspended` - how many processes will pause in all
+      * `:strategy` - how it would be done: `transition` and `on_load`, see `HotPatch.apply/2`; a rollback
+        takes them from the apply
       * `:disk` - the files that will be replaced or created
       * `:config` - which keys of which applications' environments will be set or put back
       * `:instructions` - what the manifest's instructions will have done beside the modules, in order
@@ -40,6 +43,7 @@ defmodule HotPatch.Plan do
             order: [{:add | :replace | :delete, String.t()}],
             processes: [processes()],
             suspended: non_neg_integer(),
+            strategy: HotPatch.Strategy.t() | nil,
             disk: [Path.t()],
             config: [String.t()],
             instructions: [String.t()],
@@ -53,6 +57,7 @@ defmodule HotPatch.Plan do
       :status,
       :error,
       :analysis,
+      :strategy,
       order: [],
       processes: [],
       suspended: 0,
@@ -61,23 +66,32 @@ defmodule HotPatch.Plan do
       instructions: [],
       risks: []
     ]
+
+    defimpl Inspect do
+      defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+    end
   end
 
+  @typedoc """
+    * `:unmanaged` - connected nodes that do not run HotPatch, and so are left out
+    * `:missing` - nodes that belong to the system and are away: they could not be asked
+  """
   @type t :: %__MODULE__{
           patch: String.t(),
           status: Status.t(),
           nodes: [Node.t()],
           unmanaged: [node()],
+          missing: [node()],
           duration_us: non_neg_integer()
         }
   @enforce_keys [:patch, :status, :nodes]
-  defstruct [:patch, :status, :nodes, unmanaged: [], duration_us: 0]
+  defstruct [:patch, :status, :nodes, unmanaged: [], missing: [], duration_us: 0]
 
   @doc false
   @spec to_table(t()) :: iodata()
   def to_table(plan) do
     [
-      "plan #{plan.patch}: #{plan.status}, #{Table.count(length(plan.nodes), "node", "nodes")}, ",
+      "plan #{Printable.line(plan.patch)}: #{plan.status}, #{Table.nodes_of(plan)}, ",
       "#{Table.count(Enum.sum(Enum.map(plan.nodes, & &1.suspended)), "process", "processes")} to pause\n",
       Table.render(
         ["node", "status", "load order", "will pause"],
@@ -87,7 +101,11 @@ defmodule HotPatch.Plan do
         for(node <- plan.nodes, note <- notes(node), do: {node.node, note}),
         length(plan.nodes)
       ),
-      findings(plan)
+      findings(plan),
+      if(plan.missing == [],
+        do: [],
+        else: "\naway, and not asked: #{Enum.join(plan.missing, ", ")}\n"
+      )
     ]
   end
 
@@ -144,11 +162,13 @@ defmodule HotPatch.Plan do
 
   defimpl Inspect do
     def inspect(plan, _options) do
-      "#HotPatch.Plan<#{plan.patch} #{plan.status} #{length(plan.nodes)} nodes>"
+      HotPatch.Printable.line(
+        "#HotPatch.Plan<#{plan.patch} #{plan.status} #{HotPatch.Table.nodes_of(plan)}>"
+      )
     end
   end
 
   defimpl String.Chars do
-    def to_string(plan), do: plan |> HotPatch.Plan.to_table() |> IO.iodata_to_binary()
+    def to_string(plan), do: plan |> HotPatch.Plan.to_table() |> HotPatch.Printable.lines()
   end
 end

@@ -7,9 +7,11 @@ defmodule HotPatch.Report do
   """
 
   alias HotPatch.Manifest
+  alias HotPatch.Printable
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Straggler
+  alias HotPatch.Strategy
   alias HotPatch.Table
 
   defmodule Node do
@@ -24,6 +26,10 @@ defmodule HotPatch.Report do
       * `:killed` - processes that were killed because `purge: :force` was given
       * `:loaded_at_us` - when the new code became current, by that node's clock, in microseconds
         since 1970; `nil` where nothing was loaded
+      * `:strategy` - how it was done there, or would be: `transition` and `on_load`, see
+        `HotPatch.apply/2`. A rollback takes them from the apply. `nil` where the node did not come so far
+      * `:already?` - whether the patch was in force there before it was applied. What follows by itself
+        (a watch that trips, a node that fails) does not take it back there
       * `:restart_needed` - why memory is not what the disk is, or `nil`
       * `:error` - what is wrong with the node as a whole, or `nil`
     """
@@ -39,6 +45,8 @@ defmodule HotPatch.Report do
             killed: [pid()],
             stragglers: [HotPatch.Straggler.t()],
             loaded_at_us: integer() | nil,
+            strategy: %{transition: atom(), on_load: atom()} | nil,
+            already?: boolean(),
             restart_needed: String.t() | nil,
             error: String.t() | nil
           }
@@ -47,14 +55,20 @@ defmodule HotPatch.Report do
       :node,
       :status,
       :loaded_at_us,
+      :strategy,
       :restart_needed,
       :error,
+      already?: false,
       files: [],
       pause_us: 0,
       suspended: 0,
       killed: [],
       stragglers: []
     ]
+
+    defimpl Inspect do
+      defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+    end
   end
 
   @typedoc """
@@ -62,6 +76,8 @@ defmodule HotPatch.Report do
     * `:patch` - id of the patch
     * `:status` - integral over all nodes
     * `:unmanaged` - connected nodes that do not run HotPatch, and so were left out
+    * `:missing` - nodes that belong to the system and are away. What is done on all nodes they do when they
+      are back
     * `:by`, `:started_at` - who and when
     * `:signed_by` - the key by which the patch is signed, or `nil`
     * `:overridden` - where options were given in place of what the patch's manifest says
@@ -78,6 +94,7 @@ defmodule HotPatch.Report do
           status: Status.t(),
           nodes: [Node.t()],
           unmanaged: [node()],
+          missing: [node()],
           by: String.t() | nil,
           signed_by: String.t() | nil,
           overridden: HotPatch.Manifest.overridden(),
@@ -103,6 +120,7 @@ defmodule HotPatch.Report do
     :rollback,
     overridden: %{},
     unmanaged: [],
+    missing: [],
     duration_us: 0,
     prepare_us: 0,
     commit_us: 0
@@ -122,13 +140,13 @@ defmodule HotPatch.Report do
   end
 
   defp headline(report) do
-    "#{report.operation} #{report.patch}: #{report.status}, " <>
-      "#{Table.count(length(report.nodes), "node", "nodes")}, #{Table.milliseconds(report.duration_us)}" <>
+    "#{report.operation} #{Printable.line(report.patch)}: #{report.status}, " <>
+      "#{Table.nodes_of(report)}, #{Table.milliseconds(report.duration_us)}" <>
       if(report.skew_us, do: ", #{Table.milliseconds(report.skew_us)} apart\n", else: "\n") <>
-      if(report.signed_by, do: "signed by #{report.signed_by}\n", else: "") <>
+      if(report.signed_by, do: "signed by #{Printable.line(report.signed_by)}\n", else: "") <>
       if(report.overridden == %{},
         do: "",
-        else: "#{Manifest.overridden_line(report.overridden)}\n"
+        else: "#{Printable.line(Manifest.overridden_line(report.overridden))}\n"
       )
   end
 
@@ -185,14 +203,26 @@ defmodule HotPatch.Report do
         not told?(node),
         do: {node.node, error}
       ) ++
+        for(node <- report.nodes, text <- Strategy.lines(node.strategy), do: {node.node, text}) ++
         for(node <- report.nodes, text <- straggling(node), do: {node.node, text})
 
     unmanaged =
       if report.unmanaged == [],
         do: [],
-        else: ["\nnot running HotPatch, left out: #{Enum.join(report.unmanaged, ", ")}\n"]
+        else: [
+          "\nnot running HotPatch, left out: #{Printable.line(Enum.join(report.unmanaged, ", "))}\n"
+        ]
 
-    [Table.notes(notes, length(report.nodes)), unmanaged]
+    [Table.notes(notes, length(report.nodes)), unmanaged, missing(report)]
+  end
+
+  defp missing(%{missing: []}), do: []
+
+  defp missing(%{operation: :check, missing: nodes}),
+    do: "\naway, and not asked: #{Printable.line(Enum.join(nodes, ", "))}\n"
+
+  defp missing(%{missing: nodes}) do
+    "\naway: #{Printable.line(Enum.join(nodes, ", "))}; what is done on all nodes they do when they are back\n"
   end
 
   # A file's reason says it already.
@@ -211,12 +241,14 @@ defmodule HotPatch.Report do
 
   defimpl Inspect do
     def inspect(report, _options) do
-      "#HotPatch.Report<#{report.operation} #{report.patch} #{report.status} " <>
-        "#{length(report.nodes)} nodes #{HotPatch.Table.milliseconds(report.duration_us)}>"
+      HotPatch.Printable.line([
+        "#HotPatch.Report<#{report.operation} #{report.patch} #{report.status} ",
+        "#{HotPatch.Table.nodes_of(report)} #{HotPatch.Table.milliseconds(report.duration_us)}>"
+      ])
     end
   end
 
   defimpl String.Chars do
-    def to_string(report), do: report |> HotPatch.Report.to_table() |> IO.iodata_to_binary()
+    def to_string(report), do: report |> HotPatch.Report.to_table() |> HotPatch.Printable.lines()
   end
 end

@@ -1,17 +1,19 @@
 defmodule HotPatch.Signature do
   @moduledoc """
-  The signature of a patch: Ed25519 over its manifest and all its files.
+  The signature of a patch: Ed25519 over the signer's name, the manifest and all files.
 
-  What is signed is a text of one line for the manifest and one for each file, sorted by path,
-  exactly as `sha256sum` prints them for the unpacked archive:
+  What is signed is a text. Its first line names the signer; one line for the manifest and one for
+  each file follow, sorted by path, exactly as `sha256sum` prints them for the unpacked archive:
 
+      signed by <name><newline>
       <SHA-256 in hex><two spaces><path><newline>
 
   So it can be verified by hand, and every byte that is loaded or written is covered also where
-  nobody can read the manifest's JSON. Fields:
+  nobody can read the manifest's JSON. The name is covered because it is shown: nobody but the
+  holder of the key can change it. Fields:
 
     * `:key` - the public key, 32 bytes
-    * `:name` - what the one who signed calls the key: a claim
+    * `:name` - what the holder of the key calls it
     * `:signature` - 64 bytes
   """
 
@@ -43,31 +45,31 @@ defmodule HotPatch.Signature do
     end
   end
 
-  @doc "The text that is signed."
-  @spec statement(binary(), [Entry.t()]) :: binary()
-  def statement(manifest, entries) do
+  @doc "The text that is signed by a key of this name."
+  @spec statement(String.t(), binary(), [Entry.t()]) :: binary()
+  def statement(name, manifest, entries) do
     # The digests are made here, from the bytes that will be loaded: nobody's word is taken.
     files = for entry <- entries, do: {entry.path, entry.bytes}
 
-    [{@manifest, manifest} | files]
-    |> Enum.sort()
-    |> Enum.map(fn {path, bytes} ->
-      [Base.encode16(:crypto.hash(:sha256, bytes), case: :lower), "  ", path, "\n"]
-    end)
-    |> IO.iodata_to_binary()
+    lines =
+      for {path, bytes} <- Enum.sort([{@manifest, manifest} | files]),
+          do: [Base.encode16(:crypto.hash(:sha256, bytes), case: :lower), "  ", path, "\n"]
+
+    IO.iodata_to_binary(["signed by ", name, "\n" | lines])
   end
 
   @doc "Whether the key that it names has signed this."
   @spec genuine?(t(), binary(), [Entry.t()]) :: boolean()
-  def genuine?(%__MODULE__{key: key, signature: signature}, manifest, entries) do
+  def genuine?(%__MODULE__{key: key, name: name, signature: signature}, manifest, entries) do
     byte_size(key) == 32 and byte_size(signature) == 64 and
-      :crypto.verify(:eddsa, :none, statement(manifest, entries), signature, [key, :ed25519])
+      :crypto.verify(:eddsa, :none, statement(name, manifest, entries), signature, [key, :ed25519])
   end
 
   @doc "The entry `hot_patch.sig`, for a secret key and what it signs."
   @spec make(HotPatch.Keys.secret(), binary(), [Entry.t()]) :: map()
   def make(key, manifest, entries) do
-    signature = :crypto.sign(:eddsa, :none, statement(manifest, entries), [key.secret, :ed25519])
+    text = statement(key.name, manifest, entries)
+    signature = :crypto.sign(:eddsa, :none, text, [key.secret, :ed25519])
 
     %{
       "algorithm" => "ed25519",
@@ -79,6 +81,9 @@ defmodule HotPatch.Signature do
 
   defimpl Inspect do
     def inspect(signature, _options),
-      do: "#HotPatch.Signature<#{HotPatch.Keys.id(signature.key)} #{inspect(signature.name)}>"
+      do:
+        HotPatch.Printable.line(
+          "#HotPatch.Signature<#{HotPatch.Keys.id(signature.key)} #{inspect(signature.name)}>"
+        )
   end
 end

@@ -6,9 +6,12 @@ defmodule HotPatch.Table do
   @width 100
   @gap "  "
 
-  @doc "Renders rows under a header; every cell is text."
+  alias HotPatch.Printable
+
+  @doc "Renders rows under a header; every cell is text, and of one line."
   @spec render([String.t()], [[String.t()]]) :: iodata()
   def render(header, rows) do
+    rows = for row <- rows, do: Enum.map(row, &Printable.line/1)
     widths = widths([header | rows])
     rule = Enum.map(widths, &String.duplicate("-", &1))
 
@@ -30,6 +33,16 @@ defmodule HotPatch.Table do
   @spec count(non_neg_integer(), String.t(), String.t()) :: String.t()
   def count(1, one, _many), do: "1 #{one}"
   def count(number, _one, many), do: "#{number} #{many}"
+
+  @doc "How many nodes, and of how many where some of the system are away."
+  @spec nodes_of(%{:nodes => list(), :missing => list(), optional(atom()) => term()}) ::
+          String.t()
+  def nodes_of(%{nodes: nodes, missing: []}), do: count(length(nodes), "node", "nodes")
+
+  def nodes_of(%{nodes: nodes, missing: missing}) do
+    here = length(nodes)
+    "#{here} of #{count(here + length(missing), "node", "nodes")}"
+  end
 
   @doc "Names a few nodes, or says that it is all of them."
   @spec nodes([node()], pos_integer()) :: String.t()

@@ -92,7 +92,9 @@ defmodule HotPatch.AttachTest do
   end
 
   defp disk(node) do
-    Path.wildcard(Cluster.home(node) <> "/**", match_dot: true) |> Map.new(&{&1, File.read(&1)})
+    for {path, _stat} <- HotPatch.Store.Dir.tree(Cluster.home(node)),
+        into: %{},
+        do: {path, File.read(path)}
   end
 
   defp foothold, do: [Foothold, [], Foothold |> :code.which() |> File.read!()]
@@ -132,17 +134,20 @@ defmodule HotPatch.AttachTest do
       assert {:ok, %{status: :ok}} = hot_patch(operator, :apply, [patch.id])
       assert applied(operator, node) == [patch.id]
       for call <- calls, do: assert(Cluster.call(node, Exchange, :charge, [call]) > 0)
-      assert {:ok, []} = hot_patch(operator, :drift, [])
+      assert {:ok, %{items: []}} = hot_patch(operator, :drift, [])
       # The exchange's meter is a loop of its own, which gets to the new code at its next round.
-      until(fn -> hot_patch(operator, :stragglers, []) == {:ok, []} end, "nobody runs old code")
+      until(
+        fn -> match?({:ok, %{items: []}}, hot_patch(operator, :stragglers, [])) end,
+        "nobody runs old code"
+      )
 
       assert {:ok, %{status: :ok}} = hot_patch(operator, :rollback, [patch.id])
       assert exchange_code(node) == before
       for call <- calls, do: assert(%{} = Cluster.call(node, Exchange, :info, [call]))
 
-      assert {:ok,
-              [%{what: :rollback}, %{what: :apply}, %{what: :upload}, %{what: :attach} = first]} =
-               hot_patch(operator, :journal, [[last: 4]])
+      assert {:ok, %{items: entries}} = hot_patch(operator, :journal, [[last: 4]])
+      assert Enum.map(entries, & &1.what) == [:rollback, :apply, :upload, :attach]
+      first = List.last(entries)
 
       assert %{by: "alice", reason: "ticket 1", coordinator: ^operator, nodes: [%{node: ^node}]} =
                first
@@ -248,7 +253,7 @@ defmodule HotPatch.AttachTest do
       refute node in for(info <- hot_patch(operator, :nodes, []), do: info.node)
 
       # What it had noted is not lost with its data.
-      assert {:ok, [%{what: :detach, by: "bob"}, %{what: :rollback} = rollback | _]} =
+      assert {:ok, %{items: [%{what: :detach, by: "bob"}, %{what: :rollback} = rollback | _]}} =
                hot_patch(operator, :journal, [])
 
       assert Enum.sort(for on <- rollback.nodes, do: on.node) == Enum.sort([operator, node])

@@ -181,13 +181,13 @@ defmodule HotPatch.BuildTest do
   end
 
   describe "a signature" do
-    test "is verified by what sha256sum prints, and openssl", %{tmp_dir: dir} do
+    test "is verified by its name, what sha256sum prints, and openssl", %{tmp_dir: dir} do
       key = key!(dir, "alice")
       built = build!(dir, sign: key)
       {_, 0} = System.cmd("unzip", ["-q", built.out], cd: dir)
       paths = ["hot_patch.json" | Enum.map(built.composition.files, & &1.path)]
       {sums, 0} = System.cmd("sha256sum", Enum.sort(paths), cd: dir)
-      File.write!(Path.join(dir, "sums"), sums)
+      File.write!(Path.join(dir, "sums"), "signed by alice\n" <> sums)
       File.write!(Path.join(dir, "sig"), built.composition.signature.signature)
 
       # The same key, as a public one in a form that openssl reads.
@@ -198,11 +198,12 @@ defmodule HotPatch.BuildTest do
       assert text =~ "Success"
     end
 
-    test "covers the manifest and every file", %{tmp_dir: dir} do
+    test "covers the signer's name, the manifest and every file", %{tmp_dir: dir} do
       %{composition: composition} = build!(dir, sign: key!(dir, "alice"))
       %{signature: signature, manifest: manifest, files: [first | rest] = files} = composition
       assert Signature.genuine?(signature, manifest.bytes, files)
 
+      refute Signature.genuine?(%{signature | name: "mallory"}, manifest.bytes, files)
       refute Signature.genuine?(signature, manifest.bytes <> " ", files)
       refute Signature.genuine?(signature, manifest.bytes, rest)
       refute Signature.genuine?(signature, manifest.bytes, [%{first | path: "else"} | rest])

@@ -2,6 +2,7 @@ defmodule HotPatch.ClusterTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Archives
+  import HotPatch.Test.Settings, only: [configure_on: 2]
   import HotPatch.Test.Until
 
   alias HotPatch.Error
@@ -124,13 +125,16 @@ defmodule HotPatch.ClusterTest do
       assert Enum.map(hot_patch(c, :nodes, []), &{&1.node, &1.applied, &1.restart_needed}) ==
                Enum.map(nodes, &{&1, [patch.id], []})
 
-      assert [%{state: :applied, applied_on: ^nodes, kept_on: [^a]}] = hot_patch(c, :list, [])
+      assert %{items: [%{state: :applied, applied_on: ^nodes, kept_on: [^a]}]} =
+               hot_patch(c, :list, [])
 
       assert {:ok, %{status: :not_changed}} = hot_patch(a, :check, ["fix"])
 
       assert hot_patch(c, :delete, [patch.id]) == :ok
       # What is applied stays known, though its archive is gone.
-      assert [%{state: :applied, applied_on: ^nodes, kept_on: []}] = hot_patch(a, :list, [])
+      assert %{items: [%{state: :applied, applied_on: ^nodes, kept_on: []}]} =
+               hot_patch(a, :list, [])
+
       assert {:error, %Error{reason: :unknown_patch}} = hot_patch(a, :apply, [patch.id])
     end
   end
@@ -411,7 +415,7 @@ defmodule HotPatch.ClusterTest do
       assert straggler.pid == pid
       assert to_string(report) =~ "still runs old code of :hot_patch_test_loop"
 
-      assert {:ok, [%HotPatch.Straggler{pid: ^pid, kind: :in_loop, node: ^node}]} =
+      assert {:ok, %{items: [%HotPatch.Straggler{pid: ^pid, kind: :in_loop, node: ^node}]}} =
                hot_patch(node, :stragglers, [])
 
       assert_refused_while_held(node, path, looping.(3), pid)
@@ -438,7 +442,7 @@ defmodule HotPatch.ClusterTest do
           do: Cluster.call(node, :erlang, :spawn, [:hot_patch_test_loop, :loop, []])
       end
 
-      assert {:ok, [%{pid: pid}]} = hot_patch(node, :stragglers, [])
+      assert {:ok, %{items: [%{pid: pid}]}} = hot_patch(node, :stragglers, [])
       third = upload!(node, [{path, looping.(3)}], "version-3")
       assert {:ok, %{status: :not_updated}} = hot_patch(node, :check, [third.id])
       assert {:ok, %{status: :ok}} = hot_patch(node, :check, [third.id, [purge: :force]])
@@ -549,7 +553,7 @@ defmodule HotPatch.ClusterTest do
 
       before = snapshot([a])
       assert {:error, %Error{reason: :failed} = error} = hot_patch(a, :apply, [broken.id])
-      assert Exception.message(error) =~ "change_code of Exchange.Call failed"
+      assert Exception.message(error) =~ "code_change of Exchange.Call failed"
       assert Exception.message(error) =~ "nothing was changed on any node"
       assert snapshot([a]) == before
       for call <- calls, do: assert(Cluster.call(a, Servers, :goes_on?, [call]))
@@ -706,9 +710,9 @@ defmodule HotPatch.ClusterTest do
     test "a patch of another version cannot be applied, nor on a node of another version" do
       [a] = Cluster.start(1)
       patch = upload!(a, Builds.changed("patched"))
-      :ok = Cluster.call(a, Application, :put_env, [:hot_patch, :release, {"exchange", "1.0.1"}])
+      :ok = configure_on(a, release: {"exchange", "1.0.1"})
       before = snapshot([a])
-      assert [%{state: :retired}] = hot_patch(a, :list, [])
+      assert %{items: [%{state: :retired}]} = hot_patch(a, :list, [])
 
       for call <- [:check, :plan, :apply] do
         assert {:error, %Error{reason: :retired} = error} = hot_patch(a, call, [patch.id])
@@ -716,7 +720,7 @@ defmodule HotPatch.ClusterTest do
       end
 
       assert snapshot([a]) == before
-      :ok = Cluster.call(a, Application, :put_env, [:hot_patch, :release, {"exchange", "1.0.0"}])
+      :ok = configure_on(a, release: {"exchange", "1.0.0"})
 
       [b] = Cluster.start(1, release: {"exchange", "2.0.0"})
       Cluster.connect([a, b])
@@ -844,16 +848,9 @@ defmodule HotPatch.ClusterTest do
         HotPatch.Test.Hooks.Hanging
       ]
 
-      :ok = Cluster.call(a, Application, :put_env, [:hot_patch, :hooks, hooks])
-
-      :ok =
-        Cluster.call(a, Application, :put_env, [
-          :hot_patch,
-          :test_listener,
-          {:hot_patch_hook_listener, node()}
-        ])
-
-      :ok = Cluster.call(a, Application, :put_env, [:hot_patch, :test_call, hd(calls)])
+      :ok = configure_on(a, hooks: hooks)
+      told = [listener: {:hot_patch_hook_listener, node()}, call: hd(calls)]
+      :ok = Cluster.call(a, Application, :put_all_env, [[hot_patch_test: told]])
       patch = upload!(a, Builds.changed("patched"))
 
       assert {:ok, %Report{status: :ok}} =

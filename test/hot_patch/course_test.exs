@@ -4,6 +4,7 @@ defmodule HotPatch.CourseTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Operator
+  import HotPatch.Test.Settings, only: [configure_on: 2]
   import HotPatch.Test.Until
 
   alias HotPatch.Agent.Inbox
@@ -175,7 +176,7 @@ defmodule HotPatch.CourseTest do
       for info <- hot_patch(a, :nodes, []), do: assert(patch.id not in info.applied)
 
       # Written down, with its cause.
-      {:ok, [entry | _]} = hot_patch(a, :journal, [[patch: patch.id]])
+      {:ok, %{items: [entry | _]}} = hot_patch(a, :journal, [[patch: patch.id]])
       assert entry.what == :rollback
       assert entry.reason =~ "crashes on #{canary}"
     end
@@ -248,9 +249,86 @@ defmodule HotPatch.CourseTest do
     end
   end
 
+  describe "a patch that was in force before" do
+    # On some nodes, by an apply of its own.
+    defp in_force(nodes) do
+      [a | _] = nodes
+      {module, patch} = new_patch(a)
+      assert {:ok, _} = hot_patch(a, :apply, [patch.id, [nodes: nodes]])
+      {module, patch}
+    end
+
+    # Applied once more on all, until the host says on a node that it is ill.
+    defp trip(patch, nodes, on, more) do
+      health = {:persistent_term, :get, [:hot_patch_test_health, :ok]}
+      watch = Keyword.merge(@calm, duration: 60_000, health: health)
+      task = apply_later(hd(nodes), patch, [watch: watch] ++ more)
+      until(fn -> watched?(on, patch) end, "#{on} is watched", 30_000)
+      Cluster.call(on, :persistent_term, :put, [:hot_patch_test_health, {:ill, "no lines left"}])
+      assert {:error, %Error{} = error} = Task.await(task, 60_000)
+      Cluster.call(on, :persistent_term, :erase, [:hot_patch_test_health])
+      error
+    end
+
+    defp have(nodes, module), do: Enum.map(nodes, &has?(&1, module))
+
+    test "stays where a later apply of it is watched and taken back", %{nodes: nodes} do
+      [a, b, c] = nodes
+      {module, patch} = in_force(nodes)
+      error = trip(patch, nodes, b, canary: [b])
+      assert error.reason == :failed
+      assert error.message =~ "it was in force on #{b} before"
+      assert error.report.rollback == nil
+      assert [%{node: ^b, already?: true, status: :not_changed}] = error.report.nodes
+      assert have(nodes, module) == [true, true, true]
+
+      # Where one of several did not have it, that one alone goes back.
+      assert {:ok, _} = hot_patch(a, :rollback, [patch.id, [nodes: [c]]])
+      error = trip(patch, nodes, a, [])
+      assert error.reason == :rolled_back
+      assert error.message =~ "rolled back on #{c}; it was in force on #{a}, #{b} before"
+      assert [%{node: ^c}] = error.report.rollback.nodes
+      all_have([a, b], module, patch, true)
+      all_have([c], module, patch, false)
+      assert {:ok, %{items: []}} = hot_patch(a, :drift, [[nodes: [a, b]]])
+
+      # What was kept goes when it is rolled back itself.
+      assert {:ok, _} = hot_patch(a, :rollback, [patch.id])
+      all_have(nodes, module, patch, false)
+    end
+
+    test "stays when the coordinator dies that tries it once more", %{nodes: nodes} do
+      [a, b, c] = nodes
+      {module, patch} = in_force([a, b])
+      options = [canary: [b, c], watch: Keyword.merge(@calm, duration: 60_000)]
+      task = apply_later(a, patch, options)
+      until(fn -> watched?(b, patch) end, "the canaries are watched", 30_000)
+      assert have(nodes, module) == [true, true, true]
+      :ok = Cluster.call(a, Strike, :coordinator, [])
+      assert {:error, %Error{reason: :failed}} = Task.await(task, 60_000)
+      # That of the canary which did not have it is taken back, and nothing else.
+      until(fn -> not has?(c, module) end, "#{c} takes it back", 30_000)
+      all_have([a, b], module, patch, true)
+      all_have([c], module, patch, false)
+      assert {:ok, _} = hot_patch(a, :rollback, [patch.id])
+    end
+
+    test "stays when a node fails that it is brought to", %{nodes: [a, b, c] = nodes} do
+      {module, patch} = in_force([a])
+      on_exit(fn -> Cluster.call(b, Fault, :disarm, []) end)
+      :ok = Cluster.call(b, Fault, :arm, [:loaded, 1, {:erlang, :error, [:armed]}])
+      assert {:error, %Error{reason: :failed} = error} = hot_patch(a, :apply, [patch.id])
+      assert error.message =~ "it was in force on #{a} before"
+      all_have([a], module, patch, true)
+      all_have([b, c], module, patch, false)
+      assert {:ok, _} = hot_patch(a, :rollback, [patch.id])
+      all_have(nodes, module, patch, false)
+    end
+  end
+
   describe "the nodes of an operation" do
     test "are chosen by a role or a function; errors name what is wrong", %{nodes: [a, b, c]} do
-      :ok = Cluster.call(b, Application, :put_env, [:hot_patch, :roles, [:billing]])
+      :ok = configure_on(b, roles: [:billing])
       {module, patch} = new_patch(a)
       assert {:ok, report} = hot_patch(a, :apply, [patch.id, [nodes: {:role, :billing}]])
       assert Enum.map(report.nodes, & &1.node) == [b]

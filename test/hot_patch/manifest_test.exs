@@ -3,6 +3,7 @@ defmodule HotPatch.ManifestTest do
 
   import HotPatch.Test.Archives
   import HotPatch.Test.Operator
+  import HotPatch.Test.Settings, only: [configure_on: 2]
 
   alias HotPatch.Build
   alias HotPatch.Keys
@@ -41,10 +42,7 @@ defmodule HotPatch.ManifestTest do
 
   defp upload_zip(node, zip, options \\ []), do: hot_patch(node, :upload, [zip, options])
 
-  defp set(node, settings) do
-    for {key, value} <- settings,
-        do: :ok = Cluster.call(node, Application, :put_env, [:hot_patch, key, value])
-  end
+  defp set(node, settings), do: configure_on(node, settings)
 
   defp reasons(report), do: for(n <- report.nodes, f <- n.files, do: {n.node, f.status, f.reason})
 
@@ -64,7 +62,7 @@ defmodule HotPatch.ManifestTest do
     assert {:ok, report} = hot_patch(b, :apply, [patch.id, [transition: :compatible]])
     assert report.overridden == %{transition: %{manifest: :none, given: :compatible}}
     assert to_string(report) =~ "transition compatible instead of the manifest's none"
-    assert {:ok, [entry | _]} = hot_patch(b, :journal, [[last: 1]])
+    assert {:ok, %{items: [entry | _]}} = hot_patch(b, :journal, [[last: 1]])
     assert entry.overridden == report.overridden
     assert to_string(entry) =~ "instead of the manifest's none"
     # Neither is carried to disk.
@@ -81,12 +79,14 @@ defmodule HotPatch.ManifestTest do
     assert [%{rule: ^name, module: "Elixir.Exchange.Call"}] = manifest.accepted_findings
     assert to_string(composition) =~ "accepted: #{name}:Exchange.Call"
     assert {:ok, _report} = hot_patch(b, :apply, [patch.id, [transition: :none]])
-    assert {:ok, [entry | _]} = hot_patch(a, :journal, [[last: 1]])
+    assert {:ok, %{items: [entry | _]}} = hot_patch(a, :journal, [[last: 1]])
     assert {entry.what, entry.accepted} == {:apply, ["#{name}:Exchange.Call"]}
     assert length(entry.nodes) == 2
     assert to_string(entry) =~ "accepted #{name}:Exchange.Call"
     {:ok, _} = hot_patch(b, :rollback, [patch.id, []])
-    assert {:ok, [%{what: :rollback, accepted: []} | _]} = hot_patch(a, :journal, [[last: 1]])
+
+    assert {:ok, %{items: [%{what: :rollback, accepted: []} | _]}} =
+             hot_patch(a, :journal, [[last: 1]])
   end
 
   test "a patch made against other code is refused, by module and digest", %{tmp_dir: dir} do
@@ -209,6 +209,38 @@ defmodule HotPatch.ManifestTest do
     forged = zip(List.keyreplace(files, "hot_patch.json", 0, {"hot_patch.json", text}))
     assert {:error, %{reason: :bad_signature} = error} = upload_zip(a, forged)
     assert Exception.message(error) =~ "is wrong"
+
+    # The name is shown as that of the signer, so nobody else may choose it.
+    {"hot_patch.sig", sig} = List.keyfind(files, "hot_patch.sig", 0)
+    renamed = String.replace(sig, ~s("alice"), ~s("the board"))
+    assert renamed != sig
+    forged = zip(List.keyreplace(files, "hot_patch.sig", 0, {"hot_patch.sig", renamed}))
+    assert {:error, %{reason: :bad_signature} = error} = upload_zip(a, forged)
+    assert Exception.message(error) =~ "is wrong"
+  end
+
+  test "an old patch with a good signature does not come back by itself", %{tmp_dir: dir} do
+    [a] = Cluster.start(1)
+    alice = key!(dir, "alice")
+    set(a, require_signature: true, trusted_keys: [alice <> ".pub"])
+    changed = [Builds.changed("patched", "Billing")]
+    old = build!(dir, changed, sign: alice, cumulative: true)
+    path = "exchange-1.0.0/ebin/Elixir.Exchange.Billing.beam"
+    accept = ["export_removed_but_called"]
+    options = [sign: alice, cumulative: true, accept: accept]
+    new = build!(dir, [{path, third_billing()}], options)
+    {:ok, first} = upload_zip(a, old, name: "old")
+    {:ok, second} = upload_zip(a, new, name: "new")
+    assert {:ok, _} = hot_patch(a, :apply, [first.id])
+    assert {:ok, _} = hot_patch(a, :apply, [second.id])
+    repaired = running(a, Exchange.Billing)
+
+    {:ok, replayed} = upload_zip(a, old, name: "newest")
+    assert {:error, %{reason: :refused} = error} = hot_patch(a, :apply, [replayed.id])
+    assert Exception.message(error) =~ "older than #{second.id}, which has taken its place"
+    assert running(a, Exchange.Billing) == repaired
+    assert {:ok, _} = hot_patch(a, :apply, [replayed.id, [again: true]])
+    assert running(a, Exchange.Billing) != repaired
   end
 
   test "archives without a manifest are taken, unless one is required", %{tmp_dir: dir} do

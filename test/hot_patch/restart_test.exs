@@ -26,7 +26,7 @@ defmodule HotPatch.RestartTest do
     # What waits for a restart waits no more.
     assert known_as != Cluster.call(b.node, HotPatch.Store.Applied, :boot, [])
 
-    assert {:ok, [entry | _]} = Cluster.call(a.node, HotPatch, :journal, [[]])
+    assert {:ok, %{items: [entry | _]}} = Cluster.call(a.node, HotPatch, :journal, [[]])
     assert %{what: :restart, by: "alice", from: "192.0.2.1", reason: "a NIF"} = entry
     assert Enum.map(entry.nodes, & &1.node) == [b.node]
 

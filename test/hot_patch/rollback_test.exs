@@ -18,7 +18,7 @@ defmodule HotPatch.RollbackTest do
   defp settled(nodes) do
     for node <- nodes do
       until(
-        fn -> hot_patch(node, :stragglers, [[nodes: [node]]]) == {:ok, []} end,
+        fn -> match?({:ok, %{items: []}}, hot_patch(node, :stragglers, [[nodes: [node]]])) end,
         "nobody runs old code"
       )
     end
@@ -74,13 +74,13 @@ defmodule HotPatch.RollbackTest do
           do: assert(%{seconds: 75} = Cluster.call(node(call), Exchange, :info, [call]))
 
       assert Enum.map(hot_patch(a, :nodes, []), & &1.applied) == [[], []]
-      assert [%{state: :rolled_back}] = hot_patch(a, :list, [])
+      assert %{items: [%{state: :rolled_back}]} = hot_patch(a, :list, [])
       assert {:error, %Error{reason: :not_applied}} = hot_patch(a, :rollback, [patch.id])
 
       # And again, forth and back.
       settled(nodes)
       assert {:ok, %Report{}} = hot_patch(b, :apply, [patch.id])
-      assert [%{state: :applied}] = hot_patch(a, :list, [])
+      assert %{items: [%{state: :applied}]} = hot_patch(a, :list, [])
       settled(nodes)
       assert {:ok, %Report{}} = hot_patch(a, :rollback, [patch.id])
       assert picture(nodes) == before
@@ -98,7 +98,7 @@ defmodule HotPatch.RollbackTest do
       spoil(node, Enum.at(calls, 10), :talked_ms)
 
       assert {:error, %Error{reason: :failed} = error} = hot_patch(node, :rollback, [patch.id])
-      assert error.message =~ "change_code of Exchange.Call failed"
+      assert error.message =~ "code_change of Exchange.Call failed"
       assert picture([node]) == before
 
       for call <- List.delete_at(calls, 10),
@@ -174,7 +174,7 @@ defmodule HotPatch.RollbackTest do
       assert {:error, %Error{reason: :refused} = error} = hot_patch(node, :rollback, [patch.id])
       assert error.message =~ "loaded it by hand"
 
-      assert {:ok, [%{module: "hot_patch_test_a", from: :disk} = drift]} =
+      assert {:ok, %{items: [%{module: "hot_patch_test_a", from: :disk} = drift]}} =
                hot_patch(node, :drift, [])
 
       assert drift.cause =~ patch.id
@@ -237,6 +237,21 @@ defmodule HotPatch.RollbackTest do
       assert running(node, Exchange.Billing) == code[Exchange.Billing]
       assert [%{applied: applied}] = hot_patch(node, :nodes, [])
       assert applied == [all.id]
+      under_it = picture([node])
+
+      # Applied once more it changes nothing, and one rollback is enough.
+      assert {:ok, again} = hot_patch(node, :apply, [all.id, [cumulative: true]])
+      assert again.status == :not_changed
+      assert picture([node]) == under_it
+
+      # Another one finds the release's own, not what the first had taken the place of.
+      other = upload!(node, [file(:hot_patch_test_a, 3)], "other")
+      assert {:ok, _} = hot_patch(node, :apply, [other.id, [cumulative: true]])
+      assert Cluster.call(node, :hot_patch_test_a, :vsn, []) == 3
+      assert running(node, :hot_patch_test_b) == nil
+      assert running(node, Exchange.Billing) == code[Exchange.Billing]
+      assert {:ok, _} = hot_patch(node, :rollback, [other.id])
+      assert picture([node]) == under_it
 
       assert {:ok, _} = hot_patch(node, :rollback, [all.id])
       assert picture([node]) == before
@@ -269,6 +284,104 @@ defmodule HotPatch.RollbackTest do
     end
   end
 
+  describe "an older patch" do
+    setup do
+      [node] = Cluster.start(1)
+      one = upload!(node, [file(:hot_patch_test_a, 1), file(:hot_patch_test_b, 1)], "one")
+      two = upload!(node, [file(:hot_patch_test_a, 2)], "two")
+      %{node: node, one: one, two: two}
+    end
+
+    defp refused(node, patch, newer) do
+      assert {:error, %Error{reason: :refused} = error} = hot_patch(node, :apply, [patch.id])
+      assert error.message =~ "older than #{newer.id}, which has taken its place"
+      assert error.message =~ "again: true"
+      assert {:ok, %{status: :error}} = hot_patch(node, :check, [patch.id])
+      assert {:ok, %{status: :error}} = hot_patch(node, :plan, [patch.id])
+      assert {:ok, %{status: :ok}} = hot_patch(node, :check, [patch.id, [again: true]])
+    end
+
+    test "is refused where a newer one has taken its place, under whatever name", context do
+      %{node: node, one: one, two: two} = context
+      assert {:ok, _} = hot_patch(node, :apply, [one.id, [by: "alice"]])
+      assert {:ok, _} = hot_patch(node, :rollback, [one.id])
+      assert {:ok, _} = hot_patch(node, :apply, [two.id])
+      refused(node, one, two)
+
+      # The same files in another order, under another name.
+      files = [file(:hot_patch_test_b, 1), file(:hot_patch_test_a, 1)]
+      renamed = upload!(node, files, "brand-new")
+      assert renamed.id != one.id
+      refused(node, renamed, two)
+      assert {:error, error} = hot_patch(node, :apply, [renamed.id])
+      assert error.message =~ "by alice as #{one.id}"
+      assert Cluster.call(node, :hot_patch_test_a, :vsn, []) == 2
+
+      assert {:ok, _} = hot_patch(node, :apply, [one.id, [again: true, by: "bob"]])
+      assert Cluster.call(node, :hot_patch_test_a, :vsn, []) == 1
+      assert {:ok, %{items: [entry | _]}} = hot_patch(node, :journal, [[last: 1]])
+      assert {entry.by, entry.again?} == {"bob", true}
+      assert to_string(entry) =~ "again"
+      # It is the latest now, and no older one any more.
+      assert {:ok, %{status: :not_changed}} = hot_patch(node, :apply, [one.id])
+    end
+
+    test "is refused where a cumulative one has taken the place of all", context do
+      %{node: node, one: one} = context
+      all = upload!(node, [file(:hot_patch_test_c, 1)], "all")
+      assert {:ok, _} = hot_patch(node, :apply, [one.id])
+      assert {:ok, _} = hot_patch(node, :apply, [all.id, [cumulative: true]])
+      refused(node, one, all)
+      assert running(node, :hot_patch_test_a) == nil
+    end
+
+    test "is one that was applied first before, however often it has come since", %{
+      node: node,
+      one: one,
+      two: two
+    } do
+      other = upload!(node, [file(:hot_patch_test_c, 1)], "other")
+
+      for {patch, call} <- [
+            {one, :apply},
+            {one, :rollback},
+            {one, :apply},
+            {one, :rollback},
+            {two, :apply},
+            {two, :rollback},
+            {one, :apply},
+            {one, :rollback},
+            {other, :apply},
+            {one, :apply},
+            {two, :apply}
+          ] do
+        assert {:ok, _} = hot_patch(node, call, [patch.id])
+      end
+
+      for patch <- [two, one], do: assert({:ok, _} = hot_patch(node, :rollback, [patch.id]))
+      assert {:ok, _} = hot_patch(node, :apply, [two.id])
+      refused(node, one, two)
+    end
+
+    test "comes to a node that has missed it, where it was meant", context do
+      %{node: a, one: one, two: two} = context
+
+      for {patch, options} <- [{one, []}, {two, [cumulative: true]}, {one, [again: true]}],
+          do: assert({:ok, _} = hot_patch(a, :apply, [patch.id, options]))
+
+      [b] = Cluster.start(1)
+      Cluster.connect([a, b])
+
+      until(
+        fn -> Cluster.call(b, HotPatch.Agent, :info, []).applied == [two.id, one.id] end,
+        "#{b} catches up",
+        30_000
+      )
+
+      assert Cluster.call(b, :hot_patch_test_a, :vsn, []) == 1
+    end
+  end
+
   describe "export_antipatch" do
     test "gives a zip that brings the former code back when it is applied" do
       [node] = Cluster.start(1)
@@ -296,19 +409,19 @@ defmodule HotPatch.RollbackTest do
   describe "drift" do
     test "names what runs otherwise than on the other nodes, and the patch that it comes from" do
       [a, b, c] = Cluster.start(3)
-      assert {:ok, []} = hot_patch(a, :drift, [])
+      assert {:ok, %{items: []}} = hot_patch(a, :drift, [])
       patch = upload!(a, [Builds.changed("patched", "Billing")])
       assert {:ok, %Report{status: :ok}} = hot_patch(a, :apply, [patch.id, [nodes: [b]]])
 
       # It was for that node, so the others do not miss it.
-      assert {:ok, [drift]} = hot_patch(c, :drift, [])
+      assert {:ok, %{items: [drift]}} = hot_patch(c, :drift, [])
       assert %{module: "Elixir.Exchange.Billing", node: ^b, from: :nodes} = drift
       assert drift.cause == "#{patch.id} is applied here"
       assert to_string(drift) =~ "#{b}"
       assert Enum.map(hot_patch(a, :nodes, []), & &1.applied) == [[], [patch.id], []]
 
       assert {:ok, _} = hot_patch(a, :rollback, [patch.id])
-      assert {:ok, []} = hot_patch(a, :drift, [])
+      assert {:ok, %{items: []}} = hot_patch(a, :drift, [])
     end
   end
 
@@ -324,7 +437,7 @@ defmodule HotPatch.RollbackTest do
       assert {:ok, _} = hot_patch(b, :rollback, [patch.id, [by: "bob"]])
       assert :ok = hot_patch(b, :delete, [patch.id, [by: "carol"]])
 
-      assert {:ok, entries} = hot_patch(b, :journal, [[patch: patch.id]])
+      assert {:ok, %{items: entries}} = hot_patch(b, :journal, [[patch: patch.id]])
       assert Enum.map(entries, & &1.what) == [:delete, :rollback, :apply, :upload]
       assert [%{by: "carol"}, %{by: "bob"} = rollback, %{by: "alice"} = apply, _upload] = entries
       assert apply.reason == "ticket 7"
@@ -336,7 +449,7 @@ defmodule HotPatch.RollbackTest do
 
       assert {:ok, all} = hot_patch(a, :journal, [])
       assert Enum.any?(all, &(&1.what in [:refused, :failed] and &1.patch == broken.id))
-      assert {:ok, [_]} = hot_patch(a, :journal, [[last: 1]])
+      assert {:ok, %{items: [_]}} = hot_patch(a, :journal, [[last: 1]])
       assert {:ok, json} = hot_patch(a, :to_json, [all])
       assert json =~ ~s("by":"alice")
     end

@@ -45,9 +45,13 @@ defmodule HotPatch.Agent.Departure do
       above: 0,
       scope: [node()],
       members: [node()],
+      roster: [],
+      missing: [],
       tried_by: nil,
       on_load: :restart,
       cumulative?: false,
+      again?: false,
+      content: <<>>,
       about: nil,
       signed_by: nil,
       overridden: %{},
@@ -61,7 +65,9 @@ defmodule HotPatch.Agent.Departure do
       purge: :soft,
       pause_timeout: 1,
       hold_timeout: 1,
-      catching_up: nil
+      catching_up: nil,
+      stands_for: nil,
+      undoes: nil
     }
   end
 

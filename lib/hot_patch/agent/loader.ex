@@ -3,6 +3,7 @@ defmodule HotPatch.Agent.Loader do
   # What the VM's own loader says to the modules of a patch, before any of them is loaded.
 
   alias HotPatch.Agent.Verdict
+  alias HotPatch.FileName
 
   @typedoc """
   The loader's own results: for the modules that become current together, and for those among them
@@ -64,7 +65,7 @@ defmodule HotPatch.Agent.Loader do
   end
 
   defp code({module, %Verdict{entry: entry, target: target}}),
-    do: {module, String.to_charlist(target), entry.bytes}
+    do: {module, FileName.to_charlist(target), entry.bytes}
 
   defp text(:badfile), do: "badfile, it is damaged or made for another OTP"
   defp text(:sticky_directory), do: "its directory is sticky, as those of OTP are"

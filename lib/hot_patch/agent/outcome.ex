@@ -4,6 +4,7 @@ defmodule HotPatch.Agent.Outcome do
 
   alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Preparation
+  alias HotPatch.Agent.Running
   alias HotPatch.Agent.Steps
   alias HotPatch.Agent.Verdict
   alias HotPatch.Fault
@@ -13,15 +14,13 @@ defmodule HotPatch.Agent.Outcome do
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Install
   alias HotPatch.Store.Neighbours
+  alias HotPatch.Strategy
 
   @doc "Writes it all, in an order that a start can take up wherever it was cut off."
   @spec write(Preparation.t(), map()) :: :ok | {:error, String.t()}
   def write(%Preparation{operation: operation} = preparation, result) do
-    note = %{
-      state: state(preparation, result),
-      what: operation.kind,
-      entry: entry(preparation, result)
-    }
+    state = preparation |> state(result) |> pending(preparation, result)
+    note = Store.Recovery.note(state, operation.kind, entry(preparation, result))
 
     with {:ok, intent} <- Store.Files.decide(preparation.staged, note),
          :ok <- Fault.point(:decision_written),
@@ -35,10 +34,15 @@ defmodule HotPatch.Agent.Outcome do
     end
   end
 
+  @doc "What the report of a node has besides the outcome of the swap."
+  @spec facts(Preparation.t()) :: %{strategy: Strategy.t(), already?: boolean()}
+  def facts(%Preparation{examination: examination}),
+    do: Map.take(examination, [:strategy, :already?])
+
   @doc "What the journal says of an operation on this node."
   @spec entry(Preparation.t(), map()) :: map()
-  def entry(%Preparation{operation: operation}, result) do
-    facts = [:patch, :by, :seq, :scope, :cumulative?, :transition, :kind, :reason, :from]
+  def entry(%Preparation{operation: operation, examination: examination}, result) do
+    facts = [:patch, :by, :seq, :scope, :cumulative?, :again?, :kind, :reason, :from, :missing]
 
     operation
     |> Map.take(facts ++ [:signed_by, :overridden, :accepted])
@@ -47,6 +51,8 @@ defmodule HotPatch.Agent.Outcome do
       op: operation.id,
       coordinator: node(operation.coordinator),
       release: Release.current(),
+      transition: examination.strategy.transition,
+      on_load: examination.strategy.on_load,
       status: Status.combine(Enum.map(result.files, & &1.status)),
       files: Enum.frequencies_by(result.files, & &1.status),
       killed: length(result.killed),
@@ -88,36 +94,76 @@ defmodule HotPatch.Agent.Outcome do
       :on_load,
       :scope,
       :by,
+      :content,
+      :roster,
+      :undoes,
       :tried_by
     ])
     |> Map.put(:at, DateTime.utc_now())
   end
 
+  # What memory does not have now, or may not have: it is compared whenever somebody asks.
+  defp pending(state, %Preparation{operation: operation} = preparation, result) do
+    verdicts = preparation.examination.verdicts
+    about = %{patch: operation.patch, boot: state.boot, target: nil, module: nil, md5: nil}
+
+    due =
+      for {%{target: target} = verdict, file} <- Enum.zip(verdicts, result.files),
+          target != nil,
+          file.status in [:not_updated, :error] or verdict.change == :delete,
+          do: due(verdict, file, about)
+
+    failed = if result.error, do: [Map.put(about, :text, result.error)], else: []
+    targets = for %{target: target} <- verdicts, target != nil, do: target
+    Applied.pending(state, operation.patch, targets, due ++ failed)
+  end
+
+  defp due(verdict, file, about) do
+    name = Verdict.module(verdict)
+    md5 = md5(verdict.entry)
+    # What the code does not show, such as a library that is loaded already, is said in words.
+    text =
+      if name == nil or (md5 && Running.md5_of(name) == md5), do: "#{file.path}: #{file.reason}"
+
+    Map.merge(about, %{target: verdict.target, module: name, md5: md5, text: text})
+  end
+
   defp record(%Preparation{operation: operation} = preparation, result) do
     %{
       id: operation.patch,
-      op: operation.id,
+      op: operation[:stands_for] || operation.id,
       at: DateTime.utc_now(),
       by: operation.by,
       about: operation.about,
-      restart: result.restart_needed,
       forced?: result.killed != [],
-      boot: Applied.boot(),
       files: files(preparation),
       payload: preparation.payload,
-      config: preparation.examination.config,
+      config: preparation.accepted.config,
       down: preparation.examination.instructions.down,
       applications: Instructions.applications(preparation.examination.instructions),
       stopped: Steps.stopped(preparation.begun),
+      strategy: strategy(preparation),
       replaced: []
     }
   end
 
+  # Applied once more, a patch that runs already has come as it came the first time.
+  defp strategy(%Preparation{ready: nil, operation: %{patch: patch}} = preparation) do
+    case Applied.find(patch) do
+      %{strategy: strategy} -> strategy
+      nil -> preparation.examination.strategy
+    end
+  end
+
+  defp strategy(preparation), do: preparation.examination.strategy
+
   defp files(%Preparation{staged: staged, examination: examination, operation: operation}) do
     verdicts = Enum.filter(examination.verdicts, & &1.target)
-    # Read once, and only if there is anything to look for.
+
+    # Read once, and only if there is anything to look for. What this node has applied before itself
+    # it knows better.
     records =
-      if Enum.any?(staged.files, &(&1.old == &1.new)),
+      if Enum.any?(staged.files, &(&1.old == &1.new)) and Applied.find(operation.patch) == nil,
         do: Neighbours.records(operation.patch),
         else: []
 
@@ -129,12 +175,28 @@ defmodule HotPatch.Agent.Outcome do
         target: file.target,
         module: Verdict.module(verdict),
         alone?: match?(%{beam: %{on_load: true}}, verdict.entry),
+        convert?: verdict.convert?,
         old: former.old,
         new: file.new,
-        folders: former.folders
+        ran: ran(verdict.ran, former.old),
+        md5: md5(verdict.entry),
+        folders: former.folders,
+        real: nil,
+        stamp: nil
       }
     end
   end
+
+  defp ran(:file, _old), do: nil
+  defp ran({:lost, _md5} = lost, _old), do: lost
+
+  defp ran({:other, bytes}, old) do
+    digest = :crypto.hash(:sha256, bytes)
+    if digest != old, do: digest
+  end
+
+  defp md5(%{kind: :beam, bytes: bytes}) when is_binary(bytes), do: :code.module_md5(bytes)
+  defp md5(_no_module_or_gone), do: nil
 
   # Another node of this host, with which this one shares the files, was there first: what was
   # before is in its store. Otherwise an earlier patch has brought the same file, and it is what

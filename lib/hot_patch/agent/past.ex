@@ -7,13 +7,14 @@ defmodule HotPatch.Agent.Past do
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
+  alias HotPatch.Strategy
 
   @type history :: %{
           release: Release.t(),
           ops: [Applied.op()],
           decided: [Applied.op()],
           stack: [String.t()],
-          retired: %{String.t() => DateTime.t()},
+          retired: %{String.t() => %{at: DateTime.t(), seq: non_neg_integer()}},
           abouts: [map()]
         }
 
@@ -63,28 +64,40 @@ defmodule HotPatch.Agent.Past do
     for op <- Store.Decisions.list(state.release), op.id not in known, do: op
   end
 
-  @doc "What came to this node with a patch."
+  @doc """
+  What came to this node with a patch, to be applied as it was here. That an operator has had processes
+  killed for it is no leave to kill others elsewhere, later.
+  """
   @spec payload(String.t()) :: {:ok, Payload.t()} | :unknown
   def payload(id) do
-    with %{payload: digest} when digest != nil <- Applied.find(id),
+    with %{payload: digest, strategy: strategy} when digest != nil <- Applied.find(id),
          {:ok, bytes} <- Store.Blobs.fetch(Store.blobs(), digest) do
-      {:ok, :erlang.binary_to_term(bytes)}
+      {:ok, Map.merge(%{:erlang.binary_to_term(bytes) | purge: :soft}, strategy)}
     else
       _ -> :unknown
     end
   end
 
-  @doc "What a patch has replaced here: paths with their former bytes, nil for what it has added."
-  @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}]} | :unknown
+  @doc """
+  What a patch has replaced here: paths with their former bytes, nil for what it has added; and how it
+  is to go back.
+  """
+  @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}], Strategy.t()} | :unknown
   def former(id) do
-    with %{files: files} <- Applied.find(id),
+    with %{files: files} = record <- Applied.find(id),
          files = for(file <- files, do: {file.path, former_bytes(file)}),
          false <- Enum.any?(files, &match?({_path, :gone}, &1)) do
-      {:ok, files}
+      {:ok, files, Strategy.back(record)}
     else
       _ -> :unknown
     end
   end
+
+  # Where memory had other code than the disk: the code that ran.
+  defp former_bytes(%{ran: {:lost, _md5}}), do: :gone
+
+  defp former_bytes(%{ran: digest} = file) when digest != nil,
+    do: former_bytes(%{file | old: digest, ran: nil})
 
   defp former_bytes(%{old: nil}), do: nil
 

@@ -5,6 +5,7 @@ defmodule HotPatch.Agent.Payload do
   # node has kept what it had before.
 
   alias HotPatch.Agent.Instructions
+  alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Composition
   alias HotPatch.Manifest
   alias HotPatch.Release
@@ -26,17 +27,22 @@ defmodule HotPatch.Agent.Payload do
 
   @type t :: %__MODULE__{
           kind: :apply | :rollback,
+          undoes: [String.t()] | nil,
           patch: String.t(),
           release: Release.t(),
           entries: [Composition.Entry.t()],
           shadows: [shadow()],
           purge: :soft | :force,
-          on_load: :restart | :load,
+          transition: HotPatch.Swap.transition() | nil,
+          on_load: :restart | :load | nil,
+          drift: :refuse | :accept,
           cumulative?: boolean(),
+          again?: boolean(),
           config: [setting()],
           instructions: %{up: [Instructions.one()], down: [Instructions.one()]},
           manifest: Manifest.t() | nil,
-          signature: Signature.t() | nil
+          signature: Signature.t() | nil,
+          loader: LoaderTrial.found() | nil
         }
   @enforce_keys [:patch, :release, :entries]
   defstruct [
@@ -45,11 +51,16 @@ defmodule HotPatch.Agent.Payload do
     :entries,
     :manifest,
     :signature,
+    :loader,
+    :transition,
+    :on_load,
+    :undoes,
     kind: :apply,
     shadows: [],
     purge: :soft,
-    on_load: :restart,
+    drift: :refuse,
     cumulative?: false,
+    again?: false,
     config: [],
     instructions: %{up: [], down: []}
   ]
@@ -63,10 +74,14 @@ defmodule HotPatch.Agent.Payload do
       entries: in_order(composition),
       shadows: Keyword.get(more, :shadows, []),
       purge: Keyword.get(more, :purge, :soft),
+      transition: Keyword.get(more, :transition, :suspend),
       on_load: Keyword.get(more, :on_load, :restart),
+      drift: Keyword.get(more, :drift, :refuse),
       cumulative?: Keyword.get(more, :cumulative, false),
+      again?: Keyword.get(more, :again, false),
       config: Keyword.get(more, :config, []),
       instructions: Keyword.get(more, :instructions, Instructions.none()),
+      loader: Keyword.get(more, :loader),
       manifest: composition.manifest,
       signature: composition.signature
     }
@@ -79,6 +94,13 @@ defmodule HotPatch.Agent.Payload do
     places = composition.manifest.load_order |> Enum.with_index() |> Map.new()
     last = map_size(places)
     Enum.sort_by(composition.files, &Map.get(places, &1.beam && &1.beam.module, last))
+  end
+
+  @doc "What tells patches apart by what they carry, whatever they are called: of their paths and digests."
+  @spec content(t()) :: binary()
+  def content(%__MODULE__{entries: entries}) do
+    lines = for entry <- Enum.sort_by(entries, & &1.path), do: [entry.path, 0, entry.sha256]
+    :crypto.hash(:sha256, lines)
   end
 
   @doc "A payload without its bytes, each piece of which it names by its digest, and the pieces."
@@ -116,7 +138,11 @@ defmodule HotPatch.Agent.Payload do
 
   defp put_back(part, _pieces), do: part
 
-  @doc "What is sent to take a patch back."
+  @doc """
+  What is sent to take a patch back. Each node takes the way by which the patch came there, as far as
+  `transition` and `on_load` are not given. With `undoes` it is meant only where one of these operations
+  has brought the patch.
+  """
   @spec rollback(String.t(), Release.t(), keyword()) :: t()
   def rollback(id, release, more \\ []) do
     %__MODULE__{
@@ -125,7 +151,9 @@ defmodule HotPatch.Agent.Payload do
       release: release,
       entries: [],
       purge: Keyword.get(more, :purge, :soft),
-      on_load: Keyword.get(more, :on_load, :restart)
+      transition: Keyword.get(more, :transition),
+      on_load: Keyword.get(more, :on_load),
+      undoes: Keyword.get(more, :undoes)
     }
   end
 end

@@ -5,6 +5,7 @@ defmodule HotPatch.Agent.Reversal do
   # it is still what was put there, and that nobody else has changed the files since.
 
   alias HotPatch.Agent.Payload
+  alias HotPatch.Agent.PreviousCode
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Swappable
   alias HotPatch.Agent.Verdict
@@ -26,15 +27,22 @@ defmodule HotPatch.Agent.Reversal do
   def of_others(verdicts, payload) do
     own = MapSet.new(verdicts, & &1.target)
 
-    # The first record of a target knows what was there before all patches, the last what is
-    # there now.
     Applied.list()
-    |> Enum.flat_map(& &1.files)
+    |> Applied.net()
     |> Enum.reject(&(&1.target in own))
-    |> Enum.group_by(& &1.target)
-    |> Enum.map(fn {_target, files} -> %{List.last(files) | old: hd(files).old} end)
-    |> Enum.sort_by(& &1.path)
-    |> Enum.map(&judge(&1, payload))
+    # One of them has taken back already what another has changed.
+    |> Enum.reject(&(&1.old == &1.new))
+    |> Enum.map(&%{judge(&1, payload) | ran: ran(&1, payload)})
+  end
+
+  # Its own rollback brings back what those patches have left.
+  defp ran(%{module: nil}, _payload), do: :file
+
+  defp ran(file, payload) do
+    case Running.module(file.module) do
+      {:ok, module} -> PreviousCode.find(module, file.target, nil, payload.patch)
+      :unknown -> :file
+    end
   end
 
   @doc "A file of the store as if it came from an archive; without bytes it is to go."
@@ -61,8 +69,10 @@ defmodule HotPatch.Agent.Reversal do
 
   defp judge(file, payload) do
     with :ok <- untouched(file),
-         {:ok, bytes} <- former(file) do
-      %{(file |> entry(bytes) |> judge(file, payload)) | folders: file.folders}
+         {:ok, bytes} <- former(file),
+         {:ok, code} <- former_code(file, bytes) do
+      disk = if code == bytes, do: :entry, else: {:bytes, bytes}
+      %{(file |> entry(code) |> judge(file, payload)) | folders: file.folders, disk: disk}
     else
       {:error, reason} -> Verdict.new(entry(file, nil), :error, reason)
     end
@@ -80,10 +90,12 @@ defmodule HotPatch.Agent.Reversal do
       %Verdict{
         entry: entry,
         status: :ok,
+        reason: remark(file, change),
         target: file.target,
         change: change,
         direction: if(change == :add, do: :up, else: :down),
-        alone?: file.alone?
+        alone?: file.alone?,
+        convert?: Map.get(file, :convert?, true)
       }
     else
       {:transient, reason} ->
@@ -100,16 +112,23 @@ defmodule HotPatch.Agent.Reversal do
          %{} = facts <- Running.facts(module) do
       cond do
         Running.same?(facts, beam.md5, beam.vsn) -> {:not_changed, nil}
-        Base.encode16(facts.md5) != md5(file.new) -> {:error, foreign(file)}
-        file.old == nil -> {:change, :delete}
+        # Nothing but a restart would have made the patch's version current.
+        file.ran == {:lost, facts.md5} -> {:not_changed, nil}
+        facts.md5 != brought(file) -> {:error, foreign(file)}
+        beam.md5 == nil -> {:change, :delete}
         true -> {:change, :replace}
       end
     else
       # Taken out by the patch, as one that replaces others does.
-      _ when file.new == nil -> {:change, :add}
+      _ when file.new == nil and file.old != nil -> {:change, :add}
       _ -> {:not_loaded, "it does not run here; its file #{goes(file)}"}
     end
   end
+
+  defp remark(%{ran: {:lost, _md5}}, :replace),
+    do: "what ran before the patch is kept nowhere: the version of its file becomes current"
+
+  defp remark(_file, _change), do: nil
 
   defp goes(%{old: nil}), do: "is removed again"
   defp goes(_file), do: "goes back to what it was"
@@ -158,11 +177,23 @@ defmodule HotPatch.Agent.Reversal do
     end
   end
 
-  defp md5(nil), do: nil
+  # Memory had other code than the disk when the patch came: each goes back to its own.
+  defp former_code(%{ran: digest} = file, _bytes) when is_binary(digest) do
+    with what when is_atom(what) <- Blobs.fetch(Store.blobs(), digest) do
+      {:error,
+       "the code that ran for #{file.module} before is #{what} in #{Store.blobs()}: it cannot come back"}
+    end
+  end
 
-  defp md5(digest) do
+  defp former_code(_as_on_disk_or_lost, bytes), do: {:ok, bytes}
+
+  # The digest of the code that the patch has brought; records of earlier versions do not have it.
+  defp brought(%{md5: md5}) when md5 != nil, do: md5
+  defp brought(%{new: nil}), do: nil
+
+  defp brought(%{new: digest}) do
     case Blobs.fetch(Store.blobs(), digest) do
-      {:ok, bytes} -> Base.encode16(:code.module_md5(bytes))
+      {:ok, bytes} -> :code.module_md5(bytes)
       _gone -> nil
     end
   end

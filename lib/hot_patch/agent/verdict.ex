@@ -4,9 +4,12 @@ defmodule HotPatch.Agent.Verdict do
   # is to do. `change` is `:replace` or `:add` for a module to load, `:delete` for one to take
   # out, `nil` otherwise; `direction` is `:down` where it is an older version that comes. `new?`
   # is a module that this node did not have, also when it is not to be loaded now. `alone?`: it
-  # runs code when it is loaded, so it becomes current by a step of its own. `folders` were made
-  # for a file that is to go.
+  # runs code when it is loaded, so it becomes current by a step of its own. `convert?` is false where
+  # the states of its processes have the same format in both versions. `folders` were made
+  # for a file that is to go. `ran` is where the code is that runs now, if it is not what the file
+  # has. `disk` is what the file is to be, where that is not the code that is to run.
 
+  alias HotPatch.Agent.PreviousCode
   alias HotPatch.Composition.Entry
   alias HotPatch.Report
   alias HotPatch.Status
@@ -21,7 +24,10 @@ defmodule HotPatch.Agent.Verdict do
           direction: :up | :down,
           new?: boolean(),
           alone?: boolean(),
-          transient?: boolean()
+          convert?: boolean(),
+          transient?: boolean(),
+          ran: PreviousCode.t(),
+          disk: :entry | {:bytes, binary() | nil}
         }
   @enforce_keys [:entry, :status]
   defstruct [
@@ -34,7 +40,10 @@ defmodule HotPatch.Agent.Verdict do
     direction: :up,
     new?: false,
     alone?: false,
-    transient?: false
+    convert?: true,
+    transient?: false,
+    ran: :file,
+    disk: :entry
   ]
 
   @doc "A verdict without anything to load."

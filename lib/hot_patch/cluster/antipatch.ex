@@ -8,16 +8,29 @@ defmodule HotPatch.Cluster.Antipatch do
 
   @within 30_000
 
+  @typedoc "`apply_with` are the options by which it has to be applied, to go the way the patch came."
+  @type t :: %{
+          zip: binary(),
+          files: [Path.t()],
+          left_out: [Path.t()],
+          apply_with: [transition: :suspend | :none, on_load: :restart | :load]
+        }
+
   @doc "Makes the zip, and writes it where a path is given."
-  @spec export(String.t(), Path.t() | nil) ::
-          {:ok, %{zip: binary(), files: [Path.t()], left_out: [Path.t()]}} | {:error, Error.t()}
+  @spec export(String.t(), Path.t() | nil) :: {:ok, t()} | {:error, Error.t()}
   def export(id, to) do
     with {:ok, patch} <- Library.resolve(id),
-         {:ok, files} <- former(patch),
+         {:ok, files, strategy} <- former(patch),
          {with_bytes, without} = Enum.split_with(files, &elem(&1, 1)),
          {:ok, zip} <- zip(with_bytes, patch.id),
          :ok <- write(to, zip) do
-      {:ok, %{zip: zip, files: paths(with_bytes), left_out: paths(without)}}
+      {:ok,
+       %{
+         zip: zip,
+         files: paths(with_bytes),
+         left_out: paths(without),
+         apply_with: [transition: strategy.transition, on_load: strategy.on_load]
+       }}
     end
   end
 
@@ -31,7 +44,7 @@ defmodule HotPatch.Cluster.Antipatch do
 
     Enum.find_value(nodes, gone(patch), fn node ->
       case Cluster.call([node], :former, [patch.id], @within) do
-        [{_node, {:ok, {:ok, files}}}] -> {:ok, files}
+        [{_node, {:ok, {:ok, files, strategy}}}] -> {:ok, files, strategy}
         _ -> nil
       end
     end)

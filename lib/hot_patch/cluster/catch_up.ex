@@ -12,18 +12,19 @@ defmodule HotPatch.Cluster.CatchUp do
   alias HotPatch.Agent.Payload
   alias HotPatch.Archive
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Ledger
   alias HotPatch.Cluster.Library
   alias HotPatch.Cluster.Operation
   alias HotPatch.Cluster.Trial
   alias HotPatch.Release
+  alias HotPatch.Store.Applied
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @within 10_000
   @options %{
     timeout: 60_000,
     pause_timeout: 2_000,
-    transition: :suspend,
     purge: :soft,
     nodes: nil
   }
@@ -76,75 +77,49 @@ defmodule HotPatch.Cluster.CatchUp do
       |> Enum.uniq_by(& &1.id)
 
     ops = Enum.sort_by(mine.ops ++ missed, &{&1.seq, &1.id})
-    wanted = ops |> Enum.filter(&concerns_us?/1) |> stack(mine.retired)
+    wanted = ops |> Enum.filter(&Applied.concerns?(&1, node())) |> Ledger.in_force(mine.retired)
 
     cond do
-      wanted != mine.stack -> go(mine.stack, wanted, ops, missed, peers)
+      Enum.map(wanted, &elem(&1, 0)) != mine.stack -> go(mine.stack, wanted, {ops, missed}, peers)
       missed != [] -> with :ok <- Agent.note(missed), do: :changed
       true -> Agent.level()
     end
   end
 
-  defp concerns_us?(%{scope: :all}), do: true
-  defp concerns_us?(%{scope: nodes}), do: node() in nodes
-
   # All that is needed is there before the first step: what makes room is not lost.
-  defp go(stack, wanted, ops, missed, peers) do
-    same = common(stack, wanted)
+  defp go(stack, wanted, {ops, missed}, peers) do
+    same = common(stack, Enum.map(wanted, &elem(&1, 0)))
     back = stack |> Enum.drop(same) |> Enum.reverse()
     forth = Enum.drop(wanted, same)
-    Logger.notice("HotPatch: catching up: #{describe(back, forth)}")
+    Log.notice("HotPatch: catching up: #{describe(back, Enum.map(forth, &elem(&1, 0)))}")
 
     with {:ok, payloads} <- payloads(forth, ops, peers) do
-      steps = for(id <- back, do: {Payload.rollback(id, Release.current()), nil}) ++ payloads
+      steps = for(id <- back, do: {rollback(id, missed), nil, nil}) ++ payloads
 
       with :ok <- each(steps, missed), :ok <- Agent.note(missed), do: :changed
     end
+  end
+
+  # As it was told; one that only makes room takes the way by which the patch came.
+  defp rollback(id, missed) do
+    told = last(missed, :rollback, id) || %{}
+    Payload.rollback(id, Release.current(), Map.to_list(Map.take(told, [:transition, :on_load])))
   end
 
   defp describe(back, forth) do
     Enum.join(Enum.map(back, &"take back #{&1}") ++ Enum.map(forth, &"apply #{&1}"), ", ")
   end
 
-  @doc "The patches in force after these operations, the oldest first."
-  @spec stack([HotPatch.Store.Applied.op()], %{String.t() => DateTime.t()}) :: [String.t()]
-  def stack(ops, retired) do
-    ops
-    |> Enum.reject(&ended?(&1, retired))
-    |> Enum.reduce([], fn
-      %{kind: :apply, cumulative?: true, patch: id}, stack ->
-        [{id, stack}]
-
-      %{kind: :apply, patch: id}, stack ->
-        if List.keymember?(stack, id, 0), do: stack, else: [{id, []} | stack]
-
-      %{kind: :rollback, patch: id}, stack ->
-        case List.keytake(stack, id, 0) do
-          {{^id, replaced}, rest} -> rest ++ replaced
-          nil -> stack
-        end
-    end)
-    |> Enum.map(&elem(&1, 0))
-    |> Enum.reverse()
-  end
-
-  defp ended?(op, retired) do
-    case Map.fetch(retired, op.patch) do
-      {:ok, at} -> DateTime.compare(op.at, at) == :lt
-      :error -> false
-    end
-  end
-
   defp common(as, bs),
     do: Enum.zip(as, bs) |> Enum.take_while(fn {a, b} -> a == b end) |> length()
 
-  defp payloads(ids, ops, peers) do
-    Enum.reduce_while(ids, {:ok, []}, fn id, {:ok, found} ->
+  defp payloads(entries, ops, peers) do
+    Enum.reduce_while(entries, {:ok, []}, fn {id, brought_by}, {:ok, found} ->
       op = last(ops, :apply, id)
 
       case Enum.find_value([node() | peers], &ask(&1, id)) || from_archive(id, op) do
         nil -> {:halt, {:error, "no node that is connected has #{id} to give"}}
-        step -> {:cont, {:ok, found ++ [step]}}
+        {payload, about} -> {:cont, {:ok, found ++ [{payload, about, brought_by}]}}
       end
     end)
   end
@@ -168,7 +143,8 @@ defmodule HotPatch.Cluster.CatchUp do
         shadows: shadows,
         instructions: instructions,
         cumulative: cumulative?,
-        on_load: Map.get(op, :on_load, :restart)
+        transition: op.transition,
+        on_load: op.on_load
       ]
 
       {Payload.new(composition, patch.release, more), Library.about(patch)}
@@ -178,8 +154,12 @@ defmodule HotPatch.Cluster.CatchUp do
   end
 
   defp each(steps, missed) do
-    Enum.reduce_while(steps, :ok, fn {payload, about}, :ok ->
-      case carry_out(payload, about, last(missed, payload.kind, payload.patch)) do
+    Enum.reduce_while(steps, :ok, fn {payload, about, brought_by}, :ok ->
+      more = %{about: about, stands_for: brought_by, reason: "catching up"}
+      # What comes here was decided when it was new.
+      payload = %{payload | again?: true}
+
+      case carry_out(payload, more, last(missed, payload.kind, payload.patch)) do
         :ok -> {:cont, :ok}
         {:error, text} -> {:halt, {:error, text}}
       end
@@ -192,22 +172,22 @@ defmodule HotPatch.Cluster.CatchUp do
     |> Enum.max_by(&{&1.seq, &1.id}, fn -> nil end)
   end
 
-  defp carry_out(payload, about, op) do
-    more =
+  defp carry_out(payload, more, op) do
+    from =
       if op,
         do: %{
           id: op.id,
           seq: op.seq,
           by: op.by,
-          transition: Map.get(op, :transition, :suspend),
           nodes: if(op.scope != :all, do: op.scope),
+          roster: Enum.uniq([node() | op.roster]),
           # What was only tried is only tried here too.
           tried_by: op.tried_by,
           catching_up: :missed
         },
         else: %{by: "HotPatch", catching_up: :room}
 
-    options = @options |> Map.merge(%{about: about, reason: "catching up"}) |> Map.merge(more)
+    options = @options |> Map.merge(more) |> Map.merge(from)
 
     case Operation.run(payload, [node()], [], options) do
       {:ok, _report} -> :ok

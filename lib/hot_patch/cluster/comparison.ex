@@ -2,19 +2,20 @@ defmodule HotPatch.Cluster.Comparison do
   @moduledoc false
   # What runs on each node against its disk, and against the other nodes of the same release.
 
+  alias HotPatch.Answers
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Members
   alias HotPatch.Drift
-  alias HotPatch.NodeInfo
 
   @doc "All differences, by module and node."
-  @spec run([NodeInfo.t()], timeout()) :: [Drift.t()]
+  @spec run(Members.t(), timeout()) :: Answers.t(Drift.t())
   def run(members, timeout) do
-    releases = Map.new(members, &{&1.node, &1.release})
+    releases = Map.new(members.infos, &{&1.node, &1.release})
+    Cluster.collect(members, :drift, {:census, [], timeout}, &compare(&1, releases))
+  end
 
-    census =
-      for {node, {:ok, lines}} <- Cluster.call(Map.keys(releases), :census, [], timeout),
-          line <- lines,
-          do: Map.put(line, :node, node)
+  defp compare(answers, releases) do
+    census = for {node, lines} <- answers, line <- lines, do: Map.put(line, :node, node)
 
     (Enum.flat_map(census, &from_disk/1) ++ from_nodes(census, releases))
     |> Enum.sort_by(&{&1.module, &1.node, &1.from})

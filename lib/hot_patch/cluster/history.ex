@@ -2,7 +2,9 @@ defmodule HotPatch.Cluster.History do
   @moduledoc false
   # The journals of all nodes put together: each node has noted its own part.
 
+  alias HotPatch.Answers
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Members
   alias HotPatch.JournalEntry
   alias HotPatch.Status
 
@@ -20,19 +22,18 @@ defmodule HotPatch.Cluster.History do
   ]
 
   @doc "Entries of these nodes, the latest first."
-  @spec list([node()], %{
+  @spec list(Members.t(), %{
           :timeout => timeout(),
           :patch => String.t() | nil,
           :last => pos_integer(),
           optional(atom()) => term()
-        }) ::
-          [JournalEntry.t()]
-  def list(nodes, %{timeout: timeout, patch: patch, last: last}) do
-    for(
-      {_node, {:ok, entries}} <- Cluster.call(nodes, :journal, [], timeout),
-      entry <- entries,
-      do: entry
-    )
+        }) :: Answers.t(JournalEntry.t())
+  def list(members, options) do
+    Cluster.collect(members, :journal, {:journal, [], options.timeout}, &entries(&1, options))
+  end
+
+  defp entries(answers, %{patch: patch, last: last}) do
+    for({_node, entries} <- answers, entry <- entries, do: entry)
     |> Enum.filter(&(patch == nil or &1[:patch] == patch))
     # One that failed on some nodes and not on others is two: that it is will be seen.
     |> Enum.group_by(&{&1.what, &1[:op] || make_ref()})
@@ -56,7 +57,9 @@ defmodule HotPatch.Cluster.History do
       overridden: first[:overridden] || %{},
       accepted: first[:accepted] || [],
       coordinator: first[:coordinator],
+      missing: first[:missing] || [],
       release: first[:release],
+      again?: Enum.any?(entries, &Map.get(&1, :again?, false)),
       forced?: Enum.any?(entries, &(Map.get(&1, :killed, 0) > 0)),
       status: status(for %{status: status} <- entries, do: status),
       nodes: Enum.map(entries, &Map.put(Map.take(&1, @own), :node, &1.node))

@@ -22,12 +22,11 @@ defmodule HotPatch.Cluster.Operation do
   alias HotPatch.Trust
   alias HotPatch.Watch
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   # What only an apply on request may be told.
   @plain %{
     on_failure: :rollback,
-    on_load: :restart,
     canary: nil,
     max_concurrency: nil,
     one_per_host: false,
@@ -78,7 +77,7 @@ defmodule HotPatch.Cluster.Operation do
     teller = Progress.teller(operation, nodes)
     report = report(payload, unmanaged, options)
 
-    Logger.info(
+    Log.info(
       "HotPatch: #{payload.kind} #{payload.patch} by #{options.by} on #{Enum.join(nodes, ", ")}",
       patch: payload.patch,
       by: options.by
@@ -90,7 +89,8 @@ defmodule HotPatch.Cluster.Operation do
       teller: teller,
       report: report,
       options: options,
-      done: []
+      done: [],
+      ops: []
     }
 
     result = course |> in_steps(Groups.of(nodes, options)) |> to_caller(operation)
@@ -110,8 +110,12 @@ defmodule HotPatch.Cluster.Operation do
       kind: payload.kind,
       scope: options.nodes || :all,
       members: nodes,
+      roster: options[:roster] || [],
+      missing: options[:missing] || [],
       tried_by: options[:tried_by],
       cumulative?: payload.cumulative?,
+      again?: payload.again?,
+      content: Payload.content(payload),
       about: options[:about],
       signed_by: Trust.signer(payload),
       overridden: options[:overridden] || %{},
@@ -121,12 +125,14 @@ defmodule HotPatch.Cluster.Operation do
       coordinator: self(),
       patch: payload.patch,
       by: options.by,
-      transition: options.transition,
+      transition: payload.transition,
       purge: options.purge,
-      on_load: options.on_load,
+      on_load: payload.on_load,
       pause_timeout: options.pause_timeout,
       hold_timeout: TwoPhase.hold_timeout(options),
-      catching_up: options[:catching_up]
+      catching_up: options[:catching_up],
+      stands_for: options[:stands_for],
+      undoes: payload.undoes
     }
   end
 
@@ -143,6 +149,7 @@ defmodule HotPatch.Cluster.Operation do
       status: :error,
       nodes: [],
       unmanaged: unmanaged,
+      missing: options[:missing] || [],
       by: options.by,
       signed_by: Trust.signer(payload),
       overridden: options[:overridden] || %{},
@@ -175,9 +182,11 @@ defmodule HotPatch.Cluster.Operation do
 
   defp steps([nodes | rest], course) do
     last? = rest == []
+    operation = step(nodes, last?, course)
+    course = update_in(course.ops, &[operation.id | &1])
 
     with :ok <- watch_before(nodes, course),
-         {:done, report, seq} <- step(nodes, last?, course),
+         {:done, report, seq} <- carry_out(operation, nodes, course),
          course = joined(course, report, nodes, seq),
          {:calm, course} <- watch_after(nodes, course) do
       if last?, do: {:done, course.report}, else: steps(rest, course)
@@ -196,20 +205,29 @@ defmodule HotPatch.Cluster.Operation do
   end
 
   # A step that is not the last counts only for those nodes, and only while we live.
-  defp step(nodes, last?, %{operation: operation, options: options} = course) do
-    operation =
-      if last?,
-        do: %{operation | members: nodes},
-        else: %{
-          operation
-          | id: new_id(),
-            scope: nodes,
-            members: nodes,
-            tried_by: if(options.on_failure == :rollback, do: self())
-        }
+  defp step(nodes, true, course),
+    do: %{course.operation | members: nodes, ref: make_ref()}
 
-    operation = %{operation | ref: make_ref()}
-    TwoPhase.run(course.payload, operation, nodes, course.report, course.teller, options)
+  defp step(nodes, false, %{operation: operation, options: options}) do
+    %{
+      operation
+      | id: new_id(),
+        scope: nodes,
+        members: nodes,
+        tried_by: if(options.on_failure == :rollback, do: self()),
+        ref: make_ref()
+    }
+  end
+
+  defp carry_out(operation, nodes, course) do
+    TwoPhase.run(
+      course.payload,
+      operation,
+      nodes,
+      course.report,
+      course.teller,
+      course.options
+    )
   end
 
   defp watch_before(_nodes, %{options: %{watch: false}}), do: :ok
@@ -235,19 +253,18 @@ defmodule HotPatch.Cluster.Operation do
     why = "it was watched, and #{Watch.line(course.report.watch.exceeded)}"
     {result, how, rollback} = Undoing.run(course.done, last?, why, course)
     report = %{course.report | rollback: rollback}
+    text = "#{course.payload.kind} #{course.payload.patch}: #{why}; #{how}"
 
-    {result,
-     Ending.error(
-       if(result == :nothing, do: :rolled_back, else: :failed),
-       report,
-       "#{course.payload.kind} #{course.payload.patch}: #{why}; #{how}"
-     )}
+    case result do
+      :nothing -> {:nothing, Ending.error(:rolled_back, report, text)}
+      _kept_or_failed -> {:failed, Ending.error(:failed, report, text)}
+    end
   end
 
   defp to_caller({:done, report}, _operation) do
     report = Ending.finished(report)
 
-    Logger.info("HotPatch: #{report.operation} of #{report.patch} ended: #{report.status}",
+    Log.info("HotPatch: #{report.operation} of #{report.patch} ended: #{report.status}",
       patch: report.patch,
       status: report.status
     )
@@ -257,7 +274,7 @@ defmodule HotPatch.Cluster.Operation do
 
   defp to_caller({_how, error}, operation) do
     _ = Ending.note_refusal(error, operation)
-    Logger.warning("HotPatch: #{error.message}")
+    Log.warning("HotPatch: #{Exception.message(error)}")
     {:error, error}
   end
 

@@ -2,11 +2,13 @@ defmodule HotPatch.Cluster.Request do
   @moduledoc false
   # What every call that works on a patch begins with: its options, the patch, the nodes.
 
+  alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Agent.Payload
   alias HotPatch.Archive
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Declared
   alias HotPatch.Cluster.Library
+  alias HotPatch.Cluster.Members
   alias HotPatch.Cluster.Watching
   alias HotPatch.Error
   alias HotPatch.Operator
@@ -22,16 +24,28 @@ defmodule HotPatch.Cluster.Request do
 
     with {:ok, options} <- Options.validate(call, options),
          {:ok, payload, about, said} <- payload(kind(call, options), call, id, {options, given}),
-         {:ok, members, unmanaged} <- Cluster.members(options.nodes),
-         :ok <- possible(payload, members),
-         nodes = Enum.map(members, & &1.node),
+         {:ok, members} <- Cluster.members(options.nodes),
+         :ok <- possible(payload, members.infos),
+         {:ok, payload, about} <- Library.bound(payload, about, members.infos),
+         nodes = Members.nodes(members),
          :ok <- canary(options[:canary], nodes) do
       # Chosen by a rule, the nodes are those to which it applies now.
       scope = if options.nodes, do: nodes
-      more = %{by: options[:by] || Operator.name(), about: about, nodes: scope}
-      {:ok, said |> Map.merge(more) |> watch(), payload, nodes, unmanaged}
+
+      more = %{
+        by: options[:by] || Operator.name(),
+        about: about,
+        nodes: scope,
+        missing: members.missing,
+        roster: for(info <- members.infos, same_release?(info, payload), do: info.node)
+      }
+
+      {:ok, said |> Map.merge(more) |> watch(), payload, nodes, members.unmanaged}
     end
   end
+
+  # Of another system, or of none, as an operator's own node: nobody is to wait for it later.
+  defp same_release?(info, payload), do: info.release.name == payload.release.name
 
   defp canary(named, nodes) when is_list(named) do
     case named -- nodes do
@@ -76,10 +90,14 @@ defmodule HotPatch.Cluster.Request do
       more = [
         shadows: shadows,
         purge: options.purge,
-        on_load: options.on_load,
+        transition: options.transition || :suspend,
+        on_load: options.on_load || :restart,
+        drift: options.drift,
         cumulative: options.cumulative,
+        again: options.again,
         config: Declared.config(options.config, composition.manifest),
-        instructions: instructions
+        instructions: instructions,
+        loader: composition.files |> LoaderTrial.run(shadows) |> LoaderTrial.conclusive()
       ]
 
       payload = Payload.new(composition, patch.release, more)
@@ -88,12 +106,20 @@ defmodule HotPatch.Cluster.Request do
   end
 
   # The archive is not needed: every node has kept what it had before.
-  defp payload(:rollback, _call, id, {options, _given}) do
-    with {:ok, %Patch{} = patch} <- Library.resolve(id) do
-      more = [purge: options.purge, on_load: options.on_load]
+  defp payload(:rollback, call, id, {options, _given}) do
+    with :ok <- way_back(options.transition, call),
+         {:ok, %Patch{} = patch} <- Library.resolve(id) do
+      more = Map.to_list(Map.take(options, [:purge, :transition, :on_load]))
       {:ok, Payload.rollback(patch.id, patch.release, more), Library.about(patch), options}
     end
   end
+
+  defp way_back(:compatible, call) do
+    text = "#{call}: option :transition of a rollback is :suspend or :none, got: :compatible"
+    {:error, Error.new(:invalid_option, text, %{option: :transition})}
+  end
+
+  defp way_back(_nothing_or_possible, _call), do: :ok
 
   # Only what is carried out needs them, and they are as large as the modules.
   defp shadows(:apply, composition), do: Archive.shadows(composition)

@@ -9,7 +9,7 @@ defmodule HotPatch.Cluster.Restart do
   alias HotPatch.NodeInfo
   alias HotPatch.Store.Journal
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @within 10_000
   @between 100
@@ -17,7 +17,7 @@ defmodule HotPatch.Cluster.Restart do
   @doc "Restarts a node and waits until HotPatch runs there again."
   @spec run(node(), map()) :: {:ok, NodeInfo.t()} | {:error, Error.t()}
   def run(node, options) do
-    with {:ok, [info], _} <- Cluster.members([node]),
+    with {:ok, %{infos: [info]}} <- Cluster.members([node]),
          infos = Cluster.infos([node | Cluster.everyone()]),
          others = for(other <- infos, other.managed?, other.node != node, do: other),
          :ok <- spare(info, others, options) do
@@ -114,7 +114,7 @@ defmodule HotPatch.Cluster.Restart do
   end
 
   defp note(info, options) do
-    Logger.warning("HotPatch: restart of #{info.node} by #{options.by}",
+    Log.warning("HotPatch: restart of #{info.node} by #{options.by}",
       node: info.node,
       by: options.by
     )

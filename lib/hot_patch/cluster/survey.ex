@@ -12,16 +12,16 @@ defmodule HotPatch.Cluster.Survey do
   alias HotPatch.Trust
 
   @doc "What applying would give, by file and node."
-  @spec check(Payload.t(), [node()], [node()], timeout()) :: Report.t()
-  def check(payload, nodes, unmanaged, timeout) do
+  @spec check(Payload.t(), [node()], [node()], map()) :: Report.t()
+  def check(payload, nodes, unmanaged, options) do
     started_at = DateTime.utc_now()
 
     results =
-      for {node, answer} <- ask(:check, payload, nodes, timeout) do
+      for {node, answer} <- ask(:check, payload, nodes, options.timeout) do
         case answer do
-          {:ok, files} ->
+          {files, strategy} when is_list(files) ->
             status = Status.combine(Enum.map(files, & &1.status))
-            %Report.Node{node: node, status: status, files: files}
+            %Report.Node{node: node, status: status, files: files, strategy: strategy}
 
           {:error, text} ->
             %Report.Node{node: node, status: :error, error: text}
@@ -34,6 +34,7 @@ defmodule HotPatch.Cluster.Survey do
       status: Status.combine(Enum.map(results, & &1.status)),
       nodes: results,
       unmanaged: unmanaged,
+      missing: options.missing,
       signed_by: Trust.signer(payload),
       started_at: started_at,
       duration_us: DateTime.diff(DateTime.utc_now(), started_at, :microsecond)
@@ -41,15 +42,16 @@ defmodule HotPatch.Cluster.Survey do
   end
 
   @doc "What applying would do, by node."
-  @spec plan(Payload.t(), [node()], [node()], timeout()) :: Plan.t()
-  def plan(payload, nodes, unmanaged, timeout) do
-    {us, plans} = :timer.tc(fn -> plans(payload, nodes, timeout) end)
+  @spec plan(Payload.t(), [node()], [node()], map()) :: Plan.t()
+  def plan(payload, nodes, unmanaged, options) do
+    {us, plans} = :timer.tc(fn -> plans(payload, nodes, options.timeout) end)
 
     %Plan{
       patch: payload.patch,
       status: Status.combine(Enum.map(plans, & &1.status)),
       nodes: plans,
       unmanaged: unmanaged,
+      missing: options.missing,
       duration_us: us
     }
   end
@@ -58,7 +60,7 @@ defmodule HotPatch.Cluster.Survey do
     plans =
       for {node, answer} <- ask(:foresee, payload, nodes, timeout) do
         case answer do
-          {:ok, plan} -> plan
+          %Plan.Node{} = plan -> plan
           {:error, text} -> %Plan.Node{node: node, status: :error, error: text}
         end
       end
@@ -74,8 +76,13 @@ defmodule HotPatch.Cluster.Survey do
     for node <- nodes do
       case failed do
         %{^node => text} -> {node, {:error, text}}
-        _ -> {node, with({:ok, answer} <- answers[node], do: answer)}
+        _ -> {node, answer(answers[node])}
       end
     end
   end
+
+  defp answer({:ok, {:ok, files, strategy}}), do: {files, strategy}
+  defp answer({:ok, {:ok, plan}}), do: plan
+  defp answer({:ok, {:error, text}}), do: {:error, text}
+  defp answer({:error, text}), do: {:error, text}
 end

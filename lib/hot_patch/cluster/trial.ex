@@ -5,10 +5,12 @@ defmodule HotPatch.Cluster.Trial do
   # back by itself.
 
   alias HotPatch.Agent.Payload
+  alias HotPatch.Cluster.Ledger
   alias HotPatch.Cluster.Operation
   alias HotPatch.Release
+  alias HotPatch.Store.Applied
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   # Milliseconds.
   @within 2_000
@@ -17,16 +19,24 @@ defmodule HotPatch.Cluster.Trial do
   @doc "Ends what nobody tries any more; says whether it did anything."
   @spec run(HotPatch.Agent.Past.history()) :: :ok | :changed | {:error, String.t()}
   def run(history) do
-    case Enum.find(history.ops, &abandoned?(&1, history)) do
+    ops =
+      history.ops |> Enum.filter(&Applied.concerns?(&1, node())) |> Enum.sort_by(&{&1.seq, &1.id})
+
+    in_force = Ledger.in_force(ops, history.retired)
+
+    case Enum.find(history.ops, &abandoned?(&1, history, in_force)) do
       nil -> :ok
       op -> take_back(op)
     end
   end
 
-  defp abandoned?(%{kind: :apply, tried_by: pid} = op, history) when is_pid(pid),
-    do: op.patch in history.stack and latest?(op, history.ops) and not lives?(pid)
+  # What was in force before it was tried is nothing of the trial's.
+  defp abandoned?(%{kind: :apply, tried_by: pid} = op, history, in_force) when is_pid(pid) do
+    op.patch in history.stack and {op.patch, op.id} in in_force and latest?(op, history.ops) and
+      not lives?(pid)
+  end
 
-  defp abandoned?(_op, _history), do: false
+  defp abandoned?(_op, _history, _in_force), do: false
 
   defp latest?(op, ops),
     do: not Enum.any?(ops, &(&1.patch == op.patch and {&1.seq, &1.id} > {op.seq, op.id}))
@@ -40,8 +50,8 @@ defmodule HotPatch.Cluster.Trial do
   end
 
   defp take_back(op) do
-    Logger.notice("HotPatch: taking back #{op.patch}: its coordinator died while it was tried")
-    payload = Payload.rollback(op.patch, Release.current(), on_load: op.on_load)
+    Log.notice("HotPatch: taking back #{op.patch}: its coordinator died while it was tried")
+    payload = Payload.rollback(op.patch, Release.current(), undoes: [op.id])
 
     # Right behind what it takes back, wherever this node hears of the last step only later: that
     # one counts. And of every node that tried it an operation of its own.
@@ -51,8 +61,6 @@ defmodule HotPatch.Cluster.Trial do
         seq: op.seq,
         nodes: [node()],
         by: "HotPatch",
-        transition: if(op.transition == :none, do: :none, else: :suspend),
-        on_load: op.on_load,
         reason: "the coordinator died while it was tried"
       })
 

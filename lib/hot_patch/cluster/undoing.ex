@@ -28,6 +28,8 @@ defmodule HotPatch.Cluster.Undoing do
 
   def earlier(error, course) do
     {result, how, rollback} = run(course.done, false, error.message, course)
+    # What was kept was so before: of this apply nothing is left.
+    result = if result == :kept, do: :nothing, else: result
     {result, told(joined(error, course), how, rollback)}
   end
 
@@ -39,8 +41,10 @@ defmodule HotPatch.Cluster.Undoing do
     do: {:failed, joined(error, course)}
 
   def after_failure(error, nodes, last?, course) do
+    error = joined(error, course)
+    course = %{course | report: error.report}
     {_result, how, rollback} = run(course.done ++ nodes, last?, error.message, course)
-    {:failed, told(joined(error, course), how, rollback)}
+    {:failed, told(error, how, rollback)}
   end
 
   @doc "An error with the report of all steps."
@@ -56,30 +60,45 @@ defmodule HotPatch.Cluster.Undoing do
   end
 
   @doc """
-  Rolls back on these nodes. `all?`: the patch counted for the whole scope of the operation,
-  so that nodes which have missed it take note of both. Who is gone does it when it is back: the
-  rollback is for it too. Says whether nothing is left of the patch, how it went, and reports.
+  Rolls back on these nodes, as far as the course has brought them the patch. `all?`: the patch counted
+  for the whole scope of the operation, so that nodes which have missed it take note of both. Who is gone
+  does it when it is back: the rollback is for it too. Says whether nothing is left of the patch, how it
+  went, and reports. `:kept`: it was in force before on all of them.
   """
   @spec run([node()], boolean(), String.t(), map()) ::
-          {:nothing | :failed, String.t(), Report.t() | nil}
+          {:nothing | :failed | :kept, String.t(), Report.t() | nil}
   def run(nodes, all?, why, course) do
+    kept = already(nodes, course.report)
+
+    case nodes -- kept do
+      [] -> {:kept, kept_text(kept), nil}
+      changed -> take_back(changed, kept, scope(changed, all?, course), {why, course})
+    end
+  end
+
+  defp scope(_changed, true, course), do: course.options.nodes
+  defp scope(changed, false, _course), do: changed
+
+  # Where the patch was in force before, it is the work of another operation.
+  defp already(nodes, report),
+    do: for(%{already?: true, node: node} <- report.nodes, node in nodes, do: node)
+
+  defp kept_text([]), do: ""
+
+  defp kept_text(nodes) do
+    "it was in force on #{Enum.join(nodes, ", ")} before this apply, which does not take back what it has " <>
+      "not brought: roll it back if it is to blame"
+  end
+
+  defp take_back(nodes, kept, scope, {why, course}) do
     deadline = System.monotonic_time(:millisecond) + @patience
-    scope = if all?, do: course.options.nodes, else: nodes
     payload = payload(course)
-
-    options = %{
-      course.options
-      | nodes: scope,
-        reason: cut(why),
-        transition: down(course.options.transition)
-    }
-
-    options = Map.drop(options, [:id, :seq])
+    options = Map.drop(%{course.options | nodes: scope, reason: cut(why)}, [:id, :seq])
 
     case attempt(payload, nodes, options, course, deadline) do
       {{:done, report, _seq}, here} ->
-        {:nothing, "it was rolled back on #{Enum.join(here, ", ")}#{later(nodes -- here)}",
-         report}
+        text = "it was rolled back on #{Enum.join(here, ", ")}#{later(nodes -- here)}"
+        {:nothing, Enum.join([text | List.delete([kept_text(kept)], "")], "; "), report}
 
       {{_how, error}, _here} ->
         _ = Ending.note_refusal(error, Operation.operation(payload, nodes, options))
@@ -90,8 +109,9 @@ defmodule HotPatch.Cluster.Undoing do
   defp later([]), do: ""
   defp later(gone), do: ", and will be on #{Enum.join(gone, ", ")} when that is back"
 
+  # The way back is that by which the patch came. Processes that may be killed may be so in all of it.
   defp payload(course) do
-    more = [purge: course.options.purge, on_load: course.options.on_load]
+    more = [purge: course.options.purge, undoes: course.ops]
     Payload.rollback(course.payload.patch, course.payload.release, more)
   end
 
@@ -127,10 +147,6 @@ defmodule HotPatch.Cluster.Undoing do
     do: reason in [:refused, :busy, :unreachable]
 
   defp passing?(_result), do: false
-
-  # States are what the new code has made of them.
-  defp down(:none), do: :none
-  defp down(_suspend_or_compatible), do: :suspend
 
   # As long as a reason may be.
   defp cut(text), do: String.slice(text, 0, 200)

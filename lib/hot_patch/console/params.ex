@@ -10,9 +10,11 @@ defmodule HotPatch.Console.Params do
   @survey %{
     "nodes" => :nodes,
     "timeout" => :number,
+    "transition" => {:one_of, [:suspend, :none, :compatible]},
     "purge" => @purge,
     "on_load" => @at_load,
     "cumulative" => {:one_of, [true, false]},
+    "again" => {:one_of, [true, false]},
     "operation" => {:one_of, [:apply, :rollback]}
   }
 
@@ -32,6 +34,7 @@ defmodule HotPatch.Console.Params do
       "purge" => @purge,
       "on_load" => @at_load,
       "cumulative" => {:one_of, [true, false]},
+      "again" => {:one_of, [true, false]},
       "canary" => :canary,
       "max_concurrency" => :number,
       "one_per_host" => {:one_of, [true, false]},

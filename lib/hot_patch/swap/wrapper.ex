@@ -7,6 +7,7 @@ defmodule HotPatch.Swap.Wrapper do
   #
   # The path leads through maps and structs from the state to the module.
 
+  alias HotPatch.Config
   alias HotPatch.Swap.SysMessage
 
   @known [
@@ -17,7 +18,7 @@ defmodule HotPatch.Swap.Wrapper do
   @doc "The way from the state of such a process to the module inside; nil if it is no wrapper."
   @spec path(module()) :: [term()] | nil
   def path(module) do
-    case List.keyfind(@known ++ Application.get_env(:hot_patch, :wrappers, []), module, 0) do
+    case List.keyfind(@known ++ Config.current().wrappers, module, 0) do
       {^module, path} when is_list(path) -> path
       _ -> nil
     end

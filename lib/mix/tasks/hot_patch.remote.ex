@@ -25,7 +25,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
     * `--json` - prints JSON instead of tables
     * `--nodes A,B` - only these nodes
     * `--reason TEXT`, `--by TEXT` - for the record
-    * `--transition`, `--purge`, `--on-load`, `--on-failure WORD`, `--cumulative`, `--pause-timeout MS`,
+    * `--transition`, `--purge`, `--on-load`, `--on-failure WORD`, `--cumulative`, `--again`, `--pause-timeout MS`,
       `--timeout MS` - as for `HotPatch.apply/2`
     * `--canary N`, `--canary 0.1`, `--canary A,B` - so many nodes, such a share, or these go first
     * `--max-concurrency N`, `--one-per-host` - group after group
@@ -42,6 +42,8 @@ defmodule Mix.Tasks.HotPatch.Remote do
 
   use Mix.Task
 
+  alias HotPatch.Printable
+
   @switches [
     cookie: :string,
     json: :boolean,
@@ -53,6 +55,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
     on_load: :string,
     on_failure: :string,
     cumulative: :boolean,
+    again: :boolean,
     pause_timeout: :integer,
     timeout: :integer,
     canary: :string,
@@ -110,12 +113,12 @@ defmodule Mix.Tasks.HotPatch.Remote do
   defp call("journal", [], options), do: {:ok, :journal, [taken(options, [:nodes])]}
 
   defp call(survey, [id], options) when survey in ["check", "plan"] do
-    taken = taken(options, [:nodes, :timeout, :purge, :on_load, :cumulative])
+    taken = taken(options, [:nodes, :timeout, :transition, :purge, :on_load, :cumulative, :again])
     {:ok, if(survey == "check", do: :check, else: :plan), [id, taken]}
   end
 
   defp call("apply", [id], options) do
-    known = [:canary, :max_concurrency, :one_per_host, :watch, :on_failure, :cumulative]
+    known = [:canary, :max_concurrency, :one_per_host, :watch, :on_failure, :cumulative, :again]
     {:ok, :apply, [id, change(options, known)]}
   end
 
@@ -194,7 +197,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
       {:ok, json} = :erpc.call(node, HotPatch, :to_json, [result])
       Mix.shell().info(json)
     else
-      for line <- List.wrap(result), do: Mix.shell().info(line(line))
+      for line <- List.wrap(result), do: Mix.shell().info(line |> line() |> Printable.lines())
     end
   end
 
@@ -203,13 +206,13 @@ defmodule Mix.Tasks.HotPatch.Remote do
 
   @spec wrong(String.t()) :: no_return()
   defp wrong(text) do
-    Mix.shell().error("hot_patch.remote: #{text}; see mix help hot_patch.remote")
+    Mix.shell().error("hot_patch.remote: #{Printable.line(text)}; see mix help hot_patch.remote")
     exit({:shutdown, 2})
   end
 
   @spec fail(String.t()) :: no_return()
   defp fail(text) do
-    Mix.shell().error("hot_patch.remote: #{text}")
+    Mix.shell().error("hot_patch.remote: #{Printable.line(text)}")
     exit({:shutdown, 1})
   end
 end

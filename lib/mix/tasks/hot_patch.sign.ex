@@ -6,7 +6,7 @@ defmodule Mix.Tasks.HotPatch.Sign do
 
       mix hot_patch.sign fix.zip --key KEY [--out signed.zip]
 
-  The signature covers the manifest and every file. Any that the patch has already is replaced.
+  The signature covers the key's name, the manifest and every file. Any that the patch has already is replaced.
   Look at what you sign: the composition is shown.
 
   ## Options

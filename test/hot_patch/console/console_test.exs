@@ -146,7 +146,7 @@ defmodule HotPatch.ConsoleTest do
       end
 
       refute text(get("/patch", log_in("eve"))) =~ ~s(id="upload")
-      assert [%{state: :uploaded}] = HotPatch.list()
+      assert %{items: [%{state: :uploaded}]} = HotPatch.list()
     end
 
     test "the cookie is for this host and its own pages only, and for TLS under TLS" do
@@ -202,13 +202,13 @@ defmodule HotPatch.ConsoleTest do
       assert %{status: 403} =
                post(path, [form: form], Map.put(alice, "sec-fetch-site", "same-site"))
 
-      assert [%{id: ^id}] = HotPatch.list()
+      assert %{items: [%{id: ^id}]} = HotPatch.list()
 
       ours =
         Map.merge(alice, %{"origin" => "http://console.test", "sec-fetch-site" => "same-origin"})
 
       assert %{status: 303} = post(path, [form: form], ours)
-      assert [] = HotPatch.list()
+      assert %{items: []} = HotPatch.list()
       assert %{status: 409} = response = post(path, [form: form], ours)
       assert text(response) =~ "sent already"
     end
@@ -303,7 +303,7 @@ defmodule HotPatch.ConsoleTest do
 
     test "does what the functions do", %{admin: admin} do
       assert %{status: 201} = response = upload(admin, zip("a"), "../../etc/Fix (1).zip")
-      assert [%{id: id, by: "deploy", name: "Fix-1"}] = HotPatch.list()
+      assert %{items: [%{id: id, by: "deploy", name: "Fix-1"}]} = HotPatch.list()
       assert header(response, "location") == "/api/patches/#{id}"
       assert text(get("/api/patches", admin)) =~ id
       assert text(get("/api/patches/#{id}", admin)) =~ ~s("path":"priv/a")
@@ -320,9 +320,10 @@ defmodule HotPatch.ConsoleTest do
       assert %{status: 204} =
                Console.call(request("DELETE", "/api/patches/#{id}?reason=done", headers: admin))
 
-      assert [] = HotPatch.list()
+      assert %{items: []} = HotPatch.list()
 
-      assert {:ok, [%{what: :delete, reason: "done", by: "deploy", from: "192.0.2.7"} | _]} =
+      assert {:ok,
+              %{items: [%{what: :delete, reason: "done", by: "deploy", from: "192.0.2.7"} | _]}} =
                HotPatch.journal(patch: id)
     end
 
@@ -336,7 +337,7 @@ defmodule HotPatch.ConsoleTest do
           ])
         )
 
-      [%{id: id}] = HotPatch.list()
+      %{items: [%{id: id}]} = HotPatch.list()
       response = post("/api/patches/#{id}/apply", [reason: "now"], admin)
       assert {response.status, text(response) =~ ~s("operation":"apply")} == {200, true}
 
@@ -459,7 +460,7 @@ defmodule HotPatch.ConsoleTest do
           hostile <> ".zip"
         )
 
-      [%{id: id}] = HotPatch.list()
+      %{items: [%{id: id}]} = HotPatch.list()
 
       for path <- [
             "/patch/#{id}",
@@ -483,7 +484,7 @@ defmodule HotPatch.ConsoleTest do
     test "say what the author of a patch says of it, and who has signed it", %{admin: admin} do
       said = %{"author" => "alice", "text" => "rounds <b>down</b>", "transition" => "none"}
       %{status: 201} = upload(admin, Declared.zip([{"priv/a", "text"}], said))
-      [%{id: id}] = HotPatch.list()
+      %{items: [%{id: id}]} = HotPatch.list()
       html = text(get("/patch/#{id}", admin))
       assert html =~ "manifest: fix by alice"
       assert html =~ "rounds &lt;b&gt;down&lt;/b&gt;"
@@ -537,7 +538,7 @@ defmodule HotPatch.ConsoleTest do
              post("/patch/#{id}/delete", [form: form], %{"cookie" => "host=mallory; #{session}"})
 
     assert %{status: 303} = post("/patch/#{id}/delete", [form: form, reason: "x"], headers)
-    assert {:ok, [%{by: "carol"} | _]} = HotPatch.journal(patch: id)
+    assert {:ok, %{items: [%{by: "carol"} | _]}} = HotPatch.journal(patch: id)
   end
 
   test "one that is not configured says so, and nothing else" do

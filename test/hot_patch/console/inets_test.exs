@@ -96,10 +96,10 @@ defmodule HotPatch.Console.InetsTest do
       exchange(port, [head("POST", "/api/patches?file=large.zip", headers)] ++ pieces ++ [rest])
 
     assert status(answer) == 201
-    assert [%{id: id, size: size}] = HotPatch.list()
+    assert %{items: [%{id: id, size: size}]} = HotPatch.list()
     assert size == byte_size(zip)
 
-    {:ok, [%{from: "127.0.0.1", by: "deploy"} | _]} = HotPatch.journal(patch: id)
+    {:ok, %{items: [%{from: "127.0.0.1", by: "deploy"} | _]}} = HotPatch.journal(patch: id)
 
     socket = connect(port)
 
@@ -188,7 +188,7 @@ defmodule HotPatch.Console.InetsTest do
            ) in [408, 411, 413]
 
     assert status(exchange(port, head("POST", "/api/patches", token("deploy")))) in [411, 422]
-    assert HotPatch.list() == []
+    assert HotPatch.list().items == []
     served!(port)
   end
 

@@ -120,8 +120,8 @@ defmodule HotPatch.Console.PlugTest do
       )
 
     assert upload.(headers, [one, two]).status == 201
-    assert [%{name: "a", by: "deploy", id: id}] = HotPatch.list()
-    assert {:ok, [%{from: "192.0.2.7"}]} = HotPatch.journal(patch: id)
+    assert %{items: [%{name: "a", by: "deploy", id: id}]} = HotPatch.list()
+    assert {:ok, %{items: [%{from: "192.0.2.7"}]}} = HotPatch.journal(patch: id)
 
     assert %{status: 401, unread: [^one, ^two]} =
              upload.([{"content-length", "200000"}], [one, two])

@@ -3,7 +3,7 @@ defmodule HotPatch.Test.Faults.Modules do
   # Small patches of one module that they all have, and of one that each has alone, for nodes
   # that cannot see each other.
 
-  alias HotPatch.Cluster.CatchUp
+  alias HotPatch.Cluster.Ledger
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Archives
   alias HotPatch.Test.Cluster
@@ -99,7 +99,7 @@ defmodule HotPatch.Test.Faults.Modules do
   end
 
   defp history(node), do: Cluster.call(node, HotPatch.Agent, :history, [])
-  defp stack(ops, retired), do: ops |> Enum.sort_by(&{&1.seq, &1.id}) |> CatchUp.stack(retired)
+  defp stack(ops, retired), do: ops |> Enum.sort_by(&{&1.seq, &1.id}) |> Ledger.stack(retired)
 
   defp running(node) do
     module = String.to_atom(@common)

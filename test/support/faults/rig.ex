@@ -179,7 +179,7 @@ defmodule HotPatch.Test.Faults.Rig do
     for node <- nodes(rig) do
       look_until(fn ->
         case hot_patch(node, :stragglers, [[nodes: [node]]]) do
-          {:ok, []} -> :ok
+          {:ok, %{items: [], failed: []}} -> :ok
           answer -> {:not_yet, "stragglers on #{node}: #{inspect(answer)}"}
         end
       end)

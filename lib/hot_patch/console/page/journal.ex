@@ -18,12 +18,13 @@ defmodule HotPatch.Console.Page.Journal do
     filter = Map.new(["patch", "what", "by", "node"], &{&1, chosen(Request.query(request, &1))})
 
     case HotPatch.journal(last: @read) do
-      {:ok, entries} ->
+      {:ok, %{items: entries} = answers} ->
         found = Enum.filter(entries, &match(&1, filter))
 
         content =
           journal(
             Map.merge(context, %{
+              answers: {:ok, answers},
               filter: filter,
               entries: Enum.take(found, @shown),
               found: length(found),

@@ -2,8 +2,9 @@ defmodule HotPatch.Console.Page.Notice do
   @moduledoc false
   # Pieces that several pages have: a problem in words, a report's nodes.
 
-  use HotPatch.Console.Page.Template, [:notice, :nodes]
+  use HotPatch.Console.Page.Template, [:notice, :nodes, :away]
 
+  alias HotPatch.Answers
   alias HotPatch.Console.HTML
   alias HotPatch.Console.Problem
   alias HotPatch.Report
@@ -18,6 +19,13 @@ defmodule HotPatch.Console.Page.Notice do
   @spec report(Report.t()) :: HTML.safe()
   def report(%Report{} = report),
     do: nodes(%{report: report, open: open(report.nodes), check?: report.operation == :check})
+
+  @doc "Which nodes are not in what is shown, each once."
+  @spec silent([{:ok, Answers.t()} | {:error, term()}]) :: HTML.safe()
+  def silent(results) do
+    lines = for {:ok, answers} <- results, line <- Answers.lines(answers), uniq: true, do: line
+    away(%{lines: lines})
+  end
 
   # What is as it should be needs no reading; what several nodes say alike is read once.
   defp open(nodes) do

@@ -13,7 +13,7 @@ defmodule HotPatch.Console.Page.Results do
   @spec index(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def index(request, access, _form, id) do
     Page.Patches.with_patch(request, access, id, :results, fn context, patch ->
-      with {:ok, journal} <- HotPatch.journal(patch: patch.id) do
+      with {:ok, %{items: journal}} <- HotPatch.journal(patch: patch.id) do
         runs = Enum.filter(Operations.list(), &(&1.subject == patch.id))
         {:ok, results(Map.merge(context, %{runs: runs, journal: journal}))}
       end
