@@ -125,14 +125,41 @@ defmodule HotPatch.Cluster.TwoPhase do
         Progress.tell(teller, node, :commit, state, text: Ending.text(answer))
       end)
 
-    held = for {node, {:ok, :held}} <- answers, do: node
     decision = answers |> decision(options) |> written_down(operation)
     told = if decision == :finish, do: :finish, else: {:take_back, elem(decision, 1)}
-    ended = Map.new(decide(held, operation, told, teller, options))
-    answers = for {node, answer} <- answers, do: {node, ended[node] || answer}
+
+    # Those that did not answer are told, too: they say how it ended there, and when they only came
+    # late it ends as on all others. Nobody stands still for them any more.
+    waiting = for {node, answer} <- answers, answer == {:ok, :held} or late?(answer), do: node
+    ended = Map.new(decide(waiting, operation, told, teller, options))
+    answers = for {node, answer} <- answers, do: {node, known(answer, ended[node])}
     nodes = for {node, answer} <- answers, do: Ending.committed(node, answer)
-    {decision, nodes, for({node, {:error, _text}} <- answers, do: node)}
+    {with_cause(decision, answers), nodes, for({node, {:error, _text}} <- answers, do: node)}
   end
+
+  defp late?(answer), do: match?({:error, _text}, answer)
+
+  defp known(answer, nil), do: answer
+  # It cannot be asked now either, or knows nothing of it: what was said first says more.
+  defp known({:error, text}, {:error, _other}), do: {:error, text}
+  defp known({:error, text}, {:ok, {:error, _nothing}}), do: {:error, text}
+  defp known(_answer, ended), do: ended
+
+  # The cause that the node itself has told by now, instead of that it had not answered yet.
+  defp with_cause({:take_back, what, cause, node}, answers) do
+    case List.keyfind(answers, node, 0) do
+      {^node, {:ok, {:ended, %{error: error}}}} when is_binary(error) ->
+        # It had not failed, and has ended as it was told.
+        if String.starts_with?(error, what),
+          do: {:take_back, what, "it was not ready in time"},
+          else: {:take_back, what, error}
+
+      _ ->
+        {:take_back, what, cause}
+    end
+  end
+
+  defp with_cause(decision, _answers), do: decision
 
   defp decide(nodes, operation, told, teller, options) do
     Cluster.call(nodes, :decide, [operation.ref, told], options.timeout, fn node, answer ->
@@ -150,7 +177,7 @@ defmodule HotPatch.Cluster.TwoPhase do
         :finish
 
       {_held, [{node, answer} | _]} ->
-        {:take_back, "the commit failed on #{node}", Ending.text(answer)}
+        {:take_back, "the commit failed on #{node}", Ending.text(answer), node}
     end
   end
 
