@@ -61,6 +61,7 @@ pub(super) fn both(
     progress.begin(pairs.len());
     let take_all = request.all_differences || request.modules.is_some();
     let compare = |_: &mut (), pair: &Pair<'_>| {
+        progress.unless_stopped()?;
         let verdict = pair.compare(significant, take_all);
         progress.step();
         verdict
@@ -105,6 +106,7 @@ pub(super) fn picked(
     progress.begin(pairs.len());
     let mut changes = Vec::new();
     for pair in &pairs {
+        progress.unless_stopped()?;
         let after = pair.after.map(|content| pair.read(content, significant)).transpose()?;
         changes.push(Change { path: pair.path.clone(), before: None, after, picked: true });
         progress.step();
