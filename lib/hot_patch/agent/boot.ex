@@ -222,25 +222,37 @@ defmodule HotPatch.Agent.Boot do
 
   # Only what is on disk by now: nothing may run that a restart would not bring.
   defp memory(state, begun) do
-    files = touched(state, begun)
+    {brought, gone} = state |> touched(begun) |> Enum.split_with(&brought?/1)
+    # Of one that has moved, the file in the former place is gone, or there for the boot script.
+    names = MapSet.new(brought, & &1.module)
 
-    for %{new: nil, target: target} = file <- files,
-        not File.exists?(target),
+    for file <- gone,
+        file.module not in names,
+        Store.Files.digest(file.target) == file.new,
         {:ok, module} <- [Running.module(file.module)],
         :erlang.module_loaded(module),
         do: unload(module)
 
     wrong =
-      for %{new: new} = file when new != nil <- files,
+      for %{new: new} = file <- brought,
           {:ok, bytes} <- [File.read(file.target)],
           :crypto.hash(:sha256, bytes) == new,
           wanted?(file.module),
           module = Running.accepted_module(file.module),
-          runs_other?(module, bytes),
+          runs_other?(module, bytes) or elsewhere?(module, file),
           do: {module, String.to_charlist(file.target), bytes}
 
     load(wrong)
   end
+
+  defp brought?(%{new: nil}), do: false
+  defp brought?(file), do: not Map.get(file, :gone?, false) and Map.get(file, :move) != :away
+
+  # The boot script knows only its former place.
+  defp elsewhere?(module, %{move: :here, target: target}),
+    do: :code.is_loaded(module) != {:file, String.to_charlist(target)}
+
+  defp elsewhere?(_module, _file), do: false
 
   # The modules of the patches, and those of a set that this start has finished: a rollback
   # leaves no patch behind, but the boot script may have loaded what was still to go.

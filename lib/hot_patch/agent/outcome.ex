@@ -129,6 +129,9 @@ defmodule HotPatch.Agent.Outcome do
         target: file.target,
         module: Verdict.module(verdict),
         alone?: match?(%{beam: %{on_load: true}}, verdict.entry),
+        gone?: verdict.keeps != nil and verdict.move == nil,
+        returned?: verdict.returns?,
+        move: verdict.move,
         old: former.old,
         new: file.new,
         folders: former.folders

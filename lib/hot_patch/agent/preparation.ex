@@ -69,18 +69,19 @@ defmodule HotPatch.Agent.Preparation do
         do: module |> change_of(verdict) |> Instructions.adjust(examination.instructions)
   end
 
-  defp change_of(module, %Verdict{direction: :up, change: kind, entry: entry}) do
+  defp change_of(module, %Verdict{direction: :up, change: kind, entry: entry} = verdict) do
     %Swap.Change{
       module: module,
       kind: kind,
       exports: entry.beam.exports,
       md5: :code.module_md5(entry.bytes),
-      old_vsn: old_vsn(kind, module)
+      old_vsn: old_vsn(kind, module),
+      convert?: converts?(module, verdict)
     }
   end
 
   # The code that runs knows the way down, and is told to which version.
-  defp change_of(module, %Verdict{direction: :down, change: kind, entry: entry}) do
+  defp change_of(module, %Verdict{direction: :down, change: kind, entry: entry} = verdict) do
     exports = for {name, arity} <- Running.exports(module), do: {Atom.to_string(name), arity}
 
     %Swap.Change{
@@ -89,9 +90,16 @@ defmodule HotPatch.Agent.Preparation do
       direction: :down,
       exports: exports,
       md5: entry.beam.md5,
-      old_vsn: {:down, Running.vsn_of(entry.beam.vsn)}
+      old_vsn: {:down, Running.vsn_of(entry.beam.vsn)},
+      convert?: converts?(module, verdict)
     }
   end
+
+  # What only moves is loaded with the code that it has, which knows the states that there are.
+  defp converts?(module, %Verdict{move: :here, change: :replace, entry: %{beam: beam}}),
+    do: not Running.same?(Running.facts(module), beam.md5, beam.vsn)
+
+  defp converts?(_module, _verdict), do: true
 
   # A condition that will pass by itself: refusing now is better than a restart later.
   defp refuses?(verdict), do: Status.refuses?(verdict.status) or verdict.transient?
@@ -112,6 +120,7 @@ defmodule HotPatch.Agent.Preparation do
     end
   end
 
+  defp file(%{target: target, keeps: bytes}) when bytes != nil, do: {target, bytes}
   defp file(%{target: target, folders: folders, entry: %{bytes: nil}}), do: {target, nil, folders}
   defp file(%{target: target, entry: %{bytes: bytes}}), do: {target, bytes}
 

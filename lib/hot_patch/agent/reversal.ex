@@ -16,7 +16,7 @@ defmodule HotPatch.Agent.Reversal do
 
   @doc "The way back from one patch."
   @spec of_record(Applied.t(), Payload.t()) :: [Verdict.t()]
-  def of_record(record, payload), do: Enum.map(record.files, &judge(&1, payload))
+  def of_record(record, payload), do: judge_all(record.files, payload)
 
   @doc """
   For a patch that takes the place of all before it: the way back for what those have
@@ -32,9 +32,11 @@ defmodule HotPatch.Agent.Reversal do
     |> Enum.flat_map(& &1.files)
     |> Enum.reject(&(&1.target in own))
     |> Enum.group_by(& &1.target)
-    |> Enum.map(fn {_target, files} -> %{List.last(files) | old: hd(files).old} end)
+    |> Enum.map(fn {_target, files} ->
+      %{List.last(files) | old: hd(files).old, move: Enum.find_value(files, &move/1)}
+    end)
     |> Enum.sort_by(& &1.path)
-    |> Enum.map(&judge(&1, payload))
+    |> judge_all(payload)
   end
 
   @doc "A file of the store as if it came from an archive; without bytes it is to go."
@@ -59,6 +61,20 @@ defmodule HotPatch.Agent.Reversal do
     }
   end
 
+  defp move(file), do: Map.get(file, :move)
+
+  # What runs of a module that has moved is what came to its new place.
+  defp judge_all(files, payload) do
+    runs = for %{move: :here, module: name, new: new} <- files, into: %{}, do: {name, new}
+
+    for file <- files do
+      %{gone?: false, returned?: false, move: nil}
+      |> Map.merge(file)
+      |> Map.put(:runs, Map.get(runs, file.module, file.new))
+      |> judge(payload)
+    end
+  end
+
   defp judge(file, payload) do
     with :ok <- untouched(file),
          {:ok, bytes} <- former(file) do
@@ -66,6 +82,17 @@ defmodule HotPatch.Agent.Reversal do
     else
       {:error, reason} -> Verdict.new(entry(file, nil), :error, reason)
     end
+  end
+
+  # It goes from where it came to, and is loaded from where it was.
+  defp judge(entry, %{move: :here} = file, _payload) do
+    reason = "the module moves back, and this file #{goes(file)}"
+    %{Verdict.new(entry, :ok, reason, file.target) | move: :away}
+  end
+
+  # Before the patch it was out of memory, and its file there for the boot script.
+  defp judge(%Entry{bytes: bytes}, %{returned?: true} = file, payload) when bytes != nil do
+    %{(file |> entry(nil) |> judge(%{file | returned?: false, old: nil}, payload)) | keeps: bytes}
   end
 
   defp judge(%Entry{kind: :other} = entry, file, _payload) do
@@ -83,7 +110,9 @@ defmodule HotPatch.Agent.Reversal do
         target: file.target,
         change: change,
         direction: if(change == :add, do: :up, else: :down),
-        alone?: file.alone?
+        alone?: file.alone?,
+        move: if(file.move == :away, do: :here),
+        returns?: file.gone?
       }
     else
       {:transient, reason} ->
@@ -99,14 +128,14 @@ defmodule HotPatch.Agent.Reversal do
     with {:ok, module} <- Running.module(file.module),
          %{} = facts <- Running.facts(module) do
       cond do
-        Running.same?(facts, beam.md5, beam.vsn) -> {:not_changed, nil}
-        Base.encode16(facts.md5) != md5(file.new) -> {:error, foreign(file)}
+        file.move == nil and Running.same?(facts, beam.md5, beam.vsn) -> {:not_changed, nil}
+        Base.encode16(facts.md5) != md5(file.runs) -> {:error, foreign(file)}
         file.old == nil -> {:change, :delete}
         true -> {:change, :replace}
       end
     else
       # Taken out by the patch, as one that replaces others does.
-      _ when file.new == nil -> {:change, :add}
+      _ when file.new == nil or file.gone? -> {:change, :add}
       _ -> {:not_loaded, "it does not run here; its file #{goes(file)}"}
     end
   end

@@ -5,7 +5,9 @@ defmodule HotPatch.Agent.Verdict do
   # out, `nil` otherwise; `direction` is `:down` where it is an older version that comes. `new?`
   # is a module that this node did not have, also when it is not to be loaded now. `alone?`: it
   # runs code when it is loaded, so it becomes current by a step of its own. `folders` were made
-  # for a file that is to go.
+  # for a file that is to go. `keeps` are the bytes that stay in its place where the boot script of
+  # the release needs a file, and `returns?` is a module that comes back to such a file. `move`: of the two files of a module that moves to another
+  # application, the one that comes, `:here`, or the one that goes, `:away`.
 
   alias HotPatch.Composition.Entry
   alias HotPatch.Report
@@ -21,7 +23,10 @@ defmodule HotPatch.Agent.Verdict do
           direction: :up | :down,
           new?: boolean(),
           alone?: boolean(),
-          transient?: boolean()
+          transient?: boolean(),
+          keeps: binary() | nil,
+          returns?: boolean(),
+          move: :here | :away | nil
         }
   @enforce_keys [:entry, :status]
   defstruct [
@@ -30,11 +35,14 @@ defmodule HotPatch.Agent.Verdict do
     :reason,
     :target,
     :change,
+    :keeps,
+    :move,
     folders: [],
     direction: :up,
     new?: false,
     alone?: false,
-    transient?: false
+    transient?: false,
+    returns?: false
   ]
 
   @doc "A verdict without anything to load."

@@ -29,13 +29,18 @@ defmodule HotPatch.Store.Applied do
 
   @typedoc """
   A file of a patch on this node; digests are nil where there is, or was, no file. `module` is
-  nil for what is no module; `alone?` is one that runs code when it is loaded.
+  nil for what is no module; `alone?` is one that runs code when it is loaded. `gone?`: the module
+  is not to run, though the boot script needs its file; `returned?`: it was so before this patch. `move`: of the two files of a module that
+  has moved to another application, the one that came, or the one that went.
   """
   @type file :: %{
           path: Path.t(),
           target: Path.t(),
           module: String.t() | nil,
           alone?: boolean(),
+          gone?: boolean(),
+          returned?: boolean(),
+          move: :here | :away | nil,
           old: Blobs.digest() | nil,
           new: Blobs.digest() | nil,
           folders: [Path.t()]
@@ -215,8 +220,11 @@ defmodule HotPatch.Store.Applied do
 
   # Applied once more: what was there before it the first time is what to go back to.
   defp again(first, record) do
-    before = Map.new(first.files, &{&1.target, Map.take(&1, [:old, :folders])})
+    before = Map.new(first.files, &{&1.target, Map.take(&1, [:old, :folders, :move])})
     files = Enum.map(record.files, &Map.merge(&1, Map.get(before, &1.target, %{})))
+    # What it took away the first time is no part of it any more, and comes back all the same.
+    targets = MapSet.new(record.files, & &1.target)
+    files = files ++ Enum.reject(first.files, &(&1.target in targets))
     first_settings = Map.get(first, :config, [])
     settings = Enum.map(record.config, &since(&1, first_settings))
     kept = for one <- first_settings, not Enum.any?(settings, &same?(&1, one)), do: one
