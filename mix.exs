@@ -14,6 +14,8 @@ defmodule HotPatch.MixProject do
       # the Elixir sources are compiled.
       compilers: Mix.compilers() ++ [:hot_patch_native],
       deps: [],
+      # Of sasl, which only tests call, where it is started.
+      xref: [exclude: [:systools, :release_handler]],
       description: "Hot patches for running Erlang and Elixir clusters"
     ]
   end

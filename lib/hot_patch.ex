@@ -63,6 +63,7 @@ defmodule HotPatch do
           transition: :suspend | :none | :compatible,
           purge: :soft | :force,
           on_load: :restart | :load,
+          drift: :refuse | :accept,
           cumulative: boolean(),
           again: boolean(),
           config: [{atom(), keyword()}],
@@ -74,7 +75,10 @@ defmodule HotPatch do
 
   The archive is a path, or the bytes of a zip (told apart by their NUL bytes: every zip has
   some, no path can). Nothing is kept of an archive that is refused. Uploading the same
-  archive again gives the same patch.
+  archive again gives the same patch; one that has ended counts again from then on.
+
+  A patch is for one version of one system (`HotPatch.Release`), and is refused by nodes that run
+  another version of it.
 
   Where `config :hot_patch, require_manifest: true` or `require_signature: true` demands it, an
   archive without a manifest, or one that is not signed by one of the `trusted_keys`, is refused;
@@ -98,13 +102,17 @@ defmodule HotPatch do
       iex> reason
       :file
   """
-  @spec upload(Path.t() | binary(), name: String.t(), by: String.t(), from: String.t()) ::
-          {:ok, Patch.t()} | error()
+  @spec upload(Path.t() | binary(),
+          name: String.t(),
+          release: {String.t(), String.t()},
+          by: String.t(),
+          from: String.t()
+        ) :: {:ok, Patch.t()} | error()
   def upload(path_or_bytes, options \\ []) do
     with {:ok, options} <- Options.validate(:upload, options),
          {:ok, bytes, default_name} <- Input.read(path_or_bytes) do
-      by = options.by || Operator.name()
-      Library.upload(bytes, {options.name, default_name}, by, options.from)
+      asked = %{options | by: options.by || Operator.name()}
+      Library.upload(bytes, Map.put(asked, :default_name, default_name))
     end
   end
 
@@ -234,6 +242,7 @@ defmodule HotPatch do
           pause_timeout: pos_integer(),
           purge: :soft | :force,
           on_load: :restart | :load,
+          drift: :refuse | :accept,
           cumulative: boolean(),
           again: boolean(),
           config: [{atom(), keyword()}],

@@ -2,6 +2,7 @@ defmodule HotPatchTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Archives
+  import HotPatch.Test.Settings, only: [configure: 2]
 
   alias HotPatch.Error
   alias HotPatch.Refusal
@@ -70,11 +71,10 @@ defmodule HotPatchTest do
       path = Path.join(dir, "fix.zip")
       bytes = zip(Builds.changed("patched"))
       File.write!(path, bytes)
-      Application.put_env(:hot_patch, :max_archive_bytes, byte_size(bytes) - 1)
-      on_exit(fn -> Application.delete_env(:hot_patch, :max_archive_bytes) end)
+      configure(:max_archive_bytes, byte_size(bytes) - 1)
       assert {:error, %Refusal{rule: :archive_too_big}} = HotPatch.upload(path)
       assert {:error, %Refusal{rule: :archive_too_big}} = HotPatch.upload(bytes)
-      Application.put_env(:hot_patch, :max_archive_bytes, byte_size(bytes))
+      configure(:max_archive_bytes, byte_size(bytes))
       assert {:ok, _} = HotPatch.upload(path)
     end
 

@@ -12,14 +12,15 @@ defmodule HotPatch.Agent do
   alias HotPatch.Agent.Past
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Preparation
+  alias HotPatch.Agent.RestartNeed
   alias HotPatch.Agent.Roster
   alias HotPatch.Agent.Server
   alias HotPatch.Agent.Verdict
   alias HotPatch.Agent.Watch
   alias HotPatch.Attachment
+  alias HotPatch.Config
   alias HotPatch.Fault
   alias HotPatch.NodeInfo
-  alias HotPatch.Release
   alias HotPatch.Report
   alias HotPatch.Store
   alias HotPatch.Strategy
@@ -88,22 +89,22 @@ defmodule HotPatch.Agent do
   @spec info() :: NodeInfo.t()
   def info do
     state = Store.Applied.state()
-    applied = Store.Applied.list(state)
 
     %NodeInfo{
       node: node(),
       managed?: true,
       attached?: Attachment.here() != nil,
       protocol: @protocol,
-      roles: Application.get_env(:hot_patch, :roles, []),
-      release: Release.current(),
+      roles: Config.current().roles,
+      release: state.release,
       otp: System.otp_release(),
       elixir: System.version(),
-      applied: Enum.map(applied, & &1.id),
-      restart_needed: for(%{restart: reason} when reason != nil <- applied, do: reason),
+      applied: Enum.map(state.stack, & &1.id),
+      restart_needed: RestartNeed.list(state),
       behind: :persistent_term.get(@behind, nil),
-      forced: for(%{forced?: true, id: id} <- applied, do: id),
+      forced: for(%{forced?: true, id: id} <- state.stack, do: id),
       archives?: HotPatch.Bridge.check() == :ok,
+      warnings: Config.warnings(),
       operation: holder(),
       known: Roster.known(state),
       dismissed: Roster.dismissed()
@@ -177,13 +178,13 @@ defmodule HotPatch.Agent do
   @spec census() :: [HotPatch.Agent.Census.line()]
   defdelegate census(), to: HotPatch.Agent.Census, as: :take
 
-  @doc "The digest of every module that runs here, system libraries left out."
-  @spec digests() :: %{String.t() => binary()}
-  defdelegate digests(), to: HotPatch.Agent.Inventory
+  @doc "The modules that run here, system libraries left out: their names, and one digest of all."
+  @spec summary() :: %{digest: binary(), names: [String.t()]}
+  defdelegate summary(), to: HotPatch.Agent.Inventory
 
-  @doc "The files of modules that run here."
-  @spec files([String.t()]) :: %{String.t() => binary()}
-  defdelegate files(names), to: HotPatch.Agent.Inventory
+  @doc "The files of modules that run here and have to do with a change."
+  @spec related(HotPatch.Agent.Inventory.query()) :: HotPatch.Agent.Inventory.related()
+  defdelegate related(query), to: HotPatch.Agent.Inventory
 
   @doc "Takes note of operations that others have seen and that change nothing here."
   @spec note([Store.Applied.op()]) :: :ok | {:error, String.t()}

@@ -107,18 +107,22 @@ defmodule HotPatch.Analysis do
     %__MODULE__{
       modules: Enum.map(read.modules, &Change.new/1),
       order: read.order,
-      findings: for(read <- read.findings, not known?(read), do: struct!(Finding, read)),
+      findings: for(read <- read.findings, not about_known?(read), do: struct!(Finding, read)),
       stateless?: read.stateless
     }
   end
 
-  # The files know nothing of OTP and Elixir; this node does. No atom is made to ask.
-  defp known?(%{name: :unknown_module_called, items: [name]}) do
+  # The files know nothing of OTP and Elixir; this node does.
+  defp about_known?(%{name: :unknown_module_called, items: [name]}), do: known?(name)
+  defp about_known?(_finding), do: false
+
+  @doc false
+  # Whether this node has a module, running or in a file. No atom is made to ask.
+  @spec known?(String.t()) :: boolean()
+  def known?(name) do
     :code.where_is_file(String.to_charlist(name <> ".beam")) != :non_existing or
       name in @preloaded
   end
-
-  defp known?(_finding), do: false
 
   @doc false
   @spec to_table(t()) :: iodata()
@@ -175,6 +179,7 @@ defmodule HotPatch.Analysis do
   end
 
   defimpl String.Chars do
-    def to_string(analysis), do: analysis |> HotPatch.Analysis.to_table() |> IO.iodata_to_binary()
+    def to_string(analysis),
+      do: analysis |> HotPatch.Analysis.to_table() |> HotPatch.Printable.lines()
   end
 end

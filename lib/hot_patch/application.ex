@@ -1,25 +1,67 @@
 defmodule HotPatch.Application do
   @moduledoc false
-  # What runs on every node: the agent, what keeps it in agreement with the others, and the way
-  # to the reader of archives, which comes last: whatever becomes of it, the others stay.
+  # What runs on every node.
+  #
+  #     HotPatch.Supervisor (one_for_one)
+  #       each under a HotPatch.BackoffSupervisor of its own:
+  #       Cluster.Progress      tells people how far operations are
+  #       Bridge.Port.Server    the reader of archives
+  #       LoaderVM              tries modules where nobody serves
+  #       Agent.Inbox           pieces of patches that coordinators have sent
+  #       Agent.FileDigests     digests of files that have not changed since
+  #       Agent.Server          who holds this node
+  #       Cluster.Joiner        keeps this node in agreement with the others
+  #       Console               the page
+  #
+  # None of them takes another along: each finds the others by name, when it needs them. What
+  # serves people cannot end what serves patches, and none of them can end the application.
 
   use Application
 
+  alias HotPatch.BackoffSupervisor
+  alias HotPatch.Cluster.Joiner
+  alias HotPatch.Cluster.Progress
+  alias HotPatch.Config
+
+  # To start it again costs nothing: its program starts with the next request.
+  @bridge [longest: 50]
+
+  # A supervisor of one child cannot fail by itself, only be killed.
+  @never_give_up [max_restarts: 1_000_000, max_seconds: 1]
+
   @impl Application
   def start(_type, _args) do
+    :ok = Config.load()
     :ok = HotPatch.Agent.Boot.run()
+    # Here, in the one process that lives as long as the application.
+    :ok = Progress.prepare()
 
     children = [
-      # First those that are not concerned when an agent dies.
-      HotPatch.Cluster.Progress,
-      HotPatch.Agent.Inbox,
-      HotPatch.Agent.Server,
-      HotPatch.Cluster.Joiner,
-      HotPatch.Bridge.Supervisor,
-      # Whatever becomes of it is its own affair.
-      HotPatch.Console
+      {BackoffSupervisor, {Progress, []}},
+      {BackoffSupervisor,
+       {{HotPatch.Bridge.Port.Server, name: HotPatch.Bridge.Port.Server}, @bridge}},
+      {BackoffSupervisor, {HotPatch.LoaderVM, []}},
+      {BackoffSupervisor, {HotPatch.Agent.Inbox, []}},
+      {BackoffSupervisor, {HotPatch.Agent.FileDigests, []}},
+      {BackoffSupervisor, {HotPatch.Agent.Server, []}},
+      {BackoffSupervisor, {Joiner, []}},
+      {BackoffSupervisor, {HotPatch.Console, []}}
     ]
 
-    Supervisor.start_link(children, strategy: :rest_for_one, name: HotPatch.Supervisor)
+    options = [strategy: :one_for_one, name: HotPatch.Supervisor] ++ @never_give_up
+
+    with {:ok, pid} <- Supervisor.start_link(children, options) do
+      # Before the applications that depend on this one start.
+      :ok = Joiner.await_first()
+      {:ok, pid}
+    end
   end
+
+  # A patch, or an upgrade of the release, has changed the environment. Where the data is kept and
+  # what patches are bound to stay as they were when the node started.
+  @impl Application
+  def config_change(_changed, _new, _removed), do: Config.load([:data_dir, :release])
+
+  @impl Application
+  def stop(_state), do: Config.forget()
 end

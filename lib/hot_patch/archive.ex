@@ -7,6 +7,7 @@ defmodule HotPatch.Archive do
   alias HotPatch.Bridge
   alias HotPatch.Composition
   alias HotPatch.Composition.Entry
+  alias HotPatch.Config
   alias HotPatch.Error
   alias HotPatch.Manifest
   alias HotPatch.Refusal
@@ -25,7 +26,7 @@ defmodule HotPatch.Archive do
     unsupported_flag damaged_stream bytes_after_stream size_too_small size_too_large
     bad_crc manifest_too_big manifest_too_deep manifest_malformed manifest_duplicate
     manifest_unknown_field manifest_schema manifest_unlisted manifest_missing manifest_digest
-    manifest_module manifest_instruction signature_malformed signature_alone
+    manifest_module manifest_instruction manifest_config signature_malformed signature_alone
   )a
 
   # Likewise the keys of the reply. A module's literals are atoms from its loading on.
@@ -45,15 +46,6 @@ defmodule HotPatch.Archive do
   @converters [{"code_change", 3}, {"code_change", 4}, {"system_code_change", 4}]
   @supervisors ["supervisor", "Elixir.Supervisor", "Elixir.DynamicSupervisor"]
 
-  # Archives, frames and counts of the reader have 32 bits.
-  @largest_limit 0xFFFF_FFFF
-  @limits [
-    max_archive_bytes: 10 * 1024 * 1024,
-    max_entries: 10_000,
-    max_unpacked_bytes: 100 * 1024 * 1024,
-    max_name_bytes: 1024
-  ]
-
   @doc "Names of all rules by which an archive can be refused."
   @spec rules() :: [atom()]
   def rules, do: @rules
@@ -67,18 +59,15 @@ defmodule HotPatch.Archive do
   @doc "Reads an archive. `name` becomes the first part of the patch's id."
   @spec read(binary(), String.t()) :: {:ok, Composition.t()} | {:error, Refusal.t() | Error.t()}
   def read(bytes, name) do
-    with {:ok, limits} <- limits(),
-         {:ok, answer} <-
-           Bridge.request("read_archive", [first(bytes, limits)], options(limits), name) do
-      outcome(answer, name)
-    end
+    with {:ok, answer} <- Bridge.request("read_archive", [first(bytes)], options(), name),
+         do: outcome(answer, name)
   end
 
   # One byte more than the limit is enough to be refused, and need not be sent.
-  defp first(bytes, %{max_archive_bytes: limit}) when byte_size(bytes) > limit,
-    do: binary_part(bytes, 0, limit + 1)
-
-  defp first(bytes, _limits), do: bytes
+  defp first(bytes) do
+    most = Config.current().max_archive_bytes + 1
+    if byte_size(bytes) > most, do: binary_part(bytes, 0, most), else: bytes
+  end
 
   @doc """
   The shadows of a patch: copies under other names of the modules that convert state, and of
@@ -165,32 +154,11 @@ defmodule HotPatch.Archive do
     name <> "-" <> (sha256 |> binary_part(0, 6) |> Base.encode16(case: :lower))
   end
 
-  @doc "The limits in force: configured, or the defaults."
-  @spec limits() :: {:ok, %{atom() => pos_integer()}} | {:error, Error.t()}
-  def limits do
-    limits =
-      Map.new(@limits, fn {key, default} ->
-        {key, Application.get_env(:hot_patch, key, default)}
-      end)
+  @doc "The limits in force, as the reader takes them."
+  @spec options() :: tuple()
+  def options do
+    limits = Config.current()
 
-    case Enum.find(limits, fn {_key, value} -> value not in 1..@largest_limit end) do
-      nil ->
-        {:ok, limits}
-
-      {key, value} ->
-        {:error,
-         Error.new(
-           :invalid_option,
-           "config :hot_patch, #{key}: must be a number from 1 to #{@largest_limit}, " <>
-             "got: #{inspect(value)}",
-           %{option: key}
-         )}
-    end
-  end
-
-  @doc "Limits as the reader takes them."
-  @spec options(%{atom() => pos_integer()}) :: tuple()
-  def options(limits) do
     {limits.max_archive_bytes, limits.max_entries, limits.max_unpacked_bytes,
      limits.max_name_bytes, significant_chunks()}
   end

@@ -34,6 +34,7 @@ defmodule HotPatch.Bridge do
   an archive that needs more is refused, or ends the program.
   """
 
+  alias HotPatch.Config
   alias HotPatch.Error
 
   @typedoc "Bytes, or a file of which no more than so many bytes are read."
@@ -58,30 +59,17 @@ defmodule HotPatch.Bridge do
   def vocabulary, do: [:failed | @kinds]
 
   @doc false
-  @spec implementation() :: {:ok, module()} | {:error, Error.t()}
+  @spec implementation() :: module()
   def implementation do
-    case Application.get_env(:hot_patch, :bridge, :port) do
-      :port ->
-        {:ok, HotPatch.Bridge.Port}
-
-      :nif ->
-        {:ok, HotPatch.Bridge.Nif}
-
-      other ->
-        {:error,
-         Error.new(
-           :invalid_option,
-           "config :hot_patch, bridge: must be :port or :nif, got: #{inspect(other)}",
-           %{option: :bridge}
-         )}
+    case Config.current().bridge do
+      :port -> HotPatch.Bridge.Port
+      :nif -> HotPatch.Bridge.Nif
     end
   end
 
   @doc false
   @spec check() :: :ok | {:error, Error.t()}
-  def check do
-    with {:ok, bridge} <- implementation(), do: check(bridge)
-  end
+  def check, do: check(implementation())
 
   @doc false
   @spec check(module()) :: :ok | {:error, Error.t()}
@@ -93,8 +81,8 @@ defmodule HotPatch.Bridge do
   @spec request(String.t(), [blob()], term(), String.t()) :: {:ok, term()} | {:error, Error.t()}
   def request(name, blobs, options, about) do
     with :ok <- check(),
-         {:ok, bridge} <- implementation(),
-         {:ok, reply} <- bridge.request(name, blobs, :erlang.term_to_binary(options), about) do
+         {:ok, reply} <-
+           implementation().request(name, blobs, :erlang.term_to_binary(options), about) do
       reply |> :erlang.binary_to_term([:safe]) |> answer(about)
     end
   end

@@ -16,6 +16,7 @@ defmodule HotPatch.Build do
   alias HotPatch.Error
   alias HotPatch.Keys
   alias HotPatch.Native
+  alias HotPatch.Printable
   alias HotPatch.Refusal
   alias HotPatch.Signature
   alias HotPatch.Table
@@ -173,9 +174,8 @@ defmodule HotPatch.Build do
   defp sign_with(key, zip, name) do
     with {:ok, composition} <- Archive.read(zip, name),
          {:ok, manifest} <- manifest(composition),
-         {:ok, limits} <- Archive.limits(),
          {:ok, json} <- HotPatch.JSON.encode(Signature.make(key, manifest, composition.files)),
-         {:ok, answer} <- Bridge.request("sign", [zip, json], Archive.options(limits), name) do
+         {:ok, answer} <- Bridge.request("sign", [zip, json], Archive.options(), name) do
       with {:error, text} <- answer, do: {:error, Error.new(:build, "sign: #{text}")}
     end
   end
@@ -207,20 +207,21 @@ defmodule HotPatch.Build do
   end
 
   defimpl Inspect do
-    def inspect(built, _options), do: "#HotPatch.Build<#{built.composition.id}>"
+    def inspect(built, _options),
+      do: HotPatch.Printable.line("#HotPatch.Build<#{built.composition.id}>")
   end
 
   defimpl String.Chars do
     def to_string(built) do
-      notes = for note <- built.notes, do: ["note: ", note, "\n"]
+      notes = for note <- built.notes, do: ["note: ", Printable.line(note), "\n"]
 
       where =
         if built.out,
-          do: "written to #{built.out} (#{Table.bytes(byte_size(built.zip))})\n",
+          do: "written to #{Printable.line(built.out)} (#{Table.bytes(byte_size(built.zip))})\n",
           else: "nothing was written\n"
 
       about = [Composition.to_table(built.composition), "\n", analysis(built.analysis)]
-      IO.iodata_to_binary([about, notes, where])
+      Printable.lines([about, notes, where])
     end
 
     defp analysis(nil), do: []

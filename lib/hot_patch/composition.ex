@@ -8,6 +8,7 @@ defmodule HotPatch.Composition do
 
   alias HotPatch.Composition.Entry
   alias HotPatch.Manifest
+  alias HotPatch.Printable
   alias HotPatch.Table
   alias HotPatch.Trust
 
@@ -56,15 +57,15 @@ defmodule HotPatch.Composition do
       end
 
     [
-      "#{composition.id}: #{length(rows)} files, #{length(modules(composition))} modules, ",
-      "#{Table.bytes(composition.size)}, in #{Enum.join(applications(composition), ", ")}\n",
+      "#{Printable.line(composition.id)}: #{length(rows)} files, #{length(modules(composition))} modules, ",
+      "#{Table.bytes(composition.size)}, in #{Printable.line(Enum.join(applications(composition), ", "))}\n",
       Table.render(["file", "kind", "size", "md5"], rows),
       below(declared(composition))
     ]
   end
 
   defp below([]), do: []
-  defp below(lines), do: for(line <- ["" | lines], do: [line, "\n"])
+  defp below(lines), do: for(line <- ["" | lines], do: [Printable.line(line), "\n"])
 
   @doc false
   # What its manifest says beside the files, and who has signed it, in lines for people.
@@ -83,13 +84,15 @@ defmodule HotPatch.Composition do
     def inspect(composition, _options) do
       modules = length(HotPatch.Composition.modules(composition))
 
-      "#HotPatch.Composition<#{composition.id} #{length(composition.files)} files #{modules} modules>"
+      HotPatch.Printable.line(
+        "#HotPatch.Composition<#{composition.id} #{length(composition.files)} files #{modules} modules>"
+      )
     end
   end
 
   defimpl String.Chars do
     def to_string(composition) do
-      composition |> HotPatch.Composition.to_table() |> IO.iodata_to_binary()
+      composition |> HotPatch.Composition.to_table() |> HotPatch.Printable.lines()
     end
   end
 end

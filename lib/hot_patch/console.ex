@@ -45,12 +45,10 @@ defmodule HotPatch.Console do
   alias HotPatch.Console.Sessions
   alias HotPatch.Console.Stream
 
-  require Logger
-
   @doc "Starts the console as it is configured, or as the options say; `:ignore` where it is off."
   @spec start_link(keyword()) :: Supervisor.on_start()
   def start_link(options \\ []) do
-    case Keyword.get(options, :console, Application.get_env(:hot_patch, :console)) do
+    case Keyword.get(options, :console, HotPatch.Config.current().console) do
       off when off in [nil, false] ->
         :ignore
 
@@ -60,7 +58,7 @@ defmodule HotPatch.Console do
             Supervisor.start_link(__MODULE__, config, name: __MODULE__)
 
           {:error, text} ->
-            Logger.error("HotPatch: the console is off: #{text}")
+            HotPatch.Config.warn(:console, "the console is off: #{text}")
             :ignore
         end
     end

@@ -24,7 +24,10 @@ defmodule HotPatch.Drift do
   @spec line(t()) :: String.t()
   def line(drift) do
     what = if drift.from == :disk, do: "its file", else: "most other nodes"
-    "#{drift.module} on #{drift.node}: runs another version than #{what}; #{drift.cause}"
+
+    HotPatch.Printable.line(
+      "#{drift.module} on #{drift.node}: runs another version than #{what}; #{drift.cause}"
+    )
   end
 
   defimpl Inspect do

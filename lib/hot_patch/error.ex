@@ -34,6 +34,9 @@ defmodule HotPatch.Error do
     * `:key` - a key cannot be read or written
     * `:build` - no patch can be built from what was given
     * `:dangerous` - no patch was built because of what was found in it; `details.findings`
+    * `:fatal_module` - a module of the archive would end the VM that loads it; `details.module`
+    * `:untried` - no VM could be started in which modules are tried before a node loads them;
+      `details.cause`
     * `:no_native` - this node cannot read archives; `details.cause`
     * `:reader` - the reader of archives failed on this one, or ended while it had it; `details.cause`
     * `:internal` - a bug or a broken node; `details` has what is known
@@ -60,6 +63,8 @@ defmodule HotPatch.Error do
           | :key
           | :build
           | :dangerous
+          | :fatal_module
+          | :untried
           | :no_native
           | :reader
           | :internal
@@ -73,9 +78,17 @@ defmodule HotPatch.Error do
 
   defexception [:reason, :message, :report, details: %{}]
 
+  # For people; the field has it as it is.
+  @impl Exception
+  def message(error), do: HotPatch.Printable.line(error.message)
+
   @doc false
   @spec new(reason(), String.t(), map()) :: t()
   def new(reason, message, details \\ %{}) do
     %__MODULE__{reason: reason, message: message, details: details}
+  end
+
+  defimpl Inspect do
+    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
   end
 end

@@ -32,12 +32,44 @@ defmodule HotPatch.Event do
   @enforce_keys [:operation, :kind, :patch, :by, :phase, :state, :at]
   defstruct [:operation, :kind, :patch, :by, :node, :phase, :state, :done, :total, :text, :at]
 
+  @phases [:reserve, :send, :prepare, :commit, :decide, :watch, :ended]
+
+  @doc false
+  # Whether it is an event as this version knows them: it may have come from another node.
+  @spec valid?(term()) :: boolean()
+  def valid?(%__MODULE__{node: node, done: done, total: total} = event) do
+    Enum.all?([event.operation, event.patch, event.by, event.text || ""], &text?/1) and
+      is_atom(event.kind) and is_atom(node) and event.phase in @phases and
+      event.state in [:running, :done, :failed] and count?(done) and count?(total) and
+      time?(event.at)
+  rescue
+    # A struct of another version: it lacks a key.
+    KeyError -> false
+  end
+
+  def valid?(_other), do: false
+
+  defp text?(text), do: is_binary(text) and String.valid?(text)
+  defp count?(nil), do: true
+  defp count?(number), do: is_integer(number) and number >= 0
+
+  defp time?(%DateTime{} = time) do
+    DateTime.compare(time, time) == :eq
+  rescue
+    # Its fields are not those of a time.
+    _error -> false
+  end
+
+  defp time?(_other), do: false
+
   @doc "The event in one line."
   @spec line(t()) :: String.t()
   def line(event) do
-    "#{event.kind} of #{event.patch}#{if event.node, do: " on #{event.node}"}: #{event.phase} #{event.state}" <>
-      if(event.total, do: " #{event.done} of #{event.total}", else: "") <>
+    HotPatch.Printable.line([
+      "#{event.kind} of #{event.patch}#{if event.node, do: " on #{event.node}"}: #{event.phase} #{event.state}",
+      if(event.total, do: " #{event.done} of #{event.total}", else: ""),
       if(event.text, do: " (#{event.text})", else: "")
+    ])
   end
 
   defimpl Inspect do

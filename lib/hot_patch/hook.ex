@@ -16,7 +16,9 @@ defmodule HotPatch.Hook do
   `after_resume` do not follow where the change was taken back.
   """
 
-  require Logger
+  alias HotPatch.Config
+
+  require HotPatch.Log, as: Log
 
   @type change :: %{patch: String.t(), modules: [module()]}
 
@@ -30,7 +32,7 @@ defmodule HotPatch.Hook do
   @doc false
   @spec run(:before_pause | :after_load | :after_resume, change()) :: :ok
   def run(moment, change) do
-    for hook <- Application.get_env(:hot_patch, :hooks, []),
+    for hook <- Config.current().hooks,
         Code.ensure_loaded?(hook) and function_exported?(hook, moment, 1) do
       {pid, monitor} = spawn_monitor(hook, moment, [change])
 
@@ -51,6 +53,6 @@ defmodule HotPatch.Hook do
   end
 
   defp log(hook, moment, what) do
-    Logger.warning("HotPatch: the hook #{inspect(hook)}.#{moment}/1 #{what}", hook: hook)
+    Log.warning("HotPatch: the hook #{inspect(hook)}.#{moment}/1 #{what}", hook: hook)
   end
 end

@@ -25,6 +25,7 @@ defmodule HotPatch.JournalEntry do
   """
 
   alias HotPatch.Manifest
+  alias HotPatch.Printable
   alias HotPatch.Table
 
   @type on_node :: %{
@@ -95,7 +96,7 @@ defmodule HotPatch.JournalEntry do
       if(entry.accepted == [], do: "", else: ", accepted #{Enum.join(entry.accepted, ", ")}"),
       if(entry.reason, do: " (#{entry.reason})", else: "")
     ]
-    |> IO.iodata_to_binary()
+    |> Printable.line()
   end
 
   defp where([%{node: node}]), do: "#{node}"

@@ -107,18 +107,17 @@ defmodule HotPatch.Keys do
   end
 
   @doc """
-  The keys that this node trusts (`config :hot_patch, trusted_keys: [...]`): each a line as in a
-  `.pub` file, its Base64 alone, or the path of such a file.
+  The keys of a list as `config :hot_patch, trusted_keys: [...]` has it: each a line as in a
+  `.pub` file, its Base64 alone, or the path of such a file. An error says which one is wrong.
   """
-  @spec trusted() :: {:ok, [public()]} | {:error, Error.t()}
-  def trusted do
-    case Application.get_env(:hot_patch, :trusted_keys, []) do
-      keys when is_list(keys) -> all(keys)
-      other -> error("config :hot_patch, trusted_keys: must be a list, got: #{inspect(other)}")
-    end
+  @spec read_trusted(term()) :: {:ok, [public()]} | {:error, Error.t()}
+  def read_trusted(keys) do
+    if is_list(keys) and not List.improper?(keys),
+      do: read_all(keys),
+      else: error("must be a list, got: #{inspect(keys, limit: 5, printable_limit: 80)}")
   end
 
-  defp all(keys) do
+  defp read_all(keys) do
     Enum.reduce_while(keys, {:ok, []}, fn key, {:ok, found} ->
       case trusted_one(key) do
         {:ok, key} -> {:cont, {:ok, found ++ [key]}}
@@ -131,21 +130,21 @@ defmodule HotPatch.Keys do
     with :error <- parse(text),
          {:ok, content} <- File.read(text),
          :error <- parse(content) do
-      error("config :hot_patch, trusted_keys: #{text} holds no public key")
+      error("#{inspect(text, printable_limit: 80)} holds no public key")
     else
       {:ok, key} ->
         {:ok, key}
 
       {:error, posix} ->
         error(
-          "config :hot_patch, trusted_keys: #{inspect(text, printable_limit: 80)} is neither a key " <>
-            "nor a file that can be read (#{:file.format_error(posix)})"
+          "#{inspect(text, printable_limit: 80)} is neither a key nor a file that can be read " <>
+            "(#{:file.format_error(posix)})"
         )
     end
   end
 
   defp trusted_one(other),
-    do: error("config :hot_patch, trusted_keys: must be texts, got: #{inspect(other, limit: 5)}")
+    do: error("must be texts, got: #{inspect(other, limit: 5)}")
 
   defp parse(text) do
     case String.split(text) do

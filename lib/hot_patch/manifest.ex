@@ -163,8 +163,9 @@ defmodule HotPatch.Manifest do
   defp for_release(release), do: " for #{release}"
   defp by(nil), do: ""
   defp by(author), do: " by #{author}"
-  defp text(nil), do: ""
-  defp text(text), do: String.replace(text, "\n", "\n  ")
+  defp text(nil), do: []
+  # The author's own words, marked as such: no line of them can pass for one of ours.
+  defp text(text), do: for(line <- String.split(text, ["\r\n", "\n"]), do: "| " <> line)
 
   @doc "What was given in place of what a manifest says, in words."
   @spec overridden_line(overridden()) :: String.t()
@@ -175,6 +176,7 @@ defmodule HotPatch.Manifest do
   end
 
   defimpl Inspect do
-    def inspect(manifest, _options), do: "#HotPatch.Manifest<#{manifest.name}>"
+    def inspect(manifest, _options),
+      do: HotPatch.Printable.line("#HotPatch.Manifest<#{manifest.name}>")
   end
 end

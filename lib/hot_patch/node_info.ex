@@ -18,6 +18,7 @@ defmodule HotPatch.NodeInfo do
     * `:forced` - patches for which processes were killed: what the node does since may have
       that for a cause
     * `:archives?` - whether it can read archives (the reader that `config :hot_patch, bridge:` names is there)
+    * `:warnings` - what is wrong with its configuration or its data directory, one line each
     * `:operation` - what is under way on it, or `nil`
     * `:known` - other nodes that it knows to belong to the system: `:peers` for one that its configuration
       names, else the time of the last operation in which it took part
@@ -25,6 +26,7 @@ defmodule HotPatch.NodeInfo do
   """
 
   alias HotPatch.Release
+  alias HotPatch.Table
 
   @type t :: %__MODULE__{
           node: node(),
@@ -43,6 +45,7 @@ defmodule HotPatch.NodeInfo do
           behind: String.t() | nil,
           forced: [String.t()],
           archives?: boolean(),
+          warnings: [String.t()],
           operation: map() | nil,
           known: %{node() => :peers | DateTime.t()},
           dismissed: %{node() => DateTime.t()}
@@ -65,6 +68,7 @@ defmodule HotPatch.NodeInfo do
     restart_needed: [],
     forced: [],
     archives?: false,
+    warnings: [],
     attached?: false,
     known: %{},
     dismissed: %{}
@@ -74,9 +78,11 @@ defmodule HotPatch.NodeInfo do
   The node in one line.
   """
   @spec line(t()) :: String.t()
-  def line(%__MODULE__{managed?: false} = info), do: "#{info.node}: #{info.problem}"
+  def line(info), do: info |> text() |> HotPatch.Printable.line()
 
-  def line(info) do
+  defp text(%__MODULE__{managed?: false} = info), do: "#{info.node}: #{info.problem}"
+
+  defp text(info) do
     applied = if info.applied == [], do: "none", else: Enum.join(info.applied, ", ")
     restart = if info.restart_needed == [], do: "no", else: "yes"
 
@@ -86,7 +92,11 @@ defmodule HotPatch.NodeInfo do
 
     "#{info.node}#{roles}: #{info.release}, OTP #{info.otp}, applied: #{applied}, restart needed: #{restart}#{forced}" <>
       if(info.attached?, do: ", attached", else: "") <>
-      if(info.behind, do: ", behind the others: #{info.behind}", else: "")
+      if(info.behind, do: ", behind the others: #{info.behind}", else: "") <>
+      if(info.warnings == [],
+        do: "",
+        else: ", #{Table.count(length(info.warnings), "warning", "warnings")}"
+      )
   end
 
   defimpl Inspect do
@@ -95,10 +105,11 @@ defmodule HotPatch.NodeInfo do
 
   defimpl String.Chars do
     def to_string(info) do
-      Enum.join(
-        [HotPatch.NodeInfo.line(info) | Enum.map(info.restart_needed, &("  " <> &1))],
-        "\n"
-      )
+      [
+        HotPatch.NodeInfo.line(info)
+        | Enum.map(info.restart_needed ++ info.warnings, &("  " <> &1))
+      ]
+      |> Enum.map_join("\n", &HotPatch.Printable.line/1)
     end
   end
 end

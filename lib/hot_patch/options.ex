@@ -61,6 +61,15 @@ defmodule HotPatch.Options do
           "one refuses, nothing is changed. What their code did is not undone; the plan names them. A patch's manifest " <>
           "may say another default"
     ],
+    drift: [
+      check: {:one_of, [:refuse, :accept]},
+      default: :refuse,
+      doc:
+        "what to do where a module runs in a version that neither its file has nor this node keeps, because " <>
+          "somebody has loaded code by hand or replaced files: a rollback could not bring it back. `:refuse` " <>
+          "(default): the patch is refused, and the reason names the module. `:accept`: it is applied, and its " <>
+          "rollback goes to what is on disk"
+    ],
     cumulative: [
       check: {:one_of, [true, false]},
       default: false,
@@ -166,6 +175,13 @@ defmodule HotPatch.Options do
       check: :release,
       doc: "`{name, version}` of what the node runs. Default: see `HotPatch.Release`"
     ],
+    system: [
+      check: :release,
+      doc:
+        "`{name, version}` of the system that the patch is for, as `nodes/0` shows it. Default: what the " <>
+          "manifest says, else what this node runs, or, where it runs no system, what the others run; where " <>
+          "they run several it must be said. An archive that is kept already is bound anew"
+    ],
     peers: [
       check: :nodes,
       doc:
@@ -191,13 +207,14 @@ defmodule HotPatch.Options do
   ]
 
   @calls [
-    upload: [:name, :by, :from],
+    upload: [:name, :system, :by, :from],
     check: [
       :nodes,
       :timeout,
       :survey_transition,
       :purge,
       :survey_on_load,
+      :drift,
       :cumulative,
       :again,
       :config,
@@ -209,6 +226,7 @@ defmodule HotPatch.Options do
       :survey_transition,
       :purge,
       :survey_on_load,
+      :drift,
       :cumulative,
       :again,
       :config,
@@ -230,6 +248,7 @@ defmodule HotPatch.Options do
       :pause_timeout,
       :purge,
       :on_load,
+      :drift,
       :cumulative,
       :again,
       :config,
@@ -259,6 +278,7 @@ defmodule HotPatch.Options do
 
   # An option may mean less in one call than in another.
   @names %{
+    system: :release,
     down_transition: :transition,
     down_on_load: :on_load,
     survey_transition: :transition,

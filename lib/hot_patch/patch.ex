@@ -55,8 +55,10 @@ defmodule HotPatch.Patch do
   """
   @spec line(t()) :: String.t()
   def line(patch) do
-    "#{patch.id} #{patch.state}, #{HotPatch.Table.count(patch.modules, "module", "modules")}, " <>
+    HotPatch.Printable.line([
+      "#{patch.id} #{patch.state}, #{HotPatch.Table.count(patch.modules, "module", "modules")}, ",
       "for #{patch.release}"
+    ])
   end
 
   defimpl Inspect do
@@ -65,8 +67,10 @@ defmodule HotPatch.Patch do
 
   defimpl String.Chars do
     def to_string(patch) do
-      HotPatch.Patch.line(patch) <>
+      HotPatch.Printable.line([
+        HotPatch.Patch.line(patch),
         ", uploaded #{Calendar.strftime(patch.uploaded_at, "%Y-%m-%d %H:%M:%S UTC")} by #{patch.by}"
+      ])
     end
   end
 end

@@ -4,6 +4,7 @@ defmodule HotPatch.Plan do
   files on disk, risks. `IO.puts/1` prints it, `HotPatch.to_json/1` gives JSON.
   """
 
+  alias HotPatch.Printable
   alias HotPatch.Status
   alias HotPatch.Table
 
@@ -65,6 +66,10 @@ defmodule HotPatch.Plan do
       instructions: [],
       risks: []
     ]
+
+    defimpl Inspect do
+      defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+    end
   end
 
   @typedoc """
@@ -86,7 +91,7 @@ defmodule HotPatch.Plan do
   @spec to_table(t()) :: iodata()
   def to_table(plan) do
     [
-      "plan #{plan.patch}: #{plan.status}, #{Table.nodes_of(plan)}, ",
+      "plan #{Printable.line(plan.patch)}: #{plan.status}, #{Table.nodes_of(plan)}, ",
       "#{Table.count(Enum.sum(Enum.map(plan.nodes, & &1.suspended)), "process", "processes")} to pause\n",
       Table.render(
         ["node", "status", "load order", "will pause"],
@@ -157,11 +162,13 @@ defmodule HotPatch.Plan do
 
   defimpl Inspect do
     def inspect(plan, _options) do
-      "#HotPatch.Plan<#{plan.patch} #{plan.status} #{HotPatch.Table.nodes_of(plan)}>"
+      HotPatch.Printable.line(
+        "#HotPatch.Plan<#{plan.patch} #{plan.status} #{HotPatch.Table.nodes_of(plan)}>"
+      )
     end
   end
 
   defimpl String.Chars do
-    def to_string(plan), do: plan |> HotPatch.Plan.to_table() |> IO.iodata_to_binary()
+    def to_string(plan), do: plan |> HotPatch.Plan.to_table() |> HotPatch.Printable.lines()
   end
 end

@@ -13,4 +13,12 @@ defmodule HotPatch.Refusal do
   @type t :: %__MODULE__{rule: atom(), entry: String.t() | nil, message: String.t()}
 
   defexception [:rule, :entry, :message]
+
+  # For people; the field has it as it is.
+  @impl Exception
+  def message(refusal), do: HotPatch.Printable.line(refusal.message)
+
+  defimpl Inspect do
+    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+  end
 end

@@ -2,13 +2,24 @@ defmodule HotPatch.Release do
   @moduledoc """
   The identity and version of the running system, to which patches are bound.
 
-  In a release it is the release's own name and version. A system started by `mix run` or
-  plain `erl` has none, so it is named `unreleased`, with the versions of the started
-  applications that are neither OTP's, Elixir's nor HotPatch as its version: that of a node
-  that was attached is the same as it would be with HotPatch built in. It can be set with `config :hot_patch, release: {"name", "version"}`.
+  It is found in this order:
+
+    * `config :hot_patch, release: {"name", "version"}`, or the option `release:` of
+      `HotPatch.attach/2`, says it.
+    * In a release it is the release's own name and version: that of the release that OTP's
+      `release_handler` has installed, else that of the boot script.
+    * A system started by `mix run` or plain `erl` has no release. It is named `unreleased`, and its
+      version is made of the applications on the code path that are neither OTP's nor Elixir's nor
+      HotPatch, with their versions. It is read once in the life of a VM: starting or stopping
+      applications does not change it.
+    * A node that has loaded no application of any system, such as an operator's own, is
+      `unreleased none`.
+
+  `HotPatch.nodes/0` shows it for every node.
   """
 
-  alias HotPatch.SystemLibrary
+  alias HotPatch.FileName
+  alias HotPatch.Release.Source
 
   @type t :: %__MODULE__{name: String.t(), version: String.t()}
   @enforce_keys [:name, :version]
@@ -16,9 +27,6 @@ defmodule HotPatch.Release do
 
   @unreleased "unreleased"
   @nothing "none"
-
-  # More applications than this are told by a digest: a version should fit a line.
-  @spelled_out 3
 
   @doc """
   The release of this node.
@@ -29,21 +37,27 @@ defmodule HotPatch.Release do
   """
   @spec current() :: t()
   def current do
-    case Application.get_env(:hot_patch, :release) do
-      {name, version} when is_binary(name) and is_binary(version) ->
-        %__MODULE__{name: name, version: version}
-
-      nil ->
-        booted(:init.script_id())
+    case Source.configured() || Source.installed() || Source.booted() do
+      {name, version} -> %__MODULE__{name: name, version: version}
+      nil -> %__MODULE__{name: @unreleased, version: Source.applications() || @nothing}
     end
   end
+
+  @doc "Whether the running release was installed by OTP's `release_handler` since the VM was started."
+  @spec installed?() :: boolean()
+  def installed?,
+    do: Source.configured() == nil and Source.installed() not in [nil, Source.booted()]
+
+  @doc "Whether OTP's `release_handler` is at work on this node, so that its release may be about to change."
+  @spec changing?() :: boolean()
+  defdelegate changing?(), to: Source
 
   @doc "The folder of the running release, or `nil` when this is no release."
   @spec root() :: Path.t() | nil
   def root do
-    with false <- otp_itself?(:init.script_id()),
+    with {_name, _version} <- Source.booted(),
          root when is_list(root) <- :code.root_dir() do
-      System.get_env("RELEASE_ROOT") || List.to_string(root)
+      FileName.from_environment("RELEASE_ROOT") || FileName.to_binary(root)
     else
       _ -> nil
     end
@@ -57,41 +71,32 @@ defmodule HotPatch.Release do
   def none?(%__MODULE__{name: name, version: version}),
     do: name == @unreleased and version == @nothing
 
+  @doc "What a node runs that runs no system."
+  @spec none() :: t()
+  def none, do: %__MODULE__{name: @unreleased, version: @nothing}
+
+  @doc "Whether it is the identity of a system without a release."
+  @spec unreleased?(t()) :: boolean()
+  def unreleased?(%__MODULE__{name: name}), do: name == @unreleased
+
   @doc "A release in words, also where no protocol knows of it: on a node that was attached."
   @spec text(t()) :: String.t()
   def text(%__MODULE__{name: name, version: version}), do: "#{name} #{version}"
 
-  # Boot scripts of OTP itself are all called something with OTP in it:
-  # "Erlang/OTP", "OTP  APN 181 01".
-  defp otp_itself?({name, _version}), do: String.contains?(to_string(name), "OTP")
+  @doc "A release as it is kept on disk, where no struct is."
+  @spec to_map(t()) :: %{name: String.t(), version: String.t()}
+  def to_map(%__MODULE__{name: name, version: version}), do: %{name: name, version: version}
 
-  defp booted({name, version} = id) do
-    if otp_itself?(id) do
-      %__MODULE__{name: @unreleased, version: application_versions()}
-    else
-      %__MODULE__{name: to_string(name), version: to_string(version)}
-    end
-  end
-
-  defp application_versions do
-    versions =
-      for {app, _description, vsn} <- Application.started_applications(),
-          not SystemLibrary.application?(Atom.to_string(app)),
-          do: "#{app}-#{vsn}"
-
-    case Enum.sort(versions) do
-      [] -> @nothing
-      few when length(few) <= @spelled_out -> Enum.join(few, "+")
-      many -> digest(many)
-    end
-  end
-
-  defp digest(versions) do
-    hash = :crypto.hash(:sha256, Enum.join(versions, "+"))
-    "#{length(versions)}-applications-" <> binary_part(Base.encode16(hash, case: :lower), 0, 12)
-  end
+  @doc "The release of what `to_map/1` gives, and of the structs of earlier records."
+  @spec from_map(%{:name => String.t(), :version => String.t(), optional(atom()) => term()}) ::
+          t()
+  def from_map(%{name: name, version: version}), do: %__MODULE__{name: name, version: version}
 
   defimpl String.Chars do
-    def to_string(release), do: HotPatch.Release.text(release)
+    def to_string(release), do: release |> HotPatch.Release.text() |> HotPatch.Printable.line()
+  end
+
+  defimpl Inspect do
+    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
   end
 end

@@ -7,6 +7,7 @@ defmodule HotPatch.Report do
   """
 
   alias HotPatch.Manifest
+  alias HotPatch.Printable
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Straggler
@@ -64,6 +65,10 @@ defmodule HotPatch.Report do
       killed: [],
       stragglers: []
     ]
+
+    defimpl Inspect do
+      defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+    end
   end
 
   @typedoc """
@@ -135,13 +140,13 @@ defmodule HotPatch.Report do
   end
 
   defp headline(report) do
-    "#{report.operation} #{report.patch}: #{report.status}, " <>
+    "#{report.operation} #{Printable.line(report.patch)}: #{report.status}, " <>
       "#{Table.nodes_of(report)}, #{Table.milliseconds(report.duration_us)}" <>
       if(report.skew_us, do: ", #{Table.milliseconds(report.skew_us)} apart\n", else: "\n") <>
-      if(report.signed_by, do: "signed by #{report.signed_by}\n", else: "") <>
+      if(report.signed_by, do: "signed by #{Printable.line(report.signed_by)}\n", else: "") <>
       if(report.overridden == %{},
         do: "",
-        else: "#{Manifest.overridden_line(report.overridden)}\n"
+        else: "#{Printable.line(Manifest.overridden_line(report.overridden))}\n"
       )
   end
 
@@ -204,7 +209,9 @@ defmodule HotPatch.Report do
     unmanaged =
       if report.unmanaged == [],
         do: [],
-        else: ["\nnot running HotPatch, left out: #{Enum.join(report.unmanaged, ", ")}\n"]
+        else: [
+          "\nnot running HotPatch, left out: #{Printable.line(Enum.join(report.unmanaged, ", "))}\n"
+        ]
 
     [Table.notes(notes, length(report.nodes)), unmanaged, missing(report)]
   end
@@ -212,10 +219,10 @@ defmodule HotPatch.Report do
   defp missing(%{missing: []}), do: []
 
   defp missing(%{operation: :check, missing: nodes}),
-    do: "\naway, and not asked: #{Enum.join(nodes, ", ")}\n"
+    do: "\naway, and not asked: #{Printable.line(Enum.join(nodes, ", "))}\n"
 
   defp missing(%{missing: nodes}) do
-    "\naway: #{Enum.join(nodes, ", ")}; what is done on all nodes they do when they are back\n"
+    "\naway: #{Printable.line(Enum.join(nodes, ", "))}; what is done on all nodes they do when they are back\n"
   end
 
   # A file's reason says it already.
@@ -234,12 +241,14 @@ defmodule HotPatch.Report do
 
   defimpl Inspect do
     def inspect(report, _options) do
-      "#HotPatch.Report<#{report.operation} #{report.patch} #{report.status} " <>
+      HotPatch.Printable.line([
+        "#HotPatch.Report<#{report.operation} #{report.patch} #{report.status} ",
         "#{HotPatch.Table.nodes_of(report)} #{HotPatch.Table.milliseconds(report.duration_us)}>"
+      ])
     end
   end
 
   defimpl String.Chars do
-    def to_string(report), do: report |> HotPatch.Report.to_table() |> IO.iodata_to_binary()
+    def to_string(report), do: report |> HotPatch.Report.to_table() |> HotPatch.Printable.lines()
   end
 end

@@ -81,6 +81,9 @@ defmodule HotPatch.Signature do
 
   defimpl Inspect do
     def inspect(signature, _options),
-      do: "#HotPatch.Signature<#{HotPatch.Keys.id(signature.key)} #{inspect(signature.name)}>"
+      do:
+        HotPatch.Printable.line(
+          "#HotPatch.Signature<#{HotPatch.Keys.id(signature.key)} #{inspect(signature.name)}>"
+        )
   end
 end

@@ -4,6 +4,8 @@ defmodule HotPatch.Store do
   # Knows files and nothing of processes. Every node has a folder of its own, also when
   # several share one release directory.
 
+  alias HotPatch.Config
+  alias HotPatch.FileName
   alias HotPatch.Release
 
   @doc """
@@ -15,12 +17,12 @@ defmodule HotPatch.Store do
   @spec directory() :: Path.t()
   def directory do
     Path.join(
-      Application.get_env(:hot_patch, :data_dir) || default(Release.root()),
+      Config.current().data_dir || default(Release.root()),
       Atom.to_string(node())
     )
   end
 
-  defp default(nil), do: :filename.basedir(:user_data, "hot_patch") |> to_string()
+  defp default(nil), do: :user_data |> :filename.basedir("hot_patch") |> FileName.to_binary()
   defp default(root), do: Path.join(root, "hot_patch")
 
   @doc "Where this node, or one whose data is in another folder, keeps files by their digests."

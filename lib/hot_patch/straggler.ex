@@ -26,11 +26,13 @@ defmodule HotPatch.Straggler do
   The straggler in one line.
   """
   @spec line(t()) :: String.t()
-  def line(%__MODULE__{kind: :unsure} = straggler) do
+  def line(straggler), do: straggler |> text() |> HotPatch.Printable.line()
+
+  defp text(%__MODULE__{kind: :unsure} = straggler) do
     "#{who(straggler)} was started in the very moment of the load"
   end
 
-  def line(straggler) do
+  defp text(straggler) do
     "#{who(straggler)} still runs old code of #{inspect(straggler.module)}, #{where(straggler.kind)}"
   end
 
@@ -43,19 +45,19 @@ defmodule HotPatch.Straggler do
 
   defimpl Inspect do
     def inspect(straggler, _options) do
-      "#HotPatch.Straggler<#{straggler.node} #{HotPatch.Straggler.line(straggler)}>"
+      HotPatch.Printable.line(
+        "#HotPatch.Straggler<#{straggler.node} #{HotPatch.Straggler.line(straggler)}>"
+      )
     end
   end
 
   defimpl String.Chars do
     def to_string(straggler) do
-      Enum.join(
-        [
-          "#{straggler.node}: #{HotPatch.Straggler.line(straggler)}"
-          | Enum.map(straggler.stack, &("  " <> &1))
-        ],
-        "\n"
-      )
+      [
+        "#{straggler.node}: #{HotPatch.Straggler.line(straggler)}"
+        | Enum.map(straggler.stack, &("  " <> &1))
+      ]
+      |> Enum.map_join("\n", &HotPatch.Printable.line/1)
     end
   end
 end

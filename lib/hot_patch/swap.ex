@@ -9,6 +9,7 @@ defmodule HotPatch.Swap do
   # watched by another (HotPatch.Swap.Guard), so that no process stays suspended whoever
   # dies.
 
+  alias HotPatch.Swap.Ahead
   alias HotPatch.Swap.Describe
   alias HotPatch.Swap.Engine
   alias HotPatch.Swap.Former
@@ -62,8 +63,9 @@ defmodule HotPatch.Swap do
   defmodule Job do
     @moduledoc false
     # `prepared` is the result of code:prepare_loading/1 of the new code (nil: nothing is loaded,
-    # only states are converted), `shadows` copies of it under other names, `on_load` the modules
-    # that can only be loaded by a step of their own. `pause_timeout`: milliseconds within which all must be suspended
+    # only states are converted), but for `added`: modules that are new here and become current
+    # ahead of the rest (see HotPatch.Swap.Ahead). `shadows` are copies under other names, `on_load`
+    # the modules that can only be loaded by a step of their own. `pause_timeout`: milliseconds within which all must be suspended
     # and converted. `hold_timeout`: how long they may then wait for a decision; nil if none
     # is asked for. `transition` and `purge`: see HotPatch.apply/2. `after_load` is called while
     # everybody still stands still.
@@ -73,6 +75,7 @@ defmodule HotPatch.Swap do
       :prepared,
       :pause_timeout,
       :hold_timeout,
+      :added,
       shadows: [],
       on_load: [],
       transition: :suspend,
@@ -83,6 +86,7 @@ defmodule HotPatch.Swap do
     @type t :: %__MODULE__{
             changes: [Change.t()],
             prepared: term(),
+            added: HotPatch.Swap.Ahead.added() | nil,
             shadows: [HotPatch.Swap.Shadow.t()],
             on_load: [HotPatch.Swap.OnLoad.t()],
             pause_timeout: pos_integer(),
@@ -96,15 +100,17 @@ defmodule HotPatch.Swap do
   defmodule Ready do
     @moduledoc false
     # A job with everything done that needs no pause. `back` is the code that runs now, ready to
-    # be made current again, or why there is none; nil where it cannot be needed.
+    # be made current again, or why there is none; nil where it cannot be needed. `ahead?`: what
+    # becomes current ahead of the rest is current.
     @enforce_keys [:job, :found, :shadows]
-    defstruct [:job, :found, :shadows, :back]
+    defstruct [:job, :found, :shadows, :back, ahead?: false]
 
     @type t :: %__MODULE__{
             job: Job.t(),
             found: HotPatch.Swap.Processes.found(),
             shadows: [HotPatch.Swap.Shadow.t()],
-            back: HotPatch.Swap.Former.t() | nil
+            back: HotPatch.Swap.Former.t() | nil,
+            ahead?: boolean()
           }
   end
 
@@ -197,7 +203,7 @@ defmodule HotPatch.Swap do
       {:ok, %Ready{job: job, found: found, shadows: shadows, back: back}}
     else
       {:held, module, pids} -> {:error, failure(:old_code, held_text(module, pids))}
-      %{silent: silent} -> {:error, failure(:busy, silent_text(silent))}
+      %{silent: silent} -> {:error, failure(:busy, Describe.silent(silent))}
       {:error, text} -> {:error, failure(:shadow, text)}
     end
   end
@@ -228,12 +234,19 @@ defmodule HotPatch.Swap do
   @spec run(Ready.t(), (pid() -> term())) :: {:ok, done()} | {:error, failure()}
   def run(%Ready{} = ready, held \\ fn _engine -> :ok end) do
     {engine, monitor} = :erlang.spawn_opt(Engine, :init, [self(), ready], engine_options())
-    {guard, guard_monitor} = Guard.start(engine, fn -> Loading.done?(ready.job.changes) end)
+    {guard, guard_monitor} = Guard.start(engine, ending(ready.job))
     send(engine, {:go, self(), guard})
     result = await(engine, monitor, held, guard_monitor, ready)
     Process.demonitor(guard_monitor, [:flush])
     discard(ready)
     result
+  end
+
+  defp ending(job) do
+    %{
+      loaded?: fn -> Loading.done?(job.changes) end,
+      take_back: fn -> Ahead.back(job) end
+    }
   end
 
   @doc "Tells an engine that holds how it goes on."
@@ -310,7 +323,7 @@ defmodule HotPatch.Swap do
 
       {:DOWN, ^monitor, :process, ^engine, reason} ->
         await_guard(guard_monitor)
-        {:error, engine_died(reason, Loading.done?(ready.job.changes))}
+        {:error, engine_died(reason, ready.job, Loading.done?(ready.job.changes))}
     end
   end
 
@@ -322,14 +335,17 @@ defmodule HotPatch.Swap do
     end
   end
 
-  defp engine_died(reason, false) do
+  # The guard has taken back what became current ahead of the rest; unless it is dead, too.
+  defp engine_died(reason, job, false) do
+    left = Ahead.left(Ahead.back(job))
+
     failure(
       :engine_died,
-      "the swap engine died (#{short(reason)}), nothing was loaded, all were resumed"
+      "the swap engine died (#{short(reason)}), nothing was loaded, all were resumed#{left}"
     )
   end
 
-  defp engine_died(reason, true) do
+  defp engine_died(reason, _job, true) do
     failure(
       :engine_died,
       "the swap engine died (#{short(reason)}) after the load, all were resumed",
@@ -340,9 +356,4 @@ defmodule HotPatch.Swap do
   defp short(term), do: inspect(term, limit: 10, printable_limit: 200)
 
   defp held_text(module, pids), do: "old code of #{inspect(module)} #{Describe.in_use(pids)}"
-
-  defp silent_text(pids) do
-    "#{Enum.map_join(pids, ", ", &inspect/1)} had to be asked for the modules they work for and were too " <>
-      "busy to answer, nothing was loaded: try again"
-  end
 end

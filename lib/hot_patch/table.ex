@@ -6,9 +6,12 @@ defmodule HotPatch.Table do
   @width 100
   @gap "  "
 
-  @doc "Renders rows under a header; every cell is text."
+  alias HotPatch.Printable
+
+  @doc "Renders rows under a header; every cell is text, and of one line."
   @spec render([String.t()], [[String.t()]]) :: iodata()
   def render(header, rows) do
+    rows = for row <- rows, do: Enum.map(row, &Printable.line/1)
     widths = widths([header | rows])
     rule = Enum.map(widths, &String.duplicate("-", &1))
 

@@ -8,6 +8,7 @@ defmodule HotPatch.Trust do
   # A signature that is wrong is never let through: somebody has changed what was signed.
 
   alias HotPatch.Composition.Entry
+  alias HotPatch.Config
   alias HotPatch.Error
   alias HotPatch.Keys
   alias HotPatch.Manifest
@@ -51,13 +52,11 @@ defmodule HotPatch.Trust do
   end
 
   defp trusted(signature) do
-    if required?(:require_signature) do
-      with {:ok, keys} <- Keys.trusted() do
-        if find(keys, signature), do: :ok, else: stranger(signature, keys)
-      end
-    else
-      :ok
-    end
+    keys = Config.current().trusted_keys
+
+    if not required?(:require_signature) or find(keys, signature),
+      do: :ok,
+      else: stranger(signature, keys)
   end
 
   defp stranger(signature, keys) do
@@ -67,7 +66,7 @@ defmodule HotPatch.Trust do
     )
   end
 
-  defp names([]), do: "there are none"
+  defp names([]), do: Config.warning(:trusted_keys) || "there are none"
   defp names(keys), do: Enum.map_join(keys, ", ", &Keys.label/1)
 
   defp unsigned do
@@ -91,11 +90,9 @@ defmodule HotPatch.Trust do
   @doc "By whom a patch is signed, as this node knows it; nil if by nobody."
   @spec signer(signed()) :: String.t() | nil
   def signer(%{signature: %Signature{} = signature}) do
-    with {:ok, keys} <- Keys.trusted(),
-         %{} = key <- find(keys, signature) do
-      Keys.label(%{key | name: key.name || signature.name})
-    else
-      _ -> claimed(signature) <> ", a key that is not trusted here"
+    case find(Config.current().trusted_keys, signature) do
+      nil -> claimed(signature) <> ", a key that is not trusted here"
+      key -> Keys.label(%{key | name: key.name || signature.name})
     end
   end
 
@@ -106,5 +103,5 @@ defmodule HotPatch.Trust do
   # The holder of the key has chosen its name: the signature covers it, but nobody vouches for it.
   defp claimed(signature), do: Keys.label(%{name: signature.name, public: signature.key})
 
-  defp required?(key), do: Application.get_env(:hot_patch, key, false) not in [false, nil]
+  defp required?(key), do: Map.fetch!(Config.current(), key)
 end

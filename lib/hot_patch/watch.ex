@@ -21,6 +21,7 @@ defmodule HotPatch.Watch do
   beyond its limit first, or `nil`.
   """
 
+  alias HotPatch.Printable
   alias HotPatch.Table
 
   @type sign ::
@@ -44,8 +45,10 @@ defmodule HotPatch.Watch do
   @doc "A sign in words."
   @spec line(seen()) :: String.t()
   def line(seen) do
-    "#{seen.sign} on #{seen.node}: #{seen.value}, the limit is #{seen.limit}" <>
+    Printable.line([
+      "#{seen.sign} on #{seen.node}: #{seen.value}, the limit is #{seen.limit}",
       if(seen.text, do: " (#{seen.text})", else: "")
+    ])
   end
 
   @doc false
@@ -64,8 +67,15 @@ defmodule HotPatch.Watch do
 
     [
       "watched for #{Table.milliseconds(watch.watched_ms * 1_000)}: ",
-      if(watch.exceeded, do: "#{line(watch.exceeded)}\n", else: "nothing beyond its limit\n"),
+      if(watch.exceeded,
+        do: "#{line(watch.exceeded)}\n",
+        else: "nothing beyond its limit\n"
+      ),
       if(rows == [], do: [], else: Table.render(["node", "sign", "value", "limit", ""], rows))
     ]
+  end
+
+  defimpl Inspect do
+    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
   end
 end

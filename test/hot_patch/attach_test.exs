@@ -92,7 +92,9 @@ defmodule HotPatch.AttachTest do
   end
 
   defp disk(node) do
-    Path.wildcard(Cluster.home(node) <> "/**", match_dot: true) |> Map.new(&{&1, File.read(&1)})
+    for {path, _stat} <- HotPatch.Store.Dir.tree(Cluster.home(node)),
+        into: %{},
+        do: {path, File.read(path)}
   end
 
   defp foothold, do: [Foothold, [], Foothold |> :code.which() |> File.read!()]

@@ -72,7 +72,8 @@ defmodule HotPatch.BridgeTest do
       _ = Analysis.vocabulary()
 
       before =
-        for file <- Path.wildcard(Builds.ebin("shipped") <> "/*.beam"), do: File.read!(file)
+        for file <- HotPatch.Store.Dir.files(Builds.ebin("shipped"), ".beam"),
+            do: File.read!(file)
 
       later = for {_path, bytes} <- Builds.changed("patched"), do: bytes
       count = length(before)
@@ -248,7 +249,7 @@ defmodule HotPatch.BridgeTest do
 
   test "the bridge's end, however often, leaves the agent alone" do
     agent = Process.whereis(HotPatch.Agent.Server)
-    bridges = Process.whereis(Bridge.Supervisor)
+    application = Process.whereis(HotPatch.Supervisor)
 
     for _ <- 1..50 do
       server = until(fn -> Process.whereis(Server) end, "it is started again")
@@ -257,7 +258,7 @@ defmodule HotPatch.BridgeTest do
     end
 
     assert Process.whereis(HotPatch.Agent.Server) == agent
-    assert Process.whereis(Bridge.Supervisor) == bridges
+    assert Process.whereis(HotPatch.Supervisor) == application
   end
 
   # To pack takes longer than to read: one of four is enough to have both kinds.

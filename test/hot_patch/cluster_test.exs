@@ -2,6 +2,7 @@ defmodule HotPatch.ClusterTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Archives
+  import HotPatch.Test.Settings, only: [configure_on: 2]
   import HotPatch.Test.Until
 
   alias HotPatch.Error
@@ -552,7 +553,7 @@ defmodule HotPatch.ClusterTest do
 
       before = snapshot([a])
       assert {:error, %Error{reason: :failed} = error} = hot_patch(a, :apply, [broken.id])
-      assert Exception.message(error) =~ "change_code of Exchange.Call failed"
+      assert Exception.message(error) =~ "code_change of Exchange.Call failed"
       assert Exception.message(error) =~ "nothing was changed on any node"
       assert snapshot([a]) == before
       for call <- calls, do: assert(Cluster.call(a, Servers, :goes_on?, [call]))
@@ -709,7 +710,7 @@ defmodule HotPatch.ClusterTest do
     test "a patch of another version cannot be applied, nor on a node of another version" do
       [a] = Cluster.start(1)
       patch = upload!(a, Builds.changed("patched"))
-      :ok = Cluster.call(a, Application, :put_env, [:hot_patch, :release, {"exchange", "1.0.1"}])
+      :ok = configure_on(a, release: {"exchange", "1.0.1"})
       before = snapshot([a])
       assert %{items: [%{state: :retired}]} = hot_patch(a, :list, [])
 
@@ -719,7 +720,7 @@ defmodule HotPatch.ClusterTest do
       end
 
       assert snapshot([a]) == before
-      :ok = Cluster.call(a, Application, :put_env, [:hot_patch, :release, {"exchange", "1.0.0"}])
+      :ok = configure_on(a, release: {"exchange", "1.0.0"})
 
       [b] = Cluster.start(1, release: {"exchange", "2.0.0"})
       Cluster.connect([a, b])
@@ -847,16 +848,9 @@ defmodule HotPatch.ClusterTest do
         HotPatch.Test.Hooks.Hanging
       ]
 
-      :ok = Cluster.call(a, Application, :put_env, [:hot_patch, :hooks, hooks])
-
-      :ok =
-        Cluster.call(a, Application, :put_env, [
-          :hot_patch,
-          :test_listener,
-          {:hot_patch_hook_listener, node()}
-        ])
-
-      :ok = Cluster.call(a, Application, :put_env, [:hot_patch, :test_call, hd(calls)])
+      :ok = configure_on(a, hooks: hooks)
+      told = [listener: {:hot_patch_hook_listener, node()}, call: hd(calls)]
+      :ok = Cluster.call(a, Application, :put_all_env, [[hot_patch_test: told]])
       patch = upload!(a, Builds.changed("patched"))
 
       assert {:ok, %Report{status: :ok}} =

@@ -4,6 +4,7 @@ defmodule HotPatch.CourseTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Operator
+  import HotPatch.Test.Settings, only: [configure_on: 2]
   import HotPatch.Test.Until
 
   alias HotPatch.Agent.Inbox
@@ -327,7 +328,7 @@ defmodule HotPatch.CourseTest do
 
   describe "the nodes of an operation" do
     test "are chosen by a role or a function; errors name what is wrong", %{nodes: [a, b, c]} do
-      :ok = Cluster.call(b, Application, :put_env, [:hot_patch, :roles, [:billing]])
+      :ok = configure_on(b, roles: [:billing])
       {module, patch} = new_patch(a)
       assert {:ok, report} = hot_patch(a, :apply, [patch.id, [nodes: {:role, :billing}]])
       assert Enum.map(report.nodes, & &1.node) == [b]

@@ -3,6 +3,7 @@ defmodule HotPatch.ManifestTest do
 
   import HotPatch.Test.Archives
   import HotPatch.Test.Operator
+  import HotPatch.Test.Settings, only: [configure_on: 2]
 
   alias HotPatch.Build
   alias HotPatch.Keys
@@ -41,10 +42,7 @@ defmodule HotPatch.ManifestTest do
 
   defp upload_zip(node, zip, options \\ []), do: hot_patch(node, :upload, [zip, options])
 
-  defp set(node, settings) do
-    for {key, value} <- settings,
-        do: :ok = Cluster.call(node, Application, :put_env, [:hot_patch, key, value])
-  end
+  defp set(node, settings), do: configure_on(node, settings)
 
   defp reasons(report), do: for(n <- report.nodes, f <- n.files, do: {n.node, f.status, f.reason})
 

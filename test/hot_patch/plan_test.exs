@@ -108,4 +108,31 @@ defmodule HotPatch.PlanTest do
     # What runs now is what the patch has: nothing is left to compare.
     assert [%{analysis: %{modules: []}} | _] = plan!(a, patch.id).nodes
   end
+
+  test "compares each module alone as if the whole system were looked at" do
+    [a] = Cluster.start(1)
+    shipped = for path <- Path.wildcard(Builds.ebin("shipped") <> "/*.beam"), do: File.read!(path)
+
+    for {path, bytes} = file <- Builds.changed("patched") do
+      patch = upload!(a, [file], "fix")
+      {:ok, whole} = HotPatch.Analysis.run(shipped, [bytes])
+      assert [%{analysis: analysis, risks: risks}] = plan!(a, patch.id).nodes
+      found = for finding <- analysis.findings, do: %{finding | processes: nil}
+      # Some of them call Exchange.Tariff, which is not there: that is found either way.
+      assert {path, %{analysis | findings: found}} == {path, whole}
+      refute Enum.any?(risks, &(&1 =~ "compared"))
+    end
+  end
+
+  test "says what it could not compare" do
+    [a] = Cluster.start(1)
+    {path, bytes} = Builds.changed("patched", "Billing")
+    patch = upload!(a, [{path, bytes}], "fix")
+    assert [%{risks: []}] = plan!(a, patch.id).nodes
+
+    # Of what calls it, the file is gone.
+    File.rm!(Path.join(Cluster.exchange(a), "ebin/Elixir.Exchange.Billing.beam"))
+    assert [%{risks: risks}] = plan!(a, patch.id).nodes
+    assert Enum.any?(risks, &(&1 =~ ~r/compared without 1 module .*: Elixir.Exchange.Billing/))
+  end
 end

@@ -98,7 +98,7 @@ defmodule HotPatch.RollbackTest do
       spoil(node, Enum.at(calls, 10), :talked_ms)
 
       assert {:error, %Error{reason: :failed} = error} = hot_patch(node, :rollback, [patch.id])
-      assert error.message =~ "change_code of Exchange.Call failed"
+      assert error.message =~ "code_change of Exchange.Call failed"
       assert picture([node]) == before
 
       for call <- List.delete_at(calls, 10),

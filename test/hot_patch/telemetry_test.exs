@@ -9,7 +9,7 @@ defmodule HotPatch.TelemetryTest do
 
   # The library is the host's; here a module of its name stands for it.
   setup do
-    Application.put_env(:hot_patch, :test_telemetry, self())
+    Application.put_env(:hot_patch_test, :telemetry, self())
 
     {:module, :telemetry, beam, _} =
       Module.create(
@@ -17,7 +17,7 @@ defmodule HotPatch.TelemetryTest do
         quote do
           def execute(event, measurements, metadata) do
             send(
-              Application.fetch_env!(:hot_patch, :test_telemetry),
+              Application.fetch_env!(:hot_patch_test, :telemetry),
               {event, measurements, metadata}
             )
           end
@@ -88,7 +88,7 @@ defmodule HotPatch.TelemetryTest do
   } do
     [node] = Cluster.start(1)
     [call] = Cluster.call(node, Exchange, :start_calls, [[{"1234567", "7654321"}]])
-    Cluster.call(node, Application, :put_env, [:hot_patch, :test_telemetry, self()])
+    Cluster.call(node, Application, :put_env, [:hot_patch_test, :telemetry, self()])
     Cluster.call(node, :code, :load_binary, [:telemetry, ~c"telemetry.beam", beam])
 
     {:ok, patch} = Cluster.call(node, HotPatch, :upload, [zip(Builds.changed("patched"))])

@@ -3,6 +3,8 @@ defmodule HotPatch.Test.Builds do
   # The three builds of demo/exchange, compiled once for a test run, and small Erlang
   # modules compiled from text.
 
+  alias HotPatch.Store.Dir
+
   @source Path.expand("../../demo/exchange", __DIR__)
   @builds ~w(shipped patched broken)
   @modules ~w(Billing Call Cdr Meter Tariff Trunk)
@@ -99,7 +101,7 @@ defmodule HotPatch.Test.Builds do
   end
 
   defp sources(build) do
-    own = Path.wildcard("#{@source}/builds/#{build}/*.ex")
+    own = Dir.files("#{@source}/builds/#{build}", ".ex")
 
     # The broken build is the patched one but for its own files.
     base =
@@ -107,19 +109,20 @@ defmodule HotPatch.Test.Builds do
         names = Enum.map(own, &Path.basename/1)
 
         Enum.reject(
-          Path.wildcard("#{@source}/builds/patched/*.ex"),
+          Dir.files("#{@source}/builds/patched", ".ex"),
           &(Path.basename(&1) in names)
         )
       else
         []
       end
 
-    Path.wildcard("#{@source}/lib/**/*.ex") ++ own ++ base
+    lib = for {path, _stat} <- Dir.tree("#{@source}/lib"), Path.extname(path) == ".ex", do: path
+    lib ++ own ++ base
   end
 
   defp application_resource(ebin) do
     modules =
-      for file <- Path.wildcard(ebin <> "/*.beam"),
+      for file <- Dir.files(ebin, ".beam"),
           do: file |> Path.basename(".beam") |> String.to_atom()
 
     properties = [

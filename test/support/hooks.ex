@@ -15,11 +15,11 @@ defmodule HotPatch.Test.Hooks do
     @impl HotPatch.Hook
     def after_resume(change), do: tell({:after_resume, change, stands_still()})
 
-    defp tell(what), do: send(Application.fetch_env!(:hot_patch, :test_listener), what)
+    defp tell(what), do: send(Application.fetch_env!(:hot_patch_test, :listener), what)
 
     # Without asking: whoever stands still answers only system messages.
     defp stands_still do
-      pid = Application.fetch_env!(:hot_patch, :test_call)
+      pid = Application.fetch_env!(:hot_patch_test, :call)
       {:current_function, {module, _function, _arity}} = Process.info(pid, :current_function)
       {:suspended?, module == :sys}
     end

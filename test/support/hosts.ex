@@ -76,8 +76,10 @@ defmodule HotPatch.Test.Hosts do
       logger: [level: :error],
       exchange: [lines_per_trunk: 100_000],
       hot_patch:
-        [data_dir: Path.join(home, "data"), peers: peers, release: {"exchange", "1.0.0"}] ++
+        Keyword.merge(
+          [data_dir: Path.join(home, "data"), peers: peers, release: {"exchange", "1.0.0"}],
           config
+        )
     ]
   end
 

@@ -96,9 +96,12 @@ defmodule HotPatch.Test.Servers do
   """
   @spec job([{module(), binary() | nil, binary()}], keyword()) :: Swap.Job.t()
   def job(versions, options \\ []) do
+    {added, others} = Enum.split_with(versions, fn {_module, old, _new} -> old == nil end)
+
     %Swap.Job{
       changes: Enum.map(versions, &change/1),
-      prepared: prepared(for {module, _old, new} <- versions, do: {module, new}),
+      prepared: prepared(others),
+      added: if(added != [], do: {for({module, _, _} <- added, do: module), prepared(added)}),
       shadows: if(Keyword.get(options, :shadows, true), do: shadows(versions), else: []),
       pause_timeout: Keyword.get(options, :pause_timeout, 5_000),
       hold_timeout: Keyword.get(options, :hold_timeout),
@@ -163,9 +166,11 @@ defmodule HotPatch.Test.Servers do
     vsn
   end
 
-  defp prepared(modules) do
+  defp prepared(versions) do
     {:ok, prepared} =
-      :code.prepare_loading(for {module, beam} <- modules, do: {module, ~c"#{module}.beam", beam})
+      :code.prepare_loading(
+        for {module, _old, beam} <- versions, do: {module, ~c"#{module}.beam", beam}
+      )
 
     prepared
   end

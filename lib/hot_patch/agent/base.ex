@@ -62,10 +62,7 @@ defmodule HotPatch.Agent.Base do
   # A cumulative patch is made against the release's own code: what was there before all patches.
   defp original(target, %{cumulative?: true}) do
     with %{old: digest} when digest != nil <-
-           Enum.find(
-             Enum.flat_map(Applied.all(Applied.list()), & &1.files),
-             &(&1.target == target)
-           ) do
+           Enum.find(Applied.net(Applied.list()), &(&1.target == target)) do
       of_file(Blobs.fetch(Store.blobs(), digest))
     else
       _ -> :none

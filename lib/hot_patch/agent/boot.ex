@@ -4,7 +4,8 @@ defmodule HotPatch.Agent.Boot do
   # The VM's boot script has loaded their modules by then, but none of their processes runs.
   #
   #   * a set of files that was decided is finished, one that was not is removed
-  #   * patches of another version of the release, or of one that was installed anew, end
+  #   * patches of another version of the release, or of one that was installed anew, end, and their
+  #     files go back to what they were
   #   * on a fresh disk the patches' files are put in place again
   #   * what the patches in force have set in the environments of applications is set again
   #   * what the boot script has loaded from files that were half done, or could not load
@@ -12,16 +13,18 @@ defmodule HotPatch.Agent.Boot do
   #   * applications that the patches in force have added or removed are, when all has started
 
   alias HotPatch.Agent.Environment
+  alias HotPatch.Agent.Retirement
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Steps.Restore
   alias HotPatch.Attachment
-  alias HotPatch.Release
+  alias HotPatch.FileName
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Install
+  alias HotPatch.Store.Mark
   alias HotPatch.Store.Neighbours
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @doc "Sets disk and memory right. Never fails: what cannot be done is logged and noted."
   @spec run() :: :ok
@@ -30,20 +33,21 @@ defmodule HotPatch.Agent.Boot do
     begun = Store.Files.pending()
     for {intent, failure} <- Store.Recovery.run(), do: not_finished(intent, failure)
     sweep(begun)
-    retire(Applied.read(), Release.current())
+    back = retire()
     disk(Applied.state())
+    back = back ++ retire()
     Environment.restore(Applied.state().stack)
     # On a node that was attached everything runs already: what its memory is stays.
     if Attachment.here() == nil do
-      memory(Applied.state(), begun)
+      memory(Applied.state(), begun, back)
       Restore.later(Applied.state().stack)
     end
 
     Store.Recovery.tidy()
-  rescue
+  catch
     # Whatever is wrong with the store, the host system shall start.
-    error ->
-      note_failure(:store, {:error, Exception.format(:error, error, __STACKTRACE__)})
+    kind, reason ->
+      note_failure(:store, {:error, Exception.format(kind, reason, __STACKTRACE__)})
   end
 
   # What writes that were cut short have left.
@@ -54,68 +58,33 @@ defmodule HotPatch.Agent.Boot do
   end
 
   defp not_finished(intent, {path, reason}) do
-    Logger.error(
+    Log.error(
       "HotPatch: the files of #{intent.note.entry.patch} are not all in place: #{path}: #{inspect(reason)}; " <>
         "the next start tries again"
     )
   end
 
-  # Another version: its patches have ended, and so has what was kept to take them back.
-  defp retire(%{release: release, stack: [_ | _] = stack}, current) when release != current do
-    end_all(
-      stack,
-      "the release is #{Release.text(current)} now, they were for #{Release.text(release)}"
-    )
-  end
+  # Gives the files that went back to what they were before patches that have ended.
+  defp retire do
+    case Retirement.run() do
+      {:ok, files} ->
+        files
 
-  defp retire(_state, _current), do: :ok
-
-  defp end_all(stack, why) do
-    ids = Enum.map(stack, & &1.id)
-    Logger.warning("HotPatch: #{Enum.join(ids, ", ")} ended: #{why}")
-    note_failure(:state, Applied.put(ended(Applied.state(), ids)))
-
-    for id <- ids,
-        do:
-          note_failure(
-            :journal,
-            Store.Journal.add(:retire, %{patch: id, by: "HotPatch", reason: why})
-          )
-
-    :ok
-  end
-
-  # Under the same release it stays known which operations are over: other nodes, where they
-  # still count, shall not bring them back.
-  defp ended(state, ids) do
-    now = DateTime.utc_now()
-
-    %{
-      state
-      | install: nil,
-        stack: [],
-        retired: Map.merge(state.retired, Map.new(ids, &{&1, now}))
-    }
+      {:error, {path, reason}} ->
+        note_failure(:ended, {:error, "#{path}: #{inspect(reason)}; it is tried again"})
+        []
+    end
   end
 
   defp disk(%{stack: []}), do: :ok
 
   defp disk(state) do
-    files = current(state)
+    files = Applied.net(state.stack)
 
     case Enum.filter(files, &(Store.Files.digest(&1.target) != &1.new)) do
       [] -> :ok
       wrong -> not_as_left(wrong, files, state)
     end
-  end
-
-  # The files of all patches as the last one that touches each has left them.
-  defp current(state) do
-    state.stack
-    |> Enum.flat_map(& &1.files)
-    |> Map.new(&{&1.target, &1})
-    |> Map.values()
-    |> Enum.sort_by(& &1.path)
   end
 
   # The same folder with other files: somebody has installed the release again, or another
@@ -132,16 +101,16 @@ defmodule HotPatch.Agent.Boot do
         follow(ops, state)
 
       Neighbours.busy_with?(wrong) ->
-        Logger.notice("HotPatch: another node of this host is about to change the patched files")
+        Log.notice("HotPatch: another node of this host is about to change the patched files")
 
-      installed_again?(state) ->
-        :ok = remove_added(state)
-        end_all(state.stack, "the release was installed again over their files")
+      # What the patches have added nobody overwrites, nor removes: it goes with them.
+      installed_again?(files) ->
+        Retirement.end_all(state, "the release was installed again over their files")
 
       true ->
         names = Enum.map_join(Enum.take(wrong, 3), ", ", & &1.target)
 
-        Logger.error(
+        Log.error(
           "HotPatch: #{length(wrong)} patched files are not what was put there: #{names}; see HotPatch.drift()"
         )
 
@@ -152,33 +121,10 @@ defmodule HotPatch.Agent.Boot do
     end
   end
 
-  # What the release has of its own is its own again. What the patches have added nobody
-  # overwrites, nor removes.
-  defp installed_again?(state) do
-    shipped = for %{old: old, new: new} = file <- original(state), old not in [nil, new], do: file
+  # What the release has of its own is its own again.
+  defp installed_again?(files) do
+    shipped = for %{old: old, new: new} = file <- files, old not in [nil, new], do: file
     shipped != [] and Enum.all?(shipped, &(Store.Files.digest(&1.target) == &1.old))
-  end
-
-  defp remove_added(state) do
-    for %{old: nil, new: new} = file when new != nil <- original(state),
-        Store.Files.digest(file.target) == new do
-      _ = File.rm(file.target)
-      Enum.each(file.folders, &File.rmdir/1)
-    end
-
-    :ok
-  end
-
-  # The files of all patches with what was there before the first of them.
-  defp original(state) do
-    before =
-      state.stack
-      |> Applied.all()
-      |> Enum.flat_map(& &1.files)
-      |> Enum.reverse()
-      |> Map.new(&{&1.target, &1})
-
-    for file <- current(state), do: %{before[file.target] | new: file.new}
   end
 
   # The files are what the other node has left: here it only remains to be noted.
@@ -205,7 +151,7 @@ defmodule HotPatch.Agent.Boot do
          note = note(%{state | install: Install.mark(intent.files)}, ids),
          {:ok, intent} <- Store.Files.decide(intent, note),
          :ok <- Store.Recovery.finish(intent) do
-      Logger.warning("HotPatch: put the files of #{ids} in place again, on a fresh disk")
+      Log.warning("HotPatch: put the files of #{ids} in place again, on a fresh disk")
     else
       false ->
         note_failure(:disk, {:error, "what #{ids} have brought is no longer kept"})
@@ -221,16 +167,17 @@ defmodule HotPatch.Agent.Boot do
   defp note(state, ids) do
     op = Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
     entry = %{op: op, patch: ids, by: "HotPatch", reason: "fresh disk", release: state.release}
-    %{state: state, what: :put_again, entry: entry}
+    Store.Recovery.note(state, :put_again, entry)
   end
 
-  # Only what is on disk by now: nothing may run that a restart would not bring.
-  defp memory(state, begun) do
-    files = touched(state, begun)
+  # Only what is on disk by now: nothing may run that a restart would not bring. And only what this
+  # node would load from there: other versions have modules of the same names.
+  defp memory(state, begun, back) do
+    files = state |> touched(begun, back) |> Enum.filter(&loads?/1)
 
-    for %{new: nil, target: target} = file <- files,
+    for %{new: nil, target: target, module: name} <- files,
         not File.exists?(target),
-        {:ok, module} <- [Running.module(file.module)],
+        {:ok, module} <- [Running.module(name)],
         :erlang.module_loaded(module),
         do: unload(module)
 
@@ -241,24 +188,39 @@ defmodule HotPatch.Agent.Boot do
           wanted?(file.module),
           module = Running.accepted_module(file.module),
           runs_other?(module, bytes),
-          do: {module, String.to_charlist(file.target), bytes}
+          do: {module, FileName.to_charlist(file.target), bytes}
 
     load(wrong)
   end
 
-  # The modules of the patches, and those of a set that this start has finished: a rollback
-  # leaves no patch behind, but the boot script may have loaded what was still to go.
-  defp touched(state, begun) do
-    patched = for %{module: name} = file when name != nil <- current(state), do: file
+  # Through links or not. Where the file is gone the code server only knows whence it has loaded it.
+  defp loads?(file) do
+    case Running.path(file.module) do
+      {_have, path} when is_binary(path) -> Mark.real(path) == Mark.real(file.target)
+      :none -> String.to_charlist(Path.dirname(file.target)) in :code.get_path()
+      _elsewhere -> false
+    end
+  end
+
+  # The modules of the patches, those of a set that this start has finished, and those that went back:
+  # a rollback leaves no patch behind, but the boot script may have loaded what was still to go.
+  defp touched(state, begun, back) do
+    patched = for %{module: name} = file when name != nil <- Applied.net(state.stack), do: file
     known = MapSet.new(patched, & &1.target)
 
     finished =
       for %{files: files} <- begun,
           %{target: target, new: new} <- files,
-          Path.extname(target) == ".beam" and target not in known,
+          Path.extname(target) == ".beam",
           do: %{target: target, new: new, module: Path.basename(target, ".beam")}
 
-    patched ++ finished
+    ended =
+      for %{module: name} = file when name != nil <- back,
+          do: %{target: file.real, new: file.old, module: name}
+
+    # Of two the later is what is on disk.
+    others = (finished ++ ended) |> Map.new(&{&1.target, &1}) |> Map.values()
+    patched ++ Enum.reject(others, &(&1.target in known))
   end
 
   # In embedded mode nothing is loaded on first use.
@@ -318,7 +280,7 @@ defmodule HotPatch.Agent.Boot do
   defp note_failure(_what, :ok), do: :ok
 
   defp note_failure(what, {:error, reason}) do
-    Logger.error(
+    Log.error(
       "HotPatch: start: #{what}: #{if is_binary(reason), do: reason, else: inspect(reason)}"
     )
 

@@ -3,9 +3,11 @@ defmodule HotPatch.Agent.Census do
   # Every module of the host system that this node runs, with the digests of its code in
   # memory and on disk, and what patches have to do with it.
 
+  alias HotPatch.Agent.FileDigests
+  alias HotPatch.Agent.Inventory
+  alias HotPatch.Agent.RestartNeed
   alias HotPatch.Agent.Running
   alias HotPatch.Store.Applied
-  alias HotPatch.SystemLibrary
 
   @type line :: %{
           module: String.t(),
@@ -18,46 +20,31 @@ defmodule HotPatch.Agent.Census do
   @doc "One line for each module that belongs to no system library."
   @spec take() :: [line()]
   def take do
-    patches = patches()
+    Inventory.quietly(fn ->
+      state = Applied.state()
+      patches = patches(state)
+      restarts = RestartNeed.by_module(state)
 
-    for {module, _file} <- :code.all_loaded(),
-        name = Atom.to_string(module),
-        not String.ends_with?(name, "@hot_patch"),
-        {:loaded, path} <- [Running.path(name)],
-        not system?(path),
-        %{md5: md5} <- [Running.facts(module)] do
-      {patch, restart} = Map.get(patches, name, {nil, nil})
-      %{module: name, running: hex(md5), disk: disk(path), patch: patch, restart: restart}
-    end
+      for %{module: module, name: name, path: path} <- Inventory.modules(),
+          md5 = Running.md5(module) do
+        %{
+          module: name,
+          running: hex(md5),
+          disk: hex(FileDigests.md5(path)),
+          patch: patches[name],
+          restart: restarts[name]
+        }
+      end
+    end)
   end
 
   # The last patch that touches each module.
-  defp patches do
-    for record <- Applied.list(), %{module: name} when name != nil <- record.files, into: %{} do
-      {name, {record.id, record.restart}}
+  defp patches(state) do
+    for record <- state.stack, %{module: name} when name != nil <- record.files, into: %{} do
+      {name, record.id}
     end
   end
 
-  # What has no file at all was made in memory, and so is no part of the release.
-  defp system?(:no_file), do: true
-
-  defp system?(path) do
-    case path |> Path.split() |> Enum.reverse() do
-      [_file, "ebin", folder | _] ->
-        SystemLibrary.application?(folder |> String.split("-") |> hd())
-
-      _ ->
-        false
-    end
-  end
-
-  defp disk(path) do
-    with {:ok, bytes} <- File.read(path), md5 when is_binary(md5) <- :code.module_md5(bytes) do
-      hex(md5)
-    else
-      _missing_or_damaged -> nil
-    end
-  end
-
+  defp hex(nil), do: nil
   defp hex(md5), do: Base.encode16(md5, case: :lower)
 end

@@ -14,13 +14,14 @@ defmodule HotPatch.Agent.Commit do
   alias HotPatch.Agent.Verdict
   alias HotPatch.Fault
   alias HotPatch.Hook
+  alias HotPatch.Release
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Store
   alias HotPatch.Swap
   alias HotPatch.Telemetry
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @type result :: %{
           optional(:strategy) => HotPatch.Strategy.t(),
@@ -57,7 +58,12 @@ defmodule HotPatch.Agent.Commit do
   # The agent hears of the end before handlers and loggers do: processes of other nodes may
   # stand still until the coordinator knows of it, and the next commit needs the name.
   defp commit(preparation, agent) do
-    {preparation, begun} = begin(preparation)
+    {preparation, begun} =
+      case same_release(preparation) do
+        :ok -> begin(preparation)
+        error -> {preparation, error}
+      end
+
     swapped = with :ok <- begun, do: swap(preparation, agent)
     {_ok_or_error, %{phases: phases}} = swapped
     result = swapped |> finish(preparation) |> Map.merge(Outcome.facts(preparation))
@@ -73,6 +79,13 @@ defmodule HotPatch.Agent.Commit do
   @spec operation(pid()) :: HotPatch.Agent.operation() | nil
   def operation(pid) do
     with {:dictionary, dictionary} <- Process.info(pid, :dictionary), do: dictionary[:operation]
+  end
+
+  # OTP's release handler may have changed the release since, or be about to.
+  defp same_release(preparation) do
+    if Release.changing?() or Store.Applied.state().release != preparation.release,
+      do: {:error, nothing_done("the release of this node changes: another is being installed")},
+      else: :ok
   end
 
   # What instructions want done before the pause has its time limit in common with it: other
@@ -124,7 +137,7 @@ defmodule HotPatch.Agent.Commit do
 
   defp finish({:error, failure}, preparation) do
     Preparation.discard(preparation)
-    Environment.unset(preparation.examination.config)
+    Environment.unset(preparation.accepted.config)
     text = and_back(failure.text, preparation)
     files = for verdict <- verdicts(preparation), do: failed(verdict, text)
     result = result(files, %{@nobody | pause_us: failure.pause_us}, [], nil, text)
@@ -160,7 +173,7 @@ defmodule HotPatch.Agent.Commit do
     Fault.point(:loaded)
     verdicts = Enum.map(verdicts(preparation), &read_back/1)
     restart = error || restart_needed(verdicts)
-    config = preparation.examination.config
+    config = preparation.accepted.config
     # What the code that waits for a restart reads is for then, too.
     if restart_needed(verdicts) == nil, do: Environment.set(config)
     result = result(verdicts, done, stragglers(preparation, done), restart, error)
@@ -255,7 +268,7 @@ defmodule HotPatch.Agent.Commit do
   defp log(result, operation) do
     status = Status.combine(Enum.map(result.files, & &1.status))
 
-    Logger.info(
+    Log.info(
       "HotPatch: #{operation.kind} #{operation.patch} on #{node()}: #{status}, #{result.suspended} processes " <>
         "paused for #{result.pause_us} us",
       patch: operation.patch,

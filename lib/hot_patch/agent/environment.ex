@@ -4,11 +4,13 @@ defmodule HotPatch.Agent.Environment do
   # modules become current, set again at every start, and put back by its rollback. Values are
   # the host's secrets as like as not: nothing here puts one into a text.
 
+  alias HotPatch.Agent.Name
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.TermText
+  alias HotPatch.Config
   alias HotPatch.Store.Applied
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   # Milliseconds that an application may take over its config_change/3.
   @within 5_000
@@ -16,33 +18,66 @@ defmodule HotPatch.Agent.Environment do
   @type value :: {:ok, term()} | :none
   @type change :: %{application: atom(), key: atom(), old: value(), new: value()}
 
+  @typedoc "A change before the patch is accepted: what comes from its archive is still text."
+  @type foreseen :: %{
+          application: atom(),
+          key: atom() | String.t(),
+          new: {:ok, term()} | {:text, String.t()}
+        }
+
   # Keys become atoms: no archive needs as many.
   @most 1_000
 
-  @doc "What applying these would change here: of applications that this node has loaded."
-  @spec changes([Payload.setting()]) :: {:ok, [change()]} | {:error, String.t()}
-  def changes(wanted) when length(wanted) > @most,
+  @doc """
+  What applying these would change here: of applications that this node has loaded. No atom is
+  made of what an archive says.
+  """
+  @spec foresee([Payload.setting()]) :: {:ok, [foreseen()]} | {:error, String.t()}
+  def foresee(wanted) when length(wanted) > @most,
     do: {:error, "the patch has #{length(wanted)} settings, the limit is #{@most}"}
 
-  def changes(wanted) do
-    here = for {application, _, _} = setting <- wanted, loaded(application), do: setting
+  def foresee(wanted) do
+    {:ok,
+     for {application, key, value} <- wanted, application = loaded(application) do
+       %{application: application, key: known(key), new: foreseen(value)}
+     end}
+  end
 
-    Enum.reduce_while(here, {:ok, []}, fn {application, key, value}, {:ok, changes} ->
-      application = loaded(application)
+  defp known(key) when is_binary(key) do
+    String.to_existing_atom(key)
+  rescue
+    ArgumentError -> key
+  end
 
-      case value(value) do
-        {:ok, value} ->
-          key = if is_binary(key), do: String.to_atom(key), else: key
-          old = current(application, key)
-          change = %{application: application, key: key, old: old, new: {:ok, value}}
-          {:cont, {:ok, changes ++ [change]}}
+  defp known(key), do: key
 
-        :error ->
-          {:halt,
-           {:error,
-            "the value that the manifest has for #{key} of #{application} is no Erlang term"}}
+  defp foreseen({:text, text}), do: {:text, text}
+  defp foreseen(value), do: {:ok, value}
+
+  @doc "The changes themselves, of a patch that is accepted: text becomes atoms and terms."
+  @spec accept([foreseen() | change()]) :: {:ok, [change()]} | {:error, String.t()}
+  def accept(foreseen) do
+    Enum.reduce_while(foreseen, {:ok, []}, fn one, {:ok, changes} ->
+      case accept_one(one) do
+        {:ok, change} -> {:cont, {:ok, changes ++ [change]}}
+        {:error, text} -> {:halt, {:error, text}}
       end
     end)
+  end
+
+  defp accept_one(%{old: _} = change), do: {:ok, change}
+
+  defp accept_one(%{application: application, key: key, new: new}) do
+    case value(new) do
+      {:ok, value} ->
+        key = if is_binary(key), do: String.to_atom(key), else: key
+        old = current(application, key)
+        {:ok, %{application: application, key: key, old: old, new: {:ok, value}}}
+
+      # The reader of archives takes less than Erlang does, so this is a fault of its own.
+      :error ->
+        {:error, "the value that the manifest has for #{key} of #{application} is no Erlang term"}
+    end
   end
 
   defp loaded(name) when is_binary(name) do
@@ -54,7 +89,7 @@ defmodule HotPatch.Agent.Environment do
   defp loaded(application), do: if(Application.spec(application), do: application)
 
   defp value({:text, text}), do: TermText.parse(text)
-  defp value(value), do: {:ok, value}
+  defp value({:ok, value}), do: {:ok, value}
 
   @doc "The way back from a record's changes."
   @spec back([change()]) :: [change()]
@@ -67,7 +102,7 @@ defmodule HotPatch.Agent.Environment do
   For a patch that takes the place of all before it: what those have set and it does not goes
   back to what it was before the first of them.
   """
-  @spec instead([change()], [Applied.t()]) :: [change()]
+  @spec instead([foreseen()], [Applied.t()]) :: [foreseen() | change()]
   def instead(own, records) do
     mine = MapSet.new(own, &name/1)
 
@@ -138,26 +173,32 @@ defmodule HotPatch.Agent.Environment do
   end
 
   defp warn(application, module, what) do
-    Logger.warning("HotPatch: #{inspect(module)}.config_change/3 of #{application} #{what}",
+    Log.warning("HotPatch: #{inspect(module)}.config_change/3 of #{application} #{what}",
       application: application
     )
   end
 
   @doc "Sets again what the patches in force have set: a start begins with the release's own."
   @spec restore([Applied.t()]) :: :ok
-  def restore(records), do: records |> Enum.flat_map(&config/1) |> set()
+  def restore(records) do
+    changes = Enum.flat_map(records, &config/1)
+    set(changes)
+    # What HotPatch itself reads has been read by now.
+    if Enum.any?(changes, &(&1.application == :hot_patch)), do: Config.load([:data_dir, :release])
+    :ok
+  end
 
   @doc "What a record has set; those of earlier versions of HotPatch know nothing of it."
   @spec config(Applied.t()) :: [change()]
   def config(record), do: Map.get(record, :config, [])
 
   @doc "The names of what is changed, for people."
-  @spec names([change()]) :: [String.t()]
+  @spec names([foreseen() | change()]) :: [String.t()]
   def names(changes),
-    do: for(change <- changes, do: "#{change.application}: #{inspect(change.key)}")
+    do: for(change <- changes, do: "#{change.application}: #{Name.text(change.key)}")
 
   @doc "Which key of which application."
-  @spec name(change()) :: {atom(), atom()}
+  @spec name(foreseen() | change()) :: {atom(), atom() | String.t()}
   def name(change), do: {change.application, change.key}
 
   defp current(application, key) do

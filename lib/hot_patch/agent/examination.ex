@@ -1,15 +1,17 @@
 defmodule HotPatch.Agent.Examination do
   @moduledoc false
-  # Judges every file of a patch against this node. Reads, changes nothing: the same code
-  # serves a check and the first half of an apply.
+  # Judges every file of a patch against this node. It reads and changes nothing, not even the
+  # table of atoms, so that anybody may look at any patch. The same code serves a check, a plan and
+  # the first half of an apply, which then goes on with HotPatch.Agent.Acceptance.
 
   alias HotPatch.Agent.Base
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Instructions
-  alias HotPatch.Agent.Loader
+  alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Agent.Location
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Precedence
+  alias HotPatch.Agent.PreviousCode
   alias HotPatch.Agent.Removal
   alias HotPatch.Agent.Reversal
   alias HotPatch.Agent.Running
@@ -23,15 +25,14 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Trust
 
   @typedoc """
-  `prepared` is the loader's own result for all modules to load, in one; `config` what changes in
-  the environments of applications; `instructions` what is to be done beside; `strategy` how,
-  and `apart` where that is another way than the one by which the patch came; `already?`: the patch is in
-  force here before it is applied.
+  `config` is what changes in the environments of applications, as text where it comes from an
+  archive; `instructions` what is to be done beside; `strategy` how, and `apart` where that is
+  another way than the one by which the patch came; `already?`: the patch is in force here before it
+  is applied.
   """
   @type t :: %__MODULE__{
           verdicts: [Verdict.t()],
-          prepared: term(),
-          config: [Environment.change()],
+          config: [Environment.foreseen() | Environment.change()],
           instructions: Instructions.t(),
           strategy: Strategy.t(),
           apart: [String.t()],
@@ -40,7 +41,6 @@ defmodule HotPatch.Agent.Examination do
   @enforce_keys [:verdicts]
   defstruct [
     :verdicts,
-    :prepared,
     config: [],
     instructions: %Instructions{},
     strategy: Strategy.default(),
@@ -75,7 +75,7 @@ defmodule HotPatch.Agent.Examination do
   end
 
   defp judge(payload) do
-    with :ok <- bound_here(payload.release),
+    with :ok <- bound_here(payload),
          :ok <- trusted(payload),
          :ok <- on_top(payload),
          :ok <- latest(payload),
@@ -86,10 +86,12 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  # Nothing of the patch becomes an atom before all that it wants done is possible here.
+  # A loader comes last, and sees nothing that any other rule has refused.
   defp possible(verdicts, payload, config) do
     with {:ok, instructions} <- Instructions.here(payload, verdicts) do
-      %{prepare(verdicts) | config: config, instructions: instructions}
+      verdicts = Enum.map(verdicts, &in_sticky_folder/1)
+      tried = if refused?(verdicts), do: verdicts, else: LoaderTrial.judge(verdicts, payload)
+      %__MODULE__{verdicts: hold_back(tried), config: config, instructions: instructions}
     else
       {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
     end
@@ -116,9 +118,8 @@ defmodule HotPatch.Agent.Examination do
   end
 
   defp config(%Payload{} = payload) do
-    with {:ok, own} <- Environment.changes(payload.config) do
+    with {:ok, own} <- Environment.foresee(payload.config) do
       others = if payload.cumulative?, do: Store.Applied.all(Store.Applied.list()), else: []
-
       {:ok, Environment.instead(own, others)}
     end
   end
@@ -152,30 +153,37 @@ defmodule HotPatch.Agent.Examination do
   defp latest(%Payload{kind: :rollback}), do: :ok
   defp latest(payload), do: Precedence.check(payload, Store.Applied.state())
 
-  @doc """
-  The modules that are to be loaded, as atoms with their verdicts; none of a patch that is
-  refused, whose names must not become atoms.
-  """
-  @spec changes(t()) :: [{module(), Verdict.t()}]
+  @doc "The verdicts on modules that are to be loaded or taken out; none of a patch that is refused."
+  @spec changes(t()) :: [Verdict.t()]
   def changes(%__MODULE__{verdicts: verdicts}) do
-    if refused?(verdicts) do
-      []
-    else
-      for %Verdict{change: change} = verdict <- verdicts, change != nil do
-        {Running.accepted_module(Verdict.module(verdict)), verdict}
-      end
-    end
+    if refused?(verdicts),
+      do: [],
+      else: for(%Verdict{change: change} = verdict <- verdicts, change != nil, do: verdict)
   end
+
+  @doc """
+  Those of them whose names this VM knows already, with their atoms. A module whose name it does
+  not know is run by no process.
+  """
+  @spec known_changes(t()) :: [{module(), Verdict.t()}]
+  def known_changes(examination) do
+    for verdict <- changes(examination),
+        {:ok, module} <- [Running.module(Verdict.module(verdict))],
+        do: {module, verdict}
+  end
+
+  # What is in force here is this node's, whatever its release was called when it came.
+  defp bound_here(%Payload{kind: :rollback}), do: :ok
 
   # Nodes of another kind have a release of their own; one of the same name must be of
   # the very version.
-  defp bound_here(%Release{name: name, version: version}) do
+  defp bound_here(%Payload{release: %Release{name: name, version: version}}) do
     %Release{version: other} = current = Release.current()
 
     if current.name == name and other != version and not Release.none?(current) do
       {:error,
-       "the patch is bound to #{name} #{version}, but this node runs #{name} #{other}: " <>
-         "make one for that version"}
+       "the patch is bound to #{name} #{version}, but this node runs #{name} #{other}: make one for that " <>
+         "version, or, where it is for this one, upload it again with release: {\"#{name}\", \"#{other}\"}"}
     else
       :ok
     end
@@ -223,13 +231,18 @@ defmodule HotPatch.Agent.Examination do
   end
 
   defp judge_module(%Entry{beam: beam} = entry, have, target, payload) do
+    ran = ran(beam.module, have, target, entry.bytes, payload)
+
     with :ok <- runnable(beam),
          :ok <- Base.check(beam.module, target, have, payload),
          {:load, change} <- wanted(beam, have, target),
-         :ok <- Swappable.check(beam, payload) do
+         :ok <- Swappable.check(beam, payload),
+         :ok <- PreviousCode.restorable(ran, target, payload) do
       %Verdict{
         entry: entry,
         status: :ok,
+        reason: PreviousCode.remark(ran, target),
+        ran: ran,
         target: target,
         change: change,
         new?: change == :add,
@@ -237,9 +250,16 @@ defmodule HotPatch.Agent.Examination do
       }
     else
       {status, reason} ->
-        %{Verdict.new(entry, status, reason, target) | new?: have == :new}
+        %{Verdict.new(entry, status, reason, target) | new?: have == :new, ran: ran}
     end
   end
+
+  defp ran(name, :loaded, target, bytes, payload) do
+    {:ok, module} = Running.module(name)
+    PreviousCode.find(module, target, bytes, payload.patch)
+  end
+
+  defp ran(_name, _not_loaded, _target, _bytes, _payload), do: :file
 
   defp runnable(%{needs_otp: nil}), do: :ok
 
@@ -305,16 +325,18 @@ defmodule HotPatch.Agent.Examination do
         do: {what, name}
   end
 
-  # Nothing comes before the loader that any rule has refused: it makes the modules' atoms.
-  defp prepare(verdicts) do
-    case Loader.prepare(changes(%__MODULE__{verdicts: verdicts})) do
-      {:ok, prepared} ->
-        %__MODULE__{verdicts: hold_back(verdicts), prepared: prepared}
-
-      {:error, reasons} ->
-        %__MODULE__{verdicts: verdicts |> Loader.blame(reasons) |> hold_back()}
+  # The code server replaces nothing there, whoever has made the folder sticky.
+  defp in_sticky_folder(%Verdict{change: :replace} = verdict) do
+    with {:ok, module} <- Running.module(Verdict.module(verdict)),
+         true <- :code.is_sticky(module) do
+      reason = "the VM's loader refuses it: its directory is sticky, as those of OTP are"
+      Verdict.change_status(verdict, :error, reason)
+    else
+      _not_sticky -> verdict
     end
   end
+
+  defp in_sticky_folder(verdict), do: verdict
 
   defp refused?(verdicts), do: Enum.any?(verdicts, &Status.refuses?(&1.status))
 

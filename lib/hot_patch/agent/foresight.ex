@@ -5,8 +5,11 @@ defmodule HotPatch.Agent.Foresight do
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
   alias HotPatch.Agent.Instructions
+  alias HotPatch.Agent.Name
   alias HotPatch.Agent.Preparation
+  alias HotPatch.Agent.PreviousCode
   alias HotPatch.Agent.Verdict
+  alias HotPatch.LoaderVM
   alias HotPatch.Plan
   alias HotPatch.Status
   alias HotPatch.Strategy
@@ -16,14 +19,15 @@ defmodule HotPatch.Agent.Foresight do
   @doc "The plan of this node."
   @spec plan(Examination.t()) :: Plan.Node.t()
   def plan(%Examination{verdicts: verdicts} = examination) do
-    changes = Preparation.changes(examination)
+    known = Examination.known_changes(examination)
+    changes = Preparation.changes(known, examination.instructions)
     %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
     pause? = examination.strategy.transition == :suspend
 
     %Plan.Node{
       node: node(),
       status: Status.combine(Enum.map(verdicts, & &1.status)),
-      order: order(changes),
+      order: order(Examination.changes(examination)),
       processes: processes(targets, pause?) ++ processes(unpaused, false),
       suspended: if(pause?, do: length(targets), else: 0),
       strategy: examination.strategy,
@@ -36,11 +40,11 @@ defmodule HotPatch.Agent.Foresight do
 
   # New modules first: nothing calls them yet, and what replaces others may. Those that go come
   # last.
-  defp order(changes) do
+  defp order(verdicts) do
     for kind <- [:add, :replace, :delete],
-        change <- Enum.sort_by(changes, & &1.module),
-        change.kind == kind do
-      {kind, inspect(change.module)}
+        verdict <- Enum.sort_by(verdicts, &Verdict.module/1),
+        verdict.change == kind do
+      {kind, Name.text(Verdict.module(verdict))}
     end
   end
 
@@ -69,6 +73,7 @@ defmodule HotPatch.Agent.Foresight do
       Strategy.lines(examination.strategy),
       examination.apart,
       for(v <- verdicts, Status.refuses?(v.status), do: "#{v.entry.path}: #{v.reason}"),
+      drifted(verdicts),
       for(
         pid <- silent,
         do: "#{inspect(pid)} is too busy to say which modules it works for"
@@ -77,10 +82,20 @@ defmodule HotPatch.Agent.Foresight do
       supervisors(targets),
       bare(changes, targets),
       alone(examination),
+      untried_loading(examination),
       untried(examination),
       killed(changes),
       Instructions.risks(examination.instructions)
     ])
+  end
+
+  # Where memory and disk differ now; and, of a rollback, what cannot come back.
+  defp drifted(verdicts) do
+    for %{status: status, target: target} = verdict <- verdicts,
+        not Status.refuses?(status),
+        said = if(status == :ok, do: verdict.reason),
+        text = said || PreviousCode.remark(verdict.ran, target),
+        do: "#{Verdict.module(verdict)}: #{text}"
   end
 
   # Of one that has it, an instruction may say that it is not called, and the plan says that.
@@ -112,21 +127,30 @@ defmodule HotPatch.Agent.Foresight do
   end
 
   defp alone(examination) do
-    for {module, %Verdict{alone?: true, entry: entry}} <- Examination.changes(examination) do
+    for %Verdict{alone?: true, entry: entry} <- Examination.changes(examination) do
       nif = if entry.beam.load_nif, do: ", a NIF library among it", else: ""
 
-      "#{inspect(module)} runs code when it is loaded#{nif}: it becomes current by a step of its own " <>
+      "#{Name.text(entry.beam.module)} runs code when it is loaded#{nif}: it becomes current by a step of its own " <>
         "before the others. If that fails nothing is changed; what its code has done by then is not " <>
         "undone, and a NIF library may refuse to go back"
     end
   end
 
+  defp untried_loading(examination) do
+    if not LoaderVM.on?() and Enum.any?(Examination.changes(examination), &(&1.direction == :up)),
+      do: [
+        "the loading of its modules was not tried in a VM of its own (config :hot_patch, " <>
+          "loader_vm: :off): a damaged one ends the node"
+      ],
+      else: []
+  end
+
   # Their values name the module that made them: a copy's would be of no use.
   defp untried(examination) do
-    for {module, %Verdict{change: :replace, direction: :up, entry: %{beam: %{chunks: chunks}}}} <-
+    for %Verdict{change: :replace, direction: :up, entry: %{beam: beam}} <-
           Examination.changes(examination),
-        List.keymember?(chunks, "Recs", 0) do
-      "#{inspect(module)} defines native records, so that no copy of it can convert states: its " <>
+        List.keymember?(beam.chunks, "Recs", 0) do
+      "#{Name.text(beam.module)} defines native records, so that no copy of it can convert states: its " <>
         "code_change is called after the load, and if it fails all is taken back; that of another " <>
         "module that calls it calls the version before"
     end

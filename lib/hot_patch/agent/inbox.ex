@@ -49,13 +49,20 @@ defmodule HotPatch.Agent.Inbox do
   end
 
   defp fetch(digest) do
-    with [] <- :ets.lookup(__MODULE__, digest),
+    with [] <- lookup(digest),
          no_blob when is_atom(no_blob) <- Blobs.fetch(Store.blobs(), digest) do
       :unknown
     else
       [{_digest, bytes, _at}] -> {:ok, bytes}
       {:ok, bytes} -> {:ok, bytes}
     end
+  end
+
+  # The table goes and comes again with the server.
+  defp lookup(digest) do
+    :ets.lookup(__MODULE__, digest)
+  rescue
+    ArgumentError -> []
   end
 
   @impl GenServer
@@ -66,11 +73,20 @@ defmodule HotPatch.Agent.Inbox do
 
   @impl GenServer
   def handle_call({:put, parts}, _from, state) do
-    case Enum.reduce_while(parts, {:ok, state}, &add/2) do
-      {:ok, state} -> {:reply, :ok, make_room(state), @keep_for}
+    with true <- parts?(parts),
+         {:ok, state} <- Enum.reduce_while(parts, {:ok, state}, &add/2) do
+      {:reply, :ok, make_room(state), @keep_for}
+    else
       {:error, text, state} -> {:reply, {:error, text}, state, @keep_for}
+      false -> {:reply, {:error, "what came is no list of parts"}, state, @keep_for}
     end
   end
+
+  def handle_call(_other, _from, state),
+    do: {:reply, {:error, "not understood"}, state, @keep_for}
+
+  @impl GenServer
+  def handle_cast(_other, state), do: {:noreply, state, @keep_for}
 
   @impl GenServer
   def handle_info(:timeout, _state) do
@@ -79,6 +95,15 @@ defmodule HotPatch.Agent.Inbox do
   end
 
   def handle_info(_other, state), do: {:noreply, state, @keep_for}
+
+  # What another node sends is looked at before it is used.
+  defp parts?(parts),
+    do: is_list(parts) and not List.improper?(parts) and Enum.all?(parts, &part?/1)
+
+  defp part?({<<_::256>>, offset, total, bytes}) when is_integer(offset) and is_integer(total),
+    do: is_binary(bytes) and offset >= 0 and total in 0..@most
+
+  defp part?(_other), do: false
 
   # Several may send the same piece at the same time, or one again: what is here is left as it is.
   defp add({digest, offset, total, bytes}, {:ok, state}) do

@@ -1,61 +1,135 @@
 defmodule HotPatch.Agent.Inventory do
   @moduledoc false
-  # What runs on this node, for the coordinator that compares a patch with it: the comparison
-  # needs the native reader, which this node may lack. Digests are small; the files of
-  # modules are asked for only where the coordinator does not run the same itself.
+  # The modules of the host system that this node runs. A coordinator that compares a patch with
+  # them needs the native reader, which this node may lack. So it is told here which they are, and
+  # gets the files of those that have to do with the patch.
+  #
+  # It works at low priority: a look at a system of hundreds of modules must not be felt by those
+  # whom the system serves.
 
+  alias HotPatch.Agent.FileDigests
+  alias HotPatch.Agent.Mentions
   alias HotPatch.Agent.Running
+  alias HotPatch.FileName
   alias HotPatch.SystemLibrary
+
+  @typedoc "A loaded module with its file."
+  @type one :: %{module: module(), name: String.t(), path: Path.t()}
+
+  @typedoc """
+  Which files are wanted: those of the modules that `change`, of modules that are `named` by what
+  comes, and of all that name one of the modules in `naming`, or `:all` files.
+  """
+  @type query :: %{change: [String.t()], named: [String.t()], naming: [String.t()] | :all}
+
+  @typedoc """
+  Files by the names of their modules. `unknown` are modules that are wanted and run another code
+  than that of their file, or were too many.
+  """
+  @type related :: %{files: %{String.t() => binary()}, unknown: [String.t()]}
 
   # What a node sends at most: a system has about 20 kB for each module.
   @most_bytes 64 * 1024 * 1024
 
-  @doc "The MD5 of every module that runs here and belongs to no system library."
-  @spec digests() :: %{String.t() => binary()}
-  def digests do
+  @doc """
+  Every loaded module that belongs to no system library, in the order of their names. What has no
+  file at all was made in memory, and so is no part of the release.
+  """
+  @spec modules() :: [one()]
+  def modules do
+    code_path = :code.get_path()
+
     for {module, file} <- :code.all_loaded(),
-        is_list(file),
+        file != :preloaded,
+        not system?(file),
         name = Atom.to_string(module),
         not String.ends_with?(name, "@hot_patch"),
-        not system?(file),
-        %{md5: md5} <- [Running.facts(module)],
-        into: %{},
-        do: {name, md5}
+        path = Running.file_of(name, file, code_path),
+        path != :no_file,
+        not system?(path) do
+      %{module: module, name: name, path: path}
+    end
+    |> Enum.sort_by(& &1.name)
   end
 
-  @doc "The files of modules, of those whose running code is that of their file."
-  @spec files([String.t()]) :: %{String.t() => binary()}
-  def files(names) do
-    names
-    |> Enum.reduce_while({%{}, 0}, fn name, {files, size} ->
-      case file(name) do
-        {:ok, bytes} when size + byte_size(bytes) > @most_bytes -> {:halt, {files, size}}
-        {:ok, bytes} -> {:cont, {Map.put(files, name, bytes), size + byte_size(bytes)}}
-        :none -> {:cont, {files, size}}
-      end
+  @doc "The names of all modules, and a digest in which two nodes agree that run the same code."
+  @spec summary() :: %{digest: binary(), names: [String.t()]}
+  def summary do
+    quietly(fn ->
+      running = for %{module: m, name: name} <- modules(), md5 = Running.md5(m), do: {name, md5}
+      digest = :crypto.hash(:sha256, :erlang.term_to_binary(running))
+      %{digest: digest, names: Enum.map(running, &elem(&1, 0))}
     end)
-    |> elem(0)
   end
 
-  defp file(name) do
-    with {:ok, module} <- Running.module(name),
-         %{md5: md5} <- Running.facts(module),
-         {:loaded, path} when is_binary(path) <- Running.path(name),
-         {:ok, bytes} <- File.read(path),
-         ^md5 <- :code.module_md5(bytes) do
-      {:ok, bytes}
-    else
-      _other_than_its_file -> :none
+  @doc "The files that a comparison with a change of some modules has to look at."
+  @spec related(query()) :: related()
+  def related(query) do
+    quietly(fn ->
+      modules = modules()
+      wanted = MapSet.new(query.change ++ query.named ++ named_before(query.change, modules))
+      naming = if query.naming == :all, do: :all, else: Mentions.patterns(query.naming)
+
+      {related, _size} =
+        Enum.reduce(modules, {%{files: %{}, unknown: []}, 0}, &add(&1, &2, wanted, naming))
+
+      related
+    end)
+  end
+
+  # What the versions name that are to be replaced.
+  defp named_before(changed, modules) do
+    names = modules |> Enum.map(& &1.name) |> Mentions.patterns()
+    changed = MapSet.new(changed)
+
+    for %{name: name, path: path} <- modules,
+        name in changed,
+        {:ok, bytes} <- [FileDigests.read(path)],
+        other <- Mentions.which(bytes, names),
+        do: other
+  end
+
+  defp add(%{name: name} = one, {related, size} = before, wanted, naming) do
+    wanted? = naming == :all or name in wanted
+
+    case FileDigests.read(one.path) do
+      {:ok, bytes} ->
+        size = size + byte_size(bytes)
+
+        cond do
+          not wanted? and not Mentions.any?(bytes, naming) -> before
+          size > @most_bytes or not runs?(one, bytes) -> {unknown(related, name), elem(before, 1)}
+          true -> {put_in(related.files[name], bytes), size}
+        end
+
+      :error ->
+        if wanted?, do: {unknown(related, name), size}, else: before
     end
   end
 
+  defp unknown(related, name), do: update_in(related.unknown, &[name | &1])
+
+  defp runs?(one, bytes), do: :code.module_md5(bytes) == Running.md5(one.module)
+
   defp system?(file) do
-    case file |> List.to_string() |> Path.split() |> Enum.reverse() do
+    case file |> FileName.to_binary() |> Path.split() |> Enum.reverse() do
       [_file, "ebin", folder | _] ->
         folder |> String.split("-") |> hd() |> SystemLibrary.application?()
 
       _ ->
         false
+    end
+  end
+
+  @doc "Runs a function at low priority."
+  @spec quietly((() -> result)) :: result when result: term()
+  def quietly(fun) do
+    before = Process.flag(:priority, :low)
+
+    try do
+      fun.()
+    after
+      Process.flag(:priority, before)
     end
   end
 end

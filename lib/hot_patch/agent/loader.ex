@@ -3,21 +3,40 @@ defmodule HotPatch.Agent.Loader do
   # What the VM's own loader says to the modules of a patch, before any of them is loaded.
 
   alias HotPatch.Agent.Verdict
+  alias HotPatch.FileName
+
+  @typedoc """
+  The loader's own results: for the modules that become current together, and for those among them
+  that are new here and come ahead of the rest (see HotPatch.Swap.Ahead).
+  """
+  @type prepared :: %{together: term(), added: {[module()], term()} | nil}
 
   @doc """
   Has the loader validate all modules and prepare them, so that they can become current
   together. Those that run code when they are loaded are validated only.
   """
-  @spec prepare([{module(), Verdict.t()}]) :: {:ok, term()} | {:error, [{module(), term()}]}
+  @spec prepare([{module(), Verdict.t()}]) :: {:ok, prepared()} | {:error, [{module(), term()}]}
   def prepare(changes) do
     come = Enum.reject(changes, fn {_module, verdict} -> verdict.change == :delete end)
-    {alone, together} = Enum.split_with(come, fn {_module, verdict} -> verdict.alone? end)
+    {alone, others} = Enum.split_with(come, fn {_module, verdict} -> verdict.alone? end)
+    {added, together} = Enum.split_with(others, &ahead?/1)
 
-    case Enum.flat_map(alone, &damage/1) do
-      [] -> :code.prepare_loading(Enum.map(together, &code/1))
+    with [] <- Enum.flat_map(alone, &damage/1),
+         {:ok, first} <- :code.prepare_loading(Enum.map(added, &code/1)),
+         {:ok, rest} <- :code.prepare_loading(Enum.map(together, &code/1)) do
+      modules = for {module, _verdict} <- added, do: module
+      {:ok, %{together: rest, added: if(modules != [], do: {modules, first})}}
+    else
+      {:error, reasons} -> {:error, reasons}
       reasons -> {:error, reasons}
     end
   end
+
+  # A protocol that is not consolidated would dispatch to a new implementation at once.
+  defp ahead?({_module, %Verdict{change: :add, entry: entry}}),
+    do: {"__impl__", 1} not in entry.beam.exports
+
+  defp ahead?(_change), do: false
 
   @doc "The verdicts, with the files that the loader has refused."
   @spec blame([Verdict.t()], [{module(), term()}]) :: [Verdict.t()]
@@ -46,7 +65,7 @@ defmodule HotPatch.Agent.Loader do
   end
 
   defp code({module, %Verdict{entry: entry, target: target}}),
-    do: {module, String.to_charlist(target), entry.bytes}
+    do: {module, FileName.to_charlist(target), entry.bytes}
 
   defp text(:badfile), do: "badfile, it is damaged or made for another OTP"
   defp text(:sticky_directory), do: "its directory is sticky, as those of OTP are"

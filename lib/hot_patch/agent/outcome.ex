@@ -4,6 +4,7 @@ defmodule HotPatch.Agent.Outcome do
 
   alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Preparation
+  alias HotPatch.Agent.Running
   alias HotPatch.Agent.Steps
   alias HotPatch.Agent.Verdict
   alias HotPatch.Fault
@@ -18,11 +19,8 @@ defmodule HotPatch.Agent.Outcome do
   @doc "Writes it all, in an order that a start can take up wherever it was cut off."
   @spec write(Preparation.t(), map()) :: :ok | {:error, String.t()}
   def write(%Preparation{operation: operation} = preparation, result) do
-    note = %{
-      state: state(preparation, result),
-      what: operation.kind,
-      entry: entry(preparation, result)
-    }
+    state = preparation |> state(result) |> pending(preparation, result)
+    note = Store.Recovery.note(state, operation.kind, entry(preparation, result))
 
     with {:ok, intent} <- Store.Files.decide(preparation.staged, note),
          :ok <- Fault.point(:decision_written),
@@ -104,6 +102,32 @@ defmodule HotPatch.Agent.Outcome do
     |> Map.put(:at, DateTime.utc_now())
   end
 
+  # What memory does not have now, or may not have: it is compared whenever somebody asks.
+  defp pending(state, %Preparation{operation: operation} = preparation, result) do
+    verdicts = preparation.examination.verdicts
+    about = %{patch: operation.patch, boot: state.boot, target: nil, module: nil, md5: nil}
+
+    due =
+      for {%{target: target} = verdict, file} <- Enum.zip(verdicts, result.files),
+          target != nil,
+          file.status in [:not_updated, :error] or verdict.change == :delete,
+          do: due(verdict, file, about)
+
+    failed = if result.error, do: [Map.put(about, :text, result.error)], else: []
+    targets = for %{target: target} <- verdicts, target != nil, do: target
+    Applied.pending(state, operation.patch, targets, due ++ failed)
+  end
+
+  defp due(verdict, file, about) do
+    name = Verdict.module(verdict)
+    md5 = md5(verdict.entry)
+    # What the code does not show, such as a library that is loaded already, is said in words.
+    text =
+      if name == nil or (md5 && Running.md5_of(name) == md5), do: "#{file.path}: #{file.reason}"
+
+    Map.merge(about, %{target: verdict.target, module: name, md5: md5, text: text})
+  end
+
   defp record(%Preparation{operation: operation} = preparation, result) do
     %{
       id: operation.patch,
@@ -111,12 +135,10 @@ defmodule HotPatch.Agent.Outcome do
       at: DateTime.utc_now(),
       by: operation.by,
       about: operation.about,
-      restart: result.restart_needed,
       forced?: result.killed != [],
-      boot: Applied.boot(),
       files: files(preparation),
       payload: preparation.payload,
-      config: preparation.examination.config,
+      config: preparation.accepted.config,
       down: preparation.examination.instructions.down,
       applications: Instructions.applications(preparation.examination.instructions),
       stopped: Steps.stopped(preparation.begun),
@@ -137,9 +159,11 @@ defmodule HotPatch.Agent.Outcome do
 
   defp files(%Preparation{staged: staged, examination: examination, operation: operation}) do
     verdicts = Enum.filter(examination.verdicts, & &1.target)
-    # Read once, and only if there is anything to look for.
+
+    # Read once, and only if there is anything to look for. What this node has applied before itself
+    # it knows better.
     records =
-      if Enum.any?(staged.files, &(&1.old == &1.new)),
+      if Enum.any?(staged.files, &(&1.old == &1.new)) and Applied.find(operation.patch) == nil,
         do: Neighbours.records(operation.patch),
         else: []
 
@@ -154,10 +178,25 @@ defmodule HotPatch.Agent.Outcome do
         convert?: verdict.convert?,
         old: former.old,
         new: file.new,
-        folders: former.folders
+        ran: ran(verdict.ran, former.old),
+        md5: md5(verdict.entry),
+        folders: former.folders,
+        real: nil,
+        stamp: nil
       }
     end
   end
+
+  defp ran(:file, _old), do: nil
+  defp ran({:lost, _md5} = lost, _old), do: lost
+
+  defp ran({:other, bytes}, old) do
+    digest = :crypto.hash(:sha256, bytes)
+    if digest != old, do: digest
+  end
+
+  defp md5(%{kind: :beam, bytes: bytes}) when is_binary(bytes), do: :code.module_md5(bytes)
+  defp md5(_no_module_or_gone), do: nil
 
   # Another node of this host, with which this one shares the files, was there first: what was
   # before is in its store. Otherwise an earlier patch has brought the same file, and it is what

@@ -14,7 +14,7 @@ defmodule HotPatch.Agent.Past do
           ops: [Applied.op()],
           decided: [Applied.op()],
           stack: [String.t()],
-          retired: %{String.t() => DateTime.t()},
+          retired: %{String.t() => %{at: DateTime.t(), seq: non_neg_integer()}},
           abouts: [map()]
         }
 
@@ -92,6 +92,12 @@ defmodule HotPatch.Agent.Past do
       _ -> :unknown
     end
   end
+
+  # Where memory had other code than the disk: the code that ran.
+  defp former_bytes(%{ran: {:lost, _md5}}), do: :gone
+
+  defp former_bytes(%{ran: digest} = file) when digest != nil,
+    do: former_bytes(%{file | old: digest, ran: nil})
 
   defp former_bytes(%{old: nil}), do: nil
 

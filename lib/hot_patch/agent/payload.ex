@@ -5,6 +5,7 @@ defmodule HotPatch.Agent.Payload do
   # node has kept what it had before.
 
   alias HotPatch.Agent.Instructions
+  alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Composition
   alias HotPatch.Manifest
   alias HotPatch.Release
@@ -34,12 +35,14 @@ defmodule HotPatch.Agent.Payload do
           purge: :soft | :force,
           transition: HotPatch.Swap.transition() | nil,
           on_load: :restart | :load | nil,
+          drift: :refuse | :accept,
           cumulative?: boolean(),
           again?: boolean(),
           config: [setting()],
           instructions: %{up: [Instructions.one()], down: [Instructions.one()]},
           manifest: Manifest.t() | nil,
-          signature: Signature.t() | nil
+          signature: Signature.t() | nil,
+          loader: LoaderTrial.found() | nil
         }
   @enforce_keys [:patch, :release, :entries]
   defstruct [
@@ -48,12 +51,14 @@ defmodule HotPatch.Agent.Payload do
     :entries,
     :manifest,
     :signature,
+    :loader,
     :transition,
     :on_load,
     :undoes,
     kind: :apply,
     shadows: [],
     purge: :soft,
+    drift: :refuse,
     cumulative?: false,
     again?: false,
     config: [],
@@ -71,10 +76,12 @@ defmodule HotPatch.Agent.Payload do
       purge: Keyword.get(more, :purge, :soft),
       transition: Keyword.get(more, :transition, :suspend),
       on_load: Keyword.get(more, :on_load, :restart),
+      drift: Keyword.get(more, :drift, :refuse),
       cumulative?: Keyword.get(more, :cumulative, false),
       again?: Keyword.get(more, :again, false),
       config: Keyword.get(more, :config, []),
       instructions: Keyword.get(more, :instructions, Instructions.none()),
+      loader: Keyword.get(more, :loader),
       manifest: composition.manifest,
       signature: composition.signature
     }

@@ -1,9 +1,10 @@
 defmodule HotPatch.Agent.Preparation do
   @moduledoc false
   # Everything of an apply that can fail without harm: the judgement, the new code ready to
-  # be made current, the files staged beside their targets. `begun` is what a commit has then done
-  # before the pause.
+  # be made current, the files staged beside their targets. `release` is what ran then; `begun` is what
+  # a commit has done before the pause.
 
+  alias HotPatch.Agent.Acceptance
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
   alias HotPatch.Agent.Instructions
@@ -11,39 +12,43 @@ defmodule HotPatch.Agent.Preparation do
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Steps
   alias HotPatch.Agent.Verdict
+  alias HotPatch.FileName
   alias HotPatch.Hook
-  alias HotPatch.Status
   alias HotPatch.Store
   alias HotPatch.Swap
 
   @type t :: %__MODULE__{
           examination: Examination.t(),
+          accepted: Acceptance.t(),
           operation: HotPatch.Agent.operation(),
+          release: HotPatch.Release.t() | nil,
           staged: Store.Files.intent(),
           payload: Store.Blobs.digest() | nil,
           ready: Swap.Ready.t() | nil,
           begun: Steps.begun() | nil
         }
-  @enforce_keys [:examination, :operation, :staged]
-  defstruct [:examination, :operation, :staged, :payload, :ready, :begun]
+  @enforce_keys [:examination, :accepted, :operation, :staged]
+  defstruct [:examination, :accepted, :operation, :release, :staged, :payload, :ready, :begun]
 
   @doc "Prepares, or says by its verdicts why this node cannot."
   @spec run(Examination.t(), HotPatch.Agent.operation(), Payload.t()) ::
           {:ok, t()} | {:no, [Verdict.t()]}
   def run(%Examination{verdicts: verdicts} = examination, operation, payload) do
-    with false <- Enum.any?(verdicts, &refuses?/1),
-         {:ok, ready} <- ready(examination, operation, payload),
+    with {:ok, accepted} <- Acceptance.accept(examination),
+         {:ok, ready} <- ready(accepted, examination, operation, payload),
          {:staged, {:ok, staged, digest}} <- {:staged, stage(verdicts, operation, payload, ready)} do
       {:ok,
        %__MODULE__{
          examination: examination,
+         accepted: accepted,
          operation: operation,
+         release: Store.Applied.state().release,
          staged: staged,
          payload: digest,
          ready: ready
        }}
     else
-      true -> {:no, verdicts}
+      {:no, verdicts} -> {:no, verdicts}
       {:error, failure} -> {:no, Enum.map(verdicts, &not_ready(&1, failure))}
       {:staged, {:error, failure}} -> {:no, blame(verdicts, failure)}
     end
@@ -63,10 +68,10 @@ defmodule HotPatch.Agent.Preparation do
   end
 
   @doc "The modules that a swap replaces or adds."
-  @spec changes(Examination.t()) :: [Swap.Change.t()]
-  def changes(examination) do
-    for {module, verdict} <- Examination.changes(examination),
-        do: module |> change_of(verdict) |> Instructions.adjust(examination.instructions)
+  @spec changes([{module(), Verdict.t()}], Instructions.t()) :: [Swap.Change.t()]
+  def changes(modules, instructions) do
+    for {module, verdict} <- modules,
+        do: module |> change_of(verdict) |> Instructions.adjust(instructions)
   end
 
   defp change_of(module, %Verdict{direction: :up, change: kind, entry: entry}) do
@@ -81,8 +86,7 @@ defmodule HotPatch.Agent.Preparation do
 
   # The code that runs knows the way down, and is told to which version.
   defp change_of(module, %Verdict{direction: :down, change: kind, entry: entry} = verdict) do
-    exports =
-      for {name, arity} <- Running.facts(module).exports, do: {Atom.to_string(name), arity}
+    exports = for {name, arity} <- Running.exports(module), do: {Atom.to_string(name), arity}
 
     %Swap.Change{
       module: module,
@@ -95,16 +99,14 @@ defmodule HotPatch.Agent.Preparation do
     }
   end
 
-  # A condition that will pass by itself: refusing now is better than a restart later.
-  defp refuses?(verdict), do: Status.refuses?(verdict.status) or verdict.transient?
-
   defp stage(verdicts, operation, payload, ready) do
     changes = for %{target: target} = verdict when target != nil <- verdicts, do: file(verdict)
 
     # Nodes of one host may share a release folder: each stages under a name of its own.
     tag = "hot_patch-#{:erlang.phash2({node(), operation.ref})}"
 
-    with {:ok, digest} <- keep(payload),
+    with :ok <- keep_running(verdicts),
+         {:ok, digest} <- keep(payload),
          {:ok, staged} <- Store.Files.stage(changes, tag) do
       {:ok, staged, digest}
     else
@@ -114,8 +116,24 @@ defmodule HotPatch.Agent.Preparation do
     end
   end
 
-  defp file(%{target: target, folders: folders, entry: %{bytes: nil}}), do: {target, nil, folders}
-  defp file(%{target: target, entry: %{bytes: bytes}}), do: {target, bytes}
+  defp file(%{disk: {:bytes, bytes}} = verdict), do: file(verdict, bytes)
+  defp file(%{entry: %{bytes: bytes}} = verdict), do: file(verdict, bytes)
+  defp file(%{target: target, folders: folders}, nil), do: {target, nil, folders}
+  defp file(%{target: target}, bytes), do: {target, bytes}
+
+  # The code that runs, where the file does not have it: a rollback loads it.
+  defp keep_running(verdicts) do
+    Enum.reduce_while(verdicts, :ok, fn
+      %{ran: {:other, bytes}}, :ok ->
+        case Store.Blobs.put(Store.blobs(), bytes) do
+          {:ok, _digest} -> {:cont, :ok}
+          {:error, failure} -> {:halt, {:error, failure}}
+        end
+
+      _verdict, :ok ->
+        {:cont, :ok}
+    end)
+  end
 
   # For nodes that are away now and come to this one for what they have missed. Not compressed:
   # code is by a quarter at most, and that took longer than all else of preparing.
@@ -143,8 +161,8 @@ defmodule HotPatch.Agent.Preparation do
     end)
   end
 
-  defp ready(examination, operation, payload) do
-    case changes(examination) do
+  defp ready(accepted, examination, operation, payload) do
+    case changes(accepted.changes, examination.instructions) do
       [] ->
         {:ok, nil}
 
@@ -153,15 +171,16 @@ defmodule HotPatch.Agent.Preparation do
 
         Swap.prepare(%Swap.Job{
           changes: changes,
-          prepared: examination.prepared,
-          shadows: shadows(examination, payload),
-          on_load: on_load(examination),
+          prepared: accepted.prepared.together,
+          added: accepted.prepared.added,
+          shadows: shadows(accepted, payload),
+          on_load: on_load(accepted),
           pause_timeout: operation.pause_timeout,
           hold_timeout: operation.hold_timeout,
           transition: examination.strategy.transition,
           purge: operation.purge,
           after_load: fn ->
-            Environment.set(examination.config)
+            Environment.set(accepted.config)
             Hook.run(:after_load, change(changes, operation))
           end
         })
@@ -169,12 +188,12 @@ defmodule HotPatch.Agent.Preparation do
   end
 
   # Those that run code when they are loaded, in the order of the archive.
-  defp on_load(examination) do
-    for {module, %Verdict{alone?: true} = verdict} <- Examination.changes(examination),
+  defp on_load(accepted) do
+    for {module, %Verdict{alone?: true} = verdict} <- accepted.changes,
         verdict.change != :delete do
       %{
         module: module,
-        file: String.to_charlist(verdict.target),
+        file: FileName.to_charlist(verdict.target),
         bytes: verdict.entry.bytes,
         back: Swap.former_code(module)
       }
@@ -182,9 +201,9 @@ defmodule HotPatch.Agent.Preparation do
   end
 
   # Only of modules that are changed here, and that may be loaded just to be tried.
-  defp shadows(examination, payload) do
+  defp shadows(accepted, payload) do
     by_name =
-      for {module, %Verdict{alone?: false, direction: :up}} <- Examination.changes(examination),
+      for {module, %Verdict{alone?: false, direction: :up}} <- accepted.changes,
           into: %{},
           do: {Atom.to_string(module), module}
 

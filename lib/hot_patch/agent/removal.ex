@@ -5,6 +5,7 @@ defmodule HotPatch.Agent.Removal do
   alias HotPatch.Agent.Base
   alias HotPatch.Agent.Location
   alias HotPatch.Agent.Payload
+  alias HotPatch.Agent.PreviousCode
   alias HotPatch.Agent.Reversal
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Verdict
@@ -47,10 +48,13 @@ defmodule HotPatch.Agent.Removal do
   end
 
   defp judge_module(entry, module, have, target, payload) do
+    ran = ran(module.name, have, target, payload)
+
     with :ok <- Base.removable(module.name, target, have, module.replaces),
          :ok <- unbooted(),
-         :ok <- Reversal.unused(:delete, %{module: module.name}, payload) do
-      gone(entry, have, target)
+         :ok <- Reversal.unused(:delete, %{module: module.name}, payload),
+         :ok <- PreviousCode.restorable(ran, target, payload) do
+      %{gone(entry, have, target) | ran: ran}
     else
       {:transient, reason} ->
         %{Verdict.new(entry, :not_updated, reason, target) | transient?: true}
@@ -59,6 +63,13 @@ defmodule HotPatch.Agent.Removal do
         Verdict.new(entry, status, reason)
     end
   end
+
+  defp ran(name, :loaded, target, payload) do
+    {:ok, module} = Running.module(name)
+    PreviousCode.find(module, target, nil, payload.patch)
+  end
+
+  defp ran(_name, _not_loaded, _target, _payload), do: :file
 
   # The boot script of a release names the module: without its file the node would not start.
   defp unbooted do

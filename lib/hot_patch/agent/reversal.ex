@@ -5,6 +5,7 @@ defmodule HotPatch.Agent.Reversal do
   # it is still what was put there, and that nobody else has changed the files since.
 
   alias HotPatch.Agent.Payload
+  alias HotPatch.Agent.PreviousCode
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Swappable
   alias HotPatch.Agent.Verdict
@@ -12,7 +13,6 @@ defmodule HotPatch.Agent.Reversal do
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
-  alias HotPatch.Strategy
   alias HotPatch.Swap
 
   @doc "The way back from one patch."
@@ -27,26 +27,23 @@ defmodule HotPatch.Agent.Reversal do
   def of_others(verdicts, payload) do
     own = MapSet.new(verdicts, & &1.target)
 
-    # The first record of a target knows what was there before all patches, the last what is
-    # there now. States have kept their format where none of the patches has converted them.
-    for(
-      record <- Applied.all(Applied.list()),
-      file <- record.files,
-      do: {file, converts?(record)}
-    )
-    |> Enum.reject(fn {file, _converts?} -> file.target in own end)
-    |> Enum.group_by(fn {file, _converts?} -> file.target end)
-    |> Enum.map(fn {_target, [{first, _} | _] = all} ->
-      {last, _} = List.last(all)
-      Map.merge(last, %{old: first.old, convert?: Enum.any?(all, &elem(&1, 1))})
-    end)
+    Applied.list()
+    |> Applied.net()
+    |> Enum.reject(&(&1.target in own))
     # One of them has taken back already what another has changed.
     |> Enum.reject(&(&1.old == &1.new))
-    |> Enum.sort_by(& &1.path)
-    |> Enum.map(&judge(&1, payload))
+    |> Enum.map(&%{judge(&1, payload) | ran: ran(&1, payload)})
   end
 
-  defp converts?(record), do: Strategy.back(record).transition != :none
+  # Its own rollback brings back what those patches have left.
+  defp ran(%{module: nil}, _payload), do: :file
+
+  defp ran(file, payload) do
+    case Running.module(file.module) do
+      {:ok, module} -> PreviousCode.find(module, file.target, nil, payload.patch)
+      :unknown -> :file
+    end
+  end
 
   @doc "A file of the store as if it came from an archive; without bytes it is to go."
   @spec entry(
@@ -72,8 +69,10 @@ defmodule HotPatch.Agent.Reversal do
 
   defp judge(file, payload) do
     with :ok <- untouched(file),
-         {:ok, bytes} <- former(file) do
-      %{(file |> entry(bytes) |> judge(file, payload)) | folders: file.folders}
+         {:ok, bytes} <- former(file),
+         {:ok, code} <- former_code(file, bytes) do
+      disk = if code == bytes, do: :entry, else: {:bytes, bytes}
+      %{(file |> entry(code) |> judge(file, payload)) | folders: file.folders, disk: disk}
     else
       {:error, reason} -> Verdict.new(entry(file, nil), :error, reason)
     end
@@ -91,6 +90,7 @@ defmodule HotPatch.Agent.Reversal do
       %Verdict{
         entry: entry,
         status: :ok,
+        reason: remark(file, change),
         target: file.target,
         change: change,
         direction: if(change == :add, do: :up, else: :down),
@@ -112,8 +112,10 @@ defmodule HotPatch.Agent.Reversal do
          %{} = facts <- Running.facts(module) do
       cond do
         Running.same?(facts, beam.md5, beam.vsn) -> {:not_changed, nil}
-        Base.encode16(facts.md5) != md5(file.new) -> {:error, foreign(file)}
-        file.old == nil -> {:change, :delete}
+        # Nothing but a restart would have made the patch's version current.
+        file.ran == {:lost, facts.md5} -> {:not_changed, nil}
+        facts.md5 != brought(file) -> {:error, foreign(file)}
+        beam.md5 == nil -> {:change, :delete}
         true -> {:change, :replace}
       end
     else
@@ -122,6 +124,11 @@ defmodule HotPatch.Agent.Reversal do
       _ -> {:not_loaded, "it does not run here; its file #{goes(file)}"}
     end
   end
+
+  defp remark(%{ran: {:lost, _md5}}, :replace),
+    do: "what ran before the patch is kept nowhere: the version of its file becomes current"
+
+  defp remark(_file, _change), do: nil
 
   defp goes(%{old: nil}), do: "is removed again"
   defp goes(_file), do: "goes back to what it was"
@@ -170,11 +177,23 @@ defmodule HotPatch.Agent.Reversal do
     end
   end
 
-  defp md5(nil), do: nil
+  # Memory had other code than the disk when the patch came: each goes back to its own.
+  defp former_code(%{ran: digest} = file, _bytes) when is_binary(digest) do
+    with what when is_atom(what) <- Blobs.fetch(Store.blobs(), digest) do
+      {:error,
+       "the code that ran for #{file.module} before is #{what} in #{Store.blobs()}: it cannot come back"}
+    end
+  end
 
-  defp md5(digest) do
+  defp former_code(_as_on_disk_or_lost, bytes), do: {:ok, bytes}
+
+  # The digest of the code that the patch has brought; records of earlier versions do not have it.
+  defp brought(%{md5: md5}) when md5 != nil, do: md5
+  defp brought(%{new: nil}), do: nil
+
+  defp brought(%{new: digest}) do
     case Blobs.fetch(Store.blobs(), digest) do
-      {:ok, bytes} -> Base.encode16(:code.module_md5(bytes))
+      {:ok, bytes} -> :code.module_md5(bytes)
       _gone -> nil
     end
   end

@@ -3,7 +3,9 @@ defmodule HotPatch.Agent.Running do
   # Facts about code as this node runs it, read from the code server and the VM without
   # calling into any of the modules.
 
-  @type facts :: %{md5: binary(), vsn: [term()], exports: [{atom(), arity()}]}
+  alias HotPatch.FileName
+
+  @type facts :: %{md5: binary(), vsn: [term()]}
 
   @doc """
   The atom of a module name, if the VM already knows it.
@@ -18,9 +20,8 @@ defmodule HotPatch.Agent.Running do
   end
 
   @doc """
-  The atom of a module that is about to be loaded. The one place where a name from an
-  archive becomes an atom: the archive was accepted, and every rule but the loader's own
-  has passed.
+  The atom of a module that is about to be loaded, of a patch that was accepted: see
+  HotPatch.Agent.Acceptance.
   """
   @spec accepted_module(String.t()) :: module()
   def accepted_module(name), do: :erlang.binary_to_atom(name, :utf8)
@@ -31,14 +32,38 @@ defmodule HotPatch.Agent.Running do
     if :erlang.module_loaded(module) do
       %{
         md5: :erlang.get_module_info(module, :md5),
-        vsn: module |> :erlang.get_module_info(:attributes) |> vsn(),
-        exports: :erlang.get_module_info(module, :exports)
+        vsn: module |> :erlang.get_module_info(:attributes) |> vsn()
       }
     end
   rescue
     # Deleted between the two calls.
     ArgumentError -> nil
   end
+
+  @doc "The digest of the running code of a module, by its name; nil if it is not loaded."
+  @spec md5_of(String.t()) :: binary() | nil
+  def md5_of(name) do
+    with {:ok, module} <- module(name), do: md5(module), else: (:unknown -> nil)
+  end
+
+  @doc """
+  The MD5 of a module's current code; `nil` if it is not loaded. The VM has it at hand, so that it
+  may be asked for every module of a system.
+  """
+  @spec md5(module()) :: binary() | nil
+  def md5(module) do
+    :erlang.get_module_info(module, :md5)
+  rescue
+    # What has no code has no such thing.
+    ArgumentError -> nil
+  end
+
+  @doc """
+  The exports of a module's current code. The VM looks through all functions of all modules for
+  them: this is for a few modules only.
+  """
+  @spec exports(module()) :: [{atom(), arity()}]
+  def exports(module), do: :erlang.get_module_info(module, :exports)
 
   @doc "The `vsn` attribute as release_handler hands it to code_change: without its list if it is one."
   @spec old_vsn(facts()) :: term()
@@ -68,14 +93,23 @@ defmodule HotPatch.Agent.Running do
   def path(name) do
     with {:ok, module} <- module(name), true <- :erlang.module_loaded(module) do
       case :code.is_loaded(module) do
-        {:file, [_ | _] = file} -> {:loaded, file |> expand() |> really(name)}
         {:file, :preloaded} -> :system
-        _loaded_from_memory_or_cover_compiled -> {:loaded, really(nil, name)}
+        {:file, file} -> {:loaded, file_of(name, file, :code.get_path())}
+        false -> {:loaded, really(nil, name, [])}
       end
     else
       _ -> on_disk(name)
     end
   end
+
+  @doc """
+  The file from which a loaded module comes, by what the code server says of it and the code path:
+  for those who ask for many modules, and read both once.
+  """
+  @spec file_of(String.t(), charlist() | atom(), [charlist()]) :: Path.t() | :no_file
+  def file_of(name, [_ | _] = file, code_path), do: file |> expand() |> really(name, code_path)
+  # Loaded from memory, or compiled for coverage.
+  def file_of(name, _no_file, code_path), do: really(nil, name, code_path)
 
   @doc "The folder of an application on this node."
   @spec application_folder(String.t()) :: {:ok, atom(), Path.t()} | :unknown
@@ -93,8 +127,8 @@ defmodule HotPatch.Agent.Running do
   def embedded?, do: :code.get_mode() == :embedded
 
   # Code loaded by hand names a file that is not the node's, or none.
-  defp really(file, name) do
-    if file != nil and String.to_charlist(Path.dirname(file)) in :code.get_path() do
+  defp really(file, name, code_path) do
+    if file != nil and FileName.to_charlist(Path.dirname(file)) in code_path do
       file
     else
       case on_disk(name) do
@@ -105,7 +139,7 @@ defmodule HotPatch.Agent.Running do
   end
 
   defp on_disk(name) do
-    case :code.where_is_file(String.to_charlist(name <> ".beam")) do
+    case :code.where_is_file(FileName.to_charlist(name <> ".beam")) do
       :non_existing -> :none
       file -> {:on_disk, expand(file)}
     end
@@ -122,5 +156,5 @@ defmodule HotPatch.Agent.Running do
 
   defp vsn(attributes), do: Keyword.get(attributes, :vsn, [])
 
-  defp expand(charlist), do: charlist |> List.to_string() |> Path.expand()
+  defp expand(charlist), do: charlist |> FileName.to_binary() |> Path.expand()
 end

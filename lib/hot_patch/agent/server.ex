@@ -21,15 +21,18 @@ defmodule HotPatch.Agent.Server do
 
   alias HotPatch.Agent.Commit
   alias HotPatch.Agent.Preparation
+  alias HotPatch.Agent.Server.Request
+  alias HotPatch.Agent.Retirement
   alias HotPatch.Fault
+  alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Swap
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @typedoc "Who has this node, and what for: an operation, or what a coordinator locks it for."
   @type holder :: %{
-          required(:kind) => :apply | :rollback | :detach,
+          required(:kind) => :apply | :rollback | :detach | :restart | :install,
           required(:patch) => String.t(),
           required(:by) => String.t(),
           required(:coordinator) => pid(),
@@ -59,17 +62,30 @@ defmodule HotPatch.Agent.Server do
     end
   end
 
+  # What is asked comes from other nodes, which may run another version: it is looked at first.
   @impl GenServer
-  def handle_call({:reserve, %{coordinator: other}}, _from, %{lock: {holder, _monitor}} = state)
-      when other != holder.coordinator,
-      do: {:reply, {:busy, holder}, state}
+  def handle_call(request, from, state) do
+    if Request.understood?(request),
+      do: answer(request, from, state),
+      else: {:reply, {:error, "#{node()} does not understand what it was asked"}, state}
+  end
 
-  def handle_call({:reserve, %{catching_up: nil}}, _from, %{phase: :idle, ahead: text} = state)
-      when text != nil,
-      do: {:reply, {:unfinished, text}, state}
+  @impl GenServer
+  def handle_cast(_other, state), do: {:noreply, state}
 
-  def handle_call({:reserve, operation}, _from, %{phase: :idle} = state) do
-    case settled() do
+  defp answer({:reserve, %{coordinator: other}}, _from, %{lock: {holder, _monitor}} = state)
+       when other != holder.coordinator,
+       do: {:reply, {:busy, holder}, state}
+
+  defp answer({:reserve, %{catching_up: nil}}, _from, %{phase: :idle, ahead: text} = state)
+       when text != nil,
+       do: {:reply, {:unfinished, text}, state}
+
+  defp answer({:reserve, operation}, _from, %{phase: :idle} = state) do
+    case release_handler() || settled() do
+      %{} = holder ->
+        {:reply, {:busy, holder}, state}
+
       :ok ->
         monitor = Process.monitor(operation.coordinator)
         {:reply, :ok, %{state | phase: :reserved, operation: operation, monitor: monitor}}
@@ -79,24 +95,24 @@ defmodule HotPatch.Agent.Server do
     end
   end
 
-  def handle_call({:reserve, _operation}, _from, state),
+  defp answer({:reserve, _operation}, _from, state),
     do: {:reply, {:busy, held_by(state)}, state}
 
-  def handle_call({:lock, holder}, _from, %{phase: :idle, lock: nil} = state) do
+  defp answer({:lock, holder}, _from, %{phase: :idle, lock: nil} = state) do
     {:reply, :ok, %{state | lock: {holder, Process.monitor(holder.coordinator)}}}
   end
 
-  def handle_call({:lock, _holder}, _from, state), do: {:reply, {:busy, held_by(state)}, state}
+  defp answer({:lock, _holder}, _from, state), do: {:reply, {:busy, held_by(state)}, state}
 
   # Meanwhile nobody could catch up.
-  def handle_call({:unlock, pid}, _from, %{lock: {%{coordinator: pid}, _monitor}} = state) do
+  defp answer({:unlock, pid}, _from, %{lock: {%{coordinator: pid}, _monitor}} = state) do
     tell_subscriber(%{catching_up: nil})
     {:reply, :ok, unlocked(state)}
   end
 
-  def handle_call({:unlock, _pid}, _from, state), do: {:reply, :ok, state}
+  defp answer({:unlock, _pid}, _from, state), do: {:reply, :ok, state}
 
-  def handle_call({:prepared, operation, preparation}, _from, state) do
+  defp answer({:prepared, operation, preparation}, _from, state) do
     case state do
       %{phase: :reserved, operation: %{ref: ref}} when ref == operation.ref ->
         {:reply, :ok, %{state | phase: :prepared, operation: operation, preparation: preparation}}
@@ -106,44 +122,44 @@ defmodule HotPatch.Agent.Server do
     end
   end
 
-  def handle_call({:commit, ref}, from, %{phase: :prepared, operation: %{ref: ref}} = state) do
+  defp answer({:commit, ref}, from, %{phase: :prepared, operation: %{ref: ref}} = state) do
     worker = spawn_monitor(Commit, :run, [self(), state.preparation])
     {:noreply, %{state | phase: :committing, worker: worker, callers: [from]}}
   end
 
-  def handle_call({:commit, _ref}, _from, state), do: {:reply, nothing(), state}
+  defp answer({:commit, _ref}, _from, state), do: {:reply, nothing(), state}
 
-  def handle_call({:decide, ref, decision}, from, %{operation: %{ref: ref}} = state)
-      when state.phase == :held do
+  defp answer({:decide, ref, decision}, from, %{operation: %{ref: ref}} = state)
+       when state.phase == :held do
     Fault.point(:decided)
     {:noreply, tell(%{state | callers: [from]}, decision)}
   end
 
   # Somebody who was asked in doubt has said so first.
-  def handle_call({:decide, ref, decision}, from, %{operation: %{ref: ref}} = state)
-      when state.phase == :deciding and state.decision == decision,
-      do: {:noreply, %{state | callers: [from | state.callers]}}
+  defp answer({:decide, ref, decision}, from, %{operation: %{ref: ref}} = state)
+       when state.phase == :deciding and state.decision == decision,
+       do: {:noreply, %{state | callers: [from | state.callers]}}
 
   # It did not wait: the deadline came first. What was decided all the same is now missed here,
   # and nothing else that ends would have it looked for.
-  def handle_call({:decide, _ref, decision}, _from, state) do
+  defp answer({:decide, _ref, decision}, _from, state) do
     if decision == :finish, do: tell_subscriber(%{catching_up: nil})
     {:reply, nothing(), state}
   end
 
-  def handle_call({:abort, ref}, _from, %{operation: %{ref: ref}} = state) do
+  defp answer({:abort, ref}, _from, %{operation: %{ref: ref}} = state) do
     {:reply, :ok, let_go(state)}
   end
 
-  def handle_call({:abort, _ref}, _from, state), do: {:reply, :ok, state}
-  def handle_call(:holder, _from, state), do: {:reply, held_by(state), state}
+  defp answer({:abort, _ref}, _from, state), do: {:reply, :ok, state}
+  defp answer(:holder, _from, state), do: {:reply, held_by(state), state}
 
-  def handle_call({:finishing?, id}, _from, state) do
+  defp answer({:finishing?, id}, _from, state) do
     {:reply, match?(%{operation: %{id: ^id}, decision: :finish}, state), state}
   end
 
   # Nobody else writes the state now.
-  def handle_call({:note, ops}, _from, %{phase: :idle} = state) do
+  defp answer({:note, ops}, _from, %{phase: :idle} = state) do
     applied = Enum.reduce(ops, Store.Applied.state(), &Store.Applied.noted(&2, &1))
 
     case Store.Applied.put(applied) do
@@ -152,25 +168,25 @@ defmodule HotPatch.Agent.Server do
     end
   end
 
-  def handle_call({:note, _ops}, _from, state),
+  defp answer({:note, _ops}, _from, state),
     do: {:reply, {:error, "an operation has begun meanwhile"}, state}
 
   # A commit that goes on may still make it so.
-  def handle_call(:level, _from, %{phase: :idle} = state),
+  defp answer(:level, _from, %{phase: :idle} = state),
     do: {:reply, :ok, %{state | ahead: nil}}
 
-  def handle_call(:level, _from, state), do: {:reply, :ok, state}
+  defp answer(:level, _from, state), do: {:reply, :ok, state}
 
-  def handle_call(:settle, _from, %{phase: :idle} = state), do: {:reply, settled(), state}
-  def handle_call(:settle, _from, state), do: {:reply, :ok, state}
+  defp answer(:settle, _from, %{phase: :idle} = state), do: {:reply, settled(), state}
+  defp answer(:settle, _from, state), do: {:reply, :ok, state}
 
-  def handle_call({:subscribe, pid}, _from, state) do
+  defp answer({:subscribe, pid}, _from, state) do
     Process.put(:subscriber, pid)
     {:reply, :ok, state}
   end
 
   @impl GenServer
-  def handle_info({Commit, :held, decider}, %{phase: :committing} = state) do
+  def handle_info({Commit, :held, decider}, %{phase: :committing} = state) when is_pid(decider) do
     reply(state.callers, :held)
     state = %{state | phase: :held, callers: [], decider: decider}
     wait = max(state.operation.hold_timeout - @in_doubt_before, 0)
@@ -197,7 +213,7 @@ defmodule HotPatch.Agent.Server do
 
   def handle_info({:DOWN, monitor, _, _, _reason}, %{monitor: monitor} = state)
       when monitor != nil do
-    Logger.warning("HotPatch: the coordinator of #{state.operation.patch} is gone",
+    Log.warning("HotPatch: the coordinator of #{state.operation.patch} is gone",
       patch: state.operation.patch
     )
 
@@ -211,11 +227,30 @@ defmodule HotPatch.Agent.Server do
 
   def handle_info(_late_answer, state), do: {:noreply, state}
 
-  # Its state would be built upon one that is about to change.
+  # Its state would be built upon one that is about to change. And where the release is another now,
+  # patches have ended.
   defp settled do
     case Store.Recovery.run() do
-      [] -> :ok
-      [{_intent, {path, reason}} | _] -> {:error, "#{path}: #{inspect(reason)}"}
+      [] ->
+        with {:error, failure} <- Retirement.run(),
+             do: Log.debug("HotPatch: files of ended patches stay for now: #{inspect(failure)}")
+
+        :ok
+
+      [{_intent, {path, reason}} | _] ->
+        {:error, "#{path}: #{inspect(reason)}"}
+    end
+  end
+
+  # The code of the system is about to change by other means.
+  defp release_handler do
+    if Release.changing?() do
+      %{
+        kind: :install,
+        patch: "a release",
+        by: "release_handler",
+        coordinator: Process.whereis(:release_handler) || self()
+      }
     end
   end
 

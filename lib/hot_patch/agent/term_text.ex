@@ -6,7 +6,7 @@ defmodule HotPatch.Agent.TermText do
   @spec parse(String.t()) :: {:ok, term()} | :error
   def parse(text) do
     with {:ok, tokens, _line} <-
-           text |> Kernel.<>(".") |> String.to_charlist() |> :erl_scan.string(),
+           text |> Kernel.<>("\n.") |> String.to_charlist() |> :erl_scan.string(),
          {:ok, value} <- :erl_parse.parse_term(tokens) do
       {:ok, value}
     else

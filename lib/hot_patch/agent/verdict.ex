@@ -5,9 +5,11 @@ defmodule HotPatch.Agent.Verdict do
   # out, `nil` otherwise; `direction` is `:down` where it is an older version that comes. `new?`
   # is a module that this node did not have, also when it is not to be loaded now. `alone?`: it
   # runs code when it is loaded, so it becomes current by a step of its own. `convert?` is false where
-  # the states of its processes have the same format in both versions. `folders` were made for a file
-  # that is to go.
+  # the states of its processes have the same format in both versions. `folders` were made
+  # for a file that is to go. `ran` is where the code is that runs now, if it is not what the file
+  # has. `disk` is what the file is to be, where that is not the code that is to run.
 
+  alias HotPatch.Agent.PreviousCode
   alias HotPatch.Composition.Entry
   alias HotPatch.Report
   alias HotPatch.Status
@@ -23,7 +25,9 @@ defmodule HotPatch.Agent.Verdict do
           new?: boolean(),
           alone?: boolean(),
           convert?: boolean(),
-          transient?: boolean()
+          transient?: boolean(),
+          ran: PreviousCode.t(),
+          disk: :entry | {:bytes, binary() | nil}
         }
   @enforce_keys [:entry, :status]
   defstruct [
@@ -37,7 +41,9 @@ defmodule HotPatch.Agent.Verdict do
     new?: false,
     alone?: false,
     convert?: true,
-    transient?: false
+    transient?: false,
+    ran: :file,
+    disk: :entry
   ]
 
   @doc "A verdict without anything to load."

@@ -77,6 +77,11 @@ defmodule HotPatch.Agent.Watch do
     {:reply, {if(state.usual, do: figures_of(state), else: []), state.health}, state}
   end
 
+  def handle_call(_other, _from, state), do: {:reply, {:error, :not_supported}, state}
+
+  @impl GenServer
+  def handle_cast(_other, state), do: {:noreply, state}
+
   @impl GenServer
   def handle_info(:look, state), do: {:noreply, look(state)}
   def handle_info({:DOWN, _monitor, _, _, _reason}, state), do: {:stop, :normal, state}

@@ -67,7 +67,9 @@ defmodule HotPatch.Analysis.Change do
 
   defimpl Inspect do
     def inspect(change, _options) do
-      "#HotPatch.Analysis.Change<#{change.operation} #{change.module} #{Enum.join(change.roles, ",")}>"
+      HotPatch.Printable.line(
+        "#HotPatch.Analysis.Change<#{change.operation} #{change.module} #{Enum.join(change.roles, ",")}>"
+      )
     end
   end
 end

@@ -130,11 +130,14 @@ defmodule HotPatch.Analysis.Finding do
 
   defimpl Inspect do
     def inspect(finding, _options) do
-      "#HotPatch.Analysis.Finding<#{finding.severity} #{finding.name} #{finding.module}>"
+      HotPatch.Printable.line(
+        "#HotPatch.Analysis.Finding<#{finding.severity} #{finding.name} #{finding.module}>"
+      )
     end
   end
 
   defimpl String.Chars do
-    def to_string(finding), do: "#{finding.severity} #{finding.name}: #{finding.message}"
+    def to_string(finding),
+      do: HotPatch.Printable.line("#{finding.severity} #{finding.name}: #{finding.message}")
   end
 end

@@ -2,7 +2,7 @@ defmodule HotPatch.Archive.Input do
   @moduledoc false
   # What a caller gives as an archive: a path or the bytes themselves.
 
-  alias HotPatch.Archive
+  alias HotPatch.Config
   alias HotPatch.Error
 
   @doc "The bytes of an archive, and the name that a patch gets by default."
@@ -25,8 +25,9 @@ defmodule HotPatch.Archive.Input do
   # One byte more than the limit is enough for the reader to refuse the archive.
   defp read_file(path) do
     # Anything but a plain file could keep the reader waiting for ever.
-    with {:ok, %{max_archive_bytes: limit}} <- Archive.limits(),
-         {:ok, %File.Stat{type: :regular}} <- File.stat(path),
+    limit = Config.current().max_archive_bytes
+
+    with {:ok, %File.Stat{type: :regular}} <- File.stat(path),
          {:ok, result} <- File.open(path, [:read, :raw, :binary], &:file.read(&1, limit + 1)) do
       case result do
         {:ok, bytes} -> {:ok, bytes, name(path)}
@@ -34,7 +35,6 @@ defmodule HotPatch.Archive.Input do
         {:error, posix} -> unreadable(path, posix)
       end
     else
-      {:error, %Error{}} = error -> error
       {:ok, %File.Stat{type: :directory}} -> unreadable(path, :eisdir)
       {:ok, %File.Stat{}} -> unreadable(path, :einval)
       {:error, posix} -> unreadable(path, posix)

@@ -6,13 +6,14 @@ defmodule HotPatch.Bridge.Port do
 
   alias HotPatch.Bridge
   alias HotPatch.Bridge.Port.Server
+  alias HotPatch.FileName
 
   @impl Bridge
   def status do
     path = Server.executable()
 
     # Looks for the right to run it, too.
-    if :os.find_executable(String.to_charlist(path)) != false,
+    if :os.find_executable(FileName.to_charlist(path)) != false,
       do: :ok,
       else: {:error, "HotPatch's archive reader #{path} is not there or cannot be run"}
   end

@@ -2,6 +2,8 @@ defmodule HotPatch.Build.Console do
   @moduledoc false
   # What the mix tasks have in common: options, help, messages, exit codes.
 
+  alias HotPatch.Printable
+
   # A build that takes less than this shows nothing.
   @patience_ms 1_000
 
@@ -38,15 +40,17 @@ defmodule HotPatch.Build.Console do
   defp done({:error, error}, _name), do: fail(Exception.message(error), 1)
 
   @spec usage(String.t(), String.t()) :: no_return()
-  defp usage(name, text), do: fail("#{text}\nmix hot_patch.#{name} --help says more", 2)
+  defp usage(name, text) do
+    fail("#{Printable.line(text)}\nmix hot_patch.#{name} --help says more", 2)
+  end
 
   @spec fail(String.t(), 1 | 2) :: no_return()
   defp fail(text, code) do
-    IO.puts(:stderr, text)
+    IO.puts(:stderr, Printable.lines(text))
     exit({:shutdown, code})
   end
 
-  defp print(text), do: IO.puts(String.trim_trailing(text))
+  defp print(text), do: text |> String.trim_trailing() |> Printable.lines() |> IO.puts()
 
   @doc "Shows how far a build has come, once it takes longer than a second."
   @spec progress(non_neg_integer(), non_neg_integer()) :: :ok

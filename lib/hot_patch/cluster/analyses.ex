@@ -1,101 +1,172 @@
 defmodule HotPatch.Cluster.Analyses do
   @moduledoc false
   # What a patch means for each node, compared with what that node runs. The comparison needs the
-  # native reader, which only the coordinator is sure to have. So every node sends the digests of
-  # its modules; nodes that run the same are compared once, with the coordinator's own files
-  # where it runs the same too, and only what it lacks is fetched from one of them.
+  # native reader, which only the coordinator is sure to have. Every node says in one digest what
+  # it runs, so that nodes that run the same are compared once. One of these gives the files that
+  # have to do with the patch: those of the modules that change, of modules that they name, and of
+  # those that name them. All others would be read for nothing.
 
-  alias HotPatch.Agent.Inventory
+  alias HotPatch.Agent.Mentions
   alias HotPatch.Agent.Payload
   alias HotPatch.Analysis
   alias HotPatch.Bridge
   alias HotPatch.Cluster
   alias HotPatch.Plan
+  alias HotPatch.Table
 
-  @doc "Plans with the analysis of each node, and their modules in its order."
+  # What comes and what goes, and the names that the code calls which comes.
+  @typep change :: %{
+           later: [{String.t(), binary()}],
+           deleted: [String.t()],
+           calls: [String.t()] | :unknown
+         }
+
+  # So many names of modules are spelled out.
+  @named 3
+
+  @doc "Plans with the analysis of each node, and their modules in its order; or why it is missing."
   @spec add([Plan.Node.t()], Payload.t(), timeout()) :: [Plan.Node.t()]
   def add(plans, payload, timeout) do
-    # A node of an earlier HotPatch gives an error to what follows, and no analysis.
-    answering = for %{error: nil, node: node} <- plans, do: node
-
-    if Bridge.check() == :ok and answering != [] do
-      digests =
-        for {node, {:ok, digests}} <- Cluster.call(answering, :digests, [], timeout),
-            do: {node, digests}
-
-      found = analyses(plans, Map.new(digests), payload, timeout)
-      Enum.map(plans, &with_analysis(&1, found[&1.node]))
-    else
-      plans
+    case Bridge.check() do
+      :ok -> compare(plans, payload, timeout)
+      {:error, error} -> Enum.map(plans, &not_compared(&1, Exception.message(error)))
     end
   end
 
-  defp analyses(plans, digests, payload, timeout) do
-    own = Inventory.digests()
+  defp compare(plans, payload, timeout) do
+    {plans, failed} = Enum.split_with(plans, &(&1.error == nil))
+    nodes = Enum.map(plans, & &1.node)
+    summaries = Map.new(Cluster.call(nodes, :summary, [], timeout))
+    {answered, silent} = Enum.split_with(plans, &match?({:ok, _summary}, summaries[&1.node]))
 
-    plans
-    |> Enum.filter(&is_map_key(digests, &1.node))
-    |> Enum.group_by(&{digests[&1.node], Enum.sort(&1.order)})
-    |> Enum.flat_map(fn {{running, order}, [%{node: one} | _] = alike} ->
-      with {:ok, later, deleted} <- change(payload, one, running, order, timeout),
-           before = before(one, running, own, timeout),
-           {:ok, analysis} <-
-             Analysis.run(before, later, deleted: deleted, direction: direction(payload)) do
-        for plan <- alike, do: {plan.node, analysis}
-      else
-        _cannot_be_compared -> []
+    compared =
+      answered
+      |> Enum.group_by(&{elem(summaries[&1.node], 1), Enum.sort(&1.order)})
+      |> Enum.flat_map(fn {{summary, _order}, alike} ->
+        compare_group(alike, summary, payload, timeout)
+      end)
+
+    silent = for plan <- silent, do: not_compared(plan, elem(summaries[plan.node], 1))
+    Enum.sort_by(failed ++ silent ++ compared, & &1.node)
+  end
+
+  defp compare_group(alike, summary, payload, timeout) do
+    # This node's own files need not be sent.
+    one = Enum.find(alike, hd(alike), &(&1.node == node()))
+
+    with {:ok, change} <- change(payload, one, summary.names, timeout),
+         query = query(change, summary.names),
+         {:ok, related} <- ask(one.node, :related, [query], timeout),
+         before = Map.values(related.files),
+         later = Enum.map(change.later, &elem(&1, 1)),
+         options = [deleted: change.deleted, direction: direction(payload)],
+         {:ok, analysis} <- Analysis.run(before, later, options) do
+      for plan <- alike, do: plan |> with_analysis(analysis) |> not_looked_at(related.unknown)
+    else
+      {:error, %{} = error} -> Enum.map(alike, &not_compared(&1, Exception.message(error)))
+      {:error, text} -> Enum.map(alike, &not_compared(&1, text))
+    end
+  end
+
+  defp ask(node, function, args, timeout) do
+    [{_node, answer}] = Cluster.call([node], function, args, timeout)
+    answer
+  end
+
+  # Of a patch that will not be loaded there, what the node runs.
+  @spec change(Payload.t(), Plan.Node.t(), [String.t()], timeout()) ::
+          {:ok, change()} | {:error, String.t()}
+  defp change(%Payload{kind: :apply} = payload, plan, running, _timeout) do
+    ordered = for {_change, module} <- plan.order, do: file_name(module)
+    concerned = MapSet.new(if ordered == [], do: running, else: ordered)
+
+    beams =
+      for %{beam: %{module: name} = beam} = entry <- payload.entries,
+          name in concerned,
+          do: {name, entry.bytes, for({module, _, _} <- beam.imports, uniq: true, do: module)}
+
+    {:ok,
+     %{
+       later: for({name, bytes, _calls} <- beams, do: {name, bytes}),
+       deleted: [],
+       calls: for({_name, _bytes, calls} <- beams, module <- calls, uniq: true, do: module)
+     }}
+  end
+
+  defp change(%Payload{kind: :rollback} = payload, plan, _running, timeout) do
+    case ask(plan.node, :former, [payload.patch], timeout) do
+      {:ok, {:ok, files, _strategy}} ->
+        beams =
+          for {path, bytes} <- files,
+              Path.extname(path) == ".beam",
+              do: {Path.basename(path, ".beam"), bytes}
+
+        {gone, later} = Enum.split_with(beams, &match?({_name, nil}, &1))
+        {:ok, %{later: later, deleted: Enum.map(gone, &elem(&1, 0)), calls: calls(later)}}
+
+      {:ok, :unknown} ->
+        {:error, "what the patch has replaced is no longer kept there"}
+
+      {:error, text} ->
+        {:error, text}
+    end
+  end
+
+  # This node's beam_lib may be older than the file.
+  defp calls(beams) do
+    Enum.reduce_while(beams, [], fn {_name, bytes}, calls ->
+      case :beam_lib.chunks(bytes, [:imports]) do
+        {:ok, {_module, [imports: imports]}} ->
+          {:cont, for({module, _, _} <- imports, do: Atom.to_string(module)) ++ calls}
+
+        {:error, :beam_lib, _reason} ->
+          {:halt, :unknown}
       end
     end)
-    |> Map.new()
+  rescue
+    _of_beam_lib -> :unknown
   end
 
-  # What comes and what goes. Of a patch that will not be loaded there, what the node runs.
-  defp change(%Payload{kind: :apply} = payload, _node, running, order, _timeout) do
-    concerned =
-      case order do
-        [] -> Map.keys(running)
-        _ -> for {_change, module} <- order, do: file_name(module)
-      end
-      |> MapSet.new()
+  defp query(change, running) do
+    names = Mentions.patterns(running)
+    changed = Enum.map(change.later, &elem(&1, 0)) ++ change.deleted
 
-    beams = for %{beam: %{module: name}} = entry <- payload.entries, do: {name, entry.bytes}
-    {:ok, for({name, bytes} <- beams, name in concerned, do: bytes), []}
-  end
+    named =
+      for {_name, bytes} <- change.later,
+          name <- Mentions.which(bytes, names),
+          uniq: true,
+          do: name
 
-  defp change(%Payload{kind: :rollback} = payload, node, _running, _order, timeout) do
-    with [{_node, {:ok, {:ok, files, _strategy}}}] <-
-           Cluster.call([node], :former, [payload.patch], timeout) do
-      beams = for {path, bytes} <- files, Path.extname(path) == ".beam", do: {path, bytes}
-      {kept, gone} = Enum.split_with(beams, fn {_path, bytes} -> bytes != nil end)
+    naming =
+      with calls when is_list(calls) <- change.calls,
+           do: changed ++ Enum.reject(calls -- running, &Analysis.known?/1),
+           else: (:unknown -> :all)
 
-      {:ok, Enum.map(kept, &elem(&1, 1)),
-       for({path, nil} <- gone, do: Path.basename(path, ".beam"))}
-    end
+    %{change: changed, named: named, naming: naming}
   end
 
   defp direction(%Payload{kind: :rollback}), do: :down
   defp direction(_payload), do: :up
 
-  defp before(node, running, own, timeout) do
-    {same, other} = Enum.split_with(running, fn {name, md5} -> own[name] == md5 end)
-    files = same |> names() |> Inventory.files()
-    # Also what runs here from another file than its own.
-    missing = names(other) ++ (names(same) -- Map.keys(files))
-    Map.values(files) ++ fetched(node, missing, timeout)
+  defp not_compared(%{error: nil} = plan, why),
+    do: add_risk(plan, "what the change means was not compared with what runs: #{why}")
+
+  defp not_compared(plan, _why), do: plan
+
+  defp not_looked_at(plan, []), do: plan
+
+  defp not_looked_at(plan, names) do
+    some = names |> Enum.sort() |> Enum.take(@named) |> Enum.join(", ")
+    more = if length(names) > @named, do: " and #{length(names) - @named} more", else: ""
+
+    add_risk(
+      plan,
+      "what the change means was compared without #{Table.count(length(names), "module", "modules")} " <>
+        "whose files are not the code that runs (see HotPatch.drift/1) or too large to be sent: #{some}#{more}"
+    )
   end
 
-  defp fetched(_node, [], _timeout), do: []
-
-  defp fetched(node, names, timeout) do
-    case Cluster.call([node], :files, [names], timeout) do
-      [{_node, {:ok, files}}] -> Map.values(files)
-      _ -> []
-    end
-  end
-
-  defp names(digests), do: Enum.map(digests, &elem(&1, 0))
-
-  defp with_analysis(plan, nil), do: plan
+  defp add_risk(plan, text), do: %{plan | risks: plan.risks ++ [text]}
 
   defp with_analysis(plan, analysis) do
     counts =
@@ -113,8 +184,7 @@ defmodule HotPatch.Cluster.Analyses do
           do: {name, place}
 
     order = Enum.sort_by(plan.order, fn {_change, module} -> place[file_name(module)] end)
-    # Of a node of an earlier HotPatch the key may be missing.
-    Map.merge(plan, %{order: order, analysis: %{analysis | findings: findings}})
+    %{plan | order: order, analysis: %{analysis | findings: findings}}
   end
 
   # Plans name modules as they are inspected, files as their atoms are written.

@@ -14,7 +14,7 @@ defmodule HotPatch.Cluster.Attach do
   alias HotPatch.Error
   alias HotPatch.Store.Journal
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @oldest_otp 25
 
@@ -310,11 +310,11 @@ defmodule HotPatch.Cluster.Attach do
 
   defp tell(left, node) do
     if left.data,
-      do: Logger.notice("HotPatch: detach #{node}: #{left.data} is still needed and stays")
+      do: Log.notice("HotPatch: detach #{node}: #{left.data} is still needed and stays")
 
     if left.elixir?,
       do:
-        Logger.notice(
+        Log.notice(
           "HotPatch: detach #{node}: Elixir's modules stay, others have come to use them"
         )
   end

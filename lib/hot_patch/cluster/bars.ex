@@ -5,6 +5,7 @@ defmodule HotPatch.Cluster.Bars do
 
   alias HotPatch.Cluster.Progress
   alias HotPatch.Event
+  alias HotPatch.Printable
 
   # Milliseconds: before anything is shown by itself, and between two drawings at least.
   @patience 1_000
@@ -91,6 +92,7 @@ defmodule HotPatch.Cluster.Bars do
     bar = String.duplicate("#", filled) <> String.duplicate(".", @width - filled)
 
     "#{String.pad_trailing("#{event.node}", widest)} [#{bar}] #{event.phase} #{word(event)}"
+    |> Printable.line()
     |> String.slice(0, 100)
   end
 

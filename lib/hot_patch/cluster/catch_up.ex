@@ -19,7 +19,7 @@ defmodule HotPatch.Cluster.CatchUp do
   alias HotPatch.Release
   alias HotPatch.Store.Applied
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @within 10_000
   @options %{
@@ -91,7 +91,7 @@ defmodule HotPatch.Cluster.CatchUp do
     same = common(stack, Enum.map(wanted, &elem(&1, 0)))
     back = stack |> Enum.drop(same) |> Enum.reverse()
     forth = Enum.drop(wanted, same)
-    Logger.notice("HotPatch: catching up: #{describe(back, Enum.map(forth, &elem(&1, 0)))}")
+    Log.notice("HotPatch: catching up: #{describe(back, Enum.map(forth, &elem(&1, 0)))}")
 
     with {:ok, payloads} <- payloads(forth, ops, peers) do
       steps = for(id <- back, do: {rollback(id, missed), nil, nil}) ++ payloads

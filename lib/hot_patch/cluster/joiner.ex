@@ -10,21 +10,33 @@ defmodule HotPatch.Cluster.Joiner do
   alias HotPatch.Cluster
   alias HotPatch.Cluster.CatchUp
   alias HotPatch.Cluster.Inquiry
+  alias HotPatch.Config
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   # Milliseconds. How long a start waits for the others; how long after an event it is
   # compared, for several come at once; how often without any; and where that goes wrong, at
-  # most, for trying may have processes pause.
+  # most, for trying may have processes pause. How soon the agent is looked for again.
   @start_within 30_000
+  @agent_again 50
   @soon 200
   @now_and_then 10_000
   @seldom 600_000
 
   @doc false
   @spec start_link(keyword()) :: GenServer.on_start()
-  def start_link(_options),
-    do: GenServer.start_link(__MODULE__, [], name: __MODULE__, timeout: :infinity)
+  def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
+
+  @doc """
+  Waits until this node has been compared with the others for the first time, or there is none
+  to compare with. A start is held up for that, but not for ever.
+  """
+  @spec await_first() :: :ok
+  def await_first do
+    GenServer.call(__MODULE__, :await_first, @start_within)
+  catch
+    :exit, _too_long_or_gone -> :ok
+  end
 
   @doc """
   Has this node and the others compare. Besides the ends of operations and the connections of
@@ -43,34 +55,61 @@ defmodule HotPatch.Cluster.Joiner do
   @impl GenServer
   def init([]) do
     if Node.alive?(), do: :ok = :net_kernel.monitor_nodes(true)
-    :ok = Agent.subscribe()
-    state = start(%{worker: nil, timer: nil, failures: 0})
-    {:ok, state, {:continue, :wait}}
+    state = %{worker: nil, timer: nil, failures: 0, agent: nil, first?: true, waiting: []}
+    {:ok, find_agent(state), {:continue, :connect}}
   end
 
-  # A start is held up for the others, but not for ever.
-  defp start(state) do
-    for peer <- Application.get_env(:hot_patch, :peers, []),
-        peer != node(),
-        do: Node.connect(peer)
+  @impl GenServer
+  def handle_continue(:connect, state) do
+    for peer <- Config.current().peers, peer != node(), do: Node.connect(peer)
 
-    if Node.list() == [] do
-      state
+    if Node.list() == [],
+      do: {:noreply, state |> first() |> soon(@now_and_then)},
+      else: {:noreply, state |> work() |> soon(@now_and_then)}
+  end
+
+  @impl GenServer
+  def handle_call(:await_first, from, %{first?: true} = state),
+    do: {:noreply, %{state | waiting: [from | state.waiting]}}
+
+  def handle_call(:await_first, _from, state), do: {:reply, :ok, state}
+  def handle_call(_other, _from, state), do: {:reply, {:error, :not_supported}, state}
+
+  @impl GenServer
+  def handle_cast(_other, state), do: {:noreply, state}
+
+  defp first(state) do
+    for from <- state.waiting, do: GenServer.reply(from, :ok)
+    %{state | first?: false, waiting: []}
+  end
+
+  # Its end is not ours: it is there again in a moment, and knows nothing of us.
+  defp find_agent(state) do
+    with pid when is_pid(pid) <- Process.whereis(Agent.Server),
+         monitor = Process.monitor(pid),
+         :ok <- subscribe() do
+      %{state | agent: monitor}
     else
-      %{worker: {pid, monitor}} = state = work(state)
-
-      receive do
-        {:DOWN, ^monitor, :process, ^pid, reason} -> ended(state, reason)
-      after
-        @start_within -> state
-      end
+      _not_there ->
+        _ = Process.send_after(self(), :find_agent, @agent_again)
+        %{state | agent: nil}
     end
   end
 
-  @impl GenServer
-  def handle_continue(:wait, state), do: {:noreply, soon(state, @now_and_then)}
+  defp subscribe do
+    Agent.subscribe()
+  catch
+    :exit, reason -> {:error, reason}
+  end
 
   @impl GenServer
+  def handle_info({:DOWN, monitor, _, _, _reason}, %{agent: monitor} = state),
+    do: {:noreply, %{state | agent: nil} |> find_agent() |> soon(@soon)}
+
+  # What it was at may have ended while nobody told us.
+  def handle_info(:find_agent, %{agent: nil} = state),
+    do: {:noreply, state |> find_agent() |> soon(@soon)}
+
   def handle_info({:nodeup, _node}, state), do: {:noreply, soon(state, @soon)}
 
   def handle_info({Agent, :ended}, state) do
@@ -113,7 +152,7 @@ defmodule HotPatch.Cluster.Joiner do
   def compare, do: exit({:result, CatchUp.run(Cluster.peers())})
 
   defp ended(state, reason) do
-    state = %{state | worker: nil}
+    state = first(%{state | worker: nil})
 
     case reason do
       {:result, :ok} ->
@@ -138,7 +177,7 @@ defmodule HotPatch.Cluster.Joiner do
 
   # The first time it may only have met another operation.
   defp behind(state, text) do
-    Logger.error("HotPatch: this node is behind the others: #{text}")
+    Log.error("HotPatch: this node is behind the others: #{text}")
     Agent.behind(text)
     wait = min(1_000 * Integer.pow(2, min(state.failures, 10)), @seldom)
     soon(%{state | failures: state.failures + 1}, wait)

@@ -12,12 +12,15 @@ defmodule HotPatch.Cluster.Ledger do
   @typedoc "A patch in force, and the operation that brought it."
   @type entry :: {patch :: String.t(), op :: String.t()}
 
+  @typedoc "Patches that ended, with the number of the last operation that counts no more."
+  @type retired :: %{String.t() => %{:seq => non_neg_integer(), optional(atom()) => term()}}
+
   @doc "The patches in force after these operations, the oldest first."
-  @spec stack([Applied.op()], %{String.t() => DateTime.t()}) :: [String.t()]
+  @spec stack([Applied.op()], retired()) :: [String.t()]
   def stack(ops, retired), do: for({patch, _op} <- in_force(ops, retired), do: patch)
 
   @doc "The same with the operation that brought each."
-  @spec in_force([Applied.op()], %{String.t() => DateTime.t()}) :: [entry()]
+  @spec in_force([Applied.op()], retired()) :: [entry()]
   def in_force(ops, retired) do
     ops
     |> Enum.reject(&ended?(&1, retired))
@@ -47,7 +50,8 @@ defmodule HotPatch.Cluster.Ledger do
 
   defp ended?(op, retired) do
     case Map.fetch(retired, op.patch) do
-      {:ok, at} -> DateTime.compare(op.at, at) == :lt
+      # Not by time: clocks of nodes differ.
+      {:ok, %{seq: seq}} -> op.seq <= seq
       :error -> false
     end
   end

@@ -3,6 +3,8 @@ defmodule HotPatch.Cluster.Library do
   # The archives of the whole cluster: each is kept where it was uploaded, and fetched
   # from there by the node that needs it.
 
+  alias HotPatch.Agent.LoaderTrial
+  alias HotPatch.Agent.Payload
   alias HotPatch.Answers
   alias HotPatch.Archive
   alias HotPatch.Cluster
@@ -10,6 +12,7 @@ defmodule HotPatch.Cluster.Library do
   alias HotPatch.Composition
   alias HotPatch.Error
   alias HotPatch.Manifest
+  alias HotPatch.NodeInfo
   alias HotPatch.Patch
   alias HotPatch.Release
   alias HotPatch.Store.Archives
@@ -19,47 +22,76 @@ defmodule HotPatch.Cluster.Library do
   # How long a node may take to answer about archives.
   @within 30_000
 
+  @typedoc "The options of an upload; `default_name` is for an archive that says none."
+  @type asked :: %{
+          name: String.t() | nil,
+          default_name: String.t(),
+          release: {String.t(), String.t()} | nil,
+          by: String.t(),
+          from: String.t() | nil
+        }
+
   @doc """
   Takes an archive in: reads it, and keeps it if it is accepted. It is called as was given, or as
   its manifest calls it, or else by the default.
   """
-  @spec upload(
-          binary(),
-          {given :: String.t() | nil, default :: String.t()},
-          String.t(),
-          String.t() | nil
-        ) ::
-          {:ok, Patch.t()} | {:error, Exception.t()}
-  def upload(bytes, {given, default}, by, from) do
-    with {:ok, composition} <- Archive.read(bytes, given || default),
-         name = given || declared_name(composition.manifest) || default,
+  @spec upload(binary(), asked()) :: {:ok, Patch.t()} | {:error, Exception.t()}
+  def upload(bytes, asked) do
+    with {:ok, composition} <- Archive.read(bytes, asked.name || asked.default_name),
+         name = asked.name || declared_name(composition.manifest) || asked.default_name,
          composition = %{composition | id: Archive.id(name, composition.sha256)},
-         :ok <- admitted(composition) do
-      record = record(composition, name, by)
-
-      case Archives.put(record, bytes) do
-        :ok ->
-          facts = Map.take(record, [:by, :release, :signed_by])
-          _ = Journal.add(:upload, Map.merge(facts, %{patch: record.id, from: from}))
-          {:ok, patch(kept(record), %{kept_on: [node()]})}
-
-        {:error, :quota} ->
-          {:error,
-           Error.new(
-             :file,
-             "upload: #{node()} keeps #{Archives.quota()} bytes of archives at most (config :hot_patch, " <>
-               "max_kept_bytes: ...) and has no room for #{record.id}: delete archives that are not needed any more"
-           )}
-
-        {:error, posix} ->
-          {:error,
-           Error.new(
-             :file,
-             "upload: cannot keep #{record.id} in #{HotPatch.Store.directory()}: " <>
-               "#{:file.format_error(posix)}; make room there or set config :hot_patch, data_dir: ..."
-           )}
-      end
+         :ok <- admitted(composition),
+         :ok <- harmless(composition),
+         {:ok, release} <- bound_to(composition, asked.release) do
+      composition |> record(name, asked.by, release) |> current_record() |> keep(bytes, asked)
     end
+  end
+
+  defp keep(record, bytes, asked) do
+    case Archives.put(record, bytes) do
+      :ok ->
+        facts = Map.take(record, [:release, :signed_by])
+        noted = Map.merge(facts, %{patch: record.id, by: asked.by, from: asked.from})
+        _ = Journal.add(:upload, noted)
+        {:ok, patch(record, %{kept_on: [node()]})}
+
+      {:error, :quota} ->
+        {:error,
+         Error.new(
+           :file,
+           "upload: #{node()} keeps #{Archives.quota()} bytes of archives at most (config :hot_patch, " <>
+             "max_kept_bytes: ...) and has no room for #{record.id}: delete archives that are not needed any more"
+         )}
+
+      {:error, posix} ->
+        {:error,
+         Error.new(
+           :file,
+           "upload: cannot keep #{record.id} in #{HotPatch.Store.directory()}: " <>
+             "#{:file.format_error(posix)}; make room there or set config :hot_patch, data_dir: ..."
+         )}
+    end
+  end
+
+  # An earlier upload of the same archive keeps its record, unless it was for another system, or has
+  # ended since on any node. Then this one counts, and is later than that end by every clock.
+  defp current_record(%{id: id} = record) do
+    ended_at = managed() |> histories() |> retired() |> Map.get(id)
+
+    case Archives.fetch(id) do
+      {:ok, %{release: release} = first, _bytes} when release == record.release ->
+        if before?(first.uploaded_at, ended_at), do: later(record, ended_at), else: first
+
+      _none_or_for_another_system ->
+        later(record, ended_at)
+    end
+  end
+
+  defp later(record, nil), do: record
+
+  defp later(record, ended_at) do
+    after_it = DateTime.add(ended_at, 1, :microsecond)
+    %{record | uploaded_at: Enum.max([record.uploaded_at, after_it], DateTime)}
   end
 
   defp declared_name(nil), do: nil
@@ -69,6 +101,31 @@ defmodule HotPatch.Cluster.Library do
   defp admitted(composition) do
     with {:error, error} <- Trust.check(composition, composition.files) do
       {:error, %{error | message: "upload #{composition.id}: #{error.message}"}}
+    end
+  end
+
+  # Modules that this node's loader only refuses may be right for other nodes: they are checked on
+  # each.
+  defp harmless(composition) do
+    case LoaderTrial.run(composition.files, []).modules do
+      {:ended, name, how} ->
+        {:error,
+         Error.new(
+           :fatal_module,
+           "upload #{composition.id}: #{name || "its modules together"} would end every node that " <>
+             "loads it: the VM in which that was tried #{how}. The file is damaged, or made to do " <>
+             "harm: build it again. Nothing was kept",
+           %{module: name}
+         )}
+
+      {:untried, why} ->
+        {:error,
+         Error.new(:untried, "upload #{composition.id}: #{LoaderTrial.untried(why)}", %{
+           cause: why
+         })}
+
+      _accepted_refused_or_off ->
+        :ok
     end
   end
 
@@ -105,12 +162,12 @@ defmodule HotPatch.Cluster.Library do
 
     applied = for {node, h} <- history, about <- h.abouts, do: {about.id, {:applied, node, about}}
     back = for {_node, h} <- history, op <- latest(h.ops), op.kind == :rollback, do: op.patch
-    retired = Enum.reduce(history, %{}, fn {_node, h}, all -> Map.merge(all, h.retired) end)
+    retired = retired(for {_node, h} <- history, do: h)
 
     (kept ++ applied)
     |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
     |> Enum.map(fn {id, found} ->
-      patch(record(found), %{
+      patch(newest(found), %{
         kept_on: for({:kept, node, _} <- found, do: node) |> Enum.sort(),
         applied_on: for({:applied, node, _} <- found, do: node) |> Enum.sort(),
         rolled_back?: id in back,
@@ -120,9 +177,27 @@ defmodule HotPatch.Cluster.Library do
     |> Enum.sort_by(& &1.uploaded_at, {:desc, DateTime})
   end
 
-  defp record(found) do
-    {_what, _node, record} = Enum.find(found, hd(found), &(elem(&1, 0) == :kept))
-    record
+  # Of several nodes that keep it the one that was told last.
+  defp newest(found) do
+    case for({:kept, _node, record} <- found, do: record) do
+      [] -> found |> hd() |> elem(2)
+      records -> Enum.max_by(records, & &1.uploaded_at, DateTime)
+    end
+  end
+
+  defp managed,
+    do: for(%{managed?: true, node: node} <- Cluster.infos(Cluster.everyone()), do: node)
+
+  defp histories(nodes) do
+    for {node, {:ok, history}} <- Cluster.call(nodes, :history, [], @within),
+        do: Map.put(history, :node, node)
+  end
+
+  # When each patch ended on the node where that was last.
+  defp retired(histories) do
+    for h <- histories, {id, %{at: at}} <- h.retired, reduce: %{} do
+      ended -> Map.update(ended, id, at, &Enum.max([&1, at], DateTime))
+    end
   end
 
   # Of each patch.
@@ -231,14 +306,6 @@ defmodule HotPatch.Cluster.Library do
 
   defp deletable(_patch), do: :ok
 
-  # An earlier upload of the same archive keeps its record.
-  defp kept(record) do
-    case Archives.fetch(record.id) do
-      {:ok, first, _bytes} -> first
-      _gone_again -> record
-    end
-  end
-
   # This node's own copy first: in an incident the others may not answer.
   defp find(id) do
     with {:ok, patch} <- resolve(id) do
@@ -324,7 +391,7 @@ defmodule HotPatch.Cluster.Library do
     )
   end
 
-  defp record(composition, name, by) do
+  defp record(composition, name, by, release) do
     %{
       id: composition.id,
       name: name,
@@ -332,33 +399,77 @@ defmodule HotPatch.Cluster.Library do
       size: composition.size,
       files: length(composition.files),
       modules: length(Composition.modules(composition)),
-      release: bound_to(composition.manifest),
+      release: release,
       uploaded_at: DateTime.utc_now(),
       by: by,
       signed_by: Trust.signer(composition)
     }
   end
 
-  defp bound_to(%Manifest{release: %Release{} = release}), do: release
-
-  # An operator's own node runs nothing that a patch could be for: it is for what the others run,
-  # if that is one thing.
-  defp bound_to(_says_nothing) do
-    current = Release.current()
-
-    with true <- Release.none?(current), [other] <- others_run() do
-      other
+  defp bound_to(%{manifest: %Manifest{release: %Release{} = release}} = composition, asked) do
+    if asked in [nil, {release.name, release.version}] do
+      {:ok, release}
     else
-      _ -> current
+      {:error,
+       Error.new(
+         :invalid_option,
+         "upload: option :release is #{inspect(asked)}, but the manifest of #{composition.id} says that it is " <>
+           "for #{release}",
+         %{option: :release}
+       )}
     end
   end
 
-  defp others_run do
-    for %{managed?: true, release: release} <- Cluster.infos(Cluster.everyone() -- [node()]),
-        not Release.none?(release),
-        uniq: true,
-        do: release
+  defp bound_to(_composition, {name, version}),
+    do: {:ok, %Release{name: name, version: version}}
+
+  # An operator's own node runs nothing that a patch could be for: it is for what the others run.
+  defp bound_to(_composition, nil) do
+    current = Release.current()
+
+    if Release.none?(current),
+      do: one_system(current, Cluster.infos(Cluster.everyone() -- [node()]), "upload"),
+      else: {:ok, current}
   end
+
+  # What nodes run, if that is one thing. Where they run nothing either it shows when there are others.
+  defp one_system(none, infos, call) do
+    running = for %{managed?: true} = info <- infos, not Release.none?(info.release), do: info
+
+    case running |> Enum.map(& &1.release) |> Enum.uniq() do
+      [] -> {:ok, none}
+      [one] -> {:ok, one}
+      _several -> {:error, several(running, call)}
+    end
+  end
+
+  defp several(running, call) do
+    systems =
+      running
+      |> Enum.group_by(&to_string(&1.release), & &1.node)
+      |> Enum.map_join("; ", fn {release, nodes} -> "#{release} on #{Enum.join(nodes, ", ")}" end)
+
+    Error.new(
+      :invalid_option,
+      "#{call}: the nodes run different systems (#{systems}), and the archive does not say for which of them " <>
+        "the patch is: upload it with release: {\"name\", \"version\"}",
+      %{option: :release}
+    )
+  end
+
+  @doc "A patch that was uploaded where no system ran is for what the nodes run, if that is one thing."
+  @spec bound(Payload.t(), map(), [NodeInfo.t()]) ::
+          {:ok, Payload.t(), map()} | {:error, Error.t()}
+  def bound(%Payload{kind: :apply, release: release} = payload, about, members) do
+    if Release.none?(release) do
+      with {:ok, system} <- one_system(release, members, payload.patch),
+           do: {:ok, %{payload | release: system}, %{about | release: system}}
+    else
+      {:ok, payload, about}
+    end
+  end
+
+  def bound(payload, about, _members), do: {:ok, payload, about}
 
   defp patch(record, known) do
     applied_on = Map.get(known, :applied_on, [])

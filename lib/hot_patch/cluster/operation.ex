@@ -22,7 +22,7 @@ defmodule HotPatch.Cluster.Operation do
   alias HotPatch.Trust
   alias HotPatch.Watch
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   # What only an apply on request may be told.
   @plain %{
@@ -77,7 +77,7 @@ defmodule HotPatch.Cluster.Operation do
     teller = Progress.teller(operation, nodes)
     report = report(payload, unmanaged, options)
 
-    Logger.info(
+    Log.info(
       "HotPatch: #{payload.kind} #{payload.patch} by #{options.by} on #{Enum.join(nodes, ", ")}",
       patch: payload.patch,
       by: options.by
@@ -264,7 +264,7 @@ defmodule HotPatch.Cluster.Operation do
   defp to_caller({:done, report}, _operation) do
     report = Ending.finished(report)
 
-    Logger.info("HotPatch: #{report.operation} of #{report.patch} ended: #{report.status}",
+    Log.info("HotPatch: #{report.operation} of #{report.patch} ended: #{report.status}",
       patch: report.patch,
       status: report.status
     )
@@ -274,7 +274,7 @@ defmodule HotPatch.Cluster.Operation do
 
   defp to_caller({_how, error}, operation) do
     _ = Ending.note_refusal(error, operation)
-    Logger.warning("HotPatch: #{error.message}")
+    Log.warning("HotPatch: #{Exception.message(error)}")
     {:error, error}
   end
 

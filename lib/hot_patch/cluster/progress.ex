@@ -3,6 +3,9 @@ defmodule HotPatch.Cluster.Progress do
   # Hears on every node how far the operations of the cluster have come, and tells those who
   # want to know: also one who asks in the middle.
   #
+  # Whoever listens goes on hearing when the process here has ended and is there again: who listens
+  # is in a table that outlives it. What comes from other nodes is looked at before it is taken.
+  #
   # A coordinator only sends its events to the process here, for others stand still while it
   # works; that passes them on to the other nodes, several at a time. A node that does not hear
   # of one misses nothing but that.
@@ -18,6 +21,15 @@ defmodule HotPatch.Cluster.Progress do
   # is taken to be gone: what it has told at last may be under way.
   @every 100
   @gone_after 1_000
+
+  @table __MODULE__.Subscribers
+
+  @doc "Makes the table of those who listen; the calling process keeps it."
+  @spec prepare() :: :ok
+  def prepare do
+    _ = :ets.new(@table, [:named_table, :public])
+    :ok
+  end
 
   @doc false
   @spec start_link(keyword()) :: GenServer.on_start()
@@ -61,18 +73,22 @@ defmodule HotPatch.Cluster.Progress do
   def list, do: GenServer.call(__MODULE__, :list)
 
   @impl GenServer
-  def init([]), do: {:ok, %{subscribers: %{}, running: %{}, outgoing: %{}}}
+  def init([]) do
+    subscribers = for {pid} <- :ets.tab2list(@table), into: %{}, do: {pid, Process.monitor(pid)}
+    {:ok, %{subscribers: subscribers, running: %{}, outgoing: %{}}}
+  end
 
   @impl GenServer
-  def handle_call({:subscribe, pid}, _from, state) do
+  def handle_call({:subscribe, pid}, _from, state) when is_pid(pid) do
+    :ets.insert(@table, {pid})
     monitor = Map.get_lazy(state.subscribers, pid, fn -> Process.monitor(pid) end)
     {:reply, :ok, put_in(state.subscribers[pid], monitor)}
   end
 
   def handle_call({:unsubscribe, pid}, _from, state) do
-    {monitor, subscribers} = Map.pop(state.subscribers, pid)
+    {monitor, state} = forget(state, pid)
     if monitor, do: Process.demonitor(monitor, [:flush])
-    {:reply, :ok, %{state | subscribers: subscribers}}
+    {:reply, :ok, state}
   end
 
   def handle_call(:list, _from, state) do
@@ -80,21 +96,28 @@ defmodule HotPatch.Cluster.Progress do
     {:reply, Enum.sort_by(events, & &1.at, DateTime), state}
   end
 
+  def handle_call(_other, _from, state), do: {:reply, {:error, :not_supported}, state}
+
   @impl GenServer
-  def handle_info({:event, coordinator, event, nodes}, state) do
-    _ = if state.outgoing == %{}, do: Process.send_after(self(), :pass_on, @every)
+  def handle_cast(_other, state), do: {:noreply, state}
 
-    outgoing =
-      for node <- nodes, node != node(), reduce: state.outgoing do
-        outgoing ->
-          Map.update(outgoing, node, [{coordinator, event}], &[{coordinator, event} | &1])
-      end
-
-    {:noreply, hear({coordinator, event}, %{state | outgoing: outgoing})}
+  defp forget(state, pid) do
+    :ets.delete(@table, pid)
+    {monitor, subscribers} = Map.pop(state.subscribers, pid)
+    {monitor, %{state | subscribers: subscribers}}
   end
 
-  def handle_info({:events, events}, state),
-    do: {:noreply, Enum.reduce(events, state, &hear/2)}
+  @impl GenServer
+  def handle_info({:event, coordinator, event, nodes}, state) do
+    if heard?({coordinator, event}) and nodes?(nodes),
+      do: {:noreply, told(coordinator, event, nodes, state)},
+      else: {:noreply, state}
+  end
+
+  def handle_info({:events, events}, state) when is_list(events) do
+    events = if List.improper?(events), do: [], else: Enum.filter(events, &heard?/1)
+    {:noreply, Enum.reduce(events, state, &hear/2)}
+  end
 
   # Not even for a connection that is not there.
   def handle_info(:pass_on, state) do
@@ -111,7 +134,8 @@ defmodule HotPatch.Cluster.Progress do
       if is_map_key(state.running, pid),
         do: Process.send_after(self(), {:gone, pid, reason}, @gone_after)
 
-    {:noreply, %{state | subscribers: Map.delete(state.subscribers, pid)}}
+    {_monitor, state} = forget(state, pid)
+    {:noreply, state}
   end
 
   def handle_info({:gone, pid, reason}, state) do
@@ -121,6 +145,24 @@ defmodule HotPatch.Cluster.Progress do
   end
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  defp heard?({coordinator, event}), do: is_pid(coordinator) and Event.valid?(event)
+  defp heard?(_other), do: false
+
+  defp nodes?(nodes),
+    do: is_list(nodes) and not List.improper?(nodes) and Enum.all?(nodes, &is_atom/1)
+
+  defp told(coordinator, event, nodes, state) do
+    _ = if state.outgoing == %{}, do: Process.send_after(self(), :pass_on, @every)
+
+    outgoing =
+      for node <- nodes, node != node(), reduce: state.outgoing do
+        outgoing ->
+          Map.update(outgoing, node, [{coordinator, event}], &[{coordinator, event} | &1])
+      end
+
+    hear({coordinator, event}, %{state | outgoing: outgoing})
+  end
 
   defp hear({coordinator, event}, state) do
     pass_on(event, state)

@@ -2,6 +2,7 @@ defmodule HotPatch.Cluster.Request do
   @moduledoc false
   # What every call that works on a patch begins with: its options, the patch, the nodes.
 
+  alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Agent.Payload
   alias HotPatch.Archive
   alias HotPatch.Cluster
@@ -25,6 +26,7 @@ defmodule HotPatch.Cluster.Request do
          {:ok, payload, about, said} <- payload(kind(call, options), call, id, {options, given}),
          {:ok, members} <- Cluster.members(options.nodes),
          :ok <- possible(payload, members.infos),
+         {:ok, payload, about} <- Library.bound(payload, about, members.infos),
          nodes = Members.nodes(members),
          :ok <- canary(options[:canary], nodes) do
       # Chosen by a rule, the nodes are those to which it applies now.
@@ -90,10 +92,12 @@ defmodule HotPatch.Cluster.Request do
         purge: options.purge,
         transition: options.transition || :suspend,
         on_load: options.on_load || :restart,
+        drift: options.drift,
         cumulative: options.cumulative,
         again: options.again,
         config: Declared.config(options.config, composition.manifest),
-        instructions: instructions
+        instructions: instructions,
+        loader: composition.files |> LoaderTrial.run(shadows) |> LoaderTrial.conclusive()
       ]
 
       payload = Payload.new(composition, patch.release, more)

@@ -9,7 +9,7 @@ defmodule HotPatch.Cluster.Restart do
   alias HotPatch.NodeInfo
   alias HotPatch.Store.Journal
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @within 10_000
   @between 100
@@ -114,7 +114,7 @@ defmodule HotPatch.Cluster.Restart do
   end
 
   defp note(info, options) do
-    Logger.warning("HotPatch: restart of #{info.node} by #{options.by}",
+    Log.warning("HotPatch: restart of #{info.node} by #{options.by}",
       node: info.node,
       by: options.by
     )

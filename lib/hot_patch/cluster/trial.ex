@@ -10,7 +10,7 @@ defmodule HotPatch.Cluster.Trial do
   alias HotPatch.Release
   alias HotPatch.Store.Applied
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   # Milliseconds.
   @within 2_000
@@ -50,7 +50,7 @@ defmodule HotPatch.Cluster.Trial do
   end
 
   defp take_back(op) do
-    Logger.notice("HotPatch: taking back #{op.patch}: its coordinator died while it was tried")
+    Log.notice("HotPatch: taking back #{op.patch}: its coordinator died while it was tried")
     payload = Payload.rollback(op.patch, Release.current(), undoes: [op.id])
 
     # Right behind what it takes back, wherever this node hears of the last step only later: that

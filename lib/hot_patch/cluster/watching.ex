@@ -5,6 +5,7 @@ defmodule HotPatch.Cluster.Watching do
 
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Progress
+  alias HotPatch.Config
   alias HotPatch.Watch
 
   # Milliseconds: between two questions, and how long a node may take to answer.
@@ -27,7 +28,7 @@ defmodule HotPatch.Cluster.Watching do
 
   @doc "What may be set, and what it is otherwise."
   @spec defaults() :: settings()
-  def defaults, do: %{@defaults | health: Application.get_env(:hot_patch, :health)}
+  def defaults, do: %{@defaults | health: Config.current().health}
 
   @doc "Looks at nodes for a while as they are before the change."
   @spec before([node()], [String.t()], settings()) :: :ok | {:error, node(), String.t()}

@@ -62,7 +62,9 @@ defmodule HotPatch.Composition.Entry do
 
   defimpl Inspect do
     def inspect(entry, _options) do
-      "#HotPatch.Composition.Entry<#{entry.path} #{HotPatch.Composition.Entry.kind_text(entry)}>"
+      HotPatch.Printable.line(
+        "#HotPatch.Composition.Entry<#{entry.path} #{HotPatch.Composition.Entry.kind_text(entry)}>"
+      )
     end
   end
 end

@@ -11,7 +11,7 @@ defmodule HotPatch.Console.Accounts do
   alias HotPatch.Console.Sessions
   alias HotPatch.Console.User
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   # A password takes a tenth of a second of a processor; a flood of them shall not take them all.
   @at_once 4
@@ -61,11 +61,11 @@ defmodule HotPatch.Console.Accounts do
   defp right?(account, password), do: Password.verify(password, account.password)
 
   defp log(true, name, peer),
-    do: Logger.info("HotPatch: #{name} has logged in at the console", by: name, from: peer)
+    do: Log.info("HotPatch: #{name} has logged in at the console", by: name, from: peer)
 
   # What was typed as a name may be a password.
   defp log(false, _name, peer),
-    do: Logger.warning("HotPatch: a login at the console has failed", from: peer)
+    do: Log.warning("HotPatch: a login at the console has failed", from: peer)
 
   defp alone(fun) do
     counter = :persistent_term.get(@counter)

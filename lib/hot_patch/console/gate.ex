@@ -2,7 +2,6 @@ defmodule HotPatch.Console.Gate do
   @moduledoc false
   # The way of a request: first its head is judged, before any of its body is read, then all of it.
 
-  alias HotPatch.Archive
   alias HotPatch.Console.Access
   alias HotPatch.Console.Config
   alias HotPatch.Console.Page
@@ -11,7 +10,7 @@ defmodule HotPatch.Console.Gate do
   alias HotPatch.Console.Response
   alias HotPatch.Console.Router
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @form_bytes 64 * 1024
 
@@ -49,10 +48,10 @@ defmodule HotPatch.Console.Gate do
       {:error, problem} -> refusal(request, problem)
     end
   rescue
-    error -> failed(request, error, __STACKTRACE__)
+    error -> failed(request, :error, error, __STACKTRACE__)
   catch
     # A node or a server that is gone, mostly.
-    kind, reason -> failed(request, {kind, reason}, __STACKTRACE__)
+    kind, reason -> failed(request, kind, reason, __STACKTRACE__)
   end
 
   @doc "The largest body that is ever read."
@@ -128,10 +127,7 @@ defmodule HotPatch.Console.Gate do
   defp limit(%{body: :none}), do: 0
   defp limit(%{body: :form}), do: @form_bytes
 
-  defp limit(%{body: :archive}) do
-    {:ok, %{max_archive_bytes: limit}} = Archive.limits()
-    limit
-  end
+  defp limit(%{body: :archive}), do: HotPatch.Config.current().max_archive_bytes
 
   # Only a form's own token can be known from the head alone.
   defp meant(nil, request, %{body: :form}, _token, _when) do
@@ -212,11 +208,8 @@ defmodule HotPatch.Console.Gate do
 
   defp allow(response, _problem), do: response
 
-  defp failed(request, error, stack) do
-    Logger.error(
-      "HotPatch: the console failed at #{inspect(request)}: " <>
-        Exception.format(:error, error, stack)
-    )
+  defp failed(request, kind, reason, stack) do
+    Log.failed("HotPatch: the console failed at #{inspect(request)}:", kind, reason, stack)
 
     text = "this failed; the log of #{node()} says where"
 

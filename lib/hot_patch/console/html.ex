@@ -5,15 +5,17 @@ defmodule HotPatch.Console.HTML do
 
   @behaviour EEx.Engine
 
+  alias HotPatch.Printable
+
   @type safe :: {:safe, iodata()}
 
   @doc "Escapes a value; HTML stays as it is, nil is nothing."
   @spec escape(term()) :: iodata()
   def escape({:safe, html}), do: html
   def escape(nil), do: ""
-  def escape(text) when is_binary(text), do: text |> valid() |> escape_text()
+  def escape(text) when is_binary(text), do: text |> valid() |> visible() |> escape_text()
   def escape(list) when is_list(list), do: Enum.map(list, &escape/1)
-  def escape(other), do: other |> to_string() |> escape_text()
+  def escape(other), do: other |> to_string() |> visible() |> escape_text()
 
   @doc "The text of a result, for what is no template."
   @spec to_iodata(safe()) :: iodata()
@@ -21,6 +23,9 @@ defmodule HotPatch.Console.HTML do
 
   # A name from elsewhere may be no text at all.
   defp valid(text), do: if(String.valid?(text), do: text, else: inspect(text))
+
+  # What turns the direction of the text around it shows something else on a page, too.
+  defp visible(text), do: Printable.lines(text)
 
   defp escape_text(text), do: for(<<byte <- text>>, into: "", do: escape_byte(byte))
 

@@ -10,7 +10,7 @@ defmodule HotPatch.Console.Inets do
   alias HotPatch.Console.Inets.Exchange
   alias HotPatch.Console.Inets.Heads
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   # Milliseconds until a port that is taken is tried again.
   @again 5_000
@@ -72,7 +72,7 @@ defmodule HotPatch.Console.Inets do
     with :ok <- applications(state.config),
          {:ok, server} <- start(state.config) do
       port = port_of(server)
-      Logger.info("HotPatch: the console listens on #{address(state.config)}, port #{port}")
+      Log.info("HotPatch: the console listens on #{address(state.config)}, port #{port}")
       _ = Process.send_after(self(), {:look, server}, @look)
       %{state | server: server, port: port, warned?: false, seen: %{}}
     else
@@ -171,7 +171,7 @@ defmodule HotPatch.Console.Inets do
   defp warn(%{warned?: true} = state, _reason), do: state
 
   defp warn(state, reason) do
-    Logger.warning(
+    Log.warning(
       "HotPatch: the console does not listen on port #{state.config.port} yet: #{why(reason)}"
     )
 

@@ -20,8 +20,6 @@ defmodule HotPatch.Console.Request do
           secure?: boolean(),
           base: String.t()
         }
-  # Cookies, tokens and passwords are not to be logged.
-  @derive {Inspect, only: [:method, :path, :peer]}
   defstruct method: "GET",
             path: [],
             query: %{},
@@ -104,4 +102,13 @@ defmodule HotPatch.Console.Request do
   @doc "Whether it is for the JSON interface."
   @spec api?(t()) :: boolean()
   def api?(request), do: match?(["api" | _], request.path)
+
+  defimpl Inspect do
+    # Cookies, tokens and passwords are not to be logged.
+    def inspect(request, _options) do
+      HotPatch.Printable.line(
+        "#HotPatch.Console.Request<#{request.method} /#{Enum.join(request.path, "/")} from #{request.peer}>"
+      )
+    end
+  end
 end

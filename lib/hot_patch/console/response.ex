@@ -81,4 +81,8 @@ defmodule HotPatch.Console.Response do
     do: [{"strict-transport-security", "max-age=31536000"}]
 
   defp transport(_request), do: []
+
+  defimpl Inspect do
+    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+  end
 end

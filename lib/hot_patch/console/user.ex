@@ -19,4 +19,8 @@ defmodule HotPatch.Console.User do
   @spec may?(t(), role()) :: boolean()
   def may?(%__MODULE__{role: :admin}, _needed), do: true
   def may?(%__MODULE__{role: role}, needed), do: role == needed
+
+  defimpl Inspect do
+    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+  end
 end

@@ -22,6 +22,7 @@ defmodule HotPatch.Report.File do
   defstruct [:path, :module, :status, :reason, :target]
 
   defimpl Inspect do
-    def inspect(file, _options), do: "#HotPatch.Report.File<#{file.path} #{file.status}>"
+    def inspect(file, _options),
+      do: HotPatch.Printable.line("#HotPatch.Report.File<#{file.path} #{file.status}>")
   end
 end

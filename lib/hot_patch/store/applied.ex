@@ -6,7 +6,14 @@ defmodule HotPatch.Store.Applied do
 
   alias HotPatch.Release
   alias HotPatch.Store
+  alias HotPatch.Store.Applied.Format
   alias HotPatch.Store.Blobs
+  alias HotPatch.Store.Leftovers
+  alias HotPatch.Store.Mark
+  alias HotPatch.Store.Succession
+  alias HotPatch.Strategy
+
+  @name "applied.record"
 
   @typedoc """
   One operation on the cluster. `seq` orders them; `scope` is `:all` or the nodes that were
@@ -34,9 +41,13 @@ defmodule HotPatch.Store.Applied do
         }
 
   @typedoc """
-  A file of a patch on this node; digests are nil where there is, or was, no file. `module` is
-  nil for what is no module; `alone?` is one that runs code when it is loaded; `convert?` is false where
-  the states of its processes have the same format in both versions.
+  A file of a patch on this node. `old` and `new` are digests of what was on disk before and of what
+  the patch has put there, nil where there is no file. `ran` is the digest of the code that ran before
+  where that was not the file's: nil where it was, `:lost` where it is kept nowhere. `md5` is that of
+  the code that should run since, nil for what is no module. `alone?` is a module that runs code when
+  it is loaded; `convert?` is false where the states of its processes have the same format in both
+  versions. `folders` were made for the file. `real` is the path without links, and `stamp` tells
+  whether the file was written since: see HotPatch.Store.Mark.
   """
   @type file :: %{
           path: Path.t(),
@@ -46,11 +57,16 @@ defmodule HotPatch.Store.Applied do
           convert?: boolean(),
           old: Blobs.digest() | nil,
           new: Blobs.digest() | nil,
-          folders: [Path.t()]
+          ran: Blobs.digest() | nil | :lost,
+          md5: binary() | nil,
+          folders: [Path.t()],
+          real: Path.t() | nil,
+          stamp: Mark.stamp() | nil
         }
 
   @typedoc """
-  `op` is the operation that brought the patch; one that applied it again has not. `about` is what is known of the archive, for the time after it was deleted. `restart` names why memory is not what the disk is, until the node restarts. `forced?`:
+  `op` is the operation that brought the patch; one that applied it again has not. `about` is what is
+  known of the archive, for the time after it was deleted. `forced?`:
   processes were killed for it. `payload` is the digest of what came to this node, for those
   that missed it. `down` are the instructions for the way back, `applications` those that every
   start follows, `stopped` the applications that
@@ -62,9 +78,7 @@ defmodule HotPatch.Store.Applied do
           at: DateTime.t(),
           by: String.t(),
           about: map() | nil,
-          restart: String.t() | nil,
           forced?: boolean(),
-          boot: term(),
           files: [file()],
           payload: Blobs.digest() | nil,
           config: [setting()],
@@ -75,6 +89,20 @@ defmodule HotPatch.Store.Applied do
           replaced: [t()]
         }
 
+  @typedoc """
+  Something in memory that the last operation on it has left otherwise than on disk: the module that
+  should run since with its digest (nil where it is to be gone), or what else, in words. It ends with
+  the boot.
+  """
+  @type pending :: %{
+          patch: String.t(),
+          target: Path.t() | nil,
+          module: String.t() | nil,
+          md5: binary() | nil,
+          boot: term(),
+          text: String.t() | nil
+        }
+
   @typedoc "What a patch has set in the environment of an application, and what was there before."
   @type setting :: %{
           application: atom(),
@@ -83,37 +111,73 @@ defmodule HotPatch.Store.Applied do
           new: {:ok, term()} | :none
         }
 
+  @typedoc """
+  `boot` is the boot in which the state was written. `retired` are patches that ended under this very
+  release, with the number of the last operation that counts no more. `ended` is what takes back the
+  files of patches that ended, while those files are there: see HotPatch.Store.Leftovers.
+  """
   @type state :: %{
           release: Release.t(),
+          boot: term(),
           install: String.t() | nil,
-          retired: %{String.t() => DateTime.t()},
+          retired: %{String.t() => %{at: DateTime.t(), seq: non_neg_integer()}},
           stack: [t()],
-          ops: [op()]
+          ops: [op()],
+          pending: [pending()],
+          ended: [Leftovers.t()]
         }
 
   # More operations than this on one release are not remembered for those that missed them.
   @most_ops 1_000
 
-  @doc "The state under the running release; empty if there is none, or it is another's."
+  @doc """
+  The state under the running release. One that was written under another is what becomes of it: see
+  HotPatch.Store.Succession. Nothing that takes a file back is missing in it.
+  """
   @spec state() :: state()
   def state do
-    release = Release.current()
-
     case read() do
-      %{release: ^release} = state -> state
-      _ -> empty()
+      nil -> empty()
+      state -> succeed(state)
     end
   end
 
+  defp succeed(state) do
+    facts = %{
+      release: Release.current(),
+      installed?: &Release.installed?/0,
+      boot: boot(),
+      as_left?: fn -> as_left?(state) end
+    }
+
+    case Succession.judge(state, facts) do
+      :same -> %{state | boot: facts.boot}
+      :carried -> %{state | release: facts.release, boot: facts.boot}
+      :ended -> %{empty() | pending: state.pending, ended: Leftovers.of(state)}
+    end
+  end
+
+  # Whether the files of the patches are on disk as the patches have left them.
+  defp as_left?(state), do: Enum.all?(net(state.stack), &(Mark.digest(&1.target) == &1.new))
+
   @doc "The state as it was written, of whatever release; nil if there is none."
   @spec read() :: state() | nil
-  def read do
-    Enum.find_value([path(), copy()], fn path ->
-      case Store.read_term(path) do
-        {:ok, %{release: _, stack: _, ops: _} = state} -> state
-        _ -> nil
-      end
-    end)
+  def read, do: Enum.find_value([path(), copy()], &read_file/1)
+
+  @doc "The same of a node whose data is in another folder; nil also where it cannot be read here."
+  @spec read(Path.t()) :: state() | nil
+  def read(folder) do
+    read_file(Path.join(folder, @name))
+  rescue
+    # Of a newer HotPatch.
+    RuntimeError -> nil
+  end
+
+  defp read_file(path) do
+    case Store.read_term(path) do
+      {:ok, term} -> Format.decode(term)
+      :error -> nil
+    end
   end
 
   @doc """
@@ -122,20 +186,56 @@ defmodule HotPatch.Store.Applied do
   """
   @spec put(state()) :: :ok | {:error, File.posix()}
   def put(state) do
-    with :ok <- Store.write_term(path(), state), do: Store.write_term(copy(), state)
+    term = Format.encode(state)
+    with :ok <- Store.write_term(path(), term), do: Store.write_term(copy(), term)
   end
 
   @doc "Nothing applied."
   @spec empty() :: state()
-  def empty, do: %{release: Release.current(), install: nil, retired: %{}, stack: [], ops: []}
+  def empty do
+    %{
+      release: Release.current(),
+      boot: boot(),
+      install: nil,
+      retired: %{},
+      stack: [],
+      ops: [],
+      pending: [],
+      ended: []
+    }
+  end
 
-  @doc "Records of this release, oldest first; what a restart has mended is left out."
-  @spec list(state()) :: [t()]
-  def list(state \\ state()) do
-    boot = boot()
+  @doc "Records of this release, oldest first."
+  @spec list() :: [t()]
+  def list, do: state().stack
 
-    for record <- state.stack,
-        do: if(record.boot == boot, do: record, else: %{record | restart: nil})
+  @doc """
+  What a stack of patches has made of the files, one entry for each: with what was there before the
+  first patch that touches it, also one that others have taken the place of, and what the last one
+  has put there. `id` is that of the last.
+  """
+  @spec net([t()]) :: [%{:id => String.t(), optional(atom()) => term()}]
+  def net(stack) do
+    stack
+    |> Enum.flat_map(&in_order/1)
+    |> Enum.reduce(%{}, fn file, net ->
+      Map.update(net, file.target, file, &together(&1, file))
+    end)
+    |> Map.values()
+    |> Enum.sort_by(& &1.path)
+  end
+
+  # States have kept their format where none of the patches has converted them.
+  defp in_order(record) do
+    converts? = Strategy.back(record).transition != :none
+    own = for file <- record.files, do: Map.merge(file, %{id: record.id, convert?: converts?})
+    Enum.flat_map(record.replaced, &in_order/1) ++ own
+  end
+
+  defp together(first, last) do
+    last
+    |> Map.merge(Map.take(first, [:old, :ran, :folders]))
+    |> Map.put(:convert?, first.convert? or last.convert?)
   end
 
   @doc """
@@ -163,7 +263,7 @@ defmodule HotPatch.Store.Applied do
   end
 
   defp touched(record) do
-    settings = for setting <- Map.get(record, :config, []), do: {setting.application, setting.key}
+    settings = for setting <- record.config, do: {setting.application, setting.key}
     Enum.map(record.files, & &1.target) ++ settings
   end
 
@@ -231,9 +331,59 @@ defmodule HotPatch.Store.Applied do
 
   defp in_force?(id, stack), do: Enum.any?(stack, &(&1.id == id or in_force?(id, &1.replaced)))
 
+  @doc """
+  The state after an operation has left memory otherwise than the disk: what earlier ones have left in
+  these files is replaced, and so is what was said of the same patch. Entries of earlier boots go.
+  """
+  @spec pending(state(), String.t(), [Path.t()], [pending()]) :: state()
+  def pending(state, id, targets, more) do
+    stays? = &(&1.boot == state.boot and &1.target not in targets and not said_of?(&1, id))
+    %{state | pending: Enum.filter(state.pending, stays?) ++ more}
+  end
+
+  defp said_of?(pending, id), do: pending.target == nil and pending.patch == id
+
+  @doc """
+  The state in which all patches ended under the same release. The operations stay known: other nodes,
+  where they still count, shall not bring them back.
+  """
+  @spec retired(state(), DateTime.t()) :: state()
+  def retired(state, now) do
+    seq = state.ops |> Enum.map(& &1.seq) |> Enum.max(fn -> 0 end)
+    ended = Map.new(state.stack, &{&1.id, %{at: now, seq: seq}})
+
+    %{
+      state
+      | install: nil,
+        ended: Leftovers.of(state),
+        stack: [],
+        retired: Map.merge(state.retired, ended)
+    }
+  end
+
+  @doc "A state with the marks of files that are in place now."
+  @spec marked(state(), [%{:target => Path.t(), optional(atom()) => term()}]) :: state()
+  def marked(state, files) do
+    marks = Map.new(files, &{&1.target, Mark.of(&1.target)})
+    %{state | stack: Enum.map(state.stack, &mark(&1, marks))}
+  end
+
+  defp mark(record, marks) do
+    files = for file <- record.files, do: Map.merge(file, Map.get(marks, file.target, %{}))
+    %{record | files: files}
+  end
+
   @doc "All blobs that a state needs."
   @spec digests(state()) :: [Blobs.digest()]
-  def digests(state), do: Enum.flat_map(state.stack, &digests_of/1)
+  def digests(state) do
+    ended =
+      for file <- Leftovers.open(state.ended),
+          digest <- [file.old, file.new],
+          is_binary(digest),
+          do: digest
+
+    Enum.flat_map(state.stack, &digests_of/1) ++ ended
+  end
 
   @doc """
   Tells one boot of the system from the next, by what is there without our doing: also in a container,
@@ -254,23 +404,22 @@ defmodule HotPatch.Store.Applied do
 
   # Applied once more: what was there before it the first time is what to go back to.
   defp again(first, record) do
-    before = Map.new(first.files, &{&1.target, Map.take(&1, [:old, :folders])})
+    before = Map.new(first.files, &{&1.target, Map.take(&1, [:old, :ran, :folders])})
     files = Enum.map(record.files, &Map.merge(&1, Map.get(before, &1.target, %{})))
     # What only the first time has changed is to go back all the same.
     others =
       Enum.reject(first.files, fn file -> Enum.any?(files, &(&1.target == file.target)) end)
 
-    first_settings = Map.get(first, :config, [])
-    settings = Enum.map(record.config, &since(&1, first_settings))
-    kept = for one <- first_settings, not Enum.any?(settings, &same?(&1, one)), do: one
+    settings = Enum.map(record.config, &since(&1, first.config))
+    kept = for one <- first.config, not Enum.any?(settings, &same?(&1, one)), do: one
 
     %{
       record
       | op: first.op,
         files: files ++ others,
         config: kept ++ settings,
-        applications: Map.get(first, :applications, []),
-        stopped: Enum.uniq(Map.get(first, :stopped, []) ++ record.stopped),
+        applications: first.applications,
+        stopped: Enum.uniq(first.stopped ++ record.stopped),
         replaced: first.replaced,
         forced?: first.forced? or record.forced?
     }
@@ -286,10 +435,15 @@ defmodule HotPatch.Store.Applied do
   defp same?(a, b), do: {a.application, a.key} == {b.application, b.key}
 
   defp digests_of(record) do
-    files = for file <- record.files, digest <- [file.old, file.new], digest != nil, do: digest
+    files =
+      for file <- record.files,
+          digest <- [file.old, file.new, file.ran],
+          is_binary(digest),
+          do: digest
+
     List.wrap(record.payload) ++ files ++ Enum.flat_map(record.replaced, &digests_of/1)
   end
 
-  defp path, do: Path.join(Store.directory(), "applied.record")
+  defp path, do: Path.join(Store.directory(), @name)
   defp copy, do: Path.join(Store.directory(), "applied.copy")
 end

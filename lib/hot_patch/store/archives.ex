@@ -2,8 +2,10 @@ defmodule HotPatch.Store.Archives do
   @moduledoc false
   # Uploaded archives, one file each, with what is known about the upload beside it.
 
+  alias HotPatch.Config
   alias HotPatch.Release
   alias HotPatch.Store
+  alias HotPatch.Store.Dir
 
   @typedoc "What is kept beside an archive."
   @type t :: %{
@@ -16,51 +18,78 @@ defmodule HotPatch.Store.Archives do
           required(:release) => Release.t(),
           required(:uploaded_at) => DateTime.t(),
           required(:by) => String.t(),
-          # Not of one that was kept by a version without manifests.
-          optional(:signed_by) => String.t() | nil
+          required(:signed_by) => String.t() | nil
         }
 
-  # Bytes of archives that one node keeps.
-  @default_quota 500 * 1024 * 1024
+  @version 1
 
   @doc """
-  Keeps an archive. Keeping it again leaves the first record as it is, unless the patch has
-  ended since. No more is kept than `config :hot_patch, max_kept_bytes: n` allows.
+  Keeps an archive. Of one that is kept already only the record is written anew.
+  No more is kept than `config :hot_patch, max_kept_bytes: n` allows.
   """
   @spec put(t(), binary()) :: :ok | {:error, File.posix() | :quota}
   def put(%{id: id} = record, bytes) do
     case fetch(id) do
-      {:ok, first, ^bytes} ->
-        if ended?(first), do: Store.write_term(record(id), record), else: :ok
+      {:ok, _first, ^bytes} ->
+        write(record)
 
       _ ->
         with :ok <- room(byte_size(bytes)),
              :ok <- Store.write(archive(id), bytes),
-             do: Store.write_term(record(id), record)
+             do: write(record)
     end
   end
 
+  @doc "Binds the archives of one release to another: the same system has got another name."
+  @spec rebind(Release.t(), Release.t()) :: :ok | {:error, File.posix()}
+  def rebind(before, now) do
+    Enum.reduce_while(list(), :ok, fn
+      %{release: ^before} = record, :ok ->
+        case write(%{record | release: now}) do
+          :ok -> {:cont, :ok}
+          error -> {:halt, error}
+        end
+
+      _of_another, :ok ->
+        {:cont, :ok}
+    end)
+  end
+
+  # On disk it is a plain map with its version, without structs of ours.
+  defp write(record) do
+    term = record |> Map.put(:v, @version) |> Map.update!(:release, &Release.to_map/1)
+    Store.write_term(record(record.id), term)
+  end
+
+  defp read(path) do
+    case Store.read_term(path) do
+      {:ok, term} -> migrate(term)
+      :error -> :error
+    end
+  end
+
+  # The first records had no version, and the release as a struct.
+  defp migrate(%{release: release, id: _, sha256: _} = term) do
+    record = term |> Map.delete(:v) |> Map.put(:release, Release.from_map(release))
+    {:ok, Map.put_new(record, :signed_by, nil)}
+  end
+
+  defp migrate(_no_record), do: :error
+
   @doc "How many bytes of archives this node keeps at most."
   @spec quota() :: pos_integer()
-  def quota, do: Application.get_env(:hot_patch, :max_kept_bytes, @default_quota)
+  def quota, do: Config.current().max_kept_bytes
 
   defp room(size) do
     kept = list() |> Enum.map(& &1.size) |> Enum.sum()
     if kept + size <= quota(), do: :ok, else: {:error, :quota}
   end
 
-  defp ended?(%{id: id, uploaded_at: at}) do
-    case Store.Applied.state().retired do
-      %{^id => retired_at} -> DateTime.compare(at, retired_at) == :lt
-      _ -> false
-    end
-  end
-
   @doc "An archive's record and bytes; `:damaged` if the bytes no longer have their digest."
   @spec fetch(String.t()) :: {:ok, t(), binary()} | :unknown | :damaged
   def fetch(id) do
     with true <- safe?(id),
-         {:ok, record} <- Store.read_term(record(id)),
+         {:ok, record} <- read(record(id)),
          {:ok, bytes} <- File.read(archive(id)) do
       if :crypto.hash(:sha256, bytes) == record.sha256, do: {:ok, record, bytes}, else: :damaged
     else
@@ -71,8 +100,8 @@ defmodule HotPatch.Store.Archives do
   @doc "The records of all archives kept on this node."
   @spec list() :: [t()]
   def list do
-    for path <- Path.wildcard(Path.join(folder(), "*.record")),
-        {:ok, record} <- [Store.read_term(path)],
+    for path <- Dir.files(folder(), ".record"),
+        {:ok, record} <- [read(path)],
         do: record
   end
 

@@ -7,19 +7,22 @@ defmodule HotPatch.Store.Decisions do
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
+  alias HotPatch.Store.Dir
+
+  @version 1
 
   @doc "Writes a decision down."
   @spec put(Applied.op()) :: :ok | {:error, {Path.t(), File.posix()}}
   def put(op) do
     path = path(op.id)
-    decision = %{op: op, release: Release.current()}
+    decision = on_disk(%{op: op}, Applied.state().release)
     with {:error, posix} <- Store.write_term(path, decision), do: {:error, {path, posix}}
   end
 
   @doc "The operations decided under a release."
   @spec list(Release.t()) :: [Applied.op()]
   def list(release) do
-    for path <- paths(), {:ok, %{op: op, release: ^release}} <- [Store.read_term(path)], do: op
+    for path <- paths(), %{op: op, release: ^release} <- [read(path)], do: op
   end
 
   @doc "Forgets those that the state has, and those of other releases."
@@ -30,10 +33,7 @@ defmodule HotPatch.Store.Decisions do
 
     for path <- paths() do
       needed? =
-        match?(
-          {:ok, %{op: %{id: id}, release: ^release}} when not is_map_key(known, id),
-          Store.read_term(path)
-        )
+        match?(%{op: %{id: id}, release: ^release} when not is_map_key(known, id), read(path))
 
       _ = needed? || File.rm(path)
     end
@@ -41,16 +41,35 @@ defmodule HotPatch.Store.Decisions do
     :ok
   end
 
-  # No wildcard: the name of the folder may have anything in it.
-  defp paths do
-    case File.ls(folder()) do
-      {:ok, names} ->
-        for name <- names, Path.extname(name) == ".record", do: Path.join(folder(), name)
+  @doc "Has those of one release count under another: the same system has got another name."
+  @spec rebind(Release.t(), Release.t()) :: :ok | {:error, File.posix()}
+  def rebind(before, now) do
+    Enum.reduce(paths(), :ok, fn path, result ->
+      case read(path) do
+        %{release: ^before} = decision ->
+          first(result, Store.write_term(path, on_disk(decision, now)))
 
-      {:error, _posix} ->
-        []
+        _of_another ->
+          result
+      end
+    end)
+  end
+
+  defp first(:ok, result), do: result
+  defp first(error, _result), do: error
+
+  defp on_disk(decision, release),
+    do: %{v: @version, op: decision.op, release: Release.to_map(release)}
+
+  # One that has no version yet has the release as a struct.
+  defp read(path) do
+    case Store.read_term(path) do
+      {:ok, %{op: op, release: release}} -> %{op: op, release: Release.from_map(release)}
+      _damaged_or_gone -> nil
     end
   end
+
+  defp paths, do: Dir.files(folder(), ".record")
 
   defp path(id), do: Path.join(folder(), id <> ".record")
   defp folder, do: Path.join(Store.directory(), "decisions")

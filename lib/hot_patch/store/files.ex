@@ -17,7 +17,9 @@ defmodule HotPatch.Store.Files do
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
+  alias HotPatch.Store.Dir
   alias HotPatch.Store.Lock
+  alias HotPatch.Store.Mark
 
   @typedoc "A target and its new bytes; or nil where the file is to go, with folders made for it."
   @type change ::
@@ -127,16 +129,11 @@ defmodule HotPatch.Store.Files do
     for path <- records(folder), {:ok, intent} <- [Store.read_term(path)], do: intent
   end
 
-  defp records(folder), do: Enum.sort(Path.wildcard(Path.join(folder, "staged/*.record")))
+  defp records(folder), do: Dir.files(Path.join(folder, "staged"), ".record")
 
   @doc "The digest of a file as it is now; nil if there is none."
   @spec digest(Path.t()) :: Blobs.digest() | nil
-  def digest(path) do
-    case File.read(path) do
-      {:ok, bytes} -> :crypto.hash(:sha256, bytes)
-      {:error, _posix} -> nil
-    end
-  end
+  defdelegate digest(path), to: Mark
 
   # Cut off while it was written: then nothing was staged yet.
   defp read(path) do

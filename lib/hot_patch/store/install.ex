@@ -4,6 +4,7 @@ defmodule HotPatch.Store.Install do
   # into its folder with the first patch: a new folder, as a fresh container has, does not have
   # it; a release that was unpacked over the patched one still does.
 
+  alias HotPatch.FileName
   alias HotPatch.Release
   alias HotPatch.Store
 
@@ -33,7 +34,8 @@ defmodule HotPatch.Store.Install do
 
   def remove(mark) do
     folders =
-      for ebin <- :code.get_path(), do: ebin |> to_string() |> Path.dirname() |> Path.dirname()
+      for ebin <- :code.get_path(),
+          do: ebin |> FileName.to_binary() |> Path.dirname() |> Path.dirname()
 
     for folder <- Enum.uniq([Release.root() | folders]),
         folder != nil,

@@ -3,6 +3,7 @@ defmodule HotPatch.Store.Journal do
   # What was done on this node, and by whom, as it is kept: maps in an append-only log. Who
   # reads it puts the entries of all nodes together (HotPatch.Cluster.History).
 
+  alias HotPatch.Config
   alias HotPatch.Store
   alias HotPatch.Store.Log
 
@@ -18,7 +19,6 @@ defmodule HotPatch.Store.Journal do
           optional(atom()) => term()
         }
 
-  @default_limit 10_000
   @within 10_000
 
   @doc "Adds an entry."
@@ -51,7 +51,7 @@ defmodule HotPatch.Store.Journal do
   @spec open() :: :ok | {:error, term()}
   def open do
     with {:ok, entries, damage} <- alone(fn -> Log.open(path()) end) do
-      limit = Application.get_env(:hot_patch, :journal_entries, @default_limit)
+      limit = Config.current().journal_entries
 
       if length(entries) > limit,
         do: alone(fn -> Log.rewrite(path(), Enum.take(entries, -limit)) end)

@@ -4,15 +4,19 @@ defmodule HotPatch.Store.Neighbours do
   # release's folder too: then what one has put there is there for all, and while one was
   # away another may have changed the files under it.
 
-  alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
+  alias HotPatch.Store.Blobs
+  alias HotPatch.Store.Dir
   alias HotPatch.Store.Files
+  alias HotPatch.Store.Mark
 
   @doc "What the nodes, this one among them, have noted of a patch of this release, with the node's folder."
   @spec records(String.t()) :: [{Path.t(), Applied.t()}]
   def records(id) do
-    for {folder, %{stack: stack}} <- states(),
+    %{release: release} = Applied.state()
+
+    for {folder, %{release: ^release, stack: stack}} <- states(),
         %{id: ^id} = record <- stack,
         do: {folder, record}
   end
@@ -21,11 +25,15 @@ defmodule HotPatch.Store.Neighbours do
   @spec rollbacks(Applied.state()) :: [Applied.op()]
   def rollbacks(%{install: nil}), do: []
 
-  def rollbacks(%{install: install} = state) do
+  def rollbacks(%{install: install, release: release} = state) do
     known = MapSet.new(state.ops, & &1.id)
     in_force = MapSet.new(state.stack, & &1.id)
 
-    for({_folder, %{install: ^install, ops: ops}} <- states(), op <- ops, do: op)
+    for(
+      {_folder, %{install: ^install, release: ^release, ops: ops}} <- states(),
+      op <- ops,
+      do: op
+    )
     |> Enum.filter(&(&1.kind == :rollback and &1.patch in in_force and &1.id not in known))
     |> Enum.uniq_by(& &1.id)
     |> Enum.sort_by(& &1.seq)
@@ -36,26 +44,34 @@ defmodule HotPatch.Store.Neighbours do
   def busy_with?(files) do
     targets = MapSet.new(files, & &1.target)
 
-    Enum.any?(folders() -- [Store.directory()], fn folder ->
-      Enum.any?(Files.pending(folder), fn intent ->
-        intent.state == :decided and Enum.any?(intent.files, &(&1.target in targets))
-      end)
-    end)
+    Enum.any?(decided(), &(&1.target in targets))
+  end
+
+  @doc """
+  Files that other nodes have made what they are, by a patch that is in force there or that is about to
+  be: where they really are, and the digests.
+  """
+  @spec held() :: [{Path.t(), Blobs.digest() | nil}]
+  def held do
+    in_force =
+      for {folder, %{stack: stack}} <- states(),
+          folder != Store.directory(),
+          file <- Applied.net(stack),
+          do: file
+
+    for file <- in_force ++ decided(), do: {file[:real] || Mark.real(file.target), file.new}
+  end
+
+  defp decided do
+    for folder <- folders() -- [Store.directory()],
+        %{state: :decided, files: files} <- Files.pending(folder),
+        file <- files,
+        do: file
   end
 
   defp states do
-    release = Release.current()
-
-    for folder <- folders(),
-        {:ok, %{release: ^release} = state} <- [
-          Store.read_term(Path.join(folder, "applied.record"))
-        ],
-        do: {folder, state}
+    for folder <- folders(), state = Applied.read(folder), do: {folder, state}
   end
 
-  defp folders do
-    for path <- Path.wildcard(Path.join(Path.dirname(Store.directory()), "*")),
-        File.dir?(path),
-        do: path
-  end
+  defp folders, do: Store.directory() |> Path.dirname() |> Dir.folders()
 end

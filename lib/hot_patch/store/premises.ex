@@ -9,6 +9,7 @@ defmodule HotPatch.Store.Premises do
   alias HotPatch.Store.Files
   alias HotPatch.Store.Install
   alias HotPatch.Store.Journal
+  alias HotPatch.Store.Leftovers
 
   @doc "Makes the data directory, and makes sure that it can be written."
   @spec take() :: :ok | {:error, {:data_dir, String.t()}}
@@ -37,7 +38,13 @@ defmodule HotPatch.Store.Premises do
   @doc "Whether there is anything that a rollback, or what is not ended yet, would need."
   @spec needed?() :: boolean()
   def needed? do
-    match?(%{stack: [_ | _]}, Applied.read()) or Files.pending() != []
+    kept? =
+      case Applied.read() do
+        nil -> false
+        state -> state.stack != [] or Leftovers.open(state.ended) != []
+      end
+
+    kept? or Files.pending() != []
   end
 
   @doc """

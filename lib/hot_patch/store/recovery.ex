@@ -6,12 +6,17 @@ defmodule HotPatch.Store.Recovery do
   alias HotPatch.Fault
   alias HotPatch.Store
   alias HotPatch.Store.Applied
+  alias HotPatch.Store.Applied.Format
   alias HotPatch.Store.Blobs
   alias HotPatch.Store.Files
   alias HotPatch.Store.Journal
 
-  @typedoc "What a decided intent carries: the state to be written, and the journal's entry."
-  @type note :: %{state: Applied.state(), what: atom(), entry: map()}
+  @typedoc "What a decided intent carries: the state to be written, as it is kept, and the journal's entry."
+  @type note :: %{state: map(), what: atom(), entry: map()}
+
+  @doc "What is to be noted when a set of files is in place: the state, and what goes into the journal."
+  @spec note(Applied.state(), atom(), map()) :: note()
+  def note(state, what, entry), do: %{state: Format.encode(state), what: what, entry: entry}
 
   @doc "Ends every set of files that was begun; gives those that still cannot be."
   @spec run() :: [{Files.intent(), Files.failure()}]
@@ -37,7 +42,8 @@ defmodule HotPatch.Store.Recovery do
   def finish(%{state: :decided, note: note} = intent, more \\ %{}) do
     with :ok <- Files.replace(intent),
          :ok <- Fault.point(:files_replaced),
-         :ok <- named(Applied.put(note.state), "applied.record"),
+         state = note.state |> Format.decode() |> Applied.marked(intent.files),
+         :ok <- named(Applied.put(state), "applied.record"),
          :ok <- Fault.point(:state_written),
          :ok <- named(write_entry(note, more), "journal.log") do
       Fault.point(:journal_written)
@@ -61,7 +67,10 @@ defmodule HotPatch.Store.Recovery do
 
   defp digests(intent) do
     own = for file <- intent.files, digest <- [file.old, file.new], digest != nil, do: digest
-    if intent.note, do: own ++ Applied.digests(intent.note.state), else: own
+
+    if intent.note,
+      do: own ++ Applied.digests(Format.decode(intent.note.state)),
+      else: own
   end
 
   defp named(:ok, _name), do: :ok

@@ -45,7 +45,7 @@ defmodule HotPatch.Swap.Asked do
     do: Enum.any?(Map.keys(replaced), &Recognise.behaves?/1)
 
   defp ask_all(questions, replaced) do
-    ref = make_ref()
+    ref = SysMessage.open()
     known = known(questions)
     Enum.each(known, &CallbackModule.ask(&1, ref))
     Enum.each(questions, fn {pid, question} -> ask_one(pid, question, ref) end)
@@ -53,6 +53,8 @@ defmodule HotPatch.Swap.Asked do
     deadline = System.monotonic_time(:millisecond) + @answer_within
     pids = known ++ Map.keys(questions)
     {silent, answers} = SysMessage.collect_until(ref, pids, deadline, [], &note/3)
+    # Whoever asks may be a process of the system: what comes late must not reach it.
+    SysMessage.close(ref)
     CallbackModule.stop_known(known)
 
     {of_known, answers} = Enum.split_with(answers, fn {pid, _answer} -> pid in known end)
@@ -72,12 +74,11 @@ defmodule HotPatch.Swap.Asked do
   end
 
   # gen_event answers get_modules, as release_handler asks it (gen_event.erl, handle_msg).
-  defp ask_one(pid, :handlers, ref), do: send(pid, {self(), {self(), {ref, pid}}, :get_modules})
+  defp ask_one(pid, :handlers, ref),
+    do: send(pid, {self(), {self(), SysMessage.tag(ref, pid)}, :get_modules})
 
-  defp ask_one(pid, {:inside_state, path}, ref) do
-    asker = self()
-    SysMessage.run_in(pid, &Wrapper.tell(&1, path, asker, ref))
-  end
+  defp ask_one(pid, {:inside_state, path}, ref),
+    do: SysMessage.run_in(pid, &Wrapper.tell(&1, path, ref))
 
   defp ask_one(pid, {:callback_module, _rule}, ref), do: CallbackModule.ask(pid, ref)
 

@@ -8,77 +8,86 @@ defmodule HotPatch.Swap.AtOnce do
   # result aside. Up to here going back is a resume. Then all modules become current in one
   # step, the states put aside become the real ones, and all are resumed.
 
+  alias HotPatch.Swap.Ahead
   alias HotPatch.Swap.Decision
   alias HotPatch.Swap.Describe
   alias HotPatch.Swap.Loading
-  alias HotPatch.Swap.OnLoad
   alias HotPatch.Swap.Phases
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.Standing
   alias HotPatch.Swap.Steps
   alias HotPatch.Swap.Suspension
+  alias HotPatch.Swap.SysMessage
   alias HotPatch.Swap.Work
 
   # After so many rounds newcomers come faster than they can be found.
   @most_rounds 20
 
-  @typep swap :: %{
-           ready: Ready.t(),
-           found: Processes.found(),
-           ref: reference(),
-           bystanders: [[Work.t()]],
-           windows: [[Work.t()]],
-           later: [{pid(), module()}],
-           suspension: Suspension.t()
-         }
+  @typedoc """
+  `ref` is that of the conversions. `late` are processes that are in the user's code, converting
+  their state, for all that is known; `again` those that have to change by themselves, as far as
+  the conversions have shown it.
+  """
+  @type swap :: %{
+          ready: Ready.t(),
+          found: Processes.found(),
+          ref: reference(),
+          deadline: integer(),
+          bystanders: [[Work.t()]],
+          windows: [[Work.t()]],
+          later: [{pid(), module()}],
+          again: [{pid(), module()}],
+          late: [pid()],
+          suspension: Suspension.t()
+        }
+  @typep result :: :ok | {:error, atom(), String.t()}
 
   @doc "Runs it to its end, good or bad."
   @spec run(pid(), Ready.t(), pid()) ::
           {:ok, HotPatch.Swap.done()} | {:error, HotPatch.Swap.failure()}
   def run(caller, ready, guard) do
-    # What was started since the preparation is looked at before anybody is suspended.
-    found = later(ready, ready.found)
-    ref = make_ref()
-    bystanders = Work.bystanders(found.parents)
-    windows = Work.of(found.targets, ready, ref)
-    suspension = Suspension.announce(Suspension.new(guard, 0), bystanders ++ windows)
-
+    swap = begin(ready, guard)
     started = System.monotonic_time()
-    deadline = deadline(ready)
-
-    swap = %{
-      ready: ready,
-      found: found,
-      ref: ref,
-      bystanders: bystanders,
-      windows: windows,
-      later: Work.later(windows),
-      suspension: %{suspension | deadline: deadline}
-    }
 
     {swap, suspended} =
       Phases.note(
         :suspend,
-        fn -> suspend(swap, bystanders ++ windows, @most_rounds) end,
+        fn -> suspend(swap, swap.bystanders ++ swap.windows, @most_rounds) end,
         &counts/1
       )
 
-    result =
-      with :ok <- suspended,
-           :ok <- Decision.wanted(caller),
-           {:ok, again} <- convert(swap, deadline),
-           :ok <- OnLoad.load(ready.job.on_load, deadline),
-           :ok <- taken_back(Decision.await(caller, ready), ready) do
-        {:decided, again}
-      end
-
-    {swap, result} = catch_up(swap, result)
-    result = with {:decided, again} <- result, do: load(again, ready)
+    {swap, result} = with {swap, :ok} <- {swap, suspended}, do: tried(swap, caller)
+    {swap, result} = with {swap, :ok} <- {swap, result}, do: load(swap)
     # Whoever was started in the very moment of the load: by which code cannot be told.
     now = if match?({:loaded, _, _}, result), do: Process.list(), else: []
     resumed = resume(result, swap)
-    ended = System.monotonic_time()
-    outcome(resumed, swap, unsure(swap, now), ended - started)
+    took = System.monotonic_time() - started
+    outcome(resumed, swap, unsure(swap, now), took)
+  end
+
+  # What was started since the preparation is looked at before anybody is suspended.
+  defp begin(ready, guard) do
+    deadline = deadline(ready)
+    found = later(ready, ready.found)
+    standing = Standing.new(guard)
+    ref = SysMessage.open()
+    bystanders = Work.bystanders(found.parents)
+    windows = Work.of(found.targets, ready, {ref, standing.signal})
+    suspension = Suspension.new(standing, deadline)
+
+    %{
+      ready: ready,
+      found: found,
+      ref: ref,
+      deadline: deadline,
+      bystanders: bystanders,
+      windows: windows,
+      later: Work.later(windows),
+      again: [],
+      late: [],
+      suspension: Suspension.announce(suspension, bystanders ++ windows)
+    }
   end
 
   defp deadline(ready), do: System.monotonic_time(:millisecond) + ready.job.pause_timeout
@@ -87,52 +96,81 @@ defmodule HotPatch.Swap.AtOnce do
   defp later(%{job: %{prepared: nil}}, found), do: found
   defp later(ready, found), do: Processes.merge(Processes.find(ready.job.changes, found), found)
 
-  # A decision may take its time, and whoever was started meanwhile is still of the old code.
-  defp catch_up(swap, {:decided, again}) do
+  # All that can fail while everybody stands still, up to the decision, and what it takes after it.
+  @spec tried(swap(), pid()) :: {swap(), result()}
+  defp tried(swap, caller) do
+    swap = put_in(swap.suspension.released, [])
+
+    with {swap, :ok} <- {swap, Decision.wanted(caller)},
+         {swap, :ok} <- convert(swap, swap.windows),
+         {swap, :ok} <- {swap, Ahead.on_load(swap.ready, swap.deadline)},
+         {swap, :ok} <- {swap, Decision.await(caller, swap.ready)},
+         do: catch_up(swap)
+  end
+
+  # A decision may take its time, and whoever was started meanwhile is still of the old code. To
+  # stop those, others may have to go on for a moment: these have another state by then.
+  defp catch_up(swap) do
     before = length(swap.windows)
     deadline = deadline(swap.ready)
-    swap = %{swap | suspension: %{swap.suspension | deadline: deadline}}
+    swap = %{swap | deadline: deadline, suspension: %{swap.suspension | deadline: deadline}}
 
     with {swap, :ok} <- newcomers(swap, @most_rounds) do
       # The newest come first.
-      new = Enum.take(swap.windows, length(swap.windows) - before)
+      {new, known} = Enum.split(swap.windows, length(swap.windows) - before)
+      released = MapSet.new(swap.suspension.released)
+      swap = %{swap | again: Enum.reject(swap.again, fn {pid, _module} -> pid in released end)}
 
-      case Steps.convert(new, swap.suspension.ref, swap.ref, deadline) do
-        {:ok, more} -> {swap, {:decided, more ++ again ++ swap.later}}
-        error -> {swap, taken_back(error, swap.ready)}
+      case new ++ only(known, released) do
+        [] -> {swap, :ok}
+        windows -> convert(swap, windows)
       end
-    else
-      {swap, error} -> {swap, taken_back(error, swap.ready)}
     end
   end
 
-  defp catch_up(swap, error), do: {swap, error}
-
-  # What a step of its own has made current goes back too.
-  defp taken_back(:ok, _ready), do: :ok
-
-  defp taken_back({:error, reason, text}, ready) do
-    {:error, reason, text <> OnLoad.left(OnLoad.back(ready.job.on_load))}
+  defp only(windows, pids) do
+    if MapSet.size(pids) == 0,
+      do: [],
+      else:
+        for(
+          window <- windows,
+          some = Enum.filter(window, &(elem(&1, 0) in pids)),
+          some != [],
+          do: some
+        )
   end
 
-  defp convert(%{windows: windows} = swap, deadline) do
-    Phases.note(:convert, fn ->
-      Steps.convert(windows, swap.suspension.ref, swap.ref, deadline)
-    end)
-  end
-
-  defp load(again, ready) do
-    case Phases.note(:load, fn -> load_now(again, ready) end) do
-      {:loaded, _up, _killed} = loaded -> loaded
-      error -> taken_back(error, ready)
+  # New modules come first: what is tried may call them.
+  defp convert(swap, windows) do
+    with {swap, :ok} <- ahead(swap) do
+      Phases.note(:convert, fn -> convert_now(swap, windows) end)
     end
   end
+
+  defp ahead(%{windows: []} = swap), do: {swap, :ok}
+
+  defp ahead(swap) do
+    case Ahead.added(swap.ready, swap.deadline) do
+      {:ok, ready} -> {%{swap | ready: ready}, :ok}
+      error -> {swap, error}
+    end
+  end
+
+  defp convert_now(swap, windows) do
+    case Steps.convert(windows, swap.suspension.standing, swap.ref, swap.deadline) do
+      {:ok, again} -> {%{swap | again: again ++ swap.again}, :ok}
+      {:error, reason, text, late} -> {%{swap | late: late}, {:error, reason, text}}
+    end
+  end
+
+  defp load(swap), do: {swap, Phases.note(:load, fn -> load_now(swap) end)}
 
   # Those that go down by themselves do so while the code that knows how is still current.
-  defp load_now(again, ready) do
-    {down, up} = Enum.split_with(again, &Steps.down?(&1, ready))
+  defp load_now(%{ready: ready} = swap) do
+    {down, up} = Steps.down(swap.again ++ swap.later, ready.job.changes, swap.found.targets)
 
-    with [] <- Steps.by_themselves(down, ready), {:ok, killed} <- Loading.run(ready) do
+    with [] <- Steps.by_themselves(down, ready, swap.deadline),
+         {:ok, killed} <- Loading.run(ready) do
       {:loaded, up, killed}
     else
       [_ | _] = failures -> {:error, :taken_back, Describe.refused(failures)}
@@ -150,8 +188,7 @@ defmodule HotPatch.Swap.AtOnce do
   # The supervisors of the processes concerned come first: they finish the child that they
   # are starting and start no other. Then the processes themselves, until none is left that
   # was started meanwhile.
-  @spec suspend(swap(), [[Work.t()]], non_neg_integer()) ::
-          {swap(), :ok | {:error, atom(), String.t()}}
+  @spec suspend(swap(), [[Work.t()]], non_neg_integer()) :: {swap(), result()}
   defp suspend(swap, windows, rounds) do
     case Suspension.add(swap.suspension, windows, swap.found.children) do
       {:ok, suspension} -> newcomers(%{swap | suspension: suspension}, rounds)
@@ -163,12 +200,15 @@ defmodule HotPatch.Swap.AtOnce do
 
   defp newcomers(swap, rounds) do
     case Processes.find(swap.ready.job.changes, swap.found) do
+      %{silent: [_ | _] = silent} ->
+        {swap, {:error, :busy, Describe.silent(silent)}}
+
       %{targets: [], parents: []} ->
         {swap, :ok}
 
       new when rounds > 0 ->
         bystanders = Work.bystanders(new.parents)
-        windows = Work.of(new.targets, swap.ready, swap.ref)
+        windows = Work.of(new.targets, swap.ready, {swap.ref, swap.suspension.standing.signal})
 
         swap = %{
           swap
@@ -188,15 +228,15 @@ defmodule HotPatch.Swap.AtOnce do
 
   defp late(%{suspension: %{waiting: busy, ours: ours}} = swap) do
     text =
-      "#{length(busy)} of #{map_size(ours)} processes were busy and could not be suspended in time, " <>
-        "nothing was loaded: #{Enum.map_join(Enum.take(busy, 3), "; ", &Describe.process/1)}"
+      "#{length(busy)} of #{map_size(ours)} processes could not be suspended in time, nothing was " <>
+        "loaded: #{Describe.processes(busy)}"
 
     {swap, {:error, :busy, text}}
   end
 
   defp resume({:loaded, again, killed}, swap) do
     Phases.note(:resume, fn ->
-      case Steps.take_and_resume(all(swap), swap.suspension.ref, swap.ready, again) do
+      case Steps.take_and_resume(asked(swap), swap.suspension.standing, swap.ready, again) do
         [] -> {:ok, killed}
         failures -> {:error, :half, Describe.failures(failures)}
       end
@@ -205,14 +245,26 @@ defmodule HotPatch.Swap.AtOnce do
 
   # What failed is another phase.
   defp resume({:error, _reason, _text} = error, swap) do
-    busy = swap.suspension.waiting
-    still = swap.suspension.ref
-    :ok = Phases.note(:resume, fn -> Steps.drop_and_resume(all(swap), still, busy) end)
+    error = Ahead.back(swap.ready, error)
+    late = swap.suspension.waiting ++ swap.late
+    standing = swap.suspension.standing
+
+    :ok =
+      Phases.note(:resume, fn -> Steps.drop_and_resume(asked(swap), standing, swap.ref, late) end)
+
     error
   end
 
-  # Supervisors come last: they have children to start.
-  defp all(swap), do: swap.windows ++ swap.bystanders
+  # Nobody who was not asked to stand still is told to go on. Supervisors come last, because they
+  # have children to start.
+  defp asked(swap) do
+    {supervisors, others} =
+      swap.suspension.asked
+      |> Enum.reverse()
+      |> Enum.split_with(&match?([{_pid, :still, mine, []} | _] when mine == %{}, &1))
+
+    others ++ supervisors
+  end
 
   # Of processes with a state to convert; their supervisors stand still for their sake.
   defp counts({%{suspension: suspension} = swap, _result}) do

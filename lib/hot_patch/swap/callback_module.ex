@@ -15,12 +15,9 @@ defmodule HotPatch.Swap.CallbackModule do
   @typedoc "Where the callback module is, by the point in the behaviour's code."
   @type places :: %{binary() => [integer()]}
 
-  @doc "Asks a process; the answer, `{{ref, pid}, values}`, is for `place/2` and `read/2`."
+  @doc "Asks a process; its answer under the ref is for `places/1` and `read/2`."
   @spec ask(pid(), reference()) :: :ok
-  def ask(pid, ref) do
-    asker = self()
-    SysMessage.run_in(pid, &tell(&1, asker, ref))
-  end
+  def ask(pid, ref), do: SysMessage.run_in(pid, &tell(&1, ref))
 
   @doc "Starts one process of each behaviour whose callback module is this one."
   @spec start_known() :: [pid()]
@@ -67,9 +64,9 @@ defmodule HotPatch.Swap.CallbackModule do
   def callback_mode, do: :handle_event_function
 
   # Runs inside.
-  defp tell(state, asker, ref) do
+  defp tell(state, ref) do
     {:backtrace, text} = Process.info(self(), :backtrace)
-    send(asker, {{ref, self()}, behaviours_own(text)})
+    SysMessage.tell(ref, ref, behaviours_own(text))
     state
   end
 

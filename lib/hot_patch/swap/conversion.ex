@@ -1,6 +1,6 @@
 defmodule HotPatch.Swap.Conversion do
   @moduledoc false
-  # What runs inside a suspended process to change its state, by way of `replace_state`
+  # What runs inside a process that stands still to change its state, by way of `replace_state`
   # (sys.erl, do_replace_state/3).
   #
   # `convert` calls the new code's callback in its shadow, before any new code is current,
@@ -8,14 +8,17 @@ defmodule HotPatch.Swap.Conversion do
   # process are the modules loaded, and `take` makes the states put aside the real ones; it
   # cannot fail. `drop` forgets them, which is all there is to going back.
 
+  alias HotPatch.Swap.Signal
+  alias HotPatch.Swap.SysMessage
+
   @key :"$hot_patch_new_state"
   @before :"$hot_patch_state_before"
 
   @typedoc """
   One module's conversion, as it is sent to a process: the shadow in which it runs, the
-  version that the process comes from, who is told of a failure. The result of a rehearsal is
+  version that the process comes from, the ref under which it answers. The result of a rehearsal is
   not kept: the process will convert its state by itself, after the load. One that `keeps?` its
-  state has it in the right format already.
+  state has it in the right format already. `gone` are the modules that the change takes away.
   """
   @type t :: %{
           module: module(),
@@ -27,7 +30,8 @@ defmodule HotPatch.Swap.Conversion do
           md5: binary() | nil,
           rehearsal?: boolean(),
           keeps?: boolean(),
-          tell: pid(),
+          gone: [module()],
+          signal: Signal.t(),
           ref: reference()
         }
 
@@ -36,26 +40,29 @@ defmodule HotPatch.Swap.Conversion do
 
   @doc "Makes the state that was put aside the real one."
   @spec take(term()) :: term()
-  def take({module, id, _state} = handler) when is_atom(module) do
-    case Process.get(@key) do
-      [{^module, ^id, _new} = new | rest] -> keep(rest, new)
-      [:same | rest] -> keep(rest, handler)
-      {:whole, new} -> keep(nil, new)
-      nil -> handler
+  def take(state) do
+    case {Process.get(@key), state} do
+      {{:whole, new}, _state} -> keep_rest(nil, new)
+      {{:kept, _before}, state} -> keep_rest(nil, state)
+      {[{module, id, _} = new | rest], {module, id, _state}} -> keep_rest(rest, new)
+      {[:same | rest], handler} -> keep_rest(rest, handler)
+      {_nothing, state} -> state
     end
   end
 
-  def take(state) do
-    case Process.get(@key) do
-      {:whole, new} -> keep(nil, new)
+  @doc "Forgets the state that was put aside; what was kept is the real one again."
+  @spec drop(term()) :: term()
+  def drop(state) do
+    case Process.delete(@key) do
+      {:kept, before} -> before
       _ -> state
     end
   end
 
-  @doc "Forgets the state that was put aside."
-  @spec drop(state) :: state when state: term()
-  def drop(state) do
-    Process.delete(@key)
+  @doc "Keeps the state that a process has before it changes by itself."
+  @spec keep(state) :: state when state: term()
+  def keep(state) do
+    Process.put(@key, {:kept, state})
     state
   end
 
@@ -69,7 +76,9 @@ defmodule HotPatch.Swap.Conversion do
   @doc "Notes to what state the one before was changed: it may have to go back."
   @spec remember_new(state) :: state when state: term()
   def remember_new(state) do
-    with {:old, old} <- Process.get(@before), do: Process.put(@before, {:changed, old, state})
+    with {:old, old} when old !== state <- Process.get(@before),
+         do: Process.put(@before, {:changed, old, state})
+
     state
   end
 
@@ -80,12 +89,18 @@ defmodule HotPatch.Swap.Conversion do
     state
   end
 
-  @doc "Converts a process's state and puts the result aside."
+  @doc """
+  Converts a process's state and puts the result aside. One that gets to it only when the swap
+  is over does nothing.
+  """
   @spec convert(state, %{module() => t()}) :: state when state: term()
   def convert(state, by_module) do
-    case Map.values(by_module) do
-      [%{kind: :event} | _] -> convert_handler(state, by_module)
-      [%{} = conversion] -> convert_whole(state, conversion)
+    [%{kind: kind, signal: signal} = conversion | _] = Map.values(by_module)
+
+    cond do
+      not Signal.open?(signal) -> :too_late
+      kind == :event -> convert_handler(state, by_module)
+      true -> convert_whole(state, conversion)
     end
 
     state
@@ -95,7 +110,7 @@ defmodule HotPatch.Swap.Conversion do
   @spec converted(state, t()) :: state when state: term()
   def converted(state, conversion) do
     result = attempt(conversion, state)
-    send(conversion.tell, {{conversion.ref, self()}, :ok})
+    answer(conversion, :ok)
     if match?({:ok, _new}, result), do: elem(result, 1), else: state
   end
 
@@ -112,7 +127,7 @@ defmodule HotPatch.Swap.Conversion do
          false <- conversion.rehearsal?,
          do: Process.put(@key, {:whole, new})
 
-    send(conversion.tell, {{conversion.ref, self()}, :ok})
+    answer(conversion, :ok)
   end
 
   # An event manager's fun is called once for each handler, always in the same order; one
@@ -133,6 +148,8 @@ defmodule HotPatch.Swap.Conversion do
   defp attempt(%{old_vsn: {:down, _vsn}} = conversion, state) do
     case Process.get(@before) do
       {:changed, old, ^state} -> {:ok, old}
+      # It got to its change when nobody waited for it any more.
+      {:changed, _old, _then} -> attempt_call(%{conversion | keeps?: false}, state)
       _ -> attempt_call(conversion, state)
     end
   end
@@ -165,10 +182,16 @@ defmodule HotPatch.Swap.Conversion do
 
   # A supervisor's code_change asks init for the child specs and takes them over. Here they
   # are only looked at: the supervisor itself does it after the load.
-  defp call(:supervisor, %{shadow: shadow, module: module}, state) do
+  defp call(:supervisor, %{shadow: shadow, module: module} = conversion, state) do
     case shadow.init(supervisor_argument(state, module)) do
       {:ok, {_flags, specs}} ->
-        with :ok <- :supervisor.check_childspecs(specs), do: {:ok, state}
+        with :ok <- :supervisor.check_childspecs(specs),
+             [] <- Enum.filter(specs, &(started_in(&1) in conversion.gone)) do
+          {:ok, state}
+        else
+          [spec | _] -> {:error, {:child_of_a_module_that_goes, started_in(spec)}}
+          error -> error
+        end
 
       {:ok, flags} when is_map(flags) ->
         {:ok, state}
@@ -180,6 +203,9 @@ defmodule HotPatch.Swap.Conversion do
         other
     end
   end
+
+  defp started_in(%{start: {module, _function, _args}}), do: module
+  defp started_in({_id, {module, _function, _args}, _, _, _, _}), do: module
 
   # supervisor.erl's #state{} ends with the callback module and its argument on OTP 25 to 29;
   # Elixir's DynamicSupervisor is a struct.
@@ -211,19 +237,19 @@ defmodule HotPatch.Swap.Conversion do
   defp fun_of?(map, module) when is_map(map), do: map |> :maps.to_list() |> fun_of?(module)
   defp fun_of?(_other, _module), do: false
 
-  defp tell(%{tell: pid, ref: ref, module: module}, what) do
-    send(pid, {{ref, self()}, {what, module}})
+  defp tell(conversion, what) do
+    answer(conversion, {what, conversion.module})
     :told
   end
 
-  defp keep(nil, state) do
+  defp answer(%{ref: ref}, answer), do: SysMessage.tell(ref, ref, answer)
+
+  defp keep_rest(rest, state) when rest in [nil, []] do
     Process.delete(@key)
     state
   end
 
-  defp keep([], state), do: keep(nil, state)
-
-  defp keep(rest, state) do
+  defp keep_rest(rest, state) do
     Process.put(@key, rest)
     state
   end

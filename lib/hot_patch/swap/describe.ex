@@ -2,15 +2,52 @@ defmodule HotPatch.Swap.Describe do
   @moduledoc false
   # Processes and failures in words, for reports.
 
+  alias HotPatch.Cause
+
   @most_named 3
 
   @doc "A process and what it is doing."
   @spec process(pid()) :: String.t()
   def process(pid) do
-    case Process.info(pid, :current_stacktrace) do
-      nil -> "#{inspect(pid)} (dead by now)"
-      {:current_stacktrace, stack} -> "#{name(pid)} in #{place(stack)}"
+    case Process.info(pid, [:current_stacktrace, :status]) do
+      nil ->
+        "#{inspect(pid)} (dead by now)"
+
+      [current_stacktrace: stack, status: :suspended] ->
+        "#{name(pid)} in #{place(stack)}, held by :erlang.suspend_process/1#{by(pid)}: it does nothing " <>
+          "until it is resumed by who holds it"
+
+      [current_stacktrace: stack, status: _status] ->
+        "#{name(pid)} in #{place(stack)}"
     end
+  end
+
+  # Not busy, but held from outside: nobody else can let it go.
+  defp by(pid) do
+    case for other <- Process.list(),
+             {:suspending, list} <- [Process.info(other, :suspending)],
+             List.keymember?(list, pid, 0),
+             do: other do
+      [] -> ""
+      holders -> " of " <> Enum.map_join(holders, ", ", &name/1)
+    end
+  end
+
+  @doc "Processes in words, the first few of them one by one."
+  @spec processes([pid()]) :: String.t()
+  def processes(pids) do
+    named = pids |> Enum.take(@most_named) |> Enum.map_join("; ", &process/1)
+
+    if length(pids) > @most_named,
+      do: "#{named}; and #{length(pids) - @most_named} more",
+      else: named
+  end
+
+  @doc "That processes had to be asked for the modules they work for, and did not answer."
+  @spec silent([pid()]) :: String.t()
+  def silent(pids) do
+    "#{processes(pids)} had to be asked for the modules they work for and did not answer in time, " <>
+      "nothing was loaded: try again"
   end
 
   @doc "That old code is in use, by whom, and what can be done."
@@ -25,10 +62,20 @@ defmodule HotPatch.Swap.Describe do
       "which kills them"
   end
 
-  @doc "A code_change that failed in a process."
-  @spec failure({pid(), module(), term()}) :: String.t()
-  def failure({pid, module, reason}) do
-    "change_code of #{inspect(module)} failed in #{name(pid)}: #{reason(module, reason)}"
+  @doc "A code_change that failed in a process, or what is tried of it beforehand."
+  @spec failure({pid(), module(), term()}, String.t()) :: String.t()
+  def failure(failed, what \\ "change_code")
+
+  def failure({pid, module, :too_long}, what), do: too_long(pid, module, what)
+
+  def failure({pid, module, reason}, what) do
+    "#{what} of #{inspect(module)} failed in #{name(pid)}: #{reason(module, reason)}"
+  end
+
+  @doc "A code_change that does not end; it may still be in it."
+  @spec too_long(pid(), module(), String.t()) :: String.t()
+  def too_long(pid, module, what) do
+    "#{what} of #{inspect(module)} took too long in #{unshadow(process(pid))}"
   end
 
   @doc "A process that died in the new code."
@@ -51,22 +98,16 @@ defmodule HotPatch.Swap.Describe do
   # As caught in the process itself, or as a behaviour reports it.
   defp reason(module, {kind, reason, stack})
        when kind in [:error, :exit, :throw] and is_list(stack) do
-    "#{exception(kind, reason, stack)} in #{module |> own(stack) |> Exception.format_stacktrace_entry()}"
+    "#{unshadow(Cause.of(kind, reason, stack))} in #{module |> own(stack) |> Exception.format_stacktrace_entry()}"
   end
 
   defp reason(module, {:EXIT, {reason, [{_, _, _, _} | _] = stack}}),
     do: reason(module, {:error, reason, stack})
 
+  defp reason(_module, {:error, {:child_of_a_module_that_goes, child}}),
+    do: "it names a child of #{inspect(child)}, a module that goes with this change"
+
   defp reason(_module, reason), do: short(reason)
-
-  defp exception(:error, reason, stack) do
-    case Exception.normalize(:error, reason, stack) do
-      %ErlangError{original: original} -> short(original)
-      exception -> exception |> Exception.message() |> String.split("\n") |> hd() |> unshadow()
-    end
-  end
-
-  defp exception(kind, reason, _stack), do: "#{kind} #{short(reason)}"
 
   # A shadow is nobody's business but ours.
   defp unshadow(text), do: String.replace(text, ~r/:"?(?:Elixir\.)?([\w.]+)@hot_patch"?/, "\\1")

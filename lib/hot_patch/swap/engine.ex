@@ -6,15 +6,17 @@ defmodule HotPatch.Swap.Engine do
   # messages of a swap come from this one process, and messages between two processes keep
   # their order, so the resume that follows it undoes it.
 
+  alias HotPatch.Swap.Ahead
   alias HotPatch.Swap.AtOnce
   alias HotPatch.Swap.Decision
+  alias HotPatch.Swap.Describe
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.InTurn
   alias HotPatch.Swap.Loading
-  alias HotPatch.Swap.OnLoad
   alias HotPatch.Swap.Phases
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.Signal
   alias HotPatch.Swap.WayBack
 
   @doc "Body of the engine process; waits for the guard to be in place."
@@ -45,13 +47,11 @@ defmodule HotPatch.Swap.Engine do
 
   # Nobody's state changes: the load alone, which takes no longer than a blink.
   defp run_unpaused(caller, ready) do
-    with :ok <- OnLoad.load(ready.job.on_load, deadline(ready)),
-         {:decided, :ok} <- {:decided, Decision.await(caller, ready)},
+    with :ok <- Ahead.on_load(ready, deadline(ready)),
+         :ok <- Decision.await(caller, ready),
          {:ok, killed} <- Phases.note(:load, fn -> Loading.run(ready) end) do
       {:ok, %{done() | killed: killed}}
     else
-      {:decided, error} -> taken_back(error, ready)
-      {:error, :on_load, text} -> {:error, failure(:on_load, text)}
       error -> taken_back(error, ready)
     end
   end
@@ -59,14 +59,23 @@ defmodule HotPatch.Swap.Engine do
   # The new code takes the old state too: load first, then each changes its state when it
   # gets to it. Tried before, in the same way, so that a failure finds the old code current.
   defp run_in_turn(caller, ready, guard) do
-    with {:found, %{silent: []} = found} <- {:found, Processes.find(ready.job.changes)},
-         {:tried, {:ok, watch}} <- {:tried, InTurn.rehearse(found.targets, ready)},
-         {:tried, :ok} <- {:tried, OnLoad.load(ready.job.on_load, deadline(ready))},
+    case Processes.find(ready.job.changes) do
+      %{silent: []} = found -> run_in_turn(caller, ready, guard, found)
+      %{silent: silent} -> {:error, failure(:busy, Describe.silent(silent))}
+    end
+  end
+
+  defp run_in_turn(caller, ready, guard, found) do
+    signal = Signal.new()
+
+    with {:ok, ready} <- ahead(ready, found),
+         {:ok, watch} <- InTurn.rehearse(found.targets, ready, signal),
+         :ok <- Ahead.on_load(ready, deadline(ready)),
          :ok <- Decision.await(caller, ready),
          # Whoever is started from here on may have either state; the new code takes both.
          found = Processes.merge(Processes.find(ready.job.changes, found), found),
          {:ok, killed} <- Phases.note(:load, fn -> Loading.run(ready) end) do
-      case Phases.note(:convert, fn -> InTurn.change(found.targets, ready, watch) end) do
+      case Phases.note(:convert, fn -> InTurn.change(found.targets, ready, guard, watch) end) do
         :ok ->
           {:ok, %{done() | killed: killed}}
 
@@ -74,20 +83,19 @@ defmodule HotPatch.Swap.Engine do
           WayBack.run(caller, ready, guard, found, {text, changed, watch})
       end
     else
-      {:found, %{silent: silent}} ->
-        pids = Enum.map_join(silent, ", ", &inspect/1)
-        {:error, failure(:busy, "#{pids} had to be asked and were too busy to answer")}
-
-      {:tried, {:error, reason, text}} ->
-        {:error, failure(reason, text)}
-
       error ->
+        _ = Signal.settle(signal, :drop)
         taken_back(error, ready)
     end
   end
 
-  defp taken_back({:error, reason, text}, ready) do
-    {:error, failure(reason, text <> OnLoad.left(OnLoad.back(ready.job.on_load)))}
+  # What is tried may call new modules.
+  defp ahead(ready, %{targets: []}), do: {:ok, ready}
+  defp ahead(ready, _found), do: Ahead.added(ready, deadline(ready))
+
+  defp taken_back(error, ready) do
+    {:error, reason, text} = Ahead.back(ready, error)
+    {:error, failure(reason, text)}
   end
 
   defp deadline(ready), do: System.monotonic_time(:millisecond) + ready.job.pause_timeout

@@ -1,8 +1,9 @@
 defmodule HotPatch.Swap.Guard do
   @moduledoc false
-  # Watches the engine from outside. If the engine dies in the middle, by whatever cause,
-  # the guard ends what it began: with the old code still current every process drops the
-  # state put aside, with the new code it takes it, and all are resumed.
+  # Watches the engine from outside. If the engine dies in the middle, by whatever cause, the guard
+  # ends what it began: what became current ahead of the rest is taken back, with the old code
+  # still current every process drops the state put aside, with the new code it takes it, and all
+  # go on.
   #
   # Messages from two senders have no agreed order: a process could get the guard's resume
   # before the dead engine's suspend. But once it has answered a first resume, everything
@@ -16,14 +17,17 @@ defmodule HotPatch.Swap.Guard do
   # How long one round waits for busy processes before it looks again.
   @round 60_000
 
-  @doc """
-  Starts a guard for an engine that has not begun yet. `loaded?` tells whether the new code
-  is current.
+  @typedoc """
+  `loaded?` tells whether the new code is current; `take_back` takes back what became current
+  before the rest, where the rest did not.
   """
-  @spec start(pid(), (() -> boolean())) :: {pid(), reference()}
-  def start(engine, loaded?) do
+  @type ending :: %{loaded?: (() -> boolean()), take_back: (() -> term())}
+
+  @doc "Starts a guard for an engine that has not begun yet."
+  @spec start(pid(), ending()) :: {pid(), reference()}
+  def start(engine, ending) do
     starter = self()
-    {guard, monitor} = spawn_monitor(fn -> watch(starter, engine, loaded?) end)
+    {guard, monitor} = spawn_monitor(fn -> watch(starter, engine, ending) end)
 
     receive do
       {^guard, :watching} -> {guard, monitor}
@@ -39,68 +43,77 @@ defmodule HotPatch.Swap.Guard do
   def outlive_application, do: Process.group_leader(self(), Process.whereis(:init))
 
   @doc "Tells the guard about processes that the engine is going to have stand still, and how."
-  @spec tell(pid(), reference(), [{pid(), Work.how()}]) :: :ok
-  def tell(guard, ref, hows) do
-    send(guard, {self(), :stops, ref, hows})
+  @spec tell(Standing.t(), [{pid(), Work.how()}]) :: :ok
+  def tell(standing, hows) do
+    # The request is for the processes only.
+    send(standing.guard, {self(), :stops, %{standing | request: nil}, hows})
     :ok
   end
 
   @doc "Tells the guard what now counts as loaded: the engine has turned to another job."
-  @spec turn(pid(), (() -> boolean())) :: :ok
-  def turn(guard, loaded?) do
-    send(guard, {self(), :turns, loaded?})
+  @spec turn(pid(), ending()) :: :ok
+  def turn(guard, ending) do
+    send(guard, {self(), :turns, ending})
     :ok
   end
 
-  defp watch(starter, engine, loaded?) do
+  defp watch(starter, engine, ending) do
     outlive_application()
     monitor = Process.monitor(engine)
     send(starter, {self(), :watching})
-    watch(engine, monitor, loaded?, [])
+    watch(engine, monitor, ending, [])
   end
 
   # Signals from the engine keep their order: its end comes after all that it told.
-  defp watch(engine, monitor, loaded?, stopped) do
+  defp watch(engine, monitor, ending, stopped) do
     receive do
-      {^engine, :stops, ref, hows} ->
-        watch(engine, monitor, loaded?, [{ref, hows} | stopped])
+      {^engine, :stops, standing, hows} ->
+        watch(engine, monitor, ending, [{standing, hows} | stopped])
 
-      {^engine, :turns, loaded?} ->
-        watch(engine, monitor, loaded?, stopped)
+      {^engine, :turns, ending} ->
+        watch(engine, monitor, ending, stopped)
 
       {:DOWN, ^monitor, :process, ^engine, :normal} ->
         :ok
 
       {:DOWN, ^monitor, :process, ^engine, _killed} ->
-        end_it(if(loaded?.(), do: :take, else: :drop), stopped)
+        end_it(outcome(ending), stopped)
+    end
+  end
+
+  defp outcome(%{loaded?: loaded?, take_back: take_back}) do
+    if loaded?.() do
+      :take
+    else
+      _ = take_back.()
+      :drop
     end
   end
 
   # Waits as long as it takes: a process that is busy now has the suspend still before it. Who
-  # stands in a function of ours and is busy lets go of itself.
-  defp end_it(order, stopped) do
-    ref = make_ref()
+  # stands in a function of ours and is busy looks at the signal by itself.
+  defp end_it(outcome, stopped) do
+    for {standing, _hows} <- stopped, do: Standing.settle(standing, outcome)
+    ref = SysMessage.open()
 
     standing =
-      for {still, hows} <- stopped, {pid, :still} <- hows, Standing.standing?(pid) do
-        Standing.let_go(pid, still, order)
-        SysMessage.probe(pid, ref)
+      for {standing, hows} <- stopped, {pid, :still} <- hows, Standing.standing?(pid) do
+        Standing.wake(standing, pid, ref)
         pid
       end
 
     suspended =
-      for {_still, hows} <- stopped, {pid, :suspended} <- hows do
-        SysMessage.run_in(
-          pid,
-          if(order == :take, do: &Conversion.take/1, else: &Conversion.drop/1)
-        )
-
+      for {_standing, hows} <- stopped, {pid, :suspended} <- hows do
+        SysMessage.run_in(pid, state(outcome))
         SysMessage.send(pid, ref, :resume)
         pid
       end
 
     wait(ref, standing ++ suspended, MapSet.new(suspended))
   end
+
+  defp state(:take), do: &Conversion.take/1
+  defp state(:drop), do: &Conversion.drop/1
 
   defp wait(_ref, [], _suspended), do: :ok
 

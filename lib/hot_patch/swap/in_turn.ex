@@ -11,8 +11,11 @@ defmodule HotPatch.Swap.InTurn do
 
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Describe
+  alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.Signal
+  alias HotPatch.Swap.Standing
   alias HotPatch.Swap.Steps
   alias HotPatch.Swap.SysMessage
   alias HotPatch.Swap.Work
@@ -29,9 +32,9 @@ defmodule HotPatch.Swap.InTurn do
   Tries the conversion in every process, in its turn; nobody's state changes. From here on it
   is noticed when one of them dies.
   """
-  @spec rehearse([Processes.target()], Ready.t()) ::
+  @spec rehearse([Processes.target()], Ready.t(), Signal.t()) ::
           {:ok, watch()} | {:error, :taken_back, String.t()}
-  def rehearse(targets, ready) do
+  def rehearse(targets, ready, signal) do
     watch = :ets.new(__MODULE__, [:private])
     deadline = System.monotonic_time(:millisecond) + @turn_within
 
@@ -41,19 +44,25 @@ defmodule HotPatch.Swap.InTurn do
       :ets.insert(watch, {pid, Process.monitor(pid)})
     end
 
-    ref = make_ref()
-    windows = Work.of(targets, ready, ref, @window)
-    with {:ok, _again} <- Steps.convert_in_turn(windows, ref, deadline, also), do: {:ok, watch}
+    ref = SysMessage.open()
+    windows = Work.of(targets, ready, {ref, signal}, @window)
+
+    case Steps.convert_in_turn(windows, ref, deadline, also) do
+      {:ok, _again} -> {:ok, watch}
+      {:error, reason, text, _late} -> {:error, reason, text}
+    end
   end
 
   @doc """
   After the load: has every process change its state in its turn. If one dies in the new
   code or cannot change, those that are changed are given.
   """
-  @spec change([Processes.target()], Ready.t(), watch()) ::
+  @spec change([Processes.target()], Ready.t(), pid(), watch()) ::
           :ok | {:untrue, String.t(), changed :: MapSet.t(pid())}
-  def change(targets, ready, watch) do
+  def change(targets, ready, guard, watch) do
     messages = Work.messages(ready.job)
+    # Should this process die between a suspend and its resume, the guard resumes.
+    Guard.tell(Standing.new(guard), for(%{pid: pid} <- targets, do: {pid, :suspended}))
 
     result =
       targets
@@ -84,10 +93,11 @@ defmodule HotPatch.Swap.InTurn do
   end
 
   defp change_window(targets, messages) do
-    ref = make_ref()
+    ref = SysMessage.open()
     owed = Enum.flat_map(targets, &change_one(&1, messages, ref))
     deadline = System.monotonic_time(:millisecond) + @turn_within
     {silent, failed} = SysMessage.collect_until(ref, owed, deadline, [], &note/3)
+    SysMessage.close(ref)
 
     not_changed = MapSet.new(silent ++ Enum.map(failed, &elem(&1, 0)))
     changed = for %{pid: pid} <- targets, not MapSet.member?(not_changed, pid), do: pid

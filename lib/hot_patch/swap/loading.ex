@@ -2,46 +2,54 @@ defmodule HotPatch.Swap.Loading do
   @moduledoc false
   # The one step in which all modules of a job become current.
 
+  alias HotPatch.Swap.Ahead
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Stragglers
   alias HotPatch.Swap.SysMessage
 
   @doc """
-  Makes what was prepared current and takes out what is to go. Gives the processes that a
-  purge by force has ended. A job that loads nothing only has states to convert.
+  Makes what was prepared current and takes out what is to go. Gives the processes that were
+  ended by force. A job that loads nothing only has states to convert.
   """
   @spec run(Ready.t()) :: {:ok, [pid()]} | {:error, :load, String.t()}
   def run(%Ready{job: %{prepared: nil}}), do: {:ok, []}
 
-  def run(%Ready{job: job, found: found}) do
+  def run(%Ready{job: job, found: found} = ready) do
     killed = purge(job)
 
-    case :code.finish_loading(job.prepared) do
-      :ok ->
-        for %{kind: :delete, module: module} <- job.changes, do: :code.delete(module)
-        if job.after_load, do: job.after_load.()
-        # Special processes without a change of state stand in their own loop: any system
-        # message takes them through system_continue into the new code.
-        for %{kind: :special, pid: pid} <- found.unpaused, do: SysMessage.resume_unanswered(pid)
-        {:ok, killed}
+    # Nothing of what is new runs code when it is loaded here: that is over by now.
+    with {:ok, _ready} <- Ahead.added(ready_without_on_load(ready), 0),
+         :ok <- :code.finish_loading(job.prepared) do
+      for %{kind: :delete, module: module} <- job.changes, do: :code.delete(module)
+      if job.after_load, do: job.after_load.()
+      # Special processes without a change of state stand in their own loop: any system
+      # message takes them through system_continue into the new code.
+      for %{kind: :special, pid: pid} <- found.unpaused,
+          do: SysMessage.unanswered(pid, :hot_patch)
 
+      {:ok, killed}
+    else
       {:error, reasons} ->
-        text =
-          Enum.map_join(reasons, ", ", fn {module, why} ->
-            "#{inspect(module)}: #{inspect(why)}"
-          end)
+        {:error, :load, "#{Ahead.refused(reasons)}; nothing was changed"}
 
-        {:error, :load, "loading failed, nothing was changed: #{text}"}
+      {:error, :load, text} ->
+        {:error, :load, "#{text}; nothing was changed"}
     end
   end
 
+  defp ready_without_on_load(ready), do: put_in(ready.job.on_load, [])
+
   @doc """
-  Whether the code of these changes is current. It is asked of the code server, so that a
-  load which that has begun is over.
+  Whether the code of these changes is current. A load that has begun is over by then, whoever has
+  asked for it and is dead.
   """
   @spec done?([Change.t()]) :: boolean()
   def done?(changes) do
+    # The code server takes one request after the other; newer ones tell what is loaded without
+    # being asked.
+    _ = :code.delete(:"$hot_patch_no_module")
+
     Enum.all?(changes, fn
       %{md5: nil, module: module} ->
         :code.is_loaded(module) == false

@@ -2,11 +2,17 @@ defmodule HotPatch.Swap.OnLoad do
   @moduledoc false
   # Modules that run code when they are loaded, NIFs among them. The VM cannot make them
   # current together with others, and their on_load may refuse: so they are a step of their
-  # own, one by one, before the decision. If one refuses, those before it are loaded back and
-  # the swap ends there.
+  # own, one by one, before the decision (see HotPatch.Swap.Ahead).
+  #
+  # An on_load may take for ever, and nobody can say when it ends. Each is loaded by a process of
+  # its own, which is not waited for beyond the deadline. Should the module become current after
+  # all, later, then that process takes it back: nobody wants it any more.
 
+  alias HotPatch.Cause
   alias HotPatch.Swap.Describe
+  alias HotPatch.Swap.OnLoad.Listener
   alias HotPatch.Swap.Phases
+  alias HotPatch.Swap.Stack
 
   @typedoc """
   A module with its file's name and new code. `back` is the code that runs now; nil if it is
@@ -14,101 +20,103 @@ defmodule HotPatch.Swap.OnLoad do
   """
   @type t :: %{module: module(), file: charlist(), bytes: binary(), back: binary() | nil}
 
-  @doc "Loads them in order, before a deadline in monotonic milliseconds; all or none."
+  @doc "Loads them in order, before a deadline in monotonic milliseconds, up to the first that fails."
   @spec load([t()], integer()) :: :ok | {:error, :on_load, String.t()}
   def load([], _deadline), do: :ok
-  def load(steps, deadline), do: Phases.note(:load, fn -> load(steps, deadline, []) end)
+  def load(steps, deadline), do: Phases.note(:load, fn -> load_each(steps, deadline) end)
 
-  defp load([], _deadline, _done), do: :ok
+  defp load_each(steps, deadline) do
+    Enum.reduce_while(steps, :ok, fn step, :ok ->
+      case load_one(step, step.bytes, deadline) do
+        :ok ->
+          {:cont, :ok}
 
-  defp load([step | rest], deadline, done) do
-    case load_one(step, step.bytes, deadline) do
-      :ok ->
-        load(rest, deadline, [step | done])
+        {:error, reason} ->
+          text =
+            "#{inspect(step.module)} runs code when it is loaded, and that failed (#{reason})"
 
-      {:error, reason} ->
-        {:error, :on_load,
-         "#{inspect(step.module)} runs code when it is loaded, and that failed (#{reason})#{left(back(done))}"}
-    end
-  end
-
-  @doc "Makes the code that ran before current again; gives the modules where that failed."
-  @spec back([t()]) :: [{module(), String.t()}]
-  def back(steps) do
-    Enum.flat_map(steps, fn step ->
-      case back_one(step) do
-        :ok -> []
-        {:error, reason} -> [{step.module, reason}]
+          {:halt, {:error, :on_load, text}}
       end
     end)
-  end
-
-  @doc "What `back/1` could not do, as the end of a sentence."
-  @spec left([{module(), String.t()}]) :: String.t()
-  def left([]), do: ""
-
-  def left(failures) do
-    "; the new code of " <>
-      Enum.map_join(failures, ", ", fn {module, reason} -> "#{inspect(module)} (#{reason})" end) <>
-      " could not be taken back and stays: restart the node"
   end
 
   # How long loading back may take: everybody waits for it.
   @back_within 1_000
 
-  defp back_one(%{module: module, back: nil}) do
-    _ = :code.delete(module)
-    if :erlang.module_loaded(module), do: {:error, "its former code is not known"}, else: :ok
-  end
-
-  defp back_one(%{module: module} = step) do
-    if :code.soft_purge(module) do
-      load_one(step, step.back, System.monotonic_time(:millisecond) + @back_within)
-    else
-      {:error, "its former code is still in use"}
+  @doc "Makes the code that ran before a step current again, if the step's is current."
+  @spec back(t()) :: :ok | {:error, String.t()}
+  def back(%{module: module} = step) do
+    cond do
+      not current?(step) -> stop(module)
+      step.back == nil -> {:error, "its former code is in no file"}
+      not :code.soft_purge(module) -> {:error, "its former code is still in use"}
+      true -> load_one(step, step.back, System.monotonic_time(:millisecond) + @back_within)
     end
   end
 
-  # An on_load may never end, and load_binary waits for it.
-  defp load_one(%{module: module, file: file}, bytes, deadline) do
-    {pid, monitor} = spawn_monitor(__MODULE__, :load_now, [module, file, bytes])
+  @doc "Whether the code of a step is what runs."
+  @spec current?(t()) :: boolean()
+  def current?(%{module: module, bytes: bytes}) do
+    :erlang.module_loaded(module) and
+      :erlang.get_module_info(module, :md5) == :code.module_md5(bytes)
+  end
+
+  @doc "Ends an on_load that is under way: the code that ran before it stays the current one."
+  @spec stop(module()) :: :ok
+  def stop(module) do
+    for pid <- running(module), do: Process.exit(pid, :kill)
+    :ok
+  end
+
+  defp load_one(%{module: module} = step, bytes, deadline) do
+    {loader, monitor} = spawn_monitor(loader(self(), step, bytes))
 
     receive do
-      {:DOWN, ^monitor, :process, ^pid, {:loaded, {:module, ^module}}} -> :ok
-      {:DOWN, ^monitor, :process, ^pid, {:loaded, {:error, reason}}} -> {:error, inspect(reason)}
-      {:DOWN, ^monitor, :process, ^pid, reason} -> {:error, inspect(reason)}
+      {^loader, :loaded, result} ->
+        send(loader, :wanted)
+        Process.demonitor(monitor, [:flush])
+        result
+
+      {:DOWN, ^monitor, :process, ^loader, reason} ->
+        {:error, Cause.of_exit(reason)}
     after
       max(0, deadline - System.monotonic_time(:millisecond)) ->
-        stopped = stop(module)
-        Process.exit(pid, :kill)
+        where = for pid <- running(module), do: ": " <> Describe.process(pid)
+        stop(module)
+        # It takes back what it may still load.
+        send(loader, :not_wanted)
         Process.demonitor(monitor, [:flush])
-        {:error, "it did not end in time#{stopped}"}
+        {:error, "it did not end in time#{where}"}
     end
   end
 
-  @doc false
-  # Its end is its result.
-  @spec load_now(module(), charlist(), binary()) :: no_return()
-  def load_now(module, file, bytes), do: exit({:loaded, :code.load_binary(module, file, bytes)})
+  defp loader(engine, step, bytes) do
+    fn ->
+      monitor = Process.monitor(engine)
+      {loaded, cause} = Listener.during(step.module, fn -> load_now(step, bytes) end)
+      result = result(loaded, cause)
+      send(engine, {self(), :loaded, result})
+
+      receive do
+        :wanted -> :ok
+        :not_wanted -> if result == :ok, do: back(step)
+        {:DOWN, ^monitor, _, _, _} -> if result == :ok, do: back(step)
+      end
+    end
+  end
+
+  defp load_now(step, bytes), do: :code.load_binary(step.module, step.file, bytes)
+
+  defp result({:module, _module}, _cause), do: :ok
+  defp result({:error, :on_load_failure}, nil), do: {:error, "on_load did not give ok"}
+  defp result({:error, :on_load_failure}, cause), do: {:error, Cause.of_exit(cause)}
+  defp result({:error, reason}, _cause), do: {:error, inspect(reason)}
 
   # The code server runs on_load in a process of its own, which it monitors
   # (code_server.erl, handle_on_load/5). When that dies the load has failed, and the code
   # that ran before is still the current one.
-  defp stop(module) do
+  defp running(module) do
     {:monitors, monitors} = Process.info(Process.whereis(:code_server), :monitors)
-
-    for {:process, pid} <- monitors, runs?(pid, module), reduce: "" do
-      _ ->
-        text = ": #{Describe.process(pid)}"
-        Process.exit(pid, :kill)
-        text
-    end
-  end
-
-  defp runs?(pid, module) do
-    case Process.info(pid, :current_stacktrace) do
-      {:current_stacktrace, stack} -> Enum.any?(stack, &(elem(&1, 0) == module))
-      nil -> false
-    end
+    for {:process, pid} <- monitors, Stack.runs?(pid, module), do: pid
   end
 end

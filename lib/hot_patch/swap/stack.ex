@@ -28,6 +28,15 @@ defmodule HotPatch.Swap.Stack do
 
   def any?(pid, modules), do: pid |> shown() |> any?(modules)
 
+  @doc "Whether a module is anywhere on the stack of a process."
+  @spec runs?(pid(), module()) :: boolean()
+  def runs?(pid, module) do
+    stack = shown(pid)
+    # The text shows a call as `(module:function/arity + offset)`.
+    any?(stack, %{module => []}) or
+      String.contains?(text(pid), "(#{:io_lib.format("~tw", [module])}:")
+  end
+
   @doc "Whether a process hibernates in such a way that it has no stack until it wakes."
   @spec hibernates?(pid()) :: boolean()
   def hibernates?(pid) do

@@ -1,78 +1,146 @@
 defmodule HotPatch.Swap.Standing do
   @moduledoc false
-  # How a process stands still for a swap: inside one function that it runs over its state, by
-  # way of `replace_state` (sys.erl, do_replace_state/3), and that returns when the swap is
-  # over. Until then it handles no message but those of the swap: to convert its state, and
-  # either to take the new one or to go on as before.
+  # How a process stands still for a swap: it runs one function over its state, by way of
+  # `replace_state` (sys.erl, do_replace_state/3), and that function returns when the swap is
+  # over. Until then the process handles no message but those of the swap: it converts its state,
+  # and in the end it either takes the new one or goes on as before.
   #
-  # Against suspending it and replacing its state by system messages, it takes half the
+  # Against suspending a process and replacing its state by system messages, this takes half the
   # messages, the converted state is a variable, and whoever was suspended by somebody else
-  # before stays so. And no process depends on others to be let go: it looks from time to
-  # time whether the engine lives, and if not, goes on in the version that is current.
+  # before stays so.
+  #
+  # No message of a swap ever reaches the code of the process, whatever dies or comes late:
+  #
+  #   * All that is sent has the form of a system message, `{system, From, Request}`. One that is
+  #     left over is handled by the loop of the behaviour, which answers that it does not know
+  #     the request, and callbacks never see it.
+  #   * How the swap ends is told by its signal (HotPatch.Swap.Signal), not by a message. A process
+  #     that comes to the request too late does not stand still at all. A message only wakes a
+  #     process up to look at the signal.
+  #   * A process that converts its state runs the user's code, which may receive whatever is in
+  #     the mailbox. Nobody is to wake it up then: it looks at the signal when it has finished.
 
   alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
 
-  # Milliseconds. The guard lets go at once of whom it sees standing; this is for the others.
+  # Milliseconds. A process is woken up when the swap is over; this is for the case that all who
+  # could do so are dead.
   @look_every 1_000
 
-  @doc """
-  The message that has a process stand still, the same for all: many are to be sent, and soon.
-  Who gets it answers `{{ref, pid}, :still}` when it does.
-  """
-  @spec request(reference()) :: SysMessage.t()
-  def request(ref) do
-    engine = self()
-    SysMessage.to_run(&still(&1, engine, ref))
+  @typedoc "`ref` is the alias of the engine under which answers come (see SysMessage)."
+  @type t :: %__MODULE__{
+          ref: reference(),
+          signal: Signal.t(),
+          engine: pid(),
+          guard: pid(),
+          request: SysMessage.t() | nil
+        }
+  @enforce_keys [:ref, :signal, :engine, :guard, :request]
+  defstruct [:ref, :signal, :engine, :guard, :request]
+
+  @doc "For the calling engine and its guard; nobody stands still yet."
+  @spec new(pid()) :: t()
+  def new(guard) do
+    ref = SysMessage.open()
+    base = %{ref: ref, signal: Signal.new(), engine: self(), guard: guard}
+    # The same message for all: many are to be sent, and soon.
+    request = SysMessage.to_run(&still(&1, base))
+    struct!(__MODULE__, Map.put(base, :request, request))
   end
 
-  @doc "Has a process that stands still convert its state; it tells as the conversion says."
-  @spec convert(pid(), reference(), Conversion.t()) :: :ok
-  def convert(pid, ref, conversion), do: order(pid, ref, {:convert, conversion})
-
-  @doc "Lets a process go on, with the state that it has converted, or with that which it had."
-  @spec let_go(pid(), reference(), :take | :drop) :: :ok
-  def let_go(pid, ref, order), do: order(pid, ref, order)
-
-  @doc "Whether a process stands still in this way."
-  @spec standing?(pid()) :: boolean()
-  def standing?(pid),
-    do: Process.info(pid, :current_function) == {:current_function, {__MODULE__, :wait, 5}}
-
-  defp order(pid, ref, order) do
-    _ = send(pid, {ref, order})
+  @doc "Asks a process to stand still. It answers `:still` under the ref when it does."
+  @spec ask(t(), pid()) :: :ok
+  def ask(%__MODULE__{request: request}, pid) do
+    _ = send(pid, request)
     :ok
   end
 
-  # It may have been busy until the swap was over.
-  defp still(state, engine, ref) do
-    if Process.alive?(engine) do
-      send(engine, {{ref, self()}, :still})
-      wait(state, state, nil, engine, ref)
+  @doc "Has a process that stands still convert its state; it answers as the conversion says."
+  @spec convert(t(), pid(), Conversion.t()) :: :ok
+  def convert(standing, pid, conversion),
+    do: SysMessage.unanswered(pid, order(standing, {:convert, conversion}))
+
+  @doc "Has one process go on for a moment, with the state that it had, while the others stand still."
+  @spec release(t(), pid()) :: :ok
+  def release(standing, pid), do: SysMessage.unanswered(pid, order(standing, :release))
+
+  @doc "Ends it for all. Those that stand still see it when they are woken up."
+  @spec settle(t(), Signal.outcome()) :: Signal.outcome()
+  def settle(standing, outcome), do: Signal.settle(standing.signal, outcome)
+
+  @doc "Has a process look at the signal. It must not be converting its state."
+  @spec wake(t(), pid()) :: :ok
+  def wake(standing, pid), do: SysMessage.unanswered(pid, order(standing, :look))
+
+  @doc "The same; it answers under another ref when it has looked."
+  @spec wake(t(), pid(), reference()) :: :ok
+  def wake(standing, pid, ref), do: SysMessage.send(pid, ref, order(standing, :look))
+
+  @doc """
+  Whether a process stands still in this way and waits. Once the signal is settled, a process of
+  which this is true may be woken up: it converts nothing any more.
+  """
+  @spec standing?(pid()) :: boolean()
+  def standing?(pid),
+    do: Process.info(pid, :current_function) == {:current_function, {__MODULE__, :wait, 4}}
+
+  defp order(%{ref: ref}, order), do: {:hot_patch, ref, order}
+
+  # A process that was busy may get here when the swap is over, or after everybody is dead.
+  defp still(state, base) do
+    if Signal.open?(base.signal) and Process.alive?(base.engine) do
+      SysMessage.tell(base.engine, base.ref, :still)
+      look(state, state, nil, base)
     else
       state
     end
   end
 
+  defp look(state, new, conversion, base) do
+    case Signal.read(base.signal) do
+      :open -> wait(state, new, conversion, base)
+      :take -> new
+      :drop -> state
+    end
+  end
+
   @doc false
-  @spec wait(state, state, Conversion.t() | nil, pid(), reference()) :: state when state: term()
-  def wait(state, new, conversion, engine, ref) do
+  @spec wait(state, state, Conversion.t() | nil, map()) :: state when state: term()
+  def wait(state, new, conversion, %{ref: ref} = base) do
     receive do
-      {^ref, {:convert, conversion}} ->
-        wait(state, Conversion.converted(state, conversion), conversion, engine, ref)
-
-      {^ref, :take} ->
-        new
-
-      {^ref, :drop} ->
-        state
+      {:system, from, {:hot_patch, ^ref, order}} ->
+        SysMessage.reply(from, :ok)
+        follow(order, state, new, conversion, base)
     after
       @look_every ->
-        cond do
-          Process.alive?(engine) -> wait(state, new, conversion, engine, ref)
-          conversion != nil and Conversion.current?(conversion) -> new
-          true -> state
-        end
+        if Process.alive?(base.engine) or Process.alive?(base.guard),
+          do: look(state, new, conversion, base),
+          else: abandoned(state, new, conversion, base)
+    end
+  end
+
+  defp follow(:look, state, new, conversion, base), do: look(state, new, conversion, base)
+
+  defp follow(:release, state, new, conversion, base) do
+    # Not in the moment in which the swap ends with the new states.
+    if Signal.read(base.signal) == :take,
+      do: look(state, new, conversion, base),
+      else: state
+  end
+
+  defp follow({:convert, conversion}, state, new, former, base) do
+    if Signal.open?(base.signal),
+      do: look(state, Conversion.converted(state, conversion), conversion, base),
+      else: look(state, new, former, base)
+  end
+
+  # Engine and guard are dead, and nobody will settle the signal. The version that is current
+  # decides, for this process alone.
+  defp abandoned(state, new, conversion, base) do
+    case Signal.read(base.signal) do
+      :open -> if conversion != nil and Conversion.current?(conversion), do: new, else: state
+      _settled -> look(state, new, conversion, base)
     end
   end
 end

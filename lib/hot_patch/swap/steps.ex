@@ -3,27 +3,37 @@ defmodule HotPatch.Swap.Steps do
   # What is done to every process concerned: convert its state and put it aside; take it and
   # go on; or drop it and go on. Sent in windows, answers collected as they come.
 
+  alias HotPatch.Swap.Change
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Describe
+  alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Standing
   alias HotPatch.Swap.SysMessage
   alias HotPatch.Swap.Work
 
-  # How long the answers to a resume are awaited: they only make the pause measurable.
-  @resume_answers_within 5_000
+  # Milliseconds within which those answer that change by themselves after the load.
+  @change_within 5_000
+  # How long a window that was told to go on may take to do so before the next is told.
+  @go_on_within 1_000
+
+  @typedoc """
+  Why a conversion failed, and the processes of which it is not known that they have ended it: they
+  are in the user's code, and must not be woken up.
+  """
+  @type failed :: {:error, :taken_back, String.t(), late :: [pid()]}
 
   @doc """
-  Has every process that stands still under `still` convert its state in the shadow of the new
-  code; `ref` is that of the conversions. Gives the processes and modules that have to be asked
-  again by the module itself, after the load, because the new state holds a fun.
+  Has every process that stands still convert its state in the shadow of the new code; `ref` is
+  that of the conversions. Gives the processes and modules that have to be asked again by the
+  module itself, after the load, because the new state holds a fun.
   """
-  @spec convert([[Work.t()]], reference(), reference(), integer()) ::
-          {:ok, [{pid(), module()}]} | {:error, :taken_back, String.t()}
-  def convert(windows, still, ref, deadline) do
+  @spec convert([[Work.t()]], Standing.t(), reference(), integer()) ::
+          {:ok, [{pid(), module()}]} | failed()
+  def convert(windows, standing, ref, deadline) do
     convert_each(windows, ref, deadline, fn
       {_pid, _how, mine, _later} when mine == %{} -> :nothing
-      {pid, :still, mine, _later} -> Standing.convert(pid, still, only(mine))
+      {pid, :still, mine, _later} -> Standing.convert(standing, pid, only(mine))
       {pid, :suspended, mine, _later} -> convert_inside(pid, mine, ref)
     end)
   end
@@ -33,7 +43,7 @@ defmodule HotPatch.Swap.Steps do
   with each beside it.
   """
   @spec convert_in_turn([[Work.t()]], reference(), integer(), (pid() -> term())) ::
-          {:ok, [{pid(), module()}]} | {:error, :taken_back, String.t()}
+          {:ok, [{pid(), module()}]} | failed()
   def convert_in_turn(windows, ref, deadline, also) do
     convert_each(windows, ref, deadline, fn {pid, _how, mine, _later} ->
       if mine != %{}, do: convert_inside(pid, mine, ref)
@@ -45,87 +55,118 @@ defmodule HotPatch.Swap.Steps do
   After the load: the states put aside become the real ones and everybody goes on. Gives the
   change_code calls that failed; `again` are those that are made only now.
   """
-  @spec take_and_resume([[Work.t()]], reference(), Ready.t(), [{pid(), module()}]) ::
+  @spec take_and_resume([[Work.t()]], Standing.t(), Ready.t(), [{pid(), module()}]) ::
           [{pid(), module(), term()}]
-  def take_and_resume(windows, still, ready, again) do
+  def take_and_resume(windows, standing, ready, again) do
+    :take = Standing.settle(standing, :take)
     messages = Work.messages(ready.job)
     again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
-    ref = make_ref()
+    ref = SysMessage.open()
 
-    in_windows(windows, fn
-      {pid, :still, _mine, _later} ->
-        Standing.let_go(pid, still, :take)
-
-      {pid, :suspended, _mine, _later} ->
-        SysMessage.run_in(pid, &Conversion.take/1)
-        :ok = change_code(pid, Map.get(again, pid, []), messages, ref)
-        SysMessage.resume_unanswered(pid)
+    go_on(windows, standing, &is_map_key(again, &1), fn pid ->
+      SysMessage.run_in(pid, &Conversion.take/1)
+      change_code(pid, Map.get(again, pid, []), messages, ref)
     end)
 
-    failures(ref, again)
+    failures(ref, again, now() + @change_within)
   end
 
-  @doc "Nothing was loaded: everybody goes on as before. Those in `busy` are not waited for."
-  @spec drop_and_resume([[Work.t()]], reference(), [pid()]) :: :ok
-  def drop_and_resume(windows, still, busy) do
-    late = MapSet.new(busy)
+  @doc """
+  Nothing was loaded: everybody goes on as before. Those in `late` have not got to what makes
+  them stand still, or are in the user's code: they see by themselves that it is over, and are
+  not waited for. `ref` is that of the conversions.
+  """
+  @spec drop_and_resume([[Work.t()]], Standing.t(), reference(), [pid()]) :: :ok
+  def drop_and_resume(windows, standing, ref, late) do
+    _ = Standing.settle(standing, :drop)
+    drop = &Conversion.drop/1
 
-    drop = fn
-      {pid, :still, _mine, _later} ->
-        Standing.let_go(pid, still, :drop)
+    # Who answers from here on looks at the signal afterwards. Who has answered in the meantime may
+    # have looked before, and has to be woken up like the others.
+    late = MapSet.new(late -- (SysMessage.answered(standing.ref) ++ SysMessage.answered(ref)))
+    go_on(windows, standing, &MapSet.member?(late, &1), &SysMessage.run_in(&1, drop))
+  end
 
-      {pid, :suspended, _mine, _later} ->
-        SysMessage.run_in(pid, &Conversion.drop/1)
-        SysMessage.resume_unanswered(pid)
+  @doc """
+  Has processes change their state by themselves while they are suspended, before a deadline.
+  Gives the calls of change_code that failed.
+  """
+  @spec by_themselves([{pid(), module()}], Ready.t(), integer()) :: [{pid(), module(), term()}]
+  def by_themselves(again, ready, deadline) do
+    messages = Work.messages(ready.job)
+    again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
+    ref = SysMessage.open()
+
+    Enum.each(again, fn {pid, modules} ->
+      # What it has now comes back if it is dropped.
+      SysMessage.run_in(pid, &Conversion.keep/1)
+      change_code(pid, modules, messages, ref)
+    end)
+
+    failures(ref, again, deadline)
+  end
+
+  @doc """
+  Of processes that have to change by themselves, those that go down to an older version, and the
+  others: only the code that is current before the load knows the way down. Supervisors ask the
+  code that comes.
+  """
+  @spec down([{pid(), module()}], [Change.t()], [Processes.target()]) ::
+          {down :: [{pid(), module()}], up :: [{pid(), module()}]}
+  def down(again, changes, targets) do
+    down = for %{direction: :down, module: module} <- changes, do: module
+    supervisors = MapSet.new(for(%{kind: :supervisor, pid: pid} <- targets, do: pid))
+    Enum.split_with(again, fn {pid, module} -> module in down and pid not in supervisors end)
+  end
+
+  # A window at a time, so that callers do not wait for all who were told before them. The last
+  # one of a window that can be waited for answers for it.
+  defp go_on(windows, standing, slow?, before_resume) do
+    for window <- windows do
+      ref = SysMessage.open()
+
+      last =
+        window |> Enum.reverse() |> Enum.find_value(&(not slow?.(elem(&1, 0)) && elem(&1, 0)))
+
+      for {pid, how, _mine, _later} <- window do
+        case how do
+          :suspended ->
+            before_resume.(pid)
+            if pid == last, do: SysMessage.send(pid, ref, :resume), else: resume(pid)
+
+          :still when pid == last ->
+            Standing.wake(standing, pid, ref)
+
+          :still ->
+            if not slow?.(pid), do: Standing.wake(standing, pid)
+        end
+      end
+
+      wait(ref, List.wrap(last), now() + @go_on_within)
     end
 
-    # Those that are late have what makes them stand still before them yet.
-    windows
-    |> Enum.map(fn window ->
-      {late, ready} = Enum.split_with(window, &(elem(&1, 0) in late))
-      Enum.each(late, drop)
-      ready
-    end)
-    |> in_windows(drop)
+    :ok
   end
 
-  @doc """
-  Has processes change their state by themselves while they are suspended. Gives the calls of
-  change_code that failed.
-  """
-  @spec by_themselves([{pid(), module()}], Ready.t()) :: [{pid(), module(), term()}]
-  def by_themselves(again, ready) do
-    messages = Work.messages(ready.job)
-    again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
-    ref = make_ref()
-    Enum.each(again, fn {pid, modules} -> change_code(pid, modules, messages, ref) end)
-    failures(ref, again)
-  end
+  defp resume(pid), do: SysMessage.resume_unanswered(pid)
 
-  @doc """
-  Whether a process that has to change by itself goes down to an older version: only the
-  code that is current before the load knows how. Supervisors ask the code that comes.
-  """
-  @spec down?({pid(), module()}, Ready.t()) :: boolean()
-  def down?({pid, module}, ready) do
-    match?(%{direction: :down}, Enum.find(ready.job.changes, &(&1.module == module))) and
-      Enum.any?(ready.found.targets, &(&1.pid == pid and &1.kind != :supervisor))
-  end
-
-  @doc "Does something to all, a window at a time."
+  @doc "Does something to all, a window at a time: the last of each answers for it."
   @spec in_windows([[Work.t()]], (Work.t() -> term())) :: :ok
   def in_windows(windows, fun) do
     for [_ | _] = window <- windows do
       Enum.each(window, fun)
-      # The last of a window answers for all: it tells how long they took.
+      ref = SysMessage.open()
       last = window |> List.last() |> elem(0)
-      ref = make_ref()
       SysMessage.probe(last, ref)
-      deadline = System.monotonic_time(:millisecond) + @resume_answers_within
-      _ = SysMessage.collect_until(ref, [last], deadline, nil, fn _, _, nil -> {:done, nil} end)
+      wait(ref, [last], now() + @go_on_within)
     end
 
     :ok
+  end
+
+  defp wait(ref, pids, deadline) do
+    _ = SysMessage.collect_until(ref, pids, deadline, nil, fn _, _, nil -> {:done, nil} end)
+    SysMessage.close(ref)
   end
 
   defp change_code(pid, modules, messages, ref) do
@@ -135,7 +176,7 @@ defmodule HotPatch.Swap.Steps do
   defp convert_each(windows, ref, deadline, fun) do
     Enum.reduce_while(windows, {:ok, []}, fn window, {:ok, again} ->
       Enum.each(window, fun)
-      owed = for {pid, _how, mine, _later} <- window, mine != %{}, do: pid
+      owed = for {pid, _how, mine, _later} <- window, mine != %{}, do: {pid, mine}
 
       case converted(owed, ref, deadline, again) do
         {:ok, again} -> {:cont, {:ok, again}}
@@ -158,27 +199,39 @@ defmodule HotPatch.Swap.Steps do
     if event_manager?, do: SysMessage.send(pid, ref, :suspend), else: :ok
   end
 
-  defp converted(pids, ref, deadline, again) do
-    case SysMessage.collect_until(ref, pids, deadline, {:ok, again}, &note/3) do
-      {_, {:failed, pid, module, reason}} ->
-        {:error, :taken_back, Describe.failure({pid, module, reason})}
+  defp converted(owed, ref, deadline, again) do
+    pids = Enum.map(owed, &elem(&1, 0))
 
-      {[], {:ok, again}} ->
+    case SysMessage.collect_until(ref, pids, deadline, {again, []}, &note/3) do
+      {_, {{:failed, pid, module, reason}, done}} ->
+        text = Describe.failure({pid, module, reason}, what(owed, pid))
+        {:error, :taken_back, text, pids -- done}
+
+      {[], {again, _done}} ->
         {:ok, again}
 
-      {[pid | _], {:ok, _again}} ->
-        {:error, :taken_back, "code_change took too long in #{Describe.process(pid)}"}
+      {[pid | _] = late, {_again, _done}} ->
+        {_pid, mine} = List.keyfind(owed, pid, 0)
+        {:error, :taken_back, Describe.too_long(pid, hd(Map.keys(mine)), what(owed, pid)), late}
     end
   end
 
-  defp note(_pid, :ok, acc), do: {:done, acc}
-  defp note(pid, {:again, module}, {:ok, again}), do: {:more, {:ok, [{pid, module} | again]}}
-  defp note(pid, {{:failed, reason}, module}, _acc), do: {:halt, {:failed, pid, module, reason}}
+  # Of a supervisor it is init that is called.
+  defp what(owed, pid) do
+    {_pid, mine} = List.keyfind(owed, pid, 0)
+    if match?([%{kind: :supervisor}], Map.values(mine)), do: "init", else: "code_change"
+  end
+
+  defp note(pid, :ok, {again, done}), do: {:done, {again, [pid | done]}}
+  defp note(pid, {:again, module}, {again, done}), do: {:more, {[{pid, module} | again], done}}
+
+  # It is told before the end of the conversion.
+  defp note(pid, {{:failed, reason}, module}, {_again, done}),
+    do: {:halt, {{:failed, pid, module, reason}, done}}
 
   # Of the modules that were asked by themselves; every one answers.
-  defp failures(ref, again) do
+  defp failures(ref, again, deadline) do
     owed = for {pid, modules} <- again, _module <- modules, do: pid
-    deadline = System.monotonic_time(:millisecond) + @resume_answers_within
 
     {silent, failed} =
       SysMessage.collect_until(ref, owed, deadline, [], fn
@@ -189,6 +242,9 @@ defmodule HotPatch.Swap.Steps do
           {:done, [{pid, again |> Map.get(pid) |> hd(), reason} | failed]}
       end)
 
-    failed ++ for pid <- silent, do: {pid, again |> Map.get(pid) |> hd(), :no_answer}
+    SysMessage.close(ref)
+    failed ++ for pid <- Enum.uniq(silent), do: {pid, again |> Map.get(pid) |> hd(), :too_long}
   end
+
+  defp now, do: System.monotonic_time(:millisecond)
 end

@@ -8,6 +8,7 @@ defmodule HotPatch.Swap.Suspension do
   # that second suspend, so they answer A and then stand still.
 
   alias HotPatch.Swap.Blockers
+  alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Standing
   alias HotPatch.Swap.SysMessage
@@ -19,37 +20,35 @@ defmodule HotPatch.Swap.Suspension do
   @look_at 200
 
   @typedoc """
-  `waiting` are those who owe an answer longer than the others; `ours` all that were asked to
-  stand still, and how.
+  `ours` are all that are to stand still, and how; `asked` are those of them that were asked by
+  now, the last window first; `waiting` those who owe an answer longer than the others. `released`
+  are those that had to go on for a moment: what they were converted to before is out of date.
   """
   @type t :: %__MODULE__{
-          guard: pid(),
-          ref: reference(),
-          request: SysMessage.t(),
+          standing: Standing.t(),
           deadline: integer(),
           ours: %{pid() => Work.how()},
+          asked: [[Work.t()]],
           waiting: [pid()],
+          released: [pid()],
           children: %{pid() => [pid()]},
           releases: non_neg_integer()
         }
-  @enforce_keys [:guard, :ref, :request, :deadline]
+  @enforce_keys [:standing, :deadline]
   defstruct [
-    :guard,
-    :ref,
-    :request,
+    :standing,
     :deadline,
     ours: %{},
+    asked: [],
     waiting: [],
+    released: [],
     children: %{},
     releases: 0
   ]
 
   @doc "Nobody suspended yet. `deadline` is monotonic time in milliseconds."
-  @spec new(pid(), integer()) :: t()
-  def new(guard, deadline) do
-    ref = make_ref()
-    %__MODULE__{guard: guard, ref: ref, request: Standing.request(ref), deadline: deadline}
-  end
+  @spec new(Standing.t(), integer()) :: t()
+  def new(standing, deadline), do: %__MODULE__{standing: standing, deadline: deadline}
 
   @doc """
   Says beforehand who will be suspended: there may be many, and the guard has to know them.
@@ -57,7 +56,7 @@ defmodule HotPatch.Swap.Suspension do
   @spec announce(t(), [[Work.t()]]) :: t()
   def announce(suspension, windows) do
     hows = for window <- windows, {pid, how, _mine, _later} <- window, do: {pid, how}
-    Guard.tell(suspension.guard, suspension.ref, hows)
+    Guard.tell(suspension.standing, hows)
     ours = Enum.reduce(hows, suspension.ours, fn {pid, how}, ours -> Map.put(ours, pid, how) end)
     %{suspension | ours: ours}
   end
@@ -73,9 +72,10 @@ defmodule HotPatch.Swap.Suspension do
   # A window's stragglers do not hold up the next; all must answer in the end.
   defp add_window(window, {:ok, suspension}) do
     for {pid, how, _mine, _later} <- window, do: stop(pid, how, suspension)
-    window = Enum.map(window, &elem(&1, 0))
+    suspension = %{suspension | asked: [window | suspension.asked]}
+    pids = Enum.map(window, &elem(&1, 0))
 
-    case collect(suspension, window ++ suspension.waiting, div(length(window), 10)) do
+    case collect(suspension, pids ++ suspension.waiting, div(length(pids), 10)) do
       {:ok, suspension} -> {:cont, {:ok, suspension}}
       late -> {:halt, late}
     end
@@ -86,7 +86,9 @@ defmodule HotPatch.Swap.Suspension do
 
   # Until no more than `left` are waited for.
   defp collect(suspension, waiting, left) do
-    case SysMessage.collect(suspension.ref, waiting, @stall, nil, fn _, _, nil -> {:done, nil} end) do
+    ref = suspension.standing.ref
+
+    case SysMessage.collect(ref, waiting, @stall, nil, fn _, _, nil -> {:done, nil} end) do
       {:all, nil} -> {:ok, %{suspension | waiting: []}}
       {{:silent, silent}, nil} -> stalled(%{suspension | waiting: silent}, left)
     end
@@ -112,15 +114,24 @@ defmodule HotPatch.Swap.Suspension do
       stop(pid, how, suspension)
     end)
 
-    suspension = %{suspension | releases: suspension.releases + length(blockers)}
+    suspension = %{
+      suspension
+      | released: blockers ++ suspension.released,
+        releases: suspension.releases + length(blockers)
+    }
+
     collect(suspension, blockers ++ suspension.waiting, left)
   end
 
-  defp stop(pid, :still, %{request: request}), do: send(pid, request)
-  defp stop(pid, :suspended, %{ref: ref}), do: SysMessage.send(pid, ref, :suspend)
+  defp stop(pid, :still, %{standing: standing}), do: Standing.ask(standing, pid)
+  defp stop(pid, :suspended, %{standing: %{ref: ref}}), do: SysMessage.send(pid, ref, :suspend)
 
-  defp let_go(pid, :still, %{ref: ref}), do: Standing.let_go(pid, ref, :drop)
-  defp let_go(pid, :suspended, _suspension), do: SysMessage.resume_unanswered(pid)
+  defp let_go(pid, :still, %{standing: standing}), do: Standing.release(standing, pid)
+
+  defp let_go(pid, :suspended, _suspension) do
+    SysMessage.run_in(pid, &Conversion.drop/1)
+    SysMessage.resume_unanswered(pid)
+  end
 
   # One of ours that has handled what was to stop it (sys.erl, suspend_loop/6; a hibernating
   # process hibernates there too).

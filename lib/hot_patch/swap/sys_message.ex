@@ -1,23 +1,84 @@
 defmodule HotPatch.Swap.SysMessage do
   @moduledoc false
-  # System messages made by hand, so that thousands can be under way at once: OTP's
-  # functions in :sys wait for each answer. gen_server, gen_statem, gen_event, supervisor
-  # and special processes answer them alike on OTP 25 to 29 (sys.erl, handle_system_msg/6).
+  # System messages made by hand, so that thousands can be under way at once: OTP's functions in
+  # :sys wait for each answer. gen_server, gen_statem, gen_event, supervisor and special processes
+  # answer them alike on OTP 25 to 29 (sys.erl, handle_system_msg/6).
+  #
+  # Nothing else is ever sent to a process of the system. The code of a callback module does not
+  # see system messages, not even one with a request that nobody knows: the behaviour's loop
+  # answers that.
   #
   # Answers arrive as `{tag, answer}` with the tag that was sent; the tag here is
-  # `{ref, pid}`, so that one receive takes them all in the order of their arrival.
+  # `[[:alias | ref] | pid]`, so that one receive takes them all in the order of their arrival.
+  # `ref` is an alias of the process that asks (gen.erl, reply/2, sends to it): once that process
+  # has closed it, or is dead, late answers go nowhere, whoever may have its pid by then.
 
   # Milliseconds without an answer after which the dead are looked for.
   @look_for_dead 20
 
-  @type t :: {:system, {pid(), term()}, term()}
+  @type from :: {pid(), term()}
+  @type t :: {:system, from(), term()}
 
-  @doc "Sends one system message; the answer comes as `{{ref, pid}, answer}`."
-  @spec send(pid(), reference(), term()) :: :ok
-  def send(pid, ref, message) do
-    _ = Kernel.send(pid, {:system, {self(), {ref, pid}}, message})
+  @doc "A ref under which the calling process gets answers. One that lives on has to close it."
+  @spec open() :: reference()
+  def open, do: :erlang.alias([:explicit_unalias])
+
+  @doc "Ends a ref: no answer comes under it any more, and none is left in the mailbox."
+  @spec close(reference()) :: :ok
+  def close(ref) do
+    _ = :erlang.unalias(ref)
+    _ = answered(ref)
     :ok
   end
+
+  @doc "The processes whose answers under a ref are there by now; the answers are forgotten."
+  @spec answered(reference()) :: [pid()]
+  def answered(ref, pids \\ []) do
+    receive do
+      {[[:alias | ^ref] | pid], _answer} -> answered(ref, [pid | pids])
+    after
+      0 -> pids
+    end
+  end
+
+  @doc "Sends one system message; the answer comes under the ref."
+  @spec send(pid(), reference(), term()) :: :ok
+  def send(pid, ref, message) do
+    _ = Kernel.send(pid, {:system, {self(), tag(ref, pid)}, message})
+    :ok
+  end
+
+  @doc "Sends one system message whose answer nobody gets."
+  @spec unanswered(pid(), term()) :: :ok
+  def unanswered(pid, message) do
+    _ = Kernel.send(pid, to_nobody(message))
+    :ok
+  end
+
+  @doc "What is sent in order to be answered under a ref, where the answer is not sys' own."
+  @spec tag(reference(), pid()) :: nonempty_improper_list(term(), pid())
+  def tag(ref, pid), do: [[:alias | ref] | pid]
+
+  @doc "The calling process's own answer under somebody's ref; `to` is that process or the ref."
+  @spec tell(pid() | reference(), reference(), term()) :: :ok
+  def tell(to, ref, answer) do
+    _ = Kernel.send(to, {tag(ref, self()), answer})
+    :ok
+  end
+
+  @doc "Answers a system message in the place of sys."
+  @spec reply(from(), term()) :: :ok
+  def reply({_pid, [[:alias | ref] | _] = tag}, answer) do
+    _ = Kernel.send(ref, {tag, answer})
+    :ok
+  end
+
+  def reply(_nobody, _answer), do: :ok
+
+  @doc "Has a process answer when it has handled what was sent before, and do nothing else."
+  @spec probe(pid(), reference()) :: :ok
+  # Any request that sys does not know is answered as such.
+  def probe(pid, ref), do: __MODULE__.send(pid, ref, :hot_patch)
 
   @doc "Suspends without an answer."
   @spec suspend_unanswered(pid()) :: :ok
@@ -27,15 +88,10 @@ defmodule HotPatch.Swap.SysMessage do
   @spec resume_unanswered(pid()) :: :ok
   def resume_unanswered(pid), do: unanswered(pid, :resume)
 
-  @doc "Has a process answer when it has handled what was sent before, and do nothing else."
-  @spec probe(pid(), reference()) :: :ok
-  # Any message that sys does not know is answered as such.
-  def probe(pid, ref), do: __MODULE__.send(pid, ref, :hot_patch)
-
   @doc """
   Has a process run a fun over its state. The answer would carry a copy of the whole state,
-  so it is addressed to a process that is long gone; a fun that has something to say sends
-  it by itself. Messages of one sender keep their order: what follows sees the effect.
+  so it is addressed to nobody; a fun that has something to say tells it by itself. Messages of
+  one sender keep their order: what follows sees the effect.
   """
   @spec run_in(pid(), (term() -> term())) :: :ok
   def run_in(pid, fun), do: unanswered(pid, {:replace_state, fun})
@@ -68,7 +124,7 @@ defmodule HotPatch.Swap.SysMessage do
 
   defp collect(ref, pids, owed, answered, {tick, fun} = how, acc) do
     receive do
-      {{^ref, pid}, answer} ->
+      {[[:alias | ^ref] | pid], answer} ->
         case fun.(pid, answer, acc) do
           {:done, acc} -> collect(ref, pids, owed - 1, [pid | answered], how, acc)
           {:more, acc} -> collect(ref, pids, owed, answered, how, acc)
@@ -107,27 +163,24 @@ defmodule HotPatch.Swap.SysMessage do
     end
   end
 
-  defp unanswered(pid, message) do
-    _ = Kernel.send(pid, to_nobody(message))
-    :ok
-  end
+  defp to_nobody(message), do: {:system, nobody(), message}
 
-  defp to_nobody(message), do: {:system, {gone(), make_ref()}, message}
-
-  defp gone do
-    case Process.get({__MODULE__, :gone}) do
+  # An alias of a process that is dead. What is sent to it is dropped without being copied, and
+  # no process that is started later can have it.
+  defp nobody do
+    case :persistent_term.get(__MODULE__, nil) do
       nil ->
-        {pid, monitor} = spawn_monitor(fn -> :ok end)
+        {pid, monitor} = spawn_monitor(fn -> exit({:alias, open()}) end)
 
         receive do
-          {:DOWN, ^monitor, :process, ^pid, _reason} -> :ok
+          {:DOWN, ^monitor, :process, ^pid, {:alias, alias}} ->
+            nobody = {pid, [:alias | alias]}
+            :persistent_term.put(__MODULE__, nobody)
+            nobody
         end
 
-        Process.put({__MODULE__, :gone}, pid)
-        pid
-
-      pid ->
-        pid
+      nobody ->
+        nobody
     end
   end
 end

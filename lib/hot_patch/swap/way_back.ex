@@ -63,6 +63,7 @@ defmodule HotPatch.Swap.WayBack do
       ready.job
       | changes: changes,
         prepared: prepared,
+        added: nil,
         on_load: [],
         hold_timeout: nil,
         purge: :soft,
@@ -71,7 +72,7 @@ defmodule HotPatch.Swap.WayBack do
 
     # The new code has made the old one old, and room is for two.
     with :ok <- room(changes),
-         :ok <- Guard.turn(guard, fn -> Loading.done?(changes) end),
+         :ok <- Guard.turn(guard, ending(fn -> Loading.done?(changes) end)),
          {:error, %{text: why}} <-
            AtOnce.run(
              caller,
@@ -82,6 +83,9 @@ defmodule HotPatch.Swap.WayBack do
     end
   end
 
+  # What came ahead of the rest is current like the rest.
+  defp ending(loaded?), do: %{loaded?: loaded?, take_back: fn -> :ok end}
+
   defp room(changes) do
     with {:held, module, _pids} <- Purge.all(Enum.map(changes, & &1.module)) do
       {:error, "processes still run the old code of #{inspect(module)}"}
@@ -89,9 +93,17 @@ defmodule HotPatch.Swap.WayBack do
   end
 
   defp forward(caller, ready, guard, found, changed) do
-    :ok = Guard.turn(guard, fn -> true end)
+    :ok = Guard.turn(guard, ending(fn -> true end))
     left = Enum.reject(found.targets, &MapSet.member?(changed, &1.pid))
-    job = %{ready.job | prepared: nil, on_load: [], hold_timeout: nil, after_load: nil}
+
+    job = %{
+      ready.job
+      | prepared: nil,
+        added: nil,
+        on_load: [],
+        hold_timeout: nil,
+        after_load: nil
+    }
 
     case AtOnce.run(caller, %{ready | job: job, found: %{found | targets: left}}, guard) do
       {:ok, done} ->

@@ -7,6 +7,7 @@ defmodule HotPatch.Swap.Work do
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
+  alias HotPatch.Swap.Signal
 
   @typedoc """
   How a process stands still: inside a function of ours (HotPatch.Swap.Standing), or suspended
@@ -22,11 +23,11 @@ defmodule HotPatch.Swap.Work do
 
   @doc """
   The work on targets, in windows: enough of them at a time to keep the schedulers busy, few
-  enough that answers do not pile up. Conversions tell the calling process, under `ref`.
+  enough that answers do not pile up. Conversions answer under a ref, and end with a signal.
   """
-  @spec of([Processes.target()], Ready.t(), reference(), pos_integer()) :: [[t()]]
-  def of(targets, ready, ref, window \\ 1_000) do
-    conversions = conversions(ready, ref)
+  @spec of([Processes.target()], Ready.t(), {reference(), Signal.t()}, pos_integer()) :: [[t()]]
+  def of(targets, ready, under, window \\ 1_000) do
+    conversions = conversions(ready, under)
 
     # Most targets are alike: what is to be done for one is worked out once for all of them.
     {work, _alike} =
@@ -59,11 +60,13 @@ defmodule HotPatch.Swap.Work do
   end
 
   # One conversion for each changed module that has a callback for it and a shadow.
-  defp conversions(ready, ref) do
+  defp conversions(ready, under) do
     shadows = Map.new(ready.shadows, &{&1.module, &1})
+    gone = for %{kind: :delete, module: module} <- ready.job.changes, do: module
 
     for change <- ready.job.changes, into: %{} do
-      {change.module, {change, conversion(change, shadow(change, shadows), ref)}}
+      conversion = conversion(change, shadow(change, shadows), under)
+      {change.module, {change, conversion && %{conversion | gone: gone}}}
     end
   end
 
@@ -73,9 +76,9 @@ defmodule HotPatch.Swap.Work do
 
   defp shadow(change, shadows), do: shadows[change.module]
 
-  defp conversion(_change, nil, _ref), do: nil
+  defp conversion(_change, nil, _under), do: nil
 
-  defp conversion(change, shadow, ref) do
+  defp conversion(change, shadow, {ref, signal}) do
     %{
       module: change.module,
       shadow: shadow.name,
@@ -86,7 +89,8 @@ defmodule HotPatch.Swap.Work do
       kind: nil,
       rehearsal?: false,
       keeps?: false,
-      tell: self(),
+      gone: [],
+      signal: signal,
       ref: ref
     }
   end

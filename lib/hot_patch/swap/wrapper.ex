@@ -7,6 +7,9 @@ defmodule HotPatch.Swap.Wrapper do
   #
   # The path leads through maps and structs from the state to the module.
 
+  alias HotPatch.Config
+  alias HotPatch.Swap.SysMessage
+
   @known [
     {Phoenix.LiveView.Channel, [:socket, :view]},
     {Phoenix.Channel.Server, [:channel]}
@@ -15,17 +18,17 @@ defmodule HotPatch.Swap.Wrapper do
   @doc "The way from the state of such a process to the module inside; nil if it is no wrapper."
   @spec path(module()) :: [term()] | nil
   def path(module) do
-    case List.keyfind(@known ++ Application.get_env(:hot_patch, :wrappers, []), module, 0) do
+    case List.keyfind(@known ++ Config.current().wrappers, module, 0) do
       {^module, path} when is_list(path) -> path
       _ -> nil
     end
   end
 
-  @doc "Tells a process what the state of the calling one has at the end of a path. Runs inside."
-  @spec tell(state, [term()], pid(), reference()) :: state when state: term()
-  def tell(state, path, asker, ref) do
+  @doc "Answers with what the state of the calling process has at the end of a path. Runs inside."
+  @spec tell(state, [term()], reference()) :: state when state: term()
+  def tell(state, path, ref) do
     inside = Enum.reduce(path, state, fn key, term -> if is_map(term), do: Map.get(term, key) end)
-    send(asker, {{ref, self()}, if(is_atom(inside), do: [inside], else: [])})
+    SysMessage.tell(ref, ref, if(is_atom(inside), do: [inside], else: []))
     state
   end
 end

@@ -17,6 +17,8 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
 
   use Mix.Task.Compiler
 
+  alias HotPatch.Store.Dir
+
   @recursive true
   @skip "HOT_PATCH_SKIP_NATIVE"
   @packages ~w(hot_patch_nif hot_patch_port)
@@ -62,12 +64,18 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
 
   # The fuzz targets are no part of what is built here.
   defp fresh? do
-    sources =
-      ["Cargo.toml", "Cargo.lock" | Path.wildcard("native/*/**/*.{rs,toml}")]
-      |> Enum.reject(&String.starts_with?(&1, "native/fuzz/"))
+    sources = ["Cargo.toml", "Cargo.lock" | Enum.filter(crates(), &source?/1)]
 
     Enum.all?(products(), &File.regular?/1) and not stale?(sources)
   end
+
+  defp crates do
+    for {path, %File.Stat{type: :regular}} <- Dir.tree("native"),
+        not String.starts_with?(path, "native/fuzz/"),
+        do: path
+  end
+
+  defp source?(path), do: Path.extname(path) in [".rs", ".toml"]
 
   # By the newest: each of them would have to be older than every source.
   defp stale?(sources), do: Enum.any?(products(), &Mix.Utils.stale?(sources, [&1]))

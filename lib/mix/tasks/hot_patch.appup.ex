@@ -26,6 +26,8 @@ defmodule Mix.Tasks.HotPatch.Appup do
   alias HotPatch.Analysis
   alias HotPatch.Analysis.Finding
   alias HotPatch.Bridge
+  alias HotPatch.Printable
+  alias HotPatch.Store.Dir
 
   @switches [from: :string, to: :string, out: :string, restart: :boolean, accept: :keep]
 
@@ -37,9 +39,7 @@ defmodule Mix.Tasks.HotPatch.Appup do
     to = build!(options, :to)
 
     if from.name != to.name do
-      Mix.raise(
-        "hot_patch.appup: --from is a build of #{from.name} and --to of #{to.name}: give two of one"
-      )
+      stop("--from is a build of #{from.name} and --to of #{to.name}: give two of one")
     end
 
     up = analyse!(from, to)
@@ -58,37 +58,33 @@ defmodule Mix.Tasks.HotPatch.Appup do
       {_options, rest, invalid} ->
         words = rest ++ Enum.map(invalid, &elem(&1, 0))
 
-        Mix.raise(
-          "hot_patch.appup: #{Enum.join(words, " ")} is not understood: see mix help hot_patch.appup"
-        )
+        stop("#{Enum.join(words, " ")} is not understood: see mix help hot_patch.appup")
     end
   end
 
   defp build!(options, key) do
-    path = options[key] || Mix.raise("hot_patch.appup: --#{key} PATH is needed")
+    path = options[key] || stop("--#{key} PATH is needed")
     ebin = if File.dir?(Path.join(path, "ebin")), do: Path.join(path, "ebin"), else: path
 
-    with [file] <- Path.wildcard(Path.join(ebin, "*.app")),
+    with [file] <- Dir.files(ebin, ".app"),
          {:ok, [{:application, name, properties}]} <- :file.consult(file) do
-      beams = ebin |> Path.join("*.beam") |> Path.wildcard() |> Enum.sort()
-
       %{
         name: Atom.to_string(name),
         vsn: to_string(properties[:vsn]),
         mod: properties[:mod],
         ebin: ebin,
-        modules: Enum.map(beams, &File.read!/1)
+        modules: ebin |> Dir.files(".beam") |> Enum.map(&File.read!/1)
       }
     else
       _none_or_damaged ->
-        Mix.raise("hot_patch.appup: #{ebin} is no build: one readable .app file must be in it")
+        stop("#{ebin} is no build: one readable .app file must be in it")
     end
   end
 
   defp analyse!(from, to) do
     case Analysis.run(from.modules, to.modules, deleted: :rest) do
       {:ok, analysis} -> analysis
-      {:error, error} -> Mix.raise("hot_patch.appup: " <> Exception.message(error))
+      {:error, error} -> stop(Exception.message(error))
     end
   end
 
@@ -97,7 +93,7 @@ defmodule Mix.Tasks.HotPatch.Appup do
 
     case Bridge.request("appup", from.modules ++ to.modules, options, "the appup") do
       {:ok, text} -> text
-      {:error, error} -> Mix.raise("hot_patch.appup: " <> Exception.message(error))
+      {:error, error} -> stop(Exception.message(error))
     end
   end
 
@@ -113,8 +109,8 @@ defmodule Mix.Tasks.HotPatch.Appup do
       findings ->
         names = findings |> Enum.map(& &1.name) |> Enum.uniq()
 
-        Mix.raise(
-          "hot_patch.appup: nothing was written because of what was found; to write it all the same: " <>
+        stop(
+          "nothing was written because of what was found; to write it all the same: " <>
             Enum.map_join(names, " ", &"--accept #{&1}")
         )
     end
@@ -123,6 +119,9 @@ defmodule Mix.Tasks.HotPatch.Appup do
   defp write!(path, text) do
     File.mkdir_p!(Path.dirname(path))
     File.write!(path, text)
-    Mix.shell().info("wrote #{path}")
+    Mix.shell().info("wrote #{Printable.line(path)}")
   end
+
+  @spec stop(String.t()) :: no_return()
+  defp stop(text), do: Mix.raise("hot_patch.appup: " <> Printable.line(text))
 end

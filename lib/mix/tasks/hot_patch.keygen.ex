@@ -47,6 +47,7 @@ defmodule Mix.Tasks.HotPatch.Keygen do
   alias HotPatch.Build.Console
   alias HotPatch.Keys
   alias HotPatch.Operator
+  alias HotPatch.Printable
 
   @impl Mix.Task
   def run(args) do
@@ -61,8 +62,8 @@ defmodule Mix.Tasks.HotPatch.Keygen do
   defp generate(path, name) do
     with {:ok, key} <- Keys.generate(path, name) do
       {:ok,
-       "secret key: #{path} (mode 0600, keep it off the nodes)\n" <>
-         "public key: #{path}.pub\n" <>
+       "secret key: #{Printable.line(path)} (mode 0600, keep it off the nodes)\n" <>
+         "public key: #{Printable.line(path)}.pub\n" <>
          "id in reports: #{Keys.label(key)}\n\n" <>
          "config :hot_patch,\n" <>
          "  require_signature: true,\n" <>

@@ -42,6 +42,8 @@ defmodule Mix.Tasks.HotPatch.Remote do
 
   use Mix.Task
 
+  alias HotPatch.Printable
+
   @switches [
     cookie: :string,
     json: :boolean,
@@ -195,7 +197,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
       {:ok, json} = :erpc.call(node, HotPatch, :to_json, [result])
       Mix.shell().info(json)
     else
-      for line <- List.wrap(result), do: Mix.shell().info(line(line))
+      for line <- List.wrap(result), do: Mix.shell().info(line |> line() |> Printable.lines())
     end
   end
 
@@ -204,13 +206,13 @@ defmodule Mix.Tasks.HotPatch.Remote do
 
   @spec wrong(String.t()) :: no_return()
   defp wrong(text) do
-    Mix.shell().error("hot_patch.remote: #{text}; see mix help hot_patch.remote")
+    Mix.shell().error("hot_patch.remote: #{Printable.line(text)}; see mix help hot_patch.remote")
     exit({:shutdown, 2})
   end
 
   @spec fail(String.t()) :: no_return()
   defp fail(text) do
-    Mix.shell().error("hot_patch.remote: #{text}")
+    Mix.shell().error("hot_patch.remote: #{Printable.line(text)}")
     exit({:shutdown, 1})
   end
 end

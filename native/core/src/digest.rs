@@ -14,6 +14,32 @@ pub(crate) fn sha256(bytes: &[u8]) -> Sha256Sum {
     Sha256::digest(bytes).into()
 }
 
+/// The first 16 bytes of a SHA-256: enough to tell things apart that are compared and not kept.
+pub(crate) type Short = [u8; 16];
+
+/// A SHA-256 of what comes piece by piece, so that nothing of it has to be kept.
+#[derive(Clone, Default)]
+pub(crate) struct Hasher(Sha256);
+
+impl Hasher {
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// A tag and a number: what has no size of its own is told apart by them.
+    pub(crate) fn tagged(&mut self, tag: u8, value: u64) {
+        self.put(&[tag]);
+        self.put(&value.to_be_bytes());
+    }
+
+    pub(crate) fn finish(self) -> Short {
+        let sum: Sha256Sum = self.0.finalize().into();
+        let mut short = Short::default();
+        short.iter_mut().zip(sum).for_each(|(byte, of)| *byte = of);
+        short
+    }
+}
+
 /// The MD5 of `parts`, one after the other.
 pub(crate) fn md5<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Md5Sum {
     let mut md5 = Md5::new();

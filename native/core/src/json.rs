@@ -12,6 +12,8 @@
 //!
 //! Nothing else has a place in JSON: a tuple, an improper list, a bitstring, another key or a
 //! key that is there twice is an error that says where it was found.
+//!
+//! What a terminal would obey or hide is written as `\uXXXX`, which means the same to every parser.
 
 use std::fmt::Write as _;
 
@@ -41,7 +43,29 @@ pub enum JsonError {
 /// The JSON of an encoded term.
 pub fn to_json(etf: &[u8]) -> Result<Vec<u8>, JsonError> {
     let term = etf::decode(etf, LIMITS)?;
-    Ok(serde_json::to_vec(&term)?)
+    Ok(escape_unseen(serde_json::to_string(&term)?).into_bytes())
+}
+
+/// `json` with the characters escaped that JSON itself leaves as they are, and that a terminal
+/// obeys or hides. They can stand in strings only.
+fn escape_unseen(json: String) -> String {
+    // All other ASCII controls are escaped already.
+    let unseen = |c: char| matches!(c, '\u{7f}'..='\u{9f}') || crate::text::is_invisible(c);
+    if !json.contains(unseen) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if unseen(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // A string takes all that is written to it.
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 impl Serialize for Term<'_> {

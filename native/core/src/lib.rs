@@ -24,6 +24,7 @@ mod budget;
 pub mod build;
 mod composition;
 mod digest;
+mod effort;
 pub mod etf;
 pub mod json;
 pub mod manifest;

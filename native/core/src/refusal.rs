@@ -227,6 +227,9 @@ rules! {
     ManifestInstruction, "manifest_instruction",
         "An instruction of the manifest cannot be carried out.",
         "Write it as in an .appup file, in agreement with the patch's files.";
+    ManifestConfig, "manifest_config",
+        "A setting of the manifest is no constant Erlang term, or there are too many.",
+        "Write each value as in a sys.config file: atoms, numbers, strings, binaries, lists, tuples, maps.";
     SignatureMalformed, "signature_malformed",
         "The signature of the archive cannot be read.",
         "Sign the patch again.";

@@ -141,6 +141,70 @@ fn only_what_differs_is_taken() {
 }
 
 /// A module that offers `f/0`, which calls `f/0` of another one, if there is one.
+/// Two builds of two applications; the second has `a`, `b` and `c` in other places.
+fn moving(test: &str, place: &str, vsn: u8) -> Request {
+    let [from, to] = ["from", "to"].map(|side| release(&format!("{test}_{side}"), "1.0.0"));
+    from.put("lib/store-2.0/ebin/s.beam", &module("s", 1).bytes());
+    to.put("lib/store-2.0/ebin/s.beam", &module("s", 1).bytes());
+    fs::remove_file(to.0.join("lib/shop-1.0.0/ebin/b.beam")).unwrap();
+    to.put(&format!("lib/{place}/ebin/b.beam"), &module("b", vsn).bytes());
+    request(&from.0, &to.0)
+}
+
+/// Where modules are, and where they are no longer.
+fn places(built: &Built) -> (Vec<&str>, Vec<&str>) {
+    let removed = built.manifest.removed.iter().map(|file| file.path.as_str()).collect();
+    (paths(&built.manifest), removed)
+}
+
+#[test]
+fn a_module_moves_to_another_application() {
+    for vsn in [1, 2] {
+        // Also where it is the same in its new place.
+        let built = built(&moving(&format!("moves_{vsn}"), "store-2.0", vsn));
+        assert_eq!(places(&built), (vec!["store-2.0/ebin/b.beam"], vec!["shop-1.0.0/ebin/b.beam"]));
+        let moved = built.manifest.files[0].module.as_ref().unwrap();
+        let goes = &built.manifest.removed[0].module.as_ref().unwrap();
+        assert_eq!((moved.change, goes.name.as_str()), (Change::Replace, "b"));
+        assert_eq!(moved.replaces.as_ref(), Some(&goes.replaces));
+        assert_eq!(built.manifest.load_order, ["b"]);
+        assert_eq!(built.notes, ["from shop to store moves b"]);
+        // What the reader says to it.
+        let composition = read_archive(&built.zip, &Options::default()).unwrap();
+        assert_eq!(composition.manifest.unwrap().manifest, built.manifest);
+    }
+}
+
+#[test]
+fn a_module_that_moves_to_what_a_patch_cannot_bring_stays() {
+    let built = built(&moving("stays", "new-1.0", 2));
+    assert_eq!(places(&built), (vec!["shop-1.0.0/ebin/b.beam"], vec![]));
+    assert_eq!(built.manifest.files[0].module.as_ref().unwrap().change, Change::Replace);
+    assert!(built.notes.iter().any(|note| note.contains("moves b: in the patch it stays in shop")));
+    // The same code in the new application is no change at all.
+    let error = try_build(&moving("stays_same", "new-1.0", 1)).unwrap_err();
+    assert!(error.to_string().contains("nothing differs"), "{error}");
+}
+
+#[test]
+fn modules_leave_an_application_that_goes() {
+    let request = moving("leaves", "shop-1.0.0", 1);
+    fs::remove_dir_all(request.to.join("lib/store-2.0")).unwrap();
+    fs::write(request.to.join("lib/shop-1.0.0/ebin/s.beam"), module("s", 2).bytes()).unwrap();
+    let built = built(&request);
+    assert_eq!(places(&built), (vec!["shop-1.0.0/ebin/s.beam"], vec!["store-2.0/ebin/s.beam"]));
+}
+
+#[test]
+fn of_a_module_in_two_places_nothing_is_said() {
+    let request = moving("two_places", "store-2.0", 2);
+    // It is in its former place too.
+    fs::write(request.to.join("lib/shop-1.0.0/ebin/b.beam"), module("b", 1).bytes()).unwrap();
+    let built = built(&request);
+    assert_eq!(places(&built), (vec!["store-2.0/ebin/b.beam"], vec![]));
+    assert!(!built.notes.iter().any(|note| note.contains("moves")));
+}
+
 fn calling(name: &str, other: Option<&str>, offers: bool) -> Vec<u8> {
     let names = [name, "f", other.unwrap_or("erlang")];
     let imports: &[u32] = if other.is_some() { &[1, 3, 2, 0] } else { &[0] };

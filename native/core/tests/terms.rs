@@ -122,6 +122,14 @@ fn json_of_plain_terms() {
 }
 
 #[test]
+fn json_has_nothing_for_a_terminal_to_obey_or_hide() {
+    // <<"a\x1b\x7f\u009b\u202eb\u{e0041}ü">>
+    let etf = b"\x83m\0\0\0\x0f\x61\x1b\x7f\xc2\x9b\xe2\x80\xae\x62\xf3\xa0\x81\x81\xc3\xbc";
+    let expected = r#""a\u001b\u007f\u009b\u202eb\udb40\udc41ü""#;
+    assert_eq!(json(etf).as_deref(), Ok(expected));
+}
+
+#[test]
 fn json_errors_name_the_term() {
     for (etf, expected) in [
         (&b"\x83h\x02w\x01aa\x01"[..], "a tuple, {'a',1}"),

@@ -2,6 +2,8 @@ defmodule HotPatch.Bridge.AtomsTest do
   # Not async: it counts the atoms of the whole VM.
   use ExUnit.Case, async: false
 
+  import HotPatch.Test.Settings, only: [configure: 2]
+
   alias HotPatch.Archive
   alias HotPatch.Bridge.Port.Server
   alias HotPatch.Test.Builds
@@ -24,7 +26,7 @@ defmodule HotPatch.Bridge.AtomsTest do
 
   for {bridge, count} <- @counts do
     test "#{count} hostile archives leave no atom and no memory behind (#{bridge})" do
-      configure(unquote(bridge))
+      configure(:bridge, unquote(bridge))
       module = module()
       read(module, 1..@warm)
       memory = memory()
@@ -39,11 +41,6 @@ defmodule HotPatch.Bridge.AtomsTest do
       assert outcomes |> Map.values() |> Enum.sum() == unquote(count)
       assert %{beam: _, damaged: _, other: _, name_parent: _, bad_crc: _, not_a_zip: _} = outcomes
     end
-  end
-
-  defp configure(bridge) do
-    Application.put_env(:hot_patch, :bridge, bridge)
-    on_exit(fn -> Application.delete_env(:hot_patch, :bridge) end)
   end
 
   # As many at a time as there are processors; how they ended, counted.

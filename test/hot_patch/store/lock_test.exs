@@ -205,7 +205,7 @@ defmodule HotPatch.Store.LockTest do
         for peer <- others, do: Task.async(fn -> run(peer, folder, log(folder, peer), 10) end)
 
       # They wait.
-      until(fn -> length(Path.wildcard(folder <> "/*.claim")) == 2 end, "both waiting")
+      until(fn -> length(HotPatch.Store.Dir.files(folder, ".claim")) == 2 end, "both waiting")
       assert Increments.count(folder) == 0
 
       {_, 0} = System.cmd("kill", ["-9", pid])

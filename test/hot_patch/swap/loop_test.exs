@@ -9,6 +9,7 @@ defmodule HotPatch.Swap.LoopTest do
 
   alias HotPatch.Swap
   alias HotPatch.Swap.CallbackModule
+  alias HotPatch.Swap.SysMessage
   alias HotPatch.Test.Builds
 
   @module :hot_patch_test_loop
@@ -27,15 +28,16 @@ defmodule HotPatch.Swap.LoopTest do
 
   test "where a behaviour keeps its callback module is learnt from known processes" do
     known = CallbackModule.start_known()
-    ref = make_ref()
+    ref = SysMessage.open()
     Enum.each(known, &CallbackModule.ask(&1, ref))
 
     answers =
       for pid <- known do
-        assert_receive {{^ref, ^pid}, answer}
+        assert_receive {[[:alias | ^ref] | ^pid], answer}
         answer
       end
 
+    SysMessage.close(ref)
     CallbackModule.stop_known(known)
     places = CallbackModule.places(answers)
     assert map_size(places) == 2

@@ -2,6 +2,7 @@ defmodule HotPatch.Swap.ProcessesTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Servers
+  import HotPatch.Test.Settings, only: [configure: 2]
   import HotPatch.Test.Until
 
   alias HotPatch.Swap
@@ -193,12 +194,11 @@ defmodule HotPatch.Swap.ProcessesTest do
       """)
 
     load(:hot_patch_test_wrapper, wrapper)
-    Application.put_env(:hot_patch, :wrappers, [{:hot_patch_test_wrapper, [:inner, :module]}])
+    configure(:wrappers, [{:hot_patch_test_wrapper, [:inner, :module]}])
     {:ok, pid} = :gen_server.start(:hot_patch_test_wrapper, {@module, {:v1, 3}}, [])
     {:ok, other} = :gen_server.start(:hot_patch_test_wrapper, {:lists, :untouched}, [])
 
     on_exit(fn ->
-      Application.delete_env(:hot_patch, :wrappers)
       kill([pid, other])
       unload(:hot_patch_test_wrapper)
     end)

@@ -21,10 +21,14 @@ defmodule HotPatch.Test.Faults.Machine do
     :os_pid,
     :space,
     peers: [],
+    env: [],
     release: {"exchange", "1.0.0"}
   ]
 
-  @typedoc "`space`: the network namespace that it runs in, see HotPatch.Test.Faults.Spaces."
+  @typedoc """
+  `space`: the network namespace that it runs in, see HotPatch.Test.Faults.Spaces. `env`: what is
+  set in its environment.
+  """
   @type t :: %__MODULE__{
           node: node(),
           home: Path.t(),
@@ -34,6 +38,7 @@ defmodule HotPatch.Test.Faults.Machine do
           os_pid: String.t() | nil,
           space: String.t() | nil,
           peers: [node()],
+          env: [{charlist(), charlist()}],
           release: {String.t(), String.t()}
         }
 
@@ -44,7 +49,8 @@ defmodule HotPatch.Test.Faults.Machine do
   @doc """
   Machines that know each other, not yet started. With `shared: true` they have their
   applications in one folder, and their data below one; with `spaces: names` each is in a network
-  namespace of its own.
+  namespace of its own; with `below: folder` all that they have is below that, and with `env: list`
+  that is set in their environment.
   """
   @spec new(pos_integer(), keyword()) :: [t()]
   def new(count, options \\ []) do
@@ -57,7 +63,9 @@ defmodule HotPatch.Test.Faults.Machine do
 
     machines =
       for {name, space} <- Enum.zip(names, spaces) do
-        home = Path.join([Builds.tmp(), "machines", group, Atom.to_string(name)])
+        home =
+          Path.join([options[:below] || Builds.tmp(), "machines", group, Atom.to_string(name)])
+
         common = if options[:shared], do: Path.dirname(home), else: home
 
         %__MODULE__{
@@ -66,6 +74,7 @@ defmodule HotPatch.Test.Faults.Machine do
           lib: Path.join(common, "lib"),
           data: Path.join(common, "data"),
           space: space,
+          env: Keyword.get(options, :env, []),
           peers: List.delete(names, name)
         }
       end
@@ -215,6 +224,7 @@ defmodule HotPatch.Test.Faults.Machine do
       host: String.to_charlist(host),
       longnames: true,
       wait_boot: 20_000,
+      env: machine.env,
       args: args(machine)
     }
 
@@ -246,7 +256,8 @@ defmodule HotPatch.Test.Faults.Machine do
       # Who is in a network of its own notices soon when that is cut.
       if(machine.space, do: [~c"net_ticktime", ~c"3"], else: []),
       [~c"-exchange", ~c"lines_per_trunk", ~c"100000"],
-      [~c"-hot_patch", ~c"data_dir", ~c'<<"#{machine.data}">>'],
+      # Byte by byte: the folder's name may have anything in it.
+      [~c"-hot_patch", ~c"data_dir", List.flatten(:io_lib.format(~c"~w", [machine.data]))],
       [~c"-hot_patch", ~c"peers", ~c"[#{peers}]"],
       [~c"-hot_patch", ~c"release", ~c'{<<"#{name}">>,<<"#{vsn}">>}']
     ])

@@ -5,7 +5,7 @@ defmodule HotPatch.Agent.Steps.Keeper do
   alias HotPatch.Agent.Steps.Applications
   alias HotPatch.Swap.Guard
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @doc "Starts one for the calling process."
   @spec start() :: pid()
@@ -46,7 +46,7 @@ defmodule HotPatch.Agent.Steps.Keeper do
     Applications.start(application, type)
   catch
     :exit, reason ->
-      Logger.error("HotPatch: #{application} could not be started again: #{inspect(reason)}",
+      Log.error("HotPatch: #{application} could not be started again: #{inspect(reason)}",
         application: application
       )
   end

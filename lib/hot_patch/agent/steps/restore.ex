@@ -8,7 +8,7 @@ defmodule HotPatch.Agent.Steps.Restore do
   alias HotPatch.Store.Applied
   alias HotPatch.Swap.Guard
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   # Milliseconds between two looks whether the node has started, and how many there are.
   @every 100
@@ -58,6 +58,6 @@ defmodule HotPatch.Agent.Steps.Restore do
     fun.(step.subject, step.how)
   catch
     kind, reason ->
-      Logger.error("HotPatch: #{step.text} failed after the start: #{inspect({kind, reason})}")
+      Log.error("HotPatch: #{step.text} failed after the start: #{inspect({kind, reason})}")
   end
 end

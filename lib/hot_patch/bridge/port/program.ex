@@ -3,10 +3,10 @@ defmodule HotPatch.Bridge.Port.Program do
   # The program itself: how it is started, what is said to it, and what it says. The protocol is
   # described in native/port/src/port/protocol.rs.
 
-  alias HotPatch.Archive
   alias HotPatch.Bridge
-  alias HotPatch.Bridge.Port.Settings
+  alias HotPatch.Config
   alias HotPatch.Error
+  alias HotPatch.FileName
 
   @protocol 1
 
@@ -20,22 +20,20 @@ defmodule HotPatch.Bridge.Port.Program do
   def executable do
     case :code.priv_dir(:hot_patch) do
       {:error, :bad_name} -> "priv/native/hot_patch"
-      dir -> Path.join(to_string(dir), "native/hot_patch")
+      dir -> Path.join(FileName.to_binary(dir), "native/hot_patch")
     end
   end
 
   @doc "Starts the program; `memory` bytes instead of what the limits on archives add up to."
   @spec open(pos_integer(), pos_integer() | nil) :: {:ok, port()} | {:error, Error.t()}
   def open(workers, memory) do
-    with {:ok, limits} <- Archive.limits(),
-         {:ok, memory} <- memory(memory, limits, workers) do
-      arguments = ["port", "--workers=#{workers}", "--max-frame=#{frame(limits)}"] ++ cap(memory)
+    cap = cap(memory || memory(Config.current(), workers))
+    arguments = ["port", "--workers=#{workers}", "--max-frame=#{most_frame()}"] ++ cap
 
-      # Each of glibc's further arenas would take 64 MB of the address space that is capped, and for a
-      # moment twice that: a thread that starts just then would find none for its stack.
-      options = [args: arguments, env: [{~c"MALLOC_ARENA_MAX", ~c"1"}]]
-      {:ok, start([:binary, :exit_status, :hide, {:packet, 4} | options])}
-    end
+    # Each of glibc's further arenas would take 64 MB of the address space that is capped, and for a
+    # moment twice that: a thread that starts just then would find none for its stack.
+    options = [args: arguments, env: [{~c"MALLOC_ARENA_MAX", ~c"1"}]]
+    {:ok, start([:binary, :exit_status, :hide, {:packet, 4} | options])}
   rescue
     error in [ErlangError, SystemLimitError] ->
       why = Exception.message(error)
@@ -49,15 +47,16 @@ defmodule HotPatch.Bridge.Port.Program do
 
   # Of each archive: itself twice (the frame and its blob), what it unpacks to, its modules when
   # they are unpacked and their tables, and the reply with all of it.
-  defp memory(nil, limits, workers) do
+  defp memory(%{port_memory: nil} = limits, workers) do
     each = 2 * limits.max_archive_bytes + 4 * limits.max_unpacked_bytes
-    Settings.memory(@base + workers * each)
+    @base + workers * each
   end
 
-  defp memory(given, _limits, _workers), do: {:ok, given}
+  defp memory(%{port_memory: given}, _workers), do: given
 
   # The largest request is to copy all modules of an archive.
-  defp frame(limits) do
+  defp most_frame do
+    limits = Config.current()
     min(limits.max_archive_bytes + limits.max_unpacked_bytes + @slack, 0xFFFF_FFFF)
   end
 
@@ -71,19 +70,12 @@ defmodule HotPatch.Bridge.Port.Program do
     frame = :erlang.term_to_iovec(message)
 
     cond do
-      not fits?(frame) -> :too_large
+      :erlang.iolist_size(frame) > most_frame() -> :too_large
       Port.command(port, frame, [:nosuspend]) -> :ok
       true -> :busy
     end
   rescue
     ArgumentError -> :closed
-  end
-
-  defp fits?(message) do
-    case Archive.limits() do
-      {:ok, limits} -> :erlang.iolist_size(message) <= frame(limits)
-      {:error, _invalid} -> true
-    end
   end
 
   @doc "What a frame says. The bytes of a reply are not copied."

@@ -12,9 +12,9 @@ defmodule HotPatch.Bridge.Port.Server do
   alias HotPatch.Bridge
   alias HotPatch.Bridge.Port.Job
   alias HotPatch.Bridge.Port.Program
-  alias HotPatch.Bridge.Port.Settings
+  alias HotPatch.Config
 
-  require Logger
+  require HotPatch.Log, as: Log
 
   @workers 2
   # How long a cancelled request may keep its worker before the program is given up.
@@ -62,21 +62,19 @@ defmodule HotPatch.Bridge.Port.Server do
   end
 
   @impl GenServer
-  def handle_call({:request, name, blobs, options, about}, from, state) do
-    case timeout(state) do
-      {:ok, timeout} ->
-        job = Job.new(state.next, from, about, {name, options, blobs}, timeout)
-        # The numbers of the protocol have 32 bits.
-        next = rem(state.next + 1, 0x1_0000_0000)
-        {:noreply, feed(%{state | next: next, waiting: :queue.in(job, state.waiting)})}
-
-      {:error, error} ->
-        {:reply, {:error, error}, state}
-    end
+  def handle_call({:request, name, blobs, options, about}, from, state)
+      when is_binary(name) and is_list(blobs) and is_binary(options) and is_binary(about) do
+    timeout = state.timeout || Config.current().port_timeout
+    job = Job.new(state.next, from, about, {name, options, blobs}, timeout)
+    # The numbers of the protocol have 32 bits.
+    next = rem(state.next + 1, 0x1_0000_0000)
+    {:noreply, feed(%{state | next: next, waiting: :queue.in(job, state.waiting)})}
   end
 
-  defp timeout(%{timeout: nil}), do: Settings.timeout()
-  defp timeout(%{timeout: given}), do: {:ok, given}
+  def handle_call(_other, _from, state), do: {:reply, {:error, :not_supported}, state}
+
+  @impl GenServer
+  def handle_cast(_other, state), do: {:noreply, state}
 
   @impl GenServer
   def handle_info({port, {:data, frame}}, %{program: port} = state) do
@@ -194,7 +192,7 @@ defmodule HotPatch.Bridge.Port.Server do
   # The program is gone: what it had is answered, whoever of them it was.
   defp ended(state, cause) do
     jobs = Map.values(state.running)
-    Logger.error("HotPatch: #{cause} while it had #{names(jobs)}")
+    Log.error("HotPatch: #{cause} while it had #{names(jobs)}")
 
     for job <- jobs do
       others = for %{id: id, about: about} <- jobs, id != job.id, do: about

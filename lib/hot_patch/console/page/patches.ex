@@ -20,7 +20,7 @@ defmodule HotPatch.Console.Page.Patches do
 
   @spec index(Router.request(), Router.access(), Router.form()) :: Router.response()
   def index(request, access, _form) do
-    {:ok, %{max_archive_bytes: most}} = HotPatch.Archive.limits()
+    most = HotPatch.Config.current().max_archive_bytes
     context = %{request: request, access: access}
 
     page(

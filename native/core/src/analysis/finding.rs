@@ -88,7 +88,7 @@ kinds! {
         "The state that init makes has another form, and no code_change converts it.",
         "Write a code_change for the former state, and one for {:down, vsn}.";
     NoWayBack, Warning, "no_way_back",
-        "The code_change that converts the state to another form has no clause for {:down, vsn}.",
+        "The code_change that converts the state to another form shows no clause for {:down, vsn}.",
         "Write one, or know that a rollback cannot convert the state back.";
     StructChangedInState, Warning, "struct_changed_in_state",
         "The fields of a struct have changed, and modules with processes of their own work with it.",
@@ -153,6 +153,12 @@ kinds! {
     ModuleUnchanged, Info, "module_unchanged",
         "The module is the one that runs already.",
         "Leave it out.";
+    RunningUnreadable, Warning, "running_unreadable",
+        "A file of the system before the change is no module that can be read, so nothing is known of what it calls and of its states.",
+        "See whether the file is what runs; the findings are those of the other modules.";
+    AnalysisIncomplete, Warning, "analysis_incomplete",
+        "The modules are so large, or so many, that some were not looked at.",
+        "Compare fewer at once, and look at those that are named by yourself.";
     CodeNotCompared, Warning, "code_not_compared",
         "The module has instructions that are unknown here, so its functions were not compared.",
         "Use a HotPatch that knows the OTP by which the module was compiled.";
@@ -169,6 +175,9 @@ impl Kind {
                 | Kind::StateNotSeen
                 | Kind::RoleChanged
                 | Kind::CodeNotCompared
+                | Kind::ModuleUnreadable
+                | Kind::RunningUnreadable
+                | Kind::AnalysisIncomplete
         )
     }
 }

@@ -6,6 +6,7 @@
 //! name and not those made up at run time, and states as far as the code says what they look like.
 
 mod change;
+mod describe;
 mod finding;
 mod graph;
 pub mod instructions;
@@ -15,19 +16,25 @@ mod rules;
 mod state;
 mod system;
 mod text;
+mod unread;
+mod version;
 
-pub use change::{Functions, ModuleChange, Operation, Pause};
+pub use describe::{Functions, ModuleChange, Operation, Pause};
 pub use finding::{Finding, Kind, Severity};
 pub use graph::{components, is_cycle};
 pub use role::Role;
 pub use state::Conversion;
 
-use crate::budget::Budget;
+use crate::effort::Effort;
 use crate::etf::{self, Term};
+use crate::stop::Stop;
 use system::{Sources, System};
 
-/// The most bytes that are made of all modules together.
-const MOST_BYTES: u64 = 1 << 30;
+/// The most bytes that are made of all modules together, the files themselves left aside.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// The most steps of work. Some systems take a few millions.
+const MOST_STEPS: u64 = 1 << 30;
 
 /// What is to be compared.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,16 +93,27 @@ impl Analysis {
 
 /// Compares.
 pub fn analyse(request: &Request<'_>) -> Analysis {
-    let budget = Budget::new(MOST_BYTES);
-    let sources = Sources::read(request, &budget);
-    let system = System::new(&sources, &budget);
+    analyse_until(&Stop::default(), request)
+}
+
+/// Compares as long as `stop` is not raised. Once it is, what is left is left out, so that what
+/// comes must not be used.
+pub(crate) fn analyse_until(stop: &Stop, request: &Request<'_>) -> Analysis {
+    analyse_within(&Effort::new(stop, MOST_BYTES, MOST_STEPS), request)
+}
+
+fn analyse_within(effort: &Effort, request: &Request<'_>) -> Analysis {
+    let sources = Sources::read(request, effort);
+    let system = System::new(&sources, effort);
     let mut findings = rules::all(&system);
+    let modules: Vec<ModuleChange> =
+        system.changes.iter().map(|change| describe::describe(change, &system)).collect();
+    let order = rules::order(&system);
+    // What could not be read is known when all have asked for what they want to know.
+    findings.extend(unread::all(&system));
     findings
         .sort_by(|one, other| other.severity().cmp(&one.severity()).then_with(|| one.cmp(other)));
     findings.dedup();
-    let modules: Vec<ModuleChange> =
-        system.changes.iter().map(|one| one.describe(&system)).collect();
-    let order = rules::order(&system);
     let still = |module: &ModuleChange| module.pause == Pause::None || !module.state_moves;
     let stateless = modules.iter().all(still) && !findings.iter().any(|one| one.kind.is_of_state());
     Analysis { modules, order, findings, stateless }

@@ -6,7 +6,7 @@
 //! module = %{module: binary, operation: :add | :replace | :delete, roles: [atom],
 //!            functions: %{added: [binary], removed: [binary], changed: [binary]} | nil,
 //!            exports_added: [binary], exports_removed: [binary], calls: [binary],
-//!            callers: [binary], code_change: :absent | :untouched | :touched,
+//!            callers: [binary], code_change: :absent | :keeps | :untouched | :touched,
 //!            state_moves: boolean, pause: :none | :state | :supervisor, why: binary}
 //! finding = %{name: atom, severity: :info | :warning | :danger, module: binary,
 //!             items: [binary], message: binary}
@@ -14,7 +14,7 @@
 
 use std::borrow::Cow;
 
-use super::change::{Functions, ModuleChange, Operation, Pause};
+use super::describe::{Functions, ModuleChange, Operation, Pause};
 use super::finding::Finding;
 use super::state::Conversion;
 use super::{Analysis, Role};
@@ -77,6 +77,7 @@ fn operation(operation: Operation) -> &'static str {
 fn conversion(conversion: Conversion) -> &'static str {
     match conversion {
         Conversion::Absent => "absent",
+        Conversion::Keeps => "keeps",
         Conversion::Untouched => "untouched",
         Conversion::Touched => "touched",
     }

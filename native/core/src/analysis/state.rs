@@ -4,74 +4,109 @@ use std::collections::BTreeSet;
 
 use super::change::Change;
 use super::role::Role;
-use super::system::{System, Version};
+use super::system::System;
 use super::text;
+use super::version::Version;
+use crate::digest::Short;
 use crate::etf::Outline;
 
-/// What `code_change` does about a change.
+/// What is known of the `code_change` that converts the states.
+///
+/// Only [`Absent`](Conversion::Absent) and [`Keeps`](Conversion::Keeps) say that nothing would come
+/// of calling it. One whose text is as before may still do something else than before: what it
+/// calls by a name that is known only when it runs, and what it is given, do not show in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Conversion {
     /// There is none.
     Absent,
-    /// It is as it was before.
+    /// All it does is to give back the state that it is given.
+    Keeps,
+    /// Its text is as it was before, and that of what it calls by name.
     Untouched,
     /// It is new, or another than before.
     Touched,
 }
 
-/// The functions by which modules convert states.
-const CONVERTERS: [(&str, u8); 3] =
-    [("code_change", 3), ("code_change", 4), ("system_code_change", 4)];
+impl Conversion {
+    /// Whether it has to be called for what may come of it.
+    pub fn is_called(self) -> bool {
+        matches!(self, Conversion::Untouched | Conversion::Touched)
+    }
+}
 
-/// What the module's `code_change` does about its change. On the way down it is that of the newer
-/// version, which runs, and it has to know of that way.
+/// The functions by which modules convert states, each with those of its arguments that it gives
+/// back where it leaves the state as it is: `{ok, State}` of a server and of an event handler,
+/// `{ok, State, Data}` of a state machine, `{ok, Misc}` of a special process.
+const CONVERTERS: [(&str, u8, &[u64]); 3] =
+    [("code_change", 3, &[1]), ("code_change", 4, &[1, 2]), ("system_code_change", 4, &[0])];
+
+/// What is known of the module's `code_change`. On the way down it is that of the newer version,
+/// which runs.
 pub(super) fn conversion(change: &Change<'_>, system: &System<'_>) -> Conversion {
     let by = if system.down { &change.old } else { &change.new };
     let Some(by) = by else { return Conversion::Absent };
     let mut found = Conversion::Absent;
-    for (name, arity) in CONVERTERS {
-        if by.parsed.module.offers(name, arity) {
-            let touched = change.touches(name, arity) || helped(by, name, arity, system);
-            let way = !system.down || names_down(by, name, arity);
-            let converts = touched && way && !gives_back(by, name, arity);
-            found = found.max(if converts { Conversion::Touched } else { Conversion::Untouched });
+    for (name, arity, arguments) in CONVERTERS {
+        if by.offers(name, arity) {
+            found = found.max(if gives_back(by, name, arity, arguments) {
+                Conversion::Keeps
+            } else if change.touches(name, arity) || helped(by, name, arity, system) {
+                Conversion::Touched
+            } else {
+                Conversion::Untouched
+            });
         }
     }
     found
 }
 
-fn gives_back(version: &Version<'_>, name: &str, arity: u8) -> bool {
+fn gives_back(version: &Version<'_>, name: &str, arity: u8, arguments: &[u64]) -> bool {
     let function = version.function(name, arity);
-    function.is_some_and(|(functions, function)| functions.gives_back(function))
+    function.is_some_and(|(functions, function)| functions.gives_back(function, arguments))
 }
 
-/// Whether a function names the atom by which it is told that a version is older.
-fn names_down(version: &Version<'_>, name: &str, arity: u8) -> bool {
-    let Some((functions, function)) = version.function(name, arity) else { return false };
-    functions.reached(function).iter().any(|one| functions.atoms(one).any(|atom| atom == "down"))
+/// Whether the code of the module that converts states shows that it knows the way back: it, or a
+/// function of another module that it calls, names the atom by which it is told of that.
+pub(super) fn knows_way_back<'s>(version: &Version<'s>, system: &System<'s>) -> bool {
+    let within = |version: &Version<'_>, name: &str, arity: u8| {
+        version.function(name, arity).is_some_and(|(functions, function)| {
+            functions.reached(function).into_iter().any(|one| functions.mentions(one, "down"))
+        })
+    };
+    CONVERTERS.iter().any(|(name, arity, _)| {
+        within(version, name, *arity)
+            || external(version, name, *arity).into_iter().any(|(module, function, arity)| {
+                let helper = system.version_beside(version, module);
+                helper.is_some_and(|helper| within(helper, function, arity))
+            })
+    })
 }
 
-/// Whether the module's `code_change` knows the way back.
-pub(super) fn knows_way_back(version: &Version<'_>) -> bool {
-    CONVERTERS.iter().any(|(name, arity)| names_down(version, name, *arity))
+/// What a function, and those that it reaches in the module, call in other modules.
+fn external<'v>(
+    version: &'v Version<'_>,
+    name: &str,
+    arity: u8,
+) -> BTreeSet<(&'v str, &'v str, u8)> {
+    let Some((functions, function)) = version.function(name, arity) else {
+        return BTreeSet::new();
+    };
+    let reached = functions.reached(function).into_iter();
+    let calls = reached.flat_map(|one| functions.external(one));
+    calls.map(|call| (call.module, call.function, call.arity)).collect()
 }
 
 /// Whether what a function calls in other modules has changed.
 fn helped(version: &Version<'_>, name: &str, arity: u8, system: &System<'_>) -> bool {
-    let Some((functions, function)) = version.function(name, arity) else { return false };
-    let mut calls = functions.reached(function).into_iter().flat_map(|one| functions.external(one));
-    calls.any(|call| {
-        let changed = system.change(call.module).filter(|change| change.name != version.name());
-        changed.is_some_and(|change| change.touches(call.function, call.arity))
+    external(version, name, arity).into_iter().any(|(module, function, arity)| {
+        let changed = system.change(module).filter(|change| change.name != version.name());
+        changed.is_some_and(|change| change.touches(function, arity))
     })
 }
 
-/// Whether the state of the module's processes changes, or may: where that does not show, a
-/// `code_change` that is as before says that it does not.
+/// Whether the state of the module's processes changes, or may.
 pub(super) fn moves(change: &Change<'_>, conversion: Conversion) -> bool {
-    conversion == Conversion::Touched
-        || differs(change) == Some(true)
-        || change.is(Role::Supervisor)
+    conversion.is_called() || differs(change) == Some(true) || change.is(Role::Supervisor)
 }
 
 /// Whether the form of the state differs, if it shows in both versions.
@@ -83,14 +118,18 @@ pub(super) fn differs(change: &Change<'_>) -> Option<bool> {
 
 /// The forms of the states that `init` makes, as they are read, such as `{state, _, _}` and
 /// `%Call{from, to}`; none where it does not show.
-pub(super) fn forms(version: &Version<'_>) -> BTreeSet<String> {
+pub(super) fn forms<'v>(version: &'v Version<'_>) -> &'v BTreeSet<String> {
+    version.forms.get_or_init(|| made_by_init(version))
+}
+
+fn made_by_init(version: &Version<'_>) -> BTreeSet<String> {
     let state = match version {
         one if one.is(Role::Statem) => 2,
         one if one.is(Role::Server) || one.is(Role::Event) => 1,
         _ => return BTreeSet::new(),
     };
     let Some((functions, init)) = version.function("init", 1) else { return BTreeSet::new() };
-    let returned = functions.returns(init);
+    let returned = functions.returns(init, version.effort);
     let states = returned.iter().filter_map(|outline| match outline {
         Outline::Tuple(elements) if elements.first() == Some(&Outline::Atom("ok".to_owned())) => {
             elements.get(state)
@@ -125,12 +164,11 @@ fn form(state: &Outline) -> Option<String> {
 }
 
 /// A struct's fields, each with a digest of its default.
-pub(super) type Fields = std::collections::BTreeMap<String, [u8; 32]>;
+pub(super) type Fields = std::collections::BTreeMap<String, Short>;
 
 /// The fields of the struct that a module defines.
 pub(super) fn fields(version: &Version<'_>) -> Option<Fields> {
     let (functions, function) = version.function("__struct__", 0)?;
-    let mut maps = functions.maps(function);
-    let map = maps.find(|map| map.structure.as_deref() == Some(version.name()))?;
-    Some(map.fields.iter().filter(|(key, _)| key != "__struct__").cloned().collect())
+    let own = functions.structs(function).find(|form| form.module == version.name())?;
+    Some(own.fields.iter().filter(|(key, _)| key != "__struct__").cloned().collect())
 }

@@ -9,7 +9,7 @@ use crate::options::ChunkId;
 pub(super) const LONGEST_ATOM: usize = 255;
 
 /// An atom of a table, by its place from 1. Only the table's own places can be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct AtomId(u32);
 
 /// All names of a table in one string.

@@ -21,6 +21,7 @@ pub(super) mod op {
     pub(crate) const BIF1: u8 = 10;
     pub(crate) const BIF2: u8 = 11;
     pub(crate) const ALLOCATE: u8 = 12;
+    pub(crate) const ALLOCATE_HEAP_ZERO: u8 = 15;
     pub(crate) const TEST_HEAP: u8 = 16;
     pub(crate) const DEALLOCATE: u8 = 18;
     pub(crate) const RETURN: u8 = 19;
@@ -29,13 +30,20 @@ pub(super) mod op {
     pub(crate) const SELECT_VAL: u8 = 59;
     pub(crate) const SELECT_TUPLE_ARITY: u8 = 60;
     pub(crate) const JUMP: u8 = 61;
+    pub(crate) const CATCH: u8 = 62;
+    pub(crate) const CATCH_END: u8 = 63;
     pub(crate) const MOVE: u8 = 64;
+    pub(crate) const SET_TUPLE_ELEMENT: u8 = 67;
     pub(crate) const BADMATCH: u8 = 72;
     pub(crate) const CASE_END: u8 = 74;
     pub(crate) const CALL_FUN: u8 = 75;
     pub(crate) const CALL_EXT_ONLY: u8 = 78;
     pub(crate) const BS_PUT_STRING: u8 = 92;
     pub(crate) const MAKE_FUN2: u8 = 103;
+    pub(crate) const TRY: u8 = 104;
+    pub(crate) const TRY_CASE: u8 = 106;
+    pub(crate) const TRY_CASE_END: u8 = 107;
+    pub(crate) const RAISE: u8 = 108;
     pub(crate) const APPLY: u8 = 112;
     pub(crate) const APPLY_LAST: u8 = 113;
     pub(crate) const IS_BOOLEAN: u8 = 114;
@@ -43,6 +51,7 @@ pub(super) mod op {
     pub(crate) const GC_BIF1: u8 = 124;
     pub(crate) const GC_BIF2: u8 = 125;
     pub(crate) const BS_MATCH_STRING: u8 = 132;
+    pub(crate) const BS_INIT_WRITABLE: u8 = 133;
     pub(crate) const TRIM: u8 = 136;
     pub(crate) const GC_BIF3: u8 = 152;
     pub(crate) const LINE: u8 = 153;
@@ -52,18 +61,21 @@ pub(super) mod op {
     pub(crate) const HAS_MAP_FIELDS: u8 = 157;
     pub(crate) const GET_MAP_ELEMENTS: u8 = 158;
     pub(crate) const IS_TAGGED_TUPLE: u8 = 159;
+    pub(crate) const BUILD_STACKTRACE: u8 = 160;
+    pub(crate) const RAW_RAISE: u8 = 161;
     pub(crate) const PUT_TUPLE2: u8 = 164;
     pub(crate) const SWAP: u8 = 169;
     pub(crate) const MAKE_FUN3: u8 = 171;
     pub(crate) const BS_CREATE_BIN: u8 = 177;
     pub(crate) const CALL_FUN2: u8 = 178;
+    pub(crate) const BADRECORD: u8 = 180;
     pub(crate) const EXECUTABLE_LINE: u8 = 183;
     pub(crate) const DEBUG_LINE: u8 = 184;
 }
 
 /// The number of operands of each instruction, from opcode 1 on.
 #[rustfmt::skip]
-const OPERANDS: [u8; 191] = [
+const OPERANDS: [u8; NEWEST as usize] = [
     1, 3, 0, 2, 3, 2, 2, 3, 2, 4, 5, 2, 3, 2, 3, 2, // 1
     1, 1, 0, 0, 0, 0, 2, 1, 1, 2, 4, 4, 4, 4, 4, 4, // 17
     4, 4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, // 33
@@ -77,6 +89,9 @@ const OPERANDS: [u8; 191] = [
     0, 2, 2, 2, 3, 4, 3, 2, 2, 4, 3, 1, 2, 1, 1, 1, // 161
     6, 3, 0, 1, 5, 3, 2, 4, 6, 2, 4, 3, 6, 3, 5, // 177
 ];
+
+/// The highest opcode that is known here.
+pub(super) const NEWEST: u32 = 191;
 
 /// How many operands an instruction has, if it is known.
 pub(super) fn operands(opcode: u8) -> Option<u8> {

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use super::damage::Damage;
-use super::functions::Functions;
+use super::functions::{Functions, Unread};
 use super::{Module, gzip, parse};
-use crate::budget::Budget;
+use crate::effort::Effort;
 use crate::options::ChunkId;
 
 /// What two versions of a module are compared by: all that the releases we know hash.
@@ -22,19 +22,17 @@ pub(crate) struct Parsed<'a> {
 }
 
 impl<'a> Parsed<'a> {
-    pub(crate) fn read(bytes: &'a [u8], budget: &Budget) -> Result<Self, Damage> {
-        let bytes = unpacked(bytes, budget)?;
+    pub(crate) fn read(bytes: &'a [u8], effort: &Effort) -> Result<Self, Unread> {
+        effort.work(1)?;
+        let bytes = unpacked(bytes, effort)?;
         let module = parse(&bytes, &SIGNIFICANT)?;
-        if budget.take(module.table_bytes()) {
-            Ok(Parsed { module, bytes })
-        } else {
-            Err(Damage::OutOfMemory)
-        }
+        effort.memory(module.table_bytes())?;
+        Ok(Parsed { module, bytes })
     }
 
-    /// Its functions; `None` if it has instructions that are unknown here.
-    pub(crate) fn functions(&self, budget: &Budget) -> Result<Option<Functions<'_>>, Damage> {
-        Functions::read(&self.bytes, budget)
+    /// Its functions.
+    pub(crate) fn functions(&self, effort: &Effort) -> Result<Functions<'_>, Unread> {
+        Functions::read(&self.bytes, effort)
     }
 
     /// Whether nothing differs that the VM tells versions apart by.
@@ -43,13 +41,11 @@ impl<'a> Parsed<'a> {
     }
 }
 
-fn unpacked<'a>(bytes: &'a [u8], budget: &Budget) -> Result<Cow<'a, [u8]>, Damage> {
+fn unpacked<'a>(bytes: &'a [u8], effort: &Effort) -> Result<Cow<'a, [u8]>, Unread> {
     if !gzip::is_gzip(bytes) {
         return Ok(Cow::Borrowed(bytes));
     }
     let size = gzip::claimed_size(bytes).ok_or(Damage::Gzip)?;
-    if !budget.take(size.into()) {
-        return Err(Damage::OutOfMemory);
-    }
+    effort.memory(size.into())?;
     Ok(Cow::Owned(gzip::unpack(bytes, size)?))
 }

@@ -7,6 +7,9 @@ use crate::beam::Module;
 pub struct Change {
     /// Its path, as the build that runs has it.
     pub path: String,
+    /// Where the build that runs has the module, if that is another application: it moves from
+    /// there.
+    pub moved_from: Option<String>,
     /// The file of the build that runs. None if it has no such file, or if there is no such build.
     pub before: Option<Build>,
     /// That of the repaired build.

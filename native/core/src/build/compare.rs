@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::changes::{Build, Change};
 use super::error::Error;
+use super::moves;
 use super::progress::Progress;
 use super::request::Request;
 use super::side::{Key, Side};
@@ -28,11 +29,13 @@ pub(super) struct Compared {
 }
 
 /// A file that at least one of two builds has.
-struct Pair<'s> {
-    key: &'s Key,
-    path: String,
-    before: Option<&'s Content>,
-    after: Option<&'s Content>,
+pub(super) struct Pair<'s> {
+    pub(super) key: &'s Key,
+    pub(super) path: String,
+    /// The former path of a module that moves.
+    pub(super) moved_from: Option<String>,
+    pub(super) before: Option<&'s Content>,
+    pub(super) after: Option<&'s Content>,
 }
 
 /// How the two files of a pair differ.
@@ -55,6 +58,7 @@ pub(super) fn both(
 ) -> Result<Compared, Error> {
     let mut notes = applications(from, to);
     let mut pairs = pairs(from, to, request, &mut notes);
+    moves::carry_out(&mut pairs, from, to, request, &mut notes);
     if let Some(modules) = &request.modules {
         choose(&mut pairs, modules)?;
     }
@@ -106,7 +110,8 @@ pub(super) fn picked(
     let mut changes = Vec::new();
     for pair in &pairs {
         let after = pair.after.map(|content| pair.read(content, significant)).transpose()?;
-        changes.push(Change { path: pair.path.clone(), before: None, after, picked: true });
+        let path = pair.path.clone();
+        changes.push(Change { path, moved_from: None, before: None, after, picked: true });
         progress.step();
     }
     changes.sort_by(|one, other| one.path.cmp(&other.path));
@@ -125,7 +130,8 @@ impl Pair<'_> {
             _ => return self.one_sided(significant),
         };
         let (old, new) = (before.read()?, after.read()?);
-        if old == new {
+        let moves = self.moved_from.is_some();
+        if old == new && !moves {
             return Ok(Verdict::Same);
         }
         if matches!(self.key, Key::Settings(_)) {
@@ -133,7 +139,7 @@ impl Pair<'_> {
         }
         let old = Build { module: self.module(&old, significant)?, bytes: old.into_owned() };
         let new = Build { module: self.module(&new, significant)?, bytes: new.into_owned() };
-        if !take_all && is_same_code(old.module.as_deref(), new.module.as_deref()) {
+        if !(take_all || moves) && is_same_code(old.module.as_deref(), new.module.as_deref()) {
             return Ok(Verdict::Inessential);
         }
         Ok(self.changed(Some(old), Some(new)))
@@ -149,7 +155,8 @@ impl Pair<'_> {
 
     fn changed(&self, before: Option<Build>, after: Option<Build>) -> Verdict {
         let path = self.path.clone();
-        Verdict::Changed(Box::new(Change { path, before, after, picked: false }))
+        let moved_from = self.moved_from.clone();
+        Verdict::Changed(Box::new(Change { path, moved_from, before, after, picked: false }))
     }
 
     fn read(&self, content: &Content, significant: &[ChunkId]) -> Result<Build, Error> {
@@ -251,7 +258,7 @@ fn pairs<'s>(
         };
         if let (true, Some(path)) = (wanted, path(key, from, request)) {
             let (before, after) = (from.files.get(key), to.files.get(key));
-            pairs.push(Pair { key, path, before, after });
+            pairs.push(Pair { key, path, moved_from: None, before, after });
         }
     }
     pairs
@@ -277,7 +284,7 @@ fn is_consolidated(below: &str, to: &Side) -> bool {
 }
 
 /// The path in the archive: as nodes that run the first build have it.
-fn path(key: &Key, from: &Side, request: &Request) -> Option<String> {
+pub(super) fn path(key: &Key, from: &Side, request: &Request) -> Option<String> {
     let versioned = from.is_release() || request.release.is_some();
     Some(match key {
         Key::Of { application, below } => {

@@ -69,13 +69,19 @@ fn module_entry(change: &Change, module: &Module) -> ModuleEntry {
     ModuleEntry { name, change: kind, replaces, brings: Version::of(module) }
 }
 
+/// What goes from its place: altogether, or to another.
 fn removed(change: &Change) -> Option<RemovedEntry> {
-    let (None, Some(before)) = (&change.after, &change.before) else { return None };
+    let path = match (&change.moved_from, &change.after) {
+        (Some(place), _) => place,
+        (None, None) => &change.path,
+        (None, Some(_)) => return None,
+    };
+    let before = change.before.as_ref()?;
     let module = before.module.as_deref().map(|module| RemovedModule {
         name: module.name().to_owned(),
         replaces: Version::of(module),
     });
-    Some(RemovedEntry { path: change.path.clone(), module })
+    Some(RemovedEntry { path: path.clone(), module })
 }
 
 fn version(build: &Build) -> Option<Version> {

@@ -10,6 +10,7 @@ mod compare;
 mod describe;
 mod error;
 mod judgement;
+mod moves;
 mod progress;
 mod release;
 mod request;

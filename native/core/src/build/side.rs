@@ -20,7 +20,7 @@ pub(super) enum Key {
 
 impl Key {
     /// The module that it is the file of.
-    fn module(&self) -> Option<&str> {
+    pub(super) fn module(&self) -> Option<&str> {
         let file = match self {
             Key::Of { below, .. } => below.strip_prefix("ebin/")?,
             Key::Consolidated(file) => file,

@@ -13,7 +13,7 @@ mod encode;
 mod term;
 mod text;
 
-pub(crate) use canonical::{Canonical, MapForm, Outline, canonical};
+pub(crate) use canonical::{Canonical, Outline, StructForm, Unread, canonical};
 pub(crate) use captures::captures;
 pub use decode::{DecodeError, Limits, decode};
 pub use encode::encode;

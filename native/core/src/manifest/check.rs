@@ -1,9 +1,10 @@
 //! What a manifest says must make sense, and fit the archive it is in.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::instructions;
 use super::{Change, FileEntry, MANIFEST, Manifest, Version};
+use crate::analysis::instructions::Value;
 use crate::archive;
 use crate::composition::{File, Kind};
 use crate::refusal::{Refusal, Rule};
@@ -18,6 +19,10 @@ const LONGEST_TEXT: usize = 10_000;
 /// The longest text of an Erlang term.
 const LONGEST_TERM: usize = 64 * 1024;
 
+/// The most settings of applications, and the most bytes of their values.
+const MOST_SETTINGS: usize = 1_000;
+const MOST_CONFIG_BYTES: usize = 256 * 1024;
+
 fn refuse<T>(rule: Rule, detail: String) -> Result<T, Refusal> {
     Err(Refusal::entry(rule, MANIFEST.as_bytes(), detail))
 }
@@ -29,6 +34,7 @@ pub(super) fn values(manifest: &Manifest) -> Result<(), Refusal> {
     paths(manifest)?;
     changes(manifest)?;
     names(manifest)?;
+    config(manifest)?;
     instructions::check(manifest)
 }
 
@@ -111,6 +117,32 @@ fn terms(manifest: &Manifest) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Keys and values become atoms and terms where the patch is accepted: they must be readable,
+/// and not too many, before anybody does that.
+fn config(manifest: &Manifest) -> Result<(), Refusal> {
+    let changes = &manifest.config;
+    if changes.len() > MOST_SETTINGS {
+        let detail = format!("has more than {MOST_SETTINGS} settings");
+        return refuse(Rule::ManifestConfig, detail);
+    }
+    if changes.iter().map(|change| change.value.len()).sum::<usize>() > MOST_CONFIG_BYTES {
+        let detail = format!("has settings of more than {MOST_CONFIG_BYTES} bytes");
+        return refuse(Rule::ManifestConfig, detail);
+    }
+    for change in changes {
+        let of = format!(
+            "{} of {}",
+            printable(change.key.as_bytes()),
+            printable(change.application.as_bytes())
+        );
+        if let Err(error) = Value::parse(&change.value) {
+            let detail = format!("has for {of} a value that is no constant Erlang term: {error}");
+            return refuse(Rule::ManifestConfig, detail);
+        }
+    }
+    Ok(())
+}
+
 fn paths(manifest: &Manifest) -> Result<(), Refusal> {
     let files = manifest.files.iter().map(|file| &file.path);
     let removed = manifest.removed.iter().map(|file| &file.path);
@@ -157,21 +189,30 @@ fn changes(manifest: &Manifest) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Each module once, and the load order made of them.
+/// Each module once, unless it moves, and the load order made of them.
 fn names(manifest: &Manifest) -> Result<(), Refusal> {
-    let mut brought = HashSet::new();
-    let modules = manifest.files.iter().filter_map(|file| file.module.as_ref());
-    let removed = manifest.removed.iter().filter_map(|file| file.module.as_ref());
-    for name in modules.map(|module| &module.name).chain(removed.map(|module| &module.name)) {
-        if !brought.insert(name) {
-            let detail = format!("names the module {} twice", printable(name.as_bytes()));
-            return refuse(Rule::ManifestDuplicate, detail);
+    let brought = once(manifest.files.iter().filter_map(|file| {
+        let module = file.module.as_ref()?;
+        Some((&module.name, module.replaces.as_ref()))
+    }))?;
+    let removed = once(manifest.removed.iter().filter_map(|file| {
+        let module = file.module.as_ref()?;
+        Some((&module.name, Some(&module.replaces)))
+    }))?;
+    for (name, version) in &removed {
+        // One that moves takes the place of what it was in its former place, and of nothing else.
+        if brought.get(name).is_some_and(|replaced| replaced != version) {
+            let detail = format!(
+                "removes {0}, and brings it without saying that it replaces the version removed",
+                printable(name.as_bytes())
+            );
+            return refuse(Rule::ManifestMalformed, detail);
         }
     }
     let mut ordered = HashSet::new();
     for name in &manifest.load_order {
         let shown = printable(name.as_bytes());
-        if !brought.contains(name) {
+        if !(brought.contains_key(name) || removed.contains_key(name)) {
             let detail = format!("has {shown} in its load order, and no file of that module");
             return refuse(Rule::ManifestMalformed, detail);
         }
@@ -181,6 +222,20 @@ fn names(manifest: &Manifest) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Modules by their names, each with the version it takes the place of.
+fn once<'m>(
+    modules: impl Iterator<Item = (&'m String, Option<&'m Version>)>,
+) -> Result<BTreeMap<&'m String, Option<&'m Version>>, Refusal> {
+    let mut found = BTreeMap::new();
+    for (name, replaces) in modules {
+        if found.insert(name, replaces).is_some() {
+            let detail = format!("names the module {} twice", printable(name.as_bytes()));
+            return refuse(Rule::ManifestDuplicate, detail);
+        }
+    }
+    Ok(found)
 }
 
 /// Checks that the manifest covers exactly these files, and says of each what it is.

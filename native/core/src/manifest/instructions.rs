@@ -39,7 +39,10 @@ fn ways(manifest: &Manifest) -> [Way<'_>; 2] {
         modules().filter(|one| changes.contains(&one.change)).map(|one| one.name.as_str()).collect()
     };
     let removed = manifest.removed.iter().filter_map(|file| file.module.as_ref());
-    let removed: Vec<&str> = removed.map(|module| module.name.as_str()).collect();
+    // What only moves is there before and after.
+    let moves = |name: &str| modules().any(|one| one.name == name);
+    let removed: Vec<&str> =
+        removed.map(|module| module.name.as_str()).filter(|name| !moves(name)).collect();
     let added: Vec<&str> = named(&[Change::Add, Change::Any]);
     let replaced: Vec<&str> = named(&[Change::Replace, Change::Any]);
     let brought = modules().map(|one| one.name.as_str()).collect();

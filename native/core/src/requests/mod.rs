@@ -117,7 +117,7 @@ fn dispatch<R>(
             Ok(take((&outcome).into()))
         }
         "shadow" => {
-            let shadows = shadow::make(request.blobs, arguments.text()?);
+            let shadows = shadow::make_until(stop, request.blobs, arguments.text()?);
             unless(stop)?;
             Ok(take(shadows.as_slice().into()))
         }
@@ -128,12 +128,13 @@ fn dispatch<R>(
             Ok(take((&signing).into()))
         }
         "analyse" => {
-            let analysis = analysis::analyse(&Comparison::read(&arguments)?.request());
+            let comparison = Comparison::read(&arguments)?;
+            let analysis = analysis::analyse_until(stop, &comparison.request());
             unless(stop)?;
             Ok(take(Reply::Term(&analysis.term())))
         }
         "appup" => {
-            let text = Appup::between(&comparison::builds(&arguments)?).to_string();
+            let text = Appup::between_until(stop, &comparison::builds(&arguments)?).to_string();
             unless(stop)?;
             Ok(take(Reply::Term(&Term::Binary(text.as_bytes()))))
         }

@@ -2,7 +2,8 @@
 
 use hot_patch_core::analysis::{self, Request};
 
-use crate::support::beam::{AtomFormat, minimal, words};
+use crate::found;
+use crate::support::beam::{Beam, code, literals, one_function, words};
 use crate::support::compiled;
 use crate::support::random::Random;
 
@@ -11,20 +12,76 @@ fn files_that_are_no_modules() {
     let file: &[u8] = b"no module";
     let analysis =
         analysis::analyse(&Request { before: &[file], after: &[file], ..Default::default() });
-    assert_eq!(analysis.findings.len(), 1);
-    assert_eq!(analysis.findings[0].kind.name(), "module_unreadable");
+    assert_eq!(found(&analysis), [("module_unreadable", ""), ("running_unreadable", "")]);
+    assert!(!analysis.stateless);
+}
+
+/// What is found in a module against the empty one.
+fn found_in(new: &Beam) -> Vec<(&'static str, String)> {
+    let (old, new) = (one_function(&[]).bytes(), new.bytes());
+    let request = Request { before: &[&old], after: &[&new], ..Default::default() };
+    let analysis = analysis::analyse(&request);
+    assert_eq!(analysis.modules[0].functions, None);
+    assert!(!analysis.stateless);
+    analysis.findings.iter().map(|one| (one.kind.name(), one.message.clone())).collect()
 }
 
 #[test]
-fn instructions_that_are_unknown() {
-    let old = minimal(AtomFormat::Utf8);
-    let mut code = words(&[16, 0, 180, 4, 1]);
-    code.extend([1, 0x10, 250, 3]);
-    let (old, new) = (old.bytes(), old.with(b"Code", code).bytes());
+fn instructions_of_a_newer_otp() {
+    let newer = one_function(&[]).with(b"Code", code(250, 3, &[1, 0x10, 250, 3]));
+    let [(kind, message)] = &found_in(&newer)[..] else { panic!("one finding") };
+    assert_eq!(*kind, "code_not_compared");
+    assert!(message.contains("m has instructions that are unknown here (up to opcode 250)"));
+}
+
+/// Damage is told as damage, and where it is.
+#[test]
+fn damage_is_not_taken_for_a_newer_otp() {
+    let good = || one_function(&[64, 0x47, 0, 3]).with(b"LitT", literals(&[b"\x83j".to_vec()]));
+    let instructions = |code: &[u8]| one_function(code);
+    let fun =
+        |words: [u32; 6]| [1_u32].iter().chain(&words).flat_map(|w| w.to_be_bytes()).collect();
+    let cases: [(&str, Beam); 14] = [
+        ("\"Code\" is malformed: an instruction in it is none", instructions(&[250])),
+        ("\"Code\" is malformed: an instruction in it is none", instructions(&[64, 0x67, 0, 3])),
+        ("\"Code\" is malformed: it is cut off", good().with(b"Code", code(180, 3, &[1, 0x10]))),
+        ("it names a literal that does not exist", instructions(&[64, 0x47, 0x50, 3])),
+        ("it names a label that does not exist", instructions(&[61, 0xf5])),
+        ("it names an import that does not exist", instructions(&[7, 0, 0xf0])),
+        ("it names a fun that does not exist", instructions(&[103, 0xf0])),
+        ("the code names bytes beyond its end", instructions(&[92, 0xf0, 0xf0])),
+        (
+            "its header announces more labels than it has room for",
+            good().with(b"Code", code(180, i32::MAX as u32, &[1, 0x10, 3])),
+        ),
+        ("\"LitT\" is malformed: it is cut off", good().with(b"LitT", words(&[0, 9]))),
+        (
+            "\"LitT\" is malformed: its packed data is damaged",
+            good().with(b"LitT", [&words(&[4])[..], &[0; 90]].concat()),
+        ),
+        ("\"LitT\" holds no acceptable term", good().with(b"LitT", literals(&[b"\x83h".to_vec()]))),
+        (
+            "\"FunT\" is malformed: an entry names an atom that does not exist",
+            good().with(b"FunT", fun([99, 0, 2, 0, 0, 0])),
+        ),
+        (
+            "\"FunT\" is malformed: an entry names a label that does not exist",
+            good().with(b"FunT", fun([2, 0, 99_999, 0, 0, 0])),
+        ),
+    ];
+    for (expected, module) in cases {
+        let [(kind, message)] = &found_in(&module)[..] else { panic!("{expected}: one finding") };
+        assert_eq!(*kind, "module_unreadable", "{message}");
+        assert!(message.starts_with("m: ") && message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn damage_in_what_runs_is_told_too() {
+    let (old, new) = (one_function(&[250]).bytes(), one_function(&[]).bytes());
     let request = Request { before: &[&old], after: &[&new], ..Default::default() };
     let analysis = analysis::analyse(&request);
-    assert_eq!(analysis.findings[0].kind.name(), "code_not_compared");
-    assert_eq!(analysis.modules[0].functions, None);
+    assert_eq!(found(&analysis), [("running_unreadable", "m")]);
 }
 
 /// Modules with some bytes changed, compared with what they were.

@@ -14,7 +14,7 @@ const MANIFEST: &str = "hot_patch.json";
 const SIGNATURE: &str = "hot_patch.sig";
 
 pub(crate) fn cases() -> Vec<Case> {
-    [forms(), contents(), covers(), signatures()].into_iter().flatten().collect()
+    [forms(), contents(), settings(), covers(), signatures()].into_iter().flatten().collect()
 }
 
 fn module() -> Vec<u8> {
@@ -71,12 +71,96 @@ fn text(rule: Rule, what: &'static str, manifest: &str) -> Case {
     case(rule, what, archive(&items(), manifest.as_bytes()))
 }
 
+/// One setting of an application with this value.
+fn setting(value: &str) -> Value {
+    json!([{"application": "a", "key": "k", "value": value}])
+}
+
+#[test]
+fn settings_are_accepted_as_sys_config_has_them() {
+    let values = [
+        "ok",
+        "'Elixir.A.B'",
+        "-12",
+        "1.5e-3",
+        "\"text \\x{e9} \\001 \\v\"",
+        "<<\"gr\u{fc}n\"/utf8>>",
+        "<<>>",
+        "<<0, 128,255>>",
+        "[{a, [b, {c, #{d => <<1>>}}]}]",
+        "% from ours\n{a, % and so on\n b}",
+    ];
+    for value in values {
+        let mut manifest = good(&items());
+        manifest["config"] = setting(value);
+        let bytes = archive(&items(), manifest.to_string().as_bytes());
+        let read = read_archive(&bytes, &Options::default());
+        assert!(read.is_ok(), "{value}: {:?}", read.err());
+    }
+}
+
+fn settings() -> Vec<Case> {
+    let refused = |what, config: Value| {
+        with(Rule::ManifestConfig, what, |manifest| manifest["config"] = config)
+    };
+    let many = |count: usize, value: &str| {
+        let one = |key| json!({"application": "a", "key": format!("k{key}"), "value": value});
+        (0..count).map(one).collect()
+    };
+    vec![
+        refused("a value that is no term", setting("{a")),
+        refused("a value with something behind it", setting("a. b")),
+        refused("a value that ends in a dot", setting("a.")),
+        refused("a value that calls", setting("os:cmd(\"ls\")")),
+        refused("a fun", setting("fun lists:map/2")),
+        refused("a variable", setting("X")),
+        refused("a byte that is none", setting("<<256>>")),
+        refused("an atom that no VM takes", setting(&"a".repeat(256))),
+        refused(
+            "a value nested too deep",
+            setting(&format!("{}{}", "[".repeat(70), "]".repeat(70))),
+        ),
+        refused("more settings than anybody needs", many(1_001, "1")),
+        refused(
+            "values larger than anybody needs",
+            many(500, &format!("\"{}\"", "x".repeat(1_000))),
+        ),
+    ]
+}
+
 #[test]
 fn the_manifest_they_are_made_from_is_accepted() {
     let bytes = archive(&items(), good(&items()).to_string().as_bytes());
     let composition = read_archive(&bytes, &Options::default()).unwrap();
     assert_eq!(composition.files.len(), 2);
     assert_eq!(composition.manifest.unwrap().manifest.name, "fix");
+}
+
+/// A manifest whose module was in another application before.
+fn moving() -> Value {
+    let mut manifest = good(&items());
+    let version = json!({"md5": "0".repeat(32), "vsn": "[0]"});
+    let module = &mut manifest["files"][0]["module"];
+    module["change"] = json!("replace");
+    module["replaces"] = version.clone();
+    manifest["removed"] =
+        json!([{"path": "b-1/ebin/m.beam", "module": {"name": "m", "replaces": version}}]);
+    manifest["load_order"] = json!(["m"]);
+    manifest["instructions"] = json!({"up": ["{load_module,m}"], "down": ["{load_module,m}"]});
+    manifest
+}
+
+fn moving_with(rule: Rule, what: &'static str, pointer: &str, value: Value) -> Case {
+    let mut manifest = moving();
+    *manifest.pointer_mut(pointer).unwrap() = value;
+    case(rule, what, archive(&items(), manifest.to_string().as_bytes()))
+}
+
+#[test]
+fn a_module_may_move() {
+    let bytes = archive(&items(), moving().to_string().as_bytes());
+    let manifest = read_archive(&bytes, &Options::default()).unwrap().manifest.unwrap().manifest;
+    assert_eq!(manifest.removed[0].module.as_ref().unwrap().name, "m");
 }
 
 #[test]
@@ -195,6 +279,28 @@ fn contents() -> Vec<Case> {
         malformed("an order of others", "/load_order", json!(["m", "n"])),
         duplicate("a module in the order", "/load_order", json!(["m", "m"])),
         duplicate("a file that comes and goes", "/removed", removed("a-1/priv/rates")),
+        moving_with(
+            Rule::ManifestMalformed,
+            "a module that goes in a version and is replaced in another",
+            "/removed/0/module/replaces/vsn",
+            json!("[1]"),
+        ),
+        moving_with(Rule::ManifestInstruction, "one that moves is not new", "/instructions", {
+            json!({"up": ["{add_module,m}"]})
+        }),
+        moving_with(Rule::ManifestInstruction, "one that moves does not go", "/instructions", {
+            json!({"up": ["{delete_module,m}"]})
+        }),
+        with(Rule::ManifestMalformed, "a module that comes as a new one and goes", |manifest| {
+            manifest["removed"] = moving()["removed"].clone();
+        }),
+        with(Rule::ManifestDuplicate, "a module that goes from two places", |manifest| {
+            let first = json!({"name": "n", "replaces": {"md5": "0".repeat(32)}});
+            manifest["removed"] = json!([
+                {"path": "a-1/ebin/n.beam", "module": first},
+                {"path": "b-1/ebin/n.beam", "module": first}
+            ]);
+        }),
         with(Rule::ManifestDuplicate, "a file", |manifest| {
             let first = manifest["files"][1].clone();
             manifest["files"].as_array_mut().unwrap().push(first);

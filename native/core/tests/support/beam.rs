@@ -66,6 +66,39 @@ pub fn code(max_opcode: u32, labels: u32, instructions: &[u8]) -> Vec<u8> {
     chunk
 }
 
+/// A compact number: the tag in its low three bits.
+pub fn tagged(tag: u8, value: u64) -> Vec<u8> {
+    match value {
+        0..16 => vec![(value as u8) << 4 | tag],
+        16..2048 => vec![((value >> 8) as u8) << 5 | 0b1000 | tag, value as u8],
+        _ => {
+            let bytes: Vec<u8> = value.to_be_bytes().into_iter().skip_while(|b| *b == 0).collect();
+            [vec![(bytes.len() as u8 - 2) << 5 | 0b1_1000 | tag], bytes].concat()
+        }
+    }
+}
+
+/// The module `m` with the one function `f/0`, of these instructions and a return.
+pub fn one_function(instructions: &[u8]) -> Beam {
+    // label 1; func_info m f 0; label 2; ...; return; int_code_end
+    let body = [&[1, 0x10, 2, 0x12, 0x22, 0, 1, 0x20], instructions, &[19, 3]].concat();
+    minimal(AtomFormat::Utf8)
+        .with(b"Code", code(180, 3, &body))
+        .with(b"ExpT", table(&[[2, 0, 2]]))
+        .without(b"LocT")
+        .without(b"FunT")
+}
+
+/// `LitT` of these encoded terms, not packed (OTP 28).
+pub fn literals(terms: &[Vec<u8>]) -> Vec<u8> {
+    let mut chunk = words(&[0, terms.len() as u32]);
+    for term in terms {
+        chunk.extend((term.len() as u32).to_be_bytes());
+        chunk.extend(term);
+    }
+    chunk
+}
+
 pub fn table(entries: &[[u32; 3]]) -> Vec<u8> {
     let mut chunk = words(&[entries.len() as u32]);
     chunk.extend(words(&entries.concat()));

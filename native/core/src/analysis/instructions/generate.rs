@@ -6,6 +6,7 @@ use super::{
 };
 use crate::analysis::state::Conversion;
 use crate::analysis::{self, Analysis, ModuleChange, Operation, Request, Role};
+use crate::stop::Stop;
 
 /// Two builds of an application.
 #[derive(Clone, Copy, Debug)]
@@ -23,9 +24,15 @@ pub struct Builds<'a> {
 impl Appup {
     /// The appup that leads from one build to another, and back.
     pub fn between(builds: &Builds<'_>) -> Self {
+        Appup::between_until(&Stop::default(), builds)
+    }
+
+    /// The same as long as `stop` is not raised; then what comes must not be used.
+    pub(crate) fn between_until(stop: &Stop, builds: &Builds<'_>) -> Self {
         let [from, to] = builds.modules;
         let analyse = |before, after, down| {
-            analysis::analyse(&Request { before, after, whole: true, down, ..Request::default() })
+            let request = Request { before, after, whole: true, down, ..Request::default() };
+            analysis::analyse_until(stop, &request)
         };
         let analyses = [&analyse(from, to, false), &analyse(to, from, true)];
         Appup::from_changes(builds.application, builds.versions, analyses, builds.restart)
@@ -72,7 +79,12 @@ fn instruction(change: &ModuleChange) -> Instruction {
         Operation::Replace if change.roles.contains(&Role::Supervisor) => {
             Instruction::Update(Update::Supervisor(module))
         }
-        Operation::Replace if change.roles.iter().any(|role| role.has_processes()) => {
+        // Who has a code_change may have processes by ways that do not show: behaviours of its own,
+        // libraries that hide it in their state.
+        Operation::Replace
+            if change.code_change != Conversion::Absent
+                || change.roles.iter().any(|role| role.has_processes()) =>
+        {
             Instruction::Update(Update::Processes(Processes {
                 module,
                 change: how(change),
@@ -89,10 +101,11 @@ fn instruction(change: &ModuleChange) -> Instruction {
     }
 }
 
-/// States go through a `code_change` only where that has something to do with the change.
+/// States go through a `code_change` unless it is sure that nothing comes of it.
 fn how(change: &ModuleChange) -> Change {
-    match change.code_change {
-        Conversion::Touched => Change::Advanced(Value::List(Vec::new())),
-        Conversion::Absent | Conversion::Untouched => Change::Soft,
+    if change.code_change.is_called() {
+        Change::Advanced(Value::List(Vec::new()))
+    } else {
+        Change::Soft
     }
 }

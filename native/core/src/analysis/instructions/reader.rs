@@ -14,14 +14,24 @@ const LONGEST_ATOM: usize = 255;
 
 /// One term, with or without a dot behind it.
 pub(super) fn term(text: &str) -> Result<Value, ParseError> {
+    let (mut reader, value) = first(text)?;
+    reader.taken(".");
+    reader.end(value)
+}
+
+/// One term without a dot behind it.
+pub(super) fn value(text: &str) -> Result<Value, ParseError> {
+    let (mut reader, value) = first(text)?;
+    reader.end(value)
+}
+
+fn first(text: &str) -> Result<(Reader<'_>, Value), ParseError> {
     if text.len() > MOST_BYTES {
         return Err(ParseError::TooLong);
     }
     let mut reader = Reader { text, at: 0 };
     let value = reader.term(DEPTH)?;
-    reader.taken(".");
-    reader.space();
-    if reader.rest().is_empty() { Ok(value) } else { Err(reader.expected("the end")) }
+    Ok((reader, value))
 }
 
 struct Reader<'t> {
@@ -52,6 +62,11 @@ impl<'t> Reader<'t> {
             }
             _ => Err(self.expected("a term")),
         }
+    }
+
+    fn end(&mut self, value: Value) -> Result<Value, ParseError> {
+        self.space();
+        if self.rest().is_empty() { Ok(value) } else { Err(self.expected("the end")) }
     }
 
     fn atom(&self, name: &str) -> Result<Value, ParseError> {
@@ -99,12 +114,30 @@ impl<'t> Reader<'t> {
             return Ok(Value::Binary(String::new()));
         }
         self.space();
+        if !self.rest().starts_with('"') {
+            return self.bytes();
+        }
         let text = self.quoted('"')?;
         if !self.taken("/utf8") && !text.is_ascii() {
             return Err(self.expected("/utf8"));
         }
         self.required(">>")?;
         Ok(Value::Binary(text))
+    }
+
+    /// What follows `<<`, where it is numbers.
+    fn bytes(&mut self) -> Result<Value, ParseError> {
+        let mut bytes = Vec::new();
+        loop {
+            self.space();
+            let digits = self.digits()?;
+            let byte = digits.parse().map_err(|_| self.expected("a byte, from 0 to 255"))?;
+            bytes.push(byte);
+            if self.taken(">>") {
+                return Ok(Value::Bytes(bytes));
+            }
+            self.required(",")?;
+        }
     }
 
     fn number(&mut self) -> Result<Value, ParseError> {
@@ -162,6 +195,9 @@ impl<'t> Reader<'t> {
             Some('e') => '\u{1b}',
             Some('b') => '\u{8}',
             Some('d') => '\u{7f}',
+            Some('f') => '\u{c}',
+            Some('v') => '\u{b}',
+            Some(first @ '0'..='7') => self.octal(first).ok_or_else(|| unknown(self))?,
             Some('x') => {
                 self.required("{")?;
                 let digits = self.while_(|c| c.is_ascii_hexdigit());
@@ -173,6 +209,17 @@ impl<'t> Reader<'t> {
             Some(c @ ('\\' | '\'' | '"')) => c,
             _ => return Err(unknown(self)),
         })
+    }
+
+    /// One to three octal digits, of which the first is taken.
+    fn octal(&mut self, first: char) -> Option<char> {
+        let mut code = first.to_digit(8)?;
+        for _ in 0..2 {
+            let Some(digit) = self.rest().chars().next().and_then(|c| c.to_digit(8)) else { break };
+            self.at += 1;
+            code = code * 8 + digit;
+        }
+        char::from_u32(code)
     }
 
     fn rest(&self) -> &'t str {

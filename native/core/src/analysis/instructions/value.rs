@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use super::parse::ParseError;
+use super::reader;
 use crate::text::is_invisible;
 
 /// A term that can be written down.
@@ -15,8 +17,10 @@ pub enum Value {
     Float(String),
     /// A string: a list of characters.
     String(String),
-    /// A binary, if it is UTF-8.
+    /// A binary that is written as a string, and so is UTF-8.
     Binary(String),
+    /// A binary that is written byte for byte.
+    Bytes(Vec<u8>),
     /// A proper list.
     List(Vec<Value>),
     /// A tuple.
@@ -26,6 +30,31 @@ pub enum Value {
 }
 
 impl Value {
+    /// Reads the text of one term, without a dot behind it: of what Erlang's own parser takes,
+    /// what is a constant without pids, ports, references and funs.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        reader::value(text)
+    }
+
+    /// Gives each atom of the term to `take`.
+    pub fn atoms<'v>(&'v self, take: &mut impl FnMut(&'v str)) {
+        match self {
+            Value::Atom(name) => take(name),
+            Value::List(values) | Value::Tuple(values) => {
+                values.iter().for_each(|value| value.atoms(take));
+            }
+            Value::Map(pairs) => pairs.iter().for_each(|(key, value)| {
+                key.atoms(take);
+                value.atoms(take);
+            }),
+            Value::Integer(_)
+            | Value::Float(_)
+            | Value::String(_)
+            | Value::Binary(_)
+            | Value::Bytes(_) => {}
+        }
+    }
+
     /// An atom.
     pub fn atom(name: &str) -> Self {
         Value::Atom(name.to_owned())
@@ -68,6 +97,14 @@ impl Display for Value {
                     if !text.is_ascii() {
                         f.write_str("/utf8")?;
                     }
+                }
+                f.write_str(">>")
+            }
+            Value::Bytes(bytes) => {
+                f.write_str("<<")?;
+                for (index, byte) in bytes.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { "," };
+                    write!(f, "{comma}{byte}")?;
                 }
                 f.write_str(">>")
             }

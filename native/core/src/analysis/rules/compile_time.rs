@@ -7,8 +7,9 @@ use super::finding;
 use crate::analysis::change::Change;
 use crate::analysis::finding::{Finding, Kind};
 use crate::analysis::role::{self, Role};
-use crate::analysis::system::{System, Version};
+use crate::analysis::system::System;
 use crate::analysis::text;
+use crate::analysis::version::Version;
 use crate::etf::Outline;
 
 /// Macros that are other than before or go. Who was compiled with them is known only if the
@@ -30,11 +31,11 @@ fn changed_macros(change: &Change<'_>, system: &System<'_>) -> Option<Finding> {
     if changed.is_empty() {
         return None;
     }
+    system.effort.work(system.compiled_with.len()).ok()?;
     let told = system.compiled_with.iter().filter(|(_, with)| *with == change.name);
     let told: BTreeSet<&str> = told.map(|(module, _)| *module).collect();
     let outside: Vec<&str> = if system.compiled_with.is_empty() {
-        let calling = system.outside.values().filter(|version| version.calls(change.name));
-        calling.map(Version::name).collect()
+        system.callers(change.name).map(Version::name).collect()
     } else {
         told.into_iter().filter(|module| system.outside.contains_key(module)).collect()
     };
@@ -60,7 +61,11 @@ fn changed_macros(change: &Change<'_>, system: &System<'_>) -> Option<Finding> {
 pub(super) fn callbacks(system: &System<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for version in system.all_now() {
-        for behaviour in &version.parsed.module.behaviours {
+        let behaviours: BTreeSet<&String> = version.parsed.module.behaviours.iter().collect();
+        for behaviour in behaviours {
+            if !system.effort.goes_on(1) {
+                return found;
+            }
             let concerned =
                 system.change(behaviour).is_some() || system.change(version.name()).is_some();
             let Some(definition) = system.now(behaviour).filter(|_| concerned) else { continue };
@@ -87,7 +92,7 @@ pub(super) fn callbacks(system: &System<'_>) -> Vec<Finding> {
 
 fn missing(definition: &Version<'_>, version: &Version<'_>) -> BTreeSet<String> {
     let wanted = required(definition).into_iter();
-    let lacking = wanted.filter(|(name, arity)| !version.parsed.module.offers(name, *arity));
+    let lacking = wanted.filter(|(name, arity)| !version.offers(name, *arity));
     let shown =
         lacking.map(|(name, arity)| text::function(name.trim_start_matches("MACRO-"), arity));
     shown.collect()
@@ -103,7 +108,9 @@ fn required(definition: &Version<'_>) -> Vec<(String, u8)> {
     };
     let mut counts = BTreeMap::<(String, u8), usize>::new();
     for outline in functions.outlines(info) {
-        if let Outline::Functions(list) = outline {
+        if let Outline::Functions(list) = outline
+            && definition.effort.goes_on(list.len())
+        {
             list.iter().for_each(|one| *counts.entry(one.clone()).or_default() += 1);
         }
     }

@@ -5,8 +5,9 @@ use super::finding;
 use crate::analysis::change::Change;
 use crate::analysis::finding::{Finding, Kind};
 use crate::analysis::role::Role;
-use crate::analysis::system::{System, Version};
+use crate::analysis::system::System;
 use crate::analysis::text;
+use crate::analysis::version::Version;
 use crate::etf::{self, Limits, Term};
 
 pub(super) fn all(system: &System<'_>) -> Vec<Finding> {

@@ -17,14 +17,6 @@ pub(super) fn all(system: &System<'_>) -> Vec<Finding> {
             let what = "runs code when it is loaded";
             found.push(finding(Kind::OnLoad, change.name, Vec::new(), what));
         }
-        if change
-            .both()
-            .is_some_and(|(old, new)| old.functions().is_none() || new.functions().is_none())
-        {
-            let what = "has instructions that are unknown here: its functions were not compared";
-            found.push(finding(Kind::CodeNotCompared, change.name, Vec::new(), what));
-            continue;
-        }
         found.extend(role_changed(change));
         found.extend(mode_changed(change));
         found.extend(application(change));

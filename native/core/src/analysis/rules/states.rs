@@ -16,22 +16,23 @@ pub(super) fn all(system: &System<'_>) -> Vec<Finding> {
     with_states.flat_map(|change| one(change, system)).collect()
 }
 
-fn one(change: &Change<'_>, system: &System<'_>) -> Vec<Finding> {
+fn one<'s>(change: &Change<'s>, system: &System<'s>) -> Vec<Finding> {
     let conversion = state::conversion(change, system);
-    let form = match conversion {
-        Conversion::Touched => None,
-        _ => form(change, conversion, system.down),
-    };
-    let way_back = way_back(change, conversion, system);
-    form.into_iter().chain(vsn(change, conversion)).chain(way_back).collect()
+    let by = if system.down { &change.old } else { &change.new };
+    let way_back = by.as_ref().is_some_and(|by| state::knows_way_back(by, system));
+    let converts = conversion == Conversion::Touched && (way_back || !system.down);
+    let form = if converts { None } else { form(change, conversion, system.down) };
+    let lost = no_way_back(change, conversion).filter(|_| !system.down && !way_back);
+    form.into_iter().chain(vsn(change, conversion)).chain(lost).collect()
 }
 
 fn form(change: &Change<'_>, conversion: Conversion, down: bool) -> Option<Finding> {
     let (old, new) = change.both()?;
     let code_change = match (conversion, down) {
         (Conversion::Absent, _) => "it has no code_change",
-        (_, false) => "its code_change is as it was before or leaves the state as it is",
-        (_, true) => "its code_change knows no {:down, vsn}",
+        (Conversion::Keeps, _) => "its code_change leaves the state as it is",
+        (_, false) => "its code_change, which is called, is as it was before",
+        (_, true) => "its code_change, which is called, does not show that it knows {:down, vsn}",
     };
     let own = own_fields(change);
     match (state::differs(change), own.is_empty()) {
@@ -42,16 +43,16 @@ fn form(change: &Change<'_>, conversion: Conversion, down: bool) -> Option<Findi
             };
             let what = format!(
                 "makes the state {} instead of {}, and {code_change}",
-                shown(&after),
-                shown(&before)
+                shown(after),
+                shown(before)
             );
             let of_structs = |form: &String| form.starts_with('%') && !form.starts_with("%{");
-            let kind = if before.iter().chain(&after).any(of_structs) {
+            let kind = if before.iter().chain(after).any(of_structs) {
                 Kind::StructChangedWithoutCodeChange
             } else {
                 Kind::StateChangedWithoutCodeChange
             };
-            Some(finding(kind, change.name, vec![shown(&before), shown(&after)], &what))
+            Some(finding(kind, change.name, vec![shown(before), shown(after)], &what))
         }
         (None, false) => {
             let what =
@@ -74,12 +75,12 @@ fn own_fields(change: &Change<'_>) -> Vec<String> {
 }
 
 /// A state that is converted can be taken back only by a `code_change` that knows of it.
-fn way_back(change: &Change<'_>, conversion: Conversion, system: &System<'_>) -> Option<Finding> {
-    let (_, new) = change.both()?;
+fn no_way_back(change: &Change<'_>, conversion: Conversion) -> Option<Finding> {
+    change.both()?;
     let moved = conversion == Conversion::Touched && state::differs(change) == Some(true);
-    let lost = moved && !system.down && !state::knows_way_back(new);
-    let what = "converts the state to another form, and not back";
-    lost.then(|| finding(Kind::NoWayBack, change.name, vec!["{:down, vsn}".to_owned()], what))
+    let what = "converts the state to another form, and does not show that it converts it back";
+    let items = vec!["{:down, vsn}".to_owned()];
+    moved.then(|| finding(Kind::NoWayBack, change.name, items, what))
 }
 
 /// Without another vsn a `code_change` cannot know what it is given.

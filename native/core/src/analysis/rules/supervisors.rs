@@ -6,8 +6,9 @@ use super::finding;
 use crate::analysis::change::Change;
 use crate::analysis::finding::{Finding, Kind};
 use crate::analysis::role::Role;
-use crate::analysis::system::{System, Version};
+use crate::analysis::system::System;
 use crate::analysis::text;
+use crate::analysis::version::Version;
 
 const STRATEGIES: [&str; 4] = ["one_for_one", "one_for_all", "rest_for_one", "simple_one_for_one"];
 

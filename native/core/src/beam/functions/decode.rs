@@ -1,11 +1,14 @@
 //! Instructions with their operands, and where each function stands among them.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
+use super::Unread;
 use crate::beam::atoms::{AtomId, Atoms};
+use crate::beam::code::Code;
+use crate::beam::damage::Damage;
 use crate::beam::opcodes;
 use crate::beam::reader::Reader;
+use crate::effort::Effort;
 
 /// An operand. A list stands as its size, and behind that what is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,53 +40,117 @@ pub(super) struct Bounds {
 /// `func_info` is 0, where the function begins is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    pub(super) function: usize,
-    pub(super) number: usize,
+    pub(super) function: u32,
+    pub(super) number: u32,
+}
+
+/// Where labels stand, by their numbers.
+#[derive(Debug)]
+pub(super) struct Labels(Vec<Option<Place>>);
+
+impl Labels {
+    /// Room for those that the header announces; each takes two bytes of the code at least.
+    fn new(count: u32, code: &[u8], effort: &Effort) -> Result<Self, Unread> {
+        let count = usize::try_from(count).ok().filter(|count| *count <= code.len());
+        let count =
+            count.ok_or(malformed("its header announces more labels than it has room for"))?;
+        effort.memory((count * size_of::<Option<Place>>()) as u64)?;
+        Ok(Labels(vec![None; count]))
+    }
+
+    pub(super) fn get(&self, label: u64) -> Option<Place> {
+        *self.0.get(usize::try_from(label).ok()?)?
+    }
+
+    fn set(&mut self, label: u64, place: Place) -> Option<()> {
+        *self.0.get_mut(usize::try_from(label).ok()?)? = Some(place);
+        Some(())
+    }
 }
 
 /// All functions and labels.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) functions: Vec<Bounds>,
-    pub(super) labels: HashMap<u64, Place>,
+    pub(super) labels: Labels,
 }
 
-/// The layout of the code; `None` if something in it is unknown.
-pub(super) fn layout(code: &[u8], atoms: &Atoms) -> Option<Layout> {
-    let mut layout = Layout { functions: Vec::new(), labels: HashMap::new() };
-    let mut reader = Reader::new(code);
+/// Why an instruction cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unclear;
+
+/// What an instruction that is unclear means: code of a newer OTP, or damage.
+pub(super) fn unclear(code: &Code<'_>) -> Unread {
+    if code.max_opcode > opcodes::NEWEST {
+        Unread::Newer { opcode: code.max_opcode }
+    } else {
+        malformed("an instruction in it is none").into()
+    }
+}
+
+pub(super) fn malformed(what: &'static str) -> Damage {
+    Damage::Malformed { chunk: *b"Code", what }
+}
+
+/// The layout of the code.
+pub(super) fn layout(code: &Code<'_>, atoms: &Atoms, effort: &Effort) -> Result<Layout, Unread> {
+    let instructions = code.instructions();
+    let labels = Labels::new(code.label_count, instructions, effort)?;
+    let mut layout = Layout { functions: Vec::new(), labels };
+    let mut reader = Reader::new(instructions);
     let mut args = Vec::new();
+    let mut meter = effort.meter();
     // The last label and where its instruction begins: if `func_info` follows, it is of that.
     let mut last = (0, 0);
     let mut number = 0;
     while !reader.rest().is_empty() {
-        let at = code.len() - reader.rest().len();
-        let opcode = read(&mut reader, atoms, &mut args)?;
+        let at = instructions.len() - reader.rest().len();
+        let opcode = read(&mut reader, atoms, &mut args).map_err(|Unclear| unclear(code))?;
         match (opcode, args.as_slice()) {
             (opcodes::LABEL, [Arg::Number(label)]) => {
                 last = (*label, at);
-                let function = layout.functions.len().saturating_sub(1);
-                layout.labels.insert(*label, Place { function, number });
+                let function = place(layout.functions.len().saturating_sub(1))?;
+                layout.put(*label, Place { function, number })?;
                 number += 1;
             }
             (opcodes::FUNC_INFO, [_, Arg::Atom(name), Arg::Number(arity)]) => {
                 close(&mut layout, last.1);
-                let function = layout.functions.len();
-                layout.labels.insert(last.0, Place { function, number: 0 });
+                let function = place(layout.functions.len())?;
+                layout.put(last.0, Place { function, number: 0 })?;
                 number = 1;
-                let from = code.len() - reader.rest().len();
-                let arity = u8::try_from(*arity).ok()?;
-                layout.functions.push(Bounds { name: *name, arity, place: from..code.len() });
+                let from = instructions.len() - reader.rest().len();
+                let arity = u8::try_from(*arity)
+                    .map_err(|_| malformed("a function has more than 255 arguments"))?;
+                meter.memory(2 * size_of::<Bounds>())?;
+                layout.functions.push(Bounds {
+                    name: *name,
+                    arity,
+                    place: from..instructions.len(),
+                });
             }
-            (opcodes::LABEL | opcodes::FUNC_INFO, _) => return None,
+            (opcodes::LABEL | opcodes::FUNC_INFO, _) => {
+                return Err(malformed("a label or the head of a function is none").into());
+            }
             (opcodes::INT_CODE_END, _) => {
                 close(&mut layout, at);
-                return Some(layout);
+                return Ok(layout);
             }
             _ => {}
         }
     }
-    None
+    Err(malformed("it is cut off").into())
+}
+
+impl Layout {
+    fn put(&mut self, label: u64, place: Place) -> Result<(), Unread> {
+        let unknown = malformed("a label has a number that its header does not announce");
+        self.labels.set(label, place).ok_or(unknown.into())
+    }
+}
+
+/// Places are numbers of four bytes, as all in a file.
+fn place(index: usize) -> Result<u32, Unread> {
+    u32::try_from(index).map_err(|_| malformed("it has too many functions").into())
 }
 
 fn close(layout: &mut Layout, end: usize) {
@@ -92,13 +159,21 @@ fn close(layout: &mut Layout, end: usize) {
     }
 }
 
+/// The most operands of one instruction: an operand takes much more room here than in a file. No
+/// compiler makes tables for jumps that come near to it.
+const MOST_OPERANDS: usize = 1 << 20;
+
 /// Reads one instruction into `args`, and gives its opcode.
 pub(super) fn read<'a>(
     reader: &mut Reader<'a>,
     atoms: &Atoms,
     args: &mut Vec<Arg<'a>>,
-) -> Option<u8> {
+) -> Result<u8, Unclear> {
     args.clear();
+    instruction(reader, atoms, args).ok_or(Unclear)
+}
+
+fn instruction<'a>(reader: &mut Reader<'a>, atoms: &Atoms, args: &mut Vec<Arg<'a>>) -> Option<u8> {
     let opcode = reader.u8()?;
     let mut left = u64::from(opcodes::operands(opcode)?);
     while let Some(less) = left.checked_sub(1) {
@@ -109,6 +184,9 @@ pub(super) fn read<'a>(
             Arg::Allocation(size) => size.checked_mul(2)?,
             _ => 0,
         })?;
+        if args.len() >= MOST_OPERANDS {
+            return None;
+        }
         args.push(arg);
     }
     Some(opcode)

@@ -1,64 +1,78 @@
 //! What one function is made of, with everything numbered put back to what it means.
+//!
+//! The meaning is hashed as it is read and never stands anywhere as a whole: a function can name
+//! one large literal as often as it has room for the number.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 
-use super::decode::{self, Arg, Bounds, Place};
+use super::decode::{self, Arg, Bounds, Place, Unclear, malformed, unclear};
 use super::tables::Tables;
-use super::{Digest, Function};
+use super::{Function, Unread};
+use crate::beam::atoms::AtomId;
+use crate::beam::code::Code;
+use crate::beam::damage::Damage;
 use crate::beam::opcodes::{self, op};
 use crate::beam::reader::Reader;
-use crate::digest;
+use crate::digest::{Hasher, Short};
+use crate::effort::Effort;
 
-/// Reads the function at `bounds`, the one at `index` of the module; `None` if something in it is
-/// unknown.
-pub(super) fn function(
-    code: &[u8],
-    bounds: &Bounds,
-    index: usize,
-    tables: &Tables<'_>,
-) -> Option<Function> {
-    let mut meaning = Meaning {
-        index,
-        tables,
-        text: Vec::new(),
-        function: Function {
-            name: tables.atoms.text(bounds.name).to_owned(),
-            arity: bounds.arity,
-            digest: Digest::default(),
-            calls: BTreeSet::new(),
-            atoms: BTreeSet::new(),
-            keys: BTreeSet::new(),
-            imports: BTreeSet::new(),
-            literals: Vec::new(),
-            place: bounds.place.clone(),
-        },
-    };
-    let mut reader = Reader::new(code.get(bounds.place.clone())?);
-    let mut args = Vec::new();
-    while !reader.rest().is_empty() {
-        let opcode = decode::read(&mut reader, &tables.atoms, &mut args)?;
-        meaning.instruction(opcode, &args)?;
-    }
-    meaning.function.digest = *digest::sha256(&meaning.text).first_chunk()?;
-    Some(meaning.function)
+/// Reads all functions of a module, one after the other.
+pub(super) struct Digests<'t, 'a> {
+    code: &'t Code<'a>,
+    tables: &'t Tables<'a>,
+    effort: &'t Effort,
+    /// Digests of strings, by where they begin and how long they are.
+    strings: HashMap<(usize, usize), Short>,
 }
 
-struct Meaning<'t, 'a> {
+impl<'t, 'a> Digests<'t, 'a> {
+    pub(super) fn new(code: &'t Code<'a>, tables: &'t Tables<'a>, effort: &'t Effort) -> Self {
+        Digests { code, tables, effort, strings: HashMap::new() }
+    }
+
+    /// Reads the function at `bounds`, the one at `index` of the module.
+    pub(super) fn function(&mut self, bounds: &Bounds, index: usize) -> Result<Function, Unread> {
+        let instructions = self.code.instructions().get(bounds.place.clone());
+        let mut reader = Reader::new(instructions.unwrap_or_default());
+        let mut meaning = Meaning {
+            index,
+            tables: self.tables,
+            effort: self.effort,
+            strings: &mut self.strings,
+            text: Hasher::default(),
+            function: Function::new(bounds),
+        };
+        let mut args = Vec::new();
+        while !reader.rest().is_empty() {
+            let opcode = decode::read(&mut reader, &self.tables.atoms, &mut args)
+                .map_err(|Unclear| unclear(self.code))?;
+            self.effort.work(1)?;
+            meaning.instruction(opcode, &args)?;
+        }
+        let Meaning { text, mut function, .. } = meaning;
+        function.finish(text.finish());
+        self.effort.memory(function.size() as u64)?;
+        Ok(function)
+    }
+}
+
+struct Meaning<'t, 'a, 's> {
     index: usize,
     tables: &'t Tables<'a>,
-    text: Vec<u8>,
+    effort: &'t Effort,
+    strings: &'s mut HashMap<(usize, usize), Short>,
+    text: Hasher,
     function: Function,
 }
 
-impl Meaning<'_, '_> {
-    fn instruction(&mut self, opcode: u8, args: &[Arg<'_>]) -> Option<()> {
+impl Meaning<'_, '_, '_> {
+    fn instruction(&mut self, opcode: u8, args: &[Arg<'_>]) -> Result<(), Unread> {
         // Lines say where the source stood, not what it says.
         if matches!(opcode, op::LINE | op::EXECUTABLE_LINE | op::DEBUG_LINE) {
-            return Some(());
+            return Ok(());
         }
-        self.text.push(opcode);
-        if opcode == opcodes::LABEL {
-            let Some(Arg::Number(label)) = args.first() else { return None };
+        self.text.put(&[opcode]);
+        if let (opcodes::LABEL, [Arg::Number(label), ..]) = (opcode, args) {
             return self.label(*label);
         }
         let import = import_place(opcode);
@@ -73,78 +87,82 @@ impl Meaning<'_, '_> {
         }
         self.strings(opcode, args)?;
         self.keys(opcode, args);
-        Some(())
+        Ok(())
     }
 
-    fn arg(&mut self, arg: &Arg<'_>) -> Option<()> {
+    fn arg(&mut self, arg: &Arg<'_>) -> Result<(), Unread> {
         match arg {
-            Arg::Number(value) => self.tagged(b'u', *value),
+            Arg::Number(value) => self.text.tagged(b'u', *value),
             Arg::Integer(bytes) => {
-                self.tagged(b'i', bytes.len() as u64);
-                self.text.extend_from_slice(bytes);
+                self.text.tagged(b'i', bytes.len() as u64);
+                self.text.put(bytes);
             }
-            Arg::Nil => self.text.push(b'n'),
+            Arg::Nil => self.text.put(b"n"),
             Arg::Atom(id) => {
-                self.function.atoms.insert(*id);
-                self.name(b'a', self.tables.atoms.text(*id));
+                self.function.atoms.push(*id);
+                self.name(b'a', *id);
             }
-            Arg::X(number) => self.tagged(b'x', *number),
-            Arg::Y(number) => self.tagged(b'y', *number),
-            Arg::Float(number) => self.tagged(b'f', *number),
+            Arg::X(number) => self.text.tagged(b'x', *number),
+            Arg::Y(number) => self.text.tagged(b'y', *number),
+            Arg::Float(number) => self.text.tagged(b'f', *number),
             // No label at all: a failure is an exception.
-            Arg::Label(0) => self.text.push(b'0'),
+            Arg::Label(0) => self.text.put(b"0"),
             Arg::Label(label) => return self.label(*label),
             Arg::Literal(index) => {
-                let literal = self.tables.literals.get(*index)?;
-                self.function.literals.push(*index);
-                self.tagged(b'l', literal.bytes.len() as u64);
-                self.text.extend_from_slice(&literal.bytes);
+                let literal = self.tables.literals.get(*index);
+                let literal = literal.ok_or(malformed("it names a literal that does not exist"))?;
+                self.function.literals.push(small(*index));
+                self.text.put(b"l");
+                self.text.put(&literal.digest);
             }
-            Arg::List(size) => self.tagged(b'(', *size),
-            Arg::Allocation(size) => self.tagged(b'[', *size),
+            Arg::List(size) => self.text.tagged(b'(', *size),
+            Arg::Allocation(size) => self.text.tagged(b'[', *size),
         }
-        Some(())
+        Ok(())
     }
 
     /// A label by its number in this function, or by the name of another.
-    fn label(&mut self, label: u64) -> Option<()> {
-        let Place { function, number } = *self.tables.labels.get(&label)?;
-        if function == self.index {
-            self.tagged(b'j', number as u64);
-            return Some(());
+    fn label(&mut self, label: u64) -> Result<(), Unread> {
+        let place = self.tables.labels.get(label);
+        let Place { function, number } =
+            place.ok_or(malformed("it names a label that does not exist"))?;
+        if function as usize != self.index {
+            self.function.calls.push(function);
+            // The names of functions are not known before all are read, their labels are.
+            if let Some((name, arity)) = self.tables.named.get(function as usize) {
+                self.name(b'c', *name);
+                self.text.put(&[*arity]);
+            }
         }
-        self.function.calls.insert(function);
-        // The names of functions are not known before all are read, their labels are.
-        let (name, arity) = self.tables.named.get(function)?;
-        self.name(b'c', self.tables.atoms.text(*name));
-        self.text.push(*arity);
-        self.tagged(b'j', number as u64);
-        Some(())
+        self.text.tagged(b'j', number.into());
+        Ok(())
     }
 
-    fn import(&mut self, index: u64) -> Option<()> {
-        let index = usize::try_from(index).ok()?;
-        let import = self.tables.imports.get(index)?;
-        self.function.imports.insert(index);
-        self.name(b'm', self.tables.atoms.text(import.module));
-        self.name(b'a', self.tables.atoms.text(import.function));
-        self.text.push(import.arity);
-        Some(())
+    fn import(&mut self, index: u64) -> Result<(), Unread> {
+        let index = usize::try_from(index).ok();
+        let import = index.and_then(|index| Some((index, self.tables.imports.get(index)?)));
+        let (index, import) = import.ok_or(malformed("it names an import that does not exist"))?;
+        self.function.imports.push(small(index));
+        self.name(b'm', import.module);
+        self.name(b'a', import.function);
+        self.text.put(&[import.arity]);
+        Ok(())
     }
 
-    fn fun(&mut self, index: u64) -> Option<()> {
-        let fun = self.tables.funs.get(usize::try_from(index).ok()?)?;
-        if let Some(place) = self.tables.labels.get(&fun.label) {
-            self.function.calls.insert(place.function);
+    fn fun(&mut self, index: u64) -> Result<(), Unread> {
+        let fun = usize::try_from(index).ok().and_then(|index| self.tables.funs.get(index));
+        let fun = fun.ok_or(malformed("it names a fun that does not exist"))?;
+        if let Some(place) = self.tables.labels.get(fun.label) {
+            self.function.calls.push(place.function);
         }
-        self.name(b'm', self.tables.atoms.text(fun.function));
-        self.tagged(b'u', fun.arity.into());
-        self.tagged(b'u', fun.free.into());
-        Some(())
+        self.name(b'm', fun.function);
+        self.text.tagged(b'u', fun.arity.into());
+        self.text.tagged(b'u', fun.free.into());
+        Ok(())
     }
 
     /// The bytes of strings where they stand instead of their places.
-    fn strings(&mut self, opcode: u8, args: &[Arg<'_>]) -> Option<()> {
+    fn strings(&mut self, opcode: u8, args: &[Arg<'_>]) -> Result<(), Unread> {
         match (opcode, args) {
             (op::BS_PUT_STRING, [Arg::Number(size), Arg::Number(from)]) => {
                 self.string(*from, *size)
@@ -158,22 +176,38 @@ impl Meaning<'_, '_> {
                         segment
                         && self.tables.atoms.text(*kind) == "string"
                     {
-                        self.string(*from, integer(size)?)?;
+                        self.string(*from, integer(size).unwrap_or(u64::MAX))?;
                     }
                 }
-                Some(())
+                Ok(())
             }
-            _ => Some(()),
+            _ => Ok(()),
         }
     }
 
-    fn string(&mut self, from: u64, size: u64) -> Option<()> {
-        let from = usize::try_from(from).ok()?;
-        let end = from.checked_add(usize::try_from(size).ok()?)?;
-        let string = self.tables.strings.get(from..end)?;
-        self.tagged(b's', size);
-        self.text.extend_from_slice(string);
-        Some(())
+    fn string(&mut self, from: u64, size: u64) -> Result<(), Unread> {
+        const BEYOND: Damage =
+            Damage::Malformed { chunk: *b"StrT", what: "the code names bytes beyond its end" };
+        let usize_of = |number| usize::try_from(number).map_err(|_| BEYOND);
+        let (from, size) = (usize_of(from)?, usize_of(size)?);
+        let end = from.checked_add(size).ok_or(BEYOND)?;
+        let string = self.tables.strings.get(from..end).ok_or(BEYOND)?;
+        let digest = match self.strings.get(&(from, size)) {
+            Some(digest) => *digest,
+            None => {
+                // Each place may be named with all that stands behind it.
+                self.effort.work(size / BYTES_IN_A_STEP)?;
+                self.effort.memory(STRING)?;
+                let mut bytes = Hasher::default();
+                bytes.put(string);
+                let digest = bytes.finish();
+                self.strings.insert((from, size), digest);
+                digest
+            }
+        };
+        self.text.tagged(b's', size as u64);
+        self.text.put(&digest);
+        Ok(())
     }
 
     fn keys(&mut self, opcode: u8, args: &[Arg<'_>]) {
@@ -184,20 +218,27 @@ impl Meaning<'_, '_> {
         };
         for arg in behind_list(args).iter().step_by(step) {
             if let Arg::Atom(id) = arg {
-                self.function.keys.insert(*id);
+                self.function.keys.push(*id);
             }
         }
     }
 
-    fn tagged(&mut self, tag: u8, value: u64) {
-        self.text.push(tag);
-        self.text.extend_from_slice(&value.to_be_bytes());
+    fn name(&mut self, tag: u8, name: AtomId) {
+        let name = self.tables.atoms.text(name);
+        self.text.tagged(tag, name.len() as u64);
+        self.text.put(name.as_bytes());
     }
+}
 
-    fn name(&mut self, tag: u8, name: &str) {
-        self.tagged(tag, name.len() as u64);
-        self.text.extend_from_slice(name.as_bytes());
-    }
+/// How many bytes are hashed in about the time of one step of work.
+const BYTES_IN_A_STEP: usize = 64;
+
+/// What the digest of a string takes in its table, which doubles when it is full.
+const STRING: u64 = 128;
+
+/// Tables of a file have fewer entries than 2^32.
+fn small(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
 }
 
 /// Which operand is the place of an import.

@@ -9,38 +9,91 @@ mod decode;
 mod digest;
 mod outline;
 mod tables;
+mod unread;
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 
 use super::atoms::{AtomId, Atoms};
 use super::code::Code;
-use super::damage::Damage;
 use super::iff::Chunks;
-use crate::budget::Budget;
-use crate::etf::{MapForm, Outline};
+use crate::digest::Short;
+use crate::effort::Effort;
+use crate::etf::{Canonical, Outline, StructForm};
+use decode::Bounds;
+use digest::Digests;
 use tables::Tables;
+pub(crate) use unread::Unread;
 
 /// The first 16 bytes of a SHA-256.
-pub(crate) type Digest = [u8; 16];
+pub(crate) type Digest = Short;
 
 /// A function.
 #[derive(Clone, Debug)]
 pub(crate) struct Function {
-    pub(crate) name: String,
+    name: AtomId,
     pub(crate) arity: u8,
     pub(crate) digest: Digest,
-    /// Functions of the same module that it calls or makes funs of, by their places.
-    pub(crate) calls: BTreeSet<usize>,
+    /// Functions of the same module that it calls or makes funs of, by their places. These and the
+    /// following are sorted, each once.
+    calls: Vec<u32>,
     /// Atoms it names, those of literals left out.
-    atoms: BTreeSet<AtomId>,
+    atoms: Vec<AtomId>,
     /// Atoms it uses as keys of maps.
-    keys: BTreeSet<AtomId>,
+    keys: Vec<AtomId>,
     /// Functions of other modules that it calls, by their places among the imports.
-    imports: BTreeSet<usize>,
-    /// Literals in the order in which it uses them.
-    literals: Vec<usize>,
+    imports: Vec<u32>,
+    /// Literals that it uses, by their places.
+    literals: Vec<u32>,
     /// Where its instructions stand.
     place: std::ops::Range<usize>,
+}
+
+impl Function {
+    fn new(bounds: &Bounds) -> Self {
+        Function {
+            name: bounds.name,
+            arity: bounds.arity,
+            digest: Digest::default(),
+            calls: Vec::new(),
+            atoms: Vec::new(),
+            keys: Vec::new(),
+            imports: Vec::new(),
+            literals: Vec::new(),
+            place: bounds.place.clone(),
+        }
+    }
+
+    /// Once all instructions are read.
+    fn finish(&mut self, digest: Digest) {
+        self.digest = digest;
+        once(&mut self.calls);
+        once(&mut self.atoms);
+        once(&mut self.keys);
+        once(&mut self.imports);
+        once(&mut self.literals);
+    }
+
+    /// How many bytes it takes.
+    fn size(&self) -> usize {
+        let numbers = self.calls.len() + self.imports.len() + self.literals.len();
+        size_of::<Self>() + 4 * (numbers + self.atoms.len() + self.keys.len())
+    }
+
+    /// The functions of the same module that it calls or makes funs of, by their places.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = usize> {
+        self.calls.iter().map(|place| *place as usize)
+    }
+
+    /// The literals that it uses, by their places among those of the module.
+    pub(crate) fn literals(&self) -> impl Iterator<Item = usize> {
+        self.literals.iter().map(|place| *place as usize)
+    }
+}
+
+fn once<T: Ord>(list: &mut Vec<T>) {
+    list.sort_unstable();
+    list.dedup();
+    list.shrink_to_fit();
 }
 
 /// A function of another module, as it is called.
@@ -50,112 +103,145 @@ pub(crate) type Call<'f> = super::module::Import<'f>;
 #[derive(Debug)]
 pub(crate) struct Functions<'a> {
     list: Vec<Function>,
+    by_name: HashMap<(AtomId, u8), usize>,
     tables: Tables<'a>,
-    code: &'a [u8],
+    code: Code<'a>,
 }
 
 impl<'a> Functions<'a> {
-    /// Reads them out of an uncompressed file; `None` if an instruction is unknown.
-    pub(crate) fn read(bytes: &'a [u8], budget: &Budget) -> Result<Option<Self>, Damage> {
+    /// Reads them out of an uncompressed file.
+    pub(crate) fn read(bytes: &'a [u8], effort: &Effort) -> Result<Self, Unread> {
         let chunks = Chunks::read(bytes)?;
         let atoms = Atoms::read(&chunks)?;
-        let code = Code::read(chunks.required(b"Code")?)?.instructions();
-        let Some(layout) = decode::layout(code, &atoms) else { return Ok(None) };
-        let tables = Tables::read(&chunks, atoms, &layout, budget)?;
+        let code = Code::read(chunks.required(b"Code")?)?;
+        let mut layout = decode::layout(&code, &atoms, effort)?;
+        let bounds = std::mem::take(&mut layout.functions);
+        let tables = Tables::read(&chunks, atoms, layout, &bounds, effort)?;
         let mut list = Vec::new();
-        for bounds in &layout.functions {
-            match digest::function(code, bounds, list.len(), &tables) {
-                Some(function) => list.push(function),
-                None => return Ok(None),
-            }
+        let mut digests = Digests::new(&code, &tables, effort);
+        for one in &bounds {
+            list.push(digests.function(one, list.len())?);
         }
-        Ok(Some(Functions { list, tables, code }))
+        let mut by_name = HashMap::new();
+        for (place, function) in list.iter().enumerate() {
+            by_name.entry((function.name, function.arity)).or_insert(place);
+        }
+        Ok(Functions { list, by_name, tables, code })
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Function> {
         self.list.iter()
     }
 
+    pub(crate) fn name(&self, function: &Function) -> &str {
+        self.tables.atoms.text(function.name)
+    }
+
+    /// The place of a function in the order of the file.
+    pub(crate) fn place(&self, name: &str, arity: u8) -> Option<usize> {
+        let places = self.tables.ids(name).iter().filter_map(|id| self.by_name.get(&(*id, arity)));
+        places.copied().min()
+    }
+
     pub(crate) fn get(&self, name: &str, arity: u8) -> Option<&Function> {
-        self.list.iter().find(|function| function.arity == arity && function.name == name)
+        self.list.get(self.place(name, arity)?)
     }
 
     /// The function and those of the module that it reaches, each once.
     pub(crate) fn reached<'f>(&'f self, from: &'f Function) -> Vec<&'f Function> {
-        let mut seen = BTreeSet::new();
+        let mut seen = vec![false; self.list.len()];
         let mut found = vec![from];
-        let mut waiting: Vec<usize> = from.calls.iter().copied().collect();
+        let mut waiting: Vec<usize> = from.calls().collect();
         while let Some(index) = waiting.pop() {
             let Some(function) = self.list.get(index) else { continue };
-            if seen.insert(index) && !std::ptr::eq(function, from) {
+            let seen = seen.get_mut(index).is_some_and(|seen| std::mem::replace(seen, true));
+            if !seen && !std::ptr::eq(function, from) {
                 found.push(function);
-                waiting.extend(&function.calls);
+                waiting.extend(function.calls());
             }
         }
         found
     }
 
-    /// A digest of a function and of all it reaches in the module.
-    pub(crate) fn deep_digest(&self, name: &str, arity: u8) -> Option<BTreeSet<Digest>> {
-        let function = self.get(name, arity)?;
-        Some(self.reached(function).into_iter().map(|reached| reached.digest).collect())
-    }
-
     /// The functions of other modules that the function calls or makes funs of.
     pub(crate) fn external<'f>(&'f self, from: &'f Function) -> Vec<Call<'f>> {
         let atoms = &self.tables.atoms;
-        let imports = from.imports.iter().filter_map(|index| self.tables.imports.get(*index));
+        let imports =
+            from.imports.iter().filter_map(|index| self.tables.imports.get(*index as usize));
         let called = imports.map(|import| Call {
             module: atoms.text(import.module),
             function: atoms.text(import.function),
             arity: import.arity,
         });
-        let terms = from.literals.iter().filter_map(|index| self.tables.literals.get(*index));
-        let captured = terms.flat_map(|literal| &literal.externals);
+        let captured = self.terms(from).flat_map(|literal| &literal.externals);
         let captured =
             captured.map(|(module, function, arity)| Call { module, function, arity: *arity });
         called.chain(captured).collect()
     }
 
+    /// The modules of all external funs in literals of the module.
+    pub(crate) fn captured_modules(&self) -> impl Iterator<Item = &str> {
+        let captured = self.tables.literals.iter().flat_map(|literal| &literal.externals);
+        captured.map(|(module, _, _)| module.as_str())
+    }
+
+    /// The literals of the function.
+    fn terms<'f>(&'f self, of: &'f Function) -> impl Iterator<Item = &'f Canonical> {
+        of.literals().filter_map(|place| self.tables.literals.get(place))
+    }
+
     /// Whether the function names this atom outside of literals.
     pub(crate) fn names(&self, function: &Function, atom: &str) -> bool {
-        function.atoms.iter().any(|id| self.tables.atoms.text(*id) == atom)
+        let mut ids = self.tables.ids(atom).iter();
+        ids.any(|id| function.atoms.binary_search(id).is_ok())
+    }
+
+    /// The atoms that the function names outside of literals.
+    pub(crate) fn named<'f>(&'f self, function: &'f Function) -> impl Iterator<Item = &'f str> {
+        function.atoms.iter().map(|id| self.tables.atoms.text(*id))
     }
 
     /// All atoms that the function names, those in literals too.
     pub(crate) fn atoms<'f>(&'f self, function: &'f Function) -> impl Iterator<Item = &'f str> {
-        let named = function.atoms.iter().map(|id| self.tables.atoms.text(*id));
-        let terms = function.literals.iter().filter_map(|index| self.tables.literals.get(*index));
-        named.chain(terms.flat_map(|term| &term.atoms).map(String::as_str))
+        let terms = self.terms(function).flat_map(|term| &term.atoms);
+        self.named(function).chain(terms.map(String::as_str))
     }
 
-    /// The keys of maps that the function works with, those of literals too.
-    pub(crate) fn keys<'f>(&'f self, function: &'f Function) -> BTreeSet<&'f str> {
-        let named = function.keys.iter().map(|id| self.tables.atoms.text(*id));
-        let maps = self.maps(function).flat_map(|map| &map.fields);
-        named.chain(maps.map(|(key, _)| key.as_str())).collect()
+    /// Whether the function, or a literal of it, names this atom.
+    pub(crate) fn mentions(&self, function: &Function, atom: &str) -> bool {
+        self.names(function, atom) || self.terms(function).any(|term| term.atoms.contains(atom))
     }
 
-    /// The maps in the literals of the function.
-    pub(crate) fn maps<'f>(&'f self, function: &'f Function) -> impl Iterator<Item = &'f MapForm> {
-        let terms = function.literals.iter().filter_map(|index| self.tables.literals.get(*index));
-        terms.flat_map(|literal| &literal.maps)
+    /// Whether the function works with maps that have this key, those in its literals too.
+    pub(crate) fn has_key(&self, function: &Function, key: &str) -> bool {
+        let mut ids = self.tables.ids(key).iter();
+        ids.any(|id| function.keys.binary_search(id).is_ok())
+            || self.terms(function).any(|term| term.keys.contains(key))
     }
 
-    /// The outlines of the literals of the function, in the order of their use.
+    /// The structs in each literal of the module, in their order.
+    pub(crate) fn literal_structs(&self) -> impl Iterator<Item = &[StructForm]> {
+        self.tables.literals.iter().map(|literal| literal.structs.as_slice())
+    }
+
+    /// The structs in the literals of the function.
+    pub(crate) fn structs<'f>(&'f self, of: &'f Function) -> impl Iterator<Item = &'f StructForm> {
+        self.terms(of).flat_map(|literal| &literal.structs)
+    }
+
+    /// The outlines of the literals of the function.
     pub(crate) fn outlines<'f>(&'f self, from: &'f Function) -> impl Iterator<Item = &'f Outline> {
-        let terms = from.literals.iter().filter_map(|index| self.tables.literals.get(*index));
-        terms.map(|literal| &literal.outline)
+        self.terms(from).map(|literal| &literal.outline)
     }
 
-    /// Whether all that the function does is to return `{ok, ...}` with arguments from the second
-    /// on, as a `code_change` does that leaves the state as it is.
-    pub(crate) fn gives_back(&self, function: &Function) -> bool {
-        outline::gives_back(self, function) == Some(true)
+    /// Whether all that the function does is to return `{ok, ...}` with these of its arguments,
+    /// counted from 0, as a `code_change` does that leaves the state as it is.
+    pub(crate) fn gives_back(&self, function: &Function, arguments: &[u64]) -> bool {
+        outline::gives_back(self, function, arguments) == Some(true)
     }
 
     /// What the function may return, as far as that can be told without running it.
-    pub(crate) fn returns(&self, function: &Function) -> Vec<Outline> {
-        outline::Returns::new(self).of(function)
+    pub(crate) fn returns(&self, function: &Function, effort: &Effort) -> Vec<Outline> {
+        outline::Returns::new(self, effort).of(function)
     }
 }

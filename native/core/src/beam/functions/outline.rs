@@ -12,6 +12,7 @@ use super::digest::behind_list;
 use super::{Function, Functions};
 use crate::beam::opcodes::{self, op};
 use crate::beam::reader::Reader;
+use crate::effort::Effort;
 use crate::etf::Outline;
 
 /// How many functions deep calls are followed. Following recurses this deep.
@@ -28,7 +29,8 @@ enum Register {
 
 type Registers = HashMap<Register, Rc<Outline>>;
 
-/// How many registers may be copied at branches for one answer: code made to be slow is left.
+/// How much may be done for one answer, in registers and parts of values that are copied: code made
+/// to be slow is left.
 const COPIES: usize = 1_000_000;
 
 /// How many parts of a value are remembered, and how deep: its form is that of its top.
@@ -37,13 +39,14 @@ const LEVELS: u32 = 3;
 
 pub(super) struct Returns<'f, 'a> {
     functions: &'f Functions<'a>,
+    effort: &'f Effort,
     left: u32,
     copies: usize,
 }
 
 impl<'f, 'a> Returns<'f, 'a> {
-    pub(super) fn new(functions: &'f Functions<'a>) -> Self {
-        Returns { functions, left: FUNCTIONS, copies: COPIES }
+    pub(super) fn new(functions: &'f Functions<'a>, effort: &'f Effort) -> Self {
+        Returns { functions, effort, left: FUNCTIONS, copies: COPIES }
     }
 
     pub(super) fn of(mut self, function: &'f Function) -> Vec<Outline> {
@@ -60,34 +63,52 @@ impl<'f, 'a> Returns<'f, 'a> {
             at_labels: HashMap::new(),
             found: Vec::new(),
         };
-        // What cannot be read was found to be so before.
+        // What cannot be read was found to be so before; and what takes too long is left.
         let _ = pass.run(function);
         pass.found
     }
 
     fn called(&mut self, label: u64, depth: u32) -> Vec<Outline> {
         let functions = self.functions;
-        let place = functions.tables.labels.get(&label);
-        let function = place.and_then(|place| functions.list.get(place.function));
+        let place = functions.tables.labels.get(label);
+        let function = place.and_then(|place| functions.list.get(place.function as usize));
         match (function, depth.checked_sub(1)) {
             (Some(function), Some(depth)) => self.function(function, depth),
             _ => Vec::new(),
         }
     }
+
+    /// Counts a value that is made anew and kept.
+    fn made(&mut self, value: Option<&Rc<Outline>>) -> Option<()> {
+        let new = value.filter(|value| Rc::strong_count(value) == 1);
+        self.copy(new.map_or(1, |value| parts(value)))
+    }
+
+    /// Counts what is copied; `None` once it is too much.
+    fn copy(&mut self, parts: usize) -> Option<()> {
+        self.copies = self.copies.checked_sub(parts)?;
+        Some(())
+    }
 }
 
-/// Whether a function does nothing but to return `{ok, ...}` with its arguments from the second on.
-pub(super) fn gives_back(functions: &Functions<'_>, function: &Function) -> Option<bool> {
-    let mut reader = Reader::new(functions.code.get(function.place.clone())?);
+/// Whether a function does nothing but to return `{ok, ...}` with these of its arguments, counted
+/// from 0.
+pub(super) fn gives_back(
+    functions: &Functions<'_>,
+    function: &Function,
+    arguments: &[u64],
+) -> Option<bool> {
+    let mut reader = Reader::new(functions.code.instructions().get(function.place.clone())?);
     let mut args = Vec::new();
     let mut made = false;
     while !reader.rest().is_empty() {
-        match decode::read(&mut reader, &functions.tables.atoms, &mut args)? {
+        match decode::read(&mut reader, &functions.tables.atoms, &mut args).ok()? {
             opcodes::LABEL | op::LINE | op::TEST_HEAP => {}
             op::PUT_TUPLE2 if !made => match args.as_slice() {
                 [Arg::X(0), Arg::List(_), Arg::Atom(ok), states @ ..] => {
-                    let is_ok = functions.tables.atoms.text(*ok) == "ok";
-                    made = is_ok && (1..).zip(states).all(|(place, arg)| *arg == Arg::X(place));
+                    let wanted = arguments.iter().map(|place| Arg::X(*place));
+                    made = functions.tables.atoms.text(*ok) == "ok"
+                        && states.iter().copied().eq(wanted);
                 }
                 _ => return Some(false),
             },
@@ -112,10 +133,11 @@ struct Pass<'r, 'f, 'a> {
 impl Pass<'_, '_, '_> {
     fn run(&mut self, function: &Function) -> Option<()> {
         let functions = self.returns.functions;
-        let mut reader = Reader::new(functions.code.get(function.place.clone())?);
+        let mut reader = Reader::new(functions.code.instructions().get(function.place.clone())?);
         let mut args = Vec::new();
         while !reader.rest().is_empty() {
-            let opcode = decode::read(&mut reader, &functions.tables.atoms, &mut args)?;
+            self.returns.effort.work(1).ok()?;
+            let opcode = decode::read(&mut reader, &functions.tables.atoms, &mut args).ok()?;
             if let (opcodes::LABEL, [Arg::Number(label)]) = (opcode, args.as_slice()) {
                 let jumped = self.at_labels.remove(label);
                 self.known = meet(self.known.take(), jumped);
@@ -135,70 +157,96 @@ impl Pass<'_, '_, '_> {
         args: &[Arg<'_>],
         mut known: Registers,
     ) -> Option<Registers> {
-        match (opcode, args) {
-            (op::RETURN, _) => {
-                self.found.extend(known.remove(&Register::X(0)).map(Rc::unwrap_or_clone));
+        match opcode {
+            op::RETURN => {
+                let returned = known.remove(&Register::X(0))?;
+                self.returns.copy(parts(&returned))?;
+                self.found.push(Rc::unwrap_or_clone(returned));
                 return None;
             }
-            (op::CALL_ONLY | op::CALL_LAST, [_, Arg::Label(label), ..]) => {
-                let returned = self.returns.called(*label, self.depth);
-                self.found.extend(returned);
-                return None;
-            }
-            (op::CALL, [_, Arg::Label(label)]) => {
-                known.retain(|register, _| matches!(register, Register::Y(_)));
-                // Only what it returns always is what it has returned.
-                let mut returned = self.returns.called(*label, self.depth).into_iter();
-                if let (Some(only), None) = (returned.next(), returned.next()) {
-                    known.insert(Register::X(0), Rc::new(only));
+            op::CALL_ONLY | op::CALL_LAST => {
+                if let [_, Arg::Label(label), ..] = args {
+                    let returned = self.returns.called(*label, self.depth);
+                    self.found.extend(returned);
                 }
+                return None;
             }
-            (op::CALL_EXT | op::CALL_FUN | op::CALL_FUN2 | op::SEND | op::APPLY, _) => {
-                known.retain(|register, _| matches!(register, Register::Y(_)));
-            }
-            (op::CALL_EXT_LAST | op::CALL_EXT_ONLY | op::APPLY_LAST, _) => return None,
-            (op::BADMATCH..=op::CASE_END, _) => return None,
+            opcode if ends(opcode) => return None,
+            _ => {}
+        }
+        self.change(opcode, args, &mut known)?;
+        self.branch(opcode, args, &known)?;
+        goes_on(opcode).then_some(known)
+    }
+
+    /// What an instruction does to the registers.
+    fn change(&mut self, opcode: u8, args: &[Arg<'_>], known: &mut Registers) -> Option<()> {
+        match (opcode, args) {
             (op::MOVE, [from, to]) => {
-                let value = self.value(from, &known);
-                set(&mut known, to, value);
+                let value = self.value(from, known);
+                self.returns.made(value.as_ref())?;
+                set(known, to, value);
             }
             (op::SWAP, [one, other]) => {
-                let values = (self.value(one, &known), self.value(other, &known));
-                set(&mut known, one, values.1);
-                set(&mut known, other, values.0);
+                let values = (self.value(one, known), self.value(other, known));
+                set(known, one, values.1);
+                set(known, other, values.0);
             }
             (op::TRIM, [Arg::Number(count), ..]) => {
-                known =
-                    known.into_iter().filter_map(|(at, is)| Some((at.down(*count)?, is))).collect();
+                self.returns.copy(known.len())?;
+                let all = std::mem::take(known).into_iter();
+                *known = all.filter_map(|(at, is)| Some((at.down(*count)?, is))).collect();
             }
             (op::PUT_TUPLE2, [to, Arg::List(_), elements @ ..]) => {
-                let tuple = self.tuple(elements, &known);
-                set(&mut known, to, tuple);
+                let tuple = self.tuple(elements, known);
+                self.returns.made(tuple.as_ref())?;
+                set(known, to, tuple);
             }
             (op::PUT_MAP_ASSOC | op::PUT_MAP_EXACT, [_, from, to, ..]) => {
-                let map = self.map(from, behind_list(args), &known);
-                set(&mut known, to, map);
+                let map = self.map(from, behind_list(args), known);
+                self.returns.made(map.as_ref())?;
+                set(known, to, map);
             }
-            // Tests change nothing; where one fails, the same is known.
-            (op::IS_LT..=op::JUMP | op::IS_BOOLEAN..=op::IS_FUNCTION2, _)
-            | (op::IS_MAP | op::HAS_MAP_FIELDS | op::IS_TAGGED_TUPLE, _) => {}
-            (op::ALLOCATE..=op::TEST_HEAP | op::DEALLOCATE | op::LINE, _) => {}
-            // Whatever else it does, only registers that it names can have changed.
+            _ if changes_nothing(opcode) => {}
+            // Whatever else it does, only registers that it names can have changed, and those it
+            // is known to change without naming them.
             _ => {
                 for register in args.iter().filter_map(register) {
                     known.remove(&register);
                 }
+                if let Some(forgotten) = unnamed(opcode) {
+                    self.returns.copy(known.len())?;
+                    known.retain(|register, _| !forgotten.has(*register));
+                }
             }
+        }
+        // Only what it returns always is what it has returned.
+        if let (op::CALL, [_, Arg::Label(label)]) = (opcode, args) {
+            let mut returned = self.returns.called(*label, self.depth).into_iter();
+            if let (Some(only), None) = (returned.next(), returned.next()) {
+                known.insert(Register::X(0), Rc::new(only));
+            }
+        }
+        Some(())
+    }
+
+    /// Where an instruction may lead, the same is known; where an exception leads to, only the
+    /// stack is.
+    fn branch(&mut self, opcode: u8, args: &[Arg<'_>], known: &Registers) -> Option<()> {
+        if opcode == op::CALL {
+            return Some(());
         }
         for arg in args {
-            if let Arg::Label(label) = arg {
-                self.returns.copies = self.returns.copies.checked_sub(known.len() + 1)?;
-                let met = meet(self.at_labels.remove(label), Some(known.clone()));
-                self.at_labels.extend(met.map(|met| (*label, met)));
+            let Arg::Label(label) = arg else { continue };
+            self.returns.copy(known.len() + 1)?;
+            let mut there = known.clone();
+            if matches!(opcode, op::TRY | op::CATCH) {
+                there.retain(|register, _| !Forgotten::X.has(*register));
             }
+            let met = meet(self.at_labels.remove(label), Some(there));
+            self.at_labels.extend(met.map(|met| (*label, met)));
         }
-        let goes_on = !matches!(opcode, op::JUMP | op::SELECT_VAL | op::SELECT_TUPLE_ARITY);
-        goes_on.then_some(known)
+        Some(())
     }
 
     fn value(&self, arg: &Arg<'_>, known: &Registers) -> Option<Rc<Outline>> {
@@ -245,6 +293,87 @@ impl Pass<'_, '_, '_> {
             Some(value) => cut(&value, LEVELS - 1, parts),
             None => cut(&Outline::Other, 0, parts),
         }
+    }
+}
+
+/// Registers that an instruction changes without naming them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Forgotten {
+    X0,
+    X,
+    Y,
+    All,
+}
+
+impl Forgotten {
+    fn has(self, register: Register) -> bool {
+        match self {
+            Forgotten::X0 => register == Register::X(0),
+            Forgotten::X => matches!(register, Register::X(_)),
+            Forgotten::Y => matches!(register, Register::Y(_)),
+            Forgotten::All => true,
+        }
+    }
+}
+
+/// What each instruction changes without naming it (genop.tab, and beam_validator of OTP's
+/// compiler, which follows the same registers).
+fn unnamed(opcode: u8) -> Option<Forgotten> {
+    match opcode {
+        op::MAKE_FUN2 | op::BS_INIT_WRITABLE | op::BUILD_STACKTRACE | op::RAW_RAISE => {
+            Some(Forgotten::X0)
+        }
+        // What is called leaves nothing in them; where an exception is caught, class, reason and
+        // stack trace are in the first.
+        op::CALL | op::CALL_EXT | op::CALL_FUN | op::CALL_FUN2 | op::APPLY | op::SEND => {
+            Some(Forgotten::X)
+        }
+        op::CATCH_END | op::TRY_CASE => Some(Forgotten::X),
+        // A stack frame comes or goes.
+        op::ALLOCATE..=op::ALLOCATE_HEAP_ZERO | op::DEALLOCATE => Some(Forgotten::Y),
+        // A tuple is changed in place, wherever else it is known.
+        op::SET_TUPLE_ELEMENT => Some(Forgotten::All),
+        _ => None,
+    }
+}
+
+/// Tests, and what says nothing of registers.
+fn changes_nothing(opcode: u8) -> bool {
+    matches!(
+        opcode,
+        op::IS_LT..=op::JUMP
+            | op::IS_BOOLEAN..=op::IS_FUNCTION2
+            | op::IS_MAP
+            | op::HAS_MAP_FIELDS
+            | op::IS_TAGGED_TUPLE
+            | op::TEST_HEAP
+            | op::LINE
+            | op::EXECUTABLE_LINE
+            | op::DEBUG_LINE
+    )
+}
+
+/// Where the function ends otherwise than by a value that is known here.
+fn ends(opcode: u8) -> bool {
+    matches!(
+        opcode,
+        op::CALL_EXT_LAST | op::CALL_EXT_ONLY | op::APPLY_LAST | op::BADMATCH
+            ..=op::CASE_END | op::TRY_CASE_END | op::RAISE | op::BADRECORD
+    )
+}
+
+/// Whether what stands behind an instruction may be next.
+fn goes_on(opcode: u8) -> bool {
+    !matches!(opcode, op::JUMP | op::SELECT_VAL | op::SELECT_TUPLE_ARITY)
+}
+
+/// How many parts a value has.
+fn parts(value: &Outline) -> usize {
+    match value {
+        Outline::Tuple(elements) => 1 + elements.iter().map(parts).sum::<usize>(),
+        Outline::Map(fields) => 1 + fields.iter().map(|(_, value)| parts(value)).sum::<usize>(),
+        Outline::Functions(list) => 1 + list.len(),
+        Outline::Atom(_) | Outline::Other => 1,
     }
 }
 
@@ -295,7 +424,11 @@ fn set(known: &mut Registers, to: &Arg<'_>, value: Option<Rc<Outline>>) {
 
 /// What is known on both ways, where there are two.
 fn meet(one: Option<Registers>, other: Option<Registers>) -> Option<Registers> {
-    let (Some(mut one), Some(other)) = (one.clone(), other.clone()) else { return one.or(other) };
-    one.retain(|register, is| other.get(register) == Some(is));
-    Some(one)
+    match (one, other) {
+        (Some(mut one), Some(other)) => {
+            one.retain(|register, is| other.get(register) == Some(is));
+            Some(one)
+        }
+        (one, other) => one.or(other),
+    }
 }

@@ -1,16 +1,16 @@
 //! What operands refer to: literals, imports, funs, strings.
 
-use std::collections::{BTreeSet, HashMap};
-
-use super::decode::{Layout, Place};
+use super::Unread;
+use super::decode::{Bounds, Labels, Layout};
 use crate::beam::atoms::{AtomId, Atoms};
 use crate::beam::damage::Damage;
 use crate::beam::gzip;
 use crate::beam::iff::Chunks;
 use crate::beam::reader::Reader;
 use crate::beam::tables::{self, ImportEntry};
-use crate::budget::Budget;
-use crate::etf::{self, Canonical, Outline};
+use crate::digest::Hasher;
+use crate::effort::Effort;
+use crate::etf::{self, Canonical, DecodeError};
 
 /// A local fun.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,9 @@ pub(super) struct Fun {
 #[derive(Debug)]
 pub(super) struct Tables<'a> {
     pub(super) atoms: Atoms,
-    pub(super) labels: HashMap<u64, Place>,
+    /// All atoms by their names.
+    sorted: Vec<AtomId>,
+    pub(super) labels: Labels,
     /// Name and arity of each function, in the order of the file.
     pub(super) named: Vec<(AtomId, u8)>,
     pub(super) literals: Vec<Canonical>,
@@ -37,22 +39,34 @@ impl<'a> Tables<'a> {
     pub(super) fn read(
         chunks: &Chunks<'a>,
         atoms: Atoms,
-        layout: &Layout,
-        budget: &Budget,
-    ) -> Result<Self, Damage> {
+        layout: Layout,
+        bounds: &[Bounds],
+        effort: &Effort,
+    ) -> Result<Self, Unread> {
         let imports = tables::imports(chunks.required(b"ImpT")?, &atoms)?;
         let literals = match chunks.get(b"LitT") {
-            Some(chunk) => literals(chunk, budget)?,
+            Some(chunk) => literals(chunk, effort)?,
             None => Vec::new(),
         };
         let funs = match chunks.get(b"FunT") {
-            Some(chunk) => funs(chunk, &atoms)?,
+            Some(chunk) => funs(chunk, &atoms, &layout.labels)?,
             None => Vec::new(),
         };
         let strings = chunks.required(b"StrT")?;
-        let named = layout.functions.iter().map(|bounds| (bounds.name, bounds.arity)).collect();
-        let labels = layout.labels.clone();
-        Ok(Tables { atoms, labels, named, literals, imports, funs, strings })
+        let named = bounds.iter().map(|bounds| (bounds.name, bounds.arity)).collect();
+        let mut sorted: Vec<AtomId> =
+            (1..=atoms.len()).filter_map(|index| atoms.id(index)).collect();
+        sorted.sort_by(|one, other| atoms.text(*one).cmp(atoms.text(*other)));
+        let labels = layout.labels;
+        Ok(Tables { atoms, sorted, labels, named, literals, imports, funs, strings })
+    }
+
+    /// The atoms of this name: one, unless the table has it twice.
+    pub(super) fn ids(&self, name: &str) -> &[AtomId] {
+        let from = self.sorted.partition_point(|id| self.atoms.text(*id) < name);
+        let equal = self.sorted.get(from..).unwrap_or_default();
+        let count = equal.partition_point(|id| self.atoms.text(*id) == name);
+        equal.get(..count).unwrap_or_default()
     }
 }
 
@@ -60,45 +74,57 @@ const CUT_OFF: Damage = Damage::Malformed { chunk: *b"LitT", what: "it is cut of
 
 /// `LitT`: the size it unpacks to, or 0 if it is not packed, a count, and as many terms, each with
 /// its size.
-fn literals(chunk: &[u8], budget: &Budget) -> Result<Vec<Canonical>, Damage> {
+fn literals(chunk: &[u8], effort: &Effort) -> Result<Vec<Canonical>, Unread> {
     let mut reader = Reader::new(chunk);
     let size = reader.u32().ok_or(CUT_OFF)?;
-    // What is made of a term takes a few times its size.
-    let room = if size == 0 { reader.rest().len() as u64 } else { size.into() };
-    if !budget.take(room.saturating_mul(4)) {
-        return Err(Damage::OutOfMemory);
-    }
     if size == 0 {
-        return terms(reader.rest());
+        return terms(reader.rest(), effort);
     }
     if !gzip::is_possible(reader.rest(), size) {
-        return Err(CUT_OFF);
+        return Err(CUT_OFF.into());
     }
-    terms(&gzip::unpack_zlib(reader.rest(), size)?)
+    effort.memory(size.into())?;
+    let unpacked = gzip::unpack_zlib(reader.rest(), size).map_err(|damage| match damage {
+        Damage::Gzip => PACKED,
+        other => other,
+    })?;
+    terms(&unpacked, effort)
 }
 
-fn terms(table: &[u8]) -> Result<Vec<Canonical>, Damage> {
+const PACKED: Damage = Damage::Malformed { chunk: *b"LitT", what: "its packed data is damaged" };
+
+fn terms(table: &[u8], effort: &Effort) -> Result<Vec<Canonical>, Unread> {
     let mut reader = Reader::new(table);
     let count = reader.count(4).ok_or(CUT_OFF)?;
     let mut terms = Vec::new();
+    let mut meter = effort.meter();
     for _ in 0..count {
         let size = reader.u32().and_then(|size| usize::try_from(size).ok()).ok_or(CUT_OFF)?;
         let term = reader.take(size).ok_or(CUT_OFF)?;
-        // A term that is too deep is compared as it stands.
-        let as_it_stands = |_| Canonical {
-            bytes: term.to_vec(),
-            maps: Vec::new(),
-            externals: Vec::new(),
-            atoms: BTreeSet::new(),
-            outline: Outline::Other,
-        };
-        terms.push(etf::canonical(term).unwrap_or_else(as_it_stands));
+        effort.work(1)?;
+        terms.push(match etf::canonical(term, &mut meter) {
+            Ok(canonical) => canonical,
+            // A term that is too deep, or of a kind that is not known, is compared as it stands.
+            Err(etf::Unread::Term(DecodeError::TooDeep(_) | DecodeError::Tag { .. })) => {
+                as_it_stands(term)
+            }
+            Err(etf::Unread::Term(error)) => {
+                return Err(Damage::Term { chunk: *b"LitT", error }.into());
+            }
+            Err(etf::Unread::Exhausted) => return Err(Unread::Exhausted),
+        });
     }
     Ok(terms)
 }
 
+fn as_it_stands(term: &[u8]) -> Canonical {
+    let mut whole = Hasher::default();
+    whole.put(term);
+    Canonical::opaque(whole.finish())
+}
+
 /// `FunT`: function, arity, label, index, free variables, old uniq.
-fn funs(chunk: &[u8], atoms: &Atoms) -> Result<Vec<Fun>, Damage> {
+fn funs(chunk: &[u8], atoms: &Atoms, labels: &Labels) -> Result<Vec<Fun>, Damage> {
     let malformed = |what| Damage::Malformed { chunk: *b"FunT", what };
     let mut reader = Reader::new(chunk);
     let count = reader.count(24).ok_or_else(|| malformed("it is cut off"))?;
@@ -109,7 +135,11 @@ fn funs(chunk: &[u8], atoms: &Atoms) -> Result<Vec<Fun>, Damage> {
         let function = atoms
             .id(function)
             .ok_or_else(|| malformed("an entry names an atom that does not exist"))?;
-        funs.push(Fun { function, arity, label: label.into(), free });
+        let label = label.into();
+        if labels.get(label).is_none() {
+            return Err(malformed("an entry names a label that does not exist"));
+        }
+        funs.push(Fun { function, arity, label, free });
     }
     Ok(funs)
 }

@@ -25,6 +25,7 @@ use super::gzip;
 use super::iff::{self, Chunks};
 use crate::budget::Budget;
 use crate::options::{ChunkId, Options};
+use crate::stop::Stop;
 use names::{Names, Renamed};
 
 /// A copy of a module under another name.
@@ -46,18 +47,34 @@ const COPIED: [ChunkId; 4] = [*b"StrT", *b"Line", *b"Type", *b"Meta"];
 /// Makes the shadows of modules that belong together, each named as its module with `suffix`
 /// behind. They refer to each other, so that they are of use only if all could be made.
 pub fn make(modules: &[&[u8]], suffix: &str) -> Vec<Result<Shadow, Reason>> {
+    make_until(&Stop::default(), modules, suffix)
+}
+
+/// The same as long as `stop` is not raised. Once it is, what is left is left out, so that what
+/// comes must not be used.
+pub(crate) fn make_until(
+    stop: &Stop,
+    modules: &[&[u8]],
+    suffix: &str,
+) -> Vec<Result<Shadow, Reason>> {
     let limit = Options::default().max_unpacked_bytes;
     let budget = Budget::new(limit);
     let files: Vec<Result<Cow<'_, [u8]>, Reason>> =
-        modules.iter().map(|bytes| unpacked(bytes, &budget)).collect();
-    let sources: Vec<Result<Source<'_>, Reason>> =
-        files.iter().map(|file| Source::read(file.as_deref().map_err(Reason::clone)?)).collect();
+        going_on(stop, modules).map(|bytes| unpacked(bytes, &budget)).collect();
+    let sources: Vec<Result<Source<'_>, Reason>> = going_on(stop, &files)
+        .map(|file| Source::read(file.as_deref().map_err(Reason::clone)?))
+        .collect();
     let names = Names::new(sources.iter().flatten().map(|source| source.atoms.module()), suffix);
     let context = Context { names: &names, budget: &budget };
     let shadow = |source: &Result<Source<'_>, Reason>| {
         source.as_ref().map_err(Reason::clone)?.shadow(&context)
     };
-    sources.iter().map(shadow).collect()
+    going_on(stop, &sources).map(shadow).collect()
+}
+
+/// The items as long as somebody waits for what is made of them.
+fn going_on<'i, T>(stop: &'i Stop, items: &'i [T]) -> impl Iterator<Item = &'i T> {
+    items.iter().take_while(|_| !stop.is_raised())
 }
 
 /// What the making of each shadow needs of the others.
