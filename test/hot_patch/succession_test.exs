@@ -5,6 +5,7 @@ defmodule HotPatch.SuccessionTest do
   import HotPatch.Test.Until
 
   alias HotPatch.Error
+  alias HotPatch.Store.Applied
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Damage
@@ -55,12 +56,12 @@ defmodule HotPatch.SuccessionTest do
 
   defp blobs(machine), do: Path.wildcard(Path.join(Machine.data(machine), "blobs/*"))
 
+  # What is new in the patch is loaded when it is used.
   defp memory(machine) do
     for {path, _bytes} <- files(),
-        Path.extname(path) == ".beam",
+        File.exists?(Path.join(Builds.ebin("shipped"), Path.basename(path))),
         module = String.to_atom(Path.basename(path, ".beam")),
         into: %{} do
-      # What is new in the patch may be loaded on use.
       {module, Cluster.call(machine.node, HotPatch.Agent.Running, :md5, [Atom.to_string(module)])}
     end
   end
@@ -204,6 +205,39 @@ defmodule HotPatch.SuccessionTest do
     refute :code.module_md5(bytes) in Map.values(memory(machine))
   end
 
+  describe "a system without a release" do
+    test "has its patches after a restart, and where something was put on its code path" do
+      [machine] = machines(1)
+      machine = start(machine, nil)
+      disk = disk(machine)
+      assert to_string(me(machine).release) == "unreleased exchange-1.0.0"
+      patch = apply!(machine, files())
+      patched = memory(machine)
+
+      machine = again(machine, nil)
+      assert %{applied: [id], restart_needed: []} = me(machine)
+      assert {id, memory(machine)} == {patch.id, patched}
+
+      ebin = Path.join(machine.lib, "extra/ebin")
+      File.mkdir_p!(ebin)
+      extra = {:application, :hot_patch_test_extra, [vsn: ~c"1", modules: []]}
+      File.write!(Path.join(ebin, "hot_patch_test_extra.app"), :io_lib.format("~tp.~n", [extra]))
+      machine = start(%{Machine.kill(machine) | path: [ebin]}, nil)
+      assert %{applied: [^id], restart_needed: []} = info = me(machine)
+      assert to_string(info.release) == "unreleased exchange-1.0.0+hot_patch_test_extra-1"
+      assert [%{state: :applied, release: release}] = hot_patch(machine, :list, [])
+      assert release == info.release
+
+      # With a name from now on.
+      machine = start(%{Machine.kill(machine) | path: []}, @one)
+      assert %{applied: [^id], restart_needed: []} = me(machine)
+      until(fn -> hot_patch(machine, :stragglers, []) == {:ok, []} end, "nobody runs old code")
+      assert {:ok, _report} = hot_patch(machine, :rollback, [patch.id])
+      File.rm_rf!(Path.dirname(ebin))
+      assert disk(machine) == disk
+    end
+  end
+
   describe "an upload" do
     test "counts again after the release was installed again, also on an operator's own node" do
       [machine] = machines(1)
@@ -235,6 +269,14 @@ defmodule HotPatch.SuccessionTest do
       assert id == patch.id
       assert {:ok, _report} = call.(:apply, [patch.id, here])
       assert me(machine).applied == [patch.id]
+
+      # It ended by a clock that is ahead.
+      state = Cluster.call(machine.node, Applied, :state, [])
+      ended = Applied.retired(state, DateTime.add(DateTime.utc_now(), 3600))
+      :ok = Cluster.call(machine.node, Applied, :put, [ended])
+      assert {:error, %Error{reason: :retired}} = call.(:apply, [patch.id, here])
+      assert {:ok, %{state: :uploaded}} = call.(:upload, [archive, []])
+      assert {:ok, _report} = call.(:apply, [patch.id, here])
     end
   end
 end

@@ -21,10 +21,11 @@ defmodule HotPatch.Test.Faults.Machine do
     :os_pid,
     :space,
     peers: [],
+    path: [],
     release: {"exchange", "1.0.0"}
   ]
 
-  @typedoc "`space`: the network namespace that it runs in, see HotPatch.Test.Faults.Spaces."
+  @typedoc "`path`: further folders of code. `space`: the network namespace that it runs in, see HotPatch.Test.Faults.Spaces."
   @type t :: %__MODULE__{
           node: node(),
           home: Path.t(),
@@ -34,7 +35,8 @@ defmodule HotPatch.Test.Faults.Machine do
           os_pid: String.t() | nil,
           space: String.t() | nil,
           peers: [node()],
-          release: {String.t(), String.t()}
+          path: [Path.t()],
+          release: {String.t(), String.t()} | nil
         }
 
   # How long a killed one may take to be gone.
@@ -233,13 +235,13 @@ defmodule HotPatch.Test.Faults.Machine do
   end
 
   defp args(machine) do
-    {name, vsn} = machine.release
     paths = for path <- :code.get_path(), path != ~c".", arg <- [~c"-pa", path], do: arg
     peers = Enum.map_join(machine.peers, ",", &"'#{&1}'")
 
     Enum.concat([
       paths,
       [~c"-pa", ~c"#{exchange(machine)}/ebin"],
+      for(folder <- machine.path, arg <- [~c"-pa", to_charlist(folder)], do: arg),
       [~c"-setcookie", Atom.to_charlist(Node.get_cookie())],
       [~c"-kernel", ~c"inet_dist_use_interface", interface(machine)],
       [~c"prevent_overlapping_partitions", ~c"false"],
@@ -248,9 +250,15 @@ defmodule HotPatch.Test.Faults.Machine do
       [~c"-exchange", ~c"lines_per_trunk", ~c"100000"],
       [~c"-hot_patch", ~c"data_dir", ~c'<<"#{machine.data}">>'],
       [~c"-hot_patch", ~c"peers", ~c"[#{peers}]"],
-      [~c"-hot_patch", ~c"release", ~c'{<<"#{name}">>,<<"#{vsn}">>}']
+      release(machine.release)
     ])
   end
+
+  # None is that of a system without a release.
+  defp release(nil), do: []
+
+  defp release({name, vsn}),
+    do: [~c"-hot_patch", ~c"release", ~c'{<<"#{name}">>,<<"#{vsn}">>}']
 
   defp interface(machine) do
     machine.space
