@@ -19,6 +19,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.Attachment
   alias HotPatch.Fault
   alias HotPatch.NodeInfo
+  alias HotPatch.Release
   alias HotPatch.Report
   alias HotPatch.Store
   alias HotPatch.Swap
@@ -84,7 +85,7 @@ defmodule HotPatch.Agent do
       attached?: Attachment.here() != nil,
       protocol: @protocol,
       roles: Application.get_env(:hot_patch, :roles, []),
-      release: state.release,
+      release: Release.current(),
       otp: System.otp_release(),
       elixir: System.version(),
       applied: Enum.map(state.stack, & &1.id),

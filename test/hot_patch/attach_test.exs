@@ -328,6 +328,17 @@ defmodule HotPatch.AttachTest do
       end
 
       assert to_string(info(operator, node).release) == "switch 8"
+      assert hot_patch(operator, :attach, [node, [release: {"switch", "8"}]]) == :ok
+
+      # It is there already: nothing is passed over.
+      for option <- [release: {"switch", "9"}, data_dir: "/nowhere", peers: [operator]] do
+        assert {:error, %Error{reason: :invalid_option} = error} =
+                 hot_patch(operator, :attach, [node, [option]])
+
+        assert error.message =~ "detach it first"
+        assert error.details.option == elem(option, 0)
+      end
+
       assert {:ok, _report} = hot_patch(operator, :rollback, [patch.id])
       assert state(node) == {1, 0}
       assert hot_patch(operator, :detach, [node]) == :ok

@@ -188,6 +188,32 @@ defmodule HotPatch.SuccessionTest do
     assert %{applied: [], restart_needed: []} = me(machine)
   end
 
+  test "a fresh disk gets the patch's files only where they were made for what is on it" do
+    [machine] = machines(1)
+    machine = start(machine, @one)
+    patch = apply!(machine, files())
+    patched = disk(machine)
+    machine = Machine.kill(machine)
+    File.rm_rf!(machine.lib)
+    Machine.install(machine, "shipped")
+    machine = start(machine, @one)
+    assert %{applied: [id], restart_needed: []} = me(machine)
+    assert {id, disk(machine)} == {patch.id, patched}
+
+    # The same version, built once more with another change.
+    machine = Machine.kill(machine)
+    File.rm_rf!(machine.lib)
+    Machine.install(machine, "shipped")
+    {path, bytes} = Enum.find(Builds.changed("broken"), &(&1 not in files()))
+    assert List.keymember?(files(), path, 0)
+    File.write!(Path.join(machine.lib, path), bytes)
+    built = disk(machine)
+    machine = start(machine, @one)
+    assert %{applied: [], restart_needed: []} = me(machine)
+    assert disk(machine) == built
+    assert [%{state: :retired}] = hot_patch(machine, :list, [])
+  end
+
   test "an operation that was cut off by the upgrade leaves the next version's memory alone" do
     [machine] = machines(1)
     machine = start(machine, @one)

@@ -7,11 +7,13 @@ defmodule HotPatch.Console.Params do
 
   @purge {:one_of, [:soft, :force]}
   @at_load {:one_of, [:restart, :load]}
+  @drift {:one_of, [:refuse, :accept]}
   @survey %{
     "nodes" => :nodes,
     "timeout" => :number,
     "purge" => @purge,
     "on_load" => @at_load,
+    "drift" => @drift,
     "cumulative" => {:one_of, [true, false]},
     "operation" => {:one_of, [:apply, :rollback]}
   }
@@ -31,6 +33,7 @@ defmodule HotPatch.Console.Params do
       "pause_timeout" => :number,
       "purge" => @purge,
       "on_load" => @at_load,
+      "drift" => @drift,
       "cumulative" => {:one_of, [true, false]},
       "canary" => :canary,
       "max_concurrency" => :number,
