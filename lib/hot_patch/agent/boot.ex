@@ -89,13 +89,17 @@ defmodule HotPatch.Agent.Boot do
 
   # The same folder with other files: somebody has installed the release again, or another
   # node of this host, which shares the folder, has gone on meanwhile. Another folder: a disk
-  # that knows nothing of patches.
+  # that knows nothing of patches, with what was there before them or with something else.
   defp not_as_left(wrong, files, state) do
     mark = Install.marked(hd(files).target)
 
     cond do
-      mark != state.install ->
+      mark != state.install and Enum.all?(wrong, &(Store.Files.digest(&1.target) == &1.old)) ->
         put_again(wrong, state)
+
+      # With other files than those that the patches were made for.
+      mark != state.install ->
+        Retirement.end_all(state, "the release was installed again, with other files")
 
       (ops = Neighbours.rollbacks(state)) != [] ->
         follow(ops, state)

@@ -253,7 +253,7 @@ defmodule HotPatch.Agent.Examination do
 
   # `present` is the file that this node has of the module, if it has one.
   defp judge_module(%Entry{beam: beam} = entry, have, %{target: target} = place, payload) do
-    ran = ran(beam.module, have, place.present, entry.bytes, payload)
+    ran = ran(entry, have, place.present, payload)
 
     with :ok <- runnable(beam),
          :ok <- Base.check(beam.module, place.present, have, payload),
@@ -276,12 +276,14 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  defp ran(name, :loaded, target, bytes, payload) do
-    {:ok, module} = Running.module(name)
-    PreviousCode.find(module, target, bytes, payload.patch)
+  defp ran(%Entry{beam: beam} = entry, :loaded, target, payload) do
+    {:ok, module} = Running.module(beam.module)
+    facts = Running.facts(module)
+    brings = if facts && Running.same?(facts, beam.md5, beam.vsn), do: entry.bytes
+    PreviousCode.find(module, target, brings, payload.patch)
   end
 
-  defp ran(_name, _not_loaded, _target, _bytes, _payload), do: :file
+  defp ran(_entry, _not_loaded, _target, _payload), do: :file
 
   defp runnable(%{needs_otp: nil}), do: :ok
 

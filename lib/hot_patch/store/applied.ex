@@ -150,7 +150,7 @@ defmodule HotPatch.Store.Applied do
 
   defp succeed(state) do
     facts = %{
-      release: Release.current(),
+      release: Release.identity(),
       installed?: &Release.installed?/0,
       boot: boot(),
       as_left?: fn -> as_left?(state) end
@@ -159,7 +159,18 @@ defmodule HotPatch.Store.Applied do
     case Succession.judge(state, facts) do
       :same -> %{state | boot: facts.boot}
       :carried -> %{state | release: facts.release, boot: facts.boot}
-      :ended -> %{empty() | pending: state.pending, ended: Leftovers.of(state)}
+      :ended -> %{empty() | pending: state.pending ++ stays(state), ended: Leftovers.of(state)}
+    end
+  end
+
+  # Where patches end while the VM runs, not all of theirs ends with them.
+  defp stays(%{boot: boot} = state) do
+    for record <- state.stack, record.config != [] or record.applications != [], boot == boot() do
+      settings = for one <- record.config, do: "#{one.application}: #{inspect(one.key)}"
+      applications = for one <- record.applications, do: "the application #{one.subject}"
+      what = Enum.join(settings ++ applications, ", ")
+      text = "#{record.id} has ended, and what it has set, started or stopped stays so: #{what}"
+      %{patch: record.id, target: nil, module: nil, md5: nil, boot: boot, text: text}
     end
   end
 
@@ -200,7 +211,7 @@ defmodule HotPatch.Store.Applied do
   @spec empty() :: state()
   def empty do
     %{
-      release: Release.current(),
+      release: Release.identity(),
       boot: boot(),
       install: nil,
       retired: %{},
