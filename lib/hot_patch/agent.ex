@@ -21,6 +21,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.Config
   alias HotPatch.Fault
   alias HotPatch.NodeInfo
+  alias HotPatch.Release
   alias HotPatch.Report
   alias HotPatch.Store
   alias HotPatch.Strategy
@@ -96,7 +97,7 @@ defmodule HotPatch.Agent do
       attached?: Attachment.here() != nil,
       protocol: @protocol,
       roles: Config.current().roles,
-      release: state.release,
+      release: Release.current(),
       otp: System.otp_release(),
       elixir: System.version(),
       applied: Enum.map(state.stack, & &1.id),

@@ -6,7 +6,7 @@ defmodule HotPatch.JournalEntry do
     * `:at` - when it began to be noted, UTC
     * `:what` - `:apply`, `:rollback`, `:failed` (an operation that was taken back), `:refused`,
       `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:attach`, `:detach`, `:dismiss`, `:put_again` (files on a
-      fresh disk), `:drift`, `:journal_damaged`
+      fresh disk), `:put_back` (files of patches that ended), `:drift`, `:journal_damaged`
     * `:operation` - what was tried, where it was refused or failed
     * `:patch` - its id
     * `:by`, `:reason`, `:from` - who, why, and from which address, where that is known

@@ -10,10 +10,11 @@ defmodule HotPatch.NodeInfo do
     * `:roles` - what it is for, as `config :hot_patch, roles: [...]` says there
     * `:attached?` - whether `HotPatch.attach/2` brought it there, until the node restarts
     * `:protocol` - version of the language that agents and coordinators speak
-    * `:release` - name and version of what it runs
+    * `:release` - name and version of what it runs, to which patches are bound (`HotPatch.Release`)
     * `:otp`, `:elixir` - versions
     * `:applied` - ids of the patches applied on it, oldest first
-    * `:restart_needed` - reasons why memory is not what the disk is; empty if it is
+    * `:restart_needed` - reasons why memory is not what a restart would bring, as far as patches have to
+      do with it: found by comparing the code that runs with the code that should; empty if it is
     * `:behind` - why it has not caught up with what the other nodes did without it, or `nil`
     * `:forced` - patches for which processes were killed: what the node does since may have
       that for a cause

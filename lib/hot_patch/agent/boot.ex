@@ -89,13 +89,17 @@ defmodule HotPatch.Agent.Boot do
 
   # The same folder with other files: somebody has installed the release again, or another
   # node of this host, which shares the folder, has gone on meanwhile. Another folder: a disk
-  # that knows nothing of patches.
+  # that knows nothing of patches, with what was there before them or with something else.
   defp not_as_left(wrong, files, state) do
     mark = Install.marked(hd(files).target)
 
     cond do
-      mark != state.install ->
+      mark != state.install and Enum.all?(wrong, &(Store.Files.digest(&1.target) == &1.old)) ->
         put_again(wrong, state)
+
+      # With other files than those that the patches were made for.
+      mark != state.install ->
+        Retirement.end_all(state, "the release was installed again, with other files")
 
       (ops = Neighbours.rollbacks(state)) != [] ->
         follow(ops, state)
@@ -174,26 +178,41 @@ defmodule HotPatch.Agent.Boot do
   # node would load from there: other versions have modules of the same names.
   defp memory(state, begun, back) do
     files = state |> touched(begun, back) |> Enum.filter(&loads?/1)
+    {brought, gone} = Enum.split_with(files, &brought?/1)
+    # Of one that has moved, the file in the former place is gone, or there for the boot script.
+    names = MapSet.new(brought, & &1.module)
 
-    for %{new: nil, target: target, module: name} <- files,
-        not File.exists?(target),
-        {:ok, module} <- [Running.module(name)],
+    for file <- gone,
+        file.module not in names,
+        Store.Files.digest(file.target) == file.new,
+        {:ok, module} <- [Running.module(file.module)],
         :erlang.module_loaded(module),
         do: unload(module)
 
     wrong =
-      for %{new: new} = file when new != nil <- files,
+      for %{new: new} = file <- brought,
           {:ok, bytes} <- [File.read(file.target)],
           :crypto.hash(:sha256, bytes) == new,
           wanted?(file.module),
           module = Running.accepted_module(file.module),
-          runs_other?(module, bytes),
+          runs_other?(module, bytes) or elsewhere?(module, file),
           do: {module, FileName.to_charlist(file.target), bytes}
 
     load(wrong)
   end
 
+  defp brought?(%{new: nil}), do: false
+  defp brought?(file), do: not Map.get(file, :gone?, false) and Map.get(file, :move) != :away
+
+  # The boot script knows only its former place.
+  defp elsewhere?(module, %{move: :here, target: target}),
+    do: :code.is_loaded(module) != {:file, FileName.to_charlist(target)}
+
+  defp elsewhere?(_module, _file), do: false
+
   # Through links or not. Where the file is gone the code server only knows whence it has loaded it.
+  defp loads?(%{move: :here}), do: true
+
   defp loads?(file) do
     case Running.path(file.module) do
       {_have, path} when is_binary(path) -> Mark.real(path) == Mark.real(file.target)

@@ -74,13 +74,14 @@ defmodule HotPatch.Agent.Preparation do
         do: module |> change_of(verdict) |> Instructions.adjust(instructions)
   end
 
-  defp change_of(module, %Verdict{direction: :up, change: kind, entry: entry}) do
+  defp change_of(module, %Verdict{direction: :up, change: kind, entry: entry} = verdict) do
     %Swap.Change{
       module: module,
       kind: kind,
       exports: entry.beam.exports,
       md5: :code.module_md5(entry.bytes),
-      old_vsn: old_vsn(kind, module)
+      old_vsn: old_vsn(kind, module),
+      convert?: converts?(module, verdict)
     }
   end
 
@@ -92,12 +93,18 @@ defmodule HotPatch.Agent.Preparation do
       module: module,
       kind: kind,
       direction: :down,
-      convert?: verdict.convert?,
       exports: exports,
       md5: entry.beam.md5,
-      old_vsn: {:down, Running.vsn_of(entry.beam.vsn)}
+      old_vsn: {:down, Running.vsn_of(entry.beam.vsn)},
+      convert?: converts?(module, verdict)
     }
   end
+
+  # What only moves is loaded with the code that it has, which knows the states that there are.
+  defp converts?(module, %Verdict{move: :here, change: :replace, entry: %{beam: beam}}),
+    do: not Running.same?(Running.facts(module), beam.md5, beam.vsn)
+
+  defp converts?(_module, verdict), do: verdict.convert?
 
   defp stage(verdicts, operation, payload, ready) do
     changes = for %{target: target} = verdict when target != nil <- verdicts, do: file(verdict)

@@ -7,7 +7,10 @@ defmodule HotPatch.Agent.Verdict do
   # runs code when it is loaded, so it becomes current by a step of its own. `convert?` is false where
   # the states of its processes have the same format in both versions. `folders` were made
   # for a file that is to go. `ran` is where the code is that runs now, if it is not what the file
-  # has. `disk` is what the file is to be, where that is not the code that is to run.
+  # has. `disk` is what the file is to be, where that is not the code that is to run: also where the
+  # module goes and the boot script of the release needs its file. `returns?` is a module that comes
+  # back to such a file. `move`: of the two files of a module that moves to another application, the one
+  # that comes, `:here`, or the one that goes, `:away`.
 
   alias HotPatch.Agent.PreviousCode
   alias HotPatch.Composition.Entry
@@ -27,7 +30,9 @@ defmodule HotPatch.Agent.Verdict do
           convert?: boolean(),
           transient?: boolean(),
           ran: PreviousCode.t(),
-          disk: :entry | {:bytes, binary() | nil}
+          disk: :entry | {:bytes, binary() | nil},
+          returns?: boolean(),
+          move: :here | :away | nil
         }
   @enforce_keys [:entry, :status]
   defstruct [
@@ -36,6 +41,7 @@ defmodule HotPatch.Agent.Verdict do
     :reason,
     :target,
     :change,
+    :move,
     folders: [],
     direction: :up,
     new?: false,
@@ -43,7 +49,8 @@ defmodule HotPatch.Agent.Verdict do
     convert?: true,
     transient?: false,
     ran: :file,
-    disk: :entry
+    disk: :entry,
+    returns?: false
   ]
 
   @doc "A verdict without anything to load."
@@ -62,6 +69,14 @@ defmodule HotPatch.Agent.Verdict do
   @spec module(t()) :: String.t() | nil
   def module(%__MODULE__{entry: %{beam: %{module: module}}}), do: module
   def module(_verdict), do: nil
+
+  @doc "Whether the module goes, and its file stays because the boot script needs one."
+  @spec stays_for_boot?(t()) :: boolean()
+  def stays_for_boot?(%__MODULE__{disk: {:bytes, bytes}, entry: %{bytes: nil}, move: nil})
+      when bytes != nil,
+      do: true
+
+  def stays_for_boot?(_verdict), do: false
 
   @doc "The verdict as it appears in a report."
   @spec to_report(t()) :: Report.File.t()

@@ -7,12 +7,14 @@ defmodule HotPatch.Console.Params do
 
   @purge {:one_of, [:soft, :force]}
   @at_load {:one_of, [:restart, :load]}
+  @drift {:one_of, [:refuse, :accept]}
   @survey %{
     "nodes" => :nodes,
     "timeout" => :number,
     "transition" => {:one_of, [:suspend, :none, :compatible]},
     "purge" => @purge,
     "on_load" => @at_load,
+    "drift" => @drift,
     "cumulative" => {:one_of, [true, false]},
     "again" => {:one_of, [true, false]},
     "operation" => {:one_of, [:apply, :rollback]}
@@ -33,6 +35,7 @@ defmodule HotPatch.Console.Params do
       "pause_timeout" => :number,
       "purge" => @purge,
       "on_load" => @at_load,
+      "drift" => @drift,
       "cumulative" => {:one_of, [true, false]},
       "again" => {:one_of, [true, false]},
       "canary" => :canary,

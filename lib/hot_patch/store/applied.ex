@@ -46,8 +46,11 @@ defmodule HotPatch.Store.Applied do
   where that was not the file's: nil where it was, `:lost` where it is kept nowhere. `md5` is that of
   the code that should run since, nil for what is no module. `alone?` is a module that runs code when
   it is loaded; `convert?` is false where the states of its processes have the same format in both
-  versions. `folders` were made for the file. `real` is the path without links, and `stamp` tells
-  whether the file was written since: see HotPatch.Store.Mark.
+  versions. `gone?`: the module is not to run, though the boot script needs its file; `returned?`: it
+  was so before this patch. `move`: of the two files of a module that has moved to another
+  application, the one that came, or the one that went. `folders` were made for the file. `real` is
+  the path without links, and `stamp` tells whether the file was written since: see
+  HotPatch.Store.Mark.
   """
   @type file :: %{
           path: Path.t(),
@@ -55,6 +58,9 @@ defmodule HotPatch.Store.Applied do
           module: String.t() | nil,
           alone?: boolean(),
           convert?: boolean(),
+          gone?: boolean(),
+          returned?: boolean(),
+          move: :here | :away | nil,
           old: Blobs.digest() | nil,
           new: Blobs.digest() | nil,
           ran: Blobs.digest() | nil | :lost,
@@ -144,7 +150,7 @@ defmodule HotPatch.Store.Applied do
 
   defp succeed(state) do
     facts = %{
-      release: Release.current(),
+      release: Release.identity(),
       installed?: &Release.installed?/0,
       boot: boot(),
       as_left?: fn -> as_left?(state) end
@@ -153,7 +159,18 @@ defmodule HotPatch.Store.Applied do
     case Succession.judge(state, facts) do
       :same -> %{state | boot: facts.boot}
       :carried -> %{state | release: facts.release, boot: facts.boot}
-      :ended -> %{empty() | pending: state.pending, ended: Leftovers.of(state)}
+      :ended -> %{empty() | pending: state.pending ++ stays(state), ended: Leftovers.of(state)}
+    end
+  end
+
+  # Where patches end while the VM runs, not all of theirs ends with them.
+  defp stays(%{boot: boot} = state) do
+    for record <- state.stack, record.config != [] or record.applications != [], boot == boot() do
+      settings = for one <- record.config, do: "#{one.application}: #{inspect(one.key)}"
+      applications = for one <- record.applications, do: "the application #{one.subject}"
+      what = Enum.join(settings ++ applications, ", ")
+      text = "#{record.id} has ended, and what it has set, started or stopped stays so: #{what}"
+      %{patch: record.id, target: nil, module: nil, md5: nil, boot: boot, text: text}
     end
   end
 
@@ -194,7 +211,7 @@ defmodule HotPatch.Store.Applied do
   @spec empty() :: state()
   def empty do
     %{
-      release: Release.current(),
+      release: Release.identity(),
       boot: boot(),
       install: nil,
       retired: %{},
@@ -235,7 +252,7 @@ defmodule HotPatch.Store.Applied do
   defp together(first, last) do
     last
     |> Map.merge(Map.take(first, [:old, :ran, :folders]))
-    |> Map.put(:convert?, first.convert? or last.convert?)
+    |> Map.merge(%{convert?: first.convert? or last.convert?, move: last.move || first.move})
   end
 
   @doc """
@@ -404,7 +421,7 @@ defmodule HotPatch.Store.Applied do
 
   # Applied once more: what was there before it the first time is what to go back to.
   defp again(first, record) do
-    before = Map.new(first.files, &{&1.target, Map.take(&1, [:old, :ran, :folders])})
+    before = Map.new(first.files, &{&1.target, Map.take(&1, [:old, :ran, :folders, :move])})
     files = Enum.map(record.files, &Map.merge(&1, Map.get(before, &1.target, %{})))
     # What only the first time has changed is to go back all the same.
     others =

@@ -25,8 +25,9 @@ defmodule Mix.Tasks.HotPatch.Remote do
     * `--json` - prints JSON instead of tables
     * `--nodes A,B` - only these nodes
     * `--reason TEXT`, `--by TEXT` - for the record
-    * `--transition`, `--purge`, `--on-load`, `--on-failure WORD`, `--cumulative`, `--again`, `--pause-timeout MS`,
-      `--timeout MS` - as for `HotPatch.apply/2`
+    * `--transition`, `--purge`, `--on-load`, `--drift`, `--on-failure WORD`, `--cumulative`, `--again`,
+      `--pause-timeout MS`, `--timeout MS` - as for `HotPatch.apply/2`
+    * `--release "NAME VERSION"` - of the system that an upload is for, as `nodes` shows it
     * `--canary N`, `--canary 0.1`, `--canary A,B` - so many nodes, such a share, or these go first
     * `--max-concurrency N`, `--one-per-host` - group after group
     * `--watch`, `--no-watch`, `--watch-for MS` - whether and how long nodes are watched afterwards
@@ -53,6 +54,8 @@ defmodule Mix.Tasks.HotPatch.Remote do
     transition: :string,
     purge: :string,
     on_load: :string,
+    drift: :string,
+    release: :string,
     on_failure: :string,
     cumulative: :boolean,
     again: :boolean,
@@ -73,6 +76,8 @@ defmodule Mix.Tasks.HotPatch.Remote do
     "force" => :force,
     "restart" => :restart,
     "load" => :load,
+    "refuse" => :refuse,
+    "accept" => :accept,
     "rollback" => :rollback,
     "keep" => :keep
   }
@@ -101,7 +106,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
     case File.read(path) do
       {:ok, bytes} ->
         name = path |> Path.basename() |> Path.rootname()
-        {:ok, :upload, [bytes, Keyword.put(taken(options, [:by]), :name, name)]}
+        {:ok, :upload, [bytes, Keyword.put(taken(options, [:by, :release]), :name, name)]}
 
       {:error, posix} ->
         {:error, "cannot read #{path}: #{:file.format_error(posix)}"}
@@ -113,12 +118,27 @@ defmodule Mix.Tasks.HotPatch.Remote do
   defp call("journal", [], options), do: {:ok, :journal, [taken(options, [:nodes])]}
 
   defp call(survey, [id], options) when survey in ["check", "plan"] do
-    taken = taken(options, [:nodes, :timeout, :transition, :purge, :on_load, :cumulative, :again])
+    taken =
+      taken(
+        options,
+        [:nodes, :timeout, :transition, :purge, :on_load, :drift, :cumulative, :again]
+      )
+
     {:ok, if(survey == "check", do: :check, else: :plan), [id, taken]}
   end
 
   defp call("apply", [id], options) do
-    known = [:canary, :max_concurrency, :one_per_host, :watch, :on_failure, :cumulative, :again]
+    known = [
+      :canary,
+      :max_concurrency,
+      :one_per_host,
+      :watch,
+      :on_failure,
+      :cumulative,
+      :drift,
+      :again
+    ]
+
     {:ok, :apply, [id, change(options, known)]}
   end
 
@@ -139,8 +159,16 @@ defmodule Mix.Tasks.HotPatch.Remote do
   end
 
   # Words that are not known here are told so by HotPatch.
-  defp value(key, word) when key in [:transition, :purge, :on_load, :on_failure],
+  defp value(key, word) when key in [:transition, :purge, :on_load, :on_failure, :drift],
     do: Map.get(@words, word, word)
+
+  # HotPatch says what is wrong with a text that names no version.
+  defp value(:release, text) do
+    case String.split(text, " ", parts: 2) do
+      [name, version] -> {name, version}
+      _no_version -> text
+    end
+  end
 
   defp value(:nodes, names), do: names(names)
 

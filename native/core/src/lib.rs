@@ -16,6 +16,11 @@
 //! | [`json`] | Erlang terms as JSON |
 
 #![forbid(unsafe_code)]
+// What comes from outside may be anything: where something cannot be, that is an error too.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::panic, clippy::unreachable, clippy::unwrap_used)
+)]
 
 pub mod analysis;
 pub mod archive;

@@ -146,7 +146,7 @@ defmodule HotPatch.Console.UnitsTest do
     test "every option that a form can hold is one of the call" do
       for {call, names} <- [
             apply:
-              ~w(transition pause_timeout on_load purge cumulative again canary max_concurrency watch on_failure nodes reason),
+              ~w(transition pause_timeout on_load drift purge cumulative again canary max_concurrency watch on_failure nodes reason),
             rollback: ~w(transition pause_timeout on_load purge nodes reason),
             delete: ~w(reason),
             restart: ~w(force reason)

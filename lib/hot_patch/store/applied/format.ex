@@ -20,7 +20,17 @@ defmodule HotPatch.Store.Applied.Format do
     strategy: Strategy.default(),
     replaced: []
   }
-  @file_defaults %{folders: [], convert?: true, ran: nil, md5: nil, real: nil, stamp: nil}
+  @file_defaults %{
+    folders: [],
+    convert?: true,
+    gone?: false,
+    returned?: false,
+    move: nil,
+    ran: nil,
+    md5: nil,
+    real: nil,
+    stamp: nil
+  }
 
   @doc "A state as it is written."
   @spec encode(Applied.state()) :: map()

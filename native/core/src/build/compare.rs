@@ -65,6 +65,7 @@ pub(super) fn both(
     progress.begin(pairs.len());
     let take_all = request.all_differences || request.modules.is_some();
     let compare = |_: &mut (), pair: &Pair<'_>| {
+        progress.unless_stopped()?;
         let verdict = pair.compare(significant, take_all);
         progress.step();
         verdict
@@ -109,6 +110,7 @@ pub(super) fn picked(
     progress.begin(pairs.len());
     let mut changes = Vec::new();
     for pair in &pairs {
+        progress.unless_stopped()?;
         let after = pair.after.map(|content| pair.read(content, significant)).transpose()?;
         let path = pair.path.clone();
         changes.push(Change { path, moved_from: None, before: None, after, picked: true });

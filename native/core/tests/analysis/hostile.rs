@@ -44,7 +44,10 @@ fn damage_is_not_taken_for_a_newer_otp() {
     let cases: [(&str, Beam); 14] = [
         ("\"Code\" is malformed: an instruction in it is none", instructions(&[250])),
         ("\"Code\" is malformed: an instruction in it is none", instructions(&[64, 0x67, 0, 3])),
-        ("\"Code\" is malformed: it is cut off", good().with(b"Code", code(180, 3, &[1, 0x10]))),
+        (
+            "\"Code\" is malformed: it is cut off",
+            good().with(b"Code", code(180, 3, &[1, 0x10, 19])),
+        ),
         ("it names a literal that does not exist", instructions(&[64, 0x47, 0x50, 3])),
         ("it names a label that does not exist", instructions(&[61, 0xf5])),
         ("it names an import that does not exist", instructions(&[7, 0, 0xf0])),
