@@ -37,10 +37,8 @@ defmodule HotPatch.Agent.Relocation do
   end
 
   defp both(entry, removed, status, reason) do
-    [
-      Verdict.new(entry, status, reason),
-      Verdict.new(Removal.entry(removed), status, "it goes with #{entry.path}")
-    ]
+    former = Verdict.new(Removal.entry(removed), status, "it goes with #{entry.path}")
+    [Verdict.new(entry, status, reason), %{former | move: :away}]
   end
 
   defp moving(%Verdict{status: :not_changed} = verdict),
