@@ -61,6 +61,7 @@ defmodule HotPatch do
           timeout: pos_integer(),
           purge: :soft | :force,
           on_load: :restart | :load,
+          disk: :replace | :memory_only,
           cumulative: boolean(),
           config: [{atom(), keyword()}],
           operation: :apply | :rollback
@@ -229,6 +230,7 @@ defmodule HotPatch do
           pause_timeout: pos_integer(),
           purge: :soft | :force,
           on_load: :restart | :load,
+          disk: :replace | :memory_only,
           cumulative: boolean(),
           config: [{atom(), keyword()}],
           canary: [node()] | pos_integer() | float(),

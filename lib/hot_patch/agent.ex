@@ -26,7 +26,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.Telemetry
 
   # Raised whenever what nodes say to each other changes its meaning.
-  @protocol 3
+  @protocol 4
 
   # Why this node is behind the others, if it is.
   @behind {__MODULE__, :behind}
@@ -50,6 +50,7 @@ defmodule HotPatch.Agent do
           members: [node()],
           tried_by: pid() | nil,
           cumulative?: boolean(),
+          disk: :replace | :memory_only,
           about: map() | nil,
           signed_by: String.t() | nil,
           overridden: HotPatch.Manifest.overridden(),
@@ -92,6 +93,7 @@ defmodule HotPatch.Agent do
       restart_needed: for(%{restart: reason} when reason != nil <- applied, do: reason),
       behind: :persistent_term.get(@behind, nil),
       forced: for(%{forced?: true, id: id} <- applied, do: id),
+      memory_only: for(record <- applied, Store.Applied.memory_only?(record), do: record.id),
       archives?: HotPatch.Bridge.check() == :ok,
       warnings: Config.warnings(),
       operation: holder()

@@ -16,6 +16,7 @@ defmodule HotPatch.JournalEntry do
       `"on_load:MyApp.Foo"`
     * `:coordinator` - the node where the call ran
     * `:release` - of the cluster at that time
+    * `:disk` - `:memory_only` where no file of the system was touched, else `:replace`
     * `:forced?` - whether processes were killed for it
     * `:status` - integral over the nodes
     * `:nodes` - for each: `node`, `at`, `status`, `files` (how many of each status), `pause_us`,
@@ -43,6 +44,7 @@ defmodule HotPatch.JournalEntry do
           accepted: [String.t()],
           coordinator: node() | nil,
           release: HotPatch.Release.t() | nil,
+          disk: :replace | :memory_only,
           forced?: boolean(),
           status: HotPatch.Status.t() | nil,
           nodes: [on_node()]
@@ -60,6 +62,7 @@ defmodule HotPatch.JournalEntry do
     :coordinator,
     :release,
     :status,
+    disk: :replace,
     forced?: false,
     overridden: %{},
     accepted: [],
@@ -78,6 +81,7 @@ defmodule HotPatch.JournalEntry do
       if(entry.from, do: " from #{entry.from}", else: ""),
       if(entry.status, do: ": #{entry.status}", else: ""),
       " on #{where(entry.nodes)}",
+      if(entry.disk == :memory_only, do: ", in memory only", else: ""),
       if(entry.forced?, do: ", by force", else: ""),
       if(entry.signed_by, do: ", signed by #{entry.signed_by}", else: ""),
       if(entry.overridden == %{}, do: "", else: ", #{Manifest.overridden_line(entry.overridden)}"),

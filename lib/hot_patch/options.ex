@@ -61,6 +61,15 @@ defmodule HotPatch.Options do
           "one refuses, nothing is changed. What their code did is not undone; the plan names them. A patch's manifest " <>
           "may say another default"
     ],
+    disk: [
+      check: {:one_of, [:replace, :memory_only]},
+      default: :replace,
+      doc:
+        "`:replace` (default): the files of the patch take the place of the node's own, so that a restart " <>
+          "boots the patched code. `:memory_only`: no file of the system is touched, for hosts whose code belongs " <>
+          "to somebody else; the patch is gone with a restart of the node, and what is not loaded into memory " <>
+          "now is not done at all. A node that starts again while others still run the patch gets it from them"
+    ],
     cumulative: [
       check: {:one_of, [true, false]},
       default: false,
@@ -171,8 +180,8 @@ defmodule HotPatch.Options do
 
   @calls [
     upload: [:name, :by, :from],
-    check: [:nodes, :timeout, :purge, :on_load, :cumulative, :config, :operation],
-    plan: [:nodes, :timeout, :purge, :on_load, :cumulative, :config, :operation],
+    check: [:nodes, :timeout, :purge, :on_load, :disk, :cumulative, :config, :operation],
+    plan: [:nodes, :timeout, :purge, :on_load, :disk, :cumulative, :config, :operation],
     stragglers: [:nodes, :timeout],
     drift: [:nodes, :timeout],
     journal: [:nodes, :timeout, :patch, :last],
@@ -188,6 +197,7 @@ defmodule HotPatch.Options do
       :pause_timeout,
       :purge,
       :on_load,
+      :disk,
       :cumulative,
       :config,
       :canary,

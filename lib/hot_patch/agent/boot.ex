@@ -19,6 +19,7 @@ defmodule HotPatch.Agent.Boot do
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
+  alias HotPatch.Store.FileChange
   alias HotPatch.Store.Install
   alias HotPatch.Store.Neighbours
 
@@ -29,14 +30,17 @@ defmodule HotPatch.Agent.Boot do
   def run do
     note_failure(:journal, Store.Journal.open())
     begun = Store.Files.pending()
+    early = Enum.filter(begun, &Store.Early.begun?/1)
     for {intent, failure} <- Store.Recovery.run(), do: not_finished(intent, failure)
     sweep(begun)
     retire(Applied.read(), Release.current())
+    forget_memory(Applied.state())
     disk(Applied.state())
     Environment.restore(Applied.state().stack)
     # On a node that was attached everything runs already: what its memory is stays.
     if Attachment.here() == nil do
       memory(Applied.state(), begun)
+      again(early)
       Restore.later(Applied.state().stack)
     end
 
@@ -55,8 +59,10 @@ defmodule HotPatch.Agent.Boot do
   end
 
   defp not_finished(intent, {path, reason}) do
+    what = if intent.note, do: intent.note.entry.patch, else: "an operation that was not decided"
+
     Logger.error(
-      "HotPatch: the files of #{intent.note.entry.patch} are not all in place: #{path}: #{inspect(reason)}; " <>
+      "HotPatch: the files of #{what} are not all in place: #{path}: #{inspect(reason)}; " <>
         "the next start tries again"
     )
   end
@@ -86,6 +92,29 @@ defmodule HotPatch.Agent.Boot do
     :ok
   end
 
+  # What was in memory only was so until this start. Other nodes may still have it, and then this
+  # one has missed it.
+  defp forget_memory(state) do
+    case Applied.booted(state, Applied.boot()) do
+      {_state, []} ->
+        :ok
+
+      {booted, gone} ->
+        # A decision of this node is none that it has missed.
+        :ok = Store.Decisions.tidy(state)
+        note_failure(:state, Applied.put(booted))
+        why = "it was applied in memory only, and the node has started anew"
+        for record <- gone, do: note_end(record.id, why)
+        :ok
+    end
+  end
+
+  defp note_end(id, why) do
+    Logger.notice("HotPatch: #{id} is gone: #{why}")
+    entry = %{patch: id, by: "HotPatch", reason: why}
+    note_failure(:journal, Store.Journal.add(:retire, entry))
+  end
+
   # Under the same release it stays known which operations are over: other nodes, where they
   # still count, shall not bring them back.
   defp ended(state, ids) do
@@ -102,7 +131,7 @@ defmodule HotPatch.Agent.Boot do
   defp disk(%{stack: []}), do: :ok
 
   defp disk(state) do
-    files = current(state)
+    files = current(%{state | stack: Enum.reject(state.stack, &Applied.memory_only?/1)})
 
     case Enum.filter(files, &(Store.Files.digest(&1.target) != &1.new)) do
       [] -> :ok
@@ -193,7 +222,11 @@ defmodule HotPatch.Agent.Boot do
   end
 
   defp put_again(files, state) do
-    changes = for file <- files, {:ok, bytes} <- [bytes(file)], do: {file.target, bytes}
+    changes =
+      for file <- files,
+          {:ok, bytes} <- [bytes(file)],
+          do: %FileChange{target: file.target, bytes: bytes, rights: Map.get(file, :rights)}
+
     tag = "hot_patch-boot-#{:erlang.phash2(node())}"
     ids = Enum.map_join(state.stack, ", ", & &1.id)
 
@@ -241,6 +274,21 @@ defmodule HotPatch.Agent.Boot do
           do: {module, FileName.to_charlist(file.target), bytes}
 
     load(wrong)
+  end
+
+  # The boot script has loaded them while files that they read then were those of a set that was
+  # not decided; by now these are what they were.
+  defp again(intents) do
+    for %{files: files} <- intents,
+        %{alone?: true, target: target} <- files,
+        {:ok, module} <- [Running.module(Path.basename(target, ".beam"))],
+        :erlang.module_loaded(module),
+        {:ok, bytes} <- [File.read(target)] do
+      unload(module)
+      load_alone(module, FileName.to_charlist(target), bytes)
+    end
+
+    :ok
   end
 
   # The modules of the patches, and those of a set that this start has finished: a rollback

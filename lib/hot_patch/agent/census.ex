@@ -12,7 +12,8 @@ defmodule HotPatch.Agent.Census do
           running: String.t(),
           disk: String.t() | nil,
           patch: String.t() | nil,
-          restart: String.t() | nil
+          restart: String.t() | nil,
+          memory_only?: boolean()
         }
 
   @doc "One line for each module that belongs to no system library."
@@ -26,15 +27,16 @@ defmodule HotPatch.Agent.Census do
         {:loaded, path} <- [Running.path(name)],
         not system?(path),
         %{md5: md5} <- [Running.facts(module)] do
-      {patch, restart} = Map.get(patches, name, {nil, nil})
-      %{module: name, running: hex(md5), disk: disk(path), patch: patch, restart: restart}
+      mine = Map.get(patches, name, %{patch: nil, restart: nil, memory_only?: false})
+      Map.merge(mine, %{module: name, running: hex(md5), disk: disk(path)})
     end
   end
 
   # The last patch that touches each module.
   defp patches do
     for record <- Applied.list(), %{module: name} when name != nil <- record.files, into: %{} do
-      {name, {record.id, record.restart}}
+      memory_only? = Applied.memory_only?(record)
+      {name, %{patch: record.id, restart: record.restart, memory_only?: memory_only?}}
     end
   end
 

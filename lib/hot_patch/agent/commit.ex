@@ -56,7 +56,7 @@ defmodule HotPatch.Agent.Commit do
   # stand still until the coordinator knows of it, and the next commit needs the name.
   defp commit(preparation, agent) do
     {preparation, begun} = begin(preparation)
-    swapped = with :ok <- begun, do: swap(preparation, agent)
+    swapped = with :ok <- begun, :ok <- place(preparation), do: swap(preparation, agent)
     {_ok_or_error, %{phases: phases}} = swapped
     result = finish(swapped, preparation)
     Process.unregister(__MODULE__)
@@ -83,6 +83,14 @@ defmodule HotPatch.Agent.Commit do
     ready = ready && put_in(ready.job.pause_timeout, max(left, 1))
     preparation = %{preparation | ready: ready, begun: begun}
     {preparation, if(failure, do: {:error, nothing_done(failure)}, else: :ok)}
+  end
+
+  # What the new code looks for when it is loaded is there by then, and goes back with it. Before
+  # the pause: the disk may take its time.
+  defp place(%Preparation{staged: staged}) do
+    with {:error, {path, reason}} <- Store.Early.put(staged) do
+      {:error, nothing_done("cannot write #{path}: #{inspect(reason)}")}
+    end
   end
 
   # Nothing to change in memory here; the decision is about the disk all the same.
@@ -213,9 +221,9 @@ defmodule HotPatch.Agent.Commit do
   defp taken_out(verdict), do: verdict
 
   defp restart_needed(verdicts) do
-    case for %{status: :not_updated} = verdict <- verdicts, do: Verdict.module(verdict) do
+    case for %{status: :not_updated} = verdict <- verdicts, do: Verdict.name(verdict) do
       [] -> nil
-      modules -> "on disk but not in memory: #{Enum.join(modules, ", ")}"
+      names -> "on disk but not in memory: #{Enum.join(names, ", ")}"
     end
   end
 

@@ -48,6 +48,7 @@ defmodule HotPatch.Agent.Departure do
       tried_by: nil,
       on_load: :restart,
       cumulative?: false,
+      disk: :replace,
       about: nil,
       signed_by: nil,
       overridden: %{},

@@ -6,14 +6,17 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Agent.Base
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Instructions
+  alias HotPatch.Agent.LoadedLibraries
   alias HotPatch.Agent.Loader
   alias HotPatch.Agent.Location
+  alias HotPatch.Agent.MemoryOnly
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Removal
   alias HotPatch.Agent.Reversal
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Swappable
   alias HotPatch.Agent.Verdict
+  alias HotPatch.Agent.Writable
   alias HotPatch.Composition.Entry
   alias HotPatch.Release
   alias HotPatch.Status
@@ -40,11 +43,28 @@ defmodule HotPatch.Agent.Examination do
          :ok <- trusted(payload),
          :ok <- on_top(payload),
          {:ok, config} <- config(payload) do
-      payload |> verdicts() |> Swappable.hindered(payload.purge) |> possible(payload, config)
+      payload
+      |> verdicts()
+      |> Swappable.hindered(payload.purge)
+      |> loaded_libraries(payload)
+      |> MemoryOnly.adjust(payload)
+      |> Writable.hindered()
+      |> possible(payload, config)
     else
       {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
     end
   end
+
+  # Of what waits for a restart nothing is in memory, so that it goes back without one.
+  defp loaded_libraries(verdicts, %Payload{kind: :rollback, patch: patch}) do
+    case Store.Applied.find(patch) do
+      %{restart: restart} when restart != nil -> verdicts
+      _ -> LoadedLibraries.hindered(verdicts)
+    end
+  end
+
+  defp loaded_libraries(verdicts, %Payload{disk: :memory_only}), do: verdicts
+  defp loaded_libraries(verdicts, _payload), do: LoadedLibraries.hindered(verdicts)
 
   # Nothing of the patch becomes an atom before all that it wants done is possible here.
   defp possible(verdicts, payload, config) do
@@ -288,7 +308,7 @@ defmodule HotPatch.Agent.Examination do
             Verdict.change_status(
               verdict,
               :not_updated,
-              "held back with #{Verdict.module(blocker)}: all modules of a patch become current " <>
+              "held back with #{Verdict.name(blocker)}: all modules of a patch become current " <>
                 "in one step"
             )
         end)

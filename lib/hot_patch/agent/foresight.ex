@@ -24,7 +24,8 @@ defmodule HotPatch.Agent.Foresight do
       order: order(changes),
       processes: processes(targets, true) ++ processes(unpaused, false),
       suspended: length(targets),
-      disk: for(%{target: target} <- verdicts, target != nil, do: target) |> Enum.sort(),
+      disk:
+        for(%{target: target, disk?: true} <- verdicts, target != nil, do: target) |> Enum.sort(),
       config: Environment.names(examination.config),
       instructions: Instructions.lines(examination.instructions),
       risks: risks(examination, changes, targets ++ unpaused, silent)
@@ -62,7 +63,7 @@ defmodule HotPatch.Agent.Foresight do
 
   defp risks(%{verdicts: verdicts} = examination, changes, targets, silent) do
     Enum.concat([
-      for(%{status: :not_updated} = v <- verdicts, do: "#{Verdict.module(v)}: #{v.reason}"),
+      for(%{status: :not_updated} = v <- verdicts, do: "#{Verdict.name(v)}: #{v.reason}"),
       for(v <- verdicts, Status.refuses?(v.status), do: "#{v.entry.path}: #{v.reason}"),
       for(
         pid <- silent,

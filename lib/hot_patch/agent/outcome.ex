@@ -38,7 +38,7 @@ defmodule HotPatch.Agent.Outcome do
   @doc "What the journal says of an operation on this node."
   @spec entry(Preparation.t(), map()) :: map()
   def entry(%Preparation{operation: operation}, result) do
-    facts = [:patch, :by, :seq, :scope, :cumulative?, :transition, :kind, :reason, :from]
+    facts = [:patch, :by, :seq, :scope, :cumulative?, :disk, :transition, :kind, :reason, :from]
 
     operation
     |> Map.take(facts ++ [:signed_by, :overridden, :accepted])
@@ -61,7 +61,8 @@ defmodule HotPatch.Agent.Outcome do
 
     case operation.kind do
       :apply ->
-        state = %{state | install: state.install || Install.mark(preparation.staged.files)}
+        files = Enum.filter(preparation.staged.files, & &1.disk?)
+        state = %{state | install: state.install || Install.mark(files)}
         Applied.applied(state, op, record(preparation, result))
 
       :rollback ->
@@ -84,6 +85,7 @@ defmodule HotPatch.Agent.Outcome do
       :kind,
       :patch,
       :cumulative?,
+      :disk,
       :transition,
       :on_load,
       :scope,
@@ -102,6 +104,7 @@ defmodule HotPatch.Agent.Outcome do
       about: operation.about,
       restart: result.restart_needed,
       forced?: result.killed != [],
+      memory_only?: operation.disk == :memory_only,
       boot: Applied.boot(),
       files: files(preparation),
       payload: preparation.payload,
@@ -131,6 +134,7 @@ defmodule HotPatch.Agent.Outcome do
         alone?: match?(%{beam: %{on_load: true}}, verdict.entry),
         old: former.old,
         new: file.new,
+        rights: file.rights,
         folders: former.folders
       }
     end

@@ -33,6 +33,7 @@ defmodule HotPatch.Agent.Payload do
           purge: :soft | :force,
           on_load: :restart | :load,
           cumulative?: boolean(),
+          disk: :replace | :memory_only,
           config: [setting()],
           instructions: %{up: [Instructions.one()], down: [Instructions.one()]},
           manifest: Manifest.t() | nil,
@@ -50,6 +51,7 @@ defmodule HotPatch.Agent.Payload do
     purge: :soft,
     on_load: :restart,
     cumulative?: false,
+    disk: :replace,
     config: [],
     instructions: %{up: [], down: []}
   ]
@@ -65,6 +67,7 @@ defmodule HotPatch.Agent.Payload do
       purge: Keyword.get(more, :purge, :soft),
       on_load: Keyword.get(more, :on_load, :restart),
       cumulative?: Keyword.get(more, :cumulative, false),
+      disk: Keyword.get(more, :disk, :replace),
       config: Keyword.get(more, :config, []),
       instructions: Keyword.get(more, :instructions, Instructions.none()),
       manifest: composition.manifest,

@@ -16,7 +16,10 @@ defmodule HotPatch.Agent.Reversal do
 
   @doc "The way back from one patch."
   @spec of_record(Applied.t(), Payload.t()) :: [Verdict.t()]
-  def of_record(record, payload), do: Enum.map(record.files, &judge(&1, payload))
+  def of_record(record, payload) do
+    disk? = not Applied.memory_only?(record)
+    Enum.map(record.files, &judge(&1, payload, disk?))
+  end
 
   @doc """
   For a patch that takes the place of all before it: the way back for what those have
@@ -34,7 +37,7 @@ defmodule HotPatch.Agent.Reversal do
     |> Enum.group_by(& &1.target)
     |> Enum.map(fn {_target, files} -> %{List.last(files) | old: hd(files).old} end)
     |> Enum.sort_by(& &1.path)
-    |> Enum.map(&judge(&1, payload))
+    |> Enum.map(&judge(&1, payload, payload.disk == :replace))
   end
 
   @doc "A file of the store as if it came from an archive; without bytes it is to go."
@@ -59,21 +62,23 @@ defmodule HotPatch.Agent.Reversal do
     }
   end
 
-  defp judge(file, payload) do
-    with :ok <- untouched(file),
+  # Where only memory goes back, files are none of its business.
+  defp judge(file, payload, disk?) do
+    with :ok <- if(disk?, do: untouched(file), else: :ok),
          {:ok, bytes} <- former(file) do
-      %{(file |> entry(bytes) |> judge(file, payload)) | folders: file.folders}
+      verdict = file |> entry(bytes) |> judge_entry(file, payload)
+      %{verdict | folders: file.folders, rights: Map.get(file, :rights)}
     else
       {:error, reason} -> Verdict.new(entry(file, nil), :error, reason)
     end
   end
 
-  defp judge(%Entry{kind: :other} = entry, file, _payload) do
+  defp judge_entry(%Entry{kind: :other} = entry, file, _payload) do
     what = if entry.bytes, do: "goes back to what it was", else: "is removed again"
     Verdict.new(entry, :not_beam, "no Erlang module: #{file.target} #{what}", file.target)
   end
 
-  defp judge(%Entry{beam: beam} = entry, file, payload) do
+  defp judge_entry(%Entry{beam: beam} = entry, file, payload) do
     with {:change, change} <- wanted(file, beam),
          :ok <- unused(change, file, payload),
          :ok <- Swappable.check(beam, payload) do

@@ -5,11 +5,13 @@ defmodule HotPatch.Agent.Verdict do
   # out, `nil` otherwise; `direction` is `:down` where it is an older version that comes. `new?`
   # is a module that this node did not have, also when it is not to be loaded now. `alone?`: it
   # runs code when it is loaded, so it becomes current by a step of its own. `folders` were made
-  # for a file that is to go.
+  # for a file that is to go. `disk?` is false where only memory is changed. `rights` are those that
+  # the file had when it was taken away.
 
   alias HotPatch.Composition.Entry
   alias HotPatch.Report
   alias HotPatch.Status
+  alias HotPatch.Store.Rights
 
   @type t :: %__MODULE__{
           entry: Entry.t(),
@@ -21,6 +23,8 @@ defmodule HotPatch.Agent.Verdict do
           direction: :up | :down,
           new?: boolean(),
           alone?: boolean(),
+          disk?: boolean(),
+          rights: Rights.t() | nil,
           transient?: boolean()
         }
   @enforce_keys [:entry, :status]
@@ -30,10 +34,12 @@ defmodule HotPatch.Agent.Verdict do
     :reason,
     :target,
     :change,
+    :rights,
     folders: [],
     direction: :up,
     new?: false,
     alone?: false,
+    disk?: true,
     transient?: false
   ]
 
@@ -53,6 +59,10 @@ defmodule HotPatch.Agent.Verdict do
   @spec module(t()) :: String.t() | nil
   def module(%__MODULE__{entry: %{beam: %{module: module}}}), do: module
   def module(_verdict), do: nil
+
+  @doc "What to call the file in a sentence: its module, or its path in the archive."
+  @spec name(t()) :: String.t()
+  def name(verdict), do: module(verdict) || verdict.entry.path
 
   @doc "The verdict as it appears in a report."
   @spec to_report(t()) :: Report.File.t()

@@ -168,6 +168,7 @@ defmodule HotPatch.Cluster.CatchUp do
         shadows: shadows,
         instructions: instructions,
         cumulative: cumulative?,
+        disk: Map.get(op, :disk, :replace),
         on_load: Map.get(op, :on_load, :restart)
       ]
 

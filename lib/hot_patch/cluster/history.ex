@@ -57,6 +57,7 @@ defmodule HotPatch.Cluster.History do
       accepted: first[:accepted] || [],
       coordinator: first[:coordinator],
       release: first[:release],
+      disk: first[:disk] || :replace,
       forced?: Enum.any?(entries, &(Map.get(&1, :killed, 0) > 0)),
       status: status(for %{status: status} <- entries, do: status),
       nodes: Enum.map(entries, &Map.put(Map.take(&1, @own), :node, &1.node))

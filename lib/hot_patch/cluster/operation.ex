@@ -112,6 +112,7 @@ defmodule HotPatch.Cluster.Operation do
       members: nodes,
       tried_by: options[:tried_by],
       cumulative?: payload.cumulative?,
+      disk: payload.disk,
       about: options[:about],
       signed_by: Trust.signer(payload),
       overridden: options[:overridden] || %{},
@@ -146,6 +147,7 @@ defmodule HotPatch.Cluster.Operation do
       by: options.by,
       signed_by: Trust.signer(payload),
       overridden: options[:overridden] || %{},
+      disk: payload.disk,
       started_at: DateTime.utc_now()
     }
   end

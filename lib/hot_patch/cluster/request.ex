@@ -24,6 +24,7 @@ defmodule HotPatch.Cluster.Request do
          {:ok, payload, about, said} <- payload(kind(call, options), call, id, {options, given}),
          {:ok, members, unmanaged} <- Cluster.members(options.nodes),
          :ok <- possible(payload, members),
+         payload = in_memory(payload, members),
          nodes = Enum.map(members, & &1.node),
          :ok <- canary(options[:canary], nodes) do
       # Chosen by a rule, the nodes are those to which it applies now.
@@ -77,6 +78,7 @@ defmodule HotPatch.Cluster.Request do
         shadows: shadows,
         purge: options.purge,
         on_load: options.on_load,
+        disk: options.disk,
         cumulative: options.cumulative,
         config: Declared.config(options.config, composition.manifest),
         instructions: instructions
@@ -116,4 +118,13 @@ defmodule HotPatch.Cluster.Request do
   end
 
   defp possible(_payload, _members), do: :ok
+
+  # The agents know by themselves what there is to take back; that it is named as what it is.
+  defp in_memory(%Payload{kind: :rollback, patch: id} = payload, members) do
+    if Enum.any?(members, &(id in &1.memory_only)),
+      do: %{payload | disk: :memory_only},
+      else: payload
+  end
+
+  defp in_memory(payload, _members), do: payload
 end

@@ -92,7 +92,8 @@ defmodule HotPatch.Cluster.Undoing do
 
   defp payload(course) do
     more = [purge: course.options.purge, on_load: course.options.on_load]
-    Payload.rollback(course.payload.patch, course.payload.release, more)
+    payload = Payload.rollback(course.payload.patch, course.payload.release, more)
+    %{payload | disk: course.payload.disk}
   end
 
   defp attempt(payload, nodes, options, course, deadline) do

@@ -7,6 +7,7 @@ defmodule HotPatch.Store.Applied do
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Blobs
+  alias HotPatch.Store.Rights
 
   @typedoc """
   One operation on the cluster. `seq` orders them; `scope` is `:all` or the nodes that were
@@ -19,6 +20,7 @@ defmodule HotPatch.Store.Applied do
           kind: :apply | :rollback,
           patch: String.t(),
           cumulative?: boolean(),
+          disk: :replace | :memory_only,
           transition: HotPatch.Swap.transition(),
           on_load: :restart | :load,
           scope: :all | [node()],
@@ -29,7 +31,8 @@ defmodule HotPatch.Store.Applied do
 
   @typedoc """
   A file of a patch on this node; digests are nil where there is, or was, no file. `module` is
-  nil for what is no module; `alone?` is one that runs code when it is loaded.
+  nil for what is no module; `alone?` is one that runs code when it is loaded. `rights` are those of
+  the file, before and after.
   """
   @type file :: %{
           path: Path.t(),
@@ -38,12 +41,14 @@ defmodule HotPatch.Store.Applied do
           alone?: boolean(),
           old: Blobs.digest() | nil,
           new: Blobs.digest() | nil,
+          rights: Rights.t() | nil,
           folders: [Path.t()]
         }
 
   @typedoc """
   `about` is what is known of the archive, for the time after it was deleted. `restart` names why memory is not what the disk is, until the node restarts. `forced?`:
-  processes were killed for it. `payload` is the digest of what came to this node, for those
+  processes were killed for it. `memory_only?`: no file of the system was touched, so that it is in force
+  until the node restarts. `payload` is the digest of what came to this node, for those
   that missed it. `down` are the instructions for the way back, `applications` those that every
   start follows, `stopped` the applications that
   were stopped, and how they ran before. `replaced` are the records that a cumulative patch has taken the place of.
@@ -56,6 +61,7 @@ defmodule HotPatch.Store.Applied do
           about: map() | nil,
           restart: String.t() | nil,
           forced?: boolean(),
+          memory_only?: boolean(),
           boot: term(),
           files: [file()],
           payload: Blobs.digest() | nil,
@@ -192,6 +198,42 @@ defmodule HotPatch.Store.Applied do
 
   defp in_force?(id, stack), do: Enum.any?(stack, &(&1.id == id or in_force?(id, &1.replaced)))
 
+  @doc "Whether a patch is in memory only."
+  @spec memory_only?(t()) :: boolean()
+  def memory_only?(record), do: Map.get(record, :memory_only?, false)
+
+  @doc """
+  A state as it is after a boot: patches that were in memory only are gone, what they had taken the
+  place of is in force again, and the operations that brought them are none that this node knows. Gives
+  the patches that are gone, too.
+  """
+  @spec booted(state(), boot :: term()) :: {state(), [t()]}
+  def booted(state, boot) do
+    {stack, gone} = surviving(state.stack, boot)
+    ids = MapSet.new(gone, & &1.id)
+
+    ops =
+      Enum.reject(state.ops, fn op ->
+        op.kind == :apply and Map.get(op, :disk) == :memory_only and op.patch in ids
+      end)
+
+    {%{state | stack: stack, ops: ops}, gone}
+  end
+
+  defp surviving(stack, boot) do
+    {stacks, gone} = stack |> Enum.map(&survives(&1, boot)) |> Enum.unzip()
+    {Enum.concat(stacks), Enum.concat(gone)}
+  end
+
+  defp survives(record, boot) do
+    if memory_only?(record) and record.boot != boot do
+      {stack, gone} = surviving(record.replaced, boot)
+      {stack, [record | gone]}
+    else
+      {[record], []}
+    end
+  end
+
   @doc "All blobs that a state needs."
   @spec digests(state()) :: [Blobs.digest()]
   def digests(state), do: Enum.flat_map(state.stack, &digests_of/1)
@@ -228,7 +270,8 @@ defmodule HotPatch.Store.Applied do
         applications: Map.get(first, :applications, []),
         stopped: Enum.uniq(Map.get(first, :stopped, []) ++ record.stopped),
         replaced: first.replaced,
-        forced?: first.forced? or record.forced?
+        forced?: first.forced? or record.forced?,
+        memory_only?: memory_only?(first) and memory_only?(record)
     }
   end
 

@@ -10,9 +10,16 @@ defmodule HotPatch.Swap.OnLoad do
 
   @typedoc """
   A module with its file's name and new code. `back` is the code that runs now; nil if it is
-  not known, or if there is none.
+  not known, or if there is none. `before_back` is called before any of it is loaded back, for what
+  that code looks for then.
   """
-  @type t :: %{module: module(), file: charlist(), bytes: binary(), back: binary() | nil}
+  @type t :: %{
+          required(:module) => module(),
+          required(:file) => charlist(),
+          required(:bytes) => binary(),
+          required(:back) => binary() | nil,
+          optional(:before_back) => (() -> term())
+        }
 
   @doc "Loads them in order, before a deadline in monotonic milliseconds; all or none."
   @spec load([t()], integer()) :: :ok | {:error, :on_load, String.t()}
@@ -35,6 +42,8 @@ defmodule HotPatch.Swap.OnLoad do
   @doc "Makes the code that ran before current again; gives the modules where that failed."
   @spec back([t()]) :: [{module(), String.t()}]
   def back(steps) do
+    for %{before_back: fun} <- steps, do: fun.()
+
     Enum.flat_map(steps, fn step ->
       case back_one(step) do
         :ok -> []
