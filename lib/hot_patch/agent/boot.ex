@@ -28,6 +28,7 @@ defmodule HotPatch.Agent.Boot do
   @doc "Sets disk and memory right. Never fails: what cannot be done is logged and noted."
   @spec run() :: :ok
   def run do
+    :ok = Store.Privacy.check()
     note_failure(:journal, Store.Journal.open())
     begun = Store.Files.pending()
     early = Enum.filter(begun, &Store.Early.begun?/1)

@@ -7,6 +7,7 @@ defmodule HotPatch.Agent.Foresight do
   alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Verdict
+  alias HotPatch.Agent.Writable
   alias HotPatch.Plan
   alias HotPatch.Status
   alias HotPatch.Swap
@@ -75,6 +76,7 @@ defmodule HotPatch.Agent.Foresight do
       alone(examination),
       untried(examination),
       killed(changes),
+      disk(verdicts),
       Instructions.risks(examination.instructions)
     ])
   end
@@ -126,6 +128,22 @@ defmodule HotPatch.Agent.Foresight do
         "code_change is called after the load, and if it fails all is taken back; that of another " <>
         "module that calls it calls the version before"
     end
+  end
+
+  defp disk(verdicts) do
+    Enum.concat([
+      if(Enum.any?(verdicts, &(&1.target != nil and not &1.disk?)),
+        do: [
+          "in memory only: no file of the system is touched, and a restart of the node ends it; one that starts " <>
+            "again while others still run it gets it from them"
+        ],
+        else: []
+      ),
+      for uid <- Writable.former_owners(verdicts) do
+        "files of the user with the number #{uid} will belong to this node's own user, who cannot give " <>
+          "files away; their modes stay"
+      end
+    ])
   end
 
   # A change with old code in use is planned only where it may be purged by force.

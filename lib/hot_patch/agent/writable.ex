@@ -7,6 +7,7 @@ defmodule HotPatch.Agent.Writable do
   # the same way.
 
   alias HotPatch.Agent.Verdict
+  alias HotPatch.Status
   alias HotPatch.Store
   alias HotPatch.Store.Blobs
   alias HotPatch.Store.Files
@@ -15,7 +16,8 @@ defmodule HotPatch.Agent.Writable do
   @doc "The verdicts, with those files that cannot be written."
   @spec hindered([Verdict.t()]) :: [Verdict.t()]
   def hindered(verdicts) do
-    wanted = Enum.filter(verdicts, & &1.target)
+    # What is refused already says why.
+    wanted = Enum.filter(verdicts, &(&1.target != nil and not Status.refuses?(&1.status)))
     on_disk = Enum.filter(wanted, & &1.disk?)
     failures = on_disk |> Enum.filter(&writes?/1) |> failures()
 
@@ -42,6 +44,22 @@ defmodule HotPatch.Agent.Writable do
 
   defp writes?(%{entry: %{bytes: bytes}, target: target}),
     do: Files.digest(target) != :crypto.hash(:sha256, bytes)
+
+  @doc "The users whose files are replaced by files of this node's own user, who cannot give them away."
+  @spec former_owners([Verdict.t()]) :: [non_neg_integer()]
+  def former_owners(verdicts) do
+    case FreeSpace.user() do
+      user when user in [0, nil] ->
+        []
+
+      user ->
+        for %{target: target, disk?: true} = verdict when target != nil <- verdicts,
+            writes?(verdict),
+            {:ok, %File.Stat{uid: uid}} when uid != user <- [File.stat(target)],
+            uniq: true,
+            do: uid
+    end
+  end
 
   @doc "The verdicts of files that cannot be written: the file at fault, or where that is none of them, all."
   @spec blame([Verdict.t()], Files.failure()) :: [Verdict.t()]

@@ -7,11 +7,13 @@ defmodule HotPatch.Console.Params do
 
   @purge {:one_of, [:soft, :force]}
   @at_load {:one_of, [:restart, :load]}
+  @disk {:one_of, [:replace, :memory_only]}
   @survey %{
     "nodes" => :nodes,
     "timeout" => :number,
     "purge" => @purge,
     "on_load" => @at_load,
+    "disk" => @disk,
     "cumulative" => {:one_of, [true, false]},
     "operation" => {:one_of, [:apply, :rollback]}
   }
@@ -31,6 +33,7 @@ defmodule HotPatch.Console.Params do
       "pause_timeout" => :number,
       "purge" => @purge,
       "on_load" => @at_load,
+      "disk" => @disk,
       "cumulative" => {:one_of, [true, false]},
       "canary" => :canary,
       "max_concurrency" => :number,

@@ -25,8 +25,8 @@ defmodule Mix.Tasks.HotPatch.Remote do
     * `--json` - prints JSON instead of tables
     * `--nodes A,B` - only these nodes
     * `--reason TEXT`, `--by TEXT` - for the record
-    * `--transition`, `--purge`, `--on-load`, `--on-failure WORD`, `--cumulative`, `--pause-timeout MS`,
-      `--timeout MS` - as for `HotPatch.apply/2`
+    * `--transition`, `--purge`, `--on-load`, `--disk`, `--on-failure WORD`, `--cumulative`,
+      `--pause-timeout MS`, `--timeout MS` - as for `HotPatch.apply/2`
     * `--canary N`, `--canary 0.1`, `--canary A,B` - so many nodes, such a share, or these go first
     * `--max-concurrency N`, `--one-per-host` - group after group
     * `--watch`, `--no-watch`, `--watch-for MS` - whether and how long nodes are watched afterwards
@@ -51,6 +51,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
     transition: :string,
     purge: :string,
     on_load: :string,
+    disk: :string,
     on_failure: :string,
     cumulative: :boolean,
     pause_timeout: :integer,
@@ -70,6 +71,8 @@ defmodule Mix.Tasks.HotPatch.Remote do
     "force" => :force,
     "restart" => :restart,
     "load" => :load,
+    "replace" => :replace,
+    "memory_only" => :memory_only,
     "rollback" => :rollback,
     "keep" => :keep
   }
@@ -110,12 +113,12 @@ defmodule Mix.Tasks.HotPatch.Remote do
   defp call("journal", [], options), do: {:ok, :journal, [taken(options, [:nodes])]}
 
   defp call(survey, [id], options) when survey in ["check", "plan"] do
-    taken = taken(options, [:nodes, :timeout, :purge, :on_load, :cumulative])
+    taken = taken(options, [:nodes, :timeout, :purge, :on_load, :disk, :cumulative])
     {:ok, if(survey == "check", do: :check, else: :plan), [id, taken]}
   end
 
   defp call("apply", [id], options) do
-    known = [:canary, :max_concurrency, :one_per_host, :watch, :on_failure, :cumulative]
+    known = [:canary, :max_concurrency, :one_per_host, :watch, :on_failure, :cumulative, :disk]
     {:ok, :apply, [id, change(options, known)]}
   end
 
@@ -136,7 +139,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
   end
 
   # Words that are not known here are told so by HotPatch.
-  defp value(key, word) when key in [:transition, :purge, :on_load, :on_failure],
+  defp value(key, word) when key in [:transition, :purge, :on_load, :disk, :on_failure],
     do: Map.get(@words, word, word)
 
   defp value(:nodes, names), do: names(names)
