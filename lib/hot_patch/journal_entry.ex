@@ -18,6 +18,7 @@ defmodule HotPatch.JournalEntry do
     * `:missing` - nodes that belonged to the system and were away
     * `:release` - of the cluster at that time
     * `:again?` - whether it was told to bring back a patch that another had taken the place of
+    * `:disk` - `:memory_only` where no file of the system was touched, else `:replace`
     * `:forced?` - whether processes were killed for it
     * `:status` - integral over the nodes
     * `:nodes` - for each: `node`, `at`, `status`, `files` (how many of each status), `pause_us`,
@@ -48,6 +49,7 @@ defmodule HotPatch.JournalEntry do
           missing: [node()],
           release: HotPatch.Release.t() | nil,
           again?: boolean(),
+          disk: :replace | :memory_only,
           forced?: boolean(),
           status: HotPatch.Status.t() | nil,
           nodes: [on_node()]
@@ -66,6 +68,7 @@ defmodule HotPatch.JournalEntry do
     :release,
     :status,
     again?: false,
+    disk: :replace,
     forced?: false,
     overridden: %{},
     accepted: [],
@@ -86,6 +89,7 @@ defmodule HotPatch.JournalEntry do
       if(entry.status, do: ": #{entry.status}", else: ""),
       " on #{where(entry.nodes)}",
       if(entry.missing == [], do: "", else: ", #{Enum.join(entry.missing, ", ")} away"),
+      if(entry.disk == :memory_only, do: ", in memory only", else: ""),
       if(entry.forced?, do: ", by force", else: ""),
       if(entry.again?,
         do: ", again: an older patch in the place of a newer one was allowed",

@@ -20,6 +20,7 @@ defmodule HotPatch.Agent.Boot do
   alias HotPatch.FileName
   alias HotPatch.Store
   alias HotPatch.Store.Applied
+  alias HotPatch.Store.FileChange
   alias HotPatch.Store.Install
   alias HotPatch.Store.Mark
   alias HotPatch.Store.Neighbours
@@ -29,17 +30,21 @@ defmodule HotPatch.Agent.Boot do
   @doc "Sets disk and memory right. Never fails: what cannot be done is logged and noted."
   @spec run() :: :ok
   def run do
+    :ok = Store.Privacy.check()
     note_failure(:journal, Store.Journal.open())
     begun = Store.Files.pending()
+    early = Enum.filter(begun, &Store.Early.begun?/1)
     for {intent, failure} <- Store.Recovery.run(), do: not_finished(intent, failure)
     sweep(begun)
     back = retire()
+    forget_memory(Applied.state())
     disk(Applied.state())
     back = back ++ retire()
     Environment.restore(Applied.state().stack)
     # On a node that was attached everything runs already: what its memory is stays.
     if Attachment.here() == nil do
       memory(Applied.state(), begun, back)
+      again(early)
       Restore.later(Applied.state().stack)
     end
 
@@ -58,8 +63,10 @@ defmodule HotPatch.Agent.Boot do
   end
 
   defp not_finished(intent, {path, reason}) do
+    what = if intent.note, do: intent.note.entry.patch, else: "an operation that was not decided"
+
     Log.error(
-      "HotPatch: the files of #{intent.note.entry.patch} are not all in place: #{path}: #{inspect(reason)}; " <>
+      "HotPatch: the files of #{what} are not all in place: #{path}: #{inspect(reason)}; " <>
         "the next start tries again"
     )
   end
@@ -76,10 +83,33 @@ defmodule HotPatch.Agent.Boot do
     end
   end
 
+  # What was in memory only was so until this start. Other nodes may still have it, and then this
+  # one has missed it.
+  defp forget_memory(state) do
+    case Applied.booted(state, Applied.boot()) do
+      {_state, []} ->
+        :ok
+
+      {booted, gone} ->
+        # A decision of this node is none that it has missed.
+        :ok = Store.Decisions.tidy(state)
+        note_failure(:state, Applied.put(booted))
+        why = "it was applied in memory only, and the node has started anew"
+        for record <- gone, do: note_end(record.id, why)
+        :ok
+    end
+  end
+
+  defp note_end(id, why) do
+    Log.notice("HotPatch: #{id} is gone: #{why}")
+    entry = %{patch: id, by: "HotPatch", reason: why}
+    note_failure(:journal, Store.Journal.add(:retire, entry))
+  end
+
   defp disk(%{stack: []}), do: :ok
 
   defp disk(state) do
-    files = Applied.net(state.stack)
+    files = state.stack |> Applied.on_disk() |> Applied.net()
 
     case Enum.filter(files, &(Store.Files.digest(&1.target) != &1.new)) do
       [] -> :ok
@@ -146,7 +176,11 @@ defmodule HotPatch.Agent.Boot do
   end
 
   defp put_again(files, state) do
-    changes = for file <- files, {:ok, bytes} <- [bytes(file)], do: {file.target, bytes}
+    changes =
+      for file <- files,
+          {:ok, bytes} <- [bytes(file)],
+          do: %FileChange{target: file.target, bytes: bytes, rights: Map.get(file, :rights)}
+
     tag = "hot_patch-boot-#{:erlang.phash2(node())}"
     ids = Enum.map_join(state.stack, ", ", & &1.id)
 
@@ -219,6 +253,21 @@ defmodule HotPatch.Agent.Boot do
       :none -> String.to_charlist(Path.dirname(file.target)) in :code.get_path()
       _elsewhere -> false
     end
+  end
+
+  # The boot script has loaded them while files that they read then were those of a set that was
+  # not decided; by now these are what they were.
+  defp again(intents) do
+    for %{files: files} <- intents,
+        %{alone?: true, target: target} <- files,
+        {:ok, module} <- [Running.module(Path.basename(target, ".beam"))],
+        :erlang.module_loaded(module),
+        {:ok, bytes} <- [File.read(target)] do
+      unload(module)
+      load_alone(module, FileName.to_charlist(target), bytes)
+    end
+
+    :ok
   end
 
   # The modules of the patches, those of a set that this start has finished, and those that went back:

@@ -66,7 +66,8 @@ defmodule HotPatch.Agent.Commit do
         error -> {preparation, error}
       end
 
-    swapped = with :ok <- begun, do: swap(preparation, agent, deadline)
+    swapped = with :ok <- begun, :ok <- place(preparation), do: swap(preparation, agent, deadline)
+
     {_ok_or_error, %{phases: phases}} = swapped
     result = swapped |> finish(preparation) |> Map.merge(Outcome.facts(preparation))
     Process.unregister(__MODULE__)
@@ -95,6 +96,14 @@ defmodule HotPatch.Agent.Commit do
   defp begin(%Preparation{examination: %{instructions: instructions}} = preparation, deadline) do
     {begun, failure} = Steps.begin(instructions, deadline)
     {%{preparation | begun: begun}, if(failure, do: {:error, nothing_done(failure)}, else: :ok)}
+  end
+
+  # What the new code looks for when it is loaded is there by then, and goes back with it. Before
+  # the pause: the disk may take its time.
+  defp place(%Preparation{staged: staged}) do
+    with {:error, {path, reason}} <- Store.Early.put(staged) do
+      {:error, nothing_done("cannot write #{path}: #{inspect(reason)}")}
+    end
   end
 
   # Nothing to change in memory here; the decision is about the disk all the same.
@@ -237,9 +246,9 @@ defmodule HotPatch.Agent.Commit do
   defp taken_out(verdict), do: verdict
 
   defp restart_needed(verdicts) do
-    case for %{status: :not_updated} = verdict <- verdicts, do: Verdict.module(verdict) do
+    case for %{status: :not_updated} = verdict <- verdicts, do: Verdict.name(verdict) do
       [] -> nil
-      modules -> "on disk but not in memory: #{Enum.join(modules, ", ")}"
+      names -> "on disk but not in memory: #{Enum.join(names, ", ")}"
     end
   end
 

@@ -7,8 +7,10 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Agent.Base
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Instructions
+  alias HotPatch.Agent.LoadedLibraries
   alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Agent.Location
+  alias HotPatch.Agent.MemoryOnly
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Precedence
   alias HotPatch.Agent.PreviousCode
@@ -18,6 +20,7 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Swappable
   alias HotPatch.Agent.Verdict
+  alias HotPatch.Agent.Writable
   alias HotPatch.Composition.Entry
   alias HotPatch.Manifest
   alias HotPatch.Release
@@ -82,11 +85,27 @@ defmodule HotPatch.Agent.Examination do
          :ok <- on_top(payload),
          :ok <- latest(payload),
          {:ok, config} <- config(payload) do
-      payload |> verdicts() |> Swappable.hindered(payload.purge) |> possible(payload, config)
+      payload
+      |> verdicts()
+      |> Swappable.hindered(payload.purge)
+      |> loaded_libraries(payload)
+      |> MemoryOnly.adjust(payload)
+      |> Writable.hindered()
+      |> possible(payload, config)
     else
       {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
     end
   end
+
+  # Of what waits for a restart nothing is in memory, so that it goes back without one.
+  defp loaded_libraries(verdicts, %Payload{kind: :rollback, patch: patch}) do
+    if Store.Applied.waits?(Store.Applied.state(), patch),
+      do: verdicts,
+      else: LoadedLibraries.hindered(verdicts)
+  end
+
+  defp loaded_libraries(verdicts, %Payload{disk: :memory_only}), do: verdicts
+  defp loaded_libraries(verdicts, _payload), do: LoadedLibraries.hindered(verdicts)
 
   # A loader comes last, and sees nothing that any other rule has refused.
   defp possible(verdicts, payload, config) do
@@ -384,7 +403,7 @@ defmodule HotPatch.Agent.Examination do
             Verdict.change_status(
               verdict,
               :not_updated,
-              "held back with #{Verdict.module(blocker)}: all modules of a patch become current " <>
+              "held back with #{Verdict.name(blocker)}: all modules of a patch become current " <>
                 "in one step"
             )
         end)

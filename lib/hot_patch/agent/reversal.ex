@@ -17,8 +17,10 @@ defmodule HotPatch.Agent.Reversal do
 
   @doc "The way back from one patch."
   @spec of_record(Applied.t(), Payload.t()) :: [Verdict.t()]
-  def of_record(record, payload),
-    do: for({_file, verdict} <- judge_all(record.files, payload), do: verdict)
+  def of_record(record, payload) do
+    disk? = not Applied.memory_only?(record)
+    for {_file, verdict} <- judge_all(record.files, payload, disk?), do: verdict
+  end
 
   @doc """
   For a patch that takes the place of all before it: the way back for what those have
@@ -33,7 +35,7 @@ defmodule HotPatch.Agent.Reversal do
     |> Enum.reject(&(&1.target in own))
     # One of them has taken back already what another has changed.
     |> Enum.reject(&(&1.old == &1.new))
-    |> judge_all(payload)
+    |> judge_all(payload, payload.disk == :replace)
     |> Enum.map(fn {file, verdict} -> %{verdict | ran: ran(file, payload)} end)
   end
 
@@ -70,45 +72,46 @@ defmodule HotPatch.Agent.Reversal do
   end
 
   # What runs of a module that has moved is what came to its new place.
-  defp judge_all(files, payload) do
+  defp judge_all(files, payload, disk?) do
     runs = for %{move: :here, module: name} = file <- files, into: %{}, do: {name, brought(file)}
 
     for file <- files do
       file = Map.put(file, :runs, runs[file.module] || brought(file))
-      {file, judge(file, payload)}
+      {file, judge(file, payload, disk?)}
     end
   end
 
-  defp judge(file, payload) do
-    with :ok <- untouched(file),
+  # Where only memory goes back, files are none of its business.
+  defp judge(file, payload, disk?) do
+    with :ok <- if(disk?, do: untouched(file), else: :ok),
          {:ok, bytes} <- former(file),
          {:ok, code} <- former_code(file, bytes) do
-      verdict = file |> entry(code) |> judge(file, payload)
+      verdict = file |> entry(code) |> judge_entry(file, payload)
       disk = if code == bytes, do: verdict.disk, else: {:bytes, bytes}
-      %{verdict | folders: file.folders, disk: disk}
+      %{verdict | folders: file.folders, disk: disk, rights: file.rights}
     else
       {:error, reason} -> Verdict.new(entry(file, nil), :error, reason)
     end
   end
 
   # It goes from where it came to, and is loaded from where it was.
-  defp judge(entry, %{move: :here} = file, _payload) do
+  defp judge_entry(entry, %{move: :here} = file, _payload) do
     reason = "the module moves back, and this file #{goes(file)}"
     %{Verdict.new(entry, :ok, reason, file.target) | move: :away}
   end
 
   # Before the patch it was out of memory, and its file there for the boot script.
-  defp judge(%Entry{bytes: bytes}, %{returned?: true} = file, payload) when bytes != nil do
-    verdict = file |> entry(nil) |> judge(%{file | returned?: false, old: nil}, payload)
+  defp judge_entry(%Entry{bytes: bytes}, %{returned?: true} = file, payload) when bytes != nil do
+    verdict = file |> entry(nil) |> judge_entry(%{file | returned?: false, old: nil}, payload)
     %{verdict | disk: {:bytes, bytes}}
   end
 
-  defp judge(%Entry{kind: :other} = entry, file, _payload) do
+  defp judge_entry(%Entry{kind: :other} = entry, file, _payload) do
     what = if entry.bytes, do: "goes back to what it was", else: "is removed again"
     Verdict.new(entry, :not_beam, "no Erlang module: #{file.target} #{what}", file.target)
   end
 
-  defp judge(%Entry{beam: beam} = entry, file, payload) do
+  defp judge_entry(%Entry{beam: beam} = entry, file, payload) do
     with {:change, change} <- wanted(file, beam),
          :ok <- unused(change, file, payload),
          :ok <- Swappable.check(beam, payload) do

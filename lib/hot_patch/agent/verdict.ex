@@ -8,14 +8,16 @@ defmodule HotPatch.Agent.Verdict do
   # the states of its processes have the same format in both versions. `folders` were made
   # for a file that is to go. `ran` is where the code is that runs now, if it is not what the file
   # has. `disk` is what the file is to be, where that is not the code that is to run: also where the
-  # module goes and the boot script of the release needs its file. `returns?` is a module that comes
-  # back to such a file. `move`: of the two files of a module that moves to another application, the one
-  # that comes, `:here`, or the one that goes, `:away`.
+  # module goes and the boot script of the release needs its file; `disk?` is false where only memory
+  # is changed. `rights` are those that the file had when it was taken away. `returns?` is a module
+  # that comes back to such a file. `move`: of the two files of a module that moves to another
+  # application, the one that comes, `:here`, or the one that goes, `:away`.
 
   alias HotPatch.Agent.PreviousCode
   alias HotPatch.Composition.Entry
   alias HotPatch.Report
   alias HotPatch.Status
+  alias HotPatch.Store.Rights
 
   @type t :: %__MODULE__{
           entry: Entry.t(),
@@ -28,6 +30,8 @@ defmodule HotPatch.Agent.Verdict do
           new?: boolean(),
           alone?: boolean(),
           convert?: boolean(),
+          disk?: boolean(),
+          rights: Rights.t() | nil,
           transient?: boolean(),
           ran: PreviousCode.t(),
           disk: :entry | {:bytes, binary() | nil},
@@ -42,11 +46,13 @@ defmodule HotPatch.Agent.Verdict do
     :target,
     :change,
     :move,
+    :rights,
     folders: [],
     direction: :up,
     new?: false,
     alone?: false,
     convert?: true,
+    disk?: true,
     transient?: false,
     ran: :file,
     disk: :entry,
@@ -69,6 +75,10 @@ defmodule HotPatch.Agent.Verdict do
   @spec module(t()) :: String.t() | nil
   def module(%__MODULE__{entry: %{beam: %{module: module}}}), do: module
   def module(_verdict), do: nil
+
+  @doc "What to call the file in a sentence: its module, or its path in the archive."
+  @spec name(t()) :: String.t()
+  def name(verdict), do: module(verdict) || verdict.entry.path
 
   @doc "Whether the module goes, and its file stays because the boot script needs one."
   @spec stays_for_boot?(t()) :: boolean()

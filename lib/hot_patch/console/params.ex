@@ -8,6 +8,7 @@ defmodule HotPatch.Console.Params do
   @purge {:one_of, [:soft, :force]}
   @at_load {:one_of, [:restart, :load]}
   @drift {:one_of, [:refuse, :accept]}
+  @disk {:one_of, [:replace, :memory_only]}
   @survey %{
     "nodes" => :nodes,
     "timeout" => :number,
@@ -15,6 +16,7 @@ defmodule HotPatch.Console.Params do
     "purge" => @purge,
     "on_load" => @at_load,
     "drift" => @drift,
+    "disk" => @disk,
     "cumulative" => {:one_of, [true, false]},
     "again" => {:one_of, [true, false]},
     "operation" => {:one_of, [:apply, :rollback]}
@@ -36,6 +38,7 @@ defmodule HotPatch.Console.Params do
       "purge" => @purge,
       "on_load" => @at_load,
       "drift" => @drift,
+      "disk" => @disk,
       "cumulative" => {:one_of, [true, false]},
       "again" => {:one_of, [true, false]},
       "canary" => :canary,

@@ -25,7 +25,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
     * `--json` - prints JSON instead of tables
     * `--nodes A,B` - only these nodes
     * `--reason TEXT`, `--by TEXT` - for the record
-    * `--transition`, `--purge`, `--on-load`, `--drift`, `--on-failure WORD`, `--cumulative`, `--again`,
+    * `--transition`, `--purge`, `--on-load`, `--drift`, `--disk`, `--on-failure WORD`, `--cumulative`, `--again`,
       `--pause-timeout MS`, `--timeout MS` - as for `HotPatch.apply/2`
     * `--release "NAME VERSION"` - of the system that an upload is for, as `nodes` shows it
     * `--canary N`, `--canary 0.1`, `--canary A,B` - so many nodes, such a share, or these go first
@@ -56,6 +56,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
     on_load: :string,
     drift: :string,
     release: :string,
+    disk: :string,
     on_failure: :string,
     cumulative: :boolean,
     again: :boolean,
@@ -78,6 +79,8 @@ defmodule Mix.Tasks.HotPatch.Remote do
     "load" => :load,
     "refuse" => :refuse,
     "accept" => :accept,
+    "replace" => :replace,
+    "memory_only" => :memory_only,
     "rollback" => :rollback,
     "keep" => :keep
   }
@@ -121,7 +124,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
     taken =
       taken(
         options,
-        [:nodes, :timeout, :transition, :purge, :on_load, :drift, :cumulative, :again]
+        [:nodes, :timeout, :transition, :purge, :on_load, :drift, :disk, :cumulative, :again]
       )
 
     {:ok, if(survey == "check", do: :check, else: :plan), [id, taken]}
@@ -136,6 +139,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
       :on_failure,
       :cumulative,
       :drift,
+      :disk,
       :again
     ]
 
@@ -159,7 +163,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
   end
 
   # Words that are not known here are told so by HotPatch.
-  defp value(key, word) when key in [:transition, :purge, :on_load, :on_failure, :drift],
+  defp value(key, word) when key in [:transition, :purge, :on_load, :on_failure, :drift, :disk],
     do: Map.get(@words, word, word)
 
   # HotPatch says what is wrong with a text that names no version.

@@ -33,6 +33,8 @@ pub struct File<'a> {
     pub sha256: Sha256Sum,
     /// Its content; borrowed from the archive where it was stored there as it is.
     pub bytes: Cow<'a, [u8]>,
+    /// Whether the archive says that its owner may run it.
+    pub executable: bool,
     /// What it is.
     pub kind: Kind,
 }

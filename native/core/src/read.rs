@@ -83,5 +83,6 @@ fn read_entry<'a>(
         }
     };
     let sha256 = digest::sha256(&bytes);
-    Ok(Some(File { path: entry.name, crc32: entry.crc32, sha256, bytes, kind }))
+    let executable = entry.executable;
+    Ok(Some(File { path: entry.name, crc32: entry.crc32, sha256, bytes, executable, kind }))
 }

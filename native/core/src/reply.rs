@@ -6,7 +6,8 @@
 //! {:refused, %{rule: atom, entry: binary | nil, message: binary}}
 //!
 //! file = %{path: binary, size: integer, crc32: integer, sha256: <<_::256>>, bytes: binary,
-//!          kind: :other | :beam | :damaged, reason: binary | nil, beam: beam | nil}
+//!          executable: boolean, kind: :other | :beam | :damaged, reason: binary | nil,
+//!          beam: beam | nil}
 //! beam = %{module: binary, md5: <<_::128>>, vsn: binary | nil, attributes: binary,
 //!          exports: [{binary, arity}], imports: [{binary, binary, arity}],
 //!          behaviours: [binary], chunks: [{binary, size}], on_load: boolean, load_nif: boolean,
@@ -302,7 +303,8 @@ fn write_json(out: &mut impl Write, value: &Value) {
 }
 
 fn write_file(out: &mut impl Write, file: &File<'_>) {
-    out.map(8);
+    // path, size, crc32, sha256, bytes, executable, kind, reason, beam
+    out.map(9);
     out.small_atom("path");
     out.binary(file.path.as_bytes());
     out.small_atom("size");
@@ -313,6 +315,8 @@ fn write_file(out: &mut impl Write, file: &File<'_>) {
     out.binary(&file.sha256);
     out.small_atom("bytes");
     out.binary(&file.bytes);
+    out.small_atom("executable");
+    out.boolean(file.executable);
     let (kind, reason, module) = match &file.kind {
         Kind::Other => ("other", None, None),
         Kind::Beam(module) => ("beam", None, Some(module)),

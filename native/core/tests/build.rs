@@ -301,6 +301,26 @@ fn what_is_built_is_accepted_and_always_the_same() {
 }
 
 #[test]
+#[cfg(unix)]
+fn programs_stay_programs() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let from = release("programs_from", "1.0.0");
+    let to = release("programs_to", "1.0.0");
+    to.put("lib/shop-1.0.0/priv/report", b"#!/bin/sh");
+    to.put("lib/shop-1.0.0/priv/rates/eu.csv", b"2");
+    let program = to.0.join("lib/shop-1.0.0/priv/report");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o750)).unwrap();
+    for to in [to.0.clone(), to.tar(true)] {
+        let zip = built(&request(&from.0, &to)).zip;
+        let files = read_archive(&zip, &Options::default()).unwrap().files;
+        let found: Vec<_> = files.iter().map(|file| (file.path, file.executable)).collect();
+        let csv = ("shop-1.0.0/priv/rates/eu.csv", false);
+        assert_eq!(found, [csv, ("shop-1.0.0/priv/report", true)]);
+    }
+}
+
+#[test]
 fn lines_and_debug_information_alone_are_no_difference() {
     let from = release("lines_from", "1.0.0");
     let to = release("lines_to", "1.0.0");

@@ -12,6 +12,8 @@ defmodule HotPatch.Store.Applied.Format do
   @record %{
     about: nil,
     forced?: false,
+    memory_only?: false,
+    boot: nil,
     payload: nil,
     config: [],
     down: [],
@@ -29,7 +31,8 @@ defmodule HotPatch.Store.Applied.Format do
     ran: nil,
     md5: nil,
     real: nil,
-    stamp: nil
+    stamp: nil,
+    rights: nil
   }
 
   @doc "A state as it is written."

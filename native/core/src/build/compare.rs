@@ -131,16 +131,14 @@ impl Pair<'_> {
             (Some(before), Some(after)) => (before, after),
             _ => return self.one_sided(significant),
         };
-        let (old, new) = (before.read()?, after.read()?);
         let moves = self.moved_from.is_some();
-        if old == new && !moves {
+        if before.read()? == after.read()? && !moves {
             return Ok(Verdict::Same);
         }
         if matches!(self.key, Key::Settings(_)) {
             return Ok(Verdict::Settings);
         }
-        let old = Build { module: self.module(&old, significant)?, bytes: old.into_owned() };
-        let new = Build { module: self.module(&new, significant)?, bytes: new.into_owned() };
+        let (old, new) = (self.read(before, significant)?, self.read(after, significant)?);
         if !(take_all || moves) && is_same_code(old.module.as_deref(), new.module.as_deref()) {
             return Ok(Verdict::Inessential);
         }
@@ -163,7 +161,8 @@ impl Pair<'_> {
 
     fn read(&self, content: &Content, significant: &[ChunkId]) -> Result<Build, Error> {
         let bytes = content.read()?.into_owned();
-        Ok(Build { module: self.module(&bytes, significant)?, bytes })
+        let executable = content.executable;
+        Ok(Build { module: self.module(&bytes, significant)?, bytes, executable })
     }
 
     fn module(&self, bytes: &[u8], significant: &[ChunkId]) -> Result<Option<Box<Module>>, Error> {
