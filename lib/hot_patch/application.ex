@@ -22,4 +22,11 @@ defmodule HotPatch.Application do
 
     Supervisor.start_link(children, strategy: :rest_for_one, name: HotPatch.Supervisor)
   end
+
+  @impl Application
+  def config_change(changed, new, removed) do
+    if Keyword.has_key?(changed ++ new, :console) or :console in removed,
+      do: HotPatch.Console.reload(),
+      else: :ok
+  end
 end
