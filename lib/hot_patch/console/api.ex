@@ -23,7 +23,7 @@ defmodule HotPatch.Console.API do
   def operations(_request, _access, _form), do: json(Enum.map(Operations.list(), &plain/1))
 
   @spec events(Router.request(), Router.access(), Router.form()) :: Router.response()
-  def events(_request, _access, _form), do: Stream.response(&encode/1)
+  def events(request, access, _form), do: Stream.response(request, access, &encode/1)
 
   @spec composition(Router.request(), Router.access(), Router.form(), String.t()) ::
           Router.response()

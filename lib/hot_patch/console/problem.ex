@@ -29,6 +29,7 @@ defmodule HotPatch.Console.Problem do
     411 => "Length required",
     413 => "Too large",
     415 => "Unsupported media type",
+    421 => "Misdirected request",
     422 => "Cannot be processed",
     429 => "Too many attempts",
     500 => "Failed",

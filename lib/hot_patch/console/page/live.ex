@@ -13,9 +13,9 @@ defmodule HotPatch.Console.Page.Live do
 
   # A browser that has no streams asks for it again and again.
   @spec show(Router.request(), Router.access(), Router.form()) :: Router.response()
-  def show(request, _access, _form) do
+  def show(request, access, _form) do
     if Request.header(request, "accept") == "text/event-stream",
-      do: Stream.response(&HTML.to_iodata(fragment(request.base, &1))),
+      do: Stream.response(request, access, &HTML.to_iodata(fragment(request.base, &1))),
       else: Response.html(HTML.to_iodata(fragment(request.base)))
   end
 
