@@ -42,6 +42,7 @@ defmodule HotPatch.Console do
 
   use Supervisor, restart: :temporary
 
+  alias HotPatch.BackoffSupervisor
   alias HotPatch.Console.Accounts
   alias HotPatch.Console.Config
   alias HotPatch.Console.Gate
@@ -80,7 +81,8 @@ defmodule HotPatch.Console do
   """
   @spec reload() :: :ok | {:error, String.t()}
   def reload do
-    options = Application.get_env(:hot_patch, :console) || false
+    :ok = HotPatch.Config.load([:data_dir, :release])
+    options = HotPatch.Config.current().console || false
 
     case {options && Config.new(options), Process.whereis(__MODULE__)} do
       {false, nil} -> :ok
@@ -92,21 +94,21 @@ defmodule HotPatch.Console do
   end
 
   defp as_it_was(text) do
-    Log.error("HotPatch: the console goes on as it was: #{text}")
+    :ok = HotPatch.Config.warn(:console, "the console goes on as it was: #{text}")
     {:error, text}
   end
 
   defp stop(pid) do
     :ok = Config.clear()
-    Supervisor.stop(pid)
+    _ = BackoffSupervisor.stop_child(__MODULE__)
+    # One that somebody else has started.
+    if Process.alive?(pid), do: Supervisor.stop(pid), else: :ok
   end
 
-  # One that was off, or has ended, is no child any more.
+  # One that was off, or has ended, is still known to its supervisor.
   defp start do
-    case Supervisor.start_child(HotPatch.Supervisor, __MODULE__) do
-      {:ok, _pid} -> :ok
-      {:error, reason} -> {:error, "the console does not start: #{inspect(reason)}"}
-    end
+    with {:error, reason} <- BackoffSupervisor.start_child(__MODULE__),
+         do: {:error, "the console does not start: #{inspect(reason)}"}
   end
 
   defp renew(config) do
