@@ -12,6 +12,7 @@ pub mod cli;
 mod diff;
 mod extras;
 mod inspect;
+mod load_args;
 mod outcome;
 pub mod port;
 mod report;

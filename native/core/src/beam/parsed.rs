@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use super::damage::Damage;
 use super::functions::Functions;
-use super::{Module, gzip, parse};
+use super::verify::{Bounds, Verified};
+use super::{Failure, Module, gzip};
 use crate::budget::Budget;
-use crate::options::ChunkId;
+use crate::options::{ChunkId, LoadLimits};
 
 /// What two versions of a module are compared by: all that the releases we know hash.
 const SIGNIFICANT: [ChunkId; 11] = [
@@ -24,7 +25,7 @@ pub(crate) struct Parsed<'a> {
 impl<'a> Parsed<'a> {
     pub(crate) fn read(bytes: &'a [u8], budget: &Budget) -> Result<Self, Damage> {
         let bytes = unpacked(bytes, budget)?;
-        let module = parse(&bytes, &SIGNIFICANT)?;
+        let module = module(&bytes, budget)?;
         if budget.take(module.table_bytes()) {
             Ok(Parsed { module, bytes })
         } else {
@@ -40,6 +41,15 @@ impl<'a> Parsed<'a> {
     /// Whether nothing differs that the VM tells versions apart by.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.module.md5 == other.module.md5 && self.module.vsn == other.module.vsn
+    }
+}
+
+fn module(bytes: &[u8], budget: &Budget) -> Result<Module, Damage> {
+    let bounds = Bounds { limits: &LoadLimits::default(), unpacked: budget };
+    match Verified::read(bytes, bounds) {
+        Ok(verified) => Module::new(&verified, &SIGNIFICANT),
+        Err(Failure::Damage(damage)) => Err(damage),
+        Err(Failure::OverBudget) => Err(Damage::OutOfMemory),
     }
 }
 
