@@ -19,6 +19,9 @@ pub struct Load {
     pub functions: u64,
     /// Words of the literals.
     pub literal_words: u64,
+    /// Literals that the loader makes and compares with each other: file names, large integers, sets
+    /// of keys.
+    pub added_literals: u64,
     /// Bytes that the loaded module takes at most: code, literals, lines.
     pub memory: u64,
 }
@@ -69,6 +72,7 @@ impl Load {
         let mut sum = Load::default();
         for (load, names) in modules {
             sum.literal_words = sum.literal_words.saturating_add(load.literal_words);
+            sum.added_literals = sum.added_literals.saturating_add(load.added_literals);
             sum.memory = sum.memory.saturating_add(load.memory);
             all.atoms.extend_from_slice(&names.atoms);
             all.functions.extend_from_slice(&names.functions);

@@ -27,15 +27,35 @@ pub use load::Load;
 pub(crate) use load::Names;
 pub use rule::{Breach, LoaderRule};
 
-use super::Failure;
 use super::atoms::Atoms;
 use super::code::Code;
 use super::iff::Chunks;
 use super::info::Attributes;
 use super::tables::{FunctionEntry, ImportEntry};
+use super::{Damage, Failure, opcodes};
 use crate::budget::Budget;
-use crate::options::LoadLimits;
+use crate::options::{LoadLimits, Options};
 use parts::Parts;
+
+/// Judges an uncompressed module by the rules alone, and gives what it takes in a VM.
+pub fn judge(bytes: &[u8], limits: &LoadLimits) -> Result<Load, Damage> {
+    let unpacked = Budget::new(Options::default().max_unpacked_bytes);
+    match Verified::read(bytes, Bounds { limits, unpacked: &unpacked }) {
+        Ok(verified) => Ok(verified.load),
+        Err(Failure::Damage(damage)) => Err(damage),
+        Err(Failure::OverBudget) => Err(Damage::OutOfMemory),
+    }
+}
+
+/// How many operands the instruction with this opcode has, if it is known.
+pub fn operands(opcode: u8) -> Option<u8> {
+    opcodes::operands(opcode)
+}
+
+/// The name of the instruction with this opcode, if it is known.
+pub fn instruction(opcode: u8) -> Option<&'static str> {
+    opcodes::find(opcode).map(|op| op.name)
+}
 
 /// By what a module is judged.
 #[derive(Clone, Copy, Debug)]
@@ -66,9 +86,10 @@ impl<'a> Verified<'a> {
             atoms: names.atoms(),
             functions: names.functions(),
             literal_words: parts.literals.words,
+            added_literals: parts.added(&found),
             memory: load::memory(&found, &parts, names.functions()),
         };
-        parts.within(load, &found, bounds.limits)?;
+        parts.within(load, bounds.limits)?;
         Ok(Verified { parts, on_load: found.on_load, load, names })
     }
 

@@ -116,19 +116,19 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
+    /// The literals that the loader makes: file names, large integers, sets of keys.
+    pub(super) fn added(&self, found: &Found) -> u64 {
+        found.added + self.lines.map_or(0, |lines| lines.names)
+    }
+
     /// Whether what the module takes is within the limits.
-    pub(super) fn within(
-        &self,
-        load: Load,
-        found: &Found,
-        limits: &LoadLimits,
-    ) -> Result<(), Breach> {
-        let added = found.added + self.lines.map_or(0, |lines| lines.names);
+    pub(super) fn within(&self, load: Load, limits: &LoadLimits) -> Result<(), Breach> {
+        let added = u64::from(limits.added_literals);
         let functions = u64::from(limits.module_functions);
         let rules: [(&ChunkId, _, _); 4] = [
             (b"AtU8", load.atoms > limits.module_atoms.into(), LoaderRule::ModuleAtoms),
             (b"ImpT", load.functions > functions, LoaderRule::ModuleFunctions),
-            (b"Code", added > limits.added_literals.into(), LoaderRule::ModuleAdded),
+            (b"Code", load.added_literals > added, LoaderRule::ModuleAdded),
             (b"Code", load.memory > limits.module_memory, LoaderRule::ModuleMemory),
         ];
         let broken = rules.iter().find(|(_, is_broken, _)| *is_broken);

@@ -3,12 +3,14 @@
 use super::rule::{Breach, LoaderRule};
 use crate::beam::reader::Reader;
 
-/// The version of OTP 25, whose entries are all of one size.
-const FIXED: u32 = 1;
-/// Those of OTP 26 to 28, where a type has what its flags say, and that of OTP 29, which has one
-/// more type and the flags one bit higher.
-const FLAGGED: [u32; 2] = [2, 3];
-const WIDE: u32 = 4;
+/// How types are written, by the version: those of OTP 25, 26, 27 and 28, and 29. The first two have
+/// a type for contexts of matching among the others.
+const LAYOUTS: [(u32, Layout); 4] = [
+    (1, Layout { types: 13, number: 1 << 4 | 1 << 6, bits: 0b110, has_flags: false }),
+    (2, Layout { types: 13, number: 1 << 4 | 1 << 6, bits: 0b110, has_flags: true }),
+    (3, Layout { types: 12, number: 1 << 3 | 1 << 5, bits: 0b010, has_flags: true }),
+    (4, Layout { types: 13, number: 1 << 3 | 1 << 5, bits: 0b010, has_flags: true }),
+];
 
 /// Reads the table, and gives the number of types; `None` if there is none, or one of a version
 /// that no loader known here reads.
@@ -18,12 +20,8 @@ pub(super) fn read(chunk: Option<&[u8]>) -> Result<Option<u64>, Breach> {
     let cut_off = || breach(LoaderRule::TypeTable);
     let mut reader = Reader::new(chunk);
     let version = reader.u32().ok_or_else(cut_off)?;
-    let layout = match version {
-        FIXED => Layout { any: 0x0fff, first_flag: None },
-        WIDE => Layout { any: 0x1fff, first_flag: Some(13) },
-        _ if FLAGGED.contains(&version) => Layout { any: 0x0fff, first_flag: Some(12) },
-        _ => return Ok(None),
-    };
+    let layout = LAYOUTS.iter().find(|(known, _)| *known == version);
+    let Some((_, layout)) = layout else { return Ok(None) };
     let count = reader.count(2).ok_or_else(cut_off)?;
     if count == 0 {
         return Err(breach(LoaderRule::TypeFirst));
@@ -38,12 +36,17 @@ pub(super) fn read(chunk: Option<&[u8]>) -> Result<Option<u64>, Breach> {
 }
 
 /// How types are written.
+#[derive(Clone, Copy, Debug)]
 struct Layout {
-    /// The union of all types.
-    any: u16,
-    /// The first of three flags: a lower bound, an upper one, a unit. Without flags there are
-    /// always both bounds.
-    first_flag: Option<u32>,
+    /// How many bits the union of all types has.
+    types: u32,
+    /// Integers and floats.
+    number: u16,
+    /// Bitstrings.
+    bits: u16,
+    /// Whether three flags above the types say what follows: a lower bound, an upper one, a unit.
+    /// Without them both bounds follow always, and contradict each other where there are none.
+    has_flags: bool,
 }
 
 /// A type.
@@ -54,16 +57,16 @@ struct Kind {
     unit: bool,
 }
 
-const BITSTRING: u16 = 1 << 1;
-const FLOAT: u16 = 1 << 3;
-const INTEGER: u16 = 1 << 5;
-
 impl Layout {
+    fn any(&self) -> u16 {
+        (1 << self.types) - 1
+    }
+
     fn read(&self, reader: &mut Reader<'_>) -> Result<Kind, LoaderRule> {
         let cut_off = LoaderRule::TypeTable;
         let bits = reader.take(2).and_then(|bits| bits.first_chunk().copied()).ok_or(cut_off)?;
         let bits = u16::from_be_bytes(bits);
-        let has = |flag: u32| self.first_flag.is_none_or(|first| bits >> (first + flag) & 1 == 1);
+        let has = |flag: u32| !self.has_flags || bits >> (self.types + flag) & 1 == 1;
         let mut bound = |flag| match has(flag) {
             true => reader
                 .take(8)
@@ -72,35 +75,31 @@ impl Layout {
                 .ok_or(cut_off),
             false => Ok(None),
         };
-        let bounds = [bound(0)?, bound(1)?];
-        let unit = self.first_flag.is_some() && has(2);
+        let mut bounds = [bound(0)?, bound(1)?];
+        let contradict = matches!(bounds, [Some(low), Some(high)] if low > high);
+        if contradict && self.has_flags {
+            return Err(LoaderRule::TypeEntry);
+        }
+        if contradict {
+            bounds = [None, None];
+        }
+        let unit = self.has_flags && has(2);
         if unit {
             reader.u8().ok_or(cut_off)?;
         }
-        let kind = Kind { union: bits & self.any, bounds, unit };
+        let kind = Kind { union: bits & self.any(), bounds, unit };
         if self.is_possible(kind) { Ok(kind) } else { Err(LoaderRule::TypeEntry) }
     }
 
-    fn is_possible(&self, kind: Kind) -> bool {
-        let Kind { union, bounds: [low, high], unit } = kind;
-        if union == 0 {
-            return false;
-        }
-        let Some(_) = self.first_flag else { return true };
-        let is_number = union & (INTEGER | FLOAT) != 0;
-        let in_order = !matches!((low, high), (Some(low), Some(high)) if low > high);
-        ((low.is_none() && high.is_none()) || is_number)
-            && in_order
-            && (!unit || union & BITSTRING != 0)
+    /// Only numbers have bounds, and only bitstrings a unit.
+    fn is_possible(&self, Kind { union, bounds, unit }: Kind) -> bool {
+        union != 0
+            && (bounds == [None, None] || union & self.number != 0)
+            && (!unit || union & self.bits != 0)
     }
 
-    /// Whether it is that of any term: no bounds, or bounds that contradict each other.
+    /// Whether it is that of any term.
     fn is_any(&self, kind: Kind) -> bool {
-        let unbounded = match kind.bounds {
-            [Some(low), Some(high)] => low > high,
-            [None, None] => true,
-            _ => false,
-        };
-        kind.union == self.any && unbounded
+        kind.union == self.any() && kind.bounds == [None, None]
     }
 }
