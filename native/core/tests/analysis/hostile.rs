@@ -2,7 +2,7 @@
 
 use hot_patch_core::analysis::{self, Request};
 
-use crate::support::beam::{AtomFormat, minimal, words};
+use crate::support::beam::{AtomFormat, minimal, minimal_code};
 use crate::support::compiled;
 use crate::support::random::Random;
 
@@ -18,13 +18,12 @@ fn files_that_are_no_modules() {
 #[test]
 fn instructions_that_are_unknown() {
     let old = minimal(AtomFormat::Utf8);
-    let mut code = words(&[16, 0, 180, 4, 1]);
-    code.extend([1, 0x10, 250, 3]);
-    let (old, new) = (old.bytes(), old.with(b"Code", code).bytes());
+    let new = old.clone().with(b"Code", minimal_code(&[250]));
+    let (old, new) = (old.bytes(), new.bytes());
     let request = Request { before: &[&old], after: &[&new], ..Default::default() };
     let analysis = analysis::analyse(&request);
-    assert_eq!(analysis.findings[0].kind.name(), "code_not_compared");
-    assert_eq!(analysis.modules[0].functions, None);
+    assert_eq!(analysis.findings[0].kind.name(), "module_unreadable");
+    assert!(analysis.modules.is_empty());
 }
 
 /// Modules with some bytes changed, compared with what they were.
@@ -43,8 +42,10 @@ code_change(_, S, _) -> {ok, S}.";
     let modules = compiled::erlang(&[("m", text)]);
     let old = &modules[0].1;
     let mut random = Random(0x5eed_0003);
-    let mut read = 0;
-    for _ in 0..4_000 {
+    let (mut read, mut tries) = (0, 0);
+    // Most are no modules any more.
+    while read < 1_000 && tries < 40_000 {
+        tries += 1;
         let mut new = old.clone();
         for _ in 0..1 + random.below(3) {
             let at = 12 + random.below(new.len() - 12);
@@ -55,5 +56,5 @@ code_change(_, S, _) -> {ok, S}.";
         read += analysis.modules.len();
         assert!(!analysis.encode().is_empty());
     }
-    assert!(read > 1_000, "{read}");
+    assert_eq!(read, 1_000, "of {tries}");
 }
