@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use hot_patch_core::build::{Built, Error, Progress, Request, build, sign};
 use hot_patch_core::manifest::{Change, Finding, Manifest, Signature};
 use hot_patch_core::{Options, SIGNIFICANT_CHUNKS, read_archive};
-use support::beam::{AtomFormat, Beam, atom_chunk, minimal, words};
+use support::beam::{AtomFormat, Beam, atom_chunk, code, function, minimal, words};
 
 /// The module `name` in the version `vsn`.
 fn module(name: &str, vsn: u8) -> Beam {
@@ -213,6 +213,9 @@ fn calling(name: &str, other: Option<&str>, offers: bool) -> Vec<u8> {
         .with(b"AtU8", atom_chunk(AtomFormat::Utf8, &names).1)
         .with(b"ImpT", words(imports))
         .with(b"ExpT", words(exports))
+        .with(b"Code", code(180, 3, &[function(1, 2, 0, &[19])]))
+        .without(b"LocT")
+        .without(b"FunT")
         .bytes()
 }
 
@@ -324,7 +327,8 @@ fn programs_stay_programs() {
 fn lines_and_debug_information_alone_are_no_difference() {
     let from = release("lines_from", "1.0.0");
     let to = release("lines_to", "1.0.0");
-    let other_lines = module("a", 1).with(b"Line", words(&[0, 0, 0, 1, 1])).bytes();
+    let other_lines =
+        module("a", 1).with(b"Line", [words(&[0, 0, 0, 1, 0]), vec![0x11]].concat()).bytes();
     to.put("lib/shop-1.0.0/ebin/a.beam", &other_lines);
     to.put("lib/shop-1.0.0/ebin/b.beam", &module("b", 2).bytes());
     let mut request = request(&from.0, &to.0);

@@ -18,6 +18,7 @@ pub mod cli;
 mod diff;
 mod extras;
 mod inspect;
+mod load_args;
 mod outcome;
 pub mod port;
 mod report;

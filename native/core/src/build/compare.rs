@@ -10,9 +10,8 @@ use super::request::Request;
 use super::side::{Key, Side};
 use super::system::is_system;
 use super::tree::Content;
-use crate::beam::{self, Module, Reading};
-use crate::budget::Budget;
-use crate::options::ChunkId;
+use crate::beam::{Judge, Module, Reading};
+use crate::options::{ChunkId, Options};
 use crate::workers;
 
 /// More of them are only counted.
@@ -166,9 +165,13 @@ impl Pair<'_> {
     }
 
     fn module(&self, bytes: &[u8], significant: &[ChunkId]) -> Result<Option<Box<Module>>, Error> {
-        // The builds are the caller's own, so nothing but memory bounds them.
-        let budget = Budget::new(u64::MAX);
-        match beam::read_file(&self.path, bytes, significant, &budget) {
+        // The builds are the caller's own, so nothing but memory bounds what is unpacked.
+        let options = Options {
+            max_unpacked_bytes: u64::MAX,
+            significant_chunks: significant.to_vec(),
+            ..Options::default()
+        };
+        match Judge::new(&options, 0).read_file(&self.path, bytes) {
             Reading::Module(module) => Ok(Some(module)),
             Reading::Other => Ok(None),
             Reading::Damaged(damage) => {
