@@ -88,7 +88,8 @@ impl<'a> Parts<'a> {
         entries(b"ExpT", &self.exports, &found.labels)?;
         entries(b"LocT", &self.locals, &found.labels)?;
         let chunk = |id| self.chunks.get(id).filter(|chunk| !chunk.is_empty());
-        chunk(b"DbgB").map_or(Ok(()), |chunk| tables::debug(chunk, &named))?;
+        let debug = self.debug.and_then(|_| chunk(b"DbgB"));
+        debug.map_or(Ok(()), |chunk| tables::debug(chunk, &named))?;
         chunk(b"Recs").map_or(Ok(()), |chunk| tables::records(chunk, &named))?;
         chunk(b"Meta").map_or(Ok(()), terms::meta)?;
         Ok(found)

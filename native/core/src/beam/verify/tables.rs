@@ -23,7 +23,7 @@ pub(super) fn debug_count(chunk: Option<&[u8]>) -> Result<Option<u64>, Breach> {
     Ok(Some(count as u64))
 }
 
-/// Checks the debug information, if a loader would read it.
+/// Checks the debug information, of a version that loaders read.
 pub(super) fn debug(chunk: &[u8], named: &Named<'_>) -> Result<(), Breach> {
     let malformed = |_| Breach::of(b"DbgB", LoaderRule::DebugTable);
     Debug::read(chunk, named).map_err(malformed)
@@ -76,11 +76,7 @@ impl<'t, 'a> Debug<'t, 'a> {
     fn read(chunk: &'a [u8], named: &'t Named<'t>) -> Check {
         let mut reader = Reader::new(chunk);
         let mut word = || reader.u32().ok_or(LoaderRule::DebugTable);
-        let [version, items, terms] = [word()?, word()?, word()?];
-        if version != DEBUG_VERSION {
-            return Ok(());
-        }
-        let (items, terms) = (u64::from(items), u64::from(terms));
+        let [_version, items, terms] = [word()?, word()?, word()?].map(u64::from);
         if items + terms > reader.rest().len() as u64 {
             return Err(LoaderRule::DebugTable);
         }
