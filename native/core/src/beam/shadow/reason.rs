@@ -28,6 +28,9 @@ pub enum Reason {
     /// The code ends without its last instruction.
     #[error("The code is cut off.")]
     CodeEnd,
+    /// A call by a name that is known only when it runs, with very many arguments.
+    #[error("It calls functions of more than {0} arguments by names known only when it runs.")]
+    ManyArguments(u64),
     /// Values of native records name the module that made them.
     #[error("The module defines native records, whose values name their module.")]
     NativeRecords,
