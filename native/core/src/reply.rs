@@ -21,7 +21,7 @@
 //! That of [`shadow::make`](crate::beam::shadow::make), a list in the order of the modules:
 //!
 //! ```text
-//! {:ok, %{name: binary, bytes: binary, lambdas: boolean}} | {:error, binary}
+//! {:ok, %{name: binary, bytes: binary, lambdas: boolean, by_name: boolean}} | {:error, binary}
 //! ```
 //!
 //! That of [`build`](crate::build::build), and of signing a patch:
@@ -233,13 +233,15 @@ fn write_shadow(out: &mut impl Write, shadow: &Result<Shadow, Reason>) {
     match shadow {
         Ok(shadow) => {
             out.small_atom("ok");
-            out.map(3);
+            out.map(4);
             out.small_atom("name");
             out.binary(shadow.name.as_bytes());
             out.small_atom("bytes");
             out.binary(&shadow.bytes);
             out.small_atom("lambdas");
             out.boolean(shadow.lambdas);
+            out.small_atom("by_name");
+            out.boolean(shadow.by_name);
         }
         Err(reason) => {
             out.small_atom("error");
