@@ -4,6 +4,7 @@ defmodule HotPatch.Archive do
   # is what is shown, checked, loaded and written; nothing unzips a second time.
 
   alias HotPatch.Agent.Instructions
+  alias HotPatch.Archive.Shadows
   alias HotPatch.Bridge
   alias HotPatch.Composition
   alias HotPatch.Composition.Entry
@@ -12,6 +13,7 @@ defmodule HotPatch.Archive do
   alias HotPatch.Manifest
   alias HotPatch.Refusal
   alias HotPatch.Signature
+  alias HotPatch.Swap.ByName
 
   # The rules of the reader. The reply is decoded with :safe, so each must exist as an
   # atom; the test suite compares this list with the reader's own.
@@ -31,7 +33,7 @@ defmodule HotPatch.Archive do
 
   # Likewise the keys of the reply. A module's literals are atoms from its loading on.
   @beam_keys ~w(module md5 vsn attributes exports imports behaviours chunks on_load load_nif
-                needs_otp compiler compressed name lambdas)a
+                needs_otp compiler compressed name lambdas by_name)a
   @reply_keys ~w(sha256 size files path crc32 bytes executable kind reason beam other damaged
                  refused rule entry message ok true false nil manifest content signature
                  zip notes compared error)a
@@ -40,11 +42,6 @@ defmodule HotPatch.Archive do
                        load_module add_module delete_module add_application remove_application
                        restart_application apply soft advanced supervisor children permanent
                        transient temporary load none)a
-
-  # What a module's shadow is called after it.
-  @shadow "@hot_patch"
-  @converters [{"code_change", 3}, {"code_change", 4}, {"system_code_change", 4}]
-  @supervisors ["supervisor", "Elixir.Supervisor", "Elixir.DynamicSupervisor"]
 
   @doc "Names of all rules by which an archive can be refused."
   @spec rules() :: [atom()]
@@ -75,12 +72,9 @@ defmodule HotPatch.Archive do
   """
   @spec shadows(Composition.t()) ::
           {:ok, [HotPatch.Agent.Payload.shadow()]} | {:error, Error.t()}
-  def shadows(%Composition{} = composition) do
-    entries =
-      for %Entry{beam: %{on_load: false, load_nif: false}} = entry <- composition.files,
-          do: entry
-
-    entries |> converting() |> shadow(composition.id)
+  def shadows(%Composition{id: id} = composition) do
+    entries = for %Entry{beam: beam} = entry when beam != nil <- composition.files, do: entry
+    Shadows.make(entries, &Bridge.request("shadow", &1, ByName.naming(), id))
   end
 
   @doc "What the manifest of a patch has done beside its modules, read."
@@ -97,55 +91,6 @@ defmodule HotPatch.Archive do
   # They were read with the archive: here nothing can be wrong with them.
   defp read_instructions(texts, id) do
     with {:ok, {:ok, read}} <- Bridge.request("instructions", texts, nil, id), do: {:ok, read}
-  end
-
-  # Shadows call each other by name: one that cannot be made is left out of the set, and the
-  # others then call the module itself.
-  defp shadow([], _id), do: {:ok, []}
-
-  defp shadow(entries, id) do
-    with {:ok, answers} <- Bridge.request("shadow", Enum.map(entries, & &1.bytes), @shadow, id) do
-      made = for {{:ok, shadow}, entry} <- Enum.zip(answers, entries), do: {shadow, entry}
-
-      if length(made) == length(entries),
-        do: {:ok, Enum.map(made, &named/1)},
-        else: shadow(for({_shadow, entry} <- made, do: entry), id)
-    end
-  end
-
-  defp named({shadow, entry}) do
-    %{
-      module: entry.beam.module,
-      name: shadow.name,
-      bytes: shadow.bytes,
-      lambdas?: shadow.lambdas
-    }
-  end
-
-  # From the callbacks along the calls within the patch.
-  defp converting(entries) do
-    by_name = Map.new(entries, &{&1.beam.module, &1})
-    roots = for entry <- entries, converts?(entry.beam), do: entry.beam.module
-    names = reach(roots, by_name, MapSet.new())
-    Enum.filter(entries, &MapSet.member?(names, &1.beam.module))
-  end
-
-  defp reach([], _by_name, names), do: names
-
-  defp reach([name | rest], by_name, names) do
-    if MapSet.member?(names, name) or not is_map_key(by_name, name) do
-      reach(rest, by_name, names)
-    else
-      called =
-        for {module, _function, _arity} <- by_name[name].beam.imports, uniq: true, do: module
-
-      reach(called ++ rest, by_name, MapSet.put(names, name))
-    end
-  end
-
-  defp converts?(beam) do
-    Enum.any?(@converters, &(&1 in beam.exports)) or
-      Enum.any?(beam.behaviours, &(&1 in @supervisors))
   end
 
   @doc "The id of an archive: its name and the first 12 hex digits of its SHA-256."

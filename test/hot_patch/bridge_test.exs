@@ -56,8 +56,8 @@ defmodule HotPatch.BridgeTest do
 
     test "copies of modules, JSON, and what cannot be asked" do
       modules = for {_path, bytes} <- Builds.changed("patched"), do: bytes
-      same("shadow", modules, "@hot_patch")
-      same("shadow", ["no module", hd(modules)], "@hot_patch")
+      same("shadow", modules, HotPatch.Swap.ByName.naming())
+      same("shadow", ["no module", hd(modules)], HotPatch.Swap.ByName.naming())
       same("shadow", modules, :no_text)
       same("encode_json", [:erlang.term_to_binary(%{"a" => [1, 2.5, nil, "ü"]})], [])
       same("encode_json", [:erlang.term_to_binary({:no, :json})], [])

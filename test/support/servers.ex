@@ -141,7 +141,7 @@ defmodule HotPatch.Test.Servers do
 
   defp shadows(versions) do
     modules = for {_module, _old, new} <- versions, do: new
-    {:ok, answers} = HotPatch.Bridge.request("shadow", modules, "@hot_patch", "servers")
+    {:ok, answers} = HotPatch.Bridge.request("shadow", modules, Swap.ByName.naming(), "servers")
 
     for {{:ok, shadow}, {module, _old, _new}} <- Enum.zip(answers, versions) do
       name = String.to_atom(shadow.name)

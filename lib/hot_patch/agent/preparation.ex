@@ -223,16 +223,20 @@ defmodule HotPatch.Agent.Preparation do
     end
   end
 
-  # Only of modules that are changed here, and that may be loaded just to be tried.
+  # All, if one of them is to convert states here: they call each other, also those of modules that
+  # this node has in the same version already.
   defp shadows(accepted, payload) do
-    by_name =
+    changed =
       for {module, %Verdict{alone?: false, direction: :up}} <- accepted.changes,
-          into: %{},
-          do: {Atom.to_string(module), module}
+          into: MapSet.new(),
+          do: Atom.to_string(module)
 
-    for %{module: name} = shadow <- payload.shadows, module = by_name[name] do
+    shadows =
+      if Enum.any?(payload.shadows, &(&1.module in changed)), do: payload.shadows, else: []
+
+    for shadow <- shadows do
       %{
-        module: module,
+        module: Running.accepted_module(shadow.module),
         name: Running.accepted_module(shadow.name),
         bytes: shadow.bytes,
         lambdas?: shadow.lambdas?

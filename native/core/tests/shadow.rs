@@ -11,7 +11,7 @@ use hot_patch_core::beam::shadow::{self, Naming, Shadow};
 use hot_patch_core::beam::{Export, Import, Module};
 use hot_patch_core::reply;
 use support::beam::{
-    AtomFormat, Beam, atom_chunk, code, function, minimal, minimal_code, table, words,
+    AtomFormat, Beam, atom_chunk, code, function, minimal, minimal_code, raw_code, table, words,
 };
 use support::kind_of;
 use support::random::Random;
@@ -306,7 +306,7 @@ fn calling_by_name(format: AtomFormat) -> Beam {
     let mut beam = minimal(format)
         .without(b"FunT")
         .without(b"LocT")
-        .with(b"Code", code(180, 3, &instructions))
+        .with(b"Code", raw_code(180, 3, 1, &instructions))
         .with(b"ExpT", table(&[[2, 3, 2]]))
         .with(b"ImpT", table(&[[3, 4, 2], [5, 4, 2]]));
     beam.0[0] = atom_chunk(format, &names);
@@ -360,7 +360,7 @@ fn a_module_that_calls_nothing_by_name_has_no_helper() {
 #[test]
 fn a_call_by_name_with_very_many_arguments_is_refused() {
     let naming = Naming { suffix: "$2", helper: Some("helper") };
-    let code = code(180, 3, &[1, 0x10, 2, 0x12, 0x22, 0x30, 1, 0x20, 112, 0x08, 33, 19, 3]);
+    let code = raw_code(180, 3, 1, &[1, 0x10, 2, 0x12, 0x22, 0x30, 1, 0x20, 112, 0x08, 33, 19, 3]);
     let file = calling_by_name(AtomFormat::Utf8).with(b"Code", code).bytes();
     let reason = shadow::make(&[&file], &naming).remove(0).unwrap_err().to_string();
     assert!(reason.contains("more than 32 arguments"), "{reason}");
