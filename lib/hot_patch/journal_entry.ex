@@ -5,7 +5,7 @@ defmodule HotPatch.JournalEntry do
 
     * `:at` - when it began to be noted, UTC
     * `:what` - `:apply`, `:rollback`, `:failed` (an operation that was taken back), `:refused`,
-      `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:attach`, `:detach`, `:dismiss`, `:put_again` (files on a
+      `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:attach`, `:detach`, `:dismiss`, `:cancel`, `:put_again` (files on a
       fresh disk), `:drift`, `:journal_damaged`
     * `:operation` - what was tried, where it was refused or failed
     * `:patch` - its id
@@ -20,6 +20,7 @@ defmodule HotPatch.JournalEntry do
     * `:again?` - whether it was told to bring back a patch that another had taken the place of
     * `:forced?` - whether processes were killed for it
     * `:status` - integral over the nodes
+    * `:outcome` - what became of what was cancelled, as in `HotPatch.Cancellation`
     * `:nodes` - for each: `node`, `at`, `status`, `files` (how many of each status), `pause_us`,
       `suspended`, `killed`, `stragglers`, `restart_needed`, `error`
   """
@@ -50,6 +51,7 @@ defmodule HotPatch.JournalEntry do
           again?: boolean(),
           forced?: boolean(),
           status: HotPatch.Status.t() | nil,
+          outcome: atom() | nil,
           nodes: [on_node()]
         }
   @enforce_keys [:at, :what]
@@ -65,6 +67,7 @@ defmodule HotPatch.JournalEntry do
     :coordinator,
     :release,
     :status,
+    :outcome,
     again?: false,
     forced?: false,
     overridden: %{},
@@ -84,6 +87,7 @@ defmodule HotPatch.JournalEntry do
       if(entry.by, do: " by #{entry.by}", else: ""),
       if(entry.from, do: " from #{entry.from}", else: ""),
       if(entry.status, do: ": #{entry.status}", else: ""),
+      if(entry.outcome, do: ": #{String.replace("#{entry.outcome}", "_", " ")}", else: ""),
       " on #{where(entry.nodes)}",
       if(entry.missing == [], do: "", else: ", #{Enum.join(entry.missing, ", ")} away"),
       if(entry.forced?, do: ", by force", else: ""),
