@@ -32,6 +32,7 @@ defmodule HotPatch do
 
   alias HotPatch.Answers
   alias HotPatch.Archive.Input
+  alias HotPatch.Cancellation
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Library
   alias HotPatch.Cluster.Request
@@ -172,7 +173,7 @@ defmodule HotPatch do
   @spec check(id(), survey_options()) :: {:ok, Report.t()} | error()
   def check(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- Request.new(:check, id, options) do
-      {:ok, Cluster.Survey.check(payload, nodes, unmanaged, options)}
+      Cluster.Survey.check(payload, nodes, unmanaged, options)
     end
   end
 
@@ -198,7 +199,7 @@ defmodule HotPatch do
   @spec plan(id(), survey_options()) :: {:ok, Plan.t()} | error()
   def plan(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- Request.new(:plan, id, options) do
-      {:ok, Cluster.Survey.plan(payload, nodes, unmanaged, options)}
+      Cluster.Survey.plan(payload, nodes, unmanaged, options)
     end
   end
 
@@ -210,6 +211,9 @@ defmodule HotPatch do
   processes that run changed modules are suspended within `pause_timeout`, all modules
   become current in one step, `code_change` is called with the running module's `vsn`, and
   all are resumed. No process is killed.
+
+  It goes on when the calling process dies, for a terminal that is gone is no reason to leave a cluster
+  half-way: `cancel/2` ends it.
 
   The statuses of the report come from the code that really runs afterwards. A file that
   is `:not_updated` was replaced on disk only, and with it all modules of the patch on
@@ -227,6 +231,7 @@ defmodule HotPatch do
     * `:busy` - another apply is under way; `details.holder` says whose
     * `:failed` - the commit failed on a node; `report` says where and how it was left, and
       what the others did about it (`on_failure`)
+    * `:cancelled` - somebody has cancelled it (`cancel/2`); `details.outcome` says what became of what was done
     * `:rolled_back` - the patch was applied, watched, and taken back everywhere; `report.watch` says
       which sign was beyond its limit
 
@@ -310,7 +315,7 @@ defmodule HotPatch do
   end
 
   defp carry_out(options, payload, nodes, unmanaged) do
-    options = Map.put(options, :id, Cluster.Operation.new_id())
+    options = Map.put(options, :id, Cluster.Coordinator.new_id())
 
     Cluster.Bars.during(options.id, options.progress, fn ->
       Cluster.Operation.run(payload, nodes, unmanaged, options)
@@ -454,6 +459,48 @@ defmodule HotPatch do
   def restart(node, options \\ []) do
     with {:ok, options} <- Options.validate(:restart, options),
          do: Cluster.Restart.run(node, %{options | by: options.by || Operator.name()})
+  end
+
+  @doc """
+  Cancels what is under way: an apply, a rollback, a restart, a check, a plan, an attach or a detach, from
+  any node of the cluster. `id` is that of the operation (`progress/0` has it), of the patch that it is about,
+  or the name of the node.
+
+  Waits until it has ended, and says how. As long as it is not decided that all nodes go on, nothing has
+  changed, and nothing will. After that an apply, whose watch may go on for long, or which goes group after
+  group, is rolled back where it has come to, unless `keep: true` is given; a rollback comes to its end. It is
+  written into the journal. Who has called what is cancelled gets an error with the reason `:cancelled`.
+
+  The death of a caller cancels nothing: an apply, a rollback or a restart has a process of its own.
+
+  ## Options
+
+  #{Options.docs(:cancel)}
+
+  ## Errors
+
+  `HotPatch.Error` with `:not_under_way` (the message says what is), `:ambiguous_patch` (several are under
+  way for it; `details.candidates`), `:unreachable`, `:invalid_option`.
+
+  ## Examples
+
+      HotPatch.cancel("fix", by: "bob", reason: "wrong file")
+      #=> {:ok, #HotPatch.Cancellation<apply of fix-3fa9c1d2e0b4: rolled_back>}
+
+      iex> {:error, error} = HotPatch.cancel("fix")
+      iex> error.reason
+      :not_under_way
+  """
+  @spec cancel(String.t() | node(),
+          keep: boolean(),
+          timeout: pos_integer(),
+          by: String.t(),
+          reason: String.t(),
+          from: String.t()
+        ) :: {:ok, Cancellation.t()} | error()
+  def cancel(id, options \\ []) when is_binary(id) or is_atom(id) do
+    with {:ok, options} <- Options.validate(:cancel, options),
+         do: Cluster.Cancelling.run("#{id}", %{options | by: options.by || Operator.name()})
   end
 
   @doc """
@@ -682,6 +729,10 @@ defmodule HotPatch do
   @doc "Like `rollback/2`, but raises the error."
   @spec rollback!(id(), keyword()) :: Report.t()
   def rollback!(id, options \\ []), do: bang!(rollback(id, options))
+
+  @doc "Like `cancel/2`, but raises the error."
+  @spec cancel!(String.t() | node(), keyword()) :: Cancellation.t()
+  def cancel!(id, options \\ []), do: bang!(cancel(id, options))
 
   @doc "Like `export_antipatch/2`, but raises the error."
   @spec export_antipatch!(id(), keyword()) :: map()

@@ -6,6 +6,7 @@ defmodule HotPatch.Agent do
   # work in the calling process. Who holds this node is kept by HotPatch.Agent.Server.
 
   alias HotPatch.Agent.Commit
+  alias HotPatch.Agent.Coordinators
   alias HotPatch.Agent.Examination
   alias HotPatch.Agent.Foresight
   alias HotPatch.Agent.Inbox
@@ -36,7 +37,8 @@ defmodule HotPatch.Agent do
 
   @typedoc """
   One apply or rollback: known by its ref, owned by the coordinator's process. `id` and `seq`
-  are what the journals and the other nodes know it by; `seq` is settled when all nodes are
+  are what the journals and the other nodes know it by, and `course` is the id of the whole of which it
+  may be a step; `seq` is settled when all nodes are
   reserved, above `above` and what each of them knows, and `scope` is `:all` unless nodes were
   named. `members` are the nodes that take part: who holds when the coordinator is gone asks
   them how it was decided. `roster` are those of the whole operation that run the release of the patch, and
@@ -49,6 +51,7 @@ defmodule HotPatch.Agent do
   @type operation :: %{
           ref: reference(),
           id: String.t(),
+          course: String.t(),
           seq: pos_integer() | nil,
           above: non_neg_integer(),
           kind: :apply | :rollback | :detach,
@@ -312,6 +315,15 @@ defmodule HotPatch.Agent do
   @doc "Lets go of what was prepared; the node is as it was."
   @spec abort(reference()) :: :ok
   def abort(ref), do: GenServer.call(Server, {:abort, ref})
+
+  @doc "What is led from this node."
+  @spec led() :: [Coordinators.facts()]
+  defdelegate led(), to: Coordinators, as: :list
+
+  @doc "Tells what is led from this node to stop, and waits for its end."
+  @spec cancel(String.t(), Coordinators.order(), timeout()) ::
+          {:ended, term()} | :unknown | :ending
+  defdelegate cancel(id, order, within), to: Coordinators
 
   @doc "Who holds this node, if anyone."
   @spec holder() :: Server.holder() | nil

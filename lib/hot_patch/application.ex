@@ -35,6 +35,7 @@ defmodule HotPatch.Application do
     :ok = HotPatch.Agent.Boot.run()
     # Here, in the one process that lives as long as the application.
     :ok = Progress.prepare()
+    :ok = HotPatch.Agent.Coordinators.prepare()
 
     children = [
       {BackoffSupervisor, {Progress, []}},

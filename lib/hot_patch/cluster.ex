@@ -14,6 +14,9 @@ defmodule HotPatch.Cluster do
   @hello_within 5_000
   @shell_within 1_000
 
+  # Milliseconds after which one who may be told to stop looks whether he was.
+  @look_every 100
+
   @typedoc "Which nodes: by name, by a rule, or nil for all."
   @type selection :: [node()] | {:role, atom()} | (NodeInfo.t() -> as_boolean(term())) | nil
 
@@ -161,10 +164,25 @@ defmodule HotPatch.Cluster do
   @spec call([node()], atom(), [term()], timeout(), (node(), answer() -> term())) ::
           [{node(), answer()}]
   def call(nodes, function, args, timeout, answered \\ fn _node, _answer -> :ok end) do
-    raw_call(nodes, function, args, timeout, fn node, answer ->
-      answered.(node, without_kind(answer))
-    end)
-    |> Enum.map(fn {node, answer} -> {node, without_kind(answer)} end)
+    call_until(nodes, function, args, timeout, %{answered: answered})
+  end
+
+  @doc """
+  The same for one who may be told to stop: when `stop` says so, those that have not answered by then
+  are waited for no longer.
+  """
+  @spec call_until([node()], atom(), [term()], timeout(), waiting) :: [{node(), answer()}]
+        when waiting: %{
+               optional(:stop) => (() -> boolean()),
+               optional(:answered) => (node(), answer() -> term())
+             }
+  def call_until(nodes, function, args, timeout, waiting) do
+    tell = Map.get(waiting, :answered, fn _node, _answer -> :ok end)
+    answered = fn node, answer -> tell.(node, without_kind(answer)) end
+
+    for {node, answer} <-
+          raw_call(nodes, function, args, timeout, Map.put(waiting, :answered, answered)),
+        do: {node, without_kind(answer)}
   end
 
   @doc "The same for those who collect: what was answered, and who gave no answer, and why."
@@ -222,25 +240,33 @@ defmodule HotPatch.Cluster do
   defp without_kind({:error, {_kind, text}}), do: {:error, text}
 
   # All requests first, in one go; then the answers, in the order in which they come.
-  defp raw_call(nodes, function, args, timeout, answered \\ fn _node, _answer -> :ok end) do
+  defp raw_call(nodes, function, args, timeout, waiting \\ %{}) do
+    waiting = Map.merge(%{answered: fn _node, _answer -> :ok end, stop: nil}, waiting)
+
     requests =
       Enum.reduce(nodes, :erpc.reqids_new(), fn node, requests ->
         :erpc.send_request(node, Agent, function, args, node, requests)
       end)
 
-    answers = receive_all(requests, deadline(timeout), answered, %{})
+    answers = receive_all(requests, deadline(timeout), waiting, %{})
     for node <- nodes, do: {node, Map.get(answers, node) || late()}
   end
 
   defp deadline(:infinity), do: :infinity
-  defp deadline(timeout), do: {:abs, System.monotonic_time(:millisecond) + timeout}
+  defp deadline(timeout), do: now() + timeout
 
-  defp receive_all(requests, deadline, answered, answers) do
-    case receive_one(requests, deadline) do
+  defp now, do: System.monotonic_time(:millisecond)
+
+  defp receive_all(requests, deadline, waiting, answers) do
+    case receive_one(requests, deadline, waiting.stop) do
       {node, answer, requests} ->
         answer = plain(answer)
-        answered.(node, answer)
-        receive_all(requests, deadline, answered, Map.put(answers, node, answer))
+        waiting.answered.(node, answer)
+        receive_all(requests, deadline, waiting, Map.put(answers, node, answer))
+
+      # What has come by now is taken.
+      :stop ->
+        receive_all(requests, now(), %{waiting | stop: nil}, answers)
 
       nothing_more when nothing_more in [:all, :late] ->
         answers
@@ -248,8 +274,8 @@ defmodule HotPatch.Cluster do
   end
 
   # What a node fails with is raised here, together with the node and the other requests.
-  defp receive_one(requests, deadline) do
-    case :erpc.receive_response(requests, deadline, true) do
+  defp receive_one(requests, deadline, nil) do
+    case :erpc.receive_response(requests, until(deadline), true) do
       {value, node, requests} -> {node, {:ok, value}, requests}
       :no_request -> :all
     end
@@ -257,6 +283,28 @@ defmodule HotPatch.Cluster do
     :error, {:erpc, :timeout} -> :late
     class, {reason, node, requests} -> {node, {class, reason}, requests}
   end
+
+  # `:infinity` is greater than every number.
+  defp receive_one(requests, deadline, stop) do
+    cond do
+      stop.() -> :stop
+      now() >= deadline -> receive_one(requests, deadline, nil)
+      true -> receive_some(requests, min(deadline, now() + @look_every), {deadline, stop})
+    end
+  end
+
+  defp receive_some(requests, look_at, {deadline, stop}) do
+    case :erpc.wait_response(requests, until(look_at), true) do
+      {{:response, value}, node, requests} -> {node, {:ok, value}, requests}
+      :no_response -> receive_one(requests, deadline, stop)
+      :no_request -> :all
+    end
+  catch
+    class, {reason, node, requests} -> {node, {class, reason}, requests}
+  end
+
+  defp until(:infinity), do: :infinity
+  defp until(deadline), do: {:abs, deadline}
 
   defp late, do: plain({:error, {:erpc, :timeout}})
 

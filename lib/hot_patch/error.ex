@@ -27,6 +27,9 @@ defmodule HotPatch.Error do
     * `:in_force` - a node cannot be detached while patches are in force there; `details.patches`
     * `:busy` - another operation holds a node; `details.node`, `details.holder`
     * `:refused` - nothing was changed anywhere; `report` says why
+    * `:cancelled` - somebody has cancelled it (`HotPatch.cancel/2`); `details.outcome` says what became of
+      what was done, as in `HotPatch.Cancellation`
+    * `:not_under_way` - there is nothing of that kind to cancel
     * `:rolled_back` - it was applied, watched, and taken back; `report.watch` says why
     * `:failed` - the commit failed on a node; `report` says where and how
     * `:bad_signature` - the patch is not signed as the configuration demands, or wrongly
@@ -57,6 +60,8 @@ defmodule HotPatch.Error do
           | :busy
           | :refused
           | :failed
+          | :cancelled
+          | :not_under_way
           | :rolled_back
           | :bad_signature
           | :no_manifest

@@ -5,7 +5,7 @@ defmodule HotPatch.JournalEntry do
 
     * `:at` - when it began to be noted, UTC
     * `:what` - `:apply`, `:rollback`, `:failed` (an operation that was taken back), `:refused`,
-      `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:attach`, `:detach`, `:dismiss`, `:put_again` (files on a
+      `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:attach`, `:detach`, `:dismiss`, `:cancel`, `:put_again` (files on a
       fresh disk), `:put_back` (files of patches that ended), `:drift`, `:journal_damaged`
     * `:operation` - what was tried, where it was refused or failed
     * `:patch` - its id
@@ -21,6 +21,7 @@ defmodule HotPatch.JournalEntry do
     * `:disk` - `:memory_only` where no file of the system was touched, else `:replace`
     * `:forced?` - whether processes were killed for it
     * `:status` - integral over the nodes
+    * `:outcome` - what became of what was cancelled, as in `HotPatch.Cancellation`
     * `:nodes` - for each: `node`, `at`, `status`, `files` (how many of each status), `pause_us`,
       `suspended`, `killed`, `stragglers`, `restart_needed`, `error`
   """
@@ -52,6 +53,7 @@ defmodule HotPatch.JournalEntry do
           disk: :replace | :memory_only,
           forced?: boolean(),
           status: HotPatch.Status.t() | nil,
+          outcome: atom() | nil,
           nodes: [on_node()]
         }
   @enforce_keys [:at, :what]
@@ -67,6 +69,7 @@ defmodule HotPatch.JournalEntry do
     :coordinator,
     :release,
     :status,
+    :outcome,
     again?: false,
     disk: :replace,
     forced?: false,
@@ -87,6 +90,7 @@ defmodule HotPatch.JournalEntry do
       if(entry.by, do: " by #{entry.by}", else: ""),
       if(entry.from, do: " from #{entry.from}", else: ""),
       if(entry.status, do: ": #{entry.status}", else: ""),
+      if(entry.outcome, do: ": #{String.replace("#{entry.outcome}", "_", " ")}", else: ""),
       " on #{where(entry.nodes)}",
       if(entry.missing == [], do: "", else: ", #{Enum.join(entry.missing, ", ")} away"),
       if(entry.disk == :memory_only, do: ", in memory only", else: ""),

@@ -167,6 +167,18 @@ defmodule HotPatch.Options do
       check: {:one_of, [:restart, :load]},
       doc: "as for `apply/2` or `rollback/2`, with the same default"
     ],
+    keep: [
+      check: {:one_of, [true, false]},
+      default: false,
+      doc:
+        "what becomes of nodes that have the patch already. `false` (default): it is rolled back there. " <>
+          "`true`: they keep it, and the others do not get it"
+    ],
+    end_timeout: [
+      check: :milliseconds,
+      default: 60_000,
+      doc: "milliseconds to wait for its end. Default: 60,000"
+    ],
     reason: [
       check: :text,
       doc: "why, for the record"
@@ -249,6 +261,7 @@ defmodule HotPatch.Options do
     export_antipatch: [:to],
     delete: [:by, :reason, :from],
     restart: [:timeout, :force, :by, :reason, :from],
+    cancel: [:keep, :end_timeout, :by, :reason, :from],
     dismiss: [:by, :reason, :from],
     attach: [:data_dir, :release, :peers, :timeout, :by, :reason],
     detach: [:leave_patches, :timeout, :by, :reason],
@@ -294,7 +307,8 @@ defmodule HotPatch.Options do
     down_transition: :transition,
     down_on_load: :on_load,
     survey_transition: :transition,
-    survey_on_load: :on_load
+    survey_on_load: :on_load,
+    end_timeout: :timeout
   }
 
   @type call ::
@@ -307,6 +321,7 @@ defmodule HotPatch.Options do
           | :export_antipatch
           | :delete
           | :restart
+          | :cancel
           | :dismiss
           | :attach
           | :detach

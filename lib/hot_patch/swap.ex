@@ -262,7 +262,10 @@ defmodule HotPatch.Swap do
     }
   end
 
-  @doc "Tells an engine that holds how it goes on."
+  @doc """
+  Tells an engine that holds how it goes on. To be taken back, also the process that runs the swap may be
+  told, at any time.
+  """
   @spec decide(pid(), :finish | {:take_back, String.t()}) :: :ok
   def decide(engine, decision) do
     send(engine, {:decided, decision})
@@ -328,6 +331,11 @@ defmodule HotPatch.Swap do
     receive do
       {^engine, :held} ->
         held.(engine)
+        await(engine, monitor, held, guard_monitor, ready)
+
+      # Whoever asked for the swap does not wait until everybody stands still.
+      {:decided, {:take_back, _why} = decision} ->
+        :ok = decide(engine, decision)
         await(engine, monitor, held, guard_monitor, ready)
 
       {^engine, {:done, result}} ->

@@ -40,6 +40,7 @@ defmodule HotPatch.Agent.Departure do
     %{
       ref: make_ref(),
       id: "detach",
+      course: "detach",
       seq: nil,
       kind: :detach,
       above: 0,

@@ -5,6 +5,7 @@ defmodule HotPatch.Agent.Roster do
   # patches are in force, or in the latest one. Who has left for good is dismissed, until it takes part
   # in an operation again.
 
+  alias HotPatch.Config
   alias HotPatch.Store
   alias HotPatch.Store.Applied
 
@@ -15,21 +16,12 @@ defmodule HotPatch.Agent.Roster do
   @doc "Who is known here, this node itself left out."
   @spec known(Applied.state()) :: known()
   def known(state) do
-    peers = for peer <- configured(), into: %{}, do: {peer, :peers}
+    peers = for peer <- Config.current().peers, into: %{}, do: {peer, :peers}
 
     state
     |> took_part()
     |> Map.merge(peers)
     |> Map.delete(node())
-  end
-
-  @doc "The peers that the configuration names."
-  @spec configured() :: [node()]
-  def configured do
-    case Application.get_env(:hot_patch, :peers, []) do
-      peers when is_list(peers) -> Enum.filter(peers, &is_atom/1)
-      _wrong -> []
-    end
   end
 
   defp took_part(%{ops: ops, stack: stack}) do

@@ -11,6 +11,8 @@ defmodule HotPatch.Cluster.Attach do
   alias HotPatch.Cluster.Attach.Cargo
   alias HotPatch.Cluster.Attach.Foothold
   alias HotPatch.Cluster.Attach.There
+  alias HotPatch.Cluster.Coordinator
+  alias HotPatch.Cluster.Dismissal
   alias HotPatch.Error
   alias HotPatch.Store.Journal
 
@@ -23,7 +25,7 @@ defmodule HotPatch.Cluster.Attach do
   @doc "Starts HotPatch on a node; `options` are those of `HotPatch.attach/2`, and `by` is told."
   @spec attach(node(), map()) :: result()
   def attach(node, options) do
-    There.answer(node, :attach, fn ->
+    lead(node, :attach, options, fn ->
       case There.has(node) do
         {:running, version} -> same(version, node, options)
         {:own, version} -> {:error, not_started(version, node)}
@@ -31,6 +33,23 @@ defmodule HotPatch.Cluster.Attach do
         :nothing -> if There.busy?(node), do: {:error, busy(node)}, else: bring(node, options)
       end
     end)
+  end
+
+  # Until the first module has come, or the first is to go, it may be cancelled.
+  defp lead(node, what, options, fun) do
+    about = %{id: Coordinator.new_id(), kind: what, patch: Atom.to_string(node), by: options.by}
+    Coordinator.run(about, fn tell -> tell.(There.answer(node, what, fun)) end)
+  end
+
+  defp wanted(node, what) do
+    case Coordinator.asked() do
+      nil ->
+        :ok
+
+      order ->
+        about = %{kind: what, patch: Atom.to_string(node)}
+        {:error, Coordinator.error(about, order, :nothing_changed, "nothing was changed there")}
+    end
   end
 
   defp same({vsn, protocol}, node, options) do
@@ -114,6 +133,7 @@ defmodule HotPatch.Cluster.Attach do
          {:ok, elixir} <- mine(elixir(There.elixir(node)), node),
          modules = own ++ elixir,
          :ok <- runnable(node, Cargo.needs([foothold | own ++ alone], modules ++ alone)),
+         :ok <- wanted(node, :attach),
          :ok <- settle(node, foothold),
          :ok <- enter(node, %{modules: modules, alone: alone, foothold: foothold}, options) do
       :ok = Cluster.remember(node)
@@ -300,7 +320,7 @@ defmodule HotPatch.Cluster.Attach do
   end
 
   def detach(node, options) do
-    There.answer(node, :detach, fn ->
+    lead(node, :detach, options, fn ->
       case There.attached(node) do
         nil -> {:error, not_attached(node, There.has(node))}
         _attached -> leave(node, options)
@@ -324,19 +344,21 @@ defmodule HotPatch.Cluster.Attach do
   defp leave(node, options) do
     asked = Map.take(options, [:by, :leave_patches])
 
-    case There.call(node, Foothold, :quit, [asked], options.timeout) do
-      {:ok, left, sweeper} ->
-        :ok = Cluster.forget(node)
-        # What it had noted is not lost with its data directory.
-        for entry <- left.journal, do: _ = Journal.add(entry.what, entry)
-        _ = note(:detach, node, options)
-        tell(left, node)
-        # Where that takes longer it goes on there, and nothing else depends on it.
-        _ = swept(sweeper, node, options)
-        :ok
-
-      {:error, reason} ->
-        {:error, not_left(node, reason)}
+    with :ok <- wanted(node, :detach),
+         {:ok, left, sweeper} <-
+           There.call(node, Foothold, :quit, [asked], options.timeout) do
+      :ok = Cluster.forget(node)
+      :ok = Dismissal.left(node)
+      # What it had noted is not lost with its data directory.
+      for entry <- left.journal, do: _ = Journal.add(entry.what, entry)
+      _ = note(:detach, node, options)
+      tell(left, node)
+      # Where that takes longer it goes on there, and nothing else depends on it.
+      _ = swept(sweeper, node, options)
+      :ok
+    else
+      {:error, %Error{} = cancelled} -> {:error, cancelled}
+      {:error, reason} -> {:error, not_left(node, reason)}
     end
   end
 

@@ -26,6 +26,7 @@ defmodule HotPatch.Cluster.CatchUp do
     timeout: 60_000,
     pause_timeout: 2_000,
     purge: :soft,
+    by_itself: true,
     nodes: nil
   }
 

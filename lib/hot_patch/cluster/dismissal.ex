@@ -31,6 +31,14 @@ defmodule HotPatch.Cluster.Dismissal do
     end
   end
 
+  @doc "A node that was attached has been detached: it is nobody's any more."
+  @spec left(node()) :: :ok
+  def left(node) do
+    nodes = Cluster.everyone() -- [node]
+    _ = Cluster.survey(nodes, :dismiss, [node, DateTime.utc_now()], @within)
+    :ok
+  end
+
   defp named_by(infos, node),
     do: for(%{known: %{^node => :peers}} = info <- infos, do: info.node)
 

@@ -105,19 +105,29 @@ defmodule HotPatch.Cluster.Ending do
           else: {:left, error(:failed, report, "#{text}; it does it when it is back")}
 
       {{:take_back, what, cause}, nodes} ->
-        text = "#{report.operation} #{report.patch}: #{what}: #{cause}; #{taken_back(nodes)}"
+        {_known?, how} = taken_back(nodes)
+        text = "#{report.operation} #{report.patch}: #{what}: #{cause}; #{how}"
         {:nothing, error(:failed, report, text)}
     end
   end
 
-  defp taken_back(nodes) do
+  @doc "Whether all is as it was on nodes that have taken back, in words too."
+  @spec taken_back([Report.Node.t()]) :: {as_it_was? :: boolean(), String.t()}
+  def taken_back(nodes) do
     stuck = for %{restart_needed: text} = node when text != nil <- nodes, do: node.node
-    unknown = for %{files: []} = node <- nodes, do: node.node
+    # One that has told its end has told its strategy too.
+    unknown =
+      for %{error: text, files: [], strategy: nil} = node when text != nil <- nodes, do: node.node
 
     case {stuck, unknown} do
-      {[], []} -> "nothing was changed on any node"
-      {[], _} -> "nothing was changed but on #{Enum.join(unknown, ", ")}, where it is not known"
-      _ -> "the new code is current on #{Enum.join(stuck, ", ")}, see the report"
+      {[], []} ->
+        {true, "nothing was changed on any node"}
+
+      {[], _} ->
+        {false, "nothing was changed but on #{Enum.join(unknown, ", ")}, where it is not known"}
+
+      _ ->
+        {false, "the new code is current on #{Enum.join(stuck, ", ")}, see the report"}
     end
   end
 

@@ -57,6 +57,7 @@ defmodule HotPatch.Cluster.History do
       overridden: first[:overridden] || %{},
       accepted: first[:accepted] || [],
       coordinator: first[:coordinator],
+      outcome: first[:outcome],
       missing: first[:missing] || [],
       release: first[:release],
       again?: Enum.any?(entries, &Map.get(&1, :again?, false)),

@@ -9,9 +9,11 @@ defmodule HotPatch.Cluster.Operation do
   alias HotPatch.Agent
   alias HotPatch.Agent.Payload
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Coordinator
   alias HotPatch.Cluster.Ending
   alias HotPatch.Cluster.Groups
   alias HotPatch.Cluster.Progress
+  alias HotPatch.Cluster.Stopping
   alias HotPatch.Cluster.TwoPhase
   alias HotPatch.Cluster.Undoing
   alias HotPatch.Cluster.Watching
@@ -23,6 +25,9 @@ defmodule HotPatch.Cluster.Operation do
   alias HotPatch.Watch
 
   require HotPatch.Log, as: Log
+
+  # Milliseconds that nodes have to let go of what is cancelled.
+  @unlock_within 2_000
 
   # What only an apply on request may be told.
   @plain %{
@@ -40,33 +45,26 @@ defmodule HotPatch.Cluster.Operation do
   """
   @spec run(Payload.t(), [node()], [node()], map()) :: {:ok, Report.t()} | {:error, Error.t()}
   def run(payload, nodes, unmanaged, options) do
-    starter = self()
-    options = Map.merge(@plain, options)
+    options = @plain |> Map.merge(options) |> Map.put_new_lazy(:id, &Coordinator.new_id/0)
+    what = %{id: options.id, kind: payload.kind, patch: payload.patch, by: options.by}
 
-    {coordinator, monitor} =
-      spawn_monitor(fn ->
-        metadata = %{patch: payload.patch, by: options.by, nodes: nodes}
+    lead(what, options, fn tell, options ->
+      metadata = %{patch: payload.patch, by: options.by, nodes: nodes}
 
-        Telemetry.span(payload.kind, metadata, fn ->
-          result = run_on(payload, nodes, unmanaged, options)
-          send(starter, {self(), result})
-          {:ok, %{}, %{result: reason(result)}}
-        end)
+      Telemetry.span(payload.kind, metadata, fn ->
+        result = run_on(payload, nodes, unmanaged, options)
+        :ok = tell.(result)
+        {:ok, %{}, %{result: reason(result)}}
       end)
+    end)
+  end
 
-    receive do
-      {^coordinator, result} ->
-        Process.demonitor(monitor, [:flush])
-        result
+  # What a node does by itself it would only begin again, if it were told to stop.
+  defp lead(what, %{by_itself: true} = options, fun),
+    do: Coordinator.unheard(what, &fun.(&1, options))
 
-      {:DOWN, ^monitor, :process, ^coordinator, reason} ->
-        {:error,
-         Error.new(
-           :failed,
-           "#{payload.kind} #{payload.patch}: the coordinator died (#{inspect(reason)}), the nodes take back " <>
-             "by themselves what is not decided, and do what is; see HotPatch.nodes()"
-         )}
-    end
+  defp lead(what, options, fun) do
+    Coordinator.run(what, &fun.(&1, Map.put(options, :stop, Coordinator.stop())))
   end
 
   defp reason({:ok, _report}), do: :ok
@@ -90,7 +88,8 @@ defmodule HotPatch.Cluster.Operation do
       report: report,
       options: options,
       done: [],
-      ops: []
+      ops: [],
+      left_out: []
     }
 
     result = course |> in_steps(Groups.of(nodes, options)) |> to_caller(operation)
@@ -103,7 +102,8 @@ defmodule HotPatch.Cluster.Operation do
   def operation(payload, nodes, options) do
     %{
       ref: make_ref(),
-      id: Map.get_lazy(options, :id, &new_id/0),
+      id: options[:id] || Coordinator.new_id(),
+      course: options[:id],
       seq: options[:seq],
       # Also above what is only decided here: an operation over other nodes.
       above: Agent.seq(),
@@ -137,10 +137,6 @@ defmodule HotPatch.Cluster.Operation do
     }
   end
 
-  @doc "A name for an operation that nothing else has."
-  @spec new_id() :: String.t()
-  def new_id, do: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
-
   @doc "A report of which nothing is known yet."
   @spec report(Payload.t(), [node()], map()) :: Report.t()
   def report(payload, unmanaged, options) do
@@ -166,38 +162,66 @@ defmodule HotPatch.Cluster.Operation do
     nodes = Enum.concat(groups)
 
     result =
-      with {:ok, seq} <- lock(nodes, course),
-           do: steps(groups, update_in(course.operation.above, &max(&1, seq)))
+      case lock(nodes, course) do
+        {:ok, seq} -> steps(groups, update_in(course.operation.above, &max(&1, seq)))
+        {:stopped, report} -> Stopping.run(%{course | report: report}, false)
+        not_locked -> not_locked
+      end
 
-    _ = Cluster.call(nodes, :unlock, [self()], course.options.timeout)
+    # One that does not answer is free when this process ends.
+    within = if stop?(course), do: @unlock_within, else: course.options.timeout
+    _ = Cluster.call(nodes, :unlock, [self()], within)
     result
   end
 
-  defp lock(nodes, %{operation: operation, options: options}) do
-    holder = Map.take(operation, [:id, :kind, :patch, :by, :coordinator])
+  defp lock(nodes, %{operation: operation, options: options} = course) do
+    holder = Map.take(operation, [:id, :course, :kind, :patch, :by, :coordinator])
+    waiting = %{stop: options[:stop]}
+    ask = &Cluster.call_until(&1, :lock, [holder], options.timeout, waiting)
 
-    case Cluster.take(nodes, &Cluster.call(&1, :lock, [holder], options.timeout)) do
-      {:ok, granted} -> {:ok, granted |> Enum.map(&elem(&1, 1)) |> Enum.max()}
-      {:error, node, answer} -> Ending.not_reserved(node, answer, operation)
+    case Cluster.take(nodes, ask) do
+      {:ok, granted} ->
+        {:ok, granted |> Enum.map(&elem(&1, 1)) |> Enum.max()}
+
+      {:error, node, answer} ->
+        if stop?(course),
+          do: {:stopped, course.report},
+          else: Ending.not_reserved(node, answer, operation)
     end
   end
+
+  defp stop?(%{options: %{stop: stop}}), do: stop.()
+  defp stop?(_nobody_can_tell), do: false
 
   defp steps([nodes | rest], course) do
     last? = rest == []
     operation = step(nodes, last?, course)
     course = update_in(course.ops, &[operation.id | &1])
 
-    with :ok <- watch_before(nodes, course),
+    with :go <- go_on(course),
+         :ok <- watch_before(nodes, course),
          {:done, report, seq} <- carry_out(operation, nodes, course),
          course = joined(course, report, nodes, seq),
-         {:calm, course} <- watch_after(nodes, course) do
+         {:calm, course} <- watch_after(nodes, course),
+         :go <- go_on(course) do
       if last?, do: {:done, course.report}, else: steps(rest, course)
     else
+      {:stop, course} -> Stopping.run(course, last? and nodes -- course.done == [])
+      {:stopped, report} -> course |> stopped(report) |> Stopping.run(false)
       {:exceeded, course} -> taken_back(course, last?)
       {:nothing, error} -> Undoing.earlier(error, course)
       {:left, error} when last? -> {:left, Undoing.joined(error, course)}
       {_failed_or_left, error} -> Undoing.after_failure(error, nodes, last?, course)
     end
+  end
+
+  defp go_on(course), do: if(stop?(course), do: {:stop, course}, else: :go)
+
+  # The step has changed nothing, as far as it is known; those before it have.
+  defp stopped(%{done: []} = course, report), do: %{course | report: report}
+
+  defp stopped(course, report) do
+    %{course | report: Ending.joined(course.report, report), left_out: report.nodes}
   end
 
   # The nodes of the next step need not know of this one, whose number it has to be above.
@@ -213,7 +237,7 @@ defmodule HotPatch.Cluster.Operation do
   defp step(nodes, false, %{operation: operation, options: options}) do
     %{
       operation
-      | id: new_id(),
+      | id: Coordinator.new_id(),
         scope: nodes,
         members: nodes,
         tried_by: if(options.on_failure == :rollback, do: self()),
@@ -237,16 +261,30 @@ defmodule HotPatch.Cluster.Operation do
   defp watch_before(nodes, course) do
     modules = for %{beam: %{module: module}} <- course.payload.entries, do: module
 
-    with {:error, node, text} <- Watching.before(nodes, modules, course.options.watch) do
+    case Watching.before(nodes, modules, course.options.watch, fn -> stop?(course) end) do
+      {:error, node, text} ->
+        :ok = Watching.cancel(nodes)
+        Ending.not_reserved(node, {:error, text}, course.operation)
+
+      :ok ->
+        watched_before(nodes, course)
+    end
+  end
+
+  defp watched_before(nodes, course) do
+    with {:stop, course} <- go_on(course) do
       :ok = Watching.cancel(nodes)
-      Ending.not_reserved(node, {:error, text}, course.operation)
+      {:stop, course}
+    else
+      :go -> :ok
     end
   end
 
   defp watch_after(_nodes, %{options: %{watch: false}} = course), do: {:calm, course}
 
   defp watch_after(nodes, course) do
-    watch = Watching.afterwards(nodes, course.options.watch, course.teller)
+    stop = fn -> stop?(course) end
+    watch = Watching.afterwards(nodes, course.options.watch, course.teller, stop)
     course = put_in(course.report.watch, watch)
     {if(watch.exceeded, do: :exceeded, else: :calm), course}
   end

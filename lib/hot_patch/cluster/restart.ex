@@ -4,7 +4,7 @@ defmodule HotPatch.Cluster.Restart do
   # and nothing else goes on meanwhile.
 
   alias HotPatch.Cluster
-  alias HotPatch.Cluster.Operation
+  alias HotPatch.Cluster.Coordinator
   alias HotPatch.Error
   alias HotPatch.NodeInfo
   alias HotPatch.Store.Journal
@@ -55,14 +55,25 @@ defmodule HotPatch.Cluster.Restart do
   end
 
   defp carry_out(info, others, options) do
+    what = %{
+      id: Coordinator.new_id(),
+      kind: :restart,
+      patch: Atom.to_string(info.node),
+      by: options.by
+    }
+
+    Coordinator.run(what, fn tell -> tell.(lead(what, info, others, options)) end)
+  end
+
+  defp lead(what, info, others, options) do
     nodes = [info.node | Enum.map(others, & &1.node)]
-    operation = operation(info, options)
+    operation = operation(what, options)
 
     with :ok <- reserve(nodes, operation) do
       note(info, options)
 
       try do
-        restart(info, options.timeout)
+        restart(info, options.timeout, operation)
       after
         _ = Cluster.call(nodes, :abort, [operation.ref], @within)
       end
@@ -70,28 +81,33 @@ defmodule HotPatch.Cluster.Restart do
   end
 
   # As an agent knows an apply. It lets go when the calling process ends.
-  defp operation(info, options) do
-    %{
+  defp operation(what, options) do
+    Map.merge(what, %{
       ref: make_ref(),
-      id: Operation.new_id(),
-      kind: :restart,
-      patch: Atom.to_string(info.node),
-      by: options.by,
+      course: what.id,
       reason: options.reason,
       coordinator: self(),
       catching_up: nil
-    }
+    })
   end
 
   # As an apply takes them.
   defp reserve(nodes, operation) do
-    case Cluster.take(nodes, &Cluster.call(&1, :reserve, [operation], @within)) do
-      {:ok, _granted} ->
+    waiting = %{stop: Coordinator.stop()}
+    taken = Cluster.take(nodes, &Cluster.call_until(&1, :reserve, [operation], @within, waiting))
+
+    case {Coordinator.asked(), taken} do
+      {nil, {:ok, _granted}} ->
         :ok
 
-      {:error, node, answer} ->
+      {nil, {:error, node, answer}} ->
         _ = Cluster.call(nodes, :abort, [operation.ref], @within)
         not_reserved(node, answer, operation)
+
+      {order, _taken} ->
+        _ = Cluster.call(nodes, :abort, [operation.ref], @within)
+        how = "nothing was done, the node has not been told to restart"
+        {:error, Coordinator.error(operation, order, :nothing_changed, how)}
     end
   end
 
@@ -124,31 +140,49 @@ defmodule HotPatch.Cluster.Restart do
     :ok
   end
 
-  defp restart(info, timeout) do
+  defp restart(info, timeout, operation) do
     true = Node.monitor(info.node, true)
     :ok = :erpc.call(info.node, :init, :restart, [], @within)
-    deadline = System.monotonic_time(:millisecond) + timeout
+    deadline = now() + timeout
 
+    with :ok <- stops(info.node, deadline, timeout, operation),
+         do: await(info.node, deadline, timeout, operation)
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+
+  defp stops(node, deadline, timeout, operation) do
     receive do
-      {:nodedown, node} when node == info.node -> await(info.node, deadline, timeout)
+      {:nodedown, ^node} -> :ok
     after
-      timeout -> late(info.node, "has not stopped", timeout)
+      @between ->
+        cond do
+          order = Coordinator.asked() -> not_awaited(operation, order)
+          now() >= deadline -> late(node, "has not stopped", timeout)
+          true -> stops(node, deadline, timeout, operation)
+        end
     end
   end
 
-  defp await(node, deadline, timeout) do
+  defp await(node, deadline, timeout, operation) do
     with true <- Node.connect(node) == true,
          [{_node, {:ok, %NodeInfo{} = info}}] <- Cluster.call([node], :info, [], @within) do
       {:ok, info}
     else
       _not_yet ->
-        if System.monotonic_time(:millisecond) < deadline do
-          receive after: (@between -> :ok)
-          await(node, deadline, timeout)
-        else
-          late(node, "is not back", timeout)
+        receive after: (@between -> :ok)
+
+        cond do
+          order = Coordinator.asked() -> not_awaited(operation, order)
+          now() >= deadline -> late(node, "is not back", timeout)
+          true -> await(node, deadline, timeout, operation)
         end
     end
+  end
+
+  defp not_awaited(operation, order) do
+    how = "the node had been told to restart by then, and is not waited for any longer"
+    {:error, Coordinator.error(operation, order, :too_late, how)}
   end
 
   defp late(node, what, timeout) do

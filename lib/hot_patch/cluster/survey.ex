@@ -5,75 +5,96 @@ defmodule HotPatch.Cluster.Survey do
   alias HotPatch.Agent.Payload
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Analyses
+  alias HotPatch.Cluster.Coordinator
   alias HotPatch.Cluster.Transfer
+  alias HotPatch.Error
   alias HotPatch.Plan
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Trust
 
   @doc "What applying would give, by file and node."
-  @spec check(Payload.t(), [node()], [node()], map()) :: Report.t()
+  @spec check(Payload.t(), [node()], [node()], map()) :: {:ok, Report.t()} | {:error, Error.t()}
   def check(payload, nodes, unmanaged, options) do
-    started_at = DateTime.utc_now()
+    lead(:check, payload, options, fn options ->
+      started_at = DateTime.utc_now()
+      results = for answer <- ask(:check, payload, nodes, options), do: checked(answer)
 
-    results =
-      for {node, answer} <- ask(:check, payload, nodes, options.timeout) do
-        case answer do
-          {files, strategy} when is_list(files) ->
-            status = Status.combine(Enum.map(files, & &1.status))
-            %Report.Node{node: node, status: status, files: files, strategy: strategy}
-
-          {:error, text} ->
-            %Report.Node{node: node, status: :error, error: text}
-        end
-      end
-
-    %Report{
-      operation: :check,
-      patch: payload.patch,
-      status: Status.combine(Enum.map(results, & &1.status)),
-      nodes: results,
-      unmanaged: unmanaged,
-      missing: options.missing,
-      signed_by: Trust.signer(payload),
-      disk: payload.disk,
-      started_at: started_at,
-      duration_us: DateTime.diff(DateTime.utc_now(), started_at, :microsecond)
-    }
+      %Report{
+        operation: :check,
+        patch: payload.patch,
+        status: Status.combine(Enum.map(results, & &1.status)),
+        nodes: results,
+        unmanaged: unmanaged,
+        missing: options.missing,
+        signed_by: Trust.signer(payload),
+        disk: payload.disk,
+        started_at: started_at,
+        duration_us: DateTime.diff(DateTime.utc_now(), started_at, :microsecond)
+      }
+    end)
   end
+
+  defp checked({node, {files, strategy}}) when is_list(files) do
+    status = Status.combine(Enum.map(files, & &1.status))
+    %Report.Node{node: node, status: status, files: files, strategy: strategy}
+  end
+
+  defp checked({node, {:error, text}}),
+    do: %Report.Node{node: node, status: :error, error: text}
 
   @doc "What applying would do, by node."
-  @spec plan(Payload.t(), [node()], [node()], map()) :: Plan.t()
+  @spec plan(Payload.t(), [node()], [node()], map()) :: {:ok, Plan.t()} | {:error, Error.t()}
   def plan(payload, nodes, unmanaged, options) do
-    {us, plans} = :timer.tc(fn -> plans(payload, nodes, options.timeout) end)
+    lead(:plan, payload, options, fn options ->
+      {us, plans} = :timer.tc(fn -> plans(payload, nodes, options) end)
 
-    %Plan{
-      patch: payload.patch,
-      disk: payload.disk,
-      status: Status.combine(Enum.map(plans, & &1.status)),
-      nodes: plans,
-      unmanaged: unmanaged,
-      missing: options.missing,
-      duration_us: us
-    }
+      %Plan{
+        patch: payload.patch,
+        disk: payload.disk,
+        status: Status.combine(Enum.map(plans, & &1.status)),
+        nodes: plans,
+        unmanaged: unmanaged,
+        missing: options.missing,
+        duration_us: us
+      }
+    end)
   end
 
-  defp plans(payload, nodes, timeout) do
+  # What a node was asked it finishes by itself; nobody waits for it.
+  defp lead(call, payload, options, fun) do
+    what = %{id: Coordinator.new_id(), kind: call, patch: payload.patch, by: options.by}
+
+    Coordinator.run(what, fn tell ->
+      result = fun.(Map.put(options, :stop, Coordinator.stop()))
+
+      case Coordinator.asked() do
+        nil -> tell.({:ok, result})
+        order -> tell.({:error, stopped(what, order)})
+      end
+    end)
+  end
+
+  defp stopped(what, order),
+    do: Coordinator.error(what, order, :nothing_changed, "nothing was changed on any node")
+
+  defp plans(payload, nodes, options) do
     plans =
-      for {node, answer} <- ask(:foresee, payload, nodes, timeout) do
+      for {node, answer} <- ask(:foresee, payload, nodes, options) do
         case answer do
           %Plan.Node{} = plan -> plan
           {:error, text} -> %Plan.Node{node: node, status: :error, error: text}
         end
       end
 
-    Analyses.add(plans, payload, timeout)
+    if options.stop.(), do: plans, else: Analyses.add(plans, payload, options.timeout)
   end
 
   # Where the patch could not be brought there is nothing to ask.
-  defp ask(question, payload, nodes, timeout) do
-    {payload, failed} = Transfer.run(payload, nodes)
-    answers = Map.new(Cluster.call(nodes -- Map.keys(failed), question, [payload], timeout))
+  defp ask(question, payload, nodes, %{timeout: timeout, stop: stop}) do
+    {payload, failed} = Transfer.run(payload, nodes, stop)
+    asked = nodes -- Map.keys(failed)
+    answers = Map.new(Cluster.call_until(asked, question, [payload], timeout, %{stop: stop}))
 
     for node <- nodes do
       case failed do

@@ -22,24 +22,27 @@ defmodule HotPatch.Cluster.Transfer do
 
   @doc """
   Sends what is lacking. Gives the payload as it is to be named to the agents, and why it did
-  not come to some nodes.
+  not come to some nodes. Where `stop` says so, nothing more is sent.
   """
-  @spec run(Payload.t(), [node()], tell()) :: {Payload.t(), %{node() => String.t()}}
-  def run(payload, nodes, tell \\ fn _node, _done, _total -> :ok end) do
+  @spec run(Payload.t(), [node()], (() -> boolean()) | nil, tell()) ::
+          {Payload.t(), %{node() => String.t()}}
+  def run(payload, nodes, stop \\ nil, tell \\ fn _node, _done, _total -> :ok end) do
     {stripped, pieces} = Payload.strip(payload)
-    {stripped, if(pieces == %{}, do: %{}, else: send_all(pieces, nodes, tell))}
+
+    {stripped,
+     if(pieces == %{}, do: %{}, else: send_all(pieces, nodes, %{tell: tell, stop: stop}))}
   end
 
-  defp send_all(pieces, nodes, tell) do
+  defp send_all(pieces, nodes, how) do
     {lacking, failed} =
       nodes
-      |> Cluster.call(:lacking, [Map.keys(pieces)], @within)
+      |> Cluster.call_until(:lacking, [Map.keys(pieces)], @within, %{stop: how.stop})
       |> Enum.split_with(&match?({_node, {:ok, _digests}}, &1))
 
     sent =
       lacking
       |> Task.async_stream(
-        fn {node, {:ok, digests}} -> {node, send_to(node, Map.take(pieces, digests), tell)} end,
+        fn {node, {:ok, digests}} -> {node, send_to(node, Map.take(pieces, digests), how)} end,
         max_concurrency: @fan_out,
         ordered: false,
         timeout: :infinity
@@ -49,15 +52,15 @@ defmodule HotPatch.Cluster.Transfer do
     for {node, {:error, text}} <- failed ++ sent, into: %{}, do: {node, text}
   end
 
-  defp send_to(_node, pieces, _tell) when pieces == %{}, do: :ok
+  defp send_to(_node, pieces, _how) when pieces == %{}, do: :ok
 
-  defp send_to(node, pieces, tell) do
+  defp send_to(node, pieces, %{tell: tell, stop: stop}) do
     total = pieces |> Map.values() |> Enum.map(&byte_size/1) |> Enum.sum()
 
     pieces
     |> parts()
     |> Enum.reduce_while({:ok, 0, now()}, fn message, {:ok, done, told} ->
-      case Cluster.call([node], :take_parts, [message], @within) do
+      case Cluster.call_until([node], :take_parts, [message], @within, %{stop: stop}) do
         [{_node, {:ok, :ok}}] ->
           done = done + size(message)
           {:cont, {:ok, done, told(told, done == total, fn -> tell.(node, done, total) end)}}

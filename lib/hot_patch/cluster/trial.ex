@@ -14,7 +14,13 @@ defmodule HotPatch.Cluster.Trial do
 
   # Milliseconds.
   @within 2_000
-  @options %{timeout: 60_000, pause_timeout: 2_000, purge: :soft, catching_up: nil}
+  @options %{
+    timeout: 60_000,
+    pause_timeout: 2_000,
+    purge: :soft,
+    catching_up: nil,
+    by_itself: true
+  }
 
   @doc "Ends what nobody tries any more; says whether it did anything."
   @spec run(HotPatch.Agent.Past.history()) :: :ok | :changed | {:error, String.t()}

@@ -22,13 +22,15 @@ defmodule HotPatch.Cluster.TwoPhase do
 
   # Milliseconds beyond the deadline of the pause for what comes before it, and for messages.
   @margin 1_000
+  @abort_within 2_000
 
   @doc """
   Carries a payload out on these nodes, to its end, and reports it; where all went well, with the
-  number that it got.
+  number that it got. `options.stop`, if it is there, says whether it is to stop: until it is decided that
+  all go on, every node is then left as it was.
   """
   @spec run(Payload.t(), Agent.operation(), [node()], Report.t(), Progress.teller(), map()) ::
-          {:done, Report.t(), seq :: pos_integer()} | Ending.t()
+          {:done, Report.t(), seq :: pos_integer()} | {:stopped, Report.t()} | Ending.t()
   def run(payload, operation, nodes, report, teller, options) do
     case reserve(nodes, operation, teller, options) do
       {:ok, granted} ->
@@ -42,9 +44,16 @@ defmodule HotPatch.Cluster.TwoPhase do
              do: {:done, report, operation.seq}
 
       {:error, node, answer} ->
-        Ending.not_reserved(node, answer, operation)
+        if stop?(options),
+          do: {:stopped, report},
+          else: Ending.not_reserved(node, answer, operation)
     end
   end
+
+  defp stop?(%{stop: stop}), do: stop.()
+  defp stop?(_options), do: false
+
+  defp waiting(options, answered), do: %{answered: answered, stop: options[:stop]}
 
   @doc "How long a node may hold, in milliseconds: longer than the coordinator waits for the last."
   @spec hold_timeout(map()) :: pos_integer()
@@ -57,7 +66,10 @@ defmodule HotPatch.Cluster.TwoPhase do
 
     taken =
       Cluster.take(nodes, fn some ->
-        Clocks.compare(&Cluster.call(some, :reserve, [operation], options.timeout, &1))
+        Clocks.compare(fn answered ->
+          waiting = waiting(options, answered)
+          Cluster.call_until(some, :reserve, [operation], options.timeout, waiting)
+        end)
       end)
 
     if match?({:error, _node, _answer}, taken), do: abort(nodes, operation, options)
@@ -68,28 +80,41 @@ defmodule HotPatch.Cluster.TwoPhase do
     {votes, prepare_us} = timed(fn -> prepare(operation, payload, nodes, teller, options) end)
     report = %{known.report | nodes: Enum.map(votes, &Ending.voted/1), prepare_us: prepare_us}
 
-    if Enum.all?(votes, &match?({_node, {:ok, {:yes, _files}}}, &1)) do
-      {{decision, nodes, gone}, commit_us} =
-        timed(fn -> commit(operation, nodes, teller, options) end)
+    cond do
+      stop?(options) ->
+        abort(nodes, operation, options)
+        {:stopped, known.report}
 
-      report = %{
-        report
-        | nodes: nodes,
-          commit_us: commit_us,
-          skew_us: Clocks.skew(nodes, known.clocks)
-      }
+      Enum.all?(votes, &match?({_node, {:ok, {:yes, _files}}}, &1)) ->
+        decided(operation, nodes, {report, known.clocks}, teller, options)
 
-      if decision == :finish and operation.catching_up == nil, do: Joiner.soon()
-      Ending.decided(report, decision, gone)
-    else
-      abort(nodes, operation, options)
-      Ending.refused(report)
+      true ->
+        abort(nodes, operation, options)
+        Ending.refused(report)
     end
+  end
+
+  defp decided(operation, nodes, {report, clocks}, teller, options) do
+    {{decision, nodes, gone}, commit_us} =
+      timed(fn -> commit(operation, nodes, teller, options) end)
+
+    report = %{
+      report
+      | nodes: nodes,
+        commit_us: commit_us,
+        skew_us: Clocks.skew(nodes, clocks)
+    }
+
+    if decision == :finish and operation.catching_up == nil, do: Joiner.soon()
+
+    if decision == :stop,
+      do: {:stopped, Ending.finished(report)},
+      else: Ending.decided(report, decision, gone)
   end
 
   defp prepare(operation, payload, nodes, teller, options) do
     {payload, failed} =
-      Transfer.run(payload, nodes, fn node, done, total ->
+      Transfer.run(payload, nodes, options[:stop], fn node, done, total ->
         Progress.tell(teller, node, :send, :running, done: done, total: total)
       end)
 
@@ -109,29 +134,34 @@ defmodule HotPatch.Cluster.TwoPhase do
   defp ask_to_prepare(nodes, operation, payload, teller, options) do
     tell_all(teller, nodes, :prepare)
 
-    Cluster.call(nodes, :prepare, [operation, payload], options.timeout, fn node, vote ->
+    voted = fn node, vote ->
       state = if match?({:ok, {:yes, _files}}, vote), do: :done, else: :failed
       Progress.tell(teller, node, :prepare, state, text: Ending.text(vote))
-    end)
+    end
+
+    waiting = waiting(options, voted)
+    Cluster.call_until(nodes, :prepare, [operation, payload], options.timeout, waiting)
   end
 
   # A node that is late holds up the processes of all others: it is not waited for.
   defp commit(operation, nodes, teller, options) do
     tell_all(teller, nodes, :commit)
 
-    answers =
-      Cluster.call(nodes, :commit, [operation.ref], commit_timeout(options), fn node, answer ->
-        state = if answer == {:ok, :held}, do: :done, else: :failed
-        Progress.tell(teller, node, :commit, state, text: Ending.text(answer))
-      end)
+    answered = fn node, answer ->
+      state = if answer == {:ok, :held}, do: :done, else: :failed
+      Progress.tell(teller, node, :commit, state, text: Ending.text(answer))
+    end
 
-    decision = answers |> decision(options) |> written_down(operation)
-    told = if decision == :finish, do: :finish, else: {:take_back, elem(decision, 1)}
+    within = commit_timeout(options)
+    waiting = waiting(options, answered)
+    answers = Cluster.call_until(nodes, :commit, [operation.ref], within, waiting)
 
-    # Those that did not answer are told, too: they say how it ended there, and when they only came
-    # late it ends as on all others. Nobody stands still for them any more.
-    waiting = for {node, answer} <- answers, answer == {:ok, :held} or late?(answer), do: node
-    ended = Map.new(decide(waiting, operation, told, teller, options))
+    decision =
+      if stop?(options), do: :stop, else: answers |> decision(options) |> written_down(operation)
+
+    ended =
+      Map.new(decide(to_be_told(answers, decision), operation, told(decision), teller, options))
+
     answers = for {node, answer} <- answers, do: {node, known(answer, ended[node])}
     nodes = for {node, answer} <- answers, do: Ending.committed(node, answer)
     {with_cause(decision, answers), nodes, for({node, {:error, _text}} <- answers, do: node)}
@@ -160,6 +190,19 @@ defmodule HotPatch.Cluster.TwoPhase do
   end
 
   defp with_cause(decision, _answers), do: decision
+
+  # One that is told to stop does not wait for those that have not come to hold. Else those that did
+  # not answer are told, too: they say how it ended there, and when they only came late it ends as on
+  # all others. Nobody stands still for them any more.
+  defp to_be_told(answers, :stop),
+    do: for({node, answer} <- answers, not match?({:ok, {:ended, _result}}, answer), do: node)
+
+  defp to_be_told(answers, _decision),
+    do: for({node, answer} <- answers, answer == {:ok, :held} or late?(answer), do: node)
+
+  defp told(:finish), do: :finish
+  defp told(:stop), do: {:take_back, "it was cancelled"}
+  defp told(take_back), do: {:take_back, elem(take_back, 1)}
 
   defp decide(nodes, operation, told, teller, options) do
     Cluster.call(nodes, :decide, [operation.ref, told], options.timeout, fn node, answer ->
@@ -197,8 +240,9 @@ defmodule HotPatch.Cluster.TwoPhase do
   defp written_down(decision, _operation), do: decision
 
   defp abort(nodes, operation, options) do
-    # A node that does not answer lets go when this process ends.
-    _ = Cluster.call(nodes, :abort, [operation.ref], options.timeout)
+    # A node that does not answer lets go when this process ends. It may be why this is to stop.
+    within = if stop?(options), do: min(options.timeout, @abort_within), else: options.timeout
+    _ = Cluster.call(nodes, :abort, [operation.ref], within)
     :ok
   end
 

@@ -93,7 +93,8 @@ defmodule HotPatch.Cluster.Undoing do
   defp take_back(nodes, kept, scope, {why, course}) do
     deadline = System.monotonic_time(:millisecond) + @patience
     payload = payload(course)
-    options = Map.drop(%{course.options | nodes: scope, reason: cut(why)}, [:id, :seq])
+    # It is not stopped half-way itself.
+    options = Map.drop(%{course.options | nodes: scope, reason: cut(why)}, [:id, :seq, :stop])
 
     case attempt(payload, nodes, options, course, deadline) do
       {{:done, report, _seq}, here} ->

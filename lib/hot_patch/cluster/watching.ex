@@ -10,6 +10,7 @@ defmodule HotPatch.Cluster.Watching do
 
   # Milliseconds: between two questions, and how long a node may take to answer.
   @every 500
+  @stop_every 100
   @within 6_000
 
   @defaults %{
@@ -30,23 +31,23 @@ defmodule HotPatch.Cluster.Watching do
   @spec defaults() :: settings()
   def defaults, do: %{@defaults | health: Config.current().health}
 
-  @doc "Looks at nodes for a while as they are before the change."
-  @spec before([node()], [String.t()], settings()) :: :ok | {:error, node(), String.t()}
-  def before(nodes, modules, settings) do
+  @doc "Looks at nodes for a while as they are before the change, or until `stop` says so."
+  @spec before([node()], [String.t()], settings(), (() -> boolean())) ::
+          :ok | {:error, node(), String.t()}
+  def before(nodes, modules, settings, stop) do
     job = %{coordinator: self(), modules: modules, health: settings.health}
 
     case Enum.reject(Cluster.call(nodes, :watch, [job], @within), &match?({_, {:ok, :ok}}, &1)) do
-      [] -> wait(settings.baseline)
+      [] -> wait_until(now() + settings.baseline, stop)
       [{node, {:error, text}} | _] -> {:error, node, text}
     end
   end
 
-  @doc "Looks at them after it, until the time is over or a limit exceeded."
-  @spec afterwards([node()], settings(), Progress.teller()) :: Watch.t()
-  def afterwards(nodes, settings, teller) do
+  @doc "Looks at them after it, until the time is over, a limit exceeded, or `stop` says so."
+  @spec afterwards([node()], settings(), Progress.teller(), (() -> boolean())) :: Watch.t()
+  def afterwards(nodes, settings, teller, stop) do
     _ = Cluster.call(nodes, :watch_changed, [], @within)
-    started = now()
-    watch = look(nodes, settings, teller, started)
+    watch = look(nodes, settings, teller, {now(), stop})
     _ = Cluster.call(nodes, :unwatch, [], @within)
     :ok = tell(teller, nodes, watch)
     watch
@@ -59,16 +60,20 @@ defmodule HotPatch.Cluster.Watching do
     :ok
   end
 
-  defp look(nodes, settings, teller, started) do
+  defp look(nodes, settings, teller, {started, stop} = until) do
     signs =
-      for {node, answer} <- Cluster.call(nodes, :figures, [], @within),
+      for {node, answer} <- Cluster.call_until(nodes, :figures, [], @within, %{stop: stop}),
           seen <- seen(node, answer, settings),
           do: seen
 
     elapsed = now() - started
     watch = %Watch{duration_ms: settings.duration, watched_ms: elapsed, signs: signs}
 
-    case Enum.find(signs, &(&1.value > &1.limit)) do
+    case not stop.() && Enum.find(signs, &(&1.value > &1.limit)) do
+      # What was not waited for is no sign.
+      false ->
+        %{watch | signs: Enum.reject(signs, &(&1.sign == :gone))}
+
       nil when elapsed >= settings.duration ->
         watch
 
@@ -81,8 +86,8 @@ defmodule HotPatch.Cluster.Watching do
                   total: settings.duration
                 )
 
-        wait(min(@every, settings.duration - elapsed))
-        look(nodes, settings, teller, started)
+        wait_until(now() + min(@every, settings.duration - elapsed), stop)
+        look(nodes, settings, teller, until)
 
       exceeded ->
         %{watch | exceeded: exceeded}
@@ -118,10 +123,16 @@ defmodule HotPatch.Cluster.Watching do
   end
 
   # For time to pass, not for anybody.
-  defp wait(milliseconds) do
-    receive do
-    after
-      milliseconds -> :ok
+  defp wait_until(time, stop) do
+    left = time - now()
+
+    if left > 0 and not stop.() do
+      receive do
+      after
+        min(left, @stop_every) -> wait_until(time, stop)
+      end
+    else
+      :ok
     end
   end
 

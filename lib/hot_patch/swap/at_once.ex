@@ -226,12 +226,17 @@ defmodule HotPatch.Swap.AtOnce do
     end
   end
 
-  defp late(%{suspension: %{waiting: busy, ours: ours}} = swap) do
-    text =
-      "#{length(busy)} of #{map_size(ours)} processes could not be suspended in time, nothing was " <>
-        "loaded: #{Describe.processes(busy)}"
+  defp late(swap) do
+    with :ok <- Decision.called_off() do
+      {swap, {:error, :busy, busy(swap.suspension)}}
+    else
+      called_off -> {swap, called_off}
+    end
+  end
 
-    {swap, {:error, :busy, text}}
+  defp busy(%{waiting: busy, ours: ours}) do
+    "#{length(busy)} of #{map_size(ours)} processes could not be suspended in time, nothing was " <>
+      "loaded: #{Describe.processes(busy)}"
   end
 
   defp resume({:loaded, again, killed}, swap) do

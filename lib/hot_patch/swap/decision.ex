@@ -22,11 +22,29 @@ defmodule HotPatch.Swap.Decision do
     end
   end
 
-  @doc "Whoever asked for the swap may have died while it waited for a busy process."
-  @spec wanted(pid()) :: :ok | {:error, :abandoned, String.t()}
+  @doc """
+  Whoever asked for the swap may have died while it waited for a busy process, or have decided by then
+  that it is to be taken back.
+  """
+  @spec wanted(pid()) :: :ok | {:error, :abandoned | :taken_back, String.t()}
   def wanted(caller) do
-    if Process.alive?(caller),
-      do: :ok,
-      else: {:error, :abandoned, "the caller died before anything was loaded"}
+    with :ok <- called_off() do
+      if Process.alive?(caller),
+        do: :ok,
+        else: {:error, :abandoned, "the caller died before anything was loaded"}
+    end
+  end
+
+  @doc "Whether the calling engine has been told to take back before it came to ask."
+  @spec called_off() :: :ok | {:error, :taken_back, String.t()}
+  def called_off do
+    receive do
+      {:decided, {:take_back, why}} = told ->
+        # It counts for whoever asks next, too.
+        _ = send(self(), told)
+        {:error, :taken_back, why}
+    after
+      0 -> :ok
+    end
   end
 end

@@ -9,6 +9,7 @@ defmodule HotPatch.Swap.Suspension do
 
   alias HotPatch.Swap.Blockers
   alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Decision
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Standing
   alias HotPatch.Swap.SysMessage
@@ -61,7 +62,10 @@ defmodule HotPatch.Swap.Suspension do
     %{suspension | ours: ours}
   end
 
-  @doc "Suspends those announced; the error is that some did not answer before the deadline."
+  @doc """
+  Suspends those announced; the error is that some did not answer before the deadline, or before it was
+  decided that the swap is to be taken back.
+  """
   @spec add(t(), [[Work.t()]], %{pid() => [pid()]}) :: {:ok | :late, t()}
   def add(suspension, windows, children) do
     windows
@@ -98,6 +102,7 @@ defmodule HotPatch.Swap.Suspension do
     cond do
       length(suspension.waiting) <= left -> {:ok, suspension}
       System.monotonic_time(:millisecond) >= suspension.deadline -> {:late, suspension}
+      Decision.called_off() != :ok -> {:late, suspension}
       true -> release(suspension, left)
     end
   end
