@@ -6,9 +6,11 @@ defmodule HotPatch.Composition do
   `inspect/1` is one line, `IO.puts/1` prints a table, `HotPatch.to_json/1` gives JSON.
   """
 
+  alias HotPatch.BootFile
   alias HotPatch.Composition.Entry
   alias HotPatch.Manifest
   alias HotPatch.Printable
+  alias HotPatch.SystemLibrary
   alias HotPatch.Table
   alias HotPatch.Trust
 
@@ -43,6 +45,38 @@ defmodule HotPatch.Composition do
     |> Enum.sort()
   end
 
+  @doc """
+  The files that every node refuses, as it is known from their paths alone, each with the reason: what
+  systems boot by, and applications of Erlang, Elixir and HotPatch.
+  """
+  @spec refused(t()) :: [{path :: String.t(), reason :: String.t()}]
+  def refused(composition) do
+    for entry <- composition.files, reason = refusal(entry), do: {entry.path, reason}
+  end
+
+  defp refusal(%Entry{path: path} = entry) do
+    kind = if entry.kind == :other, do: BootFile.kind(path)
+    application = application(path)
+
+    cond do
+      kind ->
+        BootFile.reason(path, kind)
+
+      application && SystemLibrary.application?(application) ->
+        SystemLibrary.reason(path, application)
+
+      true ->
+        nil
+    end
+  end
+
+  defp application(path) do
+    case path |> Path.split() |> Enum.reverse() do
+      [_file, "ebin", folder | _] -> folder |> String.split("-") |> hd()
+      _ -> nil
+    end
+  end
+
   @doc false
   @spec to_table(t()) :: iodata()
   def to_table(composition) do
@@ -60,6 +94,7 @@ defmodule HotPatch.Composition do
       "#{Printable.line(composition.id)}: #{length(rows)} files, #{length(modules(composition))} modules, ",
       "#{Table.bytes(composition.size)}, in #{Printable.line(Enum.join(applications(composition), ", "))}\n",
       Table.render(["file", "kind", "size", "md5"], rows),
+      below(for({_path, reason} <- refused(composition), do: "refused by every node: #{reason}")),
       below(declared(composition))
     ]
   end

@@ -240,7 +240,7 @@ defmodule HotPatch.Agent.Examination do
   defp judge(%Entry{kind: :other} = entry, _payload) do
     case Location.of_file(entry.path) do
       {:ok, _have, target} ->
-        Verdict.new(entry, :not_beam, "no Erlang module: it goes to #{target}", target)
+        carried(entry, target)
 
       {:absent, reason} ->
         Verdict.new(entry, :not_beam, "no Erlang module, and goes nowhere: #{reason}")
@@ -267,6 +267,18 @@ defmodule HotPatch.Agent.Examination do
 
       {status, reason} ->
         Verdict.new(entry, status, reason)
+    end
+  end
+
+  defp carried(entry, target) do
+    case Location.resource_file(target) do
+      nil ->
+        Verdict.new(entry, :not_beam, "no Erlang module: it goes to #{target}", target)
+
+      reason ->
+        if Store.Files.digest(target) == entry.sha256,
+          do: Verdict.new(entry, :not_beam, "no Erlang module: #{target} is the same already"),
+          else: Verdict.new(entry, :error, reason)
     end
   end
 

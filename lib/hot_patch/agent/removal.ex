@@ -53,6 +53,12 @@ defmodule HotPatch.Agent.Removal do
   end
 
   defp judge_file(entry, target) do
+    if File.exists?(target) and Location.resource_file(target) != nil,
+      do: Verdict.new(entry, :error, Location.resource_file(target)),
+      else: remove_file(entry, target)
+  end
+
+  defp remove_file(entry, target) do
     if File.exists?(target),
       do: Verdict.new(entry, :not_beam, "no Erlang module: #{target} is removed", target),
       else: Verdict.new(entry, :not_beam, "no Erlang module: #{target} is gone already")
