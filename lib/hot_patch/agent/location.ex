@@ -61,24 +61,26 @@ defmodule HotPatch.Agent.Location do
   @doc "Where the file of a module belongs that moves from one application to another."
   @spec of_move(Path.t(), Path.t(), String.t()) :: move()
   def of_move(path, former_path, name) do
-    with :ok <- allowed(anchor(path), name),
-         :ok <- allowed(anchor(former_path), nil),
-         {:ok, target} <- new_place(would_load(path, anchor(path), :new), name),
-         {:ok, former} <- former_place(would_load(former_path, anchor(former_path), :new)) do
+    with :ok <- of_this_version(anchor(path), name),
+         :ok <- of_this_version(anchor(former_path), nil),
+         {:ok, target} <- path |> would_go() |> new_place(name),
+         {:ok, former} <- former_path |> would_go() |> former_place() do
       case Running.path(name) do
         {have, ^target} -> {:ok, :moved, have, target, former}
         {have, ^former} -> {:ok, :moves, have, target, former}
         {:loaded, :no_file} -> {:ok, :moves, :loaded, target, former}
         :none -> {:ok, :moves, :new, target, former}
-        :system -> {:error, system_reason(name, "Erlang/OTP")}
+        :system -> {:error, SystemLibrary.reason(name, "erts")}
         {_have, actual} -> {:wrong_path, elsewhere(name, former_path, actual)}
       end
     end
   end
 
-  defp allowed(anchor, module) do
+  defp of_this_version(anchor, module) do
     with :ok <- not_system(anchor, module), do: right_version(anchor, module)
   end
+
+  defp would_go(path), do: path |> would_load(anchor(path), :new) |> allowed()
 
   # A node that runs the module would be left without it.
   defp new_place({:ok, _have, target}, _name), do: {:ok, target}
