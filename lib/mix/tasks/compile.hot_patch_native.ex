@@ -62,7 +62,7 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
     end
   end
 
-  # The fuzz targets are no part of what is built here.
+  # The fuzz targets and the tools that try loaders are no part of what is built here.
   defp fresh? do
     sources = ["Cargo.toml", "Cargo.lock" | Enum.filter(crates(), &source?/1)]
 
