@@ -39,7 +39,7 @@ defmodule HotPatch.Agent.Preparation do
   @spec run(Examination.t(), HotPatch.Agent.operation(), Payload.t()) ::
           {:ok, t()} | {:no, [Verdict.t()]}
   def run(%Examination{verdicts: verdicts} = examination, operation, payload) do
-    with {:ok, accepted} <- Acceptance.accept(examination),
+    with {:ok, accepted} <- Acceptance.accept(examination, payload),
          {:ok, ready} <- ready(accepted, examination, operation, payload),
          {:staged, {:ok, staged, digest}} <- {:staged, stage(verdicts, operation, payload, ready)} do
       {:ok,

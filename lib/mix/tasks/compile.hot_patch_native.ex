@@ -71,7 +71,7 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
 
   defp crates do
     for {path, %File.Stat{type: :regular}} <- Dir.tree("native"),
-        not String.starts_with?(path, "native/fuzz/"),
+        not String.starts_with?(path, ["native/fuzz/", "native/loader/"]),
         do: path
   end
 
