@@ -16,7 +16,6 @@ defmodule HotPatch.Agent.Commit do
   alias HotPatch.Hook
   alias HotPatch.Release
   alias HotPatch.Report
-  alias HotPatch.Status
   alias HotPatch.Store
   alias HotPatch.Swap
   alias HotPatch.Telemetry
@@ -33,7 +32,8 @@ defmodule HotPatch.Agent.Commit do
           stragglers: [HotPatch.Straggler.t()],
           loaded_at_us: integer() | nil,
           restart_needed: String.t() | nil,
-          error: String.t() | nil
+          error: String.t() | nil,
+          warnings: [String.t()]
         }
 
   @typedoc "What the coordinator decides when every node has said how far it came."
@@ -69,11 +69,12 @@ defmodule HotPatch.Agent.Commit do
     swapped = with :ok <- begun, :ok <- place(preparation), do: swap(preparation, agent, deadline)
 
     {_ok_or_error, %{phases: phases}} = swapped
-    result = swapped |> finish(preparation) |> Map.merge(Outcome.facts(preparation))
+    facts = preparation |> Outcome.facts() |> Map.put(:warnings, preparation.warnings)
+    result = swapped |> finish(preparation) |> Map.merge(facts)
     Process.unregister(__MODULE__)
     send(agent, {__MODULE__, {:ended, result}})
 
-    status = Status.combine(Enum.map(result.files, & &1.status))
+    status = Report.File.combine(result.files)
     measured = Map.take(result, [:pause_us, :suspended])
     {{result, phases}, measured, %{status: status, error: result.error}}
   end
@@ -267,7 +268,8 @@ defmodule HotPatch.Agent.Commit do
       stragglers: stragglers,
       loaded_at_us: loaded_at(done.phases),
       restart_needed: restart,
-      error: error
+      error: error,
+      warnings: []
     }
   end
 
@@ -284,7 +286,7 @@ defmodule HotPatch.Agent.Commit do
   end
 
   defp log(result, operation) do
-    status = Status.combine(Enum.map(result.files, & &1.status))
+    status = Report.File.combine(result.files)
 
     Log.info(
       "HotPatch: #{operation.kind} #{operation.patch} on #{node()}: #{status}, #{result.suspended} processes " <>

@@ -4,6 +4,7 @@ defmodule HotPatch.Agent.Foresight do
 
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
+  alias HotPatch.Agent.IdleConversions
   alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Name
   alias HotPatch.Agent.Preparation
@@ -12,22 +13,35 @@ defmodule HotPatch.Agent.Foresight do
   alias HotPatch.Agent.Writable
   alias HotPatch.LoaderVM
   alias HotPatch.Plan
+  alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Strategy
   alias HotPatch.Swap
   alias HotPatch.Table
 
+  @doc "What whoever applies this patch should know beforehand, of the processes of this node."
+  @spec warnings(Examination.t()) :: [String.t()]
+  def warnings(%Examination{} = examination) do
+    changes = known_changes(examination)
+
+    if Enum.any?(changes, &Swap.Change.converts?/1) do
+      %{targets: targets, unpaused: unpaused} = Swap.find(changes)
+      IdleConversions.warnings(changes, targets ++ unpaused, examination.instructions)
+    else
+      []
+    end
+  end
+
   @doc "The plan of this node."
   @spec plan(Examination.t()) :: Plan.Node.t()
   def plan(%Examination{verdicts: verdicts} = examination) do
-    known = Examination.known_changes(examination)
-    changes = Preparation.changes(known, examination.instructions)
+    changes = known_changes(examination)
     %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
     pause? = examination.strategy.transition == :suspend
 
     %Plan.Node{
       node: node(),
-      status: Status.combine(Enum.map(verdicts, & &1.status)),
+      status: verdicts |> Enum.map(&Verdict.to_report/1) |> Report.File.combine(),
       order: order(Examination.changes(examination)),
       processes: processes(targets, pause?) ++ processes(unpaused, false),
       suspended: if(pause?, do: length(targets), else: 0),
@@ -38,6 +52,11 @@ defmodule HotPatch.Agent.Foresight do
       instructions: Instructions.lines(examination.instructions),
       risks: risks(examination, changes, targets ++ unpaused, silent)
     }
+  end
+
+  # Of a module whose name this VM does not know there are no processes.
+  defp known_changes(examination) do
+    examination |> Examination.known_changes() |> Preparation.changes(examination.instructions)
   end
 
   # New modules first: nothing calls them yet, and what replaces others may. Those that go come
@@ -88,6 +107,7 @@ defmodule HotPatch.Agent.Foresight do
       untried(examination),
       killed(changes),
       disk(verdicts),
+      IdleConversions.warnings(changes, targets, examination.instructions),
       Instructions.risks(examination.instructions)
     ])
   end

@@ -9,7 +9,7 @@ defmodule HotPatch.Agent.Outcome do
   alias HotPatch.Agent.Verdict
   alias HotPatch.Fault
   alias HotPatch.Release
-  alias HotPatch.Status
+  alias HotPatch.Report
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Install
@@ -65,7 +65,7 @@ defmodule HotPatch.Agent.Outcome do
       release: Release.current(),
       transition: examination.strategy.transition,
       on_load: examination.strategy.on_load,
-      status: Status.combine(Enum.map(result.files, & &1.status)),
+      status: Report.File.combine(result.files),
       files: Enum.frequencies_by(result.files, & &1.status),
       killed: length(result.killed),
       stragglers: length(result.stragglers)

@@ -7,6 +7,7 @@ defmodule HotPatch.Agent.Preparation do
   alias HotPatch.Agent.Acceptance
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
+  alias HotPatch.Agent.IdleConversions
   alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.MemoryOnly
   alias HotPatch.Agent.Payload
@@ -30,10 +31,21 @@ defmodule HotPatch.Agent.Preparation do
           staged: Store.Files.intent(),
           payload: Store.Blobs.digest() | nil,
           ready: Swap.Ready.t() | nil,
-          begun: Steps.begun() | nil
+          begun: Steps.begun() | nil,
+          warnings: [String.t()]
         }
   @enforce_keys [:examination, :accepted, :operation, :staged]
-  defstruct [:examination, :accepted, :operation, :release, :staged, :payload, :ready, :begun]
+  defstruct [
+    :examination,
+    :accepted,
+    :operation,
+    :release,
+    :staged,
+    :payload,
+    :ready,
+    :begun,
+    warnings: []
+  ]
 
   @doc "Prepares, or says by its verdicts why this node cannot."
   @spec run(Examination.t(), HotPatch.Agent.operation(), Payload.t()) ::
@@ -50,7 +62,8 @@ defmodule HotPatch.Agent.Preparation do
          release: Store.Applied.state().release,
          staged: staged,
          payload: digest,
-         ready: ready
+         ready: ready,
+         warnings: warnings(ready, examination)
        }}
     else
       {:no, verdicts} -> {:no, verdicts}
@@ -58,6 +71,14 @@ defmodule HotPatch.Agent.Preparation do
       {:staged, {:error, failure}} -> {:no, Writable.blame(verdicts, failure)}
     end
   end
+
+  # Where nobody is to be suspended, nobody was looked for.
+  defp warnings(%{job: %{transition: :suspend} = job, found: found}, examination) do
+    targets = found.targets ++ found.unpaused
+    IdleConversions.warnings(job.changes, targets, examination.instructions)
+  end
+
+  defp warnings(_nothing_to_convert, _examination), do: []
 
   @doc "Takes back what preparing has left."
   @spec discard(t()) :: :ok

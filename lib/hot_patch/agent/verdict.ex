@@ -33,6 +33,7 @@ defmodule HotPatch.Agent.Verdict do
           disk?: boolean(),
           rights: Rights.t() | nil,
           transient?: boolean(),
+          carried?: boolean(),
           ran: PreviousCode.t(),
           disk: :entry | {:bytes, binary() | nil},
           returns?: boolean(),
@@ -54,6 +55,7 @@ defmodule HotPatch.Agent.Verdict do
     convert?: true,
     disk?: true,
     transient?: false,
+    carried?: false,
     ran: :file,
     disk: :entry,
     returns?: false
@@ -65,10 +67,15 @@ defmodule HotPatch.Agent.Verdict do
     %__MODULE__{entry: entry, status: status, reason: reason, target: target}
   end
 
+  @doc "Of a file that is no module and is, or will be, where it belongs."
+  @spec carried(Entry.t(), String.t(), Path.t() | nil) :: t()
+  def carried(entry, reason, target \\ nil),
+    do: %{new(entry, :not_beam, reason, target) | carried?: true}
+
   @doc "The same file with another status; nothing of it is loaded any more."
   @spec change_status(t(), Status.t(), String.t() | nil) :: t()
   def change_status(verdict, status, reason) do
-    %{verdict | status: status, reason: reason, change: nil}
+    %{verdict | status: status, reason: reason, change: nil, carried?: false}
   end
 
   @doc "Name of the file's module, or `nil`."
@@ -96,7 +103,8 @@ defmodule HotPatch.Agent.Verdict do
       module: module(verdict),
       status: verdict.status,
       reason: verdict.reason,
-      target: verdict.target
+      target: verdict.target,
+      carried?: verdict.carried?
     }
   end
 end
