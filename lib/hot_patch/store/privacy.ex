@@ -43,7 +43,9 @@ defmodule HotPatch.Store.Privacy do
         above(Path.dirname(folder), folder)
 
       {:error, posix} ->
-        {:error, "#{folder} cannot be used: #{:file.format_error(posix)}"}
+        {:error,
+         "#{folder} cannot be used (#{:file.format_error(posix)}), so that nothing can be uploaded or " <>
+           "applied here"}
     end
   end
 
