@@ -16,6 +16,8 @@ pub struct Composition<'a> {
     /// The files, in the order of the archive's directory. Folders are not listed, nor are the
     /// manifest and its signature.
     pub files: Vec<File<'a>>,
+    /// Files that are left out, because they are only what the Mac adds to an archive.
+    pub left_out: Vec<&'a str>,
     /// What the one who built it says of it; it fits the files.
     pub manifest: Option<Box<Declared>>,
     /// By whom the manifest claims to be signed. It is not verified.

@@ -1,8 +1,8 @@
 //! The results of the core as one Erlang term each. That of [`read_archive`](crate::read_archive):
 //!
 //! ```text
-//! {:ok, %{sha256: <<_::256>>, size: integer, files: [file], manifest: manifest | nil,
-//!         signature: json | nil}}
+//! {:ok, %{sha256: <<_::256>>, size: integer, files: [file], left_out: [binary],
+//!         manifest: manifest | nil, signature: json | nil}}
 //! {:refused, %{rule: atom, entry: binary | nil, message: binary}}
 //!
 //! file = %{path: binary, size: integer, crc32: integer, sha256: <<_::256>>, bytes: binary,
@@ -253,13 +253,15 @@ fn write_refusal(out: &mut impl Write, refusal: &Refusal) {
 }
 
 fn write_composition(out: &mut impl Write, composition: &Composition<'_>) {
-    out.map(5);
+    out.map(6);
     out.small_atom("sha256");
     out.binary(&composition.sha256);
     out.small_atom("size");
     out.unsigned(composition.size);
     out.small_atom("files");
     out.list(&composition.files, write_file);
+    out.small_atom("left_out");
+    out.list(&composition.left_out, |out, path| out.binary(path.as_bytes()));
     out.small_atom("manifest");
     match &composition.manifest {
         Some(declared) => write_declared(out, declared),
