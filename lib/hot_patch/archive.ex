@@ -21,13 +21,14 @@ defmodule HotPatch.Archive do
     archive_too_big not_a_zip truncated empty_archive too_many_entries unpacked_too_big
     out_of_memory multi_disk zip64 prefix suffix second_archive hidden_entry gap overlap
     bad_directory bad_local_header header_mismatch bad_descriptor bad_extra_field
-    inconsistent_headers name_empty name_too_long name_not_utf8 name_nul name_control
+    unknown_extra_field inconsistent_headers name_empty name_too_long name_not_utf8 name_nul name_control
     name_invisible name_backslash name_absolute name_drive name_parent name_dot
-    name_empty_part second_name duplicate_name case_collision file_is_folder symlink
-    special_file kind_mismatch folder_with_data encrypted unsupported_method
-    unsupported_flag damaged_stream bytes_after_stream size_too_small size_too_large
-    bad_crc too_many_atoms too_many_functions too_much_memory manifest_too_big
-    manifest_too_deep manifest_malformed manifest_duplicate
+    name_empty_part name_trailing_dot name_trailing_space name_colon name_reserved name_version
+    second_name duplicate_name case_collision unicode_collision file_is_folder symlink
+    special_file volume_label kind_mismatch folder_with_data encrypted unsupported_method
+    unsupported_version unsupported_flag record_in_data damaged_stream bytes_after_stream
+    size_too_small size_too_large bad_crc too_many_atoms too_many_functions too_much_memory
+    manifest_too_big manifest_too_deep manifest_malformed manifest_duplicate
     manifest_unknown_field manifest_schema manifest_unlisted manifest_missing manifest_digest
     manifest_module manifest_instruction manifest_config signature_malformed signature_alone
   )a
@@ -36,8 +37,8 @@ defmodule HotPatch.Archive do
   @beam_keys ~w(module md5 vsn attributes exports imports behaviours chunks on_load load_nif
                 needs_otp compiler compressed load name lambdas by_name)a
   @load_keys ~w(atoms functions literal_words added_literals memory)a
-  @reply_keys ~w(sha256 size files path crc32 bytes executable kind rule reason beam other damaged
-                 refused entry message ok true false nil manifest content signature
+  @reply_keys ~w(sha256 size files left_out path crc32 bytes executable kind rule reason beam other
+                 damaged refused entry message ok true false nil manifest content signature
                  zip notes compared error)a
 
   @instruction_keys ~w(what text subject module how function arity term brutal time update
@@ -131,6 +132,7 @@ defmodule HotPatch.Archive do
       size: size,
       files: Enum.map(files, &struct!(Entry, &1)),
       load: read.load,
+      left_out: read.left_out,
       manifest: Manifest.new(read.manifest),
       signature: Signature.new(read.signature)
     }

@@ -5,6 +5,9 @@ defmodule HotPatch.Composition do
   manifest.
 
   `inspect/1` is one line, `IO.puts/1` prints a table, `HotPatch.to_json/1` gives JSON.
+
+  `:left_out` names what the Mac's Archive Utility adds to an archive (`__MACOSX/`, `._*`, `.DS_Store`): it is checked as
+  all else, and is no part of the patch.
   """
 
   alias HotPatch.BootFile
@@ -21,11 +24,12 @@ defmodule HotPatch.Composition do
           size: pos_integer(),
           files: [Entry.t()],
           load: Entry.load() | nil,
+          left_out: [String.t()],
           manifest: HotPatch.Manifest.t() | nil,
           signature: HotPatch.Signature.t() | nil
         }
   @enforce_keys [:id, :sha256, :size, :files]
-  defstruct [:id, :sha256, :size, :files, :load, :manifest, :signature]
+  defstruct [:id, :sha256, :size, :files, :load, :manifest, :signature, left_out: []]
 
   @doc "The entries that are Erlang modules."
   @spec modules(t()) :: [Entry.t()]
@@ -97,9 +101,17 @@ defmodule HotPatch.Composition do
       "#{Table.bytes(composition.size)}, in #{Printable.line(Enum.join(applications(composition), ", "))}\n",
       Table.render(["file", "kind", "size", "md5"], rows),
       below(for({_path, reason} <- refused(composition), do: "refused by every node: #{reason}")),
+      below(left_out(composition)),
       below(declared(composition))
     ]
   end
+
+  @doc "What is left out of it, in a line for people."
+  @spec left_out(t()) :: [String.t()]
+  def left_out(%{left_out: []}), do: []
+
+  def left_out(%{left_out: paths}),
+    do: ["left out, as the Mac has added it: #{Enum.join(paths, ", ")}"]
 
   defp below([]), do: []
   defp below(lines), do: for(line <- ["" | lines], do: [Printable.line(line), "\n"])

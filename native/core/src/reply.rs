@@ -1,7 +1,7 @@
 //! The results of the core as one Erlang term each. That of [`read_archive`](crate::read_archive):
 //!
 //! ```text
-//! {:ok, %{sha256: <<_::256>>, size: integer, files: [file], load: load,
+//! {:ok, %{sha256: <<_::256>>, size: integer, files: [file], load: load, left_out: [binary],
 //!         manifest: manifest | nil, signature: json | nil}}
 //! {:refused, %{rule: atom, entry: binary | nil, message: binary}}
 //!
@@ -262,7 +262,7 @@ fn write_refusal(out: &mut impl Write, refusal: &Refusal) {
 }
 
 fn write_composition(out: &mut impl Write, composition: &Composition<'_>) {
-    out.map(6);
+    out.map(7);
     out.small_atom("sha256");
     out.binary(&composition.sha256);
     out.small_atom("size");
@@ -271,6 +271,8 @@ fn write_composition(out: &mut impl Write, composition: &Composition<'_>) {
     out.list(&composition.files, write_file);
     out.small_atom("load");
     write_load(out, composition.load);
+    out.small_atom("left_out");
+    out.list(&composition.left_out, |out, path| out.binary(path.as_bytes()));
     out.small_atom("manifest");
     match &composition.manifest {
         Some(declared) => write_declared(out, declared),
