@@ -2,12 +2,13 @@ defmodule HotPatch.Agent.Foresight do
   @moduledoc false
   # What an apply would do on this node, from an examination: order, processes, risks.
 
+  alias HotPatch.Agent.Changes
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
   alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Name
-  alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.PreviousCode
+  alias HotPatch.Agent.Steps.Children
   alias HotPatch.Agent.Verdict
   alias HotPatch.LoaderVM
   alias HotPatch.Plan
@@ -20,7 +21,7 @@ defmodule HotPatch.Agent.Foresight do
   @spec plan(Examination.t()) :: Plan.Node.t()
   def plan(%Examination{verdicts: verdicts} = examination) do
     known = Examination.known_changes(examination)
-    changes = Preparation.changes(known, examination.instructions)
+    changes = Changes.of(known, examination.instructions)
     %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
     pause? = examination.strategy.transition == :suspend
 
@@ -85,6 +86,7 @@ defmodule HotPatch.Agent.Foresight do
       untried_loading(examination),
       untried(examination),
       killed(changes),
+      ended(examination, changes),
       Instructions.risks(examination.instructions)
     ])
   end
@@ -100,7 +102,7 @@ defmodule HotPatch.Agent.Foresight do
 
   # Of one that has it, an instruction may say that it is not called, and the plan says that.
   defp without_code_change(changes, targets) do
-    for %{module: module, exports: exports} <- changes,
+    for %{module: module, exports: exports, kind: :replace} <- changes,
         not List.keymember?(exports, "code_change", 0),
         count = Enum.count(targets, &({module, false} in &1.modules)),
         count > 0 do
@@ -155,6 +157,19 @@ defmodule HotPatch.Agent.Foresight do
         "module that calls it calls the version before"
     end
   end
+
+  # Where the operator does not say so, the change is refused because of them. Children that an
+  # instruction has stopped are not there any more.
+  defp ended(%{instructions: %{purge: :force} = instructions} = examination, changes) do
+    casualties = Swap.casualties(changes, examination.strategy.transition)
+    pids = Enum.map(casualties, & &1.pid)
+    stopped = Children.about_to_stop(pids, Instructions.supervisors(instructions))
+
+    for line <- casualties |> Enum.reject(&(&1.pid in stopped)) |> Swap.casualty_lines(),
+        do: "purge: :force ends them in the moment of the load: #{line}"
+  end
+
+  defp ended(_examination, _changes), do: []
 
   # A change with old code in use is planned only where it may be purged by force.
   defp killed(changes) do
