@@ -95,7 +95,7 @@ defmodule HotPatch.Agent.Commit do
   # What instructions and hooks want done before the pause has its time limit in common with it:
   # other nodes may stand still already, and the coordinator does not wait much longer.
   defp begin(%Preparation{examination: %{instructions: instructions}} = preparation, deadline) do
-    {begun, failure} = Steps.begin(instructions, deadline)
+    {begun, failure} = Steps.begin(instructions, gone(preparation), deadline)
     {%{preparation | begun: begun}, if(failure, do: {:error, nothing_done(failure)}, else: :ok)}
   end
 
@@ -106,6 +106,11 @@ defmodule HotPatch.Agent.Commit do
       {:error, nothing_done("cannot write #{path}: #{inspect(reason)}")}
     end
   end
+
+  defp gone(%Preparation{ready: nil}), do: []
+
+  defp gone(%Preparation{ready: ready}),
+    do: for(%{kind: :delete, module: module} <- ready.job.changes, do: module)
 
   # Nothing to change in memory here; the decision is about the disk all the same.
   defp swap(%Preparation{ready: nil, operation: operation}, agent, _deadline) do

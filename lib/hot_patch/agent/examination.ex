@@ -112,6 +112,7 @@ defmodule HotPatch.Agent.Examination do
     with {:ok, instructions} <- Instructions.here(payload, verdicts) do
       verdicts = Enum.map(verdicts, &in_sticky_folder/1)
       tried = if refused?(verdicts), do: verdicts, else: LoaderTrial.judge(verdicts, payload)
+      tried = Swappable.survived(tried, payload, instructions)
       %__MODULE__{verdicts: hold_back(tried), config: config, instructions: instructions}
     else
       {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}

@@ -173,7 +173,8 @@ defmodule HotPatch.Agent.Outcome do
 
   defp strategy(preparation), do: preparation.examination.strategy
 
-  defp files(%Preparation{staged: staged, examination: examination, operation: operation}) do
+  defp files(%Preparation{staged: staged, operation: operation} = preparation) do
+    examination = preparation.examination
     verdicts = Enum.filter(examination.verdicts, & &1.target)
 
     # Read once, and only if there is anything to look for. What this node has applied before itself
@@ -192,6 +193,7 @@ defmodule HotPatch.Agent.Outcome do
         module: Verdict.module(verdict),
         alone?: match?(%{beam: %{on_load: true}}, verdict.entry),
         convert?: verdict.convert?,
+        callback_mode: preparation.callback_modes[Verdict.module(verdict)],
         gone?: Verdict.stays_for_boot?(verdict),
         returned?: verdict.returns?,
         move: verdict.move,

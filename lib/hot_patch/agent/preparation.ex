@@ -1,10 +1,12 @@
 defmodule HotPatch.Agent.Preparation do
   @moduledoc false
   # Everything of an apply that can fail without harm: the judgement, the new code ready to
-  # be made current, the files staged beside their targets. `release` is what ran then; `begun` is what
-  # a commit has done before the pause.
+  # be made current, the files staged beside their targets. `release` is what ran then, and
+  # `callback_modes` what the gen_statems among the modules said of themselves; `begun` is what a commit
+  # has done before the pause.
 
   alias HotPatch.Agent.Acceptance
+  alias HotPatch.Agent.Changes
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
   alias HotPatch.Agent.IdleConversions
@@ -32,6 +34,7 @@ defmodule HotPatch.Agent.Preparation do
           payload: Store.Blobs.digest() | nil,
           ready: Swap.Ready.t() | nil,
           begun: Steps.begun() | nil,
+          callback_modes: %{String.t() => term()},
           warnings: [String.t()]
         }
   @enforce_keys [:examination, :accepted, :operation, :staged]
@@ -44,6 +47,7 @@ defmodule HotPatch.Agent.Preparation do
     :payload,
     :ready,
     :begun,
+    callback_modes: %{},
     warnings: []
   ]
 
@@ -52,6 +56,7 @@ defmodule HotPatch.Agent.Preparation do
           {:ok, t()} | {:no, [Verdict.t()]}
   def run(%Examination{verdicts: verdicts} = examination, operation, payload) do
     with {:ok, accepted} <- Acceptance.accept(examination, payload),
+         modes = callback_modes(accepted),
          {:ok, ready} <- ready(accepted, examination, operation, payload),
          {:staged, {:ok, staged, digest}} <- {:staged, stage(verdicts, operation, payload, ready)} do
       {:ok,
@@ -63,6 +68,7 @@ defmodule HotPatch.Agent.Preparation do
          staged: staged,
          payload: digest,
          ready: ready,
+         callback_modes: modes,
          warnings: warnings(ready, examination)
        }}
     else
@@ -101,44 +107,13 @@ defmodule HotPatch.Agent.Preparation do
     %{patch: operation.patch, modules: Enum.map(changes, & &1.module)}
   end
 
-  @doc "The modules that a swap replaces or adds."
-  @spec changes([{module(), Verdict.t()}], Instructions.t()) :: [Swap.Change.t()]
-  def changes(modules, instructions) do
-    for {module, verdict} <- modules,
-        do: module |> change_of(verdict) |> Instructions.adjust(instructions)
+  # What runs says it only as long as it runs, and the way back has to know.
+  defp callback_modes(accepted) do
+    for {module, %Verdict{change: :replace, direction: :up}} <- accepted.changes,
+        mode = Swap.callback_mode(module),
+        into: %{},
+        do: {Atom.to_string(module), mode}
   end
-
-  defp change_of(module, %Verdict{direction: :up, change: kind, entry: entry} = verdict) do
-    %Swap.Change{
-      module: module,
-      kind: kind,
-      exports: entry.beam.exports,
-      md5: :code.module_md5(entry.bytes),
-      old_vsn: old_vsn(kind, module),
-      convert?: converts?(module, verdict)
-    }
-  end
-
-  # The code that runs knows the way down, and is told to which version.
-  defp change_of(module, %Verdict{direction: :down, change: kind, entry: entry} = verdict) do
-    exports = for {name, arity} <- Running.exports(module), do: {Atom.to_string(name), arity}
-
-    %Swap.Change{
-      module: module,
-      kind: kind,
-      direction: :down,
-      exports: exports,
-      md5: entry.beam.md5,
-      old_vsn: {:down, Running.vsn_of(entry.beam.vsn)},
-      convert?: converts?(module, verdict)
-    }
-  end
-
-  # What only moves is loaded with the code that it has, which knows the states that there are.
-  defp converts?(module, %Verdict{move: :here, change: :replace, entry: %{beam: beam}}),
-    do: not Running.same?(Running.facts(module), beam.md5, beam.vsn)
-
-  defp converts?(_module, verdict), do: verdict.convert?
 
   defp stage(verdicts, operation, payload, ready) do
     changes =
@@ -205,7 +180,7 @@ defmodule HotPatch.Agent.Preparation do
   defp not_ready(verdict, failure), do: Verdict.change_status(verdict, :not_updated, failure.text)
 
   defp ready(accepted, examination, operation, payload) do
-    case changes(accepted.changes, examination.instructions) do
+    case Changes.of(accepted.changes, examination.instructions) do
       [] ->
         {:ok, nil}
 
@@ -262,15 +237,6 @@ defmodule HotPatch.Agent.Preparation do
         bytes: shadow.bytes,
         lambdas?: shadow.lambdas?
       }
-    end
-  end
-
-  defp old_vsn(:add, _module), do: nil
-
-  defp old_vsn(:replace, module) do
-    case Running.facts(module) do
-      nil -> nil
-      facts -> Running.old_vsn(facts)
     end
   end
 end

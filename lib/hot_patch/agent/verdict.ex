@@ -5,7 +5,8 @@ defmodule HotPatch.Agent.Verdict do
   # out, `nil` otherwise; `direction` is `:down` where it is an older version that comes. `new?`
   # is a module that this node did not have, also when it is not to be loaded now. `alone?`: it
   # runs code when it is loaded, so it becomes current by a step of its own. `convert?` is false where
-  # the states of its processes have the same format in both versions. `folders` were made
+  # the states of its processes have the same format in both versions. `callback_mode` is that of a
+  # gen_statem's older version, where it is known. `folders` were made
   # for a file that is to go. `ran` is where the code is that runs now, if it is not what the file
   # has. `disk` is what the file is to be, where that is not the code that is to run: also where the
   # module goes and the boot script of the release needs its file; `disk?` is false where only memory
@@ -32,6 +33,7 @@ defmodule HotPatch.Agent.Verdict do
           convert?: boolean(),
           disk?: boolean(),
           rights: Rights.t() | nil,
+          callback_mode: term(),
           transient?: boolean(),
           carried?: boolean(),
           ran: PreviousCode.t(),
@@ -46,6 +48,7 @@ defmodule HotPatch.Agent.Verdict do
     :reason,
     :target,
     :change,
+    :callback_mode,
     :move,
     :rights,
     folders: [],
