@@ -188,7 +188,8 @@ defmodule HotPatch.Agent.Preparation do
           into: MapSet.new(),
           do: Atom.to_string(module)
 
-    shadows = if Enum.any?(payload.shadows, &(&1.module in changed)), do: payload.shadows, else: []
+    shadows =
+      if Enum.any?(payload.shadows, &(&1.module in changed)), do: payload.shadows, else: []
 
     for shadow <- shadows do
       %{

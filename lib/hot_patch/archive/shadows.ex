@@ -26,7 +26,10 @@ defmodule HotPatch.Archive.Shadows do
   @spec make([Entry.t()], maker()) :: {:ok, [Payload.shadow()]} | {:error, term()}
   def make(entries, maker) do
     patch = Map.new(entries, &{&1.beam.module, &1.beam})
-    without = for entry <- entries, not possible?(entry), into: MapSet.new(), do: entry.beam.module
+
+    without =
+      for entry <- entries, not possible?(entry), into: MapSet.new(), do: entry.beam.module
+
     roots = for {name, beam} <- patch, converts?(beam), do: name
     rounds(entries, %{patch: patch, without: without, by_name: MapSet.new()}, roots, maker)
   end
@@ -34,7 +37,10 @@ defmodule HotPatch.Archive.Shadows do
   # Each round knows of more modules that have none, or that lead anywhere.
   defp rounds(entries, known, roots, maker) do
     reached = for root <- roots, into: %{}, do: {root, reach([root], known, MapSet.new())}
-    chosen = for {_root, names} <- reached, whole?(names, known), name <- names, uniq: true, do: name
+
+    chosen =
+      for {_root, names} <- reached, whole?(names, known), name <- names, uniq: true, do: name
+
     chosen = Enum.filter(entries, &(&1.beam.module in chosen))
 
     with [_ | _] <- chosen, {:ok, answers} <- maker.(Enum.map(chosen, & &1.bytes)) do
@@ -88,9 +94,14 @@ defmodule HotPatch.Archive.Shadows do
     protocols = @called_by_others ++ Enum.reject(called, &is_map_key(patch, &1))
 
     Enum.any?(patch, fn {name, beam} ->
-      {"__impl__", 1} in beam.exports and
-        Enum.any?(protocols, &String.starts_with?(name, &1 <> "."))
+      {"__impl__", 1} in beam.exports and Enum.any?(protocols, &implements?(name, beam, &1))
     end)
+  end
+
+  # Its attributes, an encoded term of which no atom is made, say of which: with its length before it.
+  defp implements?(name, beam, protocol) do
+    String.starts_with?(name, protocol <> ".") and
+      :binary.match(beam.attributes, <<byte_size(protocol), protocol::binary>>) != :nomatch
   end
 
   # From a callback along the calls within the patch. One that calls by names known only when it
