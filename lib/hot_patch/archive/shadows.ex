@@ -94,9 +94,14 @@ defmodule HotPatch.Archive.Shadows do
     protocols = @called_by_others ++ Enum.reject(called, &is_map_key(patch, &1))
 
     Enum.any?(patch, fn {name, beam} ->
-      {"__impl__", 1} in beam.exports and
-        Enum.any?(protocols, &String.starts_with?(name, &1 <> "."))
+      {"__impl__", 1} in beam.exports and Enum.any?(protocols, &implements?(name, beam, &1))
     end)
+  end
+
+  # Its attributes, an encoded term of which no atom is made, say of which: with its length before it.
+  defp implements?(name, beam, protocol) do
+    String.starts_with?(name, protocol <> ".") and
+      :binary.match(beam.attributes, <<byte_size(protocol), protocol::binary>>) != :nomatch
   end
 
   # From a callback along the calls within the patch. One that calls by names known only when it

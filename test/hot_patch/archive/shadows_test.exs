@@ -14,7 +14,8 @@ defmodule HotPatch.Archive.ShadowsTest do
       exports: Keyword.get(more, :exports, []),
       behaviours: Keyword.get(more, :behaviours, []),
       on_load: Keyword.get(more, :on_load, false),
-      load_nif: Keyword.get(more, :load_nif, false)
+      load_nif: Keyword.get(more, :load_nif, false),
+      attributes: Keyword.get(more, :attributes, :erlang.term_to_binary(vsn: [1]))
     }
 
     %Entry{path: name, size: 0, crc32: 0, sha256: "", bytes: name, kind: :beam, beam: beam}
@@ -91,10 +92,14 @@ defmodule HotPatch.Archive.ShadowsTest do
   end
 
   test "of nobody whom a protocol outside the patch leads to the implementation before" do
-    implementation = &entry(&1, [], exports: [{"__impl__", 1}])
+    implementation = fn name, protocol ->
+      attributes = :erlang.term_to_binary(__impl__: [protocol: protocol, for: Other])
+      entry(name, [], exports: [{"__impl__", 1}], attributes: attributes)
+    end
+
     server = &entry("server", &1, exports: @code_change)
-    of_others = implementation.("Elixir.Enumerable.Demo")
-    of_own = implementation.("Elixir.Demo.Show.Demo")
+    of_others = implementation.("Elixir.Enumerable.Demo", Enumerable)
+    of_own = implementation.("Elixir.Demo.Show.Demo", Demo.Show)
     protocol = entry("Elixir.Demo.Show", [], exports: [{"__protocol__", 1}])
 
     assert make([server.(["Elixir.Enum"]), of_others]) == []

@@ -33,7 +33,7 @@ defmodule HotPatch.Swap.ByNameTest do
       def handle_call(:state, _from, state), do: {:reply, state, state}
       def code_change(_vsn, state, extra) do
         _ = extra
-        module = Map.get(state, :__struct__)
+        module = if is_map(state), do: Map.get(state, :__struct__)
         _ = module
         {:ok, #{convert}}
       end
@@ -58,16 +58,12 @@ defmodule HotPatch.Swap.ByNameTest do
     load(@state, old_state)
     load(@server, old)
     {:ok, pid} = GenServer.start(@server, @state)
-
-    on_exit(fn ->
-      Process.exit(pid, :kill)
-      for module <- [@server, @state], do: Servers.unload(module)
-    end)
-
     job = Servers.job([{@server, old, new}, {@state, old_state, new_state}])
-    assert {:ok, %{suspended: 1}} = Servers.run(job)
+    outcome = Servers.run(job)
     state = GenServer.call(pid, :state)
+    Servers.kill([pid])
     for module <- [@server, @state], do: Servers.unload(module)
+    assert {:ok, %{suspended: 1}} = outcome
     state
   end
 
@@ -154,7 +150,7 @@ defmodule HotPatch.Swap.ByNameTest do
     job = %{job | shadows: Enum.map(job.shadows, &%{&1 | lambdas?: true})}
     assert {:ok, _done} = Servers.run(job)
     assert Enum.to_list(GenServer.call(pid, :state)) == [{2, 7, 1}]
-    Process.exit(pid, :kill)
+    Servers.kill([pid])
     for module <- [@server, @state], do: Servers.unload(module)
   end
 end
