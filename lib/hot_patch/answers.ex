@@ -18,6 +18,7 @@ defmodule HotPatch.Answers do
       HotPatch.Answers.complete?(drift)
   """
 
+  alias HotPatch.Printable
   alias HotPatch.Table
 
   @type failure :: %{node: node(), problem: String.t()}
@@ -55,14 +56,15 @@ defmodule HotPatch.Answers do
         items -> Enum.map(items, &to_string/1)
       end
 
-    Enum.intersperse(found ++ lines(answers), "\n")
+    Enum.intersperse(found ++ Enum.map(lines(answers), &Printable.line/1), "\n")
   end
 
   defimpl Inspect do
     import Inspect.Algebra
 
     def inspect(answers, options) do
-      away = for line <- HotPatch.Answers.lines(answers), do: [", ", line]
+      away =
+        for line <- HotPatch.Answers.lines(answers), do: [", ", HotPatch.Printable.line(line)]
 
       concat([
         "#HotPatch.Answers<#{answers.of} of #{HotPatch.Table.count(length(answers.nodes), "node", "nodes")}: ",

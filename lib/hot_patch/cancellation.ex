@@ -81,11 +81,13 @@ defmodule HotPatch.Cancellation do
 
   defimpl Inspect do
     def inspect(cancellation, _options) do
-      "#HotPatch.Cancellation<#{cancellation.kind} of #{cancellation.patch}: #{cancellation.outcome}>"
+      HotPatch.Printable.line(
+        "#HotPatch.Cancellation<#{cancellation.kind} of #{cancellation.patch}: #{cancellation.outcome}>"
+      )
     end
   end
 
   defimpl String.Chars do
-    def to_string(cancellation), do: cancellation.message
+    def to_string(cancellation), do: HotPatch.Printable.lines(cancellation.message)
   end
 end

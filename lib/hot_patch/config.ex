@@ -52,8 +52,6 @@ defmodule HotPatch.Config do
           loader_vm: :on | :off,
           console: term()
         }
-  # Of the console there are hashes of passwords.
-  @derive {Inspect, except: [:console]}
   defstruct Option.defaults()
 
   @typedoc "What is wrong, by the option's name or by what else was looked at."
@@ -132,4 +130,10 @@ defmodule HotPatch.Config do
   end
 
   defp environment, do: Application.get_all_env(:hot_patch) |> Keyword.drop(@not_ours)
+
+  # Of the console there are hashes of passwords.
+  defimpl Inspect do
+    def inspect(config, options),
+      do: HotPatch.Printable.inspected(%{config | console: :hidden}, options)
+  end
 end

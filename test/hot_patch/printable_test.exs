@@ -291,6 +291,27 @@ defmodule HotPatch.PrintableTest do
         by: @hostile,
         signed_by: @hostile
       },
+      %HotPatch.Answers{
+        of: :patches,
+        items: [report()],
+        nodes: [hostile_atom()],
+        failed: [%{node: hostile_atom(), problem: @hostile}],
+        missing: [hostile_atom()]
+      },
+      %HotPatch.Cancellation{
+        operation: @hostile,
+        kind: :apply,
+        patch: @hostile,
+        by: @hostile,
+        outcome: :rolled_back,
+        message: @hostile,
+        report: report()
+      },
+      %HotPatch.Config{
+        data_dir: @hostile,
+        peers: [hostile_atom()],
+        release: {@hostile, @hostile}
+      },
       %Console.User{name: @hostile, role: :admin},
       %Console.Request{
         method: @hostile,

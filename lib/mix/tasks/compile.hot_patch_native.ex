@@ -17,8 +17,6 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
 
   use Mix.Task.Compiler
 
-  alias HotPatch.Store.Dir
-
   @recursive true
   @skip "HOT_PATCH_SKIP_NATIVE"
   @packages ~w(hot_patch_nif hot_patch_port)
@@ -64,18 +62,17 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
 
   # The fuzz targets and the tools that try loaders are no part of what is built here.
   defp fresh? do
-    sources = ["Cargo.toml", "Cargo.lock" | Enum.filter(crates(), &source?/1)]
+    sources = ["Cargo.toml", "Cargo.lock" | crates()]
 
     Enum.all?(products(), &File.regular?/1) and not stale?(sources)
   end
 
+  # Names of this project alone, so that a pattern does.
   defp crates do
-    for {path, %File.Stat{type: :regular}} <- Dir.tree("native"),
+    for path <- Path.wildcard("native/*/**/*.{rs,toml}"),
         not String.starts_with?(path, ["native/fuzz/", "native/loader/"]),
         do: path
   end
-
-  defp source?(path), do: Path.extname(path) in [".rs", ".toml"]
 
   # By the newest: each of them would have to be older than every source.
   defp stale?(sources), do: Enum.any?(products(), &Mix.Utils.stale?(sources, [&1]))
