@@ -23,16 +23,17 @@ defmodule HotPatch.Archive do
     name_empty_part second_name duplicate_name case_collision file_is_folder symlink
     special_file kind_mismatch folder_with_data encrypted unsupported_method
     unsupported_flag damaged_stream bytes_after_stream size_too_small size_too_large
-    bad_crc manifest_too_big manifest_too_deep manifest_malformed manifest_duplicate
+    bad_crc too_many_atoms too_many_functions too_much_memory manifest_too_big manifest_too_deep manifest_malformed manifest_duplicate
     manifest_unknown_field manifest_schema manifest_unlisted manifest_missing manifest_digest
     manifest_module manifest_instruction signature_malformed signature_alone
   )a
 
   # Likewise the keys of the reply. A module's literals are atoms from its loading on.
   @beam_keys ~w(module md5 vsn attributes exports imports behaviours chunks on_load load_nif
-                needs_otp compiler compressed name lambdas)a
-  @reply_keys ~w(sha256 size files path crc32 bytes kind reason beam other damaged
-                 refused rule entry message ok true false nil manifest content signature
+                needs_otp compiler compressed load name lambdas)a
+  @load_keys ~w(atoms functions literal_words added_literals memory)a
+  @reply_keys ~w(sha256 size files path crc32 bytes kind rule reason beam other damaged
+                 refused entry message ok true false nil manifest content signature
                  zip notes compared error)a
 
   @instruction_keys ~w(what text subject module how function arity term brutal time update
@@ -54,6 +55,19 @@ defmodule HotPatch.Archive do
     max_name_bytes: 1024
   ]
 
+  # What modules may take in the VM that loads them, in the order in which the reader takes it.
+  @load_limits [
+    max_module_atoms: 65_536,
+    max_atoms: 200_000,
+    max_module_functions: 65_536,
+    max_functions: 200_000,
+    max_literal_words: 16 * 1024 * 1024,
+    max_literal_depth: 1000,
+    max_added_literals: 10_000,
+    max_module_memory: 256 * 1024 * 1024,
+    max_memory: 512 * 1024 * 1024
+  ]
+
   @doc "Names of all rules by which an archive can be refused."
   @spec rules() :: [atom()]
   def rules, do: @rules
@@ -61,7 +75,7 @@ defmodule HotPatch.Archive do
   @doc "Every atom that a reply of the reader can hold."
   @spec vocabulary() :: [atom()]
   def vocabulary do
-    @rules ++ @beam_keys ++ @reply_keys ++ @instruction_keys ++ Bridge.vocabulary()
+    @rules ++ @beam_keys ++ @load_keys ++ @reply_keys ++ @instruction_keys ++ Bridge.vocabulary()
   end
 
   @doc "Reads an archive. `name` becomes the first part of the patch's id."
@@ -169,7 +183,7 @@ defmodule HotPatch.Archive do
   @spec limits() :: {:ok, %{atom() => pos_integer()}} | {:error, Error.t()}
   def limits do
     limits =
-      Map.new(@limits, fn {key, default} ->
+      Map.new(@limits ++ @load_limits, fn {key, default} ->
         {key, Application.get_env(:hot_patch, key, default)}
       end)
 
@@ -191,8 +205,10 @@ defmodule HotPatch.Archive do
   @doc "Limits as the reader takes them."
   @spec options(%{atom() => pos_integer()}) :: tuple()
   def options(limits) do
+    load = for {key, _default} <- @load_limits, do: Map.fetch!(limits, key)
+
     {limits.max_archive_bytes, limits.max_entries, limits.max_unpacked_bytes,
-     limits.max_name_bytes, significant_chunks()}
+     limits.max_name_bytes, List.to_tuple(load), significant_chunks()}
   end
 
   @doc "The VM's own list, so that a digest here is what code:module_md5/1 gives there."
@@ -210,6 +226,7 @@ defmodule HotPatch.Archive do
       sha256: sha256,
       size: size,
       files: Enum.map(files, &struct!(Entry, &1)),
+      load: read.load,
       manifest: Manifest.new(read.manifest),
       signature: Signature.new(read.signature)
     }

@@ -1,7 +1,8 @@
 defmodule HotPatch.Composition do
   @moduledoc """
-  What an archive holds: its files, the modules in them, sizes, digests, applications; and what
-  the one who built it says of it, where it has a manifest.
+  What an archive holds: its files, the modules in them, sizes, digests, applications; what the
+  modules take together in a VM (`:load`); and what the one who built it says of it, where it has a
+  manifest.
 
   `inspect/1` is one line, `IO.puts/1` prints a table, `HotPatch.to_json/1` gives JSON.
   """
@@ -16,11 +17,12 @@ defmodule HotPatch.Composition do
           sha256: <<_::256>>,
           size: pos_integer(),
           files: [Entry.t()],
+          load: Entry.load() | nil,
           manifest: HotPatch.Manifest.t() | nil,
           signature: HotPatch.Signature.t() | nil
         }
   @enforce_keys [:id, :sha256, :size, :files]
-  defstruct [:id, :sha256, :size, :files, :manifest, :signature]
+  defstruct [:id, :sha256, :size, :files, :load, :manifest, :signature]
 
   @doc "The entries that are Erlang modules."
   @spec modules(t()) :: [Entry.t()]

@@ -15,7 +15,8 @@ defmodule HotPatch.BridgeTest do
 
   @moduletag :tmp_dir
   @chunks ["Atom", "AtU8", "Code", "StrT", "ImpT", "ExpT", "FunT", "LitT", "Meta"]
-  @limits {10 * 1024 * 1024, 10_000, 100 * 1024 * 1024, 1024, @chunks}
+  @load {65_536, 200_000, 65_536, 200_000, 16_777_216, 1000, 10_000, 268_435_456, 536_870_912}
+  @limits {10 * 1024 * 1024, 10_000, 100 * 1024 * 1024, 1024, @load, @chunks}
 
   describe "both bridges give the same bytes for" do
     test "all modules of this machine's OTP and Elixir" do

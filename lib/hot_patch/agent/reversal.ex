@@ -184,7 +184,8 @@ defmodule HotPatch.Agent.Reversal do
       load_nif: false,
       needs_otp: nil,
       compiler: nil,
-      compressed: false
+      compressed: false,
+      load: nil
     }
   end
 

@@ -5,7 +5,8 @@ defmodule HotPatch.Composition.Entry do
     * `:path` - its name in the archive
     * `:size` - bytes
     * `:sha256`, `:crc32` - of the bytes
-    * `:kind` - `:beam`, `:damaged` (called `.beam` but not one, `:reason` says why), `:other`
+    * `:kind` - `:beam`, `:damaged` (called `.beam` but not one that can be loaded), `:other`
+    * `:rule`, `:reason` - of a damaged file: the name of the rule that it breaks, and what is wrong
     * `:bytes` - the file itself, exactly as it will be loaded and written; `nil` only where a
       rollback removes it
     * `:beam` - facts about the module, see `t:beam/0`, or `nil`
@@ -20,6 +21,7 @@ defmodule HotPatch.Composition.Entry do
     * `:needs_otp` - the OTP release that is needed at least, as far as it is known
     * `:compiler` - version of the compiler that made it
     * `:compressed` - whether the file is gzip'd
+    * `:load` - what it takes in the VM that loads it; `nil` for a file on disk
   """
   @type beam :: %{
           module: String.t(),
@@ -34,7 +36,26 @@ defmodule HotPatch.Composition.Entry do
           load_nif: boolean(),
           needs_otp: pos_integer() | nil,
           compiler: String.t() | nil,
-          compressed: boolean()
+          compressed: boolean(),
+          load: load() | nil
+        }
+
+  @typedoc """
+  What a module, or all modules of an archive together, take in the VM that loads them. The names
+  of atoms and functions stay in it for good.
+
+    * `:atoms` - different ones: named in code, literals, attributes
+    * `:functions` - different ones: its own, and those of other modules that it calls
+    * `:literal_words` - of the literals
+    * `:added_literals` - literals that the loader makes: file names, large integers, sets of keys
+    * `:memory` - bytes at most, of code, literals, lines
+  """
+  @type load :: %{
+          atoms: non_neg_integer(),
+          functions: non_neg_integer(),
+          literal_words: non_neg_integer(),
+          added_literals: non_neg_integer(),
+          memory: non_neg_integer()
         }
 
   @type t :: %__MODULE__{
@@ -44,11 +65,12 @@ defmodule HotPatch.Composition.Entry do
           sha256: <<_::256>>,
           bytes: binary() | nil,
           kind: :beam | :damaged | :other,
+          rule: String.t() | nil,
           reason: String.t() | nil,
           beam: beam() | nil
         }
   @enforce_keys [:path, :size, :crc32, :sha256, :bytes, :kind]
-  defstruct [:path, :size, :crc32, :sha256, :bytes, :kind, :reason, :beam]
+  defstruct [:path, :size, :crc32, :sha256, :bytes, :kind, :rule, :reason, :beam]
 
   @doc """
   What the file is, in a word or two: the module's name for a module.

@@ -60,11 +60,11 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
     end
   end
 
-  # The fuzz targets are no part of what is built here.
+  # The fuzz targets and the tools that try loaders are no part of what is built here.
   defp fresh? do
     sources =
       ["Cargo.toml", "Cargo.lock" | Path.wildcard("native/*/**/*.{rs,toml}")]
-      |> Enum.reject(&String.starts_with?(&1, "native/fuzz/"))
+      |> Enum.reject(&String.starts_with?(&1, ["native/fuzz/", "native/loader/"]))
 
     Enum.all?(products(), &File.regular?/1) and not stale?(sources)
   end

@@ -12,7 +12,8 @@
 //!          exports: [{binary, arity}], imports: [{binary, binary, arity}],
 //!          behaviours: [binary], chunks: [{binary, size}], on_load: boolean, load_nif: boolean,
 //!          needs_otp: integer | nil, compiler: binary | nil, compressed: boolean, load: load}
-//! load = %{atoms: integer, functions: integer, literal_words: integer, memory: integer}
+//! load = %{atoms: integer, functions: integer, literal_words: integer, added_literals: integer,
+//!          memory: integer}
 //! manifest = %{bytes: binary, content: json}
 //! json = JSON as maps with binaries as keys, lists, binaries, integers, true, false, nil
 //! ```
@@ -378,11 +379,12 @@ fn write_module(out: &mut impl Write, module: &Module) {
 }
 
 fn write_load(out: &mut impl Write, load: Load) {
-    out.map(4);
+    out.map(5);
     for (key, value) in [
         ("atoms", load.atoms),
         ("functions", load.functions),
         ("literal_words", load.literal_words),
+        ("added_literals", load.added_literals),
         ("memory", load.memory),
     ] {
         out.small_atom(key);

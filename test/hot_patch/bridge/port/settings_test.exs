@@ -16,7 +16,9 @@ defmodule HotPatch.Bridge.Port.SettingsTest do
     max_archive_bytes: [0, "1", :infinity, 0x1_0000_0000],
     max_unpacked_bytes: [0, 0x1_0000_0000],
     max_entries: [0, 0x1_0000_0000],
-    max_name_bytes: [0, 0x1_0000_0000]
+    max_name_bytes: [0, 0x1_0000_0000],
+    max_atoms: [0, nil],
+    max_module_memory: ["1", 0x1_0000_0000]
   ]
 
   for {option, values} <- @nonsense do
