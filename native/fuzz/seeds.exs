@@ -120,6 +120,39 @@ appups = [
 
 for {text, n} <- Enum.with_index(appups), do: save.("appup", "#{n}", text)
 
+# Code and literals of real modules. Of the code the header is left out but for its counts; what the
+# target's module does not have to name is refused, and the fuzzer goes on from there.
+for {path, n} <- Enum.with_index(beams) do
+  {:ok, {_module, chunks}} =
+    :beam_lib.chunks(File.read!(path), [~c"Code", ~c"LitT"], [:allow_missing_chunks])
+
+  with {_, <<size::32, header::binary-size(size), instructions::binary>>} <- List.keyfind(chunks, ~c"Code", 0),
+       <<_version::32, _highest::32, labels::32, functions::32, _::binary>> = header do
+    save.("code", "#{n}", <<min(labels, 255), min(functions, 255), instructions::binary>>)
+  end
+
+  case List.keyfind(chunks, ~c"LitT", 0) do
+    {_, <<0::32, table::binary>>} -> save.("literals", "#{n}", table)
+    {_, <<_size::32, packed::binary>>} -> save.("literals", "#{n}", :zlib.uncompress(packed))
+    _missing -> :ok
+  end
+end
+
+# label 1; func_info m a16 0; label 2; an instruction of each kind; return; int_code_end
+instructions = [
+  <<64, 0x11, 0x03>>, <<64, 0x47, 0x10, 0x03>>, <<59, 0x03, 0x15, 0x17, 0x20, 0x11, 0x15>>,
+  <<12, 0x10, 0x10>>, <<16, 0x37, 0x10, 0x00, 0x10, 0x10>>, <<7, 0x00, 0x00>>, <<153, 0x10>>,
+  <<164, 0x03, 0x17, 0x20, 0x11, 0x12>>, <<154, 0x05, 0x47, 0x00, 0x03, 0x00, 0x17, 0x20, 0x12, 0x03>>,
+  <<177, 0x05, 0x00, 0x00, 0x10, 0x03, 0x17, 0x60, 0x42, 0x10, 0x80, 0x02, 0x03, 0x11>>,
+  <<182, 0x15, 0x03, 0x17, 0x60, 0xA2, 0x00, 0x02, 0x80, 0x10, 0x03>>, <<96, 0x27, 0x00, 0x03>>,
+  <<181, 0x22, 0x30, 0x03, 0x03, 0x17, 0x20, 0x10, 0x03>>, <<64, 0x57, 0x03, 0x10, 0x04>>
+]
+
+for {instruction, n} <- Enum.with_index(instructions) do
+  head = <<1, 0x10, 2, 0x12, 0x0A, 0x11, 0x00, 1, 0x20>>
+  save.("code", "one-#{n}", <<3, 1, head::binary, instruction::binary, 19, 3>>)
+end
+
 small = beams |> Enum.sort_by(&File.stat!(&1).size) |> Enum.take(24)
 files = for path <- small, do: {~c"a-1.0.0/ebin/" ++ to_charlist(Path.basename(path)), File.read!(path)}
 
@@ -128,7 +161,8 @@ for {chunk, n} <- files |> Enum.chunk_every(3) |> Enum.with_index(),
   {:ok, {_name, zip}} = :zip.create(~c"seed.zip", chunk, options)
   save.("archive", "#{n}-#{kind}.zip", zip)
 
-  options = {1_048_576, 256, 4_194_304, 1024, ["AtU8", "Code", "StrT", "ImpT", "ExpT", "FunT", "LitT"]}
+  load = {4096, 8192, 4096, 8192, 1_048_576, 100, 100, 16_777_216, 33_554_432}
+  options = {1_048_576, 256, 4_194_304, 1024, load, ["AtU8", "Code", "StrT", "ImpT", "ExpT", "FunT", "LitT"]}
   request = {:request, n, "read_archive", :erlang.term_to_binary(options), [zip]}
   save.("protocol", "#{n}-#{kind}.request", :erlang.term_to_binary(request))
 end

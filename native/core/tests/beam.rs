@@ -79,7 +79,7 @@ fn the_md5_covers_code_and_neither_attributes_nor_old_uniq() {
     let same = [
         good().with(b"Attr", b"\x83j".to_vec()),
         good().with(b"Line", words(&[0, 0, 0, 0, 0])),
-        good().with(b"FunT", words(&[1, 1, 0, 6, 0, 0, 7])),
+        good().with(b"FunT", words(&[1, 1, 1, 6, 0, 1, 7])),
     ];
     assert!(same.iter().all(|beam| module(beam).md5 == md5));
     let different = [

@@ -78,7 +78,7 @@ fn selfish(format: AtomFormat) -> Beam {
         .with(b"Code", code(180, 6, &functions))
         .with(b"ImpT", table(&[[1, 1, 1], [4, 2, 1], [5, 6, 2], [4, 1, 1]]))
         .with(b"ExpT", table(&[[1, 1, 2], [3, 0, 5]]))
-        .with(b"FunT", words(&[1, 1, 1, 2, 0, 0, 7]))
+        .with(b"FunT", words(&[1, 1, 1, 2, 0, 1, 7]))
         .with(b"LitT", [&[0; 4], &literals(&[b"\x83j", b"\x83j"])[..]].concat())
         .with(b"Line", LINE.to_vec())
         .with(b"Dbgi", vec![4])
@@ -110,7 +110,7 @@ fn tables_in_every_atom_format() {
             import("n$2", "m", 1),
         ];
         assert_eq!(imports, expected);
-        assert_eq!(chunk(shadow, b"FunT"), Some(words(&[1, 7, 1, 2, 0, 0, 7])));
+        assert_eq!(chunk(shadow, b"FunT"), Some(words(&[1, 7, 1, 2, 0, 1, 7])));
         assert_eq!(chunk(shadow, b"Line"), Some(LINE.to_vec()));
         let long = matches!(format, AtomFormat::Long);
         let count = if long { -8_i32 } else { 8 };
@@ -133,7 +133,7 @@ fn the_name_is_data_everywhere_but_where_functions_begin() {
 }
 
 fn local_name(operand: &[u8]) -> Vec<u8> {
-    [&[2, 0x12][..], operand, &[0]].concat()
+    [&[2, 0x12][..], operand, &[0x10]].concat()
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn far_places_take_more_bytes() {
             .with(b"Code", minimal_code(&[64, 0x12, 0x13]));
         let moved = [&[64][..], operand, &[0x13]].concat();
         // The local function is named as the module, which is now its old name.
-        let local = |code: Vec<u8>| replaced(&code, &[2, 0x12, 0x12, 0], &local_name(operand));
+        let local = |code: Vec<u8>| replaced(&code, &[2, 0x12, 0x12, 0x10], &local_name(operand));
         let expected = local(minimal_code(&moved));
         assert_eq!(chunk(&make(&beam).unwrap(), b"Code"), Some(expected));
     }
@@ -271,7 +271,7 @@ fn the_reply_keeps_the_order() {
 #[test]
 fn neither_cuts_nor_mutations_panic() {
     let mut random = Random(7);
-    let funs = literals(&[b"\x83h\x02qw\x01mw\x01fa\x01w\x01m"]);
+    let funs = literals(&[b"\x83j", b"\x83h\x02qw\x01mw\x01fa\x01w\x01m"]);
     for format in FORMATS {
         for literals in [[&[0; 4], &funs[..]].concat(), packed(&funs)] {
             let bytes = selfish(format).with(b"LitT", literals).bytes();

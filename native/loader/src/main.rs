@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             let files: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
             exit(campaign::replay(Path::new(root), &files))
         }
-        ["run", root, findings, count, seconds, seed, folders @ ..] => {
+        [way @ ("run" | "blind"), root, findings, count, seconds, seed, folders @ ..] => {
             let number = |text: &str| text.parse().unwrap_or(0);
             exit(campaign::run(&Campaign {
                 folders: folders.iter().map(PathBuf::from).collect(),
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
                 count: number(count),
                 seconds: number(seconds),
                 seed: number(seed),
+                blind: *way == "blind",
             }))
         }
         _ => {

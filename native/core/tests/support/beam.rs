@@ -16,7 +16,7 @@ pub enum AtomFormat {
 }
 
 /// The module `m`, which exports `f/1` and `module_info/0`, imports `erlang:+/2`, and has the
-/// local function `m/0`, which is a fun too.
+/// local function `m/1`, which is a fun with a free variable too.
 pub fn minimal(format: AtomFormat) -> Beam {
     Beam(vec![
         atom_chunk(format, &["m", "f", "module_info", "erlang", "+"]),
@@ -24,8 +24,8 @@ pub fn minimal(format: AtomFormat) -> Beam {
         (*b"StrT", Vec::new()),
         (*b"ImpT", table(&[[4, 5, 2]])),
         (*b"ExpT", table(&[[2, 1, 2], [3, 0, 4]])),
-        (*b"LocT", table(&[[1, 0, 6]])),
-        (*b"FunT", words(&[1, 1, 0, 6, 0, 0, 0xdead_beef])),
+        (*b"LocT", table(&[[1, 1, 6]])),
+        (*b"FunT", words(&[1, 1, 1, 6, 0, 1, 0xdead_beef])),
         // [{vsn, [1]}, {behaviour, [erlang]}]
         (
             *b"Attr",
@@ -47,7 +47,7 @@ pub fn minimal_code_with(labels: u32, instructions: &[u8]) -> Vec<u8> {
     let functions = [
         function(1, 2, 1, &[instructions, &[RETURN]].concat()),
         function(3, 3, 0, &[RETURN]),
-        function(5, 1, 0, &[RETURN]),
+        function(5, 1, 1, &[RETURN]),
     ];
     code(180, labels, &functions)
 }

@@ -60,7 +60,8 @@ pub(crate) fn functions(instructions: &[&[u8]]) -> Vec<Vec<u8>> {
         function(1, 2, 1, &body),
         function(3, 3, 0, &[19]),
         function(5, 1, 0, &[153, 0x10, 19]),
-        function(7, 14, 1, &[19]),
+        // make_fun3 of the first fun, into x0
+        function(7, 14, 1, &[171, 0x00, 0x03, 0x17, 0x00, 19]),
     ]
 }
 

@@ -53,6 +53,7 @@ fn lambdas() -> Vec<Case> {
         case(Rule::LambdaFree, "2^31 free variables", funs([14, 1, 8, 1, 1 << 31, 7])),
         case(Rule::LambdaFree, "more than arguments", funs([14, 1, 8, 1, 2, 7])),
         case(Rule::LambdaIndex, "another index", funs([14, 1, 8, 0, 1, 7])),
+        case(Rule::LambdaMade, "two of which one is made", funs([3, 0, 4, 1, 0, 7])),
         case(Rule::LambdaLabel, "two at one label", funs([1, 0, 6, 1, 0, 7])),
     ]
 }

@@ -36,6 +36,8 @@ pub(super) struct Named<'t> {
 pub(super) struct Found {
     pub(super) labels: Labels,
     pub(super) on_load: bool,
+    /// Of each local fun, whether an instruction makes it.
+    pub(super) made: Vec<bool>,
     /// Instructions that are places of lines.
     pub(super) lines: u64,
     /// What the loader adds to the literals, comparing each with all before it.
@@ -154,7 +156,7 @@ impl<'t, 'a> Pass<'t, 'a> {
             string: 0,
             shape: Shape::Start,
             highest: 0,
-            found: Found { labels, ..Found::default() },
+            found: Found { labels, made: vec![false; named.free.len()], ..Found::default() },
         }
     }
 
@@ -368,7 +370,12 @@ impl<'t, 'a> Pass<'t, 'a> {
             Role::Bif1 => self.import(value, 1),
             Role::Bif2 => self.import(value, 2),
             Role::Bif3 => self.import(value, 3),
-            Role::Fun => self.fun(value),
+            Role::Fun => {
+                self.fun(value)?;
+                let made = usize::try_from(value).ok().and_then(|at| self.found.made.get_mut(at));
+                made.into_iter().for_each(|made| *made = true);
+                Ok(())
+            }
             Role::FunTag if kind == kind::NUMBER => self.fun(value),
             Role::Stack | Role::Live => within(value, REGISTERS - 1),
             Role::ZeroedStack => {

@@ -1,6 +1,6 @@
 //! The local funs (`FunT`).
 
-use super::labels::Labels;
+use super::code::Found;
 use super::rule::{Breach, LoaderRule};
 use crate::beam::Damage;
 use crate::beam::reader::Reader;
@@ -45,8 +45,11 @@ pub(super) fn read(chunk: Option<&[u8]>) -> Result<Vec<Lambda>, Damage> {
     if reader.rest().is_empty() { Ok(lambdas) } else { Err(malformed()) }
 }
 
-/// Checks that each entry is of the function at its label, and none of that of another.
-pub(super) fn check(lambdas: &[Lambda], labels: &Labels) -> Result<(), Breach> {
+/// Checks that each entry is of the function at its label, and none of that of another. One without
+/// free variables must be made by an instruction: from OTP 28 on that makes the literal which the
+/// loader wants when the code becomes current.
+pub(super) fn check(lambdas: &[Lambda], found: &Found) -> Result<(), Breach> {
+    let labels = &found.labels;
     let mut seen = vec![false; labels.len()];
     for (place, lambda) in lambdas.iter().enumerate() {
         let breach = |rule| Err(Breach::of(b"FunT", rule).at(place));
@@ -59,6 +62,9 @@ pub(super) fn check(lambdas: &[Lambda], labels: &Labels) -> Result<(), Breach> {
         let seen = usize::try_from(lambda.label).ok().and_then(|label| seen.get_mut(label));
         if seen.is_none_or(|seen| std::mem::replace(seen, true)) {
             return breach(LoaderRule::LambdaLabel);
+        }
+        if lambda.free == 0 && found.made.get(place) != Some(&true) {
+            return breach(LoaderRule::LambdaMade);
         }
     }
     Ok(())

@@ -84,7 +84,7 @@ impl<'a> Parts<'a> {
         if self.lines.is_some_and(|lines| lines.instructions > found.lines) {
             return Err(Breach::of(b"Line", LoaderRule::LineCount));
         }
-        lambdas::check(&self.lambdas, &found.labels)?;
+        lambdas::check(&self.lambdas, &found)?;
         entries(b"ExpT", &self.exports, &found.labels)?;
         entries(b"LocT", &self.locals, &found.labels)?;
         let chunk = |id| self.chunks.get(id).filter(|chunk| !chunk.is_empty());

@@ -80,6 +80,7 @@ rules! {
     LambdaFree, "lambda_free", "a fun has more free variables than arguments";
     LambdaIndex, "lambda_index", "the index of an entry is not its place";
     LambdaLabel, "lambda_label", "two entries have one label";
+    LambdaMade, "lambda_made", "no instruction makes the fun of an entry without free variables";
     FunctionEntry, "function_entry",
         "an entry does not fit the function at its label: name or number of arguments";
     FunctionTwice, "function_twice", "a function is listed twice";
