@@ -55,6 +55,7 @@ defmodule HotPatch.Test.Releases do
 
     config = [
       sasl: [releases_dir: releases, sasl_error_logger: false],
+      logger: [level: :none],
       kernel: [
         inet_dist_use_interface: {127, 0, 0, 1},
         prevent_overlapping_partitions: false,
