@@ -28,8 +28,8 @@ defmodule HotPatch.Cluster.Joiner do
   def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
   @doc """
-  Waits until this node has been compared with the others for the first time, or there is none
-  to compare with. A start is held up for that, but not for ever.
+  Waits until this node has been compared with the others, and with what it has decided itself,
+  for the first time. A start is held up for that, but not for ever.
   """
   @spec await_first() :: :ok
   def await_first do
@@ -62,10 +62,8 @@ defmodule HotPatch.Cluster.Joiner do
   @impl GenServer
   def handle_continue(:connect, state) do
     for peer <- Config.current().peers, peer != node(), do: Node.connect(peer)
-
-    if Node.list() == [],
-      do: {:noreply, state |> first() |> soon(@now_and_then)},
-      else: {:noreply, state |> work() |> soon(@now_and_then)}
+    # Also where there is nobody: this node itself may have decided what it has not come to.
+    {:noreply, state |> work() |> soon(@now_and_then)}
   end
 
   @impl GenServer
