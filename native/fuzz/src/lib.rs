@@ -67,9 +67,8 @@ pub fn module(code: &[u8], literals: &[u8]) -> Vec<u8> {
         atoms.push(u8::try_from(name.len()).unwrap_or(0));
         atoms.extend(name.as_bytes());
     }
-    let words = |words: &[u32]| -> Vec<u8> {
-        words.iter().flat_map(|word| word.to_be_bytes()).collect()
-    };
+    let words =
+        |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|word| word.to_be_bytes()).collect() };
     let imports: Vec<u32> = (0..32).flat_map(|n| [2, 3 + n, n % 4]).collect();
     let lines = [words(&[0, 0, 0, 8, 0]), vec![0x11; 8]].concat();
     let types: Vec<u8> = [words(&[4, 2]), vec![0x1f, 0xff, 0, 0x20]].concat();

@@ -11,6 +11,7 @@ defmodule HotPatch.Swap.AheadTest do
   @server :hot_patch_test_ahead_server
   @supervisor :hot_patch_test_ahead_sup
   @new :hot_patch_test_ahead_new
+  @compile {:no_warn_undefined, @new}
   @child :hot_patch_test_ahead_child
 
   setup do

@@ -231,7 +231,7 @@ defmodule HotPatch.Swap.ProcessesTest do
   end
 
   # It receives whatever comes, and tells of it: its code would see a system message.
-  defp by_hand(version, more \\ "") do
+  defp by_hand(version, more) do
     Builds.erlang("""
     -module(#{@module}).
     -vsn("#{version}").
