@@ -65,6 +65,7 @@ defmodule HotPatch do
           purge: :soft | :force,
           on_load: :restart | :load,
           drift: :refuse | :accept,
+          disk: :replace | :memory_only,
           cumulative: boolean(),
           again: boolean(),
           config: [{atom(), keyword()}],
@@ -248,6 +249,7 @@ defmodule HotPatch do
           purge: :soft | :force,
           on_load: :restart | :load,
           drift: :refuse | :accept,
+          disk: :replace | :memory_only,
           cumulative: boolean(),
           again: boolean(),
           config: [{atom(), keyword()}],
@@ -557,7 +559,9 @@ defmodule HotPatch do
   A node of the same release as others does what it has missed, as any node that joins: patches
   that were applied on all are in force when this returns, or `nodes/0` says why not.
 
-  An operator's own node, which runs no applications, uploads patches for what the others run.
+  An operator's own node, which runs no applications, uploads patches for what the others run. Where they
+  run several systems, or several versions of one, `upload/2` takes `release: {name, version}`, as `nodes/0`
+  shows it, and `apply/2` the nodes.
 
   ## Options
 

@@ -22,6 +22,7 @@ defmodule HotPatch.Agent do
   alias HotPatch.Config
   alias HotPatch.Fault
   alias HotPatch.NodeInfo
+  alias HotPatch.Release
   alias HotPatch.Report
   alias HotPatch.Store
   alias HotPatch.Strategy
@@ -62,6 +63,7 @@ defmodule HotPatch.Agent do
           cumulative?: boolean(),
           again?: boolean(),
           content: binary(),
+          disk: :replace | :memory_only,
           about: map() | nil,
           signed_by: String.t() | nil,
           overridden: HotPatch.Manifest.overridden(),
@@ -99,13 +101,14 @@ defmodule HotPatch.Agent do
       attached?: Attachment.here() != nil,
       protocol: @protocol,
       roles: Config.current().roles,
-      release: state.release,
+      release: Release.current(),
       otp: System.otp_release(),
       elixir: System.version(),
       applied: Enum.map(state.stack, & &1.id),
       restart_needed: RestartNeed.list(state),
       behind: :persistent_term.get(@behind, nil),
       forced: for(%{forced?: true, id: id} <- state.stack, do: id),
+      memory_only: for(record <- state.stack, Store.Applied.memory_only?(record), do: record.id),
       archives?: HotPatch.Bridge.check() == :ok,
       warnings: Config.warnings(),
       operation: holder(),

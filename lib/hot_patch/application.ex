@@ -61,7 +61,13 @@ defmodule HotPatch.Application do
   # A patch, or an upgrade of the release, has changed the environment. Where the data is kept and
   # what patches are bound to stay as they were when the node started.
   @impl Application
-  def config_change(_changed, _new, _removed), do: Config.load([:data_dir, :release])
+  def config_change(changed, new, removed) do
+    :ok = Config.load([:data_dir, :release])
+
+    if Keyword.has_key?(changed ++ new, :console) or :console in removed,
+      do: HotPatch.Console.reload(),
+      else: :ok
+  end
 
   @impl Application
   def stop(_state), do: Config.forget()

@@ -32,7 +32,7 @@ defmodule HotPatch.Archive do
   # Likewise the keys of the reply. A module's literals are atoms from its loading on.
   @beam_keys ~w(module md5 vsn attributes exports imports behaviours chunks on_load load_nif
                 needs_otp compiler compressed name lambdas)a
-  @reply_keys ~w(sha256 size files path crc32 bytes kind reason beam other damaged
+  @reply_keys ~w(sha256 size files path crc32 bytes executable kind reason beam other damaged
                  refused rule entry message ok true false nil manifest content signature
                  zip notes compared error)a
 

@@ -39,6 +39,21 @@ defmodule HotPatch.BackoffSupervisor do
   @spec start_link(Supervisor.child_spec(), [option()]) :: GenServer.on_start()
   def start_link(child, options), do: GenServer.start_link(__MODULE__, {child, options})
 
+  @doc "Starts a child of `HotPatch.Supervisor` that is not there; by its id."
+  @spec start_child(term()) :: :ok | {:error, term()}
+  def start_child(id), do: tell(id, :start)
+
+  @doc "Ends a child, which stays away until `start_child/1`."
+  @spec stop_child(term()) :: :ok | {:error, term()}
+  def stop_child(id), do: tell(id, :stop)
+
+  defp tell(id, what) do
+    case List.keyfind(Supervisor.which_children(HotPatch.Supervisor), id, 0) do
+      {^id, pid, _type, _modules} when is_pid(pid) -> GenServer.call(pid, what, :infinity)
+      _not_there -> {:error, :not_found}
+    end
+  end
+
   @impl GenServer
   def init({child, options}) do
     Process.flag(:trap_exit, true)
@@ -58,6 +73,18 @@ defmodule HotPatch.BackoffSupervisor do
     active = if state.pid, do: 1, else: 0
     counts = [specs: 1, active: active, supervisors: supervisors, workers: 1 - supervisors]
     {:reply, counts, state}
+  end
+
+  def handle_call(:start, _from, %{pid: nil} = state) do
+    state = begin(state)
+    {:reply, if(state.pid, do: :ok, else: {:error, :not_started}), state}
+  end
+
+  def handle_call(:start, _from, state), do: {:reply, :ok, state}
+
+  def handle_call(:stop, _from, state) do
+    :ok = terminate(:shutdown, state)
+    {:reply, :ok, %{state | pid: nil}}
   end
 
   def handle_call(_other, _from, state), do: {:reply, {:error, :not_supported}, state}
@@ -85,7 +112,9 @@ defmodule HotPatch.BackoffSupervisor do
     receive do
       {:DOWN, ^monitor, :process, ^pid, _reason} -> :ok
     after
-      within(child) -> Process.exit(pid, :kill)
+      within(child) ->
+        Process.exit(pid, :kill)
+        :ok
     end
   end
 

@@ -21,13 +21,20 @@ defmodule HotPatch.Console do
     * `:tokens` - for scripts, `Authorization: Bearer ...`: `:name`, `:role` and `:sha256`, made by
       `mix hot_patch.password --token`
     * `:login` - a module with the behaviour `HotPatch.Console.Login`, in place of the accounts
+    * `:hosts` - names under which browsers reach it, such as `["patch.example.com"]`, beside the name and the
+      addresses of the machine on which it listens (`localhost` on loopback). A request with another `Host` gets
+      nothing. Behind a proxy, name what the browser shows; within a Plug application nothing is
+      checked unless names are given
     * `:session_minutes` - default: 480
-    * `:max_connections` - default: 100
+    * `:max_connections` - default: 100. Where there are more, those go that have not sent a request yet, from
+      the address that has the most of them, the newest first
     * `:request_seconds`, `:upload_seconds` - how long the head of a request and a form may take to arrive, and
       an archive; default: 15 and 120
 
   A release has to bring the server along: `extra_applications: [:inets, :ssl]` in the host's `mix.exs`.
-  A configuration that is wrong is logged, and the console stays off: the system starts all the same.
+  A configuration that is wrong is logged, and the console stays off: the system starts all the same. One that is
+  changed while the system runs takes effect with `reload/0`, which a configuration change of the application
+  (`Application.config_change/3`, `config:` of a patch) calls by itself.
 
   The console is a function from a request to a response, `call/1`, over the public functions of `HotPatch`; a
   server asks `head/1` before it reads a body.
@@ -35,6 +42,7 @@ defmodule HotPatch.Console do
 
   use Supervisor, restart: :temporary
 
+  alias HotPatch.BackoffSupervisor
   alias HotPatch.Console.Accounts
   alias HotPatch.Console.Config
   alias HotPatch.Console.Gate
@@ -64,13 +72,82 @@ defmodule HotPatch.Console do
     end
   end
 
+  @doc """
+  Takes the configuration as it is now. Whose account or token has gone, or has another role or secret, is logged out at
+  once, with all sessions and streams of events; others notice nothing, unless the address, the port or
+  a limit is another: then the server listens anew.
+
+  A configuration that is wrong changes nothing.
+  """
+  @spec reload() :: :ok | {:error, String.t()}
+  def reload do
+    :ok = HotPatch.Config.load([:data_dir, :release])
+    options = HotPatch.Config.current().console || false
+
+    case {options && Config.new(options), Process.whereis(__MODULE__)} do
+      {false, nil} -> :ok
+      {false, pid} -> stop(pid)
+      {{:ok, _config}, nil} -> start()
+      {{:ok, config}, _pid} -> renew(config)
+      {{:error, text}, _pid} -> as_it_was(text)
+    end
+  end
+
+  defp as_it_was(text) do
+    :ok = HotPatch.Config.warn(:console, "the console goes on as it was: #{text}")
+    {:error, text}
+  end
+
+  defp stop(pid) do
+    :ok = Config.clear()
+    _ = BackoffSupervisor.stop_child(__MODULE__)
+    # One that somebody else has started.
+    if Process.alive?(pid), do: Supervisor.stop(pid), else: :ok
+  end
+
+  # One that was off, or has ended, is still known to its supervisor.
+  defp start do
+    with {:error, reason} <- BackoffSupervisor.start_child(__MODULE__),
+         do: {:error, "the console does not start: #{inspect(reason)}"}
+  end
+
+  defp renew(config) do
+    former = Config.current()
+    :ok = Config.put(config)
+    :ok = Sessions.configure(config)
+    :ok = Sessions.finish(Config.withdrawn(former, config))
+    if Config.listener(former) == Config.listener(config), do: :ok, else: listen_anew(config)
+  end
+
+  defp listen_anew(config) do
+    _ = Supervisor.terminate_child(__MODULE__, Inets)
+    _ = Supervisor.delete_child(__MODULE__, Inets)
+
+    for server <- server(config), do: {:ok, _pid} = Supervisor.start_child(__MODULE__, server)
+    :ok
+  end
+
+  defp server(%Config{port: nil}), do: []
+  defp server(config), do: [{Inets, config}]
+
+  @doc """
+  Ends all that a user of the console has on this node, sessions and streams of events: for a host with a login of
+  its own, where somebody logs out or loses a role there.
+  """
+  @spec log_out(String.t()) :: :ok
+  def log_out(name) do
+    if Process.whereis(Sessions), do: Sessions.finish([{:user, name}]), else: :ok
+  end
+
   @impl Supervisor
   def init(config) do
     :ok = Config.put(config)
     :ok = Accounts.prepare()
     :ok = Stream.prepare()
-    server = if config.port, do: [{Inets, config}], else: []
-    Supervisor.init([{Sessions, config}, {Operations, []} | server], strategy: :one_for_one)
+
+    Supervisor.init([{Sessions, config}, {Operations, []} | server(config)],
+      strategy: :one_for_one
+    )
   end
 
   @doc """

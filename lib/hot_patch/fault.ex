@@ -17,6 +17,8 @@ defmodule HotPatch.Fault do
       :intent_written,
       :files_staged,
       :prepared,
+      :early_kept,
+      :early_placed,
       :held,
       :decision_journaled,
       :decided,

@@ -16,6 +16,7 @@ defmodule HotPatch.Hook do
   `after_resume` do not follow where the change was taken back.
   """
 
+  alias HotPatch.Cause
   alias HotPatch.Config
 
   require HotPatch.Log, as: Log
@@ -41,7 +42,7 @@ defmodule HotPatch.Hook do
           :ok
 
         {:DOWN, ^monitor, :process, ^pid, reason} ->
-          log(hook, moment, "failed: #{inspect(reason)}")
+          log(hook, moment, "failed: #{Cause.of_exit(reason)}")
       after
         @within ->
           Process.demonitor(monitor, [:flush])

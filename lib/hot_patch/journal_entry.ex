@@ -6,7 +6,7 @@ defmodule HotPatch.JournalEntry do
     * `:at` - when it began to be noted, UTC
     * `:what` - `:apply`, `:rollback`, `:failed` (an operation that was taken back), `:refused`,
       `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:attach`, `:detach`, `:dismiss`, `:cancel`, `:put_again` (files on a
-      fresh disk), `:drift`, `:journal_damaged`
+      fresh disk), `:put_back` (files of patches that ended), `:drift`, `:journal_damaged`
     * `:operation` - what was tried, where it was refused or failed
     * `:patch` - its id
     * `:by`, `:reason`, `:from` - who, why, and from which address, where that is known
@@ -18,6 +18,7 @@ defmodule HotPatch.JournalEntry do
     * `:missing` - nodes that belonged to the system and were away
     * `:release` - of the cluster at that time
     * `:again?` - whether it was told to bring back a patch that another had taken the place of
+    * `:disk` - `:memory_only` where no file of the system was touched, else `:replace`
     * `:forced?` - whether processes were killed for it
     * `:status` - integral over the nodes
     * `:outcome` - what became of what was cancelled, as in `HotPatch.Cancellation`
@@ -49,6 +50,7 @@ defmodule HotPatch.JournalEntry do
           missing: [node()],
           release: HotPatch.Release.t() | nil,
           again?: boolean(),
+          disk: :replace | :memory_only,
           forced?: boolean(),
           status: HotPatch.Status.t() | nil,
           outcome: atom() | nil,
@@ -69,6 +71,7 @@ defmodule HotPatch.JournalEntry do
     :status,
     :outcome,
     again?: false,
+    disk: :replace,
     forced?: false,
     overridden: %{},
     accepted: [],
@@ -90,6 +93,7 @@ defmodule HotPatch.JournalEntry do
       if(entry.outcome, do: ": #{String.replace("#{entry.outcome}", "_", " ")}", else: ""),
       " on #{where(entry.nodes)}",
       if(entry.missing == [], do: "", else: ", #{Enum.join(entry.missing, ", ")} away"),
+      if(entry.disk == :memory_only, do: ", in memory only", else: ""),
       if(entry.forced?, do: ", by force", else: ""),
       if(entry.again?,
         do: ", again: an older patch in the place of a newer one was allowed",

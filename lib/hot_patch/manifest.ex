@@ -13,7 +13,8 @@ defmodule HotPatch.Manifest do
     * `:cumulative`, `:transition`, `:on_load` - the defaults of the options of `HotPatch.apply/2`
     * `:modules` - by name: `change` (`:add`, `:replace`, or `:any` where the base is not known),
       the versions `replaces` and `brings`
-    * `:removed` - files that the patch takes away, with their modules
+    * `:removed` - files that the patch takes away, with their modules; a module that is among
+      `:modules` too moves from there
     * `:load_order` - names of modules
     * `:instructions` - `up` and `down`: instructions as in an `.appup`, as text. They are carried out on every
       node that the patch changes, `down` by its rollback; a plan says in which order, and what of it
@@ -131,6 +132,16 @@ defmodule HotPatch.Manifest do
 
   defp plain(map, keys), do: Map.new(keys, &{&1, map[Atom.to_string(&1)]})
 
+  @doc false
+  # The modules that the patch moves from one application to another, with their former files.
+  @spec moved(t()) :: %{String.t() => removed()}
+  def moved(manifest) do
+    for %{module: %{name: name}} = removed <- manifest.removed,
+        is_map_key(manifest.modules, name),
+        into: %{},
+        do: {name, removed}
+  end
+
   @doc "What it says beside the files, in lines for people."
   @spec lines(t()) :: [String.t()]
   def lines(manifest) do
@@ -139,7 +150,7 @@ defmodule HotPatch.Manifest do
       text(manifest.text),
       "transition #{manifest.transition}, on_load #{manifest.on_load}" <>
         if(manifest.cumulative, do: ", cumulative", else: ""),
-      for(removed <- manifest.removed, do: "removes #{removed.path}"),
+      for(removed <- manifest.removed, do: removed_line(removed, moved(manifest))),
       for({way, texts} <- manifest.instructions, text <- texts, do: "#{way}: #{text}"),
       for(c <- manifest.config, do: "sets #{c.application} #{c.key}"),
       for(accepted <- accepted(manifest), do: "accepted: #{accepted}")
@@ -147,6 +158,11 @@ defmodule HotPatch.Manifest do
     |> List.flatten()
     |> Enum.reject(&(&1 == ""))
   end
+
+  defp removed_line(%{path: path, module: %{name: name}}, moved) when is_map_key(moved, name),
+    do: "moves #{String.replace_prefix(name, "Elixir.", "")} from #{path}"
+
+  defp removed_line(%{path: path}, _moved), do: "removes #{path}"
 
   @doc "What its author has accepted of what was found, as it is written when it is accepted."
   @spec accepted(t() | nil) :: [String.t()]

@@ -10,13 +10,15 @@ defmodule HotPatch.NodeInfo do
     * `:roles` - what it is for, as `config :hot_patch, roles: [...]` says there
     * `:attached?` - whether `HotPatch.attach/2` brought it there, until the node restarts
     * `:protocol` - version of the language that agents and coordinators speak
-    * `:release` - name and version of what it runs
+    * `:release` - name and version of what it runs, to which patches are bound (`HotPatch.Release`)
     * `:otp`, `:elixir` - versions
     * `:applied` - ids of the patches applied on it, oldest first
-    * `:restart_needed` - reasons why memory is not what the disk is; empty if it is
+    * `:restart_needed` - reasons why memory is not what a restart would bring, as far as patches have to
+      do with it: found by comparing the code that runs with the code that should; empty if it is
     * `:behind` - why it has not caught up with what the other nodes did without it, or `nil`
     * `:forced` - patches for which processes were killed: what the node does since may have
       that for a cause
+    * `:memory_only` - patches that are in memory only: gone with a restart
     * `:archives?` - whether it can read archives (the reader that `config :hot_patch, bridge:` names is there)
     * `:warnings` - what is wrong with its configuration or its data directory, one line each
     * `:operation` - what is under way on it, or `nil`
@@ -44,6 +46,7 @@ defmodule HotPatch.NodeInfo do
           restart_needed: [String.t()],
           behind: String.t() | nil,
           forced: [String.t()],
+          memory_only: [String.t()],
           archives?: boolean(),
           warnings: [String.t()],
           operation: map() | nil,
@@ -67,6 +70,7 @@ defmodule HotPatch.NodeInfo do
     applied: [],
     restart_needed: [],
     forced: [],
+    memory_only: [],
     archives?: false,
     warnings: [],
     attached?: false,
@@ -86,11 +90,16 @@ defmodule HotPatch.NodeInfo do
     applied = if info.applied == [], do: "none", else: Enum.join(info.applied, ", ")
     restart = if info.restart_needed == [], do: "no", else: "yes"
 
+    memory =
+      if info.memory_only == [],
+        do: "",
+        else: ", in memory only: #{Enum.join(info.memory_only, ", ")}"
+
     forced = if info.forced == [], do: "", else: ", by force: #{Enum.join(info.forced, ", ")}"
 
     roles = if info.roles == [], do: "", else: " (#{Enum.join(info.roles, ", ")})"
 
-    "#{info.node}#{roles}: #{info.release}, OTP #{info.otp}, applied: #{applied}, restart needed: #{restart}#{forced}" <>
+    "#{info.node}#{roles}: #{info.release}, OTP #{info.otp}, applied: #{applied}, restart needed: #{restart}#{memory}#{forced}" <>
       if(info.attached?, do: ", attached", else: "") <>
       if(info.behind, do: ", behind the others: #{info.behind}", else: "") <>
       if(info.warnings == [],

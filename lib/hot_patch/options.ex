@@ -70,6 +70,15 @@ defmodule HotPatch.Options do
           "(default): the patch is refused, and the reason names the module. `:accept`: it is applied, and its " <>
           "rollback goes to what is on disk"
     ],
+    disk: [
+      check: {:one_of, [:replace, :memory_only]},
+      default: :replace,
+      doc:
+        "`:replace` (default): the files of the patch take the place of the node's own, so that a restart " <>
+          "boots the patched code. `:memory_only`: no file of the system is touched, for hosts whose code belongs " <>
+          "to somebody else; the patch is gone with a restart of the node, and what is not loaded into memory " <>
+          "now is not done at all. A node that starts again while others still run the patch gets it from them"
+    ],
     cumulative: [
       check: {:one_of, [true, false]},
       default: false,
@@ -227,6 +236,7 @@ defmodule HotPatch.Options do
       :purge,
       :survey_on_load,
       :drift,
+      :disk,
       :cumulative,
       :again,
       :config,
@@ -239,6 +249,7 @@ defmodule HotPatch.Options do
       :purge,
       :survey_on_load,
       :drift,
+      :disk,
       :cumulative,
       :again,
       :config,
@@ -262,6 +273,7 @@ defmodule HotPatch.Options do
       :purge,
       :on_load,
       :drift,
+      :disk,
       :cumulative,
       :again,
       :config,

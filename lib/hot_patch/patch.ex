@@ -12,7 +12,7 @@ defmodule HotPatch.Patch do
     * `:applied_on` - nodes on which it is applied
     * `:state` - `:uploaded`, `:applied` (on at least one node), `:rolled_back`, or `:retired` (made
       for another version of the release that runs now, or for one that was installed again
-      since: it cannot be applied any more)
+      since: it cannot be applied until it is uploaded again)
   """
 
   alias HotPatch.Release

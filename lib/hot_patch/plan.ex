@@ -78,6 +78,7 @@ defmodule HotPatch.Plan do
   """
   @type t :: %__MODULE__{
           patch: String.t(),
+          disk: :replace | :memory_only,
           status: Status.t(),
           nodes: [Node.t()],
           unmanaged: [node()],
@@ -85,7 +86,15 @@ defmodule HotPatch.Plan do
           duration_us: non_neg_integer()
         }
   @enforce_keys [:patch, :status, :nodes]
-  defstruct [:patch, :status, :nodes, unmanaged: [], missing: [], duration_us: 0]
+  defstruct [
+    :patch,
+    :status,
+    :nodes,
+    disk: :replace,
+    unmanaged: [],
+    missing: [],
+    duration_us: 0
+  ]
 
   @doc false
   @spec to_table(t()) :: iodata()
@@ -93,6 +102,7 @@ defmodule HotPatch.Plan do
     [
       "plan #{Printable.line(plan.patch)}: #{plan.status}, #{Table.nodes_of(plan)}, ",
       "#{Table.count(Enum.sum(Enum.map(plan.nodes, & &1.suspended)), "process", "processes")} to pause\n",
+      if(plan.disk == :memory_only, do: "in memory only: gone with a restart\n", else: []),
       Table.render(
         ["node", "status", "load order", "will pause"],
         Enum.map(plan.nodes, &[Atom.to_string(&1.node), "#{&1.status}", order(&1), processes(&1)])

@@ -37,6 +37,16 @@ defmodule HotPatch.Release do
   """
   @spec current() :: t()
   def current do
+    release = identity()
+    if unreleased?(release) and Source.idle?(), do: none(), else: release
+  end
+
+  @doc """
+  What patches are recorded under on this node. That is `current/0`, but for a system without a release
+  of which nothing is loaded yet: at its start that is known already.
+  """
+  @spec identity() :: t()
+  def identity do
     case Source.configured() || Source.installed() || Source.booted() do
       {name, version} -> %__MODULE__{name: name, version: version}
       nil -> %__MODULE__{name: @unreleased, version: Source.applications() || @nothing}

@@ -81,6 +81,7 @@ defmodule HotPatch.Report do
     * `:by`, `:started_at` - who and when
     * `:signed_by` - the key by which the patch is signed, or `nil`
     * `:overridden` - where options were given in place of what the patch's manifest says
+    * `:disk` - `:memory_only` where no file of the system was, or is to be, touched, else `:replace`
     * `:duration_us`, `:prepare_us`, `:commit_us` - microseconds in all, and of the two phases
       (where nodes were changed group by group: of the last group)
     * `:skew_us` - microseconds from the load on the first node to that on the last, as far as
@@ -98,6 +99,7 @@ defmodule HotPatch.Report do
           by: String.t() | nil,
           signed_by: String.t() | nil,
           overridden: HotPatch.Manifest.overridden(),
+          disk: :replace | :memory_only,
           started_at: DateTime.t(),
           duration_us: non_neg_integer(),
           prepare_us: non_neg_integer(),
@@ -118,6 +120,7 @@ defmodule HotPatch.Report do
     :skew_us,
     :watch,
     :rollback,
+    disk: :replace,
     overridden: %{},
     unmanaged: [],
     missing: [],
@@ -143,6 +146,7 @@ defmodule HotPatch.Report do
     "#{report.operation} #{Printable.line(report.patch)}: #{report.status}, " <>
       "#{Table.nodes_of(report)}, #{Table.milliseconds(report.duration_us)}" <>
       if(report.skew_us, do: ", #{Table.milliseconds(report.skew_us)} apart\n", else: "\n") <>
+      if(report.disk == :memory_only, do: "in memory only: gone with a restart\n", else: "") <>
       if(report.signed_by, do: "signed by #{Printable.line(report.signed_by)}\n", else: "") <>
       if(report.overridden == %{},
         do: "",

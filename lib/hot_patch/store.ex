@@ -8,6 +8,10 @@ defmodule HotPatch.Store do
   alias HotPatch.FileName
   alias HotPatch.Release
 
+  # What is kept may be anything that the host has: keys below priv, passwords in its settings.
+  @private 0o600
+  @private_folder 0o700
+
   @doc """
   The data directory of this node.
 
@@ -47,20 +51,20 @@ defmodule HotPatch.Store do
     write(path, [:crypto.hash(:sha256, etf), etf])
   end
 
-  @doc "Writes a file, flushed, whole or not at all."
-  @spec write(Path.t(), iodata()) :: :ok | {:error, File.posix()}
-  def write(path, data) do
-    with :ok <- place(path, data), do: flush_folder(Path.dirname(path))
+  @doc "Writes a file, flushed, whole or not at all. Nobody else may read it unless `mode` says so."
+  @spec write(Path.t(), iodata(), non_neg_integer()) :: :ok | {:error, File.posix()}
+  def write(path, data, mode \\ @private) do
+    with :ok <- place(path, data, mode), do: flush_folder(Path.dirname(path))
   end
 
   @doc "The same, but that its name is there after a power cut only when its folder is flushed."
-  @spec place(Path.t(), iodata()) :: :ok | {:error, File.posix()}
-  def place(path, data) do
+  @spec place(Path.t(), iodata(), non_neg_integer()) :: :ok | {:error, File.posix()}
+  def place(path, data, mode \\ @private) do
     # Random: what this VM counts, another node with the same folder counts as well.
     temporary = "#{path}.#{Base.encode16(:crypto.strong_rand_bytes(8))}.tmp"
 
     with :ok <- make_folder(Path.dirname(path)),
-         :ok <- write_flushed(temporary, data),
+         :ok <- write_flushed(temporary, data, mode),
          :ok <- File.rename(temporary, path) do
       :ok
     else
@@ -95,17 +99,24 @@ defmodule HotPatch.Store do
     :ok
   end
 
-  @doc "Writes a file and has the disk confirm it."
-  @spec write_flushed(Path.t(), iodata()) :: :ok | {:error, File.posix()}
-  def write_flushed(path, data) do
+  @doc "Writes a file and has the disk confirm it. Its mode is set while it is still empty."
+  @spec write_flushed(Path.t(), iodata(), non_neg_integer()) :: :ok | {:error, File.posix()}
+  def write_flushed(path, data, mode \\ @private) do
     with {:ok, device} <- :file.open(path, [:write, :raw, :binary]) do
-      result = with :ok <- :file.write(device, data), do: :file.sync(device)
+      result =
+        with :ok <- File.chmod(path, mode),
+             :ok <- :file.write(device, data),
+             do: :file.sync(device)
+
       _ = :file.close(device)
       result
     end
   end
 
-  @doc "Makes a folder and those above it; a power cut does not take them away again."
+  @doc """
+  Makes a folder and those above it; a power cut does not take them away again. What is within
+  this node's data directory is for its own user only.
+  """
   @spec make_folder(Path.t()) :: :ok | {:error, File.posix()}
   def make_folder(folder) do
     above = Path.dirname(folder)
@@ -116,8 +127,17 @@ defmodule HotPatch.Store do
       with :ok <- make_folder(above),
            # Another process may make it at the same time.
            result when result in [:ok, {:error, :eexist}] <- File.mkdir(folder),
+           :ok <- close(folder),
            do: flush_folder(above)
     end
+  end
+
+  defp close(folder) do
+    own = directory()
+
+    if folder == own or String.starts_with?(folder, own <> "/"),
+      do: File.chmod(folder, @private_folder),
+      else: :ok
   end
 
   @doc """

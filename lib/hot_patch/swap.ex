@@ -155,6 +155,16 @@ defmodule HotPatch.Swap do
   @heap_per_process 80
   @most_heap 16_000_000
 
+  # What runs inside the processes concerned.
+  @inside [
+    HotPatch.Swap.CallbackModule,
+    HotPatch.Swap.Conversion,
+    HotPatch.Swap.Signal,
+    HotPatch.Swap.Standing,
+    HotPatch.Swap.SysMessage,
+    HotPatch.Swap.Wrapper
+  ]
+
   defp engine_options do
     needed = @heap_per_process * :erlang.system_info(:process_count)
     words = needed |> max(@heap) |> min(@most_heap)
@@ -194,6 +204,9 @@ defmodule HotPatch.Swap do
   """
   @spec prepare(Job.t()) :: {:ok, Ready.t()} | {:error, failure()}
   def prepare(%Job{} = job) do
+    # Loaded on first use, they would be asked for by every process that stands still.
+    :ok = :code.ensure_modules_loaded(@inside)
+
     with :ok <- purge(Change.replaced(job.changes), job.purge),
          %{silent: []} = found <- Processes.find(job.changes),
          shadows = if(job.transition == :none, do: [], else: job.shadows),

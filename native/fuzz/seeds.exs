@@ -46,6 +46,80 @@ for {source, n} <- Enum.with_index(sources), options <- [[], [:debug_info]] do
   save.("beam", "m#{n}-#{length(options)}.beam", bytes)
 end
 
+# Pairs for the analysis: the length of the first, and both. Their literals are not packed, so that
+# what is changed in them is still read.
+plain = fn bytes ->
+  {:ok, _module, chunks} = :beam_lib.all_chunks(bytes)
+
+  chunks =
+    for {id, data} <- chunks, id not in [~c"Dbgi", ~c"Docs", ~c"Line", ~c"CInf"] do
+      case {id, data} do
+        {~c"LitT", <<size::32, packed::binary>>} when size > 0 ->
+          {id, <<0::32, :zlib.uncompress(packed)::binary>>}
+
+        other ->
+          other
+      end
+    end
+
+  {:ok, built} = :beam_lib.build_module(chunks)
+  built
+end
+
+pair = fn before, later -> <<byte_size(before)::32, before::binary, later::binary>> end
+
+compiled = fn source ->
+  {:ok, tokens, _} = :erl_scan.string(to_charlist(source))
+
+  forms =
+    tokens
+    |> Enum.chunk_while([], fn
+      {:dot, _} = dot, acc -> {:cont, Enum.reverse([dot | acc]), []}
+      token, acc -> {:cont, [token | acc]}
+    end, fn [] -> {:cont, []} end)
+    |> Enum.map(fn tokens -> {:ok, form} = :erl_parse.parse_form(tokens); form end)
+
+  {:ok, :m, bytes} = :compile.forms(forms, [:binary, :nowarn_unused_function])
+  plain.(bytes)
+end
+
+versions = [
+  {"-module(m). -export([init/1, code_change/3]). init(A) -> {ok, {state, A}}. code_change(_, S, _) -> {ok, S}.",
+   "-module(m). -export([init/1, code_change/3]). init(A) -> {ok, {state, A, 1}}. code_change({down, _}, {state, A, _}, _) -> {ok, {state, A}}; code_change(_, {state, A}, _) -> {ok, {state, A, n:f()}}."},
+  {"-module(m). -export([init/1, handle_call/3]). init(A) -> X = {ok, {A}}, try n:f(A, X) catch throw:R -> R end. handle_call(_, _, S) -> {reply, S, S}.",
+   "-module(m). -export([init/1, handle_call/3]). init(A) -> {ok, \#{a => A, b => \"x\"}}. handle_call(_, _, S) -> {reply, [Y || Y <- S], S}."},
+  {"-module(m). -export(['__struct__'/0, f/1]). '__struct__'() -> \#{'__struct__' => m, a => 1, b => fun lists:map/2}. f(\#{a := A} = X) -> X\#{b => A}.",
+   "-module(m). -export(['__struct__'/0, f/2]). '__struct__'() -> \#{'__struct__' => m, a => 1}. f(<<A:8, \"tail\">>, B) -> <<A:16, \"more\", B/binary>>; f(A, B) -> fun(C) -> {A, B, C} end."},
+  {"-module(m). -behaviour(supervisor). -export([init/1]). init(_) -> {ok, {\#{strategy => one_for_one}, [\#{id => n, start => {n, start_link, []}}]}}.",
+   "-module(m). -behaviour(supervisor). -export([init/1]). init(_) -> {ok, {\#{strategy => one_for_all}, []}}."}
+]
+
+for {{before, later}, n} <- Enum.with_index(versions) do
+  {before, later} = {compiled.(before), compiled.(later)}
+  save.("analysis", "versions-#{n}", pair.(before, later))
+  save.("analysis", "back-#{n}", pair.(later, before))
+end
+
+for {path, n} <- beams |> Enum.sort_by(&File.stat!(&1).size) |> Enum.take(60) |> Enum.with_index() do
+  {:ok, {_module, stripped}} = :beam_lib.strip(File.read!(path))
+  bytes = plain.(stripped)
+  # Another byte in its code: most are read to the end all the same.
+  {at, _size} = :binary.match(bytes, "Code")
+  place = at + 40
+  <<head::binary-size(place), byte, rest::binary>> = bytes
+  save.("analysis", "#{n}", pair.(bytes, <<head::binary, Bitwise.bxor(byte, 16), rest::binary>>))
+end
+
+appups = [
+  ~S({"2", [{"1", [{update, m, {advanced, []}, [n]}, {load_module, n}]}], [{<<"1\\..*">>, []}]}.),
+  ~S({"1", [], []}. % nothing),
+  ~S({update, m, static, 500, {advanced, {'A b', "x", <<1, "y">>, 1.5e3, -7, \#{a => [b | c]}}}, soft_purge, brutal_purge, [n]}),
+  ~S({apply, {m, f, [16#ff, $a, "\x{e9}"]}}),
+  ~S([{add_application, a, temporary}, restart_new_emulator])
+]
+
+for {text, n} <- Enum.with_index(appups), do: save.("appup", "#{n}", text)
+
 small = beams |> Enum.sort_by(&File.stat!(&1).size) |> Enum.take(24)
 files = for path <- small, do: {~c"a-1.0.0/ebin/" ++ to_charlist(Path.basename(path)), File.read!(path)}
 

@@ -101,9 +101,8 @@ defmodule HotPatch.AttachTest do
   defp count(node), do: Cluster.call(node, :gen_server, :call, [@server, :add])
   defp state(node), do: Cluster.call(node, :gen_server, :call, [@server, :get])
 
-  defp applied(node, on) do
-    Enum.find(hot_patch(node, :nodes, []), &(&1.node == on)).applied
-  end
+  defp info(node, on), do: Enum.find(hot_patch(node, :nodes, []), &(&1.node == on))
+  defp applied(node, on), do: info(node, on).applied
 
   describe "a node with Elixir" do
     test "is attached, patched and rolled back like any other", %{operator: operator} do
@@ -293,6 +292,99 @@ defmodule HotPatch.AttachTest do
       assert {:ok, report} = hot_patch(operator, :check, [patch.id, [nodes: [node]]])
       assert [%{files: [%{status: :error, reason: reason}]}] = report.nodes
       assert reason =~ "HotPatch itself"
+    end
+  end
+
+  describe "what a node runs" do
+    test "is not changed by applications that are started, and its patches stay its", context do
+      %{operator: operator} = context
+      node = PlainErlang.start()
+      PlainErlang.run(node)
+      assert hot_patch(operator, :attach, [node]) == :ok
+      patch = upload!(operator, [PlainErlang.repaired()])
+      assert {:ok, _report} = hot_patch(operator, :apply, [patch.id])
+
+      extra = {:application, :hot_patch_test_extra, [vsn: ~c"1", modules: []]}
+      :ok = Cluster.call(node, :application, :load, [extra])
+      :ok = Cluster.call(node, :application, :start, [:hot_patch_test_extra])
+      :ok = Cluster.call(node, :application, :stop, [:switch])
+      :ok = Cluster.call(node, :application, :start, [:switch])
+
+      assert %{applied: [id], release: release} = info(operator, node)
+      assert {id, to_string(release)} == {patch.id, "unreleased switch-1.0.0"}
+      assert {:error, %Error{reason: :in_force}} = hot_patch(operator, :detach, [node])
+      assert {:ok, _report} = hot_patch(operator, :rollback, [patch.id])
+      assert state(node) == {1, 0}
+      assert hot_patch(operator, :detach, [node]) == :ok
+    end
+
+    test "may get another name, and the way back is not lost", %{operator: operator} do
+      node = PlainErlang.start()
+      PlainErlang.run(node)
+      assert hot_patch(operator, :attach, [node]) == :ok
+      patch = upload!(operator, [PlainErlang.repaired()])
+      assert {:ok, _report} = hot_patch(operator, :apply, [patch.id])
+
+      for release <- [{"switch", "7"}, {"switch", "8"}] do
+        assert hot_patch(operator, :detach, [node, [leave_patches: true]]) == :ok
+        assert hot_patch(operator, :attach, [node, [release: release]]) == :ok
+        assert %{applied: [id], restart_needed: []} = info(operator, node)
+        assert id == patch.id
+      end
+
+      assert to_string(info(operator, node).release) == "switch 8"
+      assert hot_patch(operator, :attach, [node, [release: {"switch", "8"}]]) == :ok
+
+      # It is there already: nothing is passed over.
+      for option <- [release: {"switch", "9"}, data_dir: "/nowhere", peers: [operator]] do
+        assert {:error, %Error{reason: :invalid_option} = error} =
+                 hot_patch(operator, :attach, [node, [option]])
+
+        assert error.message =~ "detach it first"
+        assert error.details.option == elem(option, 0)
+      end
+
+      assert {:ok, _report} = hot_patch(operator, :rollback, [patch.id])
+      assert state(node) == {1, 0}
+      assert hot_patch(operator, :detach, [node]) == :ok
+    end
+
+    test "may differ: an operator's node patches both, and says for which", context do
+      %{operator: operator} = context
+      [one, two] = for vsn <- ["1.0.0", "2.0.0"], do: PlainErlang.start([], vsn)
+      # Not known yet for what it is.
+      early = upload!(operator, [PlainErlang.repaired("2.0.0")], "early")
+      for node <- [one, two], do: PlainErlang.run(node)
+      for node <- [one, two], do: assert(hot_patch(operator, :attach, [node]) == :ok)
+
+      for {node, vsn} <- [{one, "1.0.0"}, {two, "2.0.0"}] do
+        file = PlainErlang.repaired(vsn)
+        archive = HotPatch.Test.Archives.zip([file])
+        upload = &hot_patch(operator, :upload, [archive, [{:name, "both"} | &1]])
+        assert {:error, %Error{reason: :invalid_option} = error} = upload.([])
+        assert error.message =~ "unreleased switch-1.0.0 on #{one}"
+        assert error.message =~ "unreleased switch-2.0.0 on #{two}"
+        assert error.message =~ "release: {"
+
+        assert {:ok, patch} = upload.(release: {"unreleased", "switch-#{vsn}"})
+        assert {:ok, %{status: :ok}} = hot_patch(operator, :apply, [patch.id, [nodes: [node]]])
+        assert state(node) == {2, 0}
+
+        # What was made for the one is refused by the other.
+        [other] = [one, two] -- [node]
+        assert {:ok, report} = hot_patch(operator, :check, [patch.id, [nodes: [other]]])
+        assert %{status: :error, nodes: [%{files: [%{reason: reason}]}]} = report
+        assert reason =~ "is bound to unreleased switch-#{vsn}"
+        assert {:ok, _report} = hot_patch(operator, :rollback, [patch.id, [nodes: [node]]])
+        assert state(node) == {1, 0}
+      end
+
+      # One that was uploaded before there was a system is for that of the nodes it comes to.
+      assert {:error, %Error{reason: :invalid_option}} = hot_patch(operator, :apply, [early.id])
+      assert {:ok, _report} = hot_patch(operator, :apply, [early.id, [nodes: [two]]])
+      assert state(two) == {2, 0}
+      assert {:ok, _report} = hot_patch(operator, :rollback, [early.id, [nodes: [two]]])
+      for node <- [one, two], do: assert(hot_patch(operator, :detach, [node]) == :ok)
     end
   end
 

@@ -61,7 +61,9 @@ defmodule HotPatch.FolderNamesTest do
       assert :ok = Store.Decisions.put(op)
       assert [^op] = Store.Decisions.list(Release.current())
 
-      assert {:ok, intent} = Store.Files.stage([{target, "new"}], "tag")
+      assert {:ok, intent} =
+               Store.Files.stage([%Store.FileChange{target: target, bytes: "new"}], "tag")
+
       assert [^intent] = Store.Files.pending()
       assert {:ok, decided} = Store.Files.decide(intent, note(op))
       assert [^decided] = Store.Files.pending()

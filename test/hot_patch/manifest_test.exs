@@ -10,6 +10,7 @@ defmodule HotPatch.ManifestTest do
   alias HotPatch.Store.Applied
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
+  alias HotPatch.Test.Servers
 
   @moduletag :tmp_dir
 
@@ -149,6 +150,143 @@ defmodule HotPatch.ManifestTest do
     assert {:ok, _} = hot_patch(a, :rollback, [removal.id, []])
     assert exchange_code(a) == code
     assert Cluster.disk(a) == disk
+  end
+
+  test "applied once more, a patch brings back at its rollback what it took away", %{tmp_dir: dir} do
+    [a] = Cluster.start(1)
+    record = "exchange-1.0.0/ebin/Elixir.Exchange.Printable.beam"
+    {code, disk} = {exchange_code(a), Cluster.disk(a)}
+    {:ok, removal} = upload_zip(a, build!(dir, [{record, nil}]), name: "removal")
+    assert {:ok, _report} = hot_patch(a, :apply, [removal.id, []])
+    assert {:ok, report} = hot_patch(a, :apply, [removal.id, []])
+    assert [{^a, :not_changed, "it is gone already"}] = reasons(report)
+    assert {:ok, _report} = hot_patch(a, :rollback, [removal.id, []])
+    assert {exchange_code(a), Cluster.disk(a)} == {code, disk}
+  end
+
+  describe "a module that moves to another application" do
+    @server :hot_patch_test_moving
+
+    # Its code_change knows both ways.
+    defp server(version) do
+      way = "case OldVsn of {down, _} -> {ok, {1, Count}}; _ -> {ok, {VERSION, Count}} end"
+      Servers.server(@server, version, way)
+    end
+
+    # The exchange, and a second application beside it; nodes have both, with the server in the first.
+    defp with_second(node) do
+      second = node |> Cluster.exchange() |> Path.dirname() |> Path.join("second-1.0.0/ebin")
+      File.mkdir_p!(second)
+      File.write!(Path.join(second, "second.app"), ~s({application,second,[{vsn,"1.0.0"}]}.))
+      true = Cluster.call(node, :code, :add_pathz, [String.to_charlist(second)])
+      :ok = Cluster.call(node, Application, :load, [:second])
+    end
+
+    defp moving!(node) do
+      path = Path.join(Cluster.exchange(node), "ebin/#{@server}.beam")
+      File.write!(path, server("1"))
+      {:module, @server} = Cluster.call(node, :code, :load_file, [@server])
+      {:ok, pid} = Cluster.call(node, :gen_server, :start, [@server, 7, []])
+      pid
+    end
+
+    defp move_zip(dir, version) do
+      [from: from, to: to] = builds(dir, [])
+      server = "ebin/#{@server}.beam"
+      resource = ~s({application,second,[{vsn,"1.0.0"}]}.)
+
+      for root <- [from, to] do
+        File.mkdir_p!(Path.join(root, "second-1.0.0/ebin"))
+        File.write!(Path.join(root, "second-1.0.0/ebin/second.app"), resource)
+      end
+
+      File.write!(Path.join(from, "exchange-1.0.0/#{server}"), server("1"))
+      File.write!(Path.join(to, "second-1.0.0/#{server}"), server(version))
+      out = Path.join(dir, "move-#{version}.zip")
+      {:ok, built} = Build.run(from: from, to: to, out: out, author: "alice")
+      assert "from exchange to second moves #{@server}" in built.notes
+      assert to_string(built.composition) =~ "moves #{@server} from exchange-1.0.0/ebin"
+      built.zip
+    end
+
+    defp place(node), do: node |> Cluster.call(:code, :which, [@server]) |> to_string()
+    defp second(node), do: Path.join(Cluster.home(node), "lib/second-1.0.0/ebin/#{@server}.beam")
+    defp get(node, pid), do: Cluster.call(node, :gen_server, :call, [pid, :get])
+
+    test "is loaded from there, with the states of its processes, and goes back", %{tmp_dir: dir} do
+      nodes = [a, b] = Cluster.start(2)
+      Enum.each(nodes, &with_second/1)
+      pids = Map.new(nodes, &{&1, moving!(&1)})
+      first = Path.join(Cluster.exchange(a), "ebin/#{@server}.beam")
+      disks = Map.new(nodes, &{&1, Cluster.disk(&1)})
+      {:ok, patch} = upload_zip(a, move_zip(dir, "2"))
+
+      assert {:ok, check} = hot_patch(a, :check, [patch.id])
+      assert [{^a, :ok, nil}, {^a, :ok, reason} | _] = reasons(check)
+      assert reason =~ "moves to #{second(a)}, and this file is removed"
+      assert {:ok, %{status: :ok}} = hot_patch(a, :apply, [patch.id])
+
+      for node <- nodes do
+        assert {get(node, pids[node]), place(node)} == {{2, 7}, second(node)}
+      end
+
+      refute File.exists?(first)
+      assert {:ok, []} = hot_patch(a, :drift, [])
+      # Once more it changes nothing, and it does not forget where the module was.
+      assert {:ok, %{status: :not_changed}} = hot_patch(a, :apply, [patch.id])
+
+      assert {:error, %{reason: :file} = error} = hot_patch(a, :export_antipatch, [patch.id])
+      assert Exception.message(error) =~ "has moved a module from exchange-1.0.0/ebin"
+
+      assert {:ok, plan} = hot_patch(a, :plan, [patch.id, [operation: :rollback]])
+      assert [%{order: [replace: _], analysis: %{modules: [_]}} | _] = plan.nodes
+      assert {:ok, %{status: :ok}} = hot_patch(b, :rollback, [patch.id])
+
+      for node <- nodes do
+        assert get(node, pids[node]) == {1, 7}
+        assert Cluster.disk(node) == disks[node]
+        refute File.exists?(second(node))
+      end
+
+      assert place(a) == first
+      assert {:ok, []} = hot_patch(a, :drift, [])
+    end
+
+    test "moves also where its code is the same, and nobody pauses for that", %{tmp_dir: dir} do
+      [a] = Cluster.start(1)
+      with_second(a)
+      pid = moving!(a)
+      {:ok, patch} = upload_zip(a, move_zip(dir, "1"))
+      assert {:ok, %{nodes: [%{suspended: 0}], status: :ok}} = hot_patch(a, :apply, [patch.id])
+      assert {get(a, pid), place(a)} == {{1, 7}, second(a)}
+      assert {:ok, []} = hot_patch(a, :drift, [])
+      assert {:ok, %{nodes: [%{suspended: 0}]}} = hot_patch(a, :rollback, [patch.id])
+      refute place(a) == second(a)
+      assert get(a, pid) == {1, 7}
+    end
+
+    test "is refused where a node has no such application, or has the module elsewhere", %{
+      tmp_dir: dir
+    } do
+      [a, b] = Cluster.start(2)
+      Enum.each([a, b], &moving!/1)
+      with_second(a)
+      zip = move_zip(dir, "2")
+      {:ok, patch} = upload_zip(a, zip)
+      assert {:ok, report} = hot_patch(a, :check, [patch.id])
+
+      assert {b, :error, "#{@server} moves, and the application second is not on this node"} in reasons(
+               report
+             )
+
+      assert {:error, %{reason: :refused}} = hot_patch(a, :apply, [patch.id])
+
+      # On one that has neither the module nor the application it does nothing.
+      [c] = Cluster.start(1)
+      {:ok, patch} = upload_zip(c, zip)
+      assert {:ok, report} = hot_patch(c, :check, [patch.id])
+      assert [{^c, :not_loaded, _}, {^c, :not_loaded, _}] = reasons(report)
+    end
   end
 
   test "signatures are verified at the upload and on every node by its own keys", %{tmp_dir: dir} do

@@ -5,6 +5,7 @@ defmodule HotPatch.SuccessionTest do
   import HotPatch.Test.Until
 
   alias HotPatch.Error
+  alias HotPatch.Store.Applied
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Damage
@@ -55,12 +56,12 @@ defmodule HotPatch.SuccessionTest do
 
   defp blobs(machine), do: Path.wildcard(Path.join(Machine.data(machine), "blobs/*"))
 
+  # What is new in the patch is loaded when it is used.
   defp memory(machine) do
     for {path, _bytes} <- files(),
-        Path.extname(path) == ".beam",
+        File.exists?(Path.join(Builds.ebin("shipped"), Path.basename(path))),
         module = String.to_atom(Path.basename(path, ".beam")),
         into: %{} do
-      # What is new in the patch may be loaded on use.
       {module, Cluster.call(machine.node, HotPatch.Agent.Running, :md5, [Atom.to_string(module)])}
     end
   end
@@ -187,6 +188,32 @@ defmodule HotPatch.SuccessionTest do
     assert %{applied: [], restart_needed: []} = me(machine)
   end
 
+  test "a fresh disk gets the patch's files only where they were made for what is on it" do
+    [machine] = machines(1)
+    machine = start(machine, @one)
+    patch = apply!(machine, files())
+    patched = disk(machine)
+    machine = Machine.kill(machine)
+    File.rm_rf!(machine.lib)
+    Machine.install(machine, "shipped")
+    machine = start(machine, @one)
+    assert %{applied: [id], restart_needed: []} = me(machine)
+    assert {id, disk(machine)} == {patch.id, patched}
+
+    # The same version, built once more with another change.
+    machine = Machine.kill(machine)
+    File.rm_rf!(machine.lib)
+    Machine.install(machine, "shipped")
+    {path, bytes} = Enum.find(Builds.changed("broken"), &(&1 not in files()))
+    assert List.keymember?(files(), path, 0)
+    File.write!(Path.join(machine.lib, path), bytes)
+    built = disk(machine)
+    machine = start(machine, @one)
+    assert %{applied: [], restart_needed: []} = me(machine)
+    assert disk(machine) == built
+    assert [%{state: :retired}] = hot_patch(machine, :list, [])
+  end
+
   test "an operation that was cut off by the upgrade leaves the next version's memory alone" do
     [machine] = machines(1)
     machine = start(machine, @one)
@@ -202,6 +229,39 @@ defmodule HotPatch.SuccessionTest do
     assert %{applied: [], restart_needed: []} = me(machine)
     {_path, bytes} = hd(Builds.changed("patched"))
     refute :code.module_md5(bytes) in Map.values(memory(machine))
+  end
+
+  describe "a system without a release" do
+    test "has its patches after a restart, and where something was put on its code path" do
+      [machine] = machines(1)
+      machine = start(machine, nil)
+      disk = disk(machine)
+      assert to_string(me(machine).release) == "unreleased exchange-1.0.0"
+      patch = apply!(machine, files())
+      patched = memory(machine)
+
+      machine = again(machine, nil)
+      assert %{applied: [id], restart_needed: []} = me(machine)
+      assert {id, memory(machine)} == {patch.id, patched}
+
+      ebin = Path.join(machine.lib, "extra/ebin")
+      File.mkdir_p!(ebin)
+      extra = {:application, :hot_patch_test_extra, [vsn: ~c"1", modules: []]}
+      File.write!(Path.join(ebin, "hot_patch_test_extra.app"), :io_lib.format("~tp.~n", [extra]))
+      machine = start(%{Machine.kill(machine) | path: [ebin]}, nil)
+      assert %{applied: [^id], restart_needed: []} = info = me(machine)
+      assert to_string(info.release) == "unreleased exchange-1.0.0+hot_patch_test_extra-1"
+      assert [%{state: :applied, release: release}] = hot_patch(machine, :list, [])
+      assert release == info.release
+
+      # With a name from now on.
+      machine = start(%{Machine.kill(machine) | path: []}, @one)
+      assert %{applied: [^id], restart_needed: []} = me(machine)
+      until(fn -> hot_patch(machine, :stragglers, []) == {:ok, []} end, "nobody runs old code")
+      assert {:ok, _report} = hot_patch(machine, :rollback, [patch.id])
+      File.rm_rf!(Path.dirname(ebin))
+      assert disk(machine) == disk
+    end
   end
 
   describe "an upload" do
@@ -235,6 +295,14 @@ defmodule HotPatch.SuccessionTest do
       assert id == patch.id
       assert {:ok, _report} = call.(:apply, [patch.id, here])
       assert me(machine).applied == [patch.id]
+
+      # It ended by a clock that is ahead.
+      state = Cluster.call(machine.node, Applied, :state, [])
+      ended = Applied.retired(state, DateTime.add(DateTime.utc_now(), 3600))
+      :ok = Cluster.call(machine.node, Applied, :put, [ended])
+      assert {:error, %Error{reason: :retired}} = call.(:apply, [patch.id, here])
+      assert {:ok, %{state: :uploaded}} = call.(:upload, [archive, []])
+      assert {:ok, _report} = call.(:apply, [patch.id, here])
     end
   end
 end

@@ -8,12 +8,15 @@ defmodule HotPatch.Test.PlainErlang do
 
   @module :hot_patch_test_switch
 
-  @doc "Starts one; it ends with the calling test. Further arguments are for `erl`."
-  @spec start([charlist()]) :: node()
-  def start(args \\ []) do
+  @doc """
+  Starts one; it ends with the calling test. Further arguments are for `erl`, and its system is of
+  that version.
+  """
+  @spec start([charlist()], String.t()) :: node()
+  def start(args \\ [], vsn \\ "1.0.0") do
     name = :"plain_#{System.unique_integer([:positive])}_#{System.pid()}"
     node = :"#{name}@127.0.0.1"
-    install(node)
+    install(node, vsn)
 
     {:ok, peer, ^node} =
       :peer.start(%{
@@ -24,7 +27,7 @@ defmodule HotPatch.Test.PlainErlang do
         env: [{~c"HOME", String.to_charlist(Cluster.home(node))}],
         args:
           [
-            [~c"-pa", String.to_charlist(Path.dirname(beam(node)))],
+            [~c"-pa", String.to_charlist(Path.dirname(beam(node, vsn)))],
             [~c"-setcookie", Atom.to_charlist(Node.get_cookie())],
             [
               ~c"-kernel",
@@ -52,12 +55,13 @@ defmodule HotPatch.Test.PlainErlang do
   end
 
   @doc "A repaired version of its module, as the file of an archive."
-  @spec repaired() :: {Path.t(), binary()}
-  def repaired, do: {"switch-1.0.0/ebin/#{@module}.beam", server("2")}
+  @spec repaired(String.t()) :: {Path.t(), binary()}
+  def repaired(vsn \\ "1.0.0"), do: {"switch-#{vsn}/ebin/#{@module}.beam", server("2")}
 
   @doc "Where it has its module."
-  @spec beam(node()) :: Path.t()
-  def beam(node), do: Path.join(Cluster.home(node), "lib/switch-1.0.0/ebin/#{@module}.beam")
+  @spec beam(node(), String.t()) :: Path.t()
+  def beam(node, vsn \\ "1.0.0"),
+    do: Path.join(Cluster.home(node), "lib/switch-#{vsn}/ebin/#{@module}.beam")
 
   # Both ways.
   defp server(version) do
@@ -69,14 +73,14 @@ defmodule HotPatch.Test.PlainErlang do
   end
 
   # The supervisor and the application are a module of their own, as they are mostly.
-  defp install(node) do
-    ebin = Path.dirname(beam(node))
+  defp install(node, vsn) do
+    ebin = Path.dirname(beam(node, vsn))
     File.mkdir_p!(ebin)
-    File.write!(beam(node), server("1"))
+    File.write!(beam(node, vsn), server("1"))
     File.write!(Path.join(ebin, "hot_patch_test_switch_sup.beam"), supervisor())
 
     properties = [
-      vsn: ~c"1.0.0",
+      vsn: String.to_charlist(vsn),
       modules: [@module, :hot_patch_test_switch_sup],
       applications: [:kernel, :stdlib],
       mod: {:hot_patch_test_switch_sup, []}

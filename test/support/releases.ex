@@ -3,9 +3,6 @@ defmodule HotPatch.Test.Releases do
   # A system in releases as systools makes them, with two versions side by side that OTP's release
   # handler goes between. `till` is another version in the second, `scales` is the same in both.
 
-  # Of sasl, which whoever uses this starts.
-  @compile {:no_warn_undefined, [:systools, :release_handler]}
-
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Servers
@@ -49,7 +46,7 @@ defmodule HotPatch.Test.Releases do
     releases = to_charlist(Path.join(root, "releases"))
 
     :ok =
-      :release_handler.create_RELEASES(
+      sasl(:release_handler).create_RELEASES(
         to_charlist(root),
         releases,
         rel(root, "1") ++ ~c".rel",
@@ -142,6 +139,9 @@ defmodule HotPatch.Test.Releases do
   def state(system, app),
     do: Cluster.call(system.node, :gen_server, :call, [:"#{app}_server", :get])
 
+  # Of an application that HotPatch does not need: whoever uses this module starts it.
+  defp sasl(module), do: module
+
   # Every version takes the state of any other.
   defp server(app, code),
     do: Servers.server(:"#{app}_server", code, "case OldVsn of _ -> {ok, {VERSION, Count}} end")
@@ -203,7 +203,7 @@ defmodule HotPatch.Test.Releases do
     )
 
     options = [:silent, :local, :no_module_tests, path: code_path(root, vsn)]
-    {:ok, _module, _warnings} = :systools.make_script(rel(root, vsn), options)
+    {:ok, _module, _warnings} = sasl(:systools).make_script(rel(root, vsn), options)
     File.rename!(Path.join(folder, "#{@name}.boot"), Path.join(folder, "start.boot"))
   end
 
@@ -212,7 +212,9 @@ defmodule HotPatch.Test.Releases do
     paths = code_path(root, "1") ++ code_path(root, "2")
     options = [:silent, path: paths, outdir: to_charlist(folder)]
     from = [rel(root, "1")]
-    {:ok, _relup, _module, _warnings} = :systools.make_relup(rel(root, "2"), from, from, options)
+
+    {:ok, _relup, _module, _warnings} =
+      sasl(:systools).make_relup(rel(root, "2"), from, from, options)
   end
 
   defp code_path(root, vsn) do

@@ -20,6 +20,7 @@ defmodule HotPatch.Agent.Boot do
   alias HotPatch.FileName
   alias HotPatch.Store
   alias HotPatch.Store.Applied
+  alias HotPatch.Store.FileChange
   alias HotPatch.Store.Install
   alias HotPatch.Store.Mark
   alias HotPatch.Store.Neighbours
@@ -29,17 +30,21 @@ defmodule HotPatch.Agent.Boot do
   @doc "Sets disk and memory right. Never fails: what cannot be done is logged and noted."
   @spec run() :: :ok
   def run do
+    :ok = Store.Privacy.check()
     note_failure(:journal, Store.Journal.open())
     begun = Store.Files.pending()
+    early = Enum.filter(begun, &Store.Early.begun?/1)
     for {intent, failure} <- Store.Recovery.run(), do: not_finished(intent, failure)
     sweep(begun)
     back = retire()
+    forget_memory(Applied.state())
     disk(Applied.state())
     back = back ++ retire()
     Environment.restore(Applied.state().stack)
     # On a node that was attached everything runs already: what its memory is stays.
     if Attachment.here() == nil do
       memory(Applied.state(), begun, back)
+      again(early)
       Restore.later(Applied.state().stack)
     end
 
@@ -58,8 +63,10 @@ defmodule HotPatch.Agent.Boot do
   end
 
   defp not_finished(intent, {path, reason}) do
+    what = if intent.note, do: intent.note.entry.patch, else: "an operation that was not decided"
+
     Log.error(
-      "HotPatch: the files of #{intent.note.entry.patch} are not all in place: #{path}: #{inspect(reason)}; " <>
+      "HotPatch: the files of #{what} are not all in place: #{path}: #{inspect(reason)}; " <>
         "the next start tries again"
     )
   end
@@ -76,10 +83,33 @@ defmodule HotPatch.Agent.Boot do
     end
   end
 
+  # What was in memory only was so until this start. Other nodes may still have it, and then this
+  # one has missed it.
+  defp forget_memory(state) do
+    case Applied.booted(state, Applied.boot()) do
+      {_state, []} ->
+        :ok
+
+      {booted, gone} ->
+        # A decision of this node is none that it has missed.
+        :ok = Store.Decisions.tidy(state)
+        note_failure(:state, Applied.put(booted))
+        why = "it was applied in memory only, and the node has started anew"
+        for record <- gone, do: note_end(record.id, why)
+        :ok
+    end
+  end
+
+  defp note_end(id, why) do
+    Log.notice("HotPatch: #{id} is gone: #{why}")
+    entry = %{patch: id, by: "HotPatch", reason: why}
+    note_failure(:journal, Store.Journal.add(:retire, entry))
+  end
+
   defp disk(%{stack: []}), do: :ok
 
   defp disk(state) do
-    files = Applied.net(state.stack)
+    files = state.stack |> Applied.on_disk() |> Applied.net()
 
     case Enum.filter(files, &(Store.Files.digest(&1.target) != &1.new)) do
       [] -> :ok
@@ -89,13 +119,17 @@ defmodule HotPatch.Agent.Boot do
 
   # The same folder with other files: somebody has installed the release again, or another
   # node of this host, which shares the folder, has gone on meanwhile. Another folder: a disk
-  # that knows nothing of patches.
+  # that knows nothing of patches, with what was there before them or with something else.
   defp not_as_left(wrong, files, state) do
     mark = Install.marked(hd(files).target)
 
     cond do
-      mark != state.install ->
+      mark != state.install and Enum.all?(wrong, &(Store.Files.digest(&1.target) == &1.old)) ->
         put_again(wrong, state)
+
+      # With other files than those that the patches were made for.
+      mark != state.install ->
+        Retirement.end_all(state, "the release was installed again, with other files")
 
       (ops = Neighbours.rollbacks(state)) != [] ->
         follow(ops, state)
@@ -142,7 +176,11 @@ defmodule HotPatch.Agent.Boot do
   end
 
   defp put_again(files, state) do
-    changes = for file <- files, {:ok, bytes} <- [bytes(file)], do: {file.target, bytes}
+    changes =
+      for file <- files,
+          {:ok, bytes} <- [bytes(file)],
+          do: %FileChange{target: file.target, bytes: bytes, rights: Map.get(file, :rights)}
+
     tag = "hot_patch-boot-#{:erlang.phash2(node())}"
     ids = Enum.map_join(state.stack, ", ", & &1.id)
 
@@ -174,32 +212,62 @@ defmodule HotPatch.Agent.Boot do
   # node would load from there: other versions have modules of the same names.
   defp memory(state, begun, back) do
     files = state |> touched(begun, back) |> Enum.filter(&loads?/1)
+    {brought, gone} = Enum.split_with(files, &brought?/1)
+    # Of one that has moved, the file in the former place is gone, or there for the boot script.
+    names = MapSet.new(brought, & &1.module)
 
-    for %{new: nil, target: target, module: name} <- files,
-        not File.exists?(target),
-        {:ok, module} <- [Running.module(name)],
+    for file <- gone,
+        file.module not in names,
+        Store.Files.digest(file.target) == file.new,
+        {:ok, module} <- [Running.module(file.module)],
         :erlang.module_loaded(module),
         do: unload(module)
 
     wrong =
-      for %{new: new} = file when new != nil <- files,
+      for %{new: new} = file <- brought,
           {:ok, bytes} <- [File.read(file.target)],
           :crypto.hash(:sha256, bytes) == new,
           wanted?(file.module),
           module = Running.accepted_module(file.module),
-          runs_other?(module, bytes),
+          runs_other?(module, bytes) or elsewhere?(module, file),
           do: {module, FileName.to_charlist(file.target), bytes}
 
     load(wrong)
   end
 
+  defp brought?(%{new: nil}), do: false
+  defp brought?(file), do: not Map.get(file, :gone?, false) and Map.get(file, :move) != :away
+
+  # The boot script knows only its former place.
+  defp elsewhere?(module, %{move: :here, target: target}),
+    do: :code.is_loaded(module) != {:file, FileName.to_charlist(target)}
+
+  defp elsewhere?(_module, _file), do: false
+
   # Through links or not. Where the file is gone the code server only knows whence it has loaded it.
+  defp loads?(%{move: :here}), do: true
+
   defp loads?(file) do
     case Running.path(file.module) do
       {_have, path} when is_binary(path) -> Mark.real(path) == Mark.real(file.target)
       :none -> String.to_charlist(Path.dirname(file.target)) in :code.get_path()
       _elsewhere -> false
     end
+  end
+
+  # The boot script has loaded them while files that they read then were those of a set that was
+  # not decided; by now these are what they were.
+  defp again(intents) do
+    for %{files: files} <- intents,
+        %{alone?: true, target: target} <- files,
+        {:ok, module} <- [Running.module(Path.basename(target, ".beam"))],
+        :erlang.module_loaded(module),
+        {:ok, bytes} <- [File.read(target)] do
+      unload(module)
+      load_alone(module, FileName.to_charlist(target), bytes)
+    end
+
+    :ok
   end
 
   # The modules of the patches, those of a set that this start has finished, and those that went back:

@@ -14,7 +14,8 @@ defmodule HotPatch.Agent.Census do
           running: String.t(),
           disk: String.t() | nil,
           patch: String.t() | nil,
-          restart: String.t() | nil
+          restart: String.t() | nil,
+          memory_only?: boolean()
         }
 
   @doc "One line for each module that belongs to no system library."
@@ -27,21 +28,24 @@ defmodule HotPatch.Agent.Census do
 
       for %{module: module, name: name, path: path} <- Inventory.modules(),
           md5 = Running.md5(module) do
+        {patch, memory_only?} = Map.get(patches, name, {nil, false})
+
         %{
           module: name,
           running: hex(md5),
           disk: hex(FileDigests.md5(path)),
-          patch: patches[name],
+          patch: patch,
+          memory_only?: memory_only?,
           restart: restarts[name]
         }
       end
     end)
   end
 
-  # The last patch that touches each module.
+  # The last patch that touches each module, and whether it is in memory only.
   defp patches(state) do
     for record <- state.stack, %{module: name} when name != nil <- record.files, into: %{} do
-      {name, record.id}
+      {name, {record.id, Applied.memory_only?(record)}}
     end
   end
 

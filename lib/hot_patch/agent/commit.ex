@@ -58,13 +58,16 @@ defmodule HotPatch.Agent.Commit do
   # The agent hears of the end before handlers and loggers do: processes of other nodes may
   # stand still until the coordinator knows of it, and the next commit needs the name.
   defp commit(preparation, agent) do
+    deadline = now() + preparation.operation.pause_timeout
+
     {preparation, begun} =
       case same_release(preparation) do
-        :ok -> begin(preparation)
+        :ok -> begin(preparation, deadline)
         error -> {preparation, error}
       end
 
-    swapped = with :ok <- begun, do: swap(preparation, agent)
+    swapped = with :ok <- begun, :ok <- place(preparation), do: swap(preparation, agent, deadline)
+
     {_ok_or_error, %{phases: phases}} = swapped
     result = swapped |> finish(preparation) |> Map.merge(Outcome.facts(preparation))
     Process.unregister(__MODULE__)
@@ -88,20 +91,23 @@ defmodule HotPatch.Agent.Commit do
       else: :ok
   end
 
-  # What instructions want done before the pause has its time limit in common with it: other
-  # nodes may stand still already.
-  defp begin(%Preparation{operation: operation, ready: ready} = preparation) do
-    started = System.monotonic_time(:millisecond)
-    instructions = preparation.examination.instructions
-    {begun, failure} = Steps.begin(instructions, started + operation.pause_timeout)
-    left = operation.pause_timeout - (System.monotonic_time(:millisecond) - started)
-    ready = ready && put_in(ready.job.pause_timeout, max(left, 1))
-    preparation = %{preparation | ready: ready, begun: begun}
-    {preparation, if(failure, do: {:error, nothing_done(failure)}, else: :ok)}
+  # What instructions and hooks want done before the pause has its time limit in common with it:
+  # other nodes may stand still already, and the coordinator does not wait much longer.
+  defp begin(%Preparation{examination: %{instructions: instructions}} = preparation, deadline) do
+    {begun, failure} = Steps.begin(instructions, deadline)
+    {%{preparation | begun: begun}, if(failure, do: {:error, nothing_done(failure)}, else: :ok)}
+  end
+
+  # What the new code looks for when it is loaded is there by then, and goes back with it. Before
+  # the pause: the disk may take its time.
+  defp place(%Preparation{staged: staged}) do
+    with {:error, {path, reason}} <- Store.Early.put(staged) do
+      {:error, nothing_done("cannot write #{path}: #{inspect(reason)}")}
+    end
   end
 
   # Nothing to change in memory here; the decision is about the disk all the same.
-  defp swap(%Preparation{ready: nil, operation: operation}, agent) do
+  defp swap(%Preparation{ready: nil, operation: operation}, agent, _deadline) do
     send(agent, {__MODULE__, :held, self()})
 
     receive do
@@ -112,19 +118,31 @@ defmodule HotPatch.Agent.Commit do
     end
   end
 
-  defp swap(%Preparation{ready: ready, operation: operation}, agent) do
+  defp swap(%Preparation{ready: ready, operation: operation}, agent, deadline) do
     change = Preparation.change(ready.job.changes, operation)
     Hook.run(:before_pause, change)
 
-    result =
-      Swap.run(ready, fn engine ->
-        Fault.point(:held)
-        send(agent, {__MODULE__, :held, engine})
-      end)
+    case deadline - now() do
+      left when left > 0 ->
+        result =
+          Swap.run(put_in(ready.job.pause_timeout, left), fn engine ->
+            Fault.point(:held)
+            send(agent, {__MODULE__, :held, engine})
+          end)
 
-    if match?({:ok, _done}, result), do: Hook.run(:after_resume, change)
-    result
+        if match?({:ok, _done}, result), do: Hook.run(:after_resume, change)
+        result
+
+      _late ->
+        {:error,
+         nothing_done(
+           "the instructions and hooks that come before the pause have taken all of its " <>
+             "#{operation.pause_timeout} ms: nobody was suspended"
+         )}
+    end
   end
+
+  defp now, do: System.monotonic_time(:millisecond)
 
   defp nothing_done(why),
     do: %{reason: :taken_back, text: why, pause_us: 0, loaded?: false, phases: []}
@@ -228,9 +246,9 @@ defmodule HotPatch.Agent.Commit do
   defp taken_out(verdict), do: verdict
 
   defp restart_needed(verdicts) do
-    case for %{status: :not_updated} = verdict <- verdicts, do: Verdict.module(verdict) do
+    case for %{status: :not_updated} = verdict <- verdicts, do: Verdict.name(verdict) do
       [] -> nil
-      modules -> "on disk but not in memory: #{Enum.join(modules, ", ")}"
+      names -> "on disk but not in memory: #{Enum.join(names, ", ")}"
     end
   end
 

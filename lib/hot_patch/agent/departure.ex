@@ -53,6 +53,7 @@ defmodule HotPatch.Agent.Departure do
       cumulative?: false,
       again?: false,
       content: <<>>,
+      disk: :replace,
       about: nil,
       signed_by: nil,
       overridden: %{},

@@ -7,17 +7,22 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Agent.Base
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Instructions
+  alias HotPatch.Agent.LoadedLibraries
   alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Agent.Location
+  alias HotPatch.Agent.MemoryOnly
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Precedence
   alias HotPatch.Agent.PreviousCode
+  alias HotPatch.Agent.Relocation
   alias HotPatch.Agent.Removal
   alias HotPatch.Agent.Reversal
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Swappable
   alias HotPatch.Agent.Verdict
+  alias HotPatch.Agent.Writable
   alias HotPatch.Composition.Entry
+  alias HotPatch.Manifest
   alias HotPatch.Release
   alias HotPatch.Status
   alias HotPatch.Store
@@ -80,11 +85,27 @@ defmodule HotPatch.Agent.Examination do
          :ok <- on_top(payload),
          :ok <- latest(payload),
          {:ok, config} <- config(payload) do
-      payload |> verdicts() |> Swappable.hindered(payload.purge) |> possible(payload, config)
+      payload
+      |> verdicts()
+      |> Swappable.hindered(payload.purge)
+      |> loaded_libraries(payload)
+      |> MemoryOnly.adjust(payload)
+      |> Writable.hindered()
+      |> possible(payload, config)
     else
       {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
     end
   end
+
+  # Of what waits for a restart nothing is in memory, so that it goes back without one.
+  defp loaded_libraries(verdicts, %Payload{kind: :rollback, patch: patch}) do
+    if Store.Applied.waits?(Store.Applied.state(), patch),
+      do: verdicts,
+      else: LoadedLibraries.hindered(verdicts)
+  end
+
+  defp loaded_libraries(verdicts, %Payload{disk: :memory_only}), do: verdicts
+  defp loaded_libraries(verdicts, _payload), do: LoadedLibraries.hindered(verdicts)
 
   # A loader comes last, and sees nothing that any other rule has refused.
   defp possible(verdicts, payload, config) do
@@ -105,10 +126,24 @@ defmodule HotPatch.Agent.Examination do
   end
 
   defp verdicts(%Payload{} = payload) do
-    own = Enum.map(payload.entries, &judge(&1, payload)) ++ Removal.verdicts(payload)
+    moved = moved(Map.get(payload, :manifest))
+    brought = Enum.flat_map(payload.entries, &verdicts_of(&1, moved, payload))
+    own = brought ++ Removal.verdicts(payload)
     verdicts = refuse_twins(own)
     if payload.cumulative?, do: verdicts ++ Reversal.of_others(verdicts, payload), else: verdicts
   end
+
+  defp moved(nil), do: %{}
+  defp moved(manifest), do: Manifest.moved(manifest)
+
+  defp verdicts_of(%Entry{kind: :beam, beam: %{module: name}} = entry, moved, payload)
+       when is_map_key(moved, name) do
+    Relocation.verdicts(entry, moved[name], fn have, target, present ->
+      judge_module(entry, have, %{target: target, present: present}, payload)
+    end)
+  end
+
+  defp verdicts_of(entry, _moved, payload), do: [judge(entry, payload)]
 
   defp config(%Payload{kind: :rollback} = payload) do
     case in_force(payload) do
@@ -224,20 +259,26 @@ defmodule HotPatch.Agent.Examination do
 
   defp judge(%Entry{kind: :beam, beam: beam} = entry, payload) do
     case Location.of_module(entry.path, beam.module) do
-      {:ok, have, target} -> judge_module(entry, have, target, payload)
-      {:absent, reason} -> Verdict.new(entry, :not_loaded, reason)
-      {status, reason} -> Verdict.new(entry, status, reason)
+      {:ok, have, target} ->
+        judge_module(entry, have, %{target: target, present: target}, payload)
+
+      {:absent, reason} ->
+        Verdict.new(entry, :not_loaded, reason)
+
+      {status, reason} ->
+        Verdict.new(entry, status, reason)
     end
   end
 
-  defp judge_module(%Entry{beam: beam} = entry, have, target, payload) do
-    ran = ran(beam.module, have, target, entry.bytes, payload)
+  # `present` is the file that this node has of the module, if it has one.
+  defp judge_module(%Entry{beam: beam} = entry, have, %{target: target} = place, payload) do
+    ran = ran(entry, have, place.present, payload)
 
     with :ok <- runnable(beam),
-         :ok <- Base.check(beam.module, target, have, payload),
+         :ok <- Base.check(beam.module, place.present, have, payload),
          {:load, change} <- wanted(beam, have, target),
          :ok <- Swappable.check(beam, payload),
-         :ok <- PreviousCode.restorable(ran, target, payload) do
+         :ok <- PreviousCode.restorable(ran, place.present, payload) do
       %Verdict{
         entry: entry,
         status: :ok,
@@ -254,12 +295,14 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  defp ran(name, :loaded, target, bytes, payload) do
-    {:ok, module} = Running.module(name)
-    PreviousCode.find(module, target, bytes, payload.patch)
+  defp ran(%Entry{beam: beam} = entry, :loaded, target, payload) do
+    {:ok, module} = Running.module(beam.module)
+    facts = Running.facts(module)
+    brings = if facts && Running.same?(facts, beam.md5, beam.vsn), do: entry.bytes
+    PreviousCode.find(module, target, brings, payload.patch)
   end
 
-  defp ran(_name, _not_loaded, _target, _bytes, _payload), do: :file
+  defp ran(_entry, _not_loaded, _target, _payload), do: :file
 
   defp runnable(%{needs_otp: nil}), do: :ok
 
@@ -319,6 +362,10 @@ defmodule HotPatch.Agent.Examination do
     end)
   end
 
+  # What moves claims its former place only.
+  defp claims(%Verdict{move: :away, target: target}),
+    do: if(target, do: [place: target], else: [])
+
   defp claims(verdict) do
     for {what, name} <- [module: Verdict.module(verdict), place: verdict.target],
         name != nil,
@@ -356,7 +403,7 @@ defmodule HotPatch.Agent.Examination do
             Verdict.change_status(
               verdict,
               :not_updated,
-              "held back with #{Verdict.module(blocker)}: all modules of a patch become current " <>
+              "held back with #{Verdict.name(blocker)}: all modules of a patch become current " <>
                 "in one step"
             )
         end)

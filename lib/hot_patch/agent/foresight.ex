@@ -9,6 +9,7 @@ defmodule HotPatch.Agent.Foresight do
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.PreviousCode
   alias HotPatch.Agent.Verdict
+  alias HotPatch.Agent.Writable
   alias HotPatch.LoaderVM
   alias HotPatch.Plan
   alias HotPatch.Status
@@ -31,7 +32,8 @@ defmodule HotPatch.Agent.Foresight do
       processes: processes(targets, pause?) ++ processes(unpaused, false),
       suspended: if(pause?, do: length(targets), else: 0),
       strategy: examination.strategy,
-      disk: for(%{target: target} <- verdicts, target != nil, do: target) |> Enum.sort(),
+      disk:
+        for(%{target: target, disk?: true} <- verdicts, target != nil, do: target) |> Enum.sort(),
       config: Environment.names(examination.config),
       instructions: Instructions.lines(examination.instructions),
       risks: risks(examination, changes, targets ++ unpaused, silent)
@@ -69,7 +71,7 @@ defmodule HotPatch.Agent.Foresight do
 
   defp risks(%{verdicts: verdicts} = examination, changes, targets, silent) do
     Enum.concat([
-      for(%{status: :not_updated} = v <- verdicts, do: "#{Verdict.module(v)}: #{v.reason}"),
+      for(%{status: :not_updated} = v <- verdicts, do: "#{Verdict.name(v)}: #{v.reason}"),
       Strategy.lines(examination.strategy),
       examination.apart,
       for(v <- verdicts, Status.refuses?(v.status), do: "#{v.entry.path}: #{v.reason}"),
@@ -85,6 +87,7 @@ defmodule HotPatch.Agent.Foresight do
       untried_loading(examination),
       untried(examination),
       killed(changes),
+      disk(verdicts),
       Instructions.risks(examination.instructions)
     ])
   end
@@ -154,6 +157,22 @@ defmodule HotPatch.Agent.Foresight do
         "code_change is called after the load, and if it fails all is taken back; that of another " <>
         "module that calls it calls the version before"
     end
+  end
+
+  defp disk(verdicts) do
+    Enum.concat([
+      if(Enum.any?(verdicts, &(&1.target != nil and not &1.disk?)),
+        do: [
+          "in memory only: no file of the system is touched, and a restart of the node ends it; one that starts " <>
+            "again while others still run it gets it from them"
+        ],
+        else: []
+      ),
+      for uid <- Writable.former_owners(verdicts) do
+        "files of the user with the number #{uid} will belong to this node's own user, who cannot give " <>
+          "files away; their modes stay"
+      end
+    ])
   end
 
   # A change with old code in use is planned only where it may be purged by force.

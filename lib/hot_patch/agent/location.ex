@@ -42,6 +42,57 @@ defmodule HotPatch.Agent.Location do
     end
   end
 
+  @typedoc """
+  Both places of a module that moves, and where this node has it now: still in its former place
+  (`:moves`), or in the new one already (`:moved`).
+  """
+  @type move ::
+          {:ok, :moves | :moved, :loaded | :on_disk | :new, target :: Path.t(),
+           former :: Path.t() | nil}
+          | {:absent | :wrong_path | :error, reason :: String.t()}
+
+  @doc "Where the file of a module belongs that moves from one application to another."
+  @spec of_move(Path.t(), Path.t(), String.t()) :: move()
+  def of_move(path, former_path, name) do
+    with :ok <- allowed(anchor(path), name),
+         :ok <- allowed(anchor(former_path), nil),
+         {:ok, target} <- new_place(would_load(path, anchor(path), :new), name),
+         {:ok, former} <- former_place(would_load(former_path, anchor(former_path), :new)) do
+      case Running.path(name) do
+        {have, ^target} -> {:ok, :moved, have, target, former}
+        {have, ^former} -> {:ok, :moves, have, target, former}
+        {:loaded, :no_file} -> {:ok, :moves, :loaded, target, former}
+        :none -> {:ok, :moves, :new, target, former}
+        :system -> {:error, system_reason(name, "Erlang/OTP")}
+        {_have, actual} -> {:wrong_path, elsewhere(name, former_path, actual)}
+      end
+    end
+  end
+
+  defp allowed(anchor, module) do
+    with :ok <- not_system(anchor, module), do: right_version(anchor, module)
+  end
+
+  # A node that runs the module would be left without it.
+  defp new_place({:ok, _have, target}, _name), do: {:ok, target}
+
+  defp new_place({:absent, reason}, name) do
+    if Running.path(name) == :none,
+      do: {:absent, reason},
+      else: {:error, "#{name} moves, and #{reason}"}
+  end
+
+  defp new_place(wrong, _name), do: wrong
+
+  defp former_place({:ok, _have, former}), do: {:ok, former}
+  defp former_place({:absent, _reason}), do: {:ok, nil}
+  defp former_place(wrong), do: wrong
+
+  defp elsewhere(name, former_path, actual) do
+    "the patch moves #{name} from #{former_path}, but the node loads it from #{suggested(actual)}: " <>
+      "build the patch from what runs"
+  end
+
   @doc "Where a file that is no module belongs."
   @spec of_file(Path.t()) :: result()
   def of_file(path) do

@@ -42,7 +42,19 @@ defmodule HotPatch.Agent.Outcome do
   @doc "What the journal says of an operation on this node."
   @spec entry(Preparation.t(), map()) :: map()
   def entry(%Preparation{operation: operation, examination: examination}, result) do
-    facts = [:patch, :by, :seq, :scope, :cumulative?, :again?, :kind, :reason, :from, :missing]
+    facts = [
+      :patch,
+      :by,
+      :seq,
+      :scope,
+      :cumulative?,
+      :again?,
+      :disk,
+      :kind,
+      :reason,
+      :from,
+      :missing
+    ]
 
     operation
     |> Map.take(facts ++ [:signed_by, :overridden, :accepted])
@@ -67,7 +79,8 @@ defmodule HotPatch.Agent.Outcome do
 
     case operation.kind do
       :apply ->
-        state = %{state | install: state.install || Install.mark(preparation.staged.files)}
+        files = Enum.filter(preparation.staged.files, & &1.disk?)
+        state = %{state | install: state.install || Install.mark(files)}
         Applied.applied(state, op, record(preparation, result))
 
       :rollback ->
@@ -90,6 +103,7 @@ defmodule HotPatch.Agent.Outcome do
       :kind,
       :patch,
       :cumulative?,
+      :disk,
       :transition,
       :on_load,
       :scope,
@@ -136,6 +150,8 @@ defmodule HotPatch.Agent.Outcome do
       by: operation.by,
       about: operation.about,
       forced?: result.killed != [],
+      memory_only?: operation.disk == :memory_only,
+      boot: Applied.boot(),
       files: files(preparation),
       payload: preparation.payload,
       config: preparation.accepted.config,
@@ -176,10 +192,14 @@ defmodule HotPatch.Agent.Outcome do
         module: Verdict.module(verdict),
         alone?: match?(%{beam: %{on_load: true}}, verdict.entry),
         convert?: verdict.convert?,
+        gone?: Verdict.stays_for_boot?(verdict),
+        returned?: verdict.returns?,
+        move: verdict.move,
         old: former.old,
         new: file.new,
         ran: ran(verdict.ran, former.old),
         md5: md5(verdict.entry),
+        rights: file.rights,
         folders: former.folders,
         real: nil,
         stamp: nil

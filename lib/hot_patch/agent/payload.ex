@@ -38,6 +38,7 @@ defmodule HotPatch.Agent.Payload do
           drift: :refuse | :accept,
           cumulative?: boolean(),
           again?: boolean(),
+          disk: :replace | :memory_only,
           config: [setting()],
           instructions: %{up: [Instructions.one()], down: [Instructions.one()]},
           manifest: Manifest.t() | nil,
@@ -61,6 +62,7 @@ defmodule HotPatch.Agent.Payload do
     drift: :refuse,
     cumulative?: false,
     again?: false,
+    disk: :replace,
     config: [],
     instructions: %{up: [], down: []}
   ]
@@ -79,6 +81,7 @@ defmodule HotPatch.Agent.Payload do
       drift: Keyword.get(more, :drift, :refuse),
       cumulative?: Keyword.get(more, :cumulative, false),
       again?: Keyword.get(more, :again, false),
+      disk: Keyword.get(more, :disk, :replace),
       config: Keyword.get(more, :config, []),
       instructions: Keyword.get(more, :instructions, Instructions.none()),
       loader: Keyword.get(more, :loader),

@@ -8,14 +8,19 @@ defmodule HotPatch.Agent.Preparation do
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
   alias HotPatch.Agent.Instructions
+  alias HotPatch.Agent.MemoryOnly
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Steps
   alias HotPatch.Agent.Verdict
+  alias HotPatch.Agent.Writable
   alias HotPatch.FileName
   alias HotPatch.Hook
   alias HotPatch.Store
+  alias HotPatch.Store.FileChange
   alias HotPatch.Swap
+
+  require HotPatch.Log, as: Log
 
   @type t :: %__MODULE__{
           examination: Examination.t(),
@@ -50,7 +55,7 @@ defmodule HotPatch.Agent.Preparation do
     else
       {:no, verdicts} -> {:no, verdicts}
       {:error, failure} -> {:no, Enum.map(verdicts, &not_ready(&1, failure))}
-      {:staged, {:error, failure}} -> {:no, blame(verdicts, failure)}
+      {:staged, {:error, failure}} -> {:no, Writable.blame(verdicts, failure)}
     end
   end
 
@@ -58,7 +63,15 @@ defmodule HotPatch.Agent.Preparation do
   @spec discard(t()) :: :ok
   def discard(%__MODULE__{staged: staged, ready: ready}) do
     if ready, do: Swap.discard(ready)
-    Store.Files.unstage(staged)
+
+    with {:error, {path, reason}} <- Store.Recovery.undo(staged) do
+      Log.error(
+        "HotPatch: #{path} is not what it was before yet: #{inspect(reason)}; it is tried again before " <>
+          "the next operation and with the next start"
+      )
+    end
+
+    :ok
   end
 
   @doc "What hooks are told of a change."
@@ -74,13 +87,14 @@ defmodule HotPatch.Agent.Preparation do
         do: module |> change_of(verdict) |> Instructions.adjust(instructions)
   end
 
-  defp change_of(module, %Verdict{direction: :up, change: kind, entry: entry}) do
+  defp change_of(module, %Verdict{direction: :up, change: kind, entry: entry} = verdict) do
     %Swap.Change{
       module: module,
       kind: kind,
       exports: entry.beam.exports,
       md5: :code.module_md5(entry.bytes),
-      old_vsn: old_vsn(kind, module)
+      old_vsn: old_vsn(kind, module),
+      convert?: converts?(module, verdict)
     }
   end
 
@@ -92,22 +106,27 @@ defmodule HotPatch.Agent.Preparation do
       module: module,
       kind: kind,
       direction: :down,
-      convert?: verdict.convert?,
       exports: exports,
       md5: entry.beam.md5,
-      old_vsn: {:down, Running.vsn_of(entry.beam.vsn)}
+      old_vsn: {:down, Running.vsn_of(entry.beam.vsn)},
+      convert?: converts?(module, verdict)
     }
   end
 
-  defp stage(verdicts, operation, payload, ready) do
-    changes = for %{target: target} = verdict when target != nil <- verdicts, do: file(verdict)
+  # What only moves is loaded with the code that it has, which knows the states that there are.
+  defp converts?(module, %Verdict{move: :here, change: :replace, entry: %{beam: beam}}),
+    do: not Running.same?(Running.facts(module), beam.md5, beam.vsn)
 
-    # Nodes of one host may share a release folder: each stages under a name of its own.
-    tag = "hot_patch-#{:erlang.phash2({node(), operation.ref})}"
+  defp converts?(_module, verdict), do: verdict.convert?
+
+  defp stage(verdicts, operation, payload, ready) do
+    changes =
+      for %{target: target} = verdict when target != nil <- verdicts,
+          do: file(verdict, operation, ready != nil)
 
     with :ok <- keep_running(verdicts),
          {:ok, digest} <- keep(payload),
-         {:ok, staged} <- Store.Files.stage(changes, tag) do
+         {:ok, staged} <- Store.Files.stage(changes, tag(operation)) do
       {:ok, staged, digest}
     else
       {:error, failure} ->
@@ -116,10 +135,27 @@ defmodule HotPatch.Agent.Preparation do
     end
   end
 
-  defp file(%{disk: {:bytes, bytes}} = verdict), do: file(verdict, bytes)
-  defp file(%{entry: %{bytes: bytes}} = verdict), do: file(verdict, bytes)
-  defp file(%{target: target, folders: folders}, nil), do: {target, nil, folders}
-  defp file(%{target: target}, bytes), do: {target, bytes}
+  # Nodes of one host may share a release folder: each stages under a name of its own.
+  defp tag(operation), do: "hot_patch-#{:erlang.phash2({node(), operation.ref})}"
+
+  # Modules are loaded from memory; what else there is they may look for when they are.
+  defp file(%Verdict{entry: entry} = verdict, operation, loads?) do
+    %FileChange{
+      target: verdict.target,
+      bytes: on_disk(verdict),
+      folders: verdict.folders,
+      executable?: entry.executable,
+      early?: loads? and entry.kind == :other and entry.bytes != nil,
+      disk?: verdict.disk?,
+      former: if(operation.kind == :apply, do: MemoryOnly.former(verdict.target)),
+      rights: verdict.rights,
+      alone?: match?(%{on_load: true}, entry.beam)
+    }
+  end
+
+  # What the file is to be need not be the code that is to run.
+  defp on_disk(%{disk: {:bytes, bytes}}), do: bytes
+  defp on_disk(%{entry: %{bytes: bytes}}), do: bytes
 
   # The code that runs, where the file does not have it: a rollback loads it.
   defp keep_running(verdicts) do
@@ -147,20 +183,6 @@ defmodule HotPatch.Agent.Preparation do
   defp not_ready(%Verdict{change: nil} = verdict, _failure), do: verdict
   defp not_ready(verdict, failure), do: Verdict.change_status(verdict, :not_updated, failure.text)
 
-  # The file itself; where the data directory cannot be written, each of them.
-  defp blame(verdicts, {path, posix}) do
-    at_fault =
-      if Enum.any?(verdicts, &(&1.target == path)),
-        do: &(&1.target == path),
-        else: &(&1.target != nil)
-
-    reason = "cannot write #{path}: #{:file.format_error(posix)}"
-
-    Enum.map(verdicts, fn verdict ->
-      if at_fault.(verdict), do: Verdict.change_status(verdict, :error, reason), else: verdict
-    end)
-  end
-
   defp ready(accepted, examination, operation, payload) do
     case changes(accepted.changes, examination.instructions) do
       [] ->
@@ -174,7 +196,7 @@ defmodule HotPatch.Agent.Preparation do
           prepared: accepted.prepared.together,
           added: accepted.prepared.added,
           shadows: shadows(accepted, payload),
-          on_load: on_load(accepted),
+          on_load: on_load(accepted, tag(operation)),
           pause_timeout: operation.pause_timeout,
           hold_timeout: operation.hold_timeout,
           transition: examination.strategy.transition,
@@ -188,14 +210,15 @@ defmodule HotPatch.Agent.Preparation do
   end
 
   # Those that run code when they are loaded, in the order of the archive.
-  defp on_load(accepted) do
+  defp on_load(accepted, tag) do
     for {module, %Verdict{alone?: true} = verdict} <- accepted.changes,
         verdict.change != :delete do
       %{
         module: module,
         file: FileName.to_charlist(verdict.target),
         bytes: verdict.entry.bytes,
-        back: Swap.former_code(module)
+        back: Swap.former_code(module),
+        before_back: fn -> Store.Early.take_back_by(tag) end
       }
     end
   end

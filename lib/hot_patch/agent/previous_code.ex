@@ -17,26 +17,32 @@ defmodule HotPatch.Agent.PreviousCode do
   @type t :: :file | {:other, binary()} | {:lost, md5 :: binary()}
 
   @doc """
-  Looks for the running code of a module that is loaded from `target`: in the file, in what the patch
-  itself brings, where the code server has it from, and among what is kept here or by other nodes of
-  this host to take patches back.
+  Looks for the running code of a module that is loaded from `target`: in the file, where the code
+  server has it from, and among what is kept here or by other nodes of this host to take patches back.
+
+  `brings` is what the patch has for it where that is known to be the code that runs, else nil. The file
+  of a patch that is not accepted yet is not looked into here.
   """
   @spec find(module(), Path.t(), binary() | nil, String.t()) :: t()
   def find(module, target, brings, patch) do
     case Running.facts(module) do
-      nil ->
-        :file
-
-      facts ->
-        if is?(facts, File.read(target)), do: :file, else: elsewhere(module, facts, brings, patch)
+      nil -> :file
+      facts -> find(module, facts, target, brings, patch)
     end
   end
 
-  defp elsewhere(module, facts, brings, patch) do
+  defp find(module, facts, target, brings, patch) do
+    cond do
+      is?(facts, File.read(target)) -> :file
+      brings != nil -> {:other, brings}
+      true -> elsewhere(module, facts, patch)
+    end
+  end
+
+  defp elsewhere(module, facts, patch) do
     name = Atom.to_string(module)
 
     [
-      fn -> [{:ok, brings}] end,
       fn -> loaded_from(:code.is_loaded(module)) end,
       fn -> object_code(:code.get_object_code(module)) end,
       fn -> kept(name, Applied.state()) end,
@@ -75,18 +81,17 @@ defmodule HotPatch.Agent.PreviousCode do
         do: Blobs.fetch(Store.blobs(folder), digest)
   end
 
-  # The digest does not cover the attributes, among which is the version.
-  defp is?(facts, {:ok, bytes}) when is_binary(bytes) do
-    case :beam_lib.chunks(bytes, [:attributes]) do
-      {:ok, {_module, [attributes: attributes]}} ->
-        :code.module_md5(bytes) == facts.md5 and Keyword.get(attributes, :vsn, []) === facts.vsn
-
-      _no_module ->
-        false
-    end
-  end
+  # The digest does not cover the attributes, among which is the version. They are looked at only where
+  # the digest says that it is the very code that runs here.
+  defp is?(facts, {:ok, bytes}),
+    do: :code.module_md5(bytes) == facts.md5 and vsn(bytes) === facts.vsn
 
   defp is?(_facts, _none), do: false
+
+  defp vsn(bytes) do
+    {:ok, {_module, [attributes: attributes]}} = :beam_lib.chunks(bytes, [:attributes])
+    Keyword.get(attributes, :vsn, [])
+  end
 
   @doc """
   Whether a patch may take the place of this code: where no rollback could bring it back, only if the

@@ -1,8 +1,10 @@
 defmodule HotPatch.Agent.Removal do
   @moduledoc false
-  # Judges the files that a patch takes away: those that its manifest names as removed.
+  # Judges the files that a patch takes away: those that its manifest names as removed. What only
+  # moves is judged with the file that comes, see HotPatch.Agent.Relocation.
 
   alias HotPatch.Agent.Base
+  alias HotPatch.Agent.BootScript
   alias HotPatch.Agent.Location
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.PreviousCode
@@ -15,12 +17,21 @@ defmodule HotPatch.Agent.Removal do
   @spec verdicts(Payload.t()) :: [Verdict.t()]
   def verdicts(payload) do
     case Map.get(payload, :manifest) do
-      %Manifest{removed: removed} -> Enum.map(removed, &judge(&1, entry(&1), payload))
-      nil -> []
+      %Manifest{} = manifest ->
+        moved = Manifest.moved(manifest)
+
+        for removed <- manifest.removed,
+            not (removed.module != nil and is_map_key(moved, removed.module.name)),
+            do: judge(removed, entry(removed), payload)
+
+      nil ->
+        []
     end
   end
 
-  defp entry(%{path: path, module: module}) do
+  @doc "The entry of a file that goes."
+  @spec entry(Manifest.removed()) :: HotPatch.Composition.Entry.t()
+  def entry(%{path: path, module: module}) do
     Reversal.entry(%{path: path, module: module && module.name, alone?: false}, nil)
   end
 
@@ -51,7 +62,6 @@ defmodule HotPatch.Agent.Removal do
     ran = ran(module.name, have, target, payload)
 
     with :ok <- Base.removable(module.name, target, have, module.replaces),
-         :ok <- unbooted(),
          :ok <- Reversal.unused(:delete, %{module: module.name}, payload),
          :ok <- PreviousCode.restorable(ran, target, payload) do
       %{gone(entry, have, target) | ran: ran}
@@ -71,18 +81,34 @@ defmodule HotPatch.Agent.Removal do
 
   defp ran(_name, _not_loaded, _target, _payload), do: :file
 
-  # The boot script of a release names the module: without its file the node would not start.
-  defp unbooted do
-    if Running.embedded?(),
-      do: {:not_changed, "it stays until the next version: this release's boot script loads it"},
-      else: :ok
+  defp gone(entry, have, target) do
+    keeps = kept(entry.beam.module, target)
+    disk = if keeps, do: {:bytes, keeps}, else: :entry
+    verdict = %Verdict{entry: entry, status: :not_loaded, target: target, disk: disk}
+
+    case have do
+      :loaded ->
+        %{verdict | status: :ok, reason: stays(keeps), change: :delete, direction: :down}
+
+      :on_disk ->
+        what = if keeps, do: "and is not loaded by the next start", else: "its file is removed"
+        %{verdict | reason: "it does not run here; #{what}"}
+    end
   end
 
-  defp gone(entry, :loaded, target) do
-    %Verdict{entry: entry, status: :ok, target: target, change: :delete, direction: :down}
+  # Without its file the node would not start.
+  defp kept(name, target) do
+    with true <- BootScript.needs?(name), {:ok, bytes} <- File.read(target) do
+      bytes
+    else
+      _the_file_can_go -> nil
+    end
   end
 
-  defp gone(entry, :on_disk, target) do
-    Verdict.new(entry, :not_loaded, "it does not run here; its file is removed", target)
+  defp stays(nil), do: nil
+
+  defp stays(_bytes) do
+    "it is taken out of memory, now and at every start; its file stays until the next version, " <>
+      "because the release's boot script wants it"
   end
 end

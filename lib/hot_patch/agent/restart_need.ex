@@ -57,6 +57,9 @@ defmodule HotPatch.Agent.RestartNeed do
   defp now(state, vm), do: Enum.filter(state.pending, &(&1.boot == vm.boot))
 
   defp in_force(%{module: nil}, _vm), do: []
+  # It runs from its new place.
+  defp in_force(%{move: :away}, _vm), do: []
+  defp in_force(%{module: name, gone?: true}, vm), do: gone(name, vm)
   defp in_force(%{module: name, new: nil}, vm), do: gone(name, vm)
   # Written before digests were.
   defp in_force(%{md5: nil}, _vm), do: []

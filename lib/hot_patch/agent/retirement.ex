@@ -70,20 +70,20 @@ defmodule HotPatch.Agent.Retirement do
   end
 
   defp put_back(state) do
-    with {:ok, _state, [_ | _] = files} = result <- Leftovers.put_back(state) do
-      names = Enum.map_join(Enum.take(files, 3), ", ", & &1.real)
-
-      Log.notice(
-        "HotPatch: #{length(files)} files of patches that have ended are as they were before: #{names}"
-      )
-
-      :ok = Store.Recovery.tidy()
-      result
+    with {:ok, _state, files} <- Leftovers.put_back(state) do
+      if files != [], do: tell(files)
+      {:ok, files}
     end
-    |> case do
-      {:ok, _state, files} -> {:ok, files}
-      {:error, failure} -> {:error, failure}
-    end
+  end
+
+  defp tell(files) do
+    names = Enum.map_join(Enum.take(files, 3), ", ", & &1.real)
+
+    Log.notice(
+      "HotPatch: #{length(files)} files of patches that have ended are as they were before: #{names}"
+    )
+
+    Store.Recovery.tidy()
   end
 
   defp note_failure(:ok), do: :ok

@@ -17,7 +17,10 @@ defmodule HotPatch.Agent.Reversal do
 
   @doc "The way back from one patch."
   @spec of_record(Applied.t(), Payload.t()) :: [Verdict.t()]
-  def of_record(record, payload), do: Enum.map(record.files, &judge(&1, payload))
+  def of_record(record, payload) do
+    disk? = not Applied.memory_only?(record)
+    for {_file, verdict} <- judge_all(record.files, payload, disk?), do: verdict
+  end
 
   @doc """
   For a patch that takes the place of all before it: the way back for what those have
@@ -32,7 +35,8 @@ defmodule HotPatch.Agent.Reversal do
     |> Enum.reject(&(&1.target in own))
     # One of them has taken back already what another has changed.
     |> Enum.reject(&(&1.old == &1.new))
-    |> Enum.map(&%{judge(&1, payload) | ran: ran(&1, payload)})
+    |> judge_all(payload, payload.disk == :replace)
+    |> Enum.map(fn {file, verdict} -> %{verdict | ran: ran(file, payload)} end)
   end
 
   # Its own rollback brings back what those patches have left.
@@ -67,23 +71,47 @@ defmodule HotPatch.Agent.Reversal do
     }
   end
 
-  defp judge(file, payload) do
-    with :ok <- untouched(file),
+  # What runs of a module that has moved is what came to its new place.
+  defp judge_all(files, payload, disk?) do
+    runs = for %{move: :here, module: name} = file <- files, into: %{}, do: {name, brought(file)}
+
+    for file <- files do
+      file = Map.put(file, :runs, runs[file.module] || brought(file))
+      {file, judge(file, payload, disk?)}
+    end
+  end
+
+  # Where only memory goes back, files are none of its business.
+  defp judge(file, payload, disk?) do
+    with :ok <- if(disk?, do: untouched(file), else: :ok),
          {:ok, bytes} <- former(file),
          {:ok, code} <- former_code(file, bytes) do
-      disk = if code == bytes, do: :entry, else: {:bytes, bytes}
-      %{(file |> entry(code) |> judge(file, payload)) | folders: file.folders, disk: disk}
+      verdict = file |> entry(code) |> judge_entry(file, payload)
+      disk = if code == bytes, do: verdict.disk, else: {:bytes, bytes}
+      %{verdict | folders: file.folders, disk: disk, rights: file.rights}
     else
       {:error, reason} -> Verdict.new(entry(file, nil), :error, reason)
     end
   end
 
-  defp judge(%Entry{kind: :other} = entry, file, _payload) do
+  # It goes from where it came to, and is loaded from where it was.
+  defp judge_entry(entry, %{move: :here} = file, _payload) do
+    reason = "the module moves back, and this file #{goes(file)}"
+    %{Verdict.new(entry, :ok, reason, file.target) | move: :away}
+  end
+
+  # Before the patch it was out of memory, and its file there for the boot script.
+  defp judge_entry(%Entry{bytes: bytes}, %{returned?: true} = file, payload) when bytes != nil do
+    verdict = file |> entry(nil) |> judge_entry(%{file | returned?: false, old: nil}, payload)
+    %{verdict | disk: {:bytes, bytes}}
+  end
+
+  defp judge_entry(%Entry{kind: :other} = entry, file, _payload) do
     what = if entry.bytes, do: "goes back to what it was", else: "is removed again"
     Verdict.new(entry, :not_beam, "no Erlang module: #{file.target} #{what}", file.target)
   end
 
-  defp judge(%Entry{beam: beam} = entry, file, payload) do
+  defp judge_entry(%Entry{beam: beam} = entry, file, payload) do
     with {:change, change} <- wanted(file, beam),
          :ok <- unused(change, file, payload),
          :ok <- Swappable.check(beam, payload) do
@@ -95,7 +123,9 @@ defmodule HotPatch.Agent.Reversal do
         change: change,
         direction: if(change == :add, do: :up, else: :down),
         alone?: file.alone?,
-        convert?: Map.get(file, :convert?, true)
+        convert?: Map.get(file, :convert?, true),
+        move: if(file.move == :away, do: :here),
+        returns?: file.gone?
       }
     else
       {:transient, reason} ->
@@ -111,16 +141,16 @@ defmodule HotPatch.Agent.Reversal do
     with {:ok, module} <- Running.module(file.module),
          %{} = facts <- Running.facts(module) do
       cond do
-        Running.same?(facts, beam.md5, beam.vsn) -> {:not_changed, nil}
+        file.move == nil and Running.same?(facts, beam.md5, beam.vsn) -> {:not_changed, nil}
         # Nothing but a restart would have made the patch's version current.
         file.ran == {:lost, facts.md5} -> {:not_changed, nil}
-        facts.md5 != brought(file) -> {:error, foreign(file)}
+        facts.md5 != file.runs -> {:error, foreign(file)}
         beam.md5 == nil -> {:change, :delete}
         true -> {:change, :replace}
       end
     else
       # Taken out by the patch, as one that replaces others does.
-      _ when file.new == nil and file.old != nil -> {:change, :add}
+      _ when (file.new == nil and file.old != nil) or file.gone? -> {:change, :add}
       _ -> {:not_loaded, "it does not run here; its file #{goes(file)}"}
     end
   end

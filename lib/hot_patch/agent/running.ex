@@ -126,17 +126,19 @@ defmodule HotPatch.Agent.Running do
   @spec embedded?() :: boolean()
   def embedded?, do: :code.get_mode() == :embedded
 
-  # Code loaded by hand names a file that is not the node's, or none.
+  # Code loaded by hand names a file that is not the node's, or none; and a file may have gone.
   defp really(file, name, code_path) do
-    if file != nil and FileName.to_charlist(Path.dirname(file)) in code_path do
-      file
-    else
-      case on_disk(name) do
-        {:on_disk, file} -> file
-        :none -> :no_file
-      end
+    own? = file != nil and FileName.to_charlist(Path.dirname(file)) in code_path
+
+    cond do
+      own? and there?(file) -> file
+      match?({:on_disk, _file}, on_disk(name)) -> elem(on_disk(name), 1)
+      own? -> file
+      true -> :no_file
     end
   end
+
+  defp there?(file), do: match?({:ok, _info}, :file.read_file_info(file, [:raw]))
 
   defp on_disk(name) do
     case :code.where_is_file(FileName.to_charlist(name <> ".beam")) do

@@ -7,6 +7,9 @@ defmodule HotPatch.Agent.Server do
   #     idle -reserve-> reserved -prepared-> prepared -commit-> committing -held-> held
   #     held -decide-> deciding -ended-> idle
   #
+  # A decision may also come while it is still committing, from a coordinator that has waited long
+  # enough (`early`); and how the last operation ended is known for one that asks too late (`last`).
+  #
   # Abort, and the death of the coordinator, lead back to idle from the first two. Who holds
   # when the coordinator dies, or is silent for too long, is in doubt: the decision may have been
   # made and told to others. Whoever knows other nodes (the subscriber) is told, asks them, and
@@ -135,24 +138,30 @@ defmodule HotPatch.Agent.Server do
     {:noreply, tell(%{state | callers: [from]}, decision)}
   end
 
-  # The coordinator does not wait for this node: it need not come to hold, and is not asked again.
-  defp answer({:decide, ref, {:take_back, _why} = decision}, from, state)
-       when state.phase == :committing and state.operation.ref == ref do
-    {worker, _monitor} = state.worker
-    :ok = Swap.decide(worker, decision)
-    {:noreply, %{state | decision: decision, callers: [from | state.callers]}}
-  end
-
   # Somebody who was asked in doubt has said so first.
   defp answer({:decide, ref, decision}, from, %{operation: %{ref: ref}} = state)
        when state.phase == :deciding and state.decision == decision,
        do: {:noreply, %{state | callers: [from | state.callers]}}
 
+  # The coordinator waits no longer for this node to hold. What it has decided is done when this
+  # node holds; should it fail before, the coordinator hears of that. To be taken back it need not
+  # come so far.
+  defp answer({:decide, ref, decision}, from, %{operation: %{ref: ref}} = state)
+       when state.phase == :committing do
+    {worker, _monitor} = state.worker
+    _ = if decision != :finish, do: Swap.decide(worker, decision)
+    {:noreply, %{state | early: decision, deciders: [from | state.deciders]}}
+  end
+
   # It did not wait: the deadline came first. What was decided all the same is now missed here,
   # and nothing else that ends would have it looked for.
-  defp answer({:decide, _ref, decision}, _from, state) do
+  defp answer({:decide, ref, decision}, _from, state) do
     if decision == :finish, do: tell_subscriber(%{catching_up: nil})
-    {:reply, nothing(), state}
+
+    case state.last do
+      {^ref, answer} -> {:reply, answer, state}
+      _ -> {:reply, nothing(), state}
+    end
   end
 
   defp answer({:abort, ref}, _from, %{operation: %{ref: ref}} = state) do
@@ -194,17 +203,10 @@ defmodule HotPatch.Agent.Server do
   end
 
   @impl GenServer
-  # It was told before it came to this.
-  def handle_info({Commit, :held, decider}, %{phase: :committing, decision: decision} = state)
-      when is_pid(decider) and decision != nil,
-      do: {:noreply, %{state | phase: :deciding, decider: decider}}
-
   def handle_info({Commit, :held, decider}, %{phase: :committing} = state) when is_pid(decider) do
     reply(state.callers, :held)
     state = %{state | phase: :held, callers: [], decider: decider}
-    wait = max(state.operation.hold_timeout - @in_doubt_before, 0)
-    Process.send_after(self(), {:in_doubt, state.operation.ref}, wait)
-    {:noreply, if(state.orphaned?, do: in_doubt(state, :dead), else: state)}
+    {:noreply, held(state)}
   end
 
   def handle_info({:in_doubt, ref}, %{phase: :held, operation: %{ref: ref}} = state),
@@ -271,6 +273,15 @@ defmodule HotPatch.Agent.Server do
     Enum.any?(Store.Files.pending(), &(&1.tag == preparation.staged.tag and &1.state == :decided))
   end
 
+  defp held(%{early: decision} = state) when decision != nil,
+    do: tell(%{state | callers: state.deciders, deciders: []}, decision)
+
+  defp held(state) do
+    wait = max(state.operation.hold_timeout - @in_doubt_before, 0)
+    Process.send_after(self(), {:in_doubt, state.operation.ref}, wait)
+    if state.orphaned?, do: in_doubt(state, :dead), else: state
+  end
+
   defp orphaned(%{phase: :held} = state), do: in_doubt(state, :dead)
   defp orphaned(%{phase: :committing} = state), do: %{state | orphaned?: true}
   defp orphaned(state), do: let_go(state)
@@ -296,12 +307,13 @@ defmodule HotPatch.Agent.Server do
   end
 
   defp ended(state, answer) do
-    reply(state.callers, answer)
+    reply(state.callers ++ state.deciders, answer)
     {_pid, monitor} = state.worker
     Process.demonitor(monitor, [:flush])
     tell_subscriber(state.operation)
     Fault.point(:ended)
-    done(%{state | ahead: ahead(state, answer)})
+    last = if ref = state.operation[:ref], do: {ref, answer}
+    done(%{state | ahead: ahead(state, answer), last: last})
   end
 
   defp ahead(_state, {:ended, %{error: nil}}), do: nil
@@ -331,7 +343,7 @@ defmodule HotPatch.Agent.Server do
 
   defp done(state) do
     if state.monitor, do: Process.demonitor(state.monitor, [:flush])
-    %{idle() | lock: state.lock, ahead: state.ahead}
+    %{idle() | lock: state.lock, ahead: state.ahead, last: state.last}
   end
 
   defp held_by(%{operation: nil, lock: {holder, _monitor}}), do: holder
@@ -350,6 +362,9 @@ defmodule HotPatch.Agent.Server do
       preparation: nil,
       worker: nil,
       callers: [],
+      deciders: [],
+      early: nil,
+      last: nil,
       decider: nil,
       decision: nil,
       orphaned?: false,

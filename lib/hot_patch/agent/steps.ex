@@ -9,6 +9,8 @@ defmodule HotPatch.Agent.Steps do
   alias HotPatch.Agent.Steps.Applications
   alias HotPatch.Agent.Steps.Children
   alias HotPatch.Agent.Steps.Keeper
+  alias HotPatch.Cause
+  alias HotPatch.Swap.Describe
 
   # Milliseconds that a step may take after the resume.
   @within 10_000
@@ -183,17 +185,18 @@ defmodule HotPatch.Agent.Steps do
         {:ok, result}
 
       {:DOWN, ^monitor, :process, ^pid, reason} ->
-        {:error, described(reason)}
+        {:error, Cause.of_exit(reason)}
     after
       within ->
         Process.demonitor(monitor, [:flush])
+        where = Describe.process(pid)
         Process.exit(pid, :kill)
-        receive(do: ({^ref, result} -> {:ok, result}), after: (0 -> {:error, "it took too long"}))
+
+        receive do
+          {^ref, result} -> {:ok, result}
+        after
+          0 -> {:error, "it took too long, #{where}"}
+        end
     end
   end
-
-  defp described({%{__exception__: true} = error, _stack}), do: Exception.message(error)
-  defp described({{:nocatch, thrown}, _stack}), do: "it threw #{short(thrown)}"
-  defp described(reason), do: short(reason)
-  defp short(term), do: inspect(term, limit: 20, printable_limit: 300)
 end

@@ -7,12 +7,17 @@ defmodule HotPatch.Agent.Verdict do
   # runs code when it is loaded, so it becomes current by a step of its own. `convert?` is false where
   # the states of its processes have the same format in both versions. `folders` were made
   # for a file that is to go. `ran` is where the code is that runs now, if it is not what the file
-  # has. `disk` is what the file is to be, where that is not the code that is to run.
+  # has. `disk` is what the file is to be, where that is not the code that is to run: also where the
+  # module goes and the boot script of the release needs its file; `disk?` is false where only memory
+  # is changed. `rights` are those that the file had when it was taken away. `returns?` is a module
+  # that comes back to such a file. `move`: of the two files of a module that moves to another
+  # application, the one that comes, `:here`, or the one that goes, `:away`.
 
   alias HotPatch.Agent.PreviousCode
   alias HotPatch.Composition.Entry
   alias HotPatch.Report
   alias HotPatch.Status
+  alias HotPatch.Store.Rights
 
   @type t :: %__MODULE__{
           entry: Entry.t(),
@@ -25,9 +30,13 @@ defmodule HotPatch.Agent.Verdict do
           new?: boolean(),
           alone?: boolean(),
           convert?: boolean(),
+          disk?: boolean(),
+          rights: Rights.t() | nil,
           transient?: boolean(),
           ran: PreviousCode.t(),
-          disk: :entry | {:bytes, binary() | nil}
+          disk: :entry | {:bytes, binary() | nil},
+          returns?: boolean(),
+          move: :here | :away | nil
         }
   @enforce_keys [:entry, :status]
   defstruct [
@@ -36,14 +45,18 @@ defmodule HotPatch.Agent.Verdict do
     :reason,
     :target,
     :change,
+    :move,
+    :rights,
     folders: [],
     direction: :up,
     new?: false,
     alone?: false,
     convert?: true,
+    disk?: true,
     transient?: false,
     ran: :file,
-    disk: :entry
+    disk: :entry,
+    returns?: false
   ]
 
   @doc "A verdict without anything to load."
@@ -62,6 +75,18 @@ defmodule HotPatch.Agent.Verdict do
   @spec module(t()) :: String.t() | nil
   def module(%__MODULE__{entry: %{beam: %{module: module}}}), do: module
   def module(_verdict), do: nil
+
+  @doc "What to call the file in a sentence: its module, or its path in the archive."
+  @spec name(t()) :: String.t()
+  def name(verdict), do: module(verdict) || verdict.entry.path
+
+  @doc "Whether the module goes, and its file stays because the boot script needs one."
+  @spec stays_for_boot?(t()) :: boolean()
+  def stays_for_boot?(%__MODULE__{disk: {:bytes, bytes}, entry: %{bytes: nil}, move: nil})
+      when bytes != nil,
+      do: true
+
+  def stays_for_boot?(_verdict), do: false
 
   @doc "The verdict as it appears in a report."
   @spec to_report(t()) :: Report.File.t()

@@ -77,8 +77,9 @@ defmodule HotPatch.Cluster.Analyses do
   @spec change(Payload.t(), Plan.Node.t(), [String.t()], timeout()) ::
           {:ok, change()} | {:error, String.t()}
   defp change(%Payload{kind: :apply} = payload, plan, running, _timeout) do
-    ordered = for {_change, module} <- plan.order, do: file_name(module)
-    concerned = MapSet.new(if ordered == [], do: running, else: ordered)
+    ordered = for {change, module} <- plan.order, do: {change, file_name(module)}
+    concerned = if ordered == [], do: running, else: Enum.map(ordered, &elem(&1, 1))
+    concerned = MapSet.new(concerned)
 
     beams =
       for %{beam: %{module: name} = beam} = entry <- payload.entries,
@@ -88,7 +89,7 @@ defmodule HotPatch.Cluster.Analyses do
     {:ok,
      %{
        later: for({name, bytes, _calls} <- beams, do: {name, bytes}),
-       deleted: [],
+       deleted: for({:delete, name} <- ordered, do: name),
        calls: for({_name, _bytes, calls} <- beams, module <- calls, uniq: true, do: module)
      }}
   end
@@ -102,7 +103,9 @@ defmodule HotPatch.Cluster.Analyses do
               do: {Path.basename(path, ".beam"), bytes}
 
         {gone, later} = Enum.split_with(beams, &match?({_name, nil}, &1))
-        {:ok, %{later: later, deleted: Enum.map(gone, &elem(&1, 0)), calls: calls(later)}}
+        # One that moves back goes from one place and comes to another.
+        deleted = for {name, nil} <- gone, not List.keymember?(later, name, 0), do: name
+        {:ok, %{later: later, deleted: deleted, calls: calls(later)}}
 
       {:ok, :unknown} ->
         {:error, "what the patch has replaced is no longer kept there"}

@@ -21,6 +21,7 @@ defmodule HotPatch.Cluster.Antipatch do
   def export(id, to) do
     with {:ok, patch} <- Library.resolve(id),
          {:ok, files, strategy} <- former(patch),
+         :ok <- unmoved(files, patch.id),
          {with_bytes, without} = Enum.split_with(files, &elem(&1, 1)),
          {:ok, zip} <- zip(with_bytes, patch.id),
          :ok <- write(to, zip) do
@@ -56,6 +57,24 @@ defmodule HotPatch.Cluster.Antipatch do
        :file,
        "export_antipatch #{patch.id}: none of #{Enum.join(patch.applied_on, ", ")} can give what it had before"
      )}
+  end
+
+  # An archive without a manifest cannot say that a module goes from one place and comes to another.
+  defp unmoved(files, id) do
+    added = for {path, nil} <- files, Path.extname(path) == ".beam", do: Path.basename(path)
+
+    case for {path, bytes} <- files, bytes != nil, Path.basename(path) in added, do: path do
+      [] ->
+        :ok
+
+      paths ->
+        {:error,
+         Error.new(
+           :file,
+           "export_antipatch #{id}: it has moved a module from #{Enum.join(paths, ", ")}, which a zip of " <>
+             "former files cannot take back: use HotPatch.rollback/2"
+         )}
+    end
   end
 
   defp zip([], id) do

@@ -27,7 +27,7 @@ defmodule HotPatch.Cluster.Attach do
   def attach(node, options) do
     lead(node, :attach, options, fn ->
       case There.has(node) do
-        {:running, version} -> same(version, node)
+        {:running, version} -> same(version, node, options)
         {:own, version} -> {:error, not_started(version, node)}
         :died -> tidy(node, options)
         :nothing -> if There.busy?(node), do: {:error, busy(node)}, else: bring(node, options)
@@ -52,13 +52,45 @@ defmodule HotPatch.Cluster.Attach do
     end
   end
 
-  defp same({vsn, protocol}, node) do
+  defp same({vsn, protocol}, node, options) do
     mine = {vsn(), Agent.protocol()}
 
-    if {vsn, protocol} == mine,
-      do: Cluster.remember(node),
-      else:
-        {:error, incompatible(node, "it runs #{text({vsn, protocol})}, this node #{text(mine)}")}
+    if {vsn, protocol} == mine do
+      with :ok <- as_asked(node, options), do: Cluster.remember(node)
+    else
+      {:error, incompatible(node, "it runs #{text({vsn, protocol})}, this node #{text(mine)}")}
+    end
+  end
+
+  # What runs already is left as it is: options that would have it otherwise are not passed over.
+  defp as_asked(node, options) do
+    other =
+      Enum.find(settings(options), fn
+        {:release, asked} ->
+          release(node) != asked
+
+        {key, asked} ->
+          There.call(node, :application, :get_env, [:hot_patch, key]) != {:ok, asked}
+      end)
+
+    case other do
+      nil ->
+        :ok
+
+      {key, _asked} ->
+        {:error,
+         Error.new(
+           :invalid_option,
+           "attach #{node}: option #{inspect(key)} says otherwise than it is there, where HotPatch runs already: " <>
+             "detach it first, with leave_patches: true where patches are in force",
+           %{option: key}
+         )}
+    end
+  end
+
+  defp release(node) do
+    %{name: name, version: version} = There.call(node, HotPatch.Release, :current, [])
+    {name, version}
   end
 
   defp text({vsn, protocol}), do: "HotPatch #{vsn} (protocol #{protocol || "unknown"})"

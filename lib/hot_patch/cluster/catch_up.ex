@@ -145,7 +145,8 @@ defmodule HotPatch.Cluster.CatchUp do
         instructions: instructions,
         cumulative: cumulative?,
         transition: op.transition,
-        on_load: op.on_load
+        on_load: op.on_load,
+        disk: Map.get(op, :disk, :replace)
       ]
 
       {Payload.new(composition, patch.release, more), Library.about(patch)}

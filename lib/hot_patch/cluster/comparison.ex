@@ -27,6 +27,9 @@ defmodule HotPatch.Cluster.Comparison do
     [drift(line, :disk, line.disk, cause(line))]
   end
 
+  defp cause(%{memory_only?: true, patch: patch}),
+    do: "#{patch} is applied in memory only, until a restart"
+
   defp cause(%{restart: restart}) when restart != nil, do: "until a restart: #{restart}"
   defp cause(%{disk: nil}), do: "its file is missing or damaged"
   defp cause(%{patch: nil}), do: "loaded by hand, or its file was changed"

@@ -61,6 +61,7 @@ defmodule HotPatch.Cluster.History do
       missing: first[:missing] || [],
       release: first[:release],
       again?: Enum.any?(entries, &Map.get(&1, :again?, false)),
+      disk: first[:disk] || :replace,
       forced?: Enum.any?(entries, &(Map.get(&1, :killed, 0) > 0)),
       status: status(for %{status: status} <- entries, do: status),
       nodes: Enum.map(entries, &Map.put(Map.take(&1, @own), :node, &1.node))

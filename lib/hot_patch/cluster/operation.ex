@@ -116,6 +116,7 @@ defmodule HotPatch.Cluster.Operation do
       cumulative?: payload.cumulative?,
       again?: payload.again?,
       content: Payload.content(payload),
+      disk: payload.disk,
       about: options[:about],
       signed_by: Trust.signer(payload),
       overridden: options[:overridden] || %{},
@@ -149,6 +150,7 @@ defmodule HotPatch.Cluster.Operation do
       by: options.by,
       signed_by: Trust.signer(payload),
       overridden: options[:overridden] || %{},
+      disk: payload.disk,
       started_at: DateTime.utc_now()
     }
   end

@@ -27,6 +27,7 @@ defmodule HotPatch.Cluster.Request do
          {:ok, members} <- Cluster.members(options.nodes),
          :ok <- possible(payload, members.infos),
          {:ok, payload, about} <- Library.bound(payload, about, members.infos),
+         payload = in_memory(payload, members.infos),
          nodes = Members.nodes(members),
          :ok <- canary(options[:canary], nodes) do
       # Chosen by a rule, the nodes are those to which it applies now.
@@ -93,6 +94,7 @@ defmodule HotPatch.Cluster.Request do
         transition: options.transition || :suspend,
         on_load: options.on_load || :restart,
         drift: options.drift,
+        disk: options.disk,
         cumulative: options.cumulative,
         again: options.again,
         config: Declared.config(options.config, composition.manifest),
@@ -142,4 +144,13 @@ defmodule HotPatch.Cluster.Request do
   end
 
   defp possible(_payload, _members), do: :ok
+
+  # The agents know by themselves what there is to take back; that it is named as what it is.
+  defp in_memory(%Payload{kind: :rollback, patch: id} = payload, members) do
+    if Enum.any?(members, &(id in &1.memory_only)),
+      do: %{payload | disk: :memory_only},
+      else: payload
+  end
+
+  defp in_memory(payload, _members), do: payload
 end

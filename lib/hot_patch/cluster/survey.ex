@@ -28,6 +28,7 @@ defmodule HotPatch.Cluster.Survey do
         unmanaged: unmanaged,
         missing: options.missing,
         signed_by: Trust.signer(payload),
+        disk: payload.disk,
         started_at: started_at,
         duration_us: DateTime.diff(DateTime.utc_now(), started_at, :microsecond)
       }
@@ -50,6 +51,7 @@ defmodule HotPatch.Cluster.Survey do
 
       %Plan{
         patch: payload.patch,
+        disk: payload.disk,
         status: Status.combine(Enum.map(plans, & &1.status)),
         nodes: plans,
         unmanaged: unmanaged,

@@ -159,23 +159,46 @@ defmodule HotPatch.Cluster.TwoPhase do
     decision =
       if stop?(options), do: :stop, else: answers |> decision(options) |> written_down(operation)
 
-    ended =
-      Map.new(decide(to_be_told(answers, decision), operation, told(decision), teller, options))
+    ended = Map.new(decide(to_be_told(answers), operation, told(decision), teller, options))
 
-    answers = for {node, answer} <- answers, do: {node, ended[node] || answer}
+    answers = for {node, answer} <- answers, do: {node, known(answer, ended[node])}
     nodes = for {node, answer} <- answers, do: Ending.committed(node, answer)
-    {decision, nodes, for({node, {:error, _text}} <- answers, do: node)}
+    {with_cause(decision, answers), nodes, for({node, {:error, _text}} <- answers, do: node)}
   end
 
-  # One that is told to stop does not wait for those that have not come to hold.
-  defp to_be_told(answers, :stop),
-    do: for({node, answer} <- answers, not match?({:ok, {:ended, _result}}, answer), do: node)
-
-  defp to_be_told(answers, _decision), do: for({node, {:ok, :held}} <- answers, do: node)
+  # Those that did not answer are told, too: they say how it ended there, and when they only came
+  # late it ends as on all others. Nobody stands still for them any more, and one that is told to stop
+  # does not wait for them.
+  defp to_be_told(answers),
+    do: for({node, answer} <- answers, answer == {:ok, :held} or late?(answer), do: node)
 
   defp told(:finish), do: :finish
   defp told(:stop), do: {:take_back, "it was cancelled"}
-  defp told({:take_back, what, _cause}), do: {:take_back, what}
+  defp told({:take_back, what, _cause, _node}), do: {:take_back, what}
+
+  defp late?(answer), do: match?({:error, _text}, answer)
+
+  defp known(answer, nil), do: answer
+  # It cannot be asked now either, or knows nothing of it: what was said first says more.
+  defp known({:error, text}, {:error, _other}), do: {:error, text}
+  defp known({:error, text}, {:ok, {:error, _nothing}}), do: {:error, text}
+  defp known(_answer, ended), do: ended
+
+  # The cause that the node itself has told by now, instead of that it had not answered yet.
+  defp with_cause({:take_back, what, cause, node}, answers) do
+    case List.keyfind(answers, node, 0) do
+      {^node, {:ok, {:ended, %{error: error}}}} when is_binary(error) ->
+        # It had not failed, and has ended as it was told.
+        if String.starts_with?(error, what),
+          do: {:take_back, what, "it was not ready in time"},
+          else: {:take_back, what, error}
+
+      _ ->
+        {:take_back, what, cause}
+    end
+  end
+
+  defp with_cause(decision, _answers), do: decision
 
   defp decide(nodes, operation, told, teller, options) do
     Cluster.call(nodes, :decide, [operation.ref, told], options.timeout, fn node, answer ->
@@ -193,7 +216,7 @@ defmodule HotPatch.Cluster.TwoPhase do
         :finish
 
       {_held, [{node, answer} | _]} ->
-        {:take_back, "the commit failed on #{node}", Ending.text(answer)}
+        {:take_back, "the commit failed on #{node}", Ending.text(answer), node}
     end
   end
 

@@ -113,7 +113,8 @@ defmodule HotPatch.Cluster.Undoing do
   # The way back is that by which the patch came. Processes that may be killed may be so in all of it.
   defp payload(course) do
     more = [purge: course.options.purge, undoes: course.ops]
-    Payload.rollback(course.payload.patch, course.payload.release, more)
+    payload = Payload.rollback(course.payload.patch, course.payload.release, more)
+    %{payload | disk: course.payload.disk}
   end
 
   defp attempt(payload, nodes, options, course, deadline) do

@@ -6,6 +6,7 @@ defmodule HotPatch.Composition.Entry do
     * `:size` - bytes
     * `:sha256`, `:crc32` - of the bytes
     * `:kind` - `:beam`, `:damaged` (called `.beam` but not one, `:reason` says why), `:other`
+    * `:executable` - whether the archive says that it is a program
     * `:bytes` - the file itself, exactly as it will be loaded and written; `nil` only where a
       rollback removes it
     * `:beam` - facts about the module, see `t:beam/0`, or `nil`
@@ -43,12 +44,13 @@ defmodule HotPatch.Composition.Entry do
           crc32: non_neg_integer(),
           sha256: <<_::256>>,
           bytes: binary() | nil,
+          executable: boolean(),
           kind: :beam | :damaged | :other,
           reason: String.t() | nil,
           beam: beam() | nil
         }
   @enforce_keys [:path, :size, :crc32, :sha256, :bytes, :kind]
-  defstruct [:path, :size, :crc32, :sha256, :bytes, :kind, :reason, :beam]
+  defstruct [:path, :size, :crc32, :sha256, :bytes, :kind, :reason, :beam, executable: false]
 
   @doc """
   What the file is, in a word or two: the module's name for a module.

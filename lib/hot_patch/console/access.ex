@@ -11,34 +11,64 @@ defmodule HotPatch.Console.Access do
   alias HotPatch.Console.Sessions
   alias HotPatch.Console.User
 
-  @type t :: %__MODULE__{user: User.t(), session: Sessions.t() | nil, cookie: String.t() | nil}
+  @type t :: %__MODULE__{
+          user: User.t(),
+          session: Sessions.t() | nil,
+          cookie: String.t() | nil,
+          sha256: String.t() | nil
+        }
   @derive {Inspect, only: [:user]}
   @enforce_keys [:user]
-  defstruct [:user, :session, :cookie]
+  defstruct [:user, :session, :cookie, :sha256]
 
   @doc """
   Who sends a request. `cookie` is set where the session has just begun: the host's login knows the
-  user, and our forms need a session.
+  user, and our forms need a session. `sha256` is that of a token.
   """
   @spec identify(Request.t()) :: {:ok, t()} | {:error, :login | :token}
   def identify(request) do
     case Request.header(request, "authorization") do
       nil -> by_login(Config.current().login, request)
-      authorization -> by_token(authorization)
+      authorization -> by_token(String.split(authorization, " ", parts: 2))
     end
   end
 
-  defp by_token("Bearer " <> token) do
-    digest = Password.digest(token)
+  # The name of a scheme is the same in small letters (RFC 9110, 11.1).
+  defp by_token([scheme, token]) do
+    if String.downcase(scheme) == "bearer",
+      do: token |> String.trim(" ") |> Password.digest() |> by_digest(),
+      else: {:error, :token}
+  end
 
-    # Every one is compared: which of them it was is nobody's to measure.
+  defp by_token(_no_scheme), do: {:error, :token}
+
+  # Every one is compared: which of them it was is nobody's to measure.
+  defp by_digest(digest) do
     case Enum.filter(Config.current().tokens, &Password.equal?(&1.sha256, digest)) do
-      [%{name: name, role: role}] -> {:ok, %__MODULE__{user: %User{name: name, role: role}}}
-      [] -> {:error, :token}
+      [%{name: name, role: role}] ->
+        {:ok, %__MODULE__{user: %User{name: name, role: role}, sha256: digest}}
+
+      [] ->
+        {:error, :token}
     end
   end
 
-  defp by_token(_another_scheme), do: {:error, :token}
+  @doc "Whose access it is, as `HotPatch.Console.Sessions` knows it."
+  @spec subject(t()) :: Sessions.subject()
+  def subject(%__MODULE__{sha256: nil, user: user}), do: {:user, user.name}
+  def subject(%__MODULE__{user: user}), do: {:token, user.name}
+
+  @doc "Whether somebody who was let in would be now, as the same and with the same role."
+  @spec goes_on?(t(), Request.t()) :: boolean()
+  def goes_on?(access, request), do: Config.current() != nil and the_same?(access, request)
+
+  defp the_same?(%__MODULE__{sha256: nil, user: user, session: session}, request) do
+    login = Config.current().login
+    Sessions.alive?(session) and (login == Accounts or login.user(request) == {:ok, user})
+  end
+
+  defp the_same?(%__MODULE__{sha256: digest, user: user}, _request),
+    do: match?({:ok, %{user: ^user}}, by_digest(digest))
 
   defp by_login(Accounts, request) do
     case Sessions.fetch(cookie(request)) do
@@ -53,7 +83,8 @@ defmodule HotPatch.Console.Access do
         {:ok, %{user: ^user} = session} ->
           {:ok, %__MODULE__{user: user, session: session}}
 
-        _another_or_none ->
+        another_or_none ->
+          :ok = end_role(another_or_none, user)
           {cookie, session} = Sessions.begin(user)
           {:ok, %__MODULE__{user: user, session: session, cookie: cookie}}
       end
@@ -61,6 +92,12 @@ defmodule HotPatch.Console.Access do
       :error -> {:error, :login}
     end
   end
+
+  # The host has given its user another role: what was begun with the old one ends.
+  defp end_role({:ok, %{user: %{name: name}}}, %User{name: name}),
+    do: Sessions.finish([{:user, name}])
+
+  defp end_role(_another_or_none, _user), do: :ok
 
   @doc "Whether a request that changes something is meant: it comes from a page of ours, once."
   @spec meant(t(), Request.t(), String.t() | nil, :look | :spend) ::

@@ -23,7 +23,7 @@ defmodule HotPatch.Console.API do
   def operations(_request, _access, _form), do: json(Enum.map(Operations.list(), &plain/1))
 
   @spec events(Router.request(), Router.access(), Router.form()) :: Router.response()
-  def events(_request, _access, _form), do: Stream.response(&encode/1)
+  def events(request, access, _form), do: Stream.response(request, access, &encode/1)
 
   @spec composition(Router.request(), Router.access(), Router.form(), String.t()) ::
           Router.response()
@@ -108,6 +108,12 @@ defmodule HotPatch.Console.API do
           Problem.new(404, :unknown_operation, "this node knows no such operation")
         )
     end
+  end
+
+  @spec cancel(Router.request(), Router.access(), Router.form(), String.t()) ::
+          Router.response()
+  def cancel(request, access, form, id) do
+    with_options(:cancel, form, &answer(Act.cancel(id, request, access, &1)))
   end
 
   # As RFC 7240 has it: one who would rather not wait says so.

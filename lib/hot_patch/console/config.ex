@@ -3,7 +3,9 @@ defmodule HotPatch.Console.Config do
   # What `config :hot_patch, console: [...]` says, judged once when the console starts. An error names
   # the key at fault; passwords and tokens never get into one.
 
+  alias HotPatch.Console.HostNames
   alias HotPatch.Console.Password
+  alias HotPatch.Printable
 
   @type account :: %{name: String.t(), role: :viewer | :admin, password: String.t()}
   @type token :: %{name: String.t(), role: :viewer | :admin, sha256: String.t()}
@@ -14,6 +16,7 @@ defmodule HotPatch.Console.Config do
           accounts: [account()],
           tokens: [token()],
           login: module(),
+          hosts: [String.t()],
           session_minutes: pos_integer(),
           max_connections: pos_integer(),
           request_seconds: pos_integer(),
@@ -27,6 +30,7 @@ defmodule HotPatch.Console.Config do
             accounts: [],
             tokens: [],
             login: HotPatch.Console.Accounts,
+            hosts: [],
             session_minutes: 480,
             max_connections: 100,
             request_seconds: 15,
@@ -37,13 +41,22 @@ defmodule HotPatch.Console.Config do
   @doc "Judges a configuration."
   @spec new(term()) :: {:ok, t()} | {:error, String.t()}
   def new(options) do
-    if Keyword.keyword?(options) do
+    with :ok <- keywords(options) do
       Enum.reduce_while(options, {:ok, %__MODULE__{}}, fn {key, value}, {:ok, config} ->
         case rule(key, value) do
           :ok -> {:cont, {:ok, Map.put(config, key, value)}}
           {:error, rule} -> {:halt, {:error, "config :hot_patch, console: #{key} #{rule}"}}
         end
       end)
+    end
+  end
+
+  defp keywords(options) do
+    if Keyword.keyword?(options) do
+      case Keyword.keys(options) -- Enum.uniq(Keyword.keys(options)) do
+        [] -> :ok
+        [key | _] -> {:error, "config :hot_patch, console: #{key} is given twice"}
+      end
     else
       {:error, "config :hot_patch, console: must be a keyword list"}
     end
@@ -52,6 +65,30 @@ defmodule HotPatch.Console.Config do
   @doc "The configuration in force; nil where the console is off."
   @spec current() :: t() | nil
   def current, do: :persistent_term.get(@key, nil)
+
+  @doc "Takes the configuration out of force."
+  @spec clear() :: :ok
+  def clear do
+    _ = :persistent_term.erase(@key)
+    :ok
+  end
+
+  @doc "Whose access has gone, or is another, with a new configuration."
+  @spec withdrawn(t(), t()) :: [{:user | :token, String.t()}] | :everybody
+  def withdrawn(%{login: login}, %{login: other}) when login != other, do: :everybody
+
+  def withdrawn(former, config) do
+    for(
+      {key, kind} <- [accounts: :user, tokens: :token],
+      one <- Map.fetch!(former, key) -- Map.fetch!(config, key),
+      do: {kind, one.name}
+    )
+  end
+
+  @doc "What the embedded server is started with."
+  @spec listener(t()) :: map()
+  def listener(config),
+    do: Map.take(config, [:port, :ip, :tls, :max_connections, :request_seconds, :upload_seconds])
 
   @doc "Puts a configuration in force."
   @spec put(t()) :: :ok
@@ -73,7 +110,16 @@ defmodule HotPatch.Console.Config do
   end
 
   defp rule(:accounts, list), do: each(list, &account?/1, "a name, a role and a password")
-  defp rule(:tokens, list), do: each(list, &token?/1, "a name, a role and a sha256")
+
+  defp rule(:tokens, list) do
+    with :ok <- each(list, &token?/1, "a name, a role and a sha256"), do: told_apart(list)
+  end
+
+  defp rule(:hosts, hosts) do
+    if is_list(hosts) and Enum.all?(hosts, &(is_binary(&1) and HostNames.parse(&1) != :error)),
+      do: :ok,
+      else: {:error, "must be a list of names, such as [\"patch.example.com\"]"}
+  end
 
   defp rule(:login, module) do
     if is_atom(module) and Code.ensure_loaded?(module) and function_exported?(module, :user, 1),
@@ -107,6 +153,19 @@ defmodule HotPatch.Console.Config do
     end
   end
 
+  # One token with two names would be whichever comes first, in role and journal.
+  defp told_apart(tokens) do
+    case tokens
+         |> Enum.group_by(& &1.sha256, & &1.name)
+         |> Enum.find(&match?({_, [_, _ | _]}, &1)) do
+      nil ->
+        :ok
+
+      {_digest, names} ->
+        {:error, "has one token for #{Enum.join(names, " and ")}: give each one of its own"}
+    end
+  end
+
   defp account?(%{name: name, role: role, password: hash}),
     do: person?(name, role) and Password.hash?(hash)
 
@@ -118,7 +177,7 @@ defmodule HotPatch.Console.Config do
   defp token?(_other), do: false
 
   defp person?(name, role) do
-    is_binary(name) and String.printable?(name) and byte_size(name) in 1..100 and
+    is_binary(name) and Printable.line(name) == name and byte_size(name) in 1..100 and
       role in [:viewer, :admin]
   end
 end

@@ -4,11 +4,13 @@ defmodule HotPatch.Console.Gate do
 
   alias HotPatch.Console.Access
   alias HotPatch.Console.Config
+  alias HotPatch.Console.HostNames
   alias HotPatch.Console.Page
   alias HotPatch.Console.Problem
   alias HotPatch.Console.Request
   alias HotPatch.Console.Response
   alias HotPatch.Console.Router
+  alias HotPatch.Printable
 
   require HotPatch.Log, as: Log
 
@@ -17,14 +19,14 @@ defmodule HotPatch.Console.Gate do
   @doc "Judges a request by its head: how much of its body may be read, or the refusal."
   @spec head(Request.t()) :: {:read, non_neg_integer()} | {:refuse, Response.t()}
   def head(request) do
-    with :ok <- on(),
+    with :ok <- on(request),
          {:ok, route} <- route(request),
          {:ok, access} <- access(request, route),
          :ok <- complete(request, route),
          :ok <- meant(access, request, route, Request.header(request, "x-form-token"), :head) do
       {:read, limit(route)}
     else
-      :off -> {:refuse, off(request)}
+      {:off, response} -> {:refuse, response}
       {:error, problem} -> {:refuse, refusal(request, problem)}
     end
   end
@@ -32,7 +34,7 @@ defmodule HotPatch.Console.Gate do
   @doc "Answers a request."
   @spec call(Request.t()) :: Response.t()
   def call(request) do
-    with :ok <- on(),
+    with :ok <- on(request),
          {:ok, route} <- route(request),
          {:ok, access} <- access(request, route),
          :ok <- complete(request, route),
@@ -44,7 +46,7 @@ defmodule HotPatch.Console.Gate do
       |> keep_session(request, access)
       |> Response.protect(request)
     else
-      :off -> off(request)
+      {:off, response} -> response
       {:error, problem} -> refusal(request, problem)
     end
   rescue
@@ -54,18 +56,42 @@ defmodule HotPatch.Console.Gate do
     kind, reason -> failed(request, kind, reason, __STACKTRACE__)
   end
 
+  @doc "How long a form may be; what is longer is an archive."
+  @spec form_bytes() :: pos_integer()
+  def form_bytes, do: @form_bytes
+
   @doc "The largest body that is ever read."
   @spec largest() :: pos_integer()
   def largest, do: max(limit(%{body: :archive}), @form_bytes)
 
-  # A host may forward to a console that is not configured.
-  defp on, do: if(Config.current(), do: :ok, else: :off)
+  # A host may forward to a console that is not configured; and what came under a name that is not the
+  # console's gets none of its pages.
+  defp on(request) do
+    config = Config.current()
+    host = Request.header(request, "host")
 
-  defp off(request) do
-    text = "the console is not configured: config :hot_patch, console: [...]"
+    cond do
+      config == nil -> {:off, plain(request, 404, not_configured())}
+      HostNames.known?(config, host) -> :ok
+      true -> {:off, misdirected(request, host || "")}
+    end
+  end
 
+  defp not_configured, do: "the console is not configured: config :hot_patch, console: [...]"
+
+  defp misdirected(request, host) do
+    text =
+      "the console does not answer as \"#{host |> Printable.line() |> String.slice(0, 200)}\": " <>
+        "config :hot_patch, console: [hosts: [...]] names the hosts under which it does"
+
+    if Request.api?(request),
+      do: Problem.new(421, :host, text) |> Problem.to_response() |> Response.protect(request),
+      else: plain(request, 421, text)
+  end
+
+  defp plain(request, status, text) do
     Response.protect(
-      %Response{status: 404, headers: [{"content-type", "text/plain"}], body: text},
+      %Response{status: status, headers: [{"content-type", "text/plain"}], body: text},
       request
     )
   end

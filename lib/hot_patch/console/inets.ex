@@ -15,8 +15,13 @@ defmodule HotPatch.Console.Inets do
   # Milliseconds until a port that is taken is tried again.
   @again 5_000
 
-  # Milliseconds between looks for connections that say nothing.
+  # Milliseconds between looks for connections that say nothing; the shorter time where there are many.
   @look 500
+  @look_soon 50
+
+  # So many more than the configuration allows are let in until the next look, which finds out which of
+  # all go.
+  @spare 1_000
 
   @head_bytes 16 * 1024
   @uri_bytes 4 * 1024
@@ -53,8 +58,11 @@ defmodule HotPatch.Console.Inets do
   def handle_info(:listen, %{server: nil} = state), do: {:noreply, listen(state)}
 
   def handle_info({:look, server}, %{server: server} = state) do
-    _ = Process.send_after(self(), {:look, server}, @look)
-    {:noreply, %{state | seen: Heads.sweep(server, state.seen, state.config.request_seconds)}}
+    %{request_seconds: seconds, max_connections: most} = state.config
+    seen = Heads.sweep(server, state.seen, seconds, most)
+    next = if map_size(seen) > div(most, 2), do: @look_soon, else: @look
+    _ = Process.send_after(self(), {:look, server}, next)
+    {:noreply, %{state | seen: seen}}
   end
 
   def handle_info({:EXIT, pid, _reason}, %{server: pid} = state),
@@ -153,7 +161,7 @@ defmodule HotPatch.Console.Inets do
       # What is larger than that the server refuses by itself; up to there we do, and say why.
       max_body_size: 4 * Gate.largest(),
       max_client_body_chunk: @piece,
-      max_clients: config.max_connections
+      max_clients: config.max_connections + @spare
     ]
   end
 

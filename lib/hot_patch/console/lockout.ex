@@ -3,6 +3,10 @@ defmodule HotPatch.Console.Lockout do
   # Failed logins, and how long the next one has to wait: longer after each. By name and
   # address together, so that nobody can lock another out from elsewhere; by address and by name
   # alone only after more failures, and by name not for long.
+  #
+  # Behind a proxy all have one address. So an address that has failed often makes those names wait that have failed
+  # there themselves, from the first time on: nobody's failures are another's wait, and who tries many names
+  # has one attempt at each. A name that there is and one that there is not are treated alike.
 
   @kinds [
     both: %{free: 3, longest: 900},
@@ -22,8 +26,25 @@ defmodule HotPatch.Console.Lockout do
   @doc "Seconds until a login may be tried; 0 if it may be now."
   @spec wait(t(), String.t(), String.t(), integer()) :: non_neg_integer()
   def wait(failures, name, address, now) do
-    keys(name, address) |> Enum.map(&wait_for(failures[&1], elem(&1, 0), now)) |> Enum.max()
+    keys =
+      if failed_here?(failures, name, address, now),
+        do: keys(name, address),
+        else: [name: name]
+
+    keys |> Enum.map(&wait_for(failures[&1], elem(&1, 0), now)) |> Enum.max()
   end
+
+  defp failed_here?(failures, name, address, now) do
+    case failures[{:both, {name, address}}] do
+      {_count, last} -> now - last <= @remembered
+      nil -> false
+    end
+  end
+
+  @doc "Whether an address has failed so often that those have to wait who have failed there."
+  @spec strained?(t(), String.t(), integer()) :: boolean()
+  def strained?(failures, address, now),
+    do: wait_for(failures[{:address, address}], :address, now) > 0
 
   @doc "Notes a failure."
   @spec failed(t(), String.t(), String.t(), integer()) :: t()

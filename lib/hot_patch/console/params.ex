@@ -7,12 +7,16 @@ defmodule HotPatch.Console.Params do
 
   @purge {:one_of, [:soft, :force]}
   @at_load {:one_of, [:restart, :load]}
+  @drift {:one_of, [:refuse, :accept]}
+  @disk {:one_of, [:replace, :memory_only]}
   @survey %{
     "nodes" => :nodes,
     "timeout" => :number,
     "transition" => {:one_of, [:suspend, :none, :compatible]},
     "purge" => @purge,
     "on_load" => @at_load,
+    "drift" => @drift,
+    "disk" => @disk,
     "cumulative" => {:one_of, [true, false]},
     "again" => {:one_of, [true, false]},
     "operation" => {:one_of, [:apply, :rollback]}
@@ -25,6 +29,7 @@ defmodule HotPatch.Console.Params do
     drift: %{"nodes" => :nodes, "timeout" => :number},
     journal: %{"patch" => :text, "last" => :number, "nodes" => :nodes, "timeout" => :number},
     delete: %{"reason" => :text},
+    cancel: %{"keep" => {:one_of, [true, false]}, "timeout" => :number, "reason" => :text},
     restart: %{"timeout" => :number, "force" => {:one_of, [true, false]}, "reason" => :text},
     apply: %{
       "nodes" => :nodes,
@@ -33,6 +38,8 @@ defmodule HotPatch.Console.Params do
       "pause_timeout" => :number,
       "purge" => @purge,
       "on_load" => @at_load,
+      "drift" => @drift,
+      "disk" => @disk,
       "cumulative" => {:one_of, [true, false]},
       "again" => {:one_of, [true, false]},
       "canary" => :canary,

@@ -16,6 +16,8 @@ defmodule HotPatch.Console.Problem do
     unmanaged: 409,
     busy: 409,
     refused: 409,
+    cancelled: 409,
+    not_under_way: 404,
     no_native: 503
   }
 
@@ -29,6 +31,7 @@ defmodule HotPatch.Console.Problem do
     411 => "Length required",
     413 => "Too large",
     415 => "Unsupported media type",
+    421 => "Misdirected request",
     422 => "Cannot be processed",
     429 => "Too many attempts",
     500 => "Failed",
@@ -61,6 +64,8 @@ defmodule HotPatch.Console.Problem do
     busy: "Something else is under way",
     refused: "Refused",
     failed: "Failed",
+    cancelled: "Cancelled",
+    not_under_way: "Not under way",
     archive_refused: "The archive was refused",
     retired: "Retired",
     unreachable: "A node does not answer",

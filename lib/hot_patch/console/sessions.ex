@@ -2,6 +2,8 @@ defmodule HotPatch.Console.Sessions do
   @moduledoc false
   # Who is logged in, on this node. A session is known by the digest of its cookie, so that what
   # is here is of no use as one. Forms carry a token of the session that is good for one use.
+  #
+  # Streams of events are told here whose they are, and are told in turn when that user's access has ended.
 
   use GenServer
 
@@ -10,9 +12,18 @@ defmodule HotPatch.Console.Sessions do
   alias HotPatch.Console.Password
   alias HotPatch.Console.User
 
-  @type t :: %{id: String.t(), user: User.t(), key: binary(), until: integer()}
+  @type t :: %{id: String.t(), user: User.t(), key: binary(), until: integer(), nth: integer()}
 
+  @typedoc "Whose access a stream has: that of a session's user, or of a token's."
+  @type subject :: {:user | :token, name :: String.t()}
+
+  # Sessions in all, and of one user: who begins more ends their own oldest.
   @most 1_000
+  @each 20
+
+  # Streams of one user.
+  @streams 20
+
   @uses 10_000
 
   @spec start_link(Config.t()) :: GenServer.on_start()
@@ -39,9 +50,31 @@ defmodule HotPatch.Console.Sessions do
     ArgumentError -> :error
   end
 
-  @doc "Ends a session."
-  @spec finish(t()) :: :ok
-  def finish(session), do: GenServer.call(__MODULE__, {:finish, session.id})
+  @doc "Whether a session goes on."
+  @spec alive?(t()) :: boolean()
+  def alive?(%{id: id}) do
+    case :ets.lookup(__MODULE__, id) do
+      [{^id, %{until: until}, _spent}] -> until > now()
+      [] -> false
+    end
+  rescue
+    ArgumentError -> false
+  end
+
+  @doc "Ends all that a user or a token has here: sessions, forms, streams of events."
+  @spec finish([subject()] | :everybody) :: :ok
+  def finish(subjects), do: GenServer.call(__MODULE__, {:finish, subjects})
+
+  @doc """
+  Has the calling process told when the access of a subject ends, by `{HotPatch.Console.Sessions, :ended}`; `:full`
+  if the subject has too many streams.
+  """
+  @spec watch(subject()) :: :ok | :full
+  def watch(subject), do: GenServer.call(__MODULE__, {:watch, subject, self()})
+
+  @doc "Takes a new configuration."
+  @spec configure(Config.t()) :: :ok
+  def configure(config), do: GenServer.call(__MODULE__, {:configure, config})
 
   @doc "A token for one form."
   @spec token(t()) :: String.t()
@@ -63,8 +96,8 @@ defmodule HotPatch.Console.Sessions do
     end
   end
 
-  @doc "Seconds until a login may be tried."
-  @spec wait(String.t(), String.t()) :: non_neg_integer()
+  @doc "Seconds until a login may be tried, and whether its address has failed too often with other names."
+  @spec wait(String.t(), String.t()) :: {non_neg_integer(), strained? :: boolean()}
   def wait(name, address), do: GenServer.call(__MODULE__, {:wait, name, address})
 
   @doc "Notes how a login ended."
@@ -75,42 +108,73 @@ defmodule HotPatch.Console.Sessions do
   @impl GenServer
   def init(config) do
     _ = :ets.new(__MODULE__, [:named_table, :protected, read_concurrency: true])
-    {:ok, %{failures: %{}, lifetime: config.session_minutes * 60}}
+    {:ok, %{failures: %{}, watchers: %{}, lifetime: config.session_minutes * 60}}
   end
 
   @impl GenServer
   def handle_call({:begin, user}, _from, state) do
-    make_room()
+    make_room(user)
     cookie = Base.url_encode64(:crypto.strong_rand_bytes(32), padding: false)
 
     session = %{
       id: Password.digest(cookie),
       user: user,
       key: :crypto.strong_rand_bytes(32),
-      until: now() + state.lifetime
+      until: now() + state.lifetime,
+      nth: System.unique_integer([:monotonic])
     }
 
     :ets.insert(__MODULE__, {session.id, session, MapSet.new()})
     {:reply, {cookie, session}, state}
   end
 
-  def handle_call({:finish, id}, _from, state) do
-    :ets.delete(__MODULE__, id)
+  def handle_call({:finish, subjects}, _from, state) do
+    for session <- all(),
+        one_of?({:user, session.user.name}, subjects),
+        do: :ets.delete(__MODULE__, session.id)
+
+    for {_monitor, {pid, subject}} <- state.watchers,
+        one_of?(subject, subjects),
+        do: send(pid, {__MODULE__, :ended})
+
     {:reply, :ok, state}
   end
+
+  def handle_call({:watch, subject, pid}, _from, state) do
+    if Enum.count(state.watchers, &match?({_monitor, {_pid, ^subject}}, &1)) < @streams do
+      {:reply, :ok, put_in(state.watchers[Process.monitor(pid)], {pid, subject})}
+    else
+      {:reply, :full, state}
+    end
+  end
+
+  def handle_call({:configure, config}, _from, state),
+    do: {:reply, :ok, %{state | lifetime: config.session_minutes * 60}}
 
   def handle_call({:spend, id, nonce}, _from, state) do
     {:reply, spend_once(:ets.lookup(__MODULE__, id), nonce), state}
   end
 
-  def handle_call({:wait, name, address}, _from, state),
-    do: {:reply, Lockout.wait(state.failures, name, address, now()), state}
+  def handle_call({:wait, name, address}, _from, state) do
+    now = now()
+    wait = Lockout.wait(state.failures, name, address, now)
+    {:reply, {wait, Lockout.strained?(state.failures, address, now)}, state}
+  end
 
   def handle_call({:tried, true, name, address}, _from, state),
     do: {:reply, :ok, Map.update!(state, :failures, &Lockout.succeeded(&1, name, address))}
 
   def handle_call({:tried, false, name, address}, _from, state),
     do: {:reply, :ok, Map.update!(state, :failures, &Lockout.failed(&1, name, address, now()))}
+
+  @impl GenServer
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state),
+    do: {:noreply, %{state | watchers: Map.delete(state.watchers, monitor)}}
+
+  defp all, do: :ets.select(__MODULE__, [{{:_, :"$1", :_}, [], [:"$1"]}])
+
+  defp one_of?(_subject, :everybody), do: true
+  defp one_of?(subject, subjects), do: subject in subjects
 
   defp spend_once([{id, session, spent}], nonce) do
     cond do
@@ -130,21 +194,36 @@ defmodule HotPatch.Console.Sessions do
 
   defp spend_once([], _nonce), do: :wrong
 
-  defp make_room do
+  # Those that have run out, then the user's own oldest, then one of whoever has the most.
+  defp make_room(user) do
     now = now()
     :ets.select_delete(__MODULE__, [{{:_, %{until: :"$1"}, :_}, [{:"=<", :"$1", now}], [true]}])
+    _ = if id = surplus(all(), user), do: :ets.delete(__MODULE__, id)
+    :ok
+  end
 
-    if :ets.info(__MODULE__, :size) >= @most do
-      {id, _until} =
-        :ets.foldl(fn {id, s, _}, oldest -> older({id, s.until}, oldest) end, nil, __MODULE__)
+  @doc false
+  @spec surplus([t()], User.t()) :: String.t() | nil
+  def surplus(sessions, user) do
+    by_user = Enum.group_by(sessions, & &1.user.name)
 
-      :ets.delete(__MODULE__, id)
+    cond do
+      length(Map.get(by_user, user.name, [])) >= @each ->
+        oldest(by_user[user.name]).id
+
+      length(sessions) >= @most ->
+        by_user |> Map.values() |> Enum.max_by(&weight/1) |> oldest() |> Map.fetch!(:id)
+
+      true ->
+        nil
     end
   end
 
-  defp older(one, nil), do: one
-  defp older({_, until} = one, {_, oldest}) when until < oldest, do: one
-  defp older(_one, oldest), do: oldest
+  # Of two users with as many a viewer gives way, and then whoever has been here longest.
+  defp weight([session | _] = sessions),
+    do: {length(sessions), session.user.role == :viewer, -oldest(sessions).nth}
+
+  defp oldest(sessions), do: Enum.min_by(sessions, & &1.nth)
 
   defp nonce(session, token) do
     with true <- is_binary(token),

@@ -3,12 +3,15 @@ defmodule HotPatch.Console.Stream do
   # Progress as server-sent events: all that is under way at the beginning, and again after each
   # change. Several changes within a moment are told as one.
 
+  alias HotPatch.Console.Access
   alias HotPatch.Console.Progress
+  alias HotPatch.Console.Request
   alias HotPatch.Console.Response
+  alias HotPatch.Console.Sessions
   alias HotPatch.Event
 
   # What holds nodes without telling of itself is looked for so often, in milliseconds; it also finds out
-  # whether the client is still there.
+  # whether the client is still there, and whether it still may see this.
   @look 2_000
   @moment 80
 
@@ -23,23 +26,28 @@ defmodule HotPatch.Console.Stream do
   @spec prepare() :: :ok
   def prepare, do: :persistent_term.put(@counter, :atomics.new(1, []))
 
-  @doc "A stream of what `encode` makes of the events: those under way, and those that have just ended."
-  @spec response(([Event.t()] -> iodata())) :: Response.t()
-  def response(encode) do
+  @doc """
+  A stream of what `encode` makes of the events: those under way, and those that have just ended. It ends with
+  the access of the one who asked for it.
+  """
+  @spec response(Request.t(), Access.t(), ([Event.t()] -> iodata())) :: Response.t()
+  def response(request, access, encode) do
+    may? = fn -> Access.goes_on?(access, request) end
+
     %Response{
       headers: [{"content-type", "text/event-stream"}, {"x-accel-buffering", "no"}],
-      body: {:stream, &run(&1, encode)}
+      body: {:stream, &run(&1, Access.subject(access), %{send: &1, may?: may?, encode: encode})}
     }
   end
 
-  defp run(send, encode) do
+  defp run(send, subject, state) do
     counter = :persistent_term.get(@counter)
 
     try do
-      if :atomics.add_get(counter, 1, 1) <= @most do
+      if :atomics.add_get(counter, 1, 1) <= @most and Sessions.watch(subject) == :ok do
         :ok = HotPatch.subscribe()
         until = System.monotonic_time(:millisecond) + @lifetime
-        loop(%{send: send, encode: encode, last: nil, until: until}, [])
+        loop(Map.merge(state, %{last: nil, until: until}), [])
       else
         # The page asks again and again instead.
         send.("event: full\ndata:\n\n")
@@ -50,13 +58,19 @@ defmodule HotPatch.Console.Stream do
     end
   end
 
+  # Whoever was logged out just before the stream was known there is found out here.
   defp loop(state, ended) do
+    cond do
+      ended == :access or not state.may?.() -> state.send.("event: ended\ndata:\n\n")
+      System.monotonic_time(:millisecond) > state.until -> :closed
+      true -> show(state, ended)
+    end
+  end
+
+  defp show(state, ended) do
     text = state.encode.(Progress.events() ++ ended)
     answer = if text == state.last, do: state.send.(": \n\n"), else: tell(state, text)
-
-    if answer == :ok and System.monotonic_time(:millisecond) < state.until,
-      do: loop(%{state | last: text}, wait()),
-      else: :closed
+    if answer == :ok, do: loop(%{state | last: text}, wait()), else: :closed
   end
 
   defp tell(state, text) do
@@ -68,6 +82,7 @@ defmodule HotPatch.Console.Stream do
   defp wait do
     receive do
       {HotPatch, event} -> gather(ended(event), System.monotonic_time(:millisecond) + @moment)
+      {Sessions, :ended} -> :access
     after
       @look -> []
     end
@@ -76,6 +91,7 @@ defmodule HotPatch.Console.Stream do
   defp gather(ended, until) do
     receive do
       {HotPatch, event} -> gather(ended ++ ended(event), until)
+      {Sessions, :ended} -> :access
     after
       max(0, until - System.monotonic_time(:millisecond)) -> ended
     end

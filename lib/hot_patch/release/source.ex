@@ -129,8 +129,12 @@ defmodule HotPatch.Release.Source do
 
   defp id({name, vsn, _libs, _status}), do: {to_string(name), to_string(vsn)}
 
+  @doc "Whether no application of a system is loaded, as on an operator's own node."
+  @spec idle?() :: boolean()
+  def idle?, do: loaded() == []
+
   @doc """
-  The version of a system without a release, made of its applications; nil where none is loaded.
+  The version of a system without a release, made of its applications; nil where there are none.
 
   It is read from the code path, because that is the same at the start of a VM and later, and kept
   for the life of the VM.
@@ -138,8 +142,9 @@ defmodule HotPatch.Release.Source do
   @spec applications() :: String.t() | nil
   def applications do
     with nil <- :persistent_term.get(@applications, nil),
-         [_ | _] = loaded <- loaded() do
-      version = spell(on_path(:code.get_path(), :code.lib_dir(), Map.new(loaded)) || loaded)
+         loaded = loaded(),
+         [_ | _] = found <- on_path(:code.get_path(), :code.lib_dir(), Map.new(loaded)) || loaded do
+      version = spell(found)
       :persistent_term.put(@applications, version)
       version
     else

@@ -5,7 +5,7 @@ defmodule HotPatch.Report.File do
     * `:path` - in the archive
     * `:module` - name of the module, or `nil`
     * `:status` - see `t:HotPatch.Status.t/0`
-    * `:reason` - why, in words a person can act on; `nil` for `ok` and `not_changed`
+    * `:reason` - why, in words a person can act on; mostly `nil` for `ok` and `not_changed`
     * `:target` - where the file lies, or would lie, on that node; `nil` if nowhere
   """
 

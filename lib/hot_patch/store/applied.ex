@@ -10,6 +10,7 @@ defmodule HotPatch.Store.Applied do
   alias HotPatch.Store.Blobs
   alias HotPatch.Store.Leftovers
   alias HotPatch.Store.Mark
+  alias HotPatch.Store.Rights
   alias HotPatch.Store.Succession
   alias HotPatch.Strategy
 
@@ -30,6 +31,7 @@ defmodule HotPatch.Store.Applied do
           patch: String.t(),
           cumulative?: boolean(),
           content: binary(),
+          disk: :replace | :memory_only,
           transition: HotPatch.Swap.transition() | nil,
           on_load: :restart | :load | nil,
           scope: :all | [node()],
@@ -46,8 +48,11 @@ defmodule HotPatch.Store.Applied do
   where that was not the file's: nil where it was, `:lost` where it is kept nowhere. `md5` is that of
   the code that should run since, nil for what is no module. `alone?` is a module that runs code when
   it is loaded; `convert?` is false where the states of its processes have the same format in both
-  versions. `folders` were made for the file. `real` is the path without links, and `stamp` tells
-  whether the file was written since: see HotPatch.Store.Mark.
+  versions. `gone?`: the module is not to run, though the boot script needs its file; `returned?`: it
+  was so before this patch. `move`: of the two files of a module that has moved to another
+  application, the one that came, or the one that went. `rights` are those of the file, before and
+  after. `folders` were made for the file. `real` is the path without links, and `stamp` tells whether
+  the file was written since: see HotPatch.Store.Mark.
   """
   @type file :: %{
           path: Path.t(),
@@ -55,10 +60,14 @@ defmodule HotPatch.Store.Applied do
           module: String.t() | nil,
           alone?: boolean(),
           convert?: boolean(),
+          gone?: boolean(),
+          returned?: boolean(),
+          move: :here | :away | nil,
           old: Blobs.digest() | nil,
           new: Blobs.digest() | nil,
           ran: Blobs.digest() | nil | :lost,
           md5: binary() | nil,
+          rights: Rights.t() | nil,
           folders: [Path.t()],
           real: Path.t() | nil,
           stamp: Mark.stamp() | nil
@@ -66,8 +75,9 @@ defmodule HotPatch.Store.Applied do
 
   @typedoc """
   `op` is the operation that brought the patch; one that applied it again has not. `about` is what is
-  known of the archive, for the time after it was deleted. `forced?`:
-  processes were killed for it. `payload` is the digest of what came to this node, for those
+  known of the archive, for the time after it was deleted. `forced?`: processes were killed for it.
+  `memory_only?`: no file of the system was touched, so that it is in force until the node restarts;
+  `boot` is the boot in which it came. `payload` is the digest of what came to this node, for those
   that missed it. `down` are the instructions for the way back, `applications` those that every
   start follows, `stopped` the applications that
   were stopped, and how they ran before. `strategy` is how the patch came, which is how it goes back. `replaced` are the records that a cumulative patch has taken the place of.
@@ -79,6 +89,8 @@ defmodule HotPatch.Store.Applied do
           by: String.t(),
           about: map() | nil,
           forced?: boolean(),
+          memory_only?: boolean(),
+          boot: term(),
           files: [file()],
           payload: Blobs.digest() | nil,
           config: [setting()],
@@ -144,7 +156,7 @@ defmodule HotPatch.Store.Applied do
 
   defp succeed(state) do
     facts = %{
-      release: Release.current(),
+      release: Release.identity(),
       installed?: &Release.installed?/0,
       boot: boot(),
       as_left?: fn -> as_left?(state) end
@@ -153,12 +165,24 @@ defmodule HotPatch.Store.Applied do
     case Succession.judge(state, facts) do
       :same -> %{state | boot: facts.boot}
       :carried -> %{state | release: facts.release, boot: facts.boot}
-      :ended -> %{empty() | pending: state.pending, ended: Leftovers.of(state)}
+      :ended -> %{empty() | pending: state.pending ++ stays(state), ended: Leftovers.of(state)}
+    end
+  end
+
+  # Where patches end while the VM runs, not all of theirs ends with them.
+  defp stays(%{boot: boot} = state) do
+    for record <- state.stack, record.config != [] or record.applications != [], boot == boot() do
+      settings = for one <- record.config, do: "#{one.application}: #{inspect(one.key)}"
+      applications = for one <- record.applications, do: "the application #{one.subject}"
+      what = Enum.join(settings ++ applications, ", ")
+      text = "#{record.id} has ended, and what it has set, started or stopped stays so: #{what}"
+      %{patch: record.id, target: nil, module: nil, md5: nil, boot: boot, text: text}
     end
   end
 
   # Whether the files of the patches are on disk as the patches have left them.
-  defp as_left?(state), do: Enum.all?(net(state.stack), &(Mark.digest(&1.target) == &1.new))
+  defp as_left?(state),
+    do: Enum.all?(net(on_disk(state.stack)), &(Mark.digest(&1.target) == &1.new))
 
   @doc "The state as it was written, of whatever release; nil if there is none."
   @spec read() :: state() | nil
@@ -194,7 +218,7 @@ defmodule HotPatch.Store.Applied do
   @spec empty() :: state()
   def empty do
     %{
-      release: Release.current(),
+      release: Release.identity(),
       boot: boot(),
       install: nil,
       retired: %{},
@@ -235,7 +259,7 @@ defmodule HotPatch.Store.Applied do
   defp together(first, last) do
     last
     |> Map.merge(Map.take(first, [:old, :ran, :folders]))
-    |> Map.put(:convert?, first.convert? or last.convert?)
+    |> Map.merge(%{convert?: first.convert? or last.convert?, move: last.move || first.move})
   end
 
   @doc """
@@ -343,6 +367,10 @@ defmodule HotPatch.Store.Applied do
 
   defp said_of?(pending, id), do: pending.target == nil and pending.patch == id
 
+  @doc "Whether a patch waits for a restart: memory is not what it has put on disk."
+  @spec waits?(state(), String.t()) :: boolean()
+  def waits?(state, id), do: Enum.any?(state.pending, &(&1.patch == id and &1.boot == boot()))
+
   @doc """
   The state in which all patches ended under the same release. The operations stay known: other nodes,
   where they still count, shall not bring them back.
@@ -371,6 +399,48 @@ defmodule HotPatch.Store.Applied do
   defp mark(record, marks) do
     files = for file <- record.files, do: Map.merge(file, Map.get(marks, file.target, %{}))
     %{record | files: files}
+  end
+
+  @doc "Whether a patch is in memory only."
+  @spec memory_only?(t()) :: boolean()
+  def memory_only?(record), do: record.memory_only?
+
+  @doc "What a stack of patches has on disk: those that are in memory only have nothing there."
+  @spec on_disk([t()]) :: [t()]
+  def on_disk(stack) do
+    Enum.flat_map(stack, &if(memory_only?(&1), do: on_disk(&1.replaced), else: [&1]))
+  end
+
+  @doc """
+  A state as it is after a boot: patches that were in memory only are gone, what they had taken the
+  place of is in force again, and the operations that brought them are none that this node knows. Gives
+  the patches that are gone, too.
+  """
+  @spec booted(state(), boot :: term()) :: {state(), [t()]}
+  def booted(state, boot) do
+    {stack, gone} = surviving(state.stack, boot)
+    ids = MapSet.new(gone, & &1.id)
+
+    ops =
+      Enum.reject(state.ops, fn op ->
+        op.kind == :apply and Map.get(op, :disk) == :memory_only and op.patch in ids
+      end)
+
+    {%{state | stack: stack, ops: ops}, gone}
+  end
+
+  defp surviving(stack, boot) do
+    {stacks, gone} = stack |> Enum.map(&survives(&1, boot)) |> Enum.unzip()
+    {Enum.concat(stacks), Enum.concat(gone)}
+  end
+
+  defp survives(record, boot) do
+    if memory_only?(record) and record.boot != boot do
+      {stack, gone} = surviving(record.replaced, boot)
+      {stack, [record | gone]}
+    else
+      {[record], []}
+    end
   end
 
   @doc "All blobs that a state needs."
@@ -404,7 +474,7 @@ defmodule HotPatch.Store.Applied do
 
   # Applied once more: what was there before it the first time is what to go back to.
   defp again(first, record) do
-    before = Map.new(first.files, &{&1.target, Map.take(&1, [:old, :ran, :folders])})
+    before = Map.new(first.files, &{&1.target, Map.take(&1, [:old, :ran, :folders, :move])})
     files = Enum.map(record.files, &Map.merge(&1, Map.get(before, &1.target, %{})))
     # What only the first time has changed is to go back all the same.
     others =
@@ -421,7 +491,8 @@ defmodule HotPatch.Store.Applied do
         applications: first.applications,
         stopped: Enum.uniq(first.stopped ++ record.stopped),
         replaced: first.replaced,
-        forced?: first.forced? or record.forced?
+        forced?: first.forced? or record.forced?,
+        memory_only?: memory_only?(first) and memory_only?(record)
     }
   end
 

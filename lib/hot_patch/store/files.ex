@@ -9,6 +9,10 @@ defmodule HotPatch.Store.Files do
   # and before that not one file has changed: recovering is either removing what was staged
   # or doing the rest, each as often as it takes.
   #
+  # What new code needs when it is loaded, as a NIF library, cannot wait for that: it is put in
+  # place early, beside what was there before, and goes back if the set is not decided
+  # (HotPatch.Store.Early).
+  #
   # Nodes of one host may share the files: each has an intent of its own, a lock keeps them
   # apart, and who comes second finds the files done.
 
@@ -18,21 +22,25 @@ defmodule HotPatch.Store.Files do
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
   alias HotPatch.Store.Dir
+  alias HotPatch.Store.FileChange
   alias HotPatch.Store.Lock
   alias HotPatch.Store.Mark
+  alias HotPatch.Store.Rights
 
-  @typedoc "A target and its new bytes; or nil where the file is to go, with folders made for it."
-  @type change ::
-          {target :: Path.t(), bytes :: binary()}
-          | {target :: Path.t(), nil, folders :: [Path.t()]}
-
-  @typedoc "Digests are nil where there is no file. `folders` are those made for it, deepest first."
+  @typedoc """
+  Digests are nil where there is no file. `folders` are those made for it, deepest first. `rights`
+  are those that the file is to have. The rest: see HotPatch.Store.FileChange.
+  """
   @type file :: %{
           target: Path.t(),
           staged: Path.t(),
           old: Blobs.digest() | nil,
           new: Blobs.digest() | nil,
-          folders: [Path.t()]
+          folders: [Path.t()],
+          rights: Rights.t() | nil,
+          early?: boolean(),
+          disk?: boolean(),
+          alone?: boolean()
         }
 
   @typedoc "`note` is what whoever finishes the set needs to know."
@@ -42,6 +50,9 @@ defmodule HotPatch.Store.Files do
   # Files that are written at the same time.
   @at_once 8
 
+  # As many as Linux follows.
+  @most_links 40
+
   # How long another node of this host may take for its renames.
   @lock_within 30_000
 
@@ -49,9 +60,12 @@ defmodule HotPatch.Store.Files do
   @room 65_536
 
   @doc "Puts everything in place for a set, changing nothing of it."
-  @spec stage([change()], String.t()) :: {:ok, intent()} | {:error, failure()}
+  @spec stage([FileChange.t()], String.t()) :: {:ok, intent()} | {:error, failure()}
   def stage(changes, tag) do
-    with {:ok, files} <- each(changes, &plan(&1, tag)),
+    # Which folders are to be made is known only before they are.
+    bare = Enum.map(changes, &bare(&1, tag))
+
+    with {:ok, files} <- each(Enum.zip(bare, changes), &plan/1),
          :ok <- Store.flush_folder(Store.blobs()),
          intent = %{tag: tag, state: :staged, files: files, note: nil},
          :ok <- write_down(intent),
@@ -62,11 +76,7 @@ defmodule HotPatch.Store.Files do
       {:ok, intent}
     else
       {:error, failure} ->
-        unstage(%{
-          tag: tag,
-          files: for(change <- changes, do: %{bare(change, tag) | new: elem(change, 1)})
-        })
-
+        unstage(%{tag: tag, files: bare})
         {:error, failure}
     end
   end
@@ -84,38 +94,57 @@ defmodule HotPatch.Store.Files do
   first of it is named.
   """
   @spec replace(intent()) :: :ok | {:error, failure()}
-  def replace(%{files: []}), do: :ok
-
   def replace(intent) do
-    case Lock.with_lock(lock(), @lock_within, fn -> replace_all(intent.files) end) do
+    case Enum.filter(intent.files, & &1.disk?) do
+      [] -> :ok
+      files -> locked(fn -> replace_all(files) end)
+    end
+  end
+
+  @doc "Runs something while no other node of this host changes the files of the system."
+  @spec locked((() -> :ok | {:error, failure()})) :: :ok | {:error, failure()}
+  def locked(fun) do
+    # Its file lies beside the release's own.
+    case Lock.with_lock(lock(), @lock_within, fun, 0o644) do
       {:ok, result} -> result
       {:error, reason} -> {:error, {lock(), reason}}
     end
   end
 
+  @doc "The file that keeps nodes of this host apart which share the system's files."
+  @spec lock() :: Path.t()
+  # Beside what is shared: the release, or else the data of all nodes.
+  def lock, do: Path.join(Release.root() || Path.dirname(Store.directory()), "hot_patch.lock")
+
   @doc "The set is finished and noted."
   @spec done(intent()) :: :ok
   def done(intent) do
-    for %{staged: staged} <- intent.files, do: _ = File.rm(staged)
-    _ = File.rm(room(intent))
-    _ = File.rm(path(intent))
+    remove_staged(intent)
     Store.flush_folder(folder())
     :ok
   end
 
-  @doc "Removes all that staging has made; the targets are as they were."
+  @doc """
+  Removes all that staging has made. The targets are as they were: what was put in place early has
+  gone back before.
+  """
   @spec unstage(%{:tag => String.t(), :files => [map()], optional(atom()) => term()}) :: :ok
   def unstage(intent) do
-    for %{staged: staged} <- intent.files, do: _ = File.rm(staged)
     # A folder that somebody else uses by now stays.
-    for %{new: new, folders: folders} when new != nil <- intent.files,
-        folder <- folders,
-        do: _ = File.rmdir(folder)
-
-    _ = File.rm(room(intent))
-    _ = File.rm(path(intent))
+    remove_staged(intent)
+    for %{made: folders} <- intent.files, folder <- folders, do: _ = File.rmdir(folder)
     :ok
   end
+
+  defp remove_staged(intent) do
+    for %{staged: staged} <- intent.files, path <- [staged, before(staged)], do: _ = File.rm(path)
+    _ = File.rm(room(intent))
+    _ = File.rm(path(intent))
+  end
+
+  @doc "Where the file lies that was there before, while another is in place early."
+  @spec before(Path.t()) :: Path.t()
+  def before(staged), do: staged <> ".before"
 
   @doc "Intents that nobody has ended."
   @spec pending() :: [intent()]
@@ -126,7 +155,7 @@ defmodule HotPatch.Store.Files do
   @doc "The same of a node whose data is in another folder; only to look at them."
   @spec pending(Path.t()) :: [intent()]
   def pending(folder) do
-    for path <- records(folder), {:ok, intent} <- [Store.read_term(path)], do: intent
+    for path <- records(folder), {:ok, intent} <- [Store.read_term(path)], do: whole(intent)
   end
 
   defp records(folder), do: Dir.files(Path.join(folder, "staged"), ".record")
@@ -137,37 +166,80 @@ defmodule HotPatch.Store.Files do
 
   # Cut off while it was written: then nothing was staged yet.
   defp read(path) do
-    with :error <- Store.read_term(path) do
-      _ = File.rm(path)
-      :error
+    case Store.read_term(path) do
+      {:ok, intent} ->
+        {:ok, whole(intent)}
+
+      :error ->
+        _ = File.rm(path)
+        :error
     end
   end
 
-  # A link stays one: the file that it leads to is replaced.
-  defp plan(change, tag) do
-    file = bare(change, tag)
+  # An intent may be older than the version that ends it.
+  defp whole(intent) do
+    defaults = %{rights: nil, made: [], early?: false, disk?: true, alone?: false}
+    %{intent | files: for(file <- intent.files, do: Map.merge(defaults, file))}
+  end
 
-    with {:ok, old} <- keep(read_old(file.target), file.target),
-         {:ok, new} <- keep({:ok, elem(change, 1)}, file.target) do
-      {:ok, %{file | old: old, new: new}}
+  defp plan({file, change}) do
+    with {:ok, old} <- keep(former(change, file.target), file.target),
+         {:ok, new} <- keep({:ok, change.bytes}, file.target) do
+      {:ok, %{file | old: old, new: new, rights: rights(file.target, change)}}
     end
   end
 
-  defp bare({target, nil, folders}, tag),
-    do: %{bare({target, nil}, tag) | folders: folders}
+  # What is noted of a file, before anything is known of what it holds.
+  defp bare(change, tag) do
+    target = real(change.target)
+    made = if change.bytes, do: missing_folders(Path.dirname(target)), else: []
 
-  defp bare({target, _bytes}, tag) do
-    target = real(target)
-    folders = missing_folders(Path.dirname(target))
-    %{target: target, staged: "#{target}.#{tag}", old: nil, new: nil, folders: folders}
+    change
+    |> Map.take([:early?, :disk?, :alone?])
+    |> Map.merge(%{
+      target: target,
+      staged: "#{target}.#{tag}",
+      old: nil,
+      new: nil,
+      rights: nil,
+      made: if(change.disk?, do: made, else: []),
+      folders: if(change.bytes, do: made, else: change.folders)
+    })
   end
 
-  defp real(target) do
+  defp rights(target, change),
+    do: Rights.of(target) || change.rights || Rights.for_new(target, change.executable?)
+
+  @doc "The file itself: a link stays one, and what it leads to is replaced."
+  @spec real(Path.t()) :: Path.t()
+  def real(target), do: real(target, @most_links)
+
+  # Links that lead to each other lead nowhere: writing there says so.
+  defp real(target, 0), do: target
+
+  defp real(target, left) do
     case File.read_link(target) do
-      {:ok, link} -> link |> Path.expand(Path.dirname(target)) |> real()
+      {:ok, link} -> target |> Path.dirname() |> led(link) |> real(left - 1)
       {:error, _no_link} -> target
     end
   end
+
+  # Made absolute first: a folder may be called ~ as well.
+  defp led(folder, link) do
+    if Path.type(link) == :absolute,
+      do: Path.expand(link),
+      else: Path.expand(Path.join(folder, link))
+  end
+
+  # Where memory is not what the disk is, what runs is what there is to go back to.
+  defp former(%{former: digest}, target) when digest != nil do
+    case Blobs.fetch(Store.blobs(), digest) do
+      {:ok, bytes} -> {:ok, bytes}
+      _unknown_or_damaged -> read_old(target)
+    end
+  end
+
+  defp former(_change, target), do: read_old(target)
 
   defp read_old(target) do
     with {:error, :enoent} <- File.read(target), do: {:ok, nil}
@@ -181,25 +253,19 @@ defmodule HotPatch.Store.Files do
     if File.exists?(folder), do: [], else: [folder | missing_folders(Path.dirname(folder))]
   end
 
+  defp stage_one({%{disk?: false}, _change}), do: {:ok, :nothing}
   defp stage_one({%{new: nil}, _removal}), do: {:ok, :nothing}
-
   defp stage_one({%{old: same, new: same}, _nothing_changes}), do: {:ok, :nothing}
 
-  defp stage_one({file, {_target, bytes}}) do
-    with :ok <- File.mkdir_p(Path.dirname(file.target)),
-         :ok <- Store.write_flushed(file.staged, bytes),
-         :ok <- same_mode(file) do
+  # Whoever may not read the file may not read what is staged of it either.
+  defp stage_one({file, change}) do
+    with :ok <- Rights.make_folders(Path.dirname(file.target)),
+         :ok <- Store.write_flushed(file.staged, change.bytes),
+         :ok <- Rights.give(file.staged, file.rights) do
       {:ok, :staged}
     else
       {:error, posix} -> {:error, {file.target, posix}}
     end
-  end
-
-  defp same_mode(%{old: nil}), do: :ok
-
-  defp same_mode(file) do
-    with {:ok, %File.Stat{mode: mode}} <- File.stat(file.target),
-         do: File.chmod(file.staged, mode)
   end
 
   # Goes on where one fails: the more of the set is in place the better.
@@ -235,9 +301,18 @@ defmodule HotPatch.Store.Files do
   # What was staged is gone, with a fresh disk or by somebody's hand.
   defp write_again(file) do
     case Blobs.fetch(Store.blobs(), file.new) do
-      {:ok, bytes} -> Store.write(file.target, bytes)
+      {:ok, bytes} -> put(file, bytes)
       _unknown_or_damaged -> {:error, :enoent}
     end
+  end
+
+  @doc "Puts bytes in the place of a file of a set, with its rights."
+  @spec put(file(), binary()) :: :ok | {:error, File.posix()}
+  def put(file, bytes) do
+    with :ok <- Rights.make_folders(Path.dirname(file.target)),
+         :ok <- Store.write_flushed(file.staged, bytes),
+         :ok <- Rights.give(file.staged, file.rights),
+         do: File.rename(file.staged, file.target)
   end
 
   # When memory has changed it is too late for a full disk: what is to be written then, the
@@ -270,7 +345,4 @@ defmodule HotPatch.Store.Files do
   defp room(%{tag: tag}), do: Path.join(folder(), tag <> ".room")
   defp path(%{tag: tag}), do: Path.join(folder(), tag <> ".record")
   defp folder, do: Path.join(Store.directory(), "staged")
-
-  # Beside what is shared: the release, or else the data of all nodes.
-  defp lock, do: Path.join(Release.root() || Path.dirname(Store.directory()), "hot_patch.lock")
 end

@@ -19,7 +19,8 @@ defmodule HotPatch.Store.Install do
 
     with nil <- read(path) do
       mark = Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
-      _ = Store.write(path, mark)
+      # Beside the release's own files, which others may read too.
+      _ = Store.write(path, mark, 0o644)
       read(path)
     end
   end

@@ -49,6 +49,7 @@ defmodule HotPatch.Store.Leftovers do
   @spec of(Applied.state()) :: [t()]
   def of(state) do
     state.stack
+    |> Applied.on_disk()
     |> Applied.net()
     |> Enum.reject(&(&1.old == &1.new))
     |> Enum.map(&leftover(&1, state.release))

@@ -22,17 +22,18 @@ defmodule HotPatch.Store.Lock do
   Runs `fun` while no other process on this host does so under the same path.
 
   Waits for at most `timeout` milliseconds; `owner` is then who has it, as its text says.
-  The lock is free again when `fun` returns, raises, or dies. Not reentrant.
+  The lock is free again when `fun` returns, raises, or dies. Not reentrant. `mode` is that of its
+  file.
   """
-  @spec with_lock(Path.t(), timeout(), (() -> result)) ::
+  @spec with_lock(Path.t(), timeout(), (() -> result), non_neg_integer()) ::
           {:ok, result} | {:error, {:locked, owner :: String.t()}} | {:error, File.posix()}
         when result: term()
-  def with_lock(path, timeout, fun) do
+  def with_lock(path, timeout, fun, mode \\ 0o600) do
     path = to_string(path)
     me = Owner.new()
 
     try do
-      with :ok <- take(path, me, deadline(timeout)), do: hold(path, me, fun)
+      with :ok <- take(path, me, deadline(timeout), mode), do: hold(path, me, fun)
     after
       Owner.forget(me)
     end
@@ -48,9 +49,9 @@ defmodule HotPatch.Store.Lock do
   defp deadline(:infinity), do: :infinity
   defp deadline(timeout), do: System.monotonic_time(:millisecond) + timeout
 
-  defp take(path, me, deadline) do
+  defp take(path, me, deadline, mode) do
     with :ok <- Store.make_folder(Path.dirname(path)),
-         :ok <- Store.write_flushed(own(path, me), me.text) do
+         :ok <- Store.write_flushed(own(path, me), me.text, mode) do
       wait(path, own(path, me), me, deadline)
     end
   after

@@ -96,7 +96,8 @@ defmodule HotPatch.Store.Log do
 
   defp append_record(device, path, record) do
     with {:ok, size} <- :file.position(device, :eof) do
-      with :ok <- :file.write(device, record),
+      with :ok <- if(size == 0, do: File.chmod(path, 0o600), else: :ok),
+           :ok <- :file.write(device, record),
            :ok <- :file.sync(device) do
         if size == 0, do: Store.flush_folder(Path.dirname(path)), else: :ok
       else

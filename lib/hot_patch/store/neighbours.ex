@@ -56,7 +56,7 @@ defmodule HotPatch.Store.Neighbours do
     in_force =
       for {folder, %{stack: stack}} <- states(),
           folder != Store.directory(),
-          file <- Applied.net(stack),
+          file <- stack |> Applied.on_disk() |> Applied.net(),
           do: file
 
     for file <- in_force ++ decided(), do: {file[:real] || Mark.real(file.target), file.new}
@@ -67,6 +67,30 @@ defmodule HotPatch.Store.Neighbours do
         %{state: :decided, files: files} <- Files.pending(folder),
         file <- files,
         do: file
+  end
+
+  @doc """
+  Whether another node has put a file with this digest in place for good: it has decided to, or has
+  it in force.
+  """
+  @spec have?(Path.t(), Blobs.digest()) :: boolean()
+  def have?(target, digest) do
+    Enum.any?(folders() -- [Store.directory()], fn folder ->
+      decided = for %{state: :decided, files: files} <- Files.pending(folder), do: files
+      Enum.any?(decided ++ [in_force(folder)], &(last(&1, target) == digest))
+    end)
+  end
+
+  defp in_force(folder) do
+    case Store.read_term(Path.join(folder, "applied.record")) do
+      {:ok, %{stack: stack}} -> Enum.flat_map(stack, & &1.files)
+      _ -> []
+    end
+  end
+
+  # The last of them counts.
+  defp last(files, target) do
+    files |> Enum.reverse() |> Enum.find_value(&(&1.target == target and &1.new))
   end
 
   defp states do

@@ -8,6 +8,7 @@ defmodule HotPatch.Store.Recovery do
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Applied.Format
   alias HotPatch.Store.Blobs
+  alias HotPatch.Store.Early
   alias HotPatch.Store.Files
   alias HotPatch.Store.Journal
 
@@ -29,9 +30,20 @@ defmodule HotPatch.Store.Recovery do
         end
 
       intent ->
-        :ok = Files.unstage(intent)
-        []
+        case undo(intent) do
+          :ok -> []
+          {:error, failure} -> [{intent, failure}]
+        end
     end)
+  end
+
+  @doc """
+  Ends a set that was not decided: the system's files are as they were. If one cannot go back, the
+  intent stays, for whoever tries next.
+  """
+  @spec undo(Files.intent()) :: :ok | {:error, Files.failure()}
+  def undo(intent) do
+    with :ok <- Early.take_back(intent), do: Files.unstage(intent)
   end
 
   @doc """

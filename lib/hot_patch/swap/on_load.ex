@@ -16,9 +16,16 @@ defmodule HotPatch.Swap.OnLoad do
 
   @typedoc """
   A module with its file's name and new code. `back` is the code that runs now; nil if it is
-  not known, or if there is none.
+  not known, or if there is none. `before_back` is called before that is loaded back, for what
+  that code looks for then.
   """
-  @type t :: %{module: module(), file: charlist(), bytes: binary(), back: binary() | nil}
+  @type t :: %{
+          required(:module) => module(),
+          required(:file) => charlist(),
+          required(:bytes) => binary(),
+          required(:back) => binary() | nil,
+          optional(:before_back) => (() -> term())
+        }
 
   @doc "Loads them in order, before a deadline in monotonic milliseconds, up to the first that fails."
   @spec load([t()], integer()) :: :ok | {:error, :on_load, String.t()}
@@ -50,8 +57,13 @@ defmodule HotPatch.Swap.OnLoad do
       not current?(step) -> stop(module)
       step.back == nil -> {:error, "its former code is in no file"}
       not :code.soft_purge(module) -> {:error, "its former code is still in use"}
-      true -> load_one(step, step.back, System.monotonic_time(:millisecond) + @back_within)
+      true -> load_back(step)
     end
+  end
+
+  defp load_back(step) do
+    with %{before_back: fun} <- step, do: fun.()
+    load_one(step, step.back, System.monotonic_time(:millisecond) + @back_within)
   end
 
   @doc "Whether the code of a step is what runs."

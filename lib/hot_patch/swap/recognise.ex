@@ -72,9 +72,10 @@ defmodule HotPatch.Swap.Recognise do
   def behaves?(module), do: exports?(module, @callbacks)
 
   # A callback module's process began in its init/1. Others that proc_lib started speak
-  # the system messages only if the module says so; a Task, say, would never answer.
+  # the system messages only if the module says so; a loop written by hand, or a Task, would never
+  # answer, and its code would see what it is sent.
   defp callback(pid, :init, change) do
-    if behaves?(change.module),
+    if behaves?(change.module) and not Stack.by_hand?(pid),
       do: [server(pid, :initial_call, change)],
       else: special(pid, change)
   end
@@ -120,7 +121,7 @@ defmodule HotPatch.Swap.Recognise do
   defp names?(_label, _replaced), do: false
 
   defp special(pid, change) do
-    if exports?(change.module, [{:system_continue, 3}]) do
+    if exports?(change.module, [{:system_continue, 3}]) and not Stack.task?(pid) do
       new? = change.convert? and {"system_code_change", 4} in change.exports
       [target(pid, :special, :system_continue, [{change.module, new?}])]
     else

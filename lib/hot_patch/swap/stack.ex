@@ -21,6 +21,37 @@ defmodule HotPatch.Swap.Stack do
     Enum.any?(stack, &loop?/1) or (cut?(stack) and worth?.(stack) and text(pid) =~ @in_text)
   end
 
+  @doc """
+  Whether a process that proc_lib has started is in a loop that somebody has written by hand and
+  that does not speak the system messages: not in a behaviour's, nor in one of a module that says
+  so, nor about to enter one. Where the stack does not show it, it is not.
+  """
+  @spec by_hand?(pid()) :: boolean()
+  def by_hand?(pid) do
+    case Process.info(pid, :current_function) do
+      {:current_function, {module, _function, _arity}} when module in @behaviours -> false
+      {:current_function, {:erlang, :hibernate, 3}} -> false
+      _ -> pid |> shown() |> unspoken?()
+    end
+  end
+
+  defp unspoken?([]), do: false
+
+  defp unspoken?(stack) do
+    not cut?(stack) and not Enum.any?(stack, &(loop?(&1) or begins?(&1) or speaks?(&1)))
+  end
+
+  # Started by a behaviour, and still in the callback module's init.
+  defp begins?({module, :init_it, _arity, _location}), do: module in [:gen | @behaviours]
+  defp begins?(_frame), do: false
+
+  defp speaks?({module, _function, _arity, _location}),
+    do: function_exported?(module, :system_continue, 3)
+
+  @doc "Whether a process is a Task, whatever it runs."
+  @spec task?(pid()) :: boolean()
+  def task?(pid), do: pid |> shown() |> Enum.any?(&match?({Task.Supervised, _, _, _}, &1))
+
   @doc "Whether any of these modules is on the part of a stack that the VM shows."
   @spec any?(pid() | Exception.stacktrace(), %{module() => term()}) :: boolean()
   def any?(stack, modules) when is_list(stack),

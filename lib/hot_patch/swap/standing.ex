@@ -87,9 +87,10 @@ defmodule HotPatch.Swap.Standing do
 
   defp order(%{ref: ref}, order), do: {:hot_patch, ref, order}
 
-  # A process that was busy may get here when the swap is over, or after everybody is dead.
+  # A process that was busy may get here when the swap is over. Whether the engine lives is not asked
+  # here: the VM lets the process wait for the answer.
   defp still(state, base) do
-    if Signal.open?(base.signal) and Process.alive?(base.engine) do
+    if Signal.open?(base.signal) do
       SysMessage.tell(base.engine, base.ref, :still)
       look(state, state, nil, base)
     else

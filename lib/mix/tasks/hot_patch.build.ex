@@ -13,8 +13,8 @@ defmodule Mix.Tasks.HotPatch.Build do
   one; without it this project is compiled and its build is taken. It is compiled also where its build
   is named.
 
-  What is taken: modules whose code or `vsn` differs, new and removed modules, consolidated
-  protocols, files below `priv`. What is not: modules that differ only in line numbers, debug
+  What is taken: modules whose code or `vsn` differs, new and removed modules, those that move from
+  one application to another, consolidated protocols, files below `priv`. What is not: modules that differ only in line numbers, debug
   information or documentation; settings (see `--config`); applications of OTP, of Elixir and
   HotPatch itself, which change with an upgrade. Notes say what was left out.
 

@@ -15,6 +15,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
   | `check PATCH`, `plan PATCH` | what applying would do; changes nothing |
   | `apply PATCH` | makes a patch current on all nodes |
   | `rollback PATCH` | takes it back |
+  | `cancel ID` | cancels what is under way: by the id of the operation, the patch, or the node |
   | `delete PATCH` | forgets its archive |
 
   PATCH is an id, or a name that only one patch has.
@@ -25,10 +26,12 @@ defmodule Mix.Tasks.HotPatch.Remote do
     * `--json` - prints JSON instead of tables
     * `--nodes A,B` - only these nodes
     * `--reason TEXT`, `--by TEXT` - for the record
-    * `--transition`, `--purge`, `--on-load`, `--on-failure WORD`, `--cumulative`, `--again`, `--pause-timeout MS`,
-      `--timeout MS` - as for `HotPatch.apply/2`
+    * `--transition`, `--purge`, `--on-load`, `--drift`, `--disk`, `--on-failure WORD`, `--cumulative`, `--again`,
+      `--pause-timeout MS`, `--timeout MS` - as for `HotPatch.apply/2`
+    * `--release "NAME VERSION"` - of the system that an upload is for, as `nodes` shows it
     * `--canary N`, `--canary 0.1`, `--canary A,B` - so many nodes, such a share, or these go first
     * `--max-concurrency N`, `--one-per-host` - group after group
+    * `--keep` - with `cancel`: nodes that have the patch by now keep it
     * `--watch`, `--no-watch`, `--watch-for MS` - whether and how long nodes are watched afterwards
 
   ## Examples
@@ -53,9 +56,13 @@ defmodule Mix.Tasks.HotPatch.Remote do
     transition: :string,
     purge: :string,
     on_load: :string,
+    drift: :string,
+    release: :string,
+    disk: :string,
     on_failure: :string,
     cumulative: :boolean,
     again: :boolean,
+    keep: :boolean,
     pause_timeout: :integer,
     timeout: :integer,
     canary: :string,
@@ -73,6 +80,10 @@ defmodule Mix.Tasks.HotPatch.Remote do
     "force" => :force,
     "restart" => :restart,
     "load" => :load,
+    "refuse" => :refuse,
+    "accept" => :accept,
+    "replace" => :replace,
+    "memory_only" => :memory_only,
     "rollback" => :rollback,
     "keep" => :keep
   }
@@ -101,7 +112,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
     case File.read(path) do
       {:ok, bytes} ->
         name = path |> Path.basename() |> Path.rootname()
-        {:ok, :upload, [bytes, Keyword.put(taken(options, [:by]), :name, name)]}
+        {:ok, :upload, [bytes, Keyword.put(taken(options, [:by, :release]), :name, name)]}
 
       {:error, posix} ->
         {:error, "cannot read #{path}: #{:file.format_error(posix)}"}
@@ -113,16 +124,36 @@ defmodule Mix.Tasks.HotPatch.Remote do
   defp call("journal", [], options), do: {:ok, :journal, [taken(options, [:nodes])]}
 
   defp call(survey, [id], options) when survey in ["check", "plan"] do
-    taken = taken(options, [:nodes, :timeout, :transition, :purge, :on_load, :cumulative, :again])
+    taken =
+      taken(
+        options,
+        [:nodes, :timeout, :transition, :purge, :on_load, :drift, :disk, :cumulative, :again]
+      )
+
     {:ok, if(survey == "check", do: :check, else: :plan), [id, taken]}
   end
 
   defp call("apply", [id], options) do
-    known = [:canary, :max_concurrency, :one_per_host, :watch, :on_failure, :cumulative, :again]
+    known = [
+      :canary,
+      :max_concurrency,
+      :one_per_host,
+      :watch,
+      :on_failure,
+      :cumulative,
+      :drift,
+      :disk,
+      :again
+    ]
+
     {:ok, :apply, [id, change(options, known)]}
   end
 
   defp call("rollback", [id], options), do: {:ok, :rollback, [id, change(options, [])]}
+
+  defp call("cancel", [id], options),
+    do: {:ok, :cancel, [id, taken(options, [:keep, :timeout, :by, :reason])]}
+
   defp call("delete", [id], options), do: {:ok, :delete, [id, taken(options, [:by, :reason])]}
 
   defp call(command, _arguments, _options),
@@ -139,8 +170,16 @@ defmodule Mix.Tasks.HotPatch.Remote do
   end
 
   # Words that are not known here are told so by HotPatch.
-  defp value(key, word) when key in [:transition, :purge, :on_load, :on_failure],
+  defp value(key, word) when key in [:transition, :purge, :on_load, :on_failure, :drift, :disk],
     do: Map.get(@words, word, word)
+
+  # HotPatch says what is wrong with a text that names no version.
+  defp value(:release, text) do
+    case String.split(text, " ", parts: 2) do
+      [name, version] -> {name, version}
+      _no_version -> text
+    end
+  end
 
   defp value(:nodes, names), do: names(names)
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::beam::Module;
+use crate::beam::{Load, Module};
 use crate::digest::Sha256Sum;
 use crate::manifest::{Declared, Signature};
 
@@ -16,6 +16,8 @@ pub struct Composition<'a> {
     /// The files, in the order of the archive's directory. Folders are not listed, nor are the
     /// manifest and its signature.
     pub files: Vec<File<'a>>,
+    /// What its modules take together in the VM that loads them.
+    pub load: Load,
     /// What the one who built it says of it; it fits the files.
     pub manifest: Option<Box<Declared>>,
     /// By whom the manifest claims to be signed. It is not verified.
@@ -33,6 +35,8 @@ pub struct File<'a> {
     pub sha256: Sha256Sum,
     /// Its content; borrowed from the archive where it was stored there as it is.
     pub bytes: Cow<'a, [u8]>,
+    /// Whether the archive says that its owner may run it.
+    pub executable: bool,
     /// What it is.
     pub kind: Kind,
 }
@@ -44,7 +48,15 @@ pub enum Kind {
     Other,
     /// An Erlang module.
     Beam(Box<Module>),
-    /// Named or written like an Erlang module, but not one that can be loaded under its name;
-    /// a sentence says why.
-    Damaged(String),
+    /// Named or written like an Erlang module, but not one that can be loaded under its name.
+    Damaged(Fault),
+}
+
+/// Why a file is no module that can be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The name of the rule that it breaks, in `snake_case`; it is stable.
+    pub rule: &'static str,
+    /// What is wrong, as a sentence for people.
+    pub reason: String,
 }

@@ -87,12 +87,15 @@ impl Meter<'_> {
     /// Takes memory for something that is kept.
     pub(crate) fn memory(&mut self, bytes: usize) -> Result<(), Exhausted> {
         let bytes = bytes as u64;
-        while self.left < bytes {
-            let piece = PIECE.max(bytes - self.left);
+        if let Some(lacking) = bytes.checked_sub(self.left).filter(|lacking| *lacking > 0) {
             // Each piece stands for work too, which nobody may wait for any more.
             self.effort.work(1)?;
-            self.effort.memory(piece)?;
-            self.left += piece;
+            if self.effort.bytes.take(lacking.saturating_add(PIECE)) {
+                self.left += PIECE;
+            } else {
+                self.effort.memory(lacking)?;
+            }
+            self.left += lacking;
         }
         self.left -= bytes;
         Ok(())

@@ -8,6 +8,7 @@
 //! | [`analysis`] | what a change of modules means: order, states, what breaks |
 //! | [`archive`] | the zip policy: which archives are accepted |
 //! | [`beam`] | one BEAM file: names, tables, MD5; copies of it under another name |
+//! | [`beam::verify`] | the rules that a module must keep before it comes before a loader |
 //! | [`manifest`] | what the one who built an archive says of it, and its signature |
 //! | [`etf`] | the External Term Format, decoded within bounds |
 //! | [`requests`] | what can be asked from outside, by name: the same for the NIF and the port |
@@ -16,6 +17,11 @@
 //! | [`json`] | Erlang terms as JSON |
 
 #![forbid(unsafe_code)]
+// What comes from outside may be anything: where something cannot be, that is an error too.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::panic, clippy::unreachable, clippy::unwrap_used)
+)]
 
 pub mod analysis;
 pub mod archive;
@@ -37,9 +43,9 @@ mod stop;
 mod text;
 mod workers;
 
-pub use composition::{Composition, File, Kind};
+pub use composition::{Composition, Fault, File, Kind};
 pub use digest::{Md5Sum, Sha256Sum};
-pub use options::{ChunkId, Options, SIGNIFICANT_CHUNKS};
+pub use options::{ChunkId, LoadLimits, Options, SIGNIFICANT_CHUNKS};
 pub use read::read_archive;
 pub use refusal::{Refusal, Rule};
 pub use stop::Stop;

@@ -1,9 +1,8 @@
 //! From bytes to a composition.
 
 use crate::archive::{self, Entry, Unpacker};
-use crate::beam::{self, Reading};
-use crate::budget::Budget;
-use crate::composition::{Composition, File, Kind};
+use crate::beam::{Judge, Load, Reading};
+use crate::composition::{Composition, Fault, File, Kind};
 use crate::digest;
 use crate::manifest::{self, Declared, MANIFEST, Manifest, SIGNATURE, Signature};
 use crate::options::Options;
@@ -26,7 +25,7 @@ pub(crate) fn read_until<'a>(
 ) -> Result<Composition<'a>, Refusal> {
     let entries = archive::entries(bytes, options)?;
     let declared: u64 = entries.iter().map(|entry| entry.size() as u64).sum();
-    let budget = Budget::new(options.max_unpacked_bytes.saturating_sub(declared));
+    let judge = Judge::new(options, declared);
     let workers = workers::worth(entries.iter().map(Entry::packed_size).sum());
     let (sha256, files) = workers::in_order(
         workers,
@@ -35,7 +34,7 @@ pub(crate) fn read_until<'a>(
         Unpacker::new,
         |unpacker, entry| match stop.is_raised() {
             true => Ok(None),
-            false => read_entry(unpacker, entry, options, &budget),
+            false => read_entry(unpacker, entry, options, &judge),
         },
     )?;
     let mut files: Vec<File<'_>> = files.into_iter().flatten().collect();
@@ -46,7 +45,31 @@ pub(crate) fn read_until<'a>(
         return Err(manifest::alone());
     }
     let signature = signature.map(|file| Signature::read(&file.bytes)).transpose()?;
-    Ok(Composition { sha256, size: bytes.len() as u64, files, manifest, signature })
+    let load = load(&files, options)?;
+    Ok(Composition { sha256, size: bytes.len() as u64, files, load, manifest, signature })
+}
+
+/// What all modules together take in a VM, if that is within the limits.
+fn load(files: &[File<'_>], options: &Options) -> Result<Load, Refusal> {
+    let modules = files.iter().filter_map(|file| match &file.kind {
+        Kind::Beam(module) => Some((module.load, module.names())),
+        _ => None,
+    });
+    let load = Load::together(modules);
+    let limits = &options.load;
+    let parts = [
+        (Rule::TooManyAtoms, load.atoms, u64::from(limits.atoms), "atoms"),
+        (Rule::TooManyFunctions, load.functions, u64::from(limits.functions), "functions"),
+        (Rule::TooMuchMemory, load.memory, limits.memory, "bytes of memory"),
+    ];
+    match parts.iter().find(|(_, taken, limit, _)| taken > limit) {
+        None => Ok(load),
+        Some((rule, taken, limit, what)) => {
+            let detail =
+                format!("its modules bring {taken} {what}, more than the limit of {limit}");
+            Err(Refusal::archive(*rule, detail))
+        }
+    }
 }
 
 /// Takes out what is an entry of the archive and no file of the patch.
@@ -66,16 +89,18 @@ fn read_entry<'a>(
     unpacker: &mut Unpacker,
     entry: &Entry<'a>,
     options: &Options,
-    budget: &Budget,
+    judge: &Judge<'_>,
 ) -> Result<Option<File<'a>>, Refusal> {
     let bytes = unpacker.unpack(entry)?;
     if entry.is_folder() {
         return Ok(None);
     }
-    let kind = match beam::read_file(entry.name, &bytes, &options.significant_chunks, budget) {
+    let kind = match judge.read_file(entry.name, &bytes) {
         Reading::Other => Kind::Other,
         Reading::Module(module) => Kind::Beam(module),
-        Reading::Damaged(damage) => Kind::Damaged(damage.to_string()),
+        Reading::Damaged(damage) => {
+            Kind::Damaged(Fault { rule: damage.rule(), reason: damage.to_string() })
+        }
         Reading::OverBudget => {
             let limit = options.max_unpacked_bytes;
             let detail = format!("brings what is unpacked to more than the limit of {limit} bytes");
@@ -83,5 +108,6 @@ fn read_entry<'a>(
         }
     };
     let sha256 = digest::sha256(&bytes);
-    Ok(Some(File { path: entry.name, crc32: entry.crc32, sha256, bytes, kind }))
+    let executable = entry.executable;
+    Ok(Some(File { path: entry.name, crc32: entry.crc32, sha256, bytes, executable, kind }))
 }

@@ -193,6 +193,17 @@ rules! {
         "The content of an entry does not match its checksum.",
         "The archive is damaged: upload it again, or build it afresh.";
 
+    // What all modules together take in the VM that loads them.
+    TooManyAtoms, "too_many_atoms",
+        "The modules together have more atoms than the limit; atoms stay in a VM for good.",
+        "Leave out what need not be patched, or raise the limit for atoms.";
+    TooManyFunctions, "too_many_functions",
+        "The modules together have and call more functions than the limit.",
+        "Leave out what need not be patched, or raise the limit for functions.";
+    TooMuchMemory, "too_much_memory",
+        "The modules together take more memory in the VM than the limit.",
+        "Leave out what need not be patched, or raise the limit for memory.";
+
     // The manifest, and its signature.
     ManifestTooBig, "manifest_too_big",
         "The manifest has more bytes than any patch needs.",

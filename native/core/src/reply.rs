@@ -1,16 +1,19 @@
 //! The results of the core as one Erlang term each. That of [`read_archive`](crate::read_archive):
 //!
 //! ```text
-//! {:ok, %{sha256: <<_::256>>, size: integer, files: [file], manifest: manifest | nil,
-//!         signature: json | nil}}
+//! {:ok, %{sha256: <<_::256>>, size: integer, files: [file], load: load,
+//!         manifest: manifest | nil, signature: json | nil}}
 //! {:refused, %{rule: atom, entry: binary | nil, message: binary}}
 //!
 //! file = %{path: binary, size: integer, crc32: integer, sha256: <<_::256>>, bytes: binary,
-//!          kind: :other | :beam | :damaged, reason: binary | nil, beam: beam | nil}
+//!          executable: boolean, kind: :other | :beam | :damaged, rule: binary | nil,
+//!          reason: binary | nil,
+//!          beam: beam | nil}
 //! beam = %{module: binary, md5: <<_::128>>, vsn: binary | nil, attributes: binary,
 //!          exports: [{binary, arity}], imports: [{binary, binary, arity}],
 //!          behaviours: [binary], chunks: [{binary, size}], on_load: boolean, load_nif: boolean,
-//!          needs_otp: integer | nil, compiler: binary | nil, compressed: boolean}
+//!          needs_otp: integer | nil, compiler: binary | nil, compressed: boolean, load: load}
+//! load = %{atoms: integer, functions: integer, literal_words: integer, memory: integer}
 //! manifest = %{bytes: binary, content: json}
 //! json = JSON as maps with binaries as keys, lists, binaries, integers, true, false, nil
 //! ```
@@ -35,13 +38,16 @@
 //! `{:failed, kind, message}`, with the kind an atom and the message a binary. `analysis` of what was
 //! built is what [`Analysis::encode`](crate::analysis::Analysis::encode) gives.
 //!
+//! `rule` is the name of the rule that a damaged file breaks, `load` what a module takes, or all
+//! together, in the VM that loads them: see [`Load`](crate::beam::Load).
+//!
 //! `vsn` and `attributes` are encoded terms themselves, so that no atom is made from them before
 //! the archive is accepted. Decode with `:erlang.binary_to_term(reply, [:safe])`.
 
 use std::fmt::Display;
 
 use crate::beam::shadow::{Reason, Shadow};
-use crate::beam::{Export, Import, Module};
+use crate::beam::{Export, Import, Load, Module};
 use crate::build::Built;
 use crate::composition::{Composition, File, Kind};
 use crate::etf::{Count, Sink, Term, Write};
@@ -253,13 +259,15 @@ fn write_refusal(out: &mut impl Write, refusal: &Refusal) {
 }
 
 fn write_composition(out: &mut impl Write, composition: &Composition<'_>) {
-    out.map(5);
+    out.map(6);
     out.small_atom("sha256");
     out.binary(&composition.sha256);
     out.small_atom("size");
     out.unsigned(composition.size);
     out.small_atom("files");
     out.list(&composition.files, write_file);
+    out.small_atom("load");
+    write_load(out, composition.load);
     out.small_atom("manifest");
     match &composition.manifest {
         Some(declared) => write_declared(out, declared),
@@ -302,7 +310,8 @@ fn write_json(out: &mut impl Write, value: &Value) {
 }
 
 fn write_file(out: &mut impl Write, file: &File<'_>) {
-    out.map(8);
+    // path, size, crc32, sha256, bytes, executable, kind, rule, reason, beam
+    out.map(10);
     out.small_atom("path");
     out.binary(file.path.as_bytes());
     out.small_atom("size");
@@ -313,15 +322,19 @@ fn write_file(out: &mut impl Write, file: &File<'_>) {
     out.binary(&file.sha256);
     out.small_atom("bytes");
     out.binary(&file.bytes);
-    let (kind, reason, module) = match &file.kind {
+    out.small_atom("executable");
+    out.boolean(file.executable);
+    let (kind, fault, module) = match &file.kind {
         Kind::Other => ("other", None, None),
         Kind::Beam(module) => ("beam", None, Some(module)),
-        Kind::Damaged(reason) => ("damaged", Some(reason.as_bytes()), None),
+        Kind::Damaged(fault) => ("damaged", Some(fault), None),
     };
     out.small_atom("kind");
     out.small_atom(kind);
+    out.small_atom("rule");
+    out.optional_binary(fault.map(|fault| fault.rule.as_bytes()));
     out.small_atom("reason");
-    out.optional_binary(reason);
+    out.optional_binary(fault.map(|fault| fault.reason.as_bytes()));
     out.small_atom("beam");
     match module {
         Some(module) => write_module(out, module),
@@ -330,7 +343,7 @@ fn write_file(out: &mut impl Write, file: &File<'_>) {
 }
 
 fn write_module(out: &mut impl Write, module: &Module) {
-    out.map(13);
+    out.map(14);
     out.small_atom("module");
     out.binary(module.name().as_bytes());
     out.small_atom("md5");
@@ -364,6 +377,21 @@ fn write_module(out: &mut impl Write, module: &Module) {
     out.optional_binary(module.compiler.as_ref().map(String::as_bytes));
     out.small_atom("compressed");
     out.boolean(module.compressed);
+    out.small_atom("load");
+    write_load(out, module.load);
+}
+
+fn write_load(out: &mut impl Write, load: Load) {
+    out.map(4);
+    for (key, value) in [
+        ("atoms", load.atoms),
+        ("functions", load.functions),
+        ("literal_words", load.literal_words),
+        ("memory", load.memory),
+    ] {
+        out.small_atom(key);
+        out.unsigned(value);
+    }
 }
 
 fn write_export(out: &mut impl Write, export: Export<'_>) {

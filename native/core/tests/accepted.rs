@@ -6,7 +6,7 @@ mod support;
 
 use std::borrow::Cow;
 
-use hot_patch_core::{Kind, Options, read_archive};
+use hot_patch_core::{File, Kind, Options, read_archive};
 use support::beam::{AtomFormat, minimal};
 use support::random::Random;
 use support::read;
@@ -85,6 +85,18 @@ fn comments_and_harmless_extra_fields() {
 }
 
 #[test]
+fn programs_are_told_from_other_files() {
+    for (mode, executable) in [(0o644, false), (0o600, false), (0o755, true), (0o700, true)] {
+        let item = file("a", TEXT).with(|item| item.external = (0o100_000 | mode) << 16);
+        let built = build(&[item], b"");
+        assert_eq!(read(&built.bytes).unwrap().files[0].executable, executable, "{mode:o}");
+    }
+    // Tools that know no modes leave them out.
+    let built = build(&[file("a", TEXT).with(|item| item.external = 0)], b"");
+    assert!(!read(&built.bytes).unwrap().files[0].executable);
+}
+
+#[test]
 fn an_archive_in_an_archive() {
     let inner = build(&[file("x", TEXT)], b"").bytes;
     assert_holds(&build(&[file("inner.ez", &inner)], b""), &[("inner.ez", &inner)]);
@@ -130,8 +142,13 @@ fn many_files_keep_their_order_and_content() {
     }
 }
 
+/// Nothing in an archive says a second time whether a file is a program.
+fn without_rights(files: Vec<File<'_>>) -> Vec<File<'_>> {
+    files.into_iter().map(|file| File { executable: false, ..file }).collect()
+}
+
 #[test]
-fn a_changed_byte_is_refused_or_changes_nothing() {
+fn a_changed_byte_is_refused_or_changes_no_content() {
     let items = [
         deflated("m.beam", &minimal(AtomFormat::Utf8).bytes()),
         file("b", TEXT).streamed(Descriptor::Signed),
@@ -139,13 +156,14 @@ fn a_changed_byte_is_refused_or_changes_nothing() {
         deflated("c/d", TEXT).streamed(Descriptor::Bare),
     ];
     let good = build(&items, b"comment").bytes;
-    let original = read(&good).unwrap().files;
+    let original = without_rights(read(&good).unwrap().files);
     for at in 0..good.len() {
         for change in [1, 2, 0x10, 0x80, 0xff] {
             let mut bytes = good.clone();
             bytes[at] ^= change;
             if let Ok(composition) = read(&bytes) {
-                assert_eq!(composition.files, original, "byte {at} ^ {change:#x}");
+                let files = without_rights(composition.files);
+                assert_eq!(files, original, "byte {at} ^ {change:#x}");
             }
         }
     }
@@ -166,14 +184,14 @@ fn a_cut_or_added_byte_is_refused() {
 }
 
 #[test]
-fn random_damage_is_refused_or_changes_nothing() {
+fn random_damage_is_refused_or_changes_no_content() {
     let items = [deflated("a", TEXT), deflated("b", TEXT).streamed(Descriptor::Signed)];
     let good = build(&items, b"").bytes;
-    let original = read(&good).unwrap().files;
+    let original = without_rights(read(&good).unwrap().files);
     let mut random = Random(42);
     for _ in 0..20_000 {
         if let Ok(composition) = read(&random.mutate(&good)) {
-            assert_eq!(composition.files, original);
+            assert_eq!(without_rights(composition.files), original);
         }
     }
 }

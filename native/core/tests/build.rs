@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use hot_patch_core::build::{Built, Error, Progress, Request, build, sign};
 use hot_patch_core::manifest::{Change, Finding, Manifest, Signature};
 use hot_patch_core::{Options, SIGNIFICANT_CHUNKS, read_archive};
-use support::beam::{AtomFormat, Beam, atom_chunk, minimal, words};
+use support::beam::{AtomFormat, Beam, atom_chunk, code, function, minimal, words};
 
 /// The module `name` in the version `vsn`.
 fn module(name: &str, vsn: u8) -> Beam {
@@ -213,6 +213,9 @@ fn calling(name: &str, other: Option<&str>, offers: bool) -> Vec<u8> {
         .with(b"AtU8", atom_chunk(AtomFormat::Utf8, &names).1)
         .with(b"ImpT", words(imports))
         .with(b"ExpT", words(exports))
+        .with(b"Code", code(180, 3, &[function(1, 2, 0, &[19])]))
+        .without(b"LocT")
+        .without(b"FunT")
         .bytes()
 }
 
@@ -301,10 +304,31 @@ fn what_is_built_is_accepted_and_always_the_same() {
 }
 
 #[test]
+#[cfg(unix)]
+fn programs_stay_programs() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let from = release("programs_from", "1.0.0");
+    let to = release("programs_to", "1.0.0");
+    to.put("lib/shop-1.0.0/priv/report", b"#!/bin/sh");
+    to.put("lib/shop-1.0.0/priv/rates/eu.csv", b"2");
+    let program = to.0.join("lib/shop-1.0.0/priv/report");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o750)).unwrap();
+    for to in [to.0.clone(), to.tar(true)] {
+        let zip = built(&request(&from.0, &to)).zip;
+        let files = read_archive(&zip, &Options::default()).unwrap().files;
+        let found: Vec<_> = files.iter().map(|file| (file.path, file.executable)).collect();
+        let csv = ("shop-1.0.0/priv/rates/eu.csv", false);
+        assert_eq!(found, [csv, ("shop-1.0.0/priv/report", true)]);
+    }
+}
+
+#[test]
 fn lines_and_debug_information_alone_are_no_difference() {
     let from = release("lines_from", "1.0.0");
     let to = release("lines_to", "1.0.0");
-    let other_lines = module("a", 1).with(b"Line", words(&[0, 0, 0, 1, 1])).bytes();
+    let other_lines =
+        module("a", 1).with(b"Line", [words(&[0, 0, 0, 1, 0]), vec![0x11]].concat()).bytes();
     to.put("lib/shop-1.0.0/ebin/a.beam", &other_lines);
     to.put("lib/shop-1.0.0/ebin/b.beam", &module("b", 2).bytes());
     let mut request = request(&from.0, &to.0);

@@ -7,14 +7,13 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-#[path = "support/beam.rs"]
-#[allow(dead_code)]
-mod beam;
+#[path = "support/mod.rs"]
+mod support;
 
-use beam::{Beam, atom_chunk, code, literals, one_function, table, tagged};
 use hot_patch_core::analysis::{self, Analysis, Request};
+use support::beam::{AtomFormat, Beam, atom_chunk, code, literals, one_function, table, tagged};
 
 /// The system's allocator, which tells how much was taken at the most.
 struct Counting;
@@ -41,14 +40,18 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What one analysis takes at the most. One at a time: the allocator is shared.
-fn peak(before: &[u8], after: &[u8]) -> (usize, Analysis) {
+/// The allocator is shared by all tests: each has it for itself as long as it runs.
+fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What one analysis takes at the most.
+fn peak(before: &[u8], after: &[u8]) -> (usize, Analysis) {
     let start = NOW.load(Ordering::Relaxed);
     PEAK.store(start, Ordering::Relaxed);
-    let analysis =
-        analysis::analyse(&Request { before: &[before], after: &[after], ..Request::default() });
+    let request = Request { before: &[before], after: &[after], ..Request::default() };
+    let analysis = analysis::analyse(&request);
     (PEAK.load(Ordering::Relaxed) - start, analysis)
 }
 
@@ -69,6 +72,7 @@ fn move_literal(index: u64) -> Vec<u8> {
 
 #[test]
 fn a_literal_that_is_named_often() {
+    let _alone = alone();
     let mut large = b"\x83m\0\x10\0\0".to_vec();
     large.resize(large.len() + (1 << 20), 0);
     let named = |times: usize| {
@@ -83,6 +87,7 @@ fn a_literal_that_is_named_often() {
 
 #[test]
 fn a_string_that_is_named_often() {
+    let _alone = alone();
     // bs_put_string of 500 kB, each time from another place.
     let put = |from: u64| [vec![92], tagged(0, 500_000), tagged(0, from)].concat();
     let code: Vec<u8> = (0..300).flat_map(put).collect();
@@ -92,6 +97,7 @@ fn a_string_that_is_named_often() {
 
 #[test]
 fn terms_that_mean_more_than_their_bytes() {
+    let _alone = alone();
     let count = 200_000;
     let head = |tag: u8, count: usize| [&[131, tag][..], &(count as u32).to_be_bytes()].concat();
     let pairs: Vec<u8> =
@@ -120,6 +126,7 @@ fn terms_that_mean_more_than_their_bytes() {
 
 #[test]
 fn many_small_literals() {
+    let _alone = alone();
     let terms = vec![b"\x83j".to_vec(); 100_000];
     let code: Vec<u8> = (0..100_000).flat_map(move_literal).collect();
     let (peak, size) = peak_of(one_function(&code).with(b"LitT", literals(&terms)));
@@ -128,6 +135,7 @@ fn many_small_literals() {
 
 #[test]
 fn maps_in_each_other_are_hashed_once() {
+    let _alone = alone();
     // 120 maps around 4 MB: read by all of them, it would be 480.
     let mut term = b"\x83".to_vec();
     term.extend(b"t\0\0\0\x01w\x01a".repeat(120));
@@ -139,6 +147,7 @@ fn maps_in_each_other_are_hashed_once() {
 
 #[test]
 fn functions_labels_and_operands() {
+    let _alone = alone();
     // 20,000 functions of nothing: label, func_info, label, return.
     let functions: Vec<u8> = (0..20_000)
         .flat_map(|n| {
@@ -174,13 +183,14 @@ fn calling(offered: &[String], called: &[String]) -> Beam {
         .with(b"ExpT", table(&exports))
         .with(b"ImpT", table(&imports))
         .without(b"AtU8");
-    module.0.insert(0, atom_chunk(beam::AtomFormat::Utf8, &all));
+    module.0.insert(0, atom_chunk(AtomFormat::Utf8, &all));
     module
 }
 
 /// Where each is compared with each it takes hours: it is enough that this comes to an end.
 #[test]
 fn exports_and_imports_are_not_compared_each_with_each() {
+    let _alone = alone();
     let (some, others) = (names(200_000), names(400_000).split_off(200_000));
     let (one, other) = (calling(&some, &others).bytes(), calling(&others, &some).bytes());
     let (peak, analysis) = peak(&one, &other);

@@ -9,15 +9,23 @@ use hot_patch_core::build::{self, Progress, Request};
 use hot_patch_core::reply::Building;
 use rustler::{Encoder, LocalPid, OwnedEnv};
 
+use crate::caller;
+
 rustler::atoms! { hot_patch_build }
 
 /// How often the watcher hears.
 const EVERY: Duration = Duration::from_millis(200);
 
-pub(crate) fn build(request: &[u8], significant: &[ChunkId], watcher: LocalPid) -> Building {
+pub(crate) fn build(
+    request: &[u8],
+    significant: &[ChunkId],
+    [caller, watcher]: [LocalPid; 2],
+) -> Building {
     let request: Request = serde_json::from_slice(request).map_err(|error| error.to_string())?;
     let progress = Progress::new();
-    let built = watched(&progress, watcher, || build::build(&request, significant, &progress));
+    let built = caller::while_it_waits(caller, progress.stop(), || {
+        watched(&progress, watcher, || build::build(&request, significant, &progress))
+    });
     built.map_err(|error| error.to_string())
 }
 

@@ -1,11 +1,18 @@
 //! The HotPatch core as a NIF library for the module `HotPatch.Native`.
 //!
-//! There is one function for all requests, which is stateless and runs on a dirty CPU scheduler.
+//! There is one function for all requests, which is stateless and runs on a dirty CPU scheduler,
+//! as long as its caller lives.
 //! What can be asked is in `hot_patch_core::requests`: a new request is added there. A panic
 //! becomes an answer there, or an Erlang error here: rustler catches it, whichever thread it
 //! began in.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::panic, clippy::unreachable, clippy::unwrap_used)
+)]
+
 mod building;
+mod caller;
 mod entry;
 
 use hot_patch_core::reply::{self, Reply};
@@ -23,7 +30,9 @@ fn request<'a>(
 ) -> Result<Binary<'a>, Error> {
     let blobs: Vec<&[u8]> = blobs.iter().map(Binary::as_slice).collect();
     let request = Request { name, blobs: &blobs, options: options.as_slice() };
-    requests::run(&request, &Stop::default(), encode).map(|reply| reply.release(env))
+    let stop = Stop::default();
+    let reply = caller::while_it_waits(env.pid(), &stop, || requests::run(&request, &stop, encode));
+    reply.map(|reply| reply.release(env))
 }
 
 /// Builds a patch (see `hot_patch_core::build`) as the JSON of its request says. As long as it
@@ -39,7 +48,7 @@ fn build<'a>(
     chunks: Vec<Binary<'a>>,
     watcher: LocalPid,
 ) -> Result<Binary<'a>, Error> {
-    let building = building::build(request.as_slice(), &chunk_ids(&chunks)?, watcher);
+    let building = building::build(request.as_slice(), &chunk_ids(&chunks)?, [env.pid(), watcher]);
     encode((&building).into()).map(|reply| reply.release(env))
 }
 

@@ -1,9 +1,10 @@
 //! The command `build`.
 
-use std::fs;
+use std::fs::{self, File, Permissions};
 use std::io::{self, IsTerminal, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{self, ExitCode};
+use std::process::ExitCode;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -236,19 +237,29 @@ fn finish(args: &Build, built: &Built, options: &Options, paint: Paint) -> Resul
     Ok(text)
 }
 
-/// Writes all of it or nothing: a full disk leaves what was there before.
+/// Writes all of it or nothing: a full disk, or the end of the machine, leaves what was there
+/// before.
 fn write(out: &Path, zip: &[u8]) -> io::Result<()> {
     // What is no plain file, as /dev/stdout, is not to be replaced.
     if out.exists() && !out.is_file() {
         return fs::write(out, zip);
     }
-    let mut temporary = out.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", process::id()));
-    let written = fs::write(&temporary, zip).and_then(|()| fs::rename(&temporary, out));
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+    // Through a link to where it leads.
+    let out = &fs::canonicalize(out).unwrap_or_else(|_| out.to_owned());
+    let folder = out.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    // What is replaced keeps its rights; the system takes from those of a new file what it always
+    // takes.
+    let rights = fs::metadata(out).map(|facts| facts.permissions());
+    let new = Permissions::from_mode(0o666);
+    let mut file =
+        tempfile::Builder::new().prefix(".hot_patch-").permissions(new).tempfile_in(folder)?;
+    if let Ok(rights) = rights {
+        file.as_file().set_permissions(rights)?;
     }
-    written
+    file.write_all(zip)?;
+    file.as_file().sync_all()?;
+    file.persist(out)?;
+    File::open(folder)?.sync_all()
 }
 
 /// What is to be known of it beside its files, a line each.
@@ -279,7 +290,7 @@ fn watched<T>(progress: &Progress, work: impl FnOnce() -> T) -> T {
     }
     thread::scope(|scope| {
         let (done, ended) = channel::<()>();
-        scope.spawn(move || {
+        let show = move || {
             let mut wait = FIRST;
             while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(wait) {
                 let (compared, total) = progress.get();
@@ -289,7 +300,9 @@ fn watched<T>(progress: &Progress, work: impl FnOnce() -> T) -> T {
             if wait == THEN {
                 let _ = writeln!(io::stderr());
             }
-        });
+        };
+        // Without a thread to be had nothing is shown; the work is done all the same.
+        let _ = thread::Builder::new().spawn_scoped(scope, show);
         let result = work();
         drop(done);
         result

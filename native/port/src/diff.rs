@@ -1,6 +1,6 @@
 //! The command `diff`: in what two archives differ.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use hot_patch_core::beam::Module;
@@ -111,13 +111,14 @@ fn change(old: &File<'_>, new: &File<'_>) -> Option<Change> {
     Some(change)
 }
 
-/// The functions that `one` exports and `other` does not.
+/// The functions that `one` exports and `other` does not, in the order of its file.
 fn lacking(one: &Module, other: &Module) -> Vec<String> {
-    let names = |module: &Module| -> Vec<String> {
-        module.exports().map(|export| format!("{}/{}", export.function, export.arity)).collect()
-    };
-    let others = names(other);
-    names(one).into_iter().filter(|name| !others.contains(name)).collect()
+    let others: HashSet<_> =
+        other.exports().map(|export| (export.function, export.arity)).collect();
+    one.exports()
+        .filter(|export| !others.contains(&(export.function, export.arity)))
+        .map(|export| format!("{}/{}", export.function, export.arity))
+        .collect()
 }
 
 fn render(difference: &Difference, paint: Paint) -> String {

@@ -7,11 +7,18 @@
 //! | [`port`] | the program behind `{packet, 4}` |
 //! | [`style`] | when there is colour |
 
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::panic, clippy::unreachable, clippy::unwrap_used)
+)]
+
 mod build;
 pub mod cli;
 mod diff;
 mod extras;
 mod inspect;
+mod load_args;
 mod outcome;
 pub mod port;
 mod report;

@@ -24,6 +24,8 @@ pub(crate) struct FileReport {
     pub(crate) size: usize,
     pub(crate) crc32: u32,
     pub(crate) sha256: String,
+    /// The rule that a damaged file breaks.
+    pub(crate) rule: Option<&'static str>,
     /// Why the file is damaged.
     pub(crate) reason: Option<String>,
     #[serde(flatten)]
@@ -88,9 +90,9 @@ impl RefusalReport {
 
 impl FileReport {
     fn new(file: &File<'_>) -> Self {
-        let (kind, reason, module) = match &file.kind {
+        let (kind, fault, module) = match &file.kind {
             Kind::Other => ("other", None, None),
-            Kind::Damaged(reason) => ("damaged", Some(reason.clone()), None),
+            Kind::Damaged(fault) => ("damaged", Some(fault), None),
             Kind::Beam(module) => {
                 let module = ModuleReport {
                     module: module.name().to_owned(),
@@ -110,7 +112,8 @@ impl FileReport {
             size: file.bytes.len(),
             crc32: file.crc32,
             sha256: hex(&file.sha256),
-            reason,
+            rule: fault.map(|fault| fault.rule),
+            reason: fault.map(|fault| fault.reason.clone()),
             module,
         }
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::Args;
 use hot_patch_core::{Options, SIGNIFICANT_CHUNKS};
 
+use crate::load_args::LoadArgs;
 use crate::outcome::Error;
 
 /// The limits on an archive, as options of the command line.
@@ -29,6 +30,9 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "BYTES", default_value_t = Options::default().max_name_bytes)]
     max_name: u32,
 
+    #[command(flatten)]
+    load: LoadArgs,
+
     /// The OTP release of the running system: its loader decides what a module's MD5 covers
     /// (`inspect`, `diff`) and which modules it can load (`verify`)
     #[arg(long, value_name = "RELEASE")]
@@ -46,6 +50,7 @@ impl Limits {
             max_unpacked_bytes: self.max_unpacked,
             max_entries: self.max_entries,
             max_name_bytes: self.max_name,
+            load: self.load.limits(),
             significant_chunks,
         }
     }

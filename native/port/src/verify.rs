@@ -28,6 +28,8 @@ struct Findings {
 #[derive(Debug, Serialize)]
 struct Problem {
     path: String,
+    /// The name of the rule that the file breaks, if it is one of the reader's.
+    rule: Option<&'static str>,
     problem: String,
 }
 
@@ -79,20 +81,21 @@ fn findings(path: &Path, outcome: &Result<Composition<'_>, Refusal>, otp: Option
 
 /// What keeps every node from loading the file.
 fn problem(file: &File<'_>, otp: Option<u32>) -> Option<Problem> {
-    let problem = match &file.kind {
-        Kind::Damaged(reason) => reason.clone(),
+    let (rule, problem) = match &file.kind {
+        Kind::Damaged(fault) => (Some(fault.rule), fault.reason.clone()),
         Kind::Beam(module) => {
             let (needs, has) = (module.needs_otp?, otp?);
             if needs <= has {
                 return None;
             }
-            format!(
+            let problem = format!(
                 "It needs OTP {needs}; the system runs OTP {has}. Compile it with that release."
-            )
+            );
+            (None, problem)
         }
         Kind::Other => return None,
     };
-    Some(Problem { path: file.path.to_owned(), problem })
+    Some(Problem { path: file.path.to_owned(), rule, problem })
 }
 
 fn render(findings: &Findings, paint: Paint) -> String {

@@ -74,6 +74,32 @@ fn what_cannot_be_built_is_told_from_wrong_usage() {
 }
 
 #[test]
+fn what_is_replaced_keeps_its_rights_and_nothing_is_left_beside_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let [from, to, out] = builds("rights");
+    let args = ["build", "--from", &from, "--to", &to, "--out", &out];
+    std::fs::write(&out, "what was there").expect("it is writable");
+    let rights = std::fs::Permissions::from_mode(0o640);
+    std::fs::set_permissions(&out, rights).expect("it is ours");
+    assert_eq!(hot_patch(&args).status.code(), Some(0));
+    let mode = |path: &str| std::fs::metadata(path).expect("it is there").permissions().mode();
+    assert_eq!(mode(&out) & 0o777, 0o640);
+    assert_eq!(hot_patch(&["inspect", &out]).status.code(), Some(0));
+    let folder = Path::new(&out).parent().expect("a folder");
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .expect("it is readable")
+        .map(|entry| entry.expect("it is readable").file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["fix.zip", "from", "to"]);
+    // A new one is as any other file.
+    std::fs::remove_file(&out).expect("it is ours");
+    std::fs::write(folder.join("other"), "").expect("it is writable");
+    assert_eq!(hot_patch(&args).status.code(), Some(0));
+    assert_eq!(mode(&out), mode(folder.join("other").to_str().expect("UTF-8")));
+}
+
+#[test]
 fn help_teaches() {
     let text = stdout(&hot_patch(&["build", "--help"]));
     for taught in ["Exit codes", "--dry-run", "Examples", "_build/ENV", "--sign", "--accept"] {

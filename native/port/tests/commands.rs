@@ -50,6 +50,35 @@ fn on(test: &str, args: &[&str], archives: &[(&str, &[u8])]) -> (i32, String, St
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
+/// The module `m` that exports as many functions, named from `first` on.
+fn exporting(first: u32, count: u32) -> Vec<u8> {
+    let word = |n: u32| n.to_be_bytes().to_vec();
+    let mut atoms = [word(count + 1), b"\x01m".to_vec()].concat();
+    let mut exports = word(count);
+    for n in 0..count {
+        atoms.extend([b"\x07f", format!("{:06}", first + n).as_bytes()].concat());
+        exports.extend([word(n + 2), word(0), word(1)].concat());
+    }
+    let code = [word(16), word(0), word(180), word(2), word(1), vec![1, 0x10, 3]].concat();
+    let parts = [(b"AtU8", atoms), (b"Code", code), (b"StrT", vec![]), (b"ImpT", word(0))];
+    let mut body = b"BEAM".to_vec();
+    for (id, data) in parts.into_iter().chain([(b"ExpT", exports)]) {
+        body.extend([&id[..], &word(u32::try_from(data.len()).unwrap()), &data].concat());
+        body.resize(body.len().next_multiple_of(4), 0);
+    }
+    [b"FOR1".to_vec(), word(u32::try_from(body.len()).unwrap()), body].concat()
+}
+
+#[test]
+fn diff_of_modules_that_have_very_many_functions() {
+    let (old, new) = (exporting(0, 100_000), exporting(100_000, 100_000));
+    let archives = [("m.beam", old.as_slice()), ("m.beam", new.as_slice())];
+    let (code, text, error) = on("wide", &["diff"], &archives);
+    assert_eq!((code, error.as_str()), (1, ""));
+    assert!(text.contains("changed  m.beam  other code, "), "{}", text.len());
+    assert!(text.contains(" +f100000/0 ") && text.contains(" -f099999/0\n"), "{}", text.len());
+}
+
 #[test]
 fn verify_says_in_a_line_what_is_good() {
     let (code, text, _) = on("good", &["verify"], &[("a.txt", b"x"), ("b.txt", b"y")]);

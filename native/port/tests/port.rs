@@ -23,12 +23,17 @@ struct Port {
 impl Port {
     /// Starts the program and reads its first frame.
     fn start(args: &[&str]) -> Self {
+        Port::start_with(args, Stdio::null())
+    }
+
+    /// The same with a standard error of its own.
+    fn start_with(args: &[&str], error: Stdio) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hot_patch"))
             .arg("port")
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(error)
             .spawn()
             .expect("it starts");
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
@@ -212,6 +217,36 @@ fn a_parent_that_breaks_the_protocol_is_told_and_left() {
         assert!(port.frame().is_none());
         assert_eq!(port.child.wait().unwrap().code(), Some(3));
     }
+}
+
+/// It may write no file, also where a file is what it says its last words to.
+#[test]
+fn a_panic_that_is_caught_is_answered_whatever_standard_error_is() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let log = fs::File::create(folder.join("standard_error.log")).unwrap();
+    for error in [Stdio::null(), log.into()] {
+        let mut port = Port::start_with(&[], error);
+        // The reader of terms panics at this frame.
+        port.send(b"\x83h\x02d\0\x06c\x83ncela\x07");
+        assert!(port.frame().unwrap().starts_with(b"\x83h\x02w\x06broken"));
+        assert!(port.frame().is_none());
+        assert_eq!(port.child.wait().unwrap().code(), Some(3));
+    }
+    assert_eq!(fs::read(folder.join("standard_error.log")).unwrap(), b"");
+}
+
+/// Somebody may put one in the place of a file at any time.
+#[test]
+fn a_pipe_that_is_named_as_a_file_keeps_nobody_waiting() {
+    let fifo = Path::new(env!("CARGO_TARGET_TMPDIR")).join("by_path.fifo");
+    let _ = fs::remove_file(&fifo);
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let mut port = Port::start(&["--workers=1"]);
+    port.send(&request(1, "read_archive", OPTIONS, &path(&fifo, 50)));
+    port.send(&read(2, GOOD));
+    let failed = "{'failed','file',<<\"invalid argument\">>}".to_owned();
+    assert_eq!(port.reply(), Some((1, failed)));
+    assert!(port.reply().unwrap().1.starts_with("{'ok',"));
 }
 
 #[test]

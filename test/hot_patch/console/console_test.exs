@@ -4,6 +4,7 @@ defmodule HotPatch.ConsoleTest do
 
   alias HotPatch.Console
   alias HotPatch.Console.Request
+  alias HotPatch.Console.Sessions
   alias HotPatch.Console.User
   alias HotPatch.Test.Archives
   alias HotPatch.Test.Builds
@@ -18,9 +19,12 @@ defmodule HotPatch.ConsoleTest do
     def user(request) do
       case Request.cookie(request, "host") do
         nil -> :error
-        name -> {:ok, %User{name: name, role: :admin}}
+        name -> {:ok, %User{name: name, role: role(Request.cookie(request, "role"))}}
       end
     end
+
+    defp role("viewer"), do: :viewer
+    defp role(_none), do: :admin
 
     @impl true
     def login_path(_request), do: "https://host.test/sign-in"
@@ -168,11 +172,224 @@ defmodule HotPatch.ConsoleTest do
              )
     end
 
-    test "logging out ends the session itself" do
-      headers = log_in("alice")
+    test "logging out ends the session itself, the user's others, and nobody else's" do
+      [headers, elsewhere, eve] = [log_in("alice"), log_in("alice"), log_in("eve")]
       form = form_token(get("/nodes", headers).body, "/logout")
       assert %{status: 303} = post("/logout", [form: form], headers)
       assert %{status: 303} = get("/nodes", headers)
+      assert %{status: 303} = get("/nodes", elsewhere)
+      assert %{status: 200} = get("/nodes", eve)
+    end
+
+    test "a token's scheme is the same in small letters; another one is none" do
+      for scheme <- ["Bearer", "bearer", "BEARER", "Bearer  "],
+          do: assert(%{status: 200} = get("/api/nodes", authorization(scheme)))
+
+      for header <- ["Basic token-of-deploy", "token-of-deploy", "Bearer", "Bearer ", ""],
+          do: assert(%{status: 401} = get("/api/nodes", %{"authorization" => header}))
+    end
+
+    defp authorization(scheme), do: %{"authorization" => scheme <> " token-of-monitor"}
+
+    test "a viewer's thousand logins leave the admin's session alone, and are few" do
+      alice = log_in("alice")
+      eve = %User{name: "eve", role: :viewer}
+      cookies = for _ <- 1..1_100, do: eve |> Sessions.begin() |> elem(0)
+      assert %{status: 200} = get("/nodes", alice)
+      alive = Enum.filter(cookies, &match?({:ok, _session}, Sessions.fetch(&1)))
+      # The latest of hers.
+      assert alive == Enum.take(cookies, -20)
+    end
+
+    test "others' failures behind the same proxy lock nobody out" do
+      try_one = fn name, password ->
+        body = URI.encode_query(name: name, password: password)
+        Console.call(request("POST", "/login", peer: "198.51.100.1", body: body)).status
+      end
+
+      for n <- 1..15, do: assert(try_one.("nobody#{n}", "x") == 401)
+      assert try_one.("nobody1", "x") == 429
+      assert try_one.("nobody16", "x") == 401
+      assert try_one.("eve", "wrong") == 401
+      assert try_one.("eve", password()) == 429
+      assert try_one.("alice", password()) == 303
+    end
+
+    test "the log tells from where a login came, and no name that is not an account's" do
+      log = fn name, password ->
+        ExUnit.CaptureLog.capture_log(fn ->
+          body = URI.encode_query(name: name, password: password)
+          Console.call(request("POST", "/login", peer: "203.0.113.5", body: body))
+        end)
+      end
+
+      assert log.("alice", "wrong") =~
+               "a login as alice at the console from 203.0.113.5 has failed"
+
+      unknown = log.("my password\e[2J", "x")
+      assert unknown =~ "a login at the console from 203.0.113.5 has failed"
+      refute unknown =~ "my password"
+      assert log.("eve", password()) =~ "eve has logged in at the console from 203.0.113.5"
+    end
+  end
+
+  describe "a stream of events" do
+    # Runs the stream in a process of its own; what it sends comes here, and its end.
+    defp stream!(headers, target \\ "/api/events") do
+      %{status: 200, body: {:stream, run}} = get(target, headers)
+      test = self()
+      send_out = fn data -> send(test, {self(), IO.iodata_to_binary(data)}) && :ok end
+
+      {pid, monitor} =
+        spawn_monitor(fn ->
+          run.(send_out)
+          send(test, {self(), :over})
+        end)
+
+      assert_receive {^pid, "event: progress" <> _}, 5_000
+      {pid, monitor}
+    end
+
+    defp ended!({pid, monitor}) do
+      assert_receive {^pid, "event: ended\ndata:\n\n"}, 5_000
+      assert_receive {^pid, :over}, 5_000
+      assert_receive {:DOWN, ^monitor, :process, ^pid, :normal}, 5_000
+    end
+
+    defp goes_on!({pid, _monitor}) do
+      # It has looked again, and sent a sign of life.
+      assert_receive {^pid, ": \n\n"}, 10_000
+      refute_received {^pid, "event: ended" <> _}
+      Process.exit(pid, :kill)
+    end
+
+    defp configure(options) do
+      Application.put_env(:hot_patch, :console, options)
+      on_exit(fn -> Application.delete_env(:hot_patch, :console) end)
+    end
+
+    test "ends with the logout of its user" do
+      start!()
+      headers = log_in("alice")
+      mine = stream!(log_in("alice"))
+      page = stream!(Map.put(log_in("alice"), "accept", "text/event-stream"), "/live")
+      others = [stream!(log_in("eve")), stream!(token("deploy"))]
+      form = form_token(get("/nodes", headers).body, "/logout")
+      assert %{status: 303} = post("/logout", [form: form], headers)
+      ended!(mine)
+      ended!(page)
+      Enum.each(others, &goes_on!/1)
+    end
+
+    test "ends with a role that is taken away, and so do sessions, forms and tokens" do
+      start!()
+      [alice, eve] = [log_in("alice"), log_in("eve")]
+      id = uploaded()
+      form = form_token(get("/patch/#{id}/delete", alice).body, "/patch/#{id}/delete\"")
+      gone = [stream!(alice), stream!(token("monitor"))]
+      stay = [stream!(eve), stream!(token("deploy"))]
+
+      %{accounts: accounts, tokens: tokens} = HotPatch.Console.Config.current()
+
+      configure(
+        accounts:
+          Enum.map(accounts, &if(&1.name == "alice", do: %{&1 | role: :viewer}, else: &1)),
+        tokens: Enum.reject(tokens, &(&1.name == "monitor"))
+      )
+
+      # As a release upgrade and a patch's `config:` do.
+      assert :ok = HotPatch.Application.config_change([console: []], [], [])
+      Enum.each(gone, &ended!/1)
+      Enum.each(stay, &goes_on!/1)
+      assert %{status: 303} = get("/nodes", alice)
+      assert %{status: 200} = get("/nodes", eve)
+      assert %{status: status} = post("/patch/#{id}/delete", [form: form, reason: "x"], alice)
+      assert status in [401, 403]
+      assert [%{id: ^id}] = HotPatch.list()
+      assert %{status: 401} = get("/api/nodes", token("monitor"))
+      # She can log in again, as what she is now.
+      alice = log_in("alice")
+      assert %{status: 403} = get("/patch/#{id}/delete", alice)
+    end
+
+    test "ends where the host's login no longer knows its user, or by another role" do
+      start!(login: HostLogin)
+      carol = stream!(%{"cookie" => "host=carol"})
+      :ok = Console.log_out("carol")
+      ended!(carol)
+
+      response = get("/nodes", %{"cookie" => "host=dave"})
+      [session | _] = header(response, "set-cookie") |> String.split(";")
+      dave = stream!(%{"cookie" => "host=dave; #{session}"})
+      # The host tells of it with the next request, whichever that is.
+      assert %{status: 200} = get("/nodes", %{"cookie" => "host=dave; role=viewer; #{session}"})
+      ended!(dave)
+    end
+
+    test "a configuration that is wrong changes nothing; one that is gone ends it all" do
+      start!()
+      alice = log_in("alice")
+      configure(accounts: :none)
+      assert {:error, text} = Console.reload()
+      assert text =~ "accounts"
+      assert %{status: 200} = get("/nodes", alice)
+
+      stream = stream!(alice)
+      configure(false)
+      assert :ok = Console.reload()
+      assert %{status: 404} = get("/nodes", alice)
+      ended!(stream)
+    end
+
+    test "one user has some at a time, not all there are" do
+      start!()
+      streams = for _ <- 1..20, do: stream!(token("monitor"))
+      %{body: {:stream, run}} = get("/api/events", token("monitor"))
+      test = self()
+      run.(fn data -> send(test, {:full, IO.iodata_to_binary(data)}) && :ok end)
+      assert_received {:full, "event: full" <> _}
+      for {pid, _monitor} <- streams ++ [stream!(token("deploy"))], do: Process.exit(pid, :kill)
+    end
+  end
+
+  describe "the name under which a request comes" do
+    setup do
+      start!(hosts: ["console.test"])
+      :ok
+    end
+
+    test "is one of the console's, or nothing is answered" do
+      id = uploaded()
+      evil = &Map.put(&1, "host", "evil.test")
+      assert %{status: 200} = get("/nodes", token("monitor"))
+
+      for {method, target} <- [
+            {"GET", "/login"},
+            {"POST", "/login"},
+            {"GET", "/nodes"},
+            {"GET", "/assets/console.js"},
+            {"GET", "/api/nodes"},
+            {"GET", "/api/events"},
+            {"POST", "/api/patches"},
+            {"POST", "/api/patches/#{id}/apply"},
+            {"DELETE", "/api/patches/#{id}"}
+          ] do
+        request = request(method, target, headers: evil.(token("deploy")))
+        assert {:refuse, %{status: 421}} = Console.head(request)
+        response = Console.call(request)
+        assert response.status == 421
+        assert text(response) =~ ~r/does not answer as \\?"evil.test/
+        assert text(response) =~ "hosts:"
+        assert text(response) =~ "urn:hot_patch:host" == String.starts_with?(target, "/api")
+        refute text(response) =~ Atom.to_string(node())
+      end
+
+      assert [%{id: ^id}] = HotPatch.list()
+
+      # A right password is of no use there, either.
+      body = URI.encode_query(name: "alice", password: password())
+      response = Console.call(request("POST", "/login", headers: evil.(%{}), body: body))
+      assert {response.status, header(response, "set-cookie")} == {421, nil}
     end
   end
 

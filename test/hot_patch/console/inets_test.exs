@@ -12,10 +12,9 @@ defmodule HotPatch.Console.InetsTest do
   @patient 10_000
 
   setup context do
-    start!(
-      [port: free_port(), request_seconds: 1, upload_seconds: 2, max_connections: 30] ++
-        Map.get(context, :console, [])
-    )
+    [port: free_port(), request_seconds: 1, upload_seconds: 2, max_connections: 30]
+    |> Keyword.merge(Map.get(context, :console, []))
+    |> start!()
 
     port = until(fn -> Console.port() end, "the console listens")
     agent = Process.whereis(HotPatch.Agent.Server)
@@ -75,6 +74,8 @@ defmodule HotPatch.Console.InetsTest do
     ]
   end
 
+  defp logged_in(name), do: log_in(name, headers: %{"host" => "127.0.0.1"})
+
   defp served!(port) do
     answer = exchange(port, head("GET", "/api/nodes", token("monitor")))
     assert status(answer) == 200
@@ -123,8 +124,8 @@ defmodule HotPatch.Console.InetsTest do
 
     assert refused.("/api/patches", %{}) == 401
     assert refused.("/api/patches", token("monitor")) == 403
-    assert refused.("/api/patches", log_in("alice")) == 403
-    assert refused.("/patch/x/apply", log_in("alice")) == 413
+    assert refused.("/api/patches", logged_in("alice")) == 403
+    assert refused.("/patch/x/apply", logged_in("alice")) == 413
     assert refused.("/login", %{}) == 413
 
     # It is the head that is judged: the rest never comes, and the answer does.
@@ -142,7 +143,7 @@ defmodule HotPatch.Console.InetsTest do
   end
 
   test "a replayed form and a foreign origin are refused", %{port: port} do
-    cookie = log_in("alice")
+    cookie = logged_in("alice")
     page = exchange(port, head("GET", "/nodes", cookie))
     body = URI.encode_query(form: form_token(page, "/logout"))
 
@@ -294,14 +295,18 @@ defmodule HotPatch.Console.InetsTest do
           "GET /login\r\n\r\n",
           "GET /login HTTP/9.9\r\n\r\n",
           "GET /login HTTP/1.1\r\n\r\n",
-          "BREW /login HTTP/1.1\r\nhost: x\r\n\r\n",
-          "POST /login HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
-          "POST /login HTTP/1.1\r\nhost: x\r\ncontent-length: ten\r\n\r\nab",
+          "BREW /login HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n",
+          "POST /login HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+          "POST /login HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: ten\r\n\r\nab",
           <<22, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3>>,
-          ["GET /patch HTTP/1.1\r\nhost: x\r\ncookie: ", <<255, 254, 0>>, "\r\n\r\n"],
-          ["GET /patch HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ", <<255, 254>>, "\r\n\r\n"],
+          ["GET /patch HTTP/1.1\r\nhost: 127.0.0.1\r\ncookie: ", <<255, 254, 0>>, "\r\n\r\n"],
           [
-            "POST /login HTTP/1.1\r\nhost: x\r\ncontent-length: 12\r\n\r\nname=",
+            "GET /patch HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer ",
+            <<255, 254>>,
+            "\r\n\r\n"
+          ],
+          [
+            "POST /login HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 12\r\n\r\nname=",
             <<255>>,
             "&x=%zz"
           ]
@@ -329,6 +334,114 @@ defmodule HotPatch.Console.InetsTest do
     # They idle, and are closed when their time is over.
     for socket <- sockets, do: _ = :gen_tcp.recv(socket, 0, @patient)
     served!(port)
+  end
+
+  describe "connections that say nothing, more than there may be" do
+    @describetag console: [request_seconds: 600, max_connections: 30]
+
+    defp open?(socket), do: :gen_tcp.recv(socket, 0, 0) == {:error, :timeout}
+
+    test "keep nobody out, and the newest of them go", %{port: port} do
+      silent = for _ <- 1..200, do: connect(port)
+      for _ <- 1..20, do: served!(port)
+      until(fn -> Enum.count(silent, &open?/1) <= 30 end, "the others have gone")
+      # Those that came first are still there.
+      assert Enum.all?(Enum.take(silent, 20), &open?/1)
+      refute Enum.any?(Enum.take(silent, -150), &open?/1)
+      served!(port)
+    end
+
+    test "nor do such as begin a request and do not end it", %{port: port} do
+      begun =
+        for n <- 1..200 do
+          socket = connect(port)
+
+          text =
+            case rem(n, 3) do
+              0 -> "GET /login HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+              1 -> [head("POST", "/login", %{"content-length" => 100}), "name=alice"]
+              2 -> "GET /"
+            end
+
+          _ = :gen_tcp.send(socket, text)
+          socket
+        end
+
+      for _ <- 1..20, do: served!(port)
+      gone? = &match?({:error, why} when why != :timeout, :gen_tcp.recv(&1, 0, 0))
+      until(fn -> Enum.count(begun, gone?) >= 165 end, "the others have gone")
+    end
+
+    test "are those of the address that has the most of them", %{port: port} do
+      {:ok, alone} =
+        :gen_tcp.connect({127, 0, 0, 1}, port, [:binary, active: false, ip: {127, 0, 0, 9}])
+
+      first = for _ <- 1..100, do: connect(port)
+      until(fn -> Enum.count(first, &open?/1) < 30 end, "there were too many")
+
+      {:ok, late} =
+        :gen_tcp.connect({127, 0, 0, 1}, port, [:binary, active: false, ip: {127, 0, 0, 8}])
+
+      more = for _ <- 1..100, do: connect(port)
+      until(fn -> Enum.count(first ++ more, &open?/1) < 30 end, "there were too many")
+      assert open?(alone) and open?(late)
+      :ok = :gen_tcp.send(late, head("GET", "/login", []))
+      assert {:ok, "HTTP/1.1 200" <> _} = :gen_tcp.recv(late, 0, @patient)
+    end
+  end
+
+  test "a request under another name than the console's is refused", %{port: port} do
+    for host <- ["evil.test", "evil.test:#{port}", "127.0.0.1.evil.test", "[::2]", "a b"] do
+      answer =
+        exchange(port, [
+          "GET /api/nodes HTTP/1.1\r\nhost: #{host}\r\n",
+          "authorization: Bearer token-of-monitor\r\n\r\n"
+        ])
+
+      assert status(answer) in [400, 421], host
+      refute answer =~ Atom.to_string(node())
+    end
+
+    for host <- ["localhost:#{port}", "127.0.0.1:#{port}", "LOCALHOST"] do
+      answer =
+        exchange(port, [
+          "GET /api/nodes HTTP/1.1\r\nhost: #{host}\r\n",
+          "authorization: bearer token-of-monitor\r\n\r\n"
+        ])
+
+      assert status(answer) == 200, host
+    end
+  end
+
+  test "a stream's connection ends with the logout", %{port: port} do
+    cookie = logged_in("alice")
+    socket = connect(port)
+    :ok = :gen_tcp.send(socket, head("GET", "/api/events", cookie))
+    {:ok, "HTTP/1.1 200" <> _} = :gen_tcp.recv(socket, 0, @patient)
+    :ok = Console.log_out("alice")
+    assert read(socket, "") =~ "event: ended"
+    served!(port)
+  end
+
+  test "a new configuration leaves the server alone, or lets it listen anew", %{port: port} do
+    on_exit(fn -> Application.delete_env(:hot_patch, :console) end)
+    alice = logged_in("alice")
+    nodes = fn port -> status(exchange(port, head("GET", "/nodes", alice))) end
+    server = Process.whereis(Console.Inets)
+    former = Map.from_struct(HotPatch.Console.Config.current())
+    options = former |> Enum.reject(&match?({:tls, nil}, &1)) |> Keyword.new()
+
+    Application.put_env(:hot_patch, :console, Keyword.put(options, :hosts, ["patch.test"]))
+    assert :ok = Console.reload()
+    assert Process.whereis(Console.Inets) == server
+    assert nodes.(port) == 200
+
+    other = free_port()
+    Application.put_env(:hot_patch, :console, Keyword.put(options, :port, other))
+    assert :ok = Console.reload()
+    assert until(fn -> Console.port() end, "it listens") == other
+    assert nodes.(other) == 200
+    assert {:error, :econnrefused} = :gen_tcp.connect({127, 0, 0, 1}, port, [])
   end
 
   test "streams have a bound, and go when the client goes", %{port: port} do
@@ -364,7 +477,7 @@ defmodule HotPatch.Console.InetsTest do
   describe "with TLS" do
     @describetag :tls
 
-    test "the cookie is secure, and browsers are told to stay with it" do
+    defp start_tls!(more) do
       stop_supervised!(Console)
       key = [digest: :sha256, key: {:rsa, 2048, 65_537}]
 
@@ -374,12 +487,19 @@ defmodule HotPatch.Console.InetsTest do
           client_chain: %{root: key, intermediates: [], peer: key}
         })
 
-      start!(port: free_port(), tls: Keyword.take(tls, [:cert, :key]))
-      port = until(fn -> Console.port() end, "the console listens")
+      start!([port: free_port(), tls: Keyword.take(tls, [:cert, :key])] ++ more)
+      until(fn -> Console.port() end, "the console listens")
+    end
 
+    defp connect_tls(port) do
       {:ok, socket} =
         :ssl.connect({127, 0, 0, 1}, port, [:binary, active: false, verify: :verify_none])
 
+      socket
+    end
+
+    test "the cookie is secure, and browsers are told to stay with it" do
+      socket = start_tls!([]) |> connect_tls()
       body = URI.encode_query(name: "alice", password: password())
 
       :ok =
@@ -391,6 +511,24 @@ defmodule HotPatch.Console.InetsTest do
                ~r"set-cookie: __Host-hot_patch=\S+; Path=/; HttpOnly; SameSite=Strict; Secure"
 
       assert answer =~ "strict-transport-security"
+    end
+
+    test "who does not even begin to speak it goes too, and keeps nobody out" do
+      port = start_tls!(max_connections: 5, request_seconds: 600)
+      silent = for _ <- 1..60, do: connect(port)
+      # After the handshake, too.
+      spoken = for _ <- 1..10, do: connect_tls(port)
+
+      socket = connect_tls(port)
+      :ok = :ssl.send(socket, head("GET", "/api/nodes", token("monitor")))
+      assert {:ok, "HTTP/1.1 200" <> _} = :ssl.recv(socket, 0, @patient)
+
+      for one <- spoken do
+        :ssl.setopts(one, active: true)
+        assert_receive {:ssl_closed, ^one}, @patient
+      end
+
+      until(fn -> Enum.count(silent, &open?/1) <= 5 end, "the others have gone")
     end
   end
 end

@@ -5,16 +5,21 @@ defmodule HotPatch.Console.UnitsTest do
   alias HotPatch.Analysis.Finding
   alias HotPatch.Console.Act
   alias HotPatch.Console.Config
+  alias HotPatch.Console.HostNames
   alias HotPatch.Console.HTML
+  alias HotPatch.Console.Inets.Heads
   alias HotPatch.Console.Lockout
   alias HotPatch.Console.Page.Plans
   alias HotPatch.Console.Params
   alias HotPatch.Console.Password
   alias HotPatch.Console.Request
+  alias HotPatch.Console.Sessions
   alias HotPatch.Console.User
   alias HotPatch.Console.View
   alias HotPatch.Plan
 
+  doctest Heads
+  doctest HostNames
   doctest Request
   doctest User
   doctest Act
@@ -70,9 +75,20 @@ defmodule HotPatch.Console.UnitsTest do
     test "who fails elsewhere does not lock one out for long" do
       assert Lockout.wait(failures(15), "alice", "2.2.2.2", 100) == 0
       assert Lockout.wait(failures(60), "alice", "2.2.2.2", 100) == 30
-      # Nor do many names at one address go on for ever.
+    end
+
+    test "at one address, as of a proxy, each name waits for its own failures alone" do
       many = Enum.reduce(1..20, %{}, &Lockout.failed(&2, "n#{&1}", "1.1.1.1", 100))
-      assert Lockout.wait(many, "another", "1.1.1.1", 100) > 60
+      assert Lockout.strained?(many, "1.1.1.1", 100)
+      assert Lockout.wait(many, "another", "1.1.1.1", 100) == 0
+      # Nor do many names there go on for ever: each has one attempt.
+      assert Lockout.wait(many, "n1", "1.1.1.1", 100) > 60
+      failed = Lockout.failed(many, "another", "1.1.1.1", 100)
+      assert Lockout.wait(failed, "another", "1.1.1.1", 100) > 60
+      # Elsewhere it is no matter, and nothing of it is for ever.
+      refute Lockout.strained?(many, "2.2.2.2", 100)
+      assert Lockout.wait(failed, "another", "2.2.2.2", 100) == 0
+      assert Lockout.wait(failed, "another", "1.1.1.1", 100 + 3_600) == 0
     end
 
     test "a success ends it, and a flood of names does not fill the memory" do
@@ -98,6 +114,11 @@ defmodule HotPatch.Console.UnitsTest do
             {[tokens: [%{name: "a", role: :root, sha256: "secret"}]], "tokens"},
             {[login: NoSuchModule], "login"},
             {[prot: 1], "prot"},
+            {[port: 1, port: 2], "port is given twice"},
+            {[hosts: "console.test"], "hosts"},
+            {[hosts: ["https://console.test"]], "hosts"},
+            {[accounts: [%{name: "a\u202E", role: :admin, password: Password.hash("x", 1)}]],
+             "accounts"},
             {:on, "keyword"}
           ] do
         assert {:error, message} = Config.new(options)
@@ -106,10 +127,131 @@ defmodule HotPatch.Console.UnitsTest do
       end
     end
 
+    test "two names for one token are refused: which of them would it be?" do
+      token = &%{name: &1, role: &2, sha256: Password.digest("secret")}
+      assert {:error, text} = Config.new(tokens: [token.("a", :admin), token.("b", :viewer)])
+      assert text =~ "a and b"
+      refute text =~ Password.digest("secret")
+      assert {:ok, _config} = Config.new(tokens: [token.("a", :admin)])
+    end
+
+    test "of two configurations it is known whose access has gone" do
+      account = &%{name: &1, role: &2, password: Password.hash("x", 1)}
+      [alice, bob, carol] = for name <- ["alice", "bob", "carol"], do: account.(name, :admin)
+      token = &%{name: &1, role: :admin, sha256: Password.digest(&2)}
+
+      {:ok, former} =
+        Config.new(accounts: [alice, bob, carol], tokens: [token.("t", "1"), token.("u", "2")])
+
+      {:ok, config} =
+        Config.new(
+          accounts: [alice, %{bob | role: :viewer}, %{carol | password: Password.hash("y", 1)}],
+          tokens: [token.("t", "1"), token.("u", "3"), token.("v", "4")]
+        )
+
+      assert Config.withdrawn(former, config) == [user: "bob", user: "carol", token: "u"]
+      assert Config.withdrawn(former, former) == []
+      assert Config.withdrawn(former, %{former | login: __MODULE__}) == :everybody
+    end
+
     test "what is logged of it has no hashes" do
       account = %{name: "alice", role: :admin, password: Password.hash("x", 1)}
       {:ok, config} = Config.new(port: 1, accounts: [account])
       refute inspect(config) =~ "pbkdf2"
+    end
+  end
+
+  describe "the names under which it answers" do
+    test "are those of the addresses on which it listens, and the configured ones" do
+      known = fn options, host ->
+        {:ok, config} = Config.new(options)
+        HostNames.known?(config, host)
+      end
+
+      {:ok, name} = :inet.gethostname()
+      loopback = [port: 4040]
+      all = [port: 4040, ip: {0, 0, 0, 0}]
+      one = [port: 4040, ip: {192, 0, 2, 1}]
+
+      for {options, host, expected} <- [
+            {loopback, "127.0.0.1:4040", true},
+            {loopback, "localhost", true},
+            {loopback, "LocalHost.:4040", true},
+            {loopback, "[::1]:4040", true},
+            {loopback, "evil.test", false},
+            {loopback, "localhost.evil.test", false},
+            {loopback, "127.0.0.1.evil.test", false},
+            {loopback, "192.0.2.1", false},
+            {loopback, "#{name}", false},
+            {loopback, "", false},
+            {loopback, nil, false},
+            {loopback, "localhost:4040@evil.test", false},
+            {loopback, "2130706433", false},
+            {[port: 4040, ip: {0, 0, 0, 0, 0, 0, 0, 1}], "[::1]", true},
+            {all, "localhost:4040", true},
+            {all, "192.0.2.1:4040", true},
+            {all, "[2001:db8::1]", true},
+            {all, "#{name}:4040", true},
+            {all, "evil.test", false},
+            {one, "192.0.2.1", true},
+            {one, "192.0.2.2", false},
+            {one, "localhost", false},
+            {loopback ++ [hosts: ["Patch.Example.com"]], "patch.example.com:443", true},
+            {loopback ++ [hosts: ["patch.example.com"]], "localhost", true},
+            {loopback ++ [hosts: ["patch.example.com"]], "other.example.com", false},
+            # Within a host application.
+            {[], "whatever.test", true},
+            {[hosts: ["patch.example.com"]], "patch.example.com", true},
+            {[hosts: ["patch.example.com"]], "localhost", false}
+          ] do
+        assert {options, host, known.(options, host)} == {options, host, expected}
+      end
+    end
+  end
+
+  describe "connections that are too many" do
+    test "go newest first, from the address that has most of those that wait" do
+      of = fn address, count, from -> for n <- 1..count, do: {{address, n}, address, from + n} end
+
+      # One that came last, and is alone, stays.
+      waiting = of.(:flood, 100, 0) ++ of.(:slow, 1, 1_000)
+      assert Heads.too_many(waiting, 3) == [flood: 100, flood: 99, flood: 98]
+      assert {:slow, 1} not in Heads.too_many(waiting, 99)
+
+      # Two alike give way by turns.
+      assert Heads.too_many(of.(:a, 3, 0) ++ of.(:b, 2, 10), 3) == [a: 3, b: 2, a: 2]
+      assert length(Heads.too_many(waiting, 500)) == 101
+      assert Heads.too_many([], 3) == []
+      # Where no address is known the newest goes.
+      assert Heads.too_many([{:x, nil, 1}, {:y, nil, 2}], 1) == [:y]
+    end
+  end
+
+  describe "sessions that are too many" do
+    test "are the user's own, or of whoever has most, a viewer before an admin" do
+      session = fn name, role, n ->
+        %{id: "#{name}#{n}", user: %User{name: name, role: role}, key: "", until: 0, nth: n}
+      end
+
+      of = fn name, role, count -> for n <- 1..count, do: session.(name, role, n) end
+      alice = %User{name: "alice", role: :admin}
+      eve = %User{name: "eve", role: :viewer}
+      assert Sessions.surplus(of.("eve", :viewer, 19), eve) == nil
+      assert Sessions.surplus(of.("eve", :viewer, 20) ++ of.("alice", :admin, 1), eve) == "eve1"
+      assert Sessions.surplus(of.("eve", :viewer, 20) ++ of.("alice", :admin, 1), alice) == nil
+
+      # Many users of a host's own login fill all there is.
+      viewers = Enum.flat_map(1..50, &of.("viewer#{&1}.", :viewer, 19))
+
+      full =
+        viewers ++
+          of.("carol", :admin, 19) ++ of.("dave", :viewer, 19) ++ of.("alice", :admin, 12)
+
+      assert length(full) == 1_000
+      assert "viewer" <> _ = Sessions.surplus(full, alice)
+      admins = for n <- 1..999, do: session.("admin#{n}.", :admin, n)
+      assert Sessions.surplus([session.("eve", :viewer, 5_000) | admins], alice) == "eve5000"
+      assert Sessions.surplus([session.("bob", :admin, 0) | admins], alice) == "bob0"
     end
   end
 
@@ -146,7 +288,7 @@ defmodule HotPatch.Console.UnitsTest do
     test "every option that a form can hold is one of the call" do
       for {call, names} <- [
             apply:
-              ~w(transition pause_timeout on_load purge cumulative again canary max_concurrency watch on_failure nodes reason),
+              ~w(transition pause_timeout on_load drift purge cumulative again canary max_concurrency watch on_failure nodes reason),
             rollback: ~w(transition pause_timeout on_load purge nodes reason),
             delete: ~w(reason),
             restart: ~w(force reason)
@@ -167,6 +309,9 @@ defmodule HotPatch.Console.UnitsTest do
 
       assert IO.iodata_to_binary(HTML.escape([hostile, {:safe, "<b>"}, nil, 1, :ok])) =~
                "&quot;<b>1ok"
+
+      # Nor does it turn the direction of what stands beside it.
+      assert IO.iodata_to_binary(HTML.escape("a\u202Eb\e\nc")) == "a\\u{202e}b\\u{1b}\nc"
 
       # What is no text is shown as what it is.
       assert IO.iodata_to_binary(HTML.escape(<<255, "<">>)) == "&lt;&lt;255, 60&gt;&gt;"

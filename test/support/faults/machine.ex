@@ -22,12 +22,13 @@ defmodule HotPatch.Test.Faults.Machine do
     :space,
     peers: [],
     env: [],
+    path: [],
     release: {"exchange", "1.0.0"}
   ]
 
   @typedoc """
   `space`: the network namespace that it runs in, see HotPatch.Test.Faults.Spaces. `env`: what is
-  set in its environment.
+  set in its environment. `path`: further folders of code.
   """
   @type t :: %__MODULE__{
           node: node(),
@@ -39,7 +40,8 @@ defmodule HotPatch.Test.Faults.Machine do
           space: String.t() | nil,
           peers: [node()],
           env: [{charlist(), charlist()}],
-          release: {String.t(), String.t()}
+          path: [Path.t()],
+          release: {String.t(), String.t()} | nil
         }
 
   # How long a killed one may take to be gone.
@@ -243,13 +245,13 @@ defmodule HotPatch.Test.Faults.Machine do
   end
 
   defp args(machine) do
-    {name, vsn} = machine.release
     paths = for path <- :code.get_path(), path != ~c".", arg <- [~c"-pa", path], do: arg
     peers = Enum.map_join(machine.peers, ",", &"'#{&1}'")
 
     Enum.concat([
       paths,
       [~c"-pa", ~c"#{exchange(machine)}/ebin"],
+      for(folder <- machine.path, arg <- [~c"-pa", to_charlist(folder)], do: arg),
       [~c"-setcookie", Atom.to_charlist(Node.get_cookie())],
       [~c"-kernel", ~c"inet_dist_use_interface", interface(machine)],
       [~c"prevent_overlapping_partitions", ~c"false"],
@@ -259,9 +261,15 @@ defmodule HotPatch.Test.Faults.Machine do
       # Byte by byte: the folder's name may have anything in it.
       [~c"-hot_patch", ~c"data_dir", List.flatten(:io_lib.format(~c"~w", [machine.data]))],
       [~c"-hot_patch", ~c"peers", ~c"[#{peers}]"],
-      [~c"-hot_patch", ~c"release", ~c'{<<"#{name}">>,<<"#{vsn}">>}']
+      release(machine.release)
     ])
   end
+
+  # None is that of a system without a release.
+  defp release(nil), do: []
+
+  defp release({name, vsn}),
+    do: [~c"-hot_patch", ~c"release", ~c'{<<"#{name}">>,<<"#{vsn}">>}']
 
   defp interface(machine) do
     machine.space

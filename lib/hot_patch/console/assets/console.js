@@ -117,6 +117,8 @@
     let failures = 0;
     const source = new EventSource(element.dataset.source);
     source.addEventListener("progress", (event) => { failures = 0; show(event.data); });
+    // Logged out, here or elsewhere: what is on the page is no longer this browser's to see.
+    source.addEventListener("ended", () => { source.close(); location.reload(); });
     source.addEventListener("full", () => { source.close(); poll(); });
     source.onerror = () => {
       failures += 1;

@@ -5,6 +5,7 @@ defmodule HotPatch.Console.Inets.Exchange do
 
   alias HotPatch.Console
   alias HotPatch.Console.Config
+  alias HotPatch.Console.Gate
   alias HotPatch.Console.Inets.Head
   alias HotPatch.Console.Request
   alias HotPatch.Console.Response
@@ -54,12 +55,18 @@ defmodule HotPatch.Console.Inets.Exchange do
   defp first(mod, piece) do
     with {:ok, request} <- request(mod),
          {:read, limit} <- Console.head(request) do
-      Head.within(Config.current().upload_seconds)
+      if limit > Gate.form_bytes(), do: upload()
       {:continue, add(mod, piece, {[], limit})}
     else
       {:refuse, response} -> {:continue, refuse(mod, response)}
       :error -> {:continue, refuse(mod, %Response{status: 400})}
     end
+  end
+
+  # Only who is known gets this far; a form has the time of its head.
+  defp upload do
+    Head.within(Config.current().upload_seconds)
+    Head.heard()
   end
 
   defp add(_mod, _piece, :refused), do: :refused
@@ -96,6 +103,8 @@ defmodule HotPatch.Console.Inets.Exchange do
 
   # All of a short body, of which no piece has come before.
   defp last(mod, body, :undefined) do
+    Head.heard()
+
     response =
       with {:ok, request} <- request(mod),
            {:read, limit} when byte_size(body) <= limit <- Console.head(request) do
@@ -110,6 +119,8 @@ defmodule HotPatch.Console.Inets.Exchange do
   end
 
   defp last(mod, piece, state) do
+    Head.heard()
+
     case add(mod, piece, state) do
       :refused ->
         answered()

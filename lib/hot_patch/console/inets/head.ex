@@ -42,6 +42,22 @@ defmodule HotPatch.Console.Inets.Head do
     end
   end
 
+  @doc "Whoever this is has sent a request, or enough of it to be known: the connection is in use."
+  @spec heard() :: :ok
+  def heard do
+    _ = Process.put({__MODULE__, :heard}, true)
+    :ok
+  end
+
+  @doc "Whether a connection is in use; also where it has ended."
+  @spec heard?(connection :: pid()) :: boolean()
+  def heard?(connection) do
+    case Process.info(connection, :dictionary) do
+      {:dictionary, entries} -> List.keymember?(entries, {__MODULE__, :heard}, 0)
+      nil -> true
+    end
+  end
+
   @doc "The request is here: the answer may take its time."
   @spec no_deadline() :: :ok
   def no_deadline do

@@ -38,7 +38,7 @@ defmodule HotPatch.Console.Page.Login do
 
   @spec log_out(Router.request(), Router.access(), Router.form()) :: Router.response()
   def log_out(request, access, _form) do
-    if access.session, do: Sessions.finish(access.session)
+    :ok = Sessions.finish([Access.subject(access)])
     {name, value} = Access.set_cookie(request, nil)
     request |> Response.redirect("/login") |> Response.put(name, value)
   end

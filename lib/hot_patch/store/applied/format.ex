@@ -12,6 +12,8 @@ defmodule HotPatch.Store.Applied.Format do
   @record %{
     about: nil,
     forced?: false,
+    memory_only?: false,
+    boot: nil,
     payload: nil,
     config: [],
     down: [],
@@ -20,7 +22,18 @@ defmodule HotPatch.Store.Applied.Format do
     strategy: Strategy.default(),
     replaced: []
   }
-  @file_defaults %{folders: [], convert?: true, ran: nil, md5: nil, real: nil, stamp: nil}
+  @file_defaults %{
+    folders: [],
+    convert?: true,
+    gone?: false,
+    returned?: false,
+    move: nil,
+    ran: nil,
+    md5: nil,
+    real: nil,
+    stamp: nil,
+    rights: nil
+  }
 
   @doc "A state as it is written."
   @spec encode(Applied.state()) :: map()

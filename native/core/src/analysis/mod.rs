@@ -118,3 +118,50 @@ fn analyse_within(effort: &Effort, request: &Request<'_>) -> Analysis {
     let stateless = modules.iter().all(still) && !findings.iter().any(|one| one.kind.is_of_state());
     Analysis { modules, order, findings, stateless }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Request, analyse_within};
+    use crate::effort::Effort;
+    use crate::stop::Stop;
+
+    /// The module `m` with the function `f/0`, and one more byte in its strings.
+    fn module(byte: u8) -> Vec<u8> {
+        let mut file = b"FOR1\0\0\0\x6eBEAMAtU8\0\0\0\x08\0\0\0\x02\x01m\x01f".to_vec();
+        file.extend(b"Code\0\0\0\x20\0\0\0\x10\0\0\0\0\0\0\0\xb4\0\0\0\x03\0\0\0\x01");
+        file.extend(b"\x01\x10\x02\x12\x22\x00\x01\x20\x13\x03\0\0");
+        file.extend([&b"StrT\0\0\0\x01"[..], &[byte], b"\0\0\0"].concat());
+        file.extend(b"ImpT\0\0\0\x04\0\0\0\0ExpT\0\0\0\x10\0\0\0\x01\0\0\0\x02\0\0\0\0\0\0\0\x02");
+        let size = u32::try_from(file.len() - 8).unwrap();
+        file.iter_mut().skip(4).zip(size.to_be_bytes()).for_each(|(to, byte)| *to = byte);
+        file
+    }
+
+    fn kinds(effort: &Effort) -> Vec<&'static str> {
+        let (old, new) = (module(1), module(2));
+        let request = Request { before: &[&old], after: &[&new], ..Request::default() };
+        let analysis = analyse_within(effort, &request);
+        analysis.findings.iter().map(|finding| finding.kind.name()).collect()
+    }
+
+    #[test]
+    fn limits_that_are_reached_are_told_as_that_and_not_as_damage() {
+        let stop = Stop::default();
+        assert!(kinds(&Effort::new(&stop, 1 << 20, 1 << 20)).is_empty());
+        for (bytes, steps) in [(0, 1 << 20), (200, 1 << 20), (1 << 20, 0), (1 << 20, 5)] {
+            let found = kinds(&Effort::new(&stop, bytes, steps));
+            assert_eq!(found, ["analysis_incomplete"], "{bytes} {steps}");
+        }
+    }
+
+    #[test]
+    fn once_nobody_waits_nothing_more_is_done() {
+        let stop = Stop::default();
+        stop.raise();
+        let effort = Effort::new(&stop, 0, 0);
+        let (old, new) = (module(1), module(2));
+        let request = Request { before: &[&old], after: &[&new], ..Request::default() };
+        assert!(analyse_within(&effort, &request).modules.is_empty());
+        assert!(!effort.is_exhausted());
+    }
+}

@@ -33,6 +33,11 @@ pub(super) fn check(external: u32, name: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether a file may be run by its owner, as far as the archive has a Unix mode.
+pub(super) fn is_executable(external: u32) -> bool {
+    (external >> 16) & 0o100 != 0
+}
+
 /// Refuses every Unix file type but file, folder and none.
 pub(super) fn check_mode(mode: u32, name: &[u8]) -> Result<(), Refusal> {
     match mode & TYPE_MASK {

@@ -39,6 +39,8 @@ pub(super) struct Central<'a> {
     pub(super) size: u32,
     /// Where its local header begins.
     pub(super) offset: usize,
+    /// Whether its owner may run it.
+    pub(super) executable: bool,
 }
 
 impl Central<'_> {
@@ -134,7 +136,18 @@ impl<'a> Raw<'a> {
         let offset = usize::try_from(offset)
             .map_err(|_| refuse(Rule::BadLocalHeader, "lies beyond the archive"))?;
         let crc32 = self.u32(16);
-        let entry = Central { name, flags, raw_method, method, crc32, packed_size, size, offset };
+        let executable = attributes::is_executable(self.u32(38));
+        let entry = Central {
+            name,
+            flags,
+            raw_method,
+            method,
+            crc32,
+            packed_size,
+            size,
+            offset,
+            executable,
+        };
         if entry.is_folder() && size != 0 {
             return Err(refuse(Rule::FolderWithData, "is a folder with content"));
         }

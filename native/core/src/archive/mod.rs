@@ -37,6 +37,8 @@ pub(crate) use names::check as check_name;
 pub(crate) struct Entry<'a> {
     pub(crate) name: &'a str,
     pub(crate) crc32: u32,
+    /// Whether its owner may run it.
+    pub(crate) executable: bool,
     method: Method,
     packed: &'a [u8],
     size: u32,
@@ -80,6 +82,7 @@ pub(crate) fn entries<'a>(bytes: &'a [u8], options: &Options) -> Result<Vec<Entr
         .map(|(entry, data)| Entry {
             name: entry.name,
             crc32: entry.crc32,
+            executable: entry.executable,
             method: entry.method,
             packed: bytes.get(data).unwrap_or_default(),
             size: entry.size,

@@ -12,6 +12,13 @@ pub(super) const LONGEST_ATOM: usize = 255;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct AtomId(u32);
 
+impl AtomId {
+    /// The place, as a file's tables have it.
+    pub(super) fn place(self) -> u32 {
+        self.0
+    }
+}
+
 /// All names of a table in one string.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Atoms {

@@ -1,5 +1,6 @@
 //! Why a file is no module that can be loaded.
 
+use super::verify::Breach;
 use crate::etf::DecodeError;
 use crate::options::ChunkId;
 
@@ -53,6 +54,9 @@ pub enum Damage {
         /// What is wrong with the term.
         error: DecodeError,
     },
+    /// The loader would take something on trust that is not so.
+    #[error("{0}")]
+    Breach(Breach),
     /// The module has another name than the file.
     #[error(
         "The file is named \"{file}\" and holds the module \"{module}\": name it \"{module}.beam\"."
@@ -66,4 +70,31 @@ pub enum Damage {
     /// The system gave no memory.
     #[error("There is no memory to read the file.")]
     OutOfMemory,
+}
+
+impl From<Breach> for Damage {
+    fn from(breach: Breach) -> Self {
+        Damage::Breach(breach)
+    }
+}
+
+impl Damage {
+    /// The name of the rule that is broken; it is stable.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Damage::NotBeam => "not_beam",
+            Damage::Gzip => "gzip",
+            Damage::FormSize { .. } => "form_size",
+            Damage::ChunkSize(_) => "chunk_size",
+            Damage::DuplicateChunk(_) => "chunk_twice",
+            Damage::TooManyChunks(_) => "chunk_count",
+            Damage::MissingChunk(_) => "chunk_missing",
+            Damage::TwoAtomTables => "two_atom_tables",
+            Damage::Malformed { .. } => "chunk_malformed",
+            Damage::Term { .. } => "chunk_term",
+            Damage::Breach(breach) => breach.rule.name(),
+            Damage::OtherName { .. } => "other_name",
+            Damage::OutOfMemory => "no_memory",
+        }
+    }
 }

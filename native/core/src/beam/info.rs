@@ -5,7 +5,7 @@ use crate::etf::{self, Limits, Term};
 use crate::options::ChunkId;
 
 /// Far above what modules have; a term takes up to forty times its encoded size in memory.
-const LIMITS: Limits = Limits { depth: 128, terms: 200_000 };
+pub(super) const LIMITS: Limits = Limits { depth: 128, terms: 200_000 };
 
 /// The attributes of a module.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Reads one BEAM file: what a module is called, what it offers and needs, and its MD5.
 //!
-//! Everything is checked that can be without running it; the VM's own loader remains the judge
-//! of the code itself. Names stay text: no atom is made.
+//! Everything is checked that a loader takes on trust, see [`verify`]: nothing else of the core
+//! reads a module. Names stay text: no atom is made.
 
 mod atoms;
 mod code;
@@ -14,22 +14,24 @@ mod md5;
 mod module;
 mod opcodes;
 mod operands;
+mod ops;
 mod parsed;
 mod reader;
+mod role;
 pub mod shadow;
 mod tables;
+pub mod verify;
 mod writer;
 
 pub use damage::Damage;
 pub use module::{Chunk, Export, Import, Module};
+pub use verify::{Breach, Load, LoaderRule};
 
 pub(crate) use parsed::Parsed;
 
 use crate::budget::Budget;
-use crate::options::ChunkId;
-use atoms::Atoms;
-use code::Code;
-use iff::Chunks;
+use crate::options::Options;
+use verify::{Bounds, Verified};
 
 /// What a file turned out to be.
 #[derive(Debug)]
@@ -44,35 +46,69 @@ pub(crate) enum Reading {
     OverBudget,
 }
 
-/// Reads the file `bytes` found at `path`.
-pub(crate) fn read_file(
-    path: &str,
-    bytes: &[u8],
-    significant: &[ChunkId],
-    budget: &Budget,
-) -> Reading {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    if !name.ends_with(".beam") && !iff::is_beam(bytes) {
-        return Reading::Other;
+/// By what the files of an archive are read.
+#[derive(Debug)]
+pub(crate) struct Judge<'o> {
+    options: &'o Options,
+    /// The bytes that may still be made out of the archive.
+    files: Budget,
+    /// The bytes that literals may still unpack to. They are not kept.
+    literals: Budget,
+}
+
+impl<'o> Judge<'o> {
+    /// For an archive whose files have `declared` bytes.
+    pub(crate) fn new(options: &'o Options, declared: u64) -> Self {
+        let most = options.max_unpacked_bytes;
+        let files = Budget::new(most.saturating_sub(declared));
+        Judge { options, files, literals: Budget::new(most) }
     }
-    let module = match read(bytes, significant, budget) {
-        Ok(module) => module,
-        Err(Failure::Damage(damage)) => return Reading::Damaged(damage),
-        Err(Failure::OverBudget) => return Reading::OverBudget,
-    };
-    if name.strip_suffix(".beam") != Some(module.name()) {
-        let module = crate::text::printable(module.name().as_bytes());
-        return Reading::Damaged(Damage::OtherName { module, file: name.to_owned() });
+
+    /// Reads the file `bytes` found at `path`.
+    pub(crate) fn read_file(&self, path: &str, bytes: &[u8]) -> Reading {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        if !name.ends_with(".beam") && !iff::is_beam(bytes) {
+            return Reading::Other;
+        }
+        let module = match self.read(bytes) {
+            Ok(module) => module,
+            Err(Failure::Damage(damage)) => return Reading::Damaged(damage),
+            Err(Failure::OverBudget) => return Reading::OverBudget,
+        };
+        if name.strip_suffix(".beam") != Some(module.name()) {
+            let module = crate::text::printable(module.name().as_bytes());
+            return Reading::Damaged(Damage::OtherName { module, file: name.to_owned() });
+        }
+        // The tables repeat names, so they can be much larger than the file they were read from.
+        if !self.files.take(module.table_bytes()) {
+            return Reading::OverBudget;
+        }
+        Reading::Module(Box::new(module))
     }
-    // The tables repeat names, so they can be much larger than the file they were read from.
-    if !budget.take(module.table_bytes()) {
-        return Reading::OverBudget;
+
+    fn read(&self, bytes: &[u8]) -> Result<Module, Failure> {
+        if !gzip::is_gzip(bytes) {
+            return self.module(bytes);
+        }
+        let size = gzip::claimed_size(bytes).ok_or(Damage::Gzip)?;
+        if !self.files.take(size.into()) {
+            return Err(Failure::OverBudget);
+        }
+        let mut module = self.module(&gzip::unpack(bytes, size)?)?;
+        module.compressed = true;
+        Ok(module)
     }
-    Reading::Module(Box::new(module))
+
+    fn module(&self, bytes: &[u8]) -> Result<Module, Failure> {
+        let bounds = Bounds { limits: &self.options.load, unpacked: &self.literals };
+        let verified = Verified::read(bytes, bounds)?;
+        Ok(Module::new(&verified, &self.options.significant_chunks)?)
+    }
 }
 
 /// Why there is no module.
-enum Failure {
+#[derive(Debug)]
+pub(crate) enum Failure {
     Damage(Damage),
     OverBudget,
 }
@@ -81,52 +117,4 @@ impl<D: Into<Damage>> From<D> for Failure {
     fn from(damage: D) -> Self {
         Failure::Damage(damage.into())
     }
-}
-
-fn read(bytes: &[u8], significant: &[ChunkId], budget: &Budget) -> Result<Module, Failure> {
-    if !gzip::is_gzip(bytes) {
-        return Ok(parse(bytes, significant)?);
-    }
-    let size = gzip::claimed_size(bytes).ok_or(Damage::Gzip)?;
-    if !budget.take(size.into()) {
-        return Err(Failure::OverBudget);
-    }
-    let mut module = parse(&gzip::unpack(bytes, size)?, significant)?;
-    module.compressed = true;
-    Ok(module)
-}
-
-/// Reads an uncompressed BEAM file.
-fn parse(bytes: &[u8], significant: &[ChunkId]) -> Result<Module, Damage> {
-    let chunks = Chunks::read(bytes)?;
-    let atoms = Atoms::read(&chunks)?;
-    let code = Code::read(chunks.required(b"Code")?)?;
-    chunks.required(b"StrT")?;
-    let imports = tables::imports(chunks.required(b"ImpT")?, &atoms)?;
-    let exports = tables::functions(*b"ExpT", chunks.required(b"ExpT")?, &atoms, &code)?;
-    if let Some(locals) = chunks.get(b"LocT") {
-        tables::functions(*b"LocT", locals, &atoms, &code)?;
-    }
-    let attributes = info::Attributes::read(chunks.get(b"Attr"))?;
-    let compiler = info::compiler_version(chunks.get(b"CInf"))?;
-    let load_nif = imports.iter().any(|import| {
-        atoms.text(import.module) == "erlang"
-            && atoms.text(import.function) == "load_nif"
-            && import.arity == 2
-    });
-    Ok(Module {
-        md5: md5::of_module(&chunks, significant)?,
-        vsn: attributes.vsn,
-        attributes: attributes.all,
-        behaviours: attributes.behaviours,
-        chunks: chunks.sizes(),
-        on_load: code.has_on_load(),
-        load_nif,
-        needs_otp: opcodes::release_of(code.max_opcode, atoms.is_long_format()),
-        compiler,
-        compressed: false,
-        atoms,
-        exports,
-        imports,
-    })
 }

@@ -2,6 +2,8 @@
 
 use super::atoms::Atoms;
 use super::tables::{FunctionEntry, ImportEntry};
+use super::verify::{Load, Names, Verified};
+use super::{Damage, md5, opcodes};
 use crate::digest::Md5Sum;
 use crate::options::ChunkId;
 
@@ -29,9 +31,12 @@ pub struct Module {
     pub compiler: Option<String>,
     /// Whether the file is compressed with gzip.
     pub compressed: bool,
-    pub(super) atoms: Atoms,
-    pub(super) exports: Vec<FunctionEntry>,
-    pub(super) imports: Vec<ImportEntry>,
+    /// What it takes in the VM that loads it.
+    pub load: Load,
+    atoms: Atoms,
+    exports: Vec<FunctionEntry>,
+    imports: Vec<ImportEntry>,
+    names: Names,
 }
 
 /// A chunk of a BEAM file.
@@ -64,6 +69,40 @@ pub struct Import<'m> {
 }
 
 impl Module {
+    /// What is told of a module that keeps all rules.
+    pub(super) fn new(verified: &Verified<'_>, significant: &[ChunkId]) -> Result<Self, Damage> {
+        let (chunks, atoms) = (verified.chunks(), verified.atoms());
+        let attributes = verified.attributes();
+        let load_nif = verified.imports().iter().any(|import| {
+            atoms.text(import.module) == "erlang"
+                && atoms.text(import.function) == "load_nif"
+                && import.arity == 2
+        });
+        let (load, names) = verified.load();
+        Ok(Module {
+            md5: md5::of_module(chunks, significant)?,
+            vsn: attributes.vsn.clone(),
+            attributes: attributes.all.clone(),
+            behaviours: attributes.behaviours.clone(),
+            chunks: chunks.sizes(),
+            on_load: verified.on_load(),
+            load_nif,
+            needs_otp: opcodes::release_of(verified.code().max_opcode, atoms.is_long_format()),
+            compiler: verified.compiler().map(str::to_owned),
+            compressed: false,
+            load,
+            atoms: atoms.clone(),
+            exports: verified.exports().to_vec(),
+            imports: verified.imports().to_vec(),
+            names: names.clone(),
+        })
+    }
+
+    /// The names of the atoms and functions that it brings to a VM.
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         self.atoms.module()

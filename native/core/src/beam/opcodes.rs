@@ -1,5 +1,9 @@
 //! What is known of the VM's instructions (genop.tab of each release).
 
+use std::fmt::{self, Display, Formatter};
+
+use super::ops::{OPS, Op};
+
 /// `label`, which begins every block.
 pub(super) const LABEL: u8 = 1;
 /// `func_info`, which says whose function follows: module, name, arity.
@@ -73,46 +77,30 @@ pub(super) mod op {
     pub(crate) const DEBUG_LINE: u8 = 184;
 }
 
-/// The number of operands of each instruction, from opcode 1 on.
-#[rustfmt::skip]
-const OPERANDS: [u8; NEWEST as usize] = [
-    1, 3, 0, 2, 3, 2, 2, 3, 2, 4, 5, 2, 3, 2, 3, 2, // 1
-    1, 1, 0, 0, 0, 0, 2, 1, 1, 2, 4, 4, 4, 4, 4, 4, // 17
-    4, 4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, // 33
-    2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 1, 2, 1, 2, // 49
-    3, 3, 3, 3, 3, 2, 1, 1, 0, 1, 1, 3, 2, 2, 2, 5, // 65
-    5, 5, 4, 2, 1, 1, 2, 2, 5, 5, 5, 2, 1, 0, 1, 2, // 81
-    2, 4, 4, 4, 4, 3, 1, 2, 1, 1, 1, 2, 6, 3, 5, 1, // 97
-    2, 2, 3, 5, 7, 7, 7, 5, 3, 2, 2, 5, 6, 2, 2, 2, // 113
-    2, 1, 3, 4, 0, 8, 6, 2, 6, 5, 4, 5, 4, 5, 4, 3, // 129
-    3, 3, 3, 3, 0, 1, 1, 7, 1, 5, 5, 2, 3, 3, 4, 0, // 145
-    0, 2, 2, 2, 3, 4, 3, 2, 2, 4, 3, 1, 2, 1, 1, 1, // 161
-    6, 3, 0, 1, 5, 3, 2, 4, 6, 2, 4, 3, 6, 3, 5, // 177
-];
+/// What is known of an instruction.
+pub(super) fn find(opcode: u8) -> Option<&'static Op> {
+    OPS.get(usize::from(opcode).checked_sub(1)?)
+}
 
 /// The highest opcode that is known here.
 pub(super) const NEWEST: u32 = 191;
 
 /// How many operands an instruction has, if it is known.
 pub(super) fn operands(opcode: u8) -> Option<u8> {
-    OPERANDS.get(usize::from(opcode).checked_sub(1)?).copied()
+    u8::try_from(find(opcode)?.roles.len()).ok()
 }
 
-/// Each release that added instructions, and the highest opcode it knows. OTP 30 has more than
-/// 29, which is the last one here.
-const HIGHEST: [(u32, u32); 11] = [
-    (19, 158),
-    (20, 159),
-    (21, 161),
-    (22, 168),
-    (23, 170),
-    (24, 176),
-    (25, 180),
-    (26, 182),
-    (27, 183),
-    (28, 184),
-    (29, 191),
-];
+/// An instruction by its name, as in `call/2`.
+pub(super) struct Named(pub(super) u8);
+
+impl Display for Named {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match find(self.0) {
+            Some(op) => write!(f, "{}/{}", op.name, op.roles.len()),
+            None => write!(f, "opcode {}", self.0),
+        }
+    }
+}
 
 /// The release whose atom tables have lengths as compact numbers, which none before can read.
 const LONG_ATOMS: u32 = 28;
@@ -121,8 +109,9 @@ const LONG_ATOMS: u32 = 28;
 /// its atom table; `None` if the opcode is of no release known here. A module may need a newer
 /// release for reasons that do not show.
 pub(super) fn release_of(max_opcode: u32, long_atoms: bool) -> Option<u32> {
-    let (release, _) = HIGHEST.iter().find(|(_, highest)| max_opcode <= *highest)?;
-    Some(if long_atoms { LONG_ATOMS.max(*release) } else { *release })
+    let highest = u8::try_from(max_opcode.max(1)).ok()?;
+    let release = u32::from(find(highest)?.since);
+    Some(if long_atoms { LONG_ATOMS.max(release) } else { release })
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@ use super::reader::{Reader, Tagged};
 /// The tag of an atom; the value is its place in the table, or 0 for the empty list.
 pub(super) const ATOM: u8 = 2;
 
+/// The tag of a label that is named.
+pub(super) const LABEL: u8 = 5;
+
 /// Tags of operands. The first seven are plain: literal number, integer, atom, x and y register,
 /// label, character.
 const EXTENDED: u8 = 7;
@@ -80,9 +83,4 @@ impl<'a> Iterator for Operands<'_, 'a> {
         }
         Some(operand)
     }
-}
-
-/// Steps over `count` operands; `None` if one is unknown or cut off.
-pub(super) fn skip(reader: &mut Reader<'_>, count: u8) -> Option<()> {
-    Operands::new(reader, count).all(|operand| operand.is_some()).then_some(())
 }

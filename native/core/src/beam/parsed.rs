@@ -4,9 +4,12 @@ use std::borrow::Cow;
 
 use super::damage::Damage;
 use super::functions::{Functions, Unread};
-use super::{Module, gzip, parse};
+use super::opcodes::NEWEST;
+use super::verify::{Bounds, Verified};
+use super::{Failure, LoaderRule, Module, gzip};
+use crate::budget::Budget;
 use crate::effort::Effort;
-use crate::options::ChunkId;
+use crate::options::{ChunkId, Options};
 
 /// What two versions of a module are compared by: all that the releases we know hash.
 const SIGNIFICANT: [ChunkId; 11] = [
@@ -25,7 +28,7 @@ impl<'a> Parsed<'a> {
     pub(crate) fn read(bytes: &'a [u8], effort: &Effort) -> Result<Self, Unread> {
         effort.work(1)?;
         let bytes = unpacked(bytes, effort)?;
-        let module = parse(&bytes, &SIGNIFICANT)?;
+        let module = module(&bytes)?;
         effort.memory(module.table_bytes())?;
         Ok(Parsed { module, bytes })
     }
@@ -39,6 +42,25 @@ impl<'a> Parsed<'a> {
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.module.md5 == other.module.md5 && self.module.vsn == other.module.vsn
     }
+}
+
+/// The module, if it keeps the rules of the loader. What its literals unpack to is not kept.
+fn module(bytes: &[u8]) -> Result<Module, Unread> {
+    let options = Options::default();
+    let literals = Budget::new(options.max_unpacked_bytes);
+    let bounds = Bounds { limits: &options.load, unpacked: &literals };
+    match Verified::read(bytes, bounds) {
+        Ok(verified) => Ok(Module::new(&verified, &SIGNIFICANT)?),
+        Err(Failure::Damage(damage)) => Err(newer(&damage).unwrap_or(Unread::Damaged(damage))),
+        Err(Failure::OverBudget) => Err(Unread::Exhausted),
+    }
+}
+
+/// An instruction beyond those that are known here is that of a newer OTP.
+fn newer(damage: &Damage) -> Option<Unread> {
+    let Damage::Breach(breach) = damage else { return None };
+    let opcode = breach.opcode.map(u32::from).filter(|opcode| *opcode > NEWEST)?;
+    (breach.rule == LoaderRule::CodeUnknown).then_some(Unread::Newer { opcode })
 }
 
 fn unpacked<'a>(bytes: &'a [u8], effort: &Effort) -> Result<Cow<'a, [u8]>, Unread> {

@@ -1,7 +1,6 @@
 //! The import, export and local function tables, every index checked.
 
 use super::atoms::{AtomId, Atoms};
-use super::code::Code;
 use super::damage::Damage;
 use super::reader::Reader;
 use crate::options::ChunkId;
@@ -22,6 +21,8 @@ pub(super) struct ImportEntry {
 pub(super) struct FunctionEntry {
     pub(super) function: AtomId,
     pub(super) arity: u8,
+    /// Where it begins; to be compared with the code.
+    pub(super) label: u32,
 }
 
 /// Reads `ImpT`.
@@ -38,14 +39,10 @@ pub(super) fn functions(
     id: ChunkId,
     chunk: &[u8],
     atoms: &Atoms,
-    code: &Code<'_>,
 ) -> Result<Vec<FunctionEntry>, Damage> {
     table(id, chunk, |[function, arity, label]| {
         let function = atoms.id(function).ok_or(NO_ATOM)?;
-        if label == 0 || label >= code.label_count {
-            return Err("an entry names a label that does not exist");
-        }
-        Ok(FunctionEntry { function, arity: check_arity(arity)? })
+        Ok(FunctionEntry { function, arity: check_arity(arity)?, label })
     })
 }
 

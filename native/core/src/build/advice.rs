@@ -10,6 +10,7 @@ use super::side::Side;
 use crate::analysis::instructions::{Appup, Script};
 use crate::analysis::{self, Analysis, Request};
 use crate::manifest::Instructions;
+use crate::stop::Stop;
 
 /// What goes into the manifest of a patch besides its files, and why.
 #[derive(Debug)]
@@ -35,14 +36,19 @@ impl Advice {
     /// The one place where a change is judged. `running` is the build that the change is made to;
     /// where nothing says which one that is, the build that the modules were `picked` from: then
     /// they have no version before, and no instruction can lead to them or back.
-    pub(super) fn on(changes: &[Change], running: &Side, picked: bool) -> Result<Advice, Error> {
+    pub(super) fn on(
+        changes: &[Change],
+        running: &Side,
+        picked: bool,
+        stop: &Stop,
+    ) -> Result<Advice, Error> {
         let versions = Versions::of(changes, running, picked)?;
-        let analysis = versions.up();
+        let analysis = versions.up(stop);
         let instructions = if picked {
             Instructions::default()
         } else {
             // The versions of an appup are no part of its instructions.
-            let appup = Appup::from_changes("", ["", ""], [&analysis, &versions.down()], false);
+            let appup = Appup::from_changes("", ["", ""], [&analysis, &versions.down(stop)], false);
             Instructions { up: texts(&appup.up), down: texts(&appup.down) }
         };
         Ok(Advice { load_order: load_order(changes, &analysis), instructions, analysis })
@@ -95,16 +101,18 @@ impl<'c> Versions<'c> {
         Ok(versions)
     }
 
-    fn up(&self) -> Analysis {
+    fn up(&self, stop: &Stop) -> Analysis {
         let before: Vec<&[u8]> = self.around.iter().chain(&self.before).map(|one| &**one).collect();
         let (after, deleted) = (&self.after, &self.removed);
-        analysis::analyse(&Request { before: &before, after, deleted, ..Request::default() })
+        let request = Request { before: &before, after, deleted, ..Request::default() };
+        analysis::analyse_until(stop, &request)
     }
 
     /// Of the way back only the instructions are wanted, and these go by the change alone.
-    fn down(&self) -> Analysis {
+    fn down(&self, stop: &Stop) -> Analysis {
         let after: Vec<&[u8]> = self.before.iter().map(|one| &**one).collect();
         let (before, after, deleted) = (&self.after, &after, &self.added);
-        analysis::analyse(&Request { before, after, deleted, down: true, ..Request::default() })
+        let request = Request { before, after, deleted, down: true, ..Request::default() };
+        analysis::analyse_until(stop, &request)
     }
 }

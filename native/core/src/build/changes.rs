@@ -23,6 +23,8 @@ pub struct Change {
 pub struct Build {
     /// What it holds.
     pub bytes: Vec<u8>,
+    /// Whether its owner may run it.
+    pub executable: bool,
     /// What it is, if it is a module.
     pub module: Option<Box<Module>>,
 }

@@ -10,9 +10,8 @@ use super::request::Request;
 use super::side::{Key, Side};
 use super::system::is_system;
 use super::tree::Content;
-use crate::beam::{self, Module, Reading};
-use crate::budget::Budget;
-use crate::options::ChunkId;
+use crate::beam::{Judge, Module, Reading};
+use crate::options::{ChunkId, Options};
 use crate::workers;
 
 /// More of them are only counted.
@@ -65,6 +64,7 @@ pub(super) fn both(
     progress.begin(pairs.len());
     let take_all = request.all_differences || request.modules.is_some();
     let compare = |_: &mut (), pair: &Pair<'_>| {
+        progress.unless_stopped()?;
         let verdict = pair.compare(significant, take_all);
         progress.step();
         verdict
@@ -109,6 +109,7 @@ pub(super) fn picked(
     progress.begin(pairs.len());
     let mut changes = Vec::new();
     for pair in &pairs {
+        progress.unless_stopped()?;
         let after = pair.after.map(|content| pair.read(content, significant)).transpose()?;
         let path = pair.path.clone();
         changes.push(Change { path, moved_from: None, before: None, after, picked: true });
@@ -129,16 +130,14 @@ impl Pair<'_> {
             (Some(before), Some(after)) => (before, after),
             _ => return self.one_sided(significant),
         };
-        let (old, new) = (before.read()?, after.read()?);
         let moves = self.moved_from.is_some();
-        if old == new && !moves {
+        if before.read()? == after.read()? && !moves {
             return Ok(Verdict::Same);
         }
         if matches!(self.key, Key::Settings(_)) {
             return Ok(Verdict::Settings);
         }
-        let old = Build { module: self.module(&old, significant)?, bytes: old.into_owned() };
-        let new = Build { module: self.module(&new, significant)?, bytes: new.into_owned() };
+        let (old, new) = (self.read(before, significant)?, self.read(after, significant)?);
         if !(take_all || moves) && is_same_code(old.module.as_deref(), new.module.as_deref()) {
             return Ok(Verdict::Inessential);
         }
@@ -161,13 +160,18 @@ impl Pair<'_> {
 
     fn read(&self, content: &Content, significant: &[ChunkId]) -> Result<Build, Error> {
         let bytes = content.read()?.into_owned();
-        Ok(Build { module: self.module(&bytes, significant)?, bytes })
+        let executable = content.executable;
+        Ok(Build { module: self.module(&bytes, significant)?, bytes, executable })
     }
 
     fn module(&self, bytes: &[u8], significant: &[ChunkId]) -> Result<Option<Box<Module>>, Error> {
-        // The builds are the caller's own, so nothing but memory bounds them.
-        let budget = Budget::new(u64::MAX);
-        match beam::read_file(&self.path, bytes, significant, &budget) {
+        // The builds are the caller's own, so nothing but memory bounds what is unpacked.
+        let options = Options {
+            max_unpacked_bytes: u64::MAX,
+            significant_chunks: significant.to_vec(),
+            ..Options::default()
+        };
+        match Judge::new(&options, 0).read_file(&self.path, bytes) {
             Reading::Module(module) => Ok(Some(module)),
             Reading::Other => Ok(None),
             Reading::Damaged(damage) => {

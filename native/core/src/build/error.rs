@@ -87,6 +87,9 @@ pub enum Error {
         /// What was found, as it would be accepted.
         found: String,
     },
+    /// Nobody waits for it any more.
+    #[error("the build was stopped, and nothing was written")]
+    Stopped,
     /// The archive cannot be written.
     #[error("cannot write the archive: {0}")]
     Zip(#[from] zip::result::ZipError),

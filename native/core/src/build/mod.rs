@@ -73,7 +73,8 @@ pub fn build(
         return Err(Error::NothingChanged { compared: compared.count });
     }
     let running = from.as_ref().unwrap_or(&to);
-    let advice = Advice::on(&compared.changes, running, from.is_none())?;
+    let advice = Advice::on(&compared.changes, running, from.is_none(), progress.stop())?;
+    progress.unless_stopped()?;
     let Judgement { accepted, refused } =
         Judgement::on(&advice.analysis.findings, &request.accepted_findings)?;
     let analysis = advice.analysis.clone();

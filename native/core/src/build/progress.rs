@@ -1,10 +1,14 @@
-//! How far a build has come, for whoever wants to show it meanwhile.
+//! How far a build has come, for whoever wants to show it meanwhile, and whether it is still wanted.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Two numbers that any thread may look at.
+use super::error::Error;
+use crate::stop::Stop;
+
+/// Two numbers that any thread may look at, and a flag that any may raise.
 #[derive(Debug, Default)]
 pub struct Progress {
+    stop: Stop,
     done: AtomicUsize,
     total: AtomicUsize,
 }
@@ -19,6 +23,16 @@ impl Progress {
     pub fn get(&self) -> (usize, usize) {
         // Relaxed: the numbers are only shown.
         (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+
+    /// Raised, it has the build end without a patch.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// An error once nobody waits any more.
+    pub(super) fn unless_stopped(&self) -> Result<(), Error> {
+        if self.stop.is_raised() { Err(Error::Stopped) } else { Ok(()) }
     }
 
     pub(super) fn begin(&self, total: usize) {

@@ -13,20 +13,39 @@ use super::error::Error;
 /// More folders within each other mean a link that leads back.
 const DEEPEST: usize = 40;
 
+/// A file of a build.
+#[derive(Debug)]
+pub(super) struct Content {
+    place: Place,
+    /// Whether its owner may run it.
+    pub(super) executable: bool,
+}
+
 /// Where the bytes of a file are.
 #[derive(Debug)]
-pub(super) enum Content {
+enum Place {
     OnDisk(PathBuf),
     InMemory(Vec<u8>),
 }
 
 impl Content {
     pub(super) fn read(&self) -> Result<Cow<'_, [u8]>, Error> {
-        match self {
-            Content::OnDisk(path) => fs::read(path).map(Cow::Owned).map_err(|e| at(path, e)),
-            Content::InMemory(bytes) => Ok(Cow::Borrowed(bytes)),
+        match &self.place {
+            Place::OnDisk(path) => fs::read(path).map(Cow::Owned).map_err(|e| at(path, e)),
+            Place::InMemory(bytes) => Ok(Cow::Borrowed(bytes)),
         }
     }
+}
+
+#[cfg(unix)]
+fn is_executable(about: &fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    about.permissions().mode() & 0o100 != 0
+}
+
+#[cfg(not(unix))]
+fn is_executable(_about: &fs::Metadata) -> bool {
+    false
 }
 
 /// A path from the root, and its content.
@@ -96,7 +115,8 @@ fn walk(path: &Path, prefix: &str, depth: usize, files: &mut Files) -> Result<()
         if about.is_dir() {
             walk(&entry.path(), &relative, depth + 1, files)?;
         } else if about.is_file() {
-            files.push((relative, Content::OnDisk(entry.path())));
+            let executable = is_executable(&about);
+            files.push((relative, Content { place: Place::OnDisk(entry.path()), executable }));
         }
     }
     Ok(())
@@ -131,7 +151,8 @@ fn entries(path: &Path, bytes: impl Read) -> Result<Files, Error> {
         }
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).map_err(|error| at(path, error))?;
-        files.push((name, Content::InMemory(bytes)));
+        let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
+        files.push((name, Content { place: Place::InMemory(bytes), executable }));
     }
     Ok(files)
 }

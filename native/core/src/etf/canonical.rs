@@ -401,7 +401,7 @@ mod tests {
         let term = term.unwrap();
         let form = term.structs.first().unwrap();
         assert_eq!((form.module.as_str(), form.fields.len()), ("S", 2));
-        assert_eq!(term.keys, ["__struct__", "q"].map(str::to_owned).into());
+        assert_eq!(term.keys, ["__struct__", "a"].map(str::to_owned).into());
         let Outline::Tuple(elements) = term.outline else { panic!("a tuple") };
         assert_eq!(elements.first(), Some(&Outline::Atom("ok".to_owned())));
         let functions = canonical(b"\x83l\0\0\0\x01h\x02w\x01fa\x02j").unwrap().outline;

@@ -12,6 +12,7 @@ mod decode;
 mod encode;
 mod term;
 mod text;
+mod weigh;
 
 pub(crate) use canonical::{Canonical, Outline, StructForm, Unread, canonical};
 pub(crate) use captures::captures;
@@ -20,6 +21,7 @@ pub use encode::encode;
 pub(crate) use encode::{Count, Sink, Write};
 pub use term::{Big, Term};
 pub use text::{encoded_to_text, to_text};
+pub(crate) use weigh::{Scale, TermFault, Weighed};
 
 /// Tags of the External Term Format.
 mod tag {

@@ -2,7 +2,7 @@
 
 use super::{Failure, Request};
 use crate::etf::{self, Limits, Term};
-use crate::options::{ChunkId, Options};
+use crate::options::{ChunkId, LoadLimits, Options};
 
 /// Options are small; a list of files takes a few terms each.
 const LIMITS: Limits = Limits { depth: 16, terms: 1_000_000 };
@@ -58,16 +58,19 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    /// The options as limits on an archive: `{archive, entries, unpacked, name, chunk ids}`.
+    /// The options as limits on an archive: `{archive, entries, unpacked, name, load, chunk ids}`.
     pub(super) fn limits(&self) -> Result<Options, Failure> {
-        let bad = || self.bad("takes four limits and a list of chunk ids as its options");
-        let [archive, entries, unpacked, name, chunks] = self.tuple().ok_or_else(bad)?;
+        let bad = || {
+            self.bad("takes four limits, those of modules and a list of chunk ids as its options")
+        };
+        let [archive, entries, unpacked, name, load, chunks] = self.tuple().ok_or_else(bad)?;
         let ids = chunks.as_list().ok_or_else(bad)?.iter().map(chunk_id);
         Ok(Options {
             max_archive_bytes: count(archive).ok_or_else(bad)?,
             max_entries: count(entries).ok_or_else(bad)?,
             max_unpacked_bytes: count(unpacked).ok_or_else(bad)?,
             max_name_bytes: count(name).ok_or_else(bad)?,
+            load: load_limits(load).ok_or_else(bad)?,
             significant_chunks: ids.collect::<Option<_>>().ok_or_else(bad)?,
         })
     }
@@ -75,6 +78,28 @@ impl<'a> Arguments<'a> {
     pub(super) fn bad(&self, what: impl std::fmt::Display) -> Failure {
         Failure::BadRequest(format!("the request \"{}\" {what}", self.request.name))
     }
+}
+
+/// `{module atoms, atoms, module functions, functions, literal words, literal depth, added
+/// literals, module memory, memory}`.
+fn load_limits(term: &Term<'_>) -> Option<LoadLimits> {
+    let Term::Tuple(limits) = term else { return None };
+    let [atoms, all_atoms, functions, all_functions, words, depth, added, memory, all_memory] =
+        limits.as_slice()
+    else {
+        return None;
+    };
+    Some(LoadLimits {
+        module_atoms: count(atoms)?,
+        atoms: count(all_atoms)?,
+        module_functions: count(functions)?,
+        functions: count(all_functions)?,
+        literal_words: count(words)?,
+        literal_depth: count(depth)?,
+        added_literals: count(added)?,
+        module_memory: count(memory)?,
+        memory: count(all_memory)?,
+    })
 }
 
 pub(super) fn count<N: TryFrom<i64>>(term: &Term<'_>) -> Option<N> {

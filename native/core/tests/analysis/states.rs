@@ -1,5 +1,6 @@
 //! States that change their form, and what converts them.
 
+use hot_patch_core::analysis::instructions::{Appup, Builds};
 use hot_patch_core::analysis::{self, Conversion, Pause, Request};
 
 use crate::support::compiled::{self, Compiled, elixir, erlang};
@@ -64,6 +65,79 @@ new(S) -> io:format(\"x\"), {ok, S}.",
     }
 }
 
+/// Registers that an instruction sets without naming them: what was in them is not what is returned.
+#[test]
+fn what_is_caught_is_not_what_was_there_before() {
+    if !compiled::has("erlc") {
+        return;
+    }
+    let forms = [
+        "init(A) -> X = {ok, TUPLE}, try ext:f(A, X) catch throw:R -> R end.",
+        "init(A) -> X = {ok, TUPLE}, try ext:f(X, A) catch throw:R -> R end.",
+        "init(A) -> X = {ok, TUPLE}, try ext:f(A, X, X) catch _:R:S -> ext:g(S), R end.",
+        "init(A) -> X = {ok, TUPLE}, try ext:f(X, X, X) catch _:_:S -> S end.",
+        "init(A) -> X = {ok, TUPLE}, (catch ext:f(X, A)).",
+        "init(A) -> X = {ok, TUPLE}, try ext:f(A, X) of _ -> ok after ext:g(X) end.",
+    ];
+    for form in forms {
+        let old = server(&form.replace("TUPLE", "{A}"), "");
+        let new = server(&form.replace("TUPLE", "{A, 1}"), "");
+        let analysis = compare(&old, &new);
+        assert_eq!(found(&analysis), [("state_not_seen", "srv")], "{form}");
+    }
+    // What is known in the stack stays known.
+    let kept = "init(A) -> X = {ok, TUPLE}, try ext:f(A) catch throw:_ -> X end.";
+    let old = server(&kept.replace("TUPLE", "{A}"), "");
+    let analysis = compare(&old, &server(&kept.replace("TUPLE", "{A, 1}"), ""));
+    assert_eq!(finding(&analysis, STATE).items, ["{_}", "{_, _}"]);
+}
+
+/// What each kind of process has to give back to keep its state.
+#[test]
+fn only_the_state_itself_given_back_is_no_conversion() {
+    if !compiled::has("erlc") {
+        return;
+    }
+    let module_of = |convert: &str, arity: u32, tag: u32| {
+        erlang(&[(
+            "srv",
+            &format!(
+                "-export([init/1, handle_call/3, {convert}, tag/0]).\ntag() -> {tag}.
+init(A) -> {{ok, A}}.\nhandle_call(_, _, S) -> {{reply, S, S}}.\n{}",
+                match arity {
+                    0 => "code_change(_, S, _) -> {ok, S}.",
+                    1 => "code_change(_, _, E) -> {ok, E}.",
+                    2 => "code_change(_, S, E) -> {ok, S, E}.",
+                    3 => "code_change(_, S, D, _) -> {ok, S, D}.",
+                    4 => "code_change(_, S, D, _) -> {ok, D, S}.",
+                    5 => "code_change(_, S, _, _) -> {ok, S}.",
+                    6 => "system_code_change(M, _, _, _) -> {ok, M}.",
+                    7 => "system_code_change(_, M, _, _) -> {ok, M}.",
+                    _ => "code_change(_, S, _) -> ext:f(), {ok, S}.",
+                }
+            ),
+        )])
+    };
+    let [three, four, system] = ["code_change/3", "code_change/4", "system_code_change/4"];
+    let cases = [
+        (three, 0, Conversion::Keeps),
+        (three, 1, Conversion::Untouched),
+        (three, 2, Conversion::Untouched),
+        (four, 3, Conversion::Keeps),
+        (four, 4, Conversion::Untouched),
+        (four, 5, Conversion::Untouched),
+        (system, 6, Conversion::Keeps),
+        (system, 7, Conversion::Untouched),
+        (three, 8, Conversion::Untouched),
+    ];
+    for (convert, text, expected) in cases {
+        let analysis = compare(&module_of(convert, text, 1), &module_of(convert, text, 2));
+        assert_eq!(module(&analysis, "srv").code_change, expected, "{convert} {text}");
+        let pause = if expected == Conversion::Keeps { Pause::None } else { Pause::State };
+        assert_eq!(module(&analysis, "srv").pause, pause, "{convert} {text}");
+    }
+}
+
 #[test]
 fn code_change_absent_untouched_and_touched() {
     if !compiled::has("erlc") {
@@ -125,6 +199,54 @@ fn the_way_down_is_converted_by_what_runs() {
     assert_eq!(module(&known, "srv").code_change, Conversion::Touched);
     let unknown = down(&server(&init("wide"), &way_back.replace("{down, _}", "1")));
     assert!(finding(&unknown, STATE).message.contains("{:down, vsn}"));
+    // It is called all the same.
+    assert_eq!(module(&unknown, "srv").pause, Pause::State);
+}
+
+/// The way back may be known to another module, and whoever has processes may not show it.
+#[test]
+fn a_code_change_is_called_both_ways_wherever_it_leads() {
+    if !compiled::has("erlc") {
+        return;
+    }
+    let state = |fields: &str, migrate: &str| {
+        format!("-export([new/1, migrate/2]).\nnew(A) -> {{state, {fields}}}.\n{migrate}")
+    };
+    let old = state("A", "migrate(_, S) -> S.");
+    let new = state(
+        "A, 1",
+        "migrate({down, _}, {state, A, _}) -> {state, A};\nmigrate(_, {state, A}) -> {state, A, 1}.",
+    );
+    let server = |tag: u32, behaviour: &str, init: &str| {
+        format!(
+            "{behaviour}-export([init/1, tag/0, code_change/3]).\ntag() -> {tag}.
+init(A) -> {init}.\ncode_change(V, S, _) -> {{ok, state_:migrate(V, S)}}."
+        )
+    };
+    for behaviour in ["-behaviour(gen_server).\n", ""] {
+        let build = |tag, state: &str| {
+            let server = server(tag, behaviour, "{ok, state_:new(A)}");
+            erlang(&[("srv", server.as_str()), ("state_", state)])
+        };
+        let (from, to) = (build(1, &old), build(2, &new));
+        let [from, to]: [Vec<&[u8]>; 2] =
+            [&from, &to].map(|build| build.iter().map(|(_, file)| file.as_slice()).collect());
+        let builds = Builds {
+            application: "demo",
+            versions: ["1", "2"],
+            modules: [&from, &to],
+            restart: false,
+        };
+        let appup = Appup::between(&builds).to_string();
+        let update = "{update,srv,{advanced,[]},[state_]}";
+        assert_eq!(appup.matches(update).count(), 2, "{behaviour}: {appup}");
+    }
+    // And it is known that the way back is known.
+    let wide = |tag: u32| server(tag, "-behaviour(gen_server).\n", "{ok, {state, A}}");
+    let old = erlang(&[("srv", wide(1).as_str()), ("state_", old.as_str())]);
+    let shown = wide(2).replace("{ok, {state, A}}", "{ok, {state, A, 1}}");
+    let analysis = compare(&old, &erlang(&[("srv", shown.as_str()), ("state_", new.as_str())]));
+    assert!(found(&analysis).is_empty(), "{:?}", analysis.findings);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod content;
 mod entries;
+mod load;
 mod manifest;
 mod structure;
 #[path = "../support/mod.rs"]
@@ -24,7 +25,7 @@ fn case(rule: Rule, what: &'static str, bytes: Vec<u8>) -> Case {
 }
 
 fn cases() -> Vec<Case> {
-    [structure::cases(), entries::cases(), content::cases(), manifest::cases()]
+    [structure::cases(), entries::cases(), content::cases(), load::cases(), manifest::cases()]
         .into_iter()
         .flatten()
         .collect()

@@ -16,16 +16,16 @@ pub enum AtomFormat {
 }
 
 /// The module `m`, which exports `f/1` and `module_info/0`, imports `erlang:+/2`, and has the
-/// local function `m/0`.
+/// local function `m/0`, which is a fun too.
 pub fn minimal(format: AtomFormat) -> Beam {
     Beam(vec![
         atom_chunk(format, &["m", "f", "module_info", "erlang", "+"]),
-        (*b"Code", code(180, 4, &[1, 0x10, 1, 0x20, 19, 3])),
+        (*b"Code", minimal_code(&[])),
         (*b"StrT", Vec::new()),
         (*b"ImpT", table(&[[4, 5, 2]])),
-        (*b"ExpT", table(&[[2, 1, 1], [3, 0, 2]])),
-        (*b"LocT", table(&[[1, 0, 3]])),
-        (*b"FunT", words(&[1, 2, 1, 1, 0, 0, 0xdead_beef])),
+        (*b"ExpT", table(&[[2, 1, 2], [3, 0, 4]])),
+        (*b"LocT", table(&[[1, 0, 6]])),
+        (*b"FunT", words(&[1, 1, 0, 6, 0, 0, 0xdead_beef])),
         // [{vsn, [1]}, {behaviour, [erlang]}]
         (
             *b"Attr",
@@ -35,6 +35,30 @@ pub fn minimal(format: AtomFormat) -> Beam {
         // [{version, "8.2"}]
         (*b"CInf", b"\x83l\0\0\0\x01h\x02w\x07versionk\0\x038.2j".to_vec()),
     ])
+}
+
+/// The code of `minimal`, with instructions at the beginning of `f/1`, whose labels begin at 7.
+pub fn minimal_code(instructions: &[u8]) -> Vec<u8> {
+    minimal_code_with(7, instructions)
+}
+
+/// The same, with so many labels in all.
+pub fn minimal_code_with(labels: u32, instructions: &[u8]) -> Vec<u8> {
+    let functions = [
+        function(1, 2, 1, &[instructions, &[RETURN]].concat()),
+        function(3, 3, 0, &[RETURN]),
+        function(5, 1, 0, &[RETURN]),
+    ];
+    code(180, labels, &functions)
+}
+
+const RETURN: u8 = 19;
+
+/// A function of the module whose name is the first atom: its label and the next one, the place of
+/// its name among the atoms, its arity, and what stands behind the second label.
+pub fn function(label: u8, name: u8, arity: u8, body: &[u8]) -> Vec<u8> {
+    let head = [1, label << 4, 2, 0x12, name << 4 | 2, arity << 4, 1, (label + 1) << 4];
+    [&head, body].concat()
 }
 
 pub fn atom_chunk(format: AtomFormat, names: &[&str]) -> ([u8; 4], Vec<u8>) {
@@ -60,9 +84,11 @@ pub fn atom_chunk(format: AtomFormat, names: &[&str]) -> ([u8; 4], Vec<u8>) {
     (id, chunk)
 }
 
-pub fn code(max_opcode: u32, labels: u32, instructions: &[u8]) -> Vec<u8> {
-    let mut chunk = words(&[16, 0, max_opcode, labels, 1]);
-    chunk.extend(instructions);
+/// Code of functions, with `int_code_end` behind.
+pub fn code(max_opcode: u32, labels: u32, functions: &[Vec<u8>]) -> Vec<u8> {
+    let mut chunk = words(&[16, 0, max_opcode, labels, functions.len() as u32]);
+    chunk.extend(functions.concat());
+    chunk.push(3);
     chunk
 }
 

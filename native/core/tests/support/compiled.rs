@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Compiled files by their modules' names, sorted.
 pub type Compiled = Vec<(String, Vec<u8>)>;
 
-/// Whether there is a compiler; if not, the test that asks says so and has nothing to do.
+/// Whether there is a compiler; if not, the test that asks says so and has nothing to do. Where all
+/// tests are to run, `HOT_PATCH_COMPILERS=1` makes its absence a failure.
 pub fn has(compiler: &str) -> bool {
     let there = Command::new(compiler).arg("-help").output().is_ok();
+    let wanted = std::env::var_os("HOT_PATCH_COMPILERS").is_some();
+    assert!(there || !wanted, "there is no {compiler}, and HOT_PATCH_COMPILERS wants it");
     if !there {
         eprintln!("skipped: there is no {compiler}");
     }

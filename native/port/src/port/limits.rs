@@ -1,5 +1,9 @@
 //! What the process may take from the system, set by the parent that starts it.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -21,13 +25,18 @@ pub struct Limits {
 
 impl Limits {
     /// Takes from the process what it has no need of. There is no way back.
-    pub(super) fn impose(&self) -> rustix::io::Result<()> {
+    pub(super) fn impose(&self) -> io::Result<()> {
+        // Its standard error may be a file. What is said there, as of a panic that is then answered,
+        // is to fail and not to end the program by a signal.
+        let noted = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGXFSZ, noted)?;
         if let Some(memory) = self.memory {
             lower(Resource::As, memory)?;
         }
         // It writes no file and leaves no image of its memory behind.
         lower(Resource::Core, 0)?;
-        lower(Resource::Fsize, 0)
+        lower(Resource::Fsize, 0)?;
+        Ok(())
     }
 }
 

@@ -36,7 +36,8 @@ pub fn run(limits: &Limits) -> ExitCode {
     };
     // Locked for each read only is not enough: nobody else reads.
     let outcome = serve(&mut BufReader::new(io::stdin().lock()), &pool, limits.max_frame);
-    thread::spawn(|| {
+    // Where no thread can be had, work in progress keeps the program until it ends.
+    let _ = thread::Builder::new().spawn(|| {
         thread::sleep(GRACE);
         std::process::exit(BROKEN.into());
     });

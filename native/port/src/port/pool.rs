@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use hot_patch_core::Stop;
 use hot_patch_core::reply::{self, Reply};
 use hot_patch_core::requests::{self, Failure, Request};
+use rustix::fs::{Mode, OFlags};
 
 use super::frames;
 use super::protocol::{self, Blob, Call};
@@ -137,9 +138,13 @@ fn load(blob: &Blob) -> Result<std::borrow::Cow<'_, [u8]>, Failure> {
     }
 }
 
-/// Anything but a plain file could keep the reader waiting for ever.
+/// Anything but a plain file could keep the reader waiting for ever. What is looked at is what was
+/// opened, and opening does not wait: a path may lead elsewhere a moment later.
 fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let kind = path.metadata()?.file_type();
+    let how = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, how, Mode::empty())?);
+    let facts = file.metadata()?;
+    let kind = facts.file_type();
     if kind.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
@@ -147,8 +152,7 @@ fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let mut bytes = Vec::new();
-    let file = File::open(path)?;
-    let size = usize::try_from(file.metadata()?.len().min(most)).unwrap_or(usize::MAX);
+    let size = usize::try_from(facts.len().min(most)).unwrap_or(usize::MAX);
     bytes.try_reserve_exact(size)?;
     file.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)

@@ -13,39 +13,30 @@ use crate::beam::writer::{Copier, Writer};
 /// `func_info` names the module itself: there it stays at the first place, and is the new name.
 ///
 /// Jumps go to numbered labels, so nothing has to know that operands get longer.
-pub(super) fn rewrite(chunk: &[u8], atoms: &Renamed<'_>) -> Result<Vec<u8>, Reason> {
-    let instructions = Code::read(chunk)?.instructions();
+pub(super) fn rewrite(
+    chunk: &[u8],
+    code: Code<'_>,
+    atoms: &Renamed<'_>,
+) -> Result<Vec<u8>, Reason> {
     let out = Writer::with_room_for(chunk.len().saturating_add(chunk.len() / 8))?;
     let mut copier = Copier::new(out, chunk);
-    let mut reader = Reader::new(instructions);
-    loop {
-        let at = instructions.len() - reader.rest().len();
-        let opcode = reader.u8().ok_or(Reason::CodeEnd)?;
-        if opcode == opcodes::INT_CODE_END {
-            return Ok(copier.finish(reader.rest())?.into_bytes());
-        }
-        let unknown = Reason::Instruction { at, opcode };
-        let Some(count) = opcodes::operands(opcode) else { return Err(unknown) };
-        let mut names_module = opcode == opcodes::FUNC_INFO;
-        for operand in Operands::new(&mut reader, count) {
-            let Some(operand) = operand else { return Err(unknown) };
-            let is_atom = operand.number.tag == operands::ATOM;
-            let value = operand.number.value;
-            if std::mem::take(&mut names_module) {
-                if !is_atom || value != Some(1) {
-                    return Err(malformed("a function is not of this module"));
-                }
-            } else if is_atom && value == Some(1) {
+    let mut reader = Reader::new(code.instructions());
+    while let Some(opcode) = reader.u8() {
+        let count = opcodes::operands(opcode).unwrap_or_default();
+        let is_own_name = |place| opcode == opcodes::FUNC_INFO && place == 0;
+        for (place, operand) in Operands::new(&mut reader, count).enumerate() {
+            let Some(operand) = operand else { return Err(UNREADABLE.into()) };
+            let names_module =
+                operand.number.tag == operands::ATOM && operand.number.value == Some(1);
+            if names_module && !is_own_name(place) {
                 copier
                     .skip(operand.from, operand.behind)?
                     .tagged(operands::ATOM, atoms.old_name())?;
-            } else if is_atom && value.is_none_or(|index| index > atoms.old_len().into()) {
-                return Err(malformed("it names an atom that does not exist"));
             }
         }
     }
+    Ok(copier.finish(&[])?.into_bytes())
 }
 
-fn malformed(what: &'static str) -> Reason {
-    Damage::Malformed { chunk: *b"Code", what }.into()
-}
+const UNREADABLE: Damage =
+    Damage::Malformed { chunk: *b"Code", what: "an operand is cut off or of an unknown kind" };

@@ -9,55 +9,44 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
-use super::{Context, Reason};
+use super::Reason;
+use super::names::Names;
 use crate::beam::damage::Damage;
-use crate::beam::gzip;
 use crate::beam::reader::Reader;
 use crate::beam::writer::{Copier, Writer};
 use crate::etf::{self, Write as _};
 
-/// The chunk `LitT` (beam_file.c, `parse_literal_chunk`): the size it unpacks to, or 0 if it is not
-/// packed (OTP 28), a count, and as many terms, each with its size. Borrowed if nothing changed.
-pub(super) fn rewrite<'a>(chunk: &'a [u8], context: &Context<'_>) -> Result<Cow<'a, [u8]>, Reason> {
-    let mut reader = Reader::new(chunk);
-    let size = reader.u32().ok_or(CUT_OFF)?;
-    if size == 0 {
-        let Some(table) = rename(reader.rest(), context)? else { return Ok(chunk.into()) };
-        let mut out = Writer::with_room_for(table.len().saturating_add(4))?;
-        out.u32(0)?;
-        out.put(&table)?;
-        return Ok(out.into_bytes().into());
+/// The chunk `LitT`, of which `table` is what it unpacks to. Borrowed if nothing changed.
+pub(super) fn rewrite<'a>(
+    chunk: &'a [u8],
+    table: &[u8],
+    names: &Names<'_>,
+) -> Result<Cow<'a, [u8]>, Reason> {
+    let Some(table) = rename(table, names)? else { return Ok(chunk.into()) };
+    // A size of 0 says that it is not packed (OTP 28).
+    if !chunk.starts_with(&[0; 4]) {
+        return Ok(pack(&table)?.into());
     }
-    if !gzip::is_possible(reader.rest(), size) {
-        return Err(CUT_OFF.into());
-    }
-    if !context.budget.take(size.into()) {
-        return Err(Reason::TooLarge);
-    }
-    let table = gzip::unpack_zlib(reader.rest(), size).map_err(|damage| match damage {
-        Damage::Gzip => PACKED,
-        other => other,
-    })?;
-    match rename(&table, context)? {
-        Some(table) => Ok(pack(&table)?.into()),
-        None => Ok(chunk.into()),
-    }
+    let mut out = Writer::with_room_for(table.len().saturating_add(4))?;
+    out.u32(0)?;
+    out.put(&table)?;
+    Ok(out.into_bytes().into())
 }
 
 const CUT_OFF: Damage = Damage::Malformed { chunk: *b"LitT", what: "it is cut off" };
-const PACKED: Damage = Damage::Malformed { chunk: *b"LitT", what: "its packed data is damaged" };
 
 /// The table with external funs renamed, or `None` if there are none to rename.
-fn rename(table: &[u8], context: &Context<'_>) -> Result<Option<Vec<u8>>, Reason> {
+fn rename(table: &[u8], names: &Names<'_>) -> Result<Option<Vec<u8>>, Reason> {
     let mut reader = Reader::new(table);
-    let count = reader.count(4).ok_or(CUT_OFF)?;
+    // A module without literals has no table.
+    let count = if table.is_empty() { 0 } else { reader.count(4).ok_or(CUT_OFF)? };
     let mut copier = Copier::new(Writer::default(), table);
     let mut changed = false;
     for _ in 0..count {
         let from = reader.rest();
         let size = reader.u32().and_then(|size| usize::try_from(size).ok()).ok_or(CUT_OFF)?;
         let term = reader.take(size).ok_or(CUT_OFF)?;
-        let Some(term) = rename_term(term, context)? else { continue };
+        let Some(term) = rename_term(term, names)? else { continue };
         let out = copier.skip(from, reader.rest())?;
         out.u32(u32::try_from(term.len()).map_err(|_| Damage::OutOfMemory)?)?;
         out.put(&term)?;
@@ -67,12 +56,12 @@ fn rename(table: &[u8], context: &Context<'_>) -> Result<Option<Vec<u8>>, Reason
 }
 
 /// The encoded term with external funs renamed, or `None` if there are none to rename.
-fn rename_term(term: &[u8], context: &Context<'_>) -> Result<Option<Vec<u8>>, Reason> {
+fn rename_term(term: &[u8], names: &Names<'_>) -> Result<Option<Vec<u8>>, Reason> {
     let captures = etf::captures(term).map_err(|error| Damage::Term { chunk: *b"LitT", error })?;
     let mut out = Writer::default();
     let mut copied = 0;
     for captured in captures {
-        let Some(shadow) = context.names.shadow_of(&captured.module)? else { continue };
+        let Some(shadow) = names.shadow_of(&captured.module)? else { continue };
         out.put(term.get(copied..captured.place.start).unwrap_or_default())?;
         let mut atom = Vec::new();
         atom.atom(shadow);

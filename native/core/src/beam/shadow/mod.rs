@@ -19,10 +19,9 @@ use std::borrow::Cow;
 
 pub use reason::Reason;
 
-use super::atoms::Atoms;
 use super::damage::Damage;
-use super::gzip;
-use super::iff::{self, Chunks};
+use super::verify::{Bounds, Verified};
+use super::{Failure, gzip, iff};
 use crate::budget::Budget;
 use crate::options::{ChunkId, Options};
 use crate::stop::Stop;
@@ -57,19 +56,18 @@ pub(crate) fn make_until(
     modules: &[&[u8]],
     suffix: &str,
 ) -> Vec<Result<Shadow, Reason>> {
-    let limit = Options::default().max_unpacked_bytes;
-    let budget = Budget::new(limit);
+    let options = Options::default();
+    let [files, literals] = [(); 2].map(|()| Budget::new(options.max_unpacked_bytes));
+    let bounds = Bounds { limits: &options.load, unpacked: &literals };
     let files: Vec<Result<Cow<'_, [u8]>, Reason>> =
-        going_on(stop, modules).map(|bytes| unpacked(bytes, &budget)).collect();
-    let sources: Vec<Result<Source<'_>, Reason>> = going_on(stop, &files)
-        .map(|file| Source::read(file.as_deref().map_err(Reason::clone)?))
-        .collect();
-    let names = Names::new(sources.iter().flatten().map(|source| source.atoms.module()), suffix);
-    let context = Context { names: &names, budget: &budget };
-    let shadow = |source: &Result<Source<'_>, Reason>| {
-        source.as_ref().map_err(Reason::clone)?.shadow(&context)
+        going_on(stop, modules).map(|bytes| unpacked(bytes, &files)).collect();
+    let sources: Vec<Result<Verified<'_>, Reason>> =
+        going_on(stop, &files).map(|file| verified(file.as_deref(), bounds)).collect();
+    let names = Names::new(sources.iter().flatten().map(|source| source.atoms().module()), suffix);
+    let made = |source: &Result<Verified<'_>, Reason>| {
+        shadow(source.as_ref().map_err(Reason::clone)?, &names)
     };
-    going_on(stop, &sources).map(shadow).collect()
+    going_on(stop, &sources).map(made).collect()
 }
 
 /// The items as long as somebody waits for what is made of them.
@@ -77,10 +75,14 @@ fn going_on<'i, T>(stop: &'i Stop, items: &'i [T]) -> impl Iterator<Item = &'i T
     items.iter().take_while(|_| !stop.is_raised())
 }
 
-/// What the making of each shadow needs of the others.
-struct Context<'a> {
-    names: &'a Names<'a>,
-    budget: &'a Budget,
+fn verified<'a>(
+    file: Result<&'a [u8], &Reason>,
+    bounds: Bounds<'_>,
+) -> Result<Verified<'a>, Reason> {
+    Verified::read(file.map_err(Reason::clone)?, bounds).map_err(|failure| match failure {
+        Failure::Damage(damage) => damage.into(),
+        Failure::OverBudget => Reason::TooLarge,
+    })
 }
 
 fn unpacked<'a>(bytes: &'a [u8], budget: &Budget) -> Result<Cow<'a, [u8]>, Reason> {
@@ -94,47 +96,34 @@ fn unpacked<'a>(bytes: &'a [u8], budget: &Budget) -> Result<Cow<'a, [u8]>, Reaso
     Ok(Cow::Owned(gzip::unpack(bytes, size)?))
 }
 
-/// A module to be copied.
-struct Source<'a> {
-    chunks: Chunks<'a>,
-    atoms: Atoms,
-}
-
-impl<'a> Source<'a> {
-    fn read(bytes: &'a [u8]) -> Result<Self, Reason> {
-        let chunks = Chunks::read(bytes)?;
-        let atoms = Atoms::read(&chunks)?;
-        Ok(Source { chunks, atoms })
+/// The copy of a module.
+fn shadow(module: &Verified<'_>, names: &Names<'_>) -> Result<Shadow, Reason> {
+    let chunks = module.chunks();
+    if chunks.get(b"Recs").is_some() {
+        return Err(Reason::NativeRecords);
     }
-
-    fn shadow(&self, context: &Context<'_>) -> Result<Shadow, Reason> {
-        let Source { chunks, atoms } = self;
-        if chunks.get(b"Recs").is_some() {
-            return Err(Reason::NativeRecords);
-        }
-        let mut renamed = Renamed::new(atoms, context.names)?;
-        let code = code::rewrite(chunks.required(b"Code")?, &renamed)?;
-        let imports = tables::imports(chunks.required(b"ImpT")?, &mut renamed)?;
-        let exports = tables::exports(chunks.required(b"ExpT")?, &renamed)?;
-        let lambdas = chunks.get(b"FunT").map(|chunk| tables::lambdas(chunk, &renamed));
-        let lambdas = lambdas.transpose()?;
-        let literals = chunks.get(b"LitT").map(|chunk| literals::rewrite(chunk, context));
-        let literals = literals.transpose()?;
-        let makes_funs = lambdas.as_ref().is_some_and(|table| !tables::is_empty(table))
-            || matches!(literals, Some(Cow::Owned(_)));
-        let mut parts: Vec<(ChunkId, Cow<'_, [u8]>)> = vec![
-            (*b"AtU8", renamed.table()?.into()),
-            (*b"Code", code.into()),
-            (*b"ImpT", imports.into()),
-            (*b"ExpT", exports.into()),
-        ];
-        parts.extend(lambdas.map(|table| (*b"FunT", table.into())));
-        parts.extend(literals.map(|table| (*b"LitT", table)));
-        parts.extend(COPIED.iter().filter_map(|id| Some((*id, chunks.get(id)?.into()))));
-        Ok(Shadow {
-            name: renamed.module().to_owned(),
-            bytes: iff::write(&parts)?.into_bytes(),
-            lambdas: makes_funs,
-        })
-    }
+    let mut renamed = Renamed::new(module.atoms(), names)?;
+    let code = code::rewrite(chunks.required(b"Code")?, module.code(), &renamed)?;
+    let imports = tables::imports(chunks.required(b"ImpT")?, &mut renamed)?;
+    let exports = tables::exports(chunks.required(b"ExpT")?, &renamed)?;
+    let lambdas = chunks.get(b"FunT").map(|chunk| tables::lambdas(chunk, &renamed)).transpose()?;
+    let literals = match chunks.get(b"LitT") {
+        Some(chunk) => Some(literals::rewrite(chunk, module.literals(), names)?),
+        None => None,
+    };
+    let makes_funs = !module.lambdas().is_empty() || matches!(literals, Some(Cow::Owned(_)));
+    let mut parts: Vec<(ChunkId, Cow<'_, [u8]>)> = vec![
+        (*b"AtU8", renamed.table()?.into()),
+        (*b"Code", code.into()),
+        (*b"ImpT", imports.into()),
+        (*b"ExpT", exports.into()),
+    ];
+    parts.extend(lambdas.map(|table| (*b"FunT", table.into())));
+    parts.extend(literals.map(|table| (*b"LitT", table)));
+    parts.extend(COPIED.iter().filter_map(|id| Some((*id, chunks.get(id)?.into()))));
+    Ok(Shadow {
+        name: renamed.module().to_owned(),
+        bytes: iff::write(&parts)?.into_bytes(),
+        lambdas: makes_funs,
+    })
 }

@@ -54,11 +54,6 @@ impl<'a> Renamed<'a> {
         self.module
     }
 
-    /// How many atoms there were.
-    pub(super) fn old_len(&self) -> u32 {
-        self.atoms.len()
-    }
-
     /// The place of the old name.
     pub(super) fn old_name(&self) -> u32 {
         self.atoms.len().saturating_add(1)

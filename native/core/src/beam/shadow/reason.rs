@@ -17,17 +17,6 @@ pub enum Reason {
     /// Another module of the set has the new name, or the module itself.
     #[error("The name \"{}\" is taken.", crate::text::printable(.0.as_bytes()))]
     NameTaken(String),
-    /// An instruction of a newer OTP, or a damaged one.
-    #[error("The instruction at byte {at} of the code, with the opcode {opcode}, is unknown.")]
-    Instruction {
-        /// Where it stands behind the header.
-        at: usize,
-        /// What it begins with.
-        opcode: u8,
-    },
-    /// The code ends without its last instruction.
-    #[error("The code is cut off.")]
-    CodeEnd,
     /// Values of native records name the module that made them.
     #[error("The module defines native records, whose values name their module.")]
     NativeRecords,

@@ -30,11 +30,6 @@ pub(super) fn lambdas(chunk: &[u8], atoms: &Renamed<'_>) -> Result<Vec<u8>, Reas
     })
 }
 
-/// Whether a table that was rewritten has no entries.
-pub(super) fn is_empty(table: &[u8]) -> bool {
-    table.get(4..).is_none_or(<[u8]>::is_empty)
-}
-
 /// A table with each entry changed; `change` gives `None` where an atom does not exist.
 fn rewrite<const WORDS: usize>(
     id: ChunkId,
