@@ -226,11 +226,19 @@ defmodule HotPatch.Agent do
   defdelegate take_parts(parts), to: Inbox, as: :put
 
   @doc "Judges a patch whose pieces have been sent, changing nothing."
-  @spec check(Payload.t()) :: {:ok, [Report.File.t()], Strategy.t()} | {:error, String.t()}
+  @spec check(Payload.t()) ::
+          {:ok, %{files: [Report.File.t()], warnings: [String.t()], strategy: Strategy.t()}}
+          | {:error, String.t()}
   def check(payload) do
     with {:ok, payload} <- Inbox.whole(payload) do
       examination = Examination.run(payload)
-      {:ok, report(examination), examination.strategy}
+
+      {:ok,
+       %{
+         files: report(examination),
+         warnings: Foresight.warnings(examination),
+         strategy: examination.strategy
+       }}
     end
   end
 

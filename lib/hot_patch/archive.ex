@@ -4,6 +4,7 @@ defmodule HotPatch.Archive do
   # is what is shown, checked, loaded and written; nothing unzips a second time.
 
   alias HotPatch.Agent.Instructions
+  alias HotPatch.Archive.Shadows
   alias HotPatch.Bridge
   alias HotPatch.Composition
   alias HotPatch.Composition.Entry
@@ -12,6 +13,7 @@ defmodule HotPatch.Archive do
   alias HotPatch.Manifest
   alias HotPatch.Refusal
   alias HotPatch.Signature
+  alias HotPatch.Swap.ByName
 
   # The rules of the reader. The reply is decoded with :safe, so each must exist as an
   # atom; the test suite compares this list with the reader's own.
@@ -19,21 +21,24 @@ defmodule HotPatch.Archive do
     archive_too_big not_a_zip truncated empty_archive too_many_entries unpacked_too_big
     out_of_memory multi_disk zip64 prefix suffix second_archive hidden_entry gap overlap
     bad_directory bad_local_header header_mismatch bad_descriptor bad_extra_field
-    inconsistent_headers name_empty name_too_long name_not_utf8 name_nul name_control
+    unknown_extra_field inconsistent_headers name_empty name_too_long name_not_utf8 name_nul name_control
     name_invisible name_backslash name_absolute name_drive name_parent name_dot
-    name_empty_part second_name duplicate_name case_collision file_is_folder symlink
-    special_file kind_mismatch folder_with_data encrypted unsupported_method
-    unsupported_flag damaged_stream bytes_after_stream size_too_small size_too_large
-    bad_crc manifest_too_big manifest_too_deep manifest_malformed manifest_duplicate
+    name_empty_part name_trailing_dot name_trailing_space name_colon name_reserved name_version
+    second_name duplicate_name case_collision unicode_collision file_is_folder symlink
+    special_file volume_label kind_mismatch folder_with_data encrypted unsupported_method
+    unsupported_version unsupported_flag record_in_data damaged_stream bytes_after_stream
+    size_too_small size_too_large bad_crc too_many_atoms too_many_functions too_much_memory
+    manifest_too_big manifest_too_deep manifest_malformed manifest_duplicate
     manifest_unknown_field manifest_schema manifest_unlisted manifest_missing manifest_digest
     manifest_module manifest_instruction manifest_config signature_malformed signature_alone
   )a
 
   # Likewise the keys of the reply. A module's literals are atoms from its loading on.
   @beam_keys ~w(module md5 vsn attributes exports imports behaviours chunks on_load load_nif
-                needs_otp compiler compressed name lambdas)a
-  @reply_keys ~w(sha256 size files path crc32 bytes executable kind reason beam other damaged
-                 refused rule entry message ok true false nil manifest content signature
+                needs_otp compiler compressed load name lambdas by_name)a
+  @load_keys ~w(atoms functions literal_words added_literals memory)a
+  @reply_keys ~w(sha256 size files left_out path crc32 bytes executable kind rule reason beam other
+                 damaged refused entry message ok true false nil manifest content signature
                  zip notes compared error)a
 
   @instruction_keys ~w(what text subject module how function arity term brutal time update
@@ -41,10 +46,9 @@ defmodule HotPatch.Archive do
                        restart_application apply soft advanced supervisor children permanent
                        transient temporary load none)a
 
-  # What a module's shadow is called after it.
-  @shadow "@hot_patch"
-  @converters [{"code_change", 3}, {"code_change", 4}, {"system_code_change", 4}]
-  @supervisors ["supervisor", "Elixir.Supervisor", "Elixir.DynamicSupervisor"]
+  # What modules may take in the VM that loads them, in the order in which the reader takes it.
+  @load_limits ~w(max_module_atoms max_atoms max_module_functions max_functions max_literal_words
+                  max_literal_depth max_added_literals max_module_memory max_memory)a
 
   @doc "Names of all rules by which an archive can be refused."
   @spec rules() :: [atom()]
@@ -53,7 +57,7 @@ defmodule HotPatch.Archive do
   @doc "Every atom that a reply of the reader can hold."
   @spec vocabulary() :: [atom()]
   def vocabulary do
-    @rules ++ @beam_keys ++ @reply_keys ++ @instruction_keys ++ Bridge.vocabulary()
+    @rules ++ @beam_keys ++ @load_keys ++ @reply_keys ++ @instruction_keys ++ Bridge.vocabulary()
   end
 
   @doc "Reads an archive. `name` becomes the first part of the patch's id."
@@ -75,12 +79,9 @@ defmodule HotPatch.Archive do
   """
   @spec shadows(Composition.t()) ::
           {:ok, [HotPatch.Agent.Payload.shadow()]} | {:error, Error.t()}
-  def shadows(%Composition{} = composition) do
-    entries =
-      for %Entry{beam: %{on_load: false, load_nif: false}} = entry <- composition.files,
-          do: entry
-
-    entries |> converting() |> shadow(composition.id)
+  def shadows(%Composition{id: id} = composition) do
+    entries = for %Entry{beam: beam} = entry when beam != nil <- composition.files, do: entry
+    Shadows.make(entries, &Bridge.request("shadow", &1, ByName.naming(), id))
   end
 
   @doc "What the manifest of a patch has done beside its modules, read."
@@ -99,55 +100,6 @@ defmodule HotPatch.Archive do
     with {:ok, {:ok, read}} <- Bridge.request("instructions", texts, nil, id), do: {:ok, read}
   end
 
-  # Shadows call each other by name: one that cannot be made is left out of the set, and the
-  # others then call the module itself.
-  defp shadow([], _id), do: {:ok, []}
-
-  defp shadow(entries, id) do
-    with {:ok, answers} <- Bridge.request("shadow", Enum.map(entries, & &1.bytes), @shadow, id) do
-      made = for {{:ok, shadow}, entry} <- Enum.zip(answers, entries), do: {shadow, entry}
-
-      if length(made) == length(entries),
-        do: {:ok, Enum.map(made, &named/1)},
-        else: shadow(for({_shadow, entry} <- made, do: entry), id)
-    end
-  end
-
-  defp named({shadow, entry}) do
-    %{
-      module: entry.beam.module,
-      name: shadow.name,
-      bytes: shadow.bytes,
-      lambdas?: shadow.lambdas
-    }
-  end
-
-  # From the callbacks along the calls within the patch.
-  defp converting(entries) do
-    by_name = Map.new(entries, &{&1.beam.module, &1})
-    roots = for entry <- entries, converts?(entry.beam), do: entry.beam.module
-    names = reach(roots, by_name, MapSet.new())
-    Enum.filter(entries, &MapSet.member?(names, &1.beam.module))
-  end
-
-  defp reach([], _by_name, names), do: names
-
-  defp reach([name | rest], by_name, names) do
-    if MapSet.member?(names, name) or not is_map_key(by_name, name) do
-      reach(rest, by_name, names)
-    else
-      called =
-        for {module, _function, _arity} <- by_name[name].beam.imports, uniq: true, do: module
-
-      reach(called ++ rest, by_name, MapSet.put(names, name))
-    end
-  end
-
-  defp converts?(beam) do
-    Enum.any?(@converters, &(&1 in beam.exports)) or
-      Enum.any?(beam.behaviours, &(&1 in @supervisors))
-  end
-
   @doc "The id of an archive: its name and the first 12 hex digits of its SHA-256."
   @spec id(String.t(), binary()) :: String.t()
   def id(name, sha256) do
@@ -158,9 +110,10 @@ defmodule HotPatch.Archive do
   @spec options() :: tuple()
   def options do
     limits = Config.current()
+    load = for key <- @load_limits, do: Map.fetch!(limits, key)
 
     {limits.max_archive_bytes, limits.max_entries, limits.max_unpacked_bytes,
-     limits.max_name_bytes, significant_chunks()}
+     limits.max_name_bytes, List.to_tuple(load), significant_chunks()}
   end
 
   @doc "The VM's own list, so that a digest here is what code:module_md5/1 gives there."
@@ -178,6 +131,8 @@ defmodule HotPatch.Archive do
       sha256: sha256,
       size: size,
       files: Enum.map(files, &struct!(Entry, &1)),
+      load: read.load,
+      left_out: read.left_out,
       manifest: Manifest.new(read.manifest),
       signature: Signature.new(read.signature)
     }

@@ -1,14 +1,20 @@
 defmodule HotPatch.Composition do
   @moduledoc """
-  What an archive holds: its files, the modules in them, sizes, digests, applications; and what
-  the one who built it says of it, where it has a manifest.
+  What an archive holds: its files, the modules in them, sizes, digests, applications; what the
+  modules take together in a VM (`:load`); and what the one who built it says of it, where it has a
+  manifest.
 
   `inspect/1` is one line, `IO.puts/1` prints a table, `HotPatch.to_json/1` gives JSON.
+
+  `:left_out` names what the Mac's Archive Utility adds to an archive (`__MACOSX/`, `._*`, `.DS_Store`): it is checked as
+  all else, and is no part of the patch.
   """
 
+  alias HotPatch.BootFile
   alias HotPatch.Composition.Entry
   alias HotPatch.Manifest
   alias HotPatch.Printable
+  alias HotPatch.SystemLibrary
   alias HotPatch.Table
   alias HotPatch.Trust
 
@@ -17,11 +23,13 @@ defmodule HotPatch.Composition do
           sha256: <<_::256>>,
           size: pos_integer(),
           files: [Entry.t()],
+          load: Entry.load() | nil,
+          left_out: [String.t()],
           manifest: HotPatch.Manifest.t() | nil,
           signature: HotPatch.Signature.t() | nil
         }
   @enforce_keys [:id, :sha256, :size, :files]
-  defstruct [:id, :sha256, :size, :files, :manifest, :signature]
+  defstruct [:id, :sha256, :size, :files, :load, :manifest, :signature, left_out: []]
 
   @doc "The entries that are Erlang modules."
   @spec modules(t()) :: [Entry.t()]
@@ -43,6 +51,38 @@ defmodule HotPatch.Composition do
     |> Enum.sort()
   end
 
+  @doc """
+  The files that every node refuses, as it is known from their paths alone, each with the reason: what
+  systems boot by, and applications of Erlang, Elixir and HotPatch.
+  """
+  @spec refused(t()) :: [{path :: String.t(), reason :: String.t()}]
+  def refused(composition) do
+    for entry <- composition.files, reason = refusal(entry), do: {entry.path, reason}
+  end
+
+  defp refusal(%Entry{path: path} = entry) do
+    kind = if entry.kind == :other, do: BootFile.kind(path)
+    application = application(path)
+
+    cond do
+      kind ->
+        BootFile.reason(path, kind)
+
+      application && SystemLibrary.application?(application) ->
+        SystemLibrary.reason(path, application)
+
+      true ->
+        nil
+    end
+  end
+
+  defp application(path) do
+    case path |> Path.split() |> Enum.reverse() do
+      [_file, "ebin", folder | _] -> folder |> String.split("-") |> hd()
+      _ -> nil
+    end
+  end
+
   @doc false
   @spec to_table(t()) :: iodata()
   def to_table(composition) do
@@ -60,9 +100,18 @@ defmodule HotPatch.Composition do
       "#{Printable.line(composition.id)}: #{length(rows)} files, #{length(modules(composition))} modules, ",
       "#{Table.bytes(composition.size)}, in #{Printable.line(Enum.join(applications(composition), ", "))}\n",
       Table.render(["file", "kind", "size", "md5"], rows),
+      below(for({_path, reason} <- refused(composition), do: "refused by every node: #{reason}")),
+      below(left_out(composition)),
       below(declared(composition))
     ]
   end
+
+  @doc "What is left out of it, in a line for people."
+  @spec left_out(t()) :: [String.t()]
+  def left_out(%{left_out: []}), do: []
+
+  def left_out(%{left_out: paths}),
+    do: ["left out, as the Mac has added it: #{Enum.join(paths, ", ")}"]
 
   defp below([]), do: []
   defp below(lines), do: for(line <- ["" | lines], do: [Printable.line(line), "\n"])

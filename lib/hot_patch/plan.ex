@@ -105,7 +105,10 @@ defmodule HotPatch.Plan do
       if(plan.disk == :memory_only, do: "in memory only: gone with a restart\n", else: []),
       Table.render(
         ["node", "status", "load order", "will pause"],
-        Enum.map(plan.nodes, &[Atom.to_string(&1.node), "#{&1.status}", order(&1), processes(&1)])
+        Enum.map(
+          plan.nodes,
+          &[Atom.to_string(&1.node), Status.text(&1.status), order(&1), processes(&1)]
+        )
       ),
       Table.notes(
         for(node <- plan.nodes, note <- notes(node), do: {node.node, note}),

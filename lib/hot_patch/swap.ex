@@ -10,6 +10,7 @@ defmodule HotPatch.Swap do
   # dies.
 
   alias HotPatch.Swap.Ahead
+  alias HotPatch.Swap.Casualties
   alias HotPatch.Swap.Describe
   alias HotPatch.Swap.Engine
   alias HotPatch.Swap.Former
@@ -21,6 +22,7 @@ defmodule HotPatch.Swap do
   alias HotPatch.Swap.Purge
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
+  alias HotPatch.Swap.Signal
   alias HotPatch.Swap.Stragglers
 
   defmodule Change do
@@ -30,7 +32,9 @@ defmodule HotPatch.Swap do
     # or, on the way down to an older version, the code that goes. `old_vsn` is what they are
     # called with: the version from which a process comes, or `{:down, vsn}`, that to which it
     # goes. A module that is added has no old version. `extra` is what they get besides. With
-    # `convert?: false` no state changes, whatever the module exports.
+    # `convert?: false` no state changes, whatever the module exports. `arriving` are the exports of
+    # the code that comes, and `callback_mode` what that says of itself, on the way down; nil where
+    # they are not known.
     @enforce_keys [:module, :kind, :exports, :md5]
     defstruct [
       :module,
@@ -38,6 +42,8 @@ defmodule HotPatch.Swap do
       :exports,
       :md5,
       :old_vsn,
+      :arriving,
+      :callback_mode,
       extra: [],
       convert?: true,
       direction: :up
@@ -50,9 +56,18 @@ defmodule HotPatch.Swap do
             exports: [{String.t(), arity()}],
             md5: binary() | nil,
             old_vsn: term(),
+            arriving: [{String.t(), arity()}] | nil,
+            callback_mode: term(),
             extra: term(),
             convert?: boolean()
           }
+
+    @converters [{"code_change", 3}, {"code_change", 4}, {"system_code_change", 4}]
+
+    @doc "Whether states of the module's processes would be converted."
+    @spec converts?(t()) :: boolean()
+    def converts?(change),
+      do: change.convert? and Enum.any?(@converters, &(&1 in change.exports))
 
     @doc "The modules among these changes that have code already, which becomes old."
     @spec replaced([t()]) :: [module()]
@@ -101,16 +116,20 @@ defmodule HotPatch.Swap do
     @moduledoc false
     # A job with everything done that needs no pause. `back` is the code that runs now, ready to
     # be made current again, or why there is none; nil where it cannot be needed. `ahead?`: what
-    # becomes current ahead of the rest is current.
+    # becomes current ahead of the rest is current. `fatal`: why processes would die of the change.
+    # `load` is settled when the load begins: what was decided, and what only came ahead of it, can
+    # be told apart from outside.
     @enforce_keys [:job, :found, :shadows]
-    defstruct [:job, :found, :shadows, :back, ahead?: false]
+    defstruct [:job, :found, :shadows, :back, :load, ahead?: false, fatal: %{}]
 
     @type t :: %__MODULE__{
             job: Job.t(),
             found: HotPatch.Swap.Processes.found(),
             shadows: [HotPatch.Swap.Shadow.t()],
             back: HotPatch.Swap.Former.t() | nil,
-            ahead?: boolean()
+            load: HotPatch.Swap.Signal.t() | nil,
+            ahead?: boolean(),
+            fatal: HotPatch.Swap.Casualties.reasons()
           }
   end
 
@@ -209,17 +228,68 @@ defmodule HotPatch.Swap do
 
     with :ok <- purge(Change.replaced(job.changes), job.purge),
          %{silent: []} = found <- Processes.find(job.changes),
-         shadows = if(job.transition == :none, do: [], else: job.shadows),
-         :ok <- Shadow.load(shadows) do
+         shadows = Enum.filter(job.shadows, &needed?(&1, job.transition)),
+         :ok <- Shadow.load(shadows),
+         fatal = Casualties.reasons(job.changes, job.transition, shadows),
+         :ok <- survived(job, shadows, found, fatal) do
       found = needed(found, job.transition)
       back = if job.transition == :compatible, do: Former.prepare(job.changes)
-      {:ok, %Ready{job: job, found: found, shadows: shadows, back: back}}
+      {:ok, %Ready{job: job, found: found, shadows: shadows, back: back, fatal: fatal}}
     else
       {:held, module, pids} -> {:error, failure(:old_code, held_text(module, pids))}
       %{silent: silent} -> {:error, failure(:busy, Describe.silent(silent))}
+      {:fatal, casualties} -> {:error, failure(:fatal, Casualties.refused(casualties))}
       {:error, text} -> {:error, failure(:shadow, text)}
     end
   end
+
+  # Those who work for a module that goes may be about to be stopped: they are looked for before the
+  # load.
+  defp survived(%{purge: :force}, _shadows, _found, _fatal), do: :ok
+
+  defp survived(job, shadows, found, fatal) do
+    gone = for %{kind: :delete, module: module} <- job.changes, do: module
+    fatal = Map.reject(fatal, fn {{module, _kind}, _why} -> module in gone end)
+
+    case Casualties.among(found.targets ++ found.unpaused, fatal) do
+      [] ->
+        :ok
+
+      casualties ->
+        Shadow.unload(shadows)
+        {:fatal, casualties}
+    end
+  end
+
+  @doc "Processes that changes are known to end."
+  @spec casualties([Change.t()], transition()) :: [Casualties.t()]
+  def casualties(changes, transition) do
+    reasons = Casualties.reasons(changes, transition)
+
+    if reasons == %{} do
+      []
+    else
+      concerned = for {{module, _kind}, _why} <- reasons, uniq: true, do: module
+      found = Processes.find(Enum.filter(changes, &(&1.module in concerned)))
+      Casualties.among(found.targets ++ found.unpaused, reasons)
+    end
+  end
+
+  @doc "The same in words: that they would die, and that a change is refused because of them."
+  @spec casualty_lines([Casualties.t()]) :: [String.t()]
+  defdelegate casualty_lines(casualties), to: Casualties, as: :lines
+
+  @doc "That a change is refused because of them."
+  @spec fatal_text([Casualties.t(), ...]) :: String.t()
+  defdelegate fatal_text(casualties), to: Casualties, as: :refused
+
+  @doc "What the running code of a gen_statem says of its callback mode; nil of other modules."
+  @spec callback_mode(module()) :: term()
+  defdelegate callback_mode(module), to: Casualties
+
+  # Where no state is converted, only what a gen_statem says of itself is asked.
+  defp needed?(%{module: module}, :none), do: function_exported?(module, :callback_mode, 0)
+  defp needed?(_shadow, _transition), do: true
 
   # What is found goes to the engine, and copying a hundred thousand targets keeps a
   # scheduler busy for a while: not where callers shall notice nothing. There the engine
@@ -246,8 +316,9 @@ defmodule HotPatch.Swap do
   """
   @spec run(Ready.t(), (pid() -> term())) :: {:ok, done()} | {:error, failure()}
   def run(%Ready{} = ready, held \\ fn _engine -> :ok end) do
+    ready = %{ready | load: Signal.new()}
     {engine, monitor} = :erlang.spawn_opt(Engine, :init, [self(), ready], engine_options())
-    {guard, guard_monitor} = Guard.start(engine, ending(ready.job))
+    {guard, guard_monitor} = Guard.start(engine, ending(ready))
     send(engine, {:go, self(), guard})
     result = await(engine, monitor, held, guard_monitor, ready)
     Process.demonitor(guard_monitor, [:flush])
@@ -255,12 +326,8 @@ defmodule HotPatch.Swap do
     result
   end
 
-  defp ending(job) do
-    %{
-      loaded?: fn -> Loading.done?(job.changes) end,
-      take_back: fn -> Ahead.back(job) end
-    }
-  end
+  defp ending(%Ready{job: job} = ready),
+    do: %{loaded?: fn -> Loading.done?(ready) end, take_back: fn -> Ahead.back(job) end}
 
   @doc """
   Tells an engine that holds how it goes on. To be taken back, also the process that runs the swap may be
@@ -344,7 +411,7 @@ defmodule HotPatch.Swap do
 
       {:DOWN, ^monitor, :process, ^engine, reason} ->
         await_guard(guard_monitor)
-        {:error, engine_died(reason, ready.job, Loading.done?(ready.job.changes))}
+        {:error, engine_died(reason, ready.job, Loading.done?(ready))}
     end
   end
 

@@ -17,6 +17,12 @@ defmodule HotPatch.SystemLibrary do
   @spec application?(String.t()) :: boolean()
   def application?(name), do: name in @otp or name in @elixir or name in @ourselves
 
+  @doc "Why something of a system application is refused."
+  @spec reason(String.t(), String.t()) :: String.t()
+  def reason(what, application) do
+    "#{what} belongs to #{owner(application)}: system libraries are never patched, they change with an upgrade"
+  end
+
   @doc "Says in words what a system application is part of, for a reason."
   @spec owner(String.t()) :: String.t()
   def owner(name) when name in @elixir, do: "Elixir"

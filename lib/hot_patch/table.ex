@@ -44,6 +44,18 @@ defmodule HotPatch.Table do
     "#{here} of #{count(here + length(missing), "node", "nodes")}"
   end
 
+  @doc """
+  Some of many, and how many there are more.
+
+      iex> HotPatch.Table.some(["a", "b", "c", "d"], 3)
+      "a, b, c and 1 more"
+  """
+  @spec some([String.t()], pos_integer()) :: String.t()
+  def some(names, most \\ 3) do
+    {named, more} = Enum.split(names, most)
+    Enum.join(named, ", ") <> if(more == [], do: "", else: " and #{length(more)} more")
+  end
+
   @doc "Names a few nodes, or says that it is all of them."
   @spec nodes([node()], pos_integer()) :: String.t()
   def nodes(nodes, total) when length(nodes) == total, do: "all"

@@ -2,6 +2,7 @@ defmodule HotPatch.ArchiveTest do
   use ExUnit.Case, async: true
 
   import HotPatch.Test.Archives
+  import HotPatch.Test.Tools
 
   alias HotPatch.Archive
   alias HotPatch.Composition
@@ -9,6 +10,33 @@ defmodule HotPatch.ArchiveTest do
   alias HotPatch.Test.Builds
 
   @moduletag :tmp_dir
+
+  # Tools that write zips, and how each is asked to by default: `out.zip` of two folders. Those that a machine
+  # lacks are left out, and it is said.
+  @tools [
+    {"zip", "Info-ZIP without folders of their own", "zip -q -D -r out.zip exchange-1.0.0 a"},
+    {"7z", "p7zip", "7z a -bd out.zip exchange-1.0.0 a"},
+    {"7zz", "7-Zip", "7zz a -bd out.zip exchange-1.0.0 a"},
+    {"bsdtar", "libarchive", "bsdtar --format zip -cf out.zip exchange-1.0.0 a"},
+    {"bsdtar", "libarchive that stores",
+     "bsdtar --format zip --options zip:compression=store -cf out.zip exchange-1.0.0 a"},
+    {"bsdtar", "libarchive by the file's name", "bsdtar -acf out.zip exchange-1.0.0 a"},
+    {"jar", "Java's jar", "jar cMf out.zip exchange-1.0.0 a"},
+    {"python3", "Python's zipfile on the command line",
+     "python3 -m zipfile -c out.zip exchange-1.0.0 a"},
+    {"python3", "Python's shutil",
+     "mkdir in && mv exchange-1.0.0 a in && python3 -c 'import shutil; shutil.make_archive(\"out\", \"zip\", \"in\")'"},
+    {"python3", "Python's zipfile that stores into a pipe",
+     "python3 stored.py $(find exchange-1.0.0 a -type f) | cat > out.zip"},
+    {"perl:Archive::Zip", "Perl's Archive::Zip",
+     "perl -MArchive::Zip -e '$z = Archive::Zip->new; $z->addTree($_, $_) for @ARGV; $z->writeToFileNamed(\"out.zip\")' exchange-1.0.0 a"},
+    {"perl:IO::Compress::Zip", "Perl's IO::Compress::Zip",
+     "perl -MIO::Compress::Zip=zip -e 'zip [@ARGV] => \"out.zip\" or die' $(find exchange-1.0.0 a -type f)"},
+    {"php", "PHP",
+     "php -r '$z = new ZipArchive; $z->open(\"out.zip\", ZipArchive::CREATE); foreach (array_slice($argv, 1) as $f) $z->addFile($f);' -- $(find exchange-1.0.0 a -type f)"},
+    {"minizip", "minizip", "minizip out.zip $(find exchange-1.0.0 a -type f)"},
+    {"advzip", "AdvanceCOMP", "advzip -q -a out.zip $(find exchange-1.0.0 a -type f)"}
+  ]
 
   # Files a batch: enough to use all cores, few enough to stay below the archive limit.
   @batch 40
@@ -45,6 +73,33 @@ defmodule HotPatch.ArchiveTest do
       end
 
       %{files: Map.new(files), names: Enum.map(files, &elem(&1, 0))}
+    end
+
+    @stored """
+    import sys, zipfile
+    with zipfile.ZipFile(sys.stdout.buffer, "w") as z:
+        for name in sys.argv[1:]:
+            z.write(name)
+    """
+
+    for {tool, title, command} <- @tools do
+      @tag skip: lacking(tool)
+      test "#{title}", %{tmp_dir: dir, files: files} do
+        File.write!(Path.join(dir, "stored.py"), @stored)
+
+        assert {_said, 0} =
+                 System.cmd("sh", ["-ec", unquote(command)], cd: dir, stderr_to_stdout: true)
+
+        assert_holds(File.read!(Path.join(dir, "out.zip")), files)
+      end
+    end
+
+    @tag skip: lacking("jar")
+    test "Java's jar with its own manifest", %{tmp_dir: dir, files: files} do
+      {_said, 0} = System.cmd("jar", ["cf", "out.zip", "exchange-1.0.0", "a"], cd: dir)
+      {:ok, composition} = Archive.read(File.read!(Path.join(dir, "out.zip")), "tool")
+      paths = for entry <- composition.files, do: entry.path
+      assert Enum.sort(paths) == Enum.sort(["META-INF/MANIFEST.MF" | Map.keys(files)])
     end
 
     test "Erlang's zip", %{files: files} do
@@ -102,6 +157,26 @@ defmodule HotPatch.ArchiveTest do
 
       assert_holds(File.read!(Path.join(dir, "out.zip")), files)
     end
+  end
+
+  test "what the Mac adds to an archive is left out by name, and told" do
+    {path, bytes} = Builds.changed("patched", "Call")
+    double = Path.join("__MACOSX", Path.join(Path.dirname(path), "._" <> Path.basename(path)))
+    added = [{"a/.DS_Store", "Bud1"}, {double, "Mac OS X"}, {"a/ebin/._b.beam", "Mac OS X"}]
+
+    assert {:ok, composition} = Archive.read(zip([{path, bytes} | added]), "mac")
+    assert [%{path: ^path, kind: :beam}] = composition.files
+    assert composition.left_out == Enum.map(added, &elem(&1, 0))
+    text = to_string(composition)
+    assert text =~ "1 files, 1 modules"
+    assert text =~ "left out, as the Mac has added it: a/.DS_Store, #{double}, a/ebin/._b.beam"
+    assert {:ok, json} = HotPatch.to_json(composition)
+    assert json =~ ~s("left_out":["a/.DS_Store",)
+
+    # Nothing else is said where nothing is left out; nor is a patch made of nothing else.
+    assert {:ok, %{left_out: []} = plain} = Archive.read(zip([{path, bytes}]), "plain")
+    refute to_string(plain) =~ "left out"
+    assert {:error, %Refusal{rule: :empty_archive}} = Archive.read(zip(added), "mac")
   end
 
   describe "a refusal" do

@@ -49,8 +49,10 @@ defmodule HotPatch.InstructionsTest do
      """)}
   end
 
-  defp child(id),
-    do: "{#{id}, {hot_patch_test_one, start_link, [#{id}]}, permanent, 1000, worker, []}"
+  defp child({id, module}),
+    do: "{#{id}, {#{module}, start_link, [#{id}]}, permanent, 1000, worker, []}"
+
+  defp child(id), do: child({id, :hot_patch_test_one})
 
   # Fails where the node is told to.
   defp checking(vsn) do
@@ -181,6 +183,51 @@ defmodule HotPatch.InstructionsTest do
     patch = declare!(a, [supervisor(3, [:kid_b, :kid_c])], [plain], [plain])
     assert {:ok, %{status: :ok}} = hot_patch(a, :apply, [patch.id, []])
     assert %{kid_a: ^again, kid_b: ^kept, kid_c: :undefined} = children.()
+  end
+
+  test "have a supervisor stop a child whose module goes, and start one whose module is new" do
+    [a] = Cluster.start(1)
+    gone = server(:hot_patch_test_gone, 1)
+    apply!(a, [server(:hot_patch_test_one, 1), gone], "first")
+    apply!(a, [supervisor(1, [:kid_a, {:kid_b, :hot_patch_test_gone}])], "second")
+    sup = Cluster.call(a, :hot_patch_test_sup, :start, [])
+
+    children = fn ->
+      for {id, pid, _, _} <- Supervisor.which_children(sup), into: %{}, do: {id, pid}
+    end
+
+    before = children.()
+    step = "{update, hot_patch_test_sup, {supervisor, children}}"
+    up = [step, "{delete_module, hot_patch_test_gone}", "{add_module, hot_patch_test_five}"]
+    down = [step, "{add_module, hot_patch_test_gone}", "{delete_module, hot_patch_test_five}"]
+
+    later = fn vsn, children ->
+      files = [supervisor(vsn, children), server(:hot_patch_test_five, 1)]
+      declare!(a, files, up, down, removed: [gone], add: ["hot_patch_test_five"])
+    end
+
+    # One whose module is to go all the same cannot be started by the supervisor.
+    wrong = later.(2, [:kid_a, {:kid_b, :hot_patch_test_gone}, {:kid_c, :hot_patch_test_five}])
+    assert {:error, error} = hot_patch(a, :apply, [wrong.id, []])
+    assert error.message =~ "it names a child of :hot_patch_test_gone"
+    # Taken back, it has been started again: nobody else can know its state.
+    assert %{kid_a: kept, kid_b: again} = children.()
+    assert kept == before.kid_a and is_pid(again)
+    refute Cluster.call(a, :erlang, :module_loaded, [:hot_patch_test_five])
+
+    patch = later.(3, [:kid_a, {:kid_c, :hot_patch_test_five}])
+    assert %{status: :ok, risks: risks} = plan_of(a, patch.id)
+    refute Enum.any?(risks, &(&1 =~ "would die"))
+    assert {:ok, %{status: :ok, nodes: [node]}} = hot_patch(a, :apply, [patch.id, []])
+    assert node.killed == []
+    assert %{kid_a: ^kept, kid_c: new} = now = children.()
+    assert is_pid(new) and map_size(now) == 2
+    assert running(a, :hot_patch_test_gone) == nil
+
+    assert {:ok, %{status: :ok}} = hot_patch(a, :rollback, [patch.id, []])
+    assert %{kid_a: ^kept, kid_b: back} = now = children.()
+    assert is_pid(back) and map_size(now) == 2
+    assert running(a, :hot_patch_test_five) == nil
   end
 
   test "start, stop and restart applications, call functions, and do it again on who was away" do

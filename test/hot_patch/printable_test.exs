@@ -192,6 +192,7 @@ defmodule HotPatch.PrintableTest do
       sha256: <<0::256>>,
       size: 1,
       files: [entry()],
+      left_out: [@hostile],
       manifest: manifest(),
       signature: signature()
     }

@@ -361,6 +361,52 @@ defmodule HotPatch.SwapTest do
       assert :gen_server.call(late, :get) == {:v2, 1}
     end
 
+    test "converts those anew that had to go on for one that was started meanwhile", %{
+      v1: v1,
+      v2: v2
+    } do
+      module = :hot_patch_test_asking
+
+      asking = fn version ->
+        Builds.erlang("""
+        -module(#{module}).
+        -vsn("#{version}").
+        -export([init/1, handle_call/3, handle_cast/2, code_change/3]).
+        init(X) -> {ok, {#{version}, X}}.
+        handle_call(get, _, {#{version}, _} = S) -> {reply, S, S}.
+        handle_cast({add_at, Pid}, {#{version}, _}) -> {noreply, {#{version}, gen_server:call(Pid, add)}}.
+        code_change(_, {_, X}, _) -> {ok, {#{version}, X}}.
+        """)
+      end
+
+      load(module, old = asking.("v1"))
+      on_exit(fn -> unload(module) end)
+      pids = start(3)
+      versions = [{@module, v1, v2}, {module, old, asking.("v2")}]
+      test = self()
+
+      held = fn engine ->
+        {:ok, late} = :gen_server.start(module, nil, [])
+        # It waits for one that stands still and has its new state already.
+        for pid <- pids, do: :gen_server.cast(late, {:add_at, pid})
+        until(fn -> waits?(late) end, "it waits")
+        send(test, {:late, late})
+        Swap.decide(engine, :finish)
+      end
+
+      assert {:ok, %{suspended: 4, releases: releases}} =
+               run(job(versions, hold_timeout: 60_000), held)
+
+      assert releases > 0
+      assert_received {:late, late}
+      assert :gen_server.call(late, :get) == {:v2, 4}
+
+      for {pid, n} <- Enum.zip(pids, 1..3),
+          do: assert(:gen_server.call(pid, :get) == {:v2, n + 1})
+
+      kill([late])
+    end
+
     test "ends by itself when no decision comes", %{v1: v1, v2: v2} do
       [pid] = start(1)
       assert {:error, %{reason: :taken_back}} = run(job([{@module, v1, v2}], hold_timeout: 50))
@@ -386,15 +432,11 @@ defmodule HotPatch.SwapTest do
       v2: v2
     } do
       pids = start(50)
-      job = job([{@module, v1, v2}], hold_timeout: 60_000)
-
-      # As if the engine had died right after the load.
-      kill_after_load = fn engine ->
-        :ok = :code.finish_loading(job.prepared)
-        Process.exit(engine, :kill)
-      end
-
-      assert {:error, %{reason: :engine_died, loaded?: true}} = run(job, kill_after_load)
+      # The engine dies right after the load.
+      die = fn -> Process.exit(self(), :kill) end
+      job = job([{@module, v1, v2}], hold_timeout: 60_000, after_load: die)
+      result = run(job, &Swap.decide(&1, :finish))
+      assert {:error, %{reason: :engine_died, loaded?: true}} = result
       for {pid, n} <- Enum.zip(pids, 1..50), do: assert(:gen_server.call(pid, :get) == {:v2, n})
     end
   end
@@ -637,11 +679,70 @@ defmodule HotPatch.SwapTest do
         )
 
       assert {:error, failure} = run(job([{@module, v1, v2}], pause_timeout: 200))
-      assert failure.text =~ "took too long"
       slow = Enum.at(pids, 4)
+
+      assert failure.text =~
+               "code_change of #{inspect(@module)} took too long in #{inspect(slow)} in"
+
+      # Nobody waits for it.
+      for pid <- List.delete(pids, slow), do: assert({:v1, _} = :gen_server.call(pid, :get))
       send(slow, :go)
       for {pid, n} <- Enum.zip(pids, 1..10), do: assert(:gen_server.call(pid, :get) == {:v1, n})
       assert goes_on?(slow)
+    end
+  end
+
+  describe "what is told of a failure" do
+    test "has its inner cause", %{v1: v1} do
+      [pid] = start(1)
+      :ets.new(:hot_patch_test_taken, [:named_table])
+      v2 = server(@module, "v2", "ets:new(hot_patch_test_taken, [named_table]), {ok, Count}")
+      assert {:error, %{text: text}} = run(job([{@module, v1, v2}]))
+      assert text =~ "code_change of #{inspect(@module)} failed"
+      assert text =~ inspect(pid) and text =~ "1st argument: table name already exists"
+
+      v3 = server(@module, "v3", "exit({shutdown, Count})")
+      assert {:error, %{text: text}} = run(job([{@module, v1, v3}]))
+      assert text =~ "exit {:shutdown, 1}"
+    end
+
+    test "says of a process that is held from outside who holds it", %{v1: v1, v2: v2} do
+      [pid] = start(1)
+      :erlang.suspend_process(pid)
+
+      assert {:error, %{reason: :busy, text: text}} =
+               run(job([{@module, v1, v2}], pause_timeout: 100))
+
+      assert text =~ "#{inspect(pid)} in"
+      assert text =~ "held by :erlang.suspend_process/1 of #{inspect(self())}"
+      refute text =~ "busy"
+      :erlang.resume_process(pid)
+      assert :gen_server.call(pid, :get) == {:v1, 1}
+    end
+
+    test "names the init of a supervisor that takes too long" do
+      module = :hot_patch_test_slow_sup
+
+      beam = fn version, code ->
+        Builds.erlang("""
+        -module(#{module}).
+        -vsn("#{version}").
+        -export([init/1]).
+        init(_) -> #{code}, {ok, {{one_for_one, 1, 5}, []}}.
+        """)
+      end
+
+      load(module, old = beam.("v1", "ok"))
+      on_exit(fn -> unload(module) end)
+      {:ok, pid} = :supervisor.start_link(module, [])
+      Process.unlink(pid)
+      on_exit(fn -> kill([pid]) end)
+
+      new = beam.("v2", "receive go -> ok end")
+      assert {:error, failure} = run(job([{module, old, new}], pause_timeout: 200))
+      assert failure.text =~ "init of #{inspect(module)} took too long in #{inspect(pid)}"
+      send(pid, :go)
+      until(fn -> goes_on?(pid) end, "it goes on")
     end
   end
 

@@ -126,6 +126,8 @@ defmodule HotPatch.Test.Builds do
           do: file |> Path.basename(".beam") |> String.to_atom()
 
     properties = [
+      description: ~c"A telephone exchange",
+      registered: [],
       vsn: ~c"1.0.0",
       modules: modules,
       applications: [:kernel, :stdlib, :elixir, :logger],

@@ -49,7 +49,8 @@ defmodule HotPatch.Test.Hostile do
       packed: byte_size(data),
       size: byte_size(data),
       extra: "",
-      mode: 0o100644
+      mode: 0o100644,
+      attributes: 0
     }
 
     Map.merge(right, Map.new(fields))
@@ -70,6 +71,17 @@ defmodule HotPatch.Test.Hostile do
     entry(name, packed, Keyword.merge(sizes, fields))
   end
 
+  @doc "A stored file whose checksum and sizes follow it."
+  @spec streamed(String.t(), binary()) :: map()
+  def streamed(name, data) do
+    entry(name, data,
+      flags: 8,
+      local: [crc: 0, packed: 0, size: 0, data: data <> "PK\a\b" <> facts(entry(name, data))]
+    )
+  end
+
+  defp facts(e), do: <<e.crc::32-little, e.packed::32-little, e.size::32-little>>
+
   defp local(entry) do
     e = Map.merge(entry, Map.new(entry.local))
 
@@ -80,7 +92,7 @@ defmodule HotPatch.Test.Hostile do
   defp central(e, at) do
     <<"PK", 1, 2, e.made_by::16-little, e.needs::16-little, common(e)::binary,
       byte_size(e.name)::16-little, byte_size(e.extra)::16-little, 0::16, 0::16, 0::16,
-      e.mode <<< 16::32-little, at::32-little, e.name::binary, e.extra::binary>>
+      (e.mode <<< 16) + e.attributes::32-little, at::32-little, e.name::binary, e.extra::binary>>
   end
 
   defp common(e) do
@@ -131,13 +143,21 @@ defmodule HotPatch.Test.Hostile do
       name_parent: "../../etc/passwd",
       name_parent: "a/../../b",
       name_dot: "./a",
-      name_empty_part: "a//b"
+      name_empty_part: "a//b",
+      name_trailing_dot: "a.",
+      name_trailing_dot: "a./b",
+      name_trailing_space: "a ",
+      name_colon: "a.beam:b",
+      name_reserved: "lib/CON.beam",
+      name_version: "b;1"
     ]
 
     for({rule, name} <- parts, do: {rule, zip([entry(name, "x", flags: 0x800)])}) ++
       [
         duplicate_name: zip([entry("a"), entry("a", "y")]),
         case_collision: zip([entry("a"), entry("A")]),
+        unicode_collision: zip([entry("é"), entry("e\u0301")]),
+        unicode_collision: zip([entry("한"), entry("\u1112\u1161\u11AB")]),
         file_is_folder: zip([entry("a"), entry("a/b")])
       ]
   end
@@ -146,11 +166,21 @@ defmodule HotPatch.Test.Hostile do
     [
       symlink: zip([entry("a", "/etc/passwd", mode: 0o120777)]),
       special_file: zip([entry("a", "", mode: 0o010644)]),
+      volume_label: zip([entry("a", "x", made_by: 0x0014, attributes: 0x08, mode: 0)]),
+      special_file: zip([entry("a", "x", made_by: 0x0014, attributes: 0x40, mode: 0)]),
+      kind_mismatch: zip([entry("a", "x", made_by: 0x0014, attributes: 0x10, mode: 0)]),
       kind_mismatch: zip([entry("a/", "", mode: 0o100644)]),
       folder_with_data: zip([entry("a/", "x", mode: 0o040755)]),
       encrypted: zip([entry("a", "x", flags: 1)]),
       unsupported_method: zip([entry("a", "x", method: 14)]),
       unsupported_flag: zip([entry("a", "x", flags: 0x20)]),
+      unsupported_version: zip([entry("a", "x", needs: 63)]),
+      # What libarchive takes for a symbolic link.
+      unknown_extra_field:
+        zip([entry("a", "/etc/passwd", local: [extra: <<"xl", 5::16-little, 4, 0xA1FF::32>>])]),
+      unknown_extra_field: zip([entry("a", "x", extra: <<0x1234::16-little, 0::16>>)]),
+      record_in_data: zip([streamed("a", "text" <> local(entry("b")))]),
+      record_in_data: zip([streamed("a", "textPK\a\b" <> facts(entry("", "text")))]),
       bad_extra_field: zip([entry("a", "x", extra: <<1, 2, 3>>)]),
       bad_crc: zip([entry("a", "x", crc: 1)]),
       damaged_stream: zip([entry("a", "\xFF\xFF\xFF", method: 8, size: 9)]),

@@ -91,21 +91,24 @@ defmodule HotPatch.Test.Servers do
   end
 
   @doc """
-  A swap of modules from one version to the next: `{module, old, new}`, old may be nil. With
+  A swap of modules from one version to the next: `{module, old, new}`; one that is new has no old
+  version, one that goes no new one. With
   `shadows: false` none can be tried before the load.
   """
   @spec job([{module(), binary() | nil, binary()}], keyword()) :: Swap.Job.t()
   def job(versions, options \\ []) do
-    {added, others} = Enum.split_with(versions, fn {_module, old, _new} -> old == nil end)
+    come = Enum.reject(versions, fn {_module, _old, new} -> new == nil end)
+    {added, others} = Enum.split_with(come, fn {_module, old, _new} -> old == nil end)
 
     %Swap.Job{
       changes: Enum.map(versions, &change/1),
       prepared: prepared(others),
       added: if(added != [], do: {for({module, _, _} <- added, do: module), prepared(added)}),
-      shadows: if(Keyword.get(options, :shadows, true), do: shadows(versions), else: []),
+      shadows: if(Keyword.get(options, :shadows, true), do: shadows(come), else: []),
       pause_timeout: Keyword.get(options, :pause_timeout, 5_000),
       hold_timeout: Keyword.get(options, :hold_timeout),
       transition: Keyword.get(options, :transition, :suspend),
+      purge: Keyword.get(options, :purge, :soft),
       after_load: Keyword.get(options, :after_load),
       on_load: Keyword.get(options, :on_load, [])
     }
@@ -135,13 +138,16 @@ defmodule HotPatch.Test.Servers do
   end
 
   defp suspended_by_message?(pid) do
-    {:status, ^pid, _module, [_dictionary, state | _]} = :sys.get_status(pid)
+    {:status, ^pid, _module, [_dictionary, state | _]} = :sys.get_status(pid, 200)
     state == :suspended
+  catch
+    # It stands still in the other way since, or is busy.
+    :exit, {:timeout, _call} -> Swap.Standing.standing?(pid)
   end
 
   defp shadows(versions) do
     modules = for {_module, _old, new} <- versions, do: new
-    {:ok, answers} = HotPatch.Bridge.request("shadow", modules, "@hot_patch", "servers")
+    {:ok, answers} = HotPatch.Bridge.request("shadow", modules, Swap.ByName.naming(), "servers")
 
     for {{:ok, shadow}, {module, _old, _new}} <- Enum.zip(answers, versions) do
       name = String.to_atom(shadow.name)
@@ -149,16 +155,27 @@ defmodule HotPatch.Test.Servers do
     end
   end
 
+  defp change({module, _old, nil}),
+    do: %Swap.Change{module: module, kind: :delete, md5: nil, exports: []}
+
   defp change({module, old, new}) do
-    {:ok, {^module, [exports: exports]}} = :beam_lib.chunks(new, [:exports])
+    exports = exports(new)
 
     %Swap.Change{
       module: module,
       kind: if(old, do: :replace, else: :add),
       md5: :code.module_md5(new),
-      exports: for({name, arity} <- exports, do: {Atom.to_string(name), arity}),
+      exports: exports,
+      arriving: exports,
       old_vsn: old && vsn(old)
     }
+  end
+
+  @doc "The exports of a module as changes have them."
+  @spec exports(binary()) :: [{String.t(), arity()}]
+  def exports(beam) do
+    {:ok, {_module, [exports: exports]}} = :beam_lib.chunks(beam, [:exports])
+    for {name, arity} <- exports, do: {Atom.to_string(name), arity}
   end
 
   defp vsn(beam) do

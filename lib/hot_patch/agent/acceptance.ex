@@ -8,6 +8,7 @@ defmodule HotPatch.Agent.Acceptance do
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
   alias HotPatch.Agent.Loader
+  alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Verdict
   alias HotPatch.Status
@@ -25,9 +26,10 @@ defmodule HotPatch.Agent.Acceptance do
   defstruct @enforce_keys
 
   @doc "Accepts a patch that this node can take; else gives its verdicts, with the reason."
-  @spec accept(Examination.t()) :: {:ok, t()} | {:no, [Verdict.t()]}
-  def accept(%Examination{verdicts: verdicts} = examination) do
+  @spec accept(Examination.t(), Payload.t()) :: {:ok, t()} | {:no, [Verdict.t()]}
+  def accept(%Examination{verdicts: verdicts} = examination, payload) do
     with false <- Enum.any?(verdicts, &refuses?/1),
+         :ok <- room(atoms(payload), left()),
          {:ok, config} <- Environment.accept(examination.config),
          changes = Enum.map(Examination.changes(examination), &{module(&1), &1}),
          {:ok, prepared} <- Loader.prepare(changes) do
@@ -37,6 +39,36 @@ defmodule HotPatch.Agent.Acceptance do
       {:error, text} when is_binary(text) -> {:no, Enum.map(verdicts, &refuse(&1, text))}
       {:error, reasons} -> {:no, Loader.blame(verdicts, reasons)}
     end
+  end
+
+  # Atoms are never given back. Whatever a patch needs, most of what is left stays for others.
+  @share 4
+
+  @doc """
+  Whether a table with room for `left` more atoms can take those of a patch.
+
+      iex> HotPatch.Agent.Acceptance.room(1_000, 900_000)
+      :ok
+  """
+  @spec room(non_neg_integer(), non_neg_integer()) :: :ok | {:error, String.t()}
+  def room(needed, left) when needed <= div(left, @share), do: :ok
+
+  def room(needed, left) do
+    {:error,
+     "it brings up to #{needed} atoms, and this VM has room for #{left}, of which one patch may take a quarter: " <>
+       "atoms are never given back. Start the node with a larger table (+t), or make a smaller patch"}
+  end
+
+  defp left, do: :erlang.system_info(:atom_limit) - :erlang.system_info(:atom_count)
+
+  # Those of the modules were counted by the reader. Each has a copy with a name of its own; what is
+  # text has an atom for every second byte at the most.
+  defp atoms(%{load: nil}), do: 0
+
+  defp atoms(%{load: load} = payload) do
+    texts = for {_app, key, {:text, value}} <- payload.config, do: [key, value]
+    terms = for one <- payload.instructions.up ++ payload.instructions.down, do: one.text
+    load.atoms + 2 * length(payload.shadows) + div(IO.iodata_length([texts, terms]), 2)
   end
 
   # A condition that will pass by itself: refusing now is better than a restart later.

@@ -16,7 +16,6 @@ defmodule HotPatch.Agent.Commit do
   alias HotPatch.Hook
   alias HotPatch.Release
   alias HotPatch.Report
-  alias HotPatch.Status
   alias HotPatch.Store
   alias HotPatch.Swap
   alias HotPatch.Telemetry
@@ -33,7 +32,8 @@ defmodule HotPatch.Agent.Commit do
           stragglers: [HotPatch.Straggler.t()],
           loaded_at_us: integer() | nil,
           restart_needed: String.t() | nil,
-          error: String.t() | nil
+          error: String.t() | nil,
+          warnings: [String.t()]
         }
 
   @typedoc "What the coordinator decides when every node has said how far it came."
@@ -69,11 +69,12 @@ defmodule HotPatch.Agent.Commit do
     swapped = with :ok <- begun, :ok <- place(preparation), do: swap(preparation, agent, deadline)
 
     {_ok_or_error, %{phases: phases}} = swapped
-    result = swapped |> finish(preparation) |> Map.merge(Outcome.facts(preparation))
+    facts = preparation |> Outcome.facts() |> Map.put(:warnings, preparation.warnings)
+    result = swapped |> finish(preparation) |> Map.merge(facts)
     Process.unregister(__MODULE__)
     send(agent, {__MODULE__, {:ended, result}})
 
-    status = Status.combine(Enum.map(result.files, & &1.status))
+    status = Report.File.combine(result.files)
     measured = Map.take(result, [:pause_us, :suspended])
     {{result, phases}, measured, %{status: status, error: result.error}}
   end
@@ -94,7 +95,7 @@ defmodule HotPatch.Agent.Commit do
   # What instructions and hooks want done before the pause has its time limit in common with it:
   # other nodes may stand still already, and the coordinator does not wait much longer.
   defp begin(%Preparation{examination: %{instructions: instructions}} = preparation, deadline) do
-    {begun, failure} = Steps.begin(instructions, deadline)
+    {begun, failure} = Steps.begin(instructions, gone(preparation), deadline)
     {%{preparation | begun: begun}, if(failure, do: {:error, nothing_done(failure)}, else: :ok)}
   end
 
@@ -105,6 +106,11 @@ defmodule HotPatch.Agent.Commit do
       {:error, nothing_done("cannot write #{path}: #{inspect(reason)}")}
     end
   end
+
+  defp gone(%Preparation{ready: nil}), do: []
+
+  defp gone(%Preparation{ready: ready}),
+    do: for(%{kind: :delete, module: module} <- ready.job.changes, do: module)
 
   # Nothing to change in memory here; the decision is about the disk all the same.
   defp swap(%Preparation{ready: nil, operation: operation}, agent, _deadline) do
@@ -267,7 +273,8 @@ defmodule HotPatch.Agent.Commit do
       stragglers: stragglers,
       loaded_at_us: loaded_at(done.phases),
       restart_needed: restart,
-      error: error
+      error: error,
+      warnings: []
     }
   end
 
@@ -284,7 +291,7 @@ defmodule HotPatch.Agent.Commit do
   end
 
   defp log(result, operation) do
-    status = Status.combine(Enum.map(result.files, & &1.status))
+    status = Report.File.combine(result.files)
 
     Log.info(
       "HotPatch: #{operation.kind} #{operation.patch} on #{node()}: #{status}, #{result.suspended} processes " <>

@@ -112,6 +112,7 @@ defmodule HotPatch.Agent.Examination do
     with {:ok, instructions} <- Instructions.here(payload, verdicts) do
       verdicts = Enum.map(verdicts, &in_sticky_folder/1)
       tried = if refused?(verdicts), do: verdicts, else: LoaderTrial.judge(verdicts, payload)
+      tried = Swappable.survived(tried, payload, instructions)
       %__MODULE__{verdicts: hold_back(tried), config: config, instructions: instructions}
     else
       {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
@@ -129,7 +130,7 @@ defmodule HotPatch.Agent.Examination do
     moved = moved(Map.get(payload, :manifest))
     brought = Enum.flat_map(payload.entries, &verdicts_of(&1, moved, payload))
     own = brought ++ Removal.verdicts(payload)
-    verdicts = refuse_twins(own)
+    verdicts = own |> refuse_sources(payload) |> refuse_twins()
     if payload.cumulative?, do: verdicts ++ Reversal.of_others(verdicts, payload), else: verdicts
   end
 
@@ -240,17 +241,13 @@ defmodule HotPatch.Agent.Examination do
   defp judge(%Entry{kind: :other} = entry, _payload) do
     case Location.of_file(entry.path) do
       {:ok, _have, target} ->
-        Verdict.new(entry, :not_beam, "no Erlang module: it goes to #{target}", target)
+        carried(entry, target)
 
       {:absent, reason} ->
-        Verdict.new(entry, :not_beam, "no Erlang module, and goes nowhere: #{reason}")
+        Verdict.carried(entry, "no Erlang module, and goes nowhere: #{reason}")
 
-      {:wrong_path, _reason} ->
-        Verdict.new(
-          entry,
-          :not_beam,
-          "no Erlang module, and goes nowhere: the path begins with no application's folder"
-        )
+      {:wrong_path, reason} ->
+        Verdict.new(entry, :not_beam, "no Erlang module, and goes nowhere: #{reason}")
 
       {:error, reason} ->
         Verdict.new(entry, :error, reason)
@@ -267,6 +264,18 @@ defmodule HotPatch.Agent.Examination do
 
       {status, reason} ->
         Verdict.new(entry, status, reason)
+    end
+  end
+
+  defp carried(entry, target) do
+    case Location.resource_file(target) do
+      nil ->
+        Verdict.carried(entry, "no Erlang module: it goes to #{target}", target)
+
+      reason ->
+        if Store.Files.digest(target) == entry.sha256,
+          do: Verdict.carried(entry, "no Erlang module: #{target} is the same already"),
+          else: Verdict.new(entry, :error, reason)
     end
   end
 
@@ -344,6 +353,43 @@ defmodule HotPatch.Agent.Examination do
     else
       _ -> {:load, :add}
     end
+  end
+
+  # What holds no module at all is mostly meant to hold some: sources, or files under wrong paths.
+  defp refuse_sources(verdicts, payload) do
+    modules? = Enum.any?(verdicts, &(&1.entry.kind in [:beam, :damaged]))
+    nowhere? = verdicts != [] and not Enum.any?(verdicts, & &1.carried?)
+
+    cond do
+      modules? or payload.config != [] ->
+        verdicts
+
+      nowhere? ->
+        for verdict <- verdicts, do: nowhere(verdict)
+
+      true ->
+        for verdict <- verdicts,
+            do: if(source?(verdict.entry.path), do: refuse_source(verdict), else: verdict)
+    end
+  end
+
+  @compiled "a patch holds compiled modules (.beam), see mix help hot_patch.build"
+
+  defp nowhere(%Verdict{status: :not_beam, reason: reason} = verdict),
+    do:
+      Verdict.change_status(verdict, :error, "#{reason}; the archive has no module: #{@compiled}")
+
+  defp nowhere(verdict), do: verdict
+
+  # What is in priv is for the application itself to read.
+  defp source?(path) do
+    Path.extname(path) in [".ex", ".exs", ".erl", ".hrl", ".xrl", ".yrl"] and
+      "priv" not in Path.split(path)
+  end
+
+  defp refuse_source(verdict) do
+    reason = "source code, in an archive without a module: nothing compiles it here; #{@compiled}"
+    Verdict.change_status(verdict, :error, reason)
   end
 
   # Of two files for one module, or one place, only one can be meant.

@@ -2,32 +2,47 @@ defmodule HotPatch.Agent.Foresight do
   @moduledoc false
   # What an apply would do on this node, from an examination: order, processes, risks.
 
+  alias HotPatch.Agent.Changes
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
+  alias HotPatch.Agent.IdleConversions
   alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Name
-  alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.PreviousCode
+  alias HotPatch.Agent.Steps.Children
   alias HotPatch.Agent.Verdict
   alias HotPatch.Agent.Writable
   alias HotPatch.LoaderVM
   alias HotPatch.Plan
+  alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Strategy
   alias HotPatch.Swap
   alias HotPatch.Table
 
+  @doc "What whoever applies this patch should know beforehand, of the processes of this node."
+  @spec warnings(Examination.t()) :: [String.t()]
+  def warnings(%Examination{} = examination) do
+    changes = known_changes(examination)
+
+    if Enum.any?(changes, &Swap.Change.converts?/1) do
+      %{targets: targets, unpaused: unpaused} = Swap.find(changes)
+      IdleConversions.warnings(changes, targets ++ unpaused, examination.instructions)
+    else
+      []
+    end
+  end
+
   @doc "The plan of this node."
   @spec plan(Examination.t()) :: Plan.Node.t()
   def plan(%Examination{verdicts: verdicts} = examination) do
-    known = Examination.known_changes(examination)
-    changes = Preparation.changes(known, examination.instructions)
+    changes = known_changes(examination)
     %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
     pause? = examination.strategy.transition == :suspend
 
     %Plan.Node{
       node: node(),
-      status: Status.combine(Enum.map(verdicts, & &1.status)),
+      status: verdicts |> Enum.map(&Verdict.to_report/1) |> Report.File.combine(),
       order: order(Examination.changes(examination)),
       processes: processes(targets, pause?) ++ processes(unpaused, false),
       suspended: if(pause?, do: length(targets), else: 0),
@@ -38,6 +53,11 @@ defmodule HotPatch.Agent.Foresight do
       instructions: Instructions.lines(examination.instructions),
       risks: risks(examination, changes, targets ++ unpaused, silent)
     }
+  end
+
+  # Of a module whose name this VM does not know there are no processes.
+  defp known_changes(examination) do
+    examination |> Examination.known_changes() |> Changes.of(examination.instructions)
   end
 
   # New modules first: nothing calls them yet, and what replaces others may. Those that go come
@@ -88,6 +108,8 @@ defmodule HotPatch.Agent.Foresight do
       untried(examination),
       killed(changes),
       disk(verdicts),
+      IdleConversions.warnings(changes, targets, examination.instructions),
+      ended(examination, changes),
       Instructions.risks(examination.instructions)
     ])
   end
@@ -103,7 +125,7 @@ defmodule HotPatch.Agent.Foresight do
 
   # Of one that has it, an instruction may say that it is not called, and the plan says that.
   defp without_code_change(changes, targets) do
-    for %{module: module, exports: exports} <- changes,
+    for %{module: module, exports: exports, kind: :replace} <- changes,
         not List.keymember?(exports, "code_change", 0),
         count = Enum.count(targets, &({module, false} in &1.modules)),
         count > 0 do
@@ -174,6 +196,19 @@ defmodule HotPatch.Agent.Foresight do
       end
     ])
   end
+
+  # Where the operator does not say so, the change is refused because of them. Children that an
+  # instruction has stopped are not there any more.
+  defp ended(%{instructions: %{purge: :force} = instructions} = examination, changes) do
+    casualties = Swap.casualties(changes, examination.strategy.transition)
+    pids = Enum.map(casualties, & &1.pid)
+    stopped = Children.about_to_stop(pids, Instructions.supervisors(instructions))
+
+    for line <- casualties |> Enum.reject(&(&1.pid in stopped)) |> Swap.casualty_lines(),
+        do: "purge: :force ends them in the moment of the load: #{line}"
+  end
+
+  defp ended(_examination, _changes), do: []
 
   # A change with old code in use is planned only where it may be purged by force.
   defp killed(changes) do

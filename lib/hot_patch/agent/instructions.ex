@@ -83,6 +83,19 @@ defmodule HotPatch.Agent.Instructions do
     end
   end
 
+  @doc """
+  The modules of supervisors whose children follow the new init. None of a name that this VM does not
+  know: such a module has no supervisors.
+  """
+  @spec supervisors(Payload.t() | t()) :: [module()]
+  def supervisors(%Payload{} = payload), do: payload |> find() |> supervisors()
+
+  def supervisors(%__MODULE__{steps: steps}) do
+    for %{how: :children, subject: name} <- steps,
+        {:ok, module} <- [Running.module(name)],
+        do: module
+  end
+
   defp left(%{cumulative?: false}), do: []
 
   defp left(_payload),
@@ -132,6 +145,10 @@ defmodule HotPatch.Agent.Instructions do
       _ -> change
     end
   end
+
+  @doc "Whether an instruction wants the states of a module's processes converted."
+  @spec converts?(Swap.Change.t(), t()) :: boolean()
+  def converts?(change, mine), do: match?(%{how: :advanced}, of_module(change, mine))
 
   defp of_module(change, %__MODULE__{steps: steps}) do
     name = Atom.to_string(change.module)
@@ -218,7 +235,9 @@ defmodule HotPatch.Agent.Instructions do
     do: "starts the application #{one.subject} again, if it ran"
 
   defp later_line(%{how: :children} = one),
-    do: "the supervisors of #{name(one)} start their new children and stop those that are gone"
+    do:
+      "the supervisors of #{name(one)} start their new children and stop those that are gone; one whose " <>
+        "module goes, too, is stopped before the pause"
 
   defp later_line(_one), do: nil
 

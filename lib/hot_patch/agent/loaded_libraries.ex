@@ -7,13 +7,11 @@ defmodule HotPatch.Agent.LoadedLibraries do
   # nothing. So such a file counts from a restart, and with it the whole patch.
 
   alias HotPatch.Agent.Verdict
-  alias HotPatch.FileName
+  alias HotPatch.Store.Dir
   alias HotPatch.Store.Files
 
   @libraries [".so", ".dylib", ".dll"]
   @gone " (deleted)"
-  # Links on the way to a file; more of them lead in circles.
-  @most_links 40
 
   @doc "The verdicts, with those files that memory cannot take."
   @spec hindered([Verdict.t()]) :: [Verdict.t()]
@@ -38,7 +36,7 @@ defmodule HotPatch.Agent.LoadedLibraries do
   # A library that is not there may still be in memory.
   defp gone?(target), do: library?(target) and not File.exists?(target)
 
-  defp held?(verdict, {:ok, paths}), do: resolved(verdict.target) in paths
+  defp held?(verdict, {:ok, paths}), do: Dir.resolve(verdict.target) in paths
   defp held?(verdict, :unknown), do: library?(verdict.target) and File.exists?(verdict.target)
 
   defp library?(target), do: Path.extname(target) in @libraries
@@ -68,24 +66,5 @@ defmodule HotPatch.Agent.LoadedLibraries do
         [path] <- [Regex.run(~r{\A\S+ \S+ \S+ \S+ \d+ +(/.*)\z}s, line, capture: :all_but_first)],
         into: MapSet.new(),
         do: path |> :binary.replace("\\012", "\n", [:global]) |> String.replace_suffix(@gone, "")
-  end
-
-  # As the system names it: without links on the way.
-  defp resolved(path) do
-    path |> FileName.to_binary() |> Path.split() |> resolve("/", @most_links)
-  end
-
-  defp resolve([], done, _left), do: done
-
-  defp resolve([part | rest], done, left) do
-    path = Path.join(done, part)
-
-    case if(left > 0, do: File.read_link(path)) do
-      {:ok, link} ->
-        link |> Path.expand(done) |> Path.split() |> Kernel.++(rest) |> resolve("/", left - 1)
-
-      _no_link ->
-        resolve(rest, path, left)
-    end
   end
 end

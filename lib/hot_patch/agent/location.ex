@@ -5,10 +5,17 @@ defmodule HotPatch.Agent.Location do
   # An archive path is right when it is a suffix of the path from which the node loads (or
   # would load) the file, reaching at least from the application's folder:
   # `my_app-1.2.0/ebin/Elixir.MyApp.Foo.beam`, or from `releases/1.2.0/consolidated/...`.
+  #
+  # What belongs to the system, and what it boots by, is refused: by the path that the archive names,
+  # and by the place to which that leads here, through whatever links.
 
   alias HotPatch.Agent.Running
   alias HotPatch.Attachment
+  alias HotPatch.BootFile
+  alias HotPatch.FileName
   alias HotPatch.Release
+  alias HotPatch.Store
+  alias HotPatch.Store.Dir
   alias HotPatch.SystemLibrary
 
   @typedoc """
@@ -37,7 +44,7 @@ defmodule HotPatch.Agent.Location do
         {have, actual} when is_binary(actual) -> compare(path, anchor, actual, have)
         {:loaded, :no_file} -> would_load(path, anchor, :loaded)
         :none -> would_load(path, anchor, :new)
-        :system -> {:error, system_reason(name, "Erlang/OTP")}
+        :system -> {:error, SystemLibrary.reason(name, "erts")}
       end
     end
   end
@@ -54,24 +61,26 @@ defmodule HotPatch.Agent.Location do
   @doc "Where the file of a module belongs that moves from one application to another."
   @spec of_move(Path.t(), Path.t(), String.t()) :: move()
   def of_move(path, former_path, name) do
-    with :ok <- allowed(anchor(path), name),
-         :ok <- allowed(anchor(former_path), nil),
-         {:ok, target} <- new_place(would_load(path, anchor(path), :new), name),
-         {:ok, former} <- former_place(would_load(former_path, anchor(former_path), :new)) do
+    with :ok <- of_this_version(anchor(path), name),
+         :ok <- of_this_version(anchor(former_path), nil),
+         {:ok, target} <- path |> would_go() |> new_place(name),
+         {:ok, former} <- former_path |> would_go() |> former_place() do
       case Running.path(name) do
         {have, ^target} -> {:ok, :moved, have, target, former}
         {have, ^former} -> {:ok, :moves, have, target, former}
         {:loaded, :no_file} -> {:ok, :moves, :loaded, target, former}
         :none -> {:ok, :moves, :new, target, former}
-        :system -> {:error, system_reason(name, "Erlang/OTP")}
+        :system -> {:error, SystemLibrary.reason(name, "erts")}
         {_have, actual} -> {:wrong_path, elsewhere(name, former_path, actual)}
       end
     end
   end
 
-  defp allowed(anchor, module) do
+  defp of_this_version(anchor, module) do
     with :ok <- not_system(anchor, module), do: right_version(anchor, module)
   end
+
+  defp would_go(path), do: path |> would_load(anchor(path), :new) |> allowed()
 
   # A node that runs the module would be left without it.
   defp new_place({:ok, _have, target}, _name), do: {:ok, target}
@@ -98,10 +107,94 @@ defmodule HotPatch.Agent.Location do
   def of_file(path) do
     anchor = anchor(path)
 
-    with :ok <- not_system(anchor, nil),
+    with :ok <- no_boot_file(path, anchor),
+         :ok <- not_system(anchor, nil),
          :ok <- right_version(anchor, nil) do
-      would_be(path, anchor, :new)
+      path |> would_be(anchor, :new) |> allowed()
     end
+  end
+
+  # By the path that the archive names.
+  defp no_boot_file(path, anchor) do
+    kind =
+      case anchor do
+        {:release, _vsn, below} -> BootFile.in_version(below)
+        {:application, _name, _vsn, _folder, _below} -> nil
+        nil -> BootFile.kind(path)
+      end
+
+    if kind, do: {:error, BootFile.reason(path, kind)}, else: :ok
+  end
+
+  @doc "Why a file must not be put where it would go on this node; nil if it may be."
+  @spec forbidden(Path.t()) :: String.t() | nil
+  def forbidden(target) do
+    place = Dir.resolve(target)
+    # Only a link leads there, for what the archive names has been looked at.
+    owner = if place != Path.expand(target), do: system_folder(place)
+
+    cond do
+      kind = boots_by(place) -> BootFile.reason(target, kind)
+      owner -> SystemLibrary.reason(target, owner)
+      below?(place, Dir.resolve(Store.directory())) -> "#{target} is among HotPatch's own data"
+      true -> nil
+    end
+  end
+
+  @doc """
+  Why an application's resource file must not be changed; nil of any other file. That it is in an archive is
+  no harm where it is the node's own: it is easily taken along with the modules.
+  """
+  @spec resource_file(Path.t()) :: String.t() | nil
+  def resource_file(target) do
+    with {:application, name, _vsn, _folder, below} <- anchor(target),
+         kind when kind != nil <- BootFile.in_application(name, below) do
+      BootFile.reason(target, kind)
+    else
+      _ -> nil
+    end
+  end
+
+  defp allowed({:ok, _have, target} = found) do
+    case forbidden(target) do
+      nil -> found
+      reason -> {:error, reason}
+    end
+  end
+
+  defp allowed(other), do: other
+
+  # By the place to which it leads.
+  defp boots_by(place) do
+    root = Release.root() && Dir.resolve(Release.root())
+
+    cond do
+      place in booted_by() -> "what this VM was booted by"
+      root && below?(place, root) -> place |> Path.relative_to(root) |> BootFile.kind()
+      true -> nil
+    end
+  end
+
+  # The same for as long as the VM runs, and asked for every file.
+  defp booted_by do
+    key = {__MODULE__, :booted_by}
+
+    with nil <- :persistent_term.get(key, nil) do
+      paths = Enum.map(BootFile.of_this_vm(), &Dir.resolve/1)
+      :persistent_term.put(key, paths)
+      paths
+    end
+  end
+
+  defp below?(place, folder), do: String.starts_with?(place, folder <> "/")
+
+  # The application of the system whose folder has this file.
+  defp system_folder(place) do
+    Enum.find_value(:code.get_path(), fn ebin ->
+      folder = ebin |> FileName.to_binary() |> Path.dirname()
+      {name, _vsn} = folder |> Path.basename() |> split()
+      if SystemLibrary.application?(name) and below?(place, Dir.resolve(folder)), do: name
+    end)
   end
 
   defp anchor(path) do
@@ -157,7 +250,7 @@ defmodule HotPatch.Agent.Location do
         :ok
 
       application ->
-        {:error, system_reason(module || application, SystemLibrary.owner(application))}
+        {:error, SystemLibrary.reason(module || application, application)}
     end
   end
 
@@ -194,10 +287,6 @@ defmodule HotPatch.Agent.Location do
       {:ok, module} -> :code.is_sticky(module)
       :unknown -> false
     end
-  end
-
-  defp system_reason(what, owner) do
-    "#{what} belongs to #{owner}: system libraries are never patched, they change with an upgrade"
   end
 
   defp right_version({:application, name, vsn, _folder, _below}, _module) when is_binary(vsn) do

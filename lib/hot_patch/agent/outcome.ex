@@ -9,7 +9,7 @@ defmodule HotPatch.Agent.Outcome do
   alias HotPatch.Agent.Verdict
   alias HotPatch.Fault
   alias HotPatch.Release
-  alias HotPatch.Status
+  alias HotPatch.Report
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Install
@@ -65,7 +65,7 @@ defmodule HotPatch.Agent.Outcome do
       release: Release.current(),
       transition: examination.strategy.transition,
       on_load: examination.strategy.on_load,
-      status: Status.combine(Enum.map(result.files, & &1.status)),
+      status: Report.File.combine(result.files),
       files: Enum.frequencies_by(result.files, & &1.status),
       killed: length(result.killed),
       stragglers: length(result.stragglers)
@@ -173,7 +173,8 @@ defmodule HotPatch.Agent.Outcome do
 
   defp strategy(preparation), do: preparation.examination.strategy
 
-  defp files(%Preparation{staged: staged, examination: examination, operation: operation}) do
+  defp files(%Preparation{staged: staged, operation: operation} = preparation) do
+    examination = preparation.examination
     verdicts = Enum.filter(examination.verdicts, & &1.target)
 
     # Read once, and only if there is anything to look for. What this node has applied before itself
@@ -192,6 +193,7 @@ defmodule HotPatch.Agent.Outcome do
         module: Verdict.module(verdict),
         alone?: match?(%{beam: %{on_load: true}}, verdict.entry),
         convert?: verdict.convert?,
+        callback_mode: preparation.callback_modes[Verdict.module(verdict)],
         gone?: Verdict.stays_for_boot?(verdict),
         returned?: verdict.returns?,
         move: verdict.move,

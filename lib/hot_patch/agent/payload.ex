@@ -43,7 +43,8 @@ defmodule HotPatch.Agent.Payload do
           instructions: %{up: [Instructions.one()], down: [Instructions.one()]},
           manifest: Manifest.t() | nil,
           signature: Signature.t() | nil,
-          loader: LoaderTrial.found() | nil
+          loader: LoaderTrial.found() | nil,
+          load: Composition.Entry.load() | nil
         }
   @enforce_keys [:patch, :release, :entries]
   defstruct [
@@ -53,6 +54,7 @@ defmodule HotPatch.Agent.Payload do
     :manifest,
     :signature,
     :loader,
+    :load,
     :transition,
     :on_load,
     :undoes,
@@ -85,6 +87,7 @@ defmodule HotPatch.Agent.Payload do
       config: Keyword.get(more, :config, []),
       instructions: Keyword.get(more, :instructions, Instructions.none()),
       loader: Keyword.get(more, :loader),
+      load: composition.load,
       manifest: composition.manifest,
       signature: composition.signature
     }

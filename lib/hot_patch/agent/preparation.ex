@@ -1,12 +1,15 @@
 defmodule HotPatch.Agent.Preparation do
   @moduledoc false
   # Everything of an apply that can fail without harm: the judgement, the new code ready to
-  # be made current, the files staged beside their targets. `release` is what ran then; `begun` is what
-  # a commit has done before the pause.
+  # be made current, the files staged beside their targets. `release` is what ran then, and
+  # `callback_modes` what the gen_statems among the modules said of themselves; `begun` is what a commit
+  # has done before the pause.
 
   alias HotPatch.Agent.Acceptance
+  alias HotPatch.Agent.Changes
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
+  alias HotPatch.Agent.IdleConversions
   alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.MemoryOnly
   alias HotPatch.Agent.Payload
@@ -30,16 +33,30 @@ defmodule HotPatch.Agent.Preparation do
           staged: Store.Files.intent(),
           payload: Store.Blobs.digest() | nil,
           ready: Swap.Ready.t() | nil,
-          begun: Steps.begun() | nil
+          begun: Steps.begun() | nil,
+          callback_modes: %{String.t() => term()},
+          warnings: [String.t()]
         }
   @enforce_keys [:examination, :accepted, :operation, :staged]
-  defstruct [:examination, :accepted, :operation, :release, :staged, :payload, :ready, :begun]
+  defstruct [
+    :examination,
+    :accepted,
+    :operation,
+    :release,
+    :staged,
+    :payload,
+    :ready,
+    :begun,
+    callback_modes: %{},
+    warnings: []
+  ]
 
   @doc "Prepares, or says by its verdicts why this node cannot."
   @spec run(Examination.t(), HotPatch.Agent.operation(), Payload.t()) ::
           {:ok, t()} | {:no, [Verdict.t()]}
   def run(%Examination{verdicts: verdicts} = examination, operation, payload) do
-    with {:ok, accepted} <- Acceptance.accept(examination),
+    with {:ok, accepted} <- Acceptance.accept(examination, payload),
+         modes = callback_modes(accepted),
          {:ok, ready} <- ready(accepted, examination, operation, payload),
          {:staged, {:ok, staged, digest}} <- {:staged, stage(verdicts, operation, payload, ready)} do
       {:ok,
@@ -50,7 +67,9 @@ defmodule HotPatch.Agent.Preparation do
          release: Store.Applied.state().release,
          staged: staged,
          payload: digest,
-         ready: ready
+         ready: ready,
+         callback_modes: modes,
+         warnings: warnings(ready, examination)
        }}
     else
       {:no, verdicts} -> {:no, verdicts}
@@ -58,6 +77,14 @@ defmodule HotPatch.Agent.Preparation do
       {:staged, {:error, failure}} -> {:no, Writable.blame(verdicts, failure)}
     end
   end
+
+  # Where nobody is to be suspended, nobody was looked for.
+  defp warnings(%{job: %{transition: :suspend} = job, found: found}, examination) do
+    targets = found.targets ++ found.unpaused
+    IdleConversions.warnings(job.changes, targets, examination.instructions)
+  end
+
+  defp warnings(_nothing_to_convert, _examination), do: []
 
   @doc "Takes back what preparing has left."
   @spec discard(t()) :: :ok
@@ -80,44 +107,13 @@ defmodule HotPatch.Agent.Preparation do
     %{patch: operation.patch, modules: Enum.map(changes, & &1.module)}
   end
 
-  @doc "The modules that a swap replaces or adds."
-  @spec changes([{module(), Verdict.t()}], Instructions.t()) :: [Swap.Change.t()]
-  def changes(modules, instructions) do
-    for {module, verdict} <- modules,
-        do: module |> change_of(verdict) |> Instructions.adjust(instructions)
+  # What runs says it only as long as it runs, and the way back has to know.
+  defp callback_modes(accepted) do
+    for {module, %Verdict{change: :replace, direction: :up}} <- accepted.changes,
+        mode = Swap.callback_mode(module),
+        into: %{},
+        do: {Atom.to_string(module), mode}
   end
-
-  defp change_of(module, %Verdict{direction: :up, change: kind, entry: entry} = verdict) do
-    %Swap.Change{
-      module: module,
-      kind: kind,
-      exports: entry.beam.exports,
-      md5: :code.module_md5(entry.bytes),
-      old_vsn: old_vsn(kind, module),
-      convert?: converts?(module, verdict)
-    }
-  end
-
-  # The code that runs knows the way down, and is told to which version.
-  defp change_of(module, %Verdict{direction: :down, change: kind, entry: entry} = verdict) do
-    exports = for {name, arity} <- Running.exports(module), do: {Atom.to_string(name), arity}
-
-    %Swap.Change{
-      module: module,
-      kind: kind,
-      direction: :down,
-      exports: exports,
-      md5: entry.beam.md5,
-      old_vsn: {:down, Running.vsn_of(entry.beam.vsn)},
-      convert?: converts?(module, verdict)
-    }
-  end
-
-  # What only moves is loaded with the code that it has, which knows the states that there are.
-  defp converts?(module, %Verdict{move: :here, change: :replace, entry: %{beam: beam}}),
-    do: not Running.same?(Running.facts(module), beam.md5, beam.vsn)
-
-  defp converts?(_module, verdict), do: verdict.convert?
 
   defp stage(verdicts, operation, payload, ready) do
     changes =
@@ -184,7 +180,7 @@ defmodule HotPatch.Agent.Preparation do
   defp not_ready(verdict, failure), do: Verdict.change_status(verdict, :not_updated, failure.text)
 
   defp ready(accepted, examination, operation, payload) do
-    case changes(accepted.changes, examination.instructions) do
+    case Changes.of(accepted.changes, examination.instructions) do
       [] ->
         {:ok, nil}
 
@@ -223,29 +219,24 @@ defmodule HotPatch.Agent.Preparation do
     end
   end
 
-  # Only of modules that are changed here, and that may be loaded just to be tried.
+  # All, if one of them is to convert states here: they call each other, also those of modules that
+  # this node has in the same version already.
   defp shadows(accepted, payload) do
-    by_name =
+    changed =
       for {module, %Verdict{alone?: false, direction: :up}} <- accepted.changes,
-          into: %{},
-          do: {Atom.to_string(module), module}
+          into: MapSet.new(),
+          do: Atom.to_string(module)
 
-    for %{module: name} = shadow <- payload.shadows, module = by_name[name] do
+    shadows =
+      if Enum.any?(payload.shadows, &(&1.module in changed)), do: payload.shadows, else: []
+
+    for shadow <- shadows do
       %{
-        module: module,
+        module: Running.accepted_module(shadow.module),
         name: Running.accepted_module(shadow.name),
         bytes: shadow.bytes,
         lambdas?: shadow.lambdas?
       }
-    end
-  end
-
-  defp old_vsn(:add, _module), do: nil
-
-  defp old_vsn(:replace, module) do
-    case Running.facts(module) do
-      nil -> nil
-      facts -> Running.old_vsn(facts)
     end
   end
 end

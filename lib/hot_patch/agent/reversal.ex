@@ -4,9 +4,11 @@ defmodule HotPatch.Agent.Reversal do
   # was before. All of it comes from this node's own store, so nothing is validated but that
   # it is still what was put there, and that nobody else has changed the files since.
 
+  alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.PreviousCode
   alias HotPatch.Agent.Running
+  alias HotPatch.Agent.Steps.Children
   alias HotPatch.Agent.Swappable
   alias HotPatch.Agent.Verdict
   alias HotPatch.Composition.Entry
@@ -108,7 +110,7 @@ defmodule HotPatch.Agent.Reversal do
 
   defp judge_entry(%Entry{kind: :other} = entry, file, _payload) do
     what = if entry.bytes, do: "goes back to what it was", else: "is removed again"
-    Verdict.new(entry, :not_beam, "no Erlang module: #{file.target} #{what}", file.target)
+    Verdict.carried(entry, "no Erlang module: #{file.target} #{what}", file.target)
   end
 
   defp judge_entry(%Entry{beam: beam} = entry, file, payload) do
@@ -124,6 +126,7 @@ defmodule HotPatch.Agent.Reversal do
         direction: if(change == :add, do: :up, else: :down),
         alone?: file.alone?,
         convert?: Map.get(file, :convert?, true),
+        callback_mode: Map.get(file, :callback_mode),
         move: if(file.move == :away, do: :here),
         returns?: file.gone?
       }
@@ -171,10 +174,11 @@ defmodule HotPatch.Agent.Reversal do
   @doc "Whoever has a module for its callback cannot live without it."
   @spec unused(atom(), %{:module => String.t() | nil, optional(atom()) => term()}, Payload.t()) ::
           :ok | {:transient, String.t()}
-  def unused(:delete, file, %{purge: :soft}) do
+  def unused(:delete, file, %{purge: :soft} = payload) do
     {:ok, module} = Running.module(file.module)
+    users = Swap.users(module)
 
-    case Swap.users(module) do
+    case users -- Children.about_to_stop(users, Instructions.supervisors(payload)) do
       [] ->
         :ok
 
@@ -245,7 +249,8 @@ defmodule HotPatch.Agent.Reversal do
       load_nif: false,
       needs_otp: nil,
       compiler: nil,
-      compressed: false
+      compressed: false,
+      load: nil
     }
   end
 

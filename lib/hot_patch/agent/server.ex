@@ -138,20 +138,24 @@ defmodule HotPatch.Agent.Server do
     {:noreply, tell(%{state | callers: [from]}, decision)}
   end
 
+  # The coordinator does not wait for this node: it need not come to hold, and is not asked again.
+  defp answer({:decide, ref, {:take_back, _why} = decision}, from, state)
+       when state.phase == :committing and state.operation.ref == ref do
+    {worker, _monitor} = state.worker
+    :ok = Swap.decide(worker, decision)
+    {:noreply, %{state | decision: decision, callers: [from | state.callers]}}
+  end
+
   # Somebody who was asked in doubt has said so first.
   defp answer({:decide, ref, decision}, from, %{operation: %{ref: ref}} = state)
        when state.phase == :deciding and state.decision == decision,
        do: {:noreply, %{state | callers: [from | state.callers]}}
 
   # The coordinator waits no longer for this node to hold. What it has decided is done when this
-  # node holds; should it fail before, the coordinator hears of that. To be taken back it need not
-  # come so far.
+  # node holds; should it fail before, the coordinator hears of that.
   defp answer({:decide, ref, decision}, from, %{operation: %{ref: ref}} = state)
-       when state.phase == :committing do
-    {worker, _monitor} = state.worker
-    _ = if decision != :finish, do: Swap.decide(worker, decision)
-    {:noreply, %{state | early: decision, deciders: [from | state.deciders]}}
-  end
+       when state.phase == :committing,
+       do: {:noreply, %{state | early: decision, deciders: [from | state.deciders]}}
 
   # It did not wait: the deadline came first. What was decided all the same is now missed here,
   # and nothing else that ends would have it looked for.
@@ -203,6 +207,11 @@ defmodule HotPatch.Agent.Server do
   end
 
   @impl GenServer
+  # It was told before it came to this.
+  def handle_info({Commit, :held, decider}, %{phase: :committing, decision: decision} = state)
+      when is_pid(decider) and decision != nil,
+      do: {:noreply, %{state | phase: :deciding, decider: decider}}
+
   def handle_info({Commit, :held, decider}, %{phase: :committing} = state) when is_pid(decider) do
     reply(state.callers, :held)
     state = %{state | phase: :held, callers: [], decider: decider}

@@ -17,35 +17,43 @@ defmodule HotPatch.Agent.Steps do
 
   @typedoc """
   What was done before the pause: `stopped` applications with how they ran, the last one first;
-  `children` of supervisors as they were. Should this process die, `keeper` starts again what was
+  `children` of supervisors as they were, and `left`, those among them that were stopped because
+  their module goes, the last one first. Should this process die, `keeper` starts again what was
   stopped.
   """
   @type begun :: %{
           stopped: [{atom(), atom()}],
           children: Children.known(),
+          left: [Children.child()],
+          gone: [module()],
           keeper: pid() | nil
         }
 
-  @doc "Does what comes before the pause; with why it could not, if so. What was done is to be undone."
-  @spec begin(Instructions.t(), integer()) :: {begun(), String.t() | nil}
-  def begin(instructions, deadline) do
+  @doc """
+  Does what comes before the pause, with the modules that go; with why it could not, if so. What was
+  done is to be undone.
+  """
+  @spec begin(Instructions.t(), [module()], integer()) :: {begun(), String.t() | nil}
+  def begin(instructions, gone, deadline) do
     {steps, _later} = Instructions.split(instructions)
     keeper = if Enum.any?(steps, &stops?/1), do: Keeper.start()
-    begin(steps, %{stopped: [], children: %{}, keeper: keeper}, deadline)
+    begun = %{stopped: [], children: %{}, left: [], gone: gone, keeper: keeper}
+    begin_each(steps, begun, deadline)
   end
 
-  defp begin([], begun, _deadline), do: {begun, nil}
+  defp begin_each([], begun, _deadline), do: {begun, nil}
 
-  defp begin([step | rest], begun, deadline) do
+  defp begin_each([step | rest], begun, deadline) do
     {begun, result} = prepare(step, begun, deadline)
 
     case result do
-      :ok -> begin(rest, begun, deadline)
+      :ok -> begin_each(rest, begun, deadline)
       {:error, text} -> {begun, "#{step.text} failed before the pause: #{text}"}
     end
   end
 
-  defp stops?(step), do: step.what in [:remove_application, :restart_application]
+  defp stops?(step),
+    do: step.what in [:remove_application, :restart_application] or step.how == :children
 
   defp prepare(%{what: :apply} = step, begun, deadline),
     do: {begun, ended(run(fn -> call(step) end, left(deadline)))}
@@ -53,9 +61,14 @@ defmodule HotPatch.Agent.Steps do
   defp prepare(%{how: :children} = step, begun, deadline) do
     module = Running.accepted_module(step.subject)
 
-    case run(fn -> Children.known(module) end, left(deadline)) do
-      {:ok, known} -> {%{begun | children: Map.put(begun.children, module, known)}, :ok}
-      error -> {begun, error}
+    asked = fn -> {Children.known(module), Children.leaving(module, begun.gone)} end
+
+    case run(asked, left(deadline)) do
+      {:ok, {known, leaving}} ->
+        stop_children(leaving, put_in(begun.children[module], known), deadline)
+
+      error ->
+        {begun, error}
     end
   end
 
@@ -72,12 +85,25 @@ defmodule HotPatch.Agent.Steps do
     end
   end
 
+  defp stop_children([], begun, _deadline), do: {begun, :ok}
+
+  defp stop_children([child | rest], begun, deadline) do
+    # One that is late ends all the same: it counts as stopped before it is.
+    Keeper.stops(begun.keeper, child)
+    begun = %{begun | left: [child | begun.left]}
+
+    case run(fn -> Children.stop_for_now(child) end, left(deadline)) do
+      {:ok, :ok} -> stop_children(rest, begun, deadline)
+      error -> {begun, error}
+    end
+  end
+
   @doc "Starts again what was stopped; what could not be, in words."
   @spec undo(begun() | nil) :: [String.t()]
   def undo(nil), do: []
 
-  def undo(%{stopped: stopped, keeper: keeper}) do
-    failed = start(stopped)
+  def undo(%{stopped: stopped, left: left, keeper: keeper}) do
+    failed = start_children(left) ++ start(stopped)
     Keeper.done(keeper)
     failed
   end
@@ -133,7 +159,7 @@ defmodule HotPatch.Agent.Steps do
 
   defp do_later(%{how: :children} = step, begun, _ran) do
     module = Running.accepted_module(step.subject)
-    Children.follow(module, Map.get(begun.children, module, %{}))
+    Children.follow(module, Map.get(begun.children, module, %{}), begun.left)
   end
 
   defp do_later(_for_modules_alone, _begun, _ran), do: :ok
@@ -152,6 +178,13 @@ defmodule HotPatch.Agent.Steps do
     for {application, type} <- applications,
         {:error, text} <- [run(fn -> Applications.start(application, type) end, @within)],
         do: "#{application} could not be started again: #{text}"
+  end
+
+  defp start_children(children) do
+    for {supervisor, id} = child <- children,
+        {:error, text} <- [run(fn -> Children.start_again(child) end, @within)],
+        do:
+          "the child #{inspect(id)} of #{inspect(supervisor)} could not be started again: #{text}"
   end
 
   # What a call gives says nothing; one that fails ends its process.

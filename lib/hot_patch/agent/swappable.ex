@@ -2,6 +2,8 @@ defmodule HotPatch.Agent.Swappable do
   @moduledoc false
   # Whether memory can be changed from one version of a module to another, or only disk.
 
+  alias HotPatch.Agent.Changes
+  alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Verdict
@@ -46,6 +48,32 @@ defmodule HotPatch.Agent.Swappable do
         %{Verdict.change_status(verdict, :not_updated, reason) | transient?: true}
       else
         _ -> verdict
+      end
+    end)
+  end
+
+  @doc """
+  The verdicts, with those modules whose processes would die of the change: that is known, and not done
+  without the operator's word. Of modules that go it is judged elsewhere.
+  """
+  @spec survived([Verdict.t()], Payload.t(), Instructions.t()) :: [Verdict.t()]
+  def survived(verdicts, %{purge: :force}, _instructions), do: verdicts
+
+  def survived(verdicts, payload, instructions) do
+    casualties =
+      for(%{change: :replace} = verdict <- verdicts, do: {running(verdict), verdict})
+      |> Changes.of(instructions)
+      |> Swap.casualties(payload.transition)
+      |> Enum.group_by(&Atom.to_string(&1.module))
+
+    Enum.map(verdicts, fn verdict ->
+      case casualties[Verdict.module(verdict)] do
+        nil ->
+          verdict
+
+        some ->
+          reason = Swap.fatal_text(some)
+          %{Verdict.change_status(verdict, :not_updated, reason) | transient?: true}
       end
     end)
   end

@@ -5,7 +5,8 @@ defmodule HotPatch.Agent.Verdict do
   # out, `nil` otherwise; `direction` is `:down` where it is an older version that comes. `new?`
   # is a module that this node did not have, also when it is not to be loaded now. `alone?`: it
   # runs code when it is loaded, so it becomes current by a step of its own. `convert?` is false where
-  # the states of its processes have the same format in both versions. `folders` were made
+  # the states of its processes have the same format in both versions. `callback_mode` is that of a
+  # gen_statem's older version, where it is known. `folders` were made
   # for a file that is to go. `ran` is where the code is that runs now, if it is not what the file
   # has. `disk` is what the file is to be, where that is not the code that is to run: also where the
   # module goes and the boot script of the release needs its file; `disk?` is false where only memory
@@ -32,7 +33,9 @@ defmodule HotPatch.Agent.Verdict do
           convert?: boolean(),
           disk?: boolean(),
           rights: Rights.t() | nil,
+          callback_mode: term(),
           transient?: boolean(),
+          carried?: boolean(),
           ran: PreviousCode.t(),
           disk: :entry | {:bytes, binary() | nil},
           returns?: boolean(),
@@ -45,6 +48,7 @@ defmodule HotPatch.Agent.Verdict do
     :reason,
     :target,
     :change,
+    :callback_mode,
     :move,
     :rights,
     folders: [],
@@ -54,6 +58,7 @@ defmodule HotPatch.Agent.Verdict do
     convert?: true,
     disk?: true,
     transient?: false,
+    carried?: false,
     ran: :file,
     disk: :entry,
     returns?: false
@@ -65,10 +70,15 @@ defmodule HotPatch.Agent.Verdict do
     %__MODULE__{entry: entry, status: status, reason: reason, target: target}
   end
 
+  @doc "Of a file that is no module and is, or will be, where it belongs."
+  @spec carried(Entry.t(), String.t(), Path.t() | nil) :: t()
+  def carried(entry, reason, target \\ nil),
+    do: %{new(entry, :not_beam, reason, target) | carried?: true}
+
   @doc "The same file with another status; nothing of it is loaded any more."
   @spec change_status(t(), Status.t(), String.t() | nil) :: t()
   def change_status(verdict, status, reason) do
-    %{verdict | status: status, reason: reason, change: nil}
+    %{verdict | status: status, reason: reason, change: nil, carried?: false}
   end
 
   @doc "Name of the file's module, or `nil`."
@@ -96,7 +106,8 @@ defmodule HotPatch.Agent.Verdict do
       module: module(verdict),
       status: verdict.status,
       reason: verdict.reason,
-      target: verdict.target
+      target: verdict.target,
+      carried?: verdict.carried?
     }
   end
 end

@@ -12,8 +12,12 @@ defmodule HotPatch.Analysis.Change do
       things
     * `:exports_added`, `:exports_removed`
     * `:calls` - modules of the change that it calls; `:callers` - modules outside that call it
-    * `:code_change` - `:absent`, `:untouched` (as before), `:touched`
-    * `:state_moves?` - whether the state of its processes changes its form, or may
+    * `:code_change` - what is known of the one that converts the states: `:absent`, `:keeps` (all it
+      does is to give the state back), `:untouched` (its text is as before), `:touched`. Unless it is
+      absent or keeps the state it is called, on the way up as on the way down: that its text is as
+      before does not say that it does what it did
+    * `:state_moves?` - whether the state of its processes changes its form, or may: it may wherever
+      a `code_change` is called
     * `:pause` - `:none`, `:state`, `:supervisor`: for whom processes have to stand still; `:why`
       says why so
   """
@@ -28,7 +32,7 @@ defmodule HotPatch.Analysis.Change do
           exports_removed: [String.t()],
           calls: [String.t()],
           callers: [String.t()],
-          code_change: :absent | :untouched | :touched,
+          code_change: :absent | :keeps | :untouched | :touched,
           state_moves?: boolean(),
           pause: :none | :state | :supervisor,
           why: String.t()
@@ -52,7 +56,7 @@ defmodule HotPatch.Analysis.Change do
 
   @roles ~w(gen_server gen_statem gen_event supervisor special_process application protocol
             implementation nif on_load behaviour macros macros_only struct pure)a
-  @words ~w(add replace delete absent untouched touched none state supervisor added removed changed)a
+  @words ~w(add replace delete absent keeps untouched touched none state supervisor added removed changed)a
 
   @doc false
   @spec vocabulary() :: [atom()]

@@ -7,13 +7,16 @@ defmodule HotPatch.Cluster.Library do
   alias HotPatch.Agent.Payload
   alias HotPatch.Answers
   alias HotPatch.Archive
+  alias HotPatch.Argument
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Members
+  alias HotPatch.Cluster.PatchName
   alias HotPatch.Composition
   alias HotPatch.Error
   alias HotPatch.Manifest
   alias HotPatch.NodeInfo
   alias HotPatch.Patch
+  alias HotPatch.Readiness
   alias HotPatch.Release
   alias HotPatch.Store.Archives
   alias HotPatch.Store.Journal
@@ -37,7 +40,8 @@ defmodule HotPatch.Cluster.Library do
   """
   @spec upload(binary(), asked()) :: {:ok, Patch.t()} | {:error, Exception.t()}
   def upload(bytes, asked) do
-    with {:ok, composition} <- Archive.read(bytes, asked.name || asked.default_name),
+    with :ok <- Readiness.check(),
+         {:ok, composition} <- Archive.read(bytes, asked.name || asked.default_name),
          name = asked.name || declared_name(composition.manifest) || asked.default_name,
          composition = %{composition | id: Archive.id(name, composition.sha256)},
          :ok <- admitted(composition),
@@ -203,7 +207,7 @@ defmodule HotPatch.Cluster.Library do
   # Of each patch.
   defp latest(ops), do: ops |> Enum.sort_by(& &1.seq, :desc) |> Enum.uniq_by(& &1.patch)
 
-  @doc "Finds a patch by its id, or by its name if only one has it, and reads its archive."
+  @doc "Finds a patch as `resolve/1` does, and reads its archive."
   @spec open(String.t()) :: {:ok, Composition.t(), Patch.t()} | {:error, Exception.t()}
   def open(id) do
     with {:ok, patch, bytes} <- find(id),
@@ -265,7 +269,7 @@ defmodule HotPatch.Cluster.Library do
   def delete(id, record) do
     patches = list()
 
-    with {:ok, patch} <- among(id, patches),
+    with {:ok, patch} <- among(patches, id),
          :ok <- deletable(patch) do
       failures =
         for {node, answer} <- Cluster.call(patch.kept_on, :forget, [patch.id], @within),
@@ -315,14 +319,36 @@ defmodule HotPatch.Cluster.Library do
   end
 
   # One after another: the first good copy is enough.
-  defp fetch(%Patch{id: id, kept_on: nodes}) do
-    Enum.reduce_while(nodes, {:error, gone(id, nodes)}, fn node, _error ->
+  defp fetch(%Patch{id: id, kept_on: nodes} = patch) do
+    Enum.reduce_while(nodes, {:error, deleted(patch)}, fn node, _error ->
       case Cluster.call([node], :archive, [id], @within) do
         [{_node, {:ok, {:ok, record, bytes}}}] -> {:halt, {:ok, record, bytes}}
         [{_node, {:ok, :damaged}}] -> {:cont, damaged(id, node)}
-        [{_node, _gone}] -> {:cont, {:error, gone(id, nodes)}}
+        [{_node, {:ok, :unknown}}] -> {:cont, {:error, deleted(patch)}}
+        [{_node, {:error, text}}] -> {:cont, not_given(id, node, text)}
       end
     end)
+  end
+
+  defp deleted(patch) do
+    applied =
+      if patch.applied_on == [],
+        do: "",
+        else:
+          "; it is applied on #{Enum.join(patch.applied_on, ", ")}, and HotPatch.rollback/2 takes it back without it"
+
+    Error.new(
+      :unknown_patch,
+      "the archive of #{patch.id} is deleted: to look into it, or to apply it, upload it again#{applied}",
+      %{id: patch.id}
+    )
+  end
+
+  defp not_given(id, node, text) do
+    {:error,
+     Error.new(:unreachable, "the archive of #{id} is kept on #{node}, which #{text}", %{
+       nodes: [node]
+     })}
   end
 
   defp damaged(id, node) do
@@ -334,61 +360,27 @@ defmodule HotPatch.Cluster.Library do
      )}
   end
 
-  @doc "Finds a patch by its id, or by its name if only one has it."
-  @spec resolve(String.t() | Patch.t()) :: {:ok, Patch.t()} | {:error, Error.t()}
+  @doc "Finds a patch by its id, its name, or the beginning of its id, if only one has that."
+  @spec resolve(term()) :: {:ok, Patch.t()} | {:error, Error.t()}
   def resolve(%Patch{id: id}), do: resolve(id)
 
-  def resolve(id), do: among(id, list())
+  def resolve(id) do
+    with :ok <- known_here(), do: among(list(), id)
+  end
 
-  defp among(id, patches) do
-    case Enum.filter(patches, &(&1.id == id)) ++ Enum.filter(patches, &(&1.name == id)) do
-      [patch | _] when patch.id == id -> {:ok, patch}
-      [patch] -> {:ok, patch}
-      [] -> {:error, unknown(id, patches)}
-      several -> {:error, ambiguous(id, several)}
+  defp among(patches, id) do
+    with {:error, error} <- PatchName.find(patches.items, Argument.text(id)) do
+      # It may well be there, where nobody has answered.
+      message = Enum.join([error.message | Answers.lines(patches)], "; ")
+      {:error, %{error | message: message}}
     end
   end
 
-  defp unknown(id, patches) do
-    known =
-      case patches.items do
-        [] -> "none is uploaded, see HotPatch.upload/2"
-        items -> "there are #{Enum.map_join(items, ", ", & &1.id)}"
-      end
-
-    # It may well be there, where nobody has answered.
-    Error.new(
-      :unknown_patch,
-      Enum.join(
-        [
-          "no patch has the id #{inspect(id, printable_limit: 80)}: #{known}"
-          | Answers.lines(patches)
-        ],
-        "; "
-      ),
-      %{id: id}
-    )
-  end
-
-  defp gone(id, []),
-    do: Error.new(:unknown_patch, "the archive of #{id} is deleted: upload it again", %{id: id})
-
-  defp gone(id, nodes) do
-    Error.new(
-      :unknown_patch,
-      "the archive of #{id} is kept on #{Enum.join(nodes, ", ")}, which cannot give it now: upload it again",
-      %{id: id}
-    )
-  end
-
-  defp ambiguous(name, patches) do
-    ids = Enum.map(patches, & &1.id)
-
-    Error.new(
-      :ambiguous_patch,
-      "several patches are named #{name}: say which of #{Enum.join(ids, ", ")}",
-      %{candidates: ids}
-    )
+  # Where no node runs HotPatch, nothing is known of patches.
+  defp known_here do
+    if Enum.any?(Cluster.infos(Cluster.everyone()), & &1.managed?),
+      do: :ok,
+      else: {:error, Readiness.error()}
   end
 
   defp record(composition, name, by, release) do

@@ -35,9 +35,9 @@ defmodule HotPatch.Cluster.Survey do
     end)
   end
 
-  defp checked({node, {files, strategy}}) when is_list(files) do
-    status = Status.combine(Enum.map(files, & &1.status))
-    %Report.Node{node: node, status: status, files: files, strategy: strategy}
+  defp checked({node, %{files: files, warnings: warnings, strategy: strategy}}) do
+    status = Report.File.combine(files)
+    %Report.Node{node: node, status: status, files: files, warnings: warnings, strategy: strategy}
   end
 
   defp checked({node, {:error, text}}),

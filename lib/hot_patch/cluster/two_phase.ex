@@ -159,22 +159,13 @@ defmodule HotPatch.Cluster.TwoPhase do
     decision =
       if stop?(options), do: :stop, else: answers |> decision(options) |> written_down(operation)
 
-    ended = Map.new(decide(to_be_told(answers), operation, told(decision), teller, options))
+    ended =
+      Map.new(decide(to_be_told(answers, decision), operation, told(decision), teller, options))
 
     answers = for {node, answer} <- answers, do: {node, known(answer, ended[node])}
     nodes = for {node, answer} <- answers, do: Ending.committed(node, answer)
     {with_cause(decision, answers), nodes, for({node, {:error, _text}} <- answers, do: node)}
   end
-
-  # Those that did not answer are told, too: they say how it ended there, and when they only came
-  # late it ends as on all others. Nobody stands still for them any more, and one that is told to stop
-  # does not wait for them.
-  defp to_be_told(answers),
-    do: for({node, answer} <- answers, answer == {:ok, :held} or late?(answer), do: node)
-
-  defp told(:finish), do: :finish
-  defp told(:stop), do: {:take_back, "it was cancelled"}
-  defp told({:take_back, what, _cause, _node}), do: {:take_back, what}
 
   defp late?(answer), do: match?({:error, _text}, answer)
 
@@ -199,6 +190,19 @@ defmodule HotPatch.Cluster.TwoPhase do
   end
 
   defp with_cause(decision, _answers), do: decision
+
+  # One that is told to stop does not wait for those that have not come to hold. Else those that did
+  # not answer are told, too: they say how it ended there, and when they only came late it ends as on
+  # all others. Nobody stands still for them any more.
+  defp to_be_told(answers, :stop),
+    do: for({node, answer} <- answers, not match?({:ok, {:ended, _result}}, answer), do: node)
+
+  defp to_be_told(answers, _decision),
+    do: for({node, answer} <- answers, answer == {:ok, :held} or late?(answer), do: node)
+
+  defp told(:finish), do: :finish
+  defp told(:stop), do: {:take_back, "it was cancelled"}
+  defp told(take_back), do: {:take_back, elem(take_back, 1)}
 
   defp decide(nodes, operation, told, teller, options) do
     Cluster.call(nodes, :decide, [operation.ref, told], options.timeout, fn node, answer ->

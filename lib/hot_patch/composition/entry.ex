@@ -5,8 +5,9 @@ defmodule HotPatch.Composition.Entry do
     * `:path` - its name in the archive
     * `:size` - bytes
     * `:sha256`, `:crc32` - of the bytes
-    * `:kind` - `:beam`, `:damaged` (called `.beam` but not one, `:reason` says why), `:other`
     * `:executable` - whether the archive says that it is a program
+    * `:kind` - `:beam`, `:damaged` (called `.beam` but not one that can be loaded), `:other`
+    * `:rule`, `:reason` - of a damaged file: the name of the rule that it breaks, and what is wrong
     * `:bytes` - the file itself, exactly as it will be loaded and written; `nil` only where a
       rollback removes it
     * `:beam` - facts about the module, see `t:beam/0`, or `nil`
@@ -21,6 +22,7 @@ defmodule HotPatch.Composition.Entry do
     * `:needs_otp` - the OTP release that is needed at least, as far as it is known
     * `:compiler` - version of the compiler that made it
     * `:compressed` - whether the file is gzip'd
+    * `:load` - what it takes in the VM that loads it; `nil` for a file on disk
   """
   @type beam :: %{
           module: String.t(),
@@ -35,7 +37,26 @@ defmodule HotPatch.Composition.Entry do
           load_nif: boolean(),
           needs_otp: pos_integer() | nil,
           compiler: String.t() | nil,
-          compressed: boolean()
+          compressed: boolean(),
+          load: load() | nil
+        }
+
+  @typedoc """
+  What a module, or all modules of an archive together, take in the VM that loads them. The names
+  of atoms and functions stay in it for good.
+
+    * `:atoms` - different ones: named in code, literals, attributes
+    * `:functions` - different ones: its own, and those of other modules that it calls
+    * `:literal_words` - of the literals
+    * `:added_literals` - literals that the loader makes: file names, large integers, sets of keys
+    * `:memory` - bytes at most, of code, literals, lines
+  """
+  @type load :: %{
+          atoms: non_neg_integer(),
+          functions: non_neg_integer(),
+          literal_words: non_neg_integer(),
+          added_literals: non_neg_integer(),
+          memory: non_neg_integer()
         }
 
   @type t :: %__MODULE__{
@@ -46,11 +67,23 @@ defmodule HotPatch.Composition.Entry do
           bytes: binary() | nil,
           executable: boolean(),
           kind: :beam | :damaged | :other,
+          rule: String.t() | nil,
           reason: String.t() | nil,
           beam: beam() | nil
         }
   @enforce_keys [:path, :size, :crc32, :sha256, :bytes, :kind]
-  defstruct [:path, :size, :crc32, :sha256, :bytes, :kind, :reason, :beam, executable: false]
+  defstruct [
+    :path,
+    :size,
+    :crc32,
+    :sha256,
+    :bytes,
+    :kind,
+    :rule,
+    :reason,
+    :beam,
+    executable: false
+  ]
 
   @doc """
   What the file is, in a word or two: the module's name for a module.

@@ -80,6 +80,53 @@ defmodule HotPatch.Config.Option do
       default: 1024,
       doc: "how long the name of a file may be. Default: 1,024"
     ],
+    max_module_atoms: [
+      rule: {:number, @largest_limit},
+      default: 65_536,
+      doc: "how many atoms a module may bring, in its table and its literals. Default: 65,536"
+    ],
+    max_atoms: [
+      rule: {:number, @largest_limit},
+      default: 200_000,
+      doc: "how many atoms all modules of an archive may bring. Default: 200,000"
+    ],
+    max_module_functions: [
+      rule: {:number, @largest_limit},
+      default: 65_536,
+      doc: "how many functions a module may have or call. Default: 65,536"
+    ],
+    max_functions: [
+      rule: {:number, @largest_limit},
+      default: 200_000,
+      doc: "the same of all modules of an archive. Default: 200,000"
+    ],
+    max_literal_words: [
+      rule: {:number, @largest_limit},
+      default: 16 * 1024 * 1024,
+      doc: "how many words of memory the literals of a module may take. Default: 16 million"
+    ],
+    max_literal_depth: [
+      rule: {:number, @largest_limit},
+      default: 1_000,
+      doc: "how deep a literal may be nested. Default: 1,000"
+    ],
+    max_added_literals: [
+      rule: {:number, @largest_limit},
+      default: 10_000,
+      doc:
+        "how many names, numbers and keys of a module the loader may have to compare with each other. " <>
+          "Default: 10,000"
+    ],
+    max_module_memory: [
+      rule: {:number, @largest_limit},
+      default: 256 * 1024 * 1024,
+      doc: "bytes of memory that a module may take when it is loaded. Default: 256 MB"
+    ],
+    max_memory: [
+      rule: {:number, @largest_limit},
+      default: 512 * 1024 * 1024,
+      doc: "the same of all modules of an archive. Default: 512 MB"
+    ],
     require_manifest: [
       rule: :demand,
       default: false,

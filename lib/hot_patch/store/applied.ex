@@ -48,7 +48,7 @@ defmodule HotPatch.Store.Applied do
   where that was not the file's: nil where it was, `:lost` where it is kept nowhere. `md5` is that of
   the code that should run since, nil for what is no module. `alone?` is a module that runs code when
   it is loaded; `convert?` is false where the states of its processes have the same format in both
-  versions. `gone?`: the module is not to run, though the boot script needs its file; `returned?`: it
+  versions, and `callback_mode` is that of a gen_statem before. `gone?`: the module is not to run, though the boot script needs its file; `returned?`: it
   was so before this patch. `move`: of the two files of a module that has moved to another
   application, the one that came, or the one that went. `rights` are those of the file, before and
   after. `folders` were made for the file. `real` is the path without links, and `stamp` tells whether
@@ -60,6 +60,7 @@ defmodule HotPatch.Store.Applied do
           module: String.t() | nil,
           alone?: boolean(),
           convert?: boolean(),
+          callback_mode: term(),
           gone?: boolean(),
           returned?: boolean(),
           move: :here | :away | nil,
@@ -258,7 +259,7 @@ defmodule HotPatch.Store.Applied do
 
   defp together(first, last) do
     last
-    |> Map.merge(Map.take(first, [:old, :ran, :folders]))
+    |> Map.merge(Map.take(first, [:old, :ran, :folders, :callback_mode]))
     |> Map.merge(%{convert?: first.convert? or last.convert?, move: last.move || first.move})
   end
 
@@ -474,7 +475,12 @@ defmodule HotPatch.Store.Applied do
 
   # Applied once more: what was there before it the first time is what to go back to.
   defp again(first, record) do
-    before = Map.new(first.files, &{&1.target, Map.take(&1, [:old, :ran, :folders, :move])})
+    before =
+      Map.new(
+        first.files,
+        &{&1.target, Map.take(&1, [:old, :ran, :folders, :move, :callback_mode])}
+      )
+
     files = Enum.map(record.files, &Map.merge(&1, Map.get(before, &1.target, %{})))
     # What only the first time has changed is to go back all the same.
     others =

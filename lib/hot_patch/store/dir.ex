@@ -4,6 +4,9 @@ defmodule HotPatch.Store.Dir do
   # have blanks, brackets, braces, stars, line breaks and letters of any script in them, so no path
   # is ever taken for a pattern.
 
+  # As many as Linux follows.
+  @most_links 40
+
   @doc "The files in a folder whose names end so, in the order of their names."
   @spec files(Path.t(), String.t()) :: [Path.t()]
   def files(folder, ending),
@@ -30,6 +33,35 @@ defmodule HotPatch.Store.Dir do
       {:error, _posix} ->
         []
     end
+  end
+
+  @doc "A path as the system names it: without links on the way. Of it nothing need be there."
+  @spec resolve(Path.t()) :: Path.t()
+  def resolve(path), do: path |> Path.expand() |> Path.split() |> resolve("/", @most_links)
+
+  defp resolve([], done, _left), do: done
+  # Links that lead in circles lead nowhere.
+  defp resolve(rest, done, 0), do: Path.join([done | rest])
+
+  defp resolve([part | rest], done, left) do
+    path = Path.join(done, part)
+
+    case File.read_link(path) do
+      {:ok, link} ->
+        resolve(Path.split(led(done, link)) ++ rest, "/", left - 1)
+
+      {:error, _no_link} ->
+        resolve(rest, path, left)
+    end
+  end
+
+  @doc "Where a link in a folder leads."
+  @spec led(Path.t(), Path.t()) :: Path.t()
+  def led(folder, link) do
+    # Made absolute by hand: a folder may be called ~ as well.
+    if Path.type(link) == :absolute,
+      do: Path.expand(link),
+      else: Path.expand(Path.join(folder, link))
   end
 
   defp names(folder) do

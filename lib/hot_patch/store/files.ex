@@ -219,16 +219,9 @@ defmodule HotPatch.Store.Files do
 
   defp real(target, left) do
     case File.read_link(target) do
-      {:ok, link} -> target |> Path.dirname() |> led(link) |> real(left - 1)
+      {:ok, link} -> target |> Path.dirname() |> Dir.led(link) |> real(left - 1)
       {:error, _no_link} -> target
     end
-  end
-
-  # Made absolute first: a folder may be called ~ as well.
-  defp led(folder, link) do
-    if Path.type(link) == :absolute,
-      do: Path.expand(link),
-      else: Path.expand(Path.join(folder, link))
   end
 
   # Where memory is not what the disk is, what runs is what there is to go back to.

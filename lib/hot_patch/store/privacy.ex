@@ -9,6 +9,7 @@ defmodule HotPatch.Store.Privacy do
   alias HotPatch.Config
   alias HotPatch.Store
   alias HotPatch.Store.Dir
+  alias HotPatch.Table
 
   @others 0o077
 
@@ -22,7 +23,7 @@ defmodule HotPatch.Store.Privacy do
 
     case usable(folder) do
       :ok -> close(folder)
-      {:error, text} -> Config.warn(:data_dir, "config :hot_patch, data_dir: #{text}")
+      {:error, text} -> warn(text)
     end
   end
 
@@ -42,7 +43,9 @@ defmodule HotPatch.Store.Privacy do
         above(Path.dirname(folder), folder)
 
       {:error, posix} ->
-        {:error, "#{folder} cannot be used: #{:file.format_error(posix)}"}
+        {:error,
+         "#{folder} cannot be used (#{:file.format_error(posix)}), so that nothing can be uploaded or " <>
+           "applied here"}
     end
   end
 
@@ -65,9 +68,14 @@ defmodule HotPatch.Store.Privacy do
     open = for {path, stat} <- Dir.tree(folder), open?(stat), do: {path, stat}
     failed = for {path, stat} <- open, {:error, posix} <- [shut(path, stat)], do: {path, posix}
 
-    if failed != [], do: still_open(failed)
-    if open != [] and failed == [], do: was_open(folder, open)
-    :ok
+    # That a folder could be listed has shown nobody what is in its files.
+    files = for {path, %File.Stat{type: :regular}} <- open, do: path
+
+    cond do
+      failed != [] -> still_open(failed)
+      files != [] -> was_open(folder, files)
+      true -> :ok
+    end
   end
 
   # A link has no rights of its own, and what it leads to is not ours.
@@ -77,21 +85,21 @@ defmodule HotPatch.Store.Privacy do
   defp shut(path, %File.Stat{type: :directory}), do: File.chmod(path, 0o700)
   defp shut(path, _file), do: File.chmod(path, 0o600)
 
-  defp was_open(folder, [{first, _stat} | _] = open) do
-    Config.warn(
-      :data_dir,
-      "config :hot_patch, data_dir: #{length(open)} files and folders in #{folder} could be read by other " <>
-        "users of this host, such as #{first}; they are closed now. What patches have brought or " <>
-        "replaced may be known to others: change keys and passwords among it"
+  defp was_open(folder, [first | _] = files) do
+    warn(
+      "other users of this host could read #{count(files)} in #{folder}, such as #{first}; now they " <>
+        "cannot. What patches have brought or replaced may be known to others: change keys and " <>
+        "passwords among it"
     )
   end
 
   defp still_open([{path, posix} | _] = failed) do
-    Config.warn(
-      :data_dir,
-      "config :hot_patch, data_dir: #{length(failed)} files and folders can be read by other users of this " <>
-        "host and cannot be closed, such as #{path}: #{:file.format_error(posix)}; chmod -R go-rwx " <>
-        "#{Store.directory()}"
+    warn(
+      "other users of this host can read #{count(failed)}, such as #{path}, and this node cannot change " <>
+        "that (#{:file.format_error(posix)}): chmod -R go-rwx #{Store.directory()}"
     )
   end
+
+  defp warn(text), do: Config.warn(:data_directory, "config :hot_patch, data_dir: " <> text)
+  defp count(files), do: Table.count(length(files), "file", "files")
 end

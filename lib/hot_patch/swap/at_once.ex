@@ -9,6 +9,7 @@ defmodule HotPatch.Swap.AtOnce do
   # step, the states put aside become the real ones, and all are resumed.
 
   alias HotPatch.Swap.Ahead
+  alias HotPatch.Swap.Casualties
   alias HotPatch.Swap.Decision
   alias HotPatch.Swap.Describe
   alias HotPatch.Swap.Loading
@@ -69,7 +70,7 @@ defmodule HotPatch.Swap.AtOnce do
   # What was started since the preparation is looked at before anybody is suspended.
   defp begin(ready, guard) do
     deadline = deadline(ready)
-    found = later(ready, ready.found)
+    found = Casualties.mark(later(ready, ready.found), ready.fatal)
     standing = Standing.new(guard)
     ref = SysMessage.open()
     bystanders = Work.bystanders(found.parents)
@@ -102,11 +103,25 @@ defmodule HotPatch.Swap.AtOnce do
     swap = put_in(swap.suspension.released, [])
 
     with {swap, :ok} <- {swap, Decision.wanted(caller)},
+         {swap, :ok} <- {swap, survived(swap)},
          {swap, :ok} <- convert(swap, swap.windows),
          {swap, :ok} <- {swap, Ahead.on_load(swap.ready, swap.deadline)},
          {swap, :ok} <- {swap, Decision.await(caller, swap.ready)},
          do: catch_up(swap)
   end
+
+  # By no change is anybody ended without the operator's word.
+  defp survived(%{ready: %{job: %{purge: :force}}}), do: :ok
+
+  defp survived(swap) do
+    case casualties(swap) do
+      [] -> :ok
+      some -> {:error, :fatal, "#{Casualties.refused(some)}; nothing was loaded"}
+    end
+  end
+
+  defp casualties(%{found: found, ready: %{fatal: fatal}}),
+    do: Casualties.among(found.targets ++ found.unpaused, fatal)
 
   # A decision may take its time, and whoever was started meanwhile is still of the old code. To
   # stop those, others may have to go on for a moment: these have another state by then.
@@ -115,7 +130,8 @@ defmodule HotPatch.Swap.AtOnce do
     deadline = deadline(swap.ready)
     swap = %{swap | deadline: deadline, suspension: %{swap.suspension | deadline: deadline}}
 
-    with {swap, :ok} <- newcomers(swap, @most_rounds) do
+    with {swap, :ok} <- newcomers(swap, @most_rounds),
+         {swap, :ok} <- {swap, survived(swap)} do
       # The newest come first.
       {new, known} = Enum.split(swap.windows, length(swap.windows) - before)
       released = MapSet.new(swap.suspension.released)
@@ -170,7 +186,7 @@ defmodule HotPatch.Swap.AtOnce do
     {down, up} = Steps.down(swap.again ++ swap.later, ready.job.changes, swap.found.targets)
 
     with [] <- Steps.by_themselves(down, ready, swap.deadline),
-         {:ok, killed} <- Loading.run(ready) do
+         {:ok, killed} <- Loading.run(ready, casualties(swap)) do
       {:loaded, up, killed}
     else
       [_ | _] = failures -> {:error, :taken_back, Describe.refused(failures)}
@@ -199,12 +215,12 @@ defmodule HotPatch.Swap.AtOnce do
   defp newcomers(%{ready: %{job: %{prepared: nil}}} = swap, _rounds), do: {swap, :ok}
 
   defp newcomers(swap, rounds) do
-    case Processes.find(swap.ready.job.changes, swap.found) do
+    case Casualties.mark(Processes.find(swap.ready.job.changes, swap.found), swap.ready.fatal) do
       %{silent: [_ | _] = silent} ->
         {swap, {:error, :busy, Describe.silent(silent)}}
 
-      %{targets: [], parents: []} ->
-        {swap, :ok}
+      %{targets: [], parents: []} = new ->
+        {%{swap | found: Processes.merge(new, swap.found)}, :ok}
 
       new when rounds > 0 ->
         bystanders = Work.bystanders(new.parents)

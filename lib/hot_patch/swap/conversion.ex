@@ -8,6 +8,7 @@ defmodule HotPatch.Swap.Conversion do
   # process are the modules loaded, and `take` makes the states put aside the real ones; it
   # cannot fail. `drop` forgets them, which is all there is to going back.
 
+  alias HotPatch.Swap.ByName
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
 
@@ -218,24 +219,25 @@ defmodule HotPatch.Swap.Conversion do
     elem(state, tuple_size(state) - 1)
   end
 
-  # A fun that the shadow made would be dead with it: such a state is converted again, by
-  # the module itself, after the load.
-  defp check(%{lambdas?: true, shadow: shadow} = conversion, new) do
-    if fun_of?(new, shadow), do: tell(conversion, :again), else: {:ok, new}
+  # A fun that a shadow made, its own or one that it calls, would be dead with it: such a state is
+  # converted again, by the module itself, after the load.
+  defp check(%{lambdas?: true} = conversion, new) do
+    if shadow_fun?(new), do: tell(conversion, :again), else: {:ok, new}
   end
 
   defp check(_conversion, new), do: {:ok, new}
 
-  defp fun_of?(term, module) when is_function(term),
-    do: Function.info(term, :module) == {:module, module}
+  # A fun of somebody else may have one among the values that it was made with.
+  defp shadow_fun?(term) when is_function(term) do
+    {:module, module} = Function.info(term, :module)
+    {:env, env} = Function.info(term, :env)
+    ByName.shadow?(module) or shadow_fun?(env)
+  end
 
-  defp fun_of?([head | tail], module), do: fun_of?(head, module) or fun_of?(tail, module)
-
-  defp fun_of?(tuple, module) when is_tuple(tuple),
-    do: tuple |> Tuple.to_list() |> fun_of?(module)
-
-  defp fun_of?(map, module) when is_map(map), do: map |> :maps.to_list() |> fun_of?(module)
-  defp fun_of?(_other, _module), do: false
+  defp shadow_fun?([head | tail]), do: shadow_fun?(head) or shadow_fun?(tail)
+  defp shadow_fun?(tuple) when is_tuple(tuple), do: tuple |> Tuple.to_list() |> shadow_fun?()
+  defp shadow_fun?(map) when is_map(map), do: map |> :maps.to_list() |> shadow_fun?()
+  defp shadow_fun?(_other), do: false
 
   defp tell(conversion, what) do
     answer(conversion, {what, conversion.module})

@@ -43,6 +43,18 @@ defmodule HotPatch.Swap.Describe do
       else: named
   end
 
+  @doc "How many processes, in words."
+  @spec count([pid()]) :: String.t()
+  def count([_one]), do: "1 process"
+  def count(pids), do: "#{length(pids)} processes"
+
+  @doc "The first few of some processes by name."
+  @spec names([pid()]) :: String.t()
+  def names(pids) do
+    named = pids |> Enum.take(@most_named) |> Enum.map_join(", ", &name/1)
+    if length(pids) > @most_named, do: "#{named}, ...", else: named
+  end
+
   @doc "That processes had to be asked for the modules they work for, and did not answer."
   @spec silent([pid()]) :: String.t()
   def silent(pids) do

@@ -8,6 +8,7 @@ defmodule HotPatch.Swap.Engine do
 
   alias HotPatch.Swap.Ahead
   alias HotPatch.Swap.AtOnce
+  alias HotPatch.Swap.Casualties
   alias HotPatch.Swap.Decision
   alias HotPatch.Swap.Describe
   alias HotPatch.Swap.Guard
@@ -47,9 +48,11 @@ defmodule HotPatch.Swap.Engine do
 
   # Nobody's state changes: the load alone, which takes no longer than a blink.
   defp run_unpaused(caller, ready) do
-    with :ok <- Ahead.on_load(ready, deadline(ready)),
+    with {:ok, _none} <- casualties(ready),
+         :ok <- Ahead.on_load(ready, deadline(ready)),
          :ok <- Decision.await(caller, ready),
-         {:ok, killed} <- Phases.note(:load, fn -> Loading.run(ready) end) do
+         {:ok, casualties} <- casualties(ready),
+         {:ok, killed} <- Phases.note(:load, fn -> Loading.run(ready, casualties) end) do
       {:ok, %{done() | killed: killed}}
     else
       error -> taken_back(error, ready)
@@ -68,13 +71,17 @@ defmodule HotPatch.Swap.Engine do
   defp run_in_turn(caller, ready, guard, found) do
     signal = Signal.new()
 
-    with {:ok, ready} <- ahead(ready, found),
+    with {:ok, casualties} <- casualties(ready),
+         found = without(found, casualties),
+         {:ok, ready} <- ahead(ready, found),
          {:ok, watch} <- InTurn.rehearse(found.targets, ready, signal),
          :ok <- Ahead.on_load(ready, deadline(ready)),
          :ok <- Decision.await(caller, ready),
          # Whoever is started from here on may have either state; the new code takes both.
          found = Processes.merge(Processes.find(ready.job.changes, found), found),
-         {:ok, killed} <- Phases.note(:load, fn -> Loading.run(ready) end) do
+         {:ok, casualties} <- casualties(ready),
+         found = without(found, casualties),
+         {:ok, killed} <- Phases.note(:load, fn -> Loading.run(ready, casualties) end) do
       case Phases.note(:convert, fn -> InTurn.change(found.targets, ready, guard, watch) end) do
         :ok ->
           {:ok, %{done() | killed: killed}}
@@ -87,6 +94,23 @@ defmodule HotPatch.Swap.Engine do
         _ = Signal.settle(signal, :drop)
         taken_back(error, ready)
     end
+  end
+
+  # Those that the change ends: none without the operator's word.
+  defp casualties(%{fatal: fatal}) when fatal == %{}, do: {:ok, []}
+
+  defp casualties(%{job: job, fatal: fatal}) do
+    found = Processes.find(job.changes)
+    casualties = Casualties.among(found.targets ++ found.unpaused, fatal)
+
+    if casualties != [] and job.purge == :soft,
+      do: {:error, :fatal, "#{Casualties.refused(casualties)}; nothing was loaded"},
+      else: {:ok, casualties}
+  end
+
+  defp without(found, casualties) do
+    pids = MapSet.new(casualties, & &1.pid)
+    %{found | targets: Enum.reject(found.targets, &(&1.pid in pids))}
   end
 
   # What is tried may call new modules.

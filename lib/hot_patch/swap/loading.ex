@@ -3,32 +3,38 @@ defmodule HotPatch.Swap.Loading do
   # The one step in which all modules of a job become current.
 
   alias HotPatch.Swap.Ahead
+  alias HotPatch.Swap.Casualties
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.Signal
   alias HotPatch.Swap.Stragglers
   alias HotPatch.Swap.SysMessage
 
   @doc """
   Makes what was prepared current and takes out what is to go. Gives the processes that were
-  ended by force. A job that loads nothing only has states to convert.
+  ended by force, those among them that could not live with the new code. A job that loads nothing
+  only has states to convert.
   """
-  @spec run(Ready.t()) :: {:ok, [pid()]} | {:error, :load, String.t()}
-  def run(%Ready{job: %{prepared: nil}}), do: {:ok, []}
+  @spec run(Ready.t(), [Casualties.t()]) :: {:ok, [pid()]} | {:error, :load, String.t()}
+  def run(ready, casualties \\ [])
+  def run(%Ready{job: %{prepared: nil}}, _casualties), do: {:ok, []}
 
-  def run(%Ready{job: job, found: found} = ready) do
+  def run(%Ready{job: job, found: found} = ready, casualties) do
     killed = purge(job)
+    if ready.load, do: Signal.settle(ready.load, :take)
 
     # Nothing of what is new runs code when it is loaded here: that is over by now.
     with {:ok, _ready} <- Ahead.added(ready_without_on_load(ready), 0),
          :ok <- :code.finish_loading(job.prepared) do
       for %{kind: :delete, module: module} <- job.changes, do: :code.delete(module)
+      ended = Casualties.finish(casualties)
       if job.after_load, do: job.after_load.()
       # Special processes without a change of state stand in their own loop: any system
       # message takes them through system_continue into the new code.
       for %{kind: :special, pid: pid} <- found.unpaused,
           do: SysMessage.unanswered(pid, :hot_patch)
 
-      {:ok, killed}
+      {:ok, Enum.uniq(killed ++ ended)}
     else
       {:error, reasons} ->
         {:error, :load, "#{Ahead.refused(reasons)}; nothing was changed"}
@@ -41,10 +47,13 @@ defmodule HotPatch.Swap.Loading do
   defp ready_without_on_load(ready), do: put_in(ready.job.on_load, [])
 
   @doc """
-  Whether the code of these changes is current. A load that has begun is over by then, whoever has
-  asked for it and is dead.
+  Whether the code of a job is current, and not only what came ahead of the rest; or that of changes.
+  A load that has begun is over by then, whoever has asked for it and is dead.
   """
-  @spec done?([Change.t()]) :: boolean()
+  @spec done?(Ready.t() | [Change.t()]) :: boolean()
+  def done?(%Ready{job: job, load: load}),
+    do: Signal.read(load) == :take and done?(job.changes)
+
   def done?(changes) do
     # The code server takes one request after the other; newer ones tell what is loaded without
     # being asked.

@@ -28,7 +28,8 @@ defmodule HotPatch.Swap.Processes do
           :kind => kind(),
           :rule => rule(),
           :modules => [{module(), change_code? :: boolean()}],
-          optional(:keeps?) => boolean()
+          optional(:keeps?) => boolean(),
+          optional(:ends?) => boolean()
         }
   @type kind :: :server | :supervisor | :event_manager | :special | :wrapper
   @type rule ::
@@ -44,7 +45,7 @@ defmodule HotPatch.Swap.Processes do
   @typedoc """
   What a scan has found. `targets` have a state to convert, those in `unpaused` have not: their
   callback modules export no code_change, so nothing would be done to them while they
-  stood still. `parents` are the supervisors of targets; `children` processes by the one that
+  stood still; or their module goes. `parents` are the supervisors of targets; `children` processes by the one that
   started them; `silent` those that had to be asked, may be targets, and were too busy to
   answer; `seen` all processes that need not be looked at again.
   """
@@ -72,7 +73,10 @@ defmodule HotPatch.Swap.Processes do
   @spec find([Change.t()], found(), [pid()]) :: found()
   def find(changes, before \\ nothing(), list \\ Process.list()) do
     replaced =
-      for %Change{kind: :replace} = change <- changes, into: %{}, do: {change.module, change}
+      for %Change{kind: kind} = change <- changes,
+          kind in [:replace, :delete],
+          into: %{},
+          do: {change.module, change}
 
     if replaced == %{}, do: %{nothing() | seen: before.seen}, else: scan(replaced, list, before)
   end

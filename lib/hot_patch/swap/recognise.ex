@@ -27,7 +27,7 @@ defmodule HotPatch.Swap.Recognise do
         {:ask, :handlers}
 
       {:supervisor, module, _arity} when is_map_key(replaced, module) ->
-        [target(pid, :supervisor, :supervisor, [{module, true}])]
+        [target(pid, :supervisor, :supervisor, [{module, replaced[module].kind == :replace}])]
 
       {module, function, _arity} when is_map_key(replaced, module) ->
         with [] <- callback(pid, function, replaced[module]),
@@ -47,7 +47,8 @@ defmodule HotPatch.Swap.Recognise do
   @doc "Whether the new code has a callback for the state; where not, it stays as it is."
   @spec change_code?(Change.t(), [arity()]) :: boolean()
   def change_code?(change, arities) do
-    change.convert? and Enum.any?(arities, &({"code_change", &1} in change.exports))
+    change.kind == :replace and change.convert? and
+      Enum.any?(arities, &({"code_change", &1} in change.exports))
   end
 
   @doc "Whether the running module exports any of these functions."
@@ -122,7 +123,10 @@ defmodule HotPatch.Swap.Recognise do
 
   defp special(pid, change) do
     if exports?(change.module, [{:system_continue, 3}]) and not Stack.task?(pid) do
-      new? = change.convert? and {"system_code_change", 4} in change.exports
+      new? =
+        change.kind == :replace and change.convert? and
+          {"system_code_change", 4} in change.exports
+
       [target(pid, :special, :system_continue, [{change.module, new?}])]
     else
       []

@@ -29,9 +29,14 @@ defmodule HotPatch.Swap.Stack do
   @spec by_hand?(pid()) :: boolean()
   def by_hand?(pid) do
     case Process.info(pid, :current_function) do
-      {:current_function, {module, _function, _arity}} when module in @behaviours -> false
-      {:current_function, {:erlang, :hibernate, 3}} -> false
-      _ -> pid |> shown() |> unspoken?()
+      {:current_function, {module, _function, _arity}} when module in [:sys | @behaviours] ->
+        false
+
+      {:current_function, {:erlang, :hibernate, 3}} ->
+        false
+
+      _ ->
+        pid |> shown() |> unspoken?()
     end
   end
 
@@ -44,6 +49,9 @@ defmodule HotPatch.Swap.Stack do
   # Started by a behaviour, and still in the callback module's init.
   defp begins?({module, :init_it, _arity, _location}), do: module in [:gen | @behaviours]
   defp begins?(_frame), do: false
+
+  # Suspended, it waits in sys itself.
+  defp speaks?({:sys, _function, _arity, _location}), do: true
 
   defp speaks?({module, _function, _arity, _location}),
     do: function_exported?(module, :system_continue, 3)

@@ -192,11 +192,12 @@ defmodule HotPatch.Swap.Steps do
   end
 
   # Who has one state tells by itself that it is converted. An event manager has one for
-  # each handler: it says so by the answer to a second suspend, which changes nothing.
+  # each handler: it says so by the answer to a request that nobody knows, which changes nothing,
+  # whether it is suspended or not.
   defp convert_inside(pid, mine, ref) do
     SysMessage.run_in(pid, &Conversion.convert(&1, mine))
     event_manager? = match?([%{kind: :event} | _], Map.values(mine))
-    if event_manager?, do: SysMessage.send(pid, ref, :suspend), else: :ok
+    if event_manager?, do: SysMessage.probe(pid, ref), else: :ok
   end
 
   defp converted(owed, ref, deadline, again) do
@@ -223,6 +224,8 @@ defmodule HotPatch.Swap.Steps do
   end
 
   defp note(pid, :ok, {again, done}), do: {:done, {again, [pid | done]}}
+  # Of a probe.
+  defp note(pid, {:error, _unknown}, {again, done}), do: {:done, {again, [pid | done]}}
   defp note(pid, {:again, module}, {again, done}), do: {:more, {[{pid, module} | again], done}}
 
   # It is told before the end of the conversion.

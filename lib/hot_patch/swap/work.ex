@@ -32,7 +32,7 @@ defmodule HotPatch.Swap.Work do
     # Most targets are alike: what is to be done for one is worked out once for all of them.
     {work, _alike} =
       Enum.map_reduce(targets, %{}, fn target, alike ->
-        key = {target.kind, target.modules, Map.get(target, :keeps?, false)}
+        key = {target.kind, target.modules, target[:keeps?], target[:ends?]}
         alike = Map.put_new_lazy(alike, key, fn -> split(target, conversions) end)
         {how, mine, later} = alike[key]
         {{target.pid, how, mine, later}, alike}
@@ -94,6 +94,9 @@ defmodule HotPatch.Swap.Work do
       ref: ref
     }
   end
+
+  # It stands still, and is ended with the load.
+  defp split(%{ends?: true}, _conversions), do: {:still, %{}, []}
 
   defp split(%{modules: modules} = target, conversions) do
     {mine, later} =

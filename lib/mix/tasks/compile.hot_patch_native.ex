@@ -62,7 +62,7 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
     end
   end
 
-  # The fuzz targets are no part of what is built here.
+  # The fuzz targets and the tools that try loaders are no part of what is built here.
   defp fresh? do
     sources = ["Cargo.toml", "Cargo.lock" | Enum.filter(crates(), &source?/1)]
 
@@ -71,7 +71,7 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
 
   defp crates do
     for {path, %File.Stat{type: :regular}} <- Dir.tree("native"),
-        not String.starts_with?(path, "native/fuzz/"),
+        not String.starts_with?(path, ["native/fuzz/", "native/loader/"]),
         do: path
   end
 

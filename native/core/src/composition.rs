@@ -18,6 +18,8 @@ pub struct Composition<'a> {
     pub files: Vec<File<'a>>,
     /// What its modules take together in the VM that loads them.
     pub load: Load,
+    /// Files that are left out, because they are only what the Mac adds to an archive.
+    pub left_out: Vec<&'a str>,
     /// What the one who built it says of it; it fits the files.
     pub manifest: Option<Box<Declared>>,
     /// By whom the manifest claims to be signed. It is not verified.

@@ -1,5 +1,7 @@
 //! From bytes to a composition.
 
+use std::collections::HashSet;
+
 use crate::archive::{self, Entry, Unpacker};
 use crate::beam::{Judge, Load, Reading};
 use crate::composition::{Composition, Fault, File, Kind};
@@ -39,14 +41,18 @@ pub(crate) fn read_until<'a>(
     )?;
     let mut files: Vec<File<'_>> = files.into_iter().flatten().collect();
     let signature = take(&mut files, SIGNATURE);
-    let manifest =
-        take(&mut files, MANIFEST).map(|file| read_manifest(file, &files)).transpose()?;
+    let manifest = take(&mut files, MANIFEST).map(read_manifest).transpose()?;
     if signature.is_some() && manifest.is_none() {
         return Err(manifest::alone());
     }
+    let left_out = leave_out(&mut files, manifest.as_deref())?;
+    if let Some(declared) = &manifest {
+        manifest::covers(&declared.manifest, &files)?;
+    }
     let signature = signature.map(|file| Signature::read(&file.bytes)).transpose()?;
     let load = load(&files, options)?;
-    Ok(Composition { sha256, size: bytes.len() as u64, files, load, manifest, signature })
+    let size = bytes.len() as u64;
+    Ok(Composition { sha256, size, files, load, left_out, manifest, signature })
 }
 
 /// What all modules together take in a VM, if that is within the limits.
@@ -72,15 +78,39 @@ fn load(files: &[File<'_>], options: &Options) -> Result<Load, Refusal> {
     }
 }
 
+/// Takes out what the Mac has added. What a manifest lists is meant.
+fn leave_out<'a>(
+    files: &mut Vec<File<'a>>,
+    declared: Option<&Declared>,
+) -> Result<Vec<&'a str>, Refusal> {
+    let listed: HashSet<&str> = declared
+        .into_iter()
+        .flat_map(|declared| &declared.manifest.files)
+        .map(|file| file.path.as_str())
+        .collect();
+    let mut left_out = Vec::new();
+    files.retain(|file| {
+        let added = archive::is_of_mac(file.path) && !listed.contains(file.path);
+        if added {
+            left_out.push(file.path);
+        }
+        !added
+    });
+    if files.is_empty() && declared.is_none() && !left_out.is_empty() {
+        let detail = "it holds only what the Mac adds to an archive";
+        return Err(Refusal::archive(Rule::EmptyArchive, detail));
+    }
+    Ok(left_out)
+}
+
 /// Takes out what is an entry of the archive and no file of the patch.
 fn take<'a>(files: &mut Vec<File<'a>>, name: &str) -> Option<File<'a>> {
     let at = files.iter().position(|file| file.path == name)?;
     Some(files.remove(at))
 }
 
-fn read_manifest(file: File<'_>, files: &[File<'_>]) -> Result<Box<Declared>, Refusal> {
+fn read_manifest(file: File<'_>) -> Result<Box<Declared>, Refusal> {
     let manifest = Manifest::read(&file.bytes)?;
-    manifest::covers(&manifest, files)?;
     Ok(Box::new(Declared { bytes: file.bytes.into_owned(), manifest }))
 }
 

@@ -97,6 +97,9 @@ rules! {
     BadExtraField, "bad_extra_field",
         "An extra field of an entry is cut off or malformed.",
         "Build the archive afresh with a common zip tool.";
+    UnknownExtraField, "unknown_extra_field",
+        "An entry has an extra field that is none of those which zip tools write by default; some make another thing of an entry.",
+        "Build the archive afresh with a common zip tool and its defaults.";
     InconsistentHeaders, "inconsistent_headers",
         "A second zip reader, asked as a cross-check, reads the archive differently.",
         "Build the archive afresh with a common zip tool.";
@@ -138,6 +141,21 @@ rules! {
     NameEmptyPart, "name_empty_part",
         "The name of an entry has an empty part, as in `a//b`.",
         "Build the archive with plain relative names.";
+    NameTrailingDot, "name_trailing_dot",
+        "The name of an entry has a part that ends with a dot, which Windows leaves away.",
+        "Rename the file.";
+    NameTrailingSpace, "name_trailing_space",
+        "The name of an entry has a part that ends with a space, which Windows leaves away.",
+        "Rename the file.";
+    NameColon, "name_colon",
+        "The name of an entry contains a colon, behind which Windows sees a stream of another file.",
+        "Rename the file.";
+    NameReserved, "name_reserved",
+        "The name of an entry has a part that is a device on Windows, as CON or NUL, whatever follows its first dot.",
+        "Rename the file.";
+    NameVersion, "name_version",
+        "The name of an entry ends as a version number of VMS does, in `;1`, which some readers leave away.",
+        "Rename the file.";
     SecondName, "second_name",
         "An extra field gives an entry another name than its header.",
         "Use a zip tool that writes UTF-8 names, or rename the file.";
@@ -148,6 +166,9 @@ rules! {
         "Build the archive afresh, with each file once.";
     CaseCollision, "case_collision",
         "Two names differ only in upper and lower case.",
+        "Rename one of them: on some disks they are one file.";
+    UnicodeCollision, "unicode_collision",
+        "Two names are the same text, written with other characters (Unicode normalisation).",
         "Rename one of them: on some disks they are one file.";
     FileIsFolder, "file_is_folder",
         "A name is both a file and a folder.",
@@ -160,6 +181,9 @@ rules! {
     SpecialFile, "special_file",
         "An entry is a fifo, a device, a socket or the like.",
         "Put only files and folders into the archive.";
+    VolumeLabel, "volume_label",
+        "An entry is the label of a disk by its MS-DOS attributes, which some readers leave out.",
+        "Build the archive afresh with a common zip tool.";
     KindMismatch, "kind_mismatch",
         "The name of an entry says folder and its attributes say file, or the reverse.",
         "Build the archive afresh with a common zip tool.";
@@ -172,11 +196,17 @@ rules! {
     UnsupportedMethod, "unsupported_method",
         "An entry is packed with another method than store or deflate.",
         "Build the archive with the zip tool's default method.";
+    UnsupportedVersion, "unsupported_version",
+        "An entry says that it takes a newer zip reader than common ones are; those leave it out.",
+        "Build the archive with a common zip tool and its defaults.";
     UnsupportedFlag, "unsupported_flag",
         "An entry uses a feature of zip that no patch needs.",
         "Build the archive with a common zip tool and its defaults.";
 
     // The content of one entry.
+    RecordInData, "record_in_data",
+        "The data of a stored entry whose size follows it holds a zip record, at which a reader of a stream would end it.",
+        "Build the archive into a file, or with compression.";
     DamagedStream, "damaged_stream",
         "The packed data of an entry cannot be unpacked.",
         "The archive is damaged: upload it again, or build it afresh.";

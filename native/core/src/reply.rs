@@ -1,7 +1,7 @@
 //! The results of the core as one Erlang term each. That of [`read_archive`](crate::read_archive):
 //!
 //! ```text
-//! {:ok, %{sha256: <<_::256>>, size: integer, files: [file], load: load,
+//! {:ok, %{sha256: <<_::256>>, size: integer, files: [file], load: load, left_out: [binary],
 //!         manifest: manifest | nil, signature: json | nil}}
 //! {:refused, %{rule: atom, entry: binary | nil, message: binary}}
 //!
@@ -13,7 +13,8 @@
 //!          exports: [{binary, arity}], imports: [{binary, binary, arity}],
 //!          behaviours: [binary], chunks: [{binary, size}], on_load: boolean, load_nif: boolean,
 //!          needs_otp: integer | nil, compiler: binary | nil, compressed: boolean, load: load}
-//! load = %{atoms: integer, functions: integer, literal_words: integer, memory: integer}
+//! load = %{atoms: integer, functions: integer, literal_words: integer, added_literals: integer,
+//!          memory: integer}
 //! manifest = %{bytes: binary, content: json}
 //! json = JSON as maps with binaries as keys, lists, binaries, integers, true, false, nil
 //! ```
@@ -21,7 +22,7 @@
 //! That of [`shadow::make`](crate::beam::shadow::make), a list in the order of the modules:
 //!
 //! ```text
-//! {:ok, %{name: binary, bytes: binary, lambdas: boolean}} | {:error, binary}
+//! {:ok, %{name: binary, bytes: binary, lambdas: boolean, by_name: boolean}} | {:error, binary}
 //! ```
 //!
 //! That of [`build`](crate::build::build), and of signing a patch:
@@ -233,13 +234,15 @@ fn write_shadow(out: &mut impl Write, shadow: &Result<Shadow, Reason>) {
     match shadow {
         Ok(shadow) => {
             out.small_atom("ok");
-            out.map(3);
+            out.map(4);
             out.small_atom("name");
             out.binary(shadow.name.as_bytes());
             out.small_atom("bytes");
             out.binary(&shadow.bytes);
             out.small_atom("lambdas");
             out.boolean(shadow.lambdas);
+            out.small_atom("by_name");
+            out.boolean(shadow.by_name);
         }
         Err(reason) => {
             out.small_atom("error");
@@ -259,7 +262,7 @@ fn write_refusal(out: &mut impl Write, refusal: &Refusal) {
 }
 
 fn write_composition(out: &mut impl Write, composition: &Composition<'_>) {
-    out.map(6);
+    out.map(7);
     out.small_atom("sha256");
     out.binary(&composition.sha256);
     out.small_atom("size");
@@ -268,6 +271,8 @@ fn write_composition(out: &mut impl Write, composition: &Composition<'_>) {
     out.list(&composition.files, write_file);
     out.small_atom("load");
     write_load(out, composition.load);
+    out.small_atom("left_out");
+    out.list(&composition.left_out, |out, path| out.binary(path.as_bytes()));
     out.small_atom("manifest");
     match &composition.manifest {
         Some(declared) => write_declared(out, declared),
@@ -382,11 +387,12 @@ fn write_module(out: &mut impl Write, module: &Module) {
 }
 
 fn write_load(out: &mut impl Write, load: Load) {
-    out.map(4);
+    out.map(5);
     for (key, value) in [
         ("atoms", load.atoms),
         ("functions", load.functions),
         ("literal_words", load.literal_words),
+        ("added_literals", load.added_literals),
         ("memory", load.memory),
     ] {
         out.small_atom(key);

@@ -100,6 +100,9 @@ fn programs_are_told_from_other_files() {
 fn an_archive_in_an_archive() {
     let inner = build(&[file("x", TEXT)], b"").bytes;
     assert_holds(&build(&[file("inner.ez", &inner)], b""), &[("inner.ez", &inner)]);
+    // What is deflated says itself where it ends.
+    let streamed = deflated("inner.ez", &inner).streamed(Descriptor::Signed);
+    assert_holds(&build(&[streamed], b""), &[("inner.ez", &inner)]);
 }
 
 #[test]

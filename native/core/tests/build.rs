@@ -324,6 +324,19 @@ fn programs_stay_programs() {
 }
 
 #[test]
+fn what_the_mac_adds_to_a_folder_is_left_out_and_told() {
+    let from = release("mac_from", "1.0.0");
+    let to = release("mac_to", "1.0.0");
+    to.put("lib/shop-1.0.0/ebin/b.beam", &module("b", 2).bytes());
+    to.put("lib/shop-1.0.0/ebin/._b.beam", b"Mac OS X");
+    to.put("lib/shop-1.0.0/priv/.DS_Store", b"Bud1");
+    let built = built(&request(&from.0, &to.0));
+    assert_eq!(paths(&built.manifest), ["shop-1.0.0/ebin/b.beam"]);
+    let note = "shop-1.0.0/ebin/._b.beam, shop-1.0.0/priv/.DS_Store: only what the Mac adds";
+    assert!(built.notes.iter().any(|text| text.starts_with(note)), "{:?}", built.notes);
+}
+
+#[test]
 fn lines_and_debug_information_alone_are_no_difference() {
     let from = release("lines_from", "1.0.0");
     let to = release("lines_to", "1.0.0");

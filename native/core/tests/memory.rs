@@ -13,7 +13,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 mod support;
 
 use hot_patch_core::analysis::{self, Analysis, Request};
-use support::beam::{AtomFormat, Beam, atom_chunk, code, literals, one_function, table, tagged};
+use support::beam::{
+    AtomFormat, Beam, atom_chunk, literals, one_function, raw_code, table, tagged,
+};
 
 /// The system's allocator, which tells how much was taken at the most.
 struct Counting;
@@ -156,7 +158,7 @@ fn functions_labels_and_operands() {
         })
         .chain([3])
         .collect();
-    let module = one_function(&[]).with(b"Code", code(180, 40_001, &functions));
+    let module = one_function(&[]).with(b"Code", raw_code(180, 40_001, 20_000, &functions));
     let (before, after) = (one_function(&move_literal(0)).bytes(), module.bytes());
     let (peak, _) = peak(&before, &after);
     assert!(peak < 64 * after.len(), "{peak} of {}", after.len());

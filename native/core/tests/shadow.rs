@@ -7,11 +7,11 @@ mod support;
 use std::io::{Read, Write};
 
 use hot_patch_core::Kind;
-use hot_patch_core::beam::shadow::{self, Shadow};
+use hot_patch_core::beam::shadow::{self, Naming, Shadow};
 use hot_patch_core::beam::{Export, Import, Module};
 use hot_patch_core::reply;
 use support::beam::{
-    AtomFormat, Beam, atom_chunk, code, function, minimal, minimal_code, table, words,
+    AtomFormat, Beam, atom_chunk, code, function, minimal, minimal_code, raw_code, table, words,
 };
 use support::kind_of;
 use support::random::Random;
@@ -20,13 +20,18 @@ const FORMATS: [AtomFormat; 3] = [AtomFormat::Latin1, AtomFormat::Utf8, AtomForm
 
 /// No lines.
 const LINE: [u8; 20] = [0; 20];
+const PLAIN: Naming<'_> = Naming { suffix: "$2", helper: None };
+
+fn named(suffix: &str) -> Naming<'_> {
+    Naming { suffix, helper: None }
+}
 
 fn make(beam: &Beam) -> Result<Shadow, String> {
     make_from(&beam.bytes())
 }
 
 fn make_from(bytes: &[u8]) -> Result<Shadow, String> {
-    let mut shadows = shadow::make(&[bytes], "$2");
+    let mut shadows = shadow::make(&[bytes], &PLAIN);
     assert_eq!(shadows.len(), 1);
     shadows.remove(0).map_err(|reason| reason.to_string())
 }
@@ -89,7 +94,7 @@ fn tables_in_every_atom_format() {
     for format in FORMATS {
         let other = minimal(AtomFormat::Utf8);
         let other = other.with(b"AtU8", atom_chunk(AtomFormat::Utf8, &["n", "f", "g", "h", "i"]).1);
-        let shadows = shadow::make(&[&selfish(format).bytes(), &other.bytes()], "$2");
+        let shadows = shadow::make(&[&selfish(format).bytes(), &other.bytes()], &PLAIN);
         let shadow = shadows[0].as_ref().unwrap();
         assert_eq!(shadow.name, "m$2");
         let module = module(shadow);
@@ -236,17 +241,18 @@ fn what_has_no_shadow() {
 #[test]
 fn names_that_cannot_be() {
     let good = minimal(AtomFormat::Utf8).bytes();
-    let reason = |suffix: &str| shadow::make(&[&good], suffix)[0].clone().unwrap_err().to_string();
+    let reason =
+        |suffix: &str| shadow::make(&[&good], &named(suffix))[0].clone().unwrap_err().to_string();
     assert!(reason("").contains("is taken"));
     assert!(reason(&"a".repeat(255)).contains("is too long"));
-    assert!(shadow::make(&[&good], &"a".repeat(254))[0].is_ok());
+    assert!(shadow::make(&[&good], &named(&"a".repeat(254)))[0].is_ok());
     // 255 characters, more bytes: only the later format has room for them.
     let wide = "ü".repeat(254);
     assert!(reason(&wide).contains("is too long"));
-    assert!(shadow::make(&[&minimal(AtomFormat::Long).bytes()], &wide)[0].is_ok());
+    assert!(shadow::make(&[&minimal(AtomFormat::Long).bytes()], &named(&wide))[0].is_ok());
     let (_, atoms) = atom_chunk(AtomFormat::Utf8, &["m$2", "f", "g", "h", "i"]);
     let other = minimal(AtomFormat::Utf8).with(b"AtU8", atoms).bytes();
-    let shadows = shadow::make(&[&good, &other], "$2");
+    let shadows = shadow::make(&[&good, &other], &PLAIN);
     assert!(shadows[0].clone().unwrap_err().to_string().contains("\"m$2\" is taken"));
     assert_eq!(shadows[1].as_ref().unwrap().name, "m$2$2");
 }
@@ -254,12 +260,12 @@ fn names_that_cannot_be() {
 #[test]
 fn the_reply_keeps_the_order() {
     let bytes = minimal(AtomFormat::Utf8).bytes();
-    let shadows = shadow::make(&[b"text", &bytes], "$2");
+    let shadows = shadow::make(&[b"text", &bytes], &PLAIN);
     let encoded = reply::encode(shadows.as_slice());
     assert!(encoded.starts_with(b"\x83l\0\0\0\x02h\x02w\x05errorm"));
-    let second = b"h\x02w\x02okt\0\0\0\x03w\x04namem\0\0\0\x03m$2w\x05bytesm";
+    let second = b"h\x02w\x02okt\0\0\0\x04w\x04namem\0\0\0\x03m$2w\x05bytesm";
     assert!(encoded.windows(second.len()).any(|window| window == second));
-    assert!(encoded.ends_with(b"w\x07lambdasw\x04truej"));
+    assert!(encoded.ends_with(b"w\x07lambdasw\x04truew\x07by_namew\x05falsej"));
 }
 
 #[test]
@@ -283,4 +289,79 @@ fn neither_cuts_nor_mutations_panic() {
             }
         }
     }
+}
+
+/// The module `m`: `f` is `Module:Function(X)`, once with the stack and once as the last call, and
+/// calls `Elixir.Kernel:struct/2` and `n:struct/2`.
+fn calling_by_name(format: AtomFormat) -> Beam {
+    let instructions = [
+        &[1, 0x10, 2, 0x12, 0x22, 0x30, 1, 0x20][..], // label 1; func_info m f 3; label 2
+        &[112, 0x10],                                 // apply 1
+        &[7, 0x20, 0x00, 7, 0x20, 0x10],              // call_ext 2 of both
+        &[112, 0x20],                                 // apply 2
+        &[113, 0x10, 0x40, 3],                        // apply_last 1, 4 words
+    ]
+    .concat();
+    let names = ["m", "f", "Elixir.Kernel", "struct", "n"];
+    let mut beam = minimal(format)
+        .without(b"FunT")
+        .without(b"LocT")
+        .with(b"Code", raw_code(180, 3, 1, &instructions))
+        .with(b"ExpT", table(&[[2, 3, 2]]))
+        .with(b"ImpT", table(&[[3, 4, 2], [5, 4, 2]]));
+    beam.0[0] = atom_chunk(format, &names);
+    beam
+}
+
+#[test]
+fn calls_by_name_go_to_the_helper() {
+    for format in FORMATS {
+        let file = calling_by_name(format).bytes();
+        let plain = shadow::make(&[&file], &PLAIN).remove(0).unwrap();
+        assert!(!plain.by_name);
+        assert!(chunk(&plain, b"Code").unwrap().windows(2).any(|two| two == [112, 0x10]));
+
+        let naming = Naming { suffix: "$2", helper: Some("helper") };
+        let shadow = shadow::make(&[&file], &naming).remove(0).unwrap();
+        assert!(shadow.by_name);
+        let module = module(&shadow);
+        let imports: Vec<(&str, &str, u8)> = module
+            .imports()
+            .map(|Import { module, function, arity }| (module, function, arity))
+            .collect();
+        let expected = [
+            ("helper", "struct", 2),
+            ("n", "struct", 2),
+            ("helper", "call", 3),
+            ("helper", "call", 4),
+        ];
+        assert_eq!(imports, expected);
+        let instructions = [
+            &[1, 0x10, 2, 0x12, 0x22, 0x30, 1, 0x20][..],
+            &[7, 0x30, 0x20], // call_ext 3, import 2
+            &[7, 0x20, 0x00, 7, 0x20, 0x10],
+            &[7, 0x40, 0x30],          // call_ext 4, import 3
+            &[8, 0x30, 0x20, 0x40, 3], // call_ext_last 3, import 2, 4 words
+        ];
+        assert_eq!(chunk(&shadow, b"Code").unwrap()[20..], instructions.concat());
+    }
+}
+
+#[test]
+fn a_module_that_calls_nothing_by_name_has_no_helper() {
+    let naming = Naming { suffix: "$2", helper: Some("helper") };
+    let file = minimal(AtomFormat::Utf8).bytes();
+    let shadow = shadow::make(&[&file], &naming).remove(0).unwrap();
+    assert!(!shadow.by_name);
+    let plain = shadow::make(&[&file], &PLAIN).remove(0).unwrap();
+    assert_eq!(shadow, plain);
+}
+
+#[test]
+fn a_call_by_name_with_very_many_arguments_is_refused() {
+    let naming = Naming { suffix: "$2", helper: Some("helper") };
+    let code = raw_code(180, 3, 1, &[1, 0x10, 2, 0x12, 0x22, 0x30, 1, 0x20, 112, 0x08, 33, 19, 3]);
+    let file = calling_by_name(AtomFormat::Utf8).with(b"Code", code).bytes();
+    let reason = shadow::make(&[&file], &naming).remove(0).unwrap_err().to_string();
+    assert!(reason.contains("more than 32 arguments"), "{reason}");
 }

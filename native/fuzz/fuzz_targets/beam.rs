@@ -1,7 +1,7 @@
 //! Any bytes as a module: read in an archive, and copied under another name.
 #![no_main]
 
-use hot_patch_core::beam::shadow;
+use hot_patch_core::beam::shadow::{self, Naming};
 use hot_patch_core::{Kind, read_archive};
 use hot_patch_fuzz::{check, options, request, stored};
 use libfuzzer_sys::fuzz_target;
@@ -18,14 +18,18 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     check((&outcome).into());
-    let shadows = shadow::make(&[bytes], "@hot_patch");
+    let shadows = shadow::make(&[bytes], &naming("@hot_patch"));
     for shadow in shadows.iter().flatten() {
         // A copy has the old name behind, and can be copied itself.
         assert!(shadow.name.ends_with("@hot_patch"));
-        let again = shadow::make(&[&shadow.bytes], "@again");
+        let again = shadow::make(&[&shadow.bytes], &naming("@again"));
         assert!(again.iter().all(Result::is_ok), "{again:?}");
     }
     check(shadows.as_slice().into());
     // {0, rest, [], false}: it is new, so that all of it is read. See the target `analysis` too.
     request("analyse", &[bytes], b"\x83h\x04a\0w\x04restjw\x05false");
 });
+
+fn naming(suffix: &str) -> Naming<'_> {
+    Naming { suffix, helper: Some("helper") }
+}

@@ -230,6 +230,49 @@ defmodule HotPatch.Swap.ProcessesTest do
     assert Enum.all?(pids, &Process.alive?/1)
   end
 
+  # It receives whatever comes, and tells of it: its code would see a system message.
+  defp by_hand(version, more \\ "") do
+    Builds.erlang("""
+    -module(#{@module}).
+    -vsn("#{version}").
+    -compile(export_all).
+    init(Test) -> loop(Test).
+    loop(Test) -> receive X -> Test ! {seen, self(), X}, loop(Test) end.
+    #{more}
+    """)
+  end
+
+  @of_a_server """
+  handle_call(_, _, S) -> {reply, S, S}.
+  handle_cast(_, S) -> {noreply, S}.
+  code_change(_, S, _) -> {ok, S}.
+  """
+
+  @of_a_special_process """
+  system_continue(_, _, S) -> loop(S).
+  system_code_change(S, _, _, _) -> {ok, S}.
+  """
+
+  for {what, start, more} <- [
+        {"a server", quote(do: :proc_lib.spawn(@module, :init, [self()])), @of_a_server},
+        {"special processes", quote(do: elem(Task.start(@module, :loop, [self()]), 1)),
+         @of_a_special_process}
+      ] do
+    test "a loop written by hand in a module of #{what} is sent nothing" do
+      v1 = by_hand("v1", unquote(more))
+      load(@module, v1)
+      pid = unquote(start)
+      until(fn -> in_receive?(pid) end, "it waits")
+
+      job = job([{@module, v1, by_hand("v2", unquote(more))}])
+      assert %{targets: [], unpaused: []} = Swap.find(job.changes)
+      assert [{^pid, @module}] = Swap.bare(job.changes, [])
+      assert {:ok, %{suspended: 0}} = run(job)
+      kill([pid])
+      refute_received {:seen, _pid, _message}
+    end
+  end
+
   test "a module without code_change keeps its processes' state, and nobody is paused for it" do
     text = fn vsn ->
       """
@@ -294,7 +337,10 @@ defmodule HotPatch.Swap.ProcessesTest do
   end
 
   defp in_receive?(pid) do
-    match?({:current_function, {@module, :spin, 0}}, Process.info(pid, :current_function)) and
+    match?(
+      {:current_function, {@module, f, _}} when f in [:spin, :loop],
+      Process.info(pid, :current_function)
+    ) and
       match?({:status, :waiting}, Process.info(pid, :status))
   end
 

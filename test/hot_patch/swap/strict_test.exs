@@ -70,7 +70,9 @@ defmodule HotPatch.Swap.StrictTest do
     assert seen == [], "#{inspect(seen)} in #{what} (#{inspect(result)})"
     assert :ets.tab2list(:hot_patch_test_strict) == [], what
     assert now == expected(result, version), "#{what} (#{inspect(result)})"
-    if alone == [], do: assert_states(world, now, "#{what} (#{inspect(result)})")
+    # Cut off in the middle, the changes of a compatible transition are not all made.
+    cut? = plan.kill in [:engine, :both] and plan.transition == :compatible
+    if alone == [] and not cut?, do: assert_states(world, now, "#{what} (#{inspect(result)})")
 
     kill(Enum.uniq(all ++ world.all))
     {ended(result), now}
@@ -91,7 +93,8 @@ defmodule HotPatch.Swap.StrictTest do
       slow_init: Enum.random([0, 0, 0, 40, 120]),
       mark: Enum.random([nil, nil, nil, :fail, :hang]),
       decision: Enum.random([:finish, :finish, :take_back, :none]),
-      kill: Enum.random([nil, nil, nil, :engine, :engine, :guard, :both]),
+      kill: Enum.random([nil, nil, nil, nil, nil, nil, :engine, :engine, :guard, :both]),
+      transition: Enum.random([:suspend, :suspend, :suspend, :compatible]),
       # How often the killer lets others run before it strikes.
       when: Enum.random([0, 10, 100, 1_000, 5_000, 20_000])
     }
@@ -181,7 +184,8 @@ defmodule HotPatch.Swap.StrictTest do
       for {{module, old}, {module, new}} <- Enum.zip(beams[from], beams[to]),
           do: {module, old, new}
 
-    job = job(versions, pause_timeout: plan.pause, hold_timeout: 200)
+    options = [pause_timeout: plan.pause, hold_timeout: 200, transition: plan.transition]
+    job = job(versions, options)
 
     case Swap.prepare(job) do
       {:ok, ready} ->
@@ -306,9 +310,9 @@ defmodule HotPatch.Swap.StrictTest do
     -vsn(#{version}).
     -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3]).
     init({State, Ms}) -> busy(Ms), {ok, State}.
-    handle_call(get, _From, {#{version}, _} = State) -> {reply, State, State}.
-    handle_cast({mark, Mark}, {#{version}, _} = State) -> put(mark, Mark), {noreply, State};
-    handle_cast({busy, Ms}, {#{version}, N}) -> busy(Ms), {noreply, {#{version}, N + 1}}.
+    handle_call(get, _From, {_, _} = State) -> {reply, State, State}.
+    handle_cast({mark, Mark}, State) -> put(mark, Mark), {noreply, State};
+    handle_cast({busy, Ms}, {V, N}) -> busy(Ms), {noreply, {V, N + 1}}.
     handle_info({never, sent}, State) -> {noreply, State}.
     code_change(_, {_, N}, _) ->
         look(),
@@ -333,9 +337,9 @@ defmodule HotPatch.Swap.StrictTest do
     -export([init/1, callback_mode/0, on/3, code_change/4]).
     init(V) -> {ok, on, {V, 0}}.
     callback_mode() -> state_functions.
-    on(cast, {busy, Ms}, {#{version}, N}) ->
-        receive {never, ever} -> ok after Ms -> ok end, {keep_state, {#{version}, N + 1}};
-    on({call, From}, get, {#{version}, _} = Data) -> {keep_state_and_data, {reply, From, Data}}.
+    on(cast, {busy, Ms}, {V, N}) ->
+        receive {never, ever} -> ok after Ms -> ok end, {keep_state, {V, N + 1}};
+    on({call, From}, get, {_, _} = Data) -> {keep_state_and_data, {reply, From, Data}}.
     code_change(_, State, {_, N}, _) -> {ok, State, {#{version}, N}}.
     """)
   end

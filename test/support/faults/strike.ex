@@ -59,4 +59,16 @@ defmodule HotPatch.Test.Faults.Strike do
 
     :ok
   end
+
+  @doc "Tells a process which files are staged below a folder, and who may read them."
+  @spec staged(pid(), Path.t()) :: :ok
+  def staged(test, folder) do
+    staged =
+      for {path, %File.Stat{type: :regular, mode: mode}} <- HotPatch.Store.Dir.tree(folder),
+          path =~ "hot_patch-",
+          do: {path, Bitwise.band(mode, 0o7777)}
+
+    send(test, {:staged, staged})
+    :ok
+  end
 end

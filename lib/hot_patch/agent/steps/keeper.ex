@@ -3,6 +3,7 @@ defmodule HotPatch.Agent.Steps.Keeper do
   # Knows what a commit has stopped, and starts it again if the commit dies before it has.
 
   alias HotPatch.Agent.Steps.Applications
+  alias HotPatch.Agent.Steps.Children
   alias HotPatch.Swap.Guard
 
   require HotPatch.Log, as: Log
@@ -18,8 +19,8 @@ defmodule HotPatch.Agent.Steps.Keeper do
     end)
   end
 
-  @doc "Tells it that an application is about to be stopped."
-  @spec stops(pid(), {atom(), atom()}) :: :ok
+  @doc "Tells it that an application, or a child of a supervisor, is about to be stopped."
+  @spec stops(pid(), {atom(), atom()} | Children.child()) :: :ok
   def stops(keeper, running) do
     send(keeper, {:stops, running})
     :ok
@@ -40,6 +41,16 @@ defmodule HotPatch.Agent.Steps.Keeper do
       :done -> :ok
       {:DOWN, ^monitor, :process, _commit, _reason} -> Enum.each(stopped, &again/1)
     end
+  end
+
+  defp again({supervisor, id} = child) when is_pid(supervisor) do
+    Children.start_again(child)
+  catch
+    :exit, reason ->
+      Log.error(
+        "HotPatch: the child #{inspect(id)} of #{inspect(supervisor)} could not be started again: " <>
+          inspect(reason)
+      )
   end
 
   defp again({application, type}) do

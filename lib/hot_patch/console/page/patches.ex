@@ -44,6 +44,7 @@ defmodule HotPatch.Console.Page.Patches do
            Map.merge(context, %{
              composition: composition,
              declared: Composition.declared(composition),
+             refused: Composition.refused(composition),
              groups: groups(composition, statuses),
              unknown: unknown
            })

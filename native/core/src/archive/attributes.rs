@@ -7,15 +7,21 @@ const REGULAR: u32 = 0o100_000;
 const FOLDER: u32 = 0o040_000;
 const SYMLINK: u32 = 0o120_000;
 
-/// The folder bit of MS-DOS, in the low byte.
+/// Bits of MS-DOS, in the low byte.
+const DOS_LABEL: u32 = 0x08;
 const DOS_FOLDER: u32 = 0x10;
+const DOS_DEVICE: u32 = 0x40;
+
+/// The bit of Windows for what is a link or the like, in the second byte.
+const REPARSE_POINT: u32 = 0x400;
 
 /// Checks the external attributes of the entry `name`. The upper half is a Unix mode, if it has
-/// a file type: that is heeded whatever system the archive claims to come from, because some
-/// tools heed it too.
+/// a file type, the lower half has the attributes of MS-DOS and Windows. Both are heeded whatever
+/// system the archive claims to come from, because one tool or another heeds them too.
 pub(super) fn check(external: u32, name: &[u8]) -> Result<(), Refusal> {
     let mode = external >> 16;
     check_mode(mode, name)?;
+    check_windows(external, name)?;
     let named_folder = name.ends_with(b"/");
     let mode_folder = match mode & TYPE_MASK {
         FOLDER => true,
@@ -36,6 +42,19 @@ pub(super) fn check(external: u32, name: &[u8]) -> Result<(), Refusal> {
 /// Whether a file may be run by its owner, as far as the archive has a Unix mode.
 pub(super) fn is_executable(external: u32) -> bool {
     (external >> 16) & 0o100 != 0
+}
+
+fn check_windows(external: u32, name: &[u8]) -> Result<(), Refusal> {
+    for (bit, rule, detail) in [
+        (DOS_LABEL, Rule::VolumeLabel, "is the label of a disk by its attributes"),
+        (DOS_DEVICE, Rule::SpecialFile, "is a device by its attributes"),
+        (REPARSE_POINT, Rule::SpecialFile, "is a link of Windows by its attributes"),
+    ] {
+        if external & bit != 0 {
+            return Err(Refusal::entry(rule, name, detail));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses every Unix file type but file, folder and none.

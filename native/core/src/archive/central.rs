@@ -20,6 +20,10 @@ pub(super) mod flag {
     pub(in super::super) const UTF8: u16 = 1 << 11;
 }
 
+/// The newest version of the zip format that an entry may ask for, times ten: that of zip64,
+/// which some tools name without need. Info-ZIP leaves out what asks for more than 4.6.
+const NEWEST: u16 = 45;
+
 /// How an entry is packed (APPNOTE 4.4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
@@ -51,6 +55,16 @@ impl Central<'_> {
     pub(super) fn has_descriptor(&self) -> bool {
         self.flags & flag::DESCRIPTOR != 0
     }
+}
+
+/// Checks the version that an entry says it takes; the upper byte may name a system.
+pub(super) fn check_version(needed: u16, name: &[u8]) -> Result<(), Refusal> {
+    let version = needed & 0xff;
+    if version > NEWEST {
+        let detail = format!("asks for version {}.{} of zip", version / 10, version % 10);
+        return Err(Refusal::entry(Rule::UnsupportedVersion, name, detail));
+    }
+    Ok(())
 }
 
 /// Reads the whole directory, which must fill its place exactly.
@@ -125,6 +139,7 @@ impl<'a> Raw<'a> {
             let detail = format!("has the flags {:#06x}", flags & !known);
             return Err(refuse(Rule::UnsupportedFlag, &detail));
         }
+        check_version(self.u16(6), self.name)?;
         let (packed_size, size, offset) = (self.u32(20), self.u32(24), self.u32(42));
         if [packed_size, size, offset].contains(&u32::MAX) || self.u16(34) == u16::MAX {
             return Err(refuse(Rule::Zip64, "refers to zip64 sizes"));

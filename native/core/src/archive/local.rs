@@ -1,7 +1,9 @@
 //! Local file headers (APPNOTE 4.3.7) and data descriptors (4.3.9), which must agree with the
 //! directory.
 
-use super::central::{Central, flag};
+use memchr::memmem;
+
+use super::central::{Central, Method, check_version, flag};
 use super::fields::{has, take, u16_at, u32_at};
 use super::{extra, names, signature};
 use crate::options::Options;
@@ -25,6 +27,7 @@ pub(super) fn check(bytes: &[u8], entry: &Central<'_>, options: &Options) -> Res
         .ok_or_else(|| refuse(Rule::BadLocalHeader, "has no header where the directory says"))?;
     names::check(header.name, options.max_name_bytes)?;
     extra::check(header.extra, header.name)?;
+    check_version(u16_at(header.fixed, 4).unwrap_or_default(), header.name)?;
     if let Some(difference) = header.difference(entry) {
         return Err(refuse(Rule::HeaderMismatch, difference));
     }
@@ -105,7 +108,20 @@ pub(super) fn descriptor_end(
             return Err(Refusal::entry(Rule::BadDescriptor, entry.name.as_bytes(), detail));
         }
     };
+    check_stored(bytes, entry, data, end)?;
     Ok(end)
+}
+
+/// What is stored does not say itself where it ends, so who reads a stream looks for the record
+/// that follows it: none may begin before its end.
+fn check_stored(bytes: &[u8], entry: &Central<'_>, data: Data, end: usize) -> Result<(), Refusal> {
+    let (stored, size) = (bytes.get(data.start..end).unwrap_or_default(), data.end - data.start);
+    let found = |record| memmem::find(stored, record).is_some_and(|at| at < size);
+    if entry.method == Method::Store && signature::ALL.iter().any(|record| found(&record[..])) {
+        let detail = "has a zip record in its data, and no size before it";
+        return Err(Refusal::entry(Rule::RecordInData, entry.name.as_bytes(), detail));
+    }
+    Ok(())
 }
 
 fn agrees(bytes: &[u8], at: usize, entry: &Central<'_>) -> bool {

@@ -6,8 +6,10 @@
 //!
 //! * entries that are stored or deflated, with or without data descriptors;
 //! * folders as entries of their own, which are checked and not listed;
+//! * what the Mac's Archive Utility adds, which is checked as all else is, and named, and no file
+//!   of the patch;
 //! * comments: of an entry; of the archive, if it ends with the archive and holds no zip record;
-//! * extra fields that carry times, owners or padding.
+//! * extra fields that carry times, owners and the like, as zip tools write them by default.
 //!
 //! What is refused, and why, is in [`Rule`].
 
@@ -18,6 +20,7 @@ mod extra;
 mod fields;
 mod inflate;
 mod layout;
+mod leftovers;
 mod local;
 mod names;
 mod second_reader;
@@ -30,6 +33,7 @@ use crate::options::Options;
 use crate::refusal::{Refusal, Rule};
 use central::{Central, Method};
 pub(crate) use inflate::Unpacker;
+pub(crate) use leftovers::is_of_mac;
 pub(crate) use names::check as check_name;
 
 /// An entry whose headers keep all rules. Its content is still to be unpacked and checked.

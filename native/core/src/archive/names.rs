@@ -45,15 +45,47 @@ fn has_drive(raw: &[u8]) -> bool {
 fn check_parts(name: &str) -> Result<(), Refusal> {
     let path = name.strip_suffix('/').unwrap_or(name);
     for part in path.split('/') {
-        let (rule, detail) = match part {
-            ".." => (Rule::NameParent, "has a part `..`"),
-            "." => (Rule::NameDot, "has a part `.`"),
-            "" => (Rule::NameEmptyPart, "has an empty part"),
-            _ => continue,
-        };
-        return Err(Refusal::entry(rule, name.as_bytes(), detail));
+        if let Some((rule, detail)) = fault(part) {
+            return Err(Refusal::entry(rule, name.as_bytes(), detail));
+        }
     }
     Ok(())
+}
+
+/// Why no file and no folder may be called `part`: it leads elsewhere, or some system would make
+/// another name of it.
+fn fault(part: &str) -> Option<(Rule, &'static str)> {
+    Some(match part {
+        ".." => (Rule::NameParent, "has a part `..`"),
+        "." => (Rule::NameDot, "has a part `.`"),
+        "" => (Rule::NameEmptyPart, "has an empty part"),
+        _ if part.contains(':') => (Rule::NameColon, "has a colon in its name"),
+        _ if part.ends_with('.') => (Rule::NameTrailingDot, "has a part that ends with a dot"),
+        _ if part.ends_with(' ') => (Rule::NameTrailingSpace, "has a part that ends with a space"),
+        _ if is_device(part) => (Rule::NameReserved, "has a part that is a device on Windows"),
+        _ if has_version(part) => (Rule::NameVersion, "has a part that ends as a version does"),
+        _ => return None,
+    })
+}
+
+/// Whether Windows takes `part` for a device: by what stands before the first dot.
+fn is_device(part: &str) -> bool {
+    let stem = part.split('.').next().unwrap_or_default().trim_end_matches(' ');
+    let stem = stem.to_ascii_uppercase();
+    let numbered = ["COM", "LPT"].iter().find_map(|port| stem.strip_prefix(port));
+    matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CLOCK$" | "CONIN$" | "CONOUT$")
+        || numbered.is_some_and(|number| {
+            let mut digits = number.chars();
+            let one = digits.next().is_some_and(|c| matches!(c, '0'..='9' | '¹' | '²' | '³'));
+            one && digits.next().is_none()
+        })
+}
+
+/// Whether `part` ends with a version number of VMS, as in `a;1`.
+fn has_version(part: &str) -> bool {
+    part.rsplit_once(';').is_some_and(|(_, version)| {
+        !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 #[cfg(test)]
@@ -63,8 +95,25 @@ mod tests {
 
     #[test]
     fn accepts_ordinary_names() {
-        for name in ["a", "a.beam", "lib/my_app-1.0/ebin/Elixir.Ünï.beam", "a/", "..a/b..", "a b"]
-        {
+        for name in [
+            "a",
+            "a.beam",
+            "lib/my_app-1.0/ebin/Elixir.Ünï.beam",
+            "a/",
+            "..a/b..c",
+            "a b",
+            " a",
+            "console",
+            "com",
+            "com10",
+            "com1x.txt",
+            "lpt",
+            "x.con",
+            "auxiliary.beam",
+            "a;b",
+            "a;",
+            "a;1.txt",
+        ] {
             assert_eq!(check(name.as_bytes(), 1024), Ok(name));
         }
     }
@@ -87,6 +136,28 @@ mod tests {
             (b"a/./x", Rule::NameDot),
             (b"a//x", Rule::NameEmptyPart),
             (b"a//", Rule::NameEmptyPart),
+            (b"a.", Rule::NameTrailingDot),
+            (b"..a/b..", Rule::NameTrailingDot),
+            (b"a./b", Rule::NameTrailingDot),
+            (b"...", Rule::NameTrailingDot),
+            (b"a ", Rule::NameTrailingSpace),
+            (b"a /b", Rule::NameTrailingSpace),
+            (b" ", Rule::NameTrailingSpace),
+            (b"a. ", Rule::NameTrailingSpace),
+            (b"ab:c", Rule::NameColon),
+            (b"a/b:$DATA", Rule::NameColon),
+            (b"CON", Rule::NameReserved),
+            (b"con", Rule::NameReserved),
+            (b"lib/Nul.beam", Rule::NameReserved),
+            (b"aux.tar.gz", Rule::NameReserved),
+            (b"prn/x", Rule::NameReserved),
+            (b"COM1", Rule::NameReserved),
+            (b"lpt9.txt", Rule::NameReserved),
+            ("com².txt".as_bytes(), Rule::NameReserved),
+            (b"con .txt", Rule::NameReserved),
+            (b"CONIN$", Rule::NameReserved),
+            (b"b;1", Rule::NameVersion),
+            (b"a;12/b", Rule::NameVersion),
             (b"a\\x", Rule::NameBackslash),
             (b"..\\x", Rule::NameBackslash),
             (b"a\0.beam", Rule::NameNul),

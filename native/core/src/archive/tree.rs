@@ -1,9 +1,12 @@
 //! Rules on the names of all entries together: they must make one tree, on any disk.
 
+use unicode_normalization::UnicodeNormalization;
+
 use crate::refusal::{Refusal, Rule};
 use crate::text;
 
-/// Checks that no two names are the same, alike but for case, or a file and a folder at once.
+/// Checks that no two names are the same, alike but for case or for how their characters are
+/// composed, or a file and a folder at once.
 ///
 /// Sorted with the slash before all other characters, what is below a path follows right behind
 /// it, and names that share a folder stand together. So neighbours are all there is to compare,
@@ -28,9 +31,11 @@ fn compare(one: &str, other: &str) -> Result<(), Refusal> {
         match (ours.next(), theirs.next()) {
             (Some(our), Some(their)) if our == their => {}
             (Some(our), Some(their)) if fold(our) == fold(their) => {
-                let detail =
-                    format!("differs only in case from \"{}\"", text::printable(one.as_bytes()));
-                return refuse(Rule::CaseCollision, &detail);
+                let (rule, how) = match our.nfd().eq(their.nfd()) {
+                    true => (Rule::UnicodeCollision, "is the same text as"),
+                    false => (Rule::CaseCollision, "differs only in case from"),
+                };
+                return refuse(rule, &format!("{how} \"{}\"", text::printable(one.as_bytes())));
             }
             (None, None) if one == other => return refuse(Rule::DuplicateName, "is there twice"),
             (None, None) => return refuse(Rule::FileIsFolder, "is both a file and a folder"),
@@ -56,13 +61,13 @@ fn sort_key(name: &str) -> String {
     fold(path(name)).replace('/', "\0")
 }
 
-/// The name with case taken out. Going up and then down also joins characters such as the
-/// Kelvin sign, which only have a partner in one direction.
+/// The name with case taken out, and all that is composed taken apart. Going up and then down
+/// also joins characters such as the Kelvin sign, which only have a partner in one direction.
 fn fold(path: &str) -> String {
     if path.is_ascii() {
         return path.to_ascii_lowercase();
     }
-    path.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+    path.nfd().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfd().collect()
 }
 
 #[cfg(test)]
@@ -87,6 +92,13 @@ mod tests {
         assert_eq!(rule(&["x/a", "X/b"]), Some(Rule::CaseCollision));
         assert_eq!(rule(&["é", "É"]), Some(Rule::CaseCollision));
         assert_eq!(rule(&["k", "\u{212a}"]), Some(Rule::CaseCollision));
+        // Composed and not, in both orders, and with the case changed too.
+        assert_eq!(rule(&["é", "e\u{301}"]), Some(Rule::UnicodeCollision));
+        assert_eq!(rule(&["x/e\u{301}/a", "x/é/b"]), Some(Rule::UnicodeCollision));
+        assert_eq!(rule(&["한", "\u{1112}\u{1161}\u{11ab}"]), Some(Rule::UnicodeCollision));
+        assert_eq!(rule(&["Å", "\u{212b}"]), Some(Rule::UnicodeCollision));
+        assert_eq!(rule(&["q\u{307}\u{323}", "q\u{323}\u{307}"]), Some(Rule::UnicodeCollision));
+        assert_eq!(rule(&["É", "e\u{301}"]), Some(Rule::CaseCollision));
         assert_eq!(rule(&["a", "a/b"]), Some(Rule::FileIsFolder));
         assert_eq!(rule(&["a/b", "a"]), Some(Rule::FileIsFolder));
         assert_eq!(rule(&["a/", "a"]), Some(Rule::FileIsFolder));

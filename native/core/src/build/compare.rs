@@ -10,6 +10,7 @@ use super::request::Request;
 use super::side::{Key, Side};
 use super::system::is_system;
 use super::tree::Content;
+use crate::archive;
 use crate::beam::{Judge, Module, Reading};
 use crate::options::{ChunkId, Options};
 use crate::workers;
@@ -250,6 +251,7 @@ fn pairs<'s>(
     }
     let keys: BTreeSet<&Key> = from.files.keys().chain(to.files.keys()).collect();
     let mut pairs = Vec::new();
+    let mut of_mac = Vec::new();
     for key in keys {
         let wanted = match key {
             Key::Of { application, below } => {
@@ -261,9 +263,17 @@ fn pairs<'s>(
             Key::Settings(_) => request.from.is_some() && from.is_release() && to.is_release(),
         };
         if let (true, Some(path)) = (wanted, path(key, from, request)) {
+            if archive::is_of_mac(&path) {
+                of_mac.push(path);
+                continue;
+            }
             let (before, after) = (from.files.get(key), to.files.get(key));
             pairs.push(Pair { key, path, moved_from: None, before, after });
         }
+    }
+    if !of_mac.is_empty() {
+        let names: Vec<&str> = of_mac.iter().map(String::as_str).collect();
+        notes.push(format!("{}: only what the Mac adds to a folder, left out", some(&names)));
     }
     pairs
 }

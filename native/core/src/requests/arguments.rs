@@ -1,6 +1,7 @@
 //! What comes with a request, checked.
 
 use super::{Failure, Request};
+use crate::beam::shadow::Naming;
 use crate::etf::{self, Limits, Term};
 use crate::options::{ChunkId, LoadLimits, Options};
 
@@ -45,9 +46,12 @@ impl<'a> Arguments<'a> {
         })
     }
 
-    /// The options as text.
-    pub(super) fn text(&self) -> Result<&'a str, Failure> {
-        text(&self.options).ok_or_else(|| self.bad("takes text in UTF-8 as its options"))
+    /// The options as the naming of shadows.
+    pub(super) fn naming(&self) -> Result<Naming<'a>, Failure> {
+        match pair(&self.options) {
+            Some((suffix, helper)) => Ok(Naming { suffix, helper: Some(helper) }),
+            None => Err(self.bad("takes {suffix, helper} as its options")),
+        }
     }
 
     /// The options as a tuple of so many parts.

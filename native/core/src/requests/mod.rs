@@ -4,7 +4,7 @@
 //! | request | blobs | options | reply |
 //! |---|---|---|---|
 //! | `read_archive` | the archive | the limits, see [`Options`] | a composition or a refusal |
-//! | `shadow` | the modules | the suffix, a binary | a list of shadows |
+//! | `shadow` | the modules | `{suffix, helper}`, two binaries | a list of shadows |
 //! | `encode_json` | the encoded term | any | the JSON |
 //! | `sign` | the archive, the signature as JSON | the limits | the archive with it |
 //! | `analyse` | modules before the change, modules after it | `{count before, names that go or rest, pairs compiled with, down}` | an [`analysis`](crate::analysis) |
@@ -117,7 +117,8 @@ fn dispatch<R>(
             Ok(take((&outcome).into()))
         }
         "shadow" => {
-            let shadows = shadow::make_until(stop, request.blobs, arguments.text()?);
+            let naming = arguments.naming()?;
+            let shadows = shadow::make_until(stop, request.blobs, &naming);
             unless(stop)?;
             Ok(take(shadows.as_slice().into()))
         }

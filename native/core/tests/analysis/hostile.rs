@@ -3,7 +3,7 @@
 use hot_patch_core::analysis::{self, Request};
 
 use crate::found;
-use crate::support::beam::{Beam, code, literals, one_function, words};
+use crate::support::beam::{Beam, literals, one_function, raw_code, words};
 use crate::support::compiled;
 use crate::support::random::Random;
 
@@ -28,7 +28,7 @@ fn found_in(new: &Beam) -> Vec<(&'static str, String)> {
 
 #[test]
 fn instructions_of_a_newer_otp() {
-    let newer = one_function(&[]).with(b"Code", code(250, 3, &[1, 0x10, 250, 3]));
+    let newer = one_function(&[]).with(b"Code", raw_code(250, 3, 1, &[1, 0x10, 250, 3]));
     let [(kind, message)] = &found_in(&newer)[..] else { panic!("one finding") };
     assert_eq!(*kind, "code_not_compared");
     assert!(message.contains("m has instructions that are unknown here (up to opcode 250)"));
@@ -46,7 +46,7 @@ fn damage_is_not_taken_for_a_newer_otp() {
         ("\"Code\" is malformed: an instruction in it is none", instructions(&[64, 0x67, 0, 3])),
         (
             "\"Code\" is malformed: it is cut off",
-            good().with(b"Code", code(180, 3, &[1, 0x10, 19])),
+            good().with(b"Code", raw_code(180, 3, 1, &[1, 0x10, 19])),
         ),
         ("it names a literal that does not exist", instructions(&[64, 0x47, 0x50, 3])),
         ("it names a label that does not exist", instructions(&[61, 0xf5])),
@@ -55,7 +55,7 @@ fn damage_is_not_taken_for_a_newer_otp() {
         ("the code names bytes beyond its end", instructions(&[92, 0xf0, 0xf0])),
         (
             "its header announces more labels than it has room for",
-            good().with(b"Code", code(180, i32::MAX as u32, &[1, 0x10, 3])),
+            good().with(b"Code", raw_code(180, i32::MAX as u32, 1, &[1, 0x10, 3])),
         ),
         ("\"LitT\" is malformed: it is cut off", good().with(b"LitT", words(&[0, 9]))),
         (

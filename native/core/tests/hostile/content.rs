@@ -4,11 +4,11 @@ use std::io::Write;
 
 use hot_patch_core::{Options, Rule};
 
-use crate::support::zip::{Item, build, deflate, deflated, file, folder};
+use crate::support::zip::{Descriptor, Item, build, deflate, deflated, file, folder, stored};
 use crate::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
-    [streams(), sizes(), bombs()].into_iter().flatten().collect()
+    [streams(), sizes(), bombs(), records()].into_iter().flatten().collect()
 }
 
 fn one(rule: Rule, what: &'static str, item: Item) -> Case {
@@ -75,6 +75,37 @@ fn bombs() -> Vec<Case> {
         Case { rule: Rule::UnpackedTooBig, what, bytes: honest, options: options.clone() },
         Case { rule: Rule::SizeTooSmall, what, bytes: lying, options: options.clone() },
         Case { rule: Rule::UnpackedTooBig, what: "a module's", bytes: in_gzip, options },
+    ]
+}
+
+/// Stored, with the size behind the data: who reads a stream ends it at the first record.
+fn records() -> Vec<Case> {
+    let streamed = |what, content: &[u8], descriptor| {
+        one(Rule::RecordInData, what, file("a", content).streamed(descriptor))
+    };
+    // A descriptor that fits what is before it, and another file behind it.
+    let forged = {
+        let text = b"innocent";
+        let mut content = text.to_vec();
+        content.extend(b"PK\x07\x08");
+        content.extend(crc32fast::hash(text).to_le_bytes());
+        content.extend([8, 0, 0, 0, 8, 0, 0, 0]);
+        content.extend(&stored(&[("b", b"wicked")]).bytes);
+        content
+    };
+    // The checksum of the content is the rest of a signature that its end begins.
+    let straddling = (0u32..)
+        .map(|number| [&number.to_le_bytes()[..], b"PK"].concat())
+        .find(|content| crc32fast::hash(content) & 0xffff == 0x0403)
+        .unwrap();
+    vec![
+        streamed("another file", &forged, Descriptor::Signed),
+        streamed("another file, bare", &forged, Descriptor::Bare),
+        streamed("a descriptor", b"text PK\x07\x08 text", Descriptor::Signed),
+        streamed("a local header", b"PK\x03\x04", Descriptor::Signed),
+        streamed("a directory", b"text PK\x01\x02", Descriptor::Bare),
+        streamed("an end record", b"PK\x05\x06 text", Descriptor::Signed),
+        streamed("half a signature, and the other half behind it", &straddling, Descriptor::Bare),
     ]
 }
 

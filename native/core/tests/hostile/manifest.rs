@@ -60,6 +60,35 @@ fn archive(items: &[Item], manifest: &[u8]) -> Vec<u8> {
     build(&all, b"").bytes
 }
 
+#[test]
+fn what_the_mac_adds_needs_no_manifest_and_is_meant_where_it_is_listed() {
+    let added = [deflated("a-1/priv/.DS_Store", b"Bud1"), deflated("__MACOSX/._a", b"Mac OS X")];
+    let all = [&items()[..], &added].concat();
+    let read = |manifest: &Value| {
+        let bytes = archive(&all, manifest.to_string().as_bytes());
+        let composition = read_archive(&bytes, &Options::default()).unwrap();
+        let files: Vec<String> =
+            composition.files.iter().map(|file| file.path.to_owned()).collect();
+        let left_out: Vec<String> = composition.left_out.iter().map(|&p| p.to_owned()).collect();
+        (files.len(), left_out)
+    };
+    let mut manifest = good(&items());
+    assert_eq!(read(&manifest), (2, vec!["a-1/priv/.DS_Store".into(), "__MACOSX/._a".into()]));
+    // A patch that was built with it holds it still, and vouches for it.
+    let listed = |content: &[u8]| {
+        let hidden = read_archive(&build(&[file("x", content)], b"").bytes, &Options::default())
+            .map(|composition| hex(&composition.files[0].sha256));
+        json!({"path": "a-1/priv/.DS_Store", "sha256": hidden.unwrap(), "module": null})
+    };
+    let files = manifest["files"].as_array_mut().unwrap();
+    files.push(listed(b"Bud1"));
+    assert_eq!(read(&manifest), (3, vec!["__MACOSX/._a".into()]));
+    *manifest["files"].as_array_mut().unwrap().last_mut().unwrap() = listed(b"another");
+    let bytes = archive(&all, manifest.to_string().as_bytes());
+    let refusal = read_archive(&bytes, &Options::default()).unwrap_err();
+    assert_eq!(refusal.rule, Rule::ManifestDigest);
+}
+
 /// An archive that is right but for what `change` does to its manifest.
 fn with(rule: Rule, what: &'static str, change: impl FnOnce(&mut Value)) -> Case {
     let mut manifest = good(&items());

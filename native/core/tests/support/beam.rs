@@ -92,6 +92,13 @@ pub fn code(max_opcode: u32, labels: u32, functions: &[Vec<u8>]) -> Vec<u8> {
     chunk
 }
 
+/// Code of these instructions, whatever they are.
+pub fn raw_code(max_opcode: u32, labels: u32, functions: u32, instructions: &[u8]) -> Vec<u8> {
+    let mut chunk = words(&[16, 0, max_opcode, labels, functions]);
+    chunk.extend(instructions);
+    chunk
+}
+
 /// A compact number: the tag in its low three bits.
 pub fn tagged(tag: u8, value: u64) -> Vec<u8> {
     match value {
@@ -109,7 +116,7 @@ pub fn one_function(instructions: &[u8]) -> Beam {
     // label 1; func_info m f 0; label 2; ...; return; int_code_end
     let body = [&[1, 0x10, 2, 0x12, 0x22, 0, 1, 0x20], instructions, &[19, 3]].concat();
     minimal(AtomFormat::Utf8)
-        .with(b"Code", code(180, 3, &body))
+        .with(b"Code", raw_code(180, 3, 1, &body))
         .with(b"ExpT", table(&[[2, 0, 2]]))
         .without(b"LocT")
         .without(b"FunT")

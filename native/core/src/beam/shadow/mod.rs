@@ -6,9 +6,11 @@
 //! A module's name stands first in its atom table, and the code refers to atoms by their places.
 //! So the first name is changed, the old one appended, and whatever named the first place as data
 //! names the last. Calls go by the table of imports, where the names of all modules of the set
-//! are changed: among themselves shadows call shadows. A module that is called by a name known
-//! only when the code runs is the one that is current.
+//! are changed: among themselves shadows call shadows. Calls by a name that is known only when the
+//! code runs go to a helper, if one is named, which looks whether that module has a shadow; else
+//! they lead to the module that is current.
 
+mod by_name;
 mod code;
 mod literals;
 mod names;
@@ -25,6 +27,7 @@ use super::{Failure, gzip, iff};
 use crate::budget::Budget;
 use crate::options::{ChunkId, Options};
 use crate::stop::Stop;
+use by_name::Calls;
 use names::{Names, Renamed};
 
 /// A copy of a module under another name.
@@ -37,16 +40,29 @@ pub struct Shadow {
     /// Whether it can make funs that lead to a shadow: it has local funs, or literals with
     /// external funs of modules of the set. Such funs must not outlive the shadows.
     pub lambdas: bool,
+    /// Whether it calls modules by names that are known only when it runs: they may be any.
+    pub by_name: bool,
+}
+
+/// How shadows are named, and what helps them.
+#[derive(Clone, Copy, Debug)]
+pub struct Naming<'a> {
+    /// What stands behind the name of a module in that of its shadow.
+    pub suffix: &'a str,
+    /// The module that carries out calls by names known only when the code runs. It has a function
+    /// `call` for any number of arguments, which are followed by a module and a function, and those
+    /// that [go by a name](self) they are given. Without one such calls stay as they are.
+    pub helper: Option<&'a str>,
 }
 
 /// What the loader wants of a file and that needs no change: strings, lines, types, and the
 /// features the module was compiled with.
 const COPIED: [ChunkId; 4] = [*b"StrT", *b"Line", *b"Type", *b"Meta"];
 
-/// Makes the shadows of modules that belong together, each named as its module with `suffix`
-/// behind. They refer to each other, so that they are of use only if all could be made.
-pub fn make(modules: &[&[u8]], suffix: &str) -> Vec<Result<Shadow, Reason>> {
-    make_until(&Stop::default(), modules, suffix)
+/// Makes the shadows of modules that belong together. They refer to each other, so that they are of
+/// use only if all could be made.
+pub fn make(modules: &[&[u8]], naming: &Naming<'_>) -> Vec<Result<Shadow, Reason>> {
+    make_until(&Stop::default(), modules, naming)
 }
 
 /// The same as long as `stop` is not raised. Once it is, what is left is left out, so that what
@@ -54,7 +70,7 @@ pub fn make(modules: &[&[u8]], suffix: &str) -> Vec<Result<Shadow, Reason>> {
 pub(crate) fn make_until(
     stop: &Stop,
     modules: &[&[u8]],
-    suffix: &str,
+    naming: &Naming<'_>,
 ) -> Vec<Result<Shadow, Reason>> {
     let options = Options::default();
     let [files, literals] = [(); 2].map(|()| Budget::new(options.max_unpacked_bytes));
@@ -63,7 +79,7 @@ pub(crate) fn make_until(
         going_on(stop, modules).map(|bytes| unpacked(bytes, &files)).collect();
     let sources: Vec<Result<Verified<'_>, Reason>> =
         going_on(stop, &files).map(|file| verified(file.as_deref(), bounds)).collect();
-    let names = Names::new(sources.iter().flatten().map(|source| source.atoms().module()), suffix);
+    let names = Names::new(sources.iter().flatten().map(|source| source.atoms().module()), naming);
     let made = |source: &Result<Verified<'_>, Reason>| {
         shadow(source.as_ref().map_err(Reason::clone)?, &names)
     };
@@ -103,8 +119,10 @@ fn shadow(module: &Verified<'_>, names: &Names<'_>) -> Result<Shadow, Reason> {
         return Err(Reason::NativeRecords);
     }
     let mut renamed = Renamed::new(module.atoms(), names)?;
-    let code = code::rewrite(chunks.required(b"Code")?, module.code(), &renamed)?;
-    let imports = tables::imports(chunks.required(b"ImpT")?, &mut renamed)?;
+    let imported = chunks.required(b"ImpT")?;
+    let mut calls = Calls::new(tables::count(imported));
+    let code = code::rewrite(chunks.required(b"Code")?, module.code(), &renamed, &mut calls)?;
+    let (imports, by_name) = tables::imports(imported, &calls, &mut renamed)?;
     let exports = tables::exports(chunks.required(b"ExpT")?, &renamed)?;
     let lambdas = chunks.get(b"FunT").map(|chunk| tables::lambdas(chunk, &renamed)).transpose()?;
     let literals = match chunks.get(b"LitT") {
@@ -125,5 +143,6 @@ fn shadow(module: &Verified<'_>, names: &Names<'_>) -> Result<Shadow, Reason> {
         name: renamed.module().to_owned(),
         bytes: iff::write(&parts)?.into_bytes(),
         lambdas: makes_funs,
+        by_name,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Reason;
+use super::{Naming, Reason, by_name};
 use crate::beam::atoms::{Atoms, LONGEST_ATOM};
 use crate::beam::damage::Damage;
 use crate::beam::writer::Writer;
@@ -10,11 +10,14 @@ use crate::beam::writer::Writer;
 /// The modules of a set, and the suffix of their shadows.
 pub(super) struct Names<'a> {
     modules: HashMap<&'a str, String>,
+    /// The module that carries out calls by names known only when the code runs.
+    helper: Option<&'a str>,
 }
 
 impl<'a> Names<'a> {
-    pub(super) fn new(modules: impl Iterator<Item = &'a str>, suffix: &str) -> Self {
-        Names { modules: modules.map(|name| (name, format!("{name}{suffix}"))).collect() }
+    pub(super) fn new(modules: impl Iterator<Item = &'a str>, naming: &Naming<'a>) -> Self {
+        let named = |name| (name, format!("{name}{}", naming.suffix));
+        Names { modules: modules.map(named).collect(), helper: naming.helper }
     }
 
     /// The name of the shadow of `module`, if that is of the set.
@@ -37,6 +40,8 @@ pub(super) struct Renamed<'a> {
     names: &'a Names<'a>,
     module: &'a str,
     appended: Vec<&'a str>,
+    /// The places of the helper's name, and of other names for calls of it, once they were asked for.
+    helping: HashMap<&'a str, u32>,
     /// The new places of the names of other modules of the set, once they were asked for.
     modules: HashMap<u32, u32>,
 }
@@ -46,7 +51,14 @@ impl<'a> Renamed<'a> {
         let old = atoms.module();
         let taken = || Reason::NameTaken(old.to_owned());
         let module = names.shadow_of(old)?.ok_or_else(taken)?;
-        Ok(Renamed { atoms, names, module, appended: vec![old], modules: HashMap::new() })
+        Ok(Renamed {
+            atoms,
+            names,
+            module,
+            appended: vec![old],
+            helping: HashMap::new(),
+            modules: HashMap::new(),
+        })
     }
 
     /// The new name.
@@ -79,11 +91,49 @@ impl<'a> Renamed<'a> {
         let Some(shadow) = self.names.shadow_of(self.atoms.text(id))? else {
             return Ok(Some(index));
         };
-        self.appended.push(shadow);
-        let appended = u32::try_from(self.appended.len()).map_err(|_| Damage::OutOfMemory)?;
-        let place = self.atoms.len().checked_add(appended).ok_or(Damage::OutOfMemory)?;
+        let place = self.append(shadow)?;
         self.modules.insert(index, place);
         Ok(Some(place))
+    }
+
+    fn append(&mut self, name: &'a str) -> Result<u32, Damage> {
+        self.appended.push(name);
+        let appended = u32::try_from(self.appended.len()).map_err(|_| Damage::OutOfMemory)?;
+        self.atoms.len().checked_add(appended).ok_or(Damage::OutOfMemory)
+    }
+
+    /// Whether calls by names that are known only when the code runs go to a helper.
+    pub(super) fn has_helper(&self) -> bool {
+        self.names.helper.is_some()
+    }
+
+    /// The place of the helper's name instead of that of a module whose function goes by a name
+    /// that it is given; `None` where it is another function.
+    pub(super) fn helper_for(
+        &mut self,
+        [module, function, arity]: [u32; 3],
+    ) -> Result<Option<u32>, Damage> {
+        let atoms = self.atoms;
+        let text = |index| atoms.id(index).map(|id| atoms.text(id));
+        let (Some(module), Some(function)) = (text(module), text(function)) else {
+            return Ok(None);
+        };
+        if by_name::goes_by_name(module, function, arity) { self.helper() } else { Ok(None) }
+    }
+
+    /// The place of the helper's name.
+    pub(super) fn helper(&mut self) -> Result<Option<u32>, Damage> {
+        self.names.helper.map(|helper| self.place_of(helper)).transpose()
+    }
+
+    /// The place of a name for calls of the helper.
+    pub(super) fn place_of(&mut self, name: &'a str) -> Result<u32, Damage> {
+        if let Some(place) = self.helping.get(name) {
+            return Ok(*place);
+        }
+        let place = self.append(name)?;
+        self.helping.insert(name, place);
+        Ok(place)
     }
 
     /// The chunk `AtU8`, with lengths as they were written.

@@ -17,6 +17,9 @@ pub enum Reason {
     /// Another module of the set has the new name, or the module itself.
     #[error("The name \"{}\" is taken.", crate::text::printable(.0.as_bytes()))]
     NameTaken(String),
+    /// A call by a name that is known only when it runs, with very many arguments.
+    #[error("It calls functions of more than {0} arguments by names known only when it runs.")]
+    ManyArguments(u64),
     /// Values of native records name the module that made them.
     #[error("The module defines native records, whose values name their module.")]
     NativeRecords,

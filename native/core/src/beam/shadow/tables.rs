@@ -1,18 +1,49 @@
 //! The tables of a shadow: imports, exports and local funs.
 
 use super::Reason;
+use super::by_name::{self, Calls};
 use super::names::Renamed;
 use crate::beam::damage::Damage;
 use crate::beam::reader::Reader;
 use crate::beam::writer::Writer;
 use crate::options::ChunkId;
 
-/// `ImpT`, where modules of the set get their new names.
-pub(super) fn imports(chunk: &[u8], atoms: &mut Renamed<'_>) -> Result<Vec<u8>, Reason> {
-    rewrite(*b"ImpT", chunk, |[module, function, arity]| {
+/// `ImpT`, where modules of the set get their new names, and calls by names known only when the
+/// code runs lead to the helper; and whether there are any such.
+pub(super) fn imports(
+    chunk: &[u8],
+    calls: &Calls,
+    atoms: &mut Renamed<'_>,
+) -> Result<(Vec<u8>, bool), Reason> {
+    let mut found = false;
+    let mut table = rewrite(*b"ImpT", chunk, |[module, function, arity]| {
+        if let Some(helper) = atoms.helper_for([module, function, arity])? {
+            found = true;
+            return Ok(Some([helper, function, arity]));
+        }
         let module = atoms.called(module)?;
         Ok(module.zip(atoms.data(function)).map(|(module, function)| [module, function, arity]))
-    })
+    })?;
+    let arities = calls.arities();
+    if !arities.is_empty()
+        && let Some(helper) = atoms.helper()?
+    {
+        found = true;
+        let function = atoms.place_of(by_name::CALL)?;
+        let mut out = Writer::default();
+        out.u32(count(&table).saturating_add(u32::try_from(arities.len()).unwrap_or(u32::MAX)))?;
+        out.put(table.get(4..).unwrap_or_default())?;
+        for arity in arities {
+            [helper, function, arity].into_iter().try_for_each(|word| out.u32(word))?;
+        }
+        table = out.into_bytes();
+    }
+    Ok((table, found))
+}
+
+/// How many entries a table has.
+pub(super) fn count(table: &[u8]) -> u32 {
+    Reader::new(table).u32().unwrap_or_default()
 }
 
 /// `ExpT`, where a function may be named as the module.

@@ -1,0 +1,103 @@
+defmodule HotPatch.Test.BootedRelease do
+  @moduledoc false
+  # A node that boots as a release does: by a boot script of its own, embedded, with a folder of
+  # releases, and with its applications below one root.
+
+  alias HotPatch.Test.Builds
+  alias HotPatch.Test.Cluster
+
+  @version "1.0.0"
+  @applications [:kernel, :stdlib, :compiler, :elixir, :logger, :crypto, :asn1, :public_key]
+
+  @doc "Makes a release of the exchange and HotPatch; gives its root."
+  @spec make() :: Path.t()
+  def make do
+    root = Path.join([Builds.tmp(), "releases", "r#{System.unique_integer([:positive])}"])
+    File.mkdir_p!(Path.join(root, "lib/exchange-1.0.0"))
+    File.cp_r!(Builds.ebin("shipped"), Path.join(root, "lib/exchange-1.0.0/ebin"))
+    folder = Path.join([root, "releases", @version])
+    File.mkdir_p!(folder)
+    for name <- ~w(bin erts-13.1/bin), do: File.mkdir_p!(Path.join(root, name))
+    for {path, text} <- files(), do: File.write!(Path.join(root, path), text)
+    File.write!(Path.join(folder, "exchange.rel"), :io_lib.format("~tp.~n", [resource(root)]))
+    name = folder |> Path.join("exchange") |> String.to_charlist()
+    path = [String.to_charlist(Path.join(root, "lib/exchange-1.0.0/ebin")) | :code.get_path()]
+    options = [:local, :silent, {:path, path}, {:outdir, String.to_charlist(folder)}]
+    # Of sasl, which nothing here depends on.
+    {:ok, _, _} = apply(:systools, :make_script, [name, options])
+    File.rename!(Path.join(folder, "exchange.boot"), Path.join(folder, "start.boot"))
+    root
+  end
+
+  defp files do
+    %{
+      "bin/exchange" => "#!/bin/sh",
+      "erts-13.1/bin/erl" => "#!/bin/sh",
+      "releases/RELEASES" => "[].",
+      "releases/COOKIE" => "cookie",
+      "releases/start_erl.data" => "13.1 #{@version}",
+      "releases/#{@version}/vm.args" => "-sname exchange",
+      "releases/#{@version}/env.sh" => "#!/bin/sh",
+      "releases/#{@version}/sys.config" => "[{exchange, [{lines_per_trunk, 100000}]}].",
+      "releases/#{@version}/runtime.exs" => "import Config"
+    }
+  end
+
+  defp resource(_root) do
+    versions =
+      for application <- @applications ++ [:hot_patch, :exchange],
+          do: {application, version(application)}
+
+    {:release, {~c"exchange", ~c"1.0.0"}, {:erts, :erlang.system_info(:version)}, versions}
+  end
+
+  defp version(:exchange), do: ~c"1.0.0"
+
+  defp version(application) do
+    _ = Application.load(application)
+    Application.spec(application, :vsn)
+  end
+
+  @doc "Starts it, until the calling test ends; `-s` its applications by itself."
+  @spec start(Path.t(), keyword()) :: node()
+  def start(root, options \\ []) do
+    name = :"release_#{System.unique_integer([:positive])}_#{System.pid()}"
+    folder = Path.join([root, "releases", @version])
+
+    {:ok, peer, node} =
+      :peer.start(%{
+        name: name,
+        host: ~c"127.0.0.1",
+        longnames: true,
+        wait_boot: 60_000,
+        env: [{~c"RELEASE_ROOT", String.to_charlist(root)}],
+        args:
+          [~c"-boot", String.to_charlist(Path.join(folder, "start"))] ++
+            [~c"-config", String.to_charlist(Path.join(folder, "sys"))] ++
+            [~c"-mode", ~c"embedded", ~c"-setcookie", Atom.to_charlist(Node.get_cookie())] ++
+            [~c"-kernel", ~c"inet_dist_use_interface", ~c"{127,0,0,1}"] ++
+            [~c"-kernel", ~c"prevent_overlapping_partitions", ~c"false"] ++
+            Keyword.get(options, :args, [])
+      })
+
+    ExUnit.Callbacks.on_exit(fn -> stop(peer) end)
+    :ok = Cluster.call(node, Logger, :configure, [[level: :none]])
+    node
+  end
+
+  @doc "Ends it."
+  @spec stop(pid()) :: :ok
+  def stop(peer) do
+    :peer.stop(peer)
+  catch
+    # The test itself has ended it.
+    :exit, _ -> :ok
+  end
+
+  @doc "Removes a release."
+  @spec remove(Path.t()) :: :ok
+  def remove(root) do
+    File.rm_rf!(root)
+    :ok
+  end
+end
