@@ -23,7 +23,7 @@ defmodule HotPatch do
   gives JSON. Errors are exceptions, `HotPatch.Refusal` for an archive that breaks a rule
   and `HotPatch.Error` for everything else; `{:error, e}` carries them and the functions
   with a bang raise them. An error means that nothing was changed, unless its reason is
-  `:failed`: then its report says what was.
+  `:failed` or `:cancelled`: then its message and report say what was.
 
   All functions may be called on any node of the cluster that runs HotPatch and has its
   native library, which reads the archives; the other nodes need no native code.

@@ -2,6 +2,7 @@ defmodule HotPatch.Console.Act do
   @moduledoc false
   # What pages and JSON interface do alike: uploads, and operations that go on by themselves.
 
+  alias HotPatch.Cancellation
   alias HotPatch.Console.Access
   alias HotPatch.Console.Operations
   alias HotPatch.Console.Request
@@ -57,6 +58,22 @@ defmodule HotPatch.Console.Act do
   def begin(kind, id, request, access, options) do
     options = options ++ [progress: :none] ++ who(request, access)
     Operations.begin(kind, id, options, fn -> apply(HotPatch, kind, [id, options]) end)
+  end
+
+  @doc """
+  Cancels what is under way: by the id of the operation or of its patch, or by that under which it was
+  begun on this console.
+  """
+  @spec cancel(String.t(), Request.t(), Access.t(), keyword()) ::
+          {:ok, Cancellation.t()} | {:error, Exception.t()}
+  def cancel(id, request, access, options) do
+    id =
+      case Operations.fetch(id) do
+        {:ok, %{ended_at: nil, subject: subject}} -> subject
+        _ended_or_unknown -> id
+      end
+
+    HotPatch.cancel(id, options ++ who(request, access))
   end
 
   @doc "Begins the restart of a node."

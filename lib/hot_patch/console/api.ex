@@ -110,6 +110,12 @@ defmodule HotPatch.Console.API do
     end
   end
 
+  @spec cancel(Router.request(), Router.access(), Router.form(), String.t()) ::
+          Router.response()
+  def cancel(request, access, form, id) do
+    with_options(:cancel, form, &answer(Act.cancel(id, request, access, &1)))
+  end
+
   # As RFC 7240 has it: one who would rather not wait says so.
   defp carry_out(request, id) do
     if (Request.header(request, "prefer") || "") =~ "respond-async" do

@@ -24,7 +24,7 @@ defmodule HotPatch.Console.Page do
         section: section,
         content: content,
         base: context.request.base,
-        live: if(context.access, do: Live.fragment(context.request.base)),
+        live: if(context.access, do: Live.fragment(context.request.base, context.access)),
         release: HotPatch.Release.current()
       })
 

@@ -29,6 +29,7 @@ defmodule HotPatch.Console.Params do
     drift: %{"nodes" => :nodes, "timeout" => :number},
     journal: %{"patch" => :text, "last" => :number, "nodes" => :nodes, "timeout" => :number},
     delete: %{"reason" => :text},
+    cancel: %{"keep" => {:one_of, [true, false]}, "timeout" => :number, "reason" => :text},
     restart: %{"timeout" => :number, "force" => {:one_of, [true, false]}, "reason" => :text},
     apply: %{
       "nodes" => :nodes,

@@ -16,6 +16,8 @@ defmodule HotPatch.Console.Problem do
     unmanaged: 409,
     busy: 409,
     refused: 409,
+    cancelled: 409,
+    not_under_way: 404,
     no_native: 503
   }
 
@@ -62,6 +64,8 @@ defmodule HotPatch.Console.Problem do
     busy: "Something else is under way",
     refused: "Refused",
     failed: "Failed",
+    cancelled: "Cancelled",
+    not_under_way: "Not under way",
     archive_refused: "The archive was refused",
     retired: "Retired",
     unreachable: "A node does not answer",

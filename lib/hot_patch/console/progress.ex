@@ -53,7 +53,7 @@ defmodule HotPatch.Console.Progress do
   defp held do
     for %{operation: %{id: id} = operation, node: node} <- HotPatch.nodes() do
       %Event{
-        operation: id,
+        operation: operation[:course] || id,
         kind: operation.kind,
         patch: operation.patch,
         by: operation.by,

@@ -83,6 +83,12 @@ defmodule HotPatch.Console.Router do
   defp route("GET", ["nodes", name, "restart", run]),
     do: view(&Page.Nodes.show(&1, &2, &3, name, run))
 
+  defp route("GET", ["operations", id, "cancel"]),
+    do: admin(&Page.Cancel.confirm(&1, &2, &3, id))
+
+  defp route("POST", ["operations", id, "cancel"]),
+    do: act(&Page.Cancel.cancel(&1, &2, &3, id))
+
   defp route("GET", ["journal"]), do: view(&Page.Journal.index/3)
 
   defp route("GET", ["api", "patches"]), do: view(&API.list/3)
@@ -105,6 +111,7 @@ defmodule HotPatch.Console.Router do
 
   defp route("GET", ["api", "operations"]), do: view(&API.operations/3)
   defp route("GET", ["api", "operations", id]), do: view(&API.operation(&1, &2, &3, id))
+  defp route("POST", ["api", "operations", id, "cancel"]), do: act(&API.cancel(&1, &2, &3, id))
   defp route("GET", ["api", "nodes"]), do: view(&API.nodes/3)
   defp route("POST", ["api", "nodes", name, "restart"]), do: act(&API.restart(&1, &2, &3, name))
   defp route("GET", ["api", "stragglers"]), do: view(&API.look(&1, &2, &3, :stragglers))

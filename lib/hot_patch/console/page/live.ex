@@ -15,17 +15,18 @@ defmodule HotPatch.Console.Page.Live do
   @spec show(Router.request(), Router.access(), Router.form()) :: Router.response()
   def show(request, access, _form) do
     if Request.header(request, "accept") == "text/event-stream",
-      do: Stream.response(request, access, &HTML.to_iodata(fragment(request.base, &1))),
-      else: Response.html(HTML.to_iodata(fragment(request.base)))
+      do: Stream.response(request, access, &HTML.to_iodata(fragment(request.base, access, &1))),
+      else: Response.html(HTML.to_iodata(fragment(request.base, access)))
   end
 
-  @doc "The piece of HTML."
-  @spec fragment(String.t(), [HotPatch.Event.t()]) :: HTML.safe()
-  def fragment(base, events \\ Progress.events()) do
+  @doc "The piece of HTML, for who looks at it."
+  @spec fragment(String.t(), Router.access(), [HotPatch.Event.t()]) :: HTML.safe()
+  def fragment(base, access, events \\ Progress.events()) do
     operations =
       for operation <- Progress.operations(events), do: Map.put(operation, :rows, rows(operation))
 
-    live(%{base: base, operations: operations, phases: Progress.phases()})
+    admin? = admin?(%{access: access})
+    live(%{base: base, admin?: admin?, operations: operations, phases: Progress.phases()})
   end
 
   defp rows(operation), do: for({node, event} <- operation.nodes, do: {node, event, steps(event)})
