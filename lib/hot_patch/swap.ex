@@ -117,16 +117,17 @@ defmodule HotPatch.Swap do
     # A job with everything done that needs no pause. `back` is the code that runs now, ready to
     # be made current again, or why there is none; nil where it cannot be needed. `ahead?`: what
     # becomes current ahead of the rest is current. `fatal`: why processes would die of the change.
-    # `load` is settled when the load begins: what was decided, and what only came ahead of it, can
-    # be told apart from outside.
+    # `signal` is that of the processes concerned. `load` is settled when the load begins: what was
+    # decided, and what only came ahead of it, can be told apart from outside.
     @enforce_keys [:job, :found, :shadows]
-    defstruct [:job, :found, :shadows, :back, :load, ahead?: false, fatal: %{}]
+    defstruct [:job, :found, :shadows, :back, :signal, :load, ahead?: false, fatal: %{}]
 
     @type t :: %__MODULE__{
             job: Job.t(),
             found: HotPatch.Swap.Processes.found(),
             shadows: [HotPatch.Swap.Shadow.t()],
             back: HotPatch.Swap.Former.t() | nil,
+            signal: HotPatch.Swap.Signal.t() | nil,
             load: HotPatch.Swap.Signal.t() | nil,
             ahead?: boolean(),
             fatal: HotPatch.Swap.Casualties.reasons()
@@ -316,7 +317,7 @@ defmodule HotPatch.Swap do
   """
   @spec run(Ready.t(), (pid() -> term())) :: {:ok, done()} | {:error, failure()}
   def run(%Ready{} = ready, held \\ fn _engine -> :ok end) do
-    ready = %{ready | load: Signal.new()}
+    ready = %{ready | signal: Signal.new(), load: Signal.new()}
     {engine, monitor} = :erlang.spawn_opt(Engine, :init, [self(), ready], engine_options())
     {guard, guard_monitor} = Guard.start(engine, ending(ready))
     send(engine, {:go, self(), guard})
@@ -411,7 +412,10 @@ defmodule HotPatch.Swap do
 
       {:DOWN, ^monitor, :process, ^engine, reason} ->
         await_guard(guard_monitor)
-        {:error, engine_died(reason, ready.job, Loading.done?(ready))}
+        loaded? = Loading.done?(ready)
+        # The guard has told everybody; unless it is dead, too.
+        _ = Signal.settle(ready.signal, if(loaded?, do: :take, else: :drop))
+        {:error, engine_died(reason, ready.job, loaded?)}
     end
   end
 
@@ -423,7 +427,7 @@ defmodule HotPatch.Swap do
     end
   end
 
-  # The guard has taken back what became current ahead of the rest; unless it is dead, too.
+  # What became current ahead of the rest the guard has taken back, likewise.
   defp engine_died(reason, job, false) do
     left = Ahead.left(Ahead.back(job))
 

@@ -71,7 +71,7 @@ defmodule HotPatch.Swap.AtOnce do
   defp begin(ready, guard) do
     deadline = deadline(ready)
     found = Casualties.mark(later(ready, ready.found), ready.fatal)
-    standing = Standing.new(guard)
+    standing = Standing.new(guard, ready.signal)
     ref = SysMessage.open()
     bystanders = Work.bystanders(found.parents)
     windows = Work.of(found.targets, ready, {ref, standing.signal})

@@ -142,7 +142,8 @@ defmodule HotPatch.Swap.Conversion do
         _ -> :same
       end
 
-    Process.put(@key, Process.get(@key, []) ++ [new])
+    rehearsal? = Enum.any?(by_module, fn {_module, one} -> one.rehearsal? end)
+    unless rehearsal?, do: Process.put(@key, Process.get(@key, []) ++ [new])
   end
 
   # Who has not changed its state since it was converted goes back to the very one it had.

@@ -17,7 +17,7 @@ defmodule HotPatch.Swap.Engine do
   alias HotPatch.Swap.Phases
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
-  alias HotPatch.Swap.Signal
+  alias HotPatch.Swap.Standing
   alias HotPatch.Swap.WayBack
 
   @doc "Body of the engine process; waits for the guard to be in place."
@@ -69,12 +69,12 @@ defmodule HotPatch.Swap.Engine do
   end
 
   defp run_in_turn(caller, ready, guard, found) do
-    signal = Signal.new()
+    standing = Standing.new(guard, ready.signal)
 
     with {:ok, casualties} <- casualties(ready),
          found = without(found, casualties),
          {:ok, ready} <- ahead(ready, found),
-         {:ok, watch} <- InTurn.rehearse(found.targets, ready, signal),
+         {:ok, watch} <- InTurn.rehearse(found.targets, ready, standing),
          :ok <- Ahead.on_load(ready, deadline(ready)),
          :ok <- Decision.await(caller, ready),
          # Whoever is started from here on may have either state; the new code takes both.
@@ -82,7 +82,7 @@ defmodule HotPatch.Swap.Engine do
          {:ok, casualties} <- casualties(ready),
          found = without(found, casualties),
          {:ok, killed} <- Phases.note(:load, fn -> Loading.run(ready, casualties) end) do
-      case Phases.note(:convert, fn -> InTurn.change(found.targets, ready, guard, watch) end) do
+      case Phases.note(:convert, fn -> InTurn.change(found.targets, ready, standing, watch) end) do
         :ok ->
           {:ok, %{done() | killed: killed}}
 
@@ -91,7 +91,7 @@ defmodule HotPatch.Swap.Engine do
       end
     else
       error ->
-        _ = Signal.settle(signal, :drop)
+        _ = Standing.settle(standing, :drop)
         taken_back(error, ready)
     end
   end

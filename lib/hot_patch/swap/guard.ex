@@ -103,8 +103,9 @@ defmodule HotPatch.Swap.Guard do
       end
 
     suspended =
-      for {_standing, hows} <- stopped, {pid, :suspended} <- hows do
+      for {_standing, hows} <- stopped, {pid, how} <- hows, how in [:suspended, :in_turn] do
         SysMessage.run_in(pid, state(outcome))
+        if how == :in_turn, do: SysMessage.run_in(pid, &Conversion.forget/1)
         SysMessage.send(pid, ref, :resume)
         pid
       end

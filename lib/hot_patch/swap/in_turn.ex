@@ -14,7 +14,6 @@ defmodule HotPatch.Swap.InTurn do
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Ready
-  alias HotPatch.Swap.Signal
   alias HotPatch.Swap.Standing
   alias HotPatch.Swap.Steps
   alias HotPatch.Swap.SysMessage
@@ -32,20 +31,22 @@ defmodule HotPatch.Swap.InTurn do
   Tries the conversion in every process, in its turn; nobody's state changes. From here on it
   is noticed when one of them dies.
   """
-  @spec rehearse([Processes.target()], Ready.t(), Signal.t()) ::
+  @spec rehearse([Processes.target()], Ready.t(), Standing.t()) ::
           {:ok, watch()} | {:error, :taken_back, String.t()}
-  def rehearse(targets, ready, signal) do
+  def rehearse(targets, ready, standing) do
     watch = :ets.new(__MODULE__, [:private])
     deadline = System.monotonic_time(:millisecond) + @turn_within
-
     # A process that is woken once does all of it.
-    also = fn pid ->
-      SysMessage.run_in(pid, &Conversion.drop/1)
-      :ets.insert(watch, {pid, Process.monitor(pid)})
-    end
+    also = fn pid -> :ets.insert(watch, {pid, Process.monitor(pid)}) end
 
     ref = SysMessage.open()
-    windows = Work.of(targets, ready, {ref, signal}, @window)
+    # Should this process die, what is still under way is not to be tried any more.
+    Guard.tell(standing, [])
+
+    windows =
+      targets
+      |> Work.of(ready, {ref, standing.signal}, @window)
+      |> Enum.map(fn window -> Enum.map(window, &Work.rehearsal/1) end)
 
     case Steps.convert_in_turn(windows, ref, deadline, also) do
       {:ok, _again} -> {:ok, watch}
@@ -57,12 +58,12 @@ defmodule HotPatch.Swap.InTurn do
   After the load: has every process change its state in its turn. If one dies in the new
   code or cannot change, those that are changed are given.
   """
-  @spec change([Processes.target()], Ready.t(), pid(), watch()) ::
+  @spec change([Processes.target()], Ready.t(), Standing.t(), watch()) ::
           :ok | {:untrue, String.t(), changed :: MapSet.t(pid())}
-  def change(targets, ready, guard, watch) do
+  def change(targets, ready, standing, watch) do
     messages = Work.messages(ready.job)
     # Should this process die between a suspend and its resume, the guard resumes.
-    Guard.tell(Standing.new(guard), for(%{pid: pid} <- targets, do: {pid, :suspended}))
+    Guard.tell(standing, for(%{pid: pid} <- targets, do: {pid, :in_turn}))
 
     result =
       targets

@@ -40,10 +40,10 @@ defmodule HotPatch.Swap.Standing do
   defstruct [:ref, :signal, :engine, :guard, :request]
 
   @doc "For the calling engine and its guard; nobody stands still yet."
-  @spec new(pid()) :: t()
-  def new(guard) do
+  @spec new(pid(), Signal.t()) :: t()
+  def new(guard, signal) do
     ref = SysMessage.open()
-    base = %{ref: ref, signal: Signal.new(), engine: self(), guard: guard}
+    base = %{ref: ref, signal: signal, engine: self(), guard: guard}
     # The same message for all: many are to be sent, and soon.
     request = SysMessage.to_run(&still(&1, base))
     struct!(__MODULE__, Map.put(base, :request, request))

@@ -15,6 +15,7 @@ defmodule HotPatch.Swap.WayBack do
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Purge
   alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.Signal
 
   @doc "Ends a swap whose declaration was untrue; `changed` are the processes with the new state."
   @spec run(
@@ -26,6 +27,8 @@ defmodule HotPatch.Swap.WayBack do
         ) ::
           {:error, HotPatch.Swap.failure()}
   def run(caller, ready, guard, found, {text, changed, watch}) do
+    # That of the swap before is settled.
+    _ = Signal.settle(ready.signal, :take)
     text = "the transition was declared compatible and is not: #{text}"
     ended = with {:error, why} <- back(caller, ready, guard, found, changed), do: {:forward, why}
 
@@ -76,7 +79,13 @@ defmodule HotPatch.Swap.WayBack do
          {:error, %{text: why}} <-
            AtOnce.run(
              caller,
-             %{ready | job: job, shadows: [], found: %{found | targets: targets}},
+             %{
+               ready
+               | job: job,
+                 signal: Signal.new(),
+                 shadows: [],
+                 found: %{found | targets: targets}
+             },
              guard
            ) do
       {:error, why}
@@ -105,7 +114,11 @@ defmodule HotPatch.Swap.WayBack do
         after_load: nil
     }
 
-    case AtOnce.run(caller, %{ready | job: job, found: %{found | targets: left}}, guard) do
+    case AtOnce.run(
+           caller,
+           %{ready | job: job, signal: Signal.new(), found: %{found | targets: left}},
+           guard
+         ) do
       {:ok, done} ->
         {"all are changed now and the new code is current", done.pause_us}
 

@@ -11,9 +11,10 @@ defmodule HotPatch.Swap.Work do
 
   @typedoc """
   How a process stands still: inside a function of ours (HotPatch.Swap.Standing), or suspended
-  by a system message, where its behaviour has to do more than to keep a state.
+  by a system message, where its behaviour has to do more than to keep a state. Or it does not,
+  and is suspended only for its own change, in its turn.
   """
-  @type how :: :still | :suspended
+  @type how :: :still | :suspended | :in_turn
 
   @typedoc """
   One process; `conversions` may be empty, and `later` are the modules that have to do it by
@@ -39,6 +40,13 @@ defmodule HotPatch.Swap.Work do
       end)
 
     Enum.chunk_every(work, window)
+  end
+
+  @doc "The work of one process, of which nothing is kept: it is only tried."
+  @spec rehearsal(t()) :: t()
+  def rehearsal({pid, how, mine, later}) do
+    mine = Map.new(mine, fn {module, one} -> {module, %{one | rehearsal?: true}} end)
+    {pid, how, mine, later}
   end
 
   @doc "Processes in which nothing is to be converted."

@@ -68,7 +68,10 @@ defmodule HotPatch.Swap.StrictTest do
 
     seen = seen(listener)
     assert seen == [], "#{inspect(seen)} in #{what} (#{inspect(result)})"
-    assert :ets.tab2list(:hot_patch_test_strict) == [], what
+
+    # Who changes in its turn has all of that in its mailbox at once.
+    looked = :ets.tab2list(:hot_patch_test_strict)
+    assert looked == [] or plan.transition == :compatible, "#{inspect(looked)} in #{what}"
     assert now == expected(result, version), "#{what} (#{inspect(result)})"
     # Cut off in the middle, the changes of a compatible transition are not all made.
     cut? = plan.kill in [:engine, :both] and plan.transition == :compatible
