@@ -20,6 +20,7 @@ defmodule HotPatch.Test.Faults.Machine do
     :peer,
     :os_pid,
     :space,
+    :user,
     peers: [],
     env: [],
     path: [],
@@ -28,7 +29,8 @@ defmodule HotPatch.Test.Faults.Machine do
 
   @typedoc """
   `space`: the network namespace that it runs in, see HotPatch.Test.Faults.Spaces. `env`: what is
-  set in its environment. `path`: further folders of code.
+  set in its environment. `path`: further folders of code. `user`: the number of the user as whom it
+  runs, if that is another.
   """
   @type t :: %__MODULE__{
           node: node(),
@@ -41,6 +43,7 @@ defmodule HotPatch.Test.Faults.Machine do
           peers: [node()],
           env: [{charlist(), charlist()}],
           path: [Path.t()],
+          user: non_neg_integer() | nil,
           release: {String.t(), String.t()} | nil
         }
 
@@ -52,7 +55,7 @@ defmodule HotPatch.Test.Faults.Machine do
   Machines that know each other, not yet started. With `shared: true` they have their
   applications in one folder, and their data below one; with `spaces: names` each is in a network
   namespace of its own; with `below: folder` all that they have is below that, and with `env: list`
-  that is set in their environment.
+  that is set in their environment, and with `user: number` they run as that user, whose their data is.
   """
   @spec new(pos_integer(), keyword()) :: [t()]
   def new(count, options \\ []) do
@@ -77,6 +80,7 @@ defmodule HotPatch.Test.Faults.Machine do
           data: Path.join(common, "data"),
           space: space,
           env: Keyword.get(options, :env, []),
+          user: options[:user],
           peers: List.delete(names, name)
         }
       end
@@ -230,10 +234,27 @@ defmodule HotPatch.Test.Faults.Machine do
       args: args(machine)
     }
 
-    peer = options |> Map.merge(Spaces.run_in(machine.space)) |> start_peer(@attempts)
+    options = options |> Map.merge(Spaces.run_in(machine.space)) |> Map.merge(run_as(machine))
+    peer = start_peer(options, @attempts)
     # A start that is told over a pipe does not connect by itself.
     until(fn -> Node.connect(machine.node) end, "#{machine.node} can be reached", @gone_within)
     %{machine | peer: peer, os_pid: Cluster.call(machine.node, System, :pid, [])}
+  end
+
+  defp run_as(%{user: nil}), do: %{}
+
+  defp run_as(%{user: user} = machine) do
+    File.mkdir_p!(machine.data)
+    for folder <- [machine.home, machine.data], do: :ok = File.chown(folder, user)
+    erl = :erl |> Atom.to_string() |> System.find_executable()
+    arguments = ["--reuid=#{user}", "--regid=#{user}", "--clear-groups", erl]
+
+    %{
+      env: [{~c"HOME", String.to_charlist(machine.home)} | machine.env],
+      exec:
+        {String.to_charlist(System.find_executable("setpriv")),
+         Enum.map(arguments, &String.to_charlist/1)}
+    }
   end
 
   # A host that has much to do may let a start take too long; that is not what is tested.

@@ -1,0 +1,115 @@
+defmodule HotPatch.WritableTest do
+  # Disks that cannot take a patch: check, plan and apply say the same of them.
+  use ExUnit.Case, async: false
+
+  import HotPatch.Test.Archives
+  import HotPatch.Test.Operator
+
+  alias HotPatch.Error
+  alias HotPatch.Store.FreeSpace
+  alias HotPatch.Test.Builds
+  alias HotPatch.Test.Disks
+  alias HotPatch.Test.Faults.Machine
+
+  @moduletag timeout: 240_000
+  @moduletag skip: not Disks.available?()
+
+  defp start(options \\ []) do
+    [machine] = Machine.new(1, options)
+    File.mkdir_p!(Path.join(Machine.exchange(machine), "priv"))
+    File.write!(Path.join(Machine.exchange(machine), "priv/a.txt"), "a")
+    machine = Machine.start(machine)
+    on_exit(fn -> Machine.kill_all(Machine.group(machine)) end)
+    machine
+  end
+
+  defp upload(machine, files, name \\ "fix") do
+    {:ok, patch} = hot_patch(machine.node, :upload, [zip(files), [name: name]])
+    patch.id
+  end
+
+  @billing "exchange-1.0.0/ebin/Elixir.Exchange.Billing.beam"
+
+  defp billing, do: Builds.changed("patched", "Billing")
+  defp reasons(report), do: for(n <- report.nodes, f <- n.files, do: {f.path, f.status, f.reason})
+
+  # The same status and the same words, and nothing is changed.
+  defp assert_refused(machine, id, paths, text) do
+    before = exchange_code(machine.node)
+    assert {:ok, %{status: :error} = check} = hot_patch(machine.node, :check, [id])
+    refused = for {path, :error, reason} <- reasons(check), reason =~ text, do: path
+    assert Enum.sort(refused) == Enum.sort(paths)
+    assert {:ok, %{status: :error} = plan} = hot_patch(machine.node, :plan, [id])
+    assert Enum.any?(hd(plan.nodes).risks, &(&1 =~ text))
+    assert {:error, %Error{reason: :refused} = error} = hot_patch(machine.node, :apply, [id])
+    assert Exception.message(error) =~ text
+    assert Enum.sort(reasons(error.report)) == Enum.sort(reasons(check))
+    assert exchange_code(machine.node) == before
+  end
+
+  defp assert_takes(machine, id, options \\ []) do
+    assert {:ok, check} = hot_patch(machine.node, :check, [id, options])
+    refute check.status == :error
+    assert {:ok, report} = hot_patch(machine.node, :apply, [id, options])
+    refute report.status == :error
+    assert {:ok, _} = hot_patch(machine.node, :rollback, [id])
+  end
+
+  test "a read-only mount" do
+    machine = start()
+    id = upload(machine, [billing(), {"exchange-1.0.0/priv/a.txt", "b"}])
+    Disks.read_only(machine.lib)
+    paths = [@billing, "exchange-1.0.0/priv/a.txt"]
+
+    assert_refused(
+      machine,
+      id,
+      paths,
+      "read-only file system; give the node's user the right to, or apply with disk: :memory_only"
+    )
+
+    assert_takes(machine, id, disk: :memory_only)
+    Disks.writable(machine.lib)
+    assert_takes(machine, id)
+    Machine.kill(machine)
+  end
+
+  test "a file and a folder that not even the superuser may change" do
+    machine = start()
+    id = upload(machine, [billing(), {"exchange-1.0.0/priv/a.txt", "b"}])
+    file = Path.join(machine.lib, @billing)
+    Disks.immutable(file, true)
+
+    # The folder takes new files, but this one cannot be replaced: an apply alone would find out when
+    # memory has changed already.
+    assert_refused(machine, id, [@billing], "cannot write #{file}: not owner")
+    Disks.immutable(file, false)
+    Disks.immutable(Path.dirname(file), true)
+    assert_refused(machine, id, [@billing], "cannot write #{file}: not owner")
+    Disks.immutable(Path.dirname(file), false)
+    assert_takes(machine, id)
+    Machine.kill(machine)
+  end
+
+  test "what is there already need not be written" do
+    machine = start()
+    shipped = File.read!(Path.join(machine.lib, @billing))
+    id = upload(machine, [{@billing, shipped}, {"exchange-1.0.0/priv/a.txt", "a"}])
+    Disks.immutable(Path.join(machine.lib, @billing), true)
+    assert {:ok, check} = hot_patch(machine.node, :check, [id])
+    assert [{@billing, :not_changed, nil}, {_, :not_beam, _}] = Enum.sort(reasons(check))
+    assert {:ok, _} = hot_patch(machine.node, :apply, [id])
+    Disks.immutable(Path.join(machine.lib, @billing), false)
+    Machine.kill(machine)
+  end
+
+  test "how much room there is, is asked of the system, and unknown where it does not say" do
+    assert is_integer(FreeSpace.free(Builds.tmp()))
+    assert FreeSpace.enough([{Builds.tmp(), 1}, {Path.join(Builds.tmp(), "no/such"), 1}]) == :ok
+    assert {:error, {_, :enospc}} = FreeSpace.enough([{Builds.tmp(), 1_000_000_000_000_000}])
+    # Nothing to write asks for nothing.
+    assert FreeSpace.enough([{Builds.tmp(), 0}]) == :ok
+    refute FreeSpace.read_only?(Builds.tmp())
+    assert FreeSpace.read_only?("/proc/sys") in [true, false]
+  end
+end
