@@ -16,7 +16,8 @@ defmodule HotPatch do
   which gives them a manifest (`HotPatch.Manifest`), and signs them if told to.
 
   Everything but `upload/2`, `apply/2`, `rollback/2`, `delete/2`, `restart/2`, `attach/2` and `detach/2`
-  only looks. A patch is known by its id; its name will do where only one patch has it.
+  only looks. A patch is known by its id; its name, or the beginning of its id, will do where only one
+  patch has it. Text may be a charlist, as in a shell of Erlang.
 
   Results are structs: `inspect/1` is one line, `IO.puts/1` prints a table, `to_json/1`
   gives JSON. Errors are exceptions, `HotPatch.Refusal` for an archive that breaks a rule
@@ -31,6 +32,7 @@ defmodule HotPatch do
   import Kernel, except: [apply: 2]
 
   alias HotPatch.Archive.Input
+  alias HotPatch.Argument
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Library
   alias HotPatch.Cluster.Request
@@ -48,8 +50,8 @@ defmodule HotPatch do
   alias HotPatch.Report
   alias HotPatch.Straggler
 
-  @typedoc "The id of a patch, or its name where only one has it."
-  @type id :: String.t()
+  @typedoc "The id of a patch, its name, or the beginning of its id, where only one has that."
+  @type id :: String.t() | charlist()
   @type error :: {:error, Error.t() | Refusal.t()}
 
   @typedoc "By name, by role, or by a function: see the option `:nodes`."
@@ -426,6 +428,7 @@ defmodule HotPatch do
         ) :: {:ok, NodeInfo.t()} | error()
   def restart(node, options \\ []) do
     with {:ok, options} <- Options.validate(:restart, options),
+         {:ok, node} <- Argument.node(:restart, node, Cluster.everyone()),
          do: Cluster.Restart.run(node, %{options | by: options.by || Operator.name()})
   end
 
@@ -486,8 +489,9 @@ defmodule HotPatch do
           by: String.t(),
           reason: String.t()
         ) :: :ok | error()
-  def attach(node, options \\ []) when is_atom(node) do
+  def attach(node, options \\ []) do
     with {:ok, options} <- Options.validate(:attach, options),
+         {:ok, node} <- Argument.node(:attach, node, Node.list(:connected)),
          do: Cluster.Attach.attach(node, %{options | by: options.by || Operator.name()})
   end
 
@@ -524,8 +528,9 @@ defmodule HotPatch do
           by: String.t(),
           reason: String.t()
         ) :: :ok | error()
-  def detach(node, options \\ []) when is_atom(node) do
+  def detach(node, options \\ []) do
     with {:ok, options} <- Options.validate(:detach, options),
+         {:ok, node} <- Argument.node(:detach, node, Node.list(:connected)),
          do: Cluster.Attach.detach(node, %{options | by: options.by || Operator.name()})
   end
 

@@ -198,10 +198,13 @@ defmodule HotPatch.Agent do
   defdelegate take_parts(parts), to: Inbox, as: :put
 
   @doc "Judges a patch whose pieces have been sent, changing nothing."
-  @spec check(Payload.t()) :: {:ok, [Report.File.t()]} | {:error, String.t()}
+  @spec check(Payload.t()) ::
+          {:ok, %{files: [Report.File.t()], warnings: [String.t()]}} | {:error, String.t()}
   def check(payload) do
-    with {:ok, payload} <- Inbox.whole(payload),
-         do: {:ok, payload |> Examination.run() |> report()}
+    with {:ok, payload} <- Inbox.whole(payload) do
+      examination = Examination.run(payload)
+      {:ok, %{files: report(examination), warnings: Foresight.warnings(examination)}}
+    end
   end
 
   @doc "Judges a patch and says what applying it would do here, changing nothing."

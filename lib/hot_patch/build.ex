@@ -10,6 +10,7 @@ defmodule HotPatch.Build do
 
   alias HotPatch.Analysis
   alias HotPatch.Archive
+  alias HotPatch.Argument
   alias HotPatch.Bridge
   alias HotPatch.Build.Request
   alias HotPatch.Composition
@@ -108,6 +109,7 @@ defmodule HotPatch.Build do
   @spec sign(Path.t(), Path.t(), Path.t() | nil) ::
           {:ok, t()} | {:error, Error.t() | Refusal.t()}
   def sign(archive, key, to \\ nil) do
+    [archive, key, to] = Enum.map([archive, key, to], &Argument.text/1)
     name = Request.name(archive)
 
     with {:ok, key} <- Keys.read_secret(key),

@@ -11,6 +11,9 @@ defmodule HotPatch.JSON do
   alias HotPatch.Manifest
   alias HotPatch.Release
   alias HotPatch.Signature
+  alias HotPatch.Status
+
+  @statuses Status.all()
 
   @doc "Encodes a result, or a list of results."
   @spec encode(term()) :: {:ok, String.t()} | {:error, Error.t()}
@@ -59,7 +62,7 @@ defmodule HotPatch.JSON do
   defp plain(%{__struct__: _} = struct), do: struct |> Map.from_struct() |> plain()
 
   defp plain(map) when is_map(map),
-    do: Map.new(map, fn {key, value} -> {key(key), plain(value)} end)
+    do: map |> with_code() |> Map.new(fn {key, value} -> {key(key), plain(value)} end)
 
   defp plain(list) when is_list(list) do
     if List.improper?(list), do: inspect(list), else: Enum.map(list, &plain/1)
@@ -71,6 +74,12 @@ defmodule HotPatch.JSON do
   defp plain(other) when is_pid(other) or is_reference(other), do: inspect(other)
   defp plain(other) when is_tuple(other), do: inspect(other)
   defp plain(other), do: other
+
+  # A status has its code beside it, for programs that store that.
+  defp with_code(%{status: status} = map) when status in @statuses,
+    do: Map.put_new(map, :status_code, Status.code(status))
+
+  defp with_code(map), do: map
 
   defp beam(beam) do
     %{

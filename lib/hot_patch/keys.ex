@@ -5,6 +5,7 @@ defmodule HotPatch.Keys do
   #
   #     hot_patch-ed25519 <Base64 of 32 bytes> <name>
 
+  alias HotPatch.Argument
   alias HotPatch.Error
 
   @type secret :: %{secret: binary(), public: binary(), name: String.t()}
@@ -18,6 +19,8 @@ defmodule HotPatch.Keys do
   @doc "Makes a pair of keys at `path` and `path.pub`."
   @spec generate(Path.t(), String.t()) :: {:ok, public()} | {:error, Error.t()}
   def generate(path, name) do
+    [path, name] = Enum.map([path, name], &Argument.text/1)
+
     {public, secret} = :crypto.generate_key(:eddsa, :ed25519)
     text = "HotPatch signing key, keep it secret\nName: #{name}\n" <> pem(@pkcs8 <> secret)
 

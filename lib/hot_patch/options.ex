@@ -3,8 +3,10 @@ defmodule HotPatch.Options do
   # The options of every public call: what they mean, their defaults, and one validator
   # each. Documentation of the public functions is generated from the same table.
 
+  alias HotPatch.Argument
   alias HotPatch.Cluster.Watching
   alias HotPatch.Error
+  alias HotPatch.Suggestion
 
   @table [
     name: [
@@ -132,7 +134,7 @@ defmodule HotPatch.Options do
       check: :text,
       doc: "why, for the record"
     ],
-    patch: [check: :text, doc: "only entries of this patch, by its id"],
+    patch: [check: :text, doc: "only entries of patches whose id begins so"],
     last: [check: :count, default: 100, doc: "so many entries at most, the latest. Default: 100"],
     to: [check: :text, doc: "a path: the zip is written there too"],
     data_dir: [
@@ -232,12 +234,21 @@ defmodule HotPatch.Options do
           | :apply
           | :rollback
 
+  @typedoc "What the value of an option has to be."
+  @type check :: atom() | {:one_of, [atom()]}
+
   @doc "The options of a call as a Markdown list, for its `@doc`."
   @spec docs(call()) :: String.t()
   def docs(call) do
     Enum.map_join(@calls[call], "\n", fn option ->
       "  * `:#{name(option)}` - #{@table[option][:doc]}"
     end)
+  end
+
+  @doc "The options of a call, each with what its value has to be; none of a call without options."
+  @spec rules(atom()) :: [{atom(), check()}]
+  def rules(call) do
+    for option <- Keyword.get(@calls, call, []), do: {name(option), @table[option][:check]}
   end
 
   @doc "Checks options and fills in defaults; the error names the option at fault."
@@ -259,6 +270,7 @@ defmodule HotPatch.Options do
 
   defp validate_one({option, value}, {:ok, valid}, known, call) do
     with :ok <- known(is_map_key(known, option), option, Map.keys(known), call),
+         value = text(known[option][:check], value),
          :ok <- check(known[option][:check], value, option, call) do
       {:cont, {:ok, Map.put(valid, option, value)}}
     else
@@ -272,8 +284,15 @@ defmodule HotPatch.Options do
 
   defp known(false, option, known, call) do
     list = Enum.map_join(known, ", ", &inspect/1)
-    wrong(call, option, "is not an option of #{call}/2; it takes #{list}")
+    question = Suggestion.question(inspect(option), Enum.map(known, &inspect/1))
+    wrong(call, option, "is not an option of #{call}/2#{question}; it takes #{list}")
   end
+
+  # Callers from Erlang write text as charlists.
+  defp text(check, value) when check in [:text, :name], do: Argument.text(value)
+
+  defp text(:release, {name, version}), do: {Argument.text(name), Argument.text(version)}
+  defp text(_check, value), do: value
 
   defp check(:name, value, option, call) do
     if is_binary(value) and value =~ ~r/\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\z/ do
@@ -295,8 +314,8 @@ defmodule HotPatch.Options do
       wrong(
         call,
         option,
-        "must be a non-empty list of node names, {:role, role} or a function of one argument, " <>
-          "got: #{short(value)}"
+        "must be a non-empty list of node names (atoms, such as :\"a@10.0.0.1\"), {:role, role} or a " <>
+          "function of one argument, got: #{short(value)}"
       )
     end
   end

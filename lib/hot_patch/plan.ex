@@ -81,7 +81,10 @@ defmodule HotPatch.Plan do
       "#{Table.count(Enum.sum(Enum.map(plan.nodes, & &1.suspended)), "process", "processes")} to pause\n",
       Table.render(
         ["node", "status", "load order", "will pause"],
-        Enum.map(plan.nodes, &[Atom.to_string(&1.node), "#{&1.status}", order(&1), processes(&1)])
+        Enum.map(
+          plan.nodes,
+          &[Atom.to_string(&1.node), Status.text(&1.status), order(&1), processes(&1)]
+        )
       ),
       Table.notes(
         for(node <- plan.nodes, note <- notes(node), do: {node.node, note}),

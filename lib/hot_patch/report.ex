@@ -26,6 +26,7 @@ defmodule HotPatch.Report do
         since 1970; `nil` where nothing was loaded
       * `:restart_needed` - why memory is not what the disk is, or `nil`
       * `:error` - what is wrong with the node as a whole, or `nil`
+      * `:warnings` - what should be known though nothing is wrong, in words
     """
 
     alias HotPatch.Report
@@ -40,7 +41,8 @@ defmodule HotPatch.Report do
             stragglers: [HotPatch.Straggler.t()],
             loaded_at_us: integer() | nil,
             restart_needed: String.t() | nil,
-            error: String.t() | nil
+            error: String.t() | nil,
+            warnings: [String.t()]
           }
     @enforce_keys [:node, :status]
     defstruct [
@@ -53,7 +55,8 @@ defmodule HotPatch.Report do
       pause_us: 0,
       suspended: 0,
       killed: [],
-      stragglers: []
+      stragglers: [],
+      warnings: []
     ]
   end
 
@@ -134,7 +137,8 @@ defmodule HotPatch.Report do
 
   defp nodes(%Report{operation: :check} = report) do
     rows =
-      for node <- report.nodes, do: [Atom.to_string(node.node), "#{node.status}", tally(node)]
+      for node <- report.nodes,
+          do: [Atom.to_string(node.node), Status.text(node.status), tally(node)]
 
     Table.render(["node", "status", "files"], rows)
   end
@@ -144,7 +148,7 @@ defmodule HotPatch.Report do
       for node <- report.nodes do
         [
           Atom.to_string(node.node),
-          "#{node.status}",
+          Status.text(node.status),
           Integer.to_string(node.suspended),
           Table.milliseconds(node.pause_us),
           if(node.restart_needed, do: "yes", else: "no"),
@@ -162,7 +166,7 @@ defmodule HotPatch.Report do
     |> Enum.join(", ")
   end
 
-  # A file on which all nodes agree takes one row.
+  # A file on which all nodes agree takes one row, and so do several of which the same is said.
   defp files(report) do
     rows =
       for(node <- report.nodes, file <- node.files, do: {node.node, file})
@@ -170,12 +174,38 @@ defmodule HotPatch.Report do
         fn {_node, file} -> {file.path, file.status, file.reason} end,
         &elem(&1, 0)
       )
-      |> Enum.sort_by(fn {{path, status, _reason}, _nodes} -> {Status.code(status), path} end)
-      |> Enum.map(fn {{path, status, reason}, nodes} ->
-        [Path.basename(path), "#{status}", Table.nodes(nodes, length(report.nodes)), reason || ""]
+      |> Enum.group_by(
+        fn {{path, status, reason}, nodes} ->
+          {status, reason, Enum.sort(nodes), reason || path}
+        end,
+        fn {{path, _status, _reason}, _nodes} -> path end
+      )
+      |> Enum.map(fn {{status, reason, nodes, _}, paths} ->
+        {Status.code(status), Enum.sort(paths), reason, nodes}
       end)
+      |> Enum.sort()
+      |> Enum.map(&file_row(&1, report))
 
     if rows == [], do: [], else: ["\n", Table.render(["file", "status", "nodes", "reason"], rows)]
+  end
+
+  defp file_row({code, paths, reason, nodes}, report) do
+    {:ok, status} = Status.from_code(code)
+    nodes = Table.nodes(nodes, length(report.nodes))
+    [names(paths, report), Status.text(status), nodes, reason || ""]
+  end
+
+  defp names([path], report), do: name(path, report)
+
+  defp names(paths, report),
+    do: "#{length(paths)} files: #{paths |> Enum.map(&name(&1, report)) |> Table.some()}"
+
+  # The last part is enough, unless another file has the same.
+  defp name(path, report) do
+    base = Path.basename(path)
+
+    twin? = fn other -> other.path != path and Path.basename(other.path) == base end
+    if Enum.any?(report.nodes, &Enum.any?(&1.files, twin?)), do: path, else: base
   end
 
   defp problems(report) do
@@ -185,7 +215,11 @@ defmodule HotPatch.Report do
         not told?(node),
         do: {node.node, error}
       ) ++
-        for(node <- report.nodes, text <- straggling(node), do: {node.node, text})
+        for(
+          node <- report.nodes,
+          text <- straggling(node) ++ node.warnings,
+          do: {node.node, text}
+        )
 
     unmanaged =
       if report.unmanaged == [],
@@ -204,9 +238,9 @@ defmodule HotPatch.Report do
     killed =
       if node.killed == [],
         do: [],
-        else: ["killed by force: #{Enum.map_join(node.killed, ", ", &inspect/1)}"]
+        else: ["killed by force: #{node.killed |> Enum.map(&inspect/1) |> Table.some(10)}"]
 
-    killed ++ Enum.map(node.stragglers, &Straggler.line/1)
+    killed ++ Straggler.lines(node.stragglers)
   end
 
   defimpl Inspect do

@@ -3,7 +3,9 @@ defmodule HotPatch.Status do
   The seven statuses of a file on a node, their fixed codes, and how they combine.
 
   Several statuses combine by taking the smallest code: over the files of a node, then
-  over the nodes.
+  over the nodes. Files that are no modules and were carried as they should be do not count where
+  there are others: `not_beam` says what they are, and not that something went wrong (see
+  `HotPatch.Report.File`).
 
       iex> HotPatch.Status.combine([:ok, :not_loaded, :not_updated])
       :not_updated
@@ -53,6 +55,15 @@ defmodule HotPatch.Status do
   for {status, code} <- @codes do
     def code(unquote(status)), do: unquote(code)
   end
+
+  @doc """
+  A status with its code, as tables have it.
+
+      iex> HotPatch.Status.text(:not_updated)
+      "not_updated (4)"
+  """
+  @spec text(t()) :: String.t()
+  def text(status), do: "#{status} (#{code(status)})"
 
   @doc """
   The status of a code, as external systems store it.

@@ -34,6 +34,44 @@ defmodule HotPatch.Straggler do
     "#{who(straggler)} still runs old code of #{inspect(straggler.module)}, #{where(straggler.kind)}"
   end
 
+  @doc """
+  Several stragglers in lines: one for all that run old code of the same module in the same way,
+  with how many they are and the first of them.
+  """
+  @spec lines([t()]) :: [String.t()]
+  def lines(stragglers) do
+    stragglers
+    |> Enum.group_by(&{&1.module, &1.kind})
+    |> Enum.sort_by(fn {{module, kind}, alike} -> {-length(alike), module, kind} end)
+    |> Enum.map(fn
+      {_module_and_kind, [one]} -> line(one)
+      {{module, kind}, alike} -> together(module, kind, alike)
+    end)
+  end
+
+  defp together(_module, :unsure, alike) do
+    "#{length(alike)} processes were started in the very moment of the load: #{some(alike)}"
+  end
+
+  defp together(module, kind, alike) do
+    "#{length(alike)} processes still run old code of #{inspect(module)}, #{where(kind)}: #{some(alike)}"
+  end
+
+  defp some(stragglers), do: stragglers |> Enum.map(&who/1) |> HotPatch.Table.some()
+
+  @doc "Stragglers of several nodes as a table."
+  @spec to_table([t()]) :: iodata()
+  def to_table(stragglers) do
+    rows =
+      for {node, own} <- stragglers |> Enum.group_by(& &1.node) |> Enum.sort(),
+          line <- lines(own),
+          do: [Atom.to_string(node), line]
+
+    if rows == [],
+      do: "nobody runs old code\n",
+      else: HotPatch.Table.render(["node", "who"], rows)
+  end
+
   defp who(%__MODULE__{pid: pid, name: nil}), do: inspect(pid)
   defp who(%__MODULE__{pid: pid, name: name}), do: "#{inspect(pid)} (#{inspect(name)})"
 

@@ -53,6 +53,13 @@ defmodule HotPatch.Swap do
             convert?: boolean()
           }
 
+    @converters [{"code_change", 3}, {"code_change", 4}, {"system_code_change", 4}]
+
+    @doc "Whether states of the module's processes would be converted."
+    @spec converts?(t()) :: boolean()
+    def converts?(change),
+      do: change.convert? and Enum.any?(@converters, &(&1 in change.exports))
+
     @doc "The modules among these changes that have code already, which becomes old."
     @spec replaced([t()]) :: [module()]
     def replaced(changes),

@@ -31,6 +31,18 @@ defmodule HotPatch.Table do
   def count(1, one, _many), do: "1 #{one}"
   def count(number, _one, many), do: "#{number} #{many}"
 
+  @doc """
+  Some of many, and how many there are more.
+
+      iex> HotPatch.Table.some(["a", "b", "c", "d"], 3)
+      "a, b, c and 1 more"
+  """
+  @spec some([String.t()], pos_integer()) :: String.t()
+  def some(names, most \\ 3) do
+    {named, more} = Enum.split(names, most)
+    Enum.join(named, ", ") <> if(more == [], do: "", else: " and #{length(more)} more")
+  end
+
   @doc "Names a few nodes, or says that it is all of them."
   @spec nodes([node()], pos_integer()) :: String.t()
   def nodes(nodes, total) when length(nodes) == total, do: "all"

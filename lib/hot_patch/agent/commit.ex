@@ -15,7 +15,6 @@ defmodule HotPatch.Agent.Commit do
   alias HotPatch.Fault
   alias HotPatch.Hook
   alias HotPatch.Report
-  alias HotPatch.Status
   alias HotPatch.Store
   alias HotPatch.Swap
   alias HotPatch.Telemetry
@@ -30,7 +29,8 @@ defmodule HotPatch.Agent.Commit do
           stragglers: [HotPatch.Straggler.t()],
           loaded_at_us: integer() | nil,
           restart_needed: String.t() | nil,
-          error: String.t() | nil
+          error: String.t() | nil,
+          warnings: [String.t()]
         }
 
   @typedoc "What the coordinator decides when every node has said how far it came."
@@ -58,11 +58,11 @@ defmodule HotPatch.Agent.Commit do
     {preparation, begun} = begin(preparation)
     swapped = with :ok <- begun, do: swap(preparation, agent)
     {_ok_or_error, %{phases: phases}} = swapped
-    result = finish(swapped, preparation)
+    result = %{finish(swapped, preparation) | warnings: preparation.warnings}
     Process.unregister(__MODULE__)
     send(agent, {__MODULE__, {:ended, result}})
 
-    status = Status.combine(Enum.map(result.files, & &1.status))
+    status = Report.File.combine(result.files)
     measured = Map.take(result, [:pause_us, :suspended])
     {{result, phases}, measured, %{status: status, error: result.error}}
   end
@@ -234,7 +234,8 @@ defmodule HotPatch.Agent.Commit do
       stragglers: stragglers,
       loaded_at_us: loaded_at(done.phases),
       restart_needed: restart,
-      error: error
+      error: error,
+      warnings: []
     }
   end
 
@@ -251,7 +252,7 @@ defmodule HotPatch.Agent.Commit do
   end
 
   defp log(result, operation) do
-    status = Status.combine(Enum.map(result.files, & &1.status))
+    status = Report.File.combine(result.files)
 
     Logger.info(
       "HotPatch: #{operation.kind} #{operation.patch} on #{node()}: #{status}, #{result.suspended} processes " <>

@@ -68,7 +68,7 @@ defmodule HotPatch.Agent.Examination do
     moved = moved(Map.get(payload, :manifest))
     brought = Enum.flat_map(payload.entries, &verdicts_of(&1, moved, payload))
     own = brought ++ Removal.verdicts(payload)
-    verdicts = refuse_twins(own)
+    verdicts = own |> refuse_sources(payload) |> refuse_twins()
     if payload.cumulative?, do: verdicts ++ Reversal.of_others(verdicts, payload), else: verdicts
   end
 
@@ -167,17 +167,13 @@ defmodule HotPatch.Agent.Examination do
   defp judge(%Entry{kind: :other} = entry, _payload) do
     case Location.of_file(entry.path) do
       {:ok, _have, target} ->
-        Verdict.new(entry, :not_beam, "no Erlang module: it goes to #{target}", target)
+        Verdict.carried(entry, "no Erlang module: it goes to #{target}", target)
 
       {:absent, reason} ->
-        Verdict.new(entry, :not_beam, "no Erlang module, and goes nowhere: #{reason}")
+        Verdict.carried(entry, "no Erlang module, and goes nowhere: #{reason}")
 
-      {:wrong_path, _reason} ->
-        Verdict.new(
-          entry,
-          :not_beam,
-          "no Erlang module, and goes nowhere: the path begins with no application's folder"
-        )
+      {:wrong_path, reason} ->
+        Verdict.new(entry, :not_beam, "no Erlang module, and goes nowhere: #{reason}")
 
       {:error, reason} ->
         Verdict.new(entry, :error, reason)
@@ -257,6 +253,43 @@ defmodule HotPatch.Agent.Examination do
     else
       _ -> {:load, :add}
     end
+  end
+
+  # What holds no module at all is mostly meant to hold some: sources, or files under wrong paths.
+  defp refuse_sources(verdicts, payload) do
+    modules? = Enum.any?(verdicts, &(&1.entry.kind in [:beam, :damaged]))
+    nowhere? = verdicts != [] and not Enum.any?(verdicts, & &1.carried?)
+
+    cond do
+      modules? or payload.config != [] ->
+        verdicts
+
+      nowhere? ->
+        for verdict <- verdicts, do: nowhere(verdict)
+
+      true ->
+        for verdict <- verdicts,
+            do: if(source?(verdict.entry.path), do: refuse_source(verdict), else: verdict)
+    end
+  end
+
+  @compiled "a patch holds compiled modules (.beam), see mix help hot_patch.build"
+
+  defp nowhere(%Verdict{status: :not_beam, reason: reason} = verdict),
+    do:
+      Verdict.change_status(verdict, :error, "#{reason}; the archive has no module: #{@compiled}")
+
+  defp nowhere(verdict), do: verdict
+
+  # What is in priv is for the application itself to read.
+  defp source?(path) do
+    Path.extname(path) in [".ex", ".exs", ".erl", ".hrl", ".xrl", ".yrl"] and
+      "priv" not in Path.split(path)
+  end
+
+  defp refuse_source(verdict) do
+    reason = "source code, in an archive without a module: nothing compiles it here; #{@compiled}"
+    Verdict.change_status(verdict, :error, reason)
   end
 
   # Of two files for one module, or one place, only one can be meant.

@@ -4,13 +4,28 @@ defmodule HotPatch.Agent.Foresight do
 
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
+  alias HotPatch.Agent.IdleConversions
   alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Preparation
   alias HotPatch.Agent.Verdict
   alias HotPatch.Plan
+  alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Swap
   alias HotPatch.Table
+
+  @doc "What whoever applies this patch should know beforehand, of the processes of this node."
+  @spec warnings(Examination.t()) :: [String.t()]
+  def warnings(%Examination{} = examination) do
+    changes = Preparation.changes(examination)
+
+    if Enum.any?(changes, &Swap.Change.converts?/1) do
+      %{targets: targets, unpaused: unpaused} = Swap.find(changes)
+      IdleConversions.warnings(changes, targets ++ unpaused, examination.instructions)
+    else
+      []
+    end
+  end
 
   @doc "The plan of this node."
   @spec plan(Examination.t()) :: Plan.Node.t()
@@ -20,7 +35,7 @@ defmodule HotPatch.Agent.Foresight do
 
     %Plan.Node{
       node: node(),
-      status: Status.combine(Enum.map(verdicts, & &1.status)),
+      status: verdicts |> Enum.map(&Verdict.to_report/1) |> Report.File.combine(),
       order: order(changes),
       processes: processes(targets, true) ++ processes(unpaused, false),
       suspended: length(targets),
@@ -74,6 +89,7 @@ defmodule HotPatch.Agent.Foresight do
       alone(examination),
       untried(examination),
       killed(changes),
+      IdleConversions.warnings(changes, targets, examination.instructions),
       Instructions.risks(examination.instructions)
     ])
   end

@@ -133,6 +133,10 @@ defmodule HotPatch.Agent.Instructions do
     end
   end
 
+  @doc "Whether an instruction wants the states of a module's processes converted."
+  @spec converts?(Swap.Change.t(), t()) :: boolean()
+  def converts?(change, mine), do: match?(%{how: :advanced}, of_module(change, mine))
+
   defp of_module(change, %__MODULE__{steps: steps}) do
     name = Atom.to_string(change.module)
     Enum.find(steps, &(&1.subject == name and &1.what in [:update, :load_module]))

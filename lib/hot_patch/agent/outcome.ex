@@ -8,7 +8,7 @@ defmodule HotPatch.Agent.Outcome do
   alias HotPatch.Agent.Verdict
   alias HotPatch.Fault
   alias HotPatch.Release
-  alias HotPatch.Status
+  alias HotPatch.Report
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Install
@@ -47,7 +47,7 @@ defmodule HotPatch.Agent.Outcome do
       op: operation.id,
       coordinator: node(operation.coordinator),
       release: Release.current(),
-      status: Status.combine(Enum.map(result.files, & &1.status)),
+      status: Report.File.combine(result.files),
       files: Enum.frequencies_by(result.files, & &1.status),
       killed: length(result.killed),
       stragglers: length(result.stragglers)

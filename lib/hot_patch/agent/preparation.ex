@@ -6,6 +6,7 @@ defmodule HotPatch.Agent.Preparation do
 
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Examination
+  alias HotPatch.Agent.IdleConversions
   alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Running
@@ -22,10 +23,11 @@ defmodule HotPatch.Agent.Preparation do
           staged: Store.Files.intent(),
           payload: Store.Blobs.digest() | nil,
           ready: Swap.Ready.t() | nil,
-          begun: Steps.begun() | nil
+          begun: Steps.begun() | nil,
+          warnings: [String.t()]
         }
   @enforce_keys [:examination, :operation, :staged]
-  defstruct [:examination, :operation, :staged, :payload, :ready, :begun]
+  defstruct [:examination, :operation, :staged, :payload, :ready, :begun, warnings: []]
 
   @doc "Prepares, or says by its verdicts why this node cannot."
   @spec run(Examination.t(), HotPatch.Agent.operation(), Payload.t()) ::
@@ -40,7 +42,8 @@ defmodule HotPatch.Agent.Preparation do
          operation: operation,
          staged: staged,
          payload: digest,
-         ready: ready
+         ready: ready,
+         warnings: warnings(ready, examination)
        }}
     else
       true -> {:no, verdicts}
@@ -48,6 +51,14 @@ defmodule HotPatch.Agent.Preparation do
       {:staged, {:error, failure}} -> {:no, blame(verdicts, failure)}
     end
   end
+
+  # Where nobody is to be suspended, nobody was looked for.
+  defp warnings(%{job: %{transition: :suspend} = job, found: found}, examination) do
+    targets = found.targets ++ found.unpaused
+    IdleConversions.warnings(job.changes, targets, examination.instructions)
+  end
+
+  defp warnings(_nothing_to_convert, _examination), do: []
 
   @doc "Takes back what preparing has left."
   @spec discard(t()) :: :ok

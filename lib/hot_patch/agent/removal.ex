@@ -36,7 +36,7 @@ defmodule HotPatch.Agent.Removal do
   defp judge(%{module: nil} = removed, entry, _payload) do
     case Location.of_file(removed.path) do
       {:ok, _have, target} -> judge_file(entry, target)
-      {:absent, reason} -> Verdict.new(entry, :not_beam, "no Erlang module: #{reason}")
+      {:absent, reason} -> Verdict.carried(entry, "no Erlang module: #{reason}")
       {status, reason} -> Verdict.new(entry, status, reason)
     end
   end
@@ -52,8 +52,8 @@ defmodule HotPatch.Agent.Removal do
 
   defp judge_file(entry, target) do
     if File.exists?(target),
-      do: Verdict.new(entry, :not_beam, "no Erlang module: #{target} is removed", target),
-      else: Verdict.new(entry, :not_beam, "no Erlang module: #{target} is gone already")
+      do: Verdict.carried(entry, "no Erlang module: #{target} is removed", target),
+      else: Verdict.carried(entry, "no Erlang module: #{target} is gone already")
   end
 
   defp judge_module(entry, module, have, target, payload) do

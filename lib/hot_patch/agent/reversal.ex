@@ -97,7 +97,7 @@ defmodule HotPatch.Agent.Reversal do
 
   defp judge(%Entry{kind: :other} = entry, file, _payload) do
     what = if entry.bytes, do: "goes back to what it was", else: "is removed again"
-    Verdict.new(entry, :not_beam, "no Erlang module: #{file.target} #{what}", file.target)
+    Verdict.carried(entry, "no Erlang module: #{file.target} #{what}", file.target)
   end
 
   defp judge(%Entry{beam: beam} = entry, file, payload) do

@@ -24,6 +24,7 @@ defmodule HotPatch.Agent.Verdict do
           new?: boolean(),
           alone?: boolean(),
           transient?: boolean(),
+          carried?: boolean(),
           keeps: binary() | nil,
           returns?: boolean(),
           move: :here | :away | nil
@@ -42,6 +43,7 @@ defmodule HotPatch.Agent.Verdict do
     new?: false,
     alone?: false,
     transient?: false,
+    carried?: false,
     returns?: false
   ]
 
@@ -51,10 +53,15 @@ defmodule HotPatch.Agent.Verdict do
     %__MODULE__{entry: entry, status: status, reason: reason, target: target}
   end
 
+  @doc "Of a file that is no module and is, or will be, where it belongs."
+  @spec carried(Entry.t(), String.t(), Path.t() | nil) :: t()
+  def carried(entry, reason, target \\ nil),
+    do: %{new(entry, :not_beam, reason, target) | carried?: true}
+
   @doc "The same file with another status; nothing of it is loaded any more."
   @spec change_status(t(), Status.t(), String.t() | nil) :: t()
   def change_status(verdict, status, reason) do
-    %{verdict | status: status, reason: reason, change: nil}
+    %{verdict | status: status, reason: reason, change: nil, carried?: false}
   end
 
   @doc "Name of the file's module, or `nil`."
@@ -70,7 +77,8 @@ defmodule HotPatch.Agent.Verdict do
       module: module(verdict),
       status: verdict.status,
       reason: verdict.reason,
-      target: verdict.target
+      target: verdict.target,
+      carried?: verdict.carried?
     }
   end
 end

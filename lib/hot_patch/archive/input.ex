@@ -3,10 +3,18 @@ defmodule HotPatch.Archive.Input do
   # What a caller gives as an archive: a path or the bytes themselves.
 
   alias HotPatch.Archive
+  alias HotPatch.Argument
   alias HotPatch.Error
 
   @doc "The bytes of an archive, and the name that a patch gets by default."
   @spec read(term()) :: {:ok, binary(), String.t()} | {:error, Error.t()}
+  def read([first | _] = charlist) when is_integer(first) do
+    case Argument.text(charlist) do
+      path when is_binary(path) -> read(path)
+      no_text -> no_input(no_text)
+    end
+  end
+
   def read(path_or_bytes) when is_binary(path_or_bytes) do
     case :binary.match(path_or_bytes, <<0>>) do
       :nomatch -> read_file(path_or_bytes)
@@ -14,7 +22,9 @@ defmodule HotPatch.Archive.Input do
     end
   end
 
-  def read(other) do
+  def read(other), do: no_input(other)
+
+  defp no_input(other) do
     {:error,
      Error.new(
        :file,

@@ -2,8 +2,10 @@ defmodule HotPatch.Build.Request do
   @moduledoc false
   # The options of a build: checked, and as the native library takes them.
 
+  alias HotPatch.Argument
   alias HotPatch.Error
   alias HotPatch.Operator
+  alias HotPatch.Suggestion
 
   @options [
     from:
@@ -43,7 +45,10 @@ defmodule HotPatch.Build.Request do
   @doc "The request, and what is not the library's: where to write, the key, who hears."
   @spec new(keyword()) :: {:ok, map(), map()} | {:error, Error.t()}
   def new(options) do
+    options = for {option, value} <- options, do: {option, text(value)}
+
     with :ok <- known(options),
+         :ok <- lists(options),
          {:ok, to} <- path(options, :to),
          {:ok, out} <- if(options[:dry_run], do: {:ok, nil}, else: path(options, :out)),
          :ok <- something(options),
@@ -87,14 +92,32 @@ defmodule HotPatch.Build.Request do
     |> then(&if(&1 == "", do: "patch", else: &1))
   end
 
+  # Callers from Erlang write text as charlists, of which some options have a list.
+  defp text([first | _] = list) when not is_integer(first), do: Enum.map(list, &Argument.text/1)
+  defp text(value), do: Argument.text(value)
+
+  defp lists(options) do
+    wrong =
+      for option <- [:modules, :config, :accept],
+          value = options[option],
+          not (is_list(value) and Enum.all?(value, &(is_atom(&1) or is_binary(&1)))),
+          do: {option, value}
+
+    case wrong do
+      [] -> :ok
+      [{option, value} | _] -> invalid(option, "must be a list of names, got: #{inspect(value)}")
+    end
+  end
+
   defp known(options) do
     case Enum.find(Keyword.keys(options), &(not Keyword.has_key?(@options, &1))) do
       nil ->
         :ok
 
       option ->
-        list = Enum.map_join(@options, ", ", fn {name, _doc} -> inspect(name) end)
-        invalid(option, "is none of a build: it takes #{list}")
+        names = for {name, _doc} <- @options, do: inspect(name)
+        question = Suggestion.question(inspect(option), names)
+        invalid(option, "is none of a build#{question}; it takes #{Enum.join(names, ", ")}")
     end
   end
 

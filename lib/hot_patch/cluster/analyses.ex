@@ -6,6 +6,7 @@ defmodule HotPatch.Cluster.Analyses do
   # have to do with the patch: those of the modules that change, of modules that they name, and of
   # those that name them. All others would be read for nothing.
 
+  alias HotPatch.Agent.IdleConversions
   alias HotPatch.Agent.Mentions
   alias HotPatch.Agent.Payload
   alias HotPatch.Analysis
@@ -187,7 +188,20 @@ defmodule HotPatch.Cluster.Analyses do
           do: {name, place}
 
     order = Enum.sort_by(plan.order, fn {_change, module} -> place[file_name(module)] end)
-    %{plan | order: order, analysis: %{analysis | findings: findings}}
+    risks = plan.risks ++ idle(plan, analysis)
+    %{plan | order: order, analysis: %{analysis | findings: findings}, risks: risks}
+  end
+
+  # Of a patch made by hand the node cannot know that a code_change is another than before.
+  defp idle(plan, analysis) do
+    converted = for %{module: module, change_code?: true} <- plan.processes, do: module
+
+    for {:replace, module} <- plan.order,
+        change = Enum.find(analysis.modules, &(&1.module == file_name(module))),
+        change.code_change == :touched,
+        module not in converted,
+        not Enum.any?(plan.risks, &IdleConversions.about?(&1, module)),
+        do: IdleConversions.touched(module)
   end
 
   # Plans name modules as they are inspected, files as their atoms are written.

@@ -83,7 +83,7 @@ defmodule HotPatch.Cluster.Ending do
 
   defp failed(node, text), do: %Report.Node{node: node, status: :error, error: text}
 
-  defp integral(files, nil), do: Status.combine(Enum.map(files, & &1.status))
+  defp integral(files, nil), do: Report.File.combine(files)
   defp integral(_files, _error), do: :error
 
   @doc "All were held, or not, and what followed was decided; some nodes do not answer any more."

@@ -33,7 +33,7 @@ defmodule HotPatch.Cluster.History do
       entry <- entries,
       do: entry
     )
-    |> Enum.filter(&(patch == nil or &1[:patch] == patch))
+    |> Enum.filter(&(patch == nil or String.starts_with?(&1[:patch] || "", patch)))
     # One that failed on some nodes and not on others is two: that it is will be seen.
     |> Enum.group_by(&{&1.what, &1[:op] || make_ref()})
     |> Enum.map(fn {_what_and_op, entries} ->

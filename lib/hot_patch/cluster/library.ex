@@ -4,11 +4,14 @@ defmodule HotPatch.Cluster.Library do
   # from there by the node that needs it.
 
   alias HotPatch.Archive
+  alias HotPatch.Argument
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.PatchName
   alias HotPatch.Composition
   alias HotPatch.Error
   alias HotPatch.Manifest
   alias HotPatch.Patch
+  alias HotPatch.Readiness
   alias HotPatch.Release
   alias HotPatch.Store.Archives
   alias HotPatch.Store.Journal
@@ -29,7 +32,8 @@ defmodule HotPatch.Cluster.Library do
         ) ::
           {:ok, Patch.t()} | {:error, Exception.t()}
   def upload(bytes, {given, default}, by, from) do
-    with {:ok, composition} <- Archive.read(bytes, given || default),
+    with :ok <- Readiness.check(),
+         {:ok, composition} <- Archive.read(bytes, given || default),
          name = given || declared_name(composition.manifest) || default,
          composition = %{composition | id: Archive.id(name, composition.sha256)},
          :ok <- admitted(composition) do
@@ -73,9 +77,21 @@ defmodule HotPatch.Cluster.Library do
   @doc "All patches of the cluster, newest first."
   @spec list() :: [Patch.t()]
   def list do
-    infos = Enum.filter(Cluster.infos(Cluster.everyone()), & &1.managed?)
-    nodes = Enum.map(infos, & &1.node)
+    case all() do
+      {:ok, patches} -> patches
+      {:error, error} -> raise error
+    end
+  end
 
+  # Where no node runs HotPatch, nothing is known of patches.
+  defp all do
+    case for %{managed?: true, node: node} <- Cluster.infos(Cluster.everyone()), do: node do
+      [] -> {:error, Readiness.error()}
+      nodes -> {:ok, list(nodes)}
+    end
+  end
+
+  defp list(nodes) do
     kept =
       for {node, {:ok, records}} <- Cluster.call(nodes, :archives, [], @within),
           record <- records,
@@ -111,7 +127,7 @@ defmodule HotPatch.Cluster.Library do
   # Of each patch.
   defp latest(ops), do: ops |> Enum.sort_by(& &1.seq, :desc) |> Enum.uniq_by(& &1.patch)
 
-  @doc "Finds a patch by its id, or by its name if only one has it, and reads its archive."
+  @doc "Finds a patch as `resolve/1` does, and reads its archive."
   @spec open(String.t()) :: {:ok, Composition.t(), Patch.t()} | {:error, Exception.t()}
   def open(id) do
     with {:ok, patch, bytes} <- find(id),
@@ -217,14 +233,36 @@ defmodule HotPatch.Cluster.Library do
   end
 
   # One after another: the first good copy is enough.
-  defp fetch(%Patch{id: id, kept_on: nodes}) do
-    Enum.reduce_while(nodes, {:error, unknown(id, [])}, fn node, _error ->
+  defp fetch(%Patch{id: id, kept_on: nodes} = patch) do
+    Enum.reduce_while(nodes, {:error, deleted(patch)}, fn node, _error ->
       case Cluster.call([node], :archive, [id], @within) do
         [{_node, {:ok, {:ok, record, bytes}}}] -> {:halt, {:ok, record, bytes}}
         [{_node, {:ok, :damaged}}] -> {:cont, damaged(id, node)}
-        [{_node, _gone}] -> {:cont, {:error, unknown(id, [])}}
+        [{_node, {:ok, :unknown}}] -> {:cont, {:error, deleted(patch)}}
+        [{_node, {:error, text}}] -> {:cont, not_given(id, node, text)}
       end
     end)
+  end
+
+  defp deleted(patch) do
+    applied =
+      if patch.applied_on == [],
+        do: "",
+        else:
+          "; it is applied on #{Enum.join(patch.applied_on, ", ")}, and HotPatch.rollback/2 takes it back without it"
+
+    Error.new(
+      :unknown_patch,
+      "the archive of #{patch.id} is deleted: to look into it, or to apply it, upload it again#{applied}",
+      %{id: patch.id}
+    )
+  end
+
+  defp not_given(id, node, text) do
+    {:error,
+     Error.new(:unreachable, "the archive of #{id} is kept on #{node}, which #{text}", %{
+       nodes: [node]
+     })}
   end
 
   defp damaged(id, node) do
@@ -236,44 +274,12 @@ defmodule HotPatch.Cluster.Library do
      )}
   end
 
-  @doc "Finds a patch by its id, or by its name if only one has it."
-  @spec resolve(String.t() | Patch.t()) :: {:ok, Patch.t()} | {:error, Error.t()}
+  @doc "Finds a patch by its id, its name, or the beginning of its id, if only one has that."
+  @spec resolve(term()) :: {:ok, Patch.t()} | {:error, Error.t()}
   def resolve(%Patch{id: id}), do: resolve(id)
 
-  def resolve(id) do
-    patches = list()
-
-    case Enum.filter(patches, &(&1.id == id)) ++ Enum.filter(patches, &(&1.name == id)) do
-      [patch | _] when patch.id == id -> {:ok, patch}
-      [patch] -> {:ok, patch}
-      [] -> {:error, unknown(id, patches)}
-      several -> {:error, ambiguous(id, several)}
-    end
-  end
-
-  defp unknown(id, patches) do
-    known =
-      case patches do
-        [] -> "none is uploaded, see HotPatch.upload/2"
-        _ -> "there are #{Enum.map_join(patches, ", ", & &1.id)}"
-      end
-
-    Error.new(
-      :unknown_patch,
-      "no patch has the id #{inspect(id, printable_limit: 80)}: #{known}",
-      %{id: id}
-    )
-  end
-
-  defp ambiguous(name, patches) do
-    ids = Enum.map(patches, & &1.id)
-
-    Error.new(
-      :ambiguous_patch,
-      "several patches are named #{name}: say which of #{Enum.join(ids, ", ")}",
-      %{candidates: ids}
-    )
-  end
+  def resolve(id),
+    do: with({:ok, patches} <- all(), do: PatchName.find(patches, Argument.text(id)))
 
   defp record(composition, name, by) do
     %{

@@ -10,6 +10,7 @@ defmodule HotPatch.Cluster.Progress do
   use GenServer
 
   alias HotPatch.Event
+  alias HotPatch.Readiness
 
   @typedoc "What a coordinator keeps to tell of itself: whom it tells, and what is in all its events."
   @type teller :: %{coordinator: pid(), event: Event.t(), nodes: [node()]}
@@ -50,15 +51,21 @@ defmodule HotPatch.Cluster.Progress do
 
   @doc "Has the calling process told `{HotPatch, event}` of all that comes."
   @spec subscribe() :: :ok
-  def subscribe, do: GenServer.call(__MODULE__, {:subscribe, self()})
+  def subscribe, do: ask({:subscribe, self()})
 
   @doc "No more of it; what has come already stays in the mailbox."
   @spec unsubscribe() :: :ok
-  def unsubscribe, do: GenServer.call(__MODULE__, {:unsubscribe, self()})
+  def unsubscribe, do: ask({:unsubscribe, self()})
 
   @doc "Of each operation under way the latest event of every node."
   @spec list() :: [Event.t()]
-  def list, do: GenServer.call(__MODULE__, :list)
+  def list, do: ask(:list)
+
+  # Whoever asks where HotPatch does not run is told that, and not of a process that is missing.
+  defp ask(question) do
+    with {:error, error} <- Readiness.check(), do: raise(error)
+    GenServer.call(__MODULE__, question)
+  end
 
   @impl GenServer
   def init([]), do: {:ok, %{subscribers: %{}, running: %{}, outgoing: %{}}}

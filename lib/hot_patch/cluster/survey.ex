@@ -19,9 +19,9 @@ defmodule HotPatch.Cluster.Survey do
     results =
       for {node, answer} <- ask(:check, payload, nodes, timeout) do
         case answer do
-          {:ok, files} ->
-            status = Status.combine(Enum.map(files, & &1.status))
-            %Report.Node{node: node, status: status, files: files}
+          {:ok, %{files: files, warnings: warnings}} ->
+            status = Report.File.combine(files)
+            %Report.Node{node: node, status: status, files: files, warnings: warnings}
 
           {:error, text} ->
             %Report.Node{node: node, status: :error, error: text}

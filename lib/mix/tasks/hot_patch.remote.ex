@@ -8,33 +8,31 @@ defmodule Mix.Tasks.HotPatch.Remote do
   NODE is any node of the cluster that runs HotPatch and can read archives, such as
   `app@10.0.0.5`; this terminal connects to it as a hidden node and leaves it again.
 
-  | command | what it does |
-  |---|---|
-  | `upload FILE` | takes an archive in; prints the patch with its id |
-  | `list`, `nodes`, `journal` | shows patches, nodes, what was done |
-  | `check PATCH`, `plan PATCH` | what applying would do; changes nothing |
-  | `apply PATCH` | makes a patch current on all nodes |
-  | `rollback PATCH` | takes it back |
-  | `delete PATCH` | forgets its archive |
+  #{HotPatch.Command.docs()}
 
-  PATCH is an id, or a name that only one patch has.
+  PATCH is an id, a name, or the beginning of an id, that only one patch has.
 
   ## Options
 
     * `--cookie TEXT` - of the cluster; default: that of this user (`~/.erlang.cookie`)
     * `--json` - prints JSON instead of tables
-    * `--nodes A,B` - only these nodes
+
+  All others are those of the function of the same name in `HotPatch`, with `-` for `_`:
+
+    * `--nodes A,B`, `--nodes role:media` - only these nodes
     * `--reason TEXT`, `--by TEXT` - for the record
-    * `--transition`, `--purge`, `--on-load`, `--on-failure WORD`, `--cumulative`, `--pause-timeout MS`,
-      `--timeout MS` - as for `HotPatch.apply/2`
     * `--canary N`, `--canary 0.1`, `--canary A,B` - so many nodes, such a share, or these go first
-    * `--max-concurrency N`, `--one-per-host` - group after group
-    * `--watch`, `--no-watch`, `--watch-for MS` - whether and how long nodes are watched afterwards
+    * `--watch`, `--no-watch`, `--watch-for MS`, `--limit SIGN=NUMBER` - whether, for how long and up to
+      which limits (see `HotPatch.Watch`) nodes are watched afterwards; limits may be several
+    * `--config APP.KEY=TERM` - a change of an application's environment; may be several
+    * `--release NAME-VERSION`, `--to FILE` (on this machine), `--force`, `--last N` and so on
+    * `--progress bar|none` - default: bars, if the output is a terminal
 
   ## Examples
 
       mix hot_patch.remote app@10.0.0.5 upload fix.zip
       mix hot_patch.remote app@10.0.0.5 apply fix --canary 1 --watch-for 60000 --reason "wrong rates"
+      mix hot_patch.remote app@10.0.0.5 restart app@10.0.0.6 --reason "libraries"
 
   Exit status: 0 if it went well, 1 if not (what was wrong is on standard error), 2 for a wrong
   call.
@@ -42,116 +40,88 @@ defmodule Mix.Tasks.HotPatch.Remote do
 
   use Mix.Task
 
-  @switches [
-    cookie: :string,
-    json: :boolean,
-    nodes: :string,
-    reason: :string,
-    by: :string,
-    transition: :string,
-    purge: :string,
-    on_load: :string,
-    on_failure: :string,
-    cumulative: :boolean,
-    pause_timeout: :integer,
-    timeout: :integer,
-    canary: :string,
-    max_concurrency: :integer,
-    one_per_host: :boolean,
-    watch: :boolean,
-    watch_for: :integer
-  ]
-
-  @words %{
-    "suspend" => :suspend,
-    "none" => :none,
-    "compatible" => :compatible,
-    "soft" => :soft,
-    "force" => :force,
-    "restart" => :restart,
-    "load" => :load,
-    "rollback" => :rollback,
-    "keep" => :keep
-  }
+  alias HotPatch.Command
+  alias HotPatch.Suggestion
 
   @impl Mix.Task
   def run(argv) do
-    case OptionParser.parse(argv, strict: @switches) do
+    switches = Command.switches()
+
+    case OptionParser.parse(argv, strict: switches) do
       {options, [node, command | arguments], []} -> carry_out(node, command, arguments, options)
-      {_, _, [{switch, _} | _]} -> wrong("#{switch} is no option, or lacks its value")
+      {_, _, [{switch, value} | _]} -> wrong(wrong_switch(switch, value, Keyword.keys(switches)))
       _ -> wrong("it takes a node and a command")
     end
   end
 
-  defp carry_out(node, command, arguments, options) do
-    case call(command, arguments, options) do
-      {:ok, function, arguments} ->
-        node = connect(node, options)
-        show(:erpc.call(node, HotPatch, function, arguments), node, options)
+  defp wrong_switch(switch, value, known) do
+    names = for option <- known, do: "--" <> Command.name(option)
 
-      {:error, text} ->
-        wrong(text)
+    cond do
+      switch not in names -> "#{switch} is no option#{Suggestion.question(switch, names)}"
+      value == nil -> "#{switch} lacks its value"
+      true -> "#{switch} cannot be #{value}"
     end
   end
 
-  defp call("upload", [path], options) do
+  defp carry_out(node, command, arguments, options) do
+    with {:ok, call} <- Command.parse(command, arguments, options),
+         {:ok, call} <- here(call, options) do
+      node = connect(node, options)
+      node |> ask(call) |> show(call, node, options)
+    else
+      {:error, text} -> wrong(text)
+    end
+  end
+
+  # What is of this machine: files, and the terminal.
+  defp here(%{function: :upload, arguments: [path, options]} = call, _options) do
     case File.read(path) do
       {:ok, bytes} ->
         name = path |> Path.basename() |> Path.rootname()
-        {:ok, :upload, [bytes, Keyword.put(taken(options, [:by]), :name, name)]}
+        {:ok, %{call | arguments: [bytes, Keyword.put_new(options, :name, name)]}}
 
       {:error, posix} ->
         {:error, "cannot read #{path}: #{:file.format_error(posix)}"}
     end
   end
 
-  defp call("list", [], _options), do: {:ok, :list, []}
-  defp call("nodes", [], _options), do: {:ok, :nodes, []}
-  defp call("journal", [], options), do: {:ok, :journal, [taken(options, [:nodes])]}
-
-  defp call(survey, [id], options) when survey in ["check", "plan"] do
-    taken = taken(options, [:nodes, :timeout, :purge, :on_load, :cumulative])
-    {:ok, if(survey == "check", do: :check, else: :plan), [id, taken]}
+  defp here(%{function: :export_antipatch, arguments: [patch, options]} = call, _options) do
+    if options[:to],
+      do: {:ok, %{call | arguments: [patch, Keyword.delete(options, :to)]}},
+      else: {:error, "export-antipatch needs the file that it is written to: --to FILE"}
   end
 
-  defp call("apply", [id], options) do
-    known = [:canary, :max_concurrency, :one_per_host, :watch, :on_failure, :cumulative]
-    {:ok, :apply, [id, change(options, known)]}
+  defp here(%{function: function, arguments: [patch, options]} = call, given)
+       when function in [:apply, :rollback] do
+    shown = if given[:json] || not terminal?(), do: :none, else: :bar
+    {:ok, %{call | arguments: [patch, Keyword.put_new(options, :progress, shown)]}}
   end
 
-  defp call("rollback", [id], options), do: {:ok, :rollback, [id, change(options, [])]}
-  defp call("delete", [id], options), do: {:ok, :delete, [id, taken(options, [:by, :reason])]}
+  defp here(call, _options), do: {:ok, call}
 
-  defp call(command, _arguments, _options),
-    do: {:error, "no command #{command} with these arguments"}
+  defp terminal?, do: match?({:ok, _columns}, :io.columns())
 
-  defp change(options, more) do
-    known = [:nodes, :timeout, :transition, :pause_timeout, :purge, :on_load, :by, :reason]
-    [{:progress, if(options[:json], do: :none, else: :bar)} | taken(options, known ++ more)]
+  defp ask(node, call) do
+    :erpc.call(node, HotPatch, call.function, call.arguments)
+  rescue
+    error in ErlangError ->
+      case error.original do
+        {:exception, :undef, [{HotPatch, function, _, _} | _]} ->
+          fail("HotPatch on #{node} does not have #{function}: it is another version")
+
+        {:exception, %HotPatch.Error{} = error, _stack} ->
+          {:error, error}
+
+        {:erpc, :noconnection} ->
+          fail(
+            "the connection to #{node} was lost; what was begun goes on there: see its journal"
+          )
+
+        reason ->
+          fail("#{node} failed: #{inspect(reason, limit: 20)}")
+      end
   end
-
-  defp taken(options, known) do
-    options = if ms = options[:watch_for], do: [{:watch, [duration: ms]} | options], else: options
-    for key <- known, Keyword.has_key?(options, key), do: {key, value(key, options[key])}
-  end
-
-  # Words that are not known here are told so by HotPatch.
-  defp value(key, word) when key in [:transition, :purge, :on_load, :on_failure],
-    do: Map.get(@words, word, word)
-
-  defp value(:nodes, names), do: names(names)
-
-  defp value(:canary, text) do
-    case {Integer.parse(text), Float.parse(text)} do
-      {{number, ""}, _} -> number
-      {_, {share, ""}} -> share
-      _ -> names(text)
-    end
-  end
-
-  defp value(_key, value), do: value
-
-  defp names(text), do: text |> String.split(",") |> Enum.map(&name/1)
 
   # The operator's own words, in a VM that lives for one call.
   defp name(text), do: String.to_atom(text)
@@ -179,24 +149,58 @@ defmodule Mix.Tasks.HotPatch.Remote do
     node
   end
 
-  defp show({:error, error}, node, options) do
-    if error.__struct__ == HotPatch.Error and error.report, do: print(error.report, node, options)
+  defp show({:error, error}, call, node, options) do
+    if error.__struct__ == HotPatch.Error and error.report,
+      do: print(error.report, call, node, options)
+
     fail(Exception.message(error))
   end
 
-  defp show({:ok, result}, node, options), do: print(result, node, options)
-  defp show(:ok, _node, _options), do: Mix.shell().info("done")
-  defp show(results, node, options), do: print(results, node, options)
-
-  # Written where the native reader is.
-  defp print(result, node, options) do
-    if options[:json] do
-      {:ok, json} = :erpc.call(node, HotPatch, :to_json, [result])
-      Mix.shell().info(json)
-    else
-      for line <- List.wrap(result), do: Mix.shell().info(line(line))
+  defp show({:ok, %{zip: zip} = antipatch}, call, node, options) do
+    case File.write(options[:to], zip) do
+      :ok -> antipatch |> Map.delete(:zip) |> print(call, node, options)
+      {:error, posix} -> fail("cannot write #{options[:to]}: #{:file.format_error(posix)}")
     end
   end
+
+  defp show({:ok, result}, call, node, options), do: print(result, call, node, options)
+  defp show(:ok, _call, _node, _options), do: Mix.shell().info("done")
+  defp show(results, call, node, options), do: print(results, call, node, options)
+
+  # JSON is written where the native reader is.
+  defp print(result, call, node, options) do
+    text =
+      if options[:json] do
+        {:ok, json} = :erpc.call(node, HotPatch, :to_json, [result])
+        json
+      else
+        result |> text(call) |> IO.iodata_to_binary()
+      end
+
+    Mix.shell().info(String.trim_trailing(text))
+  end
+
+  defp text(list, %{function: :stragglers}) when is_list(list),
+    do: HotPatch.Straggler.to_table(list)
+
+  defp text(list, %{function: :drift}) when is_list(list), do: HotPatch.Drift.to_table(list)
+
+  defp text([], %{function: function}),
+    do: "nothing to show: HotPatch.#{function} gives an empty list"
+
+  defp text(list, _call) when is_list(list), do: Enum.map_intersperse(list, "\n", &line/1)
+
+  defp text(%{files: files, left_out: left_out}, %{function: :export_antipatch}) do
+    [
+      "holds what was replaced: #{Enum.join(files, ", ")}",
+      if(left_out == [],
+        do: "",
+        else: "\nleft out, because there was none: #{Enum.join(left_out, ", ")}"
+      )
+    ]
+  end
+
+  defp text(result, _call), do: line(result)
 
   defp line(%HotPatch.Patch{} = patch), do: inspect(patch)
   defp line(result), do: to_string(result)

@@ -1,0 +1,56 @@
+defmodule HotPatch.Argument do
+  @moduledoc false
+  # Arguments as they come from a shell: text may be a charlist, which is what `"..."` means in
+  # Erlang, and the name of a node may be text.
+
+  alias HotPatch.Error
+  alias HotPatch.Suggestion
+
+  @doc """
+  Text in its usual form; what is no text is left as it is.
+
+      iex> HotPatch.Argument.text(~c"fix.zip")
+      "fix.zip"
+      iex> HotPatch.Argument.text([:a])
+      [:a]
+  """
+  @spec text(term()) :: term()
+  def text([first | _] = charlist) when is_integer(first) do
+    case if(not List.improper?(charlist), do: :unicode.characters_to_binary(charlist)) do
+      text when is_binary(text) -> text
+      _no_text -> charlist
+    end
+  rescue
+    ArgumentError -> charlist
+  end
+
+  def text(other), do: other
+
+  @doc "The name of a node; text counts where a node of this name is known, so that no atom is made."
+  @spec node(atom(), term(), [node()]) :: {:ok, node()} | {:error, Error.t()}
+  def node(_call, name, _known) when is_atom(name) and name not in [nil, true, false],
+    do: {:ok, name}
+
+  def node(call, name, known) do
+    text = text(name)
+
+    case is_binary(text) && Enum.find(known, &(Atom.to_string(&1) == text)) do
+      found when is_atom(found) and found not in [nil, false] -> {:ok, found}
+      _ -> {:error, wrong(call, text, known)}
+    end
+  end
+
+  defp wrong(call, text, known) do
+    question =
+      if is_binary(text),
+        do: Suggestion.question(text, Enum.map(known, &Atom.to_string/1)),
+        else: ""
+
+    Error.new(
+      :invalid_option,
+      "#{call}: #{inspect(text, limit: 5, printable_limit: 80)} is no connected node: a node is named by an " <>
+        "atom, such as :\"a@10.0.0.1\"#{question}",
+      %{option: :node}
+    )
+  end
+end
