@@ -40,20 +40,28 @@ defmodule HotPatch.Straggler do
   """
   @spec lines([t()]) :: [String.t()]
   def lines(stragglers) do
-    stragglers
-    |> Enum.group_by(&{&1.module, &1.kind})
-    |> Enum.sort_by(fn {{module, kind}, alike} -> {-length(alike), module, kind} end)
-    |> Enum.map(fn
-      {_module_and_kind, [one]} -> line(one)
-      {{module, kind}, alike} -> together(module, kind, alike)
-    end)
+    for alike <- alike(stragglers) do
+      case alike do
+        [one] -> line(one)
+        [first | _] -> together(first, alike)
+      end
+    end
   end
 
-  defp together(_module, :unsure, alike) do
+  @doc "Stragglers in groups of which the same is to be said, the largest first."
+  @spec alike([t()]) :: [[t(), ...]]
+  def alike(stragglers) do
+    stragglers
+    |> Enum.group_by(&{&1.module, &1.kind})
+    |> Enum.sort_by(fn {module_and_kind, alike} -> {-length(alike), module_and_kind} end)
+    |> Enum.map(&elem(&1, 1))
+  end
+
+  defp together(%{kind: :unsure}, alike) do
     "#{length(alike)} processes were started in the very moment of the load: #{some(alike)}"
   end
 
-  defp together(module, kind, alike) do
+  defp together(%{module: module, kind: kind}, alike) do
     "#{length(alike)} processes still run old code of #{inspect(module)}, #{where(kind)}: #{some(alike)}"
   end
 

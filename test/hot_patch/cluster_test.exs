@@ -258,6 +258,75 @@ defmodule HotPatch.ClusterTest do
       assert running(node, Exchange.Meter) == module_md5(Builds.changed("patched", "Meter"))
     end
 
+    test "not_beam does not stand for all where the files are carried as they should be", %{
+      node: node
+    } do
+      text = {"exchange-1.0.0/priv/rates/2026.txt", "1 2 3"}
+      elsewhere = {"elsewhere-2.0/priv/rates.txt", "1"}
+      {patch, report, _} = check(node, [text, elsewhere, Builds.changed("patched", "Meter")])
+      assert report.status == :ok
+      assert {:ok, %Report{status: :ok} = report} = hot_patch(node, :apply, [patch.id])
+
+      assert %{"2026.txt" => true, "rates.txt" => true, "Elixir.Exchange.Meter.beam" => false} =
+               Map.new(hd(report.nodes).files, &{Path.basename(&1.path), &1.carried?})
+
+      assert to_string(report) =~ "1 ok, 2 not_beam" or to_string(report) =~ "2 not_beam, 1 ok"
+
+      assert {:ok, [%{status: :ok} | _]} = hot_patch(node, :journal, [[last: 1]])
+
+      # Alone they are what they are; one that has no place is not as it should be.
+      {alone, report, _} = check(node, [text])
+      assert report.status == :not_beam
+      assert {:ok, %Report{status: :not_beam}} = hot_patch(node, :apply, [alone.id])
+      billing = Builds.changed("patched", "Billing")
+      assert {_, %{status: :not_beam}, _} = check(node, [billing, {"rates.txt", "1"}])
+    end
+
+    test "error for an archive of sources, which nothing compiles here", %{node: node} do
+      before = snapshot([node])
+
+      for {files, text} <- [
+            {[{"exchange-1.0.0/lib/billing.ex", "defmodule A, do: nil"}], "source code"},
+            {[{"exchange-1.0.0/src/a.erl", "-module(a)."}, {"exchange-1.0.0/priv/x", "1"}],
+             "source code"},
+            {[{"lib/billing.ex", "defmodule A, do: nil"}, {"README.md", "hello"}],
+             "the archive has no module"},
+            {[{"README.md", "hello"}], "names no application's folder"}
+          ] do
+        {patch, report, found} = check(node, files)
+        assert report.status == :error
+        assert Enum.any?(found, &(&1.status == :error and &1.reason =~ text))
+        assert Enum.any?(found, &((&1.reason || "") =~ "compiled modules (.beam)"))
+        assert {:error, %Error{reason: :refused}} = hot_patch(node, :apply, [patch.id])
+      end
+
+      assert snapshot([node]) == before
+      # Scripts that the application reads itself, and sources beside modules, are carried.
+      script = {"exchange-1.0.0/priv/repo/seeds.exs", "IO.puts(1)"}
+      assert {_, %{status: :not_beam}, _} = check(node, [script])
+      source = {"exchange-1.0.0/src/meter.ex", "defmodule A, do: nil"}
+      assert {_, %{status: :ok}, _} = check(node, [source, Builds.changed("patched", "Meter")])
+    end
+
+    test "error for a module in a sticky folder, which is not taken for one of OTP", %{node: node} do
+      folder = Cluster.exchange(node) <> "/ebin"
+      :ok = Cluster.call(node, :code, :stick_dir, [String.to_charlist(folder)])
+      # A module is protected from when it is loaded on.
+      {:module, _} = Cluster.call(node, :code, :load_file, [Exchange.Billing])
+      {_, report, [file]} = check(node, [Builds.changed("patched", "Billing")])
+      assert report.status == :error
+      assert file.reason =~ "its folder #{folder} is sticky" and file.reason =~ "unstick_dir"
+      refute file.reason =~ "OTP"
+      lists = File.read!(:code.which(:lists))
+
+      assert {_, _, [%{status: :error, reason: reason}]} =
+               check(node, [{"stdlib-4.2/ebin/lists.beam", lists}])
+
+      assert reason =~ "belongs to Erlang/OTP"
+      :ok = Cluster.call(node, :code, :unstick_dir, [String.to_charlist(folder)])
+      assert {_, %{status: :ok}, _} = check(node, [Builds.changed("patched", "Billing")])
+    end
+
     test "not_changed for what already runs", %{node: node} do
       path = "exchange-1.0.0/ebin/Elixir.Exchange.beam"
 

@@ -32,6 +32,7 @@ defmodule HotPatch.Agent.Location do
     anchor = anchor(path)
 
     with :ok <- not_system(anchor, name),
+         :ok <- not_sticky(name),
          :ok <- right_version(anchor, name) do
       case Running.path(name) do
         {have, actual} when is_binary(actual) -> compare(path, anchor, actual, have)
@@ -55,6 +56,7 @@ defmodule HotPatch.Agent.Location do
   @spec of_move(Path.t(), Path.t(), String.t()) :: move()
   def of_move(path, former_path, name) do
     with :ok <- allowed(anchor(path), name),
+         :ok <- not_sticky(name),
          :ok <- allowed(anchor(former_path), nil),
          {:ok, target} <- new_place(would_load(path, anchor(path), :new), name),
          {:ok, former} <- former_place(would_load(former_path, anchor(former_path), :new)) do
@@ -173,12 +175,7 @@ defmodule HotPatch.Agent.Location do
          application when is_binary(application) <- system_application(anchor) do
       application
     else
-      _ ->
-        cond do
-          sticky?(module) -> "stdlib"
-          carried?(module) -> "hot_patch"
-          true -> nil
-        end
+      _ -> if carried?(module), do: "hot_patch"
     end
   end
 
@@ -189,10 +186,21 @@ defmodule HotPatch.Agent.Location do
     end
   end
 
-  defp sticky?(name) do
-    case Running.module(name) do
-      {:ok, module} -> :code.is_sticky(module)
-      :unknown -> false
+  # The folders of OTP itself are, and were told apart before: this is one of somebody's own.
+  defp not_sticky(name) do
+    with {:ok, module} <- Running.module(name), true <- :code.is_sticky(module) do
+      {:error,
+       "#{name} is protected on this node: its folder#{folder_of(name)} is sticky (code:stick_dir/1), and the VM " <>
+         "loads nothing else in its place; call code:unstick_dir/1 with it first, if the module is to be patched"}
+    else
+      _ -> :ok
+    end
+  end
+
+  defp folder_of(name) do
+    case Running.path(name) do
+      {_have, path} when is_binary(path) -> " #{Path.dirname(path)}"
+      _ -> ""
     end
   end
 

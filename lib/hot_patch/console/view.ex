@@ -33,15 +33,16 @@ defmodule HotPatch.Console.View do
       ~s(<circle cx="8" cy="8" r="6.2" stroke-dasharray="2.4 2.4"/><path d="M5.6 8h4.8"/>)
   }
 
-  @doc "A status, by colour, symbol and word."
+  @doc "A status, by colour, symbol, word and code."
   @spec status(Status.t()) :: HTML.safe()
   for {status, shape} <- @shapes do
     word = status |> Atom.to_string() |> String.replace("_", " ")
+    code = Status.code(status)
 
     def status(unquote(status)) do
       {:safe,
        unquote(
-         ~s(<span class="status s-#{status}" title="#{@meanings[status]}"><svg viewBox="0 0 16 16" aria-hidden="true">#{shape}</svg>#{word}</span>)
+         ~s(<span class="status s-#{status}" title="#{@meanings[status]}"><svg viewBox="0 0 16 16" aria-hidden="true">#{shape}</svg>#{word} <small class="code">#{code}</small></span>)
        )}
     end
   end
@@ -56,6 +57,15 @@ defmodule HotPatch.Console.View do
         ]
   def tally(files) when is_list(files), do: files |> Enum.frequencies_by(& &1.status) |> tally()
   def tally(counts), do: for(status <- Status.all(), count = counts[status], do: {status, count})
+
+  @doc "Stragglers in lines, those of a kind in one, with the stack of the first."
+  @spec stragglers([HotPatch.Straggler.t()]) :: [{String.t(), [String.t()]}]
+  def stragglers(stragglers) do
+    for alike <- HotPatch.Straggler.alike(stragglers) do
+      [line] = HotPatch.Straggler.lines(alike)
+      {line, hd(alike).stack}
+    end
+  end
 
   @doc "A time, to the second."
   @spec time(DateTime.t() | nil) :: HTML.safe() | nil
