@@ -28,25 +28,49 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
     assert {output, 0} = remote(a, ["plan", "fix"])
     assert output =~ "will pause"
 
+    # Where nobody looks, in a pipe, there are no bars.
     arguments = ~w(apply fix --canary 1 --watch-for 100 --by alice --reason rates)
     assert {output, 0} = remote(a, arguments)
+    assert output =~ "apply #{id}: ok, 2 nodes"
+    refute output =~ "\e[" or output =~ "[##"
+    assert {_output, 0} = remote(a, ["rollback", String.slice(id, 0, 8)])
+
     # Bars while it runs, the report at the end.
+    assert {output, 0} = remote(a, arguments ++ ~w(--progress bar))
     assert output =~ ~r/#{b} +\[#+\] watch/
     assert output =~ "apply #{id}: ok, 2 nodes"
 
+    back = Path.join(dir, "back.zip")
+    assert {output, 0} = remote(a, ["export-antipatch", "fix", "--to", back])
+    assert output =~ "holds what was replaced" and output =~ "left out"
+    assert File.exists?(back)
+    assert {output, 0} = remote(a, ["composition", "fix"])
+    assert output =~ "6 modules"
+    assert {output, 0} = remote(a, ["stragglers"])
+    assert output =~ "nobody runs old code" or output =~ "still run"
+    assert {output, 0} = remote(a, ["drift"])
+    assert output =~ "every module runs as it should"
+
     assert {output, 0} = remote(b, ["journal", "--json"])
     assert output =~ ~s("by":"alice")
+    assert output =~ ~s("status":"ok","status_code":6)
     assert {output, 1} = remote(a, ["apply", "fax"])
-    assert output =~ "no patch has the id"
+    assert output =~ "no patch has the id" and output =~ "did you mean fix?"
     assert {output, 0} = remote(a, ["rollback", "fix"])
     assert output =~ "rollback #{id}: ok"
   end
 
   test "wrong calls are told what is wrong" do
     assert {output, 2} = remote(:nobody@nowhere, ["paint", "fix"])
-    assert output =~ "no command paint"
+    assert output =~ "there is no command paint"
     assert {output, 2} = remote(:nobody@nowhere, ["apply", "fix", "--speed", "1"])
     assert output =~ "--speed is no option"
+    assert {output, 2} = remote(:nobody@nowhere, ["apply", "fix", "--reson", "x"])
+    assert output =~ "did you mean --reason?"
+    assert {output, 2} = remote(:nobody@nowhere, ["apply", "fix", "--timeout", "soon"])
+    assert output =~ "--timeout cannot be soon"
+    assert {output, 2} = remote(:nobody@nowhere, ["export-antipatch", "fix"])
+    assert output =~ "--to FILE"
     assert {output, 1} = remote(:"nobody@127.0.0.1", ["list"])
     assert output =~ "nobody@127.0.0.1 cannot be reached"
     # No epmd has this port, and none is needed on this side.

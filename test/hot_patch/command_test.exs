@@ -1,0 +1,118 @@
+defmodule HotPatch.CommandTest do
+  # Functions as commands of a terminal.
+  use ExUnit.Case, async: true
+
+  alias HotPatch.Command
+  alias HotPatch.Options
+
+  defp parse(text) do
+    {options, [command | arguments], []} =
+      text |> OptionParser.split() |> OptionParser.parse(strict: Command.switches())
+
+    Command.parse(command, arguments, options)
+  end
+
+  defp parse!(text) do
+    {:ok, call} = parse(text)
+    call
+  end
+
+  test "every function of HotPatch is one, or is left out with a reason" do
+    functions =
+      for {name, _arity} <- HotPatch.__info__(:functions),
+          not String.ends_with?(Atom.to_string(name), "!"),
+          uniq: true,
+          do: name
+
+    assert Enum.sort(functions) == Enum.sort(Command.functions() ++ Command.left_out())
+  end
+
+  test "every option of every function is a switch that it takes" do
+    for function <- Command.functions(), {option, check} <- Options.rules(function) do
+      assert Keyword.has_key?(Command.switches(), option), "--#{option}"
+
+      given =
+        case check do
+          {:one_of, [true, false]} -> true
+          {:one_of, [word | _]} -> Atom.to_string(word)
+          check when check in [:milliseconds, :count] -> 7
+          :config -> "a.b=1"
+          :watch -> true
+          :release -> "a-1"
+          :canary -> "1"
+          _text -> "a"
+        end
+
+      argument =
+        case Command.parse(Command.name(function), ["x"], [{option, given}]) do
+          {:ok, call} -> call
+          {:error, _takes_no_argument} -> parse_without(function, option, given)
+        end
+
+      assert [{^option, value}] = List.last(argument.arguments)
+      assert {:ok, _options} = Options.validate(function, [{option, value}])
+    end
+  end
+
+  defp parse_without(function, option, given) do
+    {:ok, call} = Command.parse(Command.name(function), [], [{option, given}])
+    call
+  end
+
+  test "no switch has two meanings" do
+    switches = Command.switches()
+    assert length(Keyword.keys(switches)) == length(Enum.uniq(Keyword.keys(switches)))
+  end
+
+  test "calls come as they are written" do
+    for {text, function, arguments} <- [
+          {"list", :list, []},
+          {"nodes", :nodes, []},
+          {"composition fix", :composition, ["fix"]},
+          {"apply fix", :apply, ["fix", []]},
+          {"apply fix --transition none --cumulative", :apply,
+           ["fix", [cumulative: true, transition: :none]]},
+          {"apply fix --canary 2", :apply, ["fix", [canary: 2]]},
+          {"apply fix --canary 0.5", :apply, ["fix", [canary: 0.5]]},
+          {"apply fix --canary a@b,c@d", :apply, ["fix", [canary: [:a@b, :c@d]]]},
+          {"apply fix --no-watch", :apply, ["fix", [watch: false]]},
+          {"apply fix --watch-for 100 --limit crashes=0 --limit run_queue=2.5", :apply,
+           ["fix", [watch: [duration: 100, crashes: 0, run_queue: 2.5]]]},
+          {~s(apply fix --config "shop.limit=100" --config "shop.on=true" --config other.x=[a]),
+           :apply, ["fix", [config: [other: [x: [:a]], shop: [limit: 100, on: true]]]]},
+          {"rollback fix --nodes a@b", :rollback, ["fix", [nodes: [:a@b]]]},
+          {"drift --nodes role:media", :drift, [[nodes: {:role, :media}]]},
+          {"journal --last 3 --patch fix", :journal, [[last: 3, patch: "fix"]]},
+          {"restart a@b --force", :restart, [:a@b, [force: true]]},
+          {"attach a@b --release shop-1.0.0", :attach, [:a@b, [release: {"shop", "1.0.0"}]]},
+          {"export-antipatch fix --to back.zip", :export_antipatch, ["fix", [to: "back.zip"]]},
+          # What is wrong with a word is for HotPatch to say.
+          {"apply fix --transition fast", :apply, ["fix", [transition: "fast"]]}
+        ] do
+      call = parse!(text)
+      assert {text, call.function} == {text, function}
+
+      sorted = fn arguments ->
+        Enum.map(arguments, &if(Keyword.keyword?(&1), do: Enum.sort(&1), else: &1))
+      end
+
+      assert {text, sorted.(call.arguments)} == {text, sorted.(arguments)}
+    end
+  end
+
+  test "wrong calls are told what would be right" do
+    for {text, told} <- [
+          {"aply fix", "did you mean apply?"},
+          {"paint fix", "there is no command paint; there are upload, list"},
+          {"apply", "it is apply PATCH"},
+          {"list fix", "it is list"},
+          {"rollback fix --canary 1", "--canary is no option of rollback"},
+          {"nodes --reason x", "which takes none"},
+          {"apply fix --config limit", "must be APP.KEY=TERM"},
+          {"apply fix --limit crashes", "must be SIGN=NUMBER"}
+        ] do
+      assert {:error, message} = parse(text)
+      assert {text, true, message} == {text, message =~ told, message}
+    end
+  end
+end
