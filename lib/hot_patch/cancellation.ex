@@ -88,6 +88,6 @@ defmodule HotPatch.Cancellation do
   end
 
   defimpl String.Chars do
-    def to_string(cancellation), do: HotPatch.Printable.lines(cancellation.message)
+    def to_string(cancellation), do: HotPatch.Printable.line(cancellation.message)
   end
 end

@@ -31,7 +31,7 @@ defmodule HotPatch.Telemetry do
 
   Between `:convert` and `:load` a node waits until all nodes have come so far; what was started
   meanwhile is suspended and converted then. Modules with an `on_load` are a `:load` of their own
-  before that. With `transition: :none` there is only `:load`, with `:compatible` `:load` and then
+  before that, new modules one before `:convert`. With `transition: :none` there is only `:load`, with `:compatible` `:load` and then
   `:convert`, while everybody goes on; if the new code turns out not to take the old states, a
   pause follows with all four, in which that is mended.
   """

@@ -366,7 +366,7 @@ defmodule HotPatch.PrintableTest do
     for {:type, _, _, [{:atom, _, field}, type]} <- fields, text?(type), do: field
   end
 
-  defp fields({:t, {:type, _, :map, fields}, []}), do: fields
+  defp fields({:t, {:type, _, :map, fields}, _variables}), do: fields
   defp fields(_another_type), do: nil
 
   defp text?({:remote_type, _, [{:atom, _, module}, {:atom, _, :t}, []]}),

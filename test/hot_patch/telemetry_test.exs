@@ -99,7 +99,8 @@ defmodule HotPatch.TelemetryTest do
 
     # The coordinator is another process.
     events = for {[_, phase, _], _, _} = event <- told() ++ [last], phase != :apply, do: event
-    phases = ~w(suspend convert load resume)a
+    # The new module is loaded before the conversions are tried, all others after it.
+    phases = ~w(suspend load convert load resume)a
 
     spans =
       for phase <- [:prepare, :commit | phases], event <- [:start, :stop], do: {phase, event}

@@ -323,7 +323,8 @@ defmodule HotPatch.Console.UnitsTest do
           text = View.status(status) |> HTML.to_iodata() |> IO.iodata_to_binary()
 
           assert text =~ "s-#{status}" and
-                   text =~ String.replace("#{status}", "_", " ") <> "</span>"
+                   text =~ ">#{HotPatch.Status.code(status)}</small></span>" and
+                   text =~ String.replace("#{status}", "_", " ") <> " <small"
 
           [_, shape] = Regex.run(~r/<svg[^>]*>(.*)<\/svg>/, text)
           shape
