@@ -37,10 +37,13 @@ defmodule HotPatch.ArgumentTest do
     end
 
     assert {:ok, _report} = from_erlang(a, :apply, [~c"fix", who])
-    assert {:ok, [entry]} = from_erlang(a, :journal, [[patch: charlist(patch.id), last: 1]])
+
+    assert {:ok, %{items: [entry]}} =
+             from_erlang(a, :journal, [[patch: charlist(patch.id), last: 1]])
+
     assert {entry.by, entry.reason} == {"alice", "rätsel"}
-    assert {:ok, [_ | _]} = from_erlang(a, :journal, [[patch: ~c"fix-"]])
-    assert {:ok, []} = from_erlang(a, :journal, [[patch: ~c"fax"]])
+    assert {:ok, %{items: [_ | _]}} = from_erlang(a, :journal, [[patch: ~c"fix-"]])
+    assert {:ok, %{items: []}} = from_erlang(a, :journal, [[patch: ~c"fax"]])
 
     back = Path.join(dir, "back.zip")
     assert {:ok, _antipatch} = from_erlang(a, :export_antipatch, [~c"fix", [to: charlist(back)]])

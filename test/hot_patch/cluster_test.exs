@@ -276,7 +276,7 @@ defmodule HotPatch.ClusterTest do
 
       assert to_string(report) =~ "1 ok, 2 not_beam" or to_string(report) =~ "2 not_beam, 1 ok"
 
-      assert {:ok, [%{status: :ok} | _]} = hot_patch(node, :journal, [[last: 1]])
+      assert {:ok, %{items: [%{status: :ok} | _]}} = hot_patch(node, :journal, [[last: 1]])
 
       # Alone they are what they are; one that has no place is not as it should be.
       {alone, report, _} = check(node, [text])

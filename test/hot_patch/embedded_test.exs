@@ -72,7 +72,7 @@ defmodule HotPatch.EmbeddedTest do
     booted = again(booted)
     assert applied(booted) == [id]
     assert {vsn(booted, @one), vsn(booted, @two)} == {:undef, 1}
-    assert {:ok, []} = hot_patch(booted.node, :drift, [])
+    assert {:ok, %{items: []}} = hot_patch(booted.node, :drift, [])
     # Once more it is what it is.
     assert {:ok, _report} = hot_patch(booted.node, :apply, [id])
 
@@ -136,7 +136,7 @@ defmodule HotPatch.EmbeddedTest do
       assert File.read!(file(booted, shop(@one))) == bytes
       booted = again(booted)
       assert there.(booted) == {unquote(vsn), file(booted, store(@one))}
-      assert {:ok, []} = hot_patch(booted.node, :drift, [])
+      assert {:ok, %{items: []}} = hot_patch(booted.node, :drift, [])
 
       assert {:ok, %{status: :ok}} = hot_patch(booted.node, :rollback, [id])
       assert there.(booted) == {1, file(booted, shop(@one))}

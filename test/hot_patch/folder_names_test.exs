@@ -124,24 +124,24 @@ defmodule HotPatch.FolderNamesTest do
       {:ok, patch} =
         hot_patch(machine.node, :upload, [HotPatch.Test.Archives.zip(files()), [name: "fix"]])
 
-      assert [%{state: :uploaded}] = hot_patch(machine.node, :list, [])
+      assert %{items: [%{state: :uploaded}]} = hot_patch(machine.node, :list, [])
       assert {:ok, %{status: :ok}} = hot_patch(machine.node, :check, [patch.id])
 
       # Killed behind the written decision, with some of its files in place.
       arm(machine, {:file, 2, 5})
       catch_error(hot_patch(machine.node, :apply, [patch.id]))
       machine = machine |> Machine.await_death() |> Machine.start()
-      assert [%{state: :applied}] = hot_patch(machine.node, :list, [])
+      assert %{items: [%{state: :applied}]} = hot_patch(machine.node, :list, [])
       patched = exchange_code(machine.node)
       assert patched != before
-      assert {:ok, []} = hot_patch(machine.node, :drift, [])
+      assert {:ok, %{items: []}} = hot_patch(machine.node, :drift, [])
 
       arm(machine, {:file, 2, 5})
       catch_error(hot_patch(machine.node, :rollback, [patch.id]))
       machine = machine |> Machine.await_death() |> Machine.start()
-      assert [%{state: :rolled_back}] = hot_patch(machine.node, :list, [])
+      assert %{items: [%{state: :rolled_back}]} = hot_patch(machine.node, :list, [])
       assert exchange_code(machine.node) == before
-      assert {:ok, []} = hot_patch(machine.node, :drift, [])
+      assert {:ok, %{items: []}} = hot_patch(machine.node, :drift, [])
 
       assert {:ok, %{status: :ok}} = hot_patch(machine.node, :apply, [patch.id])
       # After a start a module that is new is only loaded when it is used.

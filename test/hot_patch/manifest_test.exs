@@ -231,7 +231,7 @@ defmodule HotPatch.ManifestTest do
       end
 
       refute File.exists?(first)
-      assert {:ok, []} = hot_patch(a, :drift, [])
+      assert {:ok, %{items: []}} = hot_patch(a, :drift, [])
       # Once more it changes nothing, and it does not forget where the module was.
       assert {:ok, %{status: :not_changed}} = hot_patch(a, :apply, [patch.id])
 
@@ -249,7 +249,7 @@ defmodule HotPatch.ManifestTest do
       end
 
       assert place(a) == first
-      assert {:ok, []} = hot_patch(a, :drift, [])
+      assert {:ok, %{items: []}} = hot_patch(a, :drift, [])
     end
 
     test "moves also where its code is the same, and nobody pauses for that", %{tmp_dir: dir} do
@@ -259,7 +259,7 @@ defmodule HotPatch.ManifestTest do
       {:ok, patch} = upload_zip(a, move_zip(dir, "1"))
       assert {:ok, %{nodes: [%{suspended: 0}], status: :ok}} = hot_patch(a, :apply, [patch.id])
       assert {get(a, pid), place(a)} == {{1, 7}, second(a)}
-      assert {:ok, []} = hot_patch(a, :drift, [])
+      assert {:ok, %{items: []}} = hot_patch(a, :drift, [])
       assert {:ok, %{nodes: [%{suspended: 0}]}} = hot_patch(a, :rollback, [patch.id])
       refute place(a) == second(a)
       assert get(a, pid) == {1, 7}

@@ -81,7 +81,7 @@ defmodule HotPatch.NifTest do
       assert file(report, @beam).status == :ok
       assert runs(machine) == [2, :b, :none]
       assert exists?(machine, @lib_b)
-      assert {:ok, []} = hot_patch(machine.node, :drift, [])
+      assert {:ok, %{items: []}} = hot_patch(machine.node, :drift, [])
 
       assert {:ok, report} = hot_patch(machine.node, :rollback, [id, [on_load: :load]])
       assert file(report, @beam).status == :ok
@@ -127,7 +127,7 @@ defmodule HotPatch.NifTest do
         assert runs(machine) == if(new?, do: [2, :b, :none], else: [1, :a, :none])
         assert exists?(machine, @lib_b) == new?
         assert leftovers(machine) == []
-        assert {:ok, []} = hot_patch(machine.node, :drift, [])
+        assert {:ok, %{items: []}} = hot_patch(machine.node, :drift, [])
         Machine.kill(machine)
       end
     end
@@ -187,7 +187,7 @@ defmodule HotPatch.NifTest do
       assert file(report, @lib_a).status == :not_beam
       assert read(machine, @lib_a) == Nifs.library(:a)
       assert runs(machine) == [1, :a, :none]
-      assert {:ok, []} = hot_patch(machine.node, :drift, [])
+      assert {:ok, %{items: []}} = hot_patch(machine.node, :drift, [])
       Machine.kill(machine)
     end
 
@@ -317,7 +317,7 @@ defmodule HotPatch.NifTest do
       assert exists?(a, @lib_b)
       # It has come to it as well, before it serves.
       assert runs(b) == [2, :b, {:ok, "new"}]
-      assert [%{state: :applied}] = hot_patch(b.node, :list, [])
+      assert %{items: [%{state: :applied}]} = hot_patch(b.node, :list, [])
       Enum.each([a, b], &Machine.kill/1)
     end
   end

@@ -52,7 +52,7 @@ defmodule HotPatch.ReleaseHandlerTest do
     # The application that is the same in both runs on.
     assert [reason] = info.restart_needed
     assert reason == "code of #{patch.id}, which has ended, is in memory: scales_server"
-    assert [%{state: :retired}] = hot_patch(system, :list, [])
+    assert %{items: [%{state: :retired}]} = hot_patch(system, :list, [])
     assert {:error, %Error{reason: :retired}} = hot_patch(system, :apply, [patch.id])
     assert {:error, %Error{reason: :not_applied}} = hot_patch(system, :rollback, [patch.id])
 
@@ -79,7 +79,7 @@ defmodule HotPatch.ReleaseHandlerTest do
     assert %{applied: [], restart_needed: []} = me(system)
     assert {Releases.state(system, :till), Releases.state(system, :scales)} == {{1, 0}, {1, 0}}
     assert File.read!(Releases.path(system, :till, "2")) != before
-    assert hot_patch(system, :drift, []) == {:ok, []}
+    assert {:ok, %{items: []}} = hot_patch(system, :drift, [])
   end
 
   test "one that was made permanent counts, and so does one that is booted by hand", %{

@@ -62,7 +62,8 @@ defmodule HotPatch.SuccessionTest do
         File.exists?(Path.join(Builds.ebin("shipped"), Path.basename(path))),
         module = String.to_atom(Path.basename(path, ".beam")),
         into: %{} do
-      {module, Cluster.call(machine.node, HotPatch.Agent.Running, :md5, [Atom.to_string(module)])}
+      {module,
+       Cluster.call(machine.node, HotPatch.Agent.Running, :md5_of, [Atom.to_string(module)])}
     end
   end
 
@@ -83,17 +84,22 @@ defmodule HotPatch.SuccessionTest do
     assert {:ok, entries} = hot_patch(machine, :journal, [])
     assert %{patch: id, reason: reason} = Enum.find(entries, &(&1.what == :put_back))
     assert id == patch.id and reason =~ "exchange 1.0.0"
-    assert [%{state: :retired}] = hot_patch(machine, :list, [])
+    assert %{items: [%{state: :retired}]} = hot_patch(machine, :list, [])
 
     machine = again(machine, @one)
     assert %{applied: [], restart_needed: []} = me(machine)
     assert {disk(machine), memory(machine)} == {disk, memory}
-    assert hot_patch(machine, :drift, []) == {:ok, []}
+    assert {:ok, %{items: []}} = hot_patch(machine, :drift, [])
 
     # It is for this version, and nothing keeps it from being applied.
     assert {:ok, _report} = hot_patch(machine, :apply, [patch.id])
     assert memory(machine) == patched
-    until(fn -> hot_patch(machine, :stragglers, []) == {:ok, []} end, "nobody runs old code")
+
+    until(
+      fn -> match?({:ok, %{items: []}}, hot_patch(machine, :stragglers, [])) end,
+      "nobody runs old code"
+    )
+
     assert {:ok, _report} = hot_patch(machine, :rollback, [patch.id])
     assert disk(machine) == disk
   end
@@ -211,7 +217,7 @@ defmodule HotPatch.SuccessionTest do
     machine = start(machine, @one)
     assert %{applied: [], restart_needed: []} = me(machine)
     assert disk(machine) == built
-    assert [%{state: :retired}] = hot_patch(machine, :list, [])
+    assert %{items: [%{state: :retired}]} = hot_patch(machine, :list, [])
   end
 
   test "an operation that was cut off by the upgrade leaves the next version's memory alone" do
@@ -251,13 +257,18 @@ defmodule HotPatch.SuccessionTest do
       machine = start(%{Machine.kill(machine) | path: [ebin]}, nil)
       assert %{applied: [^id], restart_needed: []} = info = me(machine)
       assert to_string(info.release) == "unreleased exchange-1.0.0+hot_patch_test_extra-1"
-      assert [%{state: :applied, release: release}] = hot_patch(machine, :list, [])
+      assert %{items: [%{state: :applied, release: release}]} = hot_patch(machine, :list, [])
       assert release == info.release
 
       # With a name from now on.
       machine = start(%{Machine.kill(machine) | path: []}, @one)
       assert %{applied: [^id], restart_needed: []} = me(machine)
-      until(fn -> hot_patch(machine, :stragglers, []) == {:ok, []} end, "nobody runs old code")
+
+      until(
+        fn -> match?({:ok, %{items: []}}, hot_patch(machine, :stragglers, [])) end,
+        "nobody runs old code"
+      )
+
       assert {:ok, _report} = hot_patch(machine, :rollback, [patch.id])
       File.rm_rf!(Path.dirname(ebin))
       assert disk(machine) == disk
