@@ -8,11 +8,15 @@ defmodule HotPatch.WritableTest do
   alias HotPatch.Error
   alias HotPatch.Store.FreeSpace
   alias HotPatch.Test.Builds
+  alias HotPatch.Test.Cluster
   alias HotPatch.Test.Disks
   alias HotPatch.Test.Faults.Machine
+  alias HotPatch.Test.SmallDisk
 
   @moduletag timeout: 240_000
   @moduletag skip: not Disks.available?()
+
+  @nobody 65_534
 
   defp start(options \\ []) do
     [machine] = Machine.new(1, options)
@@ -87,6 +91,104 @@ defmodule HotPatch.WritableTest do
     Disks.immutable(Path.dirname(file), true)
     assert_refused(machine, id, [@billing], "cannot write #{file}: not owner")
     Disks.immutable(Path.dirname(file), false)
+    assert_takes(machine, id)
+    Machine.kill(machine)
+  end
+
+  test "another user's files, as on hosts whose code belongs to root" do
+    machine = start(user: @nobody)
+    id = upload(machine, [billing(), {"exchange-1.0.0/priv/a.txt", "b"}])
+
+    text =
+      "permission denied; give the node's user the right to, or apply with disk: :memory_only"
+
+    assert_refused(machine, id, [@billing, "exchange-1.0.0/priv/a.txt"], text)
+    assert_takes(machine, id, disk: :memory_only)
+
+    # One who may write the folder may replace the file, but not give it away; the plan says so.
+    folders = [machine.lib, Path.join(machine.lib, "exchange-1.0.0/priv")]
+
+    for folder <- [Path.dirname(Path.join(machine.lib, @billing)) | folders],
+        do: File.chmod!(folder, 0o777)
+
+    assert {:ok, plan} = hot_patch(machine.node, :plan, [id])
+
+    assert Enum.any?(
+             hd(plan.nodes).risks,
+             &(&1 =~ "files of the user with the number 0 will belong to")
+           )
+
+    assert_takes(machine, id)
+    Machine.kill(machine)
+  end
+
+  test "an archive of an application" do
+    [machine] = Machine.new(1)
+    ez = Path.join(machine.lib, "shop-1.0.0.ez")
+    module = :hot_patch_test_shop
+
+    app =
+      ~s|{application, shop, [{description, ""}, {vsn, "1.0.0"}, {modules, [#{module}]}, {applications, [kernel, stdlib]}]}.|
+
+    beam = "shop-1.0.0/ebin/#{module}.beam"
+    File.mkdir_p!(machine.lib)
+    File.write!(ez, zip([{"shop-1.0.0/ebin/shop.app", app}, {beam, Builds.versioned(module, 1)}]))
+
+    load = fn node ->
+      Cluster.call(node, :code, :add_path, [String.to_charlist(ez <> "/shop-1.0.0/ebin")])
+      :ok = Cluster.call(node, :application, :load, [:shop])
+      {:module, ^module} = Cluster.call(node, :code, :ensure_loaded, [module])
+    end
+
+    machine = Machine.start(machine, before: load)
+    on_exit(fn -> Machine.kill_all(Machine.group(machine)) end)
+    id = upload(machine, [{beam, Builds.versioned(module, 2)}])
+    text = "it is inside the archive #{ez}, which HotPatch does not write"
+    assert_refused(machine, id, [beam], text)
+    assert {:ok, %{status: :ok}} = hot_patch(machine.node, :apply, [id, [disk: :memory_only]])
+    assert Cluster.call(machine.node, module, :vsn, []) == 2
+    assert {:ok, %{status: :ok}} = hot_patch(machine.node, :rollback, [id])
+    assert Cluster.call(machine.node, module, :vsn, []) == 1
+    Machine.kill(machine)
+  end
+
+  test "a disk that is full" do
+    [machine] = Machine.new(1)
+    File.mkdir_p!(machine.lib)
+
+    SmallDisk.with_disk(700_000, fn disk ->
+      File.rm_rf!(machine.lib)
+      File.ln_s!(disk, machine.lib)
+      Machine.install(machine, "shipped")
+      machine = Machine.start(machine)
+      on_exit(fn -> Machine.kill_all(Machine.group(machine)) end)
+      big = {"exchange-1.0.0/priv/big", :crypto.strong_rand_bytes(2_000_000)}
+      id = upload(machine, [billing(), big])
+      assert {:ok, check} = hot_patch(machine.node, :check, [id])
+      assert check.status == :error
+
+      assert Enum.any?(reasons(check), fn {_, status, reason} ->
+               status == :error and reason =~ "no space left on device"
+             end)
+
+      assert {:error, %Error{reason: :refused} = error} = hot_patch(machine.node, :apply, [id])
+      assert Exception.message(error) =~ "no space left on device"
+      assert_takes(machine, upload(machine, [billing()], "small"))
+      Machine.kill(machine)
+    end)
+  end
+
+  test "a data directory that cannot be written, which is needed all the same" do
+    machine = start()
+    id = upload(machine, [billing()])
+    Disks.read_only(machine.data)
+    text = "read-only file system; name another folder with config :hot_patch, data_dir: ..."
+    assert_refused(machine, id, [@billing], text)
+
+    assert {:error, %Error{reason: :refused}} =
+             hot_patch(machine.node, :apply, [id, [disk: :memory_only]])
+
+    Disks.writable(machine.data)
     assert_takes(machine, id)
     Machine.kill(machine)
   end

@@ -17,6 +17,7 @@ defmodule HotPatch.Store.Files do
   # apart, and who comes second finds the files done.
 
   alias HotPatch.Fault
+  alias HotPatch.FileName
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
@@ -232,7 +233,17 @@ defmodule HotPatch.Store.Files do
     end
   end
 
-  defp former(_change, target), do: read_old(target)
+  # Code may also lie inside an archive, where only the VM's own loader can read it.
+  defp former(%{disk?: false}, target) do
+    with {:error, posix} <- read_old(target) do
+      case :erl_prim_loader.get_file(FileName.to_charlist(target)) do
+        {:ok, bytes, _name} -> {:ok, bytes}
+        :error -> {:error, posix}
+      end
+    end
+  end
+
+  defp former(_on_disk, target), do: read_old(target)
 
   defp read_old(target) do
     with {:error, :enoent} <- File.read(target), do: {:ok, nil}

@@ -9,6 +9,7 @@ defmodule HotPatch.Store.Leftovers do
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
+  alias HotPatch.Store.FileChange
   alias HotPatch.Store.Files
   alias HotPatch.Store.Mark
   alias HotPatch.Store.Neighbours
@@ -150,11 +151,12 @@ defmodule HotPatch.Store.Leftovers do
          do: {:ok, state, files}
   end
 
-  defp change(%{old: nil} = file), do: {file.real, nil, file.folders}
+  defp change(%{old: nil} = file),
+    do: %FileChange{target: file.real, bytes: nil, folders: file.folders}
 
   defp change(file) do
     {:ok, bytes} = Blobs.fetch(Store.blobs(), file.old)
-    {file.real, bytes}
+    %FileChange{target: file.real, bytes: bytes}
   end
 
   defp tag, do: "hot_patch-ended-#{:erlang.phash2(node())}"
