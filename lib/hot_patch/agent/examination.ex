@@ -304,11 +304,11 @@ defmodule HotPatch.Agent.Examination do
     end
   end
 
-  defp ran(%Entry{beam: beam} = entry, :loaded, target, payload) do
+  defp ran(%Entry{beam: beam}, :loaded, target, payload) do
     {:ok, module} = Running.module(beam.module)
     facts = Running.facts(module)
-    brings = if facts && Running.same?(facts, beam.md5, beam.vsn), do: entry.bytes
-    PreviousCode.find(module, target, brings, payload.patch)
+    brought? = facts != nil and Running.same?(facts, beam.md5, beam.vsn)
+    PreviousCode.find(module, target, brought?, payload.patch)
   end
 
   defp ran(_entry, _not_loaded, _target, _payload), do: :file

@@ -209,7 +209,7 @@ defmodule HotPatch.Agent.Outcome do
     end
   end
 
-  defp ran(:file, _old), do: nil
+  defp ran(as_on_disk, _old) when as_on_disk in [:file, :brought], do: nil
   defp ran({:lost, _md5} = lost, _old), do: lost
 
   defp ran({:other, bytes}, old) do

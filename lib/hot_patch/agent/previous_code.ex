@@ -11,30 +11,31 @@ defmodule HotPatch.Agent.PreviousCode do
   alias HotPatch.Store.Neighbours
 
   @typedoc """
-  `:file`: the module's file has it. `{:other, bytes}`: it was found elsewhere. `{:lost, md5}`: nothing
-  on this node has it.
+  `:file`: the module's file has it. `:brought`: it is what the patch brings, and the file has another:
+  somebody has loaded it by hand, or an operation was cut off after the load. `{:other, bytes}`: it was
+  found elsewhere. `{:lost, md5}`: nothing on this node has it.
   """
-  @type t :: :file | {:other, binary()} | {:lost, md5 :: binary()}
+  @type t :: :file | :brought | {:other, binary()} | {:lost, md5 :: binary()}
 
   @doc """
   Looks for the running code of a module that is loaded from `target`: in the file, where the code
   server has it from, and among what is kept here or by other nodes of this host to take patches back.
 
-  `brings` is what the patch has for it where that is known to be the code that runs, else nil. The file
-  of a patch that is not accepted yet is not looked into here.
+  `brought?` tells that it is what the patch brings: the file of a patch that is not accepted yet is not
+  looked into here. Whoever takes that patch back wants its code gone, and not left because it ran before.
   """
-  @spec find(module(), Path.t(), binary() | nil, String.t()) :: t()
-  def find(module, target, brings, patch) do
+  @spec find(module(), Path.t(), boolean(), String.t()) :: t()
+  def find(module, target, brought?, patch) do
     case Running.facts(module) do
       nil -> :file
-      facts -> find(module, facts, target, brings, patch)
+      facts -> find(module, facts, target, brought?, patch)
     end
   end
 
-  defp find(module, facts, target, brings, patch) do
+  defp find(module, facts, target, brought?, patch) do
     cond do
       is?(facts, File.read(target)) -> :file
-      brings != nil -> {:other, brings}
+      brought? -> :brought
       true -> elsewhere(module, facts, patch)
     end
   end
@@ -116,6 +117,11 @@ defmodule HotPatch.Agent.PreviousCode do
   @doc "What a person is to know of it before the patch is applied; nil where there is nothing."
   @spec remark(t(), Path.t()) :: String.t() | nil
   def remark(:file, _target), do: nil
+
+  def remark(:brought, target) do
+    "it runs what the patch brings already, and what is on disk (#{target}) is not that: a rollback goes to " <>
+      "what is on disk"
+  end
 
   def remark({:other, _bytes}, target) do
     "what runs is not what is on disk (#{target}): a rollback brings each back"

@@ -82,7 +82,7 @@ defmodule HotPatch.Agent.Removal do
 
   defp ran(name, :loaded, target, payload) do
     {:ok, module} = Running.module(name)
-    PreviousCode.find(module, target, nil, payload.patch)
+    PreviousCode.find(module, target, false, payload.patch)
   end
 
   defp ran(_name, _not_loaded, _target, _payload), do: :file

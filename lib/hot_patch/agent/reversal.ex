@@ -46,7 +46,7 @@ defmodule HotPatch.Agent.Reversal do
 
   defp ran(file, payload) do
     case Running.module(file.module) do
-      {:ok, module} -> PreviousCode.find(module, file.target, nil, payload.patch)
+      {:ok, module} -> PreviousCode.find(module, file.target, false, payload.patch)
       :unknown -> :file
     end
   end
