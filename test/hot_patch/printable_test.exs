@@ -162,6 +162,7 @@ defmodule HotPatch.PrintableTest do
       sha256: <<0::256>>,
       crc32: 0,
       kind: :damaged,
+      rule: @hostile,
       reason: @hostile,
       bytes: @hostile
     }

@@ -159,7 +159,8 @@ defmodule HotPatch.StrategyTest do
       assert {:ok, back} = hot_patch(a, :export_antipatch, [two.id])
       assert back.apply_with == [transition: :none, on_load: :restart]
       assert {:ok, patch} = hot_patch(a, :upload, [back.zip, [name: "back"]])
-      applied!(a, patch, back.apply_with)
+      # What it holds was in force before, as the patch `one`: it is the older of the two.
+      applied!(a, patch, back.apply_with ++ [again: true])
       assert {ask(pid, :vsn), ask(pid, :state)} == {1, 1}
     end
   end
