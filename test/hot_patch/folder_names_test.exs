@@ -90,7 +90,8 @@ defmodule HotPatch.FolderNamesTest do
       modules: 0,
       release: Release.current(),
       uploaded_at: DateTime.utc_now(),
-      by: "alice"
+      by: "alice",
+      signed_by: nil
     }
   end
 

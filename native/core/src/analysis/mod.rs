@@ -128,7 +128,7 @@ mod tests {
     /// The module `m` with the function `f/0`, and one more byte in its strings.
     fn module(byte: u8) -> Vec<u8> {
         let mut file = b"FOR1\0\0\0\x6eBEAMAtU8\0\0\0\x08\0\0\0\x02\x01m\x01f".to_vec();
-        file.extend(b"Code\0\0\0\x20\0\0\0\x10\0\0\0\0\0\0\0\xb4\0\0\0\x03\0\0\0\x01");
+        file.extend(b"Code\0\0\0\x1e\0\0\0\x10\0\0\0\0\0\0\0\xb4\0\0\0\x03\0\0\0\x01");
         file.extend(b"\x01\x10\x02\x12\x22\x00\x01\x20\x13\x03\0\0");
         file.extend([&b"StrT\0\0\0\x01"[..], &[byte], b"\0\0\0"].concat());
         file.extend(b"ImpT\0\0\0\x04\0\0\0\0ExpT\0\0\0\x10\0\0\0\x01\0\0\0\x02\0\0\0\0\0\0\0\x02");

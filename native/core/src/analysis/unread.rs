@@ -68,6 +68,9 @@ fn finding(module: &str, why: &Unread, after: bool) -> Option<Finding> {
         (Unread::Damaged(damage), "", false) => format!("Before the change: {damage}"),
         (Unread::Damaged(damage), _, true) => format!("{shown}: {damage}"),
         (Unread::Damaged(damage), _, false) => format!("{shown} before the change: {damage}"),
+        (_, "", _) => {
+            format!("A module {why}: its functions were not compared. {}", kind.next_step())
+        }
         _ => format!("{shown} {why}: its functions were not compared. {}", kind.next_step()),
     };
     Some(Finding { kind, module: module.to_owned(), items: Vec::new(), message })
