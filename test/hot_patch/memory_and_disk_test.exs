@@ -223,7 +223,7 @@ defmodule HotPatch.MemoryAndDiskTest do
       assert restart_needed(node) == []
 
       assert {:ok, %Report{status: :not_updated} = report} =
-               hot_patch(node, :rollback, [patch.id])
+               hot_patch(node, :rollback, [patch.id, [on_load: :restart]])
 
       assert hd(report.nodes).restart_needed =~ "#{name}"
       assert {memory(node, name), disk(node, name)} == {2, 1}

@@ -368,6 +368,11 @@ defmodule HotPatch.Cluster.Library do
     with :ok <- known_here(), do: among(list(), id)
   end
 
+  # Where nobody has answered, nothing is known of patches either.
+  defp among(%Answers{items: [], nodes: [], failed: [_ | _]} = patches, _id) do
+    {:error, Error.new(:unmanaged, Enum.join(Answers.lines(patches), "; "))}
+  end
+
   defp among(patches, id) do
     with {:error, error} <- PatchName.find(patches.items, Argument.text(id)) do
       # It may well be there, where nobody has answered.

@@ -181,6 +181,9 @@ defmodule Mix.Tasks.HotPatch.Remote do
     Mix.shell().info(String.trim_trailing(text))
   end
 
+  defp text(%HotPatch.Answers{} = answers, call),
+    do: Enum.intersperse([text(answers.items, call) | HotPatch.Answers.lines(answers)], "\n")
+
   defp text(list, %{function: :stragglers}) when is_list(list),
     do: HotPatch.Straggler.to_table(list)
 
