@@ -125,7 +125,9 @@ defmodule HotPatch.ArgumentTest do
                {function, error.message =~ "not started", error.message}
     end
 
-    for function <- [:list, :progress, :subscribe, :unsubscribe] do
+    assert %{items: [], failed: [%{node: ^a}]} = hot_patch(a, :list, [])
+
+    for function <- [:progress, :subscribe, :unsubscribe] do
       error = assert_raise ErlangError, fn -> hot_patch(a, function, []) end
       assert {:exception, %Error{reason: :unmanaged} = error, _stack} = error.original
       assert error.message =~ "not started"

@@ -118,8 +118,7 @@ defmodule HotPatch.Agent.Foresight do
   defp drifted(verdicts) do
     for %{status: status, target: target} = verdict <- verdicts,
         not Status.refuses?(status),
-        said = if(status == :ok, do: verdict.reason),
-        text = said || PreviousCode.remark(verdict.ran, target),
+        text = (status == :ok && verdict.reason) || PreviousCode.remark(verdict.ran, target),
         do: "#{Verdict.module(verdict)}: #{text}"
   end
 
