@@ -68,6 +68,21 @@ pub struct LoadLimits {
     pub memory: u64,
 }
 
+impl LoadLimits {
+    /// For modules that are only read: what may be loaded is judged by whoever takes the archive.
+    pub(crate) const NONE: LoadLimits = LoadLimits {
+        module_atoms: u32::MAX,
+        atoms: u32::MAX,
+        module_functions: u32::MAX,
+        functions: u32::MAX,
+        literal_words: u64::MAX,
+        literal_depth: u32::MAX,
+        added_literals: u32::MAX,
+        module_memory: u64::MAX,
+        memory: u64::MAX,
+    };
+}
+
 impl Default for LoadLimits {
     /// 65,536 atoms and functions of a module, 200,000 of all; 16 million words of literals, 1,000
     /// deep; 10,000 literals to be added; 256 MiB of a module, 512 MiB of all.

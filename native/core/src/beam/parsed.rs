@@ -9,7 +9,7 @@ use super::verify::{Bounds, Verified};
 use super::{Failure, LoaderRule, Module, gzip};
 use crate::budget::Budget;
 use crate::effort::Effort;
-use crate::options::{ChunkId, Options};
+use crate::options::{ChunkId, LoadLimits, Options};
 
 /// What two versions of a module are compared by: all that the releases we know hash.
 const SIGNIFICANT: [ChunkId; 11] = [
@@ -46,9 +46,8 @@ impl<'a> Parsed<'a> {
 
 /// The module, if it keeps the rules of the loader. What its literals unpack to is not kept.
 fn module(bytes: &[u8]) -> Result<Module, Unread> {
-    let options = Options::default();
-    let literals = Budget::new(options.max_unpacked_bytes);
-    let bounds = Bounds { limits: &options.load, unpacked: &literals };
+    let literals = Budget::new(Options::default().max_unpacked_bytes);
+    let bounds = Bounds { limits: &LoadLimits::NONE, unpacked: &literals };
     match Verified::read(bytes, bounds) {
         Ok(verified) => Ok(Module::new(&verified, &SIGNIFICANT)?),
         Err(Failure::Damage(damage)) => Err(newer(&damage).unwrap_or(Unread::Damaged(damage))),

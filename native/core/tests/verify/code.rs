@@ -81,7 +81,7 @@ fn shape() -> Vec<Case> {
         case(Rule::CodeEnd, "in the middle", with(&[&[3]])),
         case(Rule::CodeEnd, "behind a label", {
             let mut functions = functions(&[]);
-            functions[3].pop();
+            functions[3].truncate(8);
             all(&functions)
         }),
         case(Rule::CodeUnknown, "opcode 0", with(&[&[0]])),

@@ -4,10 +4,10 @@ use hot_patch_core::LoadLimits;
 use hot_patch_core::beam::verify;
 
 use crate::module::{
-    NIL, a, code_of, fr, i, l, limits, list, module, need, op, q, raw_literals, tx, types, u, with,
-    x, y,
+    LABELS, NIL, a, code_of, fr, functions, i, l, limits, list, module, need, op, q, raw_literals,
+    tx, types, u, with, x, y,
 };
-use crate::support::beam::{Beam, words};
+use crate::support::beam::{Beam, code, function, words};
 
 fn passes(what: &str, beam: &Beam) {
     let verdict = verify::judge(&beam.bytes(), &LoadLimits::default());
@@ -75,9 +75,14 @@ fn labels_that_are_left_out() {
 #[test]
 fn what_is_not_there_or_of_another_version() {
     passes("all", &module());
-    for id in [b"FunT", b"LocT", b"LitT", b"Line", b"Type", b"Meta"] {
+    // Without funs no instruction makes one.
+    let mut functions = functions(&[]);
+    functions[3] = function(7, 14, 1, &[19]);
+    let unmade = module().with(b"Code", code(178, LABELS, &functions));
+    passes("without funs", &unmade.without(b"FunT"));
+    for id in [b"LocT", b"LitT", b"Line", b"Type", b"Meta"] {
         passes("without a chunk", &module().without(id));
-        if id != b"FunT" && id != b"LocT" {
+        if id != b"LocT" {
             passes("with an empty chunk", &module().with(id, Vec::new()));
         }
     }

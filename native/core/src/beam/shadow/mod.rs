@@ -25,7 +25,7 @@ use super::damage::Damage;
 use super::verify::{Bounds, Verified};
 use super::{Failure, gzip, iff};
 use crate::budget::Budget;
-use crate::options::{ChunkId, Options};
+use crate::options::{ChunkId, LoadLimits, Options};
 use crate::stop::Stop;
 use by_name::Calls;
 use names::{Names, Renamed};
@@ -72,9 +72,9 @@ pub(crate) fn make_until(
     modules: &[&[u8]],
     naming: &Naming<'_>,
 ) -> Vec<Result<Shadow, Reason>> {
-    let options = Options::default();
-    let [files, literals] = [(); 2].map(|()| Budget::new(options.max_unpacked_bytes));
-    let bounds = Bounds { limits: &options.load, unpacked: &literals };
+    let most = Options::default().max_unpacked_bytes;
+    let [files, literals] = [(); 2].map(|()| Budget::new(most));
+    let bounds = Bounds { limits: &LoadLimits::NONE, unpacked: &literals };
     let files: Vec<Result<Cow<'_, [u8]>, Reason>> =
         going_on(stop, modules).map(|bytes| unpacked(bytes, &files)).collect();
     let sources: Vec<Result<Verified<'_>, Reason>> =
