@@ -14,7 +14,7 @@ mod support;
 
 use hot_patch_core::analysis::{self, Analysis, Request};
 use support::beam::{
-    AtomFormat, Beam, atom_chunk, literals, one_function, raw_code, table, tagged,
+    AtomFormat, Beam, atom_chunk, one_function, raw_code, raw_literals, table, tagged,
 };
 
 /// The system's allocator, which tells how much was taken at the most.
@@ -79,7 +79,7 @@ fn a_literal_that_is_named_often() {
     large.resize(large.len() + (1 << 20), 0);
     let named = |times: usize| {
         let code = move_literal(0).repeat(times);
-        peak_of(one_function(&code).with(b"LitT", literals(&[large.clone()])))
+        peak_of(one_function(&code).with(b"LitT", raw_literals(&[&large])))
     };
     let ((once, _), (often, size)) = (named(1), named(8_000));
     // Only its code, of 32 kB, is more.
@@ -121,7 +121,8 @@ fn terms_that_mean_more_than_their_bytes() {
         ("atoms", [head(108, 50_000), atoms, vec![106]].concat(), 24),
     ];
     for (what, term, most) in terms {
-        let (peak, size) = peak_of(one_function(&move_literal(0)).with(b"LitT", literals(&[term])));
+        let (peak, size) =
+            peak_of(one_function(&move_literal(0)).with(b"LitT", raw_literals(&[&term])));
         assert!(peak < most * size, "{what}: {peak} of {size}");
     }
 }
@@ -129,9 +130,9 @@ fn terms_that_mean_more_than_their_bytes() {
 #[test]
 fn many_small_literals() {
     let _alone = alone();
-    let terms = vec![b"\x83j".to_vec(); 100_000];
+    let terms = vec![&b"\x83j"[..]; 100_000];
     let code: Vec<u8> = (0..100_000).flat_map(move_literal).collect();
-    let (peak, size) = peak_of(one_function(&code).with(b"LitT", literals(&terms)));
+    let (peak, size) = peak_of(one_function(&code).with(b"LitT", raw_literals(&terms)));
     assert!(peak < 30 * size, "{peak} of {size}");
 }
 
@@ -143,7 +144,8 @@ fn maps_in_each_other_are_hashed_once() {
     term.extend(b"t\0\0\0\x01w\x01a".repeat(120));
     term.extend(b"m\0\x40\0\0");
     term.resize(term.len() + (4 << 20), 0);
-    let (peak, size) = peak_of(one_function(&move_literal(0)).with(b"LitT", literals(&[term])));
+    let (peak, size) =
+        peak_of(one_function(&move_literal(0)).with(b"LitT", raw_literals(&[&term])));
     assert!(peak < size, "{peak} of {size}");
 }
 

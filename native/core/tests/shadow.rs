@@ -11,7 +11,8 @@ use hot_patch_core::beam::shadow::{self, Naming, Shadow};
 use hot_patch_core::beam::{Export, Import, Module};
 use hot_patch_core::reply;
 use support::beam::{
-    AtomFormat, Beam, atom_chunk, code, function, minimal, minimal_code, raw_code, table, words,
+    AtomFormat, Beam, atom_chunk, code, function, literals, minimal, minimal_code, raw_code, table,
+    words,
 };
 use support::kind_of;
 use support::random::Random;
@@ -150,15 +151,6 @@ fn far_places_take_more_bytes() {
         let expected = local(minimal_code(&moved));
         assert_eq!(chunk(&make(&beam).unwrap(), b"Code"), Some(expected));
     }
-}
-
-fn literals(terms: &[&[u8]]) -> Vec<u8> {
-    let mut table = words(&[terms.len() as u32]);
-    for term in terms {
-        table.extend(words(&[term.len() as u32]));
-        table.extend(*term);
-    }
-    table
 }
 
 fn packed(table: &[u8]) -> Vec<u8> {

@@ -176,7 +176,7 @@ fn seven_zip_on_windows() {
 #[test]
 fn dot_net() {
     let item = deflated("a", TEXT).with(|item| item.external = 0);
-    holds(&made(build(&[item.clone()], b""), 0x0014, 20), &["a"]);
+    holds(&made(build(std::slice::from_ref(&item), b""), 0x0014, 20), &["a"]);
     let unix = item.with(|item| item.external = 0o100_644 << 16);
     holds(&made(build(&[unix.streamed(Descriptor::Signed)], b""), 0x0314, 20), &["a"]);
 }

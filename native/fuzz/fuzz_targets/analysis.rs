@@ -58,7 +58,7 @@ fn with_another_digest(file: &[u8]) -> Option<Vec<u8>> {
     if !body.starts_with(b"BEAM") || body.windows(4).any(|id| id == b"Meta") {
         return None;
     }
-    let body = [body, b"Meta\0\0\0\x04\x83jjj"].concat();
+    let body = [body, b"Meta\0\0\0\x02\x83j\0\0"].concat();
     let size = u32::try_from(body.len()).ok()?.to_be_bytes();
     Some([b"FOR1", &size[..], &body].concat())
 }

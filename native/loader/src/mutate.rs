@@ -172,7 +172,7 @@ fn bytes(data: &mut [u8], random: &mut Random) {
 }
 
 /// Changes bytes of a chunk, or one of its words.
-fn content(data: &mut Vec<u8>, random: &mut Random) {
+fn content(data: &mut [u8], random: &mut Random) {
     if data.len() < 8 || random.once_in(2) {
         return bytes(data, random);
     }

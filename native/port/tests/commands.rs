@@ -55,11 +55,20 @@ fn exporting(first: u32, count: u32) -> Vec<u8> {
     let word = |n: u32| n.to_be_bytes().to_vec();
     let mut atoms = [word(count + 1), b"\x01m".to_vec()].concat();
     let mut exports = word(count);
+    let mut code = [word(16), word(0), word(180), word(2 * count + 1), word(count)].concat();
+    // A number with a tag, in three bytes.
+    let tagged = |tag: u8, n: u32| [&[0x38 | tag][..], &n.to_be_bytes()[1..]].concat();
     for n in 0..count {
+        let (name, label) = (n + 2, 2 * n + 1);
         atoms.extend([b"\x07f", format!("{:06}", first + n).as_bytes()].concat());
-        exports.extend([word(n + 2), word(0), word(1)].concat());
+        exports.extend([word(name), word(0), word(label + 1)].concat());
+        // label; func_info m NAME 0; label; return
+        let info = [&[2, 0x12][..], &tagged(2, name), &[0]].concat();
+        code.extend(
+            [&[1][..], &tagged(0, label), &info, &[1], &tagged(0, label + 1), &[19]].concat(),
+        );
     }
-    let code = [word(16), word(0), word(180), word(2), word(1), vec![1, 0x10, 3]].concat();
+    code.push(3);
     let parts = [(b"AtU8", atoms), (b"Code", code), (b"StrT", vec![]), (b"ImpT", word(0))];
     let mut body = b"BEAM".to_vec();
     for (id, data) in parts.into_iter().chain([(b"ExpT", exports)]) {
@@ -73,7 +82,10 @@ fn exporting(first: u32, count: u32) -> Vec<u8> {
 fn diff_of_modules_that_have_very_many_functions() {
     let (old, new) = (exporting(0, 100_000), exporting(100_000, 100_000));
     let archives = [("m.beam", old.as_slice()), ("m.beam", new.as_slice())];
-    let (code, text, error) = on("wide", &["diff"], &archives);
+    let most = |of: &str| format!("--max-{of}=1000000");
+    let limits = ["module-atoms", "atoms", "module-functions", "functions"].map(most);
+    let args: Vec<&str> = ["diff"].into_iter().chain(limits.iter().map(String::as_str)).collect();
+    let (code, text, error) = on("wide", &args, &archives);
     assert_eq!((code, error.as_str()), (1, ""));
     assert!(text.contains("changed  m.beam  other code, "), "{}", text.len());
     assert!(text.contains(" +f100000/0 ") && text.contains(" -f099999/0\n"), "{}", text.len());

@@ -108,8 +108,12 @@ fn request(id: u8, name: &str, options: &[u8], blob: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// 10 MB of archive, 100 entries, 100 MB unpacked, names of 255 bytes, no chunks.
-const OPTIONS: &[u8] = b"\x83h\x05b\0\x98\x96\x80adb\x05\xf5\xe1\0a\xffj";
+/// 10 MB of archive, 100 entries, 100 MB unpacked, names of 255 bytes; of modules 65,536 atoms and
+/// functions, 200,000 of all, 16 million words of literals, 1,000 deep, 10,000 added, 256 MB and 512 MB
+/// of memory; no chunks.
+const OPTIONS: &[u8] = b"\x83h\x06b\0\x98\x96\x80adb\x05\xf5\xe1\0a\xff\
+    h\x09b\0\x01\0\0b\0\x03\x0d\x40b\0\x01\0\0b\0\x03\x0d\x40\
+    b\x01\0\0\0b\0\0\x03\xe8b\0\0\x27\x10b\x10\0\0\0b\x20\0\0\0j";
 
 fn read(id: u8, archive: &[u8]) -> Vec<u8> {
     request(id, "read_archive", OPTIONS, &binary(archive))

@@ -1,6 +1,8 @@
 //! Modules compressed with gzip (`erlc +compressed`, `beam_lib:strip/1` of old), and the zlib
 //! streams in modules.
 
+use std::borrow::Cow;
+
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::damage::Damage;
@@ -8,8 +10,21 @@ use super::damage::Damage;
 /// The largest window deflate has.
 const WINDOW_BITS: u8 = 15;
 
+/// A file without its compression, if it has one. What it unpacks to is asked of `room` before.
+pub(super) fn plain<E: From<Damage>>(
+    bytes: &[u8],
+    room: impl FnOnce(u64) -> Result<(), E>,
+) -> Result<Cow<'_, [u8]>, E> {
+    if !is_gzip(bytes) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    let size = claimed_size(bytes).ok_or(Damage::Gzip)?;
+    room(size.into())?;
+    Ok(Cow::Owned(unpack(bytes, size)?))
+}
+
 /// Whether `bytes` begin like a gzip stream (RFC 1952 2.3.1).
-pub(super) fn is_gzip(bytes: &[u8]) -> bool {
+fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0x1f, 0x8b])
 }
 
@@ -17,7 +32,7 @@ pub(super) fn is_gzip(bytes: &[u8]) -> bool {
 const MOST_EXPANSION: u64 = 1032;
 
 /// The size the stream claims, at its end, to unpack to; `None` if that cannot be.
-pub(super) fn claimed_size(bytes: &[u8]) -> Option<u32> {
+fn claimed_size(bytes: &[u8]) -> Option<u32> {
     let size = bytes.last_chunk().map(|size| u32::from_le_bytes(*size))?;
     is_possible(bytes, size).then_some(size)
 }
@@ -28,7 +43,7 @@ pub(super) fn is_possible(bytes: &[u8], size: u32) -> bool {
 }
 
 /// Unpacks a gzip stream that makes exactly `size` bytes and fills `bytes`.
-pub(super) fn unpack(bytes: &[u8], size: u32) -> Result<Vec<u8>, Damage> {
+fn unpack(bytes: &[u8], size: u32) -> Result<Vec<u8>, Damage> {
     inflate(Decompress::new_gzip(WINDOW_BITS), bytes, size)
 }
 

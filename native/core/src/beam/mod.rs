@@ -29,6 +29,8 @@ pub use verify::{Breach, Load, LoaderRule};
 
 pub(crate) use parsed::Parsed;
 
+use std::borrow::Cow;
+
 use crate::budget::Budget;
 use crate::options::Options;
 use verify::{Bounds, Verified};
@@ -87,15 +89,10 @@ impl<'o> Judge<'o> {
     }
 
     fn read(&self, bytes: &[u8]) -> Result<Module, Failure> {
-        if !gzip::is_gzip(bytes) {
-            return self.module(bytes);
-        }
-        let size = gzip::claimed_size(bytes).ok_or(Damage::Gzip)?;
-        if !self.files.take(size.into()) {
-            return Err(Failure::OverBudget);
-        }
-        let mut module = self.module(&gzip::unpack(bytes, size)?)?;
-        module.compressed = true;
+        let room = |size| self.files.take(size).then_some(()).ok_or(Failure::OverBudget);
+        let plain = gzip::plain(bytes, room)?;
+        let mut module = self.module(&plain)?;
+        module.compressed = matches!(plain, Cow::Owned(_));
         Ok(module)
     }
 

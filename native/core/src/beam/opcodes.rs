@@ -21,9 +21,6 @@ pub(super) mod op {
     pub(crate) const CALL_ONLY: u8 = 6;
     pub(crate) const CALL_EXT: u8 = 7;
     pub(crate) const CALL_EXT_LAST: u8 = 8;
-    pub(crate) const BIF0: u8 = 9;
-    pub(crate) const BIF1: u8 = 10;
-    pub(crate) const BIF2: u8 = 11;
     pub(crate) const ALLOCATE: u8 = 12;
     pub(crate) const ALLOCATE_HEAP_ZERO: u8 = 15;
     pub(crate) const TEST_HEAP: u8 = 16;
@@ -52,12 +49,9 @@ pub(super) mod op {
     pub(crate) const APPLY_LAST: u8 = 113;
     pub(crate) const IS_BOOLEAN: u8 = 114;
     pub(crate) const IS_FUNCTION2: u8 = 115;
-    pub(crate) const GC_BIF1: u8 = 124;
-    pub(crate) const GC_BIF2: u8 = 125;
     pub(crate) const BS_MATCH_STRING: u8 = 132;
     pub(crate) const BS_INIT_WRITABLE: u8 = 133;
     pub(crate) const TRIM: u8 = 136;
-    pub(crate) const GC_BIF3: u8 = 152;
     pub(crate) const LINE: u8 = 153;
     pub(crate) const PUT_MAP_ASSOC: u8 = 154;
     pub(crate) const PUT_MAP_EXACT: u8 = 155;
@@ -69,7 +63,6 @@ pub(super) mod op {
     pub(crate) const RAW_RAISE: u8 = 161;
     pub(crate) const PUT_TUPLE2: u8 = 164;
     pub(crate) const SWAP: u8 = 169;
-    pub(crate) const MAKE_FUN3: u8 = 171;
     pub(crate) const BS_CREATE_BIN: u8 = 177;
     pub(crate) const CALL_FUN2: u8 = 178;
     pub(crate) const BADRECORD: u8 = 180;
@@ -82,8 +75,10 @@ pub(super) fn find(opcode: u8) -> Option<&'static Op> {
     OPS.get(usize::from(opcode).checked_sub(1)?)
 }
 
-/// The highest opcode that is known here.
-pub(super) const NEWEST: u32 = 191;
+/// Whether no release known here has an instruction with this opcode.
+pub(super) fn is_newer(opcode: u8) -> bool {
+    usize::from(opcode) > OPS.len()
+}
 
 /// How many operands an instruction has, if it is known.
 pub(super) fn operands(opcode: u8) -> Option<u8> {

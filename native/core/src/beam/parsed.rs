@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::damage::Damage;
 use super::functions::{Functions, Unread};
-use super::opcodes::NEWEST;
+use super::opcodes;
 use super::verify::{Bounds, Verified};
 use super::{Failure, LoaderRule, Module, gzip};
 use crate::budget::Budget;
@@ -58,15 +58,10 @@ fn module(bytes: &[u8]) -> Result<Module, Unread> {
 /// An instruction beyond those that are known here is that of a newer OTP.
 fn newer(damage: &Damage) -> Option<Unread> {
     let Damage::Breach(breach) = damage else { return None };
-    let opcode = breach.opcode.map(u32::from).filter(|opcode| *opcode > NEWEST)?;
+    let opcode = breach.opcode.filter(|opcode| opcodes::is_newer(*opcode))?.into();
     (breach.rule == LoaderRule::CodeUnknown).then_some(Unread::Newer { opcode })
 }
 
 fn unpacked<'a>(bytes: &'a [u8], effort: &Effort) -> Result<Cow<'a, [u8]>, Unread> {
-    if !gzip::is_gzip(bytes) {
-        return Ok(Cow::Borrowed(bytes));
-    }
-    let size = gzip::claimed_size(bytes).ok_or(Damage::Gzip)?;
-    effort.memory(size.into())?;
-    Ok(Cow::Owned(gzip::unpack(bytes, size)?))
+    gzip::plain(bytes, |size| Ok(effort.memory(size)?))
 }

@@ -35,12 +35,20 @@ impl<'a> Reader<'a> {
         Some(*byte)
     }
 
+    pub(super) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
     pub(super) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_be_bytes)
     }
 
     pub(super) fn i32(&mut self) -> Option<i32> {
         self.array().map(i32::from_be_bytes)
+    }
+
+    pub(super) fn i64(&mut self) -> Option<i64> {
+        self.array().map(i64::from_be_bytes)
     }
 
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {

@@ -1,5 +1,6 @@
 //! Finds what differs, file by file, on all processors.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::changes::{Build, Change};
@@ -132,13 +133,15 @@ impl Pair<'_> {
             _ => return self.one_sided(significant),
         };
         let moves = self.moved_from.is_some();
-        if before.read()? == after.read()? && !moves {
+        let (old, new) = (before.read()?, after.read()?);
+        if old == new && !moves {
             return Ok(Verdict::Same);
         }
         if matches!(self.key, Key::Settings(_)) {
             return Ok(Verdict::Settings);
         }
-        let (old, new) = (self.read(before, significant)?, self.read(after, significant)?);
+        let old = self.build(before, old, significant)?;
+        let new = self.build(after, new, significant)?;
         if !(take_all || moves) && is_same_code(old.module.as_deref(), new.module.as_deref()) {
             return Ok(Verdict::Inessential);
         }
@@ -160,9 +163,17 @@ impl Pair<'_> {
     }
 
     fn read(&self, content: &Content, significant: &[ChunkId]) -> Result<Build, Error> {
-        let bytes = content.read()?.into_owned();
-        let executable = content.executable;
-        Ok(Build { module: self.module(&bytes, significant)?, bytes, executable })
+        self.build(content, content.read()?, significant)
+    }
+
+    fn build(
+        &self,
+        content: &Content,
+        bytes: Cow<'_, [u8]>,
+        significant: &[ChunkId],
+    ) -> Result<Build, Error> {
+        let module = self.module(&bytes, significant)?;
+        Ok(Build { module, bytes: bytes.into_owned(), executable: content.executable })
     }
 
     fn module(&self, bytes: &[u8], significant: &[ChunkId]) -> Result<Option<Box<Module>>, Error> {

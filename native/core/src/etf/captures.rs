@@ -39,7 +39,7 @@ pub(crate) fn captures(term: &[u8]) -> Result<Vec<Captured<'_>>, DecodeError> {
             Some(inside) => inside,
             None => {
                 let from = cursor.at;
-                let module = atom(&mut cursor)?;
+                let module = cursor.next_atom()?;
                 found.try_reserve(1).map_err(|_| DecodeError::OutOfMemory)?;
                 found.push(Captured { module, place: from..cursor.at });
                 // The function and its number of arguments.
@@ -58,11 +58,9 @@ pub(crate) fn captures(term: &[u8]) -> Result<Vec<Captured<'_>>, DecodeError> {
 fn may_have_captures(term: &[u8]) -> bool {
     memchr_iter(tag::EXPORT, term).any(|at| {
         let next = term.get(at + 1).copied();
-        next.is_some_and(|next| ATOMS.contains(&next))
+        next.is_some_and(|next| tag::ATOMS.contains(&next))
     })
 }
-
-const ATOMS: [u8; 4] = [tag::SMALL_ATOM_UTF8, tag::ATOM_UTF8, tag::SMALL_ATOM, tag::ATOM];
 
 /// Steps over the next term, or over its head: gives how many terms are inside. `None` at an
 /// external fun.
@@ -82,16 +80,6 @@ fn step(cursor: &mut Cursor<'_>) -> Result<Option<u64>, DecodeError> {
         }
     };
     Ok(Some(inside))
-}
-
-/// The atom that must come next.
-fn atom<'a>(cursor: &mut Cursor<'a>) -> Result<Cow<'a, str>, DecodeError> {
-    let at = cursor.at;
-    let tag = cursor.tag()?;
-    if !ATOMS.contains(&tag) {
-        return Err(DecodeError::Atom(at));
-    }
-    cursor.atom(tag, at)
 }
 
 #[cfg(test)]

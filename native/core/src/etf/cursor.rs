@@ -45,6 +45,16 @@ impl<'a> Cursor<'a> {
         str::from_utf8(name).map(Cow::from).map_err(|_| DecodeError::Atom(at))
     }
 
+    /// The name of the atom that must come next.
+    pub(super) fn next_atom(&mut self) -> Result<Cow<'a, str>, DecodeError> {
+        let at = self.at;
+        let tag = self.tag()?;
+        if !tag::ATOMS.contains(&tag) {
+            return Err(DecodeError::Atom(at));
+        }
+        self.atom(tag, at)
+    }
+
     /// A big-endian number of `size` bytes.
     pub(super) fn number(&mut self, size: u64) -> Result<u64, DecodeError> {
         Ok(self.take(size)?.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))

@@ -74,7 +74,7 @@ pub fn decode(bytes: &[u8], limits: Limits) -> Result<Term<'_>, DecodeError> {
 }
 
 /// The longest name of an atom, in characters.
-const LONGEST_ATOM: usize = 255;
+pub(super) const LONGEST_ATOM: usize = 255;
 
 struct Decoder<'a> {
     bytes: &'a [u8],

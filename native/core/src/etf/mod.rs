@@ -46,4 +46,6 @@ mod tag {
     pub(super) const MAP: u8 = 116;
     pub(super) const ATOM_UTF8: u8 = 118;
     pub(super) const SMALL_ATOM_UTF8: u8 = 119;
+    /// All that begin an atom.
+    pub(super) const ATOMS: [u8; 4] = [SMALL_ATOM_UTF8, ATOM_UTF8, SMALL_ATOM, ATOM];
 }

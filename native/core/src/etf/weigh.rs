@@ -6,14 +6,11 @@
 use std::borrow::Cow;
 
 use super::cursor::Cursor;
-use super::decode::DecodeError;
+use super::decode::{DecodeError, LONGEST_ATOM};
 use super::tag;
 
 /// `MAX_ARITYVAL`: the most elements of a tuple.
 const LARGEST_TUPLE: u64 = (1 << 24) - 1;
-
-/// The longest name of an atom, in characters.
-const LONGEST_ATOM: usize = 255;
 
 /// Maps with more pairs are trees.
 const FLAT_MAP: u64 = 32;
@@ -128,7 +125,7 @@ impl Scale {
         let mut keys = None;
         match tag {
             tag::ATOM | tag::SMALL_ATOM | tag::ATOM_UTF8 | tag::SMALL_ATOM_UTF8 => {
-                told.atom(&atom(cursor, tag, at)?);
+                told.atom(&short(cursor.atom(tag, at)?, at)?);
             }
             tag::SMALL_TUPLE | tag::LARGE_TUPLE => {
                 inside = cursor.number(if tag == tag::SMALL_TUPLE { 1 } else { 4 })?;
@@ -190,8 +187,8 @@ impl Scale {
     }
 }
 
-fn atom<'a>(cursor: &mut Cursor<'a>, tag: u8, at: usize) -> Result<Cow<'a, str>, DecodeError> {
-    let name = cursor.atom(tag, at)?;
+/// A name that was read at `at`, if it is not too long.
+fn short(name: Cow<'_, str>, at: usize) -> Result<Cow<'_, str>, DecodeError> {
     // Only a name of more bytes can have more characters.
     if name.len() > LONGEST_ATOM && name.chars().count() > LONGEST_ATOM {
         return Err(DecodeError::Atom(at));
@@ -203,13 +200,7 @@ fn atom<'a>(cursor: &mut Cursor<'a>, tag: u8, at: usize) -> Result<Cow<'a, str>,
 fn export(cursor: &mut Cursor<'_>, told: &mut impl Weighed) -> Result<(), DecodeError> {
     let mut name = || {
         let at = cursor.at;
-        let tag = cursor.tag()?;
-        match tag {
-            tag::ATOM | tag::SMALL_ATOM | tag::ATOM_UTF8 | tag::SMALL_ATOM_UTF8 => {
-                atom(cursor, tag, at)
-            }
-            _ => Err(DecodeError::Atom(at)),
-        }
+        short(cursor.next_atom()?, at)
     };
     let (module, function) = (name()?, name()?);
     let at = cursor.at;

@@ -3,7 +3,7 @@
 use hot_patch_core::analysis::{self, Request};
 
 use crate::found;
-use crate::support::beam::{Beam, literals, one_function, raw_code, words};
+use crate::support::beam::{Beam, one_function, raw_code, raw_literals, words};
 use crate::support::compiled;
 use crate::support::random::Random;
 
@@ -37,44 +37,32 @@ fn instructions_of_a_newer_otp() {
 /// Damage is told as damage, and where it is.
 #[test]
 fn damage_is_not_taken_for_a_newer_otp() {
-    let good = || one_function(&[64, 0x47, 0, 3]).with(b"LitT", literals(&[b"\x83j".to_vec()]));
+    let good = || one_function(&[64, 0x47, 0, 3]).with(b"LitT", raw_literals(&[b"\x83j"]));
     let instructions = |code: &[u8]| one_function(code);
     let fun =
         |words: [u32; 6]| [1_u32].iter().chain(&words).flat_map(|w| w.to_be_bytes()).collect();
     let cases: [(&str, Beam); 13] = [
-        ("\"Code\" is malformed: an instruction in it is none", instructions(&[64, 0x67, 0, 3])),
+        ("rule code_operand)", instructions(&[64, 0x67, 0, 3])),
+        ("rule code_label_count)", good().with(b"Code", raw_code(180, 3, 1, &[1, 0x10, 19]))),
+        ("rule code_literal)", instructions(&[64, 0x47, 0x50, 3])),
+        ("rule code_label)", instructions(&[61, 0xf5])),
+        ("rule code_import)", instructions(&[7, 0, 0xf0])),
+        ("rule code_fun)", instructions(&[103, 0xf0])),
+        ("rule code_string)", instructions(&[92, 0xf0, 0xf0])),
         (
-            "\"Code\" is malformed: it is cut off",
-            good().with(b"Code", raw_code(180, 3, 1, &[1, 0x10, 19])),
-        ),
-        ("it names a literal that does not exist", instructions(&[64, 0x47, 0x50, 3])),
-        ("it names a label that does not exist", instructions(&[61, 0xf5])),
-        ("it names an import that does not exist", instructions(&[7, 0, 0xf0])),
-        ("it names a fun that does not exist", instructions(&[103, 0xf0])),
-        ("the code names bytes beyond its end", instructions(&[92, 0xf0, 0xf0])),
-        (
-            "its header announces more labels than it has room for",
+            "rule code_label_count)",
             good().with(b"Code", raw_code(180, i32::MAX as u32, 1, &[1, 0x10, 3])),
         ),
-        ("\"LitT\" is malformed: it is cut off", good().with(b"LitT", words(&[0, 9]))),
-        (
-            "\"LitT\" is malformed: its packed data is damaged",
-            good().with(b"LitT", [&words(&[4])[..], &[0; 90]].concat()),
-        ),
-        ("\"LitT\" holds no acceptable term", good().with(b"LitT", literals(&[b"\x83h".to_vec()]))),
-        (
-            "\"FunT\" is malformed: an entry names an atom that does not exist",
-            good().with(b"FunT", fun([99, 0, 2, 0, 0, 0])),
-        ),
-        (
-            "\"FunT\" is malformed: an entry names a label that does not exist",
-            good().with(b"FunT", fun([2, 0, 99_999, 0, 0, 0])),
-        ),
+        ("rule literal_table)", good().with(b"LitT", words(&[0, 9]))),
+        ("rule literal_packed)", good().with(b"LitT", [&words(&[4])[..], &[0; 90]].concat())),
+        ("rule literal_term)", good().with(b"LitT", raw_literals(&[b"\x83h"]))),
+        ("rule lambda_entry)", good().with(b"FunT", fun([99, 0, 2, 0, 0, 0]))),
+        ("rule lambda_entry)", good().with(b"FunT", fun([2, 0, 99_999, 0, 0, 0]))),
     ];
     for (expected, module) in cases {
         let [(kind, message)] = &found_in(&module)[..] else { panic!("{expected}: one finding") };
         assert_eq!(*kind, "module_unreadable", "{expected}: {message}");
-        assert!(!message.is_empty(), "{expected}");
+        assert!(message.contains(expected), "{expected}: {message}");
     }
 }
 

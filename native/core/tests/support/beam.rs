@@ -99,14 +99,17 @@ pub fn raw_code(max_opcode: u32, labels: u32, functions: u32, instructions: &[u8
     chunk
 }
 
-/// A compact number: the tag in its low three bits.
+/// A compact number, as short as can be: the tag in its low three bits.
 pub fn tagged(tag: u8, value: u64) -> Vec<u8> {
+    let bytes = value.to_be_bytes();
     match value {
         0..16 => vec![(value as u8) << 4 | tag],
-        16..2048 => vec![((value >> 8) as u8) << 5 | 0b1000 | tag, value as u8],
+        16..0x800 => vec![((value >> 8) as u8) << 5 | 8 | tag, value as u8],
         _ => {
-            let bytes: Vec<u8> = value.to_be_bytes().into_iter().skip_while(|b| *b == 0).collect();
-            [vec![(bytes.len() as u8 - 2) << 5 | 0b1_1000 | tag], bytes].concat()
+            let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+            let from = if bytes[zeros] >= 0x80 { zeros.saturating_sub(1) } else { zeros }.min(6);
+            let digits = &bytes[from..];
+            [&[((digits.len() - 2) as u8) << 5 | 0x18 | tag], digits].concat()
         }
     }
 }
@@ -123,13 +126,18 @@ pub fn one_function(instructions: &[u8]) -> Beam {
 }
 
 /// `LitT` of these encoded terms, not packed (OTP 28).
-pub fn literals(terms: &[Vec<u8>]) -> Vec<u8> {
-    let mut chunk = words(&[0, terms.len() as u32]);
+pub fn raw_literals(terms: &[&[u8]]) -> Vec<u8> {
+    [&[0; 4], &literals(terms)[..]].concat()
+}
+
+/// The table of these encoded terms.
+pub fn literals(terms: &[&[u8]]) -> Vec<u8> {
+    let mut table = words(&[terms.len() as u32]);
     for term in terms {
-        chunk.extend((term.len() as u32).to_be_bytes());
-        chunk.extend(term);
+        table.extend(words(&[term.len() as u32]));
+        table.extend(*term);
     }
-    chunk
+    table
 }
 
 pub fn table(entries: &[[u32; 3]]) -> Vec<u8> {

@@ -4,10 +4,10 @@ use hot_patch_core::LoadLimits;
 use hot_patch_core::beam::verify;
 
 use crate::module::{
-    LABELS, NIL, a, code_of, fr, functions, i, l, limits, list, module, need, op, q, raw_literals,
-    tx, types, u, with, x, y,
+    LABELS, NIL, a, code_of, fr, functions, i, l, limits, list, module, need, op, q, tx, types, u,
+    with, x, y,
 };
-use crate::support::beam::{Beam, code, function, words};
+use crate::support::beam::{Beam, code, function, raw_literals, words};
 
 fn passes(what: &str, beam: &Beam) {
     let verdict = verify::judge(&beam.bytes(), &LoadLimits::default());

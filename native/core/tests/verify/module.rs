@@ -2,7 +2,9 @@
 
 use hot_patch_core::LoadLimits;
 
-use crate::support::beam::{AtomFormat, Beam, atom_chunk, code, function, table, words};
+use crate::support::beam::{
+    AtomFormat, Beam, atom_chunk, code, function, raw_literals, table, tagged, words,
+};
 
 /// The atoms, by their places from 1.
 const ATOMS: [&str; 15] = [
@@ -70,20 +72,6 @@ pub(crate) fn with(instructions: &[&[u8]]) -> Beam {
     module().with(b"Code", code_of(191, LABELS, instructions))
 }
 
-/// Literals that are not packed.
-pub(crate) fn raw_literals(terms: &[&[u8]]) -> Vec<u8> {
-    [&[0; 4], &literals(terms)[..]].concat()
-}
-
-pub(crate) fn literals(terms: &[&[u8]]) -> Vec<u8> {
-    let mut table = words(&[terms.len() as u32]);
-    for term in terms {
-        table.extend(words(&[term.len() as u32]));
-        table.extend(*term);
-    }
-    table
-}
-
 /// Lines that so many instructions refer to, one item, and no name.
 pub(crate) fn lines(instructions: u32, item: &[u8]) -> Vec<u8> {
     [&words(&[0, 0, instructions, 1, 0]), item].concat()
@@ -100,21 +88,6 @@ pub(crate) fn limits(change: impl FnOnce(&mut LoadLimits)) -> LoadLimits {
     let mut limits = LoadLimits::default();
     change(&mut limits);
     limits
-}
-
-/// A number with a tag, as short as can be.
-fn tagged(tag: u8, value: u64) -> Vec<u8> {
-    let bytes = value.to_be_bytes();
-    match value {
-        0..16 => vec![(value as u8) << 4 | tag],
-        16..0x800 => vec![((value >> 8) as u8) << 5 | 8 | tag, value as u8],
-        _ => {
-            let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
-            let from = if bytes[zeros] >= 0x80 { zeros.saturating_sub(1) } else { zeros }.min(6);
-            let digits = &bytes[from..];
-            [&[((digits.len() - 2) as u8) << 5 | 0x18 | tag], digits].concat()
-        }
-    }
 }
 
 macro_rules! tags {

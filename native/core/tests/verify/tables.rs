@@ -4,10 +4,8 @@ use std::io::Write as _;
 
 use hot_patch_core::beam::LoaderRule as Rule;
 
-use crate::module::{
-    NIL, a, i, limits, lines, list, literals, module, op, q, raw_literals, types, u, with, x,
-};
-use crate::support::beam::{AtomFormat, atom_chunk, table, words};
+use crate::module::{NIL, a, i, limits, lines, list, module, op, q, types, u, with, x};
+use crate::support::beam::{AtomFormat, atom_chunk, literals, raw_literals, table, words};
 use crate::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {

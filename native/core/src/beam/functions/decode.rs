@@ -79,13 +79,9 @@ pub(super) struct Layout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unclear;
 
-/// What an instruction that is unclear means: code of a newer OTP, or damage.
-pub(super) fn unclear(code: &Code<'_>) -> Unread {
-    if code.max_opcode > opcodes::NEWEST {
-        Unread::Newer { opcode: code.max_opcode }
-    } else {
-        malformed("an instruction in it is none").into()
-    }
+/// What an instruction that is unclear means. One of a newer OTP has been told before.
+pub(super) fn unclear() -> Damage {
+    malformed("an instruction in it is none")
 }
 
 pub(super) fn malformed(what: &'static str) -> Damage {
@@ -105,7 +101,7 @@ pub(super) fn layout(code: &Code<'_>, atoms: &Atoms, effort: &Effort) -> Result<
     let mut number = 0;
     while !reader.rest().is_empty() {
         let at = instructions.len() - reader.rest().len();
-        let opcode = read(&mut reader, atoms, &mut args).map_err(|Unclear| unclear(code))?;
+        let opcode = read(&mut reader, atoms, &mut args).map_err(|Unclear| unclear())?;
         match (opcode, args.as_slice()) {
             (opcodes::LABEL, [Arg::Number(label)]) => {
                 last = (*label, at);

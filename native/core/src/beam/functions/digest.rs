@@ -13,6 +13,7 @@ use crate::beam::code::Code;
 use crate::beam::damage::Damage;
 use crate::beam::opcodes::{self, op};
 use crate::beam::reader::Reader;
+use crate::beam::role::Role;
 use crate::digest::{Hasher, Short};
 use crate::effort::Effort;
 
@@ -45,7 +46,7 @@ impl<'t, 'a> Digests<'t, 'a> {
         let mut args = Vec::new();
         while !reader.rest().is_empty() {
             let opcode = decode::read(&mut reader, &self.tables.atoms, &mut args)
-                .map_err(|Unclear| unclear(self.code))?;
+                .map_err(|Unclear| unclear())?;
             self.effort.work(1)?;
             meaning.instruction(opcode, &args)?;
         }
@@ -76,7 +77,7 @@ impl Meaning<'_, '_, '_> {
             return self.label(*label);
         }
         let import = import_place(opcode);
-        let fun = matches!(opcode, op::MAKE_FUN2 | op::MAKE_FUN3 | op::CALL_FUN2);
+        let fun = names_fun(opcode);
         for (place, arg) in args.iter().enumerate() {
             match arg {
                 Arg::Number(index) if import == Some(place) => self.import(*index)?,
@@ -152,10 +153,11 @@ impl Meaning<'_, '_, '_> {
     fn fun(&mut self, index: u64) -> Result<(), Unread> {
         let fun = usize::try_from(index).ok().and_then(|index| self.tables.funs.get(index));
         let fun = fun.ok_or(malformed("it names a fun that does not exist"))?;
-        if let Some(place) = self.tables.labels.get(fun.label) {
+        if let Some(place) = self.tables.labels.get(fun.label.into()) {
             self.function.calls.push(place.function);
         }
-        self.name(b'm', fun.function);
+        let name = self.tables.atoms.id(fun.name);
+        self.name(b'm', name.ok_or(malformed("it names an atom that does not exist"))?);
         self.text.tagged(b'u', fun.arity.into());
         self.text.tagged(b'u', fun.free.into());
         Ok(())
@@ -242,13 +244,17 @@ fn small(index: usize) -> u32 {
 }
 
 /// Which operand is the place of an import.
-pub(super) fn import_place(opcode: u8) -> Option<usize> {
-    match opcode {
-        op::BIF0 => Some(0),
-        op::CALL_EXT | op::CALL_EXT_LAST | op::CALL_EXT_ONLY | op::BIF1 | op::BIF2 => Some(1),
-        op::GC_BIF1 | op::GC_BIF2 | op::GC_BIF3 => Some(2),
-        _ => None,
-    }
+fn import_place(opcode: u8) -> Option<usize> {
+    let is_import = |role: &Role| {
+        matches!(role, Role::Import | Role::Bif0 | Role::Bif1 | Role::Bif2 | Role::Bif3)
+    };
+    opcodes::find(opcode)?.roles.iter().position(is_import)
+}
+
+/// Whether the first operand is the place of a fun, where it is a number.
+fn names_fun(opcode: u8) -> bool {
+    let roles = opcodes::find(opcode).map(|op| op.roles).unwrap_or_default();
+    matches!(roles.first(), Some(Role::Fun | Role::FunTag))
 }
 
 /// Whether the number at `place` is where a string begins.

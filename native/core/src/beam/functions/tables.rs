@@ -8,18 +8,10 @@ use crate::beam::gzip;
 use crate::beam::iff::Chunks;
 use crate::beam::reader::Reader;
 use crate::beam::tables::{self, ImportEntry};
+use crate::beam::verify::{self, Lambda};
 use crate::digest::Hasher;
 use crate::effort::Effort;
 use crate::etf::{self, Canonical, DecodeError};
-
-/// A local fun.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fun {
-    pub(super) function: AtomId,
-    pub(super) arity: u32,
-    pub(super) label: u64,
-    pub(super) free: u32,
-}
 
 #[derive(Debug)]
 pub(super) struct Tables<'a> {
@@ -31,7 +23,7 @@ pub(super) struct Tables<'a> {
     pub(super) named: Vec<(AtomId, u8)>,
     pub(super) literals: Vec<Canonical>,
     pub(super) imports: Vec<ImportEntry>,
-    pub(super) funs: Vec<Fun>,
+    pub(super) funs: Vec<Lambda>,
     pub(super) strings: &'a [u8],
 }
 
@@ -44,14 +36,11 @@ impl<'a> Tables<'a> {
         effort: &Effort,
     ) -> Result<Self, Unread> {
         let imports = tables::imports(chunks.required(b"ImpT")?, &atoms)?;
-        let literals = match chunks.get(b"LitT") {
+        let literals = match chunks.get(b"LitT").filter(|chunk| !chunk.is_empty()) {
             Some(chunk) => literals(chunk, effort)?,
             None => Vec::new(),
         };
-        let funs = match chunks.get(b"FunT") {
-            Some(chunk) => funs(chunk, &atoms, &layout.labels)?,
-            None => Vec::new(),
-        };
+        let funs = verify::read_lambdas(chunks.get(b"FunT"))?;
         let strings = chunks.required(b"StrT")?;
         let named = bounds.iter().map(|bounds| (bounds.name, bounds.arity)).collect();
         let mut sorted: Vec<AtomId> =
@@ -121,25 +110,4 @@ fn as_it_stands(term: &[u8]) -> Canonical {
     let mut whole = Hasher::default();
     whole.put(term);
     Canonical::opaque(whole.finish())
-}
-
-/// `FunT`: function, arity, label, index, free variables, old uniq.
-fn funs(chunk: &[u8], atoms: &Atoms, labels: &Labels) -> Result<Vec<Fun>, Damage> {
-    let malformed = |what| Damage::Malformed { chunk: *b"FunT", what };
-    let mut reader = Reader::new(chunk);
-    let count = reader.count(24).ok_or_else(|| malformed("it is cut off"))?;
-    let mut funs = Vec::new();
-    for _ in 0..count {
-        let mut word = || reader.u32().unwrap_or_default();
-        let [function, arity, label, _index, free, _uniq] = [(); 6].map(|()| word());
-        let function = atoms
-            .id(function)
-            .ok_or_else(|| malformed("an entry names an atom that does not exist"))?;
-        let label = label.into();
-        if labels.get(label).is_none() {
-            return Err(malformed("an entry names a label that does not exist"));
-        }
-        funs.push(Fun { function, arity, label, free });
-    }
-    Ok(funs)
 }

@@ -21,7 +21,6 @@ use std::borrow::Cow;
 
 pub use reason::Reason;
 
-use super::damage::Damage;
 use super::verify::{Bounds, Verified};
 use super::{Failure, gzip, iff};
 use crate::budget::Budget;
@@ -102,14 +101,7 @@ fn verified<'a>(
 }
 
 fn unpacked<'a>(bytes: &'a [u8], budget: &Budget) -> Result<Cow<'a, [u8]>, Reason> {
-    if !gzip::is_gzip(bytes) {
-        return Ok(Cow::Borrowed(bytes));
-    }
-    let size = gzip::claimed_size(bytes).ok_or(Damage::Gzip)?;
-    if !budget.take(size.into()) {
-        return Err(Reason::TooLarge);
-    }
-    Ok(Cow::Owned(gzip::unpack(bytes, size)?))
+    gzip::plain(bytes, |size| budget.take(size).then_some(()).ok_or(Reason::TooLarge))
 }
 
 /// The copy of a module.

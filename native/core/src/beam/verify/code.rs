@@ -83,7 +83,7 @@ pub(super) fn check(code: &Code<'_>, named: &Named<'_>) -> Result<Found, Breach>
     if u64::from(code.max_opcode) < u64::from(highest) {
         return Err(breach(LoaderRule::CodeHighestOpcode));
     }
-    found.labels.finish(code).map_err(|fault| fault.breach())?;
+    found.labels.finish(code)?;
     if !found.labels.are_dense() {
         named_labels(code, &found.labels)?;
     }
@@ -361,7 +361,7 @@ impl<'t, 'a> Pass<'t, 'a> {
             Role::Module if value != 1 => Err(LoaderRule::CodeFunction),
             Role::Arity => within(value, ARITY),
             Role::Entry => {
-                let Arg { value: arity, .. } = self.args.first().copied().unwrap_or_default();
+                let arity = self.value(0);
                 self.found.labels.call(Call { label: value, arity, at: self.at });
                 Ok(())
             }

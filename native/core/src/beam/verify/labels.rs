@@ -15,10 +15,10 @@ pub(super) struct Call {
 
 /// A function, as `func_info` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::beam) struct Function {
+pub(super) struct Function {
     /// The place of its name among the atoms.
-    pub(in crate::beam) name: u32,
-    pub(in crate::beam) arity: u8,
+    pub(super) name: u32,
+    pub(super) arity: u8,
 }
 
 /// What is known of a label: nothing, that it is there, or the function that begins there.
@@ -37,18 +37,6 @@ pub(super) struct Labels {
     defined: usize,
     functions: Vec<Function>,
     calls: Vec<Call>,
-}
-
-/// What is wrong when all was read.
-pub(super) struct Fault {
-    rule: LoaderRule,
-    at: Option<usize>,
-}
-
-impl Fault {
-    pub(super) fn breach(&self) -> Breach {
-        Breach { at: self.at, ..Breach::of(b"Code", self.rule) }
-    }
 }
 
 impl Labels {
@@ -134,15 +122,15 @@ impl Labels {
     }
 
     /// What can be told when all was read: the number of functions, and where calls lead.
-    pub(super) fn finish(&self, code: &Code<'_>) -> Result<(), Fault> {
+    pub(super) fn finish(&self, code: &Code<'_>) -> Result<(), Breach> {
         if u32::try_from(self.functions.len()).ok() != Some(code.function_count) {
-            return Err(Fault { rule: LoaderRule::CodeFunctionCount, at: None });
+            return Err(Breach::of(b"Code", LoaderRule::CodeFunctionCount));
         }
         for call in &self.calls {
             let label = u32::try_from(call.label).unwrap_or_default();
             let arity = self.function_at(label).map(|function| u64::from(function.arity));
             if arity != Some(call.arity) {
-                return Err(Fault { rule: LoaderRule::CodeEntry, at: Some(call.at) });
+                return Err(Breach::of(b"Code", LoaderRule::CodeEntry).at(call.at));
             }
         }
         Ok(())

@@ -20,7 +20,7 @@ pub(in crate::beam) struct Lambda {
 const ENTRY: usize = 24;
 
 /// Reads the table. What it says of labels is checked when those are known.
-pub(super) fn read(chunk: Option<&[u8]>) -> Result<Vec<Lambda>, Damage> {
+pub(in crate::beam) fn read(chunk: Option<&[u8]>) -> Result<Vec<Lambda>, Damage> {
     let Some(chunk) = chunk else { return Ok(Vec::new()) };
     let malformed = || Damage::Malformed {
         chunk: *b"FunT",

@@ -42,8 +42,7 @@ pub(super) fn read(chunk: Option<&[u8]>) -> Result<Option<Lines>, Breach> {
     let mut name_words = 0;
     for place in 0..names {
         let place = usize::try_from(place).unwrap_or_default();
-        let size = reader.take(2).and_then(|size| size.first_chunk().copied());
-        let size = size.map(u16::from_be_bytes).ok_or_else(cut_off)?;
+        let size = reader.u16().ok_or_else(cut_off)?;
         let name = reader.take(size.into()).ok_or_else(cut_off)?;
         let name = str::from_utf8(name).ok().filter(|name| name.len() <= NAME);
         let name = name.ok_or_else(|| breach(LoaderRule::LineName).at(place))?;

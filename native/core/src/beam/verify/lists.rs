@@ -104,7 +104,7 @@ impl Pass<'_, '_> {
 
     /// At least one pair, and nothing left over.
     fn pairs(&mut self, count: u64, mut pair: impl FnMut(&mut Self) -> Check) -> Check {
-        if count == 0 || count % 2 != 0 {
+        if count == 0 || !count.is_multiple_of(2) {
             return Err(LoaderRule::CodeList);
         }
         (0..count / 2).try_for_each(|_| pair(self))
@@ -157,7 +157,7 @@ impl Pass<'_, '_> {
 
     /// Segments of a bitstring that is made: type, number, unit, flags, value, size.
     fn segments(&mut self, count: u64) -> Check {
-        if count == 0 || count % 6 != 0 {
+        if count == 0 || !count.is_multiple_of(6) {
             return Err(LoaderRule::CodeList);
         }
         // Values and sizes in `y` registers are copied.

@@ -22,7 +22,7 @@ mod tables;
 mod terms;
 mod types;
 
-pub(super) use lambdas::Lambda;
+pub(super) use lambdas::{Lambda, read as read_lambdas};
 pub use load::Load;
 pub(crate) use load::Names;
 pub use rule::{Breach, LoaderRule};

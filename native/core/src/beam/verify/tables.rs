@@ -114,7 +114,7 @@ impl<'t, 'a> Debug<'t, 'a> {
 
     /// Pairs of a name and where the value is.
     fn variables(&mut self, count: u64) -> Check {
-        if count % 2 != 0 {
+        if !count.is_multiple_of(2) {
             return Err(LoaderRule::DebugTable);
         }
         for _ in 0..count / 2 {

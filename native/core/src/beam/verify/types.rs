@@ -64,15 +64,10 @@ impl Layout {
 
     fn read(&self, reader: &mut Reader<'_>) -> Result<Kind, LoaderRule> {
         let cut_off = LoaderRule::TypeTable;
-        let bits = reader.take(2).and_then(|bits| bits.first_chunk().copied()).ok_or(cut_off)?;
-        let bits = u16::from_be_bytes(bits);
+        let bits = reader.u16().ok_or(cut_off)?;
         let has = |flag: u32| !self.has_flags || bits >> (self.types + flag) & 1 == 1;
         let mut bound = |flag| match has(flag) {
-            true => reader
-                .take(8)
-                .and_then(|bound| bound.first_chunk().copied())
-                .map(|bound| Some(i64::from_be_bytes(bound)))
-                .ok_or(cut_off),
+            true => reader.i64().map(Some).ok_or(cut_off),
             false => Ok(None),
         };
         let mut bounds = [bound(0)?, bound(1)?];
