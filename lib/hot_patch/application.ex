@@ -62,11 +62,9 @@ defmodule HotPatch.Application do
   # what patches are bound to stay as they were when the node started.
   @impl Application
   def config_change(changed, new, removed) do
-    :ok = Config.load([:data_dir, :release])
-
     if Keyword.has_key?(changed ++ new, :console) or :console in removed,
       do: HotPatch.Console.reload(),
-      else: :ok
+      else: Config.reload()
   end
 
   @impl Application

@@ -26,6 +26,26 @@ defmodule HotPatch.Argument do
 
   def text(other), do: other
 
+  @doc """
+  A change of an application's environment, as a command line has it: application, key, the value as
+  text, and what that is.
+
+      iex> HotPatch.Argument.setting("my_app.limits={10,20}")
+      {:ok, {"my_app", "limits", "{10,20}", {10, 20}}}
+  """
+  @spec setting(String.t()) ::
+          {:ok, {application :: String.t(), key :: String.t(), value :: String.t(), term()}}
+          | {:error, String.t()}
+  def setting(text) do
+    with [_all, application, key, value] <- Regex.run(~r/\A(\w+)\.(\w+)=(.+)\z/us, text),
+         {:ok, tokens, _end} <- :erl_scan.string(String.to_charlist(value <> " .")),
+         {:ok, term} <- :erl_parse.parse_term(tokens) do
+      {:ok, {application, key, value, term}}
+    else
+      _ -> {:error, "must be APP.KEY=TERM, the value an Erlang term, got: #{text}"}
+    end
+  end
+
   @doc "The name of a node; text counts where a node of this name is known, so that no atom is made."
   @spec node(atom(), term(), [node()]) :: {:ok, node()} | {:error, Error.t()}
   def node(_call, name, _known) when is_atom(name) and name not in [nil, true, false],

@@ -5,6 +5,7 @@ defmodule HotPatch.Command do
   # has it. Names of nodes and the like become atoms: this is for a VM that lives for one call, of
   # the operator who wrote them.
 
+  alias HotPatch.Argument
   alias HotPatch.Options
   alias HotPatch.Suggestion
 
@@ -198,13 +199,8 @@ defmodule HotPatch.Command do
 
   # As `mix hot_patch.build` takes them.
   defp setting(text) do
-    with [_all, application, key, value] <- Regex.run(~r/\A(\w+)\.(\w+)=(.+)\z/us, text),
-         {:ok, tokens, _end} <- :erl_scan.string(String.to_charlist(value <> " .")),
-         {:ok, term} <- :erl_parse.parse_term(tokens) do
-      {:ok, {String.to_atom(application), String.to_atom(key), term}}
-    else
-      _ -> {:error, "must be APP.KEY=TERM, the value an Erlang term, got: #{text}"}
-    end
+    with {:ok, {application, key, _value, term}} <- Argument.setting(text),
+         do: {:ok, {String.to_atom(application), String.to_atom(key), term}}
   end
 
   defp together(settings) do

@@ -40,15 +40,8 @@ defmodule HotPatch.Composition do
   """
   @spec applications(t()) :: [String.t()]
   def applications(composition) do
-    composition.files
-    |> Enum.flat_map(fn entry ->
-      case Path.split(entry.path) |> Enum.reverse() do
-        [_file, "ebin", application | _] -> [application]
-        _ -> []
-      end
-    end)
-    |> Enum.uniq()
-    |> Enum.sort()
+    folders = for entry <- composition.files, folder = folder(entry.path), uniq: true, do: folder
+    Enum.sort(folders)
   end
 
   @doc """
@@ -62,7 +55,8 @@ defmodule HotPatch.Composition do
 
   defp refusal(%Entry{path: path} = entry) do
     kind = if entry.kind == :other, do: BootFile.kind(path)
-    application = application(path)
+    folder = folder(path)
+    application = folder && folder |> String.split("-") |> hd()
 
     cond do
       kind ->
@@ -76,9 +70,10 @@ defmodule HotPatch.Composition do
     end
   end
 
-  defp application(path) do
+  # That of the application whose code is in it.
+  defp folder(path) do
     case path |> Path.split() |> Enum.reverse() do
-      [_file, "ebin", folder | _] -> folder |> String.split("-") |> hd()
+      [_file, "ebin", folder | _] -> folder
       _ -> nil
     end
   end

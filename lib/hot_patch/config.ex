@@ -82,6 +82,10 @@ defmodule HotPatch.Config do
     with {_option, text} <- List.keyfind(:persistent_term.get(@warnings, []), option, 0), do: text
   end
 
+  @doc "The same while the system runs: where data is kept and what patches are bound to stay."
+  @spec reload() :: :ok
+  def reload, do: load([:data_dir, :release])
+
   @doc """
   Reads the application's environment and puts it in force. `keep` are options whose values stay
   as they are now.

@@ -81,7 +81,7 @@ defmodule HotPatch.Console do
   """
   @spec reload() :: :ok | {:error, String.t()}
   def reload do
-    :ok = HotPatch.Config.load([:data_dir, :release])
+    :ok = HotPatch.Config.reload()
     options = HotPatch.Config.current().console || false
 
     case {options && Config.new(options), Process.whereis(__MODULE__)} do

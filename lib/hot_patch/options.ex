@@ -229,34 +229,25 @@ defmodule HotPatch.Options do
     ]
   ]
 
+  # A check and a plan ask for the same.
+  @survey [
+    :nodes,
+    :timeout,
+    :survey_transition,
+    :purge,
+    :survey_on_load,
+    :drift,
+    :disk,
+    :cumulative,
+    :again,
+    :config,
+    :operation
+  ]
+
   @calls [
     upload: [:name, :system, :by, :from],
-    check: [
-      :nodes,
-      :timeout,
-      :survey_transition,
-      :purge,
-      :survey_on_load,
-      :drift,
-      :disk,
-      :cumulative,
-      :again,
-      :config,
-      :operation
-    ],
-    plan: [
-      :nodes,
-      :timeout,
-      :survey_transition,
-      :purge,
-      :survey_on_load,
-      :drift,
-      :disk,
-      :cumulative,
-      :again,
-      :config,
-      :operation
-    ],
+    check: @survey,
+    plan: @survey,
     stragglers: [:nodes, :timeout],
     drift: [:nodes, :timeout],
     journal: [:nodes, :timeout, :patch, :last],

@@ -190,6 +190,8 @@ defmodule HotPatch.Report do
 
   # A file on which all nodes agree takes one row, and so do several of which the same is said.
   defp files(report) do
+    twins = twins(report)
+
     rows =
       for(node <- report.nodes, file <- node.files, do: {node.node, file})
       |> Enum.group_by(
@@ -203,31 +205,31 @@ defmodule HotPatch.Report do
         fn {{path, _status, _reason}, _nodes} -> path end
       )
       |> Enum.map(fn {{status, reason, nodes, _}, paths} ->
-        {Status.code(status), Enum.sort(paths), reason, nodes}
+        {status, Enum.sort(paths), reason, nodes}
       end)
-      |> Enum.sort()
-      |> Enum.map(&file_row(&1, report))
+      |> Enum.sort_by(&put_elem(&1, 0, Status.code(elem(&1, 0))))
+      |> Enum.map(&file_row(&1, twins, length(report.nodes)))
 
     if rows == [], do: [], else: ["\n", Table.render(["file", "status", "nodes", "reason"], rows)]
   end
 
-  defp file_row({code, paths, reason, nodes}, report) do
-    {:ok, status} = Status.from_code(code)
-    nodes = Table.nodes(nodes, length(report.nodes))
-    [names(paths, report), Status.text(status), nodes, reason || ""]
-  end
+  defp file_row({status, paths, reason, nodes}, twins, total),
+    do: [names(paths, twins), Status.text(status), Table.nodes(nodes, total), reason || ""]
 
-  defp names([path], report), do: name(path, report)
+  defp names([path], twins), do: name(path, twins)
 
-  defp names(paths, report),
-    do: "#{length(paths)} files: #{paths |> Enum.map(&name(&1, report)) |> Table.some()}"
+  defp names(paths, twins),
+    do: "#{length(paths)} files: #{paths |> Enum.map(&name(&1, twins)) |> Table.some()}"
 
   # The last part is enough, unless another file has the same.
-  defp name(path, report) do
+  defp name(path, twins) do
     base = Path.basename(path)
+    if base in twins, do: path, else: base
+  end
 
-    twin? = fn other -> other.path != path and Path.basename(other.path) == base end
-    if Enum.any?(report.nodes, &Enum.any?(&1.files, twin?)), do: path, else: base
+  defp twins(report) do
+    paths = for node <- report.nodes, file <- node.files, uniq: true, do: file.path
+    for {base, [_, _ | _]} <- Enum.group_by(paths, &Path.basename/1), into: MapSet.new(), do: base
   end
 
   defp problems(report) do

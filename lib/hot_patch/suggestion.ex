@@ -2,8 +2,8 @@ defmodule HotPatch.Suggestion do
   @moduledoc false
   # What somebody may have meant who has written something that does not exist.
 
-  # Of Jaro: words with a letter missing, added or exchanged are nearer than this.
-  @near 0.8
+  # Of Jaro, as Elixir itself takes it: words with a letter missing, added or exchanged are nearer.
+  @near 0.77
 
   @doc """
   A question to be put behind a message, or nothing.
@@ -21,9 +21,8 @@ defmodule HotPatch.Suggestion do
     end
   end
 
-  @doc "The one that is nearest, if it is near enough."
-  @spec nearest(String.t(), [String.t()]) :: String.t() | nil
-  def nearest(word, known) do
+  # The one that is nearest, if it is near enough.
+  defp nearest(word, known) do
     known
     |> Enum.map(&{String.jaro_distance(word, &1), &1})
     |> Enum.filter(fn {near, _name} -> near >= @near end)

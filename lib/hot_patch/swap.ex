@@ -66,8 +66,11 @@ defmodule HotPatch.Swap do
 
     @doc "Whether states of the module's processes would be converted."
     @spec converts?(t()) :: boolean()
-    def converts?(change),
-      do: change.convert? and Enum.any?(@converters, &(&1 in change.exports))
+    def converts?(change), do: change.convert? and converter?(change.exports)
+
+    @doc "Whether a module with these exports converts states."
+    @spec converter?([{String.t(), arity()}]) :: boolean()
+    def converter?(exports), do: Enum.any?(@converters, &(&1 in exports))
 
     @doc "The modules among these changes that have code already, which becomes old."
     @spec replaced([t()]) :: [module()]
@@ -380,12 +383,7 @@ defmodule HotPatch.Swap do
   @doc "Takes a module out that was taken out and has been loaded again since; says whether it is."
   @spec take_out(module()) :: boolean()
   def take_out(module) do
-    if :erlang.module_loaded(module) do
-      # What it was the first time is its old code: the VM has room for one.
-      :ok = Purge.unused([module])
-      _ = :code.delete(module)
-    end
-
+    if :erlang.module_loaded(module), do: :ok = Purge.take_out(module)
     not :erlang.module_loaded(module)
   end
 

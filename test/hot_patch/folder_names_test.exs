@@ -59,7 +59,7 @@ defmodule HotPatch.FolderNamesTest do
 
       op = %{id: "op1", seq: 1, kind: :apply, patch: "fix-1"}
       assert :ok = Store.Decisions.put(op)
-      assert [^op] = Store.Decisions.list(Release.current())
+      assert [^op] = Store.Decisions.list(Store.Applied.state().release)
 
       assert {:ok, intent} =
                Store.Files.stage([%Store.FileChange{target: target, bytes: "new"}], "tag")

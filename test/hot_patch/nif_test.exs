@@ -169,7 +169,8 @@ defmodule HotPatch.NifTest do
       # The old module with the old library, as the report says.
       assert runs(machine) == [1, :a, :none]
       assert read(machine, @lib_a) == Nifs.library(:b)
-      assert [%{restart_needed: [_]}] = hot_patch(machine.node, :nodes, [])
+      assert [%{restart_needed: [modules, library]}] = hot_patch(machine.node, :nodes, [])
+      assert modules =~ "on disk but not in memory: " and library =~ @lib_a
 
       machine = machine |> Machine.kill() |> start()
       assert runs(machine) == [2, :b, :none]

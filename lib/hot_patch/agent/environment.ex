@@ -184,7 +184,7 @@ defmodule HotPatch.Agent.Environment do
     changes = Enum.flat_map(records, &config/1)
     set(changes)
     # What HotPatch itself reads has been read by now.
-    if Enum.any?(changes, &(&1.application == :hot_patch)), do: Config.load([:data_dir, :release])
+    if Enum.any?(changes, &(&1.application == :hot_patch)), do: Config.reload()
     :ok
   end
 

@@ -8,6 +8,7 @@ defmodule HotPatch.Agent.Examination do
   alias HotPatch.Agent.Environment
   alias HotPatch.Agent.Instructions
   alias HotPatch.Agent.LoadedLibraries
+  alias HotPatch.Agent.Loader
   alias HotPatch.Agent.LoaderTrial
   alias HotPatch.Agent.Location
   alias HotPatch.Agent.MemoryOnly
@@ -422,8 +423,7 @@ defmodule HotPatch.Agent.Examination do
   defp in_sticky_folder(%Verdict{change: :replace} = verdict) do
     with {:ok, module} <- Running.module(Verdict.module(verdict)),
          true <- :code.is_sticky(module) do
-      reason = "the VM's loader refuses it: its directory is sticky, as those of OTP are"
-      Verdict.change_status(verdict, :error, reason)
+      Verdict.change_status(verdict, :error, Loader.refused(:sticky_directory))
     else
       _not_sticky -> verdict
     end

@@ -8,12 +8,11 @@ defmodule HotPatch.Agent.IdleConversions do
   alias HotPatch.Swap
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Keepers
+  alias HotPatch.Swap.Recognise
   alias HotPatch.Table
 
   # So many kinds of servers that may hide a module are named.
   @named 3
-
-  @callbacks [handle_call: 3, handle_cast: 2, handle_info: 2, handle_event: 2, callback_mode: 0]
 
   @doc """
   A warning for each of them. Whether a code_change that was there before is another now is known
@@ -56,17 +55,14 @@ defmodule HotPatch.Agent.IdleConversions do
   end
 
   defp behaves?(module) do
-    Enum.any?(@callbacks, fn {name, arity} -> function_exported?(module, name, arity) end) or
-      function_exported?(module, :system_continue, 3)
+    Recognise.behaves?(module) or
+      Recognise.exports?(module, handle_event: 2, system_continue: 3)
   end
 
   defp brings?(%{direction: :down}), do: false
 
-  defp brings?(%{module: module}) do
-    not Enum.any?([code_change: 3, code_change: 4, system_code_change: 4], fn {name, arity} ->
-      function_exported?(module, name, arity)
-    end)
-  end
+  defp brings?(%{module: module}),
+    do: not Recognise.exports?(module, code_change: 3, code_change: 4, system_code_change: 4)
 
   defp warning(module, kind, keepers) do
     Enum.join([

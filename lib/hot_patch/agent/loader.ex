@@ -48,7 +48,7 @@ defmodule HotPatch.Agent.Loader do
   defp blame_one(verdict, reasons) do
     case Map.fetch(reasons, Verdict.module(verdict)) do
       {:ok, reason} ->
-        Verdict.change_status(verdict, :error, "the VM's loader refuses it: #{text(reason)}")
+        Verdict.change_status(verdict, :error, refused(reason))
 
       :error ->
         verdict
@@ -67,7 +67,14 @@ defmodule HotPatch.Agent.Loader do
   defp code({module, %Verdict{entry: entry, target: target}}),
     do: {module, FileName.to_charlist(target), entry.bytes}
 
-  defp text(:badfile), do: "badfile, it is damaged or made for another OTP"
+  @doc "That the loader refuses a module, by its reason or the text of one."
+  @spec refused(term()) :: String.t()
+  def refused(reason), do: "the VM's loader refuses it: #{text(reason)}"
+
+  defp text(reason) when reason in [:badfile, "badfile"],
+    do: "badfile, it is damaged or made for another OTP"
+
   defp text(:sticky_directory), do: "its directory is sticky, as those of OTP are"
+  defp text(text) when is_binary(text), do: text
   defp text(reason), do: inspect(reason)
 end

@@ -4,6 +4,7 @@ defmodule HotPatch.Agent.LoaderTrial do
   # before the loader of this node sees any of them. The coordinator sends what it has found; a
   # node whose loader is another one finds out for itself.
 
+  alias HotPatch.Agent.Loader
   alias HotPatch.Agent.Payload
   alias HotPatch.Agent.Verdict
   alias HotPatch.Composition.Entry
@@ -73,7 +74,7 @@ defmodule HotPatch.Agent.LoaderTrial do
     reasons = Map.new(reasons, fn {name, reason} -> {Map.get(names, name, name), reason} end)
 
     refuse(verdicts, &is_map_key(reasons, &1), fn name ->
-      "the VM's loader refuses it: #{refusal(reasons[name])}"
+      Loader.refused(reasons[name])
     end)
   end
 
@@ -107,7 +108,4 @@ defmodule HotPatch.Agent.LoaderTrial do
         else: verdict
     end)
   end
-
-  defp refusal("badfile"), do: "badfile, it is damaged or made for another OTP"
-  defp refusal(reason), do: reason
 end

@@ -78,13 +78,13 @@ defmodule HotPatch.Agent.MemoryOnly do
 
   defp covers?(record, verdict), do: Enum.any?(record.files, &(&1.target == verdict.target))
 
-  @doc "The digest of what runs in place of a file, where patches in memory only have changed that."
-  @spec former(Path.t()) :: HotPatch.Store.Blobs.digest() | nil
-  def former(target) do
-    files =
-      for record <- Applied.list(), Applied.memory_only?(record), file <- record.files, do: file
-
-    with %{new: digest} <- files |> Enum.reverse() |> Enum.find(&(&1.target == target)),
-         do: digest
+  @doc "Of each file in place of which patches in memory only have something else run, the digest of that."
+  @spec former() :: %{Path.t() => HotPatch.Store.Blobs.digest() | nil}
+  def former do
+    for record <- Applied.list(),
+        Applied.memory_only?(record),
+        file <- record.files,
+        into: %{},
+        do: {file.target, file.new}
   end
 end

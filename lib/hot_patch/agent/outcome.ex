@@ -7,6 +7,7 @@ defmodule HotPatch.Agent.Outcome do
   alias HotPatch.Agent.Running
   alias HotPatch.Agent.Steps
   alias HotPatch.Agent.Verdict
+  alias HotPatch.Agent.Writable
   alias HotPatch.Fault
   alias HotPatch.Release
   alias HotPatch.Report
@@ -29,7 +30,7 @@ defmodule HotPatch.Agent.Outcome do
     else
       {:error, {path, reason}} ->
         {:error,
-         "what runs now is not on disk: #{path} cannot be written (#{reason(reason)}); make room there or " <>
+         "what runs now is not on disk: #{path} cannot be written (#{Writable.words(reason)}); make room there or " <>
            "make it writable, the next start of HotPatch finishes it"}
     end
   end
@@ -244,7 +245,4 @@ defmodule HotPatch.Agent.Outcome do
       _ -> false
     end
   end
-
-  defp reason(posix) when is_atom(posix), do: posix |> :file.format_error() |> to_string()
-  defp reason({:locked, owner}), do: "locked by #{owner}"
 end

@@ -116,9 +116,11 @@ defmodule HotPatch.Agent.Preparation do
   end
 
   defp stage(verdicts, operation, payload, ready) do
+    former = if operation.kind == :apply, do: MemoryOnly.former(), else: %{}
+
     changes =
       for %{target: target} = verdict when target != nil <- verdicts,
-          do: file(verdict, operation, ready != nil)
+          do: file(verdict, former[target], ready != nil)
 
     with :ok <- keep_running(verdicts),
          {:ok, digest} <- keep(payload),
@@ -135,7 +137,7 @@ defmodule HotPatch.Agent.Preparation do
   defp tag(operation), do: "hot_patch-#{:erlang.phash2({node(), operation.ref})}"
 
   # Modules are loaded from memory; what else there is they may look for when they are.
-  defp file(%Verdict{entry: entry} = verdict, operation, loads?) do
+  defp file(%Verdict{entry: entry} = verdict, former, loads?) do
     %FileChange{
       target: verdict.target,
       bytes: on_disk(verdict),
@@ -143,7 +145,7 @@ defmodule HotPatch.Agent.Preparation do
       executable?: entry.executable,
       early?: loads? and entry.kind == :other and entry.bytes != nil,
       disk?: verdict.disk?,
-      former: if(operation.kind == :apply, do: MemoryOnly.former(verdict.target)),
+      former: former,
       rights: verdict.rights,
       alone?: match?(%{on_load: true}, entry.beam)
     }

@@ -130,11 +130,13 @@ defmodule HotPatch.Agent.Running do
   defp really(file, name, code_path) do
     own? = file != nil and FileName.to_charlist(Path.dirname(file)) in code_path
 
-    cond do
-      own? and there?(file) -> file
-      match?({:on_disk, _file}, on_disk(name)) -> elem(on_disk(name), 1)
-      own? -> file
-      true -> :no_file
+    if own? and there?(file) do
+      file
+    else
+      case on_disk(name) do
+        {:on_disk, other} -> other
+        :none -> if own?, do: file, else: :no_file
+      end
     end
   end
 

@@ -19,12 +19,13 @@ defmodule HotPatch.Agent.Writable do
     # What is refused already says why.
     wanted = Enum.filter(verdicts, &(&1.target != nil and not Status.refuses?(&1.status)))
     on_disk = Enum.filter(wanted, & &1.disk?)
-    failures = on_disk |> Enum.filter(&writes?/1) |> failures()
+    written = Enum.filter(on_disk, &writes?/1)
+    failures = failures(written)
 
     if failures != %{} do
       Enum.map(verdicts, &blame_own(&1, failures))
     else
-      case keeps(wanted, on_disk) do
+      case keeps(wanted, on_disk, written) do
         :ok -> verdicts
         {:error, failure} -> blame(verdicts, failure)
       end
@@ -32,12 +33,12 @@ defmodule HotPatch.Agent.Writable do
   end
 
   # What is needed beside the files themselves.
-  defp keeps([], _on_disk), do: :ok
+  defp keeps([], _on_disk, _written), do: :ok
 
-  defp keeps(wanted, on_disk) do
+  defp keeps(wanted, on_disk, written) do
     with :ok <- folder(Store.directory()),
          :ok <- if(on_disk == [], do: :ok, else: folder(Path.dirname(Files.lock()))),
-         do: FreeSpace.enough(staged(on_disk) ++ kept(wanted))
+         do: FreeSpace.enough(staged(written) ++ kept(wanted))
   end
 
   defp writes?(%{entry: %{bytes: nil}, target: target}), do: File.exists?(target)
@@ -91,12 +92,14 @@ defmodule HotPatch.Agent.Writable do
 
   defp text(path, reason), do: "cannot write #{path}: #{words(reason)}#{advice(path, reason)}"
 
-  defp words({:locked, owner}), do: "locked by #{owner}"
+  @doc "Why a file cannot be written, in words."
+  @spec words(File.posix() | {:locked | :archive, String.t()}) :: String.t()
+  def words({:locked, owner}), do: "locked by #{owner}"
 
-  defp words({:archive, path}),
+  def words({:archive, path}),
     do: "it is inside the archive #{path}, which HotPatch does not write"
 
-  defp words(posix), do: posix |> :file.format_error() |> to_string()
+  def words(posix), do: posix |> :file.format_error() |> to_string()
 
   defp advice(path, reason) when reason in [:eacces, :eperm, :erofs] or is_tuple(reason) do
     if path == Store.directory() or String.starts_with?(path, Store.directory() <> "/"),
@@ -188,10 +191,9 @@ defmodule HotPatch.Agent.Writable do
   end
 
   # Beside the files that they replace.
-  defp staged(verdicts) do
-    for verdict <- verdicts,
+  defp staged(written) do
+    for verdict <- written,
         bytes = verdict.entry.bytes,
-        writes?(verdict),
         do: {verdict.target, byte_size(bytes)}
   end
 

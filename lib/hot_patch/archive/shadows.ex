@@ -9,8 +9,8 @@ defmodule HotPatch.Archive.Shadows do
 
   alias HotPatch.Agent.Payload
   alias HotPatch.Composition.Entry
+  alias HotPatch.Swap.Change
 
-  @converters [{"code_change", 3}, {"code_change", 4}, {"system_code_change", 4}]
   @supervisors ["supervisor", "Elixir.Supervisor", "Elixir.DynamicSupervisor"]
 
   # Protocols that are called by Enum, Inspect and the like on behalf of others.
@@ -123,7 +123,7 @@ defmodule HotPatch.Archive.Shadows do
   end
 
   defp converts?(beam) do
-    Enum.any?(@converters, &(&1 in beam.exports)) or
+    Change.converter?(beam.exports) or
       Enum.any?(beam.behaviours, &(&1 in @supervisors))
   end
 end

@@ -174,12 +174,12 @@ defmodule HotPatch.Build.Request do
 
   # The value is read here only to say at once what is wrong with it.
   defp config(text) do
-    with [_all, application, key, value] <- Regex.run(~r/\A(\w+)\.(\w+)=(.+)\z/us, text),
-         {:ok, tokens, _end} <- :erl_scan.string(String.to_charlist(value <> " .")),
-         {:ok, _term} <- :erl_parse.parse_term(tokens) do
-      {:ok, %{"application" => application, "key" => key, "value" => value}}
-    else
-      _ -> invalid(:config, "must be APP.KEY=TERM, the value an Erlang term, got: #{text}")
+    case Argument.setting(text) do
+      {:ok, {application, key, value, _term}} ->
+        {:ok, %{"application" => application, "key" => key, "value" => value}}
+
+      {:error, text} ->
+        invalid(:config, text)
     end
   end
 

@@ -160,13 +160,12 @@ defmodule HotPatch.Cluster.Analyses do
   defp not_looked_at(plan, []), do: plan
 
   defp not_looked_at(plan, names) do
-    some = names |> Enum.sort() |> Enum.take(@named) |> Enum.join(", ")
-    more = if length(names) > @named, do: " and #{length(names) - @named} more", else: ""
+    some = names |> Enum.sort() |> Table.some(@named)
 
     add_risk(
       plan,
       "what the change means was compared without #{Table.count(length(names), "module", "modules")} " <>
-        "whose files are not the code that runs (see HotPatch.drift/1) or too large to be sent: #{some}#{more}"
+        "whose files are not the code that runs (see HotPatch.drift/1) or too large to be sent: #{some}"
     )
   end
 

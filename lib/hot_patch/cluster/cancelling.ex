@@ -5,14 +5,12 @@ defmodule HotPatch.Cluster.Cancelling do
   alias HotPatch.Agent.Coordinators
   alias HotPatch.Cancellation
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Coordinator
   alias HotPatch.Error
 
   # Milliseconds: to find it, and for the answer to come back.
   @within 5_000
   @margin 5_000
-
-  # Changes come before questions, where both are under way for a patch.
-  @questions [:check, :plan]
 
   @doc "Cancels what has this id, or is about this patch or node."
   @spec run(String.t(), map()) :: {:ok, Cancellation.t()} | {:error, Error.t()}
@@ -40,8 +38,9 @@ defmodule HotPatch.Cluster.Cancelling do
   defp meant?(%{patch: id}, id), do: true
   defp meant?(%{patch: patch}, name), do: String.replace(patch, ~r/-[0-9a-f]{12}\z/, "") == name
 
+  # Changes come before questions, where both are under way for a patch.
   defp chosen([_, _ | _] = several) do
-    case Enum.reject(several, fn {_node, facts} -> facts.kind in @questions end) do
+    case Enum.reject(several, fn {_node, facts} -> Coordinator.question?(facts.kind) end) do
       [] -> several
       changes -> changes
     end

@@ -71,7 +71,7 @@ defmodule HotPatch.Cluster.Coordinator do
 
   defp cancellation(facts, order, result) do
     cancellation = Cancellation.of(facts, order, result)
-    if facts.kind not in [:check, :plan], do: note(cancellation, order)
+    unless question?(facts.kind), do: note(cancellation, order)
     cancellation
   end
 
@@ -115,6 +115,15 @@ defmodule HotPatch.Cluster.Coordinator do
     coordinator = self()
     fn -> Coordinators.asked(coordinator) != nil end
   end
+
+  @doc "Whether that, in the options of what is led, says so; nobody can tell it where it is not there."
+  @spec stop?(map()) :: boolean()
+  def stop?(%{stop: stop}), do: stop.()
+  def stop?(_nobody_can_tell), do: false
+
+  @doc "Whether what is led only asks, and changes nothing."
+  @spec question?(atom()) :: boolean()
+  def question?(kind), do: kind in [:check, :plan]
 
   @doc "That it was cancelled, by whom and why."
   @spec by(Coordinators.order()) :: String.t()

@@ -3,6 +3,7 @@ defmodule HotPatch.Cluster.Dismissal do
   # A node has left the system for good: nobody is to wait for it any more.
 
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Members
   alias HotPatch.Error
   alias HotPatch.Store.Journal
 
@@ -12,11 +13,12 @@ defmodule HotPatch.Cluster.Dismissal do
   @doc "Has all nodes that answer take note of it: one that has is enough."
   @spec run(node(), map()) :: :ok | {:error, Error.t()}
   def run(node, options) do
-    infos = for %{managed?: true} = info <- Cluster.infos(Cluster.everyone()), do: info
-    away = for %{problem_kind: :missing, node: node} <- Cluster.census(), do: node
+    census = Cluster.census()
+    infos = for %{managed?: true} = info <- census, do: info
+    away = for %{problem_kind: :missing, node: node} <- census, do: node
 
     cond do
-      (namers = named_by(infos, node)) != [] ->
+      (namers = Members.namers(infos, node)) != [] ->
         refused(
           node,
           "the configuration of #{Enum.join(namers, ", ")} names it as a peer: take it out there"
@@ -38,9 +40,6 @@ defmodule HotPatch.Cluster.Dismissal do
     _ = Cluster.survey(nodes, :dismiss, [node, DateTime.utc_now()], @within)
     :ok
   end
-
-  defp named_by(infos, node),
-    do: for(%{known: %{^node => :peers}} = info <- infos, do: info.node)
 
   defp written(node, nodes, options) do
     {answers, failed} = Cluster.survey(nodes, :dismiss, [node, DateTime.utc_now()], @within)

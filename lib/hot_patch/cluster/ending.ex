@@ -40,9 +40,9 @@ defmodule HotPatch.Cluster.Ending do
      )}
   end
 
-  @doc "Somebody else has the node."
+  # Somebody else has the node.
   @spec busy(node(), HotPatch.Agent.Server.holder(), map()) :: Error.t()
-  def busy(node, holder, operation) do
+  defp busy(node, holder, operation) do
     Error.new(
       :busy,
       "#{operation.kind} #{operation.patch}: nothing was changed, #{node} is busy: #{holder.kind} of " <>

@@ -80,7 +80,8 @@ defmodule HotPatch.Cluster.Library do
   # An earlier upload of the same archive keeps its record, unless it was for another system, or has
   # ended since on any node. Then this one counts, and is later than that end by every clock.
   defp current_record(%{id: id} = record) do
-    ended_at = managed() |> histories() |> retired() |> Map.get(id)
+    {history, _silent} = Cluster.survey(managed(), :history, [], @within)
+    ended_at = retired(history)[id]
 
     case Archives.fetch(id) do
       {:ok, %{release: release} = first, _bytes} when release == record.release ->
@@ -166,7 +167,7 @@ defmodule HotPatch.Cluster.Library do
 
     applied = for {node, h} <- history, about <- h.abouts, do: {about.id, {:applied, node, about}}
     back = for {_node, h} <- history, op <- latest(h.ops), op.kind == :rollback, do: op.patch
-    retired = retired(for {_node, h} <- history, do: h)
+    retired = retired(history)
 
     (kept ++ applied)
     |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
@@ -192,14 +193,9 @@ defmodule HotPatch.Cluster.Library do
   defp managed,
     do: for(%{managed?: true, node: node} <- Cluster.infos(Cluster.everyone()), do: node)
 
-  defp histories(nodes) do
-    for {node, {:ok, history}} <- Cluster.call(nodes, :history, [], @within),
-        do: Map.put(history, :node, node)
-  end
-
   # When each patch ended on the node where that was last.
-  defp retired(histories) do
-    for h <- histories, {id, %{at: at}} <- h.retired, reduce: %{} do
+  defp retired(history) do
+    for {_node, h} <- history, {id, %{at: at}} <- h.retired, reduce: %{} do
       ended -> Map.update(ended, id, at, &Enum.max([&1, at], DateTime))
     end
   end
@@ -364,13 +360,12 @@ defmodule HotPatch.Cluster.Library do
   @spec resolve(term()) :: {:ok, Patch.t()} | {:error, Error.t()}
   def resolve(%Patch{id: id}), do: resolve(id)
 
-  def resolve(id) do
-    with :ok <- known_here(), do: among(list(), id)
-  end
+  def resolve(id), do: among(list(), id)
 
-  # Where nobody has answered, nothing is known of patches either.
+  # Where nobody has answered, nothing is known of patches.
   defp among(%Answers{items: [], nodes: [], failed: [_ | _]} = patches, _id) do
-    {:error, Error.new(:unmanaged, Enum.join(Answers.lines(patches), "; "))}
+    with :ok <- Readiness.check(),
+         do: {:error, Error.new(:unmanaged, Enum.join(Answers.lines(patches), "; "))}
   end
 
   defp among(patches, id) do
@@ -379,13 +374,6 @@ defmodule HotPatch.Cluster.Library do
       message = Enum.join([error.message | Answers.lines(patches)], "; ")
       {:error, %{error | message: message}}
     end
-  end
-
-  # Where no node runs HotPatch, nothing is known of patches.
-  defp known_here do
-    if Enum.any?(Cluster.infos(Cluster.everyone()), & &1.managed?),
-      do: :ok,
-      else: {:error, Readiness.error()}
   end
 
   defp record(composition, name, by, release) do

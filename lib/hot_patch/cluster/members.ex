@@ -42,8 +42,13 @@ defmodule HotPatch.Cluster.Members do
     |> Enum.sort()
   end
 
+  @doc "The nodes whose configuration names a node as a peer."
+  @spec namers([NodeInfo.t()], node()) :: [node()]
+  def namers(infos, node),
+    do: for(%{managed?: true, known: %{^node => :peers}} = info <- infos, do: info.node)
+
   defp how(node, infos) do
-    case for(%{managed?: true, known: %{^node => :peers}} = info <- infos, do: info.node) do
+    case namers(infos, node) do
       [] ->
         "it took part in an operation before; see HotPatch.dismiss/2 if it has left for good"
 

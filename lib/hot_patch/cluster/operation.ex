@@ -190,8 +190,7 @@ defmodule HotPatch.Cluster.Operation do
     end
   end
 
-  defp stop?(%{options: %{stop: stop}}), do: stop.()
-  defp stop?(_nobody_can_tell), do: false
+  defp stop?(course), do: Coordinator.stop?(course.options)
 
   defp steps([nodes | rest], course) do
     last? = rest == []

@@ -12,6 +12,7 @@ defmodule HotPatch.Cluster.TwoPhase do
   alias HotPatch.Agent.Payload
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Clocks
+  alias HotPatch.Cluster.Coordinator
   alias HotPatch.Cluster.Ending
   alias HotPatch.Cluster.Joiner
   alias HotPatch.Cluster.Progress
@@ -44,14 +45,11 @@ defmodule HotPatch.Cluster.TwoPhase do
              do: {:done, report, operation.seq}
 
       {:error, node, answer} ->
-        if stop?(options),
+        if Coordinator.stop?(options),
           do: {:stopped, report},
           else: Ending.not_reserved(node, answer, operation)
     end
   end
-
-  defp stop?(%{stop: stop}), do: stop.()
-  defp stop?(_options), do: false
 
   defp waiting(options, answered), do: %{answered: answered, stop: options[:stop]}
 
@@ -81,7 +79,7 @@ defmodule HotPatch.Cluster.TwoPhase do
     report = %{known.report | nodes: Enum.map(votes, &Ending.voted/1), prepare_us: prepare_us}
 
     cond do
-      stop?(options) ->
+      Coordinator.stop?(options) ->
         abort(nodes, operation, options)
         {:stopped, known.report}
 
@@ -157,7 +155,9 @@ defmodule HotPatch.Cluster.TwoPhase do
     answers = Cluster.call_until(nodes, :commit, [operation.ref], within, waiting)
 
     decision =
-      if stop?(options), do: :stop, else: answers |> decision(options) |> written_down(operation)
+      if Coordinator.stop?(options),
+        do: :stop,
+        else: answers |> decision(options) |> written_down(operation)
 
     ended =
       Map.new(decide(to_be_told(answers, decision), operation, told(decision), teller, options))
@@ -241,7 +241,11 @@ defmodule HotPatch.Cluster.TwoPhase do
 
   defp abort(nodes, operation, options) do
     # A node that does not answer lets go when this process ends. It may be why this is to stop.
-    within = if stop?(options), do: min(options.timeout, @abort_within), else: options.timeout
+    within =
+      if Coordinator.stop?(options),
+        do: min(options.timeout, @abort_within),
+        else: options.timeout
+
     _ = Cluster.call(nodes, :abort, [operation.ref], within)
     :ok
   end

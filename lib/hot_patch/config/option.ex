@@ -5,6 +5,7 @@ defmodule HotPatch.Config.Option do
 
   alias HotPatch.FileName
   alias HotPatch.Keys
+  alias HotPatch.Suggestion
 
   # Archives, frames and counts of the reader have 32 bits.
   @largest_limit 0xFFFF_FFFF
@@ -322,12 +323,8 @@ defmodule HotPatch.Config.Option do
   defp list?(value), do: is_list(value) and not List.improper?(value)
 
   defp nearest(option) do
-    name = Atom.to_string(option)
-    near = Enum.max_by(Keyword.keys(@table), &String.jaro_distance(name, Atom.to_string(&1)))
-
-    if String.jaro_distance(name, Atom.to_string(near)) > 0.8,
-      do: "; did you mean #{near}?",
-      else: ""
+    known = Enum.map(Keyword.keys(@table), &Atom.to_string/1)
+    Suggestion.question(Atom.to_string(option), known)
   end
 
   defp short(term), do: inspect(term, limit: 5, printable_limit: 80)

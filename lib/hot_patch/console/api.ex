@@ -150,7 +150,7 @@ defmodule HotPatch.Console.API do
   defp with_options(call, form, fun) do
     case Params.options(call, form) do
       {:ok, options} -> fun.(options)
-      {:error, text} -> Problem.to_response(Problem.new(422, :invalid_option, text))
+      {:error, text} -> problem(text)
     end
   end
 

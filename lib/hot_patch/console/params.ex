@@ -5,60 +5,10 @@ defmodule HotPatch.Console.Params do
 
   import Kernel, except: [node: 1]
 
-  @purge {:one_of, [:soft, :force]}
-  @at_load {:one_of, [:restart, :load]}
-  @drift {:one_of, [:refuse, :accept]}
-  @disk {:one_of, [:replace, :memory_only]}
-  @survey %{
-    "nodes" => :nodes,
-    "timeout" => :number,
-    "transition" => {:one_of, [:suspend, :none, :compatible]},
-    "purge" => @purge,
-    "on_load" => @at_load,
-    "drift" => @drift,
-    "disk" => @disk,
-    "cumulative" => {:one_of, [true, false]},
-    "again" => {:one_of, [true, false]},
-    "operation" => {:one_of, [:apply, :rollback]}
-  }
+  alias HotPatch.Options
 
-  @calls %{
-    check: @survey,
-    plan: @survey,
-    stragglers: %{"nodes" => :nodes, "timeout" => :number},
-    drift: %{"nodes" => :nodes, "timeout" => :number},
-    journal: %{"patch" => :text, "last" => :number, "nodes" => :nodes, "timeout" => :number},
-    delete: %{"reason" => :text},
-    cancel: %{"keep" => {:one_of, [true, false]}, "timeout" => :number, "reason" => :text},
-    restart: %{"timeout" => :number, "force" => {:one_of, [true, false]}, "reason" => :text},
-    apply: %{
-      "nodes" => :nodes,
-      "timeout" => :number,
-      "transition" => {:one_of, [:suspend, :none, :compatible]},
-      "pause_timeout" => :number,
-      "purge" => @purge,
-      "on_load" => @at_load,
-      "drift" => @drift,
-      "disk" => @disk,
-      "cumulative" => {:one_of, [true, false]},
-      "again" => {:one_of, [true, false]},
-      "canary" => :canary,
-      "max_concurrency" => :number,
-      "one_per_host" => {:one_of, [true, false]},
-      "watch" => {:one_of, [true, false]},
-      "on_failure" => {:one_of, [:rollback, :keep]},
-      "reason" => :text
-    },
-    rollback: %{
-      "nodes" => :nodes,
-      "timeout" => :number,
-      "transition" => {:one_of, [:suspend, :none]},
-      "pause_timeout" => :number,
-      "purge" => @purge,
-      "on_load" => @at_load,
-      "reason" => :text
-    }
-  }
+  # What a form does not say: who asks, and from where, is known, and the others have no field.
+  @not_here [:config, :progress, :by, :from]
 
   # What a form holds besides.
   @beside ["form"]
@@ -68,7 +18,11 @@ defmodule HotPatch.Console.Params do
   @doc "The options that a form or query holds; fields left empty count as not there."
   @spec options(atom(), form()) :: {:ok, keyword()} | {:error, String.t()}
   def options(call, form) do
-    rules = @calls[call]
+    rules =
+      for {option, check} <- Options.rules(call),
+          option not in @not_here,
+          into: %{},
+          do: {Atom.to_string(option), check}
 
     Enum.reduce_while(Map.drop(form, @beside), {:ok, []}, fn {name, values}, {:ok, options} ->
       case values |> Enum.reject(&(&1 == "")) |> value(rules[name]) do
@@ -89,12 +43,14 @@ defmodule HotPatch.Console.Params do
 
   defp value(_values, nil), do: {:error, "is not known here"}
   defp value([], _rule), do: :absent
+  # A form can only say whether.
+  defp value(texts, :watch), do: value(texts, {:one_of, [true, false]})
   defp value(names, :nodes), do: nodes(names)
   defp value([_, _ | _] = names, :canary), do: nodes(names)
   defp value([_, _ | _], _rule), do: {:error, "is given twice"}
   defp value([text], :text), do: {:ok, text}
 
-  defp value([text], :number) do
+  defp value([text], kind) when kind in [:milliseconds, :count] do
     case Integer.parse(text) do
       {number, ""} -> {:ok, number}
       _no_number -> {:error, "must be a number"}

@@ -45,8 +45,10 @@ defmodule HotPatch.Console.Problem do
   def new(status, reason, detail, more \\ %{}),
     do: %{status: status, reason: reason, detail: detail, more: more}
 
-  @doc "The problem that an error of the API is."
-  @spec from(Exception.t()) :: t()
+  @doc "The problem that an error of the API is, or an option that cannot be, which a text tells."
+  @spec from(Exception.t() | String.t()) :: t()
+  def from(text) when is_binary(text), do: new(422, :invalid_option, text)
+
   def from(%Refusal{} = refusal) do
     new(422, :archive_refused, refusal.message, Map.take(refusal, [:rule, :entry]))
   end

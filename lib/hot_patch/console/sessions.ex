@@ -36,9 +36,14 @@ defmodule HotPatch.Console.Sessions do
   @doc "The session of a cookie."
   @spec fetch(String.t() | nil) :: {:ok, t()} | :error
   def fetch(nil), do: :error
+  def fetch(cookie), do: cookie |> Password.digest() |> by_id()
 
-  def fetch(cookie) do
-    case :ets.lookup(__MODULE__, Password.digest(cookie)) do
+  @doc "Whether a session goes on."
+  @spec alive?(t()) :: boolean()
+  def alive?(%{id: id}), do: by_id(id) != :error
+
+  defp by_id(id) do
+    case :ets.lookup(__MODULE__, id) do
       [{_id, %{until: until} = session, _spent}] ->
         if until > now(), do: {:ok, session}, else: :error
 
@@ -48,17 +53,6 @@ defmodule HotPatch.Console.Sessions do
   rescue
     # The table goes and comes again with the server.
     ArgumentError -> :error
-  end
-
-  @doc "Whether a session goes on."
-  @spec alive?(t()) :: boolean()
-  def alive?(%{id: id}) do
-    case :ets.lookup(__MODULE__, id) do
-      [{^id, %{until: until}, _spent}] -> until > now()
-      [] -> false
-    end
-  rescue
-    ArgumentError -> false
   end
 
   @doc "Ends all that a user or a token has here: sessions, forms, streams of events."

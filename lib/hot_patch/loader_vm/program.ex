@@ -12,6 +12,7 @@ defmodule HotPatch.LoaderVM.Program do
   # `{:module, name, bytes}` it answers `:prepared` or `{:refused, reason}`, to `:finish`
   # `:finished` or `{:unfinished, reason}`. It ends when its input ends.
 
+  alias HotPatch.FileName
   alias HotPatch.LoaderVM.BootScript
 
   @enforce_keys [:port, :shell, :os_pid]
@@ -96,18 +97,18 @@ defmodule HotPatch.LoaderVM.Program do
 
   # `erlexec` is what `erl` becomes; it takes from the environment where everything is.
   defp emulator do
-    root = List.to_string(:code.root_dir())
+    root = FileName.to_binary(:code.root_dir())
 
     folder =
-      System.get_env("BINDIR") ||
+      FileName.from_environment("BINDIR") ||
         Path.join([root, "erts-#{:erlang.system_info(:version)}", "bin"])
 
     path = Path.join(folder, "erlexec")
 
     if File.regular?(path) do
       own = [
-        {~c"BINDIR", String.to_charlist(folder)},
-        {~c"ROOTDIR", String.to_charlist(root)},
+        {~c"BINDIR", FileName.to_charlist(folder)},
+        {~c"ROOTDIR", FileName.to_charlist(root)},
         {~c"EMU", ~c"beam"},
         {~c"PROGNAME", ~c"erl"},
         {~c"ERL_CRASH_DUMP_SECONDS", ~c"0"}

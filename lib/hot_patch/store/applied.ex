@@ -242,7 +242,8 @@ defmodule HotPatch.Store.Applied do
   @spec net([t()]) :: [%{:id => String.t(), optional(atom()) => term()}]
   def net(stack) do
     stack
-    |> Enum.flat_map(&in_order/1)
+    |> all()
+    |> Enum.flat_map(&own/1)
     |> Enum.reduce(%{}, fn file, net ->
       Map.update(net, file.target, file, &together(&1, file))
     end)
@@ -251,10 +252,9 @@ defmodule HotPatch.Store.Applied do
   end
 
   # States have kept their format where none of the patches has converted them.
-  defp in_order(record) do
+  defp own(record) do
     converts? = Strategy.back(record).transition != :none
-    own = for file <- record.files, do: Map.merge(file, %{id: record.id, convert?: converts?})
-    Enum.flat_map(record.replaced, &in_order/1) ++ own
+    for file <- record.files, do: Map.merge(file, %{id: record.id, convert?: converts?})
   end
 
   defp together(first, last) do
@@ -354,7 +354,7 @@ defmodule HotPatch.Store.Applied do
     recent ++ Enum.filter(older, &(&1.kind == :apply and in_force?(&1.patch, stack)))
   end
 
-  defp in_force?(id, stack), do: Enum.any?(stack, &(&1.id == id or in_force?(id, &1.replaced)))
+  defp in_force?(id, stack), do: Enum.any?(all(stack), &(&1.id == id))
 
   @doc """
   The state after an operation has left memory otherwise than the disk: what earlier ones have left in
@@ -453,7 +453,7 @@ defmodule HotPatch.Store.Applied do
           is_binary(digest),
           do: digest
 
-    Enum.flat_map(state.stack, &digests_of/1) ++ ended
+    Enum.flat_map(all(state.stack), &digests_of/1) ++ ended
   end
 
   @doc """
@@ -518,7 +518,7 @@ defmodule HotPatch.Store.Applied do
           is_binary(digest),
           do: digest
 
-    List.wrap(record.payload) ++ files ++ Enum.flat_map(record.replaced, &digests_of/1)
+    List.wrap(record.payload) ++ files
   end
 
   defp path, do: Path.join(Store.directory(), @name)

@@ -9,8 +9,6 @@ defmodule HotPatch.Store.Early do
   # back is then one rename, which needs no room on the disk and brings back the very file.
 
   alias HotPatch.Fault
-  alias HotPatch.Store
-  alias HotPatch.Store.Blobs
   alias HotPatch.Store.Files
   alias HotPatch.Store.Neighbours
 
@@ -63,15 +61,7 @@ defmodule HotPatch.Store.Early do
   defp placed?(file), do: Files.digest(file.target) == file.new
 
   # The first failure counts, and the rest is tried all the same.
-  defp each(files, fun) do
-    results = for file <- files, do: {file.target, fun.(file)}
-    files |> Enum.map(&Path.dirname(&1.target)) |> Enum.uniq() |> Enum.each(&Store.flush_folder/1)
-
-    case Enum.find(results, &match?({_target, {:error, _posix}}, &1)) do
-      nil -> :ok
-      {target, {:error, posix}} -> {:error, {target, posix}}
-    end
-  end
+  defp each(files, fun), do: Files.settled(for file <- files, do: {file.target, fun.(file)})
 
   defp put_one(file) do
     if placed?(file) do
@@ -104,14 +94,7 @@ defmodule HotPatch.Store.Early do
       Neighbours.have?(file.target, file.new) -> removed(before)
       Files.digest(before) == file.old and file.old != nil -> File.rename(before, file.target)
       file.old == nil -> remove(file)
-      true -> write_before(file)
-    end
-  end
-
-  defp write_before(file) do
-    case Blobs.fetch(Store.blobs(), file.old) do
-      {:ok, bytes} -> Files.put(file, bytes)
-      _unknown_or_damaged -> {:error, :enoent}
+      true -> Files.put(file, file.old)
     end
   end
 

@@ -263,13 +263,16 @@ defmodule HotPatch.Store.Files do
 
   # Whoever may not read the file may not read what is staged of it either.
   defp stage_one({file, change}) do
-    with :ok <- Rights.make_folders(Path.dirname(file.target)),
-         :ok <- Store.write_flushed(file.staged, change.bytes),
-         :ok <- Rights.give(file.staged, file.rights) do
-      {:ok, :staged}
-    else
+    case lay(file, change.bytes) do
+      :ok -> {:ok, :staged}
       {:error, posix} -> {:error, {file.target, posix}}
     end
+  end
+
+  defp lay(file, bytes) do
+    with :ok <- Rights.make_folders(Path.dirname(file.target)),
+         :ok <- Store.write_flushed(file.staged, bytes),
+         do: Rights.give(file.staged, file.rights)
   end
 
   # Goes on where one fails: the more of the set is in place the better.
@@ -280,7 +283,14 @@ defmodule HotPatch.Store.Files do
         {file.target, replace_one(file)}
       end
 
-    files |> Enum.map(&Path.dirname(&1.target)) |> Enum.uniq() |> Enum.each(&Store.flush_folder/1)
+    settled(results)
+  end
+
+  @doc "What came of changes to files: their folders are written to the disk, and the first failure counts."
+  @spec settled([{Path.t(), :ok | {:error, File.posix()}}]) :: :ok | {:error, failure()}
+  def settled(results) do
+    folders = for {target, _result} <- results, uniq: true, do: Path.dirname(target)
+    Enum.each(folders, &Store.flush_folder/1)
 
     case Enum.find(results, &match?({_target, {:error, _posix}}, &1)) do
       nil -> :ok
@@ -298,25 +308,18 @@ defmodule HotPatch.Store.Files do
     cond do
       digest(file.target) == file.new -> :ok
       digest(file.staged) == file.new -> File.rename(file.staged, file.target)
-      true -> write_again(file)
+      # What was staged is gone, with a fresh disk or by somebody's hand.
+      true -> put(file, file.new)
     end
   end
 
-  # What was staged is gone, with a fresh disk or by somebody's hand.
-  defp write_again(file) do
-    case Blobs.fetch(Store.blobs(), file.new) do
-      {:ok, bytes} -> put(file, bytes)
+  @doc "Puts bytes that are kept in the place of a file of a set, with its rights."
+  @spec put(file(), Blobs.digest()) :: :ok | {:error, File.posix()}
+  def put(file, digest) do
+    case Blobs.fetch(Store.blobs(), digest) do
+      {:ok, bytes} -> with :ok <- lay(file, bytes), do: File.rename(file.staged, file.target)
       _unknown_or_damaged -> {:error, :enoent}
     end
-  end
-
-  @doc "Puts bytes in the place of a file of a set, with its rights."
-  @spec put(file(), binary()) :: :ok | {:error, File.posix()}
-  def put(file, bytes) do
-    with :ok <- Rights.make_folders(Path.dirname(file.target)),
-         :ok <- Store.write_flushed(file.staged, bytes),
-         :ok <- Rights.give(file.staged, file.rights),
-         do: File.rename(file.staged, file.target)
   end
 
   # When memory has changed it is too late for a full disk: what is to be written then, the

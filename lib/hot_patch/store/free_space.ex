@@ -22,10 +22,7 @@ defmodule HotPatch.Store.FreeSpace do
   end
 
   defp device(path) do
-    case File.stat(path) do
-      {:ok, stat} -> stat.major_device
-      {:error, _posix} -> if Path.dirname(path) != path, do: device(Path.dirname(path))
-    end
+    with {:ok, stat} <- File.stat(existing(path)), do: stat.major_device
   end
 
   @doc """

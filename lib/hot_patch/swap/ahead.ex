@@ -15,6 +15,7 @@ defmodule HotPatch.Swap.Ahead do
   # `back/1` takes all of it away again. It looks at what runs, so it can be called at any time, by
   # whoever ends the swap, more than once.
 
+  alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Job
   alias HotPatch.Swap.OnLoad
   alias HotPatch.Swap.Phases
@@ -99,19 +100,14 @@ defmodule HotPatch.Swap.Ahead do
   end
 
   # Only what this swap has brought: another version was loaded by somebody else.
-  defp take_away(%{module: module, md5: md5}) do
-    if ours?(module, md5) do
-      # What it was the first time may be its old code: the VM has room for one.
-      :ok = Purge.unused([module])
-      _ = :code.delete(module)
-      if ours?(module, md5), do: {:error, "it cannot be deleted"}, else: :ok
+  defp take_away(change) do
+    if Conversion.current?(change) do
+      :ok = Purge.take_out(change.module)
+      if Conversion.current?(change), do: {:error, "it cannot be deleted"}, else: :ok
     else
       :ok
     end
   end
-
-  defp ours?(module, md5),
-    do: :erlang.module_loaded(module) and :erlang.get_module_info(module, :md5) == md5
 
   @doc "What could not be taken back, as the end of a sentence."
   @spec left([{module(), String.t()}]) :: String.t()

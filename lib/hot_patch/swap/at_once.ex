@@ -120,6 +120,8 @@ defmodule HotPatch.Swap.AtOnce do
     end
   end
 
+  defp casualties(%{ready: %{fatal: fatal}}) when fatal == %{}, do: []
+
   defp casualties(%{found: found, ready: %{fatal: fatal}}),
     do: Casualties.among(found.targets ++ found.unpaused, fatal)
 

@@ -12,6 +12,7 @@ defmodule HotPatch.Swap.Casualties do
   alias HotPatch.Swap.Processes
   alias HotPatch.Swap.Recognise
   alias HotPatch.Swap.Shadow
+  alias HotPatch.Table
 
   @typedoc "Why processes of a kind that work for a module would die, by both."
   @type reasons :: %{{module(), Processes.kind()} => String.t()}
@@ -197,7 +198,8 @@ defmodule HotPatch.Swap.Casualties do
   def lines(casualties) do
     for {why, alike} <- Enum.group_by(casualties, & &1.why) do
       pids = Enum.map(alike, & &1.pid)
-      "#{Describe.count(pids)} would die: #{why} (#{Describe.names(pids)})"
+
+      "#{Table.count(length(pids), "process", "processes")} would die: #{why} (#{Describe.names(pids)})"
     end
   end
 end

@@ -115,8 +115,12 @@ defmodule HotPatch.Swap.Conversion do
     if match?({:ok, _new}, result), do: elem(result, 1), else: state
   end
 
-  @doc "Whether the code for which a state was converted is the current one."
-  @spec current?(t()) :: boolean()
+  @doc "Whether the code of a module that a state is converted for, or that came, is the current one."
+  @spec current?(%{
+          :module => module(),
+          :md5 => binary() | nil,
+          optional(atom()) => term()
+        }) :: boolean()
   def current?(%{module: module, md5: nil}), do: not :erlang.module_loaded(module)
 
   def current?(%{module: module, md5: md5}) do

@@ -43,11 +43,6 @@ defmodule HotPatch.Swap.Describe do
       else: named
   end
 
-  @doc "How many processes, in words."
-  @spec count([pid()]) :: String.t()
-  def count([_one]), do: "1 process"
-  def count(pids), do: "#{length(pids)} processes"
-
   @doc "The first few of some processes by name."
   @spec names([pid()]) :: String.t()
   def names(pids) do

@@ -9,6 +9,7 @@ defmodule HotPatch.Swap.OnLoad do
   # all, later, then that process takes it back: nobody wants it any more.
 
   alias HotPatch.Cause
+  alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Describe
   alias HotPatch.Swap.OnLoad.Listener
   alias HotPatch.Swap.Phases
@@ -68,10 +69,8 @@ defmodule HotPatch.Swap.OnLoad do
 
   @doc "Whether the code of a step is what runs."
   @spec current?(t()) :: boolean()
-  def current?(%{module: module, bytes: bytes}) do
-    :erlang.module_loaded(module) and
-      :erlang.get_module_info(module, :md5) == :code.module_md5(bytes)
-  end
+  def current?(%{module: module, bytes: bytes}),
+    do: Conversion.current?(%{module: module, md5: :code.module_md5(bytes)})
 
   @doc "Ends an on_load that is under way: the code that ran before it stays the current one."
   @spec stop(module()) :: :ok

@@ -42,6 +42,15 @@ defmodule HotPatch.Swap.Purge do
   @spec unused([module()]) :: :ok
   def unused(modules), do: wide(fn -> Enum.each(modules, &soft/1) end)
 
+  @doc "Takes the current code of a module out, softly: whoever runs it goes on in it."
+  @spec take_out(module()) :: :ok
+  def take_out(module) do
+    # What it was the first time may be its old code: the VM has room for one.
+    :ok = unused([module])
+    _ = :code.delete(module)
+    :ok
+  end
+
   defp purge(module, attempts) do
     if soft(module) do
       :ok

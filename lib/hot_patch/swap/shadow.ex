@@ -60,9 +60,6 @@ defmodule HotPatch.Swap.Shadow do
 
   # Softly: should a process run it after all, the shadow stays.
   defp delete(name) do
-    if :erlang.module_loaded(name) do
-      Purge.unused([name])
-      _ = :code.delete(name)
-    end
+    if :erlang.module_loaded(name), do: Purge.take_out(name)
   end
 end

@@ -305,7 +305,7 @@ defmodule HotPatch.ConsoleTest do
       assert %{status: 200} = get("/nodes", eve)
       assert %{status: status} = post("/patch/#{id}/delete", [form: form, reason: "x"], alice)
       assert status in [401, 403]
-      assert [%{id: ^id}] = HotPatch.list()
+      assert %{items: [%{id: ^id}]} = HotPatch.list()
       assert %{status: 401} = get("/api/nodes", token("monitor"))
       # She can log in again, as what she is now.
       alice = log_in("alice")
@@ -384,7 +384,7 @@ defmodule HotPatch.ConsoleTest do
         refute text(response) =~ Atom.to_string(node())
       end
 
-      assert [%{id: ^id}] = HotPatch.list()
+      assert %{items: [%{id: ^id}]} = HotPatch.list()
 
       # A right password is of no use there, either.
       body = URI.encode_query(name: "alice", password: password())

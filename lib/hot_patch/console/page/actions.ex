@@ -8,7 +8,6 @@ defmodule HotPatch.Console.Page.Actions do
   alias HotPatch.Console.Page
   alias HotPatch.Console.Page.Plans
   alias HotPatch.Console.Params
-  alias HotPatch.Console.Problem
   alias HotPatch.Console.Response
   alias HotPatch.Status
   alias HotPatch.Console.Router
@@ -45,7 +44,7 @@ defmodule HotPatch.Console.Page.Actions do
       run = Act.begin(kind, id, request, access, options)
       Response.redirect(request, "/patch/#{part(id)}/results/#{run}")
     else
-      {:error, text} -> Page.Problem.show(request, Problem.new(422, :invalid_option, text))
+      {:error, text} -> Page.Problem.show(request, text)
     end
   end
 
@@ -63,11 +62,7 @@ defmodule HotPatch.Console.Page.Actions do
          :ok <- HotPatch.delete(id, options ++ Act.who(request, access)) do
       Response.redirect(request, "/patch")
     else
-      {:error, text} when is_binary(text) ->
-        Page.Problem.show(request, Problem.new(422, :invalid_option, text))
-
-      {:error, error} ->
-        Page.Problem.show(request, error)
+      {:error, problem} -> Page.Problem.show(request, problem)
     end
   end
 

@@ -39,11 +39,7 @@ defmodule HotPatch.Console.Page.Cancel do
       content = cancelled(Map.put(context, :cancellation, cancellation))
       Page.render(context, "Cancelled", :patch, content)
     else
-      {:error, text} when is_binary(text) ->
-        Page.Problem.show(request, Problem.new(422, :invalid_option, text))
-
-      {:error, error} ->
-        Page.Problem.show(request, error)
+      {:error, problem} -> Page.Problem.show(request, problem)
     end
   end
 end

@@ -73,7 +73,7 @@ defmodule HotPatch.Console.Page.Nodes do
       Response.redirect(request, "/nodes/#{part(name)}/restart/#{run}")
     else
       :error -> Page.Problem.show(request, unknown())
-      {:error, text} -> Page.Problem.show(request, Problem.new(422, :invalid_option, text))
+      {:error, text} -> Page.Problem.show(request, text)
     end
   end
 

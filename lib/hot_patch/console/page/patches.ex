@@ -78,7 +78,7 @@ defmodule HotPatch.Console.Page.Patches do
 
   defp options(call, query) do
     with {:error, text} <- Params.options(call, query),
-         do: {:error, Problem.new(422, :invalid_option, text)}
+         do: {:error, Problem.from(text)}
   end
 
   @doc """

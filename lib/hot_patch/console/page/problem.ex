@@ -8,10 +8,11 @@ defmodule HotPatch.Console.Page.Problem do
   alias HotPatch.Console.Page
   alias HotPatch.Console.Problem
 
-  @doc "The page of a problem, or of an error of the API."
-  @spec show(HotPatch.Console.Request.t(), Problem.t() | Exception.t()) ::
+  @doc "The page of a problem, or of what one is made from."
+  @spec show(HotPatch.Console.Request.t(), Problem.t() | Exception.t() | String.t()) ::
           HotPatch.Console.Response.t()
   def show(request, %{__exception__: true} = error), do: show(request, Problem.from(error))
+  def show(request, text) when is_binary(text), do: show(request, Problem.from(text))
 
   def show(request, problem) do
     access =

@@ -63,18 +63,17 @@ defmodule HotPatch.Store.Applied.Format do
     end
   end
 
-  @doc "The same term in the version of today; nil if it is no state."
-  @spec migrate(term()) :: map() | nil
-  def migrate(%{v: @version} = map), do: map
+  # The same term in the version of today; nil if it is no state.
+  defp migrate(%{v: @version} = map), do: map
 
-  def migrate(%{v: newer}) do
+  defp migrate(%{v: newer}) do
     raise "what is applied on this node was written by a newer HotPatch (format #{inspect(newer)}, this " <>
             "one knows #{@version}): install that again, or one newer still"
   end
 
   # Before versions were named: the release was a struct, an operation's end was told by time, and
   # why memory was not what the disk is stood in the record of the patch.
-  def migrate(%{release: release, stack: stack, ops: ops} = map) do
+  defp migrate(%{release: release, stack: stack, ops: ops} = map) do
     %{
       v: @version,
       release: Map.take(release, [:name, :version]),
@@ -88,7 +87,7 @@ defmodule HotPatch.Store.Applied.Format do
     }
   end
 
-  def migrate(_no_state), do: nil
+  defp migrate(_no_state), do: nil
 
   defp retired({id, at}, ops) do
     before = for %{patch: ^id} = op <- ops, DateTime.compare(op.at, at) == :lt, do: op.seq
