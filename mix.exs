@@ -15,7 +15,7 @@ defmodule HotPatch.MixProject do
       compilers: Mix.compilers() ++ [:hot_patch_native],
       deps: [],
       # Of sasl, which only tests call, where it is started.
-      xref: [exclude: [:systools, :release_handler]],
+      elixirc_options: [no_warn_undefined: [:systools, :release_handler]],
       description: "Hot patches for running Erlang and Elixir clusters"
     ]
   end

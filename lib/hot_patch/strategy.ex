@@ -19,7 +19,7 @@ defmodule HotPatch.Strategy do
         }
 
   @typedoc "The record of a patch on a node."
-  @type record :: %{:strategy => t(), optional(atom()) => term()}
+  @type recorded :: %{:strategy => t(), optional(atom()) => term()}
 
   @default %{transition: :suspend, on_load: :restart}
 
@@ -28,7 +28,7 @@ defmodule HotPatch.Strategy do
   def default, do: @default
 
   @doc "The strategy of a payload on a node that has this record of the patch, or none."
-  @spec of(told(), record() | nil) :: t()
+  @spec of(told(), recorded() | nil) :: t()
   def of(%{kind: :apply} = payload, _record), do: told(payload, @default)
   def of(%{kind: :rollback} = payload, record), do: told(payload, back(record))
 
@@ -40,7 +40,7 @@ defmodule HotPatch.Strategy do
   end
 
   @doc "The way back from a patch. States that were converted one by one are in the new format by now."
-  @spec back(record() | nil) :: t()
+  @spec back(recorded() | nil) :: t()
   def back(%{strategy: %{transition: :compatible} = strategy}),
     do: %{strategy | transition: :suspend}
 
@@ -69,7 +69,7 @@ defmodule HotPatch.Strategy do
   end
 
   @doc "Where a rollback is told to go another way than the patch came, in words."
-  @spec differs(t(), record() | nil) :: [String.t()]
+  @spec differs(t(), recorded() | nil) :: [String.t()]
   def differs(_strategy, nil), do: []
 
   def differs(strategy, record) do

@@ -103,7 +103,7 @@ defmodule HotPatch.CommandTest do
   test "wrong calls are told what would be right" do
     for {text, told} <- [
           {"aply fix", "did you mean apply?"},
-          {"paint fix", "there is no command paint; there are upload, list"},
+          {"xyz fix", "there is no command xyz; there are upload, list"},
           {"apply", "it is apply PATCH"},
           {"list fix", "it is list"},
           {"rollback fix --canary 1", "--canary is no option of rollback"},

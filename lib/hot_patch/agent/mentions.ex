@@ -50,15 +50,8 @@ defmodule HotPatch.Agent.Mentions do
   defp parts(no_module), do: [no_module]
 
   defp chunks(<<id::binary-size(4), size::32, chunk::binary-size(size), rest::binary>>) do
-    padding = rem(4 - rem(size, 4), 4)
-
-    rest =
-      case rest do
-        <<_zeros::binary-size(padding), rest::binary>> -> rest
-        _the_last -> ""
-      end
-
-    part(id, chunk) ++ chunks(rest)
+    padding = min(rem(4 - rem(size, 4), 4), byte_size(rest))
+    part(id, chunk) ++ chunks(binary_part(rest, padding, byte_size(rest) - padding))
   end
 
   defp chunks(_end), do: []

@@ -212,7 +212,7 @@ defmodule HotPatch.Store.LogTest do
         bytes = write(path, terms)
         at = Enum.random([byte_size(bytes), :rand.uniform(byte_size(bytes) + 1) - 1])
         garbage = garbage(bytes)
-        <<before::binary-size(at), behind::binary>> = bytes
+        {before, behind} = :erlang.split_binary(bytes, at)
         damaged = before <> garbage <> behind
         File.write!(path, damaged)
 
