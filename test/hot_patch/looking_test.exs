@@ -78,7 +78,7 @@ defmodule HotPatch.LookingTest do
              {:strange_4_value, [:strange_4_nested], %{strange_4_map: 1}}
   end
 
-  test "a module that would end the node is refused where it is uploaded" do
+  test "a module that would end the node is known by the rule that it breaks, and no loader sees it" do
     [a] = nodes = Cluster.start(1)
     name = "looking_fatal"
 
@@ -86,9 +86,10 @@ defmodule HotPatch.LookingTest do
       {"exchange-1.0.0/ebin/#{name}.beam", Damaged.make(name, :literals_declared_too_large)}
     ]
 
-    assert {:error, error} = hot_patch(a, :upload, [HotPatch.Test.Archives.zip(files), []])
-    assert Exception.message(error) =~ name
-    assert hot_patch(a, :list, []).items == []
+    {:ok, patch} = hot_patch(a, :upload, [HotPatch.Test.Archives.zip(files), []])
+    assert {:ok, %{status: :error, nodes: [%{files: [file]}]}} = hot_patch(a, :check, [patch.id])
+    assert file.path =~ name and file.reason =~ "(rule literal"
+    assert {:error, %Error{reason: :refused}} = hot_patch(a, :apply, [patch.id])
     for node <- nodes, do: assert(Cluster.call(node, Node, :alive?, []))
   end
 

@@ -175,7 +175,7 @@ defmodule HotPatch.RightsTest do
 
     config = [exchange: [password: "secret"]]
     assert {:ok, report} = hot_patch(machine.node, :apply, [patch.id, [config: config]])
-    assert report.status == :not_beam
+    assert report.status == :ok
     assert_receive {:staged, staged}
     assert length(staged) == 5
     for {path, mode} <- staged, path =~ "pem", do: assert({path, mode &&& 0o007} == {path, 0})

@@ -281,7 +281,10 @@ defmodule HotPatch.Agent.Location do
 
   # The folders of OTP itself are, and were told apart before: this is one of somebody's own.
   defp not_sticky(name) do
-    with {:ok, module} <- Running.module(name), true <- :code.is_sticky(module) do
+    with {:ok, module} <- Running.module(name),
+         true <- :code.is_sticky(module),
+         # What the VM itself brings is told apart below.
+         false <- Running.path(name) == :system do
       {:error,
        "#{name} is protected on this node: its folder#{folder_of(name)} is sticky (code:stick_dir/1), and the VM " <>
          "loads nothing else in its place; call code:unstick_dir/1 with it first, if the module is to be patched"}

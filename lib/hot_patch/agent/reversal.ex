@@ -35,8 +35,9 @@ defmodule HotPatch.Agent.Reversal do
     Applied.list()
     |> Applied.net()
     |> Enum.reject(&(&1.target in own))
-    # One of them has taken back already what another has changed.
-    |> Enum.reject(&(&1.old == &1.new))
+    # One of them has taken back already what another has changed. A module that is out of memory
+    # while its file is there for the boot script is not back.
+    |> Enum.reject(&(&1.old == &1.new and not &1.gone?))
     |> judge_all(payload, payload.disk == :replace)
     |> Enum.map(fn {file, verdict} -> %{verdict | ran: ran(file, payload)} end)
   end

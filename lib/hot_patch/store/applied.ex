@@ -259,7 +259,7 @@ defmodule HotPatch.Store.Applied do
 
   defp together(first, last) do
     last
-    |> Map.merge(Map.take(first, [:old, :ran, :folders, :callback_mode]))
+    |> Map.merge(Map.take(first, [:old, :ran, :folders, :callback_mode, :returned?]))
     |> Map.merge(%{convert?: first.convert? or last.convert?, move: last.move || first.move})
   end
 
