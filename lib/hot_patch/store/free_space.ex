@@ -44,18 +44,19 @@ defmodule HotPatch.Store.FreeSpace do
   defp existing(path), do: if(File.exists?(path), do: path, else: existing(Path.dirname(path)))
 
   defp df(path) do
-    task =
-      Task.async(fn ->
-        System.cmd("df", ["-Pk", "--", path], stderr_to_stdout: true, env: [{"LC_ALL", "C"}])
-      end)
+    task = Task.async(fn -> said_by_df(path) end)
 
     case Task.yield(task, @within) || Task.shutdown(task, :brutal_kill) do
       {:ok, {text, 0}} -> text
       _failed_or_late -> :unknown
     end
+  end
+
+  defp said_by_df(path) do
+    System.cmd("df", ["-Pk", "--", path], stderr_to_stdout: true, env: [{"LC_ALL", "C"}])
   rescue
     # No such program.
-    _error in [ErlangError] -> :unknown
+    _error in [ErlangError] -> :no_program
   end
 
   @doc "Whether a file or folder lies on a disk that is mounted to be read only."

@@ -4,6 +4,7 @@ defmodule HotPatch.Agent.IdleConversionsTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Operator
+  import HotPatch.Test.Settings, only: [configure_on: 2]
 
   alias HotPatch.Swap.Keepers
   alias HotPatch.Test.Builds
@@ -69,7 +70,7 @@ defmodule HotPatch.Agent.IdleConversionsTest do
     assert Cluster.call(a, :gen_server, :call, [pid, :get]) == 1
 
     # With the option that it names, the state is converted, and nothing is left to be said.
-    :ok = Cluster.call(a, Application, :put_env, [:hot_patch, :wrappers, [{@library, [:mod]}]])
+    configure_on(a, wrappers: [{@library, [:mod]}])
     assert {[], []} = warnings(a, id)
     assert {:ok, %{nodes: [%{warnings: [], suspended: 1}]}} = hot_patch(a, :apply, [id])
     assert Cluster.call(a, :gen_server, :call, [pid, :get]) == 2
