@@ -68,7 +68,7 @@ defmodule Bench.Archive do
 
   defp read(bridge, zip) do
     Application.put_env(:hot_patch, :bridge, bridge)
-    :ok = HotPatch.Config.load()
+    :ok = HotPatch.Host.Config.load()
     {:ok, _} = HotPatch.Archive.read(zip, "bench")
   end
 

@@ -39,7 +39,9 @@ helpers =
       do: module
 
 defmodule Bench.Cluster do
-  alias Bench.Cluster.{Nodes, Patch, Ways}
+  alias Bench.Cluster.Nodes
+  alias Bench.Cluster.Patch
+  alias Bench.Cluster.Ways
   alias Bench.Table
 
   @afterwards 3_000

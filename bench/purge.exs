@@ -14,7 +14,8 @@
 for file <- ~w(table swap/subject swap/callers), do: Code.require_file("#{file}.exs", __DIR__)
 
 defmodule Bench.Purge do
-  alias Bench.Swap.{Callers, Subject}
+  alias Bench.Swap.Callers
+  alias Bench.Swap.Subject
   alias Bench.Table
   alias HotPatch.Swap
 
@@ -88,7 +89,7 @@ defmodule Bench.Purge do
   defp do_step(:purge, "code:soft_purge", modules),
     do: for(module <- modules, do: true = :code.soft_purge(module))
 
-  defp do_step(:purge, "HotPatch", modules), do: :ok = Swap.Purge.all(modules)
+  defp do_step(:purge, "HotPatch", modules), do: :ok = Swap.OldCode.Purge.all(modules)
 
   defp measure(pids, load, fun) do
     settle()

@@ -15,7 +15,10 @@ for file <- ~w(table swap/subject swap/callers swap/probe swap/ways),
     do: Code.require_file("#{file}.exs", __DIR__)
 
 defmodule Bench.Swap do
-  alias Bench.Swap.{Callers, Probe, Subject, Ways}
+  alias Bench.Swap.Callers
+  alias Bench.Swap.Probe
+  alias Bench.Swap.Subject
+  alias Bench.Swap.Ways
   alias Bench.Table
 
   @columns [:total, :longest, :median, :gap, :p99, :whole]

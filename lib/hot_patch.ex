@@ -33,24 +33,24 @@ defmodule HotPatch do
 
   alias HotPatch.Answers
   alias HotPatch.Archive.Input
-  alias HotPatch.Argument
   alias HotPatch.Cancellation
   alias HotPatch.Cluster
-  alias HotPatch.Cluster.Library
-  alias HotPatch.Cluster.Request
+  alias HotPatch.Cluster.Catalog
+  alias HotPatch.Cluster.PatchCall
   alias HotPatch.Composition
   alias HotPatch.Drift
   alias HotPatch.Error
   alias HotPatch.Event
   alias HotPatch.JournalEntry
   alias HotPatch.NodeInfo
-  alias HotPatch.Operator
   alias HotPatch.Options
+  alias HotPatch.Options.Argument
   alias HotPatch.Patch
   alias HotPatch.Plan
   alias HotPatch.Refusal
   alias HotPatch.Report
   alias HotPatch.Straggler
+  alias HotPatch.Support.OSUser
 
   @typedoc "The id of a patch, its name, or the beginning of its id, where only one has that."
   @type id :: String.t() | charlist()
@@ -115,8 +115,8 @@ defmodule HotPatch do
   def upload(path_or_bytes, options \\ []) do
     with {:ok, options} <- Options.validate(:upload, options),
          {:ok, bytes, default_name} <- Input.read(path_or_bytes) do
-      asked = %{options | by: options.by || Operator.name()}
-      Library.upload(bytes, Map.put(asked, :default_name, default_name))
+      asked = %{options | by: options.by || OSUser.name()}
+      Catalog.upload(bytes, Map.put(asked, :default_name, default_name))
     end
   end
 
@@ -131,7 +131,7 @@ defmodule HotPatch do
       for patch <- HotPatch.list(), do: patch.id
   """
   @spec list() :: Answers.t(Patch.t())
-  defdelegate list(), to: Library
+  defdelegate list(), to: Catalog
 
   @doc """
   What a patch holds: files, modules, sizes, digests, applications.
@@ -148,7 +148,7 @@ defmodule HotPatch do
   """
   @spec composition(id()) :: {:ok, Composition.t()} | error()
   def composition(id) do
-    with {:ok, composition, _release} <- Library.open(id), do: {:ok, composition}
+    with {:ok, composition, _release} <- Catalog.open(id), do: {:ok, composition}
   end
 
   @doc """
@@ -174,7 +174,7 @@ defmodule HotPatch do
   """
   @spec check(id(), survey_options()) :: {:ok, Report.t()} | error()
   def check(id, options \\ []) do
-    with {:ok, options, payload, nodes, unmanaged} <- Request.new(:check, id, options) do
+    with {:ok, options, payload, nodes, unmanaged} <- PatchCall.new(:check, id, options) do
       Cluster.Survey.check(payload, nodes, unmanaged, options)
     end
   end
@@ -200,7 +200,7 @@ defmodule HotPatch do
   """
   @spec plan(id(), survey_options()) :: {:ok, Plan.t()} | error()
   def plan(id, options \\ []) do
-    with {:ok, options, payload, nodes, unmanaged} <- Request.new(:plan, id, options) do
+    with {:ok, options, payload, nodes, unmanaged} <- PatchCall.new(:plan, id, options) do
       Cluster.Survey.plan(payload, nodes, unmanaged, options)
     end
   end
@@ -266,7 +266,7 @@ defmodule HotPatch do
           from: String.t()
         ) :: {:ok, Report.t()} | error()
   def apply(id, options \\ []) do
-    with {:ok, options, payload, nodes, unmanaged} <- Request.new(:apply, id, options),
+    with {:ok, options, payload, nodes, unmanaged} <- PatchCall.new(:apply, id, options),
          do: carry_out(options, payload, nodes, unmanaged)
   end
 
@@ -312,14 +312,14 @@ defmodule HotPatch do
           from: String.t()
         ) :: {:ok, Report.t()} | error()
   def rollback(id, options \\ []) do
-    with {:ok, options, payload, nodes, unmanaged} <- Request.new(:rollback, id, options),
+    with {:ok, options, payload, nodes, unmanaged} <- PatchCall.new(:rollback, id, options),
          do: carry_out(options, payload, nodes, unmanaged)
   end
 
   defp carry_out(options, payload, nodes, unmanaged) do
     options = Map.put(options, :id, Cluster.Coordinator.new_id())
 
-    Cluster.Bars.during(options.id, options.progress, fn ->
+    Cluster.ProgressBars.during(options.id, options.progress, fn ->
       Cluster.Operation.run(payload, nodes, unmanaged, options)
     end)
   end
@@ -377,7 +377,7 @@ defmodule HotPatch do
   def journal(options \\ []) do
     with {:ok, options} <- Options.validate(:journal, options),
          {:ok, members} <- Cluster.reachable(options.nodes),
-         do: {:ok, Cluster.History.list(members, options)}
+         do: {:ok, Cluster.Journals.list(members, options)}
   end
 
   @doc """
@@ -399,7 +399,7 @@ defmodule HotPatch do
   def drift(options \\ []) do
     with {:ok, options} <- Options.validate(:drift, options),
          {:ok, members} <- Cluster.reachable(options.nodes),
-         do: {:ok, Cluster.Comparison.run(members, options.timeout)}
+         do: {:ok, Cluster.DriftSurvey.run(members, options.timeout)}
   end
 
   @doc """
@@ -423,7 +423,7 @@ defmodule HotPatch do
   @spec delete(id(), by: String.t(), reason: String.t(), from: String.t()) :: :ok | error()
   def delete(id, options \\ []) do
     with {:ok, options} <- Options.validate(:delete, options),
-         do: Library.delete(id, %{options | by: options.by || Operator.name()})
+         do: Catalog.delete(id, %{options | by: options.by || OSUser.name()})
   end
 
   @doc """
@@ -461,7 +461,7 @@ defmodule HotPatch do
   def restart(node, options \\ []) do
     with {:ok, options} <- Options.validate(:restart, options),
          {:ok, node} <- Argument.node(:restart, node, Cluster.everyone()),
-         do: Cluster.Restart.run(node, %{options | by: options.by || Operator.name()})
+         do: Cluster.Restart.run(node, %{options | by: options.by || OSUser.name()})
   end
 
   @doc """
@@ -503,7 +503,7 @@ defmodule HotPatch do
         ) :: {:ok, Cancellation.t()} | error()
   def cancel(id, options \\ []) when is_binary(id) or is_atom(id) do
     with {:ok, options} <- Options.validate(:cancel, options),
-         do: Cluster.Cancelling.run("#{id}", %{options | by: options.by || Operator.name()})
+         do: Cluster.CancelCall.run("#{id}", %{options | by: options.by || OSUser.name()})
   end
 
   @doc """
@@ -544,7 +544,7 @@ defmodule HotPatch do
   @spec dismiss(node(), by: String.t(), reason: String.t(), from: String.t()) :: :ok | error()
   def dismiss(node, options \\ []) when is_atom(node) do
     with {:ok, options} <- Options.validate(:dismiss, options),
-         do: Cluster.Dismissal.run(node, %{options | by: options.by || Operator.name()})
+         do: Cluster.Dismissal.run(node, %{options | by: options.by || OSUser.name()})
   end
 
   @doc """
@@ -595,7 +595,7 @@ defmodule HotPatch do
   def attach(node, options \\ []) do
     with {:ok, options} <- Options.validate(:attach, options),
          {:ok, node} <- Argument.node(:attach, node, Node.list(:connected)),
-         do: Cluster.Attach.attach(node, %{options | by: options.by || Operator.name()})
+         do: Cluster.Attach.attach(node, %{options | by: options.by || OSUser.name()})
   end
 
   @doc """
@@ -634,7 +634,7 @@ defmodule HotPatch do
   def detach(node, options \\ []) do
     with {:ok, options} <- Options.validate(:detach, options),
          {:ok, node} <- Argument.node(:detach, node, Node.list(:connected)),
-         do: Cluster.Attach.detach(node, %{options | by: options.by || Operator.name()})
+         do: Cluster.Attach.detach(node, %{options | by: options.by || OSUser.name()})
   end
 
   @doc """

@@ -1,7 +1,9 @@
 # The long run of faults, see script/faults --help.
 
-alias HotPatch.Test.{Builds, Cluster}
-alias HotPatch.Test.Faults.{Campaign, Scenarios}
+alias HotPatch.Test.Builds
+alias HotPatch.Test.Cluster
+alias HotPatch.Test.Faults.Campaign
+alias HotPatch.Test.Faults.Scenarios
 
 {given, []} =
   OptionParser.parse!(System.argv(),

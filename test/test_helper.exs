@@ -1,9 +1,10 @@
-alias HotPatch.Test.{Builds, Cluster}
+alias HotPatch.Test.Builds
+alias HotPatch.Test.Cluster
 
 Cluster.distribute!()
 Builds.compile!()
 Application.put_env(:hot_patch, :data_dir, Path.join(Builds.tmp(), "data"))
-:ok = HotPatch.Config.load()
+:ok = HotPatch.Host.Config.load()
 ExUnit.after_suite(fn _ -> File.rm_rf!(Builds.tmp()) end)
 # PropEr is a package of its own in Debian (erlang-proper); script/matrix makes the systems that
 # its tests take, and script/test browser runs those of the page: they need more than Elixir.

@@ -2,10 +2,10 @@ defmodule Bench.Cluster.Ways do
   # What is compared. Runs on the coordinator, under the probe.
 
   alias Bench.Cluster.Probe
-  alias HotPatch.Agent.Payload
   alias HotPatch.Archive
-  alias HotPatch.Cluster.Library
+  alias HotPatch.Cluster.Catalog
   alias HotPatch.Cluster.Transfer
+  alias HotPatch.NodeAgent.Payload
 
   # Milliseconds. So many nodes for each processor are slow to come to a stop together.
   @timeout 120_000
@@ -13,7 +13,7 @@ defmodule Bench.Cluster.Ways do
 
   @doc "Sends a patch to all nodes: the whole term in one call to all, or as HotPatch sends it."
   def send_to(way, id, cluster) do
-    {:ok, composition, patch} = Library.open(id)
+    {:ok, composition, patch} = Catalog.open(id)
     {:ok, shadows} = Archive.shadows(composition)
     payload = Payload.new(composition, patch.release, shadows: shadows)
     {seen, :ok} = Probe.measure(cluster, fn -> send_payload(way, payload, cluster.others) end)
@@ -89,7 +89,7 @@ defmodule Bench.Cluster.Ways do
 
   @doc "Forgets what has been sent, so that the next has all to send again."
   def forget(cluster) do
-    for node <- [node() | cluster.others], do: send({HotPatch.Agent.Inbox, node}, :timeout)
+    for node <- [node() | cluster.others], do: send({HotPatch.NodeAgent.Inbox, node}, :timeout)
     :ok
   end
 end

@@ -5,7 +5,9 @@ defmodule Demo.Page do
 
   import Demo.Console
 
-  alias Demo.{Archive, Cluster, Traffic}
+  alias Demo.Archive
+  alias Demo.Cluster
+  alias Demo.Traffic
 
   # The calls go to numbers that every build knows, but one: the broken build fails there.
   @number "0044123"

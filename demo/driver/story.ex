@@ -5,7 +5,9 @@ defmodule Demo.Story do
 
   import Demo.Console
 
-  alias Demo.{Archive, Cluster, Traffic}
+  alias Demo.Archive
+  alias Demo.Cluster
+  alias Demo.Traffic
 
   @operator hd(Cluster.nodes())
 

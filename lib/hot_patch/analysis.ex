@@ -18,7 +18,7 @@ defmodule HotPatch.Analysis do
   alias HotPatch.Analysis.Finding
   alias HotPatch.Bridge
   alias HotPatch.Error
-  alias HotPatch.Table
+  alias HotPatch.Support.Table
 
   @type t :: %__MODULE__{
           modules: [Change.t()],
@@ -180,6 +180,6 @@ defmodule HotPatch.Analysis do
 
   defimpl String.Chars do
     def to_string(analysis),
-      do: analysis |> HotPatch.Analysis.to_table() |> HotPatch.Printable.lines()
+      do: analysis |> HotPatch.Analysis.to_table() |> HotPatch.Support.Printable.lines()
   end
 end

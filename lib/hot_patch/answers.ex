@@ -18,8 +18,8 @@ defmodule HotPatch.Answers do
       HotPatch.Answers.complete?(drift)
   """
 
-  alias HotPatch.Printable
-  alias HotPatch.Table
+  alias HotPatch.Support.Printable
+  alias HotPatch.Support.Table
 
   @type failure :: %{node: node(), problem: String.t()}
   @type t(item) :: %__MODULE__{
@@ -64,10 +64,11 @@ defmodule HotPatch.Answers do
 
     def inspect(answers, options) do
       away =
-        for line <- HotPatch.Answers.lines(answers), do: [", ", HotPatch.Printable.line(line)]
+        for line <- HotPatch.Answers.lines(answers),
+            do: [", ", HotPatch.Support.Printable.line(line)]
 
       concat([
-        "#HotPatch.Answers<#{answers.of} of #{HotPatch.Table.count(length(answers.nodes), "node", "nodes")}: ",
+        "#HotPatch.Answers<#{answers.of} of #{HotPatch.Support.Table.count(length(answers.nodes), "node", "nodes")}: ",
         to_doc(answers.items, options),
         IO.iodata_to_binary(away),
         ">"

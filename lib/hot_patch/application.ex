@@ -3,7 +3,7 @@ defmodule HotPatch.Application do
   # What runs on every node.
   #
   #     HotPatch.Supervisor (one_for_one)
-  #       each under a HotPatch.BackoffSupervisor of its own:
+  #       each under a HotPatch.Support.BackoffSupervisor of its own:
   #       Cluster.Progress      tells people how far operations are
   #       Bridge.Port.Server    the reader of archives
   #       LoaderVM              tries modules where nobody serves
@@ -18,10 +18,10 @@ defmodule HotPatch.Application do
 
   use Application
 
-  alias HotPatch.BackoffSupervisor
-  alias HotPatch.Cluster.Joiner
   alias HotPatch.Cluster.Progress
-  alias HotPatch.Config
+  alias HotPatch.Cluster.Reconciler
+  alias HotPatch.Host.Config
+  alias HotPatch.Support.BackoffSupervisor
 
   # To start it again costs nothing: its program starts with the next request.
   @bridge [longest: 50]
@@ -32,20 +32,20 @@ defmodule HotPatch.Application do
   @impl Application
   def start(_type, _args) do
     :ok = Config.load()
-    :ok = HotPatch.Agent.Boot.run()
+    :ok = HotPatch.NodeAgent.Boot.run()
     # Here, in the one process that lives as long as the application.
     :ok = Progress.prepare()
-    :ok = HotPatch.Agent.Coordinators.prepare()
+    :ok = HotPatch.NodeAgent.Coordinators.prepare()
 
     children = [
       {BackoffSupervisor, {Progress, []}},
       {BackoffSupervisor,
-       {{HotPatch.Bridge.Port.Server, name: HotPatch.Bridge.Port.Server}, @bridge}},
+       {{HotPatch.Bridge.OSProcess.Server, name: HotPatch.Bridge.OSProcess.Server}, @bridge}},
       {BackoffSupervisor, {HotPatch.LoaderVM, []}},
-      {BackoffSupervisor, {HotPatch.Agent.Inbox, []}},
-      {BackoffSupervisor, {HotPatch.Agent.FileDigests, []}},
-      {BackoffSupervisor, {HotPatch.Agent.Server, []}},
-      {BackoffSupervisor, {Joiner, []}},
+      {BackoffSupervisor, {HotPatch.NodeAgent.Inbox, []}},
+      {BackoffSupervisor, {HotPatch.NodeAgent.FileDigests, []}},
+      {BackoffSupervisor, {HotPatch.NodeAgent.Server, []}},
+      {BackoffSupervisor, {Reconciler, []}},
       {BackoffSupervisor, {HotPatch.Console, []}}
     ]
 
@@ -53,7 +53,7 @@ defmodule HotPatch.Application do
 
     with {:ok, pid} <- Supervisor.start_link(children, options) do
       # Before the applications that depend on this one start.
-      :ok = Joiner.await_first()
+      :ok = Reconciler.await_first()
       {:ok, pid}
     end
   end

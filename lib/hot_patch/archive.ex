@@ -3,17 +3,17 @@ defmodule HotPatch.Archive do
   # The one reader of archives: bytes in, a composition or one refusal out. What it gives
   # is what is shown, checked, loaded and written; nothing unzips a second time.
 
-  alias HotPatch.Agent.Instructions
-  alias HotPatch.Archive.Shadows
   alias HotPatch.Bridge
+  alias HotPatch.Cluster.Shadows
   alias HotPatch.Composition
   alias HotPatch.Composition.Entry
-  alias HotPatch.Config
   alias HotPatch.Error
+  alias HotPatch.Host.Config
   alias HotPatch.Manifest
+  alias HotPatch.NodeAgent.Instructions
   alias HotPatch.Refusal
   alias HotPatch.Signature
-  alias HotPatch.Swap.ByName
+  alias HotPatch.Swap.DynamicCalls
 
   # The rules of the reader. The reply is decoded with :safe, so each must exist as an
   # atom; the test suite compares this list with the reader's own.
@@ -78,10 +78,10 @@ defmodule HotPatch.Archive do
   those of the patch that they call. A module that cannot have one is left out.
   """
   @spec shadows(Composition.t()) ::
-          {:ok, [HotPatch.Agent.Payload.shadow()]} | {:error, Error.t()}
+          {:ok, [HotPatch.NodeAgent.Payload.shadow()]} | {:error, Error.t()}
   def shadows(%Composition{id: id} = composition) do
     entries = for %Entry{beam: beam} = entry when beam != nil <- composition.files, do: entry
-    Shadows.make(entries, &Bridge.request("shadow", &1, ByName.naming(), id))
+    Shadows.make(entries, &Bridge.request("shadow", &1, DynamicCalls.naming(), id))
   end
 
   @doc "What the manifest of a patch has done beside its modules, read."

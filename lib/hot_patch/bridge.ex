@@ -34,8 +34,8 @@ defmodule HotPatch.Bridge do
   an archive that needs more is refused, or ends the program.
   """
 
-  alias HotPatch.Config
   alias HotPatch.Error
+  alias HotPatch.Host.Config
 
   @typedoc "Bytes, or a file of which no more than so many bytes are read."
   @type blob :: binary() | {:path, Path.t(), most :: pos_integer()}
@@ -62,7 +62,7 @@ defmodule HotPatch.Bridge do
   @spec implementation() :: module()
   def implementation do
     case Config.current().bridge do
-      :port -> HotPatch.Bridge.Port
+      :port -> HotPatch.Bridge.OSProcess
       :nif -> HotPatch.Bridge.Nif
     end
   end

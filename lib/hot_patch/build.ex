@@ -10,17 +10,17 @@ defmodule HotPatch.Build do
 
   alias HotPatch.Analysis
   alias HotPatch.Archive
-  alias HotPatch.Argument
   alias HotPatch.Bridge
   alias HotPatch.Build.Request
   alias HotPatch.Composition
   alias HotPatch.Error
-  alias HotPatch.Keys
+  alias HotPatch.Host.Keys
   alias HotPatch.Native
-  alias HotPatch.Printable
+  alias HotPatch.Options.Argument
   alias HotPatch.Refusal
   alias HotPatch.Signature
-  alias HotPatch.Table
+  alias HotPatch.Support.Printable
+  alias HotPatch.Support.Table
 
   @typedoc """
     * `:composition` - what a system that takes the patch will see
@@ -210,7 +210,7 @@ defmodule HotPatch.Build do
 
   defimpl Inspect do
     def inspect(built, _options),
-      do: HotPatch.Printable.line("#HotPatch.Build<#{built.composition.id}>")
+      do: HotPatch.Support.Printable.line("#HotPatch.Build<#{built.composition.id}>")
   end
 
   defimpl String.Chars do

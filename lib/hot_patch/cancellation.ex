@@ -20,8 +20,8 @@ defmodule HotPatch.Cancellation do
   | `:ending` | it was told to end and has not done so within `timeout`: see `HotPatch.progress/0` |
   """
 
-  alias HotPatch.Agent.Coordinators
   alias HotPatch.Error
+  alias HotPatch.NodeAgent.Coordinators
   alias HotPatch.Report
 
   @type outcome :: :nothing_changed | :rolled_back | :kept | :too_late | :failed | :ending
@@ -81,13 +81,13 @@ defmodule HotPatch.Cancellation do
 
   defimpl Inspect do
     def inspect(cancellation, _options) do
-      HotPatch.Printable.line(
+      HotPatch.Support.Printable.line(
         "#HotPatch.Cancellation<#{cancellation.kind} of #{cancellation.patch}: #{cancellation.outcome}>"
       )
     end
   end
 
   defimpl String.Chars do
-    def to_string(cancellation), do: HotPatch.Printable.line(cancellation.message)
+    def to_string(cancellation), do: HotPatch.Support.Printable.line(cancellation.message)
   end
 end

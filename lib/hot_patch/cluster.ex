@@ -2,10 +2,10 @@ defmodule HotPatch.Cluster do
   @moduledoc false
   # The only place that knows other nodes: who there is, and asking agents in parallel.
 
-  alias HotPatch.Agent
   alias HotPatch.Answers
   alias HotPatch.Cluster.Members
   alias HotPatch.Error
+  alias HotPatch.NodeAgent
   alias HotPatch.NodeInfo
 
   @type answer :: {:ok, term()} | {:error, String.t()}
@@ -146,7 +146,7 @@ defmodule HotPatch.Cluster do
   @spec infos([node()]) :: [NodeInfo.t()]
   def infos(nodes) do
     nodes = nodes |> Enum.uniq() |> Enum.sort()
-    protocol = Agent.protocol()
+    protocol = NodeAgent.protocol()
 
     for {node, answer} <- raw_call(nodes, :info, [], @hello_within) do
       case answer do
@@ -245,7 +245,7 @@ defmodule HotPatch.Cluster do
 
     requests =
       Enum.reduce(nodes, :erpc.reqids_new(), fn node, requests ->
-        :erpc.send_request(node, Agent, function, args, node, requests)
+        :erpc.send_request(node, NodeAgent, function, args, node, requests)
       end)
 
     answers = receive_all(requests, deadline(timeout), waiting, %{})
@@ -313,7 +313,7 @@ defmodule HotPatch.Cluster do
   defp plain({:error, {:erpc, :timeout}}), do: unreachable("did not answer in time")
   defp plain({:error, {:erpc, reason}}), do: unreachable("cannot be asked (#{inspect(reason)})")
 
-  defp plain({:error, {:exception, :undef, [{Agent, _, _, _} | _]}}) do
+  defp plain({:error, {:exception, :undef, [{NodeAgent, _, _, _} | _]}}) do
     {:error, {:unmanaged, "does not run HotPatch (HotPatch.attach/1 brings it there)"}}
   end
 

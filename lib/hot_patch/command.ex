@@ -5,9 +5,9 @@ defmodule HotPatch.Command do
   # has it. Names of nodes and the like become atoms: this is for a VM that lives for one call, of
   # the operator who wrote them.
 
-  alias HotPatch.Argument
   alias HotPatch.Options
-  alias HotPatch.Suggestion
+  alias HotPatch.Options.Argument
+  alias HotPatch.Support.Suggestion
 
   @typedoc "What a command is about: an archive on this machine, a patch, a node, or nothing."
   @type subject :: :file | :patch | :node | nil

@@ -10,13 +10,13 @@ defmodule HotPatch.Composition do
   all else, and is no part of the patch.
   """
 
-  alias HotPatch.BootFile
   alias HotPatch.Composition.Entry
+  alias HotPatch.Host.BootFile
+  alias HotPatch.Host.SystemLibrary
+  alias HotPatch.Host.Trust
   alias HotPatch.Manifest
-  alias HotPatch.Printable
-  alias HotPatch.SystemLibrary
-  alias HotPatch.Table
-  alias HotPatch.Trust
+  alias HotPatch.Support.Printable
+  alias HotPatch.Support.Table
 
   @type t :: %__MODULE__{
           id: String.t(),
@@ -128,7 +128,7 @@ defmodule HotPatch.Composition do
     def inspect(composition, _options) do
       modules = length(HotPatch.Composition.modules(composition))
 
-      HotPatch.Printable.line(
+      HotPatch.Support.Printable.line(
         "#HotPatch.Composition<#{composition.id} #{length(composition.files)} files #{modules} modules>"
       )
     end
@@ -136,7 +136,7 @@ defmodule HotPatch.Composition do
 
   defimpl String.Chars do
     def to_string(composition) do
-      composition |> HotPatch.Composition.to_table() |> HotPatch.Printable.lines()
+      composition |> HotPatch.Composition.to_table() |> HotPatch.Support.Printable.lines()
     end
   end
 end

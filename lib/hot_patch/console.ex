@@ -42,21 +42,21 @@ defmodule HotPatch.Console do
 
   use Supervisor, restart: :temporary
 
-  alias HotPatch.BackoffSupervisor
   alias HotPatch.Console.Accounts
   alias HotPatch.Console.Config
-  alias HotPatch.Console.Gate
+  alias HotPatch.Console.EventStream
   alias HotPatch.Console.Inets
   alias HotPatch.Console.Operations
+  alias HotPatch.Console.Pipeline
   alias HotPatch.Console.Request
   alias HotPatch.Console.Response
   alias HotPatch.Console.Sessions
-  alias HotPatch.Console.Stream
+  alias HotPatch.Support.BackoffSupervisor
 
   @doc "Starts the console as it is configured, or as the options say; `:ignore` where it is off."
   @spec start_link(keyword()) :: Supervisor.on_start()
   def start_link(options \\ []) do
-    case Keyword.get(options, :console, HotPatch.Config.current().console) do
+    case Keyword.get(options, :console, HotPatch.Host.Config.current().console) do
       off when off in [nil, false] ->
         :ignore
 
@@ -66,7 +66,7 @@ defmodule HotPatch.Console do
             Supervisor.start_link(__MODULE__, config, name: __MODULE__)
 
           {:error, text} ->
-            HotPatch.Config.warn(:console, "the console is off: #{text}")
+            HotPatch.Host.Config.warn(:console, "the console is off: #{text}")
             :ignore
         end
     end
@@ -81,8 +81,8 @@ defmodule HotPatch.Console do
   """
   @spec reload() :: :ok | {:error, String.t()}
   def reload do
-    :ok = HotPatch.Config.reload()
-    options = HotPatch.Config.current().console || false
+    :ok = HotPatch.Host.Config.reload()
+    options = HotPatch.Host.Config.current().console || false
 
     case {options && Config.new(options), Process.whereis(__MODULE__)} do
       {false, nil} -> :ok
@@ -94,7 +94,7 @@ defmodule HotPatch.Console do
   end
 
   defp as_it_was(text) do
-    :ok = HotPatch.Config.warn(:console, "the console goes on as it was: #{text}")
+    :ok = HotPatch.Host.Config.warn(:console, "the console goes on as it was: #{text}")
     {:error, text}
   end
 
@@ -143,7 +143,7 @@ defmodule HotPatch.Console do
   def init(config) do
     :ok = Config.put(config)
     :ok = Accounts.prepare()
-    :ok = Stream.prepare()
+    :ok = EventStream.prepare()
 
     Supervisor.init([{Sessions, config}, {Operations, []} | server(config)],
       strategy: :one_for_one
@@ -155,11 +155,11 @@ defmodule HotPatch.Console do
   with which it is refused before any of it is.
   """
   @spec head(Request.t()) :: {:read, non_neg_integer()} | {:refuse, Response.t()}
-  defdelegate head(request), to: Gate
+  defdelegate head(request), to: Pipeline
 
   @doc "Answers a request."
   @spec call(Request.t()) :: Response.t()
-  defdelegate call(request), to: Gate
+  defdelegate call(request), to: Pipeline
 
   @doc "The port on which the embedded server listens, `nil` while it does not."
   @spec port() :: :inet.port_number() | nil

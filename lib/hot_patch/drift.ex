@@ -9,7 +9,7 @@ defmodule HotPatch.Drift do
     * `:cause` - in words, as far as it is known
   """
 
-  alias HotPatch.Table
+  alias HotPatch.Support.Table
 
   @type t :: %__MODULE__{
           node: node(),
@@ -25,7 +25,7 @@ defmodule HotPatch.Drift do
   @doc "The finding in one line."
   @spec line(t()) :: String.t()
   def line(drift) do
-    HotPatch.Printable.line(
+    HotPatch.Support.Printable.line(
       "#{drift.module} on #{drift.node}: runs another version than #{differs(drift.from)}; #{drift.cause}"
     )
   end

@@ -85,7 +85,7 @@ defmodule HotPatch.Error do
 
   # For people; the field has it as it is.
   @impl Exception
-  def message(error), do: HotPatch.Printable.line(error.message)
+  def message(error), do: HotPatch.Support.Printable.line(error.message)
 
   @doc false
   @spec new(reason(), String.t(), map()) :: t()
@@ -94,6 +94,6 @@ defmodule HotPatch.Error do
   end
 
   defimpl Inspect do
-    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+    defdelegate inspect(struct, options), to: HotPatch.Support.Printable, as: :inspected
   end
 end

@@ -65,7 +65,7 @@ defmodule HotPatch.Event do
   @doc "The event in one line."
   @spec line(t()) :: String.t()
   def line(event) do
-    HotPatch.Printable.line([
+    HotPatch.Support.Printable.line([
       "#{event.kind} of #{event.patch}#{if event.node, do: " on #{event.node}"}: #{event.phase} #{event.state}",
       if(event.total, do: " #{event.done} of #{event.total}", else: ""),
       if(event.text, do: " (#{event.text})", else: "")

@@ -16,10 +16,10 @@ defmodule HotPatch.Hook do
   `after_resume` do not follow where the change was taken back.
   """
 
-  alias HotPatch.Cause
-  alias HotPatch.Config
+  alias HotPatch.Host.Config
+  alias HotPatch.Support.Cause
 
-  require HotPatch.Log, as: Log
+  require HotPatch.Support.Log, as: Log
 
   @type change :: %{patch: String.t(), modules: [module()]}
 

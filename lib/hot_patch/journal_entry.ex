@@ -27,8 +27,8 @@ defmodule HotPatch.JournalEntry do
   """
 
   alias HotPatch.Manifest
-  alias HotPatch.Printable
-  alias HotPatch.Table
+  alias HotPatch.Support.Printable
+  alias HotPatch.Support.Table
 
   @type on_node :: %{
           required(:node) => node(),

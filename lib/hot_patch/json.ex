@@ -7,7 +7,7 @@ defmodule HotPatch.JSON do
   alias HotPatch.Bridge
   alias HotPatch.Composition
   alias HotPatch.Error
-  alias HotPatch.Keys
+  alias HotPatch.Host.Keys
   alias HotPatch.Manifest
   alias HotPatch.Release
   alias HotPatch.Signature

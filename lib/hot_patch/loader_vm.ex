@@ -11,7 +11,7 @@ defmodule HotPatch.LoaderVM do
 
   use GenServer
 
-  alias HotPatch.Config
+  alias HotPatch.Host.Config
   alias HotPatch.LoaderVM.Program
 
   # Milliseconds that all modules of an archive may take together; 1,000 modules take a second.

@@ -26,7 +26,7 @@ defmodule HotPatch.Manifest do
 
   alias HotPatch.Release
 
-  @typedoc "What tells two versions of a module apart; `vsn` is text as of `HotPatch.Vsn`."
+  @typedoc "What tells two versions of a module apart; `vsn` is text as of `HotPatch.Support.VsnText`."
   @type version :: %{md5: String.t(), vsn: String.t() | nil}
   @type module_entry :: %{
           change: :add | :replace | :any,
@@ -193,6 +193,6 @@ defmodule HotPatch.Manifest do
 
   defimpl Inspect do
     def inspect(manifest, _options),
-      do: HotPatch.Printable.line("#HotPatch.Manifest<#{manifest.name}>")
+      do: HotPatch.Support.Printable.line("#HotPatch.Manifest<#{manifest.name}>")
   end
 end

@@ -28,7 +28,7 @@ defmodule HotPatch.NodeInfo do
   """
 
   alias HotPatch.Release
-  alias HotPatch.Table
+  alias HotPatch.Support.Table
 
   @type t :: %__MODULE__{
           node: node(),
@@ -82,7 +82,7 @@ defmodule HotPatch.NodeInfo do
   The node in one line.
   """
   @spec line(t()) :: String.t()
-  def line(info), do: info |> text() |> HotPatch.Printable.line()
+  def line(info), do: info |> text() |> HotPatch.Support.Printable.line()
 
   defp text(%__MODULE__{managed?: false} = info), do: "#{info.node}: #{info.problem}"
 
@@ -118,7 +118,7 @@ defmodule HotPatch.NodeInfo do
         HotPatch.NodeInfo.line(info)
         | Enum.map(info.restart_needed ++ info.warnings, &("  " <> &1))
       ]
-      |> Enum.map_join("\n", &HotPatch.Printable.line/1)
+      |> Enum.map_join("\n", &HotPatch.Support.Printable.line/1)
     end
   end
 end

@@ -3,10 +3,10 @@ defmodule HotPatch.Options do
   # The options of every public call: what they mean, their defaults, and one validator
   # each. Documentation of the public functions is generated from the same table.
 
-  alias HotPatch.Argument
-  alias HotPatch.Cluster.Watching
+  alias HotPatch.Cluster.CanaryAnalysis
   alias HotPatch.Error
-  alias HotPatch.Suggestion
+  alias HotPatch.Options.Argument
+  alias HotPatch.Support.Suggestion
 
   @table [
     name: [
@@ -437,7 +437,7 @@ defmodule HotPatch.Options do
   defp check(:watch, value, _option, _call) when is_boolean(value), do: :ok
 
   defp check(:watch, value, option, call) do
-    known = Watching.defaults()
+    known = CanaryAnalysis.defaults()
 
     if Keyword.keyword?(value) do
       case Enum.find(value, fn {key, v} -> not (is_map_key(known, key) and limit?(key, v)) end) do

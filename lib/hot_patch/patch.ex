@@ -55,8 +55,8 @@ defmodule HotPatch.Patch do
   """
   @spec line(t()) :: String.t()
   def line(patch) do
-    HotPatch.Printable.line([
-      "#{patch.id} #{patch.state}, #{HotPatch.Table.count(patch.modules, "module", "modules")}, ",
+    HotPatch.Support.Printable.line([
+      "#{patch.id} #{patch.state}, #{HotPatch.Support.Table.count(patch.modules, "module", "modules")}, ",
       "for #{patch.release}"
     ])
   end
@@ -67,7 +67,7 @@ defmodule HotPatch.Patch do
 
   defimpl String.Chars do
     def to_string(patch) do
-      HotPatch.Printable.line([
+      HotPatch.Support.Printable.line([
         HotPatch.Patch.line(patch),
         ", uploaded #{Calendar.strftime(patch.uploaded_at, "%Y-%m-%d %H:%M:%S UTC")} by #{patch.by}"
       ])

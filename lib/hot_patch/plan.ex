@@ -4,9 +4,9 @@ defmodule HotPatch.Plan do
   files on disk, risks. `IO.puts/1` prints it, `HotPatch.to_json/1` gives JSON.
   """
 
-  alias HotPatch.Printable
   alias HotPatch.Status
-  alias HotPatch.Table
+  alias HotPatch.Support.Printable
+  alias HotPatch.Support.Table
 
   defmodule Node do
     @moduledoc """
@@ -68,7 +68,7 @@ defmodule HotPatch.Plan do
     ]
 
     defimpl Inspect do
-      defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+      defdelegate inspect(struct, options), to: HotPatch.Support.Printable, as: :inspected
     end
   end
 
@@ -175,13 +175,14 @@ defmodule HotPatch.Plan do
 
   defimpl Inspect do
     def inspect(plan, _options) do
-      HotPatch.Printable.line(
-        "#HotPatch.Plan<#{plan.patch} #{plan.status} #{HotPatch.Table.nodes_of(plan)}>"
+      HotPatch.Support.Printable.line(
+        "#HotPatch.Plan<#{plan.patch} #{plan.status} #{HotPatch.Support.Table.nodes_of(plan)}>"
       )
     end
   end
 
   defimpl String.Chars do
-    def to_string(plan), do: plan |> HotPatch.Plan.to_table() |> HotPatch.Printable.lines()
+    def to_string(plan),
+      do: plan |> HotPatch.Plan.to_table() |> HotPatch.Support.Printable.lines()
   end
 end

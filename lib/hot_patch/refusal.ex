@@ -16,9 +16,9 @@ defmodule HotPatch.Refusal do
 
   # For people; the field has it as it is.
   @impl Exception
-  def message(refusal), do: HotPatch.Printable.line(refusal.message)
+  def message(refusal), do: HotPatch.Support.Printable.line(refusal.message)
 
   defimpl Inspect do
-    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+    defdelegate inspect(struct, options), to: HotPatch.Support.Printable, as: :inspected
   end
 end

@@ -18,8 +18,8 @@ defmodule HotPatch.Release do
   `HotPatch.nodes/0` shows it for every node.
   """
 
-  alias HotPatch.FileName
-  alias HotPatch.Release.Source
+  alias HotPatch.Host.ReleaseSource
+  alias HotPatch.Support.FileName
 
   @type t :: %__MODULE__{name: String.t(), version: String.t()}
   @enforce_keys [:name, :version]
@@ -38,7 +38,7 @@ defmodule HotPatch.Release do
   @spec current() :: t()
   def current do
     release = identity()
-    if unreleased?(release) and Source.idle?(), do: none(), else: release
+    if unreleased?(release) and ReleaseSource.idle?(), do: none(), else: release
   end
 
   @doc """
@@ -47,25 +47,27 @@ defmodule HotPatch.Release do
   """
   @spec identity() :: t()
   def identity do
-    case Source.configured() || Source.installed() || Source.booted() do
+    case ReleaseSource.configured() || ReleaseSource.installed() || ReleaseSource.booted() do
       {name, version} -> %__MODULE__{name: name, version: version}
-      nil -> %__MODULE__{name: @unreleased, version: Source.applications() || @nothing}
+      nil -> %__MODULE__{name: @unreleased, version: ReleaseSource.applications() || @nothing}
     end
   end
 
   @doc "Whether the running release was installed by OTP's `release_handler` since the VM was started."
   @spec installed?() :: boolean()
   def installed?,
-    do: Source.configured() == nil and Source.installed() not in [nil, Source.booted()]
+    do:
+      ReleaseSource.configured() == nil and
+        ReleaseSource.installed() not in [nil, ReleaseSource.booted()]
 
   @doc "Whether OTP's `release_handler` is at work on this node, so that its release may be about to change."
   @spec changing?() :: boolean()
-  defdelegate changing?(), to: Source
+  defdelegate changing?(), to: ReleaseSource
 
   @doc "The folder of the running release, or `nil` when this is no release."
   @spec root() :: Path.t() | nil
   def root do
-    with {_name, _version} <- Source.booted(),
+    with {_name, _version} <- ReleaseSource.booted(),
          root when is_list(root) <- :code.root_dir() do
       FileName.from_environment("RELEASE_ROOT") || FileName.to_binary(root)
     else
@@ -103,10 +105,11 @@ defmodule HotPatch.Release do
   def from_map(%{name: name, version: version}), do: %__MODULE__{name: name, version: version}
 
   defimpl String.Chars do
-    def to_string(release), do: release |> HotPatch.Release.text() |> HotPatch.Printable.line()
+    def to_string(release),
+      do: release |> HotPatch.Release.text() |> HotPatch.Support.Printable.line()
   end
 
   defimpl Inspect do
-    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+    defdelegate inspect(struct, options), to: HotPatch.Support.Printable, as: :inspected
   end
 end

@@ -7,19 +7,19 @@ defmodule HotPatch.Report do
   """
 
   alias HotPatch.Manifest
-  alias HotPatch.Printable
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Straggler
   alias HotPatch.Strategy
-  alias HotPatch.Table
+  alias HotPatch.Support.Printable
+  alias HotPatch.Support.Table
 
   defmodule Node do
     @moduledoc """
     One node of a report.
 
       * `:status` - the smallest code of its files, or `:error` if the node failed
-      * `:files` - `t:HotPatch.Report.File.t/0`, in the order of the archive
+      * `:files` - `t:HotPatch.Report.FileResult.t/0`, in the order of the archive
       * `:pause_us` - microseconds from the first suspend to the last resume; 0 in a check
       * `:suspended` - how many processes were suspended
       * `:stragglers` - processes that still run old code, see `HotPatch.Straggler`
@@ -40,7 +40,7 @@ defmodule HotPatch.Report do
     @type t :: %__MODULE__{
             node: node(),
             status: HotPatch.Status.t(),
-            files: [Report.File.t()],
+            files: [Report.FileResult.t()],
             pause_us: non_neg_integer(),
             suspended: non_neg_integer(),
             killed: [pid()],
@@ -70,7 +70,7 @@ defmodule HotPatch.Report do
     ]
 
     defimpl Inspect do
-      defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+      defdelegate inspect(struct, options), to: HotPatch.Support.Printable, as: :inspected
     end
   end
 
@@ -281,14 +281,15 @@ defmodule HotPatch.Report do
 
   defimpl Inspect do
     def inspect(report, _options) do
-      HotPatch.Printable.line([
+      HotPatch.Support.Printable.line([
         "#HotPatch.Report<#{report.operation} #{report.patch} #{report.status} ",
-        "#{HotPatch.Table.nodes_of(report)} #{HotPatch.Table.milliseconds(report.duration_us)}>"
+        "#{HotPatch.Support.Table.nodes_of(report)} #{HotPatch.Support.Table.milliseconds(report.duration_us)}>"
       ])
     end
   end
 
   defimpl String.Chars do
-    def to_string(report), do: report |> HotPatch.Report.to_table() |> HotPatch.Printable.lines()
+    def to_string(report),
+      do: report |> HotPatch.Report.to_table() |> HotPatch.Support.Printable.lines()
   end
 end

@@ -66,7 +66,7 @@ defmodule HotPatch.Signature do
   end
 
   @doc "The entry `hot_patch.sig`, for a secret key and what it signs."
-  @spec make(HotPatch.Keys.secret(), binary(), [Entry.t()]) :: map()
+  @spec make(HotPatch.Host.Keys.secret(), binary(), [Entry.t()]) :: map()
   def make(key, manifest, entries) do
     text = statement(key.name, manifest, entries)
     signature = :crypto.sign(:eddsa, :none, text, [key.secret, :ed25519])
@@ -82,8 +82,8 @@ defmodule HotPatch.Signature do
   defimpl Inspect do
     def inspect(signature, _options),
       do:
-        HotPatch.Printable.line(
-          "#HotPatch.Signature<#{HotPatch.Keys.id(signature.key)} #{inspect(signature.name)}>"
+        HotPatch.Support.Printable.line(
+          "#HotPatch.Signature<#{HotPatch.Host.Keys.id(signature.key)} #{inspect(signature.name)}>"
         )
   end
 end

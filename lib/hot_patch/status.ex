@@ -5,7 +5,7 @@ defmodule HotPatch.Status do
   Several statuses combine by taking the smallest code: over the files of a node, then
   over the nodes. Files that are no modules and were carried as they should be do not count where
   there are others: `not_beam` says what they are, and not that something went wrong (see
-  `HotPatch.Report.File`).
+  `HotPatch.Report.FileResult`).
 
       iex> HotPatch.Status.combine([:ok, :not_loaded, :not_updated])
       :not_updated

@@ -4,9 +4,9 @@ defmodule HotPatch.Store do
   # Knows files and nothing of processes. Every node has a folder of its own, also when
   # several share one release directory.
 
-  alias HotPatch.Config
-  alias HotPatch.FileName
+  alias HotPatch.Host.Config
   alias HotPatch.Release
+  alias HotPatch.Support.FileName
 
   # What is kept may be anything that the host has: keys below priv, passwords in its settings.
   @private 0o600

@@ -26,7 +26,7 @@ defmodule HotPatch.Straggler do
   The straggler in one line.
   """
   @spec line(t()) :: String.t()
-  def line(straggler), do: straggler |> text() |> HotPatch.Printable.line()
+  def line(straggler), do: straggler |> text() |> HotPatch.Support.Printable.line()
 
   defp text(%__MODULE__{kind: :unsure} = straggler) do
     "#{who(straggler)} was started in the very moment of the load"
@@ -67,7 +67,7 @@ defmodule HotPatch.Straggler do
     "#{length(alike)} processes still run old code of #{inspect(module)}, #{where(kind)}: #{some(alike)}"
   end
 
-  defp some(stragglers), do: stragglers |> Enum.map(&who/1) |> HotPatch.Table.some()
+  defp some(stragglers), do: stragglers |> Enum.map(&who/1) |> HotPatch.Support.Table.some()
 
   @doc "Stragglers of several nodes as a table."
   @spec to_table([t()]) :: iodata()
@@ -79,7 +79,7 @@ defmodule HotPatch.Straggler do
 
     if rows == [],
       do: "nobody runs old code\n",
-      else: HotPatch.Table.render(["node", "who"], rows)
+      else: HotPatch.Support.Table.render(["node", "who"], rows)
   end
 
   defp who(%__MODULE__{pid: pid, name: nil}), do: inspect(pid)
@@ -91,7 +91,7 @@ defmodule HotPatch.Straggler do
 
   defimpl Inspect do
     def inspect(straggler, _options) do
-      HotPatch.Printable.line(
+      HotPatch.Support.Printable.line(
         "#HotPatch.Straggler<#{straggler.node} #{HotPatch.Straggler.line(straggler)}>"
       )
     end
@@ -103,7 +103,7 @@ defmodule HotPatch.Straggler do
         "#{straggler.node}: #{HotPatch.Straggler.line(straggler)}"
         | Enum.map(straggler.stack, &("  " <> &1))
       ]
-      |> Enum.map_join("\n", &HotPatch.Printable.line/1)
+      |> Enum.map_join("\n", &HotPatch.Support.Printable.line/1)
     end
   end
 end

@@ -9,21 +9,21 @@ defmodule HotPatch.Swap do
   # watched by another (HotPatch.Swap.Guard), so that no process stays suspended whoever
   # dies.
 
-  alias HotPatch.Swap.Ahead
   alias HotPatch.Swap.Casualties
-  alias HotPatch.Swap.Describe
+  alias HotPatch.Swap.Description
+  alias HotPatch.Swap.Discovery
+  alias HotPatch.Swap.EarlyLoad
   alias HotPatch.Swap.Engine
-  alias HotPatch.Swap.Former
   alias HotPatch.Swap.Guard
-  alias HotPatch.Swap.Holders
-  alias HotPatch.Swap.Loading
-  alias HotPatch.Swap.Phases
-  alias HotPatch.Swap.Processes
-  alias HotPatch.Swap.Purge
+  alias HotPatch.Swap.Load
+  alias HotPatch.Swap.OldCode.Purge
+  alias HotPatch.Swap.OldCode.Report
+  alias HotPatch.Swap.OldCode.Users
+  alias HotPatch.Swap.PhaseTimes
+  alias HotPatch.Swap.PreviousCode
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Signal
-  alias HotPatch.Swap.Stragglers
 
   defmodule Change do
     @moduledoc false
@@ -82,7 +82,7 @@ defmodule HotPatch.Swap do
     @moduledoc false
     # `prepared` is the result of code:prepare_loading/1 of the new code (nil: nothing is loaded,
     # only states are converted), but for `added`: modules that are new here and become current
-    # ahead of the rest (see HotPatch.Swap.Ahead). `shadows` are copies under other names, `on_load`
+    # ahead of the rest (see HotPatch.Swap.EarlyLoad). `shadows` are copies under other names, `on_load`
     # the modules that can only be loaded by a step of their own. `pause_timeout`: milliseconds within which all must be suspended
     # and converted. `hold_timeout`: how long they may then wait for a decision; nil if none
     # is asked for. `transition` and `purge`: see HotPatch.apply/2. `after_load` is called while
@@ -104,7 +104,7 @@ defmodule HotPatch.Swap do
     @type t :: %__MODULE__{
             changes: [Change.t()],
             prepared: term(),
-            added: HotPatch.Swap.Ahead.added() | nil,
+            added: HotPatch.Swap.EarlyLoad.added() | nil,
             shadows: [HotPatch.Swap.Shadow.t()],
             on_load: [HotPatch.Swap.OnLoad.t()],
             pause_timeout: pos_integer(),
@@ -127,9 +127,9 @@ defmodule HotPatch.Swap do
 
     @type t :: %__MODULE__{
             job: Job.t(),
-            found: HotPatch.Swap.Processes.found(),
+            found: HotPatch.Swap.Discovery.found(),
             shadows: [HotPatch.Swap.Shadow.t()],
-            back: HotPatch.Swap.Former.t() | nil,
+            back: HotPatch.Swap.PreviousCode.t() | nil,
             signal: HotPatch.Swap.Signal.t() | nil,
             load: HotPatch.Swap.Signal.t() | nil,
             ahead?: boolean(),
@@ -156,7 +156,7 @@ defmodule HotPatch.Swap do
           suspended: non_neg_integer(),
           releases: non_neg_integer(),
           unsure: [pid()],
-          phases: [Phases.t()]
+          phases: [PhaseTimes.t()]
         }
 
   @typedoc """
@@ -168,7 +168,7 @@ defmodule HotPatch.Swap do
           text: String.t(),
           pause_us: non_neg_integer(),
           loaded?: boolean(),
-          phases: [Phases.t()]
+          phases: [PhaseTimes.t()]
         }
 
   # The engine's mailbox takes an answer of every process, and a garbage collection of it would
@@ -180,12 +180,12 @@ defmodule HotPatch.Swap do
 
   # What runs inside the processes concerned.
   @inside [
-    HotPatch.Swap.CallbackModule,
+    HotPatch.Swap.Discovery.CallbackModule,
     HotPatch.Swap.Conversion,
     HotPatch.Swap.Signal,
-    HotPatch.Swap.Standing,
+    HotPatch.Swap.Parking,
     HotPatch.Swap.SysMessage,
-    HotPatch.Swap.Wrapper
+    HotPatch.Swap.Discovery.Wrapper
   ]
 
   defp engine_options do
@@ -201,12 +201,12 @@ defmodule HotPatch.Swap do
   The processes that a swap of these modules would suspend, and those too busy to say
   whether they are among them. Changes nothing.
   """
-  @spec find([Change.t()]) :: Processes.found()
-  defdelegate find(changes), to: Processes
+  @spec find([Change.t()]) :: Discovery.found()
+  defdelegate find(changes), to: Discovery
 
   @doc "Processes that run these modules and can be neither suspended nor moved."
-  @spec bare([Change.t()], [Processes.target()]) :: [{pid(), module()}]
-  def bare(changes, targets), do: Processes.bare(changes, targets)
+  @spec bare([Change.t()], [Discovery.target()]) :: [{pid(), module()}]
+  def bare(changes, targets), do: Discovery.bare(changes, targets)
 
   @doc """
   Who still runs old code of these modules, as far as their stacks show: quick, for many
@@ -215,7 +215,7 @@ defmodule HotPatch.Swap do
   @spec holders([module()]) :: %{module() => [pid()]}
   def holders(modules) do
     Enum.group_by(
-      Holders.of(modules),
+      Users.of(modules),
       fn {_pid, module, _stack} -> module end,
       fn {pid, _module, _stack} -> pid end
     )
@@ -231,17 +231,17 @@ defmodule HotPatch.Swap do
     :ok = :code.ensure_modules_loaded(@inside)
 
     with :ok <- purge(Change.replaced(job.changes), job.purge),
-         %{silent: []} = found <- Processes.find(job.changes),
+         %{silent: []} = found <- Discovery.find(job.changes),
          shadows = Enum.filter(job.shadows, &needed?(&1, job.transition)),
          :ok <- Shadow.load(shadows),
          fatal = Casualties.reasons(job.changes, job.transition, shadows),
          :ok <- survived(job, shadows, found, fatal) do
       found = needed(found, job.transition)
-      back = if job.transition == :compatible, do: Former.prepare(job.changes)
+      back = if job.transition == :compatible, do: PreviousCode.prepare(job.changes)
       {:ok, %Ready{job: job, found: found, shadows: shadows, back: back, fatal: fatal}}
     else
       {:held, module, pids} -> {:error, failure(:old_code, held_text(module, pids))}
-      %{silent: silent} -> {:error, failure(:busy, Describe.silent(silent))}
+      %{silent: silent} -> {:error, failure(:busy, Description.silent(silent))}
       {:fatal, casualties} -> {:error, failure(:fatal, Casualties.refused(casualties))}
       {:error, text} -> {:error, failure(:shadow, text)}
     end
@@ -274,7 +274,7 @@ defmodule HotPatch.Swap do
       []
     else
       concerned = for {{module, _kind}, _why} <- reasons, uniq: true, do: module
-      found = Processes.find(Enum.filter(changes, &(&1.module in concerned)))
+      found = Discovery.find(Enum.filter(changes, &(&1.module in concerned)))
       Casualties.among(found.targets ++ found.unpaused, reasons)
     end
   end
@@ -302,7 +302,7 @@ defmodule HotPatch.Swap do
 
   defp needed(found, _transition) do
     specials = for %{kind: :special} = target <- found.unpaused, do: target
-    %{Processes.nothing() | unpaused: specials}
+    %{Discovery.nothing() | unpaused: specials}
   end
 
   defp purge(modules, :soft), do: Purge.all(modules)
@@ -331,7 +331,7 @@ defmodule HotPatch.Swap do
   end
 
   defp ending(%Ready{job: job} = ready),
-    do: %{loaded?: fn -> Loading.done?(ready) end, take_back: fn -> Ahead.back(job) end}
+    do: %{loaded?: fn -> Load.done?(ready) end, take_back: fn -> EarlyLoad.back(job) end}
 
   @doc """
   Tells an engine that holds how it goes on. To be taken back, also the process that runs the swap may be
@@ -354,13 +354,13 @@ defmodule HotPatch.Swap do
   """
   @spec stragglers([module()], [pid()]) :: [HotPatch.Straggler.t()]
   def stragglers(modules, unsure),
-    do: Stragglers.of(modules) ++ Enum.map(unsure, &Stragglers.unsure/1)
+    do: Report.of(modules) ++ Enum.map(unsure, &Report.unsure/1)
 
   @doc "Processes that have a module for their callback module, or run it."
   @spec users(module()) :: [pid()]
   def users(module) do
     change = %Change{module: module, kind: :replace, exports: [], md5: nil}
-    found = Processes.find([change])
+    found = Discovery.find([change])
     Enum.map(found.targets ++ found.unpaused, & &1.pid)
   end
 
@@ -368,13 +368,13 @@ defmodule HotPatch.Swap do
   @spec supervisors(module()) :: [pid()]
   def supervisors(module) do
     change = %Change{module: module, kind: :replace, exports: [], md5: nil}
-    for %{kind: :supervisor, pid: pid} <- Processes.find([change]).targets, do: pid
+    for %{kind: :supervisor, pid: pid} <- Discovery.find([change]).targets, do: pid
   end
 
   @doc "The code of a module as it runs now; nil if it does not run or is in no file."
   @spec former_code(module()) :: binary() | nil
   def former_code(module) do
-    case :erlang.module_loaded(module) and Former.code_of(module) do
+    case :erlang.module_loaded(module) and PreviousCode.code_of(module) do
       {:ok, _file, bytes} -> bytes
       _ -> nil
     end
@@ -389,7 +389,7 @@ defmodule HotPatch.Swap do
 
   @doc "Everybody on this node who runs old code, of whatever module."
   @spec stragglers() :: [HotPatch.Straggler.t()]
-  defdelegate stragglers(), to: Stragglers, as: :of_all
+  defdelegate stragglers(), to: Report, as: :of_all
 
   # Neither is linked: the engine must outlive its caller long enough to resume everyone,
   # the guard must outlive the engine.
@@ -410,7 +410,7 @@ defmodule HotPatch.Swap do
 
       {:DOWN, ^monitor, :process, ^engine, reason} ->
         await_guard(guard_monitor)
-        loaded? = Loading.done?(ready)
+        loaded? = Load.done?(ready)
         # The guard has told everybody; unless it is dead, too.
         _ = Signal.settle(ready.signal, if(loaded?, do: :take, else: :drop))
         {:error, engine_died(reason, ready.job, loaded?)}
@@ -427,7 +427,7 @@ defmodule HotPatch.Swap do
 
   # What became current ahead of the rest the guard has taken back, likewise.
   defp engine_died(reason, job, false) do
-    left = Ahead.left(Ahead.back(job))
+    left = EarlyLoad.left(EarlyLoad.back(job))
 
     failure(
       :engine_died,
@@ -445,5 +445,5 @@ defmodule HotPatch.Swap do
 
   defp short(term), do: inspect(term, limit: 10, printable_limit: 200)
 
-  defp held_text(module, pids), do: "old code of #{inspect(module)} #{Describe.in_use(pids)}"
+  defp held_text(module, pids), do: "old code of #{inspect(module)} #{Description.in_use(pids)}"
 end

@@ -36,7 +36,7 @@ defmodule HotPatch.Telemetry do
   pause follows with all four, in which that is mended.
   """
 
-  alias HotPatch.Swap.Phases
+  alias HotPatch.Swap.PhaseTimes
 
   @type phase :: :apply | :rollback | :prepare | :commit
 
@@ -64,7 +64,7 @@ defmodule HotPatch.Telemetry do
   end
 
   @doc "Tells of the phases of a swap that is over, in their order, each as a span."
-  @spec phases([Phases.t()], map()) :: :ok
+  @spec phases([PhaseTimes.t()], map()) :: :ok
   def phases(phases, metadata) do
     Enum.each(phases, fn %{phase: phase, started: started, ended: ended} = noted ->
       start(phase, started, metadata)

@@ -21,8 +21,8 @@ defmodule HotPatch.Watch do
   beyond its limit first, or `nil`.
   """
 
-  alias HotPatch.Printable
-  alias HotPatch.Table
+  alias HotPatch.Support.Printable
+  alias HotPatch.Support.Table
 
   @type sign ::
           :crashes | :errors | :restarts | :run_queue | :mailboxes | :health | :gone
@@ -76,6 +76,6 @@ defmodule HotPatch.Watch do
   end
 
   defimpl Inspect do
-    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+    defdelegate inspect(struct, options), to: HotPatch.Support.Printable, as: :inspected
   end
 end

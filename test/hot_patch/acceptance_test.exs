@@ -1,7 +1,7 @@
 defmodule HotPatch.AcceptanceTest do
   use ExUnit.Case, async: true
 
-  alias HotPatch.Agent.Acceptance
+  alias HotPatch.NodeAgent.Acceptance
 
   doctest Acceptance
 

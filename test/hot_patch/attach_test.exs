@@ -4,7 +4,7 @@ defmodule HotPatch.AttachTest do
   import HotPatch.Test.Operator
   import HotPatch.Test.Until
 
-  alias HotPatch.Cluster.Attach.Foothold
+  alias HotPatch.Cluster.Attach.Bootstrap
   alias HotPatch.Error
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
@@ -92,12 +92,12 @@ defmodule HotPatch.AttachTest do
   end
 
   defp disk(node) do
-    for {path, _stat} <- HotPatch.Store.Dir.tree(Cluster.home(node)),
+    for {path, _stat} <- HotPatch.Store.Folder.tree(Cluster.home(node)),
         into: %{},
         do: {path, File.read(path)}
   end
 
-  defp foothold, do: [Foothold, [], Foothold |> :code.which() |> File.read!()]
+  defp foothold, do: [Bootstrap, [], Bootstrap |> :code.which() |> File.read!()]
   defp count(node), do: Cluster.call(node, :gen_server, :call, [@server, :add])
   defp state(node), do: Cluster.call(node, :gen_server, :call, [@server, :get])
 
@@ -222,7 +222,7 @@ defmodule HotPatch.AttachTest do
       assert :hot_patch in started
       refute :elixir in started or :logger in started
       # Nothing that was carried says that it came from a file.
-      assert Cluster.call(node, :code, :which, [HotPatch.Agent]) == []
+      assert Cluster.call(node, :code, :which, [HotPatch.NodeAgent]) == []
       assert Cluster.call(node, :code, :which, [Enum]) == []
 
       assert %{release: release} = Enum.find(hot_patch(operator, :nodes, []), &(&1.node == node))
@@ -268,7 +268,7 @@ defmodule HotPatch.AttachTest do
 
       assert hot_patch(operator, :detach, [node, [leave_patches: true]]) == :ok
       assert state(node) == {2, 0}
-      assert Cluster.call(node, :erlang, :module_loaded, [HotPatch.Agent]) == false
+      assert Cluster.call(node, :erlang, :module_loaded, [HotPatch.NodeAgent]) == false
 
       assert hot_patch(operator, :attach, [node]) == :ok
       assert applied(operator, node) == [patch.id]
@@ -395,9 +395,9 @@ defmodule HotPatch.AttachTest do
       assert hot_patch(a, :attach, [b]) == :ok
       assert hot_patch(a, :attach, [a]) == :ok
       assert hot_patch(a, :attach, [node]) == :ok
-      agent = Cluster.call(node, :erlang, :whereis, [HotPatch.Agent.Server])
+      agent = Cluster.call(node, :erlang, :whereis, [HotPatch.NodeAgent.Server])
       assert hot_patch(a, :attach, [node]) == :ok
-      assert Cluster.call(node, :erlang, :whereis, [HotPatch.Agent.Server]) == agent
+      assert Cluster.call(node, :erlang, :whereis, [HotPatch.NodeAgent.Server]) == agent
     end
 
     test "gives its options to the node, and starts one anew that has died", %{operator: operator} do
@@ -420,7 +420,10 @@ defmodule HotPatch.AttachTest do
 
     test "names both versions where another one runs", %{operator: operator} do
       [node] = Cluster.start(1, exchange: false, hot_patch: false)
-      {:module, _} = Cluster.call(node, :code, :load_binary, [HotPatch.Agent, [], other_agent()])
+
+      {:module, _} =
+        Cluster.call(node, :code, :load_binary, [HotPatch.NodeAgent, [], other_agent()])
+
       :ok = Cluster.call(node, :application, :load, [other_application()])
       :ok = Cluster.call(node, :application, :start, [:hot_patch])
 
@@ -435,7 +438,7 @@ defmodule HotPatch.AttachTest do
 
     defp other_agent do
       Builds.erlang("""
-      -module('Elixir.HotPatch.Agent').
+      -module('Elixir.HotPatch.NodeAgent').
       -export([protocol/0]).
       protocol() -> 1.
       """)
@@ -503,7 +506,7 @@ defmodule HotPatch.AttachTest do
       cargo = %{modules: [good | damaged], alone: [], spec: nil, settings: []}
 
       assert {:error, [{:hot_patch_test_damaged1, :badfile}], sweeper} =
-               Cluster.call(node, Foothold, :enter, [cargo])
+               Cluster.call(node, Bootstrap, :enter, [cargo])
 
       until(fn -> not Cluster.call(node, :erlang, :is_process_alive, [sweeper]) end, "it is tidy")
       assert differences(before, picture(node)) == %{}
@@ -515,13 +518,13 @@ defmodule HotPatch.AttachTest do
     end
 
     test "comes first with a module that calls nothing but OTP" do
-      {:ok, {_, [imports: imports]}} = Foothold |> :code.which() |> :beam_lib.chunks([:imports])
+      {:ok, {_, [imports: imports]}} = Bootstrap |> :code.which() |> :beam_lib.chunks([:imports])
 
       elixir =
         for {module, _, _} <- imports, Atom.to_string(module) =~ "Elixir.", uniq: true, do: module
 
       # What comes with it, once that is there.
-      assert Enum.sort(elixir) == [HotPatch.Agent.Departure, HotPatch.Store.Premises]
+      assert Enum.sort(elixir) == [HotPatch.NodeAgent.Detachment, HotPatch.Store.DataDir]
     end
   end
 
@@ -540,18 +543,18 @@ defmodule HotPatch.AttachTest do
       node = PlainErlang.start()
       assert hot_patch(operator, :attach, [node]) == :ok
       held = %{ref: make_ref(), kind: :apply, patch: "fix-1", by: "carol", coordinator: self()}
-      assert {:ok, _seq} = Cluster.call(node, HotPatch.Agent, :reserve, [held])
+      assert {:ok, _seq} = Cluster.call(node, HotPatch.NodeAgent, :reserve, [held])
 
       assert {:error, %Error{reason: :busy} = error} = hot_patch(operator, :detach, [node])
       assert Exception.message(error) =~ "apply of fix-1 by carol"
-      assert :ok = Cluster.call(node, HotPatch.Agent, :abort, [held.ref])
+      assert :ok = Cluster.call(node, HotPatch.NodeAgent, :abort, [held.ref])
 
       # Somebody else has brought a module that may call Elixir's.
       host = Builds.versioned("'Elixir.Host'", 1)
       {:module, _} = Cluster.call(node, :code, :load_binary, [Host, [], host])
       assert hot_patch(operator, :detach, [node]) == :ok
       assert Cluster.call(node, :erlang, :module_loaded, [Enum])
-      refute Cluster.call(node, :erlang, :module_loaded, [HotPatch.Agent])
+      refute Cluster.call(node, :erlang, :module_loaded, [HotPatch.NodeAgent])
       # Those are taken for the node's own now.
       assert hot_patch(operator, :attach, [node]) == :ok
     end

@@ -8,7 +8,7 @@ defmodule HotPatch.BridgeTest do
 
   alias HotPatch.Analysis
   alias HotPatch.Bridge
-  alias HotPatch.Bridge.Port.Server
+  alias HotPatch.Bridge.OSProcess.Server
   alias HotPatch.Error
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Hostile
@@ -57,8 +57,8 @@ defmodule HotPatch.BridgeTest do
 
     test "copies of modules, JSON, and what cannot be asked" do
       modules = for {_path, bytes} <- Builds.changed("patched"), do: bytes
-      same("shadow", modules, HotPatch.Swap.ByName.naming())
-      same("shadow", ["no module", hd(modules)], HotPatch.Swap.ByName.naming())
+      same("shadow", modules, HotPatch.Swap.DynamicCalls.naming())
+      same("shadow", ["no module", hd(modules)], HotPatch.Swap.DynamicCalls.naming())
       same("shadow", modules, :no_text)
       same("encode_json", [:erlang.term_to_binary(%{"a" => [1, 2.5, nil, "ü"]})], [])
       same("encode_json", [:erlang.term_to_binary({:no, :json})], [])
@@ -73,7 +73,7 @@ defmodule HotPatch.BridgeTest do
       _ = Analysis.vocabulary()
 
       before =
-        for file <- HotPatch.Store.Dir.files(Builds.ebin("shipped"), ".beam"),
+        for file <- HotPatch.Store.Folder.files(Builds.ebin("shipped"), ".beam"),
             do: File.read!(file)
 
       later = for {_path, bytes} <- Builds.changed("patched"), do: bytes
@@ -154,7 +154,7 @@ defmodule HotPatch.BridgeTest do
           name = "f#{n}"
 
           assert {:ok, reply} =
-                   Bridge.Port.request("read_archive", [zip([{name, name}])], limits(), "a")
+                   Bridge.OSProcess.request("read_archive", [zip([{name, name}])], limits(), "a")
 
           assert {:ok, %{files: [%{path: ^name, bytes: ^name}]}} = :erlang.binary_to_term(reply)
         end,
@@ -249,7 +249,7 @@ defmodule HotPatch.BridgeTest do
   end
 
   test "the bridge's end, however often, leaves the agent alone" do
-    agent = Process.whereis(HotPatch.Agent.Server)
+    agent = Process.whereis(HotPatch.NodeAgent.Server)
     application = Process.whereis(HotPatch.Supervisor)
 
     for _ <- 1..50 do
@@ -258,7 +258,7 @@ defmodule HotPatch.BridgeTest do
       until(fn -> Process.whereis(Server) not in [server, nil] end, "it is another")
     end
 
-    assert Process.whereis(HotPatch.Agent.Server) == agent
+    assert Process.whereis(HotPatch.NodeAgent.Server) == agent
     assert Process.whereis(HotPatch.Supervisor) == application
   end
 
@@ -309,7 +309,7 @@ defmodule HotPatch.BridgeTest do
   defp altered(manifest), do: zip([{"hot_patch.json", manifest}, {"a/text", "other text"}])
 
   defp answers(name, blobs, options) do
-    for bridge <- [Bridge.Nif, Bridge.Port] do
+    for bridge <- [Bridge.Nif, Bridge.OSProcess] do
       assert {:ok, reply} =
                bridge.request(name, blobs, :erlang.term_to_binary(options), "an archive")
 

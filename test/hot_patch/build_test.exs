@@ -5,10 +5,10 @@ defmodule HotPatch.BuildTest do
 
   alias HotPatch.Archive
   alias HotPatch.Build
-  alias HotPatch.Keys
+  alias HotPatch.Host.Keys
   alias HotPatch.Signature
+  alias HotPatch.Support.VsnText
   alias HotPatch.Test.Builds
-  alias HotPatch.Vsn
 
   doctest HotPatch.Build
 
@@ -44,11 +44,11 @@ defmodule HotPatch.BuildTest do
       for {name, %{change: :replace} = module} <- manifest.modules do
         shipped = File.read!(Path.join(Builds.ebin("shipped"), name <> ".beam"))
         assert module.replaces.md5 == hex(:code.module_md5(shipped))
-        assert module.replaces.vsn == Vsn.text(vsn(shipped))
+        assert module.replaces.vsn == VsnText.text(vsn(shipped))
         patched = files["exchange-1.0.0/ebin/#{name}.beam"]
 
         assert {module.brings.md5, module.brings.vsn} ==
-                 {hex(:code.module_md5(patched)), Vsn.text(vsn(patched))}
+                 {hex(:code.module_md5(patched)), VsnText.text(vsn(patched))}
       end
 
       assert manifest.modules["Elixir.Exchange.Tariff"].change == :add
@@ -288,7 +288,10 @@ defmodule HotPatch.BuildTest do
           module: %{
             name: beam.module,
             change: "any",
-            brings: %{md5: hex(beam.md5), vsn: beam.vsn |> :erlang.binary_to_term() |> Vsn.text()}
+            brings: %{
+              md5: hex(beam.md5),
+              vsn: beam.vsn |> :erlang.binary_to_term() |> VsnText.text()
+            }
           }
         }
       end
@@ -304,8 +307,8 @@ defmodule HotPatch.BuildTest do
     [_, list] = Regex.run(~r/APPLICATIONS: &\[&str\] = &\[(.*?)\];/s, source)
     names = Regex.scan(~r/"(\w+)"/, list, capture: :all_but_first) |> List.flatten()
     assert length(names) > 40
-    assert Enum.all?(names, &HotPatch.SystemLibrary.application?/1)
-    ours = File.read!(Path.expand("../../lib/hot_patch/system_library.ex", __DIR__))
+    assert Enum.all?(names, &HotPatch.Host.SystemLibrary.application?/1)
+    ours = File.read!(Path.expand("../../lib/hot_patch/host/system_library.ex", __DIR__))
     words = Regex.scan(~r/~w\((.*?)\)a?/s, ours, capture: :all_but_first) |> List.flatten()
     assert Enum.sort(names) == words |> Enum.flat_map(&String.split/1) |> Enum.sort()
   end

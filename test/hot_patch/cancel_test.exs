@@ -5,10 +5,10 @@ defmodule HotPatch.CancelTest do
   import HotPatch.Test.Operator
   import HotPatch.Test.Until
 
-  alias HotPatch.Agent
-  alias HotPatch.Agent.Coordinators
   alias HotPatch.Cancellation
   alias HotPatch.Error
+  alias HotPatch.NodeAgent
+  alias HotPatch.NodeAgent.Coordinators
   alias HotPatch.Report
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
@@ -75,7 +75,7 @@ defmodule HotPatch.CancelTest do
         infos = Enum.filter(hot_patch(hd(nodes), :nodes, []), &(&1.node in nodes))
 
         Enum.all?(infos, &(&1.operation == nil and &1.behind == nil)) and
-          nodes |> Enum.uniq_by(&Cluster.call(&1, Agent, :fingerprint, [])) |> length() == 1
+          nodes |> Enum.uniq_by(&Cluster.call(&1, NodeAgent, :fingerprint, [])) |> length() == 1
       end,
       "the nodes are free and agree",
       30_000
@@ -134,7 +134,7 @@ defmodule HotPatch.CancelTest do
 
       # Not as one that is tried and whose coordinator is gone.
       settled(nodes)
-      for node <- nodes, do: send({HotPatch.Cluster.Joiner, node}, :compare)
+      for node <- nodes, do: send({HotPatch.Cluster.Reconciler, node}, :compare)
       settled(nodes)
       assert have(nodes, module) == [false, true, false]
       assert %{outcome: :kept} = Enum.find(journal(a, patch.id), &(&1.what == :cancel))
@@ -172,14 +172,20 @@ defmodule HotPatch.CancelTest do
       [a, b, c] = nodes
       {module, patch} = new_patch(a)
       # The nodes are looked at before: only then is it silent.
-      :ok = Cluster.call(a, HotPatch.Fault, :arm, [:reserved, 1, {:timer, :sleep, [:infinity]}])
+      :ok =
+        Cluster.call(a, HotPatch.Support.FaultPoint, :arm, [
+          :reserved,
+          1,
+          {:timer, :sleep, [:infinity]}
+        ])
+
       task = later(c, :apply, patch, timeout: 60_000)
       under_way(b, :reserve, patch)
       assert {:ok, cancelled} = hot_patch(b, :cancel, [patch.id, [by: "bob"]])
       assert %{outcome: :nothing_changed} = cancelled
       assert cancelled.message =~ "nothing was changed on any node"
       assert {:error, %Error{reason: :cancelled}} = Task.await(task, 60_000)
-      _ = Cluster.call(a, HotPatch.Fault, :disarm, [])
+      _ = Cluster.call(a, HotPatch.Support.FaultPoint, :disarm, [])
       settled(nodes)
       assert have(nodes, module) == [false, false, false]
       assert %{outcome: :nothing_changed} = Enum.find(journal(a, patch.id), &(&1.what == :cancel))
@@ -244,7 +250,7 @@ defmodule HotPatch.CancelTest do
       {_module, patch} = new_patch(a)
 
       for call <- [:check, :plan] do
-        resume = silent(b, HotPatch.Agent.Inbox)
+        resume = silent(b, HotPatch.NodeAgent.Inbox)
         task = later(a, call, patch, timeout: 600_000)
         assert {:ok, cancelled} = until(fn -> cancelled(c, patch) end, "#{call} is found", 30_000)
         assert %{outcome: :nothing_changed, kind: ^call} = cancelled
@@ -261,15 +267,21 @@ defmodule HotPatch.CancelTest do
     end
 
     test "a restart has not begun", %{nodes: [a, b, c] = nodes} do
-      :ok = Cluster.call(a, HotPatch.Fault, :arm, [:reserved, 1, {:timer, :sleep, [:infinity]}])
+      :ok =
+        Cluster.call(a, HotPatch.Support.FaultPoint, :arm, [
+          :reserved,
+          1,
+          {:timer, :sleep, [:infinity]}
+        ])
+
       task = Task.async(fn -> hot_patch(c, :restart, [b, [by: "alice"]]) end)
-      holder = until(fn -> Cluster.call(a, Agent, :holder, []) end, "#{a} is taken", 30_000)
+      holder = until(fn -> Cluster.call(a, NodeAgent, :holder, []) end, "#{a} is taken", 30_000)
       assert holder.kind == :restart
       started = Cluster.call(b, :erlang, :whereis, [:application_controller])
       assert {:ok, %{outcome: :nothing_changed, kind: :restart}} = hot_patch(b, :cancel, [b])
       assert {:error, %Error{reason: :cancelled} = error} = Task.await(task, 60_000)
       assert error.message =~ "has not been told to restart"
-      _ = Cluster.call(a, HotPatch.Fault, :disarm, [])
+      _ = Cluster.call(a, HotPatch.Support.FaultPoint, :disarm, [])
       settled(nodes)
       assert Cluster.call(b, :erlang, :whereis, [:application_controller]) == started
       assert %{outcome: :nothing_changed} = Enum.find(journal(a, "#{b}"), &(&1.what == :cancel))

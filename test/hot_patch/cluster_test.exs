@@ -638,7 +638,7 @@ defmodule HotPatch.ClusterTest do
       end)
 
       until(
-        fn -> Cluster.call(a, Process, :whereis, [HotPatch.Agent.Commit]) end,
+        fn -> Cluster.call(a, Process, :whereis, [HotPatch.NodeAgent.Commit]) end,
         "the commit runs"
       )
 
@@ -650,7 +650,7 @@ defmodule HotPatch.ClusterTest do
           do: until(fn -> Cluster.call(a, Servers, :goes_on?, [call]) end, "resumed")
 
       until(
-        fn -> Cluster.call(a, Process, :whereis, [HotPatch.Agent.Commit]) == nil end,
+        fn -> Cluster.call(a, Process, :whereis, [HotPatch.NodeAgent.Commit]) == nil end,
         "the commit ends"
       )
 
@@ -659,7 +659,7 @@ defmodule HotPatch.ClusterTest do
       assert {:ok, %Report{status: :ok}} = hot_patch(a, :apply, [patch.id])
     end
 
-    for {victim, name} <- [agent: HotPatch.Agent.Server, commit: HotPatch.Agent.Commit] do
+    for {victim, name} <- [agent: HotPatch.NodeAgent.Server, commit: HotPatch.NodeAgent.Commit] do
       test "a killed #{victim} on one of two nodes leaves nobody suspended and no files behind" do
         [a, b] = nodes = Cluster.start(2)
         calls = start_calls(a, 10) ++ start_calls(b, 10)
@@ -675,7 +675,7 @@ defmodule HotPatch.ClusterTest do
         pid =
           until(
             fn ->
-              Cluster.call(b, Process, :whereis, [HotPatch.Agent.Commit]) &&
+              Cluster.call(b, Process, :whereis, [HotPatch.NodeAgent.Commit]) &&
                 Cluster.call(b, Process, :whereis, [unquote(name)])
             end,
             "it runs"
@@ -696,7 +696,7 @@ defmodule HotPatch.ClusterTest do
         until(fn -> snapshot(nodes) == before end, "disk and code are as before")
 
         until(
-          fn -> Enum.all?(nodes, &(Cluster.call(&1, HotPatch.Agent, :holder, []) == nil)) end,
+          fn -> Enum.all?(nodes, &(Cluster.call(&1, HotPatch.NodeAgent, :holder, []) == nil)) end,
           "the nodes are free"
         )
 
@@ -741,7 +741,7 @@ defmodule HotPatch.ClusterTest do
       end)
 
       until(
-        fn -> Cluster.call(b, HotPatch.Agent, :holder, []) end,
+        fn -> Cluster.call(b, HotPatch.NodeAgent, :holder, []) end,
         "the first apply holds the nodes"
       )
 
@@ -753,7 +753,7 @@ defmodule HotPatch.ClusterTest do
       assert_receive {:first, {:ok, %Report{status: :ok}}}, 30_000
 
       until(
-        fn -> Cluster.call(b, HotPatch.Agent, :holder, []) == nil end,
+        fn -> Cluster.call(b, HotPatch.NodeAgent, :holder, []) == nil end,
         "the node is free again"
       )
 
@@ -830,7 +830,7 @@ defmodule HotPatch.ClusterTest do
 
       # A coordinator that prepares and goes no further.
       {:ok, composition} = hot_patch(a, :composition, [patch.id])
-      payload = HotPatch.Agent.Payload.new(composition, patch.release)
+      payload = HotPatch.NodeAgent.Payload.new(composition, patch.release)
       coordinator = spawn(fn -> receive(do: (:stop -> :ok)) end)
 
       operation = %{
@@ -857,8 +857,10 @@ defmodule HotPatch.ClusterTest do
       }
 
       for node <- nodes do
-        assert {:ok, {0, _clock}} = Cluster.call(node, HotPatch.Agent, :reserve, [operation])
-        assert {:yes, _files} = Cluster.call(node, HotPatch.Agent, :prepare, [operation, payload])
+        assert {:ok, {0, _clock}} = Cluster.call(node, HotPatch.NodeAgent, :reserve, [operation])
+
+        assert {:yes, _files} =
+                 Cluster.call(node, HotPatch.NodeAgent, :prepare, [operation, payload])
       end
 
       # Prepared: files are staged, nothing is replaced.
@@ -867,13 +869,16 @@ defmodule HotPatch.ClusterTest do
       Process.exit(coordinator, :kill)
 
       for node <- nodes do
-        until(fn -> Cluster.call(node, HotPatch.Agent, :holder, []) == nil end, "#{node} lets go")
+        until(
+          fn -> Cluster.call(node, HotPatch.NodeAgent, :holder, []) == nil end,
+          "#{node} lets go"
+        )
       end
 
       assert snapshot(nodes) == before
 
       assert {:error, _nothing_prepared} =
-               Cluster.call(a, HotPatch.Agent, :commit, [operation.ref])
+               Cluster.call(a, HotPatch.NodeAgent, :commit, [operation.ref])
 
       assert {:ok, %Report{status: :ok}} = hot_patch(b, :apply, [patch.id])
     end

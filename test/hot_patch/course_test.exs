@@ -7,11 +7,11 @@ defmodule HotPatch.CourseTest do
   import HotPatch.Test.Settings, only: [configure_on: 2]
   import HotPatch.Test.Until
 
-  alias HotPatch.Agent.Inbox
   alias HotPatch.Error
   alias HotPatch.Event
-  alias HotPatch.Fault
+  alias HotPatch.NodeAgent.Inbox
   alias HotPatch.Report
+  alias HotPatch.Support.FaultPoint
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Strike
@@ -44,7 +44,7 @@ defmodule HotPatch.CourseTest do
       for node <- nodes, do: Cluster.call(node, Strike, :coordinator, [])
 
       until(
-        fn -> Enum.all?(nodes, &(Cluster.call(&1, HotPatch.Agent, :holder, []) == nil)) end,
+        fn -> Enum.all?(nodes, &(Cluster.call(&1, HotPatch.NodeAgent, :holder, []) == nil)) end,
         "the nodes are free",
         30_000
       )
@@ -80,7 +80,7 @@ defmodule HotPatch.CourseTest do
   end
 
   defp ops(node, patch) do
-    %{ops: ops} = Cluster.call(node, HotPatch.Agent, :history, [])
+    %{ops: ops} = Cluster.call(node, HotPatch.NodeAgent, :history, [])
     for(op <- ops, op.patch == patch.id, do: {op.seq, op.id, op.kind}) |> Enum.sort()
   end
 
@@ -225,8 +225,8 @@ defmodule HotPatch.CourseTest do
 
   describe "a node that fails when all is decided" do
     setup %{nodes: [_a, b, _]} do
-      on_exit(fn -> Cluster.call(b, Fault, :disarm, []) end)
-      :ok = Cluster.call(b, Fault, :arm, [:loaded, 1, {:erlang, :error, [:armed]}])
+      on_exit(fn -> Cluster.call(b, FaultPoint, :disarm, []) end)
+      :ok = Cluster.call(b, FaultPoint, :arm, [:loaded, 1, {:erlang, :error, [:armed]}])
     end
 
     test "takes all others back", %{nodes: [a, b, _] = nodes} do
@@ -315,8 +315,8 @@ defmodule HotPatch.CourseTest do
 
     test "stays when a node fails that it is brought to", %{nodes: [a, b, c] = nodes} do
       {module, patch} = in_force([a])
-      on_exit(fn -> Cluster.call(b, Fault, :disarm, []) end)
-      :ok = Cluster.call(b, Fault, :arm, [:loaded, 1, {:erlang, :error, [:armed]}])
+      on_exit(fn -> Cluster.call(b, FaultPoint, :disarm, []) end)
+      :ok = Cluster.call(b, FaultPoint, :arm, [:loaded, 1, {:erlang, :error, [:armed]}])
       assert {:error, %Error{reason: :failed} = error} = hot_patch(a, :apply, [patch.id])
       assert error.message =~ "it was in force on #{a} before"
       all_have([a], module, patch, true)
@@ -421,8 +421,8 @@ defmodule HotPatch.CourseTest do
     test "is measured by its digest, and put together by whoever sends it", %{nodes: [a | _]} do
       bytes = :crypto.strong_rand_bytes(3_000)
       digest = :crypto.hash(:sha256, bytes)
-      take = &Cluster.call(a, HotPatch.Agent, :take_parts, [[&1]])
-      lacking = fn -> Cluster.call(a, HotPatch.Agent, :lacking, [[digest]]) end
+      take = &Cluster.call(a, HotPatch.NodeAgent, :take_parts, [[&1]])
+      lacking = fn -> Cluster.call(a, HotPatch.NodeAgent, :lacking, [[digest]]) end
       part = fn n -> {digest, n * 1_000, 3_000, binary_part(bytes, n * 1_000, 1_000)} end
 
       # One in the wrong place, or with a bit turned.
@@ -441,7 +441,7 @@ defmodule HotPatch.CourseTest do
       # Of nothing there is nothing to send but the end.
       nothing = :crypto.hash(:sha256, "")
       assert take.({nothing, 0, 0, ""}) == :ok
-      assert Cluster.call(a, HotPatch.Agent, :lacking, [[nothing]]) == []
+      assert Cluster.call(a, HotPatch.NodeAgent, :lacking, [[nothing]]) == []
     end
   end
 

@@ -62,19 +62,19 @@ defmodule HotPatch.FolderNamesTest do
       assert [^op] = Store.Decisions.list(Store.Applied.state().release)
 
       assert {:ok, intent} =
-               Store.Files.stage([%Store.FileChange{target: target, bytes: "new"}], "tag")
+               Store.Transaction.stage([%Store.FileChange{target: target, bytes: "new"}], "tag")
 
-      assert [^intent] = Store.Files.pending()
-      assert {:ok, decided} = Store.Files.decide(intent, note(op))
-      assert [^decided] = Store.Files.pending()
+      assert [^intent] = Store.Transaction.pending()
+      assert {:ok, decided} = Store.Transaction.decide(intent, note(op))
+      assert [^decided] = Store.Transaction.pending()
       assert File.read!(target) == "old"
 
       # As a start does it after kill -9 behind the decision.
       assert [] = Store.Recovery.run()
       assert File.read!(target) == "new"
-      assert [] = Store.Files.pending()
+      assert [] = Store.Transaction.pending()
       assert [%{what: :apply}] = Store.Journal.list()
-      assert [{_folder, %{id: "fix-1"}}] = Store.Neighbours.records("fix-1")
+      assert [{_folder, %{id: "fix-1"}}] = Store.SharedHost.records("fix-1")
       assert :ok = Store.Archives.delete("fix-1")
       assert [] = Store.Archives.list()
     end
@@ -161,7 +161,7 @@ defmodule HotPatch.FolderNamesTest do
   end
 
   defp arm(machine, point),
-    do: HotPatch.Test.Cluster.call(machine.node, HotPatch.Fault, :arm, [point, 1])
+    do: HotPatch.Test.Cluster.call(machine.node, HotPatch.Support.FaultPoint, :arm, [point, 1])
 
   # A path that is taken for a pattern is the fault that all of this is about.
   test "no module of HotPatch takes a path for a pattern" do

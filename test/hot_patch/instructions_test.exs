@@ -395,7 +395,7 @@ defmodule HotPatch.InstructionsTest do
     caller = Task.async(fn -> hot_patch(a, :apply, [patch.id, [pause_timeout: 50_000]]) end)
 
     until(fn -> not runs?(a, :exchange) end, "the exchange is stopped")
-    Process.exit(Cluster.call(a, Process, :whereis, [HotPatch.Agent.Commit]), :kill)
+    Process.exit(Cluster.call(a, Process, :whereis, [HotPatch.NodeAgent.Commit]), :kill)
     assert {:error, %{reason: :failed}} = Task.await(caller, 30_000)
     until(fn -> runs?(a, :exchange) end, "the exchange runs again")
     assert running(a, :hot_patch_test_check) == nil

@@ -6,7 +6,7 @@ defmodule HotPatch.ManifestTest do
   import HotPatch.Test.Settings, only: [configure_on: 2]
 
   alias HotPatch.Build
-  alias HotPatch.Keys
+  alias HotPatch.Host.Keys
   alias HotPatch.Store.Applied
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster

@@ -5,10 +5,10 @@ defmodule HotPatch.MembersTest do
   import HotPatch.Test.Operator
   import HotPatch.Test.Until
 
-  alias HotPatch.Agent.Roster
   alias HotPatch.Answers
   alias HotPatch.Cluster.Members
   alias HotPatch.Error
+  alias HotPatch.NodeAgent.KnownNodes
   alias HotPatch.NodeInfo
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
@@ -42,7 +42,9 @@ defmodule HotPatch.MembersTest do
 
     # Whoever asks it for what its agent knows waits in vain; it is connected all the same.
     defp silent(node) do
-      holder = Cluster.hold(node, Cluster.call(node, Process, :whereis, [HotPatch.Agent.Server]))
+      holder =
+        Cluster.hold(node, Cluster.call(node, Process, :whereis, [HotPatch.NodeAgent.Server]))
+
       fn -> send(holder, :resume) end
     end
 
@@ -164,7 +166,7 @@ defmodule HotPatch.MembersTest do
             {[%{n: :peers}], [%{n: late}], true},
             {[%{n: early}, %{n: :peers}], [%{n: late}], true}
           ] do
-        assert Roster.awaited?(:n, known, dismissed) == awaited?
+        assert KnownNodes.awaited?(:n, known, dismissed) == awaited?
       end
     end
 
@@ -181,7 +183,7 @@ defmodule HotPatch.MembersTest do
       at = ~U[2026-01-01 00:00:00Z]
       op = &%{id: &1, seq: &1, kind: &2, patch: &3, roster: &4, at: at}
       ops = [op.(1, :apply, "a", [:x]), op.(2, :apply, "b", [:y]), op.(3, :rollback, "b", [:z])]
-      known = Roster.known(%{ops: ops, stack: [%{id: "a"}]})
+      known = KnownNodes.known(%{ops: ops, stack: [%{id: "a"}]})
       assert known == %{x: at, z: at}
     end
   end
@@ -189,7 +191,7 @@ defmodule HotPatch.MembersTest do
   test "a question to several gives who answered, and who did not and why" do
     nobody = :"nobody@127.0.0.1"
     {answers, failed} = HotPatch.Cluster.survey([node(), nobody], :protocol, [], 5_000)
-    assert answers == [{node(), HotPatch.Agent.protocol()}]
+    assert answers == [{node(), HotPatch.NodeAgent.protocol()}]
     assert [%{node: ^nobody, problem: "is not reachable"}] = failed
   end
 

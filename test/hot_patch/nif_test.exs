@@ -4,9 +4,9 @@ defmodule HotPatch.NifTest do
 
   import HotPatch.Test.Operator
 
-  alias HotPatch.Agent.LoadedLibraries
   alias HotPatch.Error
-  alias HotPatch.Fault
+  alias HotPatch.NodeAgent.LoadedLibraries
+  alias HotPatch.Support.FaultPoint
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Machine
@@ -117,7 +117,7 @@ defmodule HotPatch.NifTest do
         ] do
       test "is wholly there or not at all after kill -9 at #{inspect(point)}", %{machine: machine} do
         id = upload(machine, brings_b())
-        :ok = Cluster.call(machine.node, Fault, :arm, [unquote(Macro.escape(point))])
+        :ok = Cluster.call(machine.node, FaultPoint, :arm, [unquote(Macro.escape(point))])
         catch_error(hot_patch(machine.node, :apply, [id, [on_load: :load]]))
         machine = machine |> Machine.await_death() |> start()
         applied = for p <- hot_patch(machine.node, :list, []), p.state == :applied, do: p.id
@@ -134,7 +134,7 @@ defmodule HotPatch.NifTest do
   end
 
   defp leftovers(machine) do
-    for {path, _stat} <- HotPatch.Store.Dir.tree(machine.lib), path =~ "hot_patch-", do: path
+    for {path, _stat} <- HotPatch.Store.Folder.tree(machine.lib), path =~ "hot_patch-", do: path
   end
 
   describe "a library of the same name" do
@@ -263,7 +263,7 @@ defmodule HotPatch.NifTest do
       machine: machine
     } do
       id = upload(machine, [{@beam, Nifs.code(2, reads: "table.txt")}, {@table, "new"}])
-      :ok = Cluster.call(machine.node, Fault, :arm, [:early_placed])
+      :ok = Cluster.call(machine.node, FaultPoint, :arm, [:early_placed])
       catch_error(hot_patch(machine.node, :apply, [id, [on_load: :load]]))
       machine = Machine.await_death(machine)
       assert read(machine, @table) == "new"
@@ -297,7 +297,7 @@ defmodule HotPatch.NifTest do
     test "all have the old ones if one fails", %{machines: [a, b]} do
       id = patch(a)
       # Whoever has come that far on the second node fails.
-      :ok = Cluster.call(b.node, Fault, :arm, [:held, 1, {:erlang, :exit, [:struck]}])
+      :ok = Cluster.call(b.node, FaultPoint, :arm, [:held, 1, {:erlang, :exit, [:struck]}])
       assert {:error, %Error{reason: :failed}} = hot_patch(a.node, :apply, [id, [on_load: :load]])
       for machine <- [a, b], do: assert(runs(machine) == [1, :a, {:ok, "old"}])
       assert read(a, @table) == "old"
@@ -309,7 +309,7 @@ defmodule HotPatch.NifTest do
     test "what one has decided another does not take back", %{machines: [a, b]} do
       id = patch(a)
       # It is decided, and this node is not told.
-      :ok = Cluster.call(b.node, Fault, :arm, [:decided])
+      :ok = Cluster.call(b.node, FaultPoint, :arm, [:decided])
       _ = hot_patch(a.node, :apply, [id, [on_load: :load]])
       b = Machine.await_death(b)
       assert runs(a) == [2, :b, {:ok, "new"}]

@@ -1,8 +1,8 @@
 defmodule HotPatch.ReleaseTest do
   use ExUnit.Case, async: true
 
+  alias HotPatch.Host.ReleaseSource
   alias HotPatch.Release
-  alias HotPatch.Release.Source
 
   doctest Release
 
@@ -10,11 +10,11 @@ defmodule HotPatch.ReleaseTest do
     do: {~c"shop", to_charlist(vsn), Enum.map(libs, &to_charlist/1), status}
 
   test "a boot script is OTP's own by its whole name" do
-    assert Source.released({~c"Erlang/OTP", ~c"25"}) == nil
-    assert Source.released({~c"OTP  APN 181 01", ~c"R16B03"}) == nil
+    assert ReleaseSource.released({~c"Erlang/OTP", ~c"25"}) == nil
+    assert ReleaseSource.released({~c"OTP  APN 181 01", ~c"R16B03"}) == nil
 
     for name <- ["OTP", "shop_OTP", "HOTPLATES", "Erlang/OTP shop"] do
-      assert Source.released({to_charlist(name), ~c"1.0.0"}) == {name, "1.0.0"}
+      assert ReleaseSource.released({to_charlist(name), ~c"1.0.0"}) == {name, "1.0.0"}
     end
   end
 
@@ -43,14 +43,14 @@ defmodule HotPatch.ReleaseTest do
               do: listed(vsn, ["kernel-8" | libs], status)
 
         loaded = Map.put(unquote(Macro.escape(loaded)), "kernel", "8")
-        assert Source.choose(@booted, releases, loaded) == {"shop", unquote(runs)}
+        assert ReleaseSource.choose(@booted, releases, loaded) == {"shop", unquote(runs)}
       end
     end
 
     test "is none where OTP's own script was booted and nothing installed" do
-      assert Source.choose(nil, [{~c"Erlang/OTP", ~c"25", [], :permanent}], %{}) == nil
+      assert ReleaseSource.choose(nil, [{~c"Erlang/OTP", ~c"25", [], :permanent}], %{}) == nil
       installed = listed("2", ["a-2"], :current)
-      assert Source.choose(nil, [installed], %{"a" => "2"}) == {"shop", "2"}
+      assert ReleaseSource.choose(nil, [installed], %{"a" => "2"}) == {"shop", "2"}
     end
   end
 
@@ -86,9 +86,12 @@ defmodule HotPatch.ReleaseTest do
         to_charlist(Path.join(root, "nowhere"))
       ]
 
-      assert Source.on_path(path, otp, %{}) == [{"shop", "2"}, {"cart", "0.1"}]
+      assert ReleaseSource.on_path(path, otp, %{}) == [{"shop", "2"}, {"cart", "0.1"}]
       # Its files were replaced, and it was not started again.
-      assert Source.on_path(path, otp, %{"cart" => "0.0"}) == [{"shop", "2"}, {"cart", "0.0"}]
+      assert ReleaseSource.on_path(path, otp, %{"cart" => "0.0"}) == [
+               {"shop", "2"},
+               {"cart", "0.0"}
+             ]
     end
 
     test "are those in OTP's folder only where there are no others", %{root: root} do
@@ -99,14 +102,14 @@ defmodule HotPatch.ReleaseTest do
         application(root, "otp/a-1", "a", "1")
       ]
 
-      assert Source.on_path(path, otp, %{}) == [{"a", "1"}]
-      assert Source.on_path([hd(path)], otp, %{}) == nil
+      assert ReleaseSource.on_path(path, otp, %{}) == [{"a", "1"}]
+      assert ReleaseSource.on_path([hd(path)], otp, %{}) == nil
     end
 
     test "without a readable description are left out", %{root: root} do
       ebin = application(root, "lib/shop", "shop", "1")
       File.write!(Path.join(to_string(ebin), "broken.app"), "{application, broken")
-      assert Source.on_path([ebin], ~c"/nowhere", %{}) == [{"shop", "1"}]
+      assert ReleaseSource.on_path([ebin], ~c"/nowhere", %{}) == [{"shop", "1"}]
     end
   end
 end

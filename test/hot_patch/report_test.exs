@@ -7,11 +7,11 @@ defmodule HotPatch.ReportTest do
   alias HotPatch.Status
   alias HotPatch.Straggler
 
-  doctest HotPatch.Report.File
-  doctest HotPatch.Table
+  doctest HotPatch.Report.FileResult
+  doctest HotPatch.Support.Table
 
   defp file(path, status, reason \\ nil),
-    do: %Report.File{path: path, status: status, reason: reason}
+    do: %Report.FileResult{path: path, status: status, reason: reason}
 
   defp report(nodes) do
     %Report{

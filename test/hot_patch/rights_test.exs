@@ -6,9 +6,9 @@ defmodule HotPatch.RightsTest do
   import HotPatch.Test.Hostile, only: [entry: 2, entry: 3]
   import HotPatch.Test.Operator
 
-  alias HotPatch.Fault
-  alias HotPatch.Store.Dir
+  alias HotPatch.Store.Folder
   alias HotPatch.Store.Rights
+  alias HotPatch.Support.FaultPoint
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Machine
@@ -147,7 +147,7 @@ defmodule HotPatch.RightsTest do
 
   # Everything that a node keeps.
   defp assert_private(data) do
-    tree = Dir.tree(data)
+    tree = Folder.tree(data)
     assert length(tree) >= 5
 
     for {path, stat} <- tree do
@@ -167,7 +167,7 @@ defmodule HotPatch.RightsTest do
 
     # While they are staged nobody else can read them either.
     :ok =
-      Cluster.call(machine.node, Fault, :arm, [
+      Cluster.call(machine.node, FaultPoint, :arm, [
         :files_staged,
         1,
         {Strike, :staged, [self(), machine.lib]}
@@ -181,10 +181,10 @@ defmodule HotPatch.RightsTest do
     for {path, mode} <- staged, path =~ "pem", do: assert({path, mode &&& 0o007} == {path, 0})
     assert_patched(machine.lib)
     assert_private(data)
-    assert Enum.any?(Dir.tree(data), fn {path, _} -> File.read(path) == {:ok, "old key"} end)
+    assert Enum.any?(Folder.tree(data), fn {path, _} -> File.read(path) == {:ok, "old key"} end)
 
     # Killed in the middle of the way back.
-    :ok = Cluster.call(machine.node, Fault, :arm, [{:file, 3, 5}])
+    :ok = Cluster.call(machine.node, FaultPoint, :arm, [{:file, 3, 5}])
     catch_error(hot_patch(machine.node, :rollback, [patch.id]))
     machine = machine |> Machine.await_death() |> Machine.start()
     assert_as_before(machine.lib)
@@ -213,7 +213,7 @@ defmodule HotPatch.RightsTest do
     {:ok, _} = hot_patch(machine.node, :upload, [Hostile.zip(files()), [name: "fix"]])
     machine = Machine.kill(machine)
 
-    for {path, _} <- Dir.tree(data),
+    for {path, _} <- Folder.tree(data),
         do: File.chmod!(path, if(File.dir?(path), do: 0o755, else: 0o644))
 
     File.ln_s!("/etc/passwd", Path.join(data, "link"))

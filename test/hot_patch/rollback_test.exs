@@ -142,9 +142,9 @@ defmodule HotPatch.RollbackTest do
       assert {:ok, _} = hot_patch(node, :apply, [patch.id])
       # The call comes between the deletion and the removal of the file.
       armed = [:loaded, 1, {:hot_patch_test_called, :vsn, []}]
-      :ok = Cluster.call(node, HotPatch.Fault, :arm, armed)
+      :ok = Cluster.call(node, HotPatch.Support.FaultPoint, :arm, armed)
       assert {:ok, report} = hot_patch(node, :rollback, [patch.id])
-      assert :reached == Cluster.call(node, HotPatch.Fault, :disarm, [])
+      assert :reached == Cluster.call(node, HotPatch.Support.FaultPoint, :disarm, [])
       assert report.status == :ok
       assert running(node, :hot_patch_test_called) == nil
       assert picture([node]) == before
@@ -374,7 +374,7 @@ defmodule HotPatch.RollbackTest do
       Cluster.connect([a, b])
 
       until(
-        fn -> Cluster.call(b, HotPatch.Agent, :info, []).applied == [two.id, one.id] end,
+        fn -> Cluster.call(b, HotPatch.NodeAgent, :info, []).applied == [two.id, one.id] end,
         "#{b} catches up",
         30_000
       )

@@ -121,7 +121,7 @@ defmodule HotPatch.StrategyTest do
       Cluster.connect([a, b])
 
       until(
-        fn -> two.id in Cluster.call(b, HotPatch.Agent, :info, []).applied end,
+        fn -> two.id in Cluster.call(b, HotPatch.NodeAgent, :info, []).applied end,
         "#{b} catches up",
         30_000
       )
@@ -177,7 +177,7 @@ defmodule HotPatch.StrategyTest do
       Cluster.connect([a, b])
 
       until(
-        fn -> two.id in Cluster.call(b, HotPatch.Agent, :info, []).applied end,
+        fn -> two.id in Cluster.call(b, HotPatch.NodeAgent, :info, []).applied end,
         "#{b} catches up",
         30_000
       )

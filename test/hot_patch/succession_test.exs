@@ -63,7 +63,7 @@ defmodule HotPatch.SuccessionTest do
         module = String.to_atom(Path.basename(path, ".beam")),
         into: %{} do
       {module,
-       Cluster.call(machine.node, HotPatch.Agent.Running, :md5_of, [Atom.to_string(module)])}
+       Cluster.call(machine.node, HotPatch.NodeAgent.LoadedCode, :md5_of, [Atom.to_string(module)])}
     end
   end
 
@@ -225,7 +225,7 @@ defmodule HotPatch.SuccessionTest do
     machine = start(machine, @one)
     disk = disk(machine)
     {:ok, patch} = hot_patch(machine, :upload, [zip(files()), []])
-    Cluster.call(machine.node, HotPatch.Fault, :arm, [:decision_written, 1])
+    Cluster.call(machine.node, HotPatch.Support.FaultPoint, :arm, [:decision_written, 1])
 
     assert catch_error(hot_patch(machine, :apply, [patch.id])) == {:erpc, :noconnection}
     machine = Machine.await_death(machine)

@@ -4,18 +4,18 @@ defmodule HotPatch.SupervisionTest do
   import HotPatch.Test.Operator
   import HotPatch.Test.Until
 
-  alias HotPatch.Agent
-  alias HotPatch.BackoffSupervisor
-  alias HotPatch.Bridge.Port
-  alias HotPatch.Cluster.Joiner
+  alias HotPatch.Bridge.OSProcess
   alias HotPatch.Cluster.Progress
+  alias HotPatch.Cluster.Reconciler
   alias HotPatch.Console
   alias HotPatch.Event
+  alias HotPatch.NodeAgent
+  alias HotPatch.Support.BackoffSupervisor
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Hosts
 
-  @children [Progress, Port.Server, Agent.Inbox, Agent.Server, Joiner, Console]
+  @children [Progress, OSProcess.Server, NodeAgent.Inbox, NodeAgent.Server, Reconciler, Console]
   @kills 8
 
   defp pids(node) do
@@ -173,11 +173,11 @@ defmodule HotPatch.SupervisionTest do
         {:put, [{:crypto.hash(:sha256, "x"), nil, 1, "x"}]},
         {:request, nil, nil, nil, nil},
         {:request, "x", [1 | 2], "", "x"},
-        {Agent, :ended},
-        {Agent, {:in_doubt, nil, nil}},
-        {Agent.Commit, :held, nil},
-        {Agent.Commit, {:ended, nil}},
-        {Joiner, nil},
+        {NodeAgent, :ended},
+        {NodeAgent, {:in_doubt, nil, nil}},
+        {NodeAgent.Commit, :held, nil},
+        {NodeAgent.Commit, {:ended, nil}},
+        {Reconciler, nil},
         {:nodeup, nil},
         {:in_doubt, nil},
         :compare,

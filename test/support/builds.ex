@@ -3,7 +3,7 @@ defmodule HotPatch.Test.Builds do
   # The three builds of demo/exchange, compiled once for a test run, and small Erlang
   # modules compiled from text.
 
-  alias HotPatch.Store.Dir
+  alias HotPatch.Store.Folder
 
   @source Path.expand("../../demo/exchange", __DIR__)
   @builds ~w(shipped patched broken)
@@ -101,7 +101,7 @@ defmodule HotPatch.Test.Builds do
   end
 
   defp sources(build) do
-    own = Dir.files("#{@source}/builds/#{build}", ".ex")
+    own = Folder.files("#{@source}/builds/#{build}", ".ex")
 
     # The broken build is the patched one but for its own files.
     base =
@@ -109,20 +109,22 @@ defmodule HotPatch.Test.Builds do
         names = Enum.map(own, &Path.basename/1)
 
         Enum.reject(
-          Dir.files("#{@source}/builds/patched", ".ex"),
+          Folder.files("#{@source}/builds/patched", ".ex"),
           &(Path.basename(&1) in names)
         )
       else
         []
       end
 
-    lib = for {path, _stat} <- Dir.tree("#{@source}/lib"), Path.extname(path) == ".ex", do: path
+    lib =
+      for {path, _stat} <- Folder.tree("#{@source}/lib"), Path.extname(path) == ".ex", do: path
+
     lib ++ own ++ base
   end
 
   defp application_resource(ebin) do
     modules =
-      for file <- Dir.files(ebin, ".beam"),
+      for file <- Folder.files(ebin, ".beam"),
           do: file |> Path.basename(".beam") |> String.to_atom()
 
     properties = [

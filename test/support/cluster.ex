@@ -4,7 +4,7 @@ defmodule HotPatch.Test.Cluster do
   # the nodes form a cluster of their own; each has its own copy of the exchange on disk
   # and a data directory of its own.
 
-  alias HotPatch.Store.Dir
+  alias HotPatch.Store.Folder
   alias HotPatch.Test.Builds
 
   @doc "Makes this VM a hidden node."
@@ -86,7 +86,7 @@ defmodule HotPatch.Test.Cluster do
   @doc "All files below the exchange of a node, with their digests: to see that nothing changed."
   @spec disk(node()) :: %{Path.t() => binary()}
   def disk(node) do
-    for {path, _stat} <- Dir.tree(exchange(node)), into: %{} do
+    for {path, _stat} <- Folder.tree(exchange(node)), into: %{} do
       case File.read(path) do
         {:ok, bytes} -> {path, Base.encode16(:crypto.hash(:md5, bytes))}
         {:error, :eisdir} -> {path, "folder"}

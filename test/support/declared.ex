@@ -56,6 +56,6 @@ defmodule HotPatch.Test.Declared do
 
   defp version(beam), do: %{"md5" => hex(beam.md5), "vsn" => vsn(beam.vsn)}
   defp vsn(nil), do: nil
-  defp vsn(etf), do: etf |> :erlang.binary_to_term() |> HotPatch.Vsn.text()
+  defp vsn(etf), do: etf |> :erlang.binary_to_term() |> HotPatch.Support.VsnText.text()
   defp hex(bytes), do: Base.encode16(bytes, case: :lower)
 end

@@ -3,7 +3,8 @@ defmodule HotPatch.Test.Increments do
   # What OS processes do that share a lock: they count in a file.
 
   alias HotPatch.Store
-  alias HotPatch.Store.{Lock, Log}
+  alias HotPatch.Store.Lock
+  alias HotPatch.Store.Log
 
   @doc "Adds one under the lock, so many times; each is noted in a log once it is done."
   @spec run(Path.t(), Path.t(), pos_integer()) :: :ok

@@ -122,7 +122,7 @@ defmodule HotPatch.Test.Servers do
 
   @doc "Whether a process that speaks the system messages stands still, in whichever way."
   @spec suspended?(pid()) :: boolean()
-  def suspended?(pid), do: Swap.Standing.standing?(pid) or suspended_by_message?(pid)
+  def suspended?(pid), do: Swap.Parking.standing?(pid) or suspended_by_message?(pid)
 
   @doc """
   Whether a process goes on. It may have been told so and not be scheduled yet; but it shall
@@ -142,12 +142,14 @@ defmodule HotPatch.Test.Servers do
     state == :suspended
   catch
     # It stands still in the other way since, or is busy.
-    :exit, {:timeout, _call} -> Swap.Standing.standing?(pid)
+    :exit, {:timeout, _call} -> Swap.Parking.standing?(pid)
   end
 
   defp shadows(versions) do
     modules = for {_module, _old, new} <- versions, do: new
-    {:ok, answers} = HotPatch.Bridge.request("shadow", modules, Swap.ByName.naming(), "servers")
+
+    {:ok, answers} =
+      HotPatch.Bridge.request("shadow", modules, Swap.DynamicCalls.naming(), "servers")
 
     for {{:ok, shadow}, {module, _old, _new}} <- Enum.zip(answers, versions) do
       name = String.to_atom(shadow.name)

@@ -5,7 +5,7 @@ defmodule HotPatch.Test.Settings do
 
   import ExUnit.Callbacks
 
-  alias HotPatch.Config
+  alias HotPatch.Host.Config
   alias HotPatch.Test.Cluster
 
   @doc "Sets an option until the test ends."

@@ -71,7 +71,7 @@ defmodule HotPatch.Analysis.Change do
 
   defimpl Inspect do
     def inspect(change, _options) do
-      HotPatch.Printable.line(
+      HotPatch.Support.Printable.line(
         "#HotPatch.Analysis.Change<#{change.operation} #{change.module} #{Enum.join(change.roles, ",")}>"
       )
     end

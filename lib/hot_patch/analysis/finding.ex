@@ -136,7 +136,7 @@ defmodule HotPatch.Analysis.Finding do
 
   defimpl Inspect do
     def inspect(finding, _options) do
-      HotPatch.Printable.line(
+      HotPatch.Support.Printable.line(
         "#HotPatch.Analysis.Finding<#{finding.severity} #{finding.name} #{finding.module}>"
       )
     end
@@ -144,6 +144,7 @@ defmodule HotPatch.Analysis.Finding do
 
   defimpl String.Chars do
     def to_string(finding),
-      do: HotPatch.Printable.line("#{finding.severity} #{finding.name}: #{finding.message}")
+      do:
+        HotPatch.Support.Printable.line("#{finding.severity} #{finding.name}: #{finding.message}")
   end
 end

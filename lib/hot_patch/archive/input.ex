@@ -2,9 +2,9 @@ defmodule HotPatch.Archive.Input do
   @moduledoc false
   # What a caller gives as an archive: a path or the bytes themselves.
 
-  alias HotPatch.Argument
-  alias HotPatch.Config
   alias HotPatch.Error
+  alias HotPatch.Host.Config
+  alias HotPatch.Options.Argument
 
   @doc "The bytes of an archive, and the name that a patch gets by default."
   @spec read(term()) :: {:ok, binary(), String.t()} | {:error, Error.t()}

@@ -2,10 +2,10 @@ defmodule HotPatch.Build.Request do
   @moduledoc false
   # The options of a build: checked, and as the native library takes them.
 
-  alias HotPatch.Argument
   alias HotPatch.Error
-  alias HotPatch.Operator
-  alias HotPatch.Suggestion
+  alias HotPatch.Options.Argument
+  alias HotPatch.Support.OSUser
+  alias HotPatch.Support.Suggestion
 
   @options [
     from:
@@ -65,7 +65,7 @@ defmodule HotPatch.Build.Request do
         "all_differences" => options[:all_differences] == true,
         "release" => release,
         "name" => name,
-        "author" => options[:author] || Operator.name(),
+        "author" => options[:author] || OSUser.name(),
         "text" => options[:text],
         "cumulative" => options[:cumulative] == true,
         "transition" => transition,

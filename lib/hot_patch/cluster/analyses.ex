@@ -6,14 +6,14 @@ defmodule HotPatch.Cluster.Analyses do
   # have to do with the patch: those of the modules that change, of modules that they name, and of
   # those that name them. All others would be read for nothing.
 
-  alias HotPatch.Agent.IdleConversions
-  alias HotPatch.Agent.Mentions
-  alias HotPatch.Agent.Payload
   alias HotPatch.Analysis
   alias HotPatch.Bridge
   alias HotPatch.Cluster
+  alias HotPatch.NodeAgent.IdleConversions
+  alias HotPatch.NodeAgent.Mentions
+  alias HotPatch.NodeAgent.Payload
   alias HotPatch.Plan
-  alias HotPatch.Table
+  alias HotPatch.Support.Table
 
   # What comes and what goes, and the names that the code calls which comes.
   @typep change :: %{

@@ -3,7 +3,7 @@ defmodule HotPatch.Cluster.Antipatch do
   # The reverse of an applied patch as an archive of its own, from a node that has it applied.
 
   alias HotPatch.Cluster
-  alias HotPatch.Cluster.Library
+  alias HotPatch.Cluster.Catalog
   alias HotPatch.Error
 
   @within 30_000
@@ -19,7 +19,7 @@ defmodule HotPatch.Cluster.Antipatch do
   @doc "Makes the zip, and writes it where a path is given."
   @spec export(String.t(), Path.t() | nil) :: {:ok, t()} | {:error, Error.t()}
   def export(id, to) do
-    with {:ok, patch} <- Library.resolve(id),
+    with {:ok, patch} <- Catalog.resolve(id),
          {:ok, files, strategy} <- former(patch),
          :ok <- unmoved(files, patch.id),
          {with_bytes, without} = Enum.split_with(files, &elem(&1, 1)),

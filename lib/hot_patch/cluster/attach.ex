@@ -6,17 +6,17 @@ defmodule HotPatch.Cluster.Attach do
   # restart of its VM it is gone. Whether the node can run it is asked of the node itself: its
   # loader takes all modules or none, and every function that they call must be there.
 
-  alias HotPatch.Agent
   alias HotPatch.Cluster
-  alias HotPatch.Cluster.Attach.Cargo
-  alias HotPatch.Cluster.Attach.Foothold
-  alias HotPatch.Cluster.Attach.There
+  alias HotPatch.Cluster.Attach.Bootstrap
+  alias HotPatch.Cluster.Attach.Bundle
+  alias HotPatch.Cluster.Attach.RemoteCall
   alias HotPatch.Cluster.Coordinator
   alias HotPatch.Cluster.Dismissal
   alias HotPatch.Error
+  alias HotPatch.NodeAgent
   alias HotPatch.Store.Journal
 
-  require HotPatch.Log, as: Log
+  require HotPatch.Support.Log, as: Log
 
   @oldest_otp 25
 
@@ -26,11 +26,18 @@ defmodule HotPatch.Cluster.Attach do
   @spec attach(node(), map()) :: result()
   def attach(node, options) do
     lead(node, :attach, options, fn ->
-      case There.has(node) do
-        {:running, version} -> same(version, node, options)
-        {:own, version} -> {:error, not_started(version, node)}
-        :died -> tidy(node, options)
-        :nothing -> if There.busy?(node), do: {:error, busy(node)}, else: bring(node, options)
+      case RemoteCall.has(node) do
+        {:running, version} ->
+          same(version, node, options)
+
+        {:own, version} ->
+          {:error, not_started(version, node)}
+
+        :died ->
+          tidy(node, options)
+
+        :nothing ->
+          if RemoteCall.busy?(node), do: {:error, busy(node)}, else: bring(node, options)
       end
     end)
   end
@@ -38,7 +45,7 @@ defmodule HotPatch.Cluster.Attach do
   # Until the first module has come, or the first is to go, it may be cancelled.
   defp lead(node, what, options, fun) do
     about = %{id: Coordinator.new_id(), kind: what, patch: Atom.to_string(node), by: options.by}
-    Coordinator.run(about, fn tell -> tell.(There.answer(node, what, fun)) end)
+    Coordinator.run(about, fn tell -> tell.(RemoteCall.answer(node, what, fun)) end)
   end
 
   defp wanted(node, what) do
@@ -53,7 +60,7 @@ defmodule HotPatch.Cluster.Attach do
   end
 
   defp same({vsn, protocol}, node, options) do
-    mine = {vsn(), Agent.protocol()}
+    mine = {vsn(), NodeAgent.protocol()}
 
     if {vsn, protocol} == mine do
       with :ok <- as_asked(node, options), do: Cluster.remember(node)
@@ -70,7 +77,7 @@ defmodule HotPatch.Cluster.Attach do
           release(node) != asked
 
         {key, asked} ->
-          There.call(node, :application, :get_env, [:hot_patch, key]) != {:ok, asked}
+          RemoteCall.call(node, :application, :get_env, [:hot_patch, key]) != {:ok, asked}
       end)
 
     case other do
@@ -89,7 +96,7 @@ defmodule HotPatch.Cluster.Attach do
   end
 
   defp release(node) do
-    %{name: name, version: version} = There.call(node, HotPatch.Release, :current, [])
+    %{name: name, version: version} = RemoteCall.call(node, HotPatch.Release, :current, [])
     {name, version}
   end
 
@@ -107,7 +114,7 @@ defmodule HotPatch.Cluster.Attach do
   end
 
   defp tidy(node, options) do
-    case There.call(node, Foothold, :tidy, []) do
+    case RemoteCall.call(node, Bootstrap, :tidy, []) do
       {:ok, sweeper} -> with :ok <- swept(sweeper, node, options), do: bring(node, options)
       {:error, :busy} -> {:error, busy(node)}
     end
@@ -127,12 +134,12 @@ defmodule HotPatch.Cluster.Attach do
   end
 
   defp bring(node, options) do
-    with :ok <- new_enough(node, There.otp(node)),
-         {:ok, own, alone} <- mine(Cargo.own(), node),
-         {:ok, foothold} <- mine(Cargo.foothold(), node),
-         {:ok, elixir} <- mine(elixir(There.elixir(node)), node),
+    with :ok <- new_enough(node, RemoteCall.otp(node)),
+         {:ok, own, alone} <- mine(Bundle.own(), node),
+         {:ok, foothold} <- mine(Bundle.foothold(), node),
+         {:ok, elixir} <- mine(elixir(RemoteCall.elixir(node)), node),
          modules = own ++ elixir,
-         :ok <- runnable(node, Cargo.needs([foothold | own ++ alone], modules ++ alone)),
+         :ok <- runnable(node, Bundle.needs([foothold | own ++ alone], modules ++ alone)),
          :ok <- wanted(node, :attach),
          :ok <- settle(node, foothold),
          :ok <- enter(node, %{modules: modules, alone: alone, foothold: foothold}, options) do
@@ -150,7 +157,7 @@ defmodule HotPatch.Cluster.Attach do
       {:error,
        incompatible(node, "it runs Erlang/OTP #{otp}, HotPatch needs #{@oldest_otp} or newer")}
 
-  defp elixir(nil), do: Cargo.elixir()
+  defp elixir(nil), do: Bundle.elixir()
   defp elixir(_its_own), do: {:ok, []}
 
   # A node that was attached itself has no files to give.
@@ -165,12 +172,12 @@ defmodule HotPatch.Cluster.Attach do
   defp mine(ok, _node), do: ok
 
   defp runnable(node, needs) do
-    case There.missing(node, needs) do
+    case RemoteCall.missing(node, needs) do
       [] ->
         :ok
 
       missing ->
-        {:error, incompatible(node, lacks(missing) <> "; it runs #{There.versions(node)}")}
+        {:error, incompatible(node, lacks(missing) <> "; it runs #{RemoteCall.versions(node)}")}
     end
   end
 
@@ -188,9 +195,9 @@ defmodule HotPatch.Cluster.Attach do
   # version is what an attempt that was cut off has left.
   defp settle(node, {module, file, bytes}) do
     cond do
-      There.md5(node, module) == :code.module_md5(bytes) -> :ok
-      There.busy?(node) -> {:error, busy(node)}
-      true -> There.load(node, module, file, bytes) |> loaded(node)
+      RemoteCall.md5(node, module) == :code.module_md5(bytes) -> :ok
+      RemoteCall.busy?(node) -> {:error, busy(node)}
+      true -> RemoteCall.load(node, module, file, bytes) |> loaded(node)
     end
   end
 
@@ -214,7 +221,7 @@ defmodule HotPatch.Cluster.Attach do
       settings: [{:attached, attached} | settings(options)]
     }
 
-    case There.call(node, Foothold, :enter, [cargo], options.timeout) do
+    case RemoteCall.call(node, Bootstrap, :enter, [cargo], options.timeout) do
       :ok ->
         :ok
 
@@ -268,7 +275,7 @@ defmodule HotPatch.Cluster.Attach do
 
     incompatible(
       node,
-      "its loader does not take the modules (#{blamed}); it runs #{There.versions(node)}"
+      "its loader does not take the modules (#{blamed}); it runs #{RemoteCall.versions(node)}"
     )
   end
 
@@ -284,7 +291,7 @@ defmodule HotPatch.Cluster.Attach do
     do:
       incompatible(
         node,
-        "its loader does not take the modules (#{text}); it runs #{There.versions(node)}"
+        "its loader does not take the modules (#{text}); it runs #{RemoteCall.versions(node)}"
       )
 
   defp incompatible(node, text) do
@@ -321,8 +328,8 @@ defmodule HotPatch.Cluster.Attach do
 
   def detach(node, options) do
     lead(node, :detach, options, fn ->
-      case There.attached(node) do
-        nil -> {:error, not_attached(node, There.has(node))}
+      case RemoteCall.attached(node) do
+        nil -> {:error, not_attached(node, RemoteCall.has(node))}
         _attached -> leave(node, options)
       end
     end)
@@ -346,7 +353,7 @@ defmodule HotPatch.Cluster.Attach do
 
     with :ok <- wanted(node, :detach),
          {:ok, left, sweeper} <-
-           There.call(node, Foothold, :quit, [asked], options.timeout) do
+           RemoteCall.call(node, Bootstrap, :quit, [asked], options.timeout) do
       :ok = Cluster.forget(node)
       :ok = Dismissal.left(node)
       # What it had noted is not lost with its data directory.

@@ -8,18 +8,18 @@ defmodule HotPatch.Cluster.CatchUp do
   # number that it had. To put a patch below others these have to make room for a moment:
   # such steps are this node's own affair and count as no operation.
 
-  alias HotPatch.Agent
-  alias HotPatch.Agent.Payload
   alias HotPatch.Archive
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.AbandonedCanary
+  alias HotPatch.Cluster.Catalog
   alias HotPatch.Cluster.Ledger
-  alias HotPatch.Cluster.Library
   alias HotPatch.Cluster.Operation
-  alias HotPatch.Cluster.Trial
+  alias HotPatch.NodeAgent
+  alias HotPatch.NodeAgent.Payload
   alias HotPatch.Release
   alias HotPatch.Store.Applied
 
-  require HotPatch.Log, as: Log
+  require HotPatch.Support.Log, as: Log
 
   @within 10_000
   @options %{
@@ -34,15 +34,15 @@ defmodule HotPatch.Cluster.CatchUp do
   @spec run([node()]) :: :ok | :changed | {:error, String.t()}
   def run(peers) do
     # What goes on here now is compared when it has ended.
-    if Agent.holder() == nil, do: run_idle(peers), else: :ok
+    if NodeAgent.holder() == nil, do: run_idle(peers), else: :ok
   end
 
   defp run_idle(peers) do
-    with :ok <- Agent.settle(),
-         {:ok, did} <- changed?(compare(Agent.history(), histories(differing(peers)), peers)),
-         mine = Agent.history(),
-         :ok <- Agent.tidy_decisions(),
-         {:ok, did_too} <- changed?(Trial.run(mine)) do
+    with :ok <- NodeAgent.settle(),
+         {:ok, did} <- changed?(compare(NodeAgent.history(), histories(differing(peers)), peers)),
+         mine = NodeAgent.history(),
+         :ok <- NodeAgent.tidy_decisions(),
+         {:ok, did_too} <- changed?(AbandonedCanary.run(mine)) do
       if did or did_too, do: :changed, else: :ok
     end
   end
@@ -53,7 +53,7 @@ defmodule HotPatch.Cluster.CatchUp do
 
   # Only who differs is asked for more.
   defp differing(peers) do
-    {release, _} = mine = Agent.fingerprint()
+    {release, _} = mine = NodeAgent.fingerprint()
 
     for {node, {:ok, {^release, _} = theirs}} <- Cluster.call(peers, :fingerprint, [], @within),
         theirs != mine,
@@ -82,8 +82,8 @@ defmodule HotPatch.Cluster.CatchUp do
 
     cond do
       Enum.map(wanted, &elem(&1, 0)) != mine.stack -> go(mine.stack, wanted, {ops, missed}, peers)
-      missed != [] -> with :ok <- Agent.note(missed), do: :changed
-      true -> Agent.level()
+      missed != [] -> with :ok <- NodeAgent.note(missed), do: :changed
+      true -> NodeAgent.level()
     end
   end
 
@@ -97,7 +97,7 @@ defmodule HotPatch.Cluster.CatchUp do
     with {:ok, payloads} <- payloads(forth, ops, peers) do
       steps = for(id <- back, do: {rollback(id, missed), nil, nil}) ++ payloads
 
-      with :ok <- each(steps, missed), :ok <- Agent.note(missed), do: :changed
+      with :ok <- each(steps, missed), :ok <- NodeAgent.note(missed), do: :changed
     end
   end
 
@@ -137,7 +137,7 @@ defmodule HotPatch.Cluster.CatchUp do
   # Nobody has it in force any more: then as it was uploaded.
   defp from_archive(id, op) do
     with %{cumulative?: cumulative?} <- op,
-         {:ok, composition, patch} <- Library.open(id),
+         {:ok, composition, patch} <- Catalog.open(id),
          {:ok, shadows} <- Archive.shadows(composition),
          {:ok, instructions} <- Archive.instructions(composition) do
       more = [
@@ -149,7 +149,7 @@ defmodule HotPatch.Cluster.CatchUp do
         disk: Map.get(op, :disk, :replace)
       ]
 
-      {Payload.new(composition, patch.release, more), Library.about(patch)}
+      {Payload.new(composition, patch.release, more), Catalog.about(patch)}
     else
       _ -> nil
     end

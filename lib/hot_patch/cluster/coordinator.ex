@@ -4,9 +4,9 @@ defmodule HotPatch.Cluster.Coordinator do
   # that dies, and can be told to stop from any node (HotPatch.cancel/2). Whatever waits in it looks
   # for that (`asked/0`), and says how far it has come.
 
-  alias HotPatch.Agent.Coordinators
   alias HotPatch.Cancellation
   alias HotPatch.Error
+  alias HotPatch.NodeAgent.Coordinators
   alias HotPatch.Store.Journal
 
   @type what :: %{

@@ -3,7 +3,7 @@ defmodule HotPatch.Cluster.Members do
   # The nodes that a call works on, and those that it leaves out: `unmanaged` run no HotPatch, `failed`
   # are connected and did not answer, `missing` belong to the system and are away.
 
-  alias HotPatch.Agent.Roster
+  alias HotPatch.NodeAgent.KnownNodes
   alias HotPatch.NodeInfo
 
   @type failure :: %{node: node(), problem: String.t()}
@@ -31,7 +31,7 @@ defmodule HotPatch.Cluster.Members do
 
     by_records =
       for node <- known |> Enum.flat_map(&Map.keys/1) |> Enum.uniq(),
-          Roster.awaited?(node, known, dismissed),
+          KnownNodes.awaited?(node, known, dismissed),
           do: {node, how(node, infos)}
 
     by_attaching = for node <- attached, do: {node, "it was attached from #{node()}"}

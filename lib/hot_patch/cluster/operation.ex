@@ -6,25 +6,25 @@ defmodule HotPatch.Cluster.Operation do
   # Runs in a process of its own, which the agents watch: should it die, they let go by
   # themselves, and what was only tried on some nodes is taken back by those.
 
-  alias HotPatch.Agent
-  alias HotPatch.Agent.Payload
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.AutoRollback
+  alias HotPatch.Cluster.CanaryAnalysis
+  alias HotPatch.Cluster.CancelledOperation
   alias HotPatch.Cluster.Coordinator
-  alias HotPatch.Cluster.Ending
-  alias HotPatch.Cluster.Groups
+  alias HotPatch.Cluster.Outcome
   alias HotPatch.Cluster.Progress
-  alias HotPatch.Cluster.Stopping
+  alias HotPatch.Cluster.RolloutGroups
   alias HotPatch.Cluster.TwoPhase
-  alias HotPatch.Cluster.Undoing
-  alias HotPatch.Cluster.Watching
   alias HotPatch.Error
+  alias HotPatch.Host.Trust
   alias HotPatch.Manifest
+  alias HotPatch.NodeAgent
+  alias HotPatch.NodeAgent.Payload
   alias HotPatch.Report
   alias HotPatch.Telemetry
-  alias HotPatch.Trust
   alias HotPatch.Watch
 
-  require HotPatch.Log, as: Log
+  require HotPatch.Support.Log, as: Log
 
   # Milliseconds that nodes have to let go of what is cancelled.
   @unlock_within 2_000
@@ -92,13 +92,13 @@ defmodule HotPatch.Cluster.Operation do
       left_out: []
     }
 
-    result = course |> in_steps(Groups.of(nodes, options)) |> to_caller(operation)
+    result = course |> in_steps(RolloutGroups.of(nodes, options)) |> to_caller(operation)
     tell_end(teller, result)
     result
   end
 
   @doc "An operation of this process, before it has a number."
-  @spec operation(Payload.t(), [node()], map()) :: Agent.operation()
+  @spec operation(Payload.t(), [node()], map()) :: NodeAgent.operation()
   def operation(payload, nodes, options) do
     %{
       ref: make_ref(),
@@ -106,7 +106,7 @@ defmodule HotPatch.Cluster.Operation do
       course: options[:id],
       seq: options[:seq],
       # Also above what is only decided here: an operation over other nodes.
-      above: Agent.seq(),
+      above: NodeAgent.seq(),
       kind: payload.kind,
       scope: options.nodes || :all,
       members: nodes,
@@ -164,7 +164,7 @@ defmodule HotPatch.Cluster.Operation do
     result =
       case lock(nodes, course) do
         {:ok, seq} -> steps(groups, update_in(course.operation.above, &max(&1, seq)))
-        {:stopped, report} -> Stopping.run(%{course | report: report}, false)
+        {:stopped, report} -> CancelledOperation.run(%{course | report: report}, false)
         not_locked -> not_locked
       end
 
@@ -186,7 +186,7 @@ defmodule HotPatch.Cluster.Operation do
       {:error, node, answer} ->
         if stop?(course),
           do: {:stopped, course.report},
-          else: Ending.not_reserved(node, answer, operation)
+          else: Outcome.not_reserved(node, answer, operation)
     end
   end
 
@@ -205,12 +205,12 @@ defmodule HotPatch.Cluster.Operation do
          :go <- go_on(course) do
       if last?, do: {:done, course.report}, else: steps(rest, course)
     else
-      {:stop, course} -> Stopping.run(course, last? and nodes -- course.done == [])
-      {:stopped, report} -> course |> stopped(report) |> Stopping.run(false)
+      {:stop, course} -> CancelledOperation.run(course, last? and nodes -- course.done == [])
+      {:stopped, report} -> course |> stopped(report) |> CancelledOperation.run(false)
       {:exceeded, course} -> taken_back(course, last?)
-      {:nothing, error} -> Undoing.earlier(error, course)
-      {:left, error} when last? -> {:left, Undoing.joined(error, course)}
-      {_failed_or_left, error} -> Undoing.after_failure(error, nodes, last?, course)
+      {:nothing, error} -> AutoRollback.earlier(error, course)
+      {:left, error} when last? -> {:left, AutoRollback.joined(error, course)}
+      {_failed_or_left, error} -> AutoRollback.after_failure(error, nodes, last?, course)
     end
   end
 
@@ -220,12 +220,12 @@ defmodule HotPatch.Cluster.Operation do
   defp stopped(%{done: []} = course, report), do: %{course | report: report}
 
   defp stopped(course, report) do
-    %{course | report: Ending.joined(course.report, report), left_out: report.nodes}
+    %{course | report: Outcome.joined(course.report, report), left_out: report.nodes}
   end
 
   # The nodes of the next step need not know of this one, whose number it has to be above.
   defp joined(course, report, nodes, seq) do
-    course = %{course | report: Ending.joined(course.report, report), done: course.done ++ nodes}
+    course = %{course | report: Outcome.joined(course.report, report), done: course.done ++ nodes}
     put_in(course.operation.above, seq)
   end
 
@@ -260,10 +260,10 @@ defmodule HotPatch.Cluster.Operation do
   defp watch_before(nodes, course) do
     modules = for %{beam: %{module: module}} <- course.payload.entries, do: module
 
-    case Watching.before(nodes, modules, course.options.watch, fn -> stop?(course) end) do
+    case CanaryAnalysis.before(nodes, modules, course.options.watch, fn -> stop?(course) end) do
       {:error, node, text} ->
-        :ok = Watching.cancel(nodes)
-        Ending.not_reserved(node, {:error, text}, course.operation)
+        :ok = CanaryAnalysis.cancel(nodes)
+        Outcome.not_reserved(node, {:error, text}, course.operation)
 
       :ok ->
         watched_before(nodes, course)
@@ -272,7 +272,7 @@ defmodule HotPatch.Cluster.Operation do
 
   defp watched_before(nodes, course) do
     with {:stop, course} <- go_on(course) do
-      :ok = Watching.cancel(nodes)
+      :ok = CanaryAnalysis.cancel(nodes)
       {:stop, course}
     else
       :go -> :ok
@@ -283,25 +283,25 @@ defmodule HotPatch.Cluster.Operation do
 
   defp watch_after(nodes, course) do
     stop = fn -> stop?(course) end
-    watch = Watching.afterwards(nodes, course.options.watch, course.teller, stop)
+    watch = CanaryAnalysis.afterwards(nodes, course.options.watch, course.teller, stop)
     course = put_in(course.report.watch, watch)
     {if(watch.exceeded, do: :exceeded, else: :calm), course}
   end
 
   defp taken_back(course, last?) do
     why = "it was watched, and #{Watch.line(course.report.watch.exceeded)}"
-    {result, how, rollback} = Undoing.run(course.done, last?, why, course)
+    {result, how, rollback} = AutoRollback.run(course.done, last?, why, course)
     report = %{course.report | rollback: rollback}
     text = "#{course.payload.kind} #{course.payload.patch}: #{why}; #{how}"
 
     case result do
-      :nothing -> {:nothing, Ending.error(:rolled_back, report, text)}
-      _kept_or_failed -> {:failed, Ending.error(:failed, report, text)}
+      :nothing -> {:nothing, Outcome.error(:rolled_back, report, text)}
+      _kept_or_failed -> {:failed, Outcome.error(:failed, report, text)}
     end
   end
 
   defp to_caller({:done, report}, _operation) do
-    report = Ending.finished(report)
+    report = Outcome.finished(report)
 
     Log.info("HotPatch: #{report.operation} of #{report.patch} ended: #{report.status}",
       patch: report.patch,
@@ -312,7 +312,7 @@ defmodule HotPatch.Cluster.Operation do
   end
 
   defp to_caller({_how, error}, operation) do
-    _ = Ending.note_refusal(error, operation)
+    _ = Outcome.note_refusal(error, operation)
     Log.warning("HotPatch: #{Exception.message(error)}")
     {:error, error}
   end

@@ -4,7 +4,7 @@ defmodule HotPatch.Cluster.PatchName do
 
   alias HotPatch.Error
   alias HotPatch.Patch
-  alias HotPatch.Suggestion
+  alias HotPatch.Support.Suggestion
 
   @doc "Finds a patch among all."
   @spec find([Patch.t()], term()) :: {:ok, Patch.t()} | {:error, Error.t()}

@@ -12,8 +12,8 @@ defmodule HotPatch.Cluster.Progress do
 
   use GenServer
 
+  alias HotPatch.Cluster.Readiness
   alias HotPatch.Event
-  alias HotPatch.Readiness
 
   @typedoc "What a coordinator keeps to tell of itself: whom it tells, and what is in all its events."
   @type teller :: %{coordinator: pid(), event: Event.t(), nodes: [node()]}

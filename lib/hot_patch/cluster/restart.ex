@@ -9,7 +9,7 @@ defmodule HotPatch.Cluster.Restart do
   alias HotPatch.NodeInfo
   alias HotPatch.Store.Journal
 
-  require HotPatch.Log, as: Log
+  require HotPatch.Support.Log, as: Log
 
   @within 10_000
   @between 100

@@ -2,16 +2,16 @@ defmodule HotPatch.Cluster.Survey do
   @moduledoc false
   # Check and plan: every node is asked at once, nothing changes anywhere.
 
-  alias HotPatch.Agent.Payload
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Analyses
   alias HotPatch.Cluster.Coordinator
   alias HotPatch.Cluster.Transfer
   alias HotPatch.Error
+  alias HotPatch.Host.Trust
+  alias HotPatch.NodeAgent.Payload
   alias HotPatch.Plan
   alias HotPatch.Report
   alias HotPatch.Status
-  alias HotPatch.Trust
 
   @doc "What applying would give, by file and node."
   @spec check(Payload.t(), [node()], [node()], map()) :: {:ok, Report.t()} | {:error, Error.t()}
@@ -36,7 +36,7 @@ defmodule HotPatch.Cluster.Survey do
   end
 
   defp checked({node, %{files: files, warnings: warnings, strategy: strategy}}) do
-    status = Report.File.combine(files)
+    status = Report.FileResult.combine(files)
     %Report.Node{node: node, status: status, files: files, warnings: warnings, strategy: strategy}
   end
 

@@ -5,8 +5,8 @@ defmodule HotPatch.Cluster.Transfer do
   # few nodes at a time. So heartbeats and calls of the host system are not held up behind it,
   # and the sender never has more than a few parts on the way.
 
-  alias HotPatch.Agent.Payload
   alias HotPatch.Cluster
+  alias HotPatch.NodeAgent.Payload
 
   # Bytes in one message; how many nodes are sent to at a time.
   @part 262_144

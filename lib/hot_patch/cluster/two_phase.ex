@@ -8,18 +8,18 @@ defmodule HotPatch.Cluster.TwoPhase do
   #
   # Runs in the coordinator's process, which the agents watch.
 
-  alias HotPatch.Agent
-  alias HotPatch.Agent.Payload
   alias HotPatch.Cluster
-  alias HotPatch.Cluster.Clocks
+  alias HotPatch.Cluster.ClockSkew
   alias HotPatch.Cluster.Coordinator
-  alias HotPatch.Cluster.Ending
-  alias HotPatch.Cluster.Joiner
+  alias HotPatch.Cluster.Outcome
   alias HotPatch.Cluster.Progress
+  alias HotPatch.Cluster.Reconciler
   alias HotPatch.Cluster.Transfer
-  alias HotPatch.Fault
+  alias HotPatch.NodeAgent
+  alias HotPatch.NodeAgent.Payload
   alias HotPatch.Report
   alias HotPatch.Store.Decisions
+  alias HotPatch.Support.FaultPoint
 
   # Milliseconds beyond the deadline of the pause for what comes before it, and for messages.
   @margin 1_000
@@ -30,8 +30,8 @@ defmodule HotPatch.Cluster.TwoPhase do
   number that it got. `options.stop`, if it is there, says whether it is to stop: until it is decided that
   all go on, every node is then left as it was.
   """
-  @spec run(Payload.t(), Agent.operation(), [node()], Report.t(), Progress.teller(), map()) ::
-          {:done, Report.t(), seq :: pos_integer()} | {:stopped, Report.t()} | Ending.t()
+  @spec run(Payload.t(), NodeAgent.operation(), [node()], Report.t(), Progress.teller(), map()) ::
+          {:done, Report.t(), seq :: pos_integer()} | {:stopped, Report.t()} | Outcome.t()
   def run(payload, operation, nodes, report, teller, options) do
     case reserve(nodes, operation, teller, options) do
       {:ok, granted} ->
@@ -47,7 +47,7 @@ defmodule HotPatch.Cluster.TwoPhase do
       {:error, node, answer} ->
         if Coordinator.stop?(options),
           do: {:stopped, report},
-          else: Ending.not_reserved(node, answer, operation)
+          else: Outcome.not_reserved(node, answer, operation)
     end
   end
 
@@ -64,7 +64,7 @@ defmodule HotPatch.Cluster.TwoPhase do
 
     taken =
       Cluster.take(nodes, fn some ->
-        Clocks.compare(fn answered ->
+        ClockSkew.compare(fn answered ->
           waiting = waiting(options, answered)
           Cluster.call_until(some, :reserve, [operation], options.timeout, waiting)
         end)
@@ -76,7 +76,7 @@ defmodule HotPatch.Cluster.TwoPhase do
 
   defp phases(payload, operation, nodes, known, teller, options) do
     {votes, prepare_us} = timed(fn -> prepare(operation, payload, nodes, teller, options) end)
-    report = %{known.report | nodes: Enum.map(votes, &Ending.voted/1), prepare_us: prepare_us}
+    report = %{known.report | nodes: Enum.map(votes, &Outcome.voted/1), prepare_us: prepare_us}
 
     cond do
       Coordinator.stop?(options) ->
@@ -88,7 +88,7 @@ defmodule HotPatch.Cluster.TwoPhase do
 
       true ->
         abort(nodes, operation, options)
-        Ending.refused(report)
+        Outcome.refused(report)
     end
   end
 
@@ -100,14 +100,14 @@ defmodule HotPatch.Cluster.TwoPhase do
       report
       | nodes: nodes,
         commit_us: commit_us,
-        skew_us: Clocks.skew(nodes, clocks)
+        skew_us: ClockSkew.skew(nodes, clocks)
     }
 
-    if decision == :finish and operation.catching_up == nil, do: Joiner.soon()
+    if decision == :finish and operation.catching_up == nil, do: Reconciler.soon()
 
     if decision == :stop,
-      do: {:stopped, Ending.finished(report)},
-      else: Ending.decided(report, decision, gone)
+      do: {:stopped, Outcome.finished(report)},
+      else: Outcome.decided(report, decision, gone)
   end
 
   defp prepare(operation, payload, nodes, teller, options) do
@@ -134,7 +134,7 @@ defmodule HotPatch.Cluster.TwoPhase do
 
     voted = fn node, vote ->
       state = if match?({:ok, {:yes, _files}}, vote), do: :done, else: :failed
-      Progress.tell(teller, node, :prepare, state, text: Ending.text(vote))
+      Progress.tell(teller, node, :prepare, state, text: Outcome.text(vote))
     end
 
     waiting = waiting(options, voted)
@@ -147,7 +147,7 @@ defmodule HotPatch.Cluster.TwoPhase do
 
     answered = fn node, answer ->
       state = if answer == {:ok, :held}, do: :done, else: :failed
-      Progress.tell(teller, node, :commit, state, text: Ending.text(answer))
+      Progress.tell(teller, node, :commit, state, text: Outcome.text(answer))
     end
 
     within = commit_timeout(options)
@@ -163,7 +163,7 @@ defmodule HotPatch.Cluster.TwoPhase do
       Map.new(decide(to_be_told(answers, decision), operation, told(decision), teller, options))
 
     answers = for {node, answer} <- answers, do: {node, known(answer, ended[node])}
-    nodes = for {node, answer} <- answers, do: Ending.committed(node, answer)
+    nodes = for {node, answer} <- answers, do: Outcome.committed(node, answer)
     {with_cause(decision, answers), nodes, for({node, {:error, _text}} <- answers, do: node)}
   end
 
@@ -207,7 +207,7 @@ defmodule HotPatch.Cluster.TwoPhase do
   defp decide(nodes, operation, told, teller, options) do
     Cluster.call(nodes, :decide, [operation.ref, told], options.timeout, fn node, answer ->
       state = if match?({:ok, {:ended, %{error: nil}}}, answer), do: :done, else: :failed
-      Progress.tell(teller, node, :decide, state, text: Ending.text(answer))
+      Progress.tell(teller, node, :decide, state, text: Outcome.text(answer))
     end)
   end
 
@@ -220,15 +220,15 @@ defmodule HotPatch.Cluster.TwoPhase do
         :finish
 
       {_held, [{node, answer} | _]} ->
-        {:take_back, "the commit failed on #{node}", Ending.text(answer), node}
+        {:take_back, "the commit failed on #{node}", Outcome.text(answer), node}
     end
   end
 
   # What a node has missed was decided when it was done without it.
   defp written_down(:finish, %{catching_up: nil} = operation) do
-    case Decisions.put(Agent.op(operation)) do
+    case Decisions.put(NodeAgent.op(operation)) do
       :ok ->
-        Fault.point(:decision_journaled)
+        FaultPoint.point(:decision_journaled)
         :finish
 
       {:error, {path, posix}} ->

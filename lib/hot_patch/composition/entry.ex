@@ -97,7 +97,7 @@ defmodule HotPatch.Composition.Entry do
 
   defimpl Inspect do
     def inspect(entry, _options) do
-      HotPatch.Printable.line(
+      HotPatch.Support.Printable.line(
         "#HotPatch.Composition.Entry<#{entry.path} #{HotPatch.Composition.Entry.kind_text(entry)}>"
       )
     end

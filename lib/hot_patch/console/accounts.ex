@@ -11,7 +11,7 @@ defmodule HotPatch.Console.Accounts do
   alias HotPatch.Console.Sessions
   alias HotPatch.Console.User
 
-  require HotPatch.Log, as: Log
+  require HotPatch.Support.Log, as: Log
 
   # A password takes a tenth of a second of a processor; a flood of them shall not take them all. Beside
   # the counter stands how long the latest took, in milliseconds.

@@ -2,16 +2,16 @@ defmodule HotPatch.Console.API do
   @moduledoc false
   # The JSON interface: what HotPatch does, by HTTP. Parameters come as a form or in the query.
 
-  alias HotPatch.Console.Act
+  alias HotPatch.Console.Commands
+  alias HotPatch.Console.EventStream
   alias HotPatch.Console.Operations
   alias HotPatch.Console.Params
   alias HotPatch.Console.Problem
   alias HotPatch.Console.Progress
   alias HotPatch.Console.Request
   alias HotPatch.Console.Response
-  alias HotPatch.Console.Sessions
-  alias HotPatch.Console.Stream
   alias HotPatch.Console.Router
+  alias HotPatch.Console.Sessions
 
   @spec list(Router.request(), Router.access(), Router.form()) :: Router.response()
   def list(_request, _access, _form), do: json(HotPatch.list())
@@ -23,7 +23,7 @@ defmodule HotPatch.Console.API do
   def operations(_request, _access, _form), do: json(Enum.map(Operations.list(), &plain/1))
 
   @spec events(Router.request(), Router.access(), Router.form()) :: Router.response()
-  def events(request, access, _form), do: Stream.response(request, access, &encode/1)
+  def events(request, access, _form), do: EventStream.response(request, access, &encode/1)
 
   @spec composition(Router.request(), Router.access(), Router.form(), String.t()) ::
           Router.response()
@@ -43,7 +43,7 @@ defmodule HotPatch.Console.API do
   @spec upload(Router.request(), Router.access(), Router.form()) :: Router.response()
   def upload(request, access, _form) do
     response =
-      case Act.upload(request, access) do
+      case Commands.upload(request, access) do
         {:ok, patch} ->
           json(patch, 201) |> Response.put("location", "#{request.base}/api/patches/#{patch.id}")
 
@@ -60,7 +60,7 @@ defmodule HotPatch.Console.API do
   @spec delete(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def delete(request, access, form, id) do
     with_options(:delete, Map.merge(request.query, form), fn options ->
-      case HotPatch.delete(id, options ++ Act.who(request, access)) do
+      case HotPatch.delete(id, options ++ Commands.who(request, access)) do
         :ok -> %Response{status: 204}
         {:error, error} -> problem(error)
       end
@@ -83,13 +83,17 @@ defmodule HotPatch.Console.API do
   @spec begin(Router.request(), Router.access(), Router.form(), atom(), String.t()) ::
           Router.response()
   def begin(request, access, form, kind, id) do
-    with_options(kind, form, &carry_out(request, Act.begin(kind, id, request, access, &1)))
+    with_options(kind, form, &carry_out(request, Commands.begin(kind, id, request, access, &1)))
   end
 
   @spec restart(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def restart(request, access, form, name) do
     with {:ok, node} <- Params.node(name) do
-      with_options(:restart, form, &carry_out(request, Act.restart(node, request, access, &1)))
+      with_options(
+        :restart,
+        form,
+        &carry_out(request, Commands.restart(node, request, access, &1))
+      )
     else
       :error ->
         Problem.to_response(Problem.new(404, :unknown_node, "no connected node has this name"))
@@ -113,7 +117,7 @@ defmodule HotPatch.Console.API do
   @spec cancel(Router.request(), Router.access(), Router.form(), String.t()) ::
           Router.response()
   def cancel(request, access, form, id) do
-    with_options(:cancel, form, &answer(Act.cancel(id, request, access, &1)))
+    with_options(:cancel, form, &answer(Commands.cancel(id, request, access, &1)))
   end
 
   # As RFC 7240 has it: one who would rather not wait says so.

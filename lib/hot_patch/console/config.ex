@@ -5,7 +5,7 @@ defmodule HotPatch.Console.Config do
 
   alias HotPatch.Console.HostNames
   alias HotPatch.Console.Password
-  alias HotPatch.Printable
+  alias HotPatch.Support.Printable
 
   @type account :: %{name: String.t(), role: :viewer | :admin, password: String.t()}
   @type token :: %{name: String.t(), role: :viewer | :admin, sha256: String.t()}

@@ -5,7 +5,7 @@ defmodule HotPatch.Console.HTML do
 
   @behaviour EEx.Engine
 
-  alias HotPatch.Printable
+  alias HotPatch.Support.Printable
 
   @type safe :: {:safe, iodata()}
 

@@ -6,11 +6,11 @@ defmodule HotPatch.Console.Inets do
   use GenServer
 
   alias HotPatch.Console.Config
-  alias HotPatch.Console.Gate
   alias HotPatch.Console.Inets.Exchange
   alias HotPatch.Console.Inets.Heads
+  alias HotPatch.Console.Pipeline
 
-  require HotPatch.Log, as: Log
+  require HotPatch.Support.Log, as: Log
 
   # Milliseconds until a port that is taken is tried again.
   @again 5_000
@@ -159,7 +159,7 @@ defmodule HotPatch.Console.Inets do
       max_header_size: @head_bytes,
       max_uri_size: @uri_bytes,
       # What is larger than that the server refuses by itself; up to there we do, and say why.
-      max_body_size: 4 * Gate.largest(),
+      max_body_size: 4 * Pipeline.largest(),
       max_client_body_chunk: @piece,
       max_clients: config.max_connections + @spare
     ]

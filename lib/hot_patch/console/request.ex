@@ -106,7 +106,7 @@ defmodule HotPatch.Console.Request do
   defimpl Inspect do
     # Cookies, tokens and passwords are not to be logged.
     def inspect(request, _options) do
-      HotPatch.Printable.line(
+      HotPatch.Support.Printable.line(
         "#HotPatch.Console.Request<#{request.method} /#{Enum.join(request.path, "/")} from #{request.peer}>"
       )
     end

@@ -83,6 +83,6 @@ defmodule HotPatch.Console.Response do
   defp transport(_request), do: []
 
   defimpl Inspect do
-    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+    defdelegate inspect(struct, options), to: HotPatch.Support.Printable, as: :inspected
   end
 end

@@ -6,14 +6,14 @@ defmodule HotPatch.Console.Router do
   alias HotPatch.Console.Assets
   alias HotPatch.Console.Page
 
-  alias HotPatch.Console.Access
+  alias HotPatch.Console.Authorization
   alias HotPatch.Console.Params
   alias HotPatch.Console.Request
   alias HotPatch.Console.Response
 
   # What handlers take and give; they live in API, Assets and below Page.
   @type request :: Request.t()
-  @type access :: Access.t() | nil
+  @type access :: Authorization.t() | nil
   @type form :: Params.form()
   @type response :: Response.t()
 

@@ -21,6 +21,6 @@ defmodule HotPatch.Console.User do
   def may?(%__MODULE__{role: role}, needed), do: role == needed
 
   defimpl Inspect do
-    defdelegate inspect(struct, options), to: HotPatch.Printable, as: :inspected
+    defdelegate inspect(struct, options), to: HotPatch.Support.Printable, as: :inspected
   end
 end

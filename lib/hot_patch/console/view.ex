@@ -5,7 +5,7 @@ defmodule HotPatch.Console.View do
   alias HotPatch.Console.HTML
   alias HotPatch.Console.Sessions
   alias HotPatch.Status
-  alias HotPatch.Table
+  alias HotPatch.Support.Table
 
   @meanings %{
     error: "cannot be loaded, or loading failed",

@@ -12,8 +12,8 @@ defmodule HotPatch.LoaderVM.Program do
   # `{:module, name, bytes}` it answers `:prepared` or `{:refused, reason}`, to `:finish`
   # `:finished` or `{:unfinished, reason}`. It ends when its input ends.
 
-  alias HotPatch.FileName
   alias HotPatch.LoaderVM.BootScript
+  alias HotPatch.Support.FileName
 
   @enforce_keys [:port, :shell, :os_pid]
   defstruct [:port, :shell, :os_pid]

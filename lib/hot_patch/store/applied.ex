@@ -8,8 +8,8 @@ defmodule HotPatch.Store.Applied do
   alias HotPatch.Store
   alias HotPatch.Store.Applied.Format
   alias HotPatch.Store.Blobs
+  alias HotPatch.Store.FileMark
   alias HotPatch.Store.Leftovers
-  alias HotPatch.Store.Mark
   alias HotPatch.Store.Rights
   alias HotPatch.Store.Succession
   alias HotPatch.Strategy
@@ -52,7 +52,7 @@ defmodule HotPatch.Store.Applied do
   was so before this patch. `move`: of the two files of a module that has moved to another
   application, the one that came, or the one that went. `rights` are those of the file, before and
   after. `folders` were made for the file. `real` is the path without links, and `stamp` tells whether
-  the file was written since: see HotPatch.Store.Mark.
+  the file was written since: see HotPatch.Store.FileMark.
   """
   @type file :: %{
           path: Path.t(),
@@ -71,7 +71,7 @@ defmodule HotPatch.Store.Applied do
           rights: Rights.t() | nil,
           folders: [Path.t()],
           real: Path.t() | nil,
-          stamp: Mark.stamp() | nil
+          stamp: FileMark.stamp() | nil
         }
 
   @typedoc """
@@ -183,7 +183,7 @@ defmodule HotPatch.Store.Applied do
 
   # Whether the files of the patches are on disk as the patches have left them.
   defp as_left?(state),
-    do: Enum.all?(net(on_disk(state.stack)), &(Mark.digest(&1.target) == &1.new))
+    do: Enum.all?(net(on_disk(state.stack)), &(FileMark.digest(&1.target) == &1.new))
 
   @doc "The state as it was written, of whatever release; nil if there is none."
   @spec read() :: state() | nil
@@ -393,7 +393,7 @@ defmodule HotPatch.Store.Applied do
   @doc "A state with the marks of files that are in place now."
   @spec marked(state(), [%{:target => Path.t(), optional(atom()) => term()}]) :: state()
   def marked(state, files) do
-    marks = Map.new(files, &{&1.target, Mark.of(&1.target)})
+    marks = Map.new(files, &{&1.target, FileMark.of(&1.target)})
     %{state | stack: Enum.map(state.stack, &mark(&1, marks))}
   end
 

@@ -2,10 +2,10 @@ defmodule HotPatch.Store.Archives do
   @moduledoc false
   # Uploaded archives, one file each, with what is known about the upload beside it.
 
-  alias HotPatch.Config
+  alias HotPatch.Host.Config
   alias HotPatch.Release
   alias HotPatch.Store
-  alias HotPatch.Store.Dir
+  alias HotPatch.Store.Folder
 
   @typedoc "What is kept beside an archive."
   @type t :: %{
@@ -100,7 +100,7 @@ defmodule HotPatch.Store.Archives do
   @doc "The records of all archives kept on this node."
   @spec list() :: [t()]
   def list do
-    for path <- Dir.files(folder(), ".record"),
+    for path <- Folder.files(folder(), ".record"),
         {:ok, record} <- [read(path)],
         do: record
   end

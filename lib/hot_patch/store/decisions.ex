@@ -7,7 +7,7 @@ defmodule HotPatch.Store.Decisions do
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
-  alias HotPatch.Store.Dir
+  alias HotPatch.Store.Folder
 
   @version 1
 
@@ -69,7 +69,7 @@ defmodule HotPatch.Store.Decisions do
     end
   end
 
-  defp paths, do: Dir.files(folder(), ".record")
+  defp paths, do: Folder.files(folder(), ".record")
 
   defp path(id), do: Path.join(folder(), id <> ".record")
   defp folder, do: Path.join(Store.directory(), "decisions")

@@ -1,9 +1,9 @@
 defmodule HotPatch.Store.Journal do
   @moduledoc false
   # What was done on this node, and by whom, as it is kept: maps in an append-only log. Who
-  # reads it puts the entries of all nodes together (HotPatch.Cluster.History).
+  # reads it puts the entries of all nodes together (HotPatch.Cluster.Journals).
 
-  alias HotPatch.Config
+  alias HotPatch.Host.Config
   alias HotPatch.Store
   alias HotPatch.Store.Log
 

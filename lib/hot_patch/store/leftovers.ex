@@ -10,10 +10,10 @@ defmodule HotPatch.Store.Leftovers do
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
   alias HotPatch.Store.FileChange
-  alias HotPatch.Store.Files
-  alias HotPatch.Store.Mark
-  alias HotPatch.Store.Neighbours
+  alias HotPatch.Store.FileMark
   alias HotPatch.Store.Recovery
+  alias HotPatch.Store.SharedHost
+  alias HotPatch.Store.Transaction
 
   @typedoc """
   `patch` is the last that has changed the file, under `release`; `old` is what was there before the
@@ -27,7 +27,7 @@ defmodule HotPatch.Store.Leftovers do
           new: Blobs.digest() | nil,
           md5: binary() | nil,
           folders: [Path.t()],
-          stamp: Mark.stamp() | nil,
+          stamp: FileMark.stamp() | nil,
           patch: String.t(),
           release: %{name: String.t(), version: String.t()},
           done: term()
@@ -39,7 +39,7 @@ defmodule HotPatch.Store.Leftovers do
   """
   @type facts :: %{
           digest: Blobs.digest() | nil,
-          stamp: Mark.stamp() | nil,
+          stamp: FileMark.stamp() | nil,
           folder?: boolean(),
           in_force?: boolean(),
           held?: boolean(),
@@ -61,7 +61,7 @@ defmodule HotPatch.Store.Leftovers do
     file
     |> Map.take([:module, :old, :new, :md5, :folders, :stamp])
     |> Map.merge(%{
-      real: file.real || Mark.real(file.target),
+      real: file.real || FileMark.real(file.target),
       patch: file.id,
       release: Release.to_map(release),
       done: nil
@@ -90,12 +90,12 @@ defmodule HotPatch.Store.Leftovers do
   those that are left, which is written, and those that went back.
   """
   @spec put_back(Applied.state()) ::
-          {:ok, Applied.state(), [t()]} | {:error, Files.failure()}
+          {:ok, Applied.state(), [t()]} | {:error, Transaction.failure()}
   def put_back(%{ended: []} = state), do: {:ok, state, []}
 
   def put_back(state) do
     {open, done} = Enum.split_with(state.ended, &(&1.done == nil))
-    held = if open == [], do: [], else: Neighbours.held()
+    held = if open == [], do: [], else: SharedHost.held()
     groups = Enum.group_by(open, &judge(&1, facts(&1, state, held)))
     {back, lost} = groups |> Map.get(:back, []) |> Enum.split_with(&kept?/1)
     gone = for file <- back ++ Map.get(groups, :forget, []), do: %{file | done: state.boot}
@@ -112,8 +112,8 @@ defmodule HotPatch.Store.Leftovers do
 
   defp facts(file, state, held) do
     %{
-      digest: Mark.digest(file.real),
-      stamp: Mark.stamp(file.real),
+      digest: FileMark.digest(file.real),
+      stamp: FileMark.stamp(file.real),
       folder?: file.real |> Path.dirname() |> File.dir?(),
       in_force?: Enum.any?(state.stack, &touches?(&1, file)),
       held?: {file.real, file.new} in held,
@@ -145,8 +145,8 @@ defmodule HotPatch.Store.Leftovers do
   defp kept?(%{old: digest}), do: match?({:ok, _bytes}, Blobs.fetch(Store.blobs(), digest))
 
   defp replace(files, state) do
-    with {:ok, intent} <- files |> Enum.map(&change/1) |> Files.stage(tag()),
-         {:ok, intent} <- Files.decide(intent, note(files, state)),
+    with {:ok, intent} <- files |> Enum.map(&change/1) |> Transaction.stage(tag()),
+         {:ok, intent} <- Transaction.decide(intent, note(files, state)),
          :ok <- Recovery.finish(intent),
          do: {:ok, state, files}
   end

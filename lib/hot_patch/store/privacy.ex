@@ -6,10 +6,10 @@ defmodule HotPatch.Store.Privacy do
 
   import Bitwise
 
-  alias HotPatch.Config
+  alias HotPatch.Host.Config
   alias HotPatch.Store
-  alias HotPatch.Store.Dir
-  alias HotPatch.Table
+  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Table
 
   @others 0o077
 
@@ -65,7 +65,7 @@ defmodule HotPatch.Store.Privacy do
   end
 
   defp close(folder) do
-    open = for {path, stat} <- Dir.tree(folder), open?(stat), do: {path, stat}
+    open = for {path, stat} <- Folder.tree(folder), open?(stat), do: {path, stat}
     failed = for {path, stat} <- open, {:error, posix} <- [shut(path, stat)], do: {path, posix}
 
     # That a folder could be listed has shown nobody what is in its files.

@@ -3,14 +3,14 @@ defmodule HotPatch.Store.Recovery do
   # What a start finds that the last run of this node has not ended, and what it does about
   # it: a set of files that was decided is finished, one that was not is removed.
 
-  alias HotPatch.Fault
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Applied.Format
   alias HotPatch.Store.Blobs
-  alias HotPatch.Store.Early
-  alias HotPatch.Store.Files
+  alias HotPatch.Store.EarlyFiles
   alias HotPatch.Store.Journal
+  alias HotPatch.Store.Transaction
+  alias HotPatch.Support.FaultPoint
 
   @typedoc "What a decided intent carries: the state to be written, as it is kept, and the journal's entry."
   @type note :: %{state: map(), what: atom(), entry: map()}
@@ -20,9 +20,9 @@ defmodule HotPatch.Store.Recovery do
   def note(state, what, entry), do: %{state: Format.encode(state), what: what, entry: entry}
 
   @doc "Ends every set of files that was begun; gives those that still cannot be."
-  @spec run() :: [{Files.intent(), Files.failure()}]
+  @spec run() :: [{Transaction.intent(), Transaction.failure()}]
   def run do
-    Enum.flat_map(Files.pending(), fn
+    Enum.flat_map(Transaction.pending(), fn
       %{state: :decided} = intent ->
         case finish(intent, %{recovered?: true}) do
           :ok -> []
@@ -41,26 +41,26 @@ defmodule HotPatch.Store.Recovery do
   Ends a set that was not decided: the system's files are as they were. If one cannot go back, the
   intent stays, for whoever tries next.
   """
-  @spec undo(Files.intent()) :: :ok | {:error, Files.failure()}
+  @spec undo(Transaction.intent()) :: :ok | {:error, Transaction.failure()}
   def undo(intent) do
-    with :ok <- Early.take_back(intent), do: Files.unstage(intent)
+    with :ok <- EarlyFiles.take_back(intent), do: Transaction.unstage(intent)
   end
 
   @doc """
   Puts the files of a decided set in place and notes it: state first, then the journal, and
   then nothing is left to do.
   """
-  @spec finish(Files.intent(), map()) :: :ok | {:error, Files.failure()}
+  @spec finish(Transaction.intent(), map()) :: :ok | {:error, Transaction.failure()}
   def finish(%{state: :decided, note: note} = intent, more \\ %{}) do
-    with :ok <- Files.replace(intent),
-         :ok <- Fault.point(:files_replaced),
+    with :ok <- Transaction.replace(intent),
+         :ok <- FaultPoint.point(:files_replaced),
          state = note.state |> Format.decode() |> Applied.marked(intent.files),
          :ok <- named(Applied.put(state), "applied.record"),
-         :ok <- Fault.point(:state_written),
+         :ok <- FaultPoint.point(:state_written),
          :ok <- named(write_entry(note, more), "journal.log") do
-      Fault.point(:journal_written)
-      Files.done(intent)
-      Fault.point(:intent_removed)
+      FaultPoint.point(:journal_written)
+      Transaction.done(intent)
+      FaultPoint.point(:intent_removed)
       :ok
     end
   end
@@ -72,7 +72,7 @@ defmodule HotPatch.Store.Recovery do
   @doc "Removes what no record needs any more."
   @spec tidy() :: :ok
   def tidy do
-    needed = Applied.digests(Applied.state()) ++ Enum.flat_map(Files.pending(), &digests/1)
+    needed = Applied.digests(Applied.state()) ++ Enum.flat_map(Transaction.pending(), &digests/1)
     _ = Blobs.keep_only(Store.blobs(), MapSet.new(needed))
     :ok
   end

@@ -7,16 +7,16 @@ defmodule HotPatch.Swap.Casualties do
   #
   # What is known here is known of a module: what the behaviour in whose loop a process is will call.
 
+  alias HotPatch.Support.Table
   alias HotPatch.Swap.Change
-  alias HotPatch.Swap.Describe
-  alias HotPatch.Swap.Processes
-  alias HotPatch.Swap.Recognise
+  alias HotPatch.Swap.Description
+  alias HotPatch.Swap.Discovery
+  alias HotPatch.Swap.Discovery.Classification
   alias HotPatch.Swap.Shadow
-  alias HotPatch.Table
 
   @typedoc "Why processes of a kind that work for a module would die, by both."
-  @type reasons :: %{{module(), Processes.kind()} => String.t()}
-  @type t :: %{pid: pid(), module: module(), kind: Processes.kind(), why: String.t()}
+  @type reasons :: %{{module(), Discovery.kind()} => String.t()}
+  @type t :: %{pid: pid(), module: module(), kind: Discovery.kind(), why: String.t()}
 
   @server [{"handle_call", 3}, {"handle_cast", 2}, {"handle_info", 2}]
 
@@ -61,8 +61,8 @@ defmodule HotPatch.Swap.Casualties do
   defp why(text, change), do: "the code that comes for #{inspect(change.module)} has #{text}"
 
   # Only of what the module is now anything is lost.
-  defp runs?(:special, module), do: Recognise.exports?(module, [{:system_continue, 3}])
-  defp runs?(:event_manager, module), do: Recognise.exports?(module, [{:handle_event, 2}])
+  defp runs?(:special, module), do: Classification.exports?(module, [{:system_continue, 3}])
+  defp runs?(:event_manager, module), do: Classification.exports?(module, [{:handle_event, 2}])
   defp runs?(:server, _module), do: true
 
   defp server(%{module: module} = change, transition, shadow) do
@@ -73,7 +73,7 @@ defmodule HotPatch.Swap.Casualties do
       statem?(module) ->
         mode(change, transition, shadow)
 
-      not Recognise.behaves?(module) ->
+      not Classification.behaves?(module) ->
         nil
 
       arrives?(change, {"callback_mode", 0}) ->
@@ -95,7 +95,7 @@ defmodule HotPatch.Swap.Casualties do
 
     told? =
       change.direction == :up and transition == :suspend and
-        Recognise.change_code?(change, [3, 4])
+        Classification.change_code?(change, [3, 4])
 
     if now != nil and not told? and changed?(now, coming, change) do
       shown = if coming, do: inspect(coming), else: "another"
@@ -143,7 +143,7 @@ defmodule HotPatch.Swap.Casualties do
   defp arrives?(change, function), do: function in change.arriving
 
   @doc "Those among processes that have been found."
-  @spec among([Processes.target()], reasons()) :: [t()]
+  @spec among([Discovery.target()], reasons()) :: [t()]
   def among(_targets, reasons) when reasons == %{}, do: []
 
   def among(targets, reasons) do
@@ -161,7 +161,7 @@ defmodule HotPatch.Swap.Casualties do
   What has been found, with those marked that are to be ended: nothing is converted in them. An event
   manager only loses its handler.
   """
-  @spec mark(Processes.found(), reasons()) :: Processes.found()
+  @spec mark(Discovery.found(), reasons()) :: Discovery.found()
   def mark(found, reasons) when reasons == %{}, do: found
 
   def mark(found, reasons) do
@@ -199,7 +199,7 @@ defmodule HotPatch.Swap.Casualties do
     for {why, alike} <- Enum.group_by(casualties, & &1.why) do
       pids = Enum.map(alike, & &1.pid)
 
-      "#{Table.count(length(pids), "process", "processes")} would die: #{why} (#{Describe.names(pids)})"
+      "#{Table.count(length(pids), "process", "processes")} would die: #{why} (#{Description.names(pids)})"
     end
   end
 end

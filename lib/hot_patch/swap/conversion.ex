@@ -8,7 +8,7 @@ defmodule HotPatch.Swap.Conversion do
   # process are the modules loaded, and `take` makes the states put aside the real ones; it
   # cannot fail. `drop` forgets them, which is all there is to going back.
 
-  alias HotPatch.Swap.ByName
+  alias HotPatch.Swap.DynamicCalls
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
 
@@ -236,7 +236,7 @@ defmodule HotPatch.Swap.Conversion do
   defp shadow_fun?(term) when is_function(term) do
     {:module, module} = Function.info(term, :module)
     {:env, env} = Function.info(term, :env)
-    ByName.shadow?(module) or shadow_fun?(env)
+    DynamicCalls.shadow?(module) or shadow_fun?(env)
   end
 
   defp shadow_fun?([head | tail]), do: shadow_fun?(head) or shadow_fun?(tail)

@@ -6,19 +6,19 @@ defmodule HotPatch.Swap.Engine do
   # messages of a swap come from this one process, and messages between two processes keep
   # their order, so the resume that follows it undoes it.
 
-  alias HotPatch.Swap.Ahead
-  alias HotPatch.Swap.AtOnce
   alias HotPatch.Swap.Casualties
   alias HotPatch.Swap.Decision
-  alias HotPatch.Swap.Describe
+  alias HotPatch.Swap.Description
+  alias HotPatch.Swap.Discovery
+  alias HotPatch.Swap.EarlyLoad
   alias HotPatch.Swap.Guard
-  alias HotPatch.Swap.InTurn
-  alias HotPatch.Swap.Loading
-  alias HotPatch.Swap.Phases
-  alias HotPatch.Swap.Processes
+  alias HotPatch.Swap.Load
+  alias HotPatch.Swap.Parking
+  alias HotPatch.Swap.PhaseTimes
   alias HotPatch.Swap.Ready
-  alias HotPatch.Swap.Standing
-  alias HotPatch.Swap.WayBack
+  alias HotPatch.Swap.Rolling
+  alias HotPatch.Swap.Rolling.Undo
+  alias HotPatch.Swap.SuspendAll
 
   @doc "Body of the engine process; waits for the guard to be in place."
   @spec init(pid(), Ready.t()) :: term()
@@ -28,7 +28,7 @@ defmodule HotPatch.Swap.Engine do
 
     receive do
       {:go, ^caller, guard} ->
-        result = caller |> run(ready, guard) |> Phases.into()
+        result = caller |> run(ready, guard) |> PhaseTimes.into()
         send(caller, {self(), {:done, result}})
 
       {:DOWN, ^monitor, :process, ^caller, _reason} ->
@@ -40,7 +40,7 @@ defmodule HotPatch.Swap.Engine do
           {:ok, HotPatch.Swap.done()} | {:error, HotPatch.Swap.failure()}
   defp run(caller, ready, guard) do
     case ready.job.transition do
-      :suspend -> AtOnce.run(caller, ready, guard)
+      :suspend -> SuspendAll.run(caller, ready, guard)
       :none -> run_unpaused(caller, ready)
       :compatible -> run_in_turn(caller, ready, guard)
     end
@@ -49,10 +49,10 @@ defmodule HotPatch.Swap.Engine do
   # Nobody's state changes: the load alone, which takes no longer than a blink.
   defp run_unpaused(caller, ready) do
     with {:ok, _none} <- casualties(ready),
-         :ok <- Ahead.on_load(ready, deadline(ready)),
+         :ok <- EarlyLoad.on_load(ready, deadline(ready)),
          :ok <- Decision.await(caller, ready),
          {:ok, casualties} <- casualties(ready),
-         {:ok, killed} <- Phases.note(:load, fn -> Loading.run(ready, casualties) end) do
+         {:ok, killed} <- PhaseTimes.note(:load, fn -> Load.run(ready, casualties) end) do
       {:ok, %{done() | killed: killed}}
     else
       error -> taken_back(error, ready)
@@ -62,36 +62,38 @@ defmodule HotPatch.Swap.Engine do
   # The new code takes the old state too: load first, then each changes its state when it
   # gets to it. Tried before, in the same way, so that a failure finds the old code current.
   defp run_in_turn(caller, ready, guard) do
-    case Processes.find(ready.job.changes) do
+    case Discovery.find(ready.job.changes) do
       %{silent: []} = found -> run_in_turn(caller, ready, guard, found)
-      %{silent: silent} -> {:error, failure(:busy, Describe.silent(silent))}
+      %{silent: silent} -> {:error, failure(:busy, Description.silent(silent))}
     end
   end
 
   defp run_in_turn(caller, ready, guard, found) do
-    standing = Standing.new(guard, ready.signal)
+    standing = Parking.new(guard, ready.signal)
 
     with {:ok, casualties} <- casualties(ready),
          found = without(found, casualties),
          {:ok, ready} <- ahead(ready, found),
-         {:ok, watch} <- InTurn.rehearse(found.targets, ready, standing),
-         :ok <- Ahead.on_load(ready, deadline(ready)),
+         {:ok, watch} <- Rolling.rehearse(found.targets, ready, standing),
+         :ok <- EarlyLoad.on_load(ready, deadline(ready)),
          :ok <- Decision.await(caller, ready),
          # Whoever is started from here on may have either state; the new code takes both.
-         found = Processes.merge(Processes.find(ready.job.changes, found), found),
+         found = Discovery.merge(Discovery.find(ready.job.changes, found), found),
          {:ok, casualties} <- casualties(ready),
          found = without(found, casualties),
-         {:ok, killed} <- Phases.note(:load, fn -> Loading.run(ready, casualties) end) do
-      case Phases.note(:convert, fn -> InTurn.change(found.targets, ready, standing, watch) end) do
+         {:ok, killed} <- PhaseTimes.note(:load, fn -> Load.run(ready, casualties) end) do
+      case PhaseTimes.note(:convert, fn ->
+             Rolling.change(found.targets, ready, standing, watch)
+           end) do
         :ok ->
           {:ok, %{done() | killed: killed}}
 
         {:untrue, text, changed} ->
-          WayBack.run(caller, ready, guard, found, {text, changed, watch})
+          Undo.run(caller, ready, guard, found, {text, changed, watch})
       end
     else
       error ->
-        _ = Standing.settle(standing, :drop)
+        _ = Parking.settle(standing, :drop)
         taken_back(error, ready)
     end
   end
@@ -100,7 +102,7 @@ defmodule HotPatch.Swap.Engine do
   defp casualties(%{fatal: fatal}) when fatal == %{}, do: {:ok, []}
 
   defp casualties(%{job: job, fatal: fatal}) do
-    found = Processes.find(job.changes)
+    found = Discovery.find(job.changes)
     casualties = Casualties.among(found.targets ++ found.unpaused, fatal)
 
     if casualties != [] and job.purge == :soft,
@@ -115,10 +117,10 @@ defmodule HotPatch.Swap.Engine do
 
   # What is tried may call new modules.
   defp ahead(ready, %{targets: []}), do: {:ok, ready}
-  defp ahead(ready, _found), do: Ahead.added(ready, deadline(ready))
+  defp ahead(ready, _found), do: EarlyLoad.added(ready, deadline(ready))
 
   defp taken_back(error, ready) do
-    {:error, reason, text} = Ahead.back(ready, error)
+    {:error, reason, text} = EarlyLoad.back(ready, error)
     {:error, failure(reason, text)}
   end
 

@@ -10,9 +10,9 @@ defmodule HotPatch.Swap.Guard do
   # that was sent before is in its queue, so a second one comes after any suspend.
 
   alias HotPatch.Swap.Conversion
-  alias HotPatch.Swap.Standing
+  alias HotPatch.Swap.Parking
+  alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.SysMessage
-  alias HotPatch.Swap.Work
 
   # How long one round waits for busy processes before it looks again.
   @round 60_000
@@ -43,7 +43,7 @@ defmodule HotPatch.Swap.Guard do
   def outlive_application, do: Process.group_leader(self(), Process.whereis(:init))
 
   @doc "Tells the guard about processes that the engine is going to have stand still, and how."
-  @spec tell(Standing.t(), [{pid(), Work.how()}]) :: :ok
+  @spec tell(Parking.t(), [{pid(), ProcessTask.how()}]) :: :ok
   def tell(standing, hows) do
     # The request is for the processes only.
     send(standing.guard, {self(), :stops, %{standing | request: nil}, hows})
@@ -93,12 +93,12 @@ defmodule HotPatch.Swap.Guard do
   # Waits as long as it takes: a process that is busy now has the suspend still before it. Who
   # stands in a function of ours and is busy looks at the signal by itself.
   defp end_it(outcome, stopped) do
-    for {standing, _hows} <- stopped, do: Standing.settle(standing, outcome)
+    for {standing, _hows} <- stopped, do: Parking.settle(standing, outcome)
     ref = SysMessage.open()
 
     standing =
-      for {standing, hows} <- stopped, {pid, :still} <- hows, Standing.standing?(pid) do
-        Standing.wake(standing, pid, ref)
+      for {standing, hows} <- stopped, {pid, :still} <- hows, Parking.standing?(pid) do
+        Parking.wake(standing, pid, ref)
         pid
       end
 

@@ -2,18 +2,18 @@ defmodule HotPatch.Swap.OnLoad do
   @moduledoc false
   # Modules that run code when they are loaded, NIFs among them. The VM cannot make them
   # current together with others, and their on_load may refuse: so they are a step of their
-  # own, one by one, before the decision (see HotPatch.Swap.Ahead).
+  # own, one by one, before the decision (see HotPatch.Swap.EarlyLoad).
   #
   # An on_load may take for ever, and nobody can say when it ends. Each is loaded by a process of
   # its own, which is not waited for beyond the deadline. Should the module become current after
   # all, later, then that process takes it back: nobody wants it any more.
 
-  alias HotPatch.Cause
+  alias HotPatch.Support.Cause
   alias HotPatch.Swap.Conversion
-  alias HotPatch.Swap.Describe
+  alias HotPatch.Swap.Description
+  alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.OnLoad.Listener
-  alias HotPatch.Swap.Phases
-  alias HotPatch.Swap.Stack
+  alias HotPatch.Swap.PhaseTimes
 
   @typedoc """
   A module with its file's name and new code. `back` is the code that runs now; nil if it is
@@ -31,7 +31,7 @@ defmodule HotPatch.Swap.OnLoad do
   @doc "Loads them in order, before a deadline in monotonic milliseconds, up to the first that fails."
   @spec load([t()], integer()) :: :ok | {:error, :on_load, String.t()}
   def load([], _deadline), do: :ok
-  def load(steps, deadline), do: Phases.note(:load, fn -> load_each(steps, deadline) end)
+  def load(steps, deadline), do: PhaseTimes.note(:load, fn -> load_each(steps, deadline) end)
 
   defp load_each(steps, deadline) do
     Enum.reduce_while(steps, :ok, fn step, :ok ->
@@ -92,7 +92,7 @@ defmodule HotPatch.Swap.OnLoad do
         {:error, Cause.of_exit(reason)}
     after
       max(0, deadline - System.monotonic_time(:millisecond)) ->
-        where = for pid <- running(module), do: ": " <> Describe.process(pid)
+        where = for pid <- running(module), do: ": " <> Description.process(pid)
         stop(module)
         # It takes back what it may still load.
         send(loader, :not_wanted)
@@ -128,6 +128,6 @@ defmodule HotPatch.Swap.OnLoad do
   # that ran before is still the current one.
   defp running(module) do
     {:monitors, monitors} = Process.info(Process.whereis(:code_server), :monitors)
-    for {:process, pid} <- monitors, Stack.runs?(pid, module), do: pid
+    for {:process, pid} <- monitors, Stacktrace.runs?(pid, module), do: pid
   end
 end

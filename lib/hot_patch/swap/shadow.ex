@@ -5,7 +5,7 @@ defmodule HotPatch.Swap.Shadow do
   # for the length of one swap.
 
   alias HotPatch.Swap.Change
-  alias HotPatch.Swap.Purge
+  alias HotPatch.Swap.OldCode.Purge
 
   @typedoc "As it comes with a patch: the module it stands for, its own name, its code."
   @type t :: %{module: module(), name: module(), bytes: binary(), lambdas?: boolean()}

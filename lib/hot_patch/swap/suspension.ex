@@ -11,9 +11,9 @@ defmodule HotPatch.Swap.Suspension do
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Decision
   alias HotPatch.Swap.Guard
-  alias HotPatch.Swap.Standing
+  alias HotPatch.Swap.Parking
+  alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.SysMessage
-  alias HotPatch.Swap.Work
 
   # Milliseconds without an answer after which it is looked who blocks whom.
   @stall 3
@@ -26,10 +26,10 @@ defmodule HotPatch.Swap.Suspension do
   are those that had to go on for a moment: what they were converted to before is out of date.
   """
   @type t :: %__MODULE__{
-          standing: Standing.t(),
+          standing: Parking.t(),
           deadline: integer(),
-          ours: %{pid() => Work.how()},
-          asked: [[Work.t()]],
+          ours: %{pid() => ProcessTask.how()},
+          asked: [[ProcessTask.t()]],
           waiting: [pid()],
           released: [pid()],
           children: %{pid() => [pid()]},
@@ -48,13 +48,13 @@ defmodule HotPatch.Swap.Suspension do
   ]
 
   @doc "Nobody suspended yet. `deadline` is monotonic time in milliseconds."
-  @spec new(Standing.t(), integer()) :: t()
+  @spec new(Parking.t(), integer()) :: t()
   def new(standing, deadline), do: %__MODULE__{standing: standing, deadline: deadline}
 
   @doc """
   Says beforehand who will be suspended: there may be many, and the guard has to know them.
   """
-  @spec announce(t(), [[Work.t()]]) :: t()
+  @spec announce(t(), [[ProcessTask.t()]]) :: t()
   def announce(suspension, windows) do
     hows = for window <- windows, {pid, how, _mine, _later} <- window, do: {pid, how}
     Guard.tell(suspension.standing, hows)
@@ -66,7 +66,7 @@ defmodule HotPatch.Swap.Suspension do
   Suspends those announced; the error is that some did not answer before the deadline, or before it was
   decided that the swap is to be taken back.
   """
-  @spec add(t(), [[Work.t()]], %{pid() => [pid()]}) :: {:ok | :late, t()}
+  @spec add(t(), [[ProcessTask.t()]], %{pid() => [pid()]}) :: {:ok | :late, t()}
   def add(suspension, windows, children) do
     windows
     |> Enum.reduce_while({:ok, %{suspension | children: children}}, &add_window/2)
@@ -128,10 +128,10 @@ defmodule HotPatch.Swap.Suspension do
     collect(suspension, blockers ++ suspension.waiting, left)
   end
 
-  defp stop(pid, :still, %{standing: standing}), do: Standing.ask(standing, pid)
+  defp stop(pid, :still, %{standing: standing}), do: Parking.ask(standing, pid)
   defp stop(pid, :suspended, %{standing: %{ref: ref}}), do: SysMessage.send(pid, ref, :suspend)
 
-  defp let_go(pid, :still, %{standing: standing}), do: Standing.release(standing, pid)
+  defp let_go(pid, :still, %{standing: standing}), do: Parking.release(standing, pid)
 
   defp let_go(pid, :suspended, _suspension) do
     SysMessage.run_in(pid, &Conversion.drop/1)
@@ -143,7 +143,7 @@ defmodule HotPatch.Swap.Suspension do
   defp stands_still?(pid, suspension) do
     pid not in suspension.waiting and
       case suspension.ours do
-        %{^pid => :still} -> Standing.standing?(pid)
+        %{^pid => :still} -> Parking.standing?(pid)
         %{^pid => :suspended} -> suspended?(pid)
         _ -> false
       end

@@ -26,8 +26,8 @@ defmodule Mix.Tasks.HotPatch.Appup do
   alias HotPatch.Analysis
   alias HotPatch.Analysis.Finding
   alias HotPatch.Bridge
-  alias HotPatch.Printable
-  alias HotPatch.Store.Dir
+  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Printable
 
   @switches [from: :string, to: :string, out: :string, restart: :boolean, accept: :keep]
 
@@ -66,14 +66,14 @@ defmodule Mix.Tasks.HotPatch.Appup do
     path = options[key] || stop("--#{key} PATH is needed")
     ebin = if File.dir?(Path.join(path, "ebin")), do: Path.join(path, "ebin"), else: path
 
-    with [file] <- Dir.files(ebin, ".app"),
+    with [file] <- Folder.files(ebin, ".app"),
          {:ok, [{:application, name, properties}]} <- :file.consult(file) do
       %{
         name: Atom.to_string(name),
         vsn: to_string(properties[:vsn]),
         mod: properties[:mod],
         ebin: ebin,
-        modules: ebin |> Dir.files(".beam") |> Enum.map(&File.read!/1)
+        modules: ebin |> Folder.files(".beam") |> Enum.map(&File.read!/1)
       }
     else
       _none_or_damaged ->

@@ -60,7 +60,7 @@ defmodule Mix.Tasks.HotPatch.Build do
   use Mix.Task
 
   alias HotPatch.Build
-  alias HotPatch.Build.Console
+  alias HotPatch.Build.CLI
 
   @switches [
     from: :string,
@@ -92,11 +92,11 @@ defmodule Mix.Tasks.HotPatch.Build do
 
   @impl Mix.Task
   def run(args) do
-    Console.task("build", @moduledoc, args, @switches, fn options ->
+    CLI.task("build", @moduledoc, args, @switches, fn options ->
       options
       |> to()
       |> translated()
-      |> Keyword.put(:progress, &Console.progress/2)
+      |> Keyword.put(:progress, &CLI.progress/2)
       |> Build.run()
       |> shown()
     end)

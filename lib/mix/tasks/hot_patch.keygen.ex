@@ -44,14 +44,14 @@ defmodule Mix.Tasks.HotPatch.Keygen do
 
   use Mix.Task
 
-  alias HotPatch.Build.Console
-  alias HotPatch.Keys
-  alias HotPatch.Operator
-  alias HotPatch.Printable
+  alias HotPatch.Build.CLI
+  alias HotPatch.Host.Keys
+  alias HotPatch.Support.OSUser
+  alias HotPatch.Support.Printable
 
   @impl Mix.Task
   def run(args) do
-    Console.task("keygen", @moduledoc, args, [name: :string, help: :boolean], fn options ->
+    CLI.task("keygen", @moduledoc, args, [name: :string, help: :boolean], fn options ->
       case options[:arguments] do
         [path] -> generate(path, options[:name] || default_name())
         _ -> {:usage, "say where the secret key is to go: mix hot_patch.keygen PATH"}
@@ -73,6 +73,6 @@ defmodule Mix.Tasks.HotPatch.Keygen do
 
   defp default_name do
     {:ok, host} = :inet.gethostname()
-    String.replace("#{Operator.name()}@#{host}", ~r/[^\w@.+-]/u, "_")
+    String.replace("#{OSUser.name()}@#{host}", ~r/[^\w@.+-]/u, "_")
   end
 end

@@ -41,8 +41,8 @@ defmodule Mix.Tasks.HotPatch.Remote do
   use Mix.Task
 
   alias HotPatch.Command
-  alias HotPatch.Printable
-  alias HotPatch.Suggestion
+  alias HotPatch.Support.Printable
+  alias HotPatch.Support.Suggestion
 
   @impl Mix.Task
   def run(argv) do

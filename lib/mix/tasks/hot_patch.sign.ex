@@ -25,13 +25,13 @@ defmodule Mix.Tasks.HotPatch.Sign do
   use Mix.Task
 
   alias HotPatch.Build
-  alias HotPatch.Build.Console
+  alias HotPatch.Build.CLI
 
   @impl Mix.Task
   def run(args) do
     switches = [key: :string, out: :string, help: :boolean]
 
-    Console.task("sign", @moduledoc, args, switches, fn options ->
+    CLI.task("sign", @moduledoc, args, switches, fn options ->
       case {options[:arguments], options[:key]} do
         {[archive], key} when is_binary(key) -> Build.sign(archive, key, options[:out])
         _ -> {:usage, "name one archive and the key: mix hot_patch.sign fix.zip --key KEY"}

@@ -5,7 +5,7 @@ defmodule HotPatch.Bridge.AtomsTest do
   import HotPatch.Test.Settings, only: [configure: 2]
 
   alias HotPatch.Archive
-  alias HotPatch.Bridge.Port.Server
+  alias HotPatch.Bridge.OSProcess.Server
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Hostile
 

@@ -62,7 +62,7 @@ defmodule HotPatch.Bridge.HostileModulesTest do
     assert {:ok, %{files: [%{kind: :beam}]}} = HotPatch.Archive.read(zip, "fix")
 
     replies =
-      for bridge <- [Bridge.Port, Bridge.Nif] do
+      for bridge <- [Bridge.OSProcess, Bridge.Nif] do
         {:ok, reply} = bridge.request("analyse", modules, options(), "hostile")
         :erlang.binary_to_term(reply)
       end

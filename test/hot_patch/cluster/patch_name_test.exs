@@ -6,7 +6,7 @@ defmodule HotPatch.Cluster.PatchNameTest do
   alias HotPatch.Patch
   alias HotPatch.Release
 
-  doctest HotPatch.Suggestion
+  doctest HotPatch.Support.Suggestion
 
   defp patches do
     for id <-

@@ -17,11 +17,11 @@ defmodule HotPatch.Console.InetsTest do
     |> start!()
 
     port = until(fn -> Console.port() end, "the console listens")
-    agent = Process.whereis(HotPatch.Agent.Server)
+    agent = Process.whereis(HotPatch.NodeAgent.Server)
 
     on_exit(fn ->
       # Whatever was sent, the node and its agent are as they were.
-      assert Process.whereis(HotPatch.Agent.Server) == agent
+      assert Process.whereis(HotPatch.NodeAgent.Server) == agent
       for patch <- HotPatch.list(), patch.kept_on != [], do: HotPatch.delete(patch.id)
     end)
 
@@ -455,7 +455,7 @@ defmodule HotPatch.Console.InetsTest do
         socket
       end
 
-    counter = :persistent_term.get({HotPatch.Console.Stream, :counter})
+    counter = :persistent_term.get({HotPatch.Console.EventStream, :counter})
     assert until(fn -> :atomics.get(counter, 1) == 10 end, "ten streams are open")
     Enum.each(sockets, &:gen_tcp.close/1)
     assert until(fn -> :atomics.get(counter, 1) == 0 end, "none is")

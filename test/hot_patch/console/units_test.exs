@@ -3,10 +3,10 @@ defmodule HotPatch.Console.UnitsTest do
 
   alias HotPatch.Analysis
   alias HotPatch.Analysis.Finding
-  alias HotPatch.Console.Act
+  alias HotPatch.Console.Commands
   alias HotPatch.Console.Config
-  alias HotPatch.Console.HostNames
   alias HotPatch.Console.HTML
+  alias HotPatch.Console.HostNames
   alias HotPatch.Console.Inets.Heads
   alias HotPatch.Console.Lockout
   alias HotPatch.Console.Page.Plans
@@ -22,7 +22,7 @@ defmodule HotPatch.Console.UnitsTest do
   doctest HostNames
   doctest Request
   doctest User
-  doctest Act
+  doctest Commands
 
   describe "passwords" do
     test "a hash verifies its password and no other, and no two are the same" do

@@ -1,7 +1,7 @@
 defmodule HotPatch.Store.AppliedTest do
   use ExUnit.Case, async: true
 
-  alias HotPatch.Agent.RestartNeed
+  alias HotPatch.NodeAgent.RestartNeed
   alias HotPatch.Release
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Applied.Format

@@ -3,9 +3,11 @@ defmodule HotPatch.Store.LockTest do
 
   import HotPatch.Test.Until
 
-  alias HotPatch.Store.{Lock, Log}
+  alias HotPatch.Store.Lock
   alias HotPatch.Store.Lock.Owner
-  alias HotPatch.Test.{Builds, Increments}
+  alias HotPatch.Store.Log
+  alias HotPatch.Test.Builds
+  alias HotPatch.Test.Increments
 
   setup do
     folder = Path.join(Builds.tmp(), "lock-#{System.unique_integer([:positive])}")
@@ -205,7 +207,7 @@ defmodule HotPatch.Store.LockTest do
         for peer <- others, do: Task.async(fn -> run(peer, folder, log(folder, peer), 10) end)
 
       # They wait.
-      until(fn -> length(HotPatch.Store.Dir.files(folder, ".claim")) == 2 end, "both waiting")
+      until(fn -> length(HotPatch.Store.Folder.files(folder, ".claim")) == 2 end, "both waiting")
       assert Increments.count(folder) == 0
 
       {_, 0} = System.cmd("kill", ["-9", pid])

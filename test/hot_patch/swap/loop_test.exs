@@ -8,7 +8,7 @@ defmodule HotPatch.Swap.LoopTest do
   import HotPatch.Test.Until
 
   alias HotPatch.Swap
-  alias HotPatch.Swap.CallbackModule
+  alias HotPatch.Swap.Discovery.CallbackModule
   alias HotPatch.Swap.SysMessage
   alias HotPatch.Test.Builds
 

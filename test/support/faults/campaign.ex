@@ -5,8 +5,8 @@ defmodule HotPatch.Test.Faults.Campaign do
 
   alias HotPatch.Test.Faults.Rig
   alias HotPatch.Test.Faults.Round
-  alias HotPatch.Test.Faults.Schedule
   alias HotPatch.Test.Faults.Scenarios
+  alias HotPatch.Test.Faults.Schedule
 
   @type options :: %{
           faults: pos_integer(),

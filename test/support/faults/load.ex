@@ -35,7 +35,7 @@ defmodule HotPatch.Test.Faults.Load do
     for id <- :logger.get_handler_ids(), do: :logger.remove_handler(id)
 
     :logger.add_handler(:file, :logger_std_h, %{
-      config: %{file: HotPatch.FileName.to_charlist(path)},
+      config: %{file: HotPatch.Support.FileName.to_charlist(path)},
       formatter:
         {:logger_formatter, %{template: [:time, " ", :msg, "\n"], depth: 20, max_size: 2000}}
     })

@@ -157,14 +157,14 @@ defmodule HotPatch.Test.Faults.Machine do
     # As a boot script does.
     :ok = call.(Application, :load, [:exchange])
     :ok = call.(:code, :ensure_modules_loaded, [call.(Application, :spec, [:exchange, :modules])])
-    if arm = options[:arm], do: call.(HotPatch.Fault, :arm, Tuple.to_list(arm))
+    if arm = options[:arm], do: call.(HotPatch.Support.FaultPoint, :arm, Tuple.to_list(arm))
     if before = options[:before], do: before.(machine.node)
 
     try do
       {:ok, _} = call.(Application, :ensure_all_started, [:hot_patch])
       {:ok, _} = call.(Application, :ensure_all_started, [:exchange])
 
-      if options[:arm] && call.(HotPatch.Fault, :disarm, []) == :reached,
+      if options[:arm] && call.(HotPatch.Support.FaultPoint, :disarm, []) == :reached,
         do: await_death(machine),
         else: machine
     catch

@@ -4,8 +4,8 @@ defmodule HotPatch.Test.Faults.Modules do
   # that cannot see each other.
 
   alias HotPatch.Cluster.Ledger
-  alias HotPatch.Test.Builds
   alias HotPatch.Test.Archives
+  alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Rig
 
@@ -98,7 +98,7 @@ defmodule HotPatch.Test.Faults.Modules do
     {ops |> Enum.map(& &1.id) |> Enum.sort(), stack(ops, retired)}
   end
 
-  defp history(node), do: Cluster.call(node, HotPatch.Agent, :history, [])
+  defp history(node), do: Cluster.call(node, HotPatch.NodeAgent, :history, [])
   defp stack(ops, retired), do: ops |> Enum.sort_by(&{&1.seq, &1.id}) |> Ledger.stack(retired)
 
   defp running(node) do

@@ -3,7 +3,7 @@ defmodule HotPatch.Test.Faults.Round do
   # One fault: an apply or a rollback is begun, a node is killed at one of its steps or at
   # any instant, and started again. Then all must be well, and another operation must work.
 
-  alias HotPatch.Fault
+  alias HotPatch.Support.FaultPoint
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Damage
   alias HotPatch.Test.Faults.Machine
@@ -17,17 +17,17 @@ defmodule HotPatch.Test.Faults.Round do
           kind: :apply | :rollback,
           coordinator: pos_integer(),
           victim: pos_integer(),
-          fault: {:step, Fault.point()} | {:instant, milliseconds :: non_neg_integer()},
-          again: Fault.point() | nil
+          fault: {:step, FaultPoint.point()} | {:instant, milliseconds :: non_neg_integer()},
+          again: FaultPoint.point() | nil
         }
 
   # Longer than an operation takes on a busy host.
   @longest_ms 400
 
   @doc "All steps at which a node can be killed, for a patch of `files` files."
-  @spec steps(pos_integer()) :: [Fault.point()]
+  @spec steps(pos_integer()) :: [FaultPoint.point()]
   def steps(files \\ length(Subject.files())) do
-    Enum.flat_map(Fault.points(), fn
+    Enum.flat_map(FaultPoint.points(), fn
       {:file, :any, :any} -> for n <- 1..files, do: {:file, n, files}
       point -> [point]
     end)
@@ -85,7 +85,7 @@ defmodule HotPatch.Test.Faults.Round do
   end
 
   defp strike(rig, %{fault: {:step, step}} = fault, coordinator, victim) do
-    :ok = Cluster.call(victim, Fault, :arm, [step])
+    :ok = Cluster.call(victim, FaultPoint, :arm, [step])
     _ = rig |> Rig.begin(coordinator, fault.kind) |> Rig.await()
 
     case disarm(victim) do
@@ -97,7 +97,7 @@ defmodule HotPatch.Test.Faults.Round do
   @doc "`:ok` where the operation has ended without coming to the step; else the node is dying still."
   @spec disarm(node()) :: :ok | :reached | :dead
   def disarm(victim) do
-    Cluster.call(victim, Fault, :disarm, [])
+    Cluster.call(victim, FaultPoint, :disarm, [])
   catch
     :error, {:erpc, _reason} -> :dead
   end

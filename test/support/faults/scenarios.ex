@@ -3,7 +3,7 @@ defmodule HotPatch.Test.Faults.Scenarios do
   # What else happens to a cluster in production, one function each. They take a cluster and
   # give it back well, or raise; what they vary, they vary by chance.
 
-  alias HotPatch.Store.Dir
+  alias HotPatch.Store.Folder
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Damage
   alias HotPatch.Test.Faults.Load
@@ -259,7 +259,7 @@ defmodule HotPatch.Test.Faults.Scenarios do
       :old = Rig.agreed(own, journal_lost: true)
       {:error, %{reason: :retired}} = Rig.hot_patch(hd(Rig.nodes(own)), :apply, [own.patch])
       %{items: [%{state: :retired}]} = Rig.hot_patch(hd(Rig.nodes(own)), :list, [])
-      for m <- own.machines, do: [] = Dir.files(Path.join(Machine.data(m), "blobs"), "")
+      for m <- own.machines, do: [] = Folder.files(Path.join(Machine.data(m), "blobs"), "")
       # Uploaded again it counts for what runs now.
       if hd(own.machines).release == {"exchange", "1.0.0"}, do: again(own), else: own
     end)

@@ -4,7 +4,7 @@ defmodule HotPatch.Test.Faults.Schedule do
   # by chance. Afterwards all must agree, and what the operator was told must be true.
 
   alias HotPatch.Error
-  alias HotPatch.Fault
+  alias HotPatch.Support.FaultPoint
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Damage
   alias HotPatch.Test.Faults.Machine
@@ -17,7 +17,7 @@ defmodule HotPatch.Test.Faults.Schedule do
   the canary is being watched.
   """
   @type moment ::
-          {:step, Fault.point(), nth :: pos_integer()}
+          {:step, FaultPoint.point(), nth :: pos_integer()}
           | {:instant, non_neg_integer()}
           | {:watched, non_neg_integer()}
 
@@ -156,7 +156,7 @@ defmodule HotPatch.Test.Faults.Schedule do
   defp victim(rig, schedule), do: Enum.at(Rig.nodes(rig), schedule.victim - 1)
 
   defp arm(victim, %{moment: {:step, step, nth}} = schedule),
-    do: :ok = Cluster.call(victim, Fault, :arm, [step, nth, action(schedule)])
+    do: :ok = Cluster.call(victim, FaultPoint, :arm, [step, nth, action(schedule)])
 
   defp arm(_victim, _schedule), do: :ok
 
@@ -183,7 +183,13 @@ defmodule HotPatch.Test.Faults.Schedule do
   defp strike_now(rig, victim, %{what: :kill}), do: {Rig.kill(rig, victim), []}
 
   defp strike_now(rig, victim, %{what: :crash}) do
-    name = Enum.random([HotPatch.Agent.Server, HotPatch.Agent.Commit, HotPatch.Cluster.Joiner])
+    name =
+      Enum.random([
+        HotPatch.NodeAgent.Server,
+        HotPatch.NodeAgent.Commit,
+        HotPatch.Cluster.Reconciler
+      ])
+
     pid = Cluster.call(victim, Process, :whereis, [name])
     if pid, do: Process.exit(pid, :kill)
     {rig, []}
@@ -236,7 +242,7 @@ defmodule HotPatch.Test.Faults.Schedule do
 
   # Nobody looks at calls before the node goes on.
   defp disarm(rig, victim, _schedule) do
-    if Rig.machine(rig, victim).os_pid, do: _ = Cluster.call(victim, Fault, :disarm, [])
+    if Rig.machine(rig, victim).os_pid, do: _ = Cluster.call(victim, FaultPoint, :disarm, [])
     rig
   end
 

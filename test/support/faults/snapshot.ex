@@ -20,7 +20,7 @@ defmodule HotPatch.Test.Faults.Snapshot do
   @doc "Looks at files of a folder of applications, named as in an archive, with their modules."
   @spec take(Path.t(), [{Path.t(), module() | nil}]) :: t()
   def take(lib, files) do
-    info = HotPatch.Agent.info()
+    info = HotPatch.NodeAgent.info()
     {:ok, entries, damage} = Store.Log.read(Path.join(Store.directory(), "journal.log"))
 
     %{
@@ -65,7 +65,7 @@ defmodule HotPatch.Test.Faults.Snapshot do
 
   # What was staged, and what interrupted writes have left.
   defp leftovers(folder) do
-    for {path, _stat} <- Store.Dir.tree(folder),
+    for {path, _stat} <- Store.Folder.tree(folder),
         name = Path.basename(path),
         name =~ "hot_patch-" or String.ends_with?(name, ".tmp"),
         do: path

@@ -5,8 +5,8 @@ defmodule HotPatch.Console.Inets.Exchange do
 
   alias HotPatch.Console
   alias HotPatch.Console.Config
-  alias HotPatch.Console.Gate
   alias HotPatch.Console.Inets.Head
+  alias HotPatch.Console.Pipeline
   alias HotPatch.Console.Request
   alias HotPatch.Console.Response
 
@@ -55,7 +55,7 @@ defmodule HotPatch.Console.Inets.Exchange do
   defp first(mod, piece) do
     with {:ok, request} <- request(mod),
          {:read, limit} <- Console.head(request) do
-      if limit > Gate.form_bytes(), do: upload()
+      if limit > Pipeline.form_bytes(), do: upload()
       {:continue, add(mod, piece, {[], limit})}
     else
       {:refuse, response} -> {:continue, refuse(mod, response)}

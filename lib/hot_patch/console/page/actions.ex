@@ -4,13 +4,13 @@ defmodule HotPatch.Console.Page.Actions do
 
   use HotPatch.Console.Page.Template, [:confirm, :confirm_delete]
 
-  alias HotPatch.Console.Act
+  alias HotPatch.Console.Commands
   alias HotPatch.Console.Page
   alias HotPatch.Console.Page.Plans
   alias HotPatch.Console.Params
   alias HotPatch.Console.Response
-  alias HotPatch.Status
   alias HotPatch.Console.Router
+  alias HotPatch.Status
 
   @doc "The page before an apply or a rollback."
   @spec confirm(Router.request(), Router.access(), Router.form(), atom(), String.t()) ::
@@ -41,7 +41,7 @@ defmodule HotPatch.Console.Page.Actions do
   def begin(request, access, form, kind, id) do
     with {:ok, options} <- Params.options(kind, form),
          :ok <- reasoned(options) do
-      run = Act.begin(kind, id, request, access, options)
+      run = Commands.begin(kind, id, request, access, options)
       Response.redirect(request, "/patch/#{part(id)}/results/#{run}")
     else
       {:error, text} -> Page.Problem.show(request, text)
@@ -59,7 +59,7 @@ defmodule HotPatch.Console.Page.Actions do
   @spec delete(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def delete(request, access, form, id) do
     with {:ok, options} <- Params.options(:delete, form),
-         :ok <- HotPatch.delete(id, options ++ Act.who(request, access)) do
+         :ok <- HotPatch.delete(id, options ++ Commands.who(request, access)) do
       Response.redirect(request, "/patch")
     else
       {:error, problem} -> Page.Problem.show(request, problem)

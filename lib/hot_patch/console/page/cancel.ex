@@ -5,7 +5,7 @@ defmodule HotPatch.Console.Page.Cancel do
   use HotPatch.Console.Page.Template, [:confirm_cancel, :cancelled]
 
   alias HotPatch.Cancellation
-  alias HotPatch.Console.Act
+  alias HotPatch.Console.Commands
   alias HotPatch.Console.Page
   alias HotPatch.Console.Params
   alias HotPatch.Console.Problem
@@ -35,7 +35,7 @@ defmodule HotPatch.Console.Page.Cancel do
     context = %{request: request, access: access, base: request.base}
 
     with {:ok, options} <- Params.options(:cancel, form),
-         {:ok, %Cancellation{} = cancellation} <- Act.cancel(id, request, access, options) do
+         {:ok, %Cancellation{} = cancellation} <- Commands.cancel(id, request, access, options) do
       content = cancelled(Map.put(context, :cancellation, cancellation))
       Page.render(context, "Cancelled", :patch, content)
     else

@@ -4,18 +4,19 @@ defmodule HotPatch.Console.Page.Live do
 
   use HotPatch.Console.Page.Template, [:live]
 
+  alias HotPatch.Console.EventStream
   alias HotPatch.Console.HTML
   alias HotPatch.Console.Progress
   alias HotPatch.Console.Request
   alias HotPatch.Console.Response
-  alias HotPatch.Console.Stream
   alias HotPatch.Console.Router
 
   # A browser that has no streams asks for it again and again.
   @spec show(Router.request(), Router.access(), Router.form()) :: Router.response()
   def show(request, access, _form) do
     if Request.header(request, "accept") == "text/event-stream",
-      do: Stream.response(request, access, &HTML.to_iodata(fragment(request.base, access, &1))),
+      do:
+        EventStream.response(request, access, &HTML.to_iodata(fragment(request.base, access, &1))),
       else: Response.html(HTML.to_iodata(fragment(request.base, access)))
   end
 

@@ -3,13 +3,13 @@ defmodule HotPatch.Console.Page.Login do
 
   use HotPatch.Console.Page.Template, [:login]
 
-  alias HotPatch.Console.Access
   alias HotPatch.Console.Accounts
+  alias HotPatch.Console.Authorization
   alias HotPatch.Console.Page
   alias HotPatch.Console.Request
   alias HotPatch.Console.Response
-  alias HotPatch.Console.Sessions
   alias HotPatch.Console.Router
+  alias HotPatch.Console.Sessions
 
   @spec show(Router.request(), Router.access(), Router.form()) :: Router.response()
   def show(request, _access, _form), do: page(request, nil, next(Request.query(request, "next")))
@@ -21,7 +21,7 @@ defmodule HotPatch.Console.Page.Login do
     case Accounts.log_in(request, field(form, "name"), field(form, "password")) do
       {:ok, user} ->
         {cookie, _session} = Sessions.begin(user)
-        {name, value} = Access.set_cookie(request, cookie)
+        {name, value} = Authorization.set_cookie(request, cookie)
         request |> Response.redirect(next) |> Response.put(name, value)
 
       :wrong ->
@@ -38,8 +38,8 @@ defmodule HotPatch.Console.Page.Login do
 
   @spec log_out(Router.request(), Router.access(), Router.form()) :: Router.response()
   def log_out(request, access, _form) do
-    :ok = Sessions.finish([Access.subject(access)])
-    {name, value} = Access.set_cookie(request, nil)
+    :ok = Sessions.finish([Authorization.subject(access)])
+    {name, value} = Authorization.set_cookie(request, nil)
     request |> Response.redirect("/login") |> Response.put(name, value)
   end
 

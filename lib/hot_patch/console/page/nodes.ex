@@ -4,7 +4,7 @@ defmodule HotPatch.Console.Page.Nodes do
 
   use HotPatch.Console.Page.Template, [:system, :compared, :confirm_restart, :restart]
 
-  alias HotPatch.Console.Act
+  alias HotPatch.Console.Commands
   alias HotPatch.Console.HTML
   alias HotPatch.Console.Operations
   alias HotPatch.Console.Page
@@ -69,7 +69,7 @@ defmodule HotPatch.Console.Page.Nodes do
   def restart(request, access, form, name) do
     with {:ok, node} <- Params.node(name),
          {:ok, options} <- Params.options(:restart, form) do
-      run = Act.restart(node, request, access, options)
+      run = Commands.restart(node, request, access, options)
       Response.redirect(request, "/nodes/#{part(name)}/restart/#{run}")
     else
       :error -> Page.Problem.show(request, unknown())

@@ -11,16 +11,16 @@ defmodule HotPatch.Console.Page.Patches do
   alias HotPatch.Console.Problem
   alias HotPatch.Console.Request
   alias HotPatch.Console.Response
+  alias HotPatch.Console.Router
   alias HotPatch.Patch
   alias HotPatch.Status
-  alias HotPatch.Console.Router
 
   @spec redirect(Router.request(), Router.access(), Router.form()) :: Router.response()
   def redirect(request, _access, _form), do: Response.redirect(request, "/patch")
 
   @spec index(Router.request(), Router.access(), Router.form()) :: Router.response()
   def index(request, access, _form) do
-    most = HotPatch.Config.current().max_archive_bytes
+    most = HotPatch.Host.Config.current().max_archive_bytes
     context = %{request: request, access: access}
 
     page(

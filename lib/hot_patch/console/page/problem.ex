@@ -4,7 +4,7 @@ defmodule HotPatch.Console.Page.Problem do
 
   use HotPatch.Console.Page.Template, [:problem]
 
-  alias HotPatch.Console.Access
+  alias HotPatch.Console.Authorization
   alias HotPatch.Console.Page
   alias HotPatch.Console.Problem
 
@@ -16,7 +16,7 @@ defmodule HotPatch.Console.Page.Problem do
 
   def show(request, problem) do
     access =
-      case Access.identify(request) do
+      case Authorization.identify(request) do
         {:ok, access} -> access
         {:error, _nobody} -> nil
       end

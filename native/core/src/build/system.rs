@@ -1,6 +1,6 @@
 //! What a patch may never touch: it changes with an upgrade.
 
-/// OTP, Elixir and HotPatch itself, as `HotPatch.SystemLibrary` lists them.
+/// OTP, Elixir and HotPatch itself, as `HotPatch.Host.SystemLibrary` lists them.
 #[rustfmt::skip]
 pub const APPLICATIONS: &[&str] = &[
     "asn1", "common_test", "compiler", "crypto", "debugger", "dialyzer", "diameter", "edoc",

@@ -1,0 +1,140 @@
+defmodule HotPatch.Cluster.CanaryAnalysis do
+  @moduledoc false
+  # The time after a change: every node is asked for its figures again and again, and the first
+  # that is beyond its limit ends it.
+
+  alias HotPatch.Cluster
+  alias HotPatch.Cluster.Progress
+  alias HotPatch.Host.Config
+  alias HotPatch.Watch
+
+  # Milliseconds: between two questions, and how long a node may take to answer.
+  @every 500
+  @stop_every 100
+  @within 6_000
+
+  @defaults %{
+    duration: 30_000,
+    baseline: 1_000,
+    crashes: 3,
+    errors: 50,
+    restarts: 10,
+    run_queue: 5,
+    mailboxes: 20_000,
+    health: nil
+  }
+
+  @typedoc "Limits, `duration` and `baseline` in milliseconds, and the host's `health` function."
+  @type settings :: %{atom() => number() | mfa() | nil}
+
+  @doc "What may be set, and what it is otherwise."
+  @spec defaults() :: settings()
+  def defaults, do: %{@defaults | health: Config.current().health}
+
+  @doc "Looks at nodes for a while as they are before the change, or until `stop` says so."
+  @spec before([node()], [String.t()], settings(), (() -> boolean())) ::
+          :ok | {:error, node(), String.t()}
+  def before(nodes, modules, settings, stop) do
+    job = %{coordinator: self(), modules: modules, health: settings.health}
+
+    case Enum.reject(Cluster.call(nodes, :watch, [job], @within), &match?({_, {:ok, :ok}}, &1)) do
+      [] -> wait_until(now() + settings.baseline, stop)
+      [{node, {:error, text}} | _] -> {:error, node, text}
+    end
+  end
+
+  @doc "Looks at them after it, until the time is over, a limit exceeded, or `stop` says so."
+  @spec afterwards([node()], settings(), Progress.teller(), (() -> boolean())) :: Watch.t()
+  def afterwards(nodes, settings, teller, stop) do
+    _ = Cluster.call(nodes, :watch_changed, [], @within)
+    watch = look(nodes, settings, teller, {now(), stop})
+    _ = Cluster.call(nodes, :unwatch, [], @within)
+    :ok = tell(teller, nodes, watch)
+    watch
+  end
+
+  @doc "Ends it where nothing was changed."
+  @spec cancel([node()]) :: :ok
+  def cancel(nodes) do
+    _ = Cluster.call(nodes, :unwatch, [], @within)
+    :ok
+  end
+
+  defp look(nodes, settings, teller, {started, stop} = until) do
+    signs =
+      for {node, answer} <- Cluster.call_until(nodes, :figures, [], @within, %{stop: stop}),
+          seen <- seen(node, answer, settings),
+          do: seen
+
+    elapsed = now() - started
+    watch = %Watch{duration_ms: settings.duration, watched_ms: elapsed, signs: signs}
+
+    case not stop.() && Enum.find(signs, &(&1.value > &1.limit)) do
+      # What was not waited for is no sign.
+      false ->
+        %{watch | signs: Enum.reject(signs, &(&1.sign == :gone))}
+
+      nil when elapsed >= settings.duration ->
+        watch
+
+      nil ->
+        _ =
+          for node <- nodes,
+              do:
+                Progress.tell(teller, node, :watch, :running,
+                  done: elapsed,
+                  total: settings.duration
+                )
+
+        wait_until(now() + min(@every, settings.duration - elapsed), stop)
+        look(nodes, settings, teller, until)
+
+      exceeded ->
+        %{watch | exceeded: exceeded}
+    end
+  end
+
+  defp seen(node, {:ok, figures}, settings) when is_list(figures) do
+    for figure <- figures,
+        do:
+          Map.merge(figure, %{node: node, limit: Map.get(settings, limit(figure.sign))})
+          |> Map.update!(:limit, &(&1 || 0))
+  end
+
+  # Its watch is gone: it has started anew since the change, or HotPatch has.
+  defp seen(node, {:ok, nil}, _settings), do: [gone(node, "it was started anew")]
+  defp seen(node, {:error, text}, _settings), do: [gone(node, text)]
+
+  defp gone(node, text), do: %{node: node, sign: :gone, value: 1, limit: 0, text: text}
+
+  # The host's own judgement has no limit to be set.
+  defp limit(:health), do: nil
+  defp limit(sign), do: sign
+
+  defp tell(teller, nodes, watch) do
+    for node <- nodes do
+      mine = if watch.exceeded && watch.exceeded.node == node, do: watch.exceeded
+      state = if mine, do: :failed, else: :done
+      facts = [done: watch.watched_ms, total: watch.duration_ms, text: mine && Watch.line(mine)]
+      Progress.tell(teller, node, :watch, state, facts)
+    end
+
+    :ok
+  end
+
+  # For time to pass, not for anybody.
+  defp wait_until(time, stop) do
+    left = time - now()
+
+    if left > 0 and not stop.() do
+      receive do
+      after
+        min(left, @stop_every) -> wait_until(time, stop)
+      end
+    else
+      :ok
+    end
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+end

@@ -1,0 +1,485 @@
+defmodule HotPatch.Cluster.Catalog do
+  @moduledoc false
+  # The archives of the whole cluster: each is kept where it was uploaded, and fetched
+  # from there by the node that needs it.
+
+  alias HotPatch.Answers
+  alias HotPatch.Archive
+  alias HotPatch.Cluster
+  alias HotPatch.Cluster.Members
+  alias HotPatch.Cluster.PatchName
+  alias HotPatch.Cluster.Readiness
+  alias HotPatch.Composition
+  alias HotPatch.Error
+  alias HotPatch.Host.Trust
+  alias HotPatch.Manifest
+  alias HotPatch.NodeAgent.LoaderTrial
+  alias HotPatch.NodeAgent.Payload
+  alias HotPatch.NodeInfo
+  alias HotPatch.Options.Argument
+  alias HotPatch.Patch
+  alias HotPatch.Release
+  alias HotPatch.Store.Archives
+  alias HotPatch.Store.Journal
+
+  # How long a node may take to answer about archives.
+  @within 30_000
+
+  @typedoc "The options of an upload; `default_name` is for an archive that says none."
+  @type asked :: %{
+          name: String.t() | nil,
+          default_name: String.t(),
+          release: {String.t(), String.t()} | nil,
+          by: String.t(),
+          from: String.t() | nil
+        }
+
+  @doc """
+  Takes an archive in: reads it, and keeps it if it is accepted. It is called as was given, or as
+  its manifest calls it, or else by the default.
+  """
+  @spec upload(binary(), asked()) :: {:ok, Patch.t()} | {:error, Exception.t()}
+  def upload(bytes, asked) do
+    with :ok <- Readiness.check(),
+         {:ok, composition} <- Archive.read(bytes, asked.name || asked.default_name),
+         name = asked.name || declared_name(composition.manifest) || asked.default_name,
+         composition = %{composition | id: Archive.id(name, composition.sha256)},
+         :ok <- admitted(composition),
+         :ok <- harmless(composition),
+         {:ok, release} <- bound_to(composition, asked.release) do
+      composition |> record(name, asked.by, release) |> current_record() |> keep(bytes, asked)
+    end
+  end
+
+  defp keep(record, bytes, asked) do
+    case Archives.put(record, bytes) do
+      :ok ->
+        facts = Map.take(record, [:release, :signed_by])
+        noted = Map.merge(facts, %{patch: record.id, by: asked.by, from: asked.from})
+        _ = Journal.add(:upload, noted)
+        {:ok, patch(record, %{kept_on: [node()]})}
+
+      {:error, :quota} ->
+        {:error,
+         Error.new(
+           :file,
+           "upload: #{node()} keeps #{Archives.quota()} bytes of archives at most (config :hot_patch, " <>
+             "max_kept_bytes: ...) and has no room for #{record.id}: delete archives that are not needed any more"
+         )}
+
+      {:error, posix} ->
+        {:error,
+         Error.new(
+           :file,
+           "upload: cannot keep #{record.id} in #{HotPatch.Store.directory()}: " <>
+             "#{:file.format_error(posix)}; make room there or set config :hot_patch, data_dir: ..."
+         )}
+    end
+  end
+
+  # An earlier upload of the same archive keeps its record, unless it was for another system, or has
+  # ended since on any node. Then this one counts, and is later than that end by every clock.
+  defp current_record(%{id: id} = record) do
+    {history, _silent} = Cluster.survey(managed(), :history, [], @within)
+    ended_at = retired(history)[id]
+
+    case Archives.fetch(id) do
+      {:ok, %{release: release} = first, _bytes} when release == record.release ->
+        if before?(first.uploaded_at, ended_at), do: later(record, ended_at), else: first
+
+      _none_or_for_another_system ->
+        later(record, ended_at)
+    end
+  end
+
+  defp later(record, nil), do: record
+
+  defp later(record, ended_at) do
+    after_it = DateTime.add(ended_at, 1, :microsecond)
+    %{record | uploaded_at: Enum.max([record.uploaded_at, after_it], DateTime)}
+  end
+
+  defp declared_name(nil), do: nil
+  defp declared_name(manifest), do: manifest.name
+
+  # The nodes look again when it is applied, each by its own configuration.
+  defp admitted(composition) do
+    with {:error, error} <- Trust.check(composition, composition.files) do
+      {:error, %{error | message: "upload #{composition.id}: #{error.message}"}}
+    end
+  end
+
+  # Modules that this node's loader only refuses may be right for other nodes: they are checked on
+  # each.
+  defp harmless(composition) do
+    case LoaderTrial.run(composition.files, []).modules do
+      {:ended, name, how} ->
+        {:error,
+         Error.new(
+           :fatal_module,
+           "upload #{composition.id}: #{name || "its modules together"} would end every node that " <>
+             "loads it: the VM in which that was tried #{how}. The file is damaged, or made to do " <>
+             "harm: build it again. Nothing was kept",
+           %{module: name}
+         )}
+
+      {:untried, why} ->
+        {:error,
+         Error.new(:untried, "upload #{composition.id}: #{LoaderTrial.untried(why)}", %{
+           cause: why
+         })}
+
+      _accepted_refused_or_off ->
+        :ok
+    end
+  end
+
+  @doc "All patches of the cluster, newest first."
+  @spec list() :: Answers.t(Patch.t())
+  def list do
+    members = everywhere()
+    nodes = Members.nodes(members)
+    {archives, failed} = Cluster.survey(nodes, :archives, [], @within)
+    # What was applied is known also when its archive is gone.
+    {history, failed_too} = Cluster.survey(nodes, :history, [], @within)
+    failed = Enum.uniq_by(members.failed ++ failed ++ failed_too, & &1.node)
+
+    %Answers{
+      of: :patches,
+      items: patches(archives, history),
+      nodes: nodes -- Enum.map(failed, & &1.node),
+      failed: Enum.sort_by(failed, & &1.node),
+      missing: members.missing
+    }
+  end
+
+  # Where HotPatch is not started, that is what there is to tell.
+  defp everywhere do
+    case Cluster.reachable(nil) do
+      {:ok, members} -> members
+      {:error, error} -> %Members{infos: [], failed: [%{node: node(), problem: error.message}]}
+    end
+  end
+
+  defp patches(archives, history) do
+    kept =
+      for {node, records} <- archives, record <- records, do: {record.id, {:kept, node, record}}
+
+    applied = for {node, h} <- history, about <- h.abouts, do: {about.id, {:applied, node, about}}
+    back = for {_node, h} <- history, op <- latest(h.ops), op.kind == :rollback, do: op.patch
+    retired = retired(history)
+
+    (kept ++ applied)
+    |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+    |> Enum.map(fn {id, found} ->
+      patch(newest(found), %{
+        kept_on: for({:kept, node, _} <- found, do: node) |> Enum.sort(),
+        applied_on: for({:applied, node, _} <- found, do: node) |> Enum.sort(),
+        rolled_back?: id in back,
+        retired_at: retired[id]
+      })
+    end)
+    |> Enum.sort_by(& &1.uploaded_at, {:desc, DateTime})
+  end
+
+  # Of several nodes that keep it the one that was told last.
+  defp newest(found) do
+    case for({:kept, _node, record} <- found, do: record) do
+      [] -> found |> hd() |> elem(2)
+      records -> Enum.max_by(records, & &1.uploaded_at, DateTime)
+    end
+  end
+
+  defp managed,
+    do: for(%{managed?: true, node: node} <- Cluster.infos(Cluster.everyone()), do: node)
+
+  # When each patch ended on the node where that was last.
+  defp retired(history) do
+    for {_node, h} <- history, {id, %{at: at}} <- h.retired, reduce: %{} do
+      ended -> Map.update(ended, id, at, &Enum.max([&1, at], DateTime))
+    end
+  end
+
+  # Of each patch.
+  defp latest(ops), do: ops |> Enum.sort_by(& &1.seq, :desc) |> Enum.uniq_by(& &1.patch)
+
+  @doc "Finds a patch as `resolve/1` does, and reads its archive."
+  @spec open(String.t()) :: {:ok, Composition.t(), Patch.t()} | {:error, Exception.t()}
+  def open(id) do
+    with {:ok, patch, bytes} <- find(id),
+         {:ok, composition} <- Archive.read(bytes, patch.name) do
+      if composition.id == patch.id,
+        do: {:ok, composition, patch},
+        else: damaged(patch.id, node())
+    end
+  end
+
+  @doc "Whether a patch may be applied to what this node runs."
+  @spec current(Patch.t()) :: :ok | {:error, Error.t()}
+  def current(%Patch{id: id, release: release} = patch) do
+    cond do
+      retired?(release) ->
+        {:error,
+         Error.new(
+           :retired,
+           "#{id} is for #{release}, but this system is #{Release.current()}: patches end with " <>
+             "the version they were made for, make a new one"
+         )}
+
+      patch.state == :retired ->
+        {:error,
+         Error.new(
+           :retired,
+           "#{id} ended when the release was installed again: if it is still needed, upload it again"
+         )}
+
+      true ->
+        :ok
+    end
+  end
+
+  @doc "What every node keeps of a patch that it has applied."
+  @spec about(Patch.t()) :: map()
+  def about(patch) do
+    Map.take(patch, [
+      :id,
+      :name,
+      :sha256,
+      :size,
+      :files,
+      :modules,
+      :release,
+      :uploaded_at,
+      :by,
+      :signed_by
+    ])
+  end
+
+  @doc "Forgets an archive on every node."
+  @spec delete(String.t(), %{
+          :by => String.t(),
+          :reason => String.t() | nil,
+          :from => String.t() | nil,
+          optional(atom()) => term()
+        }) :: :ok | {:error, Error.t()}
+  def delete(id, record) do
+    patches = list()
+
+    with {:ok, patch} <- among(patches, id),
+         :ok <- deletable(patch) do
+      failures =
+        for {node, answer} <- Cluster.call(patch.kept_on, :forget, [patch.id], @within),
+            answer not in [{:ok, :ok}, {:ok, :unknown}],
+            do: "#{node}: #{inspect(answer)}"
+
+      _ = Journal.add(:delete, Map.put(Map.take(record, [:by, :reason, :from]), :patch, patch.id))
+      deleted(patch, failures, patches.failed)
+    end
+  end
+
+  defp deleted(_patch, [], []), do: :ok
+
+  defp deleted(patch, [], silent) do
+    nodes = Enum.map(silent, & &1.node)
+    problems = Enum.map_join(silent, ", ", &"#{&1.node} #{&1.problem}")
+
+    {:error,
+     Error.new(
+       :unreachable,
+       "delete: #{patch.id} is deleted on #{Enum.join(patch.kept_on, ", ")}; whether others keep it is not known: " <>
+         "#{problems}; look at HotPatch.list() when they answer",
+       %{nodes: nodes}
+     )}
+  end
+
+  defp deleted(patch, failures, _silent) do
+    {:error, Error.new(:file, "delete: #{patch.id} is still kept: #{Enum.join(failures, "; ")}")}
+  end
+
+  defp deletable(%Patch{kept_on: []} = patch) do
+    {:error,
+     Error.new(
+       :unknown_patch,
+       "delete: the archive of #{patch.id} is deleted already; what it has applied stays"
+     )}
+  end
+
+  defp deletable(_patch), do: :ok
+
+  # This node's own copy first: in an incident the others may not answer.
+  defp find(id) do
+    with {:ok, patch} <- resolve(id) do
+      nodes = Enum.sort_by(patch.kept_on, &(&1 != node()))
+      with {:ok, _record, bytes} <- fetch(%{patch | kept_on: nodes}), do: {:ok, patch, bytes}
+    end
+  end
+
+  # One after another: the first good copy is enough.
+  defp fetch(%Patch{id: id, kept_on: nodes} = patch) do
+    Enum.reduce_while(nodes, {:error, deleted(patch)}, fn node, _error ->
+      case Cluster.call([node], :archive, [id], @within) do
+        [{_node, {:ok, {:ok, record, bytes}}}] -> {:halt, {:ok, record, bytes}}
+        [{_node, {:ok, :damaged}}] -> {:cont, damaged(id, node)}
+        [{_node, {:ok, :unknown}}] -> {:cont, {:error, deleted(patch)}}
+        [{_node, {:error, text}}] -> {:cont, not_given(id, node, text)}
+      end
+    end)
+  end
+
+  defp deleted(patch) do
+    applied =
+      if patch.applied_on == [],
+        do: "",
+        else:
+          "; it is applied on #{Enum.join(patch.applied_on, ", ")}, and HotPatch.rollback/2 takes it back without it"
+
+    Error.new(
+      :unknown_patch,
+      "the archive of #{patch.id} is deleted: to look into it, or to apply it, upload it again#{applied}",
+      %{id: patch.id}
+    )
+  end
+
+  defp not_given(id, node, text) do
+    {:error,
+     Error.new(:unreachable, "the archive of #{id} is kept on #{node}, which #{text}", %{
+       nodes: [node]
+     })}
+  end
+
+  defp damaged(id, node) do
+    {:error,
+     Error.new(
+       :damaged_patch,
+       "the archive of #{id} on #{node} no longer has the digest of its id: delete it and upload it again",
+       %{id: id, node: node}
+     )}
+  end
+
+  @doc "Finds a patch by its id, its name, or the beginning of its id, if only one has that."
+  @spec resolve(term()) :: {:ok, Patch.t()} | {:error, Error.t()}
+  def resolve(%Patch{id: id}), do: resolve(id)
+
+  def resolve(id), do: among(list(), id)
+
+  # Where nobody has answered, nothing is known of patches.
+  defp among(%Answers{items: [], nodes: [], failed: [_ | _]} = patches, _id) do
+    with :ok <- Readiness.check(),
+         do: {:error, Error.new(:unmanaged, Enum.join(Answers.lines(patches), "; "))}
+  end
+
+  defp among(patches, id) do
+    with {:error, error} <- PatchName.find(patches.items, Argument.text(id)) do
+      # It may well be there, where nobody has answered.
+      message = Enum.join([error.message | Answers.lines(patches)], "; ")
+      {:error, %{error | message: message}}
+    end
+  end
+
+  defp record(composition, name, by, release) do
+    %{
+      id: composition.id,
+      name: name,
+      sha256: composition.sha256,
+      size: composition.size,
+      files: length(composition.files),
+      modules: length(Composition.modules(composition)),
+      release: release,
+      uploaded_at: DateTime.utc_now(),
+      by: by,
+      signed_by: Trust.signer(composition)
+    }
+  end
+
+  defp bound_to(%{manifest: %Manifest{release: %Release{} = release}} = composition, asked) do
+    if asked in [nil, {release.name, release.version}] do
+      {:ok, release}
+    else
+      {:error,
+       Error.new(
+         :invalid_option,
+         "upload: option :release is #{inspect(asked)}, but the manifest of #{composition.id} says that it is " <>
+           "for #{release}",
+         %{option: :release}
+       )}
+    end
+  end
+
+  defp bound_to(_composition, {name, version}),
+    do: {:ok, %Release{name: name, version: version}}
+
+  # An operator's own node runs nothing that a patch could be for: it is for what the others run.
+  defp bound_to(_composition, nil) do
+    current = Release.current()
+
+    if Release.none?(current),
+      do: one_system(current, Cluster.infos(Cluster.everyone() -- [node()]), "upload"),
+      else: {:ok, current}
+  end
+
+  # What nodes run, if that is one thing. Where they run nothing either it shows when there are others.
+  defp one_system(none, infos, call) do
+    running = for %{managed?: true} = info <- infos, not Release.none?(info.release), do: info
+
+    case running |> Enum.map(& &1.release) |> Enum.uniq() do
+      [] -> {:ok, none}
+      [one] -> {:ok, one}
+      _several -> {:error, several(running, call)}
+    end
+  end
+
+  defp several(running, call) do
+    systems =
+      running
+      |> Enum.group_by(&to_string(&1.release), & &1.node)
+      |> Enum.map_join("; ", fn {release, nodes} -> "#{release} on #{Enum.join(nodes, ", ")}" end)
+
+    Error.new(
+      :invalid_option,
+      "#{call}: the nodes run different systems (#{systems}), and the archive does not say for which of them " <>
+        "the patch is: upload it with release: {\"name\", \"version\"}",
+      %{option: :release}
+    )
+  end
+
+  @doc "A patch that was uploaded where no system ran is for what the nodes run, if that is one thing."
+  @spec bound(Payload.t(), map(), [NodeInfo.t()]) ::
+          {:ok, Payload.t(), map()} | {:error, Error.t()}
+  def bound(%Payload{kind: :apply, release: release} = payload, about, members) do
+    if Release.none?(release) do
+      with {:ok, system} <- one_system(release, members, payload.patch),
+           do: {:ok, %{payload | release: system}, %{about | release: system}}
+    else
+      {:ok, payload, about}
+    end
+  end
+
+  def bound(payload, about, _members), do: {:ok, payload, about}
+
+  defp patch(record, known) do
+    applied_on = Map.get(known, :applied_on, [])
+
+    state =
+      cond do
+        retired?(record.release) -> :retired
+        applied_on != [] -> :applied
+        before?(record.uploaded_at, known[:retired_at]) -> :retired
+        known[:rolled_back?] -> :rolled_back
+        true -> :uploaded
+      end
+
+    facts = %{kept_on: known.kept_on, applied_on: applied_on, state: state}
+    struct!(Patch, Map.merge(record, facts))
+  end
+
+  defp before?(_uploaded_at, nil), do: false
+  defp before?(uploaded_at, retired_at), do: DateTime.compare(uploaded_at, retired_at) == :lt
+
+  # Another name is another kind of node, which has patches of its own.
+  defp retired?(release) do
+    current = Release.current()
+
+    not Release.none?(current) and release.name == current.name and
+      release.version != current.version
+  end
+end

@@ -1,0 +1,73 @@
+defmodule HotPatch.Cluster.Journals do
+  @moduledoc false
+  # The journals of all nodes put together: each node has noted its own part.
+
+  alias HotPatch.Answers
+  alias HotPatch.Cluster
+  alias HotPatch.Cluster.Members
+  alias HotPatch.JournalEntry
+  alias HotPatch.Status
+
+  @own [
+    :at,
+    :status,
+    :files,
+    :pause_us,
+    :suspended,
+    :killed,
+    :stragglers,
+    :restart_needed,
+    :error,
+    :recovered?
+  ]
+
+  @doc "Entries of these nodes, the latest first."
+  @spec list(Members.t(), %{
+          :timeout => timeout(),
+          :patch => String.t() | nil,
+          :last => pos_integer(),
+          optional(atom()) => term()
+        }) :: Answers.t(JournalEntry.t())
+  def list(members, options) do
+    Cluster.collect(members, :journal, {:journal, [], options.timeout}, &entries(&1, options))
+  end
+
+  defp entries(answers, %{patch: patch, last: last}) do
+    for({_node, entries} <- answers, entry <- entries, do: entry)
+    |> Enum.filter(&(patch == nil or String.starts_with?(&1[:patch] || "", patch)))
+    # One that failed on some nodes and not on others is two: that it is will be seen.
+    |> Enum.group_by(&{&1.what, &1[:op] || make_ref()})
+    |> Enum.map(fn {_what_and_op, entries} ->
+      together(Enum.sort_by(entries, & &1.at, DateTime))
+    end)
+    |> Enum.sort_by(& &1.at, {:desc, DateTime})
+    |> Enum.take(last)
+  end
+
+  defp together([first | _] = entries) do
+    %JournalEntry{
+      at: first.at,
+      what: first.what,
+      operation: first[:kind],
+      patch: first[:patch],
+      by: first[:by],
+      reason: first[:reason],
+      from: first[:from],
+      signed_by: first[:signed_by],
+      overridden: first[:overridden] || %{},
+      accepted: first[:accepted] || [],
+      coordinator: first[:coordinator],
+      outcome: first[:outcome],
+      missing: first[:missing] || [],
+      release: first[:release],
+      again?: Enum.any?(entries, &Map.get(&1, :again?, false)),
+      disk: first[:disk] || :replace,
+      forced?: Enum.any?(entries, &(Map.get(&1, :killed, 0) > 0)),
+      status: status(for %{status: status} <- entries, do: status),
+      nodes: Enum.map(entries, &Map.put(Map.take(&1, @own), :node, &1.node))
+    }
+  end
+
+  defp status([]), do: nil
+  defp status(statuses), do: Status.combine(statuses)
+end

@@ -1,0 +1,156 @@
+defmodule HotPatch.Cluster.PatchCall do
+  @moduledoc false
+  # What every call that works on a patch begins with: its options, the patch, the nodes.
+
+  alias HotPatch.Archive
+  alias HotPatch.Cluster
+  alias HotPatch.Cluster.CanaryAnalysis
+  alias HotPatch.Cluster.Catalog
+  alias HotPatch.Cluster.ManifestDefaults
+  alias HotPatch.Cluster.Members
+  alias HotPatch.Error
+  alias HotPatch.NodeAgent.LoaderTrial
+  alias HotPatch.NodeAgent.Payload
+  alias HotPatch.Options
+  alias HotPatch.Patch
+  alias HotPatch.Support.OSUser
+
+  @type t :: {:ok, map(), Payload.t(), [node()], unmanaged :: [node()]}
+
+  @doc "Validates a call and finds what it is about."
+  @spec new(Options.call(), String.t(), term()) :: t() | {:error, Exception.t()}
+  def new(call, id, options) do
+    given = options
+
+    with {:ok, options} <- Options.validate(call, options),
+         {:ok, payload, about, said} <- payload(kind(call, options), call, id, {options, given}),
+         {:ok, members} <- Cluster.members(options.nodes),
+         :ok <- possible(payload, members.infos),
+         {:ok, payload, about} <- Catalog.bound(payload, about, members.infos),
+         payload = in_memory(payload, members.infos),
+         nodes = Members.nodes(members),
+         :ok <- canary(options[:canary], nodes) do
+      # Chosen by a rule, the nodes are those to which it applies now.
+      scope = if options.nodes, do: nodes
+
+      more = %{
+        by: options[:by] || OSUser.name(),
+        about: about,
+        nodes: scope,
+        missing: members.missing,
+        roster: for(info <- members.infos, same_release?(info, payload), do: info.node)
+      }
+
+      {:ok, said |> Map.merge(more) |> watch(), payload, nodes, members.unmanaged}
+    end
+  end
+
+  # Of another system, or of none, as an operator's own node: nobody is to wait for it later.
+  defp same_release?(info, payload), do: info.release.name == payload.release.name
+
+  defp canary(named, nodes) when is_list(named) do
+    case named -- nodes do
+      [] ->
+        :ok
+
+      others ->
+        {:error,
+         Error.new(
+           :invalid_option,
+           "apply: option :canary names #{Enum.join(others, ", ")}, which is not among the nodes of this " <>
+             "apply: #{Enum.join(nodes, ", ")}",
+           %{option: :canary}
+         )}
+    end
+  end
+
+  defp canary(_number_or_share, _nodes), do: :ok
+
+  defp watch(%{watch: nil} = options) do
+    in_groups? = options.canary || options.max_concurrency || options.one_per_host
+    watch(%{options | watch: in_groups? != false})
+  end
+
+  defp watch(%{watch: true} = options), do: %{options | watch: CanaryAnalysis.defaults()}
+
+  defp watch(%{watch: list} = options) when is_list(list),
+    do: %{options | watch: Map.merge(CanaryAnalysis.defaults(), Map.new(list))}
+
+  defp watch(options), do: options
+
+  defp kind(call, _options) when call in [:apply, :rollback], do: call
+  defp kind(_check_or_plan, options), do: options.operation
+
+  defp payload(:apply, call, id, {options, given}) do
+    with {:ok, composition, patch} <- Catalog.open(id),
+         :ok <- Catalog.current(patch),
+         {:ok, shadows} <- shadows(call, composition),
+         {:ok, instructions} <- Archive.instructions(composition) do
+      {options, overridden} = ManifestDefaults.options(options, given, composition.manifest)
+
+      more = [
+        shadows: shadows,
+        purge: options.purge,
+        transition: options.transition || :suspend,
+        on_load: options.on_load || :restart,
+        drift: options.drift,
+        disk: options.disk,
+        cumulative: options.cumulative,
+        again: options.again,
+        config: ManifestDefaults.config(options.config, composition.manifest),
+        instructions: instructions,
+        loader: composition.files |> LoaderTrial.run(shadows) |> LoaderTrial.conclusive()
+      ]
+
+      payload = Payload.new(composition, patch.release, more)
+      {:ok, payload, Catalog.about(patch), Map.put(options, :overridden, overridden)}
+    end
+  end
+
+  # The archive is not needed: every node has kept what it had before.
+  defp payload(:rollback, call, id, {options, _given}) do
+    with :ok <- way_back(options.transition, call),
+         {:ok, %Patch{} = patch} <- Catalog.resolve(id) do
+      more = Map.to_list(Map.take(options, [:purge, :transition, :on_load]))
+      {:ok, Payload.rollback(patch.id, patch.release, more), Catalog.about(patch), options}
+    end
+  end
+
+  defp way_back(:compatible, call) do
+    text = "#{call}: option :transition of a rollback is :suspend or :none, got: :compatible"
+    {:error, Error.new(:invalid_option, text, %{option: :transition})}
+  end
+
+  defp way_back(_nothing_or_possible, _call), do: :ok
+
+  # Only what is carried out needs them, and they are as large as the modules.
+  defp shadows(:apply, composition), do: Archive.shadows(composition)
+  defp shadows(_check_or_plan, _composition), do: {:ok, []}
+
+  defp possible(%Payload{kind: :rollback, patch: id}, members) do
+    case Enum.filter(members, &(id in &1.applied)) do
+      [] ->
+        {:error,
+         Error.new(
+           :not_applied,
+           "rollback #{id}: it is applied on none of #{Enum.map_join(members, ", ", & &1.node)}, there is nothing to " <>
+             "take back; HotPatch.nodes() shows what is",
+           %{id: id}
+         )}
+
+      _ ->
+        :ok
+    end
+  end
+
+  defp possible(_payload, _members), do: :ok
+
+  # The agents know by themselves what there is to take back; that it is named as what it is.
+  defp in_memory(%Payload{kind: :rollback, patch: id} = payload, members) do
+    if Enum.any?(members, &(id in &1.memory_only)),
+      do: %{payload | disk: :memory_only},
+      else: payload
+  end
+
+  defp in_memory(payload, _members), do: payload
+end

@@ -1,0 +1,189 @@
+defmodule HotPatch.Cluster.Reconciler do
+  @moduledoc false
+  # Keeps this node in agreement with the others: compares when HotPatch starts (before the
+  # applications that depend on it do), when a node comes, when an operation has ended, and
+  # now and then.
+
+  use GenServer
+
+  alias HotPatch.Cluster
+  alias HotPatch.Cluster.CatchUp
+  alias HotPatch.Cluster.DecisionQuery
+  alias HotPatch.Host.Config
+  alias HotPatch.NodeAgent
+
+  require HotPatch.Support.Log, as: Log
+
+  # Milliseconds. How long a start waits for the others; how long after an event it is
+  # compared, for several come at once; how often without any; and where that goes wrong, at
+  # most, for trying may have processes pause. How soon the agent is looked for again.
+  @start_within 30_000
+  @agent_again 50
+  @soon 200
+  @now_and_then 10_000
+  @seldom 600_000
+
+  @doc false
+  @spec start_link(keyword()) :: GenServer.on_start()
+  def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
+
+  @doc """
+  Waits until this node has been compared with the others, and with what it has decided itself,
+  for the first time. A start is held up for that, but not for ever.
+  """
+  @spec await_first() :: :ok
+  def await_first do
+    GenServer.call(__MODULE__, :await_first, @start_within)
+  catch
+    :exit, _too_long_or_gone -> :ok
+  end
+
+  @doc """
+  Has this node and the others compare. Besides the ends of operations and the connections of
+  nodes, whoever writes a decision calls for it: it may be that nobody who was told still holds.
+  All nodes agreeing in the end hangs on this, and on the comparing now and then.
+  """
+  @spec soon() :: :ok
+  def soon do
+    _ = send(__MODULE__, {NodeAgent, :ended})
+    :ok
+  rescue
+    # It is about to start, and compares then.
+    ArgumentError -> :ok
+  end
+
+  @impl GenServer
+  def init([]) do
+    if Node.alive?(), do: :ok = :net_kernel.monitor_nodes(true)
+    state = %{worker: nil, timer: nil, failures: 0, agent: nil, first?: true, waiting: []}
+    {:ok, find_agent(state), {:continue, :connect}}
+  end
+
+  @impl GenServer
+  def handle_continue(:connect, state) do
+    for peer <- Config.current().peers, peer != node(), do: Node.connect(peer)
+    # Also where there is nobody: this node itself may have decided what it has not come to.
+    {:noreply, state |> work() |> soon(@now_and_then)}
+  end
+
+  @impl GenServer
+  def handle_call(:await_first, from, %{first?: true} = state),
+    do: {:noreply, %{state | waiting: [from | state.waiting]}}
+
+  def handle_call(:await_first, _from, state), do: {:reply, :ok, state}
+  def handle_call(_other, _from, state), do: {:reply, {:error, :not_supported}, state}
+
+  @impl GenServer
+  def handle_cast(_other, state), do: {:noreply, state}
+
+  defp first(state) do
+    for from <- state.waiting, do: GenServer.reply(from, :ok)
+    %{state | first?: false, waiting: []}
+  end
+
+  # Its end is not ours: it is there again in a moment, and knows nothing of us.
+  defp find_agent(state) do
+    with pid when is_pid(pid) <- Process.whereis(NodeAgent.Server),
+         monitor = Process.monitor(pid),
+         :ok <- subscribe() do
+      %{state | agent: monitor}
+    else
+      _not_there ->
+        _ = Process.send_after(self(), :find_agent, @agent_again)
+        %{state | agent: nil}
+    end
+  end
+
+  defp subscribe do
+    NodeAgent.subscribe()
+  catch
+    :exit, reason -> {:error, reason}
+  end
+
+  @impl GenServer
+  def handle_info({:DOWN, monitor, _, _, _reason}, %{agent: monitor} = state),
+    do: {:noreply, %{state | agent: nil} |> find_agent() |> soon(@soon)}
+
+  # What it was at may have ended while nobody told us.
+  def handle_info(:find_agent, %{agent: nil} = state),
+    do: {:noreply, state |> find_agent() |> soon(@soon)}
+
+  def handle_info({:nodeup, _node}, state), do: {:noreply, soon(state, @soon)}
+
+  def handle_info({NodeAgent, :ended}, state) do
+    tell_others()
+    {:noreply, soon(state, @soon)}
+  end
+
+  def handle_info({NodeAgent, {:in_doubt, operation, coordinator}}, state) do
+    _ = spawn(DecisionQuery, :run, [operation, coordinator])
+    {:noreply, state}
+  end
+
+  def handle_info({__MODULE__, :changed}, state), do: {:noreply, soon(state, @soon)}
+
+  def handle_info(:compare, %{worker: nil} = state), do: {:noreply, work(%{state | timer: nil})}
+
+  def handle_info(:compare, state), do: {:noreply, soon(%{state | timer: nil}, @soon)}
+
+  def handle_info({:DOWN, monitor, _, _, reason}, %{worker: {_pid, monitor}} = state),
+    do: {:noreply, ended(state, reason)}
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp soon(%{timer: timer} = state, after_ms) do
+    if timer == nil or Process.read_timer(timer) > after_ms do
+      _ = timer && Process.cancel_timer(timer)
+      %{state | timer: Process.send_after(self(), :compare, after_ms)}
+    else
+      state
+    end
+  end
+
+  defp work(state) do
+    %{state | worker: spawn_monitor(__MODULE__, :compare, [])}
+  end
+
+  @doc false
+  # Its end is its result.
+  @spec compare() :: no_return()
+  def compare, do: exit({:result, CatchUp.run(Cluster.peers())})
+
+  defp ended(state, reason) do
+    state = first(%{state | worker: nil})
+
+    case reason do
+      {:result, :ok} ->
+        well(state)
+
+      {:result, :changed} ->
+        tell_others()
+        well(state)
+
+      {:result, {:error, text}} ->
+        behind(state, text)
+
+      died ->
+        behind(state, "comparing with the other nodes failed: #{inspect(died, limit: 10)}")
+    end
+  end
+
+  defp well(state) do
+    NodeAgent.behind(nil)
+    soon(%{state | failures: 0}, @now_and_then)
+  end
+
+  # The first time it may only have met another operation.
+  defp behind(state, text) do
+    Log.error("HotPatch: this node is behind the others: #{text}")
+    NodeAgent.behind(text)
+    wait = min(1_000 * Integer.pow(2, min(state.failures, 10)), @seldom)
+    soon(%{state | failures: state.failures + 1}, wait)
+  end
+
+  # They may have missed what has ended here, and shall not find out only by chance.
+  defp tell_others do
+    for node <- Cluster.peers(), do: send({__MODULE__, node}, {__MODULE__, :changed})
+    :ok
+  end
+end

@@ -1,0 +1,89 @@
+defmodule HotPatch.Console.Commands do
+  @moduledoc false
+  # What pages and JSON interface do alike: uploads, and operations that go on by themselves.
+
+  alias HotPatch.Cancellation
+  alias HotPatch.Console.Authorization
+  alias HotPatch.Console.Operations
+  alias HotPatch.Console.Request
+  alias HotPatch.Patch
+  alias HotPatch.Refusal
+
+  @doc "Who does it, and from where, for the journal."
+  @spec who(Request.t(), Authorization.t()) :: keyword()
+  def who(request, access), do: [by: access.user.name, from: request.peer]
+
+  @doc "Takes in the archive that is a request's body."
+  @spec upload(Request.t(), Authorization.t()) :: {:ok, Patch.t()} | {:error, Exception.t()}
+  def upload(request, access) do
+    # What has no such byte the call would take for a path on this node.
+    case :binary.match(request.body, <<0>>) do
+      :nomatch ->
+        {:error,
+         %Refusal{
+           rule: :not_a_zip,
+           message: "the file is no zip archive: make it with zip(1) or another zip tool"
+         }}
+
+      _found ->
+        HotPatch.upload(
+          request.body,
+          [name: name(Request.query(request, "file"))] ++ who(request, access)
+        )
+    end
+  end
+
+  @doc """
+  The name of a patch, from the name that the client's file has. It is a name and no path.
+
+      iex> HotPatch.Console.Commands.name("C:\\\\fixes\\\\Billing fix (2).zip")
+      "Billing-fix-2"
+  """
+  @spec name(String.t() | nil) :: String.t()
+  def name(file) do
+    name =
+      (file || "")
+      |> String.split(["/", "\\"])
+      |> List.last()
+      |> String.replace(~r/\.zip\z/i, "")
+      |> String.replace(~r/[^A-Za-z0-9._-]+/, "-")
+      |> String.replace(~r/\A[^A-Za-z0-9]+|[^A-Za-z0-9]+\z/, "")
+      |> String.slice(0, 48)
+
+    if name == "", do: "patch", else: name
+  end
+
+  @doc "Begins an apply or a rollback; gives the id by which the console knows it."
+  @spec begin(:apply | :rollback, String.t(), Request.t(), Authorization.t(), keyword()) ::
+          String.t()
+  def begin(kind, id, request, access, options) do
+    options = options ++ [progress: :none] ++ who(request, access)
+    Operations.begin(kind, id, options, fn -> apply(HotPatch, kind, [id, options]) end)
+  end
+
+  @doc """
+  Cancels what is under way: by the id of the operation or of its patch, or by that under which it was
+  begun on this console.
+  """
+  @spec cancel(String.t(), Request.t(), Authorization.t(), keyword()) ::
+          {:ok, Cancellation.t()} | {:error, Exception.t()}
+  def cancel(id, request, access, options) do
+    id =
+      case Operations.fetch(id) do
+        {:ok, %{ended_at: nil, subject: subject}} -> subject
+        _ended_or_unknown -> id
+      end
+
+    HotPatch.cancel(id, options ++ who(request, access))
+  end
+
+  @doc "Begins the restart of a node."
+  @spec restart(node(), Request.t(), Authorization.t(), keyword()) :: String.t()
+  def restart(node, request, access, options) do
+    options = options ++ who(request, access)
+
+    Operations.begin(:restart, Atom.to_string(node), options, fn ->
+      HotPatch.restart(node, options)
+    end)
+  end
+end

@@ -1,0 +1,349 @@
+defmodule HotPatch.NodeAgent do
+  @moduledoc false
+  # The agent of a node: it checks, prepares, commits and aborts what a coordinator asks.
+  #
+  # Functions here are called on the agent's node (the coordinator uses :erpc) and do their
+  # work in the calling process. Who holds this node is kept by HotPatch.NodeAgent.Server.
+
+  alias HotPatch.Host.Attachment
+  alias HotPatch.Host.Config
+  alias HotPatch.NodeAgent.Check
+  alias HotPatch.NodeAgent.Commit
+  alias HotPatch.NodeAgent.Coordinators
+  alias HotPatch.NodeAgent.History
+  alias HotPatch.NodeAgent.Inbox
+  alias HotPatch.NodeAgent.KnownNodes
+  alias HotPatch.NodeAgent.Payload
+  alias HotPatch.NodeAgent.PlanBuilder
+  alias HotPatch.NodeAgent.Prepare
+  alias HotPatch.NodeAgent.RestartNeed
+  alias HotPatch.NodeAgent.Server
+  alias HotPatch.NodeAgent.Verdict
+  alias HotPatch.NodeAgent.Vitals
+  alias HotPatch.NodeInfo
+  alias HotPatch.Release
+  alias HotPatch.Report
+  alias HotPatch.Store
+  alias HotPatch.Strategy
+  alias HotPatch.Support.FaultPoint
+  alias HotPatch.Swap
+  alias HotPatch.Telemetry
+
+  # Raised whenever what nodes say to each other changes its meaning.
+  @protocol 4
+
+  # Why this node is behind the others, if it is.
+  @behind {__MODULE__, :behind}
+
+  @typedoc """
+  One apply or rollback: known by its ref, owned by the coordinator's process. `id` and `seq`
+  are what the journals and the other nodes know it by, and `course` is the id of the whole of which it
+  may be a step; `seq` is settled when all nodes are
+  reserved, above `above` and what each of them knows, and `scope` is `:all` unless nodes were
+  named. `members` are the nodes that take part: who holds when the coordinator is gone asks
+  them how it was decided. `roster` are those of the whole operation that run the release of the patch, and
+  `missing` those that were away. `tried_by`: it is tried on some nodes first, and counts only while
+  that process lives, or when one that is not has followed it. `catching_up`: on this node alone,
+  for what it has missed, or to make room for that; the patch counts as brought by the operation that it
+  `stands_for`. `undoes`: a rollback that follows these operations by itself. `transition` and `on_load` are nil where each node
+  takes the way back by which the patch came. A `:detach` only holds the node.
+  """
+  @type operation :: %{
+          ref: reference(),
+          id: String.t(),
+          course: String.t(),
+          seq: pos_integer() | nil,
+          above: non_neg_integer(),
+          kind: :apply | :rollback | :detach,
+          scope: :all | [node()],
+          members: [node()],
+          roster: [node()],
+          missing: [node()],
+          tried_by: pid() | nil,
+          cumulative?: boolean(),
+          again?: boolean(),
+          content: binary(),
+          disk: :replace | :memory_only,
+          about: map() | nil,
+          signed_by: String.t() | nil,
+          overridden: HotPatch.Manifest.overridden(),
+          accepted: [String.t()],
+          coordinator: pid(),
+          patch: String.t(),
+          by: String.t(),
+          reason: String.t() | nil,
+          from: String.t() | nil,
+          transition: Swap.transition() | nil,
+          purge: :soft | :force,
+          on_load: :restart | :load | nil,
+          pause_timeout: pos_integer(),
+          hold_timeout: pos_integer(),
+          catching_up: nil | :missed | :room,
+          stands_for: String.t() | nil,
+          undoes: [String.t()] | nil
+        }
+
+  @type vote ::
+          {:yes, [Report.FileResult.t()]} | {:no, [Report.FileResult.t()]} | {:failed, String.t()}
+
+  @doc "Version of the language that agents and coordinators speak."
+  @spec protocol() :: pos_integer()
+  def protocol, do: @protocol
+
+  @doc "What is to be known about this node."
+  @spec info() :: NodeInfo.t()
+  def info do
+    state = Store.Applied.state()
+
+    %NodeInfo{
+      node: node(),
+      managed?: true,
+      attached?: Attachment.here() != nil,
+      protocol: @protocol,
+      roles: Config.current().roles,
+      release: Release.current(),
+      otp: System.otp_release(),
+      elixir: System.version(),
+      applied: Enum.map(state.stack, & &1.id),
+      restart_needed: RestartNeed.list(state),
+      behind: :persistent_term.get(@behind, nil),
+      forced: for(%{forced?: true, id: id} <- state.stack, do: id),
+      memory_only: for(record <- state.stack, Store.Applied.memory_only?(record), do: record.id),
+      archives?: HotPatch.Bridge.check() == :ok,
+      warnings: Config.warnings(),
+      operation: holder(),
+      known: KnownNodes.known(state),
+      dismissed: KnownNodes.dismissed()
+    }
+  end
+
+  @doc "Takes note that a node has left for good."
+  @spec dismiss(node(), DateTime.t()) :: :ok | {:error, File.posix()}
+  defdelegate dismiss(node, at), to: KnownNodes
+
+  @doc "Who runs old code on this node."
+  @spec stragglers() :: [HotPatch.Straggler.t()]
+  defdelegate stragglers(), to: Swap
+
+  @doc "Records of the archives kept on this node."
+  @spec archives() :: [Store.Archives.t()]
+  defdelegate archives(), to: Store.Archives, as: :list
+
+  @doc "An archive kept on this node."
+  @spec archive(String.t()) :: {:ok, Store.Archives.t(), binary()} | :unknown | :damaged
+  defdelegate archive(id), to: Store.Archives, as: :fetch
+
+  @doc "Forgets an archive kept on this node."
+  @spec forget(String.t()) :: :ok | :unknown | {:error, File.posix()}
+  defdelegate forget(id), to: Store.Archives, as: :delete
+
+  @doc "What this node knows of the operations on its release, for those that missed some."
+  @spec history() :: History.history()
+  defdelegate history(), to: History
+
+  @doc "Tells by which nodes there is anything to ask `history/0` for."
+  @spec fingerprint() :: {Release.t(), integer()}
+  defdelegate fingerprint(), to: History
+
+  @doc "What came to this node with a patch, for a node that missed it."
+  @spec payload(String.t()) :: {:ok, Payload.t()} | :unknown
+  defdelegate payload(id), to: History
+
+  @doc """
+  What a patch has replaced here: paths with their former bytes, nil for what it has added; and how it
+  is to go back.
+  """
+  @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}], Strategy.t()} | :unknown
+  defdelegate former(id), to: History
+
+  @doc "Forgets decisions of this node that have become operations like others."
+  @spec tidy_decisions() :: :ok
+  def tidy_decisions, do: Store.Decisions.tidy(Store.Applied.state())
+
+  @doc "Begins to look at this node, for a coordinator that is about to change it."
+  @spec watch(Vitals.job()) :: :ok
+  defdelegate watch(job), to: Vitals, as: :start
+
+  @doc "The change has come: from here on it counts."
+  @spec watch_changed() :: :ok
+  defdelegate watch_changed(), to: Vitals, as: :changed
+
+  @doc "What was seen since; nil if nobody looks."
+  @spec figures() :: [Vitals.figure()] | nil
+  defdelegate figures(), to: Vitals
+
+  @doc "Ends the look."
+  @spec unwatch() :: :ok
+  defdelegate unwatch(), to: Vitals, as: :stop
+
+  @doc "The journal of this node."
+  @spec journal() :: [Store.Journal.entry()]
+  defdelegate journal(), to: Store.Journal, as: :list
+
+  @doc "Every module that runs here, with its digests."
+  @spec census() :: [HotPatch.NodeAgent.ModuleDigests.line()]
+  defdelegate census(), to: HotPatch.NodeAgent.ModuleDigests, as: :take
+
+  @doc "The modules that run here, system libraries left out: their names, and one digest of all."
+  @spec summary() :: %{digest: binary(), names: [String.t()]}
+  defdelegate summary(), to: HotPatch.NodeAgent.Inventory
+
+  @doc "The files of modules that run here and have to do with a change."
+  @spec related(HotPatch.NodeAgent.Inventory.query()) :: HotPatch.NodeAgent.Inventory.related()
+  defdelegate related(query), to: HotPatch.NodeAgent.Inventory
+
+  @doc "Takes note of operations that others have seen and that change nothing here."
+  @spec note([Store.Applied.op()]) :: :ok | {:error, String.t()}
+  def note([]), do: :ok
+  def note(ops), do: GenServer.call(Server, {:note, ops}, :infinity)
+
+  @doc "Ends on disk what an operation could not, if nothing is going on here now."
+  @spec settle() :: :ok | {:error, String.t()}
+  def settle, do: GenServer.call(Server, :settle, :infinity)
+
+  @doc "There is nothing that this node could do to be as the others."
+  @spec level() :: :ok
+  def level, do: GenServer.call(Server, :level, :infinity)
+
+  @doc "Says why this node is behind the others, for `nodes/0`; nil if it is not."
+  @spec behind(String.t() | nil) :: :ok
+  def behind(text) do
+    # Written only when it changes: a write makes every process look.
+    if :persistent_term.get(@behind, nil) != text, do: :persistent_term.put(@behind, text)
+    :ok
+  end
+
+  @doc "Has a process of this node told `{HotPatch.NodeAgent, :ended}` whenever an operation has ended."
+  @spec subscribe() :: :ok
+  def subscribe, do: GenServer.call(Server, {:subscribe, self()})
+
+  @doc "Which of these pieces of payloads this node does not have."
+  @spec lacking([Store.Blobs.digest()]) :: [Store.Blobs.digest()]
+  defdelegate lacking(digests), to: Inbox
+
+  @doc "Takes parts of pieces in."
+  @spec take_parts([Inbox.part()]) :: :ok | {:error, String.t()}
+  defdelegate take_parts(parts), to: Inbox, as: :put
+
+  @doc "Judges a patch whose pieces have been sent, changing nothing."
+  @spec check(Payload.t()) ::
+          {:ok, %{files: [Report.FileResult.t()], warnings: [String.t()], strategy: Strategy.t()}}
+          | {:error, String.t()}
+  def check(payload) do
+    with {:ok, payload} <- Inbox.whole(payload) do
+      examination = Check.run(payload)
+
+      {:ok,
+       %{
+         files: report(examination),
+         warnings: PlanBuilder.warnings(examination),
+         strategy: examination.strategy
+       }}
+    end
+  end
+
+  @doc "Judges a patch and says what applying it would do here, changing nothing."
+  @spec foresee(Payload.t()) :: {:ok, HotPatch.Plan.Node.t()} | {:error, String.t()}
+  def foresee(payload) do
+    with {:ok, payload} <- Inbox.whole(payload),
+         do: {:ok, payload |> Check.run() |> PlanBuilder.plan()}
+  end
+
+  @doc """
+  Takes this node for an operation, if nobody else has it; gives the number of the last
+  operation known here, and what this node's clock says (microseconds).
+  """
+  @spec reserve(operation()) ::
+          {:ok, {seq :: non_neg_integer(), clock_us :: integer()}}
+          | {:busy, Server.holder()}
+          | {:unfinished, String.t()}
+  def reserve(operation) do
+    with :ok <- GenServer.call(Server, {:reserve, operation}, :infinity) do
+      FaultPoint.point(:reserved)
+      {:ok, {History.seq(), System.system_time(:microsecond)}}
+    end
+  end
+
+  @doc """
+  Keeps this node for all operations of one coordinator, until that unlocks it or dies; gives
+  the number of the last operation known here.
+  """
+  @spec lock(Server.holder()) :: {:ok, seq :: non_neg_integer()} | {:busy, Server.holder()}
+  def lock(holder) do
+    with :ok <- GenServer.call(Server, {:lock, holder}, :infinity), do: {:ok, History.seq()}
+  end
+
+  @doc "Ends what `lock/1` began."
+  @spec unlock(pid()) :: :ok
+  def unlock(coordinator), do: GenServer.call(Server, {:unlock, coordinator}, :infinity)
+
+  @doc "The number of the last operation known here."
+  @spec seq() :: non_neg_integer()
+  defdelegate seq(), to: History
+
+  @doc "An operation as the journals and other nodes remember it."
+  @spec op(operation()) :: Store.Applied.op()
+  defdelegate op(operation), to: HotPatch.NodeAgent.CommitRecord
+
+  @doc "Whether an operation is known here to have been decided, or to have been carried out."
+  @spec decided?(String.t()) :: boolean()
+  def decided?(id), do: History.decided?(id) or GenServer.call(Server, {:finishing?, id})
+
+  @doc "First half of an apply: everything that can fail without harm."
+  @spec prepare(operation(), Payload.t()) :: vote()
+  def prepare(operation, payload) do
+    Telemetry.span(:prepare, Map.take(operation, [:patch, :by]), fn ->
+      vote = vote(operation, payload)
+      {vote, %{}, %{vote: elem(vote, 0)}}
+    end)
+  end
+
+  defp vote(operation, payload) do
+    with {:ok, payload} <- Inbox.whole(payload),
+         {:ok, preparation} <- payload |> Check.run() |> Prepare.run(operation, payload) do
+      FaultPoint.point(:prepared)
+      kept(GenServer.call(Server, {:prepared, operation, preparation}), preparation)
+    else
+      {:no, verdicts} -> {:no, Enum.map(verdicts, &Verdict.to_report/1)}
+      {:error, text} -> {:failed, text}
+    end
+  end
+
+  @doc """
+  Second half: makes what was prepared current. Answers `:held` when all is changed and
+  everybody concerned stands still until `decide/2`, or how it ended if it failed.
+  """
+  @spec commit(reference()) :: :held | {:ended, Commit.result()} | {:error, String.t()}
+  def commit(ref), do: GenServer.call(Server, {:commit, ref}, :infinity)
+
+  @doc "Ends a commit that is held. Answers when it has ended."
+  @spec decide(reference(), Commit.decision()) :: {:ended, Commit.result()} | {:error, String.t()}
+  def decide(ref, decision), do: GenServer.call(Server, {:decide, ref, decision}, :infinity)
+
+  @doc "Lets go of what was prepared; the node is as it was."
+  @spec abort(reference()) :: :ok
+  def abort(ref), do: GenServer.call(Server, {:abort, ref})
+
+  @doc "What is led from this node."
+  @spec led() :: [Coordinators.facts()]
+  defdelegate led(), to: Coordinators, as: :list
+
+  @doc "Tells what is led from this node to stop, and waits for its end."
+  @spec cancel(String.t(), Coordinators.order(), timeout()) ::
+          {:ended, term()} | :unknown | :ending
+  defdelegate cancel(id, order, within), to: Coordinators
+
+  @doc "Who holds this node, if anyone."
+  @spec holder() :: Server.holder() | nil
+  def holder, do: GenServer.call(Server, :holder)
+
+  defp report(examination), do: Enum.map(examination.verdicts, &Verdict.to_report/1)
+
+  defp kept(:ok, preparation), do: {:yes, report(preparation.examination)}
+
+  # The coordinator died while this node prepared.
+  defp kept(:gone, preparation) do
+    Prepare.discard(preparation)
+    {:failed, "this node was no longer reserved for the operation"}
+  end
+end

@@ -1,0 +1,461 @@
+defmodule HotPatch.NodeAgent.Check do
+  @moduledoc false
+  # Judges every file of a patch against this node. It reads and changes nothing, not even the
+  # table of atoms, so that anybody may look at any patch. The same code serves a check, a plan and
+  # the first half of an apply, which then goes on with HotPatch.NodeAgent.Acceptance.
+
+  alias HotPatch.Composition.Entry
+  alias HotPatch.Host.Trust
+  alias HotPatch.Manifest
+  alias HotPatch.NodeAgent.BaseVersion
+  alias HotPatch.NodeAgent.DiskCheck
+  alias HotPatch.NodeAgent.Environment
+  alias HotPatch.NodeAgent.Instructions
+  alias HotPatch.NodeAgent.LoadRules
+  alias HotPatch.NodeAgent.LoadedCode
+  alias HotPatch.NodeAgent.LoadedLibraries
+  alias HotPatch.NodeAgent.LoaderCheck
+  alias HotPatch.NodeAgent.LoaderTrial
+  alias HotPatch.NodeAgent.Location
+  alias HotPatch.NodeAgent.MemoryOnly
+  alias HotPatch.NodeAgent.Payload
+  alias HotPatch.NodeAgent.Precedence
+  alias HotPatch.NodeAgent.PreviousCode
+  alias HotPatch.NodeAgent.RelocationRules
+  alias HotPatch.NodeAgent.RemovalRules
+  alias HotPatch.NodeAgent.RollbackRules
+  alias HotPatch.NodeAgent.Verdict
+  alias HotPatch.Release
+  alias HotPatch.Status
+  alias HotPatch.Store
+  alias HotPatch.Strategy
+
+  @typedoc """
+  `config` is what changes in the environments of applications, as text where it comes from an
+  archive; `instructions` what is to be done beside; `strategy` how, and `apart` where that is
+  another way than the one by which the patch came; `already?`: the patch is in force here before it
+  is applied.
+  """
+  @type t :: %__MODULE__{
+          verdicts: [Verdict.t()],
+          config: [Environment.foreseen() | Environment.change()],
+          instructions: Instructions.t(),
+          strategy: Strategy.t(),
+          apart: [String.t()],
+          already?: boolean()
+        }
+  @enforce_keys [:verdicts]
+  defstruct [
+    :verdicts,
+    config: [],
+    instructions: %Instructions{},
+    strategy: Strategy.default(),
+    apart: [],
+    already?: false
+  ]
+
+  @doc "Judges a patch on this node."
+  @spec run(Payload.t()) :: t()
+  def run(%Payload{} = payload) do
+    record = in_force(payload)
+    strategy = Strategy.of(payload, record)
+    apart = if payload.kind == :rollback, do: Strategy.differs(strategy, record), else: []
+
+    already? =
+      payload.kind == :apply and
+        Store.Applied.renews?(Store.Applied.state(), payload.patch, payload.cumulative?)
+
+    examination = judge(Map.merge(payload, strategy))
+    %{examination | strategy: strategy, apart: apart, already?: already?}
+  end
+
+  # The record of the patch, as far as it is meant: what an operation has not brought it does not take
+  # back.
+  defp in_force(payload) do
+    with %{op: op} = record <- Store.Applied.find(payload.patch),
+         true <- payload.kind == :apply or Store.Applied.undoes?(payload, op) do
+      record
+    else
+      _ -> nil
+    end
+  end
+
+  defp judge(payload) do
+    with :ok <- bound_here(payload),
+         :ok <- trusted(payload),
+         :ok <- on_top(payload),
+         :ok <- latest(payload),
+         {:ok, config} <- config(payload) do
+      payload
+      |> verdicts()
+      |> LoadRules.hindered(payload.purge)
+      |> loaded_libraries(payload)
+      |> MemoryOnly.adjust(payload)
+      |> DiskCheck.hindered()
+      |> possible(payload, config)
+    else
+      {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
+    end
+  end
+
+  # Of what waits for a restart nothing is in memory, so that it goes back without one.
+  defp loaded_libraries(verdicts, %Payload{kind: :rollback, patch: patch}) do
+    if Store.Applied.waits?(Store.Applied.state(), patch),
+      do: verdicts,
+      else: LoadedLibraries.hindered(verdicts)
+  end
+
+  defp loaded_libraries(verdicts, %Payload{disk: :memory_only}), do: verdicts
+  defp loaded_libraries(verdicts, _payload), do: LoadedLibraries.hindered(verdicts)
+
+  # A loader comes last, and sees nothing that any other rule has refused.
+  defp possible(verdicts, payload, config) do
+    with {:ok, instructions} <- Instructions.here(payload, verdicts) do
+      verdicts = Enum.map(verdicts, &in_sticky_folder/1)
+      tried = if refused?(verdicts), do: verdicts, else: LoaderTrial.judge(verdicts, payload)
+      tried = LoadRules.survived(tried, payload, instructions)
+      %__MODULE__{verdicts: hold_back(tried), config: config, instructions: instructions}
+    else
+      {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
+    end
+  end
+
+  defp verdicts(%Payload{kind: :rollback} = payload) do
+    case in_force(payload) do
+      nil -> []
+      record -> RollbackRules.of_record(record, payload)
+    end
+  end
+
+  defp verdicts(%Payload{} = payload) do
+    moved = moved(Map.get(payload, :manifest))
+    brought = Enum.flat_map(payload.entries, &verdicts_of(&1, moved, payload))
+    own = brought ++ RemovalRules.verdicts(payload)
+    verdicts = own |> refuse_sources(payload) |> refuse_twins()
+
+    if payload.cumulative?,
+      do: verdicts ++ RollbackRules.of_others(verdicts, payload),
+      else: verdicts
+  end
+
+  defp moved(nil), do: %{}
+  defp moved(manifest), do: Manifest.moved(manifest)
+
+  defp verdicts_of(%Entry{kind: :beam, beam: %{module: name}} = entry, moved, payload)
+       when is_map_key(moved, name) do
+    RelocationRules.verdicts(entry, moved[name], fn have, target, present ->
+      judge_module(entry, have, %{target: target, present: present}, payload)
+    end)
+  end
+
+  defp verdicts_of(entry, _moved, payload), do: [judge(entry, payload)]
+
+  defp config(%Payload{kind: :rollback} = payload) do
+    case in_force(payload) do
+      nil -> {:ok, []}
+      record -> {:ok, record |> Environment.config() |> Environment.back()}
+    end
+  end
+
+  defp config(%Payload{} = payload) do
+    with {:ok, own} <- Environment.foresee(payload.config) do
+      others = if payload.cumulative?, do: Store.Applied.all(Store.Applied.list()), else: []
+      {:ok, Environment.instead(own, others)}
+    end
+  end
+
+  # By this node's own configuration. What is taken back was let in before.
+  defp trusted(%Payload{kind: :rollback}), do: :ok
+
+  defp trusted(payload) do
+    patch = %{manifest: Map.get(payload, :manifest), signature: Map.get(payload, :signature)}
+
+    with {:error, error} <- Trust.check(patch, payload.entries),
+         do: {:error, Exception.message(error)}
+  end
+
+  # Patches stack: what lies below others cannot be taken back, nor put in place again.
+  defp on_top(%Payload{cumulative?: true}), do: :ok
+
+  defp on_top(%Payload{kind: kind, patch: patch} = payload) do
+    case in_force(payload) && Store.Applied.covering(patch) do
+      none when none in [nil, []] ->
+        :ok
+
+      [top | _] ->
+        what = if kind == :rollback, do: "cannot be taken back", else: "is applied already"
+
+        {:error,
+         "#{patch} #{what}: #{top} was applied later and has files or settings in common with it; roll back #{top} first"}
+    end
+  end
+
+  defp latest(%Payload{kind: :rollback}), do: :ok
+  defp latest(payload), do: Precedence.check(payload, Store.Applied.state())
+
+  @doc "The verdicts on modules that are to be loaded or taken out; none of a patch that is refused."
+  @spec changes(t()) :: [Verdict.t()]
+  def changes(%__MODULE__{verdicts: verdicts}) do
+    if refused?(verdicts),
+      do: [],
+      else: for(%Verdict{change: change} = verdict <- verdicts, change != nil, do: verdict)
+  end
+
+  @doc """
+  Those of them whose names this VM knows already, with their atoms. A module whose name it does
+  not know is run by no process.
+  """
+  @spec known_changes(t()) :: [{module(), Verdict.t()}]
+  def known_changes(examination) do
+    for verdict <- changes(examination),
+        {:ok, module} <- [LoadedCode.module(Verdict.module(verdict))],
+        do: {module, verdict}
+  end
+
+  # What is in force here is this node's, whatever its release was called when it came.
+  defp bound_here(%Payload{kind: :rollback}), do: :ok
+
+  # Nodes of another kind have a release of their own; one of the same name must be of
+  # the very version.
+  defp bound_here(%Payload{release: %Release{name: name, version: version}}) do
+    %Release{version: other} = current = Release.current()
+
+    if current.name == name and other != version and not Release.none?(current) do
+      {:error,
+       "the patch is bound to #{name} #{version}, but this node runs #{name} #{other}: make one for that " <>
+         "version, or, where it is for this one, upload it again with release: {\"#{name}\", \"#{other}\"}"}
+    else
+      :ok
+    end
+  end
+
+  defp refuse_all(%Payload{kind: :rollback} = payload, reason) do
+    files = with %{files: files} <- in_force(payload), do: files
+
+    for file <- List.wrap(files),
+        do: Verdict.new(RollbackRules.entry(file, nil), :error, reason)
+  end
+
+  defp refuse_all(payload, reason),
+    do: Enum.map(payload.entries, &Verdict.new(&1, :error, reason))
+
+  defp judge(%Entry{kind: :damaged} = entry, _payload),
+    do: Verdict.new(entry, :error, entry.reason)
+
+  defp judge(%Entry{kind: :other} = entry, _payload) do
+    case Location.of_file(entry.path) do
+      {:ok, _have, target} ->
+        carried(entry, target)
+
+      {:absent, reason} ->
+        Verdict.carried(entry, "no Erlang module, and goes nowhere: #{reason}")
+
+      {:wrong_path, reason} ->
+        Verdict.new(entry, :not_beam, "no Erlang module, and goes nowhere: #{reason}")
+
+      {:error, reason} ->
+        Verdict.new(entry, :error, reason)
+    end
+  end
+
+  defp judge(%Entry{kind: :beam, beam: beam} = entry, payload) do
+    case Location.of_module(entry.path, beam.module) do
+      {:ok, have, target} ->
+        judge_module(entry, have, %{target: target, present: target}, payload)
+
+      {:absent, reason} ->
+        Verdict.new(entry, :not_loaded, reason)
+
+      {status, reason} ->
+        Verdict.new(entry, status, reason)
+    end
+  end
+
+  defp carried(entry, target) do
+    case Location.resource_file(target) do
+      nil ->
+        Verdict.carried(entry, "no Erlang module: it goes to #{target}", target)
+
+      reason ->
+        if Store.Transaction.digest(target) == entry.sha256,
+          do: Verdict.carried(entry, "no Erlang module: #{target} is the same already"),
+          else: Verdict.new(entry, :error, reason)
+    end
+  end
+
+  # `present` is the file that this node has of the module, if it has one.
+  defp judge_module(%Entry{beam: beam} = entry, have, %{target: target} = place, payload) do
+    ran = ran(entry, have, place.present, payload)
+
+    with :ok <- runnable(beam),
+         :ok <- BaseVersion.check(beam.module, place.present, have, payload),
+         {:load, change} <- wanted(beam, have, target),
+         :ok <- LoadRules.check(beam, payload),
+         :ok <- PreviousCode.restorable(ran, place.present, payload) do
+      %Verdict{
+        entry: entry,
+        status: :ok,
+        reason: PreviousCode.remark(ran, target),
+        ran: ran,
+        target: target,
+        change: change,
+        new?: change == :add,
+        alone?: beam.on_load
+      }
+    else
+      {status, reason} ->
+        %{Verdict.new(entry, status, reason, target) | new?: have == :new, ran: ran}
+    end
+  end
+
+  defp ran(%Entry{beam: beam}, :loaded, target, payload) do
+    {:ok, module} = LoadedCode.module(beam.module)
+    facts = LoadedCode.facts(module)
+    brought? = facts != nil and LoadedCode.same?(facts, beam.md5, beam.vsn)
+    PreviousCode.find(module, target, brought?, payload.patch)
+  end
+
+  defp ran(_entry, _not_loaded, _target, _payload), do: :file
+
+  defp runnable(%{needs_otp: nil}), do: :ok
+
+  defp runnable(%{needs_otp: needed}) do
+    case Integer.parse(System.otp_release()) do
+      {otp, ""} when otp < needed ->
+        {:error, "needs OTP #{needed}, but this node runs OTP #{otp}: compile it on #{otp}"}
+
+      _ ->
+        :ok
+    end
+  end
+
+  # What there is to load: the node runs it and differs, or the running application is to
+  # get a new module.
+  defp wanted(beam, :loaded, _target) do
+    {:ok, module} = LoadedCode.module(beam.module)
+
+    case LoadedCode.facts(module) do
+      nil ->
+        {:not_loaded, "was unloaded a moment ago"}
+
+      facts ->
+        if LoadedCode.same?(facts, beam.md5, beam.vsn),
+          do: {:not_changed, nil},
+          else: {:load, :replace}
+    end
+  end
+
+  # Not loaded, whether its file is there already or not: with the others of a running
+  # application it becomes current in the same step. Left to its first use, it could be
+  # loaded from the old file in between; in embedded mode it would never be.
+  defp wanted(_beam, _on_disk_or_new, target) do
+    folder = target |> Path.split() |> Enum.at(-3) |> String.split("-") |> hd()
+
+    with {:ok, application, _folder} <- LoadedCode.application_folder(folder),
+         nil <- Application.spec(application, :vsn) do
+      {:not_loaded, "the application #{application} is not loaded on this node"}
+    else
+      _ -> {:load, :add}
+    end
+  end
+
+  # What holds no module at all is mostly meant to hold some: sources, or files under wrong paths.
+  defp refuse_sources(verdicts, payload) do
+    modules? = Enum.any?(verdicts, &(&1.entry.kind in [:beam, :damaged]))
+    nowhere? = verdicts != [] and not Enum.any?(verdicts, & &1.carried?)
+
+    cond do
+      modules? or payload.config != [] ->
+        verdicts
+
+      nowhere? ->
+        for verdict <- verdicts, do: nowhere(verdict)
+
+      true ->
+        for verdict <- verdicts,
+            do: if(source?(verdict.entry.path), do: refuse_source(verdict), else: verdict)
+    end
+  end
+
+  @compiled "a patch holds compiled modules (.beam), see mix help hot_patch.build"
+
+  defp nowhere(%Verdict{status: :not_beam, reason: reason} = verdict),
+    do:
+      Verdict.change_status(verdict, :error, "#{reason}; the archive has no module: #{@compiled}")
+
+  defp nowhere(verdict), do: verdict
+
+  # What is in priv is for the application itself to read.
+  defp source?(path) do
+    Path.extname(path) in [".ex", ".exs", ".erl", ".hrl", ".xrl", ".yrl"] and
+      "priv" not in Path.split(path)
+  end
+
+  defp refuse_source(verdict) do
+    reason = "source code, in an archive without a module: nothing compiles it here; #{@compiled}"
+    Verdict.change_status(verdict, :error, reason)
+  end
+
+  # Of two files for one module, or one place, only one can be meant.
+  defp refuse_twins(verdicts) do
+    counts = verdicts |> Enum.flat_map(&claims/1) |> Enum.frequencies()
+
+    Enum.map(verdicts, fn verdict ->
+      case Enum.find(claims(verdict), &(counts[&1] > 1)) do
+        nil ->
+          verdict
+
+        {what, name} = claim ->
+          reason = "the archive has #{counts[claim]} files for the #{what} #{name}: keep one"
+          Verdict.change_status(verdict, :error, reason)
+      end
+    end)
+  end
+
+  # What moves claims its former place only.
+  defp claims(%Verdict{move: :away, target: target}),
+    do: if(target, do: [place: target], else: [])
+
+  defp claims(verdict) do
+    for {what, name} <- [module: Verdict.module(verdict), place: verdict.target],
+        name != nil,
+        do: {what, name}
+  end
+
+  # The code server replaces nothing there, whoever has made the folder sticky.
+  defp in_sticky_folder(%Verdict{change: :replace} = verdict) do
+    with {:ok, module} <- LoadedCode.module(Verdict.module(verdict)),
+         true <- :code.is_sticky(module) do
+      Verdict.change_status(verdict, :error, LoaderCheck.refused(:sticky_directory))
+    else
+      _not_sticky -> verdict
+    end
+  end
+
+  defp in_sticky_folder(verdict), do: verdict
+
+  defp refused?(verdicts), do: Enum.any?(verdicts, &Status.refuses?(&1.status))
+
+  # All modules of a patch become current in one step or none does: beside a module that
+  # memory cannot take, the others wait for the restart too.
+  defp hold_back(verdicts) do
+    case Enum.find(verdicts, &(&1.status == :not_updated)) do
+      nil ->
+        verdicts
+
+      blocker ->
+        Enum.map(verdicts, fn
+          %Verdict{change: nil} = verdict ->
+            verdict
+
+          verdict ->
+            Verdict.change_status(
+              verdict,
+              :not_updated,
+              "held back with #{Verdict.name(blocker)}: all modules of a patch become current " <>
+                "in one step"
+            )
+        end)
+    end
+  end
+end

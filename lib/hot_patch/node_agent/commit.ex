@@ -1,0 +1,305 @@
+defmodule HotPatch.NodeAgent.Commit do
+  @moduledoc false
+  # The second half of an apply, on one node, in a process of its own. Memory: everybody
+  # concerned stands still and has tried the change when the coordinator, who hears from all
+  # nodes, decides. Then disk, and what really runs is read back. The agent gets
+  # `{Commit, :held, decider}` in between, with the process that waits for the decision, and
+  # `{Commit, {:ended, result}}` at the end.
+
+  alias HotPatch.Hook
+  alias HotPatch.NodeAgent.CommitRecord
+  alias HotPatch.NodeAgent.Environment
+  alias HotPatch.NodeAgent.InstructionRunner
+  alias HotPatch.NodeAgent.LoadedCode
+  alias HotPatch.NodeAgent.Prepare
+  alias HotPatch.NodeAgent.Verdict
+  alias HotPatch.Release
+  alias HotPatch.Report
+  alias HotPatch.Store
+  alias HotPatch.Support.FaultPoint
+  alias HotPatch.Swap
+  alias HotPatch.Telemetry
+
+  require HotPatch.Support.Log, as: Log
+
+  @type result :: %{
+          optional(:strategy) => HotPatch.Strategy.t(),
+          optional(:already?) => boolean(),
+          files: [Report.FileResult.t()],
+          pause_us: non_neg_integer(),
+          suspended: non_neg_integer(),
+          killed: [pid()],
+          stragglers: [HotPatch.Straggler.t()],
+          loaded_at_us: integer() | nil,
+          restart_needed: String.t() | nil,
+          error: String.t() | nil,
+          warnings: [String.t()]
+        }
+
+  @typedoc "What the coordinator decides when every node has said how far it came."
+  @type decision :: :finish | {:take_back, String.t()}
+
+  # Of a swap in which nobody took part.
+  @nobody %{pause_us: 0, suspended: 0, killed: [], unsure: [], phases: []}
+
+  @doc "Body of the commit process."
+  @spec run(pid(), Prepare.t()) :: :ok
+  def run(agent, preparation) do
+    Swap.Guard.outlive_application()
+    # An agent that is started anew finds the commit of the one before by this name.
+    Process.register(self(), __MODULE__)
+    Process.put(:operation, preparation.operation)
+    metadata = Map.take(preparation.operation, [:patch, :by])
+    {result, phases} = Telemetry.span(:commit, metadata, fn -> commit(preparation, agent) end)
+    Telemetry.phases(phases, metadata)
+    log(result, preparation.operation)
+  end
+
+  # The agent hears of the end before handlers and loggers do: processes of other nodes may
+  # stand still until the coordinator knows of it, and the next commit needs the name.
+  defp commit(preparation, agent) do
+    deadline = now() + preparation.operation.pause_timeout
+
+    {preparation, begun} =
+      case same_release(preparation) do
+        :ok -> begin(preparation, deadline)
+        error -> {preparation, error}
+      end
+
+    swapped = with :ok <- begun, :ok <- place(preparation), do: swap(preparation, agent, deadline)
+
+    {_ok_or_error, %{phases: phases}} = swapped
+    facts = preparation |> CommitRecord.facts() |> Map.put(:warnings, preparation.warnings)
+    result = swapped |> finish(preparation) |> Map.merge(facts)
+    Process.unregister(__MODULE__)
+    send(agent, {__MODULE__, {:ended, result}})
+
+    status = Report.FileResult.combine(result.files)
+    measured = Map.take(result, [:pause_us, :suspended])
+    {{result, phases}, measured, %{status: status, error: result.error}}
+  end
+
+  @doc "What a running commit is about, without asking it."
+  @spec operation(pid()) :: HotPatch.NodeAgent.operation() | nil
+  def operation(pid) do
+    with {:dictionary, dictionary} <- Process.info(pid, :dictionary), do: dictionary[:operation]
+  end
+
+  # OTP's release handler may have changed the release since, or be about to.
+  defp same_release(preparation) do
+    if Release.changing?() or Store.Applied.state().release != preparation.release,
+      do: {:error, nothing_done("the release of this node changes: another is being installed")},
+      else: :ok
+  end
+
+  # What instructions and hooks want done before the pause has its time limit in common with it:
+  # other nodes may stand still already, and the coordinator does not wait much longer.
+  defp begin(%Prepare{examination: %{instructions: instructions}} = preparation, deadline) do
+    {begun, failure} = InstructionRunner.begin(instructions, gone(preparation), deadline)
+    {%{preparation | begun: begun}, if(failure, do: {:error, nothing_done(failure)}, else: :ok)}
+  end
+
+  # What the new code looks for when it is loaded is there by then, and goes back with it. Before
+  # the pause: the disk may take its time.
+  defp place(%Prepare{staged: staged}) do
+    with {:error, {path, reason}} <- Store.EarlyFiles.put(staged) do
+      {:error, nothing_done("cannot write #{path}: #{inspect(reason)}")}
+    end
+  end
+
+  defp gone(%Prepare{ready: nil}), do: []
+
+  defp gone(%Prepare{ready: ready}),
+    do: for(%{kind: :delete, module: module} <- ready.job.changes, do: module)
+
+  # Nothing to change in memory here; the decision is about the disk all the same.
+  defp swap(%Prepare{ready: nil, operation: operation}, agent, _deadline) do
+    send(agent, {__MODULE__, :held, self()})
+
+    receive do
+      {:decided, :finish} -> {:ok, @nobody}
+      {:decided, {:take_back, why}} -> {:error, nothing_done(why)}
+    after
+      operation.hold_timeout -> {:error, nothing_done("no decision came in time")}
+    end
+  end
+
+  defp swap(%Prepare{ready: ready, operation: operation}, agent, deadline) do
+    change = Prepare.change(ready.job.changes, operation)
+    Hook.run(:before_pause, change)
+
+    case deadline - now() do
+      left when left > 0 ->
+        result =
+          Swap.run(put_in(ready.job.pause_timeout, left), fn engine ->
+            FaultPoint.point(:held)
+            send(agent, {__MODULE__, :held, engine})
+          end)
+
+        if match?({:ok, _done}, result), do: Hook.run(:after_resume, change)
+        result
+
+      _late ->
+        {:error,
+         nothing_done(
+           "the instructions and hooks that come before the pause have taken all of its " <>
+             "#{operation.pause_timeout} ms: nobody was suspended"
+         )}
+    end
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+
+  defp nothing_done(why),
+    do: %{reason: :taken_back, text: why, pause_us: 0, loaded?: false, phases: []}
+
+  # The new code runs, though not all went well: disk has to agree with memory.
+  defp finish({:error, %{loaded?: true} = failure}, preparation) do
+    done = %{@nobody | pause_us: failure.pause_us, phases: failure.phases}
+    write(done, preparation, and_back(failure.text, preparation))
+  end
+
+  defp finish({:error, failure}, preparation) do
+    Prepare.discard(preparation)
+    Environment.unset(preparation.accepted.config)
+    text = and_back(failure.text, preparation)
+    files = for verdict <- verdicts(preparation), do: failed(verdict, text)
+    result = result(files, %{@nobody | pause_us: failure.pause_us}, [], nil, text)
+    _ = Store.Journal.add(:failed, CommitRecord.entry(preparation, result))
+    result
+  end
+
+  defp finish({:ok, done}, preparation) do
+    done |> write(preparation, nil) |> carry_out(preparation)
+  end
+
+  defp and_back(text, preparation),
+    do: Enum.join([text | InstructionRunner.undo(preparation.begun)], "; ")
+
+  # Memory and disk agree: applications that are started now find what is theirs on both.
+  defp carry_out(%{error: nil} = result, preparation) do
+    case InstructionRunner.finish(preparation.examination.instructions, preparation.begun) do
+      :ok ->
+        result
+
+      {:error, text} ->
+        result = %{result | error: text}
+        entry = %{CommitRecord.entry(preparation, result) | status: :error}
+        _ = Store.Journal.add(:failed, entry)
+        result
+    end
+  end
+
+  defp carry_out(%{error: text} = result, preparation),
+    do: %{result | error: and_back(text, preparation)}
+
+  # The new code runs: now the disk has to agree with it, whatever happens.
+  defp write(done, preparation, error) do
+    FaultPoint.point(:loaded)
+    verdicts = Enum.map(verdicts(preparation), &read_back/1)
+    restart = error || restart_needed(verdicts)
+    config = preparation.accepted.config
+    # What the code that waits for a restart reads is for then, too.
+    if restart_needed(verdicts) == nil, do: Environment.set(config)
+    result = result(verdicts, done, stragglers(preparation, done), restart, error)
+
+    case CommitRecord.write(preparation, result) do
+      :ok ->
+        if restart_needed(verdicts) == nil, do: Environment.tell(config)
+        %{result | files: verdicts |> Enum.map(&taken_out/1) |> Enum.map(&Verdict.to_report/1)}
+
+      {:error, text} ->
+        files = for verdict <- verdicts(preparation), do: failed(verdict, text)
+        result(files, done, result.stragglers, text, text)
+    end
+  end
+
+  defp verdicts(preparation), do: preparation.examination.verdicts
+
+  # Only what was to be loaded can have failed to be.
+  defp failed(%Verdict{change: nil} = verdict, _text), do: verdict
+  defp failed(verdict, text), do: Verdict.change_status(verdict, :error, text)
+
+  defp read_back(%Verdict{change: nil} = verdict), do: verdict
+
+  # When its file is gone, too.
+  defp read_back(%Verdict{change: :delete} = verdict), do: verdict
+
+  defp read_back(%Verdict{entry: %{beam: beam}} = verdict) do
+    with {:ok, module} <- LoadedCode.module(beam.module),
+         %{} = facts <- LoadedCode.facts(module),
+         true <- LoadedCode.same?(facts, beam.md5, beam.vsn) do
+      verdict
+    else
+      _ ->
+        Verdict.change_status(
+          verdict,
+          :error,
+          "another version of it runs: something else loaded this module just now"
+        )
+    end
+  end
+
+  # Until its file was gone a call could have loaded it again, where code is loaded on demand.
+  defp taken_out(%Verdict{change: :delete} = verdict) do
+    with {:ok, module} <- LoadedCode.module(Verdict.module(verdict)),
+         false <- Swap.take_out(module) do
+      Verdict.change_status(verdict, :error, "it runs still: something else loaded it just now")
+    else
+      _out -> verdict
+    end
+  end
+
+  defp taken_out(verdict), do: verdict
+
+  defp restart_needed(verdicts) do
+    case for %{status: :not_updated} = verdict <- verdicts, do: Verdict.name(verdict) do
+      [] -> nil
+      names -> "on disk but not in memory: #{Enum.join(names, ", ")}"
+    end
+  end
+
+  defp stragglers(%Prepare{ready: nil}, _done), do: []
+
+  defp stragglers(%Prepare{ready: ready}, done) do
+    Swap.stragglers(Swap.Change.replaced(ready.job.changes), done.unsure)
+  end
+
+  defp result(verdicts, done, stragglers, restart, error) do
+    %{
+      files: Enum.map(verdicts, &Verdict.to_report/1),
+      pause_us: done.pause_us,
+      suspended: done.suspended,
+      killed: done.killed,
+      stragglers: stragglers,
+      loaded_at_us: loaded_at(done.phases),
+      restart_needed: restart,
+      error: error,
+      warnings: []
+    }
+  end
+
+  # The last load without an error: one before it may have been a module's own on_load.
+  defp loaded_at(phases) do
+    case for %{phase: :load, error: nil, ended: ended} <- phases, do: ended do
+      [] ->
+        nil
+
+      times ->
+        now = Enum.max(times) + System.time_offset()
+        System.convert_time_unit(now, :native, :microsecond)
+    end
+  end
+
+  defp log(result, operation) do
+    status = Report.FileResult.combine(result.files)
+
+    Log.info(
+      "HotPatch: #{operation.kind} #{operation.patch} on #{node()}: #{status}, #{result.suspended} processes " <>
+        "paused for #{result.pause_us} us",
+      patch: operation.patch,
+      status: status,
+      by: operation.by
+    )
+  end
+end

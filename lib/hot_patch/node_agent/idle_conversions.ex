@@ -1,0 +1,94 @@
+defmodule HotPatch.NodeAgent.IdleConversions do
+  @moduledoc false
+  # Modules whose code_change a patch brings or changes, and for which no process was found: then
+  # it is called nowhere. Mostly none is running; but a process that hides its callback module
+  # would go on with its former state under the new code, so it is said.
+
+  alias HotPatch.NodeAgent.Instructions
+  alias HotPatch.Support.Table
+  alias HotPatch.Swap
+  alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Discovery.Classification
+  alias HotPatch.Swap.Discovery.NameHolders
+
+  # So many kinds of servers that may hide a module are named.
+  @named 3
+
+  @doc """
+  A warning for each of them. Whether a code_change that was there before is another now is known
+  where the patch was built from two builds; else it counts where the module is no callback module
+  of OTP's behaviours, whose processes would have been found.
+  """
+  @spec warnings([Change.t()], [Swap.Discovery.target()], Instructions.t()) :: [String.t()]
+  def warnings(changes, targets, instructions) do
+    found =
+      for %{modules: modules} <- targets, {module, _} <- modules, into: MapSet.new(), do: module
+
+    idle =
+      for %{kind: :replace} = change <- changes,
+          change.module not in found,
+          Change.converts?(change),
+          kind = kind(change, instructions),
+          kind != :as_before,
+          do: {change.module, kind}
+
+    keepers = idle |> Enum.map(&elem(&1, 0)) |> NameHolders.of()
+    for {module, kind} <- idle, do: warning(inspect(module), kind, Map.get(keepers, module, []))
+  end
+
+  @doc "The warning for a module of which an analysis says that its code_change is another now."
+  @spec touched(String.t()) :: String.t()
+  def touched(module), do: warning(module, :brought, [])
+
+  @doc "Whether a warning is about this module."
+  @spec about?(String.t(), String.t()) :: boolean()
+  def about?(warning, module), do: String.starts_with?(warning, subject(module))
+
+  defp subject(module), do: "#{module}: its code_change is called for no process"
+
+  defp kind(change, instructions) do
+    cond do
+      not behaves?(change.module) -> :hidden
+      brings?(change) or Instructions.converts?(change, instructions) -> :brought
+      true -> :as_before
+    end
+  end
+
+  defp behaves?(module) do
+    Classification.behaves?(module) or
+      Classification.exports?(module, handle_event: 2, system_continue: 3)
+  end
+
+  defp brings?(%{direction: :down}), do: false
+
+  defp brings?(%{module: module}),
+    do: not Classification.exports?(module, code_change: 3, code_change: 4, system_code_change: 4)
+
+  defp warning(module, kind, keepers) do
+    Enum.join([
+      "#{subject(module)}, because none was found that works for the module; ",
+      likely(kind, keepers),
+      if(keepers == [], do: "; if none is running, nothing is lost", else: "")
+    ])
+  end
+
+  defp likely(:hidden, []) do
+    "it is no callback module of OTP's behaviours: if processes of a library keep it in their state, " <>
+      "name the way from the state to it with config :hot_patch, wrappers: [{Library.Server, [:path, :to_it]}]"
+  end
+
+  defp likely(_kind, [{first, _count} | _] = keepers) do
+    servers =
+      Enum.map_join(Enum.take(keepers, @named), ", ", fn {server, count} ->
+        "#{Table.count(count, "process", "processes")} of #{inspect(server)}"
+      end)
+
+    "its name is in the state of #{servers}: if they work for it, name the way from the state to it with " <>
+      "config :hot_patch, wrappers: [{#{inspect(first)}, [:path, :to_it]}]"
+  end
+
+  defp likely(:brought, []) do
+    "processes are found by the module that they began in, or that their behaviour works for: of one that " <>
+      "another process keeps inside, name the way with config :hot_patch, wrappers: [{Its.Server, [:path, :to_it]}]"
+  end
+end

@@ -1,0 +1,219 @@
+defmodule HotPatch.NodeAgent.PlanBuilder do
+  @moduledoc false
+  # What an apply would do on this node, from an examination: order, processes, risks.
+
+  alias HotPatch.LoaderVM
+  alias HotPatch.NodeAgent.AtomName
+  alias HotPatch.NodeAgent.Changes
+  alias HotPatch.NodeAgent.Check
+  alias HotPatch.NodeAgent.DiskCheck
+  alias HotPatch.NodeAgent.Environment
+  alias HotPatch.NodeAgent.IdleConversions
+  alias HotPatch.NodeAgent.InstructionRunner.Children
+  alias HotPatch.NodeAgent.Instructions
+  alias HotPatch.NodeAgent.PreviousCode
+  alias HotPatch.NodeAgent.Verdict
+  alias HotPatch.Plan
+  alias HotPatch.Report
+  alias HotPatch.Status
+  alias HotPatch.Strategy
+  alias HotPatch.Support.Table
+  alias HotPatch.Swap
+
+  @doc "What whoever applies this patch should know beforehand, of the processes of this node."
+  @spec warnings(Check.t()) :: [String.t()]
+  def warnings(%Check{} = examination) do
+    changes = known_changes(examination)
+
+    if Enum.any?(changes, &Swap.Change.converts?/1) do
+      %{targets: targets, unpaused: unpaused} = Swap.find(changes)
+      IdleConversions.warnings(changes, targets ++ unpaused, examination.instructions)
+    else
+      []
+    end
+  end
+
+  @doc "The plan of this node."
+  @spec plan(Check.t()) :: Plan.Node.t()
+  def plan(%Check{verdicts: verdicts} = examination) do
+    changes = known_changes(examination)
+    %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
+    pause? = examination.strategy.transition == :suspend
+
+    %Plan.Node{
+      node: node(),
+      status: verdicts |> Enum.map(&Verdict.to_report/1) |> Report.FileResult.combine(),
+      order: order(Check.changes(examination)),
+      processes: processes(targets, pause?) ++ processes(unpaused, false),
+      suspended: if(pause?, do: length(targets), else: 0),
+      strategy: examination.strategy,
+      disk:
+        for(%{target: target, disk?: true} <- verdicts, target != nil, do: target) |> Enum.sort(),
+      config: Environment.names(examination.config),
+      instructions: Instructions.lines(examination.instructions),
+      risks: risks(examination, changes, targets ++ unpaused, silent)
+    }
+  end
+
+  # Of a module whose name this VM does not know there are no processes.
+  defp known_changes(examination) do
+    examination |> Check.known_changes() |> Changes.of(examination.instructions)
+  end
+
+  # New modules first: nothing calls them yet, and what replaces others may. Those that go come
+  # last.
+  defp order(verdicts) do
+    for kind <- [:add, :replace, :delete],
+        verdict <- Enum.sort_by(verdicts, &Verdict.module/1),
+        verdict.change == kind do
+      {kind, AtomName.text(Verdict.module(verdict))}
+    end
+  end
+
+  defp processes(targets, pauses?) do
+    targets
+    |> Enum.flat_map(fn %{kind: kind, rule: rule, modules: modules} ->
+      for {module, change_code?} <- modules, do: {inspect(module), kind, rule, change_code?}
+    end)
+    |> Enum.frequencies()
+    |> Enum.map(fn {{module, kind, rule, change_code?}, count} ->
+      %{
+        module: module,
+        kind: kind,
+        rule: rule,
+        count: count,
+        change_code?: change_code?,
+        pauses?: pauses?
+      }
+    end)
+    |> Enum.sort_by(&{-&1.count, &1.module})
+  end
+
+  defp risks(%{verdicts: verdicts} = examination, changes, targets, silent) do
+    Enum.concat([
+      for(%{status: :not_updated} = v <- verdicts, do: "#{Verdict.name(v)}: #{v.reason}"),
+      Strategy.lines(examination.strategy),
+      examination.apart,
+      for(v <- verdicts, Status.refuses?(v.status), do: "#{v.entry.path}: #{v.reason}"),
+      drifted(verdicts),
+      for(
+        pid <- silent,
+        do: "#{inspect(pid)} is too busy to say which modules it works for"
+      ),
+      without_code_change(changes, targets),
+      supervisors(targets),
+      bare(changes, targets),
+      alone(examination),
+      untried_loading(examination),
+      untried(examination),
+      killed(changes),
+      disk(verdicts),
+      IdleConversions.warnings(changes, targets, examination.instructions),
+      ended(examination, changes),
+      Instructions.risks(examination.instructions)
+    ])
+  end
+
+  # Where memory and disk differ now; and, of a rollback, what cannot come back.
+  defp drifted(verdicts) do
+    for %{status: status, target: target} = verdict <- verdicts,
+        not Status.refuses?(status),
+        text = (status == :ok && verdict.reason) || PreviousCode.remark(verdict.ran, target),
+        do: "#{Verdict.module(verdict)}: #{text}"
+  end
+
+  # Of one that has it, an instruction may say that it is not called, and the plan says that.
+  defp without_code_change(changes, targets) do
+    for %{module: module, exports: exports, kind: :replace} <- changes,
+        not List.keymember?(exports, "code_change", 0),
+        count = Enum.count(targets, &({module, false} in &1.modules)),
+        count > 0 do
+      "#{inspect(module)} exports no code_change: #{count} of its processes keep their state as it is, and are not paused"
+    end
+  end
+
+  defp supervisors(targets) do
+    for %{kind: :supervisor, modules: [{module, _}], pid: pid} <- targets do
+      "the supervisor #{inspect(module)} (#{inspect(pid)}) takes over the child specs of its new " <>
+        "init; running children stay as they are"
+    end
+  end
+
+  defp bare(changes, targets) do
+    changes
+    |> Swap.bare(targets)
+    |> Enum.group_by(&elem(&1, 1), &elem(&1, 0))
+    |> Enum.map(fn {module, pids} ->
+      "#{inspect(module)} is run by #{Table.count(length(pids), "process", "processes")} without system messages " <>
+        "(#{Enum.map_join(Enum.take(pids, 3), ", ", &inspect/1)}): not paused, in the old code until the next " <>
+        "fully qualified call; until then a failed code_change cannot be taken back"
+    end)
+  end
+
+  defp alone(examination) do
+    for %Verdict{alone?: true, entry: entry} <- Check.changes(examination) do
+      nif = if entry.beam.load_nif, do: ", a NIF library among it", else: ""
+
+      "#{AtomName.text(entry.beam.module)} runs code when it is loaded#{nif}: it becomes current by a step of its own " <>
+        "before the others. If that fails nothing is changed; what its code has done by then is not " <>
+        "undone, and a NIF library may refuse to go back"
+    end
+  end
+
+  defp untried_loading(examination) do
+    if not LoaderVM.on?() and Enum.any?(Check.changes(examination), &(&1.direction == :up)),
+      do: [
+        "the loading of its modules was not tried in a VM of its own (config :hot_patch, " <>
+          "loader_vm: :off): a damaged one ends the node"
+      ],
+      else: []
+  end
+
+  # Their values name the module that made them: a copy's would be of no use.
+  defp untried(examination) do
+    for %Verdict{change: :replace, direction: :up, entry: %{beam: beam}} <-
+          Check.changes(examination),
+        List.keymember?(beam.chunks, "Recs", 0) do
+      "#{AtomName.text(beam.module)} defines native records, so that no copy of it can convert states: its " <>
+        "code_change is called after the load, and if it fails all is taken back; that of another " <>
+        "module that calls it calls the version before"
+    end
+  end
+
+  defp disk(verdicts) do
+    Enum.concat([
+      if(Enum.any?(verdicts, &(&1.target != nil and not &1.disk?)),
+        do: [
+          "in memory only: no file of the system is touched, and a restart of the node ends it; one that starts " <>
+            "again while others still run it gets it from them"
+        ],
+        else: []
+      ),
+      for uid <- DiskCheck.former_owners(verdicts) do
+        "files of the user with the number #{uid} will belong to this node's own user, who cannot give " <>
+          "files away; their modes stay"
+      end
+    ])
+  end
+
+  # Where the operator does not say so, the change is refused because of them. Children that an
+  # instruction has stopped are not there any more.
+  defp ended(%{instructions: %{purge: :force} = instructions} = examination, changes) do
+    casualties = Swap.casualties(changes, examination.strategy.transition)
+    pids = Enum.map(casualties, & &1.pid)
+    stopped = Children.about_to_stop(pids, Instructions.supervisors(instructions))
+
+    for line <- casualties |> Enum.reject(&(&1.pid in stopped)) |> Swap.casualty_lines(),
+        do: "purge: :force ends them in the moment of the load: #{line}"
+  end
+
+  defp ended(_examination, _changes), do: []
+
+  # A change with old code in use is planned only where it may be purged by force.
+  defp killed(changes) do
+    for {module, users} <- changes |> Swap.Change.replaced() |> Swap.holders() do
+      "purge: :force kills #{Table.count(length(users), "process", "processes")} that still run old code of " <>
+        "#{inspect(module)}: #{Enum.map_join(Enum.take(users, 10), ", ", &inspect/1)}"
+    end
+  end
+end

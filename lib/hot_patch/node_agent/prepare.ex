@@ -1,0 +1,244 @@
+defmodule HotPatch.NodeAgent.Prepare do
+  @moduledoc false
+  # Everything of an apply that can fail without harm: the judgement, the new code ready to
+  # be made current, the files staged beside their targets. `release` is what ran then, and
+  # `callback_modes` what the gen_statems among the modules said of themselves; `begun` is what a commit
+  # has done before the pause.
+
+  alias HotPatch.Hook
+  alias HotPatch.NodeAgent.Acceptance
+  alias HotPatch.NodeAgent.Changes
+  alias HotPatch.NodeAgent.Check
+  alias HotPatch.NodeAgent.DiskCheck
+  alias HotPatch.NodeAgent.Environment
+  alias HotPatch.NodeAgent.IdleConversions
+  alias HotPatch.NodeAgent.InstructionRunner
+  alias HotPatch.NodeAgent.Instructions
+  alias HotPatch.NodeAgent.LoadedCode
+  alias HotPatch.NodeAgent.MemoryOnly
+  alias HotPatch.NodeAgent.Payload
+  alias HotPatch.NodeAgent.Verdict
+  alias HotPatch.Store
+  alias HotPatch.Store.FileChange
+  alias HotPatch.Support.FileName
+  alias HotPatch.Swap
+
+  require HotPatch.Support.Log, as: Log
+
+  @type t :: %__MODULE__{
+          examination: Check.t(),
+          accepted: Acceptance.t(),
+          operation: HotPatch.NodeAgent.operation(),
+          release: HotPatch.Release.t() | nil,
+          staged: Store.Transaction.intent(),
+          payload: Store.Blobs.digest() | nil,
+          ready: Swap.Ready.t() | nil,
+          begun: InstructionRunner.begun() | nil,
+          callback_modes: %{String.t() => term()},
+          warnings: [String.t()]
+        }
+  @enforce_keys [:examination, :accepted, :operation, :staged]
+  defstruct [
+    :examination,
+    :accepted,
+    :operation,
+    :release,
+    :staged,
+    :payload,
+    :ready,
+    :begun,
+    callback_modes: %{},
+    warnings: []
+  ]
+
+  @doc "Prepares, or says by its verdicts why this node cannot."
+  @spec run(Check.t(), HotPatch.NodeAgent.operation(), Payload.t()) ::
+          {:ok, t()} | {:no, [Verdict.t()]}
+  def run(%Check{verdicts: verdicts} = examination, operation, payload) do
+    with {:ok, accepted} <- Acceptance.accept(examination, payload),
+         modes = callback_modes(accepted),
+         {:ok, ready} <- ready(accepted, examination, operation, payload),
+         {:staged, {:ok, staged, digest}} <- {:staged, stage(verdicts, operation, payload, ready)} do
+      {:ok,
+       %__MODULE__{
+         examination: examination,
+         accepted: accepted,
+         operation: operation,
+         release: Store.Applied.state().release,
+         staged: staged,
+         payload: digest,
+         ready: ready,
+         callback_modes: modes,
+         warnings: warnings(ready, examination)
+       }}
+    else
+      {:no, verdicts} -> {:no, verdicts}
+      {:error, failure} -> {:no, Enum.map(verdicts, &not_ready(&1, failure))}
+      {:staged, {:error, failure}} -> {:no, DiskCheck.blame(verdicts, failure)}
+    end
+  end
+
+  # Where nobody is to be suspended, nobody was looked for.
+  defp warnings(%{job: %{transition: :suspend} = job, found: found}, examination) do
+    targets = found.targets ++ found.unpaused
+    IdleConversions.warnings(job.changes, targets, examination.instructions)
+  end
+
+  defp warnings(_nothing_to_convert, _examination), do: []
+
+  @doc "Takes back what preparing has left."
+  @spec discard(t()) :: :ok
+  def discard(%__MODULE__{staged: staged, ready: ready}) do
+    if ready, do: Swap.discard(ready)
+
+    with {:error, {path, reason}} <- Store.Recovery.undo(staged) do
+      Log.error(
+        "HotPatch: #{path} is not what it was before yet: #{inspect(reason)}; it is tried again before " <>
+          "the next operation and with the next start"
+      )
+    end
+
+    :ok
+  end
+
+  @doc "What hooks are told of a change."
+  @spec change([Swap.Change.t()], HotPatch.NodeAgent.operation()) :: Hook.change()
+  def change(changes, operation) do
+    %{patch: operation.patch, modules: Enum.map(changes, & &1.module)}
+  end
+
+  # What runs says it only as long as it runs, and the way back has to know.
+  defp callback_modes(accepted) do
+    for {module, %Verdict{change: :replace, direction: :up}} <- accepted.changes,
+        mode = Swap.callback_mode(module),
+        into: %{},
+        do: {Atom.to_string(module), mode}
+  end
+
+  defp stage(verdicts, operation, payload, ready) do
+    former = if operation.kind == :apply, do: MemoryOnly.former(), else: %{}
+
+    changes =
+      for %{target: target} = verdict when target != nil <- verdicts,
+          do: file(verdict, former[target], ready != nil)
+
+    with :ok <- keep_running(verdicts),
+         {:ok, digest} <- keep(payload),
+         {:ok, staged} <- Store.Transaction.stage(changes, tag(operation)) do
+      {:ok, staged, digest}
+    else
+      {:error, failure} ->
+        if ready, do: Swap.discard(ready)
+        {:error, failure}
+    end
+  end
+
+  # Nodes of one host may share a release folder: each stages under a name of its own.
+  defp tag(operation), do: "hot_patch-#{:erlang.phash2({node(), operation.ref})}"
+
+  # Modules are loaded from memory; what else there is they may look for when they are.
+  defp file(%Verdict{entry: entry} = verdict, former, loads?) do
+    %FileChange{
+      target: verdict.target,
+      bytes: on_disk(verdict),
+      folders: verdict.folders,
+      executable?: entry.executable,
+      early?: loads? and entry.kind == :other and entry.bytes != nil,
+      disk?: verdict.disk?,
+      former: former,
+      rights: verdict.rights,
+      alone?: match?(%{on_load: true}, entry.beam)
+    }
+  end
+
+  # What the file is to be need not be the code that is to run.
+  defp on_disk(%{disk: {:bytes, bytes}}), do: bytes
+  defp on_disk(%{entry: %{bytes: bytes}}), do: bytes
+
+  # The code that runs, where the file does not have it: a rollback loads it.
+  defp keep_running(verdicts) do
+    Enum.reduce_while(verdicts, :ok, fn
+      %{ran: {:other, bytes}}, :ok ->
+        case Store.Blobs.put(Store.blobs(), bytes) do
+          {:ok, _digest} -> {:cont, :ok}
+          {:error, failure} -> {:halt, {:error, failure}}
+        end
+
+      _verdict, :ok ->
+        {:cont, :ok}
+    end)
+  end
+
+  # For nodes that are away now and come to this one for what they have missed. Not compressed:
+  # code is by a quarter at most, and that took longer than all else of preparing.
+  defp keep(%Payload{kind: :rollback}), do: {:ok, nil}
+
+  defp keep(payload) do
+    Store.Blobs.put(Store.blobs(), :erlang.term_to_binary(payload))
+  end
+
+  # Memory cannot be changed now, though nothing is wrong with the file.
+  defp not_ready(%Verdict{change: nil} = verdict, _failure), do: verdict
+  defp not_ready(verdict, failure), do: Verdict.change_status(verdict, :not_updated, failure.text)
+
+  defp ready(accepted, examination, operation, payload) do
+    case Changes.of(accepted.changes, examination.instructions) do
+      [] ->
+        {:ok, nil}
+
+      changes ->
+        changes = Enum.map(changes, &Instructions.extra(&1, examination.instructions))
+
+        Swap.prepare(%Swap.Job{
+          changes: changes,
+          prepared: accepted.prepared.together,
+          added: accepted.prepared.added,
+          shadows: shadows(accepted, payload),
+          on_load: on_load(accepted, tag(operation)),
+          pause_timeout: operation.pause_timeout,
+          hold_timeout: operation.hold_timeout,
+          transition: examination.strategy.transition,
+          purge: operation.purge,
+          after_load: fn ->
+            Environment.set(accepted.config)
+            Hook.run(:after_load, change(changes, operation))
+          end
+        })
+    end
+  end
+
+  # Those that run code when they are loaded, in the order of the archive.
+  defp on_load(accepted, tag) do
+    for {module, %Verdict{alone?: true} = verdict} <- accepted.changes,
+        verdict.change != :delete do
+      %{
+        module: module,
+        file: FileName.to_charlist(verdict.target),
+        bytes: verdict.entry.bytes,
+        back: Swap.former_code(module),
+        before_back: fn -> Store.EarlyFiles.take_back_by(tag) end
+      }
+    end
+  end
+
+  # All, if one of them is to convert states here: they call each other, also those of modules that
+  # this node has in the same version already.
+  defp shadows(accepted, payload) do
+    changed =
+      for {module, %Verdict{alone?: false, direction: :up}} <- accepted.changes,
+          into: MapSet.new(),
+          do: Atom.to_string(module)
+
+    shadows =
+      if Enum.any?(payload.shadows, &(&1.module in changed)), do: payload.shadows, else: []
+
+    for shadow <- shadows do
+      %{
+        module: LoadedCode.accepted_module(shadow.module),
+        name: LoadedCode.accepted_module(shadow.name),
+        bytes: shadow.bytes,
+        lambdas?: shadow.lambdas?
+      }
+    end
+  end
+end

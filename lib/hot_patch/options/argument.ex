@@ -1,0 +1,76 @@
+defmodule HotPatch.Options.Argument do
+  @moduledoc false
+  # Arguments as they come from a shell: text may be a charlist, which is what `"..."` means in
+  # Erlang, and the name of a node may be text.
+
+  alias HotPatch.Error
+  alias HotPatch.Support.Suggestion
+
+  @doc """
+  Text in its usual form; what is no text is left as it is.
+
+      iex> HotPatch.Options.Argument.text(~c"fix.zip")
+      "fix.zip"
+      iex> HotPatch.Options.Argument.text([:a])
+      [:a]
+  """
+  @spec text(term()) :: term()
+  def text([first | _] = charlist) when is_integer(first) do
+    case if(not List.improper?(charlist), do: :unicode.characters_to_binary(charlist)) do
+      text when is_binary(text) -> text
+      _no_text -> charlist
+    end
+  rescue
+    ArgumentError -> charlist
+  end
+
+  def text(other), do: other
+
+  @doc """
+  A change of an application's environment, as a command line has it: application, key, the value as
+  text, and what that is.
+
+      iex> HotPatch.Options.Argument.setting("my_app.limits={10,20}")
+      {:ok, {"my_app", "limits", "{10,20}", {10, 20}}}
+  """
+  @spec setting(String.t()) ::
+          {:ok, {application :: String.t(), key :: String.t(), value :: String.t(), term()}}
+          | {:error, String.t()}
+  def setting(text) do
+    with [_all, application, key, value] <- Regex.run(~r/\A(\w+)\.(\w+)=(.+)\z/us, text),
+         {:ok, tokens, _end} <- :erl_scan.string(String.to_charlist(value <> " .")),
+         {:ok, term} <- :erl_parse.parse_term(tokens) do
+      {:ok, {application, key, value, term}}
+    else
+      _ -> {:error, "must be APP.KEY=TERM, the value an Erlang term, got: #{text}"}
+    end
+  end
+
+  @doc "The name of a node; text counts where a node of this name is known, so that no atom is made."
+  @spec node(atom(), term(), [node()]) :: {:ok, node()} | {:error, Error.t()}
+  def node(_call, name, _known) when is_atom(name) and name not in [nil, true, false],
+    do: {:ok, name}
+
+  def node(call, name, known) do
+    text = text(name)
+
+    case is_binary(text) && Enum.find(known, &(Atom.to_string(&1) == text)) do
+      found when is_atom(found) and found not in [nil, false] -> {:ok, found}
+      _ -> {:error, wrong(call, text, known)}
+    end
+  end
+
+  defp wrong(call, text, known) do
+    question =
+      if is_binary(text),
+        do: Suggestion.question(text, Enum.map(known, &Atom.to_string/1)),
+        else: ""
+
+    Error.new(
+      :invalid_option,
+      "#{call}: #{inspect(text, limit: 5, printable_limit: 80)} is no connected node: a node is named by an " <>
+        "atom, such as :\"a@10.0.0.1\"#{question}",
+      %{option: :node}
+    )
+  end
+end

@@ -1,0 +1,255 @@
+defmodule HotPatch.Swap.Batch do
+  @moduledoc false
+  # What is done to every process concerned: convert its state and put it aside; take it and
+  # go on; or drop it and go on. Sent in windows, answers collected as they come.
+
+  alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Description
+  alias HotPatch.Swap.Discovery
+  alias HotPatch.Swap.Parking
+  alias HotPatch.Swap.ProcessTask
+  alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.SysMessage
+
+  # Milliseconds within which those answer that change by themselves after the load.
+  @change_within 5_000
+  # How long a window that was told to go on may take to do so before the next is told.
+  @go_on_within 1_000
+
+  @typedoc """
+  Why a conversion failed, and the processes of which it is not known that they have ended it: they
+  are in the user's code, and must not be woken up.
+  """
+  @type failed :: {:error, :taken_back, String.t(), late :: [pid()]}
+
+  @doc """
+  Has every process that stands still convert its state in the shadow of the new code; `ref` is
+  that of the conversions. Gives the processes and modules that have to be asked again by the
+  module itself, after the load, because the new state holds a fun.
+  """
+  @spec convert([[ProcessTask.t()]], Parking.t(), reference(), integer()) ::
+          {:ok, [{pid(), module()}]} | failed()
+  def convert(windows, standing, ref, deadline) do
+    convert_each(windows, ref, deadline, fn
+      {_pid, _how, mine, _later} when mine == %{} -> :nothing
+      {pid, :still, mine, _later} -> Parking.convert(standing, pid, only(mine))
+      {pid, :suspended, mine, _later} -> convert_inside(pid, mine, ref)
+    end)
+  end
+
+  @doc """
+  The same for processes that do not stand still: each runs it in its turn. `also` is done
+  with each beside it.
+  """
+  @spec convert_in_turn([[ProcessTask.t()]], reference(), integer(), (pid() -> term())) ::
+          {:ok, [{pid(), module()}]} | failed()
+  def convert_in_turn(windows, ref, deadline, also) do
+    convert_each(windows, ref, deadline, fn {pid, _how, mine, _later} ->
+      if mine != %{}, do: convert_inside(pid, mine, ref)
+      also.(pid)
+    end)
+  end
+
+  @doc """
+  After the load: the states put aside become the real ones and everybody goes on. Gives the
+  change_code calls that failed; `again` are those that are made only now.
+  """
+  @spec take_and_resume([[ProcessTask.t()]], Parking.t(), Ready.t(), [{pid(), module()}]) ::
+          [{pid(), module(), term()}]
+  def take_and_resume(windows, standing, ready, again) do
+    :take = Parking.settle(standing, :take)
+    messages = ProcessTask.messages(ready.job)
+    again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
+    ref = SysMessage.open()
+
+    go_on(windows, standing, &is_map_key(again, &1), fn pid ->
+      SysMessage.run_in(pid, &Conversion.take/1)
+      change_code(pid, Map.get(again, pid, []), messages, ref)
+    end)
+
+    failures(ref, again, now() + @change_within)
+  end
+
+  @doc """
+  Nothing was loaded: everybody goes on as before. Those in `late` have not got to what makes
+  them stand still, or are in the user's code: they see by themselves that it is over, and are
+  not waited for. `ref` is that of the conversions.
+  """
+  @spec drop_and_resume([[ProcessTask.t()]], Parking.t(), reference(), [pid()]) :: :ok
+  def drop_and_resume(windows, standing, ref, late) do
+    _ = Parking.settle(standing, :drop)
+    drop = &Conversion.drop/1
+
+    # Who answers from here on looks at the signal afterwards. Who has answered in the meantime may
+    # have looked before, and has to be woken up like the others.
+    late = MapSet.new(late -- (SysMessage.answered(standing.ref) ++ SysMessage.answered(ref)))
+    go_on(windows, standing, &MapSet.member?(late, &1), &SysMessage.run_in(&1, drop))
+  end
+
+  @doc """
+  Has processes change their state by themselves while they are suspended, before a deadline.
+  Gives the calls of change_code that failed.
+  """
+  @spec by_themselves([{pid(), module()}], Ready.t(), integer()) :: [{pid(), module(), term()}]
+  def by_themselves(again, ready, deadline) do
+    messages = ProcessTask.messages(ready.job)
+    again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
+    ref = SysMessage.open()
+
+    Enum.each(again, fn {pid, modules} ->
+      # What it has now comes back if it is dropped.
+      SysMessage.run_in(pid, &Conversion.keep/1)
+      change_code(pid, modules, messages, ref)
+    end)
+
+    failures(ref, again, deadline)
+  end
+
+  @doc """
+  Of processes that have to change by themselves, those that go down to an older version, and the
+  others: only the code that is current before the load knows the way down. Supervisors ask the
+  code that comes.
+  """
+  @spec down([{pid(), module()}], [Change.t()], [Discovery.target()]) ::
+          {down :: [{pid(), module()}], up :: [{pid(), module()}]}
+  def down(again, changes, targets) do
+    down = for %{direction: :down, module: module} <- changes, do: module
+    supervisors = MapSet.new(for(%{kind: :supervisor, pid: pid} <- targets, do: pid))
+    Enum.split_with(again, fn {pid, module} -> module in down and pid not in supervisors end)
+  end
+
+  # A window at a time, so that callers do not wait for all who were told before them. The last
+  # one of a window that can be waited for answers for it.
+  defp go_on(windows, standing, slow?, before_resume) do
+    for window <- windows do
+      ref = SysMessage.open()
+
+      last =
+        window |> Enum.reverse() |> Enum.find_value(&(not slow?.(elem(&1, 0)) && elem(&1, 0)))
+
+      for {pid, how, _mine, _later} <- window do
+        case how do
+          :suspended ->
+            before_resume.(pid)
+            if pid == last, do: SysMessage.send(pid, ref, :resume), else: resume(pid)
+
+          :still when pid == last ->
+            Parking.wake(standing, pid, ref)
+
+          :still ->
+            if not slow?.(pid), do: Parking.wake(standing, pid)
+        end
+      end
+
+      wait(ref, List.wrap(last), now() + @go_on_within)
+    end
+
+    :ok
+  end
+
+  defp resume(pid), do: SysMessage.resume_unanswered(pid)
+
+  @doc "Does something to all, a window at a time: the last of each answers for it."
+  @spec in_windows([[ProcessTask.t()]], (ProcessTask.t() -> term())) :: :ok
+  def in_windows(windows, fun) do
+    for [_ | _] = window <- windows do
+      Enum.each(window, fun)
+      ref = SysMessage.open()
+      last = window |> List.last() |> elem(0)
+      SysMessage.probe(last, ref)
+      wait(ref, [last], now() + @go_on_within)
+    end
+
+    :ok
+  end
+
+  defp wait(ref, pids, deadline) do
+    _ = SysMessage.collect_until(ref, pids, deadline, nil, fn _, _, nil -> {:done, nil} end)
+    SysMessage.close(ref)
+  end
+
+  defp change_code(pid, modules, messages, ref) do
+    Enum.each(modules, &SysMessage.send(pid, ref, messages[&1]))
+  end
+
+  defp convert_each(windows, ref, deadline, fun) do
+    Enum.reduce_while(windows, {:ok, []}, fn window, {:ok, again} ->
+      Enum.each(window, fun)
+      owed = for {pid, _how, mine, _later} <- window, mine != %{}, do: {pid, mine}
+
+      case converted(owed, ref, deadline, again) do
+        {:ok, again} -> {:cont, {:ok, again}}
+        error -> {:halt, error}
+      end
+    end)
+  end
+
+  # A process has one state, and so one conversion; but for event managers.
+  defp only(mine) do
+    [{_module, conversion}] = Map.to_list(mine)
+    conversion
+  end
+
+  # Who has one state tells by itself that it is converted. An event manager has one for
+  # each handler: it says so by the answer to a request that nobody knows, which changes nothing,
+  # whether it is suspended or not.
+  defp convert_inside(pid, mine, ref) do
+    SysMessage.run_in(pid, &Conversion.convert(&1, mine))
+    event_manager? = match?([%{kind: :event} | _], Map.values(mine))
+    if event_manager?, do: SysMessage.probe(pid, ref), else: :ok
+  end
+
+  defp converted(owed, ref, deadline, again) do
+    pids = Enum.map(owed, &elem(&1, 0))
+
+    case SysMessage.collect_until(ref, pids, deadline, {again, []}, &note/3) do
+      {_, {{:failed, pid, module, reason}, done}} ->
+        text = Description.failure({pid, module, reason}, what(owed, pid))
+        {:error, :taken_back, text, pids -- done}
+
+      {[], {again, _done}} ->
+        {:ok, again}
+
+      {[pid | _] = late, {_again, _done}} ->
+        {_pid, mine} = List.keyfind(owed, pid, 0)
+
+        {:error, :taken_back, Description.too_long(pid, hd(Map.keys(mine)), what(owed, pid)),
+         late}
+    end
+  end
+
+  # Of a supervisor it is init that is called.
+  defp what(owed, pid) do
+    {_pid, mine} = List.keyfind(owed, pid, 0)
+    if match?([%{kind: :supervisor}], Map.values(mine)), do: "init", else: "code_change"
+  end
+
+  defp note(pid, :ok, {again, done}), do: {:done, {again, [pid | done]}}
+  # Of a probe.
+  defp note(pid, {:error, _unknown}, {again, done}), do: {:done, {again, [pid | done]}}
+  defp note(pid, {:again, module}, {again, done}), do: {:more, {[{pid, module} | again], done}}
+
+  # It is told before the end of the conversion.
+  defp note(pid, {{:failed, reason}, module}, {_again, done}),
+    do: {:halt, {{:failed, pid, module, reason}, done}}
+
+  # Of the modules that were asked by themselves; every one answers.
+  defp failures(ref, again, deadline) do
+    owed = for {pid, modules} <- again, _module <- modules, do: pid
+
+    {silent, failed} =
+      SysMessage.collect_until(ref, owed, deadline, [], fn
+        _pid, :ok, failed ->
+          {:done, failed}
+
+        pid, {:error, reason}, failed ->
+          {:done, [{pid, again |> Map.get(pid) |> hd(), reason} | failed]}
+      end)
+
+    SysMessage.close(ref)
+    failed ++ for pid <- Enum.uniq(silent), do: {pid, again |> Map.get(pid) |> hd(), :too_long}
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+end

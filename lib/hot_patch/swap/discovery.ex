@@ -1,0 +1,216 @@
+defmodule HotPatch.Swap.Discovery do
+  @moduledoc false
+  # Finds the processes that have a changed module as their callback module: reads what is
+  # known of every process without asking it, and asks only those of which that is not
+  # enough (see HotPatch.Swap.Discovery.Classification and HotPatch.Swap.Discovery.Query).
+
+  alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Discovery.Classification
+  alias HotPatch.Swap.Discovery.Query
+
+  @typedoc """
+  A process to suspend and the modules whose `change_code` it is to be sent. `rule` says by
+  what it was found:
+
+    * `:initial_call` - proc_lib noted that it began in the module's `init/1`
+    * `:entered_loop` - it began in another function of the module and is in a behaviour's loop
+    * `:supervisor` - proc_lib noted the supervisor's callback module
+    * `:system_continue` - a special process: the module exports system_continue/3
+    * `:handlers` - asked: an event manager named its handlers
+    * `:inside_state` - asked: a wrapper named the callback module that it keeps in its state
+    * `:entered_elsewhere` - asked: it began in a function of another module, is in a behaviour's
+      loop, and the module is the callback module there
+    * `:label` - asked: the same of one whose label (`proc_lib:set_label/1`) is a changed module
+      or a tuple that begins with one, wherever it began
+  """
+  @type target :: %{
+          :pid => pid(),
+          :kind => kind(),
+          :rule => rule(),
+          :modules => [{module(), change_code? :: boolean()}],
+          optional(:keeps?) => boolean(),
+          optional(:ends?) => boolean()
+        }
+  @type kind :: :server | :supervisor | :event_manager | :special | :wrapper
+  @type rule ::
+          :initial_call
+          | :entered_loop
+          | :supervisor
+          | :system_continue
+          | :handlers
+          | :inside_state
+          | :entered_elsewhere
+          | :label
+
+  @typedoc """
+  What a scan has found. `targets` have a state to convert, those in `unpaused` have not: their
+  callback modules export no code_change, so nothing would be done to them while they
+  stood still; or their module goes. `parents` are the supervisors of targets; `children` processes by the one that
+  started them; `silent` those that had to be asked, may be targets, and were too busy to
+  answer; `seen` all processes that need not be looked at again.
+  """
+  @type found :: %{
+          targets: [target()],
+          unpaused: [target()],
+          parents: [pid()],
+          children: %{pid() => [pid()]},
+          silent: [pid()],
+          list: [pid()],
+          seen: %{pid() => []}
+        }
+
+  @doc "What there was before any scan."
+  @spec nothing() :: found()
+  def nothing do
+    %{targets: [], unpaused: [], parents: [], children: %{}, silent: [], list: [], seen: %{}}
+  end
+
+  @doc """
+  Scans the processes that are not in `before` yet; what it gives are those alone, with
+  `seen` extended. With nothing before, this is a scan of all. `list` is what
+  `Process.list/0` has given, now or a while ago.
+  """
+  @spec find([Change.t()], found(), [pid()]) :: found()
+  def find(changes, before \\ nothing(), list \\ Process.list()) do
+    replaced =
+      for %Change{kind: kind} = change <- changes,
+          kind in [:replace, :delete],
+          into: %{},
+          do: {change.module, change}
+
+    if replaced == %{}, do: %{nothing() | seen: before.seen}, else: scan(replaced, list, before)
+  end
+
+  @doc "What a later scan has found, with what was found before."
+  @spec merge(found(), found()) :: found()
+  def merge(new, before) do
+    %{
+      new
+      | targets: new.targets ++ before.targets,
+        unpaused: new.unpaused ++ before.unpaused,
+        parents: new.parents ++ before.parents,
+        silent: new.silent ++ before.silent
+    }
+  end
+
+  # Most that live now did so at the last scan, and are in both lists in the same order: that is
+  # quicker to see than by looking each of them up.
+  defp fresh([pid | list], [pid | before], seen, fresh), do: fresh(list, before, seen, fresh)
+  defp fresh([], _before, _seen, fresh), do: fresh
+
+  defp fresh([pid | rest] = list, before, seen, fresh) do
+    case before do
+      _ when not is_map_key(seen, pid) -> fresh(rest, before, seen, [pid | fresh])
+      [_died | before] -> fresh(list, before, seen, fresh)
+      [] -> fresh(rest, [], seen, fresh)
+    end
+  end
+
+  defp scan(replaced, list, before) do
+    seen = before.seen
+    fresh = fresh(list, before.list, seen, [])
+    facts = for pid <- fresh, facts = facts(pid), facts != :unborn, do: {pid, facts}
+    # One that is not looked at yet shall not be taken for seen the next time.
+    list = if length(facts) == length(fresh), do: list, else: before.list
+
+    {targets, to_ask} = Enum.flat_map_reduce(facts, [], &recognise(&1, &2, replaced))
+    {silent, asked} = Query.ask(to_ask, replaced)
+    {targets, unpaused} = Enum.split_with(asked ++ targets, &converts?/1)
+
+    %{
+      targets: targets,
+      unpaused: unpaused,
+      parents: parents(targets, by_pid(facts)) -- before.parents,
+      # Of a first scan these are everybody's; only what is younger can be in its init.
+      children: if(map_size(seen) == 0, do: %{}, else: children(facts)),
+      silent: silent,
+      list: list,
+      seen: Enum.reduce(facts, seen, fn {pid, _facts}, seen -> Map.put(seen, pid, []) end)
+    }
+  end
+
+  defp recognise({pid, {call, _parent, label}}, to_ask, replaced) do
+    case Classification.by_call(pid, call, label, replaced) do
+      {:ask, question} -> {[], [{pid, question} | to_ask]}
+      targets -> {targets, to_ask}
+    end
+  end
+
+  defp converts?(target),
+    do: Enum.any?(target.modules, fn {_module, change_code?} -> change_code? end)
+
+  # Not Map.new/1, which keeps a scheduler to itself until it is done with all of them.
+  defp by_pid(facts),
+    do: Enum.reduce(facts, %{}, fn {pid, facts}, map -> Map.put(map, pid, facts) end)
+
+  defp children(facts) do
+    Enum.group_by(
+      for({pid, {_call, parent, _label}} <- facts, parent != nil, do: {parent, pid}),
+      &elem(&1, 0),
+      &elem(&1, 1)
+    )
+  end
+
+  @doc """
+  Processes that run changed modules without speaking the system messages: hand-written
+  loops, tasks. They are never suspended and move to the new code by themselves, or not.
+  """
+  @spec bare([Change.t()], [target()]) :: [{pid(), module()}]
+  def bare(changes, targets) do
+    replaced = MapSet.new(Change.replaced(changes))
+    suspended = MapSet.new(targets, & &1.pid)
+
+    for pid <- Process.list(),
+        pid not in suspended,
+        {:current_stacktrace, stack} <- [Process.info(pid, :current_stacktrace)],
+        {module, _function, _arity, _location} <-
+          Enum.take(Enum.filter(stack, &(elem(&1, 0) in replaced)), 1),
+        do: {pid, module}
+  end
+
+  # What proc_lib noted when it started the process, and the label that it may have been
+  # given since; bare processes have nothing. One that proc_lib has just spawned is known only
+  # when it has run its first lines. A dictionary may be large: it is copied only where there
+  # is something in it to find.
+  defp facts(pid) do
+    case Process.info(pid, :initial_call) do
+      {:initial_call, {:proc_lib, :init_p, _arity}} ->
+        with {:dictionary, dictionary} <- Process.info(pid, :dictionary) do
+          case dictionary[:"$initial_call"] do
+            nil -> :unborn
+            call -> {call, parent(dictionary[:"$ancestors"]), dictionary[:"$process_label"]}
+          end
+        end
+
+      {:initial_call, _bare} ->
+        {nil, nil, nil}
+
+      nil ->
+        nil
+    end
+  end
+
+  defp parent([pid | _]) when is_pid(pid), do: pid
+  defp parent([name | _]) when is_atom(name), do: Process.whereis(name)
+  defp parent(_), do: nil
+
+  # Only supervisors start children while they stand still themselves; other parents have
+  # work of their own.
+  defp parents(targets, facts) do
+    own = MapSet.new(targets, & &1.pid)
+
+    for %{pid: pid} <- targets,
+        {_call, parent, _label} <- [facts[pid]],
+        is_pid(parent),
+        uniq: true do
+      parent
+    end
+    |> Enum.filter(fn parent ->
+      parent not in own and node(parent) == node() and supervisor?(parent, facts)
+    end)
+  end
+
+  defp supervisor?(pid, facts) do
+    match?({{:supervisor, _module, _arity}, _, _}, Map.get_lazy(facts, pid, fn -> facts(pid) end))
+  end
+end

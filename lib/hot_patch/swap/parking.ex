@@ -1,0 +1,147 @@
+defmodule HotPatch.Swap.Parking do
+  @moduledoc false
+  # How a process stands still for a swap: it runs one function over its state, by way of
+  # `replace_state` (sys.erl, do_replace_state/3), and that function returns when the swap is
+  # over. Until then the process handles no message but those of the swap: it converts its state,
+  # and in the end it either takes the new one or goes on as before.
+  #
+  # Against suspending a process and replacing its state by system messages, this takes half the
+  # messages, the converted state is a variable, and whoever was suspended by somebody else
+  # before stays so.
+  #
+  # No message of a swap ever reaches the code of the process, whatever dies or comes late:
+  #
+  #   * All that is sent has the form of a system message, `{system, From, Request}`. One that is
+  #     left over is handled by the loop of the behaviour, which answers that it does not know
+  #     the request, and callbacks never see it.
+  #   * How the swap ends is told by its signal (HotPatch.Swap.Signal), not by a message. A process
+  #     that comes to the request too late does not stand still at all. A message only wakes a
+  #     process up to look at the signal.
+  #   * A process that converts its state runs the user's code, which may receive whatever is in
+  #     the mailbox. Nobody is to wake it up then: it looks at the signal when it has finished.
+
+  alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Signal
+  alias HotPatch.Swap.SysMessage
+
+  # Milliseconds. A process is woken up when the swap is over; this is for the case that all who
+  # could do so are dead.
+  @look_every 1_000
+
+  @typedoc "`ref` is the alias of the engine under which answers come (see SysMessage)."
+  @type t :: %__MODULE__{
+          ref: reference(),
+          signal: Signal.t(),
+          engine: pid(),
+          guard: pid(),
+          request: SysMessage.t() | nil
+        }
+  @enforce_keys [:ref, :signal, :engine, :guard, :request]
+  defstruct [:ref, :signal, :engine, :guard, :request]
+
+  @doc "For the calling engine and its guard; nobody stands still yet."
+  @spec new(pid(), Signal.t()) :: t()
+  def new(guard, signal) do
+    ref = SysMessage.open()
+    base = %{ref: ref, signal: signal, engine: self(), guard: guard}
+    # The same message for all: many are to be sent, and soon.
+    request = SysMessage.to_run(&still(&1, base))
+    struct!(__MODULE__, Map.put(base, :request, request))
+  end
+
+  @doc "Asks a process to stand still. It answers `:still` under the ref when it does."
+  @spec ask(t(), pid()) :: :ok
+  def ask(%__MODULE__{request: request}, pid) do
+    _ = send(pid, request)
+    :ok
+  end
+
+  @doc "Has a process that stands still convert its state; it answers as the conversion says."
+  @spec convert(t(), pid(), Conversion.t()) :: :ok
+  def convert(standing, pid, conversion),
+    do: SysMessage.unanswered(pid, order(standing, {:convert, conversion}))
+
+  @doc "Has one process go on for a moment, with the state that it had, while the others stand still."
+  @spec release(t(), pid()) :: :ok
+  def release(standing, pid), do: SysMessage.unanswered(pid, order(standing, :release))
+
+  @doc "Ends it for all. Those that stand still see it when they are woken up."
+  @spec settle(t(), Signal.outcome()) :: Signal.outcome()
+  def settle(standing, outcome), do: Signal.settle(standing.signal, outcome)
+
+  @doc "Has a process look at the signal. It must not be converting its state."
+  @spec wake(t(), pid()) :: :ok
+  def wake(standing, pid), do: SysMessage.unanswered(pid, order(standing, :look))
+
+  @doc "The same; it answers under another ref when it has looked."
+  @spec wake(t(), pid(), reference()) :: :ok
+  def wake(standing, pid, ref), do: SysMessage.send(pid, ref, order(standing, :look))
+
+  @doc """
+  Whether a process stands still in this way and waits. Once the signal is settled, a process of
+  which this is true may be woken up: it converts nothing any more.
+  """
+  @spec standing?(pid()) :: boolean()
+  def standing?(pid),
+    do: Process.info(pid, :current_function) == {:current_function, {__MODULE__, :wait, 4}}
+
+  defp order(%{ref: ref}, order), do: {:hot_patch, ref, order}
+
+  # A process that was busy may get here when the swap is over. Whether the engine lives is not asked
+  # here: the VM lets the process wait for the answer.
+  defp still(state, base) do
+    if Signal.open?(base.signal) do
+      SysMessage.tell(base.engine, base.ref, :still)
+      look(state, state, nil, base)
+    else
+      state
+    end
+  end
+
+  defp look(state, new, conversion, base) do
+    case Signal.read(base.signal) do
+      :open -> wait(state, new, conversion, base)
+      :take -> new
+      :drop -> state
+    end
+  end
+
+  @doc false
+  @spec wait(state, state, Conversion.t() | nil, map()) :: state when state: term()
+  def wait(state, new, conversion, %{ref: ref} = base) do
+    receive do
+      {:system, from, {:hot_patch, ^ref, order}} ->
+        SysMessage.reply(from, :ok)
+        follow(order, state, new, conversion, base)
+    after
+      @look_every ->
+        if Process.alive?(base.engine) or Process.alive?(base.guard),
+          do: look(state, new, conversion, base),
+          else: abandoned(state, new, conversion, base)
+    end
+  end
+
+  defp follow(:look, state, new, conversion, base), do: look(state, new, conversion, base)
+
+  defp follow(:release, state, new, conversion, base) do
+    # Not in the moment in which the swap ends with the new states.
+    if Signal.read(base.signal) == :take,
+      do: look(state, new, conversion, base),
+      else: state
+  end
+
+  defp follow({:convert, conversion}, state, new, former, base) do
+    if Signal.open?(base.signal),
+      do: look(state, Conversion.converted(state, conversion), conversion, base),
+      else: look(state, new, former, base)
+  end
+
+  # Engine and guard are dead, and nobody will settle the signal. The version that is current
+  # decides, for this process alone.
+  defp abandoned(state, new, conversion, base) do
+    case Signal.read(base.signal) do
+      :open -> if conversion != nil and Conversion.current?(conversion), do: new, else: state
+      _settled -> look(state, new, conversion, base)
+    end
+  end
+end

@@ -1,0 +1,153 @@
+defmodule HotPatch.Swap.Rolling do
+  @moduledoc false
+  # The compatible transition: every process changes its state in its own turn, so that none
+  # waits for another. Between the load and its turn a process runs the new code on the old
+  # state; that the new code takes both is declared by whoever applies the patch.
+  #
+  # It is tried first, likewise in turn, in the shadow of the new code and without taking the
+  # result. What cannot be known beforehand is whether the declaration is true: the processes
+  # are watched, and when one dies in the new code before its turn, the rest is stopped (see
+  # HotPatch.Swap.Rolling.Undo). Until then every process keeps the state it had.
+
+  alias HotPatch.Swap.Batch
+  alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Description
+  alias HotPatch.Swap.Discovery
+  alias HotPatch.Swap.Guard
+  alias HotPatch.Swap.Parking
+  alias HotPatch.Swap.ProcessTask
+  alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.SysMessage
+
+  # A caller waits for what is in the schedulers' queues before its own process: few at a time.
+  @window 100
+  # How long one window of processes may take to get to it.
+  @turn_within 60_000
+
+  @typedoc "Monitors of the processes concerned. Outside the heap: there may be very many."
+  @opaque watch :: :ets.table()
+
+  @doc """
+  Tries the conversion in every process, in its turn; nobody's state changes. From here on it
+  is noticed when one of them dies.
+  """
+  @spec rehearse([Discovery.target()], Ready.t(), Parking.t()) ::
+          {:ok, watch()} | {:error, :taken_back, String.t()}
+  def rehearse(targets, ready, standing) do
+    watch = :ets.new(__MODULE__, [:private])
+    deadline = System.monotonic_time(:millisecond) + @turn_within
+    # A process that is woken once does all of it.
+    also = fn pid -> :ets.insert(watch, {pid, Process.monitor(pid)}) end
+
+    ref = SysMessage.open()
+    # Should this process die, what is still under way is not to be tried any more.
+    Guard.tell(standing, [])
+
+    windows =
+      targets
+      |> ProcessTask.of(ready, {ref, standing.signal}, @window)
+      |> Enum.map(fn window -> Enum.map(window, &ProcessTask.rehearsal/1) end)
+
+    case Batch.convert_in_turn(windows, ref, deadline, also) do
+      {:ok, _again} -> {:ok, watch}
+      {:error, reason, text, _late} -> {:error, reason, text}
+    end
+  end
+
+  @doc """
+  After the load: has every process change its state in its turn. If one dies in the new
+  code or cannot change, those that are changed are given.
+  """
+  @spec change([Discovery.target()], Ready.t(), Parking.t(), watch()) ::
+          :ok | {:untrue, String.t(), changed :: MapSet.t(pid())}
+  def change(targets, ready, standing, watch) do
+    messages = ProcessTask.messages(ready.job)
+    # Should this process die between a suspend and its resume, the guard resumes.
+    Guard.tell(standing, for(%{pid: pid} <- targets, do: {pid, :in_turn}))
+
+    result =
+      targets
+      |> Enum.chunk_every(@window)
+      |> Enum.reduce_while({:ok, []}, fn window, {:ok, changed} ->
+        {result, pids} = change_window(window, messages)
+        changed = pids ++ changed
+
+        case result do
+          :ok -> {:cont, {:ok, changed}}
+          {:untrue, text} -> {:halt, {:untrue, text, MapSet.new(changed)}}
+        end
+      end)
+
+    with {:ok, _changed} <- result, do: forget(targets, watch)
+  end
+
+  @doc "Nobody needs the states from before any more, nor is watched."
+  @spec forget([Discovery.target()], watch()) :: :ok
+  def forget(targets, watch) do
+    targets
+    |> Enum.map(& &1.pid)
+    |> ProcessTask.bystanders(@window)
+    |> Batch.in_windows(fn {pid, _how, _mine, _later} ->
+      SysMessage.run_in(pid, &Conversion.forget/1)
+      for {_pid, monitor} <- :ets.take(watch, pid), do: Process.demonitor(monitor)
+    end)
+  end
+
+  defp change_window(targets, messages) do
+    ref = SysMessage.open()
+    owed = Enum.flat_map(targets, &change_one(&1, messages, ref))
+    deadline = System.monotonic_time(:millisecond) + @turn_within
+    {silent, failed} = SysMessage.collect_until(ref, owed, deadline, [], &note/3)
+    SysMessage.close(ref)
+
+    not_changed = MapSet.new(silent ++ Enum.map(failed, &elem(&1, 0)))
+    changed = for %{pid: pid} <- targets, not MapSet.member?(not_changed, pid), do: pid
+    {outcome(silent, failed, died(Map.keys(messages)), targets), changed}
+  end
+
+  # Suspended for its own change only: all of it is in its mailbox at once.
+  defp change_one(%{pid: pid, modules: modules} = target, messages, ref) do
+    SysMessage.suspend_unanswered(pid)
+    if target.kind == :server, do: SysMessage.run_in(pid, &Conversion.remember_old/1)
+
+    owed =
+      for {module, true} <- modules do
+        SysMessage.send(pid, ref, messages[module])
+        pid
+      end
+
+    if target.kind == :server, do: SysMessage.run_in(pid, &Conversion.remember_new/1)
+    SysMessage.resume_unanswered(pid)
+    owed
+  end
+
+  defp note(_pid, :ok, failed), do: {:done, failed}
+  defp note(pid, {:error, reason}, failed), do: {:done, [{pid, reason} | failed]}
+
+  # Only a death in one of the modules that change says something about them.
+  defp died(modules) do
+    receive do
+      {:DOWN, _monitor, :process, pid, {reason, [{module, _, _, _} | _] = stack}} ->
+        ours = for {name, _, _, _} <- [{module, 0, 0, 0} | stack], name in modules, do: name
+        if ours == [], do: died(modules), else: {pid, hd(ours), {:EXIT, {reason, stack}}}
+
+      {:DOWN, _monitor, :process, _pid, _reason} ->
+        died(modules)
+    after
+      0 -> nil
+    end
+  end
+
+  defp outcome([], [], nil, _targets), do: :ok
+
+  defp outcome(_silent, _failed, death, _targets) when death != nil,
+    do: {:untrue, Description.crash(death)}
+
+  defp outcome(_silent, [{pid, reason} | _], nil, targets) do
+    %{modules: [{module, _} | _]} = Enum.find(targets, &(&1.pid == pid))
+    {:untrue, Description.failure({pid, module, reason})}
+  end
+
+  defp outcome([pid | _], [], nil, _targets),
+    do: {:untrue, "#{Description.process(pid)} did not get to its change in time"}
+end
