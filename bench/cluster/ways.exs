@@ -4,6 +4,7 @@ defmodule Bench.Cluster.Ways do
   alias Bench.Cluster.Probe
   alias HotPatch.Archive
   alias HotPatch.Cluster.Catalog
+  alias HotPatch.Cluster.Shadows
   alias HotPatch.Cluster.Transfer
   alias HotPatch.NodeAgent.Payload
 
@@ -14,7 +15,7 @@ defmodule Bench.Cluster.Ways do
   @doc "Sends a patch to all nodes: the whole term in one call to all, or as HotPatch sends it."
   def send_to(way, id, cluster) do
     {:ok, composition, patch} = Catalog.open(id)
-    {:ok, shadows} = Archive.shadows(composition)
+    {:ok, shadows} = Shadows.of(composition)
     payload = Payload.new(composition, patch.release, shadows: shadows)
     {seen, :ok} = Probe.measure(cluster, fn -> send_payload(way, payload, cluster.others) end)
     seen

@@ -68,6 +68,16 @@ defmodule HotPatch.Analysis do
          do: {:ok, analysis(reply)}
   end
 
+  @doc false
+  # The text of the appup of an application from one version to another; `restart?`: by a restart of
+  # the application where a version cannot be changed as it runs.
+  @spec appup(String.t(), {String.t(), [binary()]}, {String.t(), [binary()]}, boolean()) ::
+          {:ok, String.t()} | {:error, HotPatch.Error.t()}
+  def appup(application, {from, before}, {to, later}, restart?) do
+    options = {length(before), application, {from, to}, restart?}
+    Bridge.request("appup", before ++ later, options, "the appup")
+  end
+
   @doc """
   The findings of the worst severity that nobody has accepted; see
   `HotPatch.Analysis.Finding.accepted?/2`.

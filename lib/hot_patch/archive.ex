@@ -4,16 +4,13 @@ defmodule HotPatch.Archive do
   # is what is shown, checked, loaded and written; nothing unzips a second time.
 
   alias HotPatch.Bridge
-  alias HotPatch.Cluster.Shadows
   alias HotPatch.Composition
   alias HotPatch.Composition.Entry
   alias HotPatch.Error
   alias HotPatch.Host.Config
   alias HotPatch.Manifest
-  alias HotPatch.NodeAgent.Instructions
   alias HotPatch.Refusal
   alias HotPatch.Signature
-  alias HotPatch.Swap.DynamicCalls
 
   # The rules of the reader. The reply is decoded with :safe, so each must exist as an
   # atom; the test suite compares this list with the reader's own.
@@ -74,20 +71,17 @@ defmodule HotPatch.Archive do
   end
 
   @doc """
-  The shadows of a patch: copies under other names of the modules that convert state, and of
-  those of the patch that they call. A module that cannot have one is left out.
+  Copies of modules under other names, each made or refused; `naming` is how names become others at run
+  time, and `id` names the patch in an error.
   """
-  @spec shadows(Composition.t()) ::
-          {:ok, [HotPatch.NodeAgent.Payload.shadow()]} | {:error, Error.t()}
-  def shadows(%Composition{id: id} = composition) do
-    entries = for %Entry{beam: beam} = entry when beam != nil <- composition.files, do: entry
-    Shadows.make(entries, &Bridge.request("shadow", &1, DynamicCalls.naming(), id))
-  end
+  @spec copies([binary()], tuple(), String.t()) ::
+          {:ok, [{:ok, map()} | {:error, String.t()}]} | {:error, Error.t()}
+  def copies(modules, naming, id), do: Bridge.request("shadow", modules, naming, id)
 
   @doc "What the manifest of a patch has done beside its modules, read."
   @spec instructions(Composition.t()) ::
-          {:ok, %{up: [Instructions.one()], down: [Instructions.one()]}} | {:error, Error.t()}
-  def instructions(%Composition{manifest: nil}), do: {:ok, Instructions.none()}
+          {:ok, %{up: [map()], down: [map()]}} | {:error, Error.t()}
+  def instructions(%Composition{manifest: nil}), do: {:ok, %{up: [], down: []}}
 
   def instructions(%Composition{manifest: %{instructions: texts}, id: id}) do
     with {:ok, up} <- read_instructions(texts.up, id),

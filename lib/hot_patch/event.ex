@@ -62,6 +62,11 @@ defmodule HotPatch.Event do
 
   defp time?(_other), do: false
 
+  @doc false
+  # What subscribers are sent: the tag is the public module's name.
+  @spec message(t()) :: {HotPatch, t()}
+  def message(%__MODULE__{} = event), do: {HotPatch, event}
+
   @doc "The event in one line."
   @spec line(t()) :: String.t()
   def line(event) do

@@ -7,7 +7,7 @@ defmodule HotPatch.AnalysisTest do
   alias HotPatch.Test.Builds
 
   defp files(build) do
-    for file <- HotPatch.Store.Folder.files(Builds.ebin(build), ".beam"), do: File.read!(file)
+    for file <- HotPatch.Support.Folder.files(Builds.ebin(build), ".beam"), do: File.read!(file)
   end
 
   defp changed(build), do: for({_path, bytes} <- Builds.changed(build), do: bytes)

@@ -92,7 +92,7 @@ defmodule HotPatch.AttachTest do
   end
 
   defp disk(node) do
-    for {path, _stat} <- HotPatch.Store.Folder.tree(Cluster.home(node)),
+    for {path, _stat} <- HotPatch.Support.Folder.tree(Cluster.home(node)),
         into: %{},
         do: {path, File.read(path)}
   end

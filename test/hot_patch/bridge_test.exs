@@ -73,7 +73,7 @@ defmodule HotPatch.BridgeTest do
       _ = Analysis.vocabulary()
 
       before =
-        for file <- HotPatch.Store.Folder.files(Builds.ebin("shipped"), ".beam"),
+        for file <- HotPatch.Support.Folder.files(Builds.ebin("shipped"), ".beam"),
             do: File.read!(file)
 
       later = for {_path, bytes} <- Builds.changed("patched"), do: bytes

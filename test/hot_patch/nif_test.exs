@@ -134,7 +134,7 @@ defmodule HotPatch.NifTest do
   end
 
   defp leftovers(machine) do
-    for {path, _stat} <- HotPatch.Store.Folder.tree(machine.lib), path =~ "hot_patch-", do: path
+    for {path, _stat} <- HotPatch.Support.Folder.tree(machine.lib), path =~ "hot_patch-", do: path
   end
 
   describe "a library of the same name" do

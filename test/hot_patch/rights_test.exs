@@ -6,7 +6,7 @@ defmodule HotPatch.RightsTest do
   import HotPatch.Test.Hostile, only: [entry: 2, entry: 3]
   import HotPatch.Test.Operator
 
-  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Folder
   alias HotPatch.Store.Rights
   alias HotPatch.Support.FaultPoint
   alias HotPatch.Test.Builds

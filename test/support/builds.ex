@@ -3,7 +3,7 @@ defmodule HotPatch.Test.Builds do
   # The three builds of demo/exchange, compiled once for a test run, and small Erlang
   # modules compiled from text.
 
-  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Folder
 
   @source Path.expand("../../demo/exchange", __DIR__)
   @builds ~w(shipped patched broken)

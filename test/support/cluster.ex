@@ -4,7 +4,7 @@ defmodule HotPatch.Test.Cluster do
   # the nodes form a cluster of their own; each has its own copy of the exchange on disk
   # and a data directory of its own.
 
-  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Folder
   alias HotPatch.Test.Builds
 
   @doc "Makes this VM a hidden node."

@@ -14,6 +14,7 @@ defmodule HotPatch.Cluster.CatchUp do
   alias HotPatch.Cluster.Catalog
   alias HotPatch.Cluster.Ledger
   alias HotPatch.Cluster.Operation
+  alias HotPatch.Cluster.Shadows
   alias HotPatch.NodeAgent
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.Release
@@ -138,7 +139,7 @@ defmodule HotPatch.Cluster.CatchUp do
   defp from_archive(id, op) do
     with %{cumulative?: cumulative?} <- op,
          {:ok, composition, patch} <- Catalog.open(id),
-         {:ok, shadows} <- Archive.shadows(composition),
+         {:ok, shadows} <- Shadows.of(composition),
          {:ok, instructions} <- Archive.instructions(composition) do
       more = [
         shadows: shadows,

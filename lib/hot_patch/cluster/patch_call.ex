@@ -8,6 +8,7 @@ defmodule HotPatch.Cluster.PatchCall do
   alias HotPatch.Cluster.Catalog
   alias HotPatch.Cluster.ManifestDefaults
   alias HotPatch.Cluster.Members
+  alias HotPatch.Cluster.Shadows
   alias HotPatch.Error
   alias HotPatch.NodeAgent.LoaderTrial
   alias HotPatch.NodeAgent.Payload
@@ -124,7 +125,7 @@ defmodule HotPatch.Cluster.PatchCall do
   defp way_back(_nothing_or_possible, _call), do: :ok
 
   # Only what is carried out needs them, and they are as large as the modules.
-  defp shadows(:apply, composition), do: Archive.shadows(composition)
+  defp shadows(:apply, composition), do: Shadows.of(composition)
   defp shadows(_check_or_plan, _composition), do: {:ok, []}
 
   defp possible(%Payload{kind: :rollback, patch: id}, members) do

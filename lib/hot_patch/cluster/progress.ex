@@ -177,7 +177,7 @@ defmodule HotPatch.Cluster.Progress do
   end
 
   defp pass_on(event, state) do
-    for {pid, _monitor} <- state.subscribers, do: send(pid, {HotPatch, event})
+    for {pid, _monitor} <- state.subscribers, do: send(pid, Event.message(event))
     :ok
   end
 

@@ -49,7 +49,7 @@ defmodule HotPatch.Cluster.ProgressBars do
 
   defp loop(state) do
     receive do
-      {HotPatch, event} -> state |> heard(event) |> draw() |> loop()
+      {_tag, %Event{} = event} -> state |> heard(event) |> draw() |> loop()
       :finish -> state |> drain() |> draw()
     end
   end
@@ -57,7 +57,7 @@ defmodule HotPatch.Cluster.ProgressBars do
   # What has come before the end is shown.
   defp drain(state) do
     receive do
-      {HotPatch, event} -> state |> heard(event) |> drain()
+      {_tag, %Event{} = event} -> state |> heard(event) |> drain()
     after
       0 -> state
     end

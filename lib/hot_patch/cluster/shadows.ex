@@ -7,9 +7,12 @@ defmodule HotPatch.Cluster.Shadows do
   # A module that converts state and leads to one that can have no copy has none itself: it would
   # call the version before. It converts the states by itself, after the load.
 
+  alias HotPatch.Archive
+  alias HotPatch.Composition
   alias HotPatch.Composition.Entry
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.Swap.Change
+  alias HotPatch.Swap.DynamicCalls
 
   @supervisors ["supervisor", "Elixir.Supervisor", "Elixir.DynamicSupervisor"]
 
@@ -21,6 +24,13 @@ defmodule HotPatch.Cluster.Shadows do
 
   @typedoc "Has shadows made of modules, of which each may be refused."
   @type maker :: ([binary()] -> {:ok, [{:ok, map()} | {:error, String.t()}]} | {:error, term()})
+
+  @doc "Those of a patch. A module that can have none is left out."
+  @spec of(Composition.t()) :: {:ok, [Payload.shadow()]} | {:error, HotPatch.Error.t()}
+  def of(%Composition{id: id} = composition) do
+    entries = for %Entry{beam: beam} = entry when beam != nil <- composition.files, do: entry
+    make(entries, &Archive.copies(&1, DynamicCalls.naming(), id))
+  end
 
   @doc "Makes them; `maker` is asked for more than once where some can have none."
   @spec make([Entry.t()], maker()) :: {:ok, [Payload.shadow()]} | {:error, term()}

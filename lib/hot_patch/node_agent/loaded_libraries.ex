@@ -7,7 +7,7 @@ defmodule HotPatch.NodeAgent.LoadedLibraries do
   # nothing. So such a file counts from a restart, and with it the whole patch.
 
   alias HotPatch.NodeAgent.Verdict
-  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Folder
   alias HotPatch.Store.Transaction
 
   @libraries [".so", ".dylib", ".dll"]

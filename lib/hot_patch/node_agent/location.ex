@@ -15,7 +15,7 @@ defmodule HotPatch.NodeAgent.Location do
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.Release
   alias HotPatch.Store
-  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Folder
   alias HotPatch.Support.FileName
 
   @typedoc """

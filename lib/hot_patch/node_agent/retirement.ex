@@ -29,9 +29,25 @@ defmodule HotPatch.NodeAgent.Retirement do
     end
   end
 
-  defp settle(%{release: same}, %{release: same}), do: :ok
+  # What was decided under a release that has ended is none that this node has missed, should the
+  # same release be started again.
+  defp settle(recorded, state) do
+    case Applied.succession(recorded) do
+      :same ->
+        :ok
 
-  defp settle(%{stack: [_ | _]} = recorded, %{stack: []} = state) do
+      :carried ->
+        carried(recorded, state)
+
+      :ended ->
+        ended(recorded, state)
+        :ok = Store.Decisions.forget(recorded.release)
+    end
+  end
+
+  defp ended(%{stack: []}, _state), do: :ok
+
+  defp ended(recorded, state) do
     note_end(
       recorded.stack,
       state,
@@ -39,16 +55,16 @@ defmodule HotPatch.NodeAgent.Retirement do
     )
   end
 
-  defp settle(%{stack: []}, _state), do: :ok
-
   # Known under another name, the patches stay what they were.
-  defp settle(recorded, state) do
+  defp carried(recorded, state) do
     {before, now} = {recorded.release, state.release}
 
-    Log.notice(
-      "HotPatch: this system was #{Release.text(before)} and is #{Release.text(now)} now, with the same code: " <>
-        "its patches stay in force"
-    )
+    if state.stack != [] do
+      Log.notice(
+        "HotPatch: this system was #{Release.text(before)} and is #{Release.text(now)} now, with the same code: " <>
+          "its patches stay in force"
+      )
+    end
 
     note_failure(Applied.put(state))
     note_failure(Store.Archives.rebind(before, now))

@@ -156,18 +156,22 @@ defmodule HotPatch.Store.Applied do
   end
 
   defp succeed(state) do
-    facts = %{
+    case succession(state) do
+      :same -> %{state | boot: boot()}
+      :carried -> %{state | release: Release.identity(), boot: boot()}
+      :ended -> %{empty() | pending: state.pending ++ stays(state), ended: Leftovers.of(state)}
+    end
+  end
+
+  @doc "What becomes of a state, as it was written, under the running release: see HotPatch.Store.Succession."
+  @spec succession(state()) :: :same | :carried | :ended
+  def succession(state) do
+    Succession.judge(state, %{
       release: Release.identity(),
       installed?: &Release.installed?/0,
       boot: boot(),
       as_left?: fn -> as_left?(state) end
-    }
-
-    case Succession.judge(state, facts) do
-      :same -> %{state | boot: facts.boot}
-      :carried -> %{state | release: facts.release, boot: facts.boot}
-      :ended -> %{empty() | pending: state.pending ++ stays(state), ended: Leftovers.of(state)}
-    end
+    })
   end
 
   # Where patches end while the VM runs, not all of theirs ends with them.

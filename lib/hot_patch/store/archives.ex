@@ -5,7 +5,7 @@ defmodule HotPatch.Store.Archives do
   alias HotPatch.Host.Config
   alias HotPatch.Release
   alias HotPatch.Store
-  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Folder
 
   @typedoc "What is kept beside an archive."
   @type t :: %{

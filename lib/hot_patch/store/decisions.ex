@@ -7,7 +7,7 @@ defmodule HotPatch.Store.Decisions do
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
-  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Folder
 
   @version 1
 
@@ -38,6 +38,13 @@ defmodule HotPatch.Store.Decisions do
       _ = needed? || File.rm(path)
     end
 
+    :ok
+  end
+
+  @doc "Forgets those of a release."
+  @spec forget(Release.t()) :: :ok
+  def forget(release) do
+    for path <- paths(), match?(%{release: ^release}, read(path)), do: File.rm(path)
     :ok
   end
 

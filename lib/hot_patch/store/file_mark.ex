@@ -3,7 +3,7 @@ defmodule HotPatch.Store.FileMark do
   # Tells a file that was put somewhere from one that is there later: by its content, and, because an
   # installer may bring the very same content, by whether it was written again.
 
-  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Folder
 
   @typedoc "Inode and time of the last write. A rename keeps both; whoever writes the file changes one."
   @type stamp :: {inode :: non_neg_integer(), mtime :: integer()}

@@ -8,7 +8,7 @@ defmodule HotPatch.Store.Privacy do
 
   alias HotPatch.Host.Config
   alias HotPatch.Store
-  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Folder
   alias HotPatch.Support.Table
 
   @others 0o077

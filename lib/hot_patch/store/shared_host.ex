@@ -8,7 +8,7 @@ defmodule HotPatch.Store.SharedHost do
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
   alias HotPatch.Store.FileMark
-  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Folder
   alias HotPatch.Store.Transaction
 
   @doc "What the nodes, this one among them, have noted of a patch of this release, with the node's folder."

@@ -22,7 +22,7 @@ defmodule HotPatch.Store.Transaction do
   alias HotPatch.Store.Blobs
   alias HotPatch.Store.FileChange
   alias HotPatch.Store.FileMark
-  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Folder
   alias HotPatch.Store.Lock
   alias HotPatch.Store.Rights
   alias HotPatch.Support.FaultPoint

@@ -25,8 +25,7 @@ defmodule Mix.Tasks.HotPatch.Appup do
 
   alias HotPatch.Analysis
   alias HotPatch.Analysis.Finding
-  alias HotPatch.Bridge
-  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Folder
   alias HotPatch.Support.Printable
 
   @switches [from: :string, to: :string, out: :string, restart: :boolean, accept: :keep]
@@ -89,9 +88,7 @@ defmodule Mix.Tasks.HotPatch.Appup do
   end
 
   defp appup!(from, to, restart?) do
-    options = {length(from.modules), from.name, {from.vsn, to.vsn}, restart?}
-
-    case Bridge.request("appup", from.modules ++ to.modules, options, "the appup") do
+    case Analysis.appup(from.name, {from.vsn, from.modules}, {to.vsn, to.modules}, restart?) do
       {:ok, text} -> text
       {:error, error} -> stop(Exception.message(error))
     end

@@ -6,7 +6,7 @@ defmodule HotPatch.Host.BootFileTest do
 
   alias HotPatch.Error
   alias HotPatch.Host.BootFile
-  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Folder
   alias HotPatch.Test.BootedRelease
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster

@@ -207,7 +207,11 @@ defmodule HotPatch.Store.LockTest do
         for peer <- others, do: Task.async(fn -> run(peer, folder, log(folder, peer), 10) end)
 
       # They wait.
-      until(fn -> length(HotPatch.Store.Folder.files(folder, ".claim")) == 2 end, "both waiting")
+      until(
+        fn -> length(HotPatch.Support.Folder.files(folder, ".claim")) == 2 end,
+        "both waiting"
+      )
+
       assert Increments.count(folder) == 0
 
       {_, 0} = System.cmd("kill", ["-9", pid])

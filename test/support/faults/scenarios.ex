@@ -3,7 +3,7 @@ defmodule HotPatch.Test.Faults.Scenarios do
   # What else happens to a cluster in production, one function each. They take a cluster and
   # give it back well, or raise; what they vary, they vary by chance.
 
-  alias HotPatch.Store.Folder
+  alias HotPatch.Support.Folder
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Damage
   alias HotPatch.Test.Faults.Load

@@ -64,7 +64,7 @@ defmodule HotPatch.Test.Faults.Strike do
   @spec staged(pid(), Path.t()) :: :ok
   def staged(test, folder) do
     staged =
-      for {path, %File.Stat{type: :regular, mode: mode}} <- HotPatch.Store.Folder.tree(folder),
+      for {path, %File.Stat{type: :regular, mode: mode}} <- HotPatch.Support.Folder.tree(folder),
           path =~ "hot_patch-",
           do: {path, Bitwise.band(mode, 0o7777)}
 

@@ -1,4 +1,4 @@
-defmodule HotPatch.Store.Folder do
+defmodule HotPatch.Support.Folder do
   @moduledoc false
   # What a folder holds, by plain names. The names of the folders above are the host's: they may
   # have blanks, brackets, braces, stars, line breaks and letters of any script in them, so no path
