@@ -65,7 +65,7 @@ defmodule HotPatch.Test.Faults.Snapshot do
 
   # What was staged, and what interrupted writes have left.
   defp leftovers(folder) do
-    for {path, _stat} <- Store.Folder.tree(folder),
+    for {path, _stat} <- HotPatch.Support.Folder.tree(folder),
         name = Path.basename(path),
         name =~ "hot_patch-" or String.ends_with?(name, ".tmp"),
         do: path
