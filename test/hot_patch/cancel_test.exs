@@ -134,7 +134,7 @@ defmodule HotPatch.CancelTest do
 
       # Not as one that is tried and whose coordinator is gone.
       settled(nodes)
-      for node <- nodes, do: send({HotPatch.Cluster.Reconciler, node}, :compare)
+      for node <- nodes, do: send({HotPatch.Cluster.Comparison.name(), node}, :compare)
       settled(nodes)
       assert have(nodes, module) == [false, true, false]
       assert %{outcome: :kept} = Enum.find(journal(a, patch.id), &(&1.what == :cancel))

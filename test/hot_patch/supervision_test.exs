@@ -6,7 +6,7 @@ defmodule HotPatch.SupervisionTest do
 
   alias HotPatch.Bridge.OSProcess
   alias HotPatch.Cluster.Progress
-  alias HotPatch.Cluster.Reconciler
+  alias HotPatch.Cluster.Comparison
   alias HotPatch.Console
   alias HotPatch.Event
   alias HotPatch.NodeAgent
@@ -15,7 +15,7 @@ defmodule HotPatch.SupervisionTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Hosts
 
-  @children [Progress, OSProcess.Server, NodeAgent.Inbox, NodeAgent.Server, Reconciler, Console]
+  @children [Progress, OSProcess.Server, NodeAgent.Inbox, NodeAgent.Server, Comparison, Console]
   @kills 8
 
   defp pids(node) do
@@ -177,7 +177,7 @@ defmodule HotPatch.SupervisionTest do
         {NodeAgent, {:in_doubt, nil, nil}},
         {NodeAgent.Commit, :held, nil},
         {NodeAgent.Commit, {:ended, nil}},
-        {Reconciler, nil},
+        {Comparison, nil},
         {:nodeup, nil},
         {:in_doubt, nil},
         :compare,

@@ -7,7 +7,7 @@ defmodule HotPatch.Cluster.CancelledOperation do
   alias HotPatch.Cluster.AutoRollback
   alias HotPatch.Cluster.Coordinator
   alias HotPatch.Cluster.Outcome
-  alias HotPatch.Cluster.Reconciler
+  alias HotPatch.Cluster.Comparison
   alias HotPatch.NodeAgent
   alias HotPatch.Store.Decisions
 
@@ -50,7 +50,7 @@ defmodule HotPatch.Cluster.CancelledOperation do
 
     with {:written, :ok} <- {:written, Decisions.put(op)},
          [] <- not_noted(course, op) do
-      Reconciler.soon()
+      Comparison.soon()
       {:failed, error(course, order, :kept, kept(course))}
     else
       {:written, {:error, {path, posix}}} ->
@@ -61,7 +61,7 @@ defmodule HotPatch.Cluster.CancelledOperation do
         {:failed, error(course, order, :failed, text)}
 
       texts ->
-        Reconciler.soon()
+        Comparison.soon()
         text = "#{kept(course)}; not yet written down there: #{Enum.join(texts, "; ")}"
         {:failed, error(course, order, :kept, text)}
     end

@@ -4,10 +4,12 @@ defmodule HotPatch.Cluster.Reconciler do
   # applications that depend on it do), when a node comes, when an operation has ended, and
   # now and then.
 
-  use GenServer
+  # In the tree it has the name under which it is found.
+  use GenServer, id: HotPatch.Cluster.Comparison
 
   alias HotPatch.Cluster
   alias HotPatch.Cluster.CatchUp
+  alias HotPatch.Cluster.Comparison
   alias HotPatch.Cluster.DecisionQuery
   alias HotPatch.Host.Config
   alias HotPatch.NodeAgent
@@ -25,7 +27,7 @@ defmodule HotPatch.Cluster.Reconciler do
 
   @doc false
   @spec start_link(keyword()) :: GenServer.on_start()
-  def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
+  def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: Comparison.name())
 
   @doc """
   Waits until this node has been compared with the others, and with what it has decided itself,
@@ -33,23 +35,9 @@ defmodule HotPatch.Cluster.Reconciler do
   """
   @spec await_first() :: :ok
   def await_first do
-    GenServer.call(__MODULE__, :await_first, @start_within)
+    GenServer.call(Comparison.name(), :await_first, @start_within)
   catch
     :exit, _too_long_or_gone -> :ok
-  end
-
-  @doc """
-  Has this node and the others compare. Besides the ends of operations and the connections of
-  nodes, whoever writes a decision calls for it: it may be that nobody who was told still holds.
-  All nodes agreeing in the end hangs on this, and on the comparing now and then.
-  """
-  @spec soon() :: :ok
-  def soon do
-    _ = send(__MODULE__, {NodeAgent, :ended})
-    :ok
-  rescue
-    # It is about to start, and compares then.
-    ArgumentError -> :ok
   end
 
   @impl GenServer
@@ -120,7 +108,7 @@ defmodule HotPatch.Cluster.Reconciler do
     {:noreply, state}
   end
 
-  def handle_info({__MODULE__, :changed}, state), do: {:noreply, soon(state, @soon)}
+  def handle_info({Comparison, :changed}, state), do: {:noreply, soon(state, @soon)}
 
   def handle_info(:compare, %{worker: nil} = state), do: {:noreply, work(%{state | timer: nil})}
 
@@ -181,9 +169,5 @@ defmodule HotPatch.Cluster.Reconciler do
     soon(%{state | failures: state.failures + 1}, wait)
   end
 
-  # They may have missed what has ended here, and shall not find out only by chance.
-  defp tell_others do
-    for node <- Cluster.peers(), do: send({__MODULE__, node}, {__MODULE__, :changed})
-    :ok
-  end
+  defp tell_others, do: Comparison.tell(Cluster.peers())
 end

@@ -13,7 +13,7 @@ defmodule HotPatch.Cluster.TwoPhase do
   alias HotPatch.Cluster.Coordinator
   alias HotPatch.Cluster.Outcome
   alias HotPatch.Cluster.Progress
-  alias HotPatch.Cluster.Reconciler
+  alias HotPatch.Cluster.Comparison
   alias HotPatch.Cluster.Transfer
   alias HotPatch.NodeAgent
   alias HotPatch.NodeAgent.Payload
@@ -103,7 +103,7 @@ defmodule HotPatch.Cluster.TwoPhase do
         skew_us: ClockSkew.skew(nodes, clocks)
     }
 
-    if decision == :finish and operation.catching_up == nil, do: Reconciler.soon()
+    if decision == :finish and operation.catching_up == nil, do: Comparison.soon()
 
     if decision == :stop,
       do: {:stopped, Outcome.finished(report)},

@@ -5,8 +5,6 @@ defmodule HotPatch.Console.HostNames do
   # header tells. Such a page has a name and no address, so an address is believed as far as it can be one
   # on which the console listens.
 
-  alias HotPatch.Console.Config
-
   @doc """
   The name or address in a `Host` header, without its port.
 
@@ -28,9 +26,9 @@ defmodule HotPatch.Console.HostNames do
   end
 
   @doc "Whether the console answers a request with this `Host` header."
-  @spec known?(Config.t(), String.t() | nil) :: boolean()
+  @spec known?(HotPatch.Console.Config.t(), String.t() | nil) :: boolean()
   # Within a host application: which names that has it knows itself.
-  def known?(%Config{port: nil, hosts: []}, _header), do: true
+  def known?(%{port: nil, hosts: []}, _header), do: true
 
   def known?(config, header) do
     case parse(header) do
@@ -41,15 +39,15 @@ defmodule HotPatch.Console.HostNames do
 
   defp configured?(host, hosts), do: Enum.any?(hosts, &(parse(&1) == {:ok, host}))
 
-  defp listens?(_host, %Config{port: nil}), do: false
+  defp listens?(_host, %{port: nil}), do: false
 
   # Through a tunnel or the address of another machine it may come by any address.
-  defp listens?(address, %Config{ip: ip}) when is_tuple(address) do
+  defp listens?(address, %{ip: ip}) when is_tuple(address) do
     address == ip or unspecified?(ip) or (loopback?(address) and loopback?(ip))
   end
 
-  defp listens?("localhost", %Config{ip: ip}), do: loopback?(ip) or unspecified?(ip)
-  defp listens?(name, %Config{ip: ip}), do: not loopback?(ip) and name in names()
+  defp listens?("localhost", %{ip: ip}), do: loopback?(ip) or unspecified?(ip)
+  defp listens?(name, %{ip: ip}), do: not loopback?(ip) and name in names()
 
   # Of this machine, as it calls itself and as the nodes do.
   defp names do

@@ -68,13 +68,13 @@ defmodule HotPatch.NodeAgent.Instructions do
     end
   end
 
-  defp find(%Payload{kind: :rollback, patch: patch}) do
+  defp find(%{kind: :rollback, patch: patch}) do
     record = Store.Applied.find(patch) || %{}
     %__MODULE__{steps: Map.get(record, :down, []), ran: Map.get(record, :stopped, [])}
   end
 
   # Applied once more, what was done beside its modules is not done again.
-  defp find(%Payload{patch: patch} = payload) do
+  defp find(%{patch: patch} = payload) do
     %{up: up, down: down} = Map.get(payload, :instructions, none())
 
     case Store.Applied.find(patch) do
@@ -88,13 +88,13 @@ defmodule HotPatch.NodeAgent.Instructions do
   know: such a module has no supervisors.
   """
   @spec supervisors(Payload.t() | t()) :: [module()]
-  def supervisors(%Payload{} = payload), do: payload |> find() |> supervisors()
-
   def supervisors(%__MODULE__{steps: steps}) do
     for %{how: :children, subject: name} <- steps,
         {:ok, module} <- [LoadedCode.module(name)],
         do: module
   end
+
+  def supervisors(payload), do: payload |> find() |> supervisors()
 
   defp left(%{cumulative?: false}), do: []
 

@@ -86,7 +86,7 @@ defmodule HotPatch.NodeAgent.Retirement do
   end
 
   defp put_back(state) do
-    with {:ok, _state, files} <- Leftovers.put_back(state) do
+    with {:ok, _state, files} <- Store.PutBack.run(state) do
       if files != [], do: tell(files)
       {:ok, files}
     end

@@ -159,7 +159,7 @@ defmodule HotPatch.Store.Applied do
     case succession(state) do
       :same -> %{state | boot: boot()}
       :carried -> %{state | release: Release.identity(), boot: boot()}
-      :ended -> %{empty() | pending: state.pending ++ stays(state), ended: Leftovers.of(state)}
+      :ended -> %{empty() | pending: state.pending ++ stays(state), ended: leftovers(state)}
     end
   end
 
@@ -173,6 +173,11 @@ defmodule HotPatch.Store.Applied do
       as_left?: fn -> as_left?(state) end
     })
   end
+
+  @doc "What takes back the files of a state when all its patches end, see HotPatch.Store.Leftovers."
+  @spec leftovers(state()) :: [Leftovers.t()]
+  def leftovers(state),
+    do: state.stack |> on_disk() |> net() |> Leftovers.of(state.release, state.ended)
 
   # Where patches end while the VM runs, not all of theirs ends with them.
   defp stays(%{boot: boot} = state) do
@@ -388,7 +393,7 @@ defmodule HotPatch.Store.Applied do
     %{
       state
       | install: nil,
-        ended: Leftovers.of(state),
+        ended: leftovers(state),
         stack: [],
         retired: Map.merge(state.retired, ended)
     }

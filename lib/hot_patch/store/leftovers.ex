@@ -6,14 +6,8 @@ defmodule HotPatch.Store.Leftovers do
   # what it takes is kept until it can, or until the files are gone.
 
   alias HotPatch.Release
-  alias HotPatch.Store
-  alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
-  alias HotPatch.Store.FileChange
   alias HotPatch.Store.FileMark
-  alias HotPatch.Store.Recovery
-  alias HotPatch.Store.SharedHost
-  alias HotPatch.Store.Transaction
 
   @typedoc """
   `patch` is the last that has changed the file, under `release`; `old` is what was there before the
@@ -46,15 +40,16 @@ defmodule HotPatch.Store.Leftovers do
           release: %{name: String.t(), version: String.t()}
         }
 
-  @doc "Those of a state when all its patches end, with those that are left from before."
-  @spec of(Applied.state()) :: [t()]
-  def of(state) do
-    state.stack
-    |> Applied.on_disk()
-    |> Applied.net()
+  @doc """
+  Those of all patches of a release that ends: of what they have made of the files (Applied.net/1), with
+  those that are left from before.
+  """
+  @spec of([map()], Release.t(), [t()]) :: [t()]
+  def of(files, release, ended) do
+    files
     |> Enum.reject(&(&1.old == &1.new))
-    |> Enum.map(&leftover(&1, state.release))
-    |> Enum.reduce(state.ended, &add/2)
+    |> Enum.map(&leftover(&1, release))
+    |> Enum.reduce(ended, &add/2)
   end
 
   defp leftover(file, release) do
@@ -85,44 +80,6 @@ defmodule HotPatch.Store.Leftovers do
   @spec open([t()]) :: [t()]
   def open(ended), do: Enum.filter(ended, &(&1.done == nil))
 
-  @doc """
-  Puts the files back that can be put back now, and lets go of those that are gone. Gives the state with
-  those that are left, which is written, and those that went back.
-  """
-  @spec put_back(Applied.state()) ::
-          {:ok, Applied.state(), [t()]} | {:error, Transaction.failure()}
-  def put_back(%{ended: []} = state), do: {:ok, state, []}
-
-  def put_back(state) do
-    {open, done} = Enum.split_with(state.ended, &(&1.done == nil))
-    held = if open == [], do: [], else: SharedHost.held()
-    groups = Enum.group_by(open, &judge(&1, facts(&1, state, held)))
-    {back, lost} = groups |> Map.get(:back, []) |> Enum.split_with(&kept?/1)
-    gone = for file <- back ++ Map.get(groups, :forget, []), do: %{file | done: state.boot}
-    # Those of earlier boots: nothing of them is in memory.
-    done = Enum.filter(done, &(&1.done == state.boot))
-    left = %{state | ended: Map.get(groups, :keep, []) ++ lost ++ gone ++ done}
-
-    cond do
-      back != [] -> replace(back, left)
-      Enum.sort(left.ended) != Enum.sort(state.ended) -> write(left)
-      true -> {:ok, state, []}
-    end
-  end
-
-  defp facts(file, state, held) do
-    %{
-      digest: FileMark.digest(file.real),
-      stamp: FileMark.stamp(file.real),
-      folder?: file.real |> Path.dirname() |> File.dir?(),
-      in_force?: Enum.any?(state.stack, &touches?(&1, file)),
-      held?: {file.real, file.new} in held,
-      release: Release.to_map(state.release)
-    }
-  end
-
-  defp touches?(record, file), do: Enum.any?(record.files, &(file.real in [&1.real, &1.target]))
-
   @doc "What is to be done with one: `:back`, `:keep` it for later, or `:forget` it."
   @spec judge(t(), facts()) :: :back | :keep | :forget
   def judge(file, facts) do
@@ -140,45 +97,4 @@ defmodule HotPatch.Store.Leftovers do
   # of the version which was patched has what was there before.
   defp ours?(%{stamp: stamp} = file, facts),
     do: stamp in [nil, facts.stamp] or file.release == facts.release
-
-  defp kept?(%{old: nil}), do: true
-  defp kept?(%{old: digest}), do: match?({:ok, _bytes}, Blobs.fetch(Store.blobs(), digest))
-
-  defp replace(files, state) do
-    with {:ok, intent} <- files |> Enum.map(&change/1) |> Transaction.stage(tag()),
-         {:ok, intent} <- Transaction.decide(intent, note(files, state)),
-         :ok <- Recovery.finish(intent),
-         do: {:ok, state, files}
-  end
-
-  defp change(%{old: nil} = file),
-    do: %FileChange{target: file.real, bytes: nil, folders: file.folders}
-
-  defp change(file) do
-    {:ok, bytes} = Blobs.fetch(Store.blobs(), file.old)
-    %FileChange{target: file.real, bytes: bytes}
-  end
-
-  defp tag, do: "hot_patch-ended-#{:erlang.phash2(node())}"
-
-  defp note(files, state) do
-    releases = files |> Enum.map(&Release.text(Release.from_map(&1.release))) |> Enum.uniq()
-
-    entry = %{
-      op: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower),
-      patch: files |> Enum.map(& &1.patch) |> Enum.uniq() |> Enum.join(", "),
-      by: "HotPatch",
-      reason: "the files of #{Enum.join(releases, ", ")} are as they were before",
-      release: state.release
-    }
-
-    Recovery.note(state, :put_back, entry)
-  end
-
-  defp write(state) do
-    case Applied.put(state) do
-      :ok -> {:ok, state, []}
-      {:error, posix} -> {:error, {Store.directory(), posix}}
-    end
-  end
 end

@@ -195,16 +195,16 @@ defmodule HotPatch.Store.AppliedTest do
 
     test "leave behind what takes their files back, also of one that came over an earlier one" do
       p = record("p", [file("A", "a", "a1"), file("B", "b", "b")])
-      assert [first] = Leftovers.of(state([p]))
+      assert [first] = Applied.leftovers(state([p]))
       assert %{real: "A", patch: "p", release: %{name: "shop", version: "1"}, done: nil} = first
 
       q = record("q", [file("A", "a1", "a2")])
-      assert [second] = Leftovers.of(state([q], release: @two, ended: [first]))
+      assert [second] = Applied.leftovers(state([q], release: @two, ended: [first]))
       assert {second.old, second.new, second.patch} == {digest("a"), digest("a2"), "q"}
 
       # The file was another one in between.
       r = record("r", [file("A", "x", "x1")])
-      assert [third] = Leftovers.of(state([r], ended: [first]))
+      assert [third] = Applied.leftovers(state([r], ended: [first]))
       assert third.old == digest("x")
     end
 
@@ -220,7 +220,7 @@ defmodule HotPatch.Store.AppliedTest do
 
   describe "a file of a patch that has ended" do
     test "goes back, stays for now, or is none of ours any more" do
-      [file] = Leftovers.of(state([record("p", [file("A", "a", "a1")])]))
+      [file] = Applied.leftovers(state([record("p", [file("A", "a", "a1")])]))
 
       there = %{
         digest: digest("a1"),
@@ -274,7 +274,7 @@ defmodule HotPatch.Store.AppliedTest do
     test "for what runs otherwise than it should, and only as long as it does" do
       p = record("p", [file("A", "a", "a1")])
       removed = record("p", [file("A", "a", nil)])
-      ended = Leftovers.of(state([p]))
+      ended = Applied.leftovers(state([p]))
 
       for {what, state, running, reasons} <- [
             {"nothing", state([p]), %{"Elixir.A" => "md5 of a1"}, []},
@@ -307,7 +307,7 @@ defmodule HotPatch.Store.AppliedTest do
     end
 
     test "by what code is loaded from, and what is loaded when it is used" do
-      ended = Leftovers.of(state([record("p", [file("A", "a", "a1")])]))
+      ended = Applied.leftovers(state([record("p", [file("A", "a", "a1")])]))
       elsewhere = vm(%{"Elixir.A" => "md5 of a1"}, path: fn _name -> "/next/A" end)
       assert RestartNeed.of(state([], ended: ended), elsewhere) == []
 

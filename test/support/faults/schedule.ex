@@ -187,7 +187,7 @@ defmodule HotPatch.Test.Faults.Schedule do
       Enum.random([
         HotPatch.NodeAgent.Server,
         HotPatch.NodeAgent.Commit,
-        HotPatch.Cluster.Reconciler
+        HotPatch.Cluster.Comparison
       ])
 
     pid = Cluster.call(victim, Process, :whereis, [name])

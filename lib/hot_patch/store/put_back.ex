@@ -1,0 +1,95 @@
+defmodule HotPatch.Store.PutBack do
+  @moduledoc false
+  # Puts the files of patches that have ended back to what was there before them, see
+  # HotPatch.Store.Leftovers.
+
+  alias HotPatch.Release
+  alias HotPatch.Store
+  alias HotPatch.Store.Applied
+  alias HotPatch.Store.Blobs
+  alias HotPatch.Store.FileChange
+  alias HotPatch.Store.FileMark
+  alias HotPatch.Store.Leftovers
+  alias HotPatch.Store.Recovery
+  alias HotPatch.Store.SharedHost
+  alias HotPatch.Store.Transaction
+
+  @doc """
+  Puts the files back that can be put back now, and lets go of those that are gone. Gives the state with
+  those that are left, which is written, and those that went back.
+  """
+  @spec run(Applied.state()) ::
+          {:ok, Applied.state(), [Leftovers.t()]} | {:error, Transaction.failure()}
+  def run(%{ended: []} = state), do: {:ok, state, []}
+
+  def run(state) do
+    {open, done} = Enum.split_with(state.ended, &(&1.done == nil))
+    held = if open == [], do: [], else: SharedHost.held()
+    groups = Enum.group_by(open, &Leftovers.judge(&1, facts(&1, state, held)))
+    {back, lost} = groups |> Map.get(:back, []) |> Enum.split_with(&kept?/1)
+    gone = for file <- back ++ Map.get(groups, :forget, []), do: %{file | done: state.boot}
+    # Those of earlier boots: nothing of them is in memory.
+    done = Enum.filter(done, &(&1.done == state.boot))
+    left = %{state | ended: Map.get(groups, :keep, []) ++ lost ++ gone ++ done}
+
+    cond do
+      back != [] -> replace(back, left)
+      Enum.sort(left.ended) != Enum.sort(state.ended) -> write(left)
+      true -> {:ok, state, []}
+    end
+  end
+
+  defp facts(file, state, held) do
+    %{
+      digest: FileMark.digest(file.real),
+      stamp: FileMark.stamp(file.real),
+      folder?: file.real |> Path.dirname() |> File.dir?(),
+      in_force?: Enum.any?(state.stack, &touches?(&1, file)),
+      held?: {file.real, file.new} in held,
+      release: Release.to_map(state.release)
+    }
+  end
+
+  defp touches?(record, file), do: Enum.any?(record.files, &(file.real in [&1.real, &1.target]))
+
+  defp kept?(%{old: nil}), do: true
+  defp kept?(%{old: digest}), do: match?({:ok, _bytes}, Blobs.fetch(Store.blobs(), digest))
+
+  defp replace(files, state) do
+    with {:ok, intent} <- files |> Enum.map(&change/1) |> Transaction.stage(tag()),
+         {:ok, intent} <- Transaction.decide(intent, note(files, state)),
+         :ok <- Recovery.finish(intent),
+         do: {:ok, state, files}
+  end
+
+  defp change(%{old: nil} = file),
+    do: %FileChange{target: file.real, bytes: nil, folders: file.folders}
+
+  defp change(file) do
+    {:ok, bytes} = Blobs.fetch(Store.blobs(), file.old)
+    %FileChange{target: file.real, bytes: bytes}
+  end
+
+  defp tag, do: "hot_patch-ended-#{:erlang.phash2(node())}"
+
+  defp note(files, state) do
+    releases = files |> Enum.map(&Release.text(Release.from_map(&1.release))) |> Enum.uniq()
+
+    entry = %{
+      op: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower),
+      patch: files |> Enum.map(& &1.patch) |> Enum.uniq() |> Enum.join(", "),
+      by: "HotPatch",
+      reason: "the files of #{Enum.join(releases, ", ")} are as they were before",
+      release: state.release
+    }
+
+    Recovery.note(state, :put_back, entry)
+  end
+
+  defp write(state) do
+    case Applied.put(state) do
+      :ok -> {:ok, state, []}
+      {:error, posix} -> {:error, {Store.directory(), posix}}
+    end
+  end
+end
