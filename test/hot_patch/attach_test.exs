@@ -295,6 +295,87 @@ defmodule HotPatch.AttachTest do
     end
   end
 
+  describe "who cancels it" do
+    # Nothing of the node runs, so that whoever asks it something waits.
+    defp still(node) do
+      pid = node |> Cluster.call(:os, :getpid, []) |> List.to_string()
+      {_output, 0} = System.cmd("kill", ["-STOP", pid])
+      on_exit(fn -> System.cmd("kill", ["-CONT", pid], stderr_to_stdout: true) end)
+      fn -> {_output, 0} = System.cmd("kill", ["-CONT", pid]) end
+    end
+
+    # Who is told to end has a moment for it: here nobody waits for that.
+    defp told(operator, node) do
+      options = [by: "bob", reason: "not this one", timeout: 1]
+
+      until(
+        fn ->
+          with {:error, %Error{reason: :not_under_way}} <-
+                 hot_patch(operator, :cancel, [node, options]),
+               do: nil
+        end,
+        "it is found",
+        30_000
+      )
+    end
+
+    for what <- [:attach, :detach] do
+      test "before #{what} has begun: the node is as it was", %{operator: operator} do
+        node = PlainErlang.start()
+        PlainErlang.run(node)
+        if unquote(what) == :detach, do: :ok = hot_patch(operator, :attach, [node])
+        has = Cluster.call(node, :erlang, :module_loaded, [HotPatch.NodeAgent])
+        go_on = still(node)
+        task = Task.async(fn -> hot_patch(operator, unquote(what), [node]) end)
+        assert {:ok, %{kind: unquote(what), outcome: :ending}} = told(operator, node)
+        go_on.()
+
+        assert {:error, %Error{reason: :cancelled} = error} = Task.await(task, 60_000)
+        assert Exception.message(error) =~ "cancelled by bob (not this one)"
+        assert Exception.message(error) =~ "nothing was changed there"
+        assert error.details.outcome == :nothing_changed
+        assert Cluster.call(node, :erlang, :module_loaded, [HotPatch.NodeAgent]) == has
+        assert Cluster.call(node, :erlang, :module_loaded, [Bootstrap]) == has
+
+        assert {:ok, %{items: items}} = hot_patch(operator, :journal, [[patch: "#{node}"]])
+        assert %{by: "bob", outcome: :nothing_changed} = Enum.find(items, &(&1.what == :cancel))
+
+        # And nothing stands in its way the next time.
+        assert hot_patch(operator, unquote(what), [node]) == :ok
+        if unquote(what) == :attach, do: assert(hot_patch(operator, :detach, [node]) == :ok)
+      end
+    end
+
+    test "when the modules come already: it is too late, which is said", %{operator: operator} do
+      node = PlainErlang.start()
+      PlainErlang.run(node)
+
+      # It may be over before it is found: then again.
+      cancelled = until(fn -> cancelled_late(operator, node) end, "it is found too late", 60_000)
+      assert %{kind: :attach, outcome: :too_late} = cancelled
+      assert cancelled.message =~ "it was decided already, and is done"
+      assert info(operator, node).managed?
+      assert hot_patch(operator, :detach, [node]) == :ok
+    end
+
+    defp cancelled_late(operator, node) do
+      task = Task.async(fn -> hot_patch(operator, :attach, [node]) end)
+
+      until(fn -> Cluster.call(node, :erlang, :module_loaded, [Bootstrap]) end, "it has begun")
+      answer = hot_patch(operator, :cancel, [node, [by: "bob"]])
+      assert Task.await(task, 60_000) == :ok
+
+      case answer do
+        {:ok, cancellation} ->
+          cancellation
+
+        {:error, %Error{reason: :not_under_way}} ->
+          :ok = hot_patch(operator, :detach, [node])
+          nil
+      end
+    end
+  end
+
   describe "what a node runs" do
     test "is not changed by applications that are started, and its patches stay its", context do
       %{operator: operator} = context

@@ -181,7 +181,10 @@ defmodule HotPatch.CodeChangeTest do
     assert GenServer.call(pid, :state) == wide(:up)
 
     assert {:error, %Error{reason: :failed} = error} = hot_patch(node, :rollback, [patch.id])
-    assert error.message =~ "change_code of #{inspect(@server)} failed"
+
+    assert error.message =~
+             "code_change of #{inspect(@server)} failed in #{Cluster.call(node, Kernel, :inspect, [pid])}"
+
     assert GenServer.call(pid, :state) == wide(:up)
     assert Cluster.call(node, @server, :tag, []) == "2"
   end

@@ -46,9 +46,50 @@ defmodule HotPatch.Test.Cluster do
     :ok
   end
 
-  @doc "Calls a function on a node; what it raises is raised here."
+  # Longer than anything that is waited for takes.
+  @call_within 60_000
+
+  @doc """
+  Calls a function on a node; what it raises is raised here. By its pipe where it has one, see
+  `pipe/2`, else over the network.
+  """
   @spec call(node(), module(), atom(), [term()]) :: term()
-  def call(node, module, function, args), do: :erpc.call(node, module, function, args, 60_000)
+  def call(node, module, function, args) do
+    case :persistent_term.get({__MODULE__, node}, nil) do
+      nil -> :erpc.call(node, module, function, args, @call_within)
+      peer -> call_by_pipe(peer, module, function, args)
+    end
+  end
+
+  @doc """
+  From now on a node that was started with `connection: :standard_io` is called by that: for one whose
+  network is cut, or whose connections end when nothing comes by them for a few seconds.
+  """
+  @spec pipe(node(), pid()) :: :ok
+  def pipe(node, peer), do: :persistent_term.put({__MODULE__, node}, peer)
+
+  # What `:erpc` says, too, of what is raised there, and of a node that is gone.
+  defp call_by_pipe(peer, module, function, args) do
+    case :peer.call(peer, __MODULE__, :caught, [module, function, args], @call_within) do
+      {:ok, result} -> result
+      {:error, reason, stack} -> :erlang.error({:exception, reason, stack})
+      {:exit, reason, _stack} -> exit({:exception, reason})
+      {:throw, value, _stack} -> throw(value)
+    end
+  catch
+    :exit, {reason, {:gen_server, :call, _}} -> :erlang.error({:erpc, lost(reason)})
+  end
+
+  defp lost(:timeout), do: :timeout
+  defp lost(_gone), do: :noconnection
+
+  @doc false
+  @spec caught(module(), atom(), [term()]) :: {:ok, term()} | {atom(), term(), [term()]}
+  def caught(module, function, args) do
+    {:ok, apply(module, function, args)}
+  catch
+    class, reason -> {class, reason, __STACKTRACE__}
+  end
 
   @doc """
   Stops a process of a node from running, as if it were in a long callback, until the

@@ -60,11 +60,11 @@ defmodule HotPatch.Test.Console do
   @spec token(String.t()) :: %{String.t() => String.t()}
   def token(name), do: %{"authorization" => "Bearer token-of-#{name}"}
 
-  @doc "Logs in, and gives the headers that the browser sends from then on."
-  @spec log_in(String.t(), keyword()) :: %{String.t() => String.t()}
-  def log_in(name, fields \\ []) do
+  @doc "Logs in, and gives the headers that the browser sends from then on. `call` is the console."
+  @spec log_in(String.t(), keyword(), (Request.t() -> struct())) :: %{String.t() => String.t()}
+  def log_in(name, fields \\ [], call \\ &Console.call/1) do
     body = URI.encode_query(name: name, password: @password)
-    response = Console.call(request("POST", "/login", [body: body] ++ fields))
+    response = call.(request("POST", "/login", [body: body] ++ fields))
     303 = response.status
     {"set-cookie", cookie} = List.keyfind!(response.headers, "set-cookie", 0)
     %{"cookie" => cookie |> String.split(";") |> hd()}

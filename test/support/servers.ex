@@ -151,7 +151,8 @@ defmodule HotPatch.Test.Servers do
     {:ok, answers} =
       HotPatch.Bridge.request("shadow", modules, Swap.DynamicCalls.naming(), "servers")
 
-    for {{:ok, shadow}, {module, _old, _new}} <- Enum.zip(answers, versions) do
+    # Named in full: an answer is read with no atoms but those that are there.
+    for {{:ok, %{by_name: _} = shadow}, {module, _old, _new}} <- Enum.zip(answers, versions) do
       name = String.to_atom(shadow.name)
       %{module: module, name: name, bytes: shadow.bytes, lambdas?: shadow.lambdas}
     end

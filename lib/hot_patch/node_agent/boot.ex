@@ -32,12 +32,13 @@ defmodule HotPatch.NodeAgent.Boot do
   def run do
     :ok = Store.Privacy.check()
     note_failure(:journal, Store.Journal.open())
+    written = Applied.read()
     begun = Store.Transaction.pending()
     early = Enum.filter(begun, &Store.EarlyFiles.begun?/1)
     for {intent, failure} <- Store.Recovery.run(), do: not_finished(intent, failure)
     sweep(begun)
     back = retire()
-    forget_memory(Applied.state())
+    forget_memory(written, Applied.state())
     disk(Applied.state())
     back = back ++ retire()
     Environment.restore(Applied.state().stack)
@@ -85,20 +86,23 @@ defmodule HotPatch.NodeAgent.Boot do
 
   # What was in memory only was so until this start. Other nodes may still have it, and then this
   # one has missed it.
-  defp forget_memory(state) do
-    case Applied.booted(state, Applied.boot()) do
+  defp forget_memory(%{release: release} = written, %{release: release} = now) do
+    case Applied.booted(written, Applied.boot()) do
       {_state, []} ->
         :ok
 
-      {booted, gone} ->
+      {_booted, gone} ->
         # A decision of this node is none that it has missed.
-        :ok = Store.Decisions.tidy(state)
-        note_failure(:state, Applied.put(booted))
+        :ok = Store.Decisions.tidy(written)
+        note_failure(:state, Applied.put(now))
         why = "it was applied in memory only, and the node has started anew"
         for record <- gone, do: note_end(record.id, why)
         :ok
     end
   end
+
+  # There was none, or its patches have ended altogether.
+  defp forget_memory(_written, _now), do: :ok
 
   defp note_end(id, why) do
     Log.notice("HotPatch: #{id} is gone: #{why}")

@@ -157,8 +157,8 @@ defmodule HotPatch.Store.Applied do
 
   defp succeed(state) do
     case succession(state) do
-      :same -> %{state | boot: boot()}
-      :carried -> %{state | release: Release.identity(), boot: boot()}
+      :same -> %{without_gone(state) | boot: boot()}
+      :carried -> %{without_gone(state) | release: Release.identity(), boot: boot()}
       :ended -> %{empty() | pending: state.pending ++ stays(state), ended: leftovers(state)}
     end
   end
@@ -178,6 +178,10 @@ defmodule HotPatch.Store.Applied do
   @spec leftovers(state()) :: [Leftovers.t()]
   def leftovers(state),
     do: state.stack |> on_disk() |> net() |> Leftovers.of(state.release, state.ended)
+
+  # Whoever asks before the start has come to it shall not hear of what was in the memory of the VM
+  # before: it would give it to others as what is in force here.
+  defp without_gone(state), do: state |> booted(boot()) |> elem(0)
 
   # Where patches end while the VM runs, not all of theirs ends with them.
   defp stays(%{boot: boot} = state) do

@@ -2,7 +2,8 @@ defmodule HotPatch.Store.Decisions do
   @moduledoc false
   # What coordinators of this node have decided, written before any node is told. Whatever dies
   # then, an operation that is written down here is carried out by all, and one that is not by
-  # nobody. It is forgotten when this node itself has the operation among those it knows.
+  # nobody. It is forgotten when this node itself has the operation among those it knows; and with the
+  # boot, where it was for memory only: what it would have come to is gone then, too.
 
   alias HotPatch.Release
   alias HotPatch.Store
@@ -24,6 +25,13 @@ defmodule HotPatch.Store.Decisions do
   def list(release) do
     for path <- paths(), %{op: op, release: ^release} <- [read(path)], do: op
   end
+
+  # What was decided for memory in an earlier life of the VM is nothing that anybody has missed. That
+  # such a patch is to go is: others may have it still.
+  defp outlived?(%{op: %{kind: :apply, disk: :memory_only}, boot: boot}),
+    do: boot != Applied.boot()
+
+  defp outlived?(_counts), do: false
 
   @doc "Forgets those that the state has, and those of other releases."
   @spec tidy(Applied.state()) :: :ok
@@ -66,13 +74,22 @@ defmodule HotPatch.Store.Decisions do
   defp first(error, _result), do: error
 
   defp on_disk(decision, release),
-    do: %{v: @version, op: decision.op, release: Release.to_map(release)}
+    do: %{
+      v: @version,
+      op: decision.op,
+      release: Release.to_map(release),
+      boot: decision[:boot] || Applied.boot()
+    }
 
   # One that has no version yet has the release as a struct.
   defp read(path) do
     case Store.read_term(path) do
-      {:ok, %{op: op, release: release}} -> %{op: op, release: Release.from_map(release)}
-      _damaged_or_gone -> nil
+      {:ok, %{op: op, release: release} = term} ->
+        decision = %{op: op, release: Release.from_map(release), boot: term[:boot]}
+        if outlived?(decision), do: nil, else: decision
+
+      _damaged_or_gone ->
+        nil
     end
   end
 

@@ -71,7 +71,7 @@ defmodule HotPatch.Swap.Description do
 
   @doc "A code_change that failed in a process, or what is tried of it beforehand."
   @spec failure({pid(), module(), term()}, String.t()) :: String.t()
-  def failure(failed, what \\ "change_code")
+  def failure(failed, what \\ "code_change")
 
   def failure({pid, module, :too_long}, what), do: too_long(pid, module, what)
 

@@ -5,6 +5,10 @@ defmodule HotPatch.Test.Faults.Load do
 
   use GenServer
 
+  # Of a wait for an answer, and milliseconds between.
+  @looks 50
+  @between 100
+
   # Of the sample system, which only the nodes have.
   @compile {:no_warn_undefined, Exchange}
 
@@ -24,7 +28,7 @@ defmodule HotPatch.Test.Faults.Load do
   @spec verify() :: [String.t()]
   def verify do
     if Process.whereis(__MODULE__),
-      do: GenServer.call(__MODULE__, :verify, 20_000),
+      do: GenServer.call(__MODULE__, :verify, 50_000),
       else: ["the traffic has ended"]
   end
 
@@ -51,7 +55,7 @@ defmodule HotPatch.Test.Faults.Load do
   def handle_call(:verify, _from, state) do
     wrong =
       for {pid, seconds} <- state.calls,
-          text = difference(ask(fn -> Exchange.info(pid) end), seconds),
+          text = difference(ask(pid, :info), seconds),
           do: "call #{inspect(pid)}: #{text}"
 
     {:reply, Enum.reverse(state.wrong) ++ wrong, state, 0}
@@ -66,7 +70,7 @@ defmodule HotPatch.Test.Faults.Load do
     seconds = state.calls[pid] + 1
 
     wrong =
-      case difference(ask(fn -> Exchange.talk(pid, 1) end), seconds) do
+      case difference(ask(pid, {:talk, 1}), seconds) do
         nil -> state.wrong
         text -> ["talking in #{inspect(pid)}: #{text}" | state.wrong]
       end
@@ -76,10 +80,19 @@ defmodule HotPatch.Test.Faults.Load do
 
   def handle_info(_late, state), do: {:noreply, state, 0}
 
-  defp ask(fun) do
-    fun.()
-  catch
-    class, reason -> {class, reason}
+  # As `Exchange.talk/2` and `Exchange.info/1`, but of the five seconds that they wait only those count
+  # in which this node ran: while the whole host stands still nobody can answer, and when it goes on the
+  # time of all who wait is over at once.
+  defp ask(pid, request), do: wait(:gen_server.send_request(pid, request), @looks)
+
+  defp wait(_request, 0), do: {:exit, :timeout}
+
+  defp wait(request, looks) do
+    case :gen_server.wait_response(request, @between) do
+      {:reply, answer} -> answer
+      {:error, {reason, _server}} -> {:exit, reason}
+      :timeout -> wait(request, looks - 1)
+    end
   end
 
   defp difference(%{seconds: seconds}, seconds), do: nil

@@ -213,12 +213,18 @@ defmodule HotPatch.Test.Faults.Machine do
   def kill_all(group) do
     names = for name <- File.ls!(group), name =~ "@", do: String.to_atom(name)
 
-    for node <- names, node in Node.list(:connected) do
-      _ = System.cmd("kill", ["-9", Cluster.call(node, System, :pid, [])], stderr_to_stdout: true)
-      until(fn -> node not in Node.list(:connected) end, "#{node} is gone", @gone_within)
+    for node <- names, pid = os_pid(node) do
+      _ = System.cmd("kill", ["-9", pid], stderr_to_stdout: true)
+      until(fn -> not File.exists?("/proc/#{pid}") end, "#{node} is gone", @gone_within)
     end
 
     :ok
+  end
+
+  defp os_pid(node) do
+    Cluster.call(node, System, :pid, [])
+  catch
+    :error, {:erpc, _not_running} -> nil
   end
 
   defp boot(machine) do
@@ -236,6 +242,9 @@ defmodule HotPatch.Test.Faults.Machine do
 
     options = options |> Map.merge(Spaces.run_in(machine.space)) |> Map.merge(run_as(machine))
     peer = start_peer(options, @attempts)
+
+    # Its network may be cut; and its connections end when nothing comes by them for three seconds.
+    if machine.space, do: :ok = Cluster.pipe(machine.node, peer)
     # A start that is told over a pipe does not connect by itself.
     until(fn -> Node.connect(machine.node) end, "#{machine.node} can be reached", @gone_within)
     %{machine | peer: peer, os_pid: Cluster.call(machine.node, System, :pid, [])}

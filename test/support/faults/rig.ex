@@ -10,8 +10,6 @@ defmodule HotPatch.Test.Faults.Rig do
   alias HotPatch.Test.Faults.Snapshot
   alias HotPatch.Test.Faults.Subject
 
-  import HotPatch.Test.Until
-
   @enforce_keys [:machines, :patch]
   defstruct [:machines, :patch, :volume]
 
@@ -218,13 +216,21 @@ defmodule HotPatch.Test.Faults.Rig do
     nodes = nodes(rig)
 
     for node <- nodes do
-      until(
-        fn -> nodes -- [node | Cluster.call(node, Node, :list, [])] == [] end,
-        "#{node} sees the others"
-      )
+      look_until(fn ->
+        case nodes -- [node | seen_by(node)] do
+          [] -> :ok
+          missing -> {:not_yet, "#{node} does not see #{Enum.join(missing, ", ")}"}
+        end
+      end)
     end
 
     :ok
+  end
+
+  defp seen_by(node) do
+    Cluster.call(node, Node, :list, [])
+  catch
+    :error, {:erpc, _reason} -> []
   end
 
   defp look(rig, options) do
@@ -233,6 +239,7 @@ defmodule HotPatch.Test.Faults.Rig do
   catch
     # What was to crash may do so while it is asked.
     :exit, {:exception, reason} -> {[], ["cannot be asked: #{inspect(reason, limit: 20)}"]}
+    :error, {:erpc, reason} -> {[], ["a node cannot be reached: #{inspect(reason)}"]}
   end
 
   defp alone(snapshot, patch, options) do

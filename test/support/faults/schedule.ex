@@ -255,12 +255,16 @@ defmodule HotPatch.Test.Faults.Schedule do
   # What the operator was told has to be so.
   defp true?(_results, _schedule, _before, :apart), do: true
 
-  defp true?([_, _] = results, %{what: :two}, _before, _build) do
-    won = Enum.count(results, &match?({:ok, _report}, &1))
-    others = Enum.reject(results, &match?({:ok, _report}, &1))
+  # One wins, or both have found the other in their way, or the one who had the nodes has failed and
+  # says how it ended: a node that was watched did not answer in time, as where the host stands still.
+  defp true?([_, _] = results, %{what: :two} = schedule, before, build) do
+    {won, others} = Enum.split_with(results, &match?({:ok, _report}, &1))
+    {stood_back, failed} = Enum.split_with(others, &stood_back?/1)
 
-    ((won > 0 or Enum.all?(others, &busy?/1)) and
-       Enum.all?(others, &(busy?(&1) or match?({:error, %{reason: :not_applied}}, &1)))) or
+    (won != [] and failed == []) or
+      (won == [] and length(stood_back) == 2) or
+      (won == [] and match?([_], failed) and
+         true?(failed, %{schedule | what: :kill}, before, build)) or
       wrong(results, "two operators")
   end
 
@@ -280,6 +284,9 @@ defmodule HotPatch.Test.Faults.Schedule do
   end
 
   defp true?(_not_known, _schedule, _before, _build), do: true
+
+  defp stood_back?(result),
+    do: busy?(result) or match?({:error, %{reason: :not_applied}}, result)
 
   defp busy?({:error, %{reason: :busy, details: %{holder: holder}}}),
     do: match?(%{patch: _, by: _, node: _}, holder)
