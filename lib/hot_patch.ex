@@ -330,7 +330,7 @@ defmodule HotPatch do
 
   Files that the patch has added have no former version and are named in `left_out`. The zip has no
   manifest, so that it cannot say how it has to be applied: `apply_with` are the options that make it
-  go the way by which the patch came.
+  go the way by which the patch came; with `again: true` where what was there before is an earlier patch.
 
       {:ok, back} = HotPatch.export_antipatch("fix")
       {:ok, patch} = HotPatch.upload(back.zip, name: "back")
@@ -377,7 +377,7 @@ defmodule HotPatch do
   def journal(options \\ []) do
     with {:ok, options} <- Options.validate(:journal, options),
          {:ok, members} <- Cluster.reachable(options.nodes),
-         do: {:ok, Cluster.Journals.list(members, options)}
+         do: Cluster.Journals.list(members, options)
   end
 
   @doc """

@@ -11,7 +11,10 @@ defmodule HotPatch.Analysis do
       converted: then `transition: :none` will do
 
   It goes by what is in the files of the modules, debug information left aside: it sees calls
-  by name and not those made up at run time, and states as far as `init` shows them.
+  by name and not those made up at run time, and states as far as `init` shows them, and what that
+  calls in other modules. A module that stays as it is may get another state from one that changes:
+  that is found too. A build looks at all modules; a plan at those that name a module of the patch,
+  and so not at a server that reaches one only through others that stay.
   """
 
   alias HotPatch.Analysis.Change

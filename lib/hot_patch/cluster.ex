@@ -7,6 +7,8 @@ defmodule HotPatch.Cluster do
   alias HotPatch.Error
   alias HotPatch.NodeAgent
   alias HotPatch.NodeInfo
+  alias HotPatch.Support.Cause
+  alias HotPatch.Support.Table
 
   @type answer :: {:ok, term()} | {:error, String.t()}
 
@@ -123,6 +125,13 @@ defmodule HotPatch.Cluster do
       end
 
     Enum.sort_by(infos ++ away, & &1.node)
+  end
+
+  @doc "Who holds the nodes that are connected, and answer; no more is asked, so it may be asked often."
+  @spec holders() :: [{node(), NodeAgent.Server.holder()}]
+  def holders do
+    for {node, {:ok, %{} = holder}} <- raw_call(everyone(), :holder, [], @hello_within),
+        do: {node, holder}
   end
 
   @doc "A node was attached from here."
@@ -322,7 +331,7 @@ defmodule HotPatch.Cluster do
   end
 
   defp plain({:error, {:exception, reason, stack}}) do
-    {:error, {:unreachable, "failed: " <> Exception.format(:error, reason, stack)}}
+    {:error, {:unreachable, "failed: " <> Cause.of(:error, reason, stack)}}
   end
 
   defp plain({class, reason}), do: unreachable("failed: #{class} #{inspect(reason, limit: 20)}")
@@ -344,11 +353,9 @@ defmodule HotPatch.Cluster do
 
   # Infos of nodes, or what is left of them.
   defp not_ready(reason, infos) do
-    problems = Enum.map_join(infos, "; ", &"#{&1.node} #{&1.problem}")
-
     Error.new(
       reason,
-      "nothing was done: #{problems}; bring the node back, or name the others with nodes: [...]",
+      "nothing was done: #{Table.problems(infos)}; bring the node back, or name the others with nodes: [...]",
       %{nodes: Enum.map(infos, & &1.node)}
     )
   end

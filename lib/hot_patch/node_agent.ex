@@ -153,7 +153,7 @@ defmodule HotPatch.NodeAgent do
   What a patch has replaced here: paths with their former bytes, nil for what it has added; and how it
   is to go back.
   """
-  @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}], Strategy.t()} | :unknown
+  @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}], History.way()} | :unknown
   defdelegate former(id), to: History
 
   @doc "Forgets decisions of this node that have become operations like others."

@@ -185,7 +185,10 @@ defmodule HotPatch.Options do
       check: :text,
       doc: "why, for the record"
     ],
-    patch: [check: :text, doc: "only entries of patches whose id begins so"],
+    patch: [
+      check: :text,
+      doc: "only entries of the patch with this id or name, or whose id alone begins so"
+    ],
     last: [check: :count, default: 100, doc: "so many entries at most, the latest. Default: 100"],
     to: [check: :text, doc: "a path: the zip is written there too"],
     data_dir: [

@@ -189,6 +189,46 @@ defmodule HotPatch.CodeChangeTest do
     assert Cluster.call(node, @server, :tag, []) == "2"
   end
 
+  test "a server that is not in the patch keeps a state that its new maker does not know", %{
+    tmp_dir: dir
+  } do
+    old = server(1, @helper) <> state(@narrow, "def migrate(_, state), do: state")
+    new = server(1, @helper) <> state(@wide, @both)
+
+    # Nobody calls its code_change, so a patch like this is built only if that is accepted.
+    assert {:error, %Error{} = error} =
+             HotPatch.Build.run(
+               from: build(dir, "from", files(old)),
+               to: build(dir, "to", files(new)),
+               out: Path.join(dir, "fix.zip")
+             )
+
+    assert error.message =~ "struct_changed_without_code_change"
+    assert error.message =~ "Exchange.Demo.Server stays as it is"
+
+    # One that was packed by hand says it in its plan, and it is as the plan says.
+    {node, patch, pid} = started(dir, old, new, by_hand: true)
+    {:ok, %{nodes: [%{analysis: %{findings: findings}}]}} = hot_patch(node, :plan, [patch.id])
+    assert %{module: name, items: items} = Enum.find(findings, &(&1.severity == :danger))
+    assert name == Atom.to_string(@server)
+    assert items == ["%Exchange.Demo.State{a}", "%Exchange.Demo.State{a, b}"]
+
+    assert [%{items: ["Exchange.Demo.Server"]}] =
+             for(%{name: :struct_changed_in_state} = one <- findings, do: one)
+
+    {:ok, _report} = hot_patch(node, :apply, [patch.id])
+    assert GenServer.call(pid, :state) == narrow()
+    {:ok, later} = Cluster.call(node, @server, :start, [])
+    assert GenServer.call(later, :state) == wide(:new)
+
+    # The same on the way back, where the newer states would stay.
+    {:ok, %{nodes: [%{analysis: %{findings: findings}}]}} =
+      hot_patch(node, :plan, [patch.id, [operation: :rollback]])
+
+    assert %{module: ^name, items: back} = Enum.find(findings, &(&1.severity == :danger))
+    assert back == Enum.reverse(items)
+  end
+
   test "one that only gives the state back is not called, and nobody pauses", %{tmp_dir: dir} do
     same = "def code_change(_, state, _), do: {:ok, state}"
     old = server(1, same) <> state(@narrow, "")

@@ -402,7 +402,12 @@ defmodule HotPatch.RollbackTest do
       assert File.read!(path) == antipatch.zip
 
       assert {:ok, back} = hot_patch(node, :upload, [path])
-      assert {:ok, %Report{status: :ok}} = hot_patch(node, :apply, [back.id])
+      # It is of the release itself, so nothing older is to be brought back.
+      assert antipatch.apply_with == [transition: :suspend, on_load: :restart]
+
+      assert {:ok, %Report{status: :ok}} =
+               hot_patch(node, :apply, [back.id, antipatch.apply_with])
+
       assert running(node, Exchange.Billing) == before
     end
   end

@@ -157,10 +157,10 @@ defmodule HotPatch.StrategyTest do
       {_module, two, [pid]} = servers(nodes)
       applied!(a, two, transition: :none)
       assert {:ok, back} = hot_patch(a, :export_antipatch, [two.id])
-      assert back.apply_with == [transition: :none, on_load: :restart]
-      assert {:ok, patch} = hot_patch(a, :upload, [back.zip, [name: "back"]])
       # What it holds was in force before, as the patch `one`: it is the older of the two.
-      applied!(a, patch, back.apply_with ++ [again: true])
+      assert back.apply_with == [transition: :none, on_load: :restart, again: true]
+      assert {:ok, patch} = hot_patch(a, :upload, [back.zip, [name: "back"]])
+      applied!(a, patch, back.apply_with)
       assert {ask(pid, :vsn), ask(pid, :state)} == {1, 1}
     end
   end

@@ -45,7 +45,7 @@ defmodule HotPatch.Analysis.Finding do
      "The module is another kind of process than before; those that run are of the former kind.",
      "Give the new kind another name, or restart the processes."},
     {:callback_mode_changed, :warning, "The callback mode of a gen_statem has changed.",
-     "See that its code_change gives a state of the new mode; the way back keeps the newer mode until a restart."},
+     "See that its code_change gives a state of the new mode; a rollback, which cannot change the mode of a process that runs, is refused while such processes are alive, unless it is forced."},
     {:supervisor_init_changed, :warning,
      "The init of a supervisor has changed: it takes over the new child specifications, and running children stay as they are.",
      "Start children that are new, and stop those that go, by hand; children whose specification changed have it from their next restart."},

@@ -97,7 +97,7 @@ defmodule HotPatch.Cluster.Analyses do
 
   defp change(%Payload{kind: :rollback} = payload, plan, _running, timeout) do
     case ask(plan.node, :former, [payload.patch], timeout) do
-      {:ok, {:ok, files, _strategy}} ->
+      {:ok, {:ok, files, _way}} ->
         beams =
           for {path, bytes} <- files,
               Path.extname(path) == ".beam",

@@ -13,14 +13,14 @@ defmodule HotPatch.Cluster.Antipatch do
           zip: binary(),
           files: [Path.t()],
           left_out: [Path.t()],
-          apply_with: [transition: :suspend | :none, on_load: :restart | :load]
+          apply_with: [transition: :suspend | :none, on_load: :restart | :load, again: true]
         }
 
   @doc "Makes the zip, and writes it where a path is given."
   @spec export(String.t(), Path.t() | nil) :: {:ok, t()} | {:error, Error.t()}
   def export(id, to) do
     with {:ok, patch} <- Catalog.resolve(id),
-         {:ok, files, strategy} <- former(patch),
+         {:ok, files, way} <- former(patch),
          :ok <- unmoved(files, patch.id),
          {with_bytes, without} = Enum.split_with(files, &elem(&1, 1)),
          {:ok, zip} <- zip(with_bytes, patch.id),
@@ -30,9 +30,15 @@ defmodule HotPatch.Cluster.Antipatch do
          zip: zip,
          files: paths(with_bytes),
          left_out: paths(without),
-         apply_with: [transition: strategy.transition, on_load: strategy.on_load]
+         apply_with: apply_with(way)
        }}
     end
+  end
+
+  # What was in force before may be an earlier patch, which comes back only where that is meant.
+  defp apply_with(way) do
+    again = if way.again, do: [again: true], else: []
+    [transition: way.transition, on_load: way.on_load] ++ again
   end
 
   defp former(%{applied_on: []} = patch) do
@@ -45,7 +51,7 @@ defmodule HotPatch.Cluster.Antipatch do
 
     Enum.find_value(nodes, gone(patch), fn node ->
       case Cluster.call([node], :former, [patch.id], @within) do
-        [{_node, {:ok, {:ok, files, strategy}}}] -> {:ok, files, strategy}
+        [{_node, {:ok, {:ok, files, way}}}] -> {:ok, files, way}
         _ -> nil
       end
     end)

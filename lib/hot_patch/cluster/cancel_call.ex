@@ -7,6 +7,7 @@ defmodule HotPatch.Cluster.CancelCall do
   alias HotPatch.Cluster.Coordinator
   alias HotPatch.Error
   alias HotPatch.NodeAgent.Coordinators
+  alias HotPatch.Support.Table
 
   # Milliseconds: to find it, and for the answer to come back.
   @within 5_000
@@ -115,7 +116,7 @@ defmodule HotPatch.Cluster.CancelCall do
     do: "#{holder.kind} of #{holder.patch} on #{node} ends by itself, and cannot be cancelled"
 
   defp not_found(led, failed) do
-    silent = Enum.map_join(failed, ", ", &"#{&1.node} #{&1.problem}")
+    silent = Table.problems(failed)
 
     under_way =
       case led do

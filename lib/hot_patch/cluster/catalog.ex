@@ -21,6 +21,7 @@ defmodule HotPatch.Cluster.Catalog do
   alias HotPatch.Release
   alias HotPatch.Store.Archives
   alias HotPatch.Store.Journal
+  alias HotPatch.Support.Table
 
   # How long a node may take to answer about archives.
   @within 30_000
@@ -281,13 +282,12 @@ defmodule HotPatch.Cluster.Catalog do
 
   defp deleted(patch, [], silent) do
     nodes = Enum.map(silent, & &1.node)
-    problems = Enum.map_join(silent, ", ", &"#{&1.node} #{&1.problem}")
 
     {:error,
      Error.new(
        :unreachable,
        "delete: #{patch.id} is deleted on #{Enum.join(patch.kept_on, ", ")}; whether others keep it is not known: " <>
-         "#{problems}; look at HotPatch.list() when they answer",
+         "#{Table.problems(silent)}; look at HotPatch.list() when they answer",
        %{nodes: nodes}
      )}
   end

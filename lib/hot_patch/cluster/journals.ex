@@ -5,6 +5,8 @@ defmodule HotPatch.Cluster.Journals do
   alias HotPatch.Answers
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Members
+  alias HotPatch.Cluster.PatchName
+  alias HotPatch.Error
   alias HotPatch.JournalEntry
   alias HotPatch.Status
 
@@ -21,27 +23,41 @@ defmodule HotPatch.Cluster.Journals do
     :recovered?
   ]
 
-  @doc "Entries of these nodes, the latest first."
+  @doc "Entries of these nodes, the latest first; or which patches may be meant."
   @spec list(Members.t(), %{
           :timeout => timeout(),
           :patch => String.t() | nil,
           :last => pos_integer(),
           optional(atom()) => term()
-        }) :: Answers.t(JournalEntry.t())
+        }) :: {:ok, Answers.t(JournalEntry.t())} | {:error, Error.t()}
   def list(members, options) do
-    Cluster.collect(members, :journal, {:journal, [], options.timeout}, &entries(&1, options))
+    answers = Cluster.collect(members, :journal, {:journal, [], options.timeout}, &entries/1)
+
+    with {:ok, items} <- of_patch(answers.items, options.patch),
+         do: {:ok, %{answers | items: Enum.take(items, options.last)}}
   end
 
-  defp entries(answers, %{patch: patch, last: last}) do
+  defp of_patch(items, nil), do: {:ok, items}
+
+  # The journal knows patches that are deleted, too. Of one that it does not know it has nothing.
+  defp of_patch(items, wanted) do
+    patches = for %{patch: id} when id != nil <- items, uniq: true, do: PatchName.of_id(id)
+
+    case PatchName.find(patches, wanted) do
+      {:ok, %{id: id}} -> {:ok, Enum.filter(items, &(&1.patch == id))}
+      {:error, %{reason: :unknown_patch}} -> {:ok, []}
+      {:error, error} -> {:error, error}
+    end
+  end
+
+  defp entries(answers) do
     for({_node, entries} <- answers, entry <- entries, do: entry)
-    |> Enum.filter(&(patch == nil or String.starts_with?(&1[:patch] || "", patch)))
     # One that failed on some nodes and not on others is two: that it is will be seen.
     |> Enum.group_by(&{&1.what, &1[:op] || make_ref()})
     |> Enum.map(fn {_what_and_op, entries} ->
       together(Enum.sort_by(entries, & &1.at, DateTime))
     end)
     |> Enum.sort_by(& &1.at, {:desc, DateTime})
-    |> Enum.take(last)
   end
 
   defp together([first | _] = entries) do

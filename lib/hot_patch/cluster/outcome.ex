@@ -8,6 +8,7 @@ defmodule HotPatch.Cluster.Outcome do
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Store.Journal
+  alias HotPatch.Support.Table
 
   @typedoc """
   `:done`: current on all nodes. `:failed`: it was decided that all go on, and then some failed.
@@ -97,7 +98,15 @@ defmodule HotPatch.Cluster.Outcome do
         {:done, report}
 
       {:finish, nodes} ->
-        why = Enum.map_join(nodes, "; ", &"the commit failed on #{&1.node}: #{&1.error}")
+        why = nodes |> Enum.map(&{&1.node, &1.error}) |> Table.each_once()
+
+        why =
+          Enum.map_join(
+            why,
+            "; ",
+            &"the commit failed on #{Table.named(elem(&1, 0))}: #{elem(&1, 1)}"
+          )
+
         text = "#{report.operation} #{report.patch}: #{why}"
 
         if Enum.any?(nodes, &(&1.node not in gone)),

@@ -6,8 +6,23 @@ defmodule HotPatch.Cluster.PatchName do
   alias HotPatch.Patch
   alias HotPatch.Support.Suggestion
 
+  @typedoc "A patch, or what is left of one that is deleted."
+  @type named :: Patch.t() | %{id: String.t(), name: String.t()}
+
+  # Behind the name of a patch its id has this many digits of the digest, and a dash before them.
+  @digits 12
+
+  @doc """
+  What is known of a patch of which there is only the id.
+
+      iex> HotPatch.Cluster.PatchName.of_id("fix-3fa9c1d2e0b4")
+      %{id: "fix-3fa9c1d2e0b4", name: "fix"}
+  """
+  @spec of_id(String.t()) :: named()
+  def of_id(id), do: %{id: id, name: binary_part(id, 0, max(byte_size(id) - @digits - 1, 0))}
+
   @doc "Finds a patch among all."
-  @spec find([Patch.t()], term()) :: {:ok, Patch.t()} | {:error, Error.t()}
+  @spec find([one], term()) :: {:ok, one} | {:error, Error.t()} when one: named()
   def find(patches, id) when is_binary(id) and id != "" do
     case Enum.find(patches, &(&1.id == id)) do
       nil -> by_name(patches, id)

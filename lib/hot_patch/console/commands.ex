@@ -3,6 +3,7 @@ defmodule HotPatch.Console.Commands do
   # What pages and JSON interface do alike: uploads, and operations that go on by themselves.
 
   alias HotPatch.Cancellation
+  alias HotPatch.Cluster.PatchName
   alias HotPatch.Console.Authorization
   alias HotPatch.Console.Operations
   alias HotPatch.Console.Request
@@ -53,11 +54,21 @@ defmodule HotPatch.Console.Commands do
     if name == "", do: "patch", else: name
   end
 
+  # What is begun is kept by the id of its patch, however that was named. Of one that is not found the
+  # call itself says why.
+  defp whole(id) do
+    case PatchName.find(HotPatch.list().items, id) do
+      {:ok, patch} -> patch.id
+      {:error, _error} -> id
+    end
+  end
+
   @doc "Begins an apply or a rollback; gives the id by which the console knows it."
   @spec begin(:apply | :rollback, String.t(), Request.t(), Authorization.t(), keyword()) ::
           String.t()
   def begin(kind, id, request, access, options) do
     options = options ++ [progress: :none] ++ who(request, access)
+    id = whole(id)
     Operations.begin(kind, id, options, fn -> apply(HotPatch, kind, [id, options]) end)
   end
 

@@ -2,6 +2,7 @@ defmodule HotPatch.Console.Progress do
   @moduledoc false
   # What is under way in the cluster, as the pages and the streams show it.
 
+  alias HotPatch.Cluster
   alias HotPatch.Event
 
   @phases [:reserve, :send, :prepare, :commit, :decide, :watch]
@@ -51,7 +52,7 @@ defmodule HotPatch.Console.Progress do
 
   # A restart, and a node that catches up, tell nothing of themselves; but they hold their nodes.
   defp held do
-    for %{operation: %{id: id} = operation, node: node} <- HotPatch.nodes() do
+    for {node, %{id: id} = operation} <- Cluster.holders() do
       %Event{
         operation: operation[:course] || id,
         kind: operation.kind,

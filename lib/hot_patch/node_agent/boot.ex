@@ -23,6 +23,7 @@ defmodule HotPatch.NodeAgent.Boot do
   alias HotPatch.Store.FileMark
   alias HotPatch.Store.InstallMark
   alias HotPatch.Store.SharedHost
+  alias HotPatch.Support.Cause
   alias HotPatch.Support.FileName
 
   require HotPatch.Support.Log, as: Log
@@ -53,7 +54,7 @@ defmodule HotPatch.NodeAgent.Boot do
   catch
     # Whatever is wrong with the store, the host system shall start.
     kind, reason ->
-      note_failure(:store, {:error, Exception.format(kind, reason, __STACKTRACE__)})
+      note_failure(:store, {:error, Cause.of(kind, reason, __STACKTRACE__)})
   end
 
   # What writes that were cut short have left.
@@ -183,7 +184,7 @@ defmodule HotPatch.NodeAgent.Boot do
     changes =
       for file <- files,
           {:ok, bytes} <- [bytes(file)],
-          do: %FileChange{target: file.target, bytes: bytes, rights: Map.get(file, :rights)}
+          do: %FileChange{target: file.target, bytes: bytes, rights: file.rights}
 
     tag = "hot_patch-boot-#{:erlang.phash2(node())}"
     ids = Enum.map_join(state.stack, ", ", & &1.id)
@@ -240,7 +241,7 @@ defmodule HotPatch.NodeAgent.Boot do
   end
 
   defp brought?(%{new: nil}), do: false
-  defp brought?(file), do: not Map.get(file, :gone?, false) and Map.get(file, :move) != :away
+  defp brought?(file), do: not file.gone? and file.move != :away
 
   # The boot script knows only its former place.
   defp elsewhere?(module, %{move: :here, target: target}),

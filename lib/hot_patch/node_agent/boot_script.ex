@@ -21,9 +21,9 @@ defmodule HotPatch.NodeAgent.BootScript do
     end
   end
 
-  @doc "The names of all modules that a boot script loads."
+  # The names of all modules that a boot script loads.
   @spec modules(term()) :: [String.t()]
-  def modules({:script, _id, instructions}) do
+  defp modules({:script, _id, instructions}) do
     for {:primLoad, modules} <- instructions,
         module <- modules,
         do: Atom.to_string(module)

@@ -57,22 +57,24 @@ defmodule HotPatch.NodeAgent.Check do
   @doc "Judges a patch on this node."
   @spec run(Payload.t()) :: t()
   def run(%Payload{} = payload) do
-    record = in_force(payload)
+    # Read once: all is judged by what is in force at one moment.
+    state = Store.Applied.state()
+    record = in_force(payload, state)
     strategy = Strategy.of(payload, record)
     apart = if payload.kind == :rollback, do: Strategy.differs(strategy, record), else: []
 
     already? =
       payload.kind == :apply and
-        Store.Applied.renews?(Store.Applied.state(), payload.patch, payload.cumulative?)
+        Store.Applied.renews?(state, payload.patch, payload.cumulative?)
 
-    examination = judge(Map.merge(payload, strategy))
+    examination = judge(Map.merge(payload, strategy), state, record)
     %{examination | strategy: strategy, apart: apart, already?: already?}
   end
 
   # The record of the patch, as far as it is meant: what an operation has not brought it does not take
   # back.
-  defp in_force(payload) do
-    with %{op: op} = record <- Store.Applied.find(payload.patch),
+  defp in_force(payload, state) do
+    with %{op: op} = record <- Enum.find(state.stack, &(&1.id == payload.patch)),
          true <- payload.kind == :apply or Store.Applied.undoes?(payload, op) do
       record
     else
@@ -80,54 +82,52 @@ defmodule HotPatch.NodeAgent.Check do
     end
   end
 
-  defp judge(payload) do
+  defp judge(payload, state, record) do
     with :ok <- bound_here(payload),
          :ok <- trusted(payload),
-         :ok <- on_top(payload),
-         :ok <- latest(payload),
-         {:ok, config} <- config(payload) do
+         :ok <- on_top(payload, state, record),
+         :ok <- latest(payload, state),
+         {:ok, config} <- config(payload, state, record) do
       payload
-      |> verdicts()
+      |> verdicts(record)
       |> LoadRules.hindered(payload.purge)
-      |> loaded_libraries(payload)
+      |> loaded_libraries(payload, state)
       |> MemoryOnly.adjust(payload)
       |> DiskCheck.hindered()
-      |> possible(payload, config)
+      |> possible(payload, record, config)
     else
-      {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
+      {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, record, reason)}
     end
   end
 
   # Of what waits for a restart nothing is in memory, so that it goes back without one.
-  defp loaded_libraries(verdicts, %Payload{kind: :rollback, patch: patch}) do
-    if Store.Applied.waits?(Store.Applied.state(), patch),
+  defp loaded_libraries(verdicts, %Payload{kind: :rollback, patch: patch}, state) do
+    if Store.Applied.waits?(state, patch),
       do: verdicts,
       else: LoadedLibraries.hindered(verdicts)
   end
 
-  defp loaded_libraries(verdicts, %Payload{disk: :memory_only}), do: verdicts
-  defp loaded_libraries(verdicts, _payload), do: LoadedLibraries.hindered(verdicts)
+  defp loaded_libraries(verdicts, %Payload{disk: :memory_only}, _state), do: verdicts
+  defp loaded_libraries(verdicts, _payload, _state), do: LoadedLibraries.hindered(verdicts)
 
   # A loader comes last, and sees nothing that any other rule has refused.
-  defp possible(verdicts, payload, config) do
+  defp possible(verdicts, payload, record, config) do
     with {:ok, instructions} <- Instructions.here(payload, verdicts) do
       verdicts = Enum.map(verdicts, &in_sticky_folder/1)
       tried = if refused?(verdicts), do: verdicts, else: LoaderTrial.judge(verdicts, payload)
       tried = LoadRules.survived(tried, payload, instructions)
       %__MODULE__{verdicts: hold_back(tried), config: config, instructions: instructions}
     else
-      {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, reason)}
+      {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, record, reason)}
     end
   end
 
-  defp verdicts(%Payload{kind: :rollback} = payload) do
-    case in_force(payload) do
-      nil -> []
-      record -> RollbackRules.of_record(record, payload)
-    end
-  end
+  defp verdicts(%Payload{kind: :rollback}, nil), do: []
 
-  defp verdicts(%Payload{} = payload) do
+  defp verdicts(%Payload{kind: :rollback} = payload, record),
+    do: RollbackRules.of_record(record, payload)
+
+  defp verdicts(%Payload{} = payload, _record) do
     moved = moved(Map.get(payload, :manifest))
     brought = Enum.flat_map(payload.entries, &verdicts_of(&1, moved, payload))
     own = brought ++ RemovalRules.verdicts(payload)
@@ -150,16 +150,14 @@ defmodule HotPatch.NodeAgent.Check do
 
   defp verdicts_of(entry, _moved, payload), do: [judge(entry, payload)]
 
-  defp config(%Payload{kind: :rollback} = payload) do
-    case in_force(payload) do
-      nil -> {:ok, []}
-      record -> {:ok, record |> Environment.config() |> Environment.back()}
-    end
-  end
+  defp config(%Payload{kind: :rollback}, _state, nil), do: {:ok, []}
 
-  defp config(%Payload{} = payload) do
+  defp config(%Payload{kind: :rollback}, _state, record),
+    do: {:ok, Environment.back(record.config)}
+
+  defp config(%Payload{} = payload, state, _record) do
     with {:ok, own} <- Environment.foresee(payload.config) do
-      others = if payload.cumulative?, do: Store.Applied.all(Store.Applied.list()), else: []
+      others = if payload.cumulative?, do: Store.Applied.all(state.stack), else: []
       {:ok, Environment.instead(own, others)}
     end
   end
@@ -175,10 +173,10 @@ defmodule HotPatch.NodeAgent.Check do
   end
 
   # Patches stack: what lies below others cannot be taken back, nor put in place again.
-  defp on_top(%Payload{cumulative?: true}), do: :ok
+  defp on_top(%Payload{cumulative?: true}, _state, _record), do: :ok
 
-  defp on_top(%Payload{kind: kind, patch: patch} = payload) do
-    case in_force(payload) && Store.Applied.covering(patch) do
+  defp on_top(%Payload{kind: kind, patch: patch}, state, record) do
+    case record && Store.Applied.covering(state.stack, patch) do
       none when none in [nil, []] ->
         :ok
 
@@ -190,8 +188,8 @@ defmodule HotPatch.NodeAgent.Check do
     end
   end
 
-  defp latest(%Payload{kind: :rollback}), do: :ok
-  defp latest(payload), do: Precedence.check(payload, Store.Applied.state())
+  defp latest(%Payload{kind: :rollback}, _state), do: :ok
+  defp latest(payload, state), do: Precedence.check(payload, state)
 
   @doc "The verdicts on modules that are to be loaded or taken out; none of a patch that is refused."
   @spec changes(t()) :: [Verdict.t()]
@@ -229,14 +227,14 @@ defmodule HotPatch.NodeAgent.Check do
     end
   end
 
-  defp refuse_all(%Payload{kind: :rollback} = payload, reason) do
-    files = with %{files: files} <- in_force(payload), do: files
+  defp refuse_all(%Payload{kind: :rollback}, nil, _reason), do: []
 
-    for file <- List.wrap(files),
+  defp refuse_all(%Payload{kind: :rollback}, record, reason) do
+    for file <- record.files,
         do: Verdict.new(RollbackRules.entry(file, nil), :error, reason)
   end
 
-  defp refuse_all(payload, reason),
+  defp refuse_all(payload, _record, reason),
     do: Enum.map(payload.entries, &Verdict.new(&1, :error, reason))
 
   defp judge(%Entry{kind: :damaged} = entry, _payload),

@@ -108,7 +108,7 @@ defmodule HotPatch.NodeAgent.Environment do
 
     others =
       records
-      |> Enum.flat_map(&config/1)
+      |> Enum.flat_map(& &1.config)
       |> Enum.reject(&(name(&1) in mine))
       |> Enum.uniq_by(&name/1)
 
@@ -181,25 +181,21 @@ defmodule HotPatch.NodeAgent.Environment do
   @doc "Sets again what the patches in force have set: a start begins with the release's own."
   @spec restore([Applied.t()]) :: :ok
   def restore(records) do
-    changes = Enum.flat_map(records, &config/1)
+    changes = Enum.flat_map(records, & &1.config)
     set(changes)
     # What HotPatch itself reads has been read by now.
     if Enum.any?(changes, &(&1.application == :hot_patch)), do: Config.reload()
     :ok
   end
 
-  @doc "What a record has set; those of earlier versions of HotPatch know nothing of it."
-  @spec config(Applied.t()) :: [change()]
-  def config(record), do: Map.get(record, :config, [])
-
   @doc "The names of what is changed, for people."
   @spec names([foreseen() | change()]) :: [String.t()]
   def names(changes),
     do: for(change <- changes, do: "#{change.application}: #{AtomName.text(change.key)}")
 
-  @doc "Which key of which application."
+  # Which key of which application.
   @spec name(foreseen() | change()) :: {atom(), atom() | String.t()}
-  def name(change), do: {change.application, change.key}
+  defp name(change), do: {change.application, change.key}
 
   defp current(application, key) do
     case Application.fetch_env(application, key) do

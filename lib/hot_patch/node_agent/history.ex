@@ -4,6 +4,7 @@ defmodule HotPatch.NodeAgent.History do
   # those that want back what was there before.
 
   alias HotPatch.NodeAgent.Payload
+  alias HotPatch.NodeAgent.Precedence
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
@@ -16,6 +17,13 @@ defmodule HotPatch.NodeAgent.History do
           stack: [String.t()],
           retired: %{String.t() => %{at: DateTime.t(), seq: non_neg_integer()}},
           abouts: [map()]
+        }
+
+  @typedoc "How former files are to come back; `again`: as a patch they would be one that was applied before."
+  @type way :: %{
+          transition: Strategy.transition(),
+          on_load: Strategy.on_load(),
+          again: boolean()
         }
 
   @doc """
@@ -82,15 +90,24 @@ defmodule HotPatch.NodeAgent.History do
   What a patch has replaced here: paths with their former bytes, nil for what it has added; and how it
   is to go back.
   """
-  @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}], Strategy.t()} | :unknown
+  @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}], way()} | :unknown
   def former(id) do
     with %{files: files} = record <- Applied.find(id),
          files = for(file <- files, do: {file.path, former_bytes(file)}),
          false <- Enum.any?(files, &match?({_path, :gone}, &1)) do
-      {:ok, files, Strategy.back(record)}
+      {:ok, files, Map.put(Strategy.back(record), :again, was_applied?(files))}
     else
       _ -> :unknown
     end
+  end
+
+  # A zip of the former files may be what an earlier patch has brought, whose place this one has taken.
+  defp was_applied?(files) do
+    entries =
+      for {path, bytes} when bytes != nil <- files,
+          do: %{path: path, beam: nil, sha256: :crypto.hash(:sha256, bytes)}
+
+    Precedence.older?(%{patch: nil, entries: entries}, Applied.state())
   end
 
   # Where memory had other code than the disk: the code that ran.

@@ -69,17 +69,19 @@ defmodule HotPatch.NodeAgent.Instructions do
   end
 
   defp find(%{kind: :rollback, patch: patch}) do
-    record = Store.Applied.find(patch) || %{}
-    %__MODULE__{steps: Map.get(record, :down, []), ran: Map.get(record, :stopped, [])}
+    case Store.Applied.find(patch) do
+      nil -> %__MODULE__{}
+      record -> %__MODULE__{steps: record.down, ran: record.stopped}
+    end
   end
 
   # Applied once more, what was done beside its modules is not done again.
   defp find(%{patch: patch} = payload) do
-    %{up: up, down: down} = Map.get(payload, :instructions, none())
+    %{up: up, down: down} = payload.instructions
 
     case Store.Applied.find(patch) do
       nil -> %__MODULE__{steps: up, down: down, left: left(payload)}
-      record -> %__MODULE__{steps: Enum.filter(up, & &1.module), down: Map.get(record, :down, [])}
+      record -> %__MODULE__{steps: Enum.filter(up, & &1.module), down: record.down}
     end
   end
 
@@ -99,7 +101,7 @@ defmodule HotPatch.NodeAgent.Instructions do
   defp left(%{cumulative?: false}), do: []
 
   defp left(_payload),
-    do: for(%{id: id} = record <- Store.Applied.list(), Map.get(record, :down, []) != [], do: id)
+    do: for(%{id: id, down: [_ | _]} <- Store.Applied.list(), do: id)
 
   defp impossible(%{what: :add_application} = one, _payload) do
     if not on_path?(one.subject <> ".app"),
@@ -296,7 +298,7 @@ defmodule HotPatch.NodeAgent.Instructions do
   defp shown(text),
     do: if(String.length(text) > 200, do: String.slice(text, 0, 200) <> "...", else: text)
 
-  @doc "Whose it is, for people."
+  # Whose it is, for people.
   @spec name(one()) :: String.t()
-  def name(one), do: String.replace_prefix(one.subject, "Elixir.", "")
+  defp name(one), do: String.replace_prefix(one.subject, "Elixir.", "")
 end

@@ -50,9 +50,9 @@ defmodule HotPatch.NodeAgent.LoadedLibraries do
     Verdict.change_status(verdict, :not_updated, reason)
   end
 
-  @doc "The files that this VM has mapped into its memory, also such as are gone from the disk."
+  # The files that this VM has mapped into its memory, also such as are gone from the disk.
   @spec mapped() :: {:ok, MapSet.t(Path.t())} | :unknown
-  def mapped do
+  defp mapped do
     case File.read("/proc/self/maps") do
       {:ok, maps} -> {:ok, paths(maps)}
       {:error, _posix} -> :unknown

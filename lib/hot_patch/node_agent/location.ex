@@ -128,9 +128,9 @@ defmodule HotPatch.NodeAgent.Location do
     if kind, do: {:error, BootFile.reason(path, kind)}, else: :ok
   end
 
-  @doc "Why a file must not be put where it would go on this node; nil if it may be."
+  # Why a file must not be put where it would go on this node; nil if it may be.
   @spec forbidden(Path.t()) :: String.t() | nil
-  def forbidden(target) do
+  defp forbidden(target) do
     place = Folder.resolve(target)
     # Only a link leads there, for what the archive names has been looked at.
     owner = if place != Path.expand(target), do: system_folder(place)

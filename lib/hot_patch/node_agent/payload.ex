@@ -103,8 +103,9 @@ defmodule HotPatch.NodeAgent.Payload do
   end
 
   @doc "What tells patches apart by what they carry, whatever they are called: of their paths and digests."
-  @spec content(t()) :: binary()
-  def content(%__MODULE__{entries: entries}) do
+  @spec content(%{:entries => [%{path: Path.t(), sha256: binary()}], optional(atom()) => term()}) ::
+          binary()
+  def content(%{entries: entries}) do
     lines = for entry <- Enum.sort_by(entries, & &1.path), do: [entry.path, 0, entry.sha256]
     :crypto.hash(:sha256, lines)
   end

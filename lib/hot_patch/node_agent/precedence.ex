@@ -15,15 +15,32 @@ defmodule HotPatch.NodeAgent.Precedence do
   def check(%Payload{again?: true}, _state), do: :ok
 
   def check(payload, state) do
-    with %{} = first <- first(state.ops, Payload.content(payload), payload.patch),
-         false <- Enum.any?(state.stack, &(&1.id == payload.patch)),
-         %{} = newer <- Enum.find(state.stack, &in_place_of?(&1, payload, first, state.ops)) do
+    with {first, newer} <- older(payload, state) do
       {:error,
        "#{payload.patch} is older than #{newer.id}, which has taken its place: it was applied here on " <>
          "#{Calendar.strftime(first.at, "%Y-%m-%d %H:%M:%S UTC")} by #{first.by}#{name(first, payload)}, and would " <>
          "bring back what the newer one has replaced. If that is meant, say again: true"}
     else
-      _new_or_latest -> :ok
+      nil -> :ok
+    end
+  end
+
+  @doc "Whether what a patch carries was applied before, and another has taken its place since."
+  @spec older?(
+          %{:patch => String.t() | nil, :entries => [map()], optional(atom()) => term()},
+          Applied.state()
+        ) ::
+          boolean()
+  def older?(payload, state), do: older(payload, state) != nil
+
+  # The operation that brought it first, and the record of what has taken its place.
+  defp older(payload, state) do
+    with %{} = first <- first(state.ops, Payload.content(payload), payload.patch),
+         false <- Enum.any?(state.stack, &(&1.id == payload.patch)),
+         %{} = newer <- Enum.find(state.stack, &in_place_of?(&1, payload, first, state.ops)) do
+      {first, newer}
+    else
+      _new_or_latest -> nil
     end
   end
 

@@ -126,8 +126,8 @@ defmodule HotPatch.NodeAgent.RollbackRules do
         change: change,
         direction: if(change == :add, do: :up, else: :down),
         alone?: file.alone?,
-        convert?: Map.get(file, :convert?, true),
-        callback_mode: Map.get(file, :callback_mode),
+        convert?: file.convert?,
+        callback_mode: file.callback_mode,
         move: if(file.move == :away, do: :here),
         returns?: file.gone?
       }

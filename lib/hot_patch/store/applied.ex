@@ -287,10 +287,10 @@ defmodule HotPatch.Store.Applied do
   @spec find(String.t()) :: t() | nil
   def find(id), do: Enum.find(list(), &(&1.id == id))
 
-  @doc "The patches on top of one that have files or settings in common with it, the newest first."
-  @spec covering(String.t()) :: [String.t()]
-  def covering(id) do
-    case list() |> Enum.drop_while(&(&1.id != id)) do
+  @doc "The patches of a stack on top of one that have files or settings in common with it, the newest first."
+  @spec covering([t()], String.t()) :: [String.t()]
+  def covering(stack, id) do
+    case Enum.drop_while(stack, &(&1.id != id)) do
       [] ->
         []
 

@@ -82,9 +82,9 @@ defmodule HotPatch.Store.SharedHost do
   end
 
   defp in_force(folder) do
-    case Store.read_term(Path.join(folder, "applied.record")) do
-      {:ok, %{stack: stack}} -> Enum.flat_map(stack, & &1.files)
-      _ -> []
+    case Applied.read(folder) do
+      %{stack: stack} -> stack |> Applied.on_disk() |> Enum.flat_map(& &1.files)
+      nil -> []
     end
   end
 

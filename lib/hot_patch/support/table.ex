@@ -50,10 +50,50 @@ defmodule HotPatch.Support.Table do
       iex> HotPatch.Support.Table.some(["a", "b", "c", "d"], 3)
       "a, b, c and 1 more"
   """
-  @spec some([String.t()], pos_integer()) :: String.t()
+  @spec some([String.t() | node()], pos_integer()) :: String.t()
   def some(names, most \\ 3) do
     {named, more} = Enum.split(names, most)
     Enum.join(named, ", ") <> if(more == [], do: "", else: " and #{length(more)} more")
+  end
+
+  @doc """
+  What several nodes say, each thing once, in the order in which it comes first.
+
+      iex> HotPatch.Support.Table.each_once([a: "is away", b: "is full", c: "is away"])
+      [{[:a, :c], "is away"}, {[:b], "is full"}]
+  """
+  @spec each_once([{node(), String.t()}]) :: [{[node()], String.t()}]
+  def each_once(said) do
+    by_text = Enum.group_by(said, &elem(&1, 1), &elem(&1, 0))
+    for {_node, text} <- Enum.uniq_by(said, &elem(&1, 1)), do: {Map.fetch!(by_text, text), text}
+  end
+
+  @doc """
+  Nodes in a sentence: of many their number and some of their names.
+
+      iex> HotPatch.Support.Table.named([:a, :b, :c, :d, :e])
+      "5 nodes (a, b, c and 2 more)"
+  """
+  @spec named([node()]) :: String.t()
+  def named([_, _, _, _ | _] = nodes), do: "#{length(nodes)} nodes (#{some(nodes)})"
+  def named(nodes), do: Enum.join(nodes, ", ")
+
+  @doc """
+  What is wrong with nodes, each thing once: clauses of which the nodes are the subject.
+
+      iex> HotPatch.Support.Table.problems([%{node: :a, problem: "is away"}, %{node: :b, problem: "is away"}])
+      "each of a, b is away"
+  """
+  @spec problems([%{:node => node(), :problem => String.t(), optional(atom()) => term()}]) ::
+          String.t()
+  def problems(nodes) do
+    nodes
+    |> Enum.map(&{&1.node, &1.problem})
+    |> each_once()
+    |> Enum.map_join("; ", fn
+      {[node], problem} -> "#{node} #{problem}"
+      {nodes, problem} -> "each of #{named(nodes)} #{problem}"
+    end)
   end
 
   @doc "Names a few nodes, or says that it is all of them."

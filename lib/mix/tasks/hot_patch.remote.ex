@@ -194,13 +194,19 @@ defmodule Mix.Tasks.HotPatch.Remote do
 
   defp text(list, _call) when is_list(list), do: Enum.map_intersperse(list, "\n", &line/1)
 
-  defp text(%{files: files, left_out: left_out}, %{function: :export_antipatch}) do
+  defp text(%{files: files, left_out: left_out} = antipatch, %{function: :export_antipatch}) do
+    options =
+      Enum.map_join(antipatch.apply_with, ", ", fn {name, value} ->
+        "#{name}: #{inspect(value)}"
+      end)
+
     [
       "holds what was replaced: #{Enum.join(files, ", ")}",
       if(left_out == [],
         do: "",
         else: "\nleft out, because there was none: #{Enum.join(left_out, ", ")}"
-      )
+      ),
+      "\nto be applied with #{options}"
     ]
   end
 

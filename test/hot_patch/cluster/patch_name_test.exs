@@ -7,6 +7,7 @@ defmodule HotPatch.Cluster.PatchNameTest do
   alias HotPatch.Release
 
   doctest HotPatch.Support.Suggestion
+  doctest PatchName
 
   defp patches do
     for id <-

@@ -572,6 +572,28 @@ defmodule HotPatch.ConsoleTest do
       assert text(get(header(response, "location"), admin)) =~ ~s("state":"done")
     end
 
+    test "and the pages know a patch by as much of its id as only one has", %{admin: admin} do
+      [one, other] =
+        for name <- ["prefixed", "prefixes"] do
+          {:ok, patch} = HotPatch.upload(zip(name), name: name)
+          patch.id
+        end
+
+      assert text(get("/patch/prefixed", admin)) =~ one
+      assert text(get("/patch/#{binary_part(other, 0, 12)}", admin)) =~ other
+      assert text(get("/api/patches/prefixes", admin)) =~ other
+      assert text(get("/patch/prefix", admin)) =~ "say which of"
+      assert get("/patch/prefixx", admin).status == 404
+
+      # What is begun is found again by the whole id.
+      answer = post("/patch/prefixed/apply", [reason: "x"], admin)
+
+      assert {answer.status, header(answer, "location") =~ "/patch/prefixed/results/"} ==
+               {303, true}
+
+      assert get(header(answer, "location"), admin).status == 200
+    end
+
     test "tells errors as problem details", %{admin: admin} do
       for {response, status, reason} <- [
             {get("/api/patches/none", admin), 404, "unknown_patch"},

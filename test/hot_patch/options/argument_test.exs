@@ -45,6 +45,20 @@ defmodule HotPatch.Options.ArgumentTest do
     assert {:ok, %{items: [_ | _]}} = from_erlang(a, :journal, [[patch: ~c"fix-"]])
     assert {:ok, %{items: []}} = from_erlang(a, :journal, [[patch: ~c"fax"]])
 
+    # One that several may be is not guessed, in the journal as anywhere.
+    {:ok, other} =
+      from_erlang(a, :upload, [
+        Archives.zip([Builds.changed("patched", "Call")]),
+        [name: ~c"fixed"]
+      ])
+
+    assert {:ok, %{items: items}} = from_erlang(a, :journal, [[patch: ~c"fix"]])
+    assert [patch.id] == items |> Enum.map(& &1.patch) |> Enum.uniq()
+    assert {:error, error} = from_erlang(a, :journal, [[patch: ~c"fi"]])
+
+    assert {error.reason, Enum.sort(error.details.candidates)} ==
+             {:ambiguous_patch, Enum.sort([patch.id, other.id])}
+
     back = Path.join(dir, "back.zip")
     assert {:ok, _antipatch} = from_erlang(a, :export_antipatch, [~c"fix", [to: charlist(back)]])
     assert File.exists?(back)

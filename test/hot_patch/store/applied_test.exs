@@ -96,29 +96,6 @@ defmodule HotPatch.Store.AppliedTest do
       assert Format.decode(term) == state
     end
 
-    test "a state without a version becomes one of today, with the way back and the reasons" do
-      at = ~U[2026-01-02 00:00:00Z]
-      old = Map.drop(file("A", "a", "b"), [:ran, :md5, :real, :stamp])
-
-      before = %{
-        release: @one,
-        install: "mark",
-        retired: %{"r" => at},
-        stack: [
-          record("p", [old], restart: "on disk but not in memory: A", boot: :now)
-          |> Map.drop([:down, :applications])
-        ],
-        ops: [op("r", 4, at: ~U[2026-01-01 00:00:00Z]), op("r", 9, at: ~U[2026-01-03 00:00:00Z])]
-      }
-
-      state = Format.decode(before)
-      assert %{release: @one, install: "mark", retired: %{"r" => %{at: ^at, seq: 4}}} = state
-      assert [%{id: "p", down: [], files: [%{old: digest, ran: nil}]}] = state.stack
-      assert digest == digest("a")
-      assert [%{patch: "p", boot: :now, text: "on disk but not in memory: A"}] = state.pending
-      assert Format.decode(Format.encode(state)) == state
-    end
-
     test "what a newer version has written is not taken for nothing" do
       assert_raise RuntimeError, ~r/newer HotPatch/, fn -> Format.decode(%{v: 2}) end
       assert Format.decode(:something_else) == nil

@@ -43,6 +43,7 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
     back = Path.join(dir, "back.zip")
     assert {output, 0} = remote(a, ["export-antipatch", "fix", "--to", back])
     assert output =~ "holds what was replaced" and output =~ "left out"
+    assert output =~ "to be applied with transition: :suspend, on_load: :restart"
     assert File.exists?(back)
     assert {output, 0} = remote(a, ["composition", "fix"])
     assert output =~ "6 modules"

@@ -45,7 +45,7 @@ defmodule HotPatch.Console.Page.Journal do
   defp match(entry, filter) do
     Enum.all?(filter, fn
       {_name, nil} -> true
-      {"patch", patch} -> entry.patch == patch
+      {"patch", patch} -> String.starts_with?(entry.patch || "", patch)
       {"what", what} -> Atom.to_string(entry.what) == what
       {"by", by} -> entry.by == by
       {"node", node} -> Enum.any?(entry.nodes, &(Atom.to_string(&1.node) == node))

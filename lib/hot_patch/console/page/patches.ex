@@ -5,6 +5,7 @@ defmodule HotPatch.Console.Page.Patches do
 
   use HotPatch.Console.Page.Template, [:patches, :welcome, :contents, :check, :plan]
 
+  alias HotPatch.Cluster.PatchName
   alias HotPatch.Composition
   alias HotPatch.Console.Page
   alias HotPatch.Console.Params
@@ -90,14 +91,17 @@ defmodule HotPatch.Console.Page.Patches do
   def with_patch(request, access, id, tab, fun) do
     context = %{request: request, access: access, base: request.base}
 
-    case Enum.find(HotPatch.list(), &(&1.id == id)) do
-      nil ->
+    case PatchName.find(HotPatch.list().items, id) do
+      {:error, %{reason: :unknown_patch}} ->
         Page.Problem.show(
           request,
           Problem.new(404, :unknown_patch, "no patch has this id; it may have been deleted")
         )
 
-      patch ->
+      {:error, error} ->
+        Page.Problem.show(request, Problem.from(error))
+
+      {:ok, patch} ->
         context = Map.put(context, :patch, patch)
 
         case fun.(context, patch) do

@@ -17,8 +17,7 @@ defmodule HotPatch.NodeAgent.InstructionRunner.Restore do
   @doc "Has it done when all applications of the release have been started. Does not wait for it."
   @spec later([Applied.t()]) :: :ok
   def later(records) do
-    # Those of earlier versions of HotPatch know nothing of it.
-    steps = for record <- records, step <- Map.get(record, :applications, []), do: step
+    steps = for record <- records, step <- record.applications, do: step
 
     _ =
       if steps != [] do

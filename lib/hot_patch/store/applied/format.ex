@@ -5,35 +5,8 @@ defmodule HotPatch.Store.Applied.Format do
 
   alias HotPatch.Release
   alias HotPatch.Store.Applied
-  alias HotPatch.Strategy
 
   @version 1
-
-  @record %{
-    about: nil,
-    forced?: false,
-    memory_only?: false,
-    boot: nil,
-    payload: nil,
-    config: [],
-    down: [],
-    applications: [],
-    stopped: [],
-    strategy: Strategy.default(),
-    replaced: []
-  }
-  @file_defaults %{
-    folders: [],
-    convert?: true,
-    gone?: false,
-    returned?: false,
-    move: nil,
-    ran: nil,
-    md5: nil,
-    real: nil,
-    stamp: nil,
-    rights: nil
-  }
 
   @doc "A state as it is written."
   @spec encode(Applied.state()) :: map()
@@ -63,7 +36,8 @@ defmodule HotPatch.Store.Applied.Format do
     end
   end
 
-  # The same term in the version of today; nil if it is no state.
+  # The same term in the version of today; nil if it is no state. That of an earlier version is to
+  # become one of today here.
   defp migrate(%{v: @version} = map), do: map
 
   defp migrate(%{v: newer}) do
@@ -71,47 +45,7 @@ defmodule HotPatch.Store.Applied.Format do
             "one knows #{@version}): install that again, or one newer still"
   end
 
-  # Before versions were named: the release was a struct, an operation's end was told by time, and
-  # why memory was not what the disk is stood in the record of the patch.
-  defp migrate(%{release: release, stack: stack, ops: ops} = map) do
-    %{
-      v: @version,
-      release: Map.take(release, [:name, :version]),
-      boot: nil,
-      install: Map.get(map, :install),
-      retired: Map.new(Map.get(map, :retired, %{}), &retired(&1, ops)),
-      stack: Enum.map(stack, &record/1),
-      ops: ops,
-      pending: for(%{restart: text} = record when text != nil <- stack, do: pending(record)),
-      ended: []
-    }
-  end
-
   defp migrate(_no_state), do: nil
-
-  defp retired({id, at}, ops) do
-    before = for %{patch: ^id} = op <- ops, DateTime.compare(op.at, at) == :lt, do: op.seq
-    {id, %{at: at, seq: Enum.max(before, fn -> 0 end)}}
-  end
-
-  defp record(record) do
-    @record
-    |> Map.merge(Map.drop(record, [:restart, :boot]))
-    |> Map.update!(:files, fn files -> Enum.map(files, &Map.merge(@file_defaults, &1)) end)
-    |> Map.update!(:replaced, fn replaced -> Enum.map(replaced, &record/1) end)
-    |> about(&Map.take(&1, [:name, :version]))
-  end
-
-  defp pending(record) do
-    %{
-      patch: record.id,
-      target: nil,
-      module: nil,
-      md5: nil,
-      boot: record.boot,
-      text: record.restart
-    }
-  end
 
   defp about(record, change) do
     record =

@@ -73,7 +73,7 @@ pub struct ModuleChange {
 }
 
 /// What becomes of one module of the change.
-pub(super) fn describe(change: &Change<'_>, system: &System<'_>) -> ModuleChange {
+pub(super) fn describe<'s>(change: &Change<'s>, system: &System<'s>) -> ModuleChange {
     let operation = match (&change.old, &change.new) {
         (None, _) => Operation::Add,
         (Some(_), Some(_)) => Operation::Replace,
@@ -94,7 +94,7 @@ pub(super) fn describe(change: &Change<'_>, system: &System<'_>) -> ModuleChange
         calls: calls(change, system),
         callers: system.callers(change.name).map(|version| version.name().to_owned()).collect(),
         code_change,
-        state_moves: pause != Pause::None && state::moves(change, code_change),
+        state_moves: pause != Pause::None && state::moves(change, code_change, system),
         pause,
         why,
     }

@@ -115,7 +115,7 @@ kinds! {
         "Give the new kind another name, or restart the processes.";
     CallbackModeChanged, Warning, "callback_mode_changed",
         "The callback mode of a gen_statem has changed.",
-        "See that its code_change gives a state of the new mode; the way back keeps the newer mode until a restart.";
+        "See that its code_change gives a state of the new mode; a rollback, which cannot change the mode of a process that runs, is refused while such processes are alive, unless it is forced.";
     SupervisorInitChanged, Warning, "supervisor_init_changed",
         "The init of a supervisor has changed: it takes over the new child specifications, and running children stay as they are.",
         "Start children that are new, and stop those that go, by hand; children whose specification changed have it from their next restart.";

@@ -41,6 +41,11 @@ roles! {
 }
 
 impl Role {
+    /// Whether processes have such a module as their callback module, and states that it makes.
+    pub fn has_states(self) -> bool {
+        self.has_processes() && self != Role::Supervisor
+    }
+
     /// Whether processes have such a module as their callback module.
     pub fn has_processes(self) -> bool {
         matches!(self, Role::Server | Role::Statem | Role::Event | Role::Supervisor | Role::Special)

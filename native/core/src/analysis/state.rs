@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::change::Change;
 use super::role::Role;
-use super::system::System;
+use super::system::{Side, System};
 use super::text;
 use super::version::Version;
+use crate::beam::functions::{self, Find};
 use crate::digest::Short;
 use crate::etf::Outline;
 
@@ -68,15 +69,11 @@ fn gives_back(version: &Version<'_>, name: &str, arity: u8, arguments: &[u64]) -
 /// Whether the code of the module that converts states shows that it knows the way back: it, or a
 /// function of another module that it calls, names the atom by which it is told of that.
 pub(super) fn knows_way_back<'s>(version: &Version<'s>, system: &System<'s>) -> bool {
-    let within = |version: &Version<'_>, name: &str, arity: u8| {
-        version.function(name, arity).is_some_and(|(functions, function)| {
-            functions.reached(function).into_iter().any(|one| functions.mentions(one, "down"))
-        })
-    };
+    let within = |version: &Version<'_>, name: &str, arity: u8| names(version, name, arity, "down");
     CONVERTERS.iter().any(|(name, arity, _)| {
         within(version, name, *arity)
             || external(version, name, *arity).into_iter().any(|(module, function, arity)| {
-                let helper = system.version_beside(version, module);
+                let helper = system.version(module, system.side(version));
                 helper.is_some_and(|helper| within(helper, function, arity))
             })
     })
@@ -96,40 +93,97 @@ fn external<'v>(
     calls.map(|call| (call.module, call.function, call.arity)).collect()
 }
 
-/// Whether what a function calls in other modules has changed.
+/// Whether what a function calls in other modules has changed, or a struct that it makes by the name
+/// of its module.
 fn helped(version: &Version<'_>, name: &str, arity: u8, system: &System<'_>) -> bool {
-    external(version, name, arity).into_iter().any(|(module, function, arity)| {
-        let changed = system.change(module).filter(|change| change.name != version.name());
-        changed.is_some_and(|change| change.touches(function, arity))
+    let others = || system.changes.iter().filter(|change| change.name != version.name());
+    let touched = |module: &str, function: &str, arity: u8| {
+        others().any(|change| change.name == module && change.touches(function, arity))
+    };
+    external(version, name, arity).into_iter().any(|(module, function, of)| {
+        touched(module, function, of)
+            || (functions::makes_struct(module, function)
+                && others()
+                    .filter(|change| change.touches("__struct__", 0))
+                    .any(|change| names(version, name, arity, change.name)))
     })
 }
 
+/// Whether a function, or one that it reaches in the module, names this atom.
+fn names(version: &Version<'_>, name: &str, arity: u8, atom: &str) -> bool {
+    version.function(name, arity).is_some_and(|(functions, function)| {
+        functions.reached(function).into_iter().any(|one| functions.mentions(one, atom))
+    })
+}
+
+/// The functions of the change that are other than before and that a module outside reaches where it
+/// makes the state of its processes.
+pub(super) fn changed_makers<'s>(version: &Version<'s>, system: &System<'s>) -> BTreeSet<String> {
+    let mut waiting: Vec<(&Version<'s>, &str, u8)> = if makes_state(version).is_some() {
+        vec![(version, "init", 1)]
+    } else {
+        // Where a special process begins does not show.
+        let functions = version.functions();
+        let all = functions.into_iter().flat_map(|all| all.iter().map(move |one| (all, one)));
+        all.map(|(all, one)| (version, all.name(one), one.arity)).collect()
+    };
+    let (mut seen, mut found) = (BTreeSet::new(), BTreeSet::new());
+    while let Some((version, name, arity)) = waiting.pop() {
+        for (module, function, arity) in external(version, name, arity) {
+            if !seen.insert((module, function, arity)) || !system.effort.goes_on(1) {
+                continue;
+            }
+            if system.change(module).is_some_and(|change| change.touches(function, arity)) {
+                found.insert(text::qualified(module, function, arity));
+            } else if let Some(helper) = system.version(module, Side::Before) {
+                waiting.push((helper, function, arity));
+            }
+        }
+    }
+    found
+}
+
 /// Whether the state of the module's processes changes, or may.
-pub(super) fn moves(change: &Change<'_>, conversion: Conversion) -> bool {
-    conversion.is_called() || differs(change) == Some(true) || change.is(Role::Supervisor)
+pub(super) fn moves<'s>(change: &Change<'s>, conversion: Conversion, system: &System<'s>) -> bool {
+    conversion.is_called() || differs(change, system) == Some(true) || change.is(Role::Supervisor)
 }
 
 /// Whether the form of the state differs, if it shows in both versions.
-pub(super) fn differs(change: &Change<'_>) -> Option<bool> {
+pub(super) fn differs<'s>(change: &Change<'s>, system: &System<'s>) -> Option<bool> {
     let (old, new) = change.both()?;
-    let (before, after) = (forms(old), forms(new));
+    let (before, after) = (forms(old, Side::Before, system), forms(new, Side::After, system));
     if before.is_empty() || after.is_empty() { None } else { Some(before != after) }
 }
 
 /// The forms of the states that `init` makes, as they are read, such as `{state, _, _}` and
 /// `%Call{from, to}`; none where it does not show.
-pub(super) fn forms<'v>(version: &'v Version<'_>) -> &'v BTreeSet<String> {
-    version.forms.get_or_init(|| made_by_init(version))
+///
+/// What `init` calls in other modules is what these have on this side of the change.
+pub(super) fn forms<'v, 's>(
+    version: &'v Version<'s>,
+    side: Side,
+    system: &'v System<'s>,
+) -> &'v BTreeSet<String> {
+    let [before, after] = &version.forms;
+    let known = if side == Side::Before { before } else { after };
+    known.get_or_init(|| made_by_init(version, side, system))
 }
 
-fn made_by_init(version: &Version<'_>) -> BTreeSet<String> {
-    let state = match version {
-        one if one.is(Role::Statem) => 2,
-        one if one.is(Role::Server) || one.is(Role::Event) => 1,
-        _ => return BTreeSet::new(),
-    };
-    let Some((functions, init)) = version.function("init", 1) else { return BTreeSet::new() };
-    let returned = functions.returns(init, version.effort);
+/// The place of the state in what `init` returns, in modules of which that is known.
+fn makes_state(version: &Version<'_>) -> Option<usize> {
+    match version {
+        one if one.is(Role::Statem) => Some(2),
+        one if one.is(Role::Server) || one.is(Role::Event) => Some(1),
+        _ => None,
+    }
+}
+
+fn made_by_init<'s>(version: &Version<'s>, side: Side, system: &System<'s>) -> BTreeSet<String> {
+    let init = makes_state(version).zip(version.function("init", 1));
+    let Some((state, init)) = init else { return BTreeSet::new() };
+    let find: Find<'_, 's> =
+        &|module, name, arity| system.version(module, side)?.function(name, arity);
+    let returned = functions::returns(init, find, version.effort);
     let states = returned.iter().filter_map(|outline| match outline {
         Outline::Tuple(elements) if elements.first() == Some(&Outline::Atom("ok".to_owned())) => {
             elements.get(state)

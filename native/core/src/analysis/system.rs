@@ -61,6 +61,13 @@ fn parse<'a>(files: &[&'a [u8]], effort: &Effort, unread: &mut Vec<Unread>) -> V
     parsed
 }
 
+/// The system before the change, or after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Before,
+    After,
+}
+
 /// All modules, and what becomes of them.
 pub(super) struct System<'s> {
     /// The modules of the change that are new, other, or go, by name.
@@ -124,10 +131,7 @@ impl<'s> System<'s> {
 
     /// The module as it is after the change.
     pub(super) fn now(&self, module: &str) -> Option<&Version<'s>> {
-        match self.change(module) {
-            Some(change) => change.new.as_ref(),
-            None => self.outside.get(module),
-        }
+        self.version(module, Side::After)
     }
 
     /// All modules as they are after the change.
@@ -135,12 +139,34 @@ impl<'s> System<'s> {
         self.changes.iter().filter_map(|change| change.new.as_ref()).chain(self.outside.values())
     }
 
-    /// The version of a module that is there together with a version of another.
-    pub(super) fn version_beside(&self, one: &Version<'s>, module: &str) -> Option<&Version<'s>> {
-        let Some(change) = self.change(module) else { return self.outside.get(module) };
-        let own = self.change(one.name()).and_then(|own| own.new.as_ref());
-        let is_new = own.is_some_and(|new| std::ptr::eq(new, one));
-        if is_new { change.new.as_ref() } else { change.old.as_ref() }
+    /// The module as it is before or after the change.
+    pub(super) fn version(&self, module: &str, side: Side) -> Option<&Version<'s>> {
+        match (self.change(module), side) {
+            (None, _) => self.outside.get(module),
+            (Some(change), Side::Before) => change.old.as_ref(),
+            (Some(change), Side::After) => change.new.as_ref(),
+        }
+    }
+
+    /// On which side of the change a version of a module of the change is.
+    pub(super) fn side(&self, version: &Version<'s>) -> Side {
+        let new = self.change(version.name()).and_then(|own| own.new.as_ref());
+        let is_new = new.is_some_and(|new| std::ptr::eq(new, version));
+        if is_new { Side::After } else { Side::Before }
+    }
+
+    /// The modules outside that call a module of the change, themselves or through others outside.
+    pub(super) fn reaching(&self) -> impl Iterator<Item = &Version<'s>> {
+        let mut waiting: Vec<&str> = self.changes.iter().map(|change| change.name).collect();
+        let mut reaching = BTreeMap::new();
+        while let Some(module) = waiting.pop() {
+            for caller in self.callers(module) {
+                if reaching.insert(caller.name(), caller).is_none() {
+                    waiting.push(caller.name());
+                }
+            }
+        }
+        reaching.into_values()
     }
 
     /// The modules outside that call a module by name.

@@ -19,8 +19,9 @@ pub(super) struct Version<'s> {
     offered: OnceCell<HashSet<(&'s str, u8)>>,
     called: OnceCell<BTreeSet<&'s str>>,
     deep: OnceCell<Vec<Digest>>,
-    /// The forms of its states, see [`state`](super::state).
-    pub(super) forms: OnceCell<BTreeSet<String>>,
+    /// The forms of its states beside the modules of before and after the change, see
+    /// [`state`](super::state).
+    pub(super) forms: [OnceCell<BTreeSet<String>>; 2],
 }
 
 impl<'s> Version<'s> {
@@ -34,12 +35,17 @@ impl<'s> Version<'s> {
             offered: OnceCell::new(),
             called: OnceCell::new(),
             deep: OnceCell::new(),
-            forms: OnceCell::new(),
+            forms: Default::default(),
         }
     }
 
     pub(super) fn name(&self) -> &'s str {
         self.parsed.module.name()
+    }
+
+    /// Whether its processes have states that it makes.
+    pub(super) fn has_states(&self) -> bool {
+        self.roles.iter().any(|role| role.has_states())
     }
 
     pub(super) fn is(&self, role: Role) -> bool {

@@ -336,6 +336,144 @@ fn a_struct_that_is_a_state_and_is_made_elsewhere() {
     assert_eq!(found(&together), kinds);
 }
 
+/// A server and the module that makes its states, with another between them where that is wanted.
+fn made_elsewhere(server: &str, fields: &str, state: &str) -> Compiled {
+    elixir(&format!(
+        r#"
+defmodule Srv do
+  use GenServer
+  {server}
+  def handle_call(:get, _from, s), do: {{:reply, Made.show(s), s}}
+end
+defmodule Between do
+  def new, do: Made.new()
+end
+defmodule Made do
+  defstruct {fields}
+  def show(s), do: s.a
+  {state}
+end
+"#
+    ))
+}
+
+#[test]
+fn a_state_that_a_module_outside_has_from_one_that_changes() {
+    if !compiled::has("elixirc") {
+        return;
+    }
+    let record = |elements: &str| format!("def new, do: {{:made, {elements}}}");
+    let map = |keys: &str| format!("def new, do: %{{{keys}}}");
+    let same = || "def new, do: %__MODULE__{}".to_owned();
+    let cases = [
+        ("{:ok, Made.new()}", ["a: 1", "a: 1, b: 2"], [same(), same()], "%Made{a, b}"),
+        ("{:ok, Between.new()}", ["a: 1", "a: 1, b: 2"], [same(), same()], "%Made{a, b}"),
+        ("{:ok, struct(Made, [])}", ["a: 1", "a: 1, b: 2"], [same(), same()], "%Made{a, b}"),
+        ("{:ok, struct!(Made)}", ["a: 1", "a: 1, b: 2"], [same(), same()], "%Made{a, b}"),
+        (
+            "Between.new()",
+            ["a: 1", "a: 1"],
+            ["%{a: 1}", "%{b: 1}"].map(|map| format!("def new, do: {{:ok, {map}}}")),
+            "%{b}",
+        ),
+        ("{:ok, Made.new()}", ["a: 1", "a: 1"], ["1", "1, 2"].map(record), "{made, _, _}"),
+        (
+            "{:ok, Made.new(), :hibernate}",
+            ["a: 1", "a: 1"],
+            ["a: 1", "a: 1, c: 2"].map(map),
+            "%{a, c}",
+        ),
+    ];
+    for (init, [before, after], [old, new], form) in cases {
+        // That it has a code_change does not help: nobody calls it.
+        let server = format!(
+            "def init(_), do: {init}\n  def code_change(_, s, _), do: {{:ok, Map.put(s, :b, 1)}}"
+        );
+        let old = made_elsewhere(&server, before, &old);
+        let new = only("Elixir.Made", &old, &made_elsewhere(&server, after, &new));
+        let analysis = compare(&old, &new);
+        let name = match form.strip_prefix("%Made") {
+            Some(_) => "struct_changed_without_code_change",
+            None => STATE,
+        };
+        let state = finding(&analysis, name);
+        assert_eq!(
+            (state.module.as_str(), state.items[1].as_str()),
+            ("Elixir.Srv", form),
+            "{init}"
+        );
+        assert!(state.message.contains("no code_change is called"), "{}", state.message);
+        assert!(!analysis.stateless);
+    }
+}
+
+#[test]
+fn a_state_that_does_not_show_and_is_made_by_what_changes() {
+    if !compiled::has("elixirc") {
+        return;
+    }
+    let new = |more: &str| format!("def new(a), do: Map.new([a{more}])\n  def other, do: 1");
+    let build = |init: &str, more: &str| {
+        made_elsewhere(&format!("def init(a), do: {init}"), "a: 1", &new(more))
+            .into_iter()
+            .filter(|(name, _)| name != "Elixir.Between")
+            .collect::<Compiled>()
+    };
+    let changes = |init: &str| {
+        let old = build(init, "");
+        let new = only("Elixir.Made", &old, &build(init, ", {:b, 2}"));
+        compare(&old, &new)
+    };
+    let unseen = changes("{:ok, Made.new(a)}");
+    assert_eq!(found(&unseen), [("state_not_seen", "Elixir.Srv")]);
+    assert_eq!(unseen.findings[0].items, ["Made.new/1"]);
+    assert!(!unseen.stateless);
+    // What it does not call, or what has not changed, is nothing to be told.
+    for init in ["{:ok, Map.new([a])}", "{:ok, {a, Made.other()}}", "{:ok, %{a: Made.new(a)}}"] {
+        let analysis = changes(init);
+        assert!(found(&analysis).is_empty(), "{init}: {:?}", analysis.findings);
+        assert!(analysis.stateless, "{init}");
+    }
+}
+
+#[test]
+fn a_struct_that_a_process_may_hold_without_naming_it() {
+    if !compiled::has("elixirc") {
+        return;
+    }
+    let server = "def init(a), do: {:ok, %{a: a}}\n  def handle_info(a, s), do: {:noreply, %{s | a: Made.new(a)}}";
+    let new = "def new(a), do: %__MODULE__{a: a}";
+    let old = made_elsewhere(server, "a: 1", new).into_iter();
+    let old: Compiled = old.filter(|(name, _)| name != "Elixir.Between").collect();
+    let new = only("Elixir.Made", &old, &made_elsewhere(server, "a: 1, b: 2", new));
+    let analysis = compare(&old, &new);
+    assert_eq!(found(&analysis), [("struct_changed_in_state", "Elixir.Made")]);
+    assert_eq!(analysis.findings[0].items, ["Srv"]);
+}
+
+/// `struct/2` makes what the struct has become: its text need not change for that.
+#[test]
+fn a_code_change_that_makes_a_struct_by_its_name() {
+    if !compiled::has("elixirc") {
+        return;
+    }
+    let build = |tag: u32, fields: &str, convert: &str| {
+        let server = format!(
+            "def tag, do: {tag}\n  def init(_), do: {{:ok, Made.new()}}\n  def code_change(_, s, _), do: {{:ok, {convert}}}"
+        );
+        made_elsewhere(&server, fields, "def new, do: %__MODULE__{}")
+    };
+    let changes =
+        |convert: &str| compare(&build(1, "a: 1", convert), &build(2, "a: 1, b: 2", convert));
+    let made = changes("struct(Made, Map.from_struct(s))");
+    assert_eq!(module(&made, "Elixir.Srv").code_change, Conversion::Touched);
+    let kinds = [("no_way_back", "Elixir.Srv"), ("struct_changed_in_state", "Elixir.Made")];
+    assert_eq!(found(&made), kinds);
+    let kept = changes("Map.put(s, :a, 1)");
+    assert_eq!(module(&kept, "Elixir.Srv").code_change, Conversion::Untouched);
+    assert_eq!(finding(&kept, "struct_changed_without_code_change").module, "Elixir.Srv");
+}
+
 #[test]
 fn a_field_that_is_used_elsewhere() {
     if !compiled::has("elixirc") {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::finding;
+use crate::analysis::change::Change;
 use crate::analysis::finding::{Finding, Kind};
-use crate::analysis::role::Role;
 use crate::analysis::state::{self, Fields};
 use crate::analysis::system::System;
 use crate::analysis::text;
@@ -34,6 +34,10 @@ pub(super) fn all(system: &System<'_>) -> Vec<Finding> {
     }
     for version in system.changes.iter().filter_map(|change| change.new.as_ref()) {
         uses(version, &changed, false, &mut used);
+    }
+    for change in system.changes.iter().filter(|change| changed.contains_key(change.name)) {
+        let holding = &mut used.entry(change.name).or_default().holding;
+        holding.extend(callers(change, system));
     }
     for (name, used) in used {
         found.extend(changed.get(name).into_iter().flat_map(|one| one.findings(name, &used)));
@@ -145,14 +149,13 @@ fn uses<'s>(
     }
     let Some(functions) = version.functions() else { return };
     let literals = literals(version, functions, changed);
-    let processes = [Role::Server, Role::Statem, Role::Event, Role::Special];
-    let has_processes = processes.iter().any(|role| version.is(*role));
+    let has_states = version.has_states();
     for function in functions.iter() {
         let known = known(functions, function, &literals, changed);
         for (name, outdated) in known.into_iter().filter(|(name, _)| *name != version.name()) {
             let Some(structure) = changed.get(name) else { continue };
             let used = used.entry(name).or_default();
-            if has_processes {
+            if has_states {
                 used.holding.insert(text::module(version.name()));
             }
             let fields = structure.old.len() + structure.new.len();
@@ -168,6 +171,20 @@ fn uses<'s>(
             }
         }
     }
+}
+
+/// The modules with processes that let a module of functions work with its struct for them: so they
+/// may hold it and never name it. Of a module with processes of its own others hold no struct.
+fn callers<'v>(
+    change: &'v Change<'_>,
+    system: &'v System<'_>,
+) -> impl Iterator<Item = String> + 'v {
+    let pure =
+        change.latest().is_some_and(|one| !one.roles.iter().any(|role| role.has_processes()));
+    let calling = system.all_now().filter(move |one| {
+        pure && one.name() != change.name && one.has_states() && one.called().contains(change.name)
+    });
+    calling.map(|one| text::module(one.name()))
 }
 
 /// Structs by their names, and whether they are as they were.

@@ -21,6 +21,7 @@ use crate::effort::Effort;
 use crate::etf::{Canonical, Outline, StructForm};
 use decode::Bounds;
 use digest::Digests;
+pub(crate) use outline::{Find, Found, makes_struct};
 use tables::Tables;
 pub(crate) use unread::Unread;
 
@@ -239,9 +240,14 @@ impl<'a> Functions<'a> {
     pub(crate) fn gives_back(&self, function: &Function, arguments: &[u64]) -> bool {
         outline::gives_back(self, function, arguments) == Some(true)
     }
+}
 
-    /// What the function may return, as far as that can be told without running it.
-    pub(crate) fn returns(&self, function: &Function, effort: &Effort) -> Vec<Outline> {
-        outline::Returns::new(self, effort).of(function)
-    }
+/// What a function may return, as far as that can be told without running it. What it calls in
+/// other modules is looked for by `find`.
+pub(crate) fn returns<'f, 'a>(
+    function: Found<'f, 'a>,
+    find: Find<'f, 'a>,
+    effort: &'f Effort,
+) -> Vec<Outline> {
+    outline::Returns::new(find, effort).of(function)
 }

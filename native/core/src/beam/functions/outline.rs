@@ -2,7 +2,8 @@
 //!
 //! The instructions are gone through once, from front to back, with what is known to be in each
 //! register. Where ways meet, what differs is forgotten: the result may leave out what a function
-//! returns, and does not make up what it does not.
+//! returns, and does not make up what it does not. Calls are followed, into other modules too as far
+//! as these are known.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -37,27 +38,34 @@ const COPIES: usize = 1_000_000;
 const PARTS: usize = 256;
 const LEVELS: u32 = 3;
 
+/// A function and the module that it is of.
+pub(crate) type Found<'f, 'a> = (&'f Functions<'a>, &'f Function);
+
+/// Finds a function of another module, by module, name and arity.
+pub(crate) type Find<'f, 'a> = &'f dyn Fn(&str, &str, u8) -> Option<Found<'f, 'a>>;
+
 pub(super) struct Returns<'f, 'a> {
-    functions: &'f Functions<'a>,
+    find: Find<'f, 'a>,
     effort: &'f Effort,
     left: u32,
     copies: usize,
 }
 
 impl<'f, 'a> Returns<'f, 'a> {
-    pub(super) fn new(functions: &'f Functions<'a>, effort: &'f Effort) -> Self {
-        Returns { functions, effort, left: FUNCTIONS, copies: COPIES }
+    pub(super) fn new(find: Find<'f, 'a>, effort: &'f Effort) -> Self {
+        Returns { find, effort, left: FUNCTIONS, copies: COPIES }
     }
 
-    pub(super) fn of(mut self, function: &'f Function) -> Vec<Outline> {
+    pub(super) fn of(mut self, function: Found<'f, 'a>) -> Vec<Outline> {
         self.function(function, DEPTH)
     }
 
-    fn function(&mut self, function: &'f Function, depth: u32) -> Vec<Outline> {
+    fn function(&mut self, (functions, function): Found<'f, 'a>, depth: u32) -> Vec<Outline> {
         let Some(left) = self.left.checked_sub(1) else { return Vec::new() };
         self.left = left;
         let mut pass = Pass {
             returns: self,
+            functions,
             depth,
             known: Some(Registers::new()),
             at_labels: HashMap::new(),
@@ -68,10 +76,8 @@ impl<'f, 'a> Returns<'f, 'a> {
         pass.found
     }
 
-    fn called(&mut self, label: u64, depth: u32) -> Vec<Outline> {
-        let functions = self.functions;
-        let place = functions.tables.labels.get(label);
-        let function = place.and_then(|place| functions.list.get(place.function as usize));
+    /// What a function returns that is called by one of this depth.
+    fn called(&mut self, function: Option<Found<'f, 'a>>, depth: u32) -> Vec<Outline> {
         match (function, depth.checked_sub(1)) {
             (Some(function), Some(depth)) => self.function(function, depth),
             _ => Vec::new(),
@@ -119,9 +125,16 @@ pub(super) fn gives_back(
     None
 }
 
+/// Whether a function makes the struct of the module that it is given first, as that is when it runs.
+pub(crate) fn makes_struct(module: &str, function: &str) -> bool {
+    module == "Elixir.Kernel" && matches!(function, "struct" | "struct!")
+}
+
 /// One way through a function.
 struct Pass<'r, 'f, 'a> {
     returns: &'r mut Returns<'f, 'a>,
+    /// Those of the module that the function is of.
+    functions: &'f Functions<'a>,
     depth: u32,
     /// What is in the registers; `None` where nothing leads to.
     known: Option<Registers>,
@@ -130,9 +143,9 @@ struct Pass<'r, 'f, 'a> {
     found: Vec<Outline>,
 }
 
-impl Pass<'_, '_, '_> {
+impl<'f, 'a> Pass<'_, 'f, 'a> {
     fn run(&mut self, function: &Function) -> Option<()> {
-        let functions = self.returns.functions;
+        let functions = self.functions;
         let mut reader = Reader::new(functions.code.instructions().get(function.place.clone())?);
         let mut args = Vec::new();
         while !reader.rest().is_empty() {
@@ -164,11 +177,9 @@ impl Pass<'_, '_, '_> {
                 self.found.push(Rc::unwrap_or_clone(returned));
                 return None;
             }
-            op::CALL_ONLY | op::CALL_LAST => {
-                if let [_, Arg::Label(label), ..] = args {
-                    let returned = self.returns.called(*label, self.depth);
-                    self.found.extend(returned);
-                }
+            op::CALL_ONLY | op::CALL_LAST | op::CALL_EXT_ONLY | op::CALL_EXT_LAST => {
+                let returned = self.called(args, &known);
+                self.found.extend(returned);
                 return None;
             }
             opcode if ends(opcode) => return None,
@@ -179,8 +190,42 @@ impl Pass<'_, '_, '_> {
         goes_on(opcode).then_some(known)
     }
 
+    /// What a function returns that is called by an instruction with these arguments.
+    fn called(&mut self, args: &[Arg<'_>], known: &Registers) -> Vec<Outline> {
+        let function = match args {
+            [_, Arg::Label(label), ..] => self.local(*label),
+            [_, Arg::Number(import), ..] => self.external(*import, known),
+            _ => None,
+        };
+        self.returns.called(function, self.depth)
+    }
+
+    fn local(&self, label: u64) -> Option<Found<'f, 'a>> {
+        let place = self.functions.tables.labels.get(label)?;
+        Some((self.functions, self.functions.list.get(place.function as usize)?))
+    }
+
+    fn external(&self, import: u64, known: &Registers) -> Option<Found<'f, 'a>> {
+        let tables = &self.functions.tables;
+        let import = tables.imports.get(usize::try_from(import).ok()?)?;
+        let [module, function] = [import.module, import.function].map(|id| tables.atoms.text(id));
+        if makes_struct(module, function) {
+            // It calls this function of the module that it is given.
+            let Some(Outline::Atom(of)) = known.get(&Register::X(0)).map(Rc::as_ref) else {
+                return None;
+            };
+            return (self.returns.find)(of, "__struct__", 0);
+        }
+        (self.returns.find)(module, function, import.arity)
+    }
+
     /// What an instruction does to the registers.
     fn change(&mut self, opcode: u8, args: &[Arg<'_>], known: &mut Registers) -> Option<()> {
+        // What is called is known by what it is given, and leaves little of that.
+        let returned = match opcode {
+            op::CALL | op::CALL_EXT => self.called(args, known),
+            _ => Vec::new(),
+        };
         match (opcode, args) {
             (op::MOVE, [from, to]) => {
                 let value = self.value(from, known);
@@ -221,11 +266,9 @@ impl Pass<'_, '_, '_> {
             }
         }
         // Only what it returns always is what it has returned.
-        if let (op::CALL, [_, Arg::Label(label)]) = (opcode, args) {
-            let mut returned = self.returns.called(*label, self.depth).into_iter();
-            if let (Some(only), None) = (returned.next(), returned.next()) {
-                known.insert(Register::X(0), Rc::new(only));
-            }
+        let mut returned = returned.into_iter();
+        if let (Some(only), None) = (returned.next(), returned.next()) {
+            known.insert(Register::X(0), Rc::new(only));
         }
         Some(())
     }
@@ -250,7 +293,7 @@ impl Pass<'_, '_, '_> {
     }
 
     fn value(&self, arg: &Arg<'_>, known: &Registers) -> Option<Rc<Outline>> {
-        let tables = &self.returns.functions.tables;
+        let tables = &self.functions.tables;
         match arg {
             Arg::Atom(id) => Some(Rc::new(Outline::Atom(tables.atoms.text(*id).to_owned()))),
             Arg::Literal(index) => {
@@ -273,7 +316,7 @@ impl Pass<'_, '_, '_> {
         let Outline::Map(fields) = map.as_ref() else { return None };
         let mut fields = fields.clone();
         let mut parts = PARTS.checked_sub(fields.len())?;
-        let atoms = &self.returns.functions.tables.atoms;
+        let atoms = &self.functions.tables.atoms;
         for pair in pairs.chunks(2) {
             let [Arg::Atom(key), value] = pair else { continue };
             let key = atoms.text(*key).to_owned();
@@ -357,8 +400,7 @@ fn changes_nothing(opcode: u8) -> bool {
 fn ends(opcode: u8) -> bool {
     matches!(
         opcode,
-        op::CALL_EXT_LAST | op::CALL_EXT_ONLY | op::APPLY_LAST | op::BADMATCH
-            ..=op::CASE_END | op::TRY_CASE_END | op::RAISE | op::BADRECORD
+        op::APPLY_LAST | op::BADMATCH..=op::CASE_END | op::TRY_CASE_END | op::RAISE | op::BADRECORD
     )
 }
 
