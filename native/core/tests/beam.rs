@@ -9,7 +9,9 @@ use std::io::Write;
 use hot_patch_core::Kind;
 use hot_patch_core::beam::{Export, Import, Module};
 use hot_patch_core::etf::{self, Limits, Term};
-use support::beam::{AtomFormat, Beam, atom_chunk, minimal, minimal_code, table, words};
+use support::beam::{
+    AtomFormat, Beam, atom_chunk, minimal, minimal_code, one_function, table, words,
+};
 use support::kind_of;
 use support::random::Random;
 
@@ -84,11 +86,13 @@ fn the_md5_covers_code_and_neither_attributes_nor_old_uniq() {
     assert!(same.iter().all(|beam| module(beam).md5 == md5));
     let different = [
         good().with(b"Code", minimal_code(&[20])),
-        good().without(b"FunT"),
         good().with(b"LitT", vec![0; 8]),
         good().with(b"Meta", b"\x83j".to_vec()),
     ];
     assert!(different.iter().all(|beam| module(beam).md5 != md5));
+    let without_funs = one_function(&[]);
+    let with_none = without_funs.clone().with(b"FunT", words(&[0]));
+    assert_ne!(module(&without_funs).md5, module(&with_none).md5);
 }
 
 #[test]

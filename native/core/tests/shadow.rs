@@ -11,8 +11,8 @@ use hot_patch_core::beam::shadow::{self, Naming, Shadow};
 use hot_patch_core::beam::{Export, Import, Module};
 use hot_patch_core::reply;
 use support::beam::{
-    AtomFormat, Beam, atom_chunk, code, function, literals, minimal, minimal_code, raw_code, table,
-    words,
+    AtomFormat, Beam, MAKE_FUN, atom_chunk, code, function, literals, minimal, minimal_code,
+    one_function, raw_code, table, words,
 };
 use support::kind_of;
 use support::random::Random;
@@ -69,7 +69,7 @@ fn selfish(format: AtomFormat) -> Beam {
         &[7, 0x10, 0x00, 19],              // call_ext 1 m:m/1; return
     ]
     .concat();
-    let functions = [function(1, 1, 1, &body), function(4, 3, 0, &[19])];
+    let functions = [function(1, 1, 1, &body), function(4, 3, 0, &[&MAKE_FUN[..], &[19]].concat())];
     let names = ["m", "f", "module_info", "n", "erlang", "+"];
     let (id, atoms) = atom_chunk(format, &names);
     minimal(AtomFormat::Utf8)
@@ -168,7 +168,7 @@ fn external_funs_lead_to_the_shadow() {
     let other = b"\x83qw\x01nw\x01fa\x01";
     let old = literals(&[b"\x83j", own, other]);
     let new = literals(&[b"\x83j", b"\x83h\x02qw\x03m$2w\x01fa\x01w\x01m", other]);
-    let beam = minimal(AtomFormat::Utf8).without(b"FunT");
+    let beam = one_function(&[]);
     assert!(!make(&beam).unwrap().lambdas);
 
     let raw = make(&beam.clone().with(b"LitT", [&[0; 4], &old[..]].concat())).unwrap();
@@ -190,10 +190,10 @@ fn external_funs_lead_to_the_shadow() {
 
 #[test]
 fn tells_of_local_funs() {
-    let good = minimal(AtomFormat::Utf8);
-    assert!(make(&good).unwrap().lambdas);
-    assert!(!make(&good.clone().without(b"FunT")).unwrap().lambdas);
-    assert!(!make(&good.with(b"FunT", words(&[0]))).unwrap().lambdas);
+    assert!(make(&minimal(AtomFormat::Utf8)).unwrap().lambdas);
+    let without = one_function(&[]);
+    assert!(!make(&without).unwrap().lambdas);
+    assert!(!make(&without.with(b"FunT", words(&[0]))).unwrap().lambdas);
 }
 
 #[test]

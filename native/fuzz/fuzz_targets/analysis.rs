@@ -52,10 +52,11 @@ fn check(analysis: &Analysis) {
 }
 
 /// The module with one more chunk that its digest covers and that means nothing to its functions;
-/// `None` if it has that chunk, or is no module.
+/// `None` if it has that chunk, or is no module: one of another size than it says would be mended.
 fn with_another_digest(file: &[u8]) -> Option<Vec<u8>> {
-    let body = file.strip_prefix(b"FOR1")?.get(4..)?;
-    if !body.starts_with(b"BEAM") || body.windows(4).any(|id| id == b"Meta") {
+    let (size, body) = file.strip_prefix(b"FOR1")?.split_first_chunk()?;
+    let has_its_size = usize::try_from(u32::from_be_bytes(*size)) == Ok(body.len());
+    if !has_its_size || !body.starts_with(b"BEAM") || body.windows(4).any(|id| id == b"Meta") {
         return None;
     }
     let body = [body, b"Meta\0\0\0\x02\x83j\0\0"].concat();

@@ -4,7 +4,7 @@ use hot_patch_core::{read_archive, visible};
 
 use crate::cli::Inspect;
 use crate::outcome::{Error, Said, Verdict};
-use crate::report::{FileReport, ModuleReport, Report};
+use crate::report::{self, FileReport, ModuleReport, Report};
 use crate::source;
 use crate::style::{Paint, Tone};
 use crate::table;
@@ -49,7 +49,7 @@ pub(crate) fn render(report: &Report, paint: Paint) -> String {
             text += &format!("  {}: {note}\n", file.path);
         }
     }
-    text
+    text + &report::render_left_out(&report.left_out)
 }
 
 fn tone(file: &FileReport) -> Tone {

@@ -13,6 +13,8 @@ pub(crate) struct Report {
     pub(crate) sha256: Option<String>,
     pub(crate) size: Option<u64>,
     pub(crate) files: Vec<FileReport>,
+    /// The paths of what the Mac adds to archives: checked as all else, and no part of the patch.
+    pub(crate) left_out: Vec<String>,
     pub(crate) refusal: Option<RefusalReport>,
 }
 
@@ -61,6 +63,7 @@ impl Report {
                 sha256: Some(hex(&composition.sha256)),
                 size: Some(composition.size),
                 files: composition.files.iter().map(FileReport::new).collect(),
+                left_out: left_out(composition),
                 refusal: None,
             },
             Err(refusal) => Report {
@@ -68,6 +71,7 @@ impl Report {
                 sha256: None,
                 size: None,
                 files: Vec::new(),
+                left_out: Vec::new(),
                 refusal: Some(RefusalReport::new(refusal)),
             },
         }
@@ -117,6 +121,17 @@ impl FileReport {
             module,
         }
     }
+}
+
+/// The paths that are left out of an archive.
+pub(crate) fn left_out(composition: &Composition<'_>) -> Vec<String> {
+    composition.left_out.iter().map(|path| (*path).to_owned()).collect()
+}
+
+/// The same in lines for people.
+pub(crate) fn render_left_out(paths: &[String]) -> String {
+    let lines = paths.iter().map(|path| format!("  {path}: left out, as the Mac has added it\n"));
+    lines.collect()
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -20,6 +20,8 @@ struct Findings {
     sha256: Option<String>,
     modules: usize,
     other_files: usize,
+    /// The paths of what the Mac has added.
+    left_out: Vec<String>,
     refusal: Option<RefusalReport>,
     problems: Vec<Problem>,
 }
@@ -63,6 +65,7 @@ fn findings(path: &Path, outcome: &Result<Composition<'_>, Refusal>, otp: Option
                 sha256: Some(report::hex(&composition.sha256)),
                 modules,
                 other_files: composition.files.len() - modules,
+                left_out: report::left_out(composition),
                 refusal: None,
                 problems,
             }
@@ -73,6 +76,7 @@ fn findings(path: &Path, outcome: &Result<Composition<'_>, Refusal>, otp: Option
             sha256: None,
             modules: 0,
             other_files: 0,
+            left_out: Vec::new(),
             refusal: Some(RefusalReport::new(refusal)),
             problems: Vec::new(),
         },
@@ -104,16 +108,19 @@ fn render(findings: &Findings, paint: Paint) -> String {
     if let Some(refusal) = &findings.refusal {
         return bad(format!("refused ({})", refusal.rule)) + &format!("  {}\n", refusal.message);
     }
+    let left_out = report::render_left_out(&findings.left_out);
     if findings.good {
-        return format!(
+        let line = format!(
             "{archive}: {}, {}, {}, sha256 {}\n",
             paint.text(Tone::Good, "good"),
             counted(findings.modules, "module"),
             counted(findings.other_files, "other file"),
             findings.sha256.as_deref().unwrap_or_default(),
         );
+        return line + &left_out;
     }
     let lines = findings.problems.iter().map(|p| format!("  {}: {}\n", p.path, p.problem));
     bad(format!("{} cannot be loaded", counted(findings.problems.len(), "file")))
         + &lines.collect::<String>()
+        + &left_out
 }

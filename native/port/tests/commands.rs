@@ -6,16 +6,27 @@ use std::process::{Command, Output};
 
 /// An archive of one stored file, made by hand.
 fn zip(name: &str, data: &[u8]) -> Vec<u8> {
-    let mut crc = crc(data).to_le_bytes().to_vec();
-    let size = u32::try_from(data.len()).unwrap().to_le_bytes();
-    crc.extend([size, size].concat());
-    crc.extend(u16::try_from(name.len()).unwrap().to_le_bytes());
-    let common = [&b"\x14\0\0\0\0\0\0\0\x21\0"[..], &crc, b"\0\0"].concat();
-    let local = [b"PK\x03\x04", &common[..], name.as_bytes(), data].concat();
-    let central = [b"PK\x01\x02\x14\x03", &common[..], &[0; 14], name.as_bytes()].concat();
+    zip_of(&[(name, data)])
+}
+
+/// An archive of stored files, made by hand.
+fn zip_of(files: &[(&str, &[u8])]) -> Vec<u8> {
     let length = |part: &[u8]| u32::try_from(part.len()).unwrap().to_le_bytes();
-    let end = [&b"PK\x05\x06\0\0\0\0\x01\0\x01\0"[..], &length(&central), &length(&local), b"\0\0"];
-    [local, central.clone(), end.concat()].concat()
+    let (mut locals, mut central) = (Vec::new(), Vec::new());
+    for (name, data) in files {
+        let sizes = [length(data), length(data)].concat();
+        let name_size = u16::try_from(name.len()).unwrap().to_le_bytes();
+        let crc = crc(data).to_le_bytes();
+        let head = &b"\x14\0\0\0\0\0\0\0\x21\0"[..];
+        let common = [head, &crc, &sizes, &name_size, b"\0\0"].concat();
+        let (before, at) = ([&b"PK\x01\x02\x14\x03"[..], &common, &[0; 10]], length(&locals));
+        central.extend([&before.concat()[..], &at, name.as_bytes()].concat());
+        locals.extend([b"PK\x03\x04", &common[..], name.as_bytes(), data].concat());
+    }
+    let count = u16::try_from(files.len()).unwrap().to_le_bytes();
+    let counts = [b"PK\x05\x06\0\0\0\0", &[count, count].concat()[..]].concat();
+    let end = [&counts[..], &length(&central), &length(&locals), b"\0\0"].concat();
+    [locals, central, end].concat()
 }
 
 fn crc(data: &[u8]) -> u32 {
@@ -117,6 +128,38 @@ fn verify_says_what_is_bad_and_why() {
     );
     assert_eq!(at("/1/problems/0/path"), "m.beam");
     assert_eq!(at("/2/refusal/rule"), "name_parent");
+}
+
+#[test]
+fn what_the_mac_has_added_is_named() {
+    let of_mac = ["__MACOSX/._a.txt", ".DS_Store"];
+    let with = |name: &'static str, data: &'static [u8]| {
+        [(of_mac[0], &b"x"[..]), (name, data), (of_mac[1], &b"y"[..])]
+    };
+    let good = file("mac-good.zip", &zip_of(&with("a.txt", b"x")));
+    let bad = file("mac-bad.zip", &zip_of(&with("m.beam", b"FOR1")));
+    let [good, bad] = [good, bad].map(|path| path.to_str().unwrap().to_owned());
+    for command in ["inspect", "verify"] {
+        for (path, code) in [(&good, 0), (&bad, i32::from(command == "verify"))] {
+            let output = hot_patch(&[command, path]);
+            assert_eq!(output.status.code(), Some(code), "{command} {path}");
+            let text = String::from_utf8(output.stdout).unwrap();
+            let said: Vec<&str> = text
+                .lines()
+                .filter(|line| line.ends_with("left out, as the Mac has added it"))
+                .collect();
+            let expected =
+                of_mac.map(|name| format!("  {name}: left out, as the Mac has added it"));
+            assert_eq!(said, expected, "{text}");
+
+            let json = hot_patch(&[command, "--json", path]).stdout;
+            let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+            assert_eq!(json.pointer("/0/left_out"), Some(&of_mac.to_vec().into()));
+        }
+    }
+    // An archive without any says nothing of it.
+    let (_, text, _) = on("mac-none", &["verify"], &[("a.txt", b"x")]);
+    assert!(!text.contains("left out"), "{text}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub enum AtomFormat {
 }
 
 /// The module `m`, which exports `f/1` and `module_info/0`, imports `erlang:+/2`, and has the
-/// local function `m/1`, which is a fun with a free variable too.
+/// local function `m/1`, which is a fun with a free variable too, and makes itself.
 pub fn minimal(format: AtomFormat) -> Beam {
     Beam(vec![
         atom_chunk(format, &["m", "f", "module_info", "erlang", "+"]),
@@ -47,12 +47,15 @@ pub fn minimal_code_with(labels: u32, instructions: &[u8]) -> Vec<u8> {
     let functions = [
         function(1, 2, 1, &[instructions, &[RETURN]].concat()),
         function(3, 3, 0, &[RETURN]),
-        function(5, 1, 1, &[RETURN]),
+        function(5, 1, 1, &[&MAKE_FUN[..], &[RETURN]].concat()),
     ];
     code(180, labels, &functions)
 }
 
 const RETURN: u8 = 19;
+
+/// `make_fun3` of the first fun, whose one free variable is x0, into x0.
+pub const MAKE_FUN: [u8; 6] = [171, 0x00, 0x03, 0x17, 0x10, 0x03];
 
 /// A function of the module whose name is the first atom: its label and the next one, the place of
 /// its name among the atoms, its arity, and what stands behind the second label.

@@ -76,6 +76,14 @@ fn shape() -> Vec<Case> {
                 f.splice(8..8, [2, 0x12, 0x32, 0]).fold((), |(), _| ());
             }),
         ),
+        case(Rule::CodeFunction, "its labels the other way round", {
+            changed(3, &|f| (f[1], f[7]) = (0x80, 0x70))
+        }),
+        case(Rule::CodeFunction, "a label left out between them", {
+            let mut functions = functions(&[]);
+            functions[3][7] = 0x90;
+            module().with(b"Code", code(178, LABELS + 1, &functions))
+        }),
         case(Rule::CodeEnd, "no end", open(&|code| code.truncate(code.len() - 1))),
         case(Rule::CodeEnd, "something behind it", open(&|code| code.push(3))),
         case(Rule::CodeEnd, "in the middle", with(&[&[3]])),

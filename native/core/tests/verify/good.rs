@@ -77,6 +77,7 @@ fn what_is_not_there_or_of_another_version() {
     passes("all", &module());
     // Without funs no instruction makes one.
     let mut functions = functions(&[]);
+    functions[2] = function(5, 1, 0, &[153, 0x10, 19]);
     functions[3] = function(7, 14, 1, &[19]);
     let unmade = module().with(b"Code", code(178, LABELS, &functions));
     passes("without funs", &unmade.without(b"FunT"));

@@ -61,8 +61,9 @@ pub(crate) fn functions(instructions: &[&[u8]]) -> Vec<Vec<u8>> {
     vec![
         function(1, 2, 1, &body),
         function(3, 3, 0, &[19]),
-        function(5, 1, 0, &[153, 0x10, 19]),
-        // make_fun3 of the first fun, into x0
+        // A line; make_fun3 of the second fun, with x0 as its free variable, into x0.
+        function(5, 1, 0, &[153, 0x10, 171, 0x10, 0x03, 0x17, 0x10, 0x03, 19]),
+        // make_fun3 of the first fun, into x0.
         function(7, 14, 1, &[171, 0x00, 0x03, 0x17, 0x00, 19]),
     ]
 }

@@ -4,8 +4,13 @@ use std::io::Write as _;
 
 use hot_patch_core::beam::LoaderRule as Rule;
 
-use crate::module::{NIL, a, i, limits, lines, list, module, op, q, types, u, with, x};
-use crate::support::beam::{AtomFormat, atom_chunk, literals, raw_literals, table, words};
+use crate::module::{
+    LABELS, NIL, a, functions as functions_with, i, limits, lines, list, module, op, q, types, u,
+    with, x,
+};
+use crate::support::beam::{
+    AtomFormat, atom_chunk, code, function, literals, raw_literals, table, words,
+};
 use crate::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -41,6 +46,14 @@ fn lambdas() -> Vec<Case> {
     let funs = |entry: [u32; 6]| {
         module().with(b"FunT", [words(&[2]), words(&[1, 0, 6, 0, 0, 7]), words(&entry)].concat())
     };
+    // The function that makes one of the two makes none.
+    let unmade = |place: usize, function: Vec<u8>| {
+        let mut functions = functions_with(&[]);
+        functions[place] = function;
+        module().with(b"Code", code(178, LABELS, &functions))
+    };
+    let three = [words(&[3]), module().chunk(b"FunT")[4..].to_vec(), words(&[3, 0, 4, 2, 0, 7])];
+    let three = module().with(b"FunT", three.concat());
     vec![
         case(Rule::LambdaEntry, "a label beyond the count", funs([14, 1, 99, 1, 1, 7])),
         case(Rule::LambdaEntry, "a negative label", funs([14, 1, 1 << 31, 1, 1, 7])),
@@ -51,8 +64,16 @@ fn lambdas() -> Vec<Case> {
         case(Rule::LambdaFree, "2^31 free variables", funs([14, 1, 8, 1, 1 << 31, 7])),
         case(Rule::LambdaFree, "more than arguments", funs([14, 1, 8, 1, 2, 7])),
         case(Rule::LambdaIndex, "another index", funs([14, 1, 8, 0, 1, 7])),
-        case(Rule::LambdaMade, "two of which one is made", funs([3, 0, 4, 1, 0, 7])),
-        case(Rule::LambdaLabel, "two at one label", funs([1, 0, 6, 1, 0, 7])),
+        case(Rule::LambdaMade, "without free variables", unmade(3, function(7, 14, 1, &[19]))),
+        case(
+            Rule::LambdaMade,
+            "with a free variable",
+            unmade(2, function(5, 1, 0, &[153, 16, 19])),
+        ),
+        case(Rule::LambdaMade, "a third", three),
+        case(Rule::LambdaLabel, "two at one label", {
+            module().with(b"FunT", words(&[2, 14, 1, 8, 0, 0, 7, 14, 1, 8, 1, 1, 7]))
+        }),
     ]
 }
 

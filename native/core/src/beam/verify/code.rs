@@ -123,8 +123,8 @@ enum Shape {
     Label(u64),
     /// That, and a line.
     Line(u64),
-    /// `func_info`: the label where the function begins must follow.
-    Info,
+    /// `func_info` behind that label: the next label must follow, where the function begins.
+    Info(u64),
     /// That label.
     Entry,
     /// Anything else.
@@ -214,10 +214,12 @@ impl<'t, 'a> Pass<'t, 'a> {
     fn shape(&mut self, opcode: u8) -> Check {
         let label = self.value(0);
         self.shape = match (opcode, self.shape) {
-            (opcodes::LABEL, Shape::Info) => {
+            // Loaders look for the beginning of a function at the number behind (x86, emit_i_nif_padding).
+            (opcodes::LABEL, Shape::Info(before)) if label == before + 1 => {
                 self.found.labels.entry(label)?;
                 Shape::Entry
             }
+            (opcodes::LABEL, Shape::Info(_)) => return Err(LoaderRule::CodeFunction),
             // Before the first function there is nothing but where it begins.
             (opcodes::LABEL, Shape::Label(_) | Shape::Line(_)) if self.is_before_functions() => {
                 return Err(LoaderRule::CodeFunction);
@@ -227,11 +229,11 @@ impl<'t, 'a> Pass<'t, 'a> {
                 Shape::Label(label)
             }
             (opcodes::op::LINE, Shape::Label(label)) => Shape::Line(label),
-            (opcodes::FUNC_INFO, Shape::Label(_) | Shape::Line(_)) => {
+            (opcodes::FUNC_INFO, Shape::Label(label) | Shape::Line(label)) => {
                 self.found.labels.function(self.value(1), self.value(2))?;
-                Shape::Info
+                Shape::Info(label)
             }
-            (opcodes::FUNC_INFO, _) | (_, Shape::Info | Shape::Start) => {
+            (opcodes::FUNC_INFO, _) | (_, Shape::Info(_) | Shape::Start) => {
                 return Err(LoaderRule::CodeFunction);
             }
             (opcodes::ON_LOAD, Shape::Entry) if !self.found.on_load => {

@@ -45,9 +45,10 @@ pub(in crate::beam) fn read(chunk: Option<&[u8]>) -> Result<Vec<Lambda>, Damage>
     if reader.rest().is_empty() { Ok(lambdas) } else { Err(malformed()) }
 }
 
-/// Checks that each entry is of the function at its label, and none of that of another. One without
-/// free variables must be made by an instruction: from OTP 28 on that makes the literal which the
-/// loader wants when the code becomes current.
+/// Checks that each entry is of the function at its label, and none of that of another; and that an
+/// instruction makes each. Such an instruction leaves a literal behind which the loader fills in when
+/// the code becomes current: for every fun in OTP 27, for those without free variables from OTP 28
+/// on. Where there is none it writes to an address that is none.
 pub(super) fn check(lambdas: &[Lambda], found: &Found) -> Result<(), Breach> {
     let labels = &found.labels;
     let mut seen = vec![false; labels.len()];
@@ -63,7 +64,7 @@ pub(super) fn check(lambdas: &[Lambda], found: &Found) -> Result<(), Breach> {
         if seen.is_none_or(|seen| std::mem::replace(seen, true)) {
             return breach(LoaderRule::LambdaLabel);
         }
-        if lambda.free == 0 && found.made.get(place) != Some(&true) {
+        if found.made.get(place) != Some(&true) {
             return breach(LoaderRule::LambdaMade);
         }
     }

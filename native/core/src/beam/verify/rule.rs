@@ -42,7 +42,7 @@ rules! {
 
     // The code as a whole.
     CodeFunction, "code_function",
-        "a function does not begin with a label, func_info of this module and a second label";
+        "a function does not begin with a label, func_info of this module and the next label";
     CodeEnd, "code_end",
         "the code does not end with int_code_end, or has it before its end";
     CodeUnknown, "code_unknown",
@@ -80,7 +80,7 @@ rules! {
     LambdaFree, "lambda_free", "a fun has more free variables than arguments";
     LambdaIndex, "lambda_index", "the index of an entry is not its place";
     LambdaLabel, "lambda_label", "two entries have one label";
-    LambdaMade, "lambda_made", "no instruction makes the fun of an entry without free variables";
+    LambdaMade, "lambda_made", "no instruction makes the fun of an entry";
     FunctionEntry, "function_entry",
         "an entry does not fit the function at its label: name or number of arguments";
     FunctionTwice, "function_twice", "a function is listed twice";
