@@ -520,7 +520,7 @@ defmodule HotPatch do
       {node(), true}
   """
   @spec nodes() :: [NodeInfo.t()]
-  def nodes, do: Cluster.census()
+  def nodes, do: Cluster.nodes()
 
   @doc """
   Says that a node has left the system for good. It is no longer named as one that is away, until it takes

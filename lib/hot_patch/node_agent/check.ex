@@ -56,7 +56,9 @@ defmodule HotPatch.NodeAgent.Check do
 
   @doc "Judges a patch on this node."
   @spec run(Payload.t()) :: t()
-  def run(%Payload{} = payload) do
+  def run(%Payload{} = payload), do: Store.Applied.read_once(fn -> examine(payload) end)
+
+  defp examine(payload) do
     record = in_force(payload)
     strategy = Strategy.of(payload, record)
     apart = if payload.kind == :rollback, do: Strategy.differs(strategy, record), else: []

@@ -21,7 +21,7 @@ defmodule HotPatch.Console.Page.Patches do
   @spec index(Router.request(), Router.access(), Router.form()) :: Router.response()
   def index(request, access, _form) do
     most = HotPatch.Host.Config.current().max_archive_bytes
-    context = %{request: request, access: access}
+    context = %{request: request, access: access, list: HotPatch.list()}
 
     page(
       context,
@@ -88,9 +88,9 @@ defmodule HotPatch.Console.Page.Patches do
   @spec with_patch(Request.t(), term(), String.t(), atom(), (map(), Patch.t() -> term())) ::
           Response.t()
   def with_patch(request, access, id, tab, fun) do
-    context = %{request: request, access: access, base: request.base}
+    context = %{request: request, access: access, base: request.base, list: HotPatch.list()}
 
-    case Enum.find(HotPatch.list(), &(&1.id == id)) do
+    case Enum.find(context.list, &(&1.id == id)) do
       nil ->
         Page.Problem.show(
           request,
@@ -123,7 +123,6 @@ defmodule HotPatch.Console.Page.Patches do
     assigns =
       Map.merge(context, %{
         base: context.request.base,
-        list: HotPatch.list(),
         patch: patch,
         tab: tab,
         content: content
