@@ -1,8 +1,8 @@
 defmodule HotPatch.Test.Rounds do
   @moduledoc false
   # What a call costs: the questions that go to the agents, the requests that go to the native reader,
-  # and how often the files of the state are read on the node of the call. Counted by tracing the
-  # processes of the call, so that nothing else of the node is counted.
+  # and how often the state is read from disk on the node of the call. Counted by tracing the processes
+  # of the call, so that nothing else of the node is counted.
 
   alias HotPatch.Test.Cluster
 
@@ -51,9 +51,12 @@ defmodule HotPatch.Test.Rounds do
     %{
       asked: for({HotPatch.Cluster, _, [[_ | _], question | _]} <- calls, do: question),
       requests: for({HotPatch.Bridge, _, [name | _]} <- calls, do: name),
-      reads: Enum.count(calls, &match?({HotPatch.Store, _, [_path]}, &1))
+      reads: Enum.count(calls, &state?/1)
     }
   end
+
+  defp state?({HotPatch.Store, _, [path]}), do: Path.basename(path) == "applied.record"
+  defp state?(_call), do: false
 
   defp collect(calls) do
     receive do

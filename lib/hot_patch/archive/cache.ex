@@ -30,32 +30,37 @@ defmodule HotPatch.Archive.Cache do
 
       [] ->
         with {:ok, composition} <- Archive.read(bytes, name) do
-          :ok = GenServer.cast(__MODULE__, {:put, key, composition})
+          :ok = keep(key, composition)
           {:ok, composition}
         end
     end
   end
 
-  # The table goes and comes again with the server.
+  # The table goes and comes again with the server; in a VM where HotPatch is not started there is none.
   defp lookup(key) do
     :ets.lookup(__MODULE__, key)
   rescue
     ArgumentError -> []
   end
 
+  # By who has read it, so that whoever comes next finds it; the server has it go.
+  defp keep(key, composition) do
+    :ets.insert(__MODULE__, {key, composition})
+    GenServer.cast(__MODULE__, {:kept, key, :erlang.external_size(composition)})
+  rescue
+    ArgumentError -> :ok
+  end
+
   @impl GenServer
   def init([]) do
-    _ = :ets.new(__MODULE__, [:named_table, :protected, read_concurrency: true])
+    _ = :ets.new(__MODULE__, [:named_table, :public, read_concurrency: true])
     {:ok, []}
   end
 
   # The state are the keys with the sizes, the newest first: the oldest go.
   @impl GenServer
-  def handle_cast({:put, key, composition}, kept) do
-    kept = [{key, :erlang.external_size(composition)} | List.keydelete(kept, key, 0)]
-    :ets.insert(__MODULE__, {key, composition})
-    {:noreply, make_room(kept), @keep_for}
-  end
+  def handle_cast({:kept, key, size}, kept),
+    do: {:noreply, make_room([{key, size} | List.keydelete(kept, key, 0)]), @keep_for}
 
   defp make_room(kept) do
     {stay, go} = kept |> sums() |> Enum.split_while(fn {_one, sum} -> sum <= @most end)

@@ -144,6 +144,8 @@ defmodule HotPatch.Cluster.Catalog do
   patches that may be meant. A name is the beginning of an id, too.
   """
   @spec census(term(), Cluster.selection()) :: Census.t()
+  def census(%Patch{id: id}, selection), do: census(id, selection)
+
   def census(id, selection) do
     case Argument.text(id) do
       text when is_binary(text) and text != "" -> Cluster.census(selection, {:begins, text})
@@ -208,15 +210,23 @@ defmodule HotPatch.Cluster.Catalog do
     Enum.max(ends, DateTime, fn -> nil end)
   end
 
-  @doc "Finds a patch as `resolve/1` does, and reads its archive."
-  @spec open(String.t()) :: {:ok, Composition.t(), Patch.t()} | {:error, Exception.t()}
+  @doc """
+  Finds a patch as `resolve/1` does, and reads its archive. Who has the patch from the list need not
+  have it looked for again.
+  """
+  @spec open(term()) :: {:ok, Composition.t(), Patch.t()} | {:error, Exception.t()}
+  def open(%Patch{} = patch), do: read(patch)
   def open(id), do: open(id, census(id, nil))
 
   @doc "The same by what was answered already."
-  @spec open(String.t(), Census.t()) ::
-          {:ok, Composition.t(), Patch.t()} | {:error, Exception.t()}
-  def open(id, census) do
-    with {:ok, patch, bytes} <- find(id, census),
+  @spec open(term(), Census.t()) :: {:ok, Composition.t(), Patch.t()} | {:error, Exception.t()}
+  def open(id, census), do: with({:ok, patch} <- resolve(id, census), do: read(patch))
+
+  # This node's own copy first: in an incident the others may not answer.
+  defp read(patch) do
+    nodes = Enum.sort_by(patch.kept_on, &(&1 != node()))
+
+    with {:ok, bytes} <- fetch(%{patch | kept_on: nodes}),
          {:ok, composition} <- Archive.Cache.read(bytes, patch.name) do
       if composition.id == patch.id,
         do: {:ok, composition, patch},
@@ -316,19 +326,11 @@ defmodule HotPatch.Cluster.Catalog do
 
   defp deletable(_patch), do: :ok
 
-  # This node's own copy first: in an incident the others may not answer.
-  defp find(id, census) do
-    with {:ok, patch} <- resolve(id, census) do
-      nodes = Enum.sort_by(patch.kept_on, &(&1 != node()))
-      with {:ok, _record, bytes} <- fetch(%{patch | kept_on: nodes}), do: {:ok, patch, bytes}
-    end
-  end
-
   # One after another: the first good copy is enough.
   defp fetch(%Patch{id: id, kept_on: nodes} = patch) do
     Enum.reduce_while(nodes, {:error, deleted(patch)}, fn node, _error ->
       case archive(id, node) do
-        {:ok, {:ok, record, bytes}} -> {:halt, {:ok, record, bytes}}
+        {:ok, {:ok, _record, bytes}} -> {:halt, {:ok, bytes}}
         {:ok, :damaged} -> {:cont, damaged(id, node)}
         {:ok, :unknown} -> {:cont, {:error, deleted(patch)}}
         {:error, text} -> {:cont, not_given(id, node, text)}
@@ -379,6 +381,8 @@ defmodule HotPatch.Cluster.Catalog do
 
   @doc "The same by what was answered already."
   @spec resolve(term(), Census.t()) :: {:ok, Patch.t()} | {:error, Error.t()}
+  def resolve(%Patch{id: id}, census), do: resolve(id, census)
+
   def resolve(id, census) do
     # Who means none that there is shall hear of all.
     with {:error, %{reason: :unknown_patch}} <- among(patches(census), id),

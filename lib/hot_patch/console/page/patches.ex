@@ -36,7 +36,7 @@ defmodule HotPatch.Console.Page.Patches do
           Router.response()
   def contents(request, access, _form, id) do
     with_patch(request, access, id, :contents, fn context, patch ->
-      with {:ok, composition} <- HotPatch.composition(patch.id) do
+      with {:ok, composition} <- HotPatch.composition(patch) do
         {statuses, unknown} = compared(patch)
 
         {:ok,
