@@ -13,6 +13,7 @@ defmodule HotPatch.Archive do
   alias HotPatch.NodeAgent.Instructions
   alias HotPatch.Refusal
   alias HotPatch.Signature
+  alias HotPatch.Support.Hex
   alias HotPatch.Swap.DynamicCalls
 
   # The rules of the reader. The reply is decoded with :safe, so each must exist as an
@@ -103,7 +104,7 @@ defmodule HotPatch.Archive do
   @doc "The id of an archive: its name and the first 12 hex digits of its SHA-256."
   @spec id(String.t(), binary()) :: String.t()
   def id(name, sha256) do
-    name <> "-" <> (sha256 |> binary_part(0, 6) |> Base.encode16(case: :lower))
+    name <> "-" <> (sha256 |> binary_part(0, 6) |> Hex.encode())
   end
 
   @doc "The limits in force, as the reader takes them."

@@ -260,20 +260,8 @@ defmodule HotPatch.Cluster.Catalog do
 
   @doc "What every node keeps of a patch that it has applied."
   @spec about(Patch.t()) :: map()
-  def about(patch) do
-    Map.take(patch, [
-      :id,
-      :name,
-      :sha256,
-      :size,
-      :files,
-      :modules,
-      :release,
-      :uploaded_at,
-      :by,
-      :signed_by
-    ])
-  end
+  def about(patch),
+    do: patch |> Map.from_struct() |> Map.drop([:kept_on, :applied_on, :state])
 
   @doc "Forgets an archive on every node."
   @spec delete(String.t(), %{

@@ -14,6 +14,7 @@ defmodule HotPatch.Store.Leftovers do
   alias HotPatch.Store.Recovery
   alias HotPatch.Store.SharedHost
   alias HotPatch.Store.Transaction
+  alias HotPatch.Support.Hex
 
   @typedoc """
   `patch` is the last that has changed the file, under `release`; `old` is what was there before the
@@ -165,7 +166,7 @@ defmodule HotPatch.Store.Leftovers do
     releases = files |> Enum.map(&Release.text(Release.from_map(&1.release))) |> Enum.uniq()
 
     entry = %{
-      op: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower),
+      op: Hex.random(),
       patch: files |> Enum.map(& &1.patch) |> Enum.uniq() |> Enum.join(", "),
       by: "HotPatch",
       reason: "the files of #{Enum.join(releases, ", ")} are as they were before",
