@@ -59,8 +59,13 @@ defmodule HotPatch.Archive.Cache do
 
   # The state are the keys with the sizes, the newest first: the oldest go.
   @impl GenServer
-  def handle_cast({:kept, key, size}, kept),
+  def handle_cast({:kept, key, size}, kept) when is_integer(size),
     do: {:noreply, make_room([{key, size} | List.keydelete(kept, key, 0)]), @keep_for}
+
+  def handle_cast(_other, kept), do: {:noreply, kept, @keep_for}
+
+  @impl GenServer
+  def handle_call(_other, _from, kept), do: {:reply, {:error, :not_supported}, kept, @keep_for}
 
   defp make_room(kept) do
     {stay, go} = kept |> sums() |> Enum.split_while(fn {_one, sum} -> sum <= @most end)
