@@ -134,7 +134,8 @@ defmodule HotPatch do
   defdelegate list(), to: Catalog
 
   @doc """
-  What a patch holds: files, modules, sizes, digests, applications.
+  What a patch holds: files, modules, sizes, digests, applications. Of one from `list/0` it is not asked
+  again which nodes keep it.
 
   ## Errors
 
@@ -146,9 +147,9 @@ defmodule HotPatch do
       iex> error.reason
       :unknown_patch
   """
-  @spec composition(id()) :: {:ok, Composition.t()} | error()
+  @spec composition(id() | Patch.t()) :: {:ok, Composition.t()} | error()
   def composition(id) do
-    with {:ok, composition, _release} <- Catalog.open(id), do: {:ok, composition}
+    with {:ok, composition, _patch} <- Catalog.open(id), do: {:ok, composition}
   end
 
   @doc """
@@ -520,7 +521,7 @@ defmodule HotPatch do
       {node(), true}
   """
   @spec nodes() :: [NodeInfo.t()]
-  def nodes, do: Cluster.census()
+  def nodes, do: Cluster.nodes()
 
   @doc """
   Says that a node has left the system for good. It is no longer named as one that is away, until it takes
@@ -665,7 +666,7 @@ defmodule HotPatch do
       []
   """
   @spec progress() :: [Event.t()]
-  defdelegate progress(), to: Cluster.Progress, as: :list
+  defdelegate progress(), to: Cluster.UnderWay, as: :events
 
   @doc """
   Processes that still run old code, of patches or of whatever else changed code; and which nodes could
@@ -716,7 +717,7 @@ defmodule HotPatch do
   def upload!(path_or_bytes, options \\ []), do: bang!(upload(path_or_bytes, options))
 
   @doc "Like `composition/1`, but raises the error."
-  @spec composition!(id()) :: Composition.t()
+  @spec composition!(id() | Patch.t()) :: Composition.t()
   def composition!(id), do: bang!(composition(id))
 
   @doc "Like `check/2`, but raises the error."

@@ -6,6 +6,7 @@ defmodule HotPatch.Application do
   #       each under a HotPatch.Support.BackoffSupervisor of its own:
   #       Cluster.Progress          tells people how far operations are
   #       Bridge.OSProcess.Server   the reader of archives
+  #       Archive.Cache             what the reader has made of archives
   #       LoaderVM                  tries modules where nobody serves
   #       NodeAgent.Inbox           pieces of patches that coordinators have sent
   #       NodeAgent.FileDigests     digests of files that have not changed since
@@ -41,6 +42,7 @@ defmodule HotPatch.Application do
       {BackoffSupervisor, {Progress, []}},
       {BackoffSupervisor,
        {{HotPatch.Bridge.OSProcess.Server, name: HotPatch.Bridge.OSProcess.Server}, @bridge}},
+      {BackoffSupervisor, {HotPatch.Archive.Cache, []}},
       {BackoffSupervisor, {HotPatch.LoaderVM, []}},
       {BackoffSupervisor, {HotPatch.NodeAgent.Inbox, []}},
       {BackoffSupervisor, {HotPatch.NodeAgent.FileDigests, []}},

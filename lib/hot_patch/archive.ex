@@ -11,6 +11,7 @@ defmodule HotPatch.Archive do
   alias HotPatch.Manifest
   alias HotPatch.Refusal
   alias HotPatch.Signature
+  alias HotPatch.Support.Hex
 
   # The rules of the reader. The reply is decoded with :safe, so each must exist as an
   # atom; the test suite compares this list with the reader's own.
@@ -97,7 +98,7 @@ defmodule HotPatch.Archive do
   @doc "The id of an archive: its name and the first 12 hex digits of its SHA-256."
   @spec id(String.t(), binary()) :: String.t()
   def id(name, sha256) do
-    name <> "-" <> (sha256 |> binary_part(0, 6) |> Base.encode16(case: :lower))
+    name <> "-" <> (sha256 |> binary_part(0, 6) |> Hex.encode())
   end
 
   @doc "The limits in force, as the reader takes them."

@@ -3,9 +3,11 @@ defmodule HotPatch.Cluster do
   # The only place that knows other nodes: who there is, and asking agents in parallel.
 
   alias HotPatch.Answers
+  alias HotPatch.Cluster.Census
   alias HotPatch.Cluster.Members
   alias HotPatch.Error
   alias HotPatch.NodeAgent
+  alias HotPatch.NodeAgent.History
   alias HotPatch.NodeInfo
   alias HotPatch.Support.Cause
   alias HotPatch.Support.Table
@@ -23,13 +25,34 @@ defmodule HotPatch.Cluster do
   @type selection :: [node()] | {:role, atom()} | (NodeInfo.t() -> as_boolean(term())) | nil
 
   @doc """
+  Asks every node who it is and what it knows of patches, once for all that a call has to know. It is
+  every connected node of the system, and those that were named.
+  """
+  @spec census(selection(), History.wanted()) :: Census.t()
+  def census(selection, wanted) do
+    connected = everyone()
+    named = if is_list(selection), do: selection, else: []
+    census(connected ++ named, connected, wanted)
+  end
+
+  defp census(nodes, connected, wanted) do
+    answers = who(nodes, wanted)
+    patches = for {%{managed?: true, node: node}, patches} <- answers, do: {node, patches}
+    %Census{infos: Enum.map(answers, &elem(&1, 0)), patches: patches, connected: connected}
+  end
+
+  @doc """
   The nodes an operation works on. Nodes that were named must answer and run HotPatch;
   without names it is this node and all visible ones, and those without HotPatch are told
   apart. Remote shells are none of the system's nodes.
   """
   @spec members(selection()) :: {:ok, Members.t()} | {:error, Error.t()}
-  def members(selection) do
-    with {:ok, members} <- reachable(selection) do
+  def members(selection), do: selection |> ask() |> members(selection)
+
+  @doc "The same by what was answered already."
+  @spec members(Census.t(), selection()) :: {:ok, Members.t()} | {:error, Error.t()}
+  def members(census, selection) do
+    with {:ok, members} <- reachable(census, selection) do
       if members.failed == [],
         do: {:ok, members},
         else: {:error, not_ready(:unreachable, members.failed)}
@@ -41,8 +64,16 @@ defmodule HotPatch.Cluster do
   is no hindrance: it is among those that failed. One that was named has to answer.
   """
   @spec reachable(selection()) :: {:ok, Members.t()} | {:error, Error.t()}
-  def reachable(named) when is_list(named) do
-    infos = infos(named)
+  def reachable(selection), do: selection |> ask() |> reachable(selection)
+
+  # Whoever names nodes has only those asked.
+  defp ask(named) when is_list(named), do: census(named, [], :none)
+  defp ask(_rule_or_all), do: census(nil, :none)
+
+  @doc "The same by what was answered already."
+  @spec reachable(Census.t(), selection()) :: {:ok, Members.t()} | {:error, Error.t()}
+  def reachable(census, named) when is_list(named) do
+    infos = Enum.filter(census.infos, &(&1.node in named))
 
     case Enum.group_by(infos, & &1.problem_kind) do
       %{unreachable: silent} -> {:error, not_ready(:unreachable, silent)}
@@ -51,9 +82,8 @@ defmodule HotPatch.Cluster do
     end
   end
 
-  def reachable(selection) do
-    connected = everyone()
-    infos = Enum.reject(infos(connected), & &1.shell?)
+  def reachable(%Census{connected: connected} = census, selection) do
+    infos = Enum.filter(census.infos, &(&1.node in connected and not &1.shell?))
     {managed, others} = Enum.split_with(infos, & &1.managed?)
     {silent, without} = Enum.split_with(others, &(&1.problem_kind == :unreachable))
 
@@ -109,8 +139,8 @@ defmodule HotPatch.Cluster do
   @doc """
   Every node of the system: those that are connected, and those that belong to it and are away.
   """
-  @spec census() :: [NodeInfo.t()]
-  def census do
+  @spec nodes() :: [NodeInfo.t()]
+  def nodes do
     connected = everyone()
     infos = infos(connected)
 
@@ -153,15 +183,17 @@ defmodule HotPatch.Cluster do
 
   @doc "What is to be known about nodes; those that do not answer are listed with the problem."
   @spec infos([node()]) :: [NodeInfo.t()]
-  def infos(nodes) do
+  def infos(nodes), do: for({info, _patches} <- who(nodes, :none), do: info)
+
+  defp who(nodes, wanted) do
     nodes = nodes |> Enum.uniq() |> Enum.sort()
     protocol = NodeAgent.protocol()
 
-    for {node, answer} <- raw_call(nodes, :info, [], @hello_within) do
+    for {node, answer} <- raw_call(nodes, :overview, [wanted], @hello_within) do
       case answer do
-        {:ok, %NodeInfo{protocol: ^protocol} = info} -> info
-        {:ok, _other} -> unmanaged(node, :unmanaged, "runs another version of HotPatch")
-        {:error, {kind, text}} -> unmanaged(node, kind, text)
+        {:ok, {%NodeInfo{protocol: ^protocol} = info, patches}} -> {info, patches}
+        {:ok, _other} -> {unmanaged(node, :unmanaged, "runs another version of HotPatch"), []}
+        {:error, {kind, text}} -> {unmanaged(node, kind, text), []}
       end
     end
   end

@@ -15,6 +15,7 @@ defmodule HotPatch.Composition do
   alias HotPatch.Host.SystemLibrary
   alias HotPatch.Host.Trust
   alias HotPatch.Manifest
+  alias HotPatch.Support.Hex
   alias HotPatch.Support.Printable
   alias HotPatch.Support.Table
 
@@ -121,7 +122,7 @@ defmodule HotPatch.Composition do
     Manifest.lines(manifest) ++ if(signer, do: ["signed by #{signer}"], else: ["not signed"])
   end
 
-  defp version(%{beam: %{md5: md5}}), do: md5 |> Base.encode16(case: :lower) |> binary_part(0, 12)
+  defp version(%{beam: %{md5: md5}}), do: md5 |> Hex.encode() |> binary_part(0, 12)
   defp version(_entry), do: ""
 
   defimpl Inspect do

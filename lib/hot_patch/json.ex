@@ -12,6 +12,7 @@ defmodule HotPatch.JSON do
   alias HotPatch.Release
   alias HotPatch.Signature
   alias HotPatch.Status
+  alias HotPatch.Support.Hex
 
   @statuses Status.all()
 
@@ -35,7 +36,7 @@ defmodule HotPatch.JSON do
     entry
     |> Map.from_struct()
     |> Map.drop([:bytes, :beam])
-    |> Map.merge(%{sha256: hex(entry.sha256), beam: beam && beam(beam)})
+    |> Map.merge(%{sha256: Hex.encode(entry.sha256), beam: beam && beam(beam)})
     |> plain()
   end
 
@@ -48,7 +49,7 @@ defmodule HotPatch.JSON do
   end
 
   defp plain(%{__struct__: _, sha256: sha256} = struct) when is_binary(sha256) do
-    struct |> Map.from_struct() |> Map.put(:sha256, hex(sha256)) |> plain()
+    struct |> Map.from_struct() |> Map.put(:sha256, Hex.encode(sha256)) |> plain()
   end
 
   defp plain(%{__exception__: true} = exception) do
@@ -84,7 +85,7 @@ defmodule HotPatch.JSON do
   defp beam(beam) do
     %{
       beam
-      | md5: hex(beam.md5),
+      | md5: Hex.encode(beam.md5),
         vsn: beam.vsn && beam.vsn |> safe_term() |> inspect(),
         exports: Enum.map(beam.exports, fn {name, arity} -> "#{name}/#{arity}" end),
         imports: Enum.map(beam.imports, fn {m, f, arity} -> "#{m}:#{f}/#{arity}" end),
@@ -102,6 +103,4 @@ defmodule HotPatch.JSON do
 
   defp key(key) when is_atom(key) or is_binary(key), do: to_string(key)
   defp key(key), do: inspect(key)
-
-  defp hex(binary), do: Base.encode16(binary, case: :lower)
 end

@@ -12,6 +12,7 @@ defmodule HotPatch.NodeAgent do
   alias HotPatch.NodeAgent.Coordinators
   alias HotPatch.NodeAgent.History
   alias HotPatch.NodeAgent.Inbox
+  alias HotPatch.NodeAgent.Inventory
   alias HotPatch.NodeAgent.KnownNodes
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.NodeAgent.PlanBuilder
@@ -30,7 +31,7 @@ defmodule HotPatch.NodeAgent do
   alias HotPatch.Telemetry
 
   # Raised whenever what nodes say to each other changes its meaning.
-  @protocol 4
+  @protocol 5
 
   # Why this node is behind the others, if it is.
   @behind {__MODULE__, :behind}
@@ -90,11 +91,18 @@ defmodule HotPatch.NodeAgent do
   @spec protocol() :: pos_integer()
   def protocol, do: @protocol
 
+  @doc "What is to be known about this node, and what it knows of patches."
+  @spec overview(History.wanted()) :: {NodeInfo.t(), [History.patch()]}
+  def overview(wanted) do
+    state = Store.Applied.state()
+    {info(state), History.patches(state, wanted)}
+  end
+
   @doc "What is to be known about this node."
   @spec info() :: NodeInfo.t()
-  def info do
-    state = Store.Applied.state()
+  def info, do: info(Store.Applied.state())
 
+  defp info(state) do
     %NodeInfo{
       node: node(),
       managed?: true,
@@ -124,10 +132,6 @@ defmodule HotPatch.NodeAgent do
   @doc "Who runs old code on this node."
   @spec stragglers() :: [HotPatch.Straggler.t()]
   defdelegate stragglers(), to: Swap
-
-  @doc "Records of the archives kept on this node."
-  @spec archives() :: [Store.Archives.t()]
-  defdelegate archives(), to: Store.Archives, as: :list
 
   @doc "An archive kept on this node."
   @spec archive(String.t()) :: {:ok, Store.Archives.t(), binary()} | :unknown | :damaged
@@ -184,13 +188,9 @@ defmodule HotPatch.NodeAgent do
   @spec census() :: [HotPatch.NodeAgent.ModuleDigests.line()]
   defdelegate census(), to: HotPatch.NodeAgent.ModuleDigests, as: :take
 
-  @doc "The modules that run here, system libraries left out: their names, and one digest of all."
-  @spec summary() :: %{digest: binary(), names: [String.t()]}
-  defdelegate summary(), to: HotPatch.NodeAgent.Inventory
-
   @doc "The files of modules that run here and have to do with a change."
-  @spec related(HotPatch.NodeAgent.Inventory.query()) :: HotPatch.NodeAgent.Inventory.related()
-  defdelegate related(query), to: HotPatch.NodeAgent.Inventory
+  @spec related(Inventory.query()) :: Inventory.related()
+  defdelegate related(query), to: Inventory
 
   @doc "Takes note of operations that others have seen and that change nothing here."
   @spec note([Store.Applied.op()]) :: :ok | {:error, String.t()}
@@ -231,22 +231,30 @@ defmodule HotPatch.NodeAgent do
           | {:error, String.t()}
   def check(payload) do
     with {:ok, payload} <- Inbox.whole(payload) do
-      examination = Check.run(payload)
+      Store.Applied.read_once(fn ->
+        examination = Check.run(payload)
 
-      {:ok,
-       %{
-         files: report(examination),
-         warnings: PlanBuilder.warnings(examination),
-         strategy: examination.strategy
-       }}
+        {:ok,
+         %{
+           files: report(examination),
+           warnings: PlanBuilder.warnings(examination),
+           strategy: examination.strategy
+         }}
+      end)
     end
   end
 
-  @doc "Judges a patch and says what applying it would do here, changing nothing."
-  @spec foresee(Payload.t()) :: {:ok, HotPatch.Plan.Node.t()} | {:error, String.t()}
+  @doc """
+  Judges a patch and says what applying it would do here, changing nothing; and which modules run
+  here, for the comparison with what the patch brings.
+  """
+  @spec foresee(Payload.t()) ::
+          {:ok, {HotPatch.Plan.Node.t(), Inventory.summary()}} | {:error, String.t()}
   def foresee(payload) do
-    with {:ok, payload} <- Inbox.whole(payload),
-         do: {:ok, payload |> Check.run() |> PlanBuilder.plan()}
+    with {:ok, payload} <- Inbox.whole(payload) do
+      plan = Store.Applied.read_once(fn -> payload |> Check.run() |> PlanBuilder.plan() end)
+      {:ok, {plan, Inventory.summary()}}
+    end
   end
 
   @doc """

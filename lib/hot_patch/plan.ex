@@ -13,6 +13,7 @@ defmodule HotPatch.Plan do
     The plan of one node.
 
       * `:status` - the node's integral status
+      * `:files` - what `HotPatch.check/2` foresees for each file
       * `:order` - `{:add | :replace | :delete, module}` in the order of loading, each behind those that
         it calls; all become current in one step
       * `:processes` - for each module and kind of process, how many there are, whether their
@@ -40,6 +41,7 @@ defmodule HotPatch.Plan do
     @type t :: %__MODULE__{
             node: node(),
             status: HotPatch.Status.t(),
+            files: [HotPatch.Report.FileResult.t()],
             order: [{:add | :replace | :delete, String.t()}],
             processes: [processes()],
             suspended: non_neg_integer(),
@@ -58,6 +60,7 @@ defmodule HotPatch.Plan do
       :error,
       :analysis,
       :strategy,
+      files: [],
       order: [],
       processes: [],
       suspended: 0,

@@ -18,6 +18,7 @@ defmodule HotPatch.Signature do
   """
 
   alias HotPatch.Composition.Entry
+  alias HotPatch.Support.Hex
 
   @manifest "hot_patch.json"
 
@@ -53,7 +54,7 @@ defmodule HotPatch.Signature do
 
     lines =
       for {path, bytes} <- Enum.sort([{@manifest, manifest} | files]),
-          do: [Base.encode16(:crypto.hash(:sha256, bytes), case: :lower), "  ", path, "\n"]
+          do: [Hex.encode(:crypto.hash(:sha256, bytes)), "  ", path, "\n"]
 
     IO.iodata_to_binary(["signed by ", name, "\n" | lines])
   end

@@ -15,7 +15,15 @@ defmodule HotPatch.SupervisionTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Hosts
 
-  @children [Progress, OSProcess.Server, NodeAgent.Inbox, NodeAgent.Server, Comparison, Console]
+  @children [
+    Progress,
+    OSProcess.Server,
+    HotPatch.Archive.Cache,
+    NodeAgent.Inbox,
+    NodeAgent.Server,
+    Comparison,
+    Console
+  ]
   @kills 8
 
   defp pids(node) do

@@ -10,6 +10,7 @@ defmodule HotPatch.Cluster.Analyses do
   alias HotPatch.Bridge
   alias HotPatch.Cluster
   alias HotPatch.NodeAgent.IdleConversions
+  alias HotPatch.NodeAgent.Inventory
   alias HotPatch.NodeAgent.Mentions
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.Plan
@@ -25,30 +26,33 @@ defmodule HotPatch.Cluster.Analyses do
   # So many names of modules are spelled out.
   @named 3
 
-  @doc "Plans with the analysis of each node, and their modules in its order; or why it is missing."
-  @spec add([Plan.Node.t()], Payload.t(), timeout()) :: [Plan.Node.t()]
+  @doc """
+  Plans with the analysis of each node, and their modules in its order; or why it is missing. Each comes
+  with what its node runs, nil where there is no plan.
+  """
+  @spec add([{Plan.Node.t(), Inventory.summary() | nil}], Payload.t(), timeout()) ::
+          [Plan.Node.t()]
   def add(plans, payload, timeout) do
     case Bridge.check() do
-      :ok -> compare(plans, payload, timeout)
-      {:error, error} -> Enum.map(plans, &not_compared(&1, Exception.message(error)))
+      :ok ->
+        compare(plans, payload, timeout)
+
+      {:error, error} ->
+        for {plan, _summary} <- plans, do: not_compared(plan, Exception.message(error))
     end
   end
 
   defp compare(plans, payload, timeout) do
-    {plans, failed} = Enum.split_with(plans, &(&1.error == nil))
-    nodes = Enum.map(plans, & &1.node)
-    summaries = Map.new(Cluster.call(nodes, :summary, [], timeout))
-    {answered, silent} = Enum.split_with(plans, &match?({:ok, _summary}, summaries[&1.node]))
+    {failed, planned} = Enum.split_with(plans, &match?({_plan, nil}, &1))
 
     compared =
-      answered
-      |> Enum.group_by(&{elem(summaries[&1.node], 1), Enum.sort(&1.order)})
+      planned
+      |> Enum.group_by(fn {plan, summary} -> {summary, Enum.sort(plan.order)} end, &elem(&1, 0))
       |> Enum.flat_map(fn {{summary, _order}, alike} ->
         compare_group(alike, summary, payload, timeout)
       end)
 
-    silent = for plan <- silent, do: not_compared(plan, elem(summaries[plan.node], 1))
-    Enum.sort_by(failed ++ silent ++ compared, & &1.node)
+    Enum.sort_by(Enum.map(failed, &elem(&1, 0)) ++ compared, & &1.node)
   end
 
   defp compare_group(alike, summary, payload, timeout) do

@@ -6,13 +6,15 @@ defmodule HotPatch.Cluster.Catalog do
   alias HotPatch.Answers
   alias HotPatch.Archive
   alias HotPatch.Cluster
+  alias HotPatch.Cluster.Census
   alias HotPatch.Cluster.Members
-  alias HotPatch.Cluster.PatchName
+  alias HotPatch.PatchName
   alias HotPatch.Cluster.Readiness
   alias HotPatch.Composition
   alias HotPatch.Error
   alias HotPatch.Host.Trust
   alias HotPatch.Manifest
+  alias HotPatch.NodeAgent
   alias HotPatch.NodeAgent.LoaderTrial
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.NodeInfo
@@ -42,7 +44,7 @@ defmodule HotPatch.Cluster.Catalog do
   @spec upload(binary(), asked()) :: {:ok, Patch.t()} | {:error, Exception.t()}
   def upload(bytes, asked) do
     with :ok <- Readiness.check(),
-         {:ok, composition} <- Archive.read(bytes, asked.name || asked.default_name),
+         {:ok, composition} <- Archive.Cache.read(bytes, asked.name || asked.default_name),
          name = asked.name || declared_name(composition.manifest) || asked.default_name,
          composition = %{composition | id: Archive.id(name, composition.sha256)},
          :ok <- admitted(composition),
@@ -81,8 +83,7 @@ defmodule HotPatch.Cluster.Catalog do
   # An earlier upload of the same archive keeps its record, unless it was for another system, or has
   # ended since on any node. Then this one counts, and is later than that end by every clock.
   defp current_record(%{id: id} = record) do
-    {history, _silent} = Cluster.survey(managed(), :history, [], @within)
-    ended_at = retired(history)[id]
+    ended_at = id |> census(nil) |> found() |> Map.get(id, []) |> ended_at()
 
     case Archives.fetch(id) do
       {:ok, %{release: release} = first, _bytes} when release == record.release ->
@@ -137,78 +138,97 @@ defmodule HotPatch.Cluster.Catalog do
 
   @doc "All patches of the cluster, newest first."
   @spec list() :: Answers.t(Patch.t())
-  def list do
-    members = everywhere()
-    nodes = Members.nodes(members)
-    {archives, failed} = Cluster.survey(nodes, :archives, [], @within)
-    # What was applied is known also when its archive is gone.
-    {history, failed_too} = Cluster.survey(nodes, :history, [], @within)
-    failed = Enum.uniq_by(members.failed ++ failed ++ failed_too, & &1.node)
+  def list, do: patches(Cluster.census(nil, :all))
+
+  @doc """
+  What a call about a patch begins with: the nodes, also those that it names, and what they know of the
+  patches that may be meant. A name is the beginning of an id, too.
+  """
+  @spec census(term(), Cluster.selection()) :: Census.t()
+  def census(%Patch{id: id}, selection), do: census(id, selection)
+
+  def census(id, selection) do
+    case Argument.text(id) do
+      text when is_binary(text) and text != "" -> Cluster.census(selection, {:begins, text})
+      _means_none -> Cluster.census(selection, :all)
+    end
+  end
+
+  defp patches(census) do
+    members = everywhere(census)
 
     %Answers{
       of: :patches,
-      items: patches(archives, history),
-      nodes: nodes -- Enum.map(failed, & &1.node),
-      failed: Enum.sort_by(failed, & &1.node),
+      items: census |> kept_or_applied() |> Enum.sort_by(& &1.uploaded_at, {:desc, DateTime}),
+      nodes: Members.nodes(members),
+      failed: Enum.sort_by(members.failed, & &1.node),
       missing: members.missing
     }
   end
 
   # Where HotPatch is not started, that is what there is to tell.
-  defp everywhere do
-    case Cluster.reachable(nil) do
+  defp everywhere(census) do
+    case Cluster.reachable(census, nil) do
       {:ok, members} -> members
       {:error, error} -> %Members{infos: [], failed: [%{node: node(), problem: error.message}]}
     end
   end
 
-  defp patches(archives, history) do
-    kept =
-      for {node, records} <- archives, record <- records, do: {record.id, {:kept, node, record}}
+  # What each node of the system knows of each patch.
+  defp found(%Census{connected: connected} = census) do
+    for({node, patches} <- census.patches, node in connected, known <- patches, do: {node, known})
+    |> Enum.group_by(fn {_node, known} -> known.id end)
+  end
 
-    applied = for {node, h} <- history, about <- h.abouts, do: {about.id, {:applied, node, about}}
-    back = for {_node, h} <- history, op <- latest(h.ops), op.kind == :rollback, do: op.patch
-    retired = retired(history)
+  # What was applied is known also when its archive is gone.
+  defp kept_or_applied(census) do
+    for {_id, found} <- found(census),
+        Enum.any?(found, fn {_node, known} -> known.kept || known.about end),
+        do: patch_of(found)
+  end
 
-    (kept ++ applied)
-    |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
-    |> Enum.map(fn {id, found} ->
-      patch(newest(found), %{
-        kept_on: for({:kept, node, _} <- found, do: node) |> Enum.sort(),
-        applied_on: for({:applied, node, _} <- found, do: node) |> Enum.sort(),
-        rolled_back?: id in back,
-        retired_at: retired[id]
-      })
-    end)
-    |> Enum.sort_by(& &1.uploaded_at, {:desc, DateTime})
+  # As several nodes know it.
+  defp patch_of(found) do
+    patch(record_of(found), %{
+      kept_on: for({node, %{kept: %{}}} <- found, do: node) |> Enum.sort(),
+      applied_on: for({node, %{about: %{}}} <- found, do: node) |> Enum.sort(),
+      rolled_back?: Enum.any?(found, fn {_node, known} -> known.rolled_back? end),
+      retired_at: ended_at(found)
+    })
   end
 
   # Of several nodes that keep it the one that was told last.
-  defp newest(found) do
-    case for({:kept, _node, record} <- found, do: record) do
-      [] -> found |> hd() |> elem(2)
+  defp record_of(found) do
+    case for({_node, %{kept: %{} = record}} <- found, do: record) do
+      [] -> Enum.find_value(found, fn {_node, known} -> known.about end)
       records -> Enum.max_by(records, & &1.uploaded_at, DateTime)
     end
   end
 
-  defp managed,
-    do: for(%{managed?: true, node: node} <- Cluster.infos(Cluster.everyone()), do: node)
-
-  # When each patch ended on the node where that was last.
-  defp retired(history) do
-    for {_node, h} <- history, {id, %{at: at}} <- h.retired, reduce: %{} do
-      ended -> Map.update(ended, id, at, &Enum.max([&1, at], DateTime))
-    end
+  # On the node where that was last; nil where it has not ended.
+  defp ended_at(found) do
+    ends = for {_node, %{ended_at: %DateTime{} = at}} <- found, do: at
+    Enum.max(ends, DateTime, fn -> nil end)
   end
 
-  # Of each patch.
-  defp latest(ops), do: ops |> Enum.sort_by(& &1.seq, :desc) |> Enum.uniq_by(& &1.patch)
+  @doc """
+  Finds a patch as `resolve/1` does, and reads its archive. Who has the patch from the list need not
+  have it looked for again.
+  """
+  @spec open(term()) :: {:ok, Composition.t(), Patch.t()} | {:error, Exception.t()}
+  def open(%Patch{} = patch), do: read(patch)
+  def open(id), do: open(id, census(id, nil))
 
-  @doc "Finds a patch as `resolve/1` does, and reads its archive."
-  @spec open(String.t()) :: {:ok, Composition.t(), Patch.t()} | {:error, Exception.t()}
-  def open(id) do
-    with {:ok, patch, bytes} <- find(id),
-         {:ok, composition} <- Archive.read(bytes, patch.name) do
+  @doc "The same by what was answered already."
+  @spec open(term(), Census.t()) :: {:ok, Composition.t(), Patch.t()} | {:error, Exception.t()}
+  def open(id, census), do: with({:ok, patch} <- resolve(id, census), do: read(patch))
+
+  # This node's own copy first: in an incident the others may not answer.
+  defp read(patch) do
+    nodes = Enum.sort_by(patch.kept_on, &(&1 != node()))
+
+    with {:ok, bytes} <- fetch(%{patch | kept_on: nodes}),
+         {:ok, composition} <- Archive.Cache.read(bytes, patch.name) do
       if composition.id == patch.id,
         do: {:ok, composition, patch},
         else: damaged(patch.id, node())
@@ -241,20 +261,8 @@ defmodule HotPatch.Cluster.Catalog do
 
   @doc "What every node keeps of a patch that it has applied."
   @spec about(Patch.t()) :: map()
-  def about(patch) do
-    Map.take(patch, [
-      :id,
-      :name,
-      :sha256,
-      :size,
-      :files,
-      :modules,
-      :release,
-      :uploaded_at,
-      :by,
-      :signed_by
-    ])
-  end
+  def about(patch),
+    do: patch |> Map.from_struct() |> Map.drop([:kept_on, :applied_on, :state])
 
   @doc "Forgets an archive on every node."
   @spec delete(String.t(), %{
@@ -264,9 +272,9 @@ defmodule HotPatch.Cluster.Catalog do
           optional(atom()) => term()
         }) :: :ok | {:error, Error.t()}
   def delete(id, record) do
-    patches = list()
+    census = census(id, nil)
 
-    with {:ok, patch} <- among(patches, id),
+    with {:ok, patch} <- resolve(id, census),
          :ok <- deletable(patch) do
       failures =
         for {node, answer} <- Cluster.call(patch.kept_on, :forget, [patch.id], @within),
@@ -274,7 +282,7 @@ defmodule HotPatch.Cluster.Catalog do
             do: "#{node}: #{inspect(answer)}"
 
       _ = Journal.add(:delete, Map.put(Map.take(record, [:by, :reason, :from]), :patch, patch.id))
-      deleted(patch, failures, patches.failed)
+      deleted(patch, failures, everywhere(census).failed)
     end
   end
 
@@ -306,24 +314,23 @@ defmodule HotPatch.Cluster.Catalog do
 
   defp deletable(_patch), do: :ok
 
-  # This node's own copy first: in an incident the others may not answer.
-  defp find(id) do
-    with {:ok, patch} <- resolve(id) do
-      nodes = Enum.sort_by(patch.kept_on, &(&1 != node()))
-      with {:ok, _record, bytes} <- fetch(%{patch | kept_on: nodes}), do: {:ok, patch, bytes}
-    end
-  end
-
   # One after another: the first good copy is enough.
   defp fetch(%Patch{id: id, kept_on: nodes} = patch) do
     Enum.reduce_while(nodes, {:error, deleted(patch)}, fn node, _error ->
-      case Cluster.call([node], :archive, [id], @within) do
-        [{_node, {:ok, {:ok, record, bytes}}}] -> {:halt, {:ok, record, bytes}}
-        [{_node, {:ok, :damaged}}] -> {:cont, damaged(id, node)}
-        [{_node, {:ok, :unknown}}] -> {:cont, {:error, deleted(patch)}}
-        [{_node, {:error, text}}] -> {:cont, not_given(id, node, text)}
+      case archive(id, node) do
+        {:ok, {:ok, _record, bytes}} -> {:halt, {:ok, bytes}}
+        {:ok, :damaged} -> {:cont, damaged(id, node)}
+        {:ok, :unknown} -> {:cont, {:error, deleted(patch)}}
+        {:error, text} -> {:cont, not_given(id, node, text)}
       end
     end)
+  end
+
+  defp archive(id, node) when node == node(), do: {:ok, NodeAgent.archive(id)}
+
+  defp archive(id, node) do
+    [{_node, answer}] = Cluster.call([node], :archive, [id], @within)
+    answer
   end
 
   defp deleted(patch) do
@@ -358,9 +365,17 @@ defmodule HotPatch.Cluster.Catalog do
 
   @doc "Finds a patch by its id, its name, or the beginning of its id, if only one has that."
   @spec resolve(term()) :: {:ok, Patch.t()} | {:error, Error.t()}
-  def resolve(%Patch{id: id}), do: resolve(id)
+  def resolve(id), do: resolve(id, census(id, nil))
 
-  def resolve(id), do: among(list(), id)
+  @doc "The same by what was answered already."
+  @spec resolve(term(), Census.t()) :: {:ok, Patch.t()} | {:error, Error.t()}
+  def resolve(%Patch{id: id}, census), do: resolve(id, census)
+
+  def resolve(id, census) do
+    # Who means none that there is shall hear of all.
+    with {:error, %{reason: :unknown_patch}} <- among(patches(census), id),
+         do: among(list(), id)
+  end
 
   # Where nobody has answered, nothing is known of patches.
   defp among(%Answers{items: [], nodes: [], failed: [_ | _]} = patches, _id) do

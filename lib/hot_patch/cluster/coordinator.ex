@@ -8,6 +8,7 @@ defmodule HotPatch.Cluster.Coordinator do
   alias HotPatch.Error
   alias HotPatch.NodeAgent.Coordinators
   alias HotPatch.Store.Journal
+  alias HotPatch.Support.Hex
 
   @type what :: %{
           :id => String.t(),
@@ -19,7 +20,7 @@ defmodule HotPatch.Cluster.Coordinator do
 
   @doc "An id that nothing else has."
   @spec new_id() :: String.t()
-  def new_id, do: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
+  def new_id, do: Hex.random()
 
   @doc """
   Has `fun` lead this in a process of its own, and gives its result: what `fun` tells with the function

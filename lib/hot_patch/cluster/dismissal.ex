@@ -13,7 +13,7 @@ defmodule HotPatch.Cluster.Dismissal do
   @doc "Has all nodes that answer take note of it: one that has is enough."
   @spec run(node(), map()) :: :ok | {:error, Error.t()}
   def run(node, options) do
-    census = Cluster.census()
+    census = Cluster.nodes()
     infos = for %{managed?: true} = info <- census, do: info
     away = for %{problem_kind: :missing, node: node} <- census, do: node
 

@@ -5,7 +5,7 @@ defmodule HotPatch.Cluster.Journals do
   alias HotPatch.Answers
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Members
-  alias HotPatch.Cluster.PatchName
+  alias HotPatch.PatchName
   alias HotPatch.Error
   alias HotPatch.JournalEntry
   alias HotPatch.Status

@@ -24,8 +24,10 @@ defmodule HotPatch.Cluster.PatchCall do
     given = options
 
     with {:ok, options} <- Options.validate(call, options),
-         {:ok, payload, about, said} <- payload(kind(call, options), call, id, {options, given}),
-         {:ok, members} <- Cluster.members(options.nodes),
+         kind = kind(call, options),
+         census = Catalog.census(id, options.nodes),
+         {:ok, payload, about, said} <- payload(kind, call, {id, census}, {options, given}),
+         {:ok, members} <- Cluster.members(census, options.nodes),
          :ok <- possible(payload, members.infos),
          {:ok, payload, about} <- Catalog.bound(payload, about, members.infos),
          payload = in_memory(payload, members.infos),
@@ -82,8 +84,8 @@ defmodule HotPatch.Cluster.PatchCall do
   defp kind(call, _options) when call in [:apply, :rollback], do: call
   defp kind(_check_or_plan, options), do: options.operation
 
-  defp payload(:apply, call, id, {options, given}) do
-    with {:ok, composition, patch} <- Catalog.open(id),
+  defp payload(:apply, call, {id, census}, {options, given}) do
+    with {:ok, composition, patch} <- Catalog.open(id, census),
          :ok <- Catalog.current(patch),
          {:ok, shadows} <- shadows(call, composition),
          {:ok, instructions} <- Archive.instructions(composition) do
@@ -109,9 +111,9 @@ defmodule HotPatch.Cluster.PatchCall do
   end
 
   # The archive is not needed: every node has kept what it had before.
-  defp payload(:rollback, call, id, {options, _given}) do
+  defp payload(:rollback, call, {id, census}, {options, _given}) do
     with :ok <- way_back(options.transition, call),
-         {:ok, %Patch{} = patch} <- Catalog.resolve(id) do
+         {:ok, %Patch{} = patch} <- Catalog.resolve(id, census) do
       more = Map.to_list(Map.take(options, [:purge, :transition, :on_load]))
       {:ok, Payload.rollback(patch.id, patch.release, more), Catalog.about(patch), options}
     end

@@ -81,13 +81,13 @@ defmodule HotPatch.Cluster.Survey do
   defp plans(payload, nodes, options) do
     plans =
       for {node, answer} <- ask(:foresee, payload, nodes, options) do
-        case answer do
-          %Plan.Node{} = plan -> plan
-          {:error, text} -> %Plan.Node{node: node, status: :error, error: text}
-        end
+        with {:error, text} <- answer,
+             do: {%Plan.Node{node: node, status: :error, error: text}, nil}
       end
 
-    if options.stop.(), do: plans, else: Analyses.add(plans, payload, options.timeout)
+    if options.stop.(),
+      do: Enum.map(plans, &elem(&1, 0)),
+      else: Analyses.add(plans, payload, options.timeout)
   end
 
   # Where the patch could not be brought there is nothing to ask.
@@ -104,8 +104,7 @@ defmodule HotPatch.Cluster.Survey do
     end
   end
 
-  defp answer({:ok, {:ok, files, strategy}}), do: {files, strategy}
-  defp answer({:ok, {:ok, plan}}), do: plan
+  defp answer({:ok, {:ok, found}}), do: found
   defp answer({:ok, {:error, text}}), do: {:error, text}
   defp answer({:error, text}), do: {:error, text}
 end

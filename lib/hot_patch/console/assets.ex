@@ -4,6 +4,7 @@ defmodule HotPatch.Console.Assets do
   # hold, so that browsers may keep them for ever.
 
   alias HotPatch.Console.Response
+  alias HotPatch.Support.Hex
 
   @folder Path.join(__DIR__, "assets")
   @types %{
@@ -17,8 +18,7 @@ defmodule HotPatch.Console.Assets do
              @external_resource path
              bytes = File.read!(path)
 
-             digest =
-               :crypto.hash(:sha256, bytes) |> Base.encode16(case: :lower) |> binary_part(0, 12)
+             digest = :crypto.hash(:sha256, bytes) |> Hex.encode() |> binary_part(0, 12)
 
              extension = Path.extname(file)
 

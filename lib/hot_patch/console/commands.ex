@@ -3,7 +3,7 @@ defmodule HotPatch.Console.Commands do
   # What pages and JSON interface do alike: uploads, and operations that go on by themselves.
 
   alias HotPatch.Cancellation
-  alias HotPatch.Cluster.PatchName
+  alias HotPatch.PatchName
   alias HotPatch.Console.Authorization
   alias HotPatch.Console.Operations
   alias HotPatch.Console.Request

@@ -7,6 +7,7 @@ defmodule HotPatch.Console.Operations do
   use GenServer
 
   alias HotPatch.Error
+  alias HotPatch.Support.Hex
 
   @type kind :: :apply | :rollback | :restart
   @type t :: %__MODULE__{
@@ -51,7 +52,7 @@ defmodule HotPatch.Console.Operations do
   @impl GenServer
   def handle_call({:begin, kind, subject, options, fun}, _from, state) do
     operation = %__MODULE__{
-      id: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower),
+      id: Hex.random(),
       kind: kind,
       subject: subject,
       by: options[:by],

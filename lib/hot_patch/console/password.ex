@@ -2,6 +2,8 @@ defmodule HotPatch.Console.Password do
   @moduledoc false
   # Password hashes by PBKDF2, and digests of tokens. `mix hot_patch.password` makes both.
 
+  alias HotPatch.Support.Hex
+
   @scheme "pbkdf2-sha512"
   @iterations 210_000
   @bytes 32
@@ -49,7 +51,7 @@ defmodule HotPatch.Console.Password do
 
   @doc "The digest of a token, in hex."
   @spec digest(String.t()) :: String.t()
-  def digest(token), do: Base.encode16(:crypto.hash(:sha256, token), case: :lower)
+  def digest(token), do: Hex.encode(:crypto.hash(:sha256, token))
 
   @doc "Compares without telling by the time taken where two texts differ."
   @spec equal?(binary(), binary()) :: boolean()

@@ -2,7 +2,6 @@ defmodule HotPatch.Console.Progress do
   @moduledoc false
   # What is under way in the cluster, as the pages and the streams show it.
 
-  alias HotPatch.Cluster
   alias HotPatch.Event
 
   @phases [:reserve, :send, :prepare, :commit, :decide, :watch]
@@ -23,12 +22,7 @@ defmodule HotPatch.Console.Progress do
 
   @doc "The latest event of each operation under way, by node."
   @spec events() :: [Event.t()]
-  def events do
-    case HotPatch.progress() do
-      [] -> held()
-      events -> events
-    end
-  end
+  def events, do: HotPatch.progress()
 
   @doc "The events put together, by operation."
   @spec operations([Event.t()]) :: [operation()]
@@ -48,21 +42,5 @@ defmodule HotPatch.Console.Progress do
       }
     end)
     |> Enum.sort_by(& &1.id)
-  end
-
-  # A restart, and a node that catches up, tell nothing of themselves; but they hold their nodes.
-  defp held do
-    for {node, %{id: id} = operation} <- Cluster.holders() do
-      %Event{
-        operation: operation[:course] || id,
-        kind: operation.kind,
-        patch: operation.patch,
-        by: operation.by,
-        node: node,
-        phase: :reserve,
-        state: :done,
-        at: DateTime.utc_now()
-      }
-    end
   end
 end

@@ -7,6 +7,7 @@ defmodule HotPatch.Host.Keys do
 
   alias HotPatch.Error
   alias HotPatch.Options.Argument
+  alias HotPatch.Support.Hex
 
   @type secret :: %{secret: binary(), public: binary(), name: String.t()}
   @type public :: %{public: binary(), name: String.t() | nil}
@@ -66,7 +67,7 @@ defmodule HotPatch.Host.Keys do
   @doc "By what a key is known in short: the beginning of its SHA-256."
   @spec id(binary()) :: String.t()
   def id(public) do
-    :crypto.hash(:sha256, public) |> binary_part(0, 8) |> Base.encode16(case: :lower)
+    :crypto.hash(:sha256, public) |> binary_part(0, 8) |> Hex.encode()
   end
 
   @doc "Name and id of a key, for people."

@@ -4,6 +4,7 @@ defmodule HotPatch.Host.ReleaseSource do
 
   alias HotPatch.Host.Config
   alias HotPatch.Host.SystemLibrary
+  alias HotPatch.Support.Hex
 
   @typedoc "Name and version of a release."
   @type id :: {String.t(), String.t()}
@@ -222,6 +223,6 @@ defmodule HotPatch.Host.ReleaseSource do
 
   defp digest(versions) do
     hash = :crypto.hash(:sha256, Enum.join(versions, "+"))
-    binary_part(Base.encode16(hash, case: :lower), 0, 12)
+    binary_part(Hex.encode(hash), 0, 12)
   end
 end

@@ -9,6 +9,7 @@ defmodule HotPatch.NodeAgent.BaseVersion do
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
+  alias HotPatch.Support.Hex
   alias HotPatch.Support.VsnText
 
   @doc "Compares what this node has of a module with what the patch replaces."
@@ -53,7 +54,7 @@ defmodule HotPatch.NodeAgent.BaseVersion do
   defp current(name, target, :loaded) do
     with {:ok, module} <- LoadedCode.module(name),
          %{md5: md5, vsn: vsn} <- LoadedCode.facts(module) do
-      %{md5: hex(md5), vsn: VsnText.text(vsn)}
+      %{md5: Hex.encode(md5), vsn: VsnText.text(vsn)}
     else
       _unloaded_a_moment_ago -> current(name, target, :on_disk)
     end
@@ -75,7 +76,10 @@ defmodule HotPatch.NodeAgent.BaseVersion do
   defp of_file({:ok, bytes}) do
     case :beam_lib.chunks(bytes, [:attributes]) do
       {:ok, {_module, [attributes: list]}} ->
-        %{md5: hex(:code.module_md5(bytes)), vsn: VsnText.text(Keyword.get(list, :vsn, []))}
+        %{
+          md5: Hex.encode(:code.module_md5(bytes)),
+          vsn: VsnText.text(Keyword.get(list, :vsn, []))
+        }
 
       _damaged ->
         nil
@@ -102,6 +106,4 @@ defmodule HotPatch.NodeAgent.BaseVersion do
   defp version(nil), do: "no readable module"
   defp version(%{md5: md5, vsn: nil}), do: "MD5 #{md5}"
   defp version(%{md5: md5, vsn: vsn}), do: "MD5 #{md5} (vsn #{vsn})"
-
-  defp hex(bytes), do: Base.encode16(bytes, case: :lower)
 end

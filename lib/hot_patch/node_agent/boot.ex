@@ -25,6 +25,7 @@ defmodule HotPatch.NodeAgent.Boot do
   alias HotPatch.Store.SharedHost
   alias HotPatch.Support.Cause
   alias HotPatch.Support.FileName
+  alias HotPatch.Support.Hex
 
   require HotPatch.Support.Log, as: Log
 
@@ -208,7 +209,7 @@ defmodule HotPatch.NodeAgent.Boot do
   defp bytes(%{new: digest}), do: Store.Blobs.fetch(Store.blobs(), digest)
 
   defp note(state, ids) do
-    op = Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
+    op = Hex.random()
     entry = %{op: op, patch: ids, by: "HotPatch", reason: "fresh disk", release: state.release}
     Store.Recovery.note(state, :put_again, entry)
   end

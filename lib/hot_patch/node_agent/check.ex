@@ -56,7 +56,9 @@ defmodule HotPatch.NodeAgent.Check do
 
   @doc "Judges a patch on this node."
   @spec run(Payload.t()) :: t()
-  def run(%Payload{} = payload) do
+  def run(%Payload{} = payload), do: Store.Applied.read_once(fn -> examine(payload) end)
+
+  defp examine(payload) do
     # Read once: all is judged by what is in force at one moment.
     state = Store.Applied.state()
     record = in_force(payload, state)

@@ -26,6 +26,48 @@ defmodule HotPatch.NodeAgent.History do
           again: boolean()
         }
 
+  @typedoc "Which patches are meant: all, none, or those whose ids begin so."
+  @type wanted :: :all | :none | {:begins, String.t()}
+
+  @typedoc """
+  What a node knows of a patch. `kept` is the record of its archive, `about` what is known of the archive
+  where the patch is in force, each nil where it is not; `ended_at` is when it ended under the running release.
+  """
+  @type patch :: %{
+          id: String.t(),
+          kept: Store.Archives.t() | nil,
+          about: map() | nil,
+          rolled_back?: boolean(),
+          ended_at: DateTime.t() | nil
+        }
+
+  @doc "What a node with this state knows of patches."
+  @spec patches(Applied.state(), wanted()) :: [patch()]
+  def patches(_state, :none), do: []
+
+  def patches(state, wanted) do
+    kept = Map.new(Store.Archives.list(&wanted?(&1, wanted)), &{&1.id, &1})
+    abouts = for %{about: %{id: id} = about} <- state.stack, into: %{}, do: {id, about}
+    back = for %{kind: :rollback, patch: id} <- latest(state.ops), into: %{}, do: {id, true}
+    ids = Enum.flat_map([kept, abouts, back, state.retired], &Map.keys/1)
+
+    for id <- Enum.uniq(ids), wanted?(id, wanted) do
+      %{
+        id: id,
+        kept: kept[id],
+        about: abouts[id],
+        rolled_back?: is_map_key(back, id),
+        ended_at: get_in(state.retired, [id, :at])
+      }
+    end
+  end
+
+  defp wanted?(_id, :all), do: true
+  defp wanted?(id, {:begins, text}), do: String.starts_with?(id, text)
+
+  # Of each patch.
+  defp latest(ops), do: ops |> Enum.sort_by(& &1.seq, :desc) |> Enum.uniq_by(& &1.patch)
+
   @doc """
   What this node knows of the operations on its release: those it has seen to their end, and
   those it only knows to be decided, because it was to tell others of that.

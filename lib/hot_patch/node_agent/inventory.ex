@@ -28,6 +28,9 @@ defmodule HotPatch.NodeAgent.Inventory do
   """
   @type related :: %{files: %{String.t() => binary()}, unknown: [String.t()]}
 
+  @typedoc "Which modules run, and one digest of their code."
+  @type summary :: %{digest: binary(), names: [String.t()]}
+
   # What a node sends at most: a system has about 20 kB for each module.
   @most_bytes 64 * 1024 * 1024
 
@@ -53,7 +56,7 @@ defmodule HotPatch.NodeAgent.Inventory do
   end
 
   @doc "The names of all modules, and a digest in which two nodes agree that run the same code."
-  @spec summary() :: %{digest: binary(), names: [String.t()]}
+  @spec summary() :: summary()
   def summary do
     quietly(fn ->
       running =

@@ -8,6 +8,7 @@ defmodule HotPatch.NodeAgent.ModuleDigests do
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.RestartNeed
   alias HotPatch.Store.Applied
+  alias HotPatch.Support.Hex
 
   @type line :: %{
           module: String.t(),
@@ -50,5 +51,5 @@ defmodule HotPatch.NodeAgent.ModuleDigests do
   end
 
   defp hex(nil), do: nil
-  defp hex(md5), do: Base.encode16(md5, case: :lower)
+  defp hex(md5), do: Hex.encode(md5)
 end

@@ -39,10 +39,12 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
     changes = known_changes(examination)
     %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
     pause? = examination.strategy.transition == :suspend
+    files = Enum.map(verdicts, &Verdict.to_report/1)
 
     %Plan.Node{
       node: node(),
-      status: verdicts |> Enum.map(&Verdict.to_report/1) |> Report.FileResult.combine(),
+      status: Report.FileResult.combine(files),
+      files: files,
       order: order(Check.changes(examination)),
       processes: processes(targets, pause?) ++ processes(unpaused, false),
       suspended: if(pause?, do: length(targets), else: 0),

@@ -9,6 +9,7 @@ defmodule HotPatch.NodeAgent.PreviousCode do
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
   alias HotPatch.Store.SharedHost
+  alias HotPatch.Support.Hex
 
   @typedoc """
   `:file`: the module's file has it. `:brought`: it is what the patch brings, and the file has another:
@@ -128,7 +129,7 @@ defmodule HotPatch.NodeAgent.PreviousCode do
   end
 
   def remark({:lost, md5}, target) do
-    "what runs (MD5 #{Base.encode16(md5, case: :lower)}) is neither on disk (#{target}) nor kept anywhere " <>
+    "what runs (MD5 #{Hex.encode(md5)}) is neither on disk (#{target}) nor kept anywhere " <>
       "on this node: no rollback could bring it back"
   end
 end

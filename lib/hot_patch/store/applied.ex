@@ -16,6 +16,9 @@ defmodule HotPatch.Store.Applied do
 
   @name "applied.record"
 
+  # Where a process has the state while it only looks.
+  @seen {__MODULE__, :seen}
+
   @typedoc """
   One operation on the cluster. `seq` orders them; `scope` is `:all` or the nodes that were
   named: others do not miss it. `tried_by`: it was the first step of an apply in several, and
@@ -148,10 +151,30 @@ defmodule HotPatch.Store.Applied do
   HotPatch.Store.Succession. Nothing that takes a file back is missing in it.
   """
   @spec state() :: state()
-  def state do
+  def state, do: Process.get(@seen) || now()
+
+  defp now do
     case read() do
       nil -> empty()
       state -> succeed(state)
+    end
+  end
+
+  @doc """
+  Runs a function that only looks: all that it asks in its process sees the state as it was at the
+  beginning, which is read once.
+  """
+  @spec read_once((() -> result)) :: result when result: term()
+  def read_once(fun) do
+    if Process.get(@seen) do
+      fun.()
+    else
+      try do
+        _ = Process.put(@seen, now())
+        fun.()
+      after
+        Process.delete(@seen)
+      end
     end
   end
 

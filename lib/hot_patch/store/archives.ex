@@ -97,10 +97,11 @@ defmodule HotPatch.Store.Archives do
     end
   end
 
-  @doc "The records of all archives kept on this node."
-  @spec list() :: [t()]
-  def list do
+  @doc "The records of the archives kept on this node, or of those with the wanted ids."
+  @spec list((String.t() -> boolean())) :: [t()]
+  def list(wanted? \\ fn _id -> true end) do
     for path <- Folder.files(folder(), ".record"),
+        wanted?.(Path.basename(path, ".record")),
         {:ok, record} <- [read(path)],
         do: record
   end

@@ -7,6 +7,7 @@ defmodule HotPatch.Store.Blobs do
   # sees to it that nobody puts meanwhile.
 
   alias HotPatch.Store
+  alias HotPatch.Support.Hex
 
   @type digest :: <<_::256>>
 
@@ -52,7 +53,7 @@ defmodule HotPatch.Store.Blobs do
   @spec keep_only(Path.t(), MapSet.t(digest())) ::
           {removed_count :: non_neg_integer(), bytes_freed :: non_neg_integer()}
   def keep_only(folder, digests) do
-    names = MapSet.new(digests, &name/1)
+    names = MapSet.new(digests, &Hex.encode/1)
 
     sizes =
       for {name, size} <- files(folder),
@@ -91,6 +92,5 @@ defmodule HotPatch.Store.Blobs do
 
   defp ours?(_name), do: false
 
-  defp path(folder, digest), do: Path.join(folder, name(digest))
-  defp name(digest), do: Base.encode16(digest, case: :lower)
+  defp path(folder, digest), do: Path.join(folder, Hex.encode(digest))
 end

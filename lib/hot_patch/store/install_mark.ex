@@ -7,6 +7,7 @@ defmodule HotPatch.Store.InstallMark do
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Support.FileName
+  alias HotPatch.Support.Hex
 
   @name "hot_patch.install"
 
@@ -18,7 +19,7 @@ defmodule HotPatch.Store.InstallMark do
     path = path(file.target)
 
     with nil <- read(path) do
-      mark = Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
+      mark = Hex.random()
       # Beside the release's own files, which others may read too.
       _ = Store.write(path, mark, 0o644)
       read(path)

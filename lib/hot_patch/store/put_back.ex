@@ -13,6 +13,7 @@ defmodule HotPatch.Store.PutBack do
   alias HotPatch.Store.Recovery
   alias HotPatch.Store.SharedHost
   alias HotPatch.Store.Transaction
+  alias HotPatch.Support.Hex
 
   @doc """
   Puts the files back that can be put back now, and lets go of those that are gone. Gives the state with
@@ -76,7 +77,7 @@ defmodule HotPatch.Store.PutBack do
     releases = files |> Enum.map(&Release.text(Release.from_map(&1.release))) |> Enum.uniq()
 
     entry = %{
-      op: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower),
+      op: Hex.random(),
       patch: files |> Enum.map(& &1.patch) |> Enum.uniq() |> Enum.join(", "),
       by: "HotPatch",
       reason: "the files of #{Enum.join(releases, ", ")} are as they were before",

@@ -424,7 +424,11 @@ defmodule HotPatch.Console.InetsTest do
   end
 
   test "a new configuration leaves the server alone, or lets it listen anew", %{port: port} do
-    on_exit(fn -> Application.delete_env(:hot_patch, :console) end)
+    on_exit(fn ->
+      Application.delete_env(:hot_patch, :console)
+      :ok = HotPatch.Host.Config.load()
+    end)
+
     alice = logged_in("alice")
     nodes = fn port -> status(exchange(port, head("GET", "/nodes", alice))) end
     server = Process.whereis(Console.Inets)

@@ -19,18 +19,10 @@ defmodule HotPatch.Console.Page.Actions do
     Page.Patches.with_patch(request, access, id, kind, fn context, patch ->
       options = if kind == :rollback, do: [operation: :rollback], else: []
 
-      with {:ok, check} <- HotPatch.check(patch.id, options),
-           {:ok, plan} <- HotPatch.plan(patch.id, options) do
-        {:ok,
-         confirm(
-           Map.merge(context, %{
-             kind: kind,
-             check: check,
-             plan: plan,
-             plans: Plans.digest(plan),
-             refusals: refusals(check)
-           })
-         )}
+      with {:ok, plan} <- HotPatch.plan(patch.id, options) do
+        plans = Plans.digest(plan)
+        more = %{kind: kind, plan: plan, plans: plans, refusals: refusals(plan)}
+        {:ok, confirm(Map.merge(context, more))}
       end
     end)
   end
@@ -72,8 +64,8 @@ defmodule HotPatch.Console.Page.Actions do
   end
 
   # What would have it refused, each once.
-  defp refusals(check) do
-    for(node <- check.nodes, text <- refusal(node), do: {text, node.node})
+  defp refusals(plan) do
+    for(node <- plan.nodes, text <- refusal(node), do: {text, node.node})
     |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
     |> Enum.sort()
   end

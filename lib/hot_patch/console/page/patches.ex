@@ -5,7 +5,7 @@ defmodule HotPatch.Console.Page.Patches do
 
   use HotPatch.Console.Page.Template, [:patches, :welcome, :contents, :check, :plan]
 
-  alias HotPatch.Cluster.PatchName
+  alias HotPatch.PatchName
   alias HotPatch.Composition
   alias HotPatch.Console.Page
   alias HotPatch.Console.Params
@@ -22,7 +22,7 @@ defmodule HotPatch.Console.Page.Patches do
   @spec index(Router.request(), Router.access(), Router.form()) :: Router.response()
   def index(request, access, _form) do
     most = HotPatch.Host.Config.current().max_archive_bytes
-    context = %{request: request, access: access}
+    context = %{request: request, access: access, list: HotPatch.list()}
 
     page(
       context,
@@ -37,7 +37,7 @@ defmodule HotPatch.Console.Page.Patches do
           Router.response()
   def contents(request, access, _form, id) do
     with_patch(request, access, id, :contents, fn context, patch ->
-      with {:ok, composition} <- HotPatch.composition(patch.id) do
+      with {:ok, composition} <- HotPatch.composition(patch) do
         {statuses, unknown} = compared(patch)
 
         {:ok,
@@ -89,9 +89,9 @@ defmodule HotPatch.Console.Page.Patches do
   @spec with_patch(Request.t(), term(), String.t(), atom(), (map(), Patch.t() -> term())) ::
           Response.t()
   def with_patch(request, access, id, tab, fun) do
-    context = %{request: request, access: access, base: request.base}
+    context = %{request: request, access: access, base: request.base, list: HotPatch.list()}
 
-    case PatchName.find(HotPatch.list().items, id) do
+    case PatchName.find(context.list.items, id) do
       {:error, %{reason: :unknown_patch}} ->
         Page.Problem.show(
           request,
@@ -127,7 +127,6 @@ defmodule HotPatch.Console.Page.Patches do
     assigns =
       Map.merge(context, %{
         base: context.request.base,
-        list: HotPatch.list(),
         patch: patch,
         tab: tab,
         content: content

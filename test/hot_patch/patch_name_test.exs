@@ -1,7 +1,7 @@
-defmodule HotPatch.Cluster.PatchNameTest do
+defmodule HotPatch.PatchNameTest do
   use ExUnit.Case, async: true
 
-  alias HotPatch.Cluster.PatchName
+  alias HotPatch.PatchName
   alias HotPatch.Error
   alias HotPatch.Patch
   alias HotPatch.Release

@@ -1,4 +1,4 @@
-defmodule HotPatch.Cluster.PatchName do
+defmodule HotPatch.PatchName do
   @moduledoc false
   # Which patch somebody means: the one with this id, or this name, or whose id alone begins so.
 
@@ -15,7 +15,7 @@ defmodule HotPatch.Cluster.PatchName do
   @doc """
   What is known of a patch of which there is only the id.
 
-      iex> HotPatch.Cluster.PatchName.of_id("fix-3fa9c1d2e0b4")
+      iex> HotPatch.PatchName.of_id("fix-3fa9c1d2e0b4")
       %{id: "fix-3fa9c1d2e0b4", name: "fix"}
   """
   @spec of_id(String.t()) :: named()
