@@ -73,7 +73,7 @@ defmodule HotPatch.NodeAgent do
           by: String.t(),
           reason: String.t() | nil,
           from: String.t() | nil,
-          transition: Swap.transition() | nil,
+          transition: Strategy.transition() | nil,
           purge: :soft | :force,
           on_load: :restart | :load | nil,
           pause_timeout: pos_integer(),
@@ -243,7 +243,7 @@ defmodule HotPatch.NodeAgent do
   end
 
   @doc "Judges a patch and says what applying it would do here, changing nothing."
-  @spec foresee(Payload.t()) :: {:ok, HotPatch.Plan.Node.t()} | {:error, String.t()}
+  @spec foresee(Payload.t()) :: {:ok, HotPatch.Plan.NodePlan.t()} | {:error, String.t()}
   def foresee(payload) do
     with {:ok, payload} <- Inbox.whole(payload),
          do: {:ok, payload |> Check.run() |> PlanBuilder.plan()}

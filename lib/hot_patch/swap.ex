@@ -9,12 +9,15 @@ defmodule HotPatch.Swap do
   # watched by another (HotPatch.Swap.Guard), so that no process stays suspended whoever
   # dies.
 
+  alias HotPatch.Strategy
   alias HotPatch.Swap.Casualties
+  alias HotPatch.Swap.Change
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Discovery
   alias HotPatch.Swap.EarlyLoad
   alias HotPatch.Swap.Engine
   alias HotPatch.Swap.Guard
+  alias HotPatch.Swap.Job
   alias HotPatch.Swap.Load
   alias HotPatch.Swap.OldCode.Purge
   alias HotPatch.Swap.OldCode.Report
@@ -24,125 +27,6 @@ defmodule HotPatch.Swap do
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Signal
-
-  defmodule Change do
-    @moduledoc false
-    # One module of a swap. `md5` is that of the code that comes, nil where it is deleted;
-    # `exports` are those of the code whose callbacks convert the states: the code that comes,
-    # or, on the way down to an older version, the code that goes. `old_vsn` is what they are
-    # called with: the version from which a process comes, or `{:down, vsn}`, that to which it
-    # goes. A module that is added has no old version. `extra` is what they get besides. With
-    # `convert?: false` no state changes, whatever the module exports. `arriving` are the exports of
-    # the code that comes, and `callback_mode` what that says of itself, on the way down; nil where
-    # they are not known.
-    @enforce_keys [:module, :kind, :exports, :md5]
-    defstruct [
-      :module,
-      :kind,
-      :exports,
-      :md5,
-      :old_vsn,
-      :arriving,
-      :callback_mode,
-      extra: [],
-      convert?: true,
-      direction: :up
-    ]
-
-    @type t :: %__MODULE__{
-            module: module(),
-            kind: :replace | :add | :delete,
-            direction: :up | :down,
-            exports: [{String.t(), arity()}],
-            md5: binary() | nil,
-            old_vsn: term(),
-            arriving: [{String.t(), arity()}] | nil,
-            callback_mode: term(),
-            extra: term(),
-            convert?: boolean()
-          }
-
-    @converters [{"code_change", 3}, {"code_change", 4}, {"system_code_change", 4}]
-
-    @doc "Whether states of the module's processes would be converted."
-    @spec converts?(t()) :: boolean()
-    def converts?(change), do: change.convert? and converter?(change.exports)
-
-    @doc "Whether a module with these exports converts states."
-    @spec converter?([{String.t(), arity()}]) :: boolean()
-    def converter?(exports), do: Enum.any?(@converters, &(&1 in exports))
-
-    @doc "The modules among these changes that have code already, which becomes old."
-    @spec replaced([t()]) :: [module()]
-    def replaced(changes),
-      do: for(%{kind: kind, module: module} <- changes, kind != :add, do: module)
-  end
-
-  defmodule Job do
-    @moduledoc false
-    # `prepared` is the result of code:prepare_loading/1 of the new code (nil: nothing is loaded,
-    # only states are converted), but for `added`: modules that are new here and become current
-    # ahead of the rest (see HotPatch.Swap.EarlyLoad). `shadows` are copies under other names, `on_load`
-    # the modules that can only be loaded by a step of their own. `pause_timeout`: milliseconds within which all must be suspended
-    # and converted. `hold_timeout`: how long they may then wait for a decision; nil if none
-    # is asked for. `transition` and `purge`: see HotPatch.apply/2. `after_load` is called while
-    # everybody still stands still.
-    @enforce_keys [:changes, :prepared, :pause_timeout]
-    defstruct [
-      :changes,
-      :prepared,
-      :pause_timeout,
-      :hold_timeout,
-      :added,
-      shadows: [],
-      on_load: [],
-      transition: :suspend,
-      purge: :soft,
-      after_load: nil
-    ]
-
-    @type t :: %__MODULE__{
-            changes: [Change.t()],
-            prepared: term(),
-            added: HotPatch.Swap.EarlyLoad.added() | nil,
-            shadows: [HotPatch.Swap.Shadow.t()],
-            on_load: [HotPatch.Swap.OnLoad.t()],
-            pause_timeout: pos_integer(),
-            hold_timeout: pos_integer() | nil,
-            transition: HotPatch.Swap.transition(),
-            purge: :soft | :force,
-            after_load: (() -> term()) | nil
-          }
-  end
-
-  defmodule Ready do
-    @moduledoc false
-    # A job with everything done that needs no pause. `back` is the code that runs now, ready to
-    # be made current again, or why there is none; nil where it cannot be needed. `ahead?`: what
-    # becomes current ahead of the rest is current. `fatal`: why processes would die of the change.
-    # `signal` is that of the processes concerned. `load` is settled when the load begins: what was
-    # decided, and what only came ahead of it, can be told apart from outside.
-    @enforce_keys [:job, :found, :shadows]
-    defstruct [:job, :found, :shadows, :back, :signal, :load, ahead?: false, fatal: %{}]
-
-    @type t :: %__MODULE__{
-            job: Job.t(),
-            found: HotPatch.Swap.Discovery.found(),
-            shadows: [HotPatch.Swap.Shadow.t()],
-            back: HotPatch.Swap.PreviousCode.t() | nil,
-            signal: HotPatch.Swap.Signal.t() | nil,
-            load: HotPatch.Swap.Signal.t() | nil,
-            ahead?: boolean(),
-            fatal: HotPatch.Swap.Casualties.reasons()
-          }
-  end
-
-  @typedoc """
-  How processes come to the new code: suspended, all at once; none of them, because their
-  state's format does not change; or each in its turn after the load, because the new code
-  accepts the old state too.
-  """
-  @type transition :: :suspend | :none | :compatible
 
   @typedoc """
   `pause_us`: first suspend to last resume; `suspended`: how many processes; `releases`: how
@@ -266,7 +150,7 @@ defmodule HotPatch.Swap do
   end
 
   @doc "Processes that changes are known to end."
-  @spec casualties([Change.t()], transition()) :: [Casualties.t()]
+  @spec casualties([Change.t()], Strategy.transition()) :: [Casualties.t()]
   def casualties(changes, transition) do
     reasons = Casualties.reasons(changes, transition)
 

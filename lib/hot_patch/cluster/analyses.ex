@@ -26,7 +26,7 @@ defmodule HotPatch.Cluster.Analyses do
   @named 3
 
   @doc "Plans with the analysis of each node, and their modules in its order; or why it is missing."
-  @spec add([Plan.Node.t()], Payload.t(), timeout()) :: [Plan.Node.t()]
+  @spec add([Plan.NodePlan.t()], Payload.t(), timeout()) :: [Plan.NodePlan.t()]
   def add(plans, payload, timeout) do
     case Bridge.check() do
       :ok -> compare(plans, payload, timeout)
@@ -75,7 +75,7 @@ defmodule HotPatch.Cluster.Analyses do
   end
 
   # Of a patch that will not be loaded there, what the node runs.
-  @spec change(Payload.t(), Plan.Node.t(), [String.t()], timeout()) ::
+  @spec change(Payload.t(), Plan.NodePlan.t(), [String.t()], timeout()) ::
           {:ok, change()} | {:error, String.t()}
   defp change(%Payload{kind: :apply} = payload, plan, running, _timeout) do
     ordered = for {change, module} <- plan.order, do: {change, file_name(module)}

@@ -55,18 +55,18 @@ defmodule HotPatch.Cluster.Outcome do
   end
 
   @doc "A node's vote, for the report."
-  @spec voted({node(), HotPatch.Cluster.answer()}) :: Report.Node.t()
+  @spec voted({node(), HotPatch.Cluster.answer()}) :: Report.NodeResult.t()
   def voted({node, {:ok, {_vote, files}}}) when is_list(files),
-    do: %Report.Node{node: node, status: integral(files, nil), files: files}
+    do: %Report.NodeResult{node: node, status: integral(files, nil), files: files}
 
   def voted({node, {:ok, {:failed, text}}}), do: failed(node, text)
   def voted({node, {:error, text}}), do: failed(node, text)
 
   @doc "How a node ended, for the report."
-  @spec committed(node(), HotPatch.Cluster.answer()) :: Report.Node.t()
+  @spec committed(node(), HotPatch.Cluster.answer()) :: Report.NodeResult.t()
   def committed(node, {:ok, {:ended, result}}) do
     status = integral(result.files, result.error)
-    struct!(Report.Node, Map.merge(result, %{node: node, status: status}))
+    struct!(Report.NodeResult, Map.merge(result, %{node: node, status: status}))
   end
 
   def committed(node, {:ok, {:error, text}}), do: failed(node, text)
@@ -81,7 +81,7 @@ defmodule HotPatch.Cluster.Outcome do
   def text({:error, text}), do: text
   def text(_well), do: nil
 
-  defp failed(node, text), do: %Report.Node{node: node, status: :error, error: text}
+  defp failed(node, text), do: %Report.NodeResult{node: node, status: :error, error: text}
 
   defp integral(files, nil), do: Report.FileResult.combine(files)
   defp integral(_files, _error), do: :error
@@ -112,7 +112,7 @@ defmodule HotPatch.Cluster.Outcome do
   end
 
   @doc "Whether all is as it was on nodes that have taken back, in words too."
-  @spec taken_back([Report.Node.t()]) :: {as_it_was? :: boolean(), String.t()}
+  @spec taken_back([Report.NodeResult.t()]) :: {as_it_was? :: boolean(), String.t()}
   def taken_back(nodes) do
     stuck = for %{restart_needed: text} = node when text != nil <- nodes, do: node.node
     # One that has told its end has told its strategy too.

@@ -37,11 +37,18 @@ defmodule HotPatch.Cluster.Survey do
 
   defp checked({node, %{files: files, warnings: warnings, strategy: strategy}}) do
     status = Report.FileResult.combine(files)
-    %Report.Node{node: node, status: status, files: files, warnings: warnings, strategy: strategy}
+
+    %Report.NodeResult{
+      node: node,
+      status: status,
+      files: files,
+      warnings: warnings,
+      strategy: strategy
+    }
   end
 
   defp checked({node, {:error, text}}),
-    do: %Report.Node{node: node, status: :error, error: text}
+    do: %Report.NodeResult{node: node, status: :error, error: text}
 
   @doc "What applying would do, by node."
   @spec plan(Payload.t(), [node()], [node()], map()) :: {:ok, Plan.t()} | {:error, Error.t()}
@@ -82,8 +89,8 @@ defmodule HotPatch.Cluster.Survey do
     plans =
       for {node, answer} <- ask(:foresee, payload, nodes, options) do
         case answer do
-          %Plan.Node{} = plan -> plan
-          {:error, text} -> %Plan.Node{node: node, status: :error, error: text}
+          %Plan.NodePlan{} = plan -> plan
+          {:error, text} -> %Plan.NodePlan{node: node, status: :error, error: text}
         end
       end
 

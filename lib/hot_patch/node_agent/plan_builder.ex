@@ -34,13 +34,13 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
   end
 
   @doc "The plan of this node."
-  @spec plan(Check.t()) :: Plan.Node.t()
+  @spec plan(Check.t()) :: Plan.NodePlan.t()
   def plan(%Check{verdicts: verdicts} = examination) do
     changes = known_changes(examination)
     %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
     pause? = examination.strategy.transition == :suspend
 
-    %Plan.Node{
+    %Plan.NodePlan{
       node: node(),
       status: verdicts |> Enum.map(&Verdict.to_report/1) |> Report.FileResult.combine(),
       order: order(Check.changes(examination)),

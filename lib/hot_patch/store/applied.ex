@@ -32,7 +32,7 @@ defmodule HotPatch.Store.Applied do
           cumulative?: boolean(),
           content: binary(),
           disk: :replace | :memory_only,
-          transition: HotPatch.Swap.transition() | nil,
+          transition: Strategy.transition() | nil,
           on_load: :restart | :load | nil,
           scope: :all | [node()],
           by: String.t(),

@@ -27,7 +27,7 @@ defmodule HotPatch.Swap.Casualties do
   What is known of changes. Where the new code can be called under another name (`shadows`), more
   is known.
   """
-  @spec reasons([Change.t()], HotPatch.Swap.transition(), [Shadow.t()]) :: reasons()
+  @spec reasons([Change.t()], HotPatch.Strategy.transition(), [Shadow.t()]) :: reasons()
   def reasons(changes, transition, shadows \\ []) do
     names = Map.new(shadows, &{&1.module, &1.name})
 
