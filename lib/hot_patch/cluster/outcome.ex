@@ -4,7 +4,7 @@ defmodule HotPatch.Cluster.Outcome do
   # report and to what the caller is told.
 
   alias HotPatch.Error
-  alias HotPatch.NodeAgent
+  alias HotPatch.Operation
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Store.Journal
@@ -145,16 +145,16 @@ defmodule HotPatch.Cluster.Outcome do
   end
 
   @doc "Writes down that an operation was refused, once, however often it was tried."
-  @spec note_refusal(Error.t(), NodeAgent.operation()) :: :ok | {:error, File.posix()}
+  @spec note_refusal(Error.t(), Operation.t()) :: :ok | {:error, File.posix()}
   # A node that catches up tries again and again, and says in `nodes/0` what stands in its way.
-  def note_refusal(_error, %{catching_up: how}) when how != nil, do: :ok
+  def note_refusal(_error, %Operation{origin: {_missed_or_room, _op}}), do: :ok
 
   def note_refusal(%Error{reason: :refused, report: report}, operation) do
     Journal.add(:refused, %{
       kind: operation.kind,
       patch: operation.patch,
       by: operation.by,
-      from: operation[:from],
+      from: operation.from,
       status: report.status,
       error: why(report)
     })

@@ -13,6 +13,7 @@ defmodule HotPatch.NodeAgent.Commit do
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Prepare
   alias HotPatch.NodeAgent.Verdict
+  alias HotPatch.Operation
   alias HotPatch.Release
   alias HotPatch.Report
   alias HotPatch.Store
@@ -80,7 +81,7 @@ defmodule HotPatch.NodeAgent.Commit do
   end
 
   @doc "What a running commit is about, without asking it."
-  @spec operation(pid()) :: HotPatch.NodeAgent.operation() | nil
+  @spec operation(pid()) :: Operation.t() | nil
   def operation(pid) do
     with {:dictionary, dictionary} <- Process.info(pid, :dictionary), do: dictionary[:operation]
   end

@@ -4,6 +4,7 @@ defmodule HotPatch.Store.Decisions do
   # then, an operation that is written down here is carried out by all, and one that is not by
   # nobody. It is forgotten when this node itself has the operation among those it knows.
 
+  alias HotPatch.Operation
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
@@ -64,8 +65,11 @@ defmodule HotPatch.Store.Decisions do
   # One that has no version yet has the release as a struct.
   defp read(path) do
     case Store.read_term(path) do
-      {:ok, %{op: op, release: release}} -> %{op: op, release: Release.from_map(release)}
-      _damaged_or_gone -> nil
+      {:ok, %{op: op, release: release}} ->
+        %{op: Operation.from_record(op), release: Release.from_map(release)}
+
+      _damaged_or_gone ->
+        nil
     end
   end
 
