@@ -14,46 +14,21 @@ defmodule HotPatch.Swap do
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Discovery
+  alias HotPatch.Swap.Done
   alias HotPatch.Swap.EarlyLoad
   alias HotPatch.Swap.Engine
+  alias HotPatch.Swap.Failure
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Job
   alias HotPatch.Swap.Load
   alias HotPatch.Swap.OldCode.Purge
   alias HotPatch.Swap.OldCode.Report
   alias HotPatch.Swap.OldCode.Users
-  alias HotPatch.Swap.PhaseTimes
+  alias HotPatch.Swap.Target
   alias HotPatch.Swap.PreviousCode
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Signal
-
-  @typedoc """
-  `pause_us`: first suspend to last resume; `suspended`: how many processes; `releases`: how
-  often one had to go on for a moment because another waited for it; `unsure`: processes
-  that were started in the very moment of the load, by the old code or the new; `killed`:
-  those that a purge by force has ended; `phases`: what took how long, in the order of time.
-  """
-  @type done :: %{
-          killed: [pid()],
-          pause_us: non_neg_integer(),
-          suspended: non_neg_integer(),
-          releases: non_neg_integer(),
-          unsure: [pid()],
-          phases: [PhaseTimes.t()]
-        }
-
-  @typedoc """
-  Why a swap failed. Nothing was changed, unless `loaded?`. The text names the process at
-  fault.
-  """
-  @type failure :: %{
-          reason: atom(),
-          text: String.t(),
-          pause_us: non_neg_integer(),
-          loaded?: boolean(),
-          phases: [PhaseTimes.t()]
-        }
 
   # The engine's mailbox takes an answer of every process, and a garbage collection of it would
   # be part of the pause: its heap has room for what it will know of the processes, up to a
@@ -89,7 +64,7 @@ defmodule HotPatch.Swap do
   defdelegate find(changes), to: Discovery
 
   @doc "Processes that run these modules and can be neither suspended nor moved."
-  @spec bare([Change.t()], [Discovery.target()]) :: [{pid(), module()}]
+  @spec bare([Change.t()], [Target.t()]) :: [{pid(), module()}]
   def bare(changes, targets), do: Discovery.bare(changes, targets)
 
   @doc """
@@ -109,7 +84,7 @@ defmodule HotPatch.Swap do
   Does what needs no pause: old code is purged softly, the processes are found, shadows are
   loaded. `discard/1` or `run/2` ends it.
   """
-  @spec prepare(Job.t()) :: {:ok, Ready.t()} | {:error, failure()}
+  @spec prepare(Job.t()) :: {:ok, Ready.t()} | {:error, Failure.t()}
   def prepare(%Job{} = job) do
     # Loaded on first use, they would be asked for by every process that stands still.
     :ok = :code.ensure_modules_loaded(@inside)
@@ -124,10 +99,10 @@ defmodule HotPatch.Swap do
       back = if job.transition == :compatible, do: PreviousCode.prepare(job.changes)
       {:ok, %Ready{job: job, found: found, shadows: shadows, back: back, fatal: fatal}}
     else
-      {:held, module, pids} -> {:error, failure(:old_code, held_text(module, pids))}
-      %{silent: silent} -> {:error, failure(:busy, Description.silent(silent))}
-      {:fatal, casualties} -> {:error, failure(:fatal, Casualties.refused(casualties))}
-      {:error, text} -> {:error, failure(:shadow, text)}
+      {:held, module, pids} -> {:error, Failure.new(:old_code, held_text(module, pids))}
+      %{silent: silent} -> {:error, Failure.new(:busy, Description.silent(silent))}
+      {:fatal, casualties} -> {:error, Failure.new(:fatal, Casualties.refused(casualties))}
+      {:error, text} -> {:error, Failure.new(:shadow, text)}
     end
   end
 
@@ -202,13 +177,13 @@ defmodule HotPatch.Swap do
   with the engine when everything has been tried and everybody still waits; `decide/2` ends
   that.
   """
-  @spec run(Ready.t(), (pid() -> term())) :: {:ok, done()} | {:error, failure()}
+  @spec run(Ready.t(), (pid() -> term())) :: {:ok, Done.t()} | {:error, Failure.t()}
   def run(%Ready{} = ready, held \\ fn _engine -> :ok end) do
     ready = %{ready | signal: Signal.new(), load: Signal.new()}
     {engine, monitor} = :erlang.spawn_opt(Engine, :init, [self(), ready], engine_options())
     {guard, guard_monitor} = Guard.start(engine, ending(ready))
     send(engine, {:go, self(), guard})
-    result = await(engine, monitor, held, guard_monitor, ready)
+    result = await(%{engine: engine, monitor: monitor, guard: guard_monitor}, ready, held)
     Process.demonitor(guard_monitor, [:flush])
     discard(ready)
     result
@@ -225,10 +200,6 @@ defmodule HotPatch.Swap do
   def decide(engine, decision) do
     send(engine, {:decided, decision})
     :ok
-  end
-
-  defp failure(reason, text, loaded? \\ false) do
-    %{reason: reason, text: text, pause_us: 0, loaded?: loaded?, phases: []}
   end
 
   @doc """
@@ -277,23 +248,23 @@ defmodule HotPatch.Swap do
 
   # Neither is linked: the engine must outlive its caller long enough to resume everyone,
   # the guard must outlive the engine.
-  defp await(engine, monitor, held, guard_monitor, ready) do
+  defp await(%{engine: engine, monitor: monitor} = running, ready, held) do
     receive do
       {^engine, :held} ->
         held.(engine)
-        await(engine, monitor, held, guard_monitor, ready)
+        await(running, ready, held)
 
       # Whoever asked for the swap does not wait until everybody stands still.
       {:decided, {:take_back, _why} = decision} ->
         :ok = decide(engine, decision)
-        await(engine, monitor, held, guard_monitor, ready)
+        await(running, ready, held)
 
       {^engine, {:done, result}} ->
         Process.demonitor(monitor, [:flush])
         result
 
       {:DOWN, ^monitor, :process, ^engine, reason} ->
-        await_guard(guard_monitor)
+        await_guard(running.guard)
         loaded? = Load.done?(ready)
         # The guard has told everybody; unless it is dead, too.
         _ = Signal.settle(ready.signal, if(loaded?, do: :take, else: :drop))
@@ -313,17 +284,17 @@ defmodule HotPatch.Swap do
   defp engine_died(reason, job, false) do
     left = EarlyLoad.left(EarlyLoad.back(job))
 
-    failure(
+    Failure.new(
       :engine_died,
       "the swap engine died (#{short(reason)}), nothing was loaded, all were resumed#{left}"
     )
   end
 
   defp engine_died(reason, _job, true) do
-    failure(
+    Failure.new(
       :engine_died,
       "the swap engine died (#{short(reason)}) after the load, all were resumed",
-      true
+      loaded?: true
     )
   end
 

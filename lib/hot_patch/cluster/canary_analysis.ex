@@ -62,7 +62,8 @@ defmodule HotPatch.Cluster.CanaryAnalysis do
 
   defp look(nodes, settings, teller, {started, stop} = until) do
     signs =
-      for {node, answer} <- Cluster.call_until(nodes, :figures, [], @within, %{stop: stop}),
+      for {node, answer} <-
+            Cluster.call_until(nodes, :figures, [], %{stop: stop, timeout: @within}),
           seen <- seen(node, answer, settings),
           do: seen
 

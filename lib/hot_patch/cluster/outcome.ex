@@ -194,7 +194,7 @@ defmodule HotPatch.Cluster.Outcome do
   defp why(report) do
     files = for node <- report.nodes, file <- node.files, refuses?(file), do: {node.node, file}
     # What only waits for another file explains nothing.
-    rank = fn {_node, file} -> {Status.code(file.status), file.reason =~ "held back with"} end
+    rank = fn {_node, file} -> {Status.code(file.status), file.held_back?} end
 
     case Enum.min_by(files, rank, fn -> nil end) do
       {node, file} ->

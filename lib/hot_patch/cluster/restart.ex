@@ -84,8 +84,8 @@ defmodule HotPatch.Cluster.Restart do
 
   # As an apply takes them.
   defp reserve(nodes, operation) do
-    waiting = %{stop: Coordinator.stop()}
-    taken = Cluster.take(nodes, &Cluster.call_until(&1, :reserve, [operation], @within, waiting))
+    waiting = %{stop: Coordinator.stop(), timeout: @within}
+    taken = Cluster.take(nodes, &Cluster.call_until(&1, :reserve, [operation], waiting))
 
     case {Coordinator.asked(), taken} do
       {nil, {:ok, _granted}} ->

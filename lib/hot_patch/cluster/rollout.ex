@@ -172,8 +172,8 @@ defmodule HotPatch.Cluster.Rollout do
 
   defp lock(nodes, %{operation: operation, options: options} = course) do
     holder = Operation.holder(operation)
-    waiting = %{stop: options[:stop]}
-    ask = &Cluster.call_until(&1, :lock, [holder], options.timeout, waiting)
+    waiting = %{stop: options[:stop], timeout: options.timeout}
+    ask = &Cluster.call_until(&1, :lock, [holder], waiting)
 
     case Cluster.take(nodes, ask) do
       {:ok, granted} ->

@@ -101,7 +101,8 @@ defmodule HotPatch.Cluster.Survey do
   defp ask(question, payload, nodes, %{timeout: timeout, stop: stop}) do
     {payload, failed} = Transfer.run(payload, nodes, stop)
     asked = nodes -- Map.keys(failed)
-    answers = Map.new(Cluster.call_until(asked, question, [payload], timeout, %{stop: stop}))
+    waiting = %{stop: stop, timeout: timeout}
+    answers = Map.new(Cluster.call_until(asked, question, [payload], waiting))
 
     for node <- nodes do
       case failed do

@@ -63,7 +63,8 @@ defmodule HotPatch.Cluster.TwoPhase do
     end
   end
 
-  defp waiting(options, answered), do: %{answered: answered, stop: options[:stop]}
+  defp waiting(options, answered),
+    do: %{answered: answered, stop: options[:stop], timeout: options.timeout}
 
   @doc "How long a node may hold, in milliseconds: longer than the coordinator waits for the last."
   @spec hold_timeout(map()) :: pos_integer()
@@ -78,7 +79,7 @@ defmodule HotPatch.Cluster.TwoPhase do
       Cluster.take(operation.members, fn some ->
         ClockSkew.compare(fn answered ->
           waiting = waiting(options, answered)
-          Cluster.call_until(some, :reserve, [operation], options.timeout, waiting)
+          Cluster.call_until(some, :reserve, [operation], waiting)
         end)
       end)
 
@@ -150,7 +151,7 @@ defmodule HotPatch.Cluster.TwoPhase do
 
     args = [operation, run.payload]
     waiting = waiting(options, voted)
-    Cluster.call_until(operation.members, :prepare, args, options.timeout, waiting)
+    Cluster.call_until(operation.members, :prepare, args, waiting)
   end
 
   # A node that is late holds up the processes of all others: it is not waited for.
@@ -162,9 +163,8 @@ defmodule HotPatch.Cluster.TwoPhase do
       Progress.tell(run.teller, node, {:commit, state}, text: Outcome.text(answer))
     end
 
-    within = commit_timeout(options)
-    waiting = waiting(options, answered)
-    answers = Cluster.call_until(operation.members, :commit, [operation.ref], within, waiting)
+    waiting = %{waiting(options, answered) | timeout: commit_timeout(options)}
+    answers = Cluster.call_until(operation.members, :commit, [operation.ref], waiting)
 
     decision =
       if Coordinator.stop?(options),
@@ -215,10 +215,14 @@ defmodule HotPatch.Cluster.TwoPhase do
   defp told(take_back), do: {:take_back, elem(take_back, 1)}
 
   defp decide(%{operation: operation, options: options} = run, nodes, told) do
-    Cluster.call(nodes, :decide, [operation.ref, told], options.timeout, fn node, answer ->
+    answered = fn node, answer ->
       state = if match?({:ok, {:ended, %{error: nil}}}, answer), do: :done, else: :failed
       Progress.tell(run.teller, node, {:decide, state}, text: Outcome.text(answer))
-    end)
+    end
+
+    # What is decided is told to the end.
+    waiting = %{answered: answered, timeout: options.timeout}
+    Cluster.call_until(nodes, :decide, [operation.ref, told], waiting)
   end
 
   defp decision(answers, options) do

@@ -126,6 +126,8 @@ defmodule HotPatch.NodeAgent.Coordinators do
   @doc "The calling process leads no more. What it has to tell is made only if somebody waits for it."
   @spec leave((order() -> term())) :: :ok
   def leave(left) do
+    Process.delete(@table)
+
     if_there(:ok, fn ->
       case :ets.lookup(@table, self()) do
         [{pid, _facts, order, nil}] when order != nil ->
