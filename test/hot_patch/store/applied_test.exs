@@ -96,6 +96,16 @@ defmodule HotPatch.Store.AppliedTest do
       assert Format.decode(term) == state
     end
 
+    test "an operation that was tried by a process is one that its node tried, and whole" do
+      told = [by: "alice", scope: :all, at: ~U[2026-01-01 00:00:00Z], tried_by: self()]
+      state = state([], ops: [op("p", 1, told)])
+
+      assert [op] = Format.decode(Format.encode(state)).ops
+      assert %{v: 1, tried_by: {node, nil}, roster: [], undoes: nil, disk: :replace} = op
+      assert node == node()
+      assert Format.decode(Format.encode(%{state | ops: [op]})).ops == [op]
+    end
+
     test "a state without a version becomes one of today, with the way back and the reasons" do
       at = ~U[2026-01-02 00:00:00Z]
       old = Map.drop(file("A", "a", "b"), [:ran, :md5, :real, :stamp])
