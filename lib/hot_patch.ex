@@ -321,7 +321,7 @@ defmodule HotPatch do
     options = Map.put(options, :id, Cluster.Coordinator.new_id())
 
     Cluster.ProgressBars.during(options.id, options.progress, fn ->
-      Cluster.Operation.run(payload, nodes, unmanaged, options)
+      Cluster.Rollout.run(payload, nodes, unmanaged, options)
     end)
   end
 

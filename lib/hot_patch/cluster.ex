@@ -189,7 +189,7 @@ defmodule HotPatch.Cluster do
     nodes = nodes |> Enum.uniq() |> Enum.sort()
     protocol = NodeAgent.protocol()
 
-    for {node, answer} <- raw_call(nodes, :overview, [wanted], @hello_within) do
+    for {node, answer} <- raw_call(nodes, :overview, [wanted], %{timeout: @hello_within}) do
       case answer do
         {:ok, {%NodeInfo{protocol: ^protocol} = info, patches}} -> {info, patches}
         {:ok, _other} -> {unmanaged(node, :unmanaged, "runs another version of HotPatch"), []}
@@ -199,31 +199,29 @@ defmodule HotPatch.Cluster do
   end
 
   @doc """
-  Asks the agents of several nodes the same, in parallel. `answered` is called with each node
-  and its answer as they come, for those who are shown how far it is.
+  Asks the agents of several nodes the same, in parallel.
   """
-  @spec call([node()], atom(), [term()], timeout(), (node(), answer() -> term())) ::
-          [{node(), answer()}]
-  def call(nodes, function, args, timeout, answered \\ fn _node, _answer -> :ok end) do
-    call_until(nodes, function, args, timeout, %{answered: answered})
-  end
+  @spec call([node()], atom(), [term()], timeout()) :: [{node(), answer()}]
+  def call(nodes, function, args, timeout),
+    do: call_until(nodes, function, args, %{timeout: timeout})
 
   @doc """
   The same for one who may be told to stop: when `stop` says so, those that have not answered by then
-  are waited for no longer.
+  are waited for no longer. `answered` is called with each node and its answer as they come, for those
+  who are shown how far it is.
   """
-  @spec call_until([node()], atom(), [term()], timeout(), waiting) :: [{node(), answer()}]
+  @spec call_until([node()], atom(), [term()], waiting) :: [{node(), answer()}]
         when waiting: %{
-               optional(:stop) => (() -> boolean()),
+               required(:timeout) => timeout(),
+               optional(:stop) => (() -> boolean()) | nil,
                optional(:answered) => (node(), answer() -> term())
              }
-  def call_until(nodes, function, args, timeout, waiting) do
+  def call_until(nodes, function, args, waiting) do
     tell = Map.get(waiting, :answered, fn _node, _answer -> :ok end)
     answered = fn node, answer -> tell.(node, without_kind(answer)) end
 
-    for {node, answer} <-
-          raw_call(nodes, function, args, timeout, Map.put(waiting, :answered, answered)),
-        do: {node, without_kind(answer)}
+    answers = raw_call(nodes, function, args, Map.put(waiting, :answered, answered))
+    for {node, answer} <- answers, do: {node, without_kind(answer)}
   end
 
   @doc "The same for those who collect: what was answered, and who gave no answer, and why."
@@ -281,7 +279,7 @@ defmodule HotPatch.Cluster do
   defp without_kind({:error, {_kind, text}}), do: {:error, text}
 
   # All requests first, in one go; then the answers, in the order in which they come.
-  defp raw_call(nodes, function, args, timeout, waiting \\ %{}) do
+  defp raw_call(nodes, function, args, waiting) do
     waiting = Map.merge(%{answered: fn _node, _answer -> :ok end, stop: nil}, waiting)
 
     requests =
@@ -289,7 +287,7 @@ defmodule HotPatch.Cluster do
         :erpc.send_request(node, NodeAgent, function, args, node, requests)
       end)
 
-    answers = receive_all(requests, deadline(timeout), waiting, %{})
+    answers = receive_all(requests, deadline(waiting.timeout), waiting, %{})
     for node <- nodes, do: {node, Map.get(answers, node) || late()}
   end
 

@@ -22,6 +22,7 @@ defmodule HotPatch.NodeAgent do
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.NodeAgent.Vitals
   alias HotPatch.NodeInfo
+  alias HotPatch.Operation
   alias HotPatch.Release
   alias HotPatch.Report
   alias HotPatch.Store
@@ -35,54 +36,6 @@ defmodule HotPatch.NodeAgent do
 
   # Why this node is behind the others, if it is.
   @behind {__MODULE__, :behind}
-
-  @typedoc """
-  One apply or rollback: known by its ref, owned by the coordinator's process. `id` and `seq`
-  are what the journals and the other nodes know it by, and `course` is the id of the whole of which it
-  may be a step; `seq` is settled when all nodes are
-  reserved, above `above` and what each of them knows, and `scope` is `:all` unless nodes were
-  named. `members` are the nodes that take part: who holds when the coordinator is gone asks
-  them how it was decided. `roster` are those of the whole operation that run the release of the patch, and
-  `missing` those that were away. `tried_by`: it is tried on some nodes first, and counts only while
-  that process lives, or when one that is not has followed it. `catching_up`: on this node alone,
-  for what it has missed, or to make room for that; the patch counts as brought by the operation that it
-  `stands_for`. `undoes`: a rollback that follows these operations by itself. `transition` and `on_load` are nil where each node
-  takes the way back by which the patch came. A `:detach` only holds the node.
-  """
-  @type operation :: %{
-          ref: reference(),
-          id: String.t(),
-          course: String.t(),
-          seq: pos_integer() | nil,
-          above: non_neg_integer(),
-          kind: :apply | :rollback | :detach,
-          scope: :all | [node()],
-          members: [node()],
-          roster: [node()],
-          missing: [node()],
-          tried_by: pid() | nil,
-          cumulative?: boolean(),
-          again?: boolean(),
-          content: binary(),
-          disk: :replace | :memory_only,
-          about: map() | nil,
-          signed_by: String.t() | nil,
-          overridden: HotPatch.Manifest.overridden(),
-          accepted: [String.t()],
-          coordinator: pid(),
-          patch: String.t(),
-          by: String.t(),
-          reason: String.t() | nil,
-          from: String.t() | nil,
-          transition: Swap.transition() | nil,
-          purge: :soft | :force,
-          on_load: :restart | :load | nil,
-          pause_timeout: pos_integer(),
-          hold_timeout: pos_integer(),
-          catching_up: nil | :missed | :room,
-          stands_for: String.t() | nil,
-          undoes: [String.t()] | nil
-        }
 
   @type vote ::
           {:yes, [Report.FileResult.t()]} | {:no, [Report.FileResult.t()]} | {:failed, String.t()}
@@ -119,7 +72,7 @@ defmodule HotPatch.NodeAgent do
       memory_only: for(record <- state.stack, Store.Applied.memory_only?(record), do: record.id),
       archives?: HotPatch.Bridge.check() == :ok,
       warnings: Config.warnings(),
-      operation: holder(),
+      operation: Operation.holder(holder()),
       known: KnownNodes.known(state),
       dismissed: KnownNodes.dismissed()
     }
@@ -249,7 +202,7 @@ defmodule HotPatch.NodeAgent do
   here, for the comparison with what the patch brings.
   """
   @spec foresee(Payload.t()) ::
-          {:ok, {HotPatch.Plan.Node.t(), Inventory.summary()}} | {:error, String.t()}
+          {:ok, {HotPatch.Plan.NodePlan.t(), Inventory.summary()}} | {:error, String.t()}
   def foresee(payload) do
     with {:ok, payload} <- Inbox.whole(payload) do
       plan = Store.Applied.read_once(fn -> payload |> Check.run() |> PlanBuilder.plan() end)
@@ -261,7 +214,7 @@ defmodule HotPatch.NodeAgent do
   Takes this node for an operation, if nobody else has it; gives the number of the last
   operation known here, and what this node's clock says (microseconds).
   """
-  @spec reserve(operation()) ::
+  @spec reserve(Operation.t()) ::
           {:ok, {seq :: non_neg_integer(), clock_us :: integer()}}
           | {:busy, Server.holder()}
           | {:unfinished, String.t()}
@@ -289,16 +242,12 @@ defmodule HotPatch.NodeAgent do
   @spec seq() :: non_neg_integer()
   defdelegate seq(), to: History
 
-  @doc "An operation as the journals and other nodes remember it."
-  @spec op(operation()) :: Store.Applied.op()
-  defdelegate op(operation), to: HotPatch.NodeAgent.CommitRecord
-
   @doc "Whether an operation is known here to have been decided, or to have been carried out."
   @spec decided?(String.t()) :: boolean()
   def decided?(id), do: History.decided?(id) or GenServer.call(Server, {:finishing?, id})
 
   @doc "First half of an apply: everything that can fail without harm."
-  @spec prepare(operation(), Payload.t()) :: vote()
+  @spec prepare(Operation.t(), Payload.t()) :: vote()
   def prepare(operation, payload) do
     Telemetry.span(:prepare, Map.take(operation, [:patch, :by]), fn ->
       vote = vote(operation, payload)
@@ -335,6 +284,10 @@ defmodule HotPatch.NodeAgent do
   @doc "What is led from this node."
   @spec led() :: [Coordinators.facts()]
   defdelegate led(), to: Coordinators, as: :list
+
+  @doc "Whether an operation is led from this node, also where HotPatch was started anew since."
+  @spec leads?(String.t()) :: boolean()
+  defdelegate leads?(id), to: Coordinators
 
   @doc "Tells what is led from this node to stop, and waits for its end."
   @spec cancel(String.t(), Coordinators.order(), timeout()) ::

@@ -4,76 +4,10 @@ defmodule HotPatch.Plan do
   files on disk, risks. `IO.puts/1` prints it, `HotPatch.to_json/1` gives JSON.
   """
 
+  alias HotPatch.Plan.NodePlan
   alias HotPatch.Status
   alias HotPatch.Support.Printable
   alias HotPatch.Support.Table
-
-  defmodule Node do
-    @moduledoc """
-    The plan of one node.
-
-      * `:status` - the node's integral status
-      * `:files` - what `HotPatch.check/2` foresees for each file
-      * `:order` - `{:add | :replace | :delete, module}` in the order of loading, each behind those that
-        it calls; all become current in one step
-      * `:processes` - for each module and kind of process, how many there are, whether their
-        state goes through `code_change`, and whether they pause for it; `rule` is that by which they were found
-      * `:suspended` - how many processes will pause in all
-      * `:strategy` - how it would be done: `transition` and `on_load`, see `HotPatch.apply/2`; a rollback
-        takes them from the apply
-      * `:disk` - the files that will be replaced or created
-      * `:config` - which keys of which applications' environments will be set or put back
-      * `:instructions` - what the manifest's instructions will have done beside the modules, in order
-      * `:risks` - what the operator should know, in words
-      * `:analysis` - what the change means, compared with what runs on this node; each finding says how
-        many of its processes work for the module. `nil` where that could not be compared
-      * `:error` - why the node could not be asked, or `nil`
-    """
-
-    @type processes :: %{
-            module: String.t(),
-            kind: atom(),
-            rule: atom(),
-            count: pos_integer(),
-            change_code?: boolean(),
-            pauses?: boolean()
-          }
-    @type t :: %__MODULE__{
-            node: node(),
-            status: HotPatch.Status.t(),
-            files: [HotPatch.Report.FileResult.t()],
-            order: [{:add | :replace | :delete, String.t()}],
-            processes: [processes()],
-            suspended: non_neg_integer(),
-            strategy: HotPatch.Strategy.t() | nil,
-            disk: [Path.t()],
-            config: [String.t()],
-            instructions: [String.t()],
-            risks: [String.t()],
-            analysis: HotPatch.Analysis.t() | nil,
-            error: String.t() | nil
-          }
-    @enforce_keys [:node, :status]
-    defstruct [
-      :node,
-      :status,
-      :error,
-      :analysis,
-      :strategy,
-      files: [],
-      order: [],
-      processes: [],
-      suspended: 0,
-      disk: [],
-      config: [],
-      instructions: [],
-      risks: []
-    ]
-
-    defimpl Inspect do
-      defdelegate inspect(struct, options), to: HotPatch.Support.Printable, as: :inspected
-    end
-  end
 
   @typedoc """
     * `:unmanaged` - connected nodes that do not run HotPatch, and so are left out
@@ -83,7 +17,7 @@ defmodule HotPatch.Plan do
           patch: String.t(),
           disk: :replace | :memory_only,
           status: Status.t(),
-          nodes: [Node.t()],
+          nodes: [NodePlan.t()],
           unmanaged: [node()],
           missing: [node()],
           duration_us: non_neg_integer()
@@ -170,11 +104,11 @@ defmodule HotPatch.Plan do
   end
 
   defp notes(node), do: settings(node) ++ node.instructions ++ risks(node)
-  defp settings(%Node{config: []}), do: []
+  defp settings(%NodePlan{config: []}), do: []
   defp settings(node), do: ["sets #{Enum.join(node.config, ", ")}"]
 
-  defp risks(%Node{error: nil, risks: risks}), do: risks
-  defp risks(%Node{error: error}), do: [error]
+  defp risks(%NodePlan{error: nil, risks: risks}), do: risks
+  defp risks(%NodePlan{error: error}), do: [error]
 
   defimpl Inspect do
     def inspect(plan, _options) do

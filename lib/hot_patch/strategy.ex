@@ -8,7 +8,14 @@ defmodule HotPatch.Strategy do
   # `purge: :force` is no part of it. It is a decision about the processes that are there in that
   # moment, so that it has to be told anew each time.
 
-  @type t :: %{transition: :suspend | :none | :compatible, on_load: :restart | :load}
+  @typedoc """
+  How processes come to the new code: suspended, all at once; none of them, because their
+  state's format does not change; or each in its turn after the load, because the new code
+  accepts the old state too.
+  """
+  @type transition :: :suspend | :none | :compatible
+
+  @type t :: %{transition: transition(), on_load: :restart | :load}
 
   @typedoc "A payload: what is not told is nil."
   @type told :: %{

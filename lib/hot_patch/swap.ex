@@ -9,167 +9,26 @@ defmodule HotPatch.Swap do
   # watched by another (HotPatch.Swap.Guard), so that no process stays suspended whoever
   # dies.
 
+  alias HotPatch.Strategy
   alias HotPatch.Swap.Casualties
+  alias HotPatch.Swap.Change
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Discovery
+  alias HotPatch.Swap.Done
   alias HotPatch.Swap.EarlyLoad
   alias HotPatch.Swap.Engine
+  alias HotPatch.Swap.Failure
   alias HotPatch.Swap.Guard
+  alias HotPatch.Swap.Job
   alias HotPatch.Swap.Load
   alias HotPatch.Swap.OldCode.Purge
   alias HotPatch.Swap.OldCode.Report
   alias HotPatch.Swap.OldCode.Users
-  alias HotPatch.Swap.PhaseTimes
+  alias HotPatch.Swap.Target
   alias HotPatch.Swap.PreviousCode
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Signal
-
-  defmodule Change do
-    @moduledoc false
-    # One module of a swap. `md5` is that of the code that comes, nil where it is deleted;
-    # `exports` are those of the code whose callbacks convert the states: the code that comes,
-    # or, on the way down to an older version, the code that goes. `old_vsn` is what they are
-    # called with: the version from which a process comes, or `{:down, vsn}`, that to which it
-    # goes. A module that is added has no old version. `extra` is what they get besides. With
-    # `convert?: false` no state changes, whatever the module exports. `arriving` are the exports of
-    # the code that comes, and `callback_mode` what that says of itself, on the way down; nil where
-    # they are not known.
-    @enforce_keys [:module, :kind, :exports, :md5]
-    defstruct [
-      :module,
-      :kind,
-      :exports,
-      :md5,
-      :old_vsn,
-      :arriving,
-      :callback_mode,
-      extra: [],
-      convert?: true,
-      direction: :up
-    ]
-
-    @type t :: %__MODULE__{
-            module: module(),
-            kind: :replace | :add | :delete,
-            direction: :up | :down,
-            exports: [{String.t(), arity()}],
-            md5: binary() | nil,
-            old_vsn: term(),
-            arriving: [{String.t(), arity()}] | nil,
-            callback_mode: term(),
-            extra: term(),
-            convert?: boolean()
-          }
-
-    @converters [{"code_change", 3}, {"code_change", 4}, {"system_code_change", 4}]
-
-    @doc "Whether states of the module's processes would be converted."
-    @spec converts?(t()) :: boolean()
-    def converts?(change), do: change.convert? and converter?(change.exports)
-
-    @doc "Whether a module with these exports converts states."
-    @spec converter?([{String.t(), arity()}]) :: boolean()
-    def converter?(exports), do: Enum.any?(@converters, &(&1 in exports))
-
-    @doc "The modules among these changes that have code already, which becomes old."
-    @spec replaced([t()]) :: [module()]
-    def replaced(changes),
-      do: for(%{kind: kind, module: module} <- changes, kind != :add, do: module)
-  end
-
-  defmodule Job do
-    @moduledoc false
-    # `prepared` is the result of code:prepare_loading/1 of the new code (nil: nothing is loaded,
-    # only states are converted), but for `added`: modules that are new here and become current
-    # ahead of the rest (see HotPatch.Swap.EarlyLoad). `shadows` are copies under other names, `on_load`
-    # the modules that can only be loaded by a step of their own. `pause_timeout`: milliseconds within which all must be suspended
-    # and converted. `hold_timeout`: how long they may then wait for a decision; nil if none
-    # is asked for. `transition` and `purge`: see HotPatch.apply/2. `after_load` is called while
-    # everybody still stands still.
-    @enforce_keys [:changes, :prepared, :pause_timeout]
-    defstruct [
-      :changes,
-      :prepared,
-      :pause_timeout,
-      :hold_timeout,
-      :added,
-      shadows: [],
-      on_load: [],
-      transition: :suspend,
-      purge: :soft,
-      after_load: nil
-    ]
-
-    @type t :: %__MODULE__{
-            changes: [Change.t()],
-            prepared: term(),
-            added: HotPatch.Swap.EarlyLoad.added() | nil,
-            shadows: [HotPatch.Swap.Shadow.t()],
-            on_load: [HotPatch.Swap.OnLoad.t()],
-            pause_timeout: pos_integer(),
-            hold_timeout: pos_integer() | nil,
-            transition: HotPatch.Swap.transition(),
-            purge: :soft | :force,
-            after_load: (() -> term()) | nil
-          }
-  end
-
-  defmodule Ready do
-    @moduledoc false
-    # A job with everything done that needs no pause. `back` is the code that runs now, ready to
-    # be made current again, or why there is none; nil where it cannot be needed. `ahead?`: what
-    # becomes current ahead of the rest is current. `fatal`: why processes would die of the change.
-    # `signal` is that of the processes concerned. `load` is settled when the load begins: what was
-    # decided, and what only came ahead of it, can be told apart from outside.
-    @enforce_keys [:job, :found, :shadows]
-    defstruct [:job, :found, :shadows, :back, :signal, :load, ahead?: false, fatal: %{}]
-
-    @type t :: %__MODULE__{
-            job: Job.t(),
-            found: HotPatch.Swap.Discovery.found(),
-            shadows: [HotPatch.Swap.Shadow.t()],
-            back: HotPatch.Swap.PreviousCode.t() | nil,
-            signal: HotPatch.Swap.Signal.t() | nil,
-            load: HotPatch.Swap.Signal.t() | nil,
-            ahead?: boolean(),
-            fatal: HotPatch.Swap.Casualties.reasons()
-          }
-  end
-
-  @typedoc """
-  How processes come to the new code: suspended, all at once; none of them, because their
-  state's format does not change; or each in its turn after the load, because the new code
-  accepts the old state too.
-  """
-  @type transition :: :suspend | :none | :compatible
-
-  @typedoc """
-  `pause_us`: first suspend to last resume; `suspended`: how many processes; `releases`: how
-  often one had to go on for a moment because another waited for it; `unsure`: processes
-  that were started in the very moment of the load, by the old code or the new; `killed`:
-  those that a purge by force has ended; `phases`: what took how long, in the order of time.
-  """
-  @type done :: %{
-          killed: [pid()],
-          pause_us: non_neg_integer(),
-          suspended: non_neg_integer(),
-          releases: non_neg_integer(),
-          unsure: [pid()],
-          phases: [PhaseTimes.t()]
-        }
-
-  @typedoc """
-  Why a swap failed. Nothing was changed, unless `loaded?`. The text names the process at
-  fault.
-  """
-  @type failure :: %{
-          reason: atom(),
-          text: String.t(),
-          pause_us: non_neg_integer(),
-          loaded?: boolean(),
-          phases: [PhaseTimes.t()]
-        }
 
   # The engine's mailbox takes an answer of every process, and a garbage collection of it would
   # be part of the pause: its heap has room for what it will know of the processes, up to a
@@ -205,7 +64,7 @@ defmodule HotPatch.Swap do
   defdelegate find(changes), to: Discovery
 
   @doc "Processes that run these modules and can be neither suspended nor moved."
-  @spec bare([Change.t()], [Discovery.target()]) :: [{pid(), module()}]
+  @spec bare([Change.t()], [Target.t()]) :: [{pid(), module()}]
   def bare(changes, targets), do: Discovery.bare(changes, targets)
 
   @doc """
@@ -225,7 +84,7 @@ defmodule HotPatch.Swap do
   Does what needs no pause: old code is purged softly, the processes are found, shadows are
   loaded. `discard/1` or `run/2` ends it.
   """
-  @spec prepare(Job.t()) :: {:ok, Ready.t()} | {:error, failure()}
+  @spec prepare(Job.t()) :: {:ok, Ready.t()} | {:error, Failure.t()}
   def prepare(%Job{} = job) do
     # Loaded on first use, they would be asked for by every process that stands still.
     :ok = :code.ensure_modules_loaded(@inside)
@@ -240,10 +99,10 @@ defmodule HotPatch.Swap do
       back = if job.transition == :compatible, do: PreviousCode.prepare(job.changes)
       {:ok, %Ready{job: job, found: found, shadows: shadows, back: back, fatal: fatal}}
     else
-      {:held, module, pids} -> {:error, failure(:old_code, held_text(module, pids))}
-      %{silent: silent} -> {:error, failure(:busy, Description.silent(silent))}
-      {:fatal, casualties} -> {:error, failure(:fatal, Casualties.refused(casualties))}
-      {:error, text} -> {:error, failure(:shadow, text)}
+      {:held, module, pids} -> {:error, Failure.new(:old_code, held_text(module, pids))}
+      %{silent: silent} -> {:error, Failure.new(:busy, Description.silent(silent))}
+      {:fatal, casualties} -> {:error, Failure.new(:fatal, Casualties.refused(casualties))}
+      {:error, text} -> {:error, Failure.new(:shadow, text)}
     end
   end
 
@@ -266,7 +125,7 @@ defmodule HotPatch.Swap do
   end
 
   @doc "Processes that changes are known to end."
-  @spec casualties([Change.t()], transition()) :: [Casualties.t()]
+  @spec casualties([Change.t()], Strategy.transition()) :: [Casualties.t()]
   def casualties(changes, transition) do
     reasons = Casualties.reasons(changes, transition)
 
@@ -318,13 +177,13 @@ defmodule HotPatch.Swap do
   with the engine when everything has been tried and everybody still waits; `decide/2` ends
   that.
   """
-  @spec run(Ready.t(), (pid() -> term())) :: {:ok, done()} | {:error, failure()}
+  @spec run(Ready.t(), (pid() -> term())) :: {:ok, Done.t()} | {:error, Failure.t()}
   def run(%Ready{} = ready, held \\ fn _engine -> :ok end) do
     ready = %{ready | signal: Signal.new(), load: Signal.new()}
     {engine, monitor} = :erlang.spawn_opt(Engine, :init, [self(), ready], engine_options())
     {guard, guard_monitor} = Guard.start(engine, ending(ready))
     send(engine, {:go, self(), guard})
-    result = await(engine, monitor, held, guard_monitor, ready)
+    result = await(%{engine: engine, monitor: monitor, guard: guard_monitor}, ready, held)
     Process.demonitor(guard_monitor, [:flush])
     discard(ready)
     result
@@ -341,10 +200,6 @@ defmodule HotPatch.Swap do
   def decide(engine, decision) do
     send(engine, {:decided, decision})
     :ok
-  end
-
-  defp failure(reason, text, loaded? \\ false) do
-    %{reason: reason, text: text, pause_us: 0, loaded?: loaded?, phases: []}
   end
 
   @doc """
@@ -393,23 +248,23 @@ defmodule HotPatch.Swap do
 
   # Neither is linked: the engine must outlive its caller long enough to resume everyone,
   # the guard must outlive the engine.
-  defp await(engine, monitor, held, guard_monitor, ready) do
+  defp await(%{engine: engine, monitor: monitor} = running, ready, held) do
     receive do
       {^engine, :held} ->
         held.(engine)
-        await(engine, monitor, held, guard_monitor, ready)
+        await(running, ready, held)
 
       # Whoever asked for the swap does not wait until everybody stands still.
       {:decided, {:take_back, _why} = decision} ->
         :ok = decide(engine, decision)
-        await(engine, monitor, held, guard_monitor, ready)
+        await(running, ready, held)
 
       {^engine, {:done, result}} ->
         Process.demonitor(monitor, [:flush])
         result
 
       {:DOWN, ^monitor, :process, ^engine, reason} ->
-        await_guard(guard_monitor)
+        await_guard(running.guard)
         loaded? = Load.done?(ready)
         # The guard has told everybody; unless it is dead, too.
         _ = Signal.settle(ready.signal, if(loaded?, do: :take, else: :drop))
@@ -429,17 +284,17 @@ defmodule HotPatch.Swap do
   defp engine_died(reason, job, false) do
     left = EarlyLoad.left(EarlyLoad.back(job))
 
-    failure(
+    Failure.new(
       :engine_died,
       "the swap engine died (#{short(reason)}), nothing was loaded, all were resumed#{left}"
     )
   end
 
   defp engine_died(reason, _job, true) do
-    failure(
+    Failure.new(
       :engine_died,
       "the swap engine died (#{short(reason)}) after the load, all were resumed",
-      true
+      loaded?: true
     )
   end
 

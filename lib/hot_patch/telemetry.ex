@@ -53,12 +53,12 @@ defmodule HotPatch.Telemetry do
 
     try do
       {result, measurements, more} = fun.()
-      stop(phase, :stop, since(started), measurements, Map.merge(metadata, more))
+      stop({phase, :stop}, since(started), measurements, Map.merge(metadata, more))
       result
     catch
       kind, reason ->
         failure = %{kind: kind, reason: reason, stacktrace: __STACKTRACE__}
-        stop(phase, :exception, since(started), %{}, Map.merge(metadata, failure))
+        stop({phase, :exception}, since(started), %{}, Map.merge(metadata, failure))
         :erlang.raise(kind, reason, __STACKTRACE__)
     end
   end
@@ -68,7 +68,7 @@ defmodule HotPatch.Telemetry do
   def phases(phases, metadata) do
     Enum.each(phases, fn %{phase: phase, started: started, ended: ended} = noted ->
       start(phase, started, metadata)
-      stop(phase, :stop, {started, ended}, noted.counts, Map.put(metadata, :error, noted.error))
+      stop({phase, :stop}, {started, ended}, noted.counts, Map.put(metadata, :error, noted.error))
     end)
   end
 
@@ -79,7 +79,7 @@ defmodule HotPatch.Telemetry do
     execute(phase, :start, times, metadata)
   end
 
-  defp stop(phase, event, {started, ended}, measurements, metadata) do
+  defp stop({phase, event}, {started, ended}, measurements, metadata) do
     times = %{monotonic_time: ended, duration: ended - started}
     execute(phase, event, Map.merge(measurements, times), metadata)
   end

@@ -833,28 +833,20 @@ defmodule HotPatch.ClusterTest do
       payload = HotPatch.NodeAgent.Payload.new(composition, patch.release)
       coordinator = spawn(fn -> receive(do: (:stop -> :ok)) end)
 
-      operation = %{
-        ref: make_ref(),
-        id: "an operation",
-        seq: 1,
-        above: 0,
-        kind: :apply,
-        scope: :all,
-        members: nodes,
-        tried_by: nil,
-        cumulative?: false,
-        about: nil,
-        reason: nil,
-        catching_up: nil,
-        on_load: :restart,
-        coordinator: coordinator,
-        patch: patch.id,
-        by: "test",
-        pause_timeout: 1_000,
-        hold_timeout: 3_000,
-        transition: :suspend,
-        purge: :soft
-      }
+      operation =
+        HotPatch.Operation.new(
+          id: "an operation",
+          seq: 1,
+          kind: :apply,
+          members: nodes,
+          on_load: :restart,
+          coordinator: coordinator,
+          patch: patch.id,
+          by: "test",
+          pause_timeout: 1_000,
+          hold_timeout: 3_000,
+          transition: :suspend
+        )
 
       for node <- nodes do
         assert {:ok, {0, _clock}} = Cluster.call(node, HotPatch.NodeAgent, :reserve, [operation])

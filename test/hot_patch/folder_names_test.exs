@@ -57,7 +57,11 @@ defmodule HotPatch.FolderNamesTest do
       assert [^record] = Store.Archives.list()
       assert {:ok, ^record, "bytes"} = Store.Archives.fetch("fix-1")
 
-      op = %{id: "op1", seq: 1, kind: :apply, patch: "fix-1"}
+      op =
+        HotPatch.Operation.to_record(
+          HotPatch.Operation.new(id: "op1", seq: 1, kind: :apply, patch: "fix-1", by: "alice")
+        )
+
       assert :ok = Store.Decisions.put(op)
       assert [^op] = Store.Decisions.list(Store.Applied.state().release)
 

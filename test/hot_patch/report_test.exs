@@ -24,7 +24,7 @@ defmodule HotPatch.ReportTest do
   end
 
   defp node_report(name, more),
-    do: struct!(Report.Node, [node: name, status: :ok] ++ more)
+    do: struct!(Report.NodeResult, [node: name, status: :ok] ++ more)
 
   defp lines(report), do: report |> to_string() |> String.split("\n")
 

@@ -76,7 +76,7 @@ defmodule HotPatch.RoundsTest do
 
     contents = page(node, "/patch/#{id}")
     assert contents.asked == ~w(overview overview lacking take_parts check holder)a
-    assert {contents.requests, contents.reads} == {[], 4}
+    assert {contents.requests, contents.reads} == {[], 3}
 
     confirm = page(node, "/patch/#{id}/apply")
     assert confirm.asked == ~w(overview overview lacking foresee related holder)a

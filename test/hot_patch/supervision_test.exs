@@ -122,7 +122,7 @@ defmodule HotPatch.SupervisionTest do
     }
 
     ref = make_ref()
-    operation = %{ref: ref, id: "x", kind: :apply, patch: "p", by: "b", catching_up: nil}
+    operation = %{ref: ref, id: "x", kind: :apply, patch: "p", by: "b", origin: :operator}
 
     events =
       for change <- [

@@ -115,7 +115,7 @@ defmodule HotPatch.Test.Servers do
   end
 
   @doc "Prepares and runs a swap."
-  @spec run(Swap.Job.t(), (pid() -> term())) :: {:ok, Swap.done()} | {:error, Swap.failure()}
+  @spec run(Swap.Job.t(), (pid() -> term())) :: {:ok, Swap.Done.t()} | {:error, Swap.Failure.t()}
   def run(job, held \\ fn _engine -> :ok end) do
     with {:ok, ready} <- Swap.prepare(job), do: Swap.run(ready, held)
   end

@@ -11,8 +11,9 @@ defmodule HotPatch.Build.CLI do
   Runs a task. `work` gets the options, with what is no option as `:arguments`, and gives what
   is to be printed, an error, or `{:usage, text}`.
   """
-  @spec task(String.t(), String.t(), [String.t()], keyword(), (keyword() -> term())) :: :ok
-  def task(name, help, args, switches, work) do
+  @spec task(String.t(), [String.t()], keyword(), (keyword() -> term())) :: :ok
+  def task(name, args, told, work) do
+    [help: help, switches: switches] = told
     {options, arguments, wrong} = OptionParser.parse(args, strict: switches)
 
     cond do

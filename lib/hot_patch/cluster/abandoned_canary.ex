@@ -5,7 +5,8 @@ defmodule HotPatch.Cluster.AbandonedCanary do
   # back by itself.
 
   alias HotPatch.Cluster.Ledger
-  alias HotPatch.Cluster.Operation
+  alias HotPatch.Cluster.Rollout
+  alias HotPatch.NodeAgent
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.Release
   alias HotPatch.Store.Applied
@@ -18,8 +19,7 @@ defmodule HotPatch.Cluster.AbandonedCanary do
     timeout: 60_000,
     pause_timeout: 2_000,
     purge: :soft,
-    catching_up: nil,
-    by_itself: true
+    origin: :abandoned
   }
 
   @doc "Ends what nobody tries any more; says whether it did anything."
@@ -37,9 +37,9 @@ defmodule HotPatch.Cluster.AbandonedCanary do
   end
 
   # What was in force before it was tried is nothing of the trial's.
-  defp abandoned?(%{kind: :apply, tried_by: pid} = op, history, in_force) when is_pid(pid) do
+  defp abandoned?(%{kind: :apply, tried_by: {_node, _id} = led} = op, history, in_force) do
     op.patch in history.stack and {op.patch, op.id} in in_force and latest?(op, history.ops) and
-      not lives?(pid)
+      not led?(led)
   end
 
   defp abandoned?(_op, _history, _in_force), do: false
@@ -47,10 +47,12 @@ defmodule HotPatch.Cluster.AbandonedCanary do
   defp latest?(op, ops),
     do: not Enum.any?(ops, &(&1.patch == op.patch and {&1.seq, &1.id} > {op.seq, op.id}))
 
-  # One that cannot be asked does not lead any more. A pid from before its node's restart is
-  # none of that node's now.
-  defp lives?(pid) do
-    :erpc.call(node(pid), Process, :alive?, [pid], @within)
+  # One that cannot be asked does not lead any more. What was led before its node's restart is led by
+  # nobody now.
+  defp led?({_node, nil}), do: false
+
+  defp led?({node, id}) do
+    :erpc.call(node, NodeAgent, :leads?, [id], @within)
   catch
     _class, _reason -> false
   end
@@ -70,7 +72,7 @@ defmodule HotPatch.Cluster.AbandonedCanary do
         reason: "the coordinator died while it was tried"
       })
 
-    case Operation.run(payload, [node()], [], options) do
+    case Rollout.run(payload, [node()], [], options) do
       {:ok, _report} -> :changed
       {:error, %{reason: :busy}} -> :ok
       {:error, %{message: message}} -> {:error, message}

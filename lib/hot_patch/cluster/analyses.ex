@@ -30,8 +30,8 @@ defmodule HotPatch.Cluster.Analyses do
   Plans with the analysis of each node, and their modules in its order; or why it is missing. Each comes
   with what its node runs, nil where there is no plan.
   """
-  @spec add([{Plan.Node.t(), Inventory.summary() | nil}], Payload.t(), timeout()) ::
-          [Plan.Node.t()]
+  @spec add([{Plan.NodePlan.t(), Inventory.summary() | nil}], Payload.t(), timeout()) ::
+          [Plan.NodePlan.t()]
   def add(plans, payload, timeout) do
     case Bridge.check() do
       :ok ->
@@ -79,7 +79,7 @@ defmodule HotPatch.Cluster.Analyses do
   end
 
   # Of a patch that will not be loaded there, what the node runs.
-  @spec change(Payload.t(), Plan.Node.t(), [String.t()], timeout()) ::
+  @spec change(Payload.t(), Plan.NodePlan.t(), [String.t()], timeout()) ::
           {:ok, change()} | {:error, String.t()}
   defp change(%Payload{kind: :apply} = payload, plan, running, _timeout) do
     ordered = for {change, module} <- plan.order, do: {change, file_name(module)}

@@ -221,7 +221,7 @@ defmodule HotPatch.Cluster.Attach do
       settings: [{:attached, attached} | settings(options)]
     }
 
-    case RemoteCall.call(node, Bootstrap, :enter, [cargo], options.timeout) do
+    case RemoteCall.call_within(node, {Bootstrap, :enter, [cargo]}, options.timeout) do
       :ok ->
         :ok
 
@@ -353,7 +353,7 @@ defmodule HotPatch.Cluster.Attach do
 
     with :ok <- wanted(node, :detach),
          {:ok, left, sweeper} <-
-           RemoteCall.call(node, Bootstrap, :quit, [asked], options.timeout) do
+           RemoteCall.call_within(node, {Bootstrap, :quit, [asked]}, options.timeout) do
       :ok = Cluster.forget(node)
       :ok = Dismissal.left(node)
       # What it had noted is not lost with its data directory.

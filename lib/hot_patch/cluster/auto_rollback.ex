@@ -5,11 +5,12 @@ defmodule HotPatch.Cluster.AutoRollback do
   # its cause.
 
   alias HotPatch.Cluster
-  alias HotPatch.Cluster.Operation
   alias HotPatch.Cluster.Outcome
+  alias HotPatch.Cluster.Rollout
   alias HotPatch.Cluster.TwoPhase
   alias HotPatch.Error
   alias HotPatch.NodeAgent.Payload
+  alias HotPatch.Operation
   alias HotPatch.Report
 
   # Milliseconds: processes that never stand still leave the old code only now and then, and
@@ -93,18 +94,23 @@ defmodule HotPatch.Cluster.AutoRollback do
   defp take_back(nodes, kept, scope, {why, course}) do
     deadline = System.monotonic_time(:millisecond) + @patience
     payload = payload(course)
-    # It is not stopped half-way itself.
-    options = Map.drop(%{course.options | nodes: scope, reason: cut(why)}, [:id, :seq, :stop])
+    options = options(course, scope, cut(why))
 
-    case attempt(payload, nodes, options, course, deadline) do
+    case attempt(payload, nodes, {options, course}, deadline) do
       {{:done, report, _seq}, here} ->
         text = "it was rolled back on #{Enum.join(here, ", ")}#{later(nodes -- here)}"
         {:nothing, Enum.join([text | List.delete([kept_text(kept)], "")], "; "), report}
 
       {{_how, error}, _here} ->
-        _ = Outcome.note_refusal(error, Operation.operation(payload, nodes, options))
+        _ = Outcome.note_refusal(error, Rollout.operation(payload, nodes, options))
         {:failed, "it could not be rolled back: #{error.message}", error.report}
     end
+  end
+
+  # It is not stopped half-way itself.
+  defp options(%{options: options}, scope, reason) do
+    told = %{nodes: scope, reason: reason, origin: Operation.undoing(options.origin)}
+    options |> Map.merge(told) |> Map.drop([:id, :seq, :stop])
   end
 
   defp later([]), do: ""
@@ -117,13 +123,13 @@ defmodule HotPatch.Cluster.AutoRollback do
     %{payload | disk: course.payload.disk}
   end
 
-  defp attempt(payload, nodes, options, course, deadline) do
+  defp attempt(payload, nodes, {options, course}, deadline) do
     {result, here} = on_those_here(payload, nodes, options, course)
 
     if passing?(result) and System.monotonic_time(:millisecond) < deadline do
       receive do
       after
-        @every -> attempt(payload, nodes, options, course, deadline)
+        @every -> attempt(payload, nodes, {options, course}, deadline)
       end
     else
       {result, here}
@@ -133,15 +139,23 @@ defmodule HotPatch.Cluster.AutoRollback do
   # A node that is gone, maybe of this very patch, does not keep the others from going back.
   defp on_those_here(payload, nodes, options, course) do
     here = for {node, {:ok, _holder}} <- Cluster.call(nodes, :holder, [], @hello_within), do: node
-    operation = Operation.operation(payload, here, options)
+    operation = Rollout.operation(payload, here, options)
     operation = %{operation | above: max(operation.above, course.operation.above + 1)}
-    report = Operation.report(payload, [], options)
+    report = Rollout.report(payload, [], options)
 
     if here == [] do
       text = "no answer from #{Enum.join(nodes, ", ")}; see HotPatch.nodes() when they are back"
       {{:nothing, Error.new(:unreachable, text, %{nodes: nodes})}, []}
     else
-      {TwoPhase.run(payload, operation, here, report, course.teller, options), here}
+      run = %TwoPhase{
+        payload: payload,
+        operation: operation,
+        report: report,
+        teller: course.teller,
+        options: options
+      }
+
+      {TwoPhase.run(run), here}
     end
   end
 

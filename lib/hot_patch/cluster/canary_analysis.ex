@@ -62,7 +62,8 @@ defmodule HotPatch.Cluster.CanaryAnalysis do
 
   defp look(nodes, settings, teller, {started, stop} = until) do
     signs =
-      for {node, answer} <- Cluster.call_until(nodes, :figures, [], @within, %{stop: stop}),
+      for {node, answer} <-
+            Cluster.call_until(nodes, :figures, [], %{stop: stop, timeout: @within}),
           seen <- seen(node, answer, settings),
           do: seen
 
@@ -81,7 +82,7 @@ defmodule HotPatch.Cluster.CanaryAnalysis do
         _ =
           for node <- nodes,
               do:
-                Progress.tell(teller, node, :watch, :running,
+                Progress.tell(teller, node, {:watch, :running},
                   done: elapsed,
                   total: settings.duration
                 )
@@ -116,7 +117,7 @@ defmodule HotPatch.Cluster.CanaryAnalysis do
       mine = if watch.exceeded && watch.exceeded.node == node, do: watch.exceeded
       state = if mine, do: :failed, else: :done
       facts = [done: watch.watched_ms, total: watch.duration_ms, text: mine && Watch.line(mine)]
-      Progress.tell(teller, node, :watch, state, facts)
+      Progress.tell(teller, node, {:watch, state}, facts)
     end
 
     :ok

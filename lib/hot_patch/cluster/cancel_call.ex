@@ -107,7 +107,7 @@ defmodule HotPatch.Cluster.CancelCall do
 
   defp held?(_info, _id), do: false
 
-  defp held(node, %{catching_up: how} = holder) when how != nil do
+  defp held(node, %{origin: {_missed_or_room, _op}} = holder) do
     "#{node} does by itself what it has missed (#{holder.kind} of #{holder.patch}), and would begin again; to " <>
       "have it otherwise roll the patch back, or apply it"
   end

@@ -8,7 +8,7 @@ defmodule HotPatch.Cluster.CancelledOperation do
   alias HotPatch.Cluster.Coordinator
   alias HotPatch.Cluster.Outcome
   alias HotPatch.Cluster.Comparison
-  alias HotPatch.NodeAgent
+  alias HotPatch.Operation
   alias HotPatch.Store.Decisions
 
   @doc """
@@ -46,7 +46,7 @@ defmodule HotPatch.Cluster.CancelledOperation do
   # What was tried counts only while its coordinator lives. That it counts for good is written down
   # here first: whoever of these nodes cannot be told finds it when it compares.
   defp keep(course, false, order) do
-    op = NodeAgent.op(confirmed(course))
+    op = Operation.to_record(confirmed(course))
 
     with {:written, :ok} <- {:written, Decisions.put(op)},
          [] <- not_noted(course, op) do

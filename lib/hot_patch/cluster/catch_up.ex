@@ -13,7 +13,7 @@ defmodule HotPatch.Cluster.CatchUp do
   alias HotPatch.Cluster.AbandonedCanary
   alias HotPatch.Cluster.Catalog
   alias HotPatch.Cluster.Ledger
-  alias HotPatch.Cluster.Operation
+  alias HotPatch.Cluster.Rollout
   alias HotPatch.Cluster.Shadows
   alias HotPatch.NodeAgent
   alias HotPatch.NodeAgent.Payload
@@ -27,7 +27,6 @@ defmodule HotPatch.Cluster.CatchUp do
     timeout: 60_000,
     pause_timeout: 2_000,
     purge: :soft,
-    by_itself: true,
     nodes: nil
   }
 
@@ -147,7 +146,7 @@ defmodule HotPatch.Cluster.CatchUp do
         cumulative: cumulative?,
         transition: op.transition,
         on_load: op.on_load,
-        disk: Map.get(op, :disk, :replace)
+        disk: op.disk
       ]
 
       {Payload.new(composition, patch.release, more), Catalog.about(patch)}
@@ -158,11 +157,13 @@ defmodule HotPatch.Cluster.CatchUp do
 
   defp each(steps, missed) do
     Enum.reduce_while(steps, :ok, fn {payload, about, brought_by}, :ok ->
-      more = %{about: about, stands_for: brought_by, reason: "catching up"}
+      more = %{about: about, reason: "catching up"}
       # What comes here was decided when it was new.
       payload = %{payload | again?: true}
 
-      case carry_out(payload, more, last(missed, payload.kind, payload.patch)) do
+      op = last(missed, payload.kind, payload.patch)
+
+      case carry_out(payload, Map.merge(more, told(op, brought_by))) do
         :ok -> {:cont, :ok}
         {:error, text} -> {:halt, {:error, text}}
       end
@@ -175,24 +176,23 @@ defmodule HotPatch.Cluster.CatchUp do
     |> Enum.max_by(&{&1.seq, &1.id}, fn -> nil end)
   end
 
-  defp carry_out(payload, more, op) do
-    from =
-      if op,
-        do: %{
-          id: op.id,
-          seq: op.seq,
-          by: op.by,
-          nodes: if(op.scope != :all, do: op.scope),
-          roster: Enum.uniq([node() | op.roster]),
-          # What was only tried is only tried here too.
-          tried_by: op.tried_by,
-          catching_up: :missed
-        },
-        else: %{by: "HotPatch", catching_up: :room}
+  defp told(nil, brought_by), do: %{by: "HotPatch", origin: {:make_room, brought_by}}
 
-    options = @options |> Map.merge(more) |> Map.merge(from)
+  defp told(op, brought_by) do
+    %{
+      id: op.id,
+      seq: op.seq,
+      by: op.by,
+      nodes: if(op.scope != :all, do: op.scope),
+      roster: Enum.uniq([node() | op.roster]),
+      # What was only tried is only tried here too.
+      tried_by: op.tried_by,
+      origin: {:missed, brought_by}
+    }
+  end
 
-    case Operation.run(payload, [node()], [], options) do
+  defp carry_out(payload, options) do
+    case Rollout.run(payload, [node()], [], Map.merge(@options, options)) do
       {:ok, _report} -> :ok
       {:error, %{message: message}} -> {:error, message}
     end

@@ -43,7 +43,7 @@ defmodule HotPatch.Cluster.ClockSkew do
   defp lead(refused, _asked, _answered), do: refused
 
   @doc "Microseconds from the first node's load to the last one's; nil if fewer than two loaded."
-  @spec skew([Report.Node.t()], t()) :: non_neg_integer() | nil
+  @spec skew([Report.NodeResult.t()], t()) :: non_neg_integer() | nil
   def skew(nodes, clocks) do
     case for %{node: node, loaded_at_us: at} when at != nil <- nodes,
              do: at - Map.get(clocks, node, 0) do

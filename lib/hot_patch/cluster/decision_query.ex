@@ -6,12 +6,13 @@ defmodule HotPatch.Cluster.DecisionQuery do
 
   alias HotPatch.Cluster
   alias HotPatch.NodeAgent
+  alias HotPatch.Operation
 
   # Milliseconds. Meanwhile processes wait.
   @within 500
 
   @doc "Asks, and decides. A coordinator that is only silent may still decide itself."
-  @spec run(NodeAgent.operation(), :dead | :silent) :: :ok
+  @spec run(Operation.t(), :dead | :silent) :: :ok
   def run(operation, coordinator) do
     case {decided?(operation), coordinator} do
       {true, _} ->

@@ -4,7 +4,7 @@ defmodule HotPatch.Cluster.Outcome do
   # report and to what the caller is told.
 
   alias HotPatch.Error
-  alias HotPatch.NodeAgent
+  alias HotPatch.Operation
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Store.Journal
@@ -56,18 +56,18 @@ defmodule HotPatch.Cluster.Outcome do
   end
 
   @doc "A node's vote, for the report."
-  @spec voted({node(), HotPatch.Cluster.answer()}) :: Report.Node.t()
+  @spec voted({node(), HotPatch.Cluster.answer()}) :: Report.NodeResult.t()
   def voted({node, {:ok, {_vote, files}}}) when is_list(files),
-    do: %Report.Node{node: node, status: integral(files, nil), files: files}
+    do: %Report.NodeResult{node: node, status: integral(files, nil), files: files}
 
   def voted({node, {:ok, {:failed, text}}}), do: failed(node, text)
   def voted({node, {:error, text}}), do: failed(node, text)
 
   @doc "How a node ended, for the report."
-  @spec committed(node(), HotPatch.Cluster.answer()) :: Report.Node.t()
+  @spec committed(node(), HotPatch.Cluster.answer()) :: Report.NodeResult.t()
   def committed(node, {:ok, {:ended, result}}) do
     status = integral(result.files, result.error)
-    struct!(Report.Node, Map.merge(result, %{node: node, status: status}))
+    struct!(Report.NodeResult, Map.merge(result, %{node: node, status: status}))
   end
 
   def committed(node, {:ok, {:error, text}}), do: failed(node, text)
@@ -82,7 +82,7 @@ defmodule HotPatch.Cluster.Outcome do
   def text({:error, text}), do: text
   def text(_well), do: nil
 
-  defp failed(node, text), do: %Report.Node{node: node, status: :error, error: text}
+  defp failed(node, text), do: %Report.NodeResult{node: node, status: :error, error: text}
 
   defp integral(files, nil), do: Report.FileResult.combine(files)
   defp integral(_files, _error), do: :error
@@ -121,7 +121,7 @@ defmodule HotPatch.Cluster.Outcome do
   end
 
   @doc "Whether all is as it was on nodes that have taken back, in words too."
-  @spec taken_back([Report.Node.t()]) :: {as_it_was? :: boolean(), String.t()}
+  @spec taken_back([Report.NodeResult.t()]) :: {as_it_was? :: boolean(), String.t()}
   def taken_back(nodes) do
     stuck = for %{restart_needed: text} = node when text != nil <- nodes, do: node.node
     # One that has told its end has told its strategy too.
@@ -154,16 +154,16 @@ defmodule HotPatch.Cluster.Outcome do
   end
 
   @doc "Writes down that an operation was refused, once, however often it was tried."
-  @spec note_refusal(Error.t(), NodeAgent.operation()) :: :ok | {:error, File.posix()}
+  @spec note_refusal(Error.t(), Operation.t()) :: :ok | {:error, File.posix()}
   # A node that catches up tries again and again, and says in `nodes/0` what stands in its way.
-  def note_refusal(_error, %{catching_up: how}) when how != nil, do: :ok
+  def note_refusal(_error, %Operation{origin: {_missed_or_room, _op}}), do: :ok
 
   def note_refusal(%Error{reason: :refused, report: report}, operation) do
     Journal.add(:refused, %{
       kind: operation.kind,
       patch: operation.patch,
       by: operation.by,
-      from: operation[:from],
+      from: operation.from,
       status: report.status,
       error: why(report)
     })
@@ -203,7 +203,7 @@ defmodule HotPatch.Cluster.Outcome do
   defp why(report) do
     files = for node <- report.nodes, file <- node.files, refuses?(file), do: {node.node, file}
     # What only waits for another file explains nothing.
-    rank = fn {_node, file} -> {Status.code(file.status), file.reason =~ "held back with"} end
+    rank = fn {_node, file} -> {Status.code(file.status), file.held_back?} end
 
     case Enum.min_by(files, rank, fn -> nil end) do
       {node, file} ->

@@ -53,8 +53,9 @@ defmodule HotPatch.Cluster.Progress do
   end
 
   @doc "Tells how far a node, or with nil the whole, has come; also from a process that helps."
-  @spec tell(teller(), node() | nil, Event.phase(), :running | :done | :failed, keyword()) :: :ok
-  def tell(teller, node, phase, state, more \\ []) do
+  @spec tell(teller(), node() | nil, {Event.phase(), :running | :done | :failed}, keyword()) ::
+          :ok
+  def tell(teller, node, {phase, state}, more \\ []) do
     facts = [node: node, phase: phase, state: state, at: DateTime.utc_now()] ++ more
     event = struct!(teller.event, facts)
     :erlang.send({__MODULE__, node()}, {:event, teller.coordinator, event, teller.nodes})

@@ -7,6 +7,7 @@ defmodule HotPatch.Cluster.Restart do
   alias HotPatch.Cluster.Coordinator
   alias HotPatch.Error
   alias HotPatch.NodeInfo
+  alias HotPatch.Operation
   alias HotPatch.Store.Journal
 
   require HotPatch.Support.Log, as: Log
@@ -67,7 +68,8 @@ defmodule HotPatch.Cluster.Restart do
 
   defp lead(what, info, others, options) do
     nodes = [info.node | Enum.map(others, & &1.node)]
-    operation = operation(what, options)
+    # Each node lets go when the calling process ends.
+    operation = Operation.new(Map.merge(what, %{reason: options.reason, members: nodes}))
 
     with :ok <- reserve(nodes, operation) do
       note(info, options)
@@ -80,21 +82,10 @@ defmodule HotPatch.Cluster.Restart do
     end
   end
 
-  # As an agent knows an apply. It lets go when the calling process ends.
-  defp operation(what, options) do
-    Map.merge(what, %{
-      ref: make_ref(),
-      course: what.id,
-      reason: options.reason,
-      coordinator: self(),
-      catching_up: nil
-    })
-  end
-
   # As an apply takes them.
   defp reserve(nodes, operation) do
-    waiting = %{stop: Coordinator.stop()}
-    taken = Cluster.take(nodes, &Cluster.call_until(&1, :reserve, [operation], @within, waiting))
+    waiting = %{stop: Coordinator.stop(), timeout: @within}
+    taken = Cluster.take(nodes, &Cluster.call_until(&1, :reserve, [operation], waiting))
 
     case {Coordinator.asked(), taken} do
       {nil, {:ok, _granted}} ->

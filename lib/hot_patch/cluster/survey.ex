@@ -37,11 +37,18 @@ defmodule HotPatch.Cluster.Survey do
 
   defp checked({node, %{files: files, warnings: warnings, strategy: strategy}}) do
     status = Report.FileResult.combine(files)
-    %Report.Node{node: node, status: status, files: files, warnings: warnings, strategy: strategy}
+
+    %Report.NodeResult{
+      node: node,
+      status: status,
+      files: files,
+      warnings: warnings,
+      strategy: strategy
+    }
   end
 
   defp checked({node, {:error, text}}),
-    do: %Report.Node{node: node, status: :error, error: text}
+    do: %Report.NodeResult{node: node, status: :error, error: text}
 
   @doc "What applying would do, by node."
   @spec plan(Payload.t(), [node()], [node()], map()) :: {:ok, Plan.t()} | {:error, Error.t()}
@@ -82,7 +89,7 @@ defmodule HotPatch.Cluster.Survey do
     plans =
       for {node, answer} <- ask(:foresee, payload, nodes, options) do
         with {:error, text} <- answer,
-             do: {%Plan.Node{node: node, status: :error, error: text}, nil}
+             do: {%Plan.NodePlan{node: node, status: :error, error: text}, nil}
       end
 
     if options.stop.(),
@@ -94,7 +101,8 @@ defmodule HotPatch.Cluster.Survey do
   defp ask(question, payload, nodes, %{timeout: timeout, stop: stop}) do
     {payload, failed} = Transfer.run(payload, nodes, stop)
     asked = nodes -- Map.keys(failed)
-    answers = Map.new(Cluster.call_until(asked, question, [payload], timeout, %{stop: stop}))
+    waiting = %{stop: stop, timeout: timeout}
+    answers = Map.new(Cluster.call_until(asked, question, [payload], waiting))
 
     for node <- nodes do
       case failed do

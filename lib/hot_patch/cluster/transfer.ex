@@ -36,7 +36,7 @@ defmodule HotPatch.Cluster.Transfer do
   defp send_all(pieces, nodes, how) do
     {lacking, failed} =
       nodes
-      |> Cluster.call_until(:lacking, [Map.keys(pieces)], @within, %{stop: how.stop})
+      |> Cluster.call_until(:lacking, [Map.keys(pieces)], %{stop: how.stop, timeout: @within})
       |> Enum.split_with(&match?({_node, {:ok, _digests}}, &1))
 
     sent =
@@ -60,7 +60,7 @@ defmodule HotPatch.Cluster.Transfer do
     pieces
     |> parts()
     |> Enum.reduce_while({:ok, 0, now()}, fn message, {:ok, done, told} ->
-      case Cluster.call_until([node], :take_parts, [message], @within, %{stop: stop}) do
+      case Cluster.call_until([node], :take_parts, [message], %{stop: stop, timeout: @within}) do
         [{_node, {:ok, :ok}}] ->
           done = done + size(message)
           {:cont, {:ok, done, told(told, done == total, fn -> tell.(node, done, total) end)}}

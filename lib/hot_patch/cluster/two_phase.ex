@@ -15,8 +15,8 @@ defmodule HotPatch.Cluster.TwoPhase do
   alias HotPatch.Cluster.Progress
   alias HotPatch.Cluster.Comparison
   alias HotPatch.Cluster.Transfer
-  alias HotPatch.NodeAgent
   alias HotPatch.NodeAgent.Payload
+  alias HotPatch.Operation
   alias HotPatch.Report
   alias HotPatch.Store.Decisions
   alias HotPatch.Support.FaultPoint
@@ -25,33 +25,46 @@ defmodule HotPatch.Cluster.TwoPhase do
   @margin 1_000
   @abort_within 2_000
 
-  @doc """
-  Carries a payload out on these nodes, to its end, and reports it; where all went well, with the
-  number that it got. `options.stop`, if it is there, says whether it is to stop: until it is decided that
-  all go on, every node is then left as it was.
+  @typedoc """
+  What is carried out, and how. The nodes are the members of the operation. `report` is what is known of
+  it so far. `options.stop`, if it is there, says whether it is to stop.
   """
-  @spec run(Payload.t(), NodeAgent.operation(), [node()], Report.t(), Progress.teller(), map()) ::
+  @type t :: %__MODULE__{
+          payload: Payload.t(),
+          operation: Operation.t(),
+          report: Report.t(),
+          teller: Progress.teller(),
+          options: map()
+        }
+  @enforce_keys [:payload, :operation, :report, :teller, :options]
+  defstruct [:payload, :operation, :report, :teller, :options]
+
+  @doc """
+  Carries an operation out on its members, to its end, and reports it; where all went well, with the
+  number that it got. Told to stop, it leaves every node as it was, until it is decided that all go on.
+  """
+  @spec run(t()) ::
           {:done, Report.t(), seq :: pos_integer()} | {:stopped, Report.t()} | Outcome.t()
-  def run(payload, operation, nodes, report, teller, options) do
-    case reserve(nodes, operation, teller, options) do
+  def run(%__MODULE__{operation: operation} = run) do
+    case reserve(run) do
       {:ok, granted} ->
         seqs = for {_node, {seq, _lead}} <- granted, do: seq
         above = Enum.max([operation.above | seqs])
         operation = %{operation | seq: operation.seq || above + 1}
         clocks = for {node, {_seq, lead}} <- granted, into: %{}, do: {node, lead}
-        known = %{report: report, clocks: clocks}
 
-        with {:done, report} <- phases(payload, operation, nodes, known, teller, options),
+        with {:done, report} <- phases(%{run | operation: operation}, clocks),
              do: {:done, report, operation.seq}
 
       {:error, node, answer} ->
-        if Coordinator.stop?(options),
-          do: {:stopped, report},
+        if Coordinator.stop?(run.options),
+          do: {:stopped, run.report},
           else: Outcome.not_reserved(node, answer, operation)
     end
   end
 
-  defp waiting(options, answered), do: %{answered: answered, stop: options[:stop]}
+  defp waiting(options, answered),
+    do: %{answered: answered, stop: options[:stop], timeout: options.timeout}
 
   @doc "How long a node may hold, in milliseconds: longer than the coordinator waits for the last."
   @spec hold_timeout(map()) :: pos_integer()
@@ -59,42 +72,41 @@ defmodule HotPatch.Cluster.TwoPhase do
 
   defp commit_timeout(options), do: options.pause_timeout + @margin
 
-  defp reserve(nodes, operation, teller, options) do
-    tell_all(teller, nodes, :reserve)
+  defp reserve(%{operation: operation, options: options} = run) do
+    tell_all(run, :reserve)
 
     taken =
-      Cluster.take(nodes, fn some ->
+      Cluster.take(operation.members, fn some ->
         ClockSkew.compare(fn answered ->
           waiting = waiting(options, answered)
-          Cluster.call_until(some, :reserve, [operation], options.timeout, waiting)
+          Cluster.call_until(some, :reserve, [operation], waiting)
         end)
       end)
 
-    if match?({:error, _node, _answer}, taken), do: abort(nodes, operation, options)
+    if match?({:error, _node, _answer}, taken), do: abort(run)
     taken
   end
 
-  defp phases(payload, operation, nodes, known, teller, options) do
-    {votes, prepare_us} = timed(fn -> prepare(operation, payload, nodes, teller, options) end)
-    report = %{known.report | nodes: Enum.map(votes, &Outcome.voted/1), prepare_us: prepare_us}
+  defp phases(run, clocks) do
+    {votes, prepare_us} = timed(fn -> prepare(run) end)
+    report = %{run.report | nodes: Enum.map(votes, &Outcome.voted/1), prepare_us: prepare_us}
 
     cond do
-      Coordinator.stop?(options) ->
-        abort(nodes, operation, options)
-        {:stopped, known.report}
+      Coordinator.stop?(run.options) ->
+        abort(run)
+        {:stopped, run.report}
 
       Enum.all?(votes, &match?({_node, {:ok, {:yes, _files}}}, &1)) ->
-        decided(operation, nodes, {report, known.clocks}, teller, options)
+        decided(%{run | report: report}, clocks)
 
       true ->
-        abort(nodes, operation, options)
+        abort(run)
         Outcome.refused(report)
     end
   end
 
-  defp decided(operation, nodes, {report, clocks}, teller, options) do
-    {{decision, nodes, gone}, commit_us} =
-      timed(fn -> commit(operation, nodes, teller, options) end)
+  defp decided(%{operation: operation, report: report} = run, clocks) do
+    {{decision, nodes, gone}, commit_us} = timed(fn -> commit(run) end)
 
     report = %{
       report
@@ -103,21 +115,21 @@ defmodule HotPatch.Cluster.TwoPhase do
         skew_us: ClockSkew.skew(nodes, clocks)
     }
 
-    if decision == :finish and operation.catching_up == nil, do: Comparison.soon()
+    if decision == :finish and not Operation.catching_up?(operation), do: Comparison.soon()
 
     if decision == :stop,
       do: {:stopped, Outcome.finished(report)},
       else: Outcome.decided(report, decision, gone)
   end
 
-  defp prepare(operation, payload, nodes, teller, options) do
+  defp prepare(%{operation: %{members: nodes}, teller: teller} = run) do
     {payload, failed} =
-      Transfer.run(payload, nodes, options[:stop], fn node, done, total ->
-        Progress.tell(teller, node, :send, :running, done: done, total: total)
+      Transfer.run(run.payload, nodes, run.options[:stop], fn node, done, total ->
+        Progress.tell(teller, node, {:send, :running}, done: done, total: total)
       end)
 
     if failed == %{},
-      do: ask_to_prepare(nodes, operation, payload, teller, options),
+      do: ask_to_prepare(%{run | payload: payload}),
       else: Enum.map(nodes, &not_sent(&1, failed))
   end
 
@@ -129,39 +141,37 @@ defmodule HotPatch.Cluster.TwoPhase do
     end
   end
 
-  defp ask_to_prepare(nodes, operation, payload, teller, options) do
-    tell_all(teller, nodes, :prepare)
+  defp ask_to_prepare(%{operation: operation, options: options} = run) do
+    tell_all(run, :prepare)
 
     voted = fn node, vote ->
       state = if match?({:ok, {:yes, _files}}, vote), do: :done, else: :failed
-      Progress.tell(teller, node, :prepare, state, text: Outcome.text(vote))
+      Progress.tell(run.teller, node, {:prepare, state}, text: Outcome.text(vote))
     end
 
+    args = [operation, run.payload]
     waiting = waiting(options, voted)
-    Cluster.call_until(nodes, :prepare, [operation, payload], options.timeout, waiting)
+    Cluster.call_until(operation.members, :prepare, args, waiting)
   end
 
   # A node that is late holds up the processes of all others: it is not waited for.
-  defp commit(operation, nodes, teller, options) do
-    tell_all(teller, nodes, :commit)
+  defp commit(%{operation: operation, options: options} = run) do
+    tell_all(run, :commit)
 
     answered = fn node, answer ->
       state = if answer == {:ok, :held}, do: :done, else: :failed
-      Progress.tell(teller, node, :commit, state, text: Outcome.text(answer))
+      Progress.tell(run.teller, node, {:commit, state}, text: Outcome.text(answer))
     end
 
-    within = commit_timeout(options)
-    waiting = waiting(options, answered)
-    answers = Cluster.call_until(nodes, :commit, [operation.ref], within, waiting)
+    waiting = %{waiting(options, answered) | timeout: commit_timeout(options)}
+    answers = Cluster.call_until(operation.members, :commit, [operation.ref], waiting)
 
     decision =
       if Coordinator.stop?(options),
         do: :stop,
         else: answers |> decision(options) |> written_down(operation)
 
-    ended =
-      Map.new(decide(to_be_told(answers, decision), operation, told(decision), teller, options))
-
+    ended = Map.new(decide(run, to_be_told(answers, decision), told(decision)))
     answers = for {node, answer} <- answers, do: {node, known(answer, ended[node])}
     nodes = for {node, answer} <- answers, do: Outcome.committed(node, answer)
     {with_cause(decision, answers), nodes, for({node, {:error, _text}} <- answers, do: node)}
@@ -204,11 +214,15 @@ defmodule HotPatch.Cluster.TwoPhase do
   defp told(:stop), do: {:take_back, "it was cancelled"}
   defp told(take_back), do: {:take_back, elem(take_back, 1)}
 
-  defp decide(nodes, operation, told, teller, options) do
-    Cluster.call(nodes, :decide, [operation.ref, told], options.timeout, fn node, answer ->
+  defp decide(%{operation: operation, options: options} = run, nodes, told) do
+    answered = fn node, answer ->
       state = if match?({:ok, {:ended, %{error: nil}}}, answer), do: :done, else: :failed
-      Progress.tell(teller, node, :decide, state, text: Outcome.text(answer))
-    end)
+      Progress.tell(run.teller, node, {:decide, state}, text: Outcome.text(answer))
+    end
+
+    # What is decided is told to the end.
+    waiting = %{answered: answered, timeout: options.timeout}
+    Cluster.call_until(nodes, :decide, [operation.ref, told], waiting)
   end
 
   defp decision(answers, options) do
@@ -224,9 +238,15 @@ defmodule HotPatch.Cluster.TwoPhase do
     end
   end
 
-  # What a node has missed was decided when it was done without it.
-  defp written_down(:finish, %{catching_up: nil} = operation) do
-    case Decisions.put(NodeAgent.op(operation)) do
+  defp written_down(:finish, operation) do
+    # What a node has missed was decided when it was done without it.
+    if Operation.catching_up?(operation), do: :finish, else: write_down(operation)
+  end
+
+  defp written_down(decision, _operation), do: decision
+
+  defp write_down(operation) do
+    case Decisions.put(Operation.to_record(operation)) do
       :ok ->
         FaultPoint.point(:decision_journaled)
         :finish
@@ -237,21 +257,19 @@ defmodule HotPatch.Cluster.TwoPhase do
     end
   end
 
-  defp written_down(decision, _operation), do: decision
-
-  defp abort(nodes, operation, options) do
+  defp abort(%{operation: operation, options: options}) do
     # A node that does not answer lets go when this process ends. It may be why this is to stop.
     within =
       if Coordinator.stop?(options),
         do: min(options.timeout, @abort_within),
         else: options.timeout
 
-    _ = Cluster.call(nodes, :abort, [operation.ref], within)
+    _ = Cluster.call(operation.members, :abort, [operation.ref], within)
     :ok
   end
 
-  defp tell_all(teller, nodes, phase),
-    do: Enum.each(nodes, &Progress.tell(teller, &1, phase, :running))
+  defp tell_all(%{operation: operation, teller: teller}, phase),
+    do: Enum.each(operation.members, &Progress.tell(teller, &1, {phase, :running}))
 
   defp timed(fun) do
     {us, result} = :timer.tc(fun)

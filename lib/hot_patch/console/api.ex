@@ -29,9 +29,9 @@ defmodule HotPatch.Console.API do
           Router.response()
   def composition(_request, _access, _form, id), do: answer(HotPatch.composition(id))
 
-  @spec survey(Router.request(), Router.access(), Router.form(), atom(), String.t()) ::
+  @spec survey(Router.request(), Router.access(), Router.form(), {atom(), String.t()}) ::
           Router.response()
-  def survey(request, _access, _form, call, id) do
+  def survey(request, _access, _form, {call, id}) do
     with_options(call, request.query, &answer(apply(HotPatch, call, [id, &1])))
   end
 
@@ -80,10 +80,10 @@ defmodule HotPatch.Console.API do
     end
   end
 
-  @spec begin(Router.request(), Router.access(), Router.form(), atom(), String.t()) ::
+  @spec begin(Router.request(), Router.access(), Router.form(), {atom(), String.t()}) ::
           Router.response()
-  def begin(request, access, form, kind, id) do
-    with_options(kind, form, &carry_out(request, Commands.begin(kind, id, request, access, &1)))
+  def begin(request, access, form, {kind, _id} = what) do
+    with_options(kind, form, &carry_out(request, Commands.begin(what, request, access, &1)))
   end
 
   @spec restart(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()

@@ -64,9 +64,9 @@ defmodule HotPatch.Console.Commands do
   end
 
   @doc "Begins an apply or a rollback; gives the id by which the console knows it."
-  @spec begin(:apply | :rollback, String.t(), Request.t(), Authorization.t(), keyword()) ::
+  @spec begin({:apply | :rollback, String.t()}, Request.t(), Authorization.t(), keyword()) ::
           String.t()
-  def begin(kind, id, request, access, options) do
+  def begin({kind, id}, request, access, options) do
     options = options ++ [progress: :none] ++ who(request, access)
     id = whole(id)
     Operations.begin(kind, id, options, fn -> apply(HotPatch, kind, [id, options]) end)

@@ -192,10 +192,19 @@ defmodule HotPatch.Console.Inets do
   defp why(posix) when is_atom(posix), do: "#{:inet.format_error(posix)}; it is tried again"
 
   defp why(reason) do
-    if inspect(reason, limit: :infinity) =~ "eaddrinuse",
-      do: "it is taken; it is tried again",
+    if inside?(reason, :eaddrinuse),
+      do: why(:eaddrinuse),
       else: inspect(reason, limit: 20, printable_limit: 200)
   end
+
+  defp inside?(term, term), do: true
+  defp inside?([head | tail], atom), do: inside?(head, atom) or inside?(tail, atom)
+  defp inside?(tuple, atom) when is_tuple(tuple), do: inside?(Tuple.to_list(tuple), atom)
+
+  defp inside?(map, atom) when is_map(map),
+    do: inside?(Map.values(Map.delete(map, :__struct__)), atom)
+
+  defp inside?(_other, _atom), do: false
 
   defp later(state) do
     Process.send_after(self(), :listen, @again)

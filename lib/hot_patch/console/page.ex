@@ -16,8 +16,9 @@ defmodule HotPatch.Console.Page do
   @doc """
   A page. `context` has `request` and `access` (nil for somebody who is not logged in).
   """
-  @spec render(map(), String.t(), atom(), HTML.safe(), 100..599) :: Response.t()
-  def render(context, title, section, content, status \\ 200) do
+  @spec render(map(), {title :: String.t(), section :: atom()}, HTML.safe(), 100..599) ::
+          Response.t()
+  def render(context, {title, section}, content, status \\ 200) do
     assigns =
       Map.merge(context, %{
         title: title,

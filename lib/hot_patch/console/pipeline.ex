@@ -23,7 +23,7 @@ defmodule HotPatch.Console.Pipeline do
          {:ok, route} <- route(request),
          {:ok, access} <- access(request, route),
          :ok <- complete(request, route),
-         :ok <- meant(access, request, route, Request.header(request, "x-form-token"), :head) do
+         :ok <- meant(access, request, route, {Request.header(request, "x-form-token"), :head}) do
       {:read, limit(route)}
     else
       {:off, response} -> {:refuse, response}
@@ -40,7 +40,7 @@ defmodule HotPatch.Console.Pipeline do
          :ok <- complete(request, route),
          {:ok, form} <- form(request, route),
          token = Request.header(request, "x-form-token") || List.first(Map.get(form, "form", [])),
-         :ok <- meant(access, request, route, token, :call) do
+         :ok <- meant(access, request, route, {token, :call}) do
       request
       |> route.handler.(access, form)
       |> keep_session(request, access)
@@ -156,18 +156,18 @@ defmodule HotPatch.Console.Pipeline do
   defp limit(%{body: :archive}), do: HotPatch.Host.Config.current().max_archive_bytes
 
   # Only a form's own token can be known from the head alone.
-  defp meant(nil, request, %{body: :form}, _token, _when) do
+  defp meant(nil, request, %{body: :form}, {_token, _when}) do
     if Authorization.same_origin?(request), do: :ok, else: not_meant(:origin)
   end
 
-  defp meant(nil, _request, _route, _token, _when), do: :ok
-  defp meant(_access, _request, %{body: :none}, _token, _when), do: :ok
+  defp meant(nil, _request, _route, {_token, _when}), do: :ok
+  defp meant(_access, _request, %{body: :none}, {_token, _when}), do: :ok
 
-  defp meant(_access, request, %{body: :form}, _token, :head) do
+  defp meant(_access, request, %{body: :form}, {_token, :head}) do
     if Authorization.same_origin?(request), do: :ok, else: not_meant(:origin)
   end
 
-  defp meant(access, request, _route, token, stage) do
+  defp meant(access, request, _route, {token, stage}) do
     how = if stage == :head, do: :look, else: :spend
     with {:error, why} <- Authorization.meant(access, request, token, how), do: not_meant(why)
   end

@@ -57,18 +57,19 @@ defmodule HotPatch.Console.Router do
   defp route("GET", ["patch", id, "results"]), do: view(&Page.Results.index(&1, &2, &3, id))
 
   defp route("GET", ["patch", id, "results", run]),
-    do: view(&Page.Results.show(&1, &2, &3, id, run))
+    do: view(&Page.Results.show(&1, &2, &3, {id, run}))
 
   defp route("GET", ["patch", id, "apply"]),
-    do: admin(&Page.Actions.confirm(&1, &2, &3, :apply, id))
+    do: admin(&Page.Actions.confirm(&1, &2, &3, {:apply, id}))
 
-  defp route("POST", ["patch", id, "apply"]), do: act(&Page.Actions.begin(&1, &2, &3, :apply, id))
+  defp route("POST", ["patch", id, "apply"]),
+    do: act(&Page.Actions.begin(&1, &2, &3, {:apply, id}))
 
   defp route("GET", ["patch", id, "rollback"]),
-    do: admin(&Page.Actions.confirm(&1, &2, &3, :rollback, id))
+    do: admin(&Page.Actions.confirm(&1, &2, &3, {:rollback, id}))
 
   defp route("POST", ["patch", id, "rollback"]),
-    do: act(&Page.Actions.begin(&1, &2, &3, :rollback, id))
+    do: act(&Page.Actions.begin(&1, &2, &3, {:rollback, id}))
 
   defp route("GET", ["patch", id, "delete"]),
     do: admin(&Page.Actions.confirm_delete(&1, &2, &3, id))
@@ -81,7 +82,7 @@ defmodule HotPatch.Console.Router do
   defp route("POST", ["nodes", name, "restart"]), do: act(&Page.Nodes.restart(&1, &2, &3, name))
 
   defp route("GET", ["nodes", name, "restart", run]),
-    do: view(&Page.Nodes.show(&1, &2, &3, name, run))
+    do: view(&Page.Nodes.show(&1, &2, &3, {name, run}))
 
   defp route("GET", ["operations", id, "cancel"]),
     do: admin(&Page.Cancel.confirm(&1, &2, &3, id))
@@ -97,17 +98,19 @@ defmodule HotPatch.Console.Router do
   defp route("DELETE", ["api", "patches", id]), do: act(&API.delete(&1, &2, &3, id))
 
   defp route("GET", ["api", "patches", id, "check"]),
-    do: view(&API.survey(&1, &2, &3, :check, id))
+    do: view(&API.survey(&1, &2, &3, {:check, id}))
 
-  defp route("GET", ["api", "patches", id, "plan"]), do: view(&API.survey(&1, &2, &3, :plan, id))
+  defp route("GET", ["api", "patches", id, "plan"]),
+    do: view(&API.survey(&1, &2, &3, {:plan, id}))
 
   defp route("GET", ["api", "patches", id, "antipatch"]),
     do: admin(&API.antipatch(&1, &2, &3, id))
 
-  defp route("POST", ["api", "patches", id, "apply"]), do: act(&API.begin(&1, &2, &3, :apply, id))
+  defp route("POST", ["api", "patches", id, "apply"]),
+    do: act(&API.begin(&1, &2, &3, {:apply, id}))
 
   defp route("POST", ["api", "patches", id, "rollback"]),
-    do: act(&API.begin(&1, &2, &3, :rollback, id))
+    do: act(&API.begin(&1, &2, &3, {:rollback, id}))
 
   defp route("GET", ["api", "operations"]), do: view(&API.operations/3)
   defp route("GET", ["api", "operations", id]), do: view(&API.operation(&1, &2, &3, id))

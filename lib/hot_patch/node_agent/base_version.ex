@@ -18,14 +18,14 @@ defmodule HotPatch.NodeAgent.BaseVersion do
   # One that was kept by a version without manifests has no such field.
   def check(name, target, have, payload) do
     case Map.get(payload, :manifest) do
-      %Manifest{modules: %{^name => entry}} -> compare(name, target, have, entry, payload)
+      %Manifest{modules: %{^name => entry}} -> compare({name, target, have}, entry, payload)
       _ -> :ok
     end
   end
 
-  defp compare(_name, _target, _have, %{change: :any}, _payload), do: :ok
+  defp compare(_module, %{change: :any}, _payload), do: :ok
 
-  defp compare(name, target, have, entry, payload) do
+  defp compare({name, target, have}, entry, payload) do
     current = current(name, target, have)
 
     if current in [entry.replaces, entry.brings] or original(target, payload) == entry.replaces,

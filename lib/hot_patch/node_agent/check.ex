@@ -449,13 +449,15 @@ defmodule HotPatch.NodeAgent.Check do
             verdict
 
           verdict ->
-            Verdict.change_status(
-              verdict,
-              :not_updated,
-              "held back with #{Verdict.name(blocker)}: all modules of a patch become current " <>
-                "in one step"
-            )
+            held_back(verdict, blocker)
         end)
     end
+  end
+
+  defp held_back(verdict, blocker) do
+    text =
+      "held back with #{Verdict.name(blocker)}: all modules of a patch become current in one step"
+
+    %{Verdict.change_status(verdict, :not_updated, text) | held_back?: true}
   end
 end

@@ -13,6 +13,7 @@ defmodule HotPatch.NodeAgent.Commit do
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Prepare
   alias HotPatch.NodeAgent.Verdict
+  alias HotPatch.Operation
   alias HotPatch.Release
   alias HotPatch.Report
   alias HotPatch.Store
@@ -40,7 +41,7 @@ defmodule HotPatch.NodeAgent.Commit do
   @type decision :: :finish | {:take_back, String.t()}
 
   # Of a swap in which nobody took part.
-  @nobody %{pause_us: 0, suspended: 0, killed: [], unsure: [], phases: []}
+  @nobody %Swap.Done{}
 
   @doc "Body of the commit process."
   @spec run(pid(), Prepare.t()) :: :ok
@@ -80,7 +81,7 @@ defmodule HotPatch.NodeAgent.Commit do
   end
 
   @doc "What a running commit is about, without asking it."
-  @spec operation(pid()) :: HotPatch.NodeAgent.operation() | nil
+  @spec operation(pid()) :: Operation.t() | nil
   def operation(pid) do
     with {:dictionary, dictionary} <- Process.info(pid, :dictionary), do: dictionary[:operation]
   end
@@ -150,8 +151,7 @@ defmodule HotPatch.NodeAgent.Commit do
 
   defp now, do: System.monotonic_time(:millisecond)
 
-  defp nothing_done(why),
-    do: %{reason: :taken_back, text: why, pause_us: 0, loaded?: false, phases: []}
+  defp nothing_done(why), do: Swap.Failure.new(:taken_back, why)
 
   # The new code runs, though not all went well: disk has to agree with memory.
   defp finish({:error, %{loaded?: true} = failure}, preparation) do
@@ -164,7 +164,7 @@ defmodule HotPatch.NodeAgent.Commit do
     Environment.unset(preparation.accepted.config)
     text = and_back(failure.text, preparation)
     files = for verdict <- verdicts(preparation), do: failed(verdict, text)
-    result = result(files, %{@nobody | pause_us: failure.pause_us}, [], nil, text)
+    result = result(files, %{@nobody | pause_us: failure.pause_us}, %{error: text})
     _ = Store.Journal.add(:failed, CommitRecord.entry(preparation, result))
     result
   end
@@ -201,7 +201,9 @@ defmodule HotPatch.NodeAgent.Commit do
     config = preparation.accepted.config
     # What the code that waits for a restart reads is for then, too.
     if restart_needed(verdicts) == nil, do: Environment.set(config)
-    result = result(verdicts, done, stragglers(preparation, done), restart, error)
+    stragglers = stragglers(preparation, done)
+    known = %{stragglers: stragglers, restart_needed: restart, error: error}
+    result = result(verdicts, done, known)
 
     case CommitRecord.write(preparation, result) do
       :ok ->
@@ -210,7 +212,7 @@ defmodule HotPatch.NodeAgent.Commit do
 
       {:error, text} ->
         files = for verdict <- verdicts(preparation), do: failed(verdict, text)
-        result(files, done, result.stragglers, text, text)
+        result(files, done, %{known | restart_needed: text, error: text})
     end
   end
 
@@ -265,18 +267,21 @@ defmodule HotPatch.NodeAgent.Commit do
     Swap.stragglers(Swap.Change.replaced(ready.job.changes), done.unsure)
   end
 
-  defp result(verdicts, done, stragglers, restart, error) do
-    %{
-      files: Enum.map(verdicts, &Verdict.to_report/1),
-      pause_us: done.pause_us,
-      suspended: done.suspended,
-      killed: done.killed,
-      stragglers: stragglers,
-      loaded_at_us: loaded_at(done.phases),
-      restart_needed: restart,
-      error: error,
-      warnings: []
-    }
+  defp result(verdicts, done, known) do
+    Map.merge(
+      %{
+        files: Enum.map(verdicts, &Verdict.to_report/1),
+        pause_us: done.pause_us,
+        suspended: done.suspended,
+        killed: done.killed,
+        stragglers: [],
+        loaded_at_us: loaded_at(done.phases),
+        restart_needed: nil,
+        error: nil,
+        warnings: []
+      },
+      known
+    )
   end
 
   # The last load without an error: one before it may have been a module's own on_load.

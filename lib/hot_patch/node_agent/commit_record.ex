@@ -8,6 +8,7 @@ defmodule HotPatch.NodeAgent.CommitRecord do
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Prepare
   alias HotPatch.NodeAgent.Verdict
+  alias HotPatch.Operation
   alias HotPatch.Release
   alias HotPatch.Report
   alias HotPatch.Store
@@ -75,7 +76,7 @@ defmodule HotPatch.NodeAgent.CommitRecord do
 
   # Where the node has nothing to take back, it has only taken note.
   defp state(%Prepare{operation: operation} = preparation, result) do
-    op = op(operation)
+    op = Operation.to_record(operation)
     state = Applied.state()
 
     case operation.kind do
@@ -91,31 +92,10 @@ defmodule HotPatch.NodeAgent.CommitRecord do
   end
 
   # One that only makes room for others is nothing that other nodes could miss.
-  defp remembered(after_it, before, %{catching_up: :room}), do: %{after_it | ops: before.ops}
-  defp remembered(after_it, _before, _operation), do: after_it
+  defp remembered(after_it, before, %{origin: {:make_room, _op}}),
+    do: %{after_it | ops: before.ops}
 
-  @doc "An operation as it is remembered."
-  @spec op(HotPatch.NodeAgent.operation()) :: Applied.op()
-  def op(operation) do
-    operation
-    |> Map.take([
-      :id,
-      :seq,
-      :kind,
-      :patch,
-      :cumulative?,
-      :disk,
-      :transition,
-      :on_load,
-      :scope,
-      :by,
-      :content,
-      :roster,
-      :undoes,
-      :tried_by
-    ])
-    |> Map.put(:at, DateTime.utc_now())
-  end
+  defp remembered(after_it, _before, _operation), do: after_it
 
   # What memory does not have now, or may not have: it is compared whenever somebody asks.
   defp pending(state, %Prepare{operation: operation} = preparation, result) do
@@ -147,7 +127,7 @@ defmodule HotPatch.NodeAgent.CommitRecord do
   defp record(%Prepare{operation: operation} = preparation, result) do
     %{
       id: operation.patch,
-      op: operation[:stands_for] || operation.id,
+      op: Operation.brought_by(operation),
       at: DateTime.utc_now(),
       by: operation.by,
       about: operation.about,

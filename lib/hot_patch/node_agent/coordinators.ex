@@ -39,6 +39,9 @@ defmodule HotPatch.NodeAgent.Coordinators do
   @doc "The calling process leads this from now on."
   @spec enter(facts()) :: :ok
   def enter(facts) do
+    # The table ends with the application, and this process does not.
+    Process.put(@table, facts.id)
+
     if_there(:ok, fn ->
       sweep()
       :ets.insert(@table, {self(), facts, nil, nil})
@@ -52,6 +55,25 @@ defmodule HotPatch.NodeAgent.Coordinators do
     if_there([], fn ->
       for {pid, facts, _order, nil} <- :ets.tab2list(@table), Process.alive?(pid), do: facts
     end)
+  end
+
+  @doc """
+  Whether a coordinator of this node leads what has this id. One that has entered before HotPatch was
+  started anew is in no table, and is looked for among all processes: before anybody takes back what it
+  leads, that is worth the time.
+  """
+  @spec leads?(String.t()) :: boolean()
+  def leads?(id),
+    do: Enum.any?(list(), &(&1.id == id)) or Enum.any?(Process.list(), &led?(&1, id))
+
+  defp led?(pid, id) do
+    # Only what is no proc_lib's process can be one.
+    with {:initial_call, {:erlang, :apply, 2}} <- Process.info(pid, :initial_call),
+         {:dictionary, dictionary} <- Process.info(pid, :dictionary) do
+      List.keyfind(dictionary, @table, 0) == {@table, id}
+    else
+      _another -> false
+    end
   end
 
   @doc "Whether a coordinator was told to stop, and by whom."
@@ -104,6 +126,8 @@ defmodule HotPatch.NodeAgent.Coordinators do
   @doc "The calling process leads no more. What it has to tell is made only if somebody waits for it."
   @spec leave((order() -> term())) :: :ok
   def leave(left) do
+    Process.delete(@table)
+
     if_there(:ok, fn ->
       case :ets.lookup(@table, self()) do
         [{pid, _facts, order, nil}] when order != nil ->

@@ -4,6 +4,7 @@ defmodule HotPatch.NodeAgent.Detachment do
 
   alias HotPatch.Host.Attachment
   alias HotPatch.NodeAgent
+  alias HotPatch.Operation
   alias HotPatch.Store
 
   @type options :: %{by: String.t(), leave_patches: boolean()}
@@ -14,7 +15,7 @@ defmodule HotPatch.NodeAgent.Detachment do
   @doc "Stops HotPatch here; gives the modules that can go now."
   @spec run(options()) ::
           {:ok, [module()], left()}
-          | {:error, :released | {:busy, NodeAgent.operation()} | {:unfinished, String.t()}}
+          | {:error, :released | {:busy, Operation.holder()} | {:unfinished, String.t()}}
           | {:error, {:in_force, [String.t()]}}
   def run(options) do
     with %{modules: modules} <- Attachment.here() || {:error, :released},
@@ -40,40 +41,14 @@ defmodule HotPatch.NodeAgent.Detachment do
   end
 
   defp operation(options) do
-    %{
-      ref: make_ref(),
+    Operation.new(
       id: "detach",
-      course: "detach",
-      seq: nil,
       kind: :detach,
-      above: 0,
-      scope: [node()],
-      members: [node()],
-      roster: [],
-      missing: [],
-      tried_by: nil,
-      on_load: :restart,
-      cumulative?: false,
-      again?: false,
-      content: <<>>,
-      disk: :replace,
-      about: nil,
-      signed_by: nil,
-      overridden: %{},
-      accepted: [],
-      coordinator: self(),
       patch: "HotPatch",
       by: options.by,
-      reason: nil,
-      from: nil,
-      transition: :none,
-      purge: :soft,
-      pause_timeout: 1,
-      hold_timeout: 1,
-      catching_up: nil,
-      stands_for: nil,
-      undoes: nil
-    }
+      scope: [node()],
+      members: [node()]
+    )
   end
 
   defp nothing_lost(%{leave_patches: true}), do: :ok

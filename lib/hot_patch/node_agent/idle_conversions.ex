@@ -19,7 +19,7 @@ defmodule HotPatch.NodeAgent.IdleConversions do
   where the patch was built from two builds; else it counts where the module is no callback module
   of OTP's behaviours, whose processes would have been found.
   """
-  @spec warnings([Change.t()], [Swap.Discovery.target()], Instructions.t()) :: [String.t()]
+  @spec warnings([Change.t()], [Swap.Target.t()], Instructions.t()) :: [String.t()]
   def warnings(changes, targets, instructions) do
     found =
       for %{modules: modules} <- targets, {module, _} <- modules, into: MapSet.new(), do: module

@@ -114,17 +114,17 @@ defmodule HotPatch.NodeAgent.Inbox do
         {:cont, {:ok, state}}
 
       offset == size ->
-        piece(digest, total, [parts, bytes], size + byte_size(bytes), state)
+        piece({digest, total}, [parts, bytes], size + byte_size(bytes), state)
 
       true ->
         wrong(digest, "a part came that does not follow the one before: send it again", state)
     end
   end
 
-  defp piece(digest, total, parts, size, state) when size < total,
+  defp piece({digest, total}, parts, size, state) when size < total,
     do: {:cont, {:ok, put_in(state.open[digest], {parts, size})}}
 
-  defp piece(digest, _total, parts, _size, state) do
+  defp piece({digest, _total}, parts, _size, state) do
     bytes = IO.iodata_to_binary(parts)
 
     if :crypto.hash(:sha256, bytes) == digest do

@@ -5,7 +5,10 @@ defmodule HotPatch.NodeAgent.LoadedCode do
 
   alias HotPatch.Support.FileName
 
-  @type facts :: %{md5: binary(), vsn: [term()]}
+  @typedoc "The current code of a module: its digest, and its `vsn` attribute as the code has it."
+  @type t :: %__MODULE__{md5: binary(), vsn: [term()]}
+  @enforce_keys [:md5, :vsn]
+  defstruct [:md5, :vsn]
 
   @doc """
   The atom of a module name, if the VM already knows it.
@@ -27,10 +30,10 @@ defmodule HotPatch.NodeAgent.LoadedCode do
   def accepted_module(name), do: :erlang.binary_to_atom(name, :utf8)
 
   @doc "What is known of a module's current code; `nil` if it is not loaded."
-  @spec facts(module()) :: facts() | nil
+  @spec facts(module()) :: t() | nil
   def facts(module) do
     if :erlang.module_loaded(module) do
-      %{
+      %__MODULE__{
         md5: :erlang.get_module_info(module, :md5),
         vsn: module |> :erlang.get_module_info(:attributes) |> vsn()
       }
@@ -66,7 +69,7 @@ defmodule HotPatch.NodeAgent.LoadedCode do
   def exports(module), do: :erlang.get_module_info(module, :exports)
 
   @doc "The `vsn` attribute as release_handler hands it to code_change: without its list if it is one."
-  @spec old_vsn(facts()) :: term()
+  @spec old_vsn(t()) :: term()
   def old_vsn(%{vsn: [vsn]}), do: vsn
   def old_vsn(%{vsn: vsn}), do: vsn
 
@@ -82,7 +85,7 @@ defmodule HotPatch.NodeAgent.LoadedCode do
   end
 
   @doc "Whether the running version is that of a file: same code and same `vsn`."
-  @spec same?(facts(), binary(), binary() | nil) :: boolean()
+  @spec same?(t(), binary(), binary() | nil) :: boolean()
   def same?(facts, md5, vsn), do: facts.md5 == md5 and facts.vsn === decode_vsn(vsn)
 
   @doc """

@@ -33,7 +33,7 @@ defmodule HotPatch.NodeAgent.Payload do
           entries: [Composition.Entry.t()],
           shadows: [shadow()],
           purge: :soft | :force,
-          transition: HotPatch.Swap.transition() | nil,
+          transition: HotPatch.Strategy.transition() | nil,
           on_load: :restart | :load | nil,
           drift: :refuse | :accept,
           cumulative?: boolean(),

@@ -34,14 +34,14 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
   end
 
   @doc "The plan of this node."
-  @spec plan(Check.t()) :: Plan.Node.t()
+  @spec plan(Check.t()) :: Plan.NodePlan.t()
   def plan(%Check{verdicts: verdicts} = examination) do
     changes = known_changes(examination)
     %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
     pause? = examination.strategy.transition == :suspend
     files = Enum.map(verdicts, &Verdict.to_report/1)
 
-    %Plan.Node{
+    %Plan.NodePlan{
       node: node(),
       status: Report.FileResult.combine(files),
       files: files,

@@ -18,6 +18,7 @@ defmodule HotPatch.NodeAgent.Prepare do
   alias HotPatch.NodeAgent.MemoryOnly
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.NodeAgent.Verdict
+  alias HotPatch.Operation
   alias HotPatch.Store
   alias HotPatch.Store.FileChange
   alias HotPatch.Support.FileName
@@ -28,7 +29,7 @@ defmodule HotPatch.NodeAgent.Prepare do
   @type t :: %__MODULE__{
           examination: Check.t(),
           accepted: Acceptance.t(),
-          operation: HotPatch.NodeAgent.operation(),
+          operation: Operation.t(),
           release: HotPatch.Release.t() | nil,
           staged: Store.Transaction.intent(),
           payload: Store.Blobs.digest() | nil,
@@ -52,7 +53,7 @@ defmodule HotPatch.NodeAgent.Prepare do
   ]
 
   @doc "Prepares, or says by its verdicts why this node cannot."
-  @spec run(Check.t(), HotPatch.NodeAgent.operation(), Payload.t()) ::
+  @spec run(Check.t(), Operation.t(), Payload.t()) ::
           {:ok, t()} | {:no, [Verdict.t()]}
   def run(%Check{verdicts: verdicts} = examination, operation, payload) do
     with {:ok, accepted} <- Acceptance.accept(examination, payload),
@@ -102,7 +103,7 @@ defmodule HotPatch.NodeAgent.Prepare do
   end
 
   @doc "What hooks are told of a change."
-  @spec change([Swap.Change.t()], HotPatch.NodeAgent.operation()) :: Hook.change()
+  @spec change([Swap.Change.t()], Operation.t()) :: Hook.change()
   def change(changes, operation) do
     %{patch: operation.patch, modules: Enum.map(changes, & &1.module)}
   end

@@ -28,18 +28,16 @@ defmodule HotPatch.NodeAgent.PreviousCode do
   @spec find(module(), Path.t(), boolean(), String.t()) :: t()
   def find(module, target, brought?, patch) do
     case LoadedCode.facts(module) do
-      nil -> :file
-      facts -> find(module, facts, target, brought?, patch)
+      nil ->
+        :file
+
+      facts ->
+        if is?(facts, File.read(target)), do: :file, else: other(module, facts, brought?, patch)
     end
   end
 
-  defp find(module, facts, target, brought?, patch) do
-    cond do
-      is?(facts, File.read(target)) -> :file
-      brought? -> :brought
-      true -> elsewhere(module, facts, patch)
-    end
-  end
+  defp other(_module, _facts, true, _patch), do: :brought
+  defp other(module, facts, false, patch), do: elsewhere(module, facts, patch)
 
   defp elsewhere(module, facts, patch) do
     name = Atom.to_string(module)

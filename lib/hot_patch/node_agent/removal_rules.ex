@@ -46,7 +46,7 @@ defmodule HotPatch.NodeAgent.RemovalRules do
   defp judge(%{module: module} = removed, entry, payload) do
     case Location.of_module(removed.path, module.name) do
       {:ok, :new, _target} -> Verdict.new(entry, :not_changed, "it is gone already")
-      {:ok, have, target} -> judge_module(entry, module, have, target, payload)
+      {:ok, have, target} -> judge_module(entry, module, {have, target}, payload)
       {:absent, reason} -> Verdict.new(entry, :not_loaded, reason)
       {status, reason} -> Verdict.new(entry, status, reason)
     end
@@ -64,7 +64,7 @@ defmodule HotPatch.NodeAgent.RemovalRules do
       else: Verdict.carried(entry, "no Erlang module: #{target} is gone already")
   end
 
-  defp judge_module(entry, module, have, target, payload) do
+  defp judge_module(entry, module, {have, target}, payload) do
     ran = ran(module.name, have, target, payload)
 
     with :ok <- BaseVersion.removable(module.name, target, have, module.replaces),

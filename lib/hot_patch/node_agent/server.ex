@@ -80,8 +80,8 @@ defmodule HotPatch.NodeAgent.Server do
        when other != holder.coordinator,
        do: {:reply, {:busy, holder}, state}
 
-  defp answer({:reserve, %{catching_up: nil}}, _from, %{phase: :idle, ahead: text} = state)
-       when text != nil,
+  defp answer({:reserve, %{origin: origin}}, _from, %{phase: :idle, ahead: text} = state)
+       when is_atom(origin) and text != nil,
        do: {:reply, {:unfinished, text}, state}
 
   defp answer({:reserve, operation}, _from, %{phase: :idle} = state) do
@@ -109,7 +109,7 @@ defmodule HotPatch.NodeAgent.Server do
 
   # Meanwhile nobody could catch up.
   defp answer({:unlock, pid}, _from, %{lock: {%{coordinator: pid}, _monitor}} = state) do
-    tell_subscriber(%{catching_up: nil})
+    tell_subscriber(%{origin: :operator})
     {:reply, :ok, unlocked(state)}
   end
 
@@ -160,7 +160,7 @@ defmodule HotPatch.NodeAgent.Server do
   # It did not wait: the deadline came first. What was decided all the same is now missed here,
   # and nothing else that ends would have it looked for.
   defp answer({:decide, ref, decision}, _from, state) do
-    if decision == :finish, do: tell_subscriber(%{catching_up: nil})
+    if decision == :finish, do: tell_subscriber(%{origin: :operator})
 
     case state.last do
       {^ref, answer} -> {:reply, answer, state}
@@ -245,7 +245,7 @@ defmodule HotPatch.NodeAgent.Server do
   end
 
   def handle_info({:DOWN, monitor, _, _, _reason}, %{lock: {_holder, monitor}} = state) do
-    tell_subscriber(%{catching_up: nil})
+    tell_subscriber(%{origin: :operator})
     {:noreply, unlocked(state)}
   end
 
@@ -324,7 +324,7 @@ defmodule HotPatch.NodeAgent.Server do
     Process.demonitor(monitor, [:flush])
     tell_subscriber(state.operation)
     FaultPoint.point(:ended)
-    last = if ref = state.operation[:ref], do: {ref, answer}
+    last = if state.operation, do: {state.operation.ref, answer}
     done(%{state | ahead: ahead(state, answer), last: last})
   end
 
@@ -336,7 +336,7 @@ defmodule HotPatch.NodeAgent.Server do
   defp reply(callers, answer), do: Enum.each(callers, &GenServer.reply(&1, answer))
 
   # Who catches up knows by itself when that has ended, and would try again at once for ever.
-  defp tell_subscriber(%{catching_up: nil}) do
+  defp tell_subscriber(%{origin: origin}) when is_atom(origin) do
     if pid = Process.get(:subscriber), do: send(pid, {HotPatch.NodeAgent, :ended})
   end
 

@@ -12,7 +12,8 @@ defmodule HotPatch.NodeAgent.Verdict do
   # module goes and the boot script of the release needs its file; `disk?` is false where only memory
   # is changed. `rights` are those that the file had when it was taken away. `returns?` is a module
   # that comes back to such a file. `move`: of the two files of a module that moves to another
-  # application, the one that comes, `:here`, or the one that goes, `:away`.
+  # application, the one that comes, `:here`, or the one that goes, `:away`. `held_back?`: nothing is wrong
+  # with the file itself, and it waits for another.
 
   alias HotPatch.Composition.Entry
   alias HotPatch.NodeAgent.PreviousCode
@@ -36,6 +37,7 @@ defmodule HotPatch.NodeAgent.Verdict do
           callback_mode: term(),
           transient?: boolean(),
           carried?: boolean(),
+          held_back?: boolean(),
           ran: PreviousCode.t(),
           disk: :entry | {:bytes, binary() | nil},
           returns?: boolean(),
@@ -59,6 +61,7 @@ defmodule HotPatch.NodeAgent.Verdict do
     disk?: true,
     transient?: false,
     carried?: false,
+    held_back?: false,
     ran: :file,
     disk: :entry,
     returns?: false
@@ -78,7 +81,14 @@ defmodule HotPatch.NodeAgent.Verdict do
   @doc "The same file with another status; nothing of it is loaded any more."
   @spec change_status(t(), Status.t(), String.t() | nil) :: t()
   def change_status(verdict, status, reason) do
-    %{verdict | status: status, reason: reason, change: nil, carried?: false}
+    %{
+      verdict
+      | status: status,
+        reason: reason,
+        change: nil,
+        carried?: false,
+        held_back?: false
+    }
   end
 
   @doc "Name of the file's module, or `nil`."
@@ -107,7 +117,8 @@ defmodule HotPatch.NodeAgent.Verdict do
       status: verdict.status,
       reason: verdict.reason,
       target: verdict.target,
-      carried?: verdict.carried?
+      carried?: verdict.carried?,
+      held_back?: verdict.held_back?
     }
   end
 end

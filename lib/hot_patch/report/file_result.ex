@@ -9,6 +9,8 @@ defmodule HotPatch.Report.FileResult do
     * `:target` - where the file lies, or would lie, on that node; `nil` if nowhere
     * `:carried?` - of a file that is no module: it is, or will be, where it belongs on that node, which
       is nowhere where the node has no such application
+    * `:held_back?` - nothing is wrong with the file: it only waits for another one of the patch, which
+      its reason names
   """
 
   alias HotPatch.Status
@@ -19,10 +21,11 @@ defmodule HotPatch.Report.FileResult do
           status: Status.t(),
           reason: String.t() | nil,
           target: Path.t() | nil,
-          carried?: boolean()
+          carried?: boolean(),
+          held_back?: boolean()
         }
   @enforce_keys [:path, :status]
-  defstruct [:path, :module, :status, :reason, :target, carried?: false]
+  defstruct [:path, :module, :status, :reason, :target, carried?: false, held_back?: false]
 
   @doc """
   The status of a node from those of its files: the smallest code. Files that are no modules and are

@@ -4,6 +4,7 @@ defmodule HotPatch.Store.Applied do
   # it takes to take each back; and the operations that led there, by which nodes see what
   # they have missed. Bound to the release: under another version all of it has ended.
 
+  alias HotPatch.Operation
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied.Format
@@ -19,31 +20,8 @@ defmodule HotPatch.Store.Applied do
   # Where a process has the state while it only looks.
   @seen {__MODULE__, :seen}
 
-  @typedoc """
-  One operation on the cluster. `seq` orders them; `scope` is `:all` or the nodes that were
-  named: others do not miss it. `tried_by`: it was the first step of an apply in several, and
-  counts for as long as that process lives, or until the last step has followed. `transition` and
-  `on_load` are what was told; a rollback that was told nothing takes the way that the patch came.
-  `roster` are the nodes that took part and run what the patch is for. `content` tells patches apart by what they carry. `undoes`: a rollback that followed these operations by itself, and means nothing where the patch had
-  come by an earlier one.
-  """
-  @type op :: %{
-          id: String.t(),
-          seq: pos_integer(),
-          kind: :apply | :rollback,
-          patch: String.t(),
-          cumulative?: boolean(),
-          content: binary(),
-          disk: :replace | :memory_only,
-          transition: HotPatch.Swap.transition() | nil,
-          on_load: :restart | :load | nil,
-          scope: :all | [node()],
-          by: String.t(),
-          roster: [node()],
-          undoes: [String.t()] | nil,
-          tried_by: pid() | nil,
-          at: DateTime.t()
-        }
+  @typedoc "An operation as this node remembers it."
+  @type op :: Operation.record()
 
   @typedoc """
   A file of a patch on this node. `old` and `new` are digests of what was on disk before and of what

@@ -5,6 +5,7 @@ defmodule HotPatch.Store.Decisions do
   # nobody. It is forgotten when this node itself has the operation among those it knows; and with the
   # boot, where it was for memory only: what it would have come to is gone then, too.
 
+  alias HotPatch.Operation
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
@@ -85,7 +86,12 @@ defmodule HotPatch.Store.Decisions do
   defp read(path) do
     case Store.read_term(path) do
       {:ok, %{op: op, release: release} = term} ->
-        decision = %{op: op, release: Release.from_map(release), boot: term[:boot]}
+        decision = %{
+          op: Operation.from_record(op),
+          release: Release.from_map(release),
+          boot: term[:boot]
+        }
+
         if outlived?(decision), do: nil, else: decision
 
       _damaged_or_gone ->

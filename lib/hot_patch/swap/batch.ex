@@ -6,11 +6,11 @@ defmodule HotPatch.Swap.Batch do
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Description
-  alias HotPatch.Swap.Discovery
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.SysMessage
+  alias HotPatch.Swap.Target
 
   # Milliseconds within which those answer that change by themselves after the load.
   @change_within 5_000
@@ -32,9 +32,9 @@ defmodule HotPatch.Swap.Batch do
           {:ok, [{pid(), module()}]} | failed()
   def convert(windows, standing, ref, deadline) do
     convert_each(windows, ref, deadline, fn
-      {_pid, _how, mine, _later} when mine == %{} -> :nothing
-      {pid, :still, mine, _later} -> Parking.convert(standing, pid, only(mine))
-      {pid, :suspended, mine, _later} -> convert_inside(pid, mine, ref)
+      %{conversions: mine} when mine == %{} -> :nothing
+      %{pid: pid, how: :still, conversions: mine} -> Parking.convert(standing, pid, only(mine))
+      %{pid: pid, how: :suspended, conversions: mine} -> convert_inside(pid, mine, ref)
     end)
   end
 
@@ -45,7 +45,7 @@ defmodule HotPatch.Swap.Batch do
   @spec convert_in_turn([[ProcessTask.t()]], reference(), integer(), (pid() -> term())) ::
           {:ok, [{pid(), module()}]} | failed()
   def convert_in_turn(windows, ref, deadline, also) do
-    convert_each(windows, ref, deadline, fn {pid, _how, mine, _later} ->
+    convert_each(windows, ref, deadline, fn %{pid: pid, conversions: mine} ->
       if mine != %{}, do: convert_inside(pid, mine, ref)
       also.(pid)
     end)
@@ -111,7 +111,7 @@ defmodule HotPatch.Swap.Batch do
   others: only the code that is current before the load knows the way down. Supervisors ask the
   code that comes.
   """
-  @spec down([{pid(), module()}], [Change.t()], [Discovery.target()]) ::
+  @spec down([{pid(), module()}], [Change.t()], [Target.t()]) ::
           {down :: [{pid(), module()}], up :: [{pid(), module()}]}
   def down(again, changes, targets) do
     down = for %{direction: :down, module: module} <- changes, do: module
@@ -125,10 +125,9 @@ defmodule HotPatch.Swap.Batch do
     for window <- windows do
       ref = SysMessage.open()
 
-      last =
-        window |> Enum.reverse() |> Enum.find_value(&(not slow?.(elem(&1, 0)) && elem(&1, 0)))
+      last = window |> Enum.reverse() |> Enum.find_value(&(not slow?.(&1.pid) && &1.pid))
 
-      for {pid, how, _mine, _later} <- window do
+      for %{pid: pid, how: how} <- window do
         case how do
           :suspended ->
             before_resume.(pid)
@@ -156,7 +155,7 @@ defmodule HotPatch.Swap.Batch do
     for [_ | _] = window <- windows do
       Enum.each(window, fun)
       ref = SysMessage.open()
-      last = window |> List.last() |> elem(0)
+      last = List.last(window).pid
       SysMessage.probe(last, ref)
       wait(ref, [last], now() + @go_on_within)
     end
@@ -165,7 +164,7 @@ defmodule HotPatch.Swap.Batch do
   end
 
   defp wait(ref, pids, deadline) do
-    _ = SysMessage.collect_until(ref, pids, deadline, nil, fn _, _, nil -> {:done, nil} end)
+    _ = SysMessage.collect_until({ref, pids}, deadline, nil, fn _, _, nil -> {:done, nil} end)
     SysMessage.close(ref)
   end
 
@@ -176,7 +175,7 @@ defmodule HotPatch.Swap.Batch do
   defp convert_each(windows, ref, deadline, fun) do
     Enum.reduce_while(windows, {:ok, []}, fn window, {:ok, again} ->
       Enum.each(window, fun)
-      owed = for {pid, _how, mine, _later} <- window, mine != %{}, do: {pid, mine}
+      owed = for %{pid: pid, conversions: mine} <- window, mine != %{}, do: {pid, mine}
 
       case converted(owed, ref, deadline, again) do
         {:ok, again} -> {:cont, {:ok, again}}
@@ -203,7 +202,7 @@ defmodule HotPatch.Swap.Batch do
   defp converted(owed, ref, deadline, again) do
     pids = Enum.map(owed, &elem(&1, 0))
 
-    case SysMessage.collect_until(ref, pids, deadline, {again, []}, &note/3) do
+    case SysMessage.collect_until({ref, pids}, deadline, {again, []}, &note/3) do
       {_, {{:failed, pid, module, reason}, done}} ->
         text = Description.failure({pid, module, reason}, what(owed, pid))
         {:error, :taken_back, text, pids -- done}
@@ -239,7 +238,7 @@ defmodule HotPatch.Swap.Batch do
     owed = for {pid, modules} <- again, _module <- modules, do: pid
 
     {silent, failed} =
-      SysMessage.collect_until(ref, owed, deadline, [], fn
+      SysMessage.collect_until({ref, owed}, deadline, [], fn
         _pid, :ok, failed ->
           {:done, failed}
 

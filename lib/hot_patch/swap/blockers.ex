@@ -18,15 +18,15 @@ defmodule HotPatch.Swap.Blockers do
   def of(waiting, suspended?, children) do
     {blockers, _seen} =
       Enum.reduce(waiting, {MapSet.new(), MapSet.new()}, fn pid, acc ->
-        follow(pid, suspended?, children, @depth, acc)
+        follow(pid, {suspended?, children}, @depth, acc)
       end)
 
     MapSet.to_list(blockers)
   end
 
-  defp follow(_pid, _suspended?, _children, 0, acc), do: acc
+  defp follow(_pid, _look, 0, acc), do: acc
 
-  defp follow(pid, suspended?, children, depth, {blockers, seen}) do
+  defp follow(pid, {suspended?, children} = look, depth, {blockers, seen}) do
     if MapSet.member?(seen, pid) do
       {blockers, seen}
     else
@@ -35,7 +35,7 @@ defmodule HotPatch.Swap.Blockers do
       |> Enum.reduce({blockers, MapSet.put(seen, pid)}, fn other, {blockers, seen} ->
         if suspended?.(other),
           do: {MapSet.put(blockers, other), seen},
-          else: follow(other, suspended?, children, depth - 1, {blockers, seen})
+          else: follow(other, look, depth - 1, {blockers, seen})
       end)
     end
   end

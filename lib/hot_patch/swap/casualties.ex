@@ -13,10 +13,11 @@ defmodule HotPatch.Swap.Casualties do
   alias HotPatch.Swap.Discovery
   alias HotPatch.Swap.Discovery.Classification
   alias HotPatch.Swap.Shadow
+  alias HotPatch.Swap.Target
 
   @typedoc "Why processes of a kind that work for a module would die, by both."
-  @type reasons :: %{{module(), Discovery.kind()} => String.t()}
-  @type t :: %{pid: pid(), module: module(), kind: Discovery.kind(), why: String.t()}
+  @type reasons :: %{{module(), Target.kind()} => String.t()}
+  @type t :: %{pid: pid(), module: module(), kind: Target.kind(), why: String.t()}
 
   @server [{"handle_call", 3}, {"handle_cast", 2}, {"handle_info", 2}]
 
@@ -27,7 +28,7 @@ defmodule HotPatch.Swap.Casualties do
   What is known of changes. Where the new code can be called under another name (`shadows`), more
   is known.
   """
-  @spec reasons([Change.t()], HotPatch.Swap.transition(), [Shadow.t()]) :: reasons()
+  @spec reasons([Change.t()], HotPatch.Strategy.transition(), [Shadow.t()]) :: reasons()
   def reasons(changes, transition, shadows \\ []) do
     names = Map.new(shadows, &{&1.module, &1.name})
 
@@ -143,7 +144,7 @@ defmodule HotPatch.Swap.Casualties do
   defp arrives?(change, function), do: function in change.arriving
 
   @doc "Those among processes that have been found."
-  @spec among([Discovery.target()], reasons()) :: [t()]
+  @spec among([Target.t()], reasons()) :: [t()]
   def among(_targets, reasons) when reasons == %{}, do: []
 
   def among(targets, reasons) do
@@ -172,7 +173,7 @@ defmodule HotPatch.Swap.Casualties do
       | targets:
           for target <- found.targets do
             if target.kind != :event_manager and target.pid in ends,
-              do: Map.put(target, :ends?, true),
+              do: %{target | ends?: true},
               else: target
           end
     }

@@ -7,40 +7,7 @@ defmodule HotPatch.Swap.Discovery do
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Discovery.Classification
   alias HotPatch.Swap.Discovery.Query
-
-  @typedoc """
-  A process to suspend and the modules whose `change_code` it is to be sent. `rule` says by
-  what it was found:
-
-    * `:initial_call` - proc_lib noted that it began in the module's `init/1`
-    * `:entered_loop` - it began in another function of the module and is in a behaviour's loop
-    * `:supervisor` - proc_lib noted the supervisor's callback module
-    * `:system_continue` - a special process: the module exports system_continue/3
-    * `:handlers` - asked: an event manager named its handlers
-    * `:inside_state` - asked: a wrapper named the callback module that it keeps in its state
-    * `:entered_elsewhere` - asked: it began in a function of another module, is in a behaviour's
-      loop, and the module is the callback module there
-    * `:label` - asked: the same of one whose label (`proc_lib:set_label/1`) is a changed module
-      or a tuple that begins with one, wherever it began
-  """
-  @type target :: %{
-          :pid => pid(),
-          :kind => kind(),
-          :rule => rule(),
-          :modules => [{module(), change_code? :: boolean()}],
-          optional(:keeps?) => boolean(),
-          optional(:ends?) => boolean()
-        }
-  @type kind :: :server | :supervisor | :event_manager | :special | :wrapper
-  @type rule ::
-          :initial_call
-          | :entered_loop
-          | :supervisor
-          | :system_continue
-          | :handlers
-          | :inside_state
-          | :entered_elsewhere
-          | :label
+  alias HotPatch.Swap.Target
 
   @typedoc """
   What a scan has found. `targets` have a state to convert, those in `unpaused` have not: their
@@ -50,8 +17,8 @@ defmodule HotPatch.Swap.Discovery do
   answer; `seen` all processes that need not be looked at again.
   """
   @type found :: %{
-          targets: [target()],
-          unpaused: [target()],
+          targets: [Target.t()],
+          unpaused: [Target.t()],
           parents: [pid()],
           children: %{pid() => [pid()]},
           silent: [pid()],
@@ -155,7 +122,7 @@ defmodule HotPatch.Swap.Discovery do
   Processes that run changed modules without speaking the system messages: hand-written
   loops, tasks. They are never suspended and move to the new code by themselves, or not.
   """
-  @spec bare([Change.t()], [target()]) :: [{pid(), module()}]
+  @spec bare([Change.t()], [Target.t()]) :: [{pid(), module()}]
   def bare(changes, targets) do
     replaced = MapSet.new(Change.replaced(changes))
     suspended = MapSet.new(targets, & &1.pid)

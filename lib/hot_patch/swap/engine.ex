@@ -10,7 +10,9 @@ defmodule HotPatch.Swap.Engine do
   alias HotPatch.Swap.Decision
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Discovery
+  alias HotPatch.Swap.Done
   alias HotPatch.Swap.EarlyLoad
+  alias HotPatch.Swap.Failure
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Load
   alias HotPatch.Swap.Parking
@@ -37,7 +39,7 @@ defmodule HotPatch.Swap.Engine do
   end
 
   @spec run(pid(), Ready.t(), pid()) ::
-          {:ok, HotPatch.Swap.done()} | {:error, HotPatch.Swap.failure()}
+          {:ok, Done.t()} | {:error, Failure.t()}
   defp run(caller, ready, guard) do
     case ready.job.transition do
       :suspend -> SuspendAll.run(caller, ready, guard)
@@ -53,7 +55,7 @@ defmodule HotPatch.Swap.Engine do
          :ok <- Decision.await(caller, ready),
          {:ok, casualties} <- casualties(ready),
          {:ok, killed} <- PhaseTimes.note(:load, fn -> Load.run(ready, casualties) end) do
-      {:ok, %{done() | killed: killed}}
+      {:ok, %Done{killed: killed}}
     else
       error -> taken_back(error, ready)
     end
@@ -64,7 +66,7 @@ defmodule HotPatch.Swap.Engine do
   defp run_in_turn(caller, ready, guard) do
     case Discovery.find(ready.job.changes) do
       %{silent: []} = found -> run_in_turn(caller, ready, guard, found)
-      %{silent: silent} -> {:error, failure(:busy, Description.silent(silent))}
+      %{silent: silent} -> {:error, Failure.new(:busy, Description.silent(silent))}
     end
   end
 
@@ -86,10 +88,10 @@ defmodule HotPatch.Swap.Engine do
              Rolling.change(found.targets, ready, standing, watch)
            end) do
         :ok ->
-          {:ok, %{done() | killed: killed}}
+          {:ok, %Done{killed: killed}}
 
         {:untrue, text, changed} ->
-          Undo.run(caller, ready, guard, found, {text, changed, watch})
+          Undo.run(%{caller: caller, ready: ready, guard: guard}, found, {text, changed, watch})
       end
     else
       error ->
@@ -121,12 +123,8 @@ defmodule HotPatch.Swap.Engine do
 
   defp taken_back(error, ready) do
     {:error, reason, text} = EarlyLoad.back(ready, error)
-    {:error, failure(reason, text)}
+    {:error, Failure.new(reason, text)}
   end
 
   defp deadline(ready), do: System.monotonic_time(:millisecond) + ready.job.pause_timeout
-  defp done, do: %{suspended: 0, pause_us: 0, releases: 0, unsure: [], killed: [], phases: []}
-
-  defp failure(reason, text),
-    do: %{reason: reason, text: text, pause_us: 0, loaded?: false, phases: []}
 end

@@ -122,7 +122,7 @@ defmodule HotPatch.Swap.Guard do
     deadline = System.monotonic_time(:millisecond) + @round
 
     {left, nil} =
-      SysMessage.collect_until(ref, waiting, deadline, nil, fn pid, _answer, nil ->
+      SysMessage.collect_until({ref, waiting}, deadline, nil, fn pid, _answer, nil ->
         if pid in suspended, do: SysMessage.resume_unanswered(pid)
         {:done, nil}
       end)

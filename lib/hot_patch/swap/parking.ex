@@ -112,7 +112,7 @@ defmodule HotPatch.Swap.Parking do
     receive do
       {:system, from, {:hot_patch, ^ref, order}} ->
         SysMessage.reply(from, :ok)
-        follow(order, state, new, conversion, base)
+        follow(order, {state, new, conversion}, base)
     after
       @look_every ->
         if Process.alive?(base.engine) or Process.alive?(base.guard),
@@ -121,16 +121,16 @@ defmodule HotPatch.Swap.Parking do
     end
   end
 
-  defp follow(:look, state, new, conversion, base), do: look(state, new, conversion, base)
+  defp follow(:look, {state, new, conversion}, base), do: look(state, new, conversion, base)
 
-  defp follow(:release, state, new, conversion, base) do
+  defp follow(:release, {state, new, conversion}, base) do
     # Not in the moment in which the swap ends with the new states.
     if Signal.read(base.signal) == :take,
       do: look(state, new, conversion, base),
       else: state
   end
 
-  defp follow({:convert, conversion}, state, new, former, base) do
+  defp follow({:convert, conversion}, {state, new, former}, base) do
     if Signal.open?(base.signal),
       do: look(state, Conversion.converted(state, conversion), conversion, base),
       else: look(state, new, former, base)

@@ -4,10 +4,10 @@ defmodule HotPatch.Swap.ProcessTask do
   # runs before the load, and what its module has to do by itself.
 
   alias HotPatch.Swap.Conversion
-  alias HotPatch.Swap.Discovery
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Signal
+  alias HotPatch.Swap.Target
 
   @typedoc """
   How a process stands still: inside a function of ours (HotPatch.Swap.Parking), or suspended
@@ -17,48 +17,54 @@ defmodule HotPatch.Swap.ProcessTask do
   @type how :: :still | :suspended | :in_turn
 
   @typedoc """
-  One process; `conversions` may be empty, and `later` are the modules that have to do it by
-  themselves.
+  One process. `conversions` are run before the load, and may be none; `by_itself` are the modules that
+  have to change by themselves.
   """
-  @type t :: {pid(), how(), conversions :: %{module() => Conversion.t()}, later :: [module()]}
+  @type t :: %__MODULE__{
+          pid: pid(),
+          how: how(),
+          conversions: %{module() => Conversion.t()},
+          by_itself: [module()]
+        }
+  @enforce_keys [:pid]
+  defstruct [:pid, how: :still, conversions: %{}, by_itself: []]
 
   @doc """
   The work on targets, in windows: enough of them at a time to keep the schedulers busy, few
   enough that answers do not pile up. Conversions answer under a ref, and end with a signal.
   """
-  @spec of([Discovery.target()], Ready.t(), {reference(), Signal.t()}, pos_integer()) :: [[t()]]
+  @spec of([Target.t()], Ready.t(), {reference(), Signal.t()}, pos_integer()) :: [[t()]]
   def of(targets, ready, under, window \\ 1_000) do
     conversions = conversions(ready, under)
 
     # Most targets are alike: what is to be done for one is worked out once for all of them.
-    {work, _alike} =
+    {tasks, _alike} =
       Enum.map_reduce(targets, %{}, fn target, alike ->
-        key = {target.kind, target.modules, target[:keeps?], target[:ends?]}
-        alike = Map.put_new_lazy(alike, key, fn -> split(target, conversions) end)
-        {how, mine, later} = alike[key]
-        {{target.pid, how, mine, later}, alike}
+        key = {target.kind, target.modules, target.keeps?, target.ends?}
+        alike = Map.put_new_lazy(alike, key, fn -> task(target, conversions) end)
+        {%{alike[key] | pid: target.pid}, alike}
       end)
 
-    Enum.chunk_every(work, window)
+    Enum.chunk_every(tasks, window)
   end
 
   @doc "The work of one process, of which nothing is kept: it is only tried."
   @spec rehearsal(t()) :: t()
-  def rehearsal({pid, how, mine, later}) do
-    mine = Map.new(mine, fn {module, one} -> {module, %{one | rehearsal?: true}} end)
-    {pid, how, mine, later}
+  def rehearsal(task) do
+    tried = fn {module, conversion} -> {module, %{conversion | rehearsal?: true}} end
+    %{task | conversions: Map.new(task.conversions, tried)}
   end
 
   @doc "Processes in which nothing is to be converted."
   @spec bystanders([pid()], pos_integer()) :: [[t()]]
   def bystanders(pids, window \\ 1_000) do
-    for(pid <- pids, do: {pid, :still, %{}, []}) |> Enum.chunk_every(window)
+    for(pid <- pids, do: %__MODULE__{pid: pid}) |> Enum.chunk_every(window)
   end
 
   @doc "The modules that have to do it by themselves, by process."
-  @spec later([[t()]]) :: [{pid(), module()}]
-  def later(windows) do
-    for window <- windows, {pid, _how, _mine, later} <- window, module <- later, do: {pid, module}
+  @spec by_itself([[t()]]) :: [{pid(), module()}]
+  def by_itself(windows) do
+    for window <- windows, task <- window, module <- task.by_itself, do: {task.pid, module}
   end
 
   @doc "What a process is sent that changes a module's state by itself."
@@ -104,37 +110,37 @@ defmodule HotPatch.Swap.ProcessTask do
   end
 
   # It stands still, and is ended with the load.
-  defp split(%{ends?: true}, _conversions), do: {:still, %{}, []}
+  defp task(%{ends?: true, pid: pid}, _conversions), do: %__MODULE__{pid: pid}
 
-  defp split(%{modules: modules} = target, conversions) do
-    {mine, later} =
-      for {module, true} <- modules, reduce: {%{}, []} do
-        {mine, later} ->
-          {change, conversion} = conversions[module]
-          kind = Shadow.kind(target.kind, change)
-
-          if conversion == nil or hidden?(target, change) do
-            {mine, [module | later]}
-          else
-            rehearsal? = itself?(kind, conversion)
-            keeps? = Map.get(target, :keeps?, false)
-            conversion = %{conversion | kind: kind, rehearsal?: rehearsal?, keeps?: keeps?}
-            {Map.put(mine, module, conversion), if(rehearsal?, do: [module | later], else: later)}
-          end
-      end
-
-    {how(target, mine, later), mine, later}
+  defp task(target, conversions) do
+    modules = for {module, true} <- target.modules, do: module
+    task = Enum.reduce(modules, %__MODULE__{pid: target.pid}, &add(&2, target, conversions[&1]))
+    %{task | how: how(target, task)}
   end
+
+  defp add(task, target, {change, conversion}) do
+    if conversion == nil or hidden?(target, change) do
+      by_itself(task, change.module)
+    else
+      kind = Shadow.kind(target.kind, change)
+      rehearsal? = itself?(kind, conversion)
+      conversion = %{conversion | kind: kind, rehearsal?: rehearsal?, keeps?: target.keeps?}
+      task = put_in(task.conversions[change.module], conversion)
+      if rehearsal?, do: by_itself(task, change.module), else: task
+    end
+  end
+
+  defp by_itself(task, module), do: %{task | by_itself: [module | task.by_itself]}
 
   # An event manager has a state for each handler; a new state that holds funs is converted once
   # more, by the module itself.
-  defp how(%{kind: kind}, mine, []) when kind in [:server, :special] do
-    if Enum.any?(mine, fn {_module, conversion} -> conversion.lambdas? end),
+  defp how(%{kind: kind}, %{by_itself: []} = task) when kind in [:server, :special] do
+    if Enum.any?(task.conversions, fn {_module, conversion} -> conversion.lambdas? end),
       do: :suspended,
       else: :still
   end
 
-  defp how(_target, _mine, _later), do: :suspended
+  defp how(_target, _task), do: :suspended
 
   # A wrapper's state is the library's, which alone knows how to hand it on.
   defp hidden?(%{kind: :wrapper}, _change), do: true

@@ -12,12 +12,12 @@ defmodule HotPatch.Swap.Rolling do
   alias HotPatch.Swap.Batch
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Description
-  alias HotPatch.Swap.Discovery
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.SysMessage
+  alias HotPatch.Swap.Target
 
   # A caller waits for what is in the schedulers' queues before its own process: few at a time.
   @window 100
@@ -31,7 +31,7 @@ defmodule HotPatch.Swap.Rolling do
   Tries the conversion in every process, in its turn; nobody's state changes. From here on it
   is noticed when one of them dies.
   """
-  @spec rehearse([Discovery.target()], Ready.t(), Parking.t()) ::
+  @spec rehearse([Target.t()], Ready.t(), Parking.t()) ::
           {:ok, watch()} | {:error, :taken_back, String.t()}
   def rehearse(targets, ready, standing) do
     watch = :ets.new(__MODULE__, [:private])
@@ -58,7 +58,7 @@ defmodule HotPatch.Swap.Rolling do
   After the load: has every process change its state in its turn. If one dies in the new
   code or cannot change, those that are changed are given.
   """
-  @spec change([Discovery.target()], Ready.t(), Parking.t(), watch()) ::
+  @spec change([Target.t()], Ready.t(), Parking.t(), watch()) ::
           :ok | {:untrue, String.t(), changed :: MapSet.t(pid())}
   def change(targets, ready, standing, watch) do
     messages = ProcessTask.messages(ready.job)
@@ -82,12 +82,12 @@ defmodule HotPatch.Swap.Rolling do
   end
 
   @doc "Nobody needs the states from before any more, nor is watched."
-  @spec forget([Discovery.target()], watch()) :: :ok
+  @spec forget([Target.t()], watch()) :: :ok
   def forget(targets, watch) do
     targets
     |> Enum.map(& &1.pid)
     |> ProcessTask.bystanders(@window)
-    |> Batch.in_windows(fn {pid, _how, _mine, _later} ->
+    |> Batch.in_windows(fn %{pid: pid} ->
       SysMessage.run_in(pid, &Conversion.forget/1)
       for {_pid, monitor} <- :ets.take(watch, pid), do: Process.demonitor(monitor)
     end)
@@ -97,7 +97,7 @@ defmodule HotPatch.Swap.Rolling do
     ref = SysMessage.open()
     owed = Enum.flat_map(targets, &change_one(&1, messages, ref))
     deadline = System.monotonic_time(:millisecond) + @turn_within
-    {silent, failed} = SysMessage.collect_until(ref, owed, deadline, [], &note/3)
+    {silent, failed} = SysMessage.collect_until({ref, owed}, deadline, [], &note/3)
     SysMessage.close(ref)
 
     not_changed = MapSet.new(silent ++ Enum.map(failed, &elem(&1, 0)))

@@ -13,7 +13,9 @@ defmodule HotPatch.Swap.SuspendAll do
   alias HotPatch.Swap.Decision
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Discovery
+  alias HotPatch.Swap.Done
   alias HotPatch.Swap.EarlyLoad
+  alias HotPatch.Swap.Failure
   alias HotPatch.Swap.Load
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.PhaseTimes
@@ -37,7 +39,7 @@ defmodule HotPatch.Swap.SuspendAll do
           deadline: integer(),
           bystanders: [[ProcessTask.t()]],
           windows: [[ProcessTask.t()]],
-          later: [{pid(), module()}],
+          by_itself: [{pid(), module()}],
           again: [{pid(), module()}],
           late: [pid()],
           suspension: Suspension.t()
@@ -46,7 +48,7 @@ defmodule HotPatch.Swap.SuspendAll do
 
   @doc "Runs it to its end, good or bad."
   @spec run(pid(), Ready.t(), pid()) ::
-          {:ok, HotPatch.Swap.done()} | {:error, HotPatch.Swap.failure()}
+          {:ok, Done.t()} | {:error, Failure.t()}
   def run(caller, ready, guard) do
     swap = begin(ready, guard)
     started = System.monotonic_time()
@@ -84,7 +86,7 @@ defmodule HotPatch.Swap.SuspendAll do
       deadline: deadline,
       bystanders: bystanders,
       windows: windows,
-      later: ProcessTask.later(windows),
+      by_itself: ProcessTask.by_itself(windows),
       again: [],
       late: [],
       suspension: Suspension.announce(suspension, bystanders ++ windows)
@@ -152,7 +154,7 @@ defmodule HotPatch.Swap.SuspendAll do
       else:
         for(
           window <- windows,
-          some = Enum.filter(window, &(elem(&1, 0) in pids)),
+          some = Enum.filter(window, &(&1.pid in pids)),
           some != [],
           do: some
         )
@@ -185,7 +187,7 @@ defmodule HotPatch.Swap.SuspendAll do
 
   # Those that go down by themselves do so while the code that knows how is still current.
   defp load_now(%{ready: ready} = swap) do
-    {down, up} = Batch.down(swap.again ++ swap.later, ready.job.changes, swap.found.targets)
+    {down, up} = Batch.down(swap.again ++ swap.by_itself, ready.job.changes, swap.found.targets)
 
     with [] <- Batch.by_themselves(down, ready, swap.deadline),
          {:ok, killed} <- Load.run(ready, casualties(swap)) do
@@ -235,7 +237,7 @@ defmodule HotPatch.Swap.SuspendAll do
           | found: Discovery.merge(new, swap.found),
             bystanders: bystanders ++ swap.bystanders,
             windows: windows ++ swap.windows,
-            later: ProcessTask.later(windows) ++ swap.later,
+            by_itself: ProcessTask.by_itself(windows) ++ swap.by_itself,
             suspension: Suspension.announce(swap.suspension, bystanders ++ windows)
         }
 
@@ -288,7 +290,7 @@ defmodule HotPatch.Swap.SuspendAll do
     {supervisors, others} =
       swap.suspension.asked
       |> Enum.reverse()
-      |> Enum.split_with(&match?([{_pid, :still, mine, []} | _] when mine == %{}, &1))
+      |> Enum.split_with(fn [task | _] -> task == %ProcessTask{pid: task.pid} end)
 
     others ++ supervisors
   end
@@ -311,24 +313,16 @@ defmodule HotPatch.Swap.SuspendAll do
     case result do
       {:ok, killed} ->
         {:ok,
-         %{
+         %Done{
            suspended: count,
            pause_us: pause_us,
            releases: swap.suspension.releases,
            unsure: unsure,
-           killed: killed,
-           phases: []
+           killed: killed
          }}
 
       {:error, reason, text} ->
-        {:error,
-         %{
-           reason: reason,
-           text: text,
-           pause_us: pause_us,
-           loaded?: reason == :half,
-           phases: []
-         }}
+        {:error, Failure.new(reason, text, pause_us: pause_us, loaded?: reason == :half)}
     end
   end
 end

@@ -56,7 +56,7 @@ defmodule HotPatch.Swap.Suspension do
   """
   @spec announce(t(), [[ProcessTask.t()]]) :: t()
   def announce(suspension, windows) do
-    hows = for window <- windows, {pid, how, _mine, _later} <- window, do: {pid, how}
+    hows = for window <- windows, task <- window, do: {task.pid, task.how}
     Guard.tell(suspension.standing, hows)
     ours = Enum.reduce(hows, suspension.ours, fn {pid, how}, ours -> Map.put(ours, pid, how) end)
     %{suspension | ours: ours}
@@ -75,9 +75,9 @@ defmodule HotPatch.Swap.Suspension do
 
   # A window's stragglers do not hold up the next; all must answer in the end.
   defp add_window(window, {:ok, suspension}) do
-    for {pid, how, _mine, _later} <- window, do: stop(pid, how, suspension)
+    for task <- window, do: stop(task.pid, task.how, suspension)
     suspension = %{suspension | asked: [window | suspension.asked]}
-    pids = Enum.map(window, &elem(&1, 0))
+    pids = Enum.map(window, & &1.pid)
 
     case collect(suspension, pids ++ suspension.waiting, div(length(pids), 10)) do
       {:ok, suspension} -> {:cont, {:ok, suspension}}
@@ -92,7 +92,7 @@ defmodule HotPatch.Swap.Suspension do
   defp collect(suspension, waiting, left) do
     ref = suspension.standing.ref
 
-    case SysMessage.collect(ref, waiting, @stall, nil, fn _, _, nil -> {:done, nil} end) do
+    case SysMessage.collect({ref, waiting}, @stall, nil, fn _, _, nil -> {:done, nil} end) do
       {:all, nil} -> {:ok, %{suspension | waiting: []}}
       {{:silent, silent}, nil} -> stalled(%{suspension | waiting: silent}, left)
     end

@@ -100,6 +100,9 @@ defmodule HotPatch.Swap.SysMessage do
   @spec to_run((term() -> term())) :: t()
   def to_run(fun), do: to_nobody({:replace_state, fun})
 
+  @typedoc "The ref under which answers come, and who owes one."
+  @type owed :: {reference(), [pid()]}
+
   @doc """
   Collects one answer of each process, in the order of their arrival, until a time without
   any: then those who owe one still and live are given, for the caller to judge. `fun` may
@@ -108,26 +111,24 @@ defmodule HotPatch.Swap.SysMessage do
   Nothing is looked up for an answer: only when some are missing is it worked out whose.
   """
   @spec collect(
-          reference(),
-          [pid()],
+          owed(),
           timeout(),
           acc,
           (pid(), term(), acc -> {:done | :more | :halt, acc})
         ) ::
           {:all | :halt, acc} | {{:silent, [pid(), ...]}, acc}
         when acc: term()
-  def collect(ref, pids, tick, acc, fun) do
-    collect(ref, pids, length(pids), [], {tick, fun}, acc)
-  end
+  def collect({_ref, pids} = from, tick, acc, fun),
+    do: collect_from({from, tick, fun}, length(pids), [], acc)
 
-  defp collect(_ref, _pids, 0, _answered, _how, acc), do: {:all, acc}
+  defp collect_from(_what, 0, _answered, acc), do: {:all, acc}
 
-  defp collect(ref, pids, owed, answered, {tick, fun} = how, acc) do
+  defp collect_from({{ref, pids}, tick, fun} = what, owed, answered, acc) do
     receive do
       {[[:alias | ^ref] | pid], answer} ->
         case fun.(pid, answer, acc) do
-          {:done, acc} -> collect(ref, pids, owed - 1, [pid | answered], how, acc)
-          {:more, acc} -> collect(ref, pids, owed, answered, how, acc)
+          {:done, acc} -> collect_from(what, owed - 1, [pid | answered], acc)
+          {:more, acc} -> collect_from(what, owed, answered, acc)
           {:halt, acc} -> {:halt, acc}
         end
     after
@@ -145,19 +146,18 @@ defmodule HotPatch.Swap.SysMessage do
 
   @doc "The same until a deadline, in monotonic milliseconds; gives those who did not answer."
   @spec collect_until(
-          reference(),
-          [pid()],
+          owed(),
           integer(),
           acc,
           (pid(), term(), acc -> {:done | :more | :halt, acc})
         ) ::
           {[pid()], acc}
         when acc: term()
-  def collect_until(ref, pids, deadline, acc, fun) do
+  def collect_until({ref, _pids} = from, deadline, acc, fun) do
     left = deadline - System.monotonic_time(:millisecond)
 
-    case collect(ref, pids, left |> min(@look_for_dead) |> max(0), acc, fun) do
-      {{:silent, silent}, acc} when left > 0 -> collect_until(ref, silent, deadline, acc, fun)
+    case collect(from, left |> min(@look_for_dead) |> max(0), acc, fun) do
+      {{:silent, silent}, acc} when left > 0 -> collect_until({ref, silent}, deadline, acc, fun)
       {{:silent, silent}, acc} -> {silent, acc}
       {_all_or_halt, acc} -> {[], acc}
     end

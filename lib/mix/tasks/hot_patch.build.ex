@@ -92,7 +92,7 @@ defmodule Mix.Tasks.HotPatch.Build do
 
   @impl Mix.Task
   def run(args) do
-    CLI.task("build", @moduledoc, args, @switches, fn options ->
+    CLI.task("build", args, [help: @moduledoc, switches: @switches], fn options ->
       options
       |> to()
       |> translated()

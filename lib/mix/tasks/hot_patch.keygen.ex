@@ -51,12 +51,17 @@ defmodule Mix.Tasks.HotPatch.Keygen do
 
   @impl Mix.Task
   def run(args) do
-    CLI.task("keygen", @moduledoc, args, [name: :string, help: :boolean], fn options ->
-      case options[:arguments] do
-        [path] -> generate(path, options[:name] || default_name())
-        _ -> {:usage, "say where the secret key is to go: mix hot_patch.keygen PATH"}
+    CLI.task(
+      "keygen",
+      args,
+      [help: @moduledoc, switches: [name: :string, help: :boolean]],
+      fn options ->
+        case options[:arguments] do
+          [path] -> generate(path, options[:name] || default_name())
+          _ -> {:usage, "say where the secret key is to go: mix hot_patch.keygen PATH"}
+        end
       end
-    end)
+    )
   end
 
   defp generate(path, name) do

@@ -31,7 +31,7 @@ defmodule Mix.Tasks.HotPatch.Sign do
   def run(args) do
     switches = [key: :string, out: :string, help: :boolean]
 
-    CLI.task("sign", @moduledoc, args, switches, fn options ->
+    CLI.task("sign", args, [help: @moduledoc, switches: switches], fn options ->
       case {options[:arguments], options[:key]} do
         {[archive], key} when is_binary(key) -> Build.sign(archive, key, options[:out])
         _ -> {:usage, "name one archive and the key: mix hot_patch.sign fix.zip --key KEY"}

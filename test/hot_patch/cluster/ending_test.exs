@@ -8,7 +8,11 @@ defmodule HotPatch.Cluster.EndingTest do
   defp report(errors) do
     nodes =
       for {node, error} <- errors,
-          do: %Report.Node{node: node, status: if(error, do: :error, else: :ok), error: error}
+          do: %Report.NodeResult{
+            node: node,
+            status: if(error, do: :error, else: :ok),
+            error: error
+          }
 
     %Report{
       operation: :apply,

@@ -336,7 +336,7 @@ defmodule HotPatch.Console.UnitsTest do
 
   test "a plan says once what it says of several nodes" do
     node = fn name, pid ->
-      %Plan.Node{
+      %Plan.NodePlan{
         node: name,
         status: :ok,
         order: [replace: "A"],

@@ -96,6 +96,16 @@ defmodule HotPatch.Store.AppliedTest do
       assert Format.decode(term) == state
     end
 
+    test "an operation that was tried by a process is one that its node tried, and whole" do
+      told = [by: "alice", scope: :all, at: ~U[2026-01-01 00:00:00Z], tried_by: self()]
+      state = state([], ops: [op("p", 1, told)])
+
+      assert [op] = Format.decode(Format.encode(state)).ops
+      assert %{v: 1, tried_by: {node, nil}, roster: [], undoes: nil, disk: :replace} = op
+      assert node == node()
+      assert Format.decode(Format.encode(%{state | ops: [op]})).ops == [op]
+    end
+
     test "what a newer version has written is not taken for nothing" do
       assert_raise RuntimeError, ~r/newer HotPatch/, fn -> Format.decode(%{v: 2}) end
       assert Format.decode(:something_else) == nil

@@ -64,7 +64,7 @@ defmodule HotPatch.Support.PrintableTest do
   end
 
   defp report_node do
-    %Report.Node{
+    %Report.NodeResult{
       node: hostile_atom(),
       status: :error,
       files: [file()],
@@ -132,7 +132,7 @@ defmodule HotPatch.Support.PrintableTest do
   end
 
   defp plan_node do
-    %Plan.Node{
+    %Plan.NodePlan{
       node: hostile_atom(),
       status: :error,
       order: [replace: @hostile],

@@ -16,8 +16,8 @@ defmodule HotPatch.Bridge.OSProcess.Job do
         }
 
   @doc "A request that is late after `timeout` ms: the server is told so."
-  @spec new(non_neg_integer(), GenServer.from(), String.t(), tuple(), pos_integer()) :: t()
-  def new(id, {pid, _tag} = from, about, request, timeout) do
+  @spec new(non_neg_integer(), GenServer.from(), tuple(), {String.t(), pos_integer()}) :: t()
+  def new(id, {pid, _tag} = from, request, {about, timeout}) do
     %__MODULE__{
       id: id,
       from: from,

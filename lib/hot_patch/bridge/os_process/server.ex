@@ -65,7 +65,7 @@ defmodule HotPatch.Bridge.OSProcess.Server do
   def handle_call({:request, name, blobs, options, about}, from, state)
       when is_binary(name) and is_list(blobs) and is_binary(options) and is_binary(about) do
     timeout = state.timeout || Config.current().port_timeout
-    job = Job.new(state.next, from, about, {name, options, blobs}, timeout)
+    job = Job.new(state.next, from, {name, options, blobs}, {about, timeout})
     # The numbers of the protocol have 32 bits.
     next = rem(state.next + 1, 0x1_0000_0000)
     {:noreply, feed(%{state | next: next, waiting: :queue.in(job, state.waiting)})}

@@ -17,8 +17,13 @@ defmodule HotPatch.Cluster.Attach.RemoteCall do
   end
 
   @doc "Calls a function there."
-  @spec call(node(), module(), atom(), [term()], timeout()) :: term()
-  def call(node, module, function, args, timeout \\ @within) do
+  @spec call(node(), module(), atom(), [term()]) :: term()
+  def call(node, module, function, args),
+    do: call_within(node, {module, function, args}, @within)
+
+  @doc "The same for what may take longer, or has to be there sooner."
+  @spec call_within(node(), {module(), atom(), [term()]}, timeout()) :: term()
+  def call_within(node, {module, function, args}, timeout) do
     :erpc.call(node, module, function, args, timeout)
   rescue
     error in ErlangError ->

@@ -13,10 +13,10 @@ defmodule HotPatch.Console.Page.Actions do
   alias HotPatch.Status
 
   @doc "The page before an apply or a rollback."
-  @spec confirm(Router.request(), Router.access(), Router.form(), atom(), String.t()) ::
+  @spec confirm(Router.request(), Router.access(), Router.form(), {atom(), String.t()}) ::
           Router.response()
-  def confirm(request, access, _form, kind, id) do
-    Page.Patches.with_patch(request, access, id, kind, fn context, patch ->
+  def confirm(request, access, _form, {kind, id}) do
+    Page.Patches.with_patch(request, access, {id, kind}, fn context, patch ->
       options = if kind == :rollback, do: [operation: :rollback], else: []
 
       with {:ok, plan} <- HotPatch.plan(patch.id, options) do
@@ -28,12 +28,12 @@ defmodule HotPatch.Console.Page.Actions do
   end
 
   @doc "Begins an apply or a rollback, and goes to where it can be watched."
-  @spec begin(Router.request(), Router.access(), Router.form(), atom(), String.t()) ::
+  @spec begin(Router.request(), Router.access(), Router.form(), {atom(), String.t()}) ::
           Router.response()
-  def begin(request, access, form, kind, id) do
+  def begin(request, access, form, {kind, id} = what) do
     with {:ok, options} <- Params.options(kind, form),
          :ok <- reasoned(options) do
-      run = Commands.begin(kind, id, request, access, options)
+      run = Commands.begin(what, request, access, options)
       Response.redirect(request, "/patch/#{part(id)}/results/#{run}")
     else
       {:error, text} -> Page.Problem.show(request, text)
@@ -43,7 +43,7 @@ defmodule HotPatch.Console.Page.Actions do
   @spec confirm_delete(Router.request(), Router.access(), Router.form(), String.t()) ::
           Router.response()
   def confirm_delete(request, access, _form, id) do
-    Page.Patches.with_patch(request, access, id, :delete, fn context, _patch ->
+    Page.Patches.with_patch(request, access, {id, :delete}, fn context, _patch ->
       {:ok, confirm_delete(context)}
     end)
   end

@@ -26,7 +26,7 @@ defmodule HotPatch.Console.Page.Cancel do
 
       operation ->
         content = confirm_cancel(Map.put(context, :operation, operation))
-        Page.render(context, "Cancel", :patch, content)
+        Page.render(context, {"Cancel", :patch}, content)
     end
   end
 
@@ -37,7 +37,7 @@ defmodule HotPatch.Console.Page.Cancel do
     with {:ok, options} <- Params.options(:cancel, form),
          {:ok, %Cancellation{} = cancellation} <- Commands.cancel(id, request, access, options) do
       content = cancelled(Map.put(context, :cancellation, cancellation))
-      Page.render(context, "Cancelled", :patch, content)
+      Page.render(context, {"Cancelled", :patch}, content)
     else
       {:error, problem} -> Page.Problem.show(request, problem)
     end

@@ -32,7 +32,7 @@ defmodule HotPatch.Console.Page.Journal do
             })
           )
 
-        Page.render(context, "Journal", :journal, content)
+        Page.render(context, {"Journal", :journal}, content)
 
       {:error, error} ->
         Page.Problem.show(request, Problem.from(error))

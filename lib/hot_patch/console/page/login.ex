@@ -45,7 +45,7 @@ defmodule HotPatch.Console.Page.Login do
 
   defp page(request, error, next, status \\ 200) do
     content = login(%{error: error, next: next, base: request.base})
-    Page.render(%{request: request, access: nil}, "Log in", :login, content, status)
+    Page.render(%{request: request, access: nil}, {"Log in", :login}, content, status)
   end
 
   # Only to pages of ours.

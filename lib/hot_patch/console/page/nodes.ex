@@ -21,7 +21,7 @@ defmodule HotPatch.Console.Page.Nodes do
   def index(request, access, _form) do
     context = %{request: request, access: access, base: request.base}
     content = system(Map.merge(context, %{nodes: HotPatch.nodes(), compared: nil}))
-    Page.render(context, "Nodes", :nodes, content)
+    Page.render(context, {"Nodes", :nodes}, content)
   end
 
   @doc "Drift and stragglers, which take a node longer to find out: a piece of the page, or all of it."
@@ -39,7 +39,7 @@ defmodule HotPatch.Console.Page.Nodes do
       Response.html(HTML.to_iodata(piece))
     else
       content = system(Map.merge(context, %{nodes: HotPatch.nodes(), compared: piece}))
-      Page.render(context, "Nodes", :nodes, content)
+      Page.render(context, {"Nodes", :nodes}, content)
     end
   end
 
@@ -61,7 +61,7 @@ defmodule HotPatch.Console.Page.Nodes do
               do: other.node
 
         content = confirm_restart(Map.merge(context, %{info: info, others: others}))
-        Page.render(context, "Restart #{name}", :nodes, content)
+        Page.render(context, {"Restart #{name}", :nodes}, content)
     end
   end
 
@@ -77,15 +77,15 @@ defmodule HotPatch.Console.Page.Nodes do
     end
   end
 
-  @spec show(Router.request(), Router.access(), Router.form(), String.t(), String.t()) ::
+  @spec show(Router.request(), Router.access(), Router.form(), {String.t(), String.t()}) ::
           Router.response()
-  def show(request, access, _form, _name, run) do
+  def show(request, access, _form, {_name, run}) do
     context = %{request: request, access: access, base: request.base}
 
     case Operations.fetch(run) do
       {:ok, %{kind: :restart} = operation} ->
         content = restart(Map.merge(context, Results.outcome(operation)))
-        Page.render(context, "Restart", :nodes, content)
+        Page.render(context, {"Restart", :nodes}, content)
 
       _unknown ->
         Page.Problem.show(

@@ -22,21 +22,15 @@ defmodule HotPatch.Console.Page.Patches do
   @spec index(Router.request(), Router.access(), Router.form()) :: Router.response()
   def index(request, access, _form) do
     most = HotPatch.Host.Config.current().max_archive_bytes
-    context = %{request: request, access: access, list: HotPatch.list()}
+    context = %{request: request, access: access, patch: nil, list: HotPatch.list()}
 
-    page(
-      context,
-      "Patch",
-      nil,
-      nil,
-      welcome(Map.merge(context, %{most: most, meanings: meanings()}))
-    )
+    page(context, nil, welcome(Map.merge(context, %{most: most, meanings: meanings()})))
   end
 
   @spec contents(Router.request(), Router.access(), Router.form(), String.t()) ::
           Router.response()
   def contents(request, access, _form, id) do
-    with_patch(request, access, id, :contents, fn context, patch ->
+    with_patch(request, access, {id, :contents}, fn context, patch ->
       with {:ok, composition} <- HotPatch.composition(patch) do
         {statuses, unknown} = compared(patch)
 
@@ -56,20 +50,20 @@ defmodule HotPatch.Console.Page.Patches do
 
   @spec check(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def check(request, access, _form, id) do
-    surveyed(request, access, id, :check, fn context, report ->
+    surveyed(request, access, {id, :check}, fn context, report ->
       check(Map.put(context, :report, report))
     end)
   end
 
   @spec plan(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def plan(request, access, _form, id) do
-    surveyed(request, access, id, :plan, fn context, plan ->
+    surveyed(request, access, {id, :plan}, fn context, plan ->
       plan(Map.merge(context, %{plan: plan, plans: HotPatch.Console.Page.Plans.digest(plan)}))
     end)
   end
 
-  defp surveyed(request, access, id, call, fun) do
-    with_patch(request, access, id, call, fn context, patch ->
+  defp surveyed(request, access, {_id, call} = tab, fun) do
+    with_patch(request, access, tab, fn context, patch ->
       with {:ok, options} <- options(call, request.query),
            {:ok, result} <- apply(HotPatch, call, [patch.id, options]) do
         {:ok, fun.(Map.put(context, :operation, options[:operation] || :apply), result)}
@@ -86,9 +80,9 @@ defmodule HotPatch.Console.Page.Patches do
   A page about one patch. `fun` gives its content; where it gives an error, that is the content, and the
   patch with its other pages stays in sight.
   """
-  @spec with_patch(Request.t(), term(), String.t(), atom(), (map(), Patch.t() -> term())) ::
+  @spec with_patch(Request.t(), term(), {String.t(), tab :: atom()}, (map(), Patch.t() -> term())) ::
           Response.t()
-  def with_patch(request, access, id, tab, fun) do
+  def with_patch(request, access, {id, tab}, fun) do
     context = %{request: request, access: access, base: request.base, list: HotPatch.list()}
 
     case PatchName.find(context.list.items, id) do
@@ -105,7 +99,7 @@ defmodule HotPatch.Console.Page.Patches do
         context = Map.put(context, :patch, patch)
 
         case fun.(context, patch) do
-          {:ok, content} -> page(context, patch.id, patch, tab, content)
+          {:ok, content} -> page(context, tab, content)
           {:error, %{__exception__: true} = error} -> problem(context, tab, Problem.from(error))
           {:error, problem} -> problem(context, tab, problem)
         end
@@ -113,17 +107,10 @@ defmodule HotPatch.Console.Page.Patches do
   end
 
   defp problem(context, tab, problem) do
-    page(
-      context,
-      context.patch.id,
-      context.patch,
-      tab,
-      Page.Notice.problem(problem),
-      problem.status
-    )
+    page(context, tab, Page.Notice.problem(problem), problem.status)
   end
 
-  defp page(context, title, patch, tab, content, status \\ 200) do
+  defp page(%{patch: patch} = context, tab, content, status \\ 200) do
     assigns =
       Map.merge(context, %{
         base: context.request.base,
@@ -132,7 +119,8 @@ defmodule HotPatch.Console.Page.Patches do
         content: content
       })
 
-    Page.render(context, title, :patch, patches(assigns), status)
+    title = if patch, do: patch.id, else: "Patch"
+    Page.render(context, {title, :patch}, patches(assigns), status)
   end
 
   # By the folder of its application; the order is that of the archive.

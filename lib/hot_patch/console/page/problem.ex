@@ -23,6 +23,7 @@ defmodule HotPatch.Console.Page.Problem do
 
     title = Problem.headline(problem)
     content = problem(%{title: title, problem: problem, base: request.base})
-    Page.render(%{request: request, access: access}, title, :none, content, problem.status)
+    context = %{request: request, access: access}
+    Page.render(context, {title, :none}, content, problem.status)
   end
 end

@@ -12,7 +12,7 @@ defmodule HotPatch.Console.Page.Results do
 
   @spec index(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def index(request, access, _form, id) do
-    Page.Patches.with_patch(request, access, id, :results, fn context, patch ->
+    Page.Patches.with_patch(request, access, {id, :results}, fn context, patch ->
       with {:ok, %{items: journal}} <- HotPatch.journal(patch: patch.id) do
         runs = Enum.filter(Operations.list(), &(&1.subject == patch.id))
         {:ok, results(Map.merge(context, %{runs: runs, journal: journal}))}
@@ -20,10 +20,10 @@ defmodule HotPatch.Console.Page.Results do
     end)
   end
 
-  @spec show(Router.request(), Router.access(), Router.form(), String.t(), String.t()) ::
+  @spec show(Router.request(), Router.access(), Router.form(), {String.t(), String.t()}) ::
           Router.response()
-  def show(request, access, _form, id, run) do
-    Page.Patches.with_patch(request, access, id, :results, fn context, patch ->
+  def show(request, access, _form, {id, run}) do
+    Page.Patches.with_patch(request, access, {id, :results}, fn context, patch ->
       case Operations.fetch(run) do
         {:ok, %{subject: subject} = operation} when subject == patch.id ->
           {:ok, result(Map.merge(context, outcome(operation)))}

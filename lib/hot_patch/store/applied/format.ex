@@ -3,6 +3,7 @@ defmodule HotPatch.Store.Applied.Format do
   # How the state of a node is kept on disk: a plain map that names its version. It holds no structs
   # of ours, so that a field more in one of them changes nothing that was written before.
 
+  alias HotPatch.Operation
   alias HotPatch.Release
   alias HotPatch.Store.Applied
 
@@ -30,6 +31,7 @@ defmodule HotPatch.Store.Applied.Format do
       map
       |> Map.delete(:v)
       |> Map.update!(:release, &Release.from_map/1)
+      |> Map.update!(:ops, fn ops -> Enum.map(ops, &Operation.from_record/1) end)
       |> Map.update!(:stack, fn stack ->
         Enum.map(stack, &about(&1, fn r -> Release.from_map(r) end))
       end)

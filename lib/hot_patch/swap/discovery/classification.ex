@@ -5,10 +5,10 @@ defmodule HotPatch.Swap.Discovery.Classification do
   # what the process is to be asked.
 
   alias HotPatch.Swap.Change
-  alias HotPatch.Swap.Discovery
   alias HotPatch.Swap.Discovery.Query
   alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.Discovery.Wrapper
+  alias HotPatch.Swap.Target
 
   @callbacks [{:handle_call, 3}, {:handle_cast, 2}, {:handle_info, 2}, {:callback_mode, 0}]
 
@@ -20,7 +20,7 @@ defmodule HotPatch.Swap.Discovery.Classification do
 
   @doc "The targets that a process is, by its initial call and its label, or what to ask it."
   @spec by_call(pid(), mfa() | nil, label :: term(), replaced()) ::
-          [Discovery.target()] | {:ask, Query.question()}
+          [Target.t()] | {:ask, Query.question()}
   def by_call(pid, call, label, replaced) do
     case call do
       {:gen_event, _function, _arity} ->
@@ -58,12 +58,13 @@ defmodule HotPatch.Swap.Discovery.Classification do
   end
 
   @doc "A target."
-  @spec target(pid(), Discovery.kind(), Discovery.rule(), [{module(), boolean()}]) ::
-          Discovery.target()
-  def target(pid, kind, rule, modules), do: %{pid: pid, kind: kind, rule: rule, modules: modules}
+  @spec target(pid(), Target.kind(), Target.rule(), [{module(), boolean()}]) ::
+          Target.t()
+  def target(pid, kind, rule, modules),
+    do: %Target{pid: pid, kind: kind, rule: rule, modules: modules}
 
   @doc "A target that is a gen_server or a gen_statem."
-  @spec server(pid(), Discovery.rule(), Change.t()) :: Discovery.target()
+  @spec server(pid(), Target.rule(), Change.t()) :: Target.t()
   def server(pid, rule, change) do
     target(pid, :server, rule, [{change.module, change_code?(change, [3, 4])}])
   end

@@ -5,12 +5,12 @@ defmodule HotPatch.Swap.Discovery.Query do
   # named, and blocks nobody.
 
   alias HotPatch.Swap.Change
-  alias HotPatch.Swap.Discovery
   alias HotPatch.Swap.Discovery.CallbackModule
   alias HotPatch.Swap.Discovery.Classification
   alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.Discovery.Wrapper
   alias HotPatch.Swap.SysMessage
+  alias HotPatch.Swap.Target
 
   @answer_within 500
 
@@ -26,7 +26,7 @@ defmodule HotPatch.Swap.Discovery.Query do
   @doc """
   Asks processes; gives the targets among them, and the silent ones that may be targets.
   """
-  @spec ask([{pid(), question()}], replaced()) :: {[pid()], [Discovery.target()]}
+  @spec ask([{pid(), question()}], replaced()) :: {[pid()], [Target.t()]}
   def ask(to_ask, replaced) do
     case Enum.filter(to_ask, fn {_pid, question} -> worth?(question, replaced) end) do
       [] -> {[], []}
@@ -52,7 +52,7 @@ defmodule HotPatch.Swap.Discovery.Query do
 
     deadline = System.monotonic_time(:millisecond) + @answer_within
     pids = known ++ Map.keys(questions)
-    {silent, answers} = SysMessage.collect_until(ref, pids, deadline, [], &note/3)
+    {silent, answers} = SysMessage.collect_until({ref, pids}, deadline, [], &note/3)
     # Whoever asks may be a process of the system: what comes late must not reach it.
     SysMessage.close(ref)
     CallbackModule.stop_known(known)
@@ -62,7 +62,7 @@ defmodule HotPatch.Swap.Discovery.Query do
 
     {Enum.filter(silent -- known, &blocks?(&1, questions[&1], replaced)),
      Enum.flat_map(answers, fn {pid, answer} ->
-       target(pid, questions[pid], answer, places, replaced)
+       target({pid, questions[pid]}, answer, places, replaced)
      end)}
   end
 
@@ -91,14 +91,14 @@ defmodule HotPatch.Swap.Discovery.Query do
 
   defp blocks?(_pid, _question, _replaced), do: true
 
-  defp target(pid, {:callback_module, rule}, values, places, replaced) do
+  defp target({pid, {:callback_module, rule}}, values, places, replaced) do
     case Map.fetch(replaced, CallbackModule.read(values, places)) do
       {:ok, change} -> [Classification.server(pid, rule, change)]
       :error -> []
     end
   end
 
-  defp target(pid, question, modules, _places, replaced) when is_list(modules) do
+  defp target({pid, question}, modules, _places, replaced) when is_list(modules) do
     case for module <- Enum.uniq(modules), is_map_key(replaced, module), do: module do
       [] ->
         []
@@ -110,7 +110,7 @@ defmodule HotPatch.Swap.Discovery.Query do
     end
   end
 
-  defp target(_pid, _question, _no_modules, _places, _replaced), do: []
+  defp target(_asked, _no_modules, _places, _replaced), do: []
 
   defp asked_as(:handlers), do: {:event_manager, :handlers}
   defp asked_as({:inside_state, _path}), do: {:wrapper, :inside_state}

@@ -9,6 +9,7 @@ defmodule HotPatch.Swap.Rolling.Undo do
   # yet stand still and are converted, as they were able to before the load.
 
   alias HotPatch.Swap.Discovery
+  alias HotPatch.Swap.Failure
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Load
   alias HotPatch.Swap.OldCode.Purge
@@ -17,80 +18,54 @@ defmodule HotPatch.Swap.Rolling.Undo do
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SuspendAll
 
+  @typedoc "Who runs the swap, what it is about, and who watches it."
+  @type swap :: %{caller: pid(), ready: Ready.t(), guard: pid()}
+
   @doc "Ends a swap whose declaration was untrue; `changed` are the processes with the new state."
-  @spec run(
-          pid(),
-          Ready.t(),
-          pid(),
-          Discovery.found(),
-          {String.t(), MapSet.t(pid()), Rolling.watch()}
-        ) ::
-          {:error, HotPatch.Swap.failure()}
-  def run(caller, ready, guard, found, {text, changed, watch}) do
+  @spec run(swap(), Discovery.found(), {String.t(), MapSet.t(pid()), Rolling.watch()}) ::
+          {:error, Failure.t()}
+  def run(%{ready: ready} = swap, found, {text, changed, watch}) do
     # That of the swap before is settled.
     _ = Signal.settle(ready.signal, :take)
     text = "the transition was declared compatible and is not: #{text}"
-    ended = with {:error, why} <- back(caller, ready, guard, found, changed), do: {:forward, why}
+    ended = with {:error, why} <- back(swap, found, changed), do: {:forward, why}
 
     case ended do
       {:ok, done} ->
         :ok = Rolling.forget(found.targets, watch)
-
-        failure(
-          false,
-          done.pause_us,
-          "#{text}; the old code is current again and all have their old states"
-        )
+        text = "#{text}; the old code is current again and all have their old states"
+        {:error, Failure.new(:taken_back, text, pause_us: done.pause_us)}
 
       {:forward, why} ->
-        {how, pause_us} = forward(caller, ready, guard, found, changed)
+        {how, pause_us} = forward(swap, found, changed)
         :ok = Rolling.forget(found.targets, watch)
-        failure(true, pause_us, "#{text}; it could not be taken back (#{why}), #{how}")
+        text = "#{text}; it could not be taken back (#{why}), #{how}"
+        {:error, Failure.new(:half, text, pause_us: pause_us, loaded?: true)}
     end
   end
 
-  defp failure(loaded?, pause_us, text) do
-    reason = if loaded?, do: :half, else: :taken_back
-    {:error, %{reason: reason, text: text, pause_us: pause_us, loaded?: loaded?, phases: []}}
-  end
+  defp back(%{ready: %{back: {:none, why}}}, _found, _changed), do: {:error, why}
 
-  defp back(_caller, %{back: {:none, why}}, _guard, _found, _changed), do: {:error, why}
-
-  defp back(caller, %{back: {changes, prepared}} = ready, guard, found, changed) do
+  defp back(%{ready: %{back: {changes, prepared}} = ready} = swap, found, changed) do
     targets =
-      for target <- found.targets do
-        Map.put(target, :keeps?, not MapSet.member?(changed, target.pid))
-      end
+      for target <- found.targets,
+          do: %{target | keeps?: not MapSet.member?(changed, target.pid)}
 
-    job = %{
-      ready.job
-      | changes: changes,
-        prepared: prepared,
-        added: nil,
-        on_load: [],
-        hold_timeout: nil,
-        purge: :soft,
-        after_load: nil
-    }
+    job = %{alone(ready.job) | changes: changes, prepared: prepared, purge: :soft}
+    found = %{found | targets: targets}
 
     # The new code has made the old one old, and room is for two.
     with :ok <- room(changes),
-         :ok <- Guard.turn(guard, ending(fn -> Load.done?(changes) end)),
-         {:error, %{text: why}} <-
-           SuspendAll.run(
-             caller,
-             %{
-               ready
-               | job: job,
-                 signal: Signal.new(),
-                 shadows: [],
-                 found: %{found | targets: targets}
-             },
-             guard
-           ) do
-      {:error, why}
-    end
+         :ok <- Guard.turn(swap.guard, ending(fn -> Load.done?(changes) end)),
+         {:error, %{text: why}} <- suspend_all(swap, %{ready | job: job, shadows: []}, found),
+         do: {:error, why}
   end
+
+  # What came ahead of the rest has come, and nobody is asked for a decision.
+  defp alone(job), do: %{job | added: nil, on_load: [], hold_timeout: nil, after_load: nil}
+
+  defp suspend_all(%{caller: caller, guard: guard}, ready, found),
+    do: SuspendAll.run(caller, %{ready | signal: Signal.new(), found: found}, guard)
 
   # What came ahead of the rest is current like the rest.
   defp ending(loaded?), do: %{loaded?: loaded?, take_back: fn -> :ok end}
@@ -101,24 +76,12 @@ defmodule HotPatch.Swap.Rolling.Undo do
     end
   end
 
-  defp forward(caller, ready, guard, found, changed) do
-    :ok = Guard.turn(guard, ending(fn -> true end))
+  defp forward(%{ready: ready} = swap, found, changed) do
+    :ok = Guard.turn(swap.guard, ending(fn -> true end))
     left = Enum.reject(found.targets, &MapSet.member?(changed, &1.pid))
+    ready = %{ready | job: %{alone(ready.job) | prepared: nil}}
 
-    job = %{
-      ready.job
-      | prepared: nil,
-        added: nil,
-        on_load: [],
-        hold_timeout: nil,
-        after_load: nil
-    }
-
-    case SuspendAll.run(
-           caller,
-           %{ready | job: job, signal: Signal.new(), found: %{found | targets: left}},
-           guard
-         ) do
+    case suspend_all(swap, ready, %{found | targets: left}) do
       {:ok, done} ->
         {"all are changed now and the new code is current", done.pause_us}
 

@@ -1,4 +1,4 @@
-defmodule HotPatch.Cluster.Operation do
+defmodule HotPatch.Cluster.Rollout do
   @moduledoc false
   # An apply or rollback over the cluster, from the call to its report: in one step, or group
   # after group with a watch in between, and taken back by itself where it turns out badly.
@@ -20,6 +20,7 @@ defmodule HotPatch.Cluster.Operation do
   alias HotPatch.Manifest
   alias HotPatch.NodeAgent
   alias HotPatch.NodeAgent.Payload
+  alias HotPatch.Operation
   alias HotPatch.Report
   alias HotPatch.Telemetry
   alias HotPatch.Watch
@@ -31,6 +32,7 @@ defmodule HotPatch.Cluster.Operation do
 
   # What only an apply on request may be told.
   @plain %{
+    origin: :operator,
     on_failure: :rollback,
     canary: nil,
     max_concurrency: nil,
@@ -40,8 +42,7 @@ defmodule HotPatch.Cluster.Operation do
 
   @doc """
   Carries a payload out on the given nodes, to its end. Of the options `id` and `seq` are
-  those of an operation that has been decided already, for a node that catches up
-  (`catching_up`).
+  those of an operation that has been decided already, for a node that catches up.
   """
   @spec run(Payload.t(), [node()], [node()], map()) :: {:ok, Report.t()} | {:error, Error.t()}
   def run(payload, nodes, unmanaged, options) do
@@ -60,12 +61,10 @@ defmodule HotPatch.Cluster.Operation do
   end
 
   # What a node does by itself it would only begin again, if it were told to stop.
-  defp lead(what, %{by_itself: true} = options, fun),
-    do: Coordinator.unheard(what, &fun.(&1, options))
+  defp lead(what, %{origin: :operator} = options, fun),
+    do: Coordinator.run(what, &fun.(&1, Map.put(options, :stop, Coordinator.stop())))
 
-  defp lead(what, options, fun) do
-    Coordinator.run(what, &fun.(&1, Map.put(options, :stop, Coordinator.stop())))
-  end
+  defp lead(what, options, fun), do: Coordinator.unheard(what, &fun.(&1, options))
 
   defp reason({:ok, _report}), do: :ok
   defp reason({:error, error}), do: error.reason
@@ -98,43 +97,40 @@ defmodule HotPatch.Cluster.Operation do
   end
 
   @doc "An operation of this process, before it has a number."
-  @spec operation(Payload.t(), [node()], map()) :: NodeAgent.operation()
+  @spec operation(Payload.t(), [node()], map()) :: Operation.t()
   def operation(payload, nodes, options) do
-    %{
-      ref: make_ref(),
-      id: options[:id] || Coordinator.new_id(),
-      course: options[:id],
-      seq: options[:seq],
-      # Also above what is only decided here: an operation over other nodes.
-      above: NodeAgent.seq(),
-      kind: payload.kind,
-      scope: options.nodes || :all,
-      members: nodes,
-      roster: options[:roster] || [],
-      missing: options[:missing] || [],
-      tried_by: options[:tried_by],
-      cumulative?: payload.cumulative?,
-      again?: payload.again?,
+    Operation.new(
+      Map.merge(facts(payload), %{
+        id: options[:id] || Coordinator.new_id(),
+        seq: options[:seq],
+        # Also above what is only decided here: an operation over other nodes.
+        above: NodeAgent.seq(),
+        scope: options.nodes || :all,
+        members: nodes,
+        roster: options[:roster] || [],
+        missing: options[:missing] || [],
+        tried_by: options[:tried_by],
+        origin: options.origin,
+        about: options[:about],
+        overridden: options[:overridden] || %{},
+        reason: options[:reason],
+        from: options[:from],
+        by: options.by,
+        purge: options.purge,
+        pause_timeout: options.pause_timeout,
+        hold_timeout: TwoPhase.hold_timeout(options)
+      })
+    )
+  end
+
+  defp facts(payload) do
+    payload
+    |> Map.take([:kind, :patch, :cumulative?, :again?, :disk, :transition, :on_load, :undoes])
+    |> Map.merge(%{
       content: Payload.content(payload),
-      disk: payload.disk,
-      about: options[:about],
       signed_by: Trust.signer(payload),
-      overridden: options[:overridden] || %{},
-      accepted: Manifest.accepted(payload.manifest),
-      reason: options[:reason],
-      from: options[:from],
-      coordinator: self(),
-      patch: payload.patch,
-      by: options.by,
-      transition: payload.transition,
-      purge: options.purge,
-      on_load: payload.on_load,
-      pause_timeout: options.pause_timeout,
-      hold_timeout: TwoPhase.hold_timeout(options),
-      catching_up: options[:catching_up],
-      stands_for: options[:stands_for],
-      undoes: payload.undoes
-    }
+      accepted: Manifest.accepted(payload.manifest)
+    })
   end
 
   @doc "A report of which nothing is known yet."
@@ -175,9 +171,9 @@ defmodule HotPatch.Cluster.Operation do
   end
 
   defp lock(nodes, %{operation: operation, options: options} = course) do
-    holder = Map.take(operation, [:id, :course, :kind, :patch, :by, :coordinator])
-    waiting = %{stop: options[:stop]}
-    ask = &Cluster.call_until(&1, :lock, [holder], options.timeout, waiting)
+    holder = Operation.holder(operation)
+    waiting = %{stop: options[:stop], timeout: options.timeout}
+    ask = &Cluster.call_until(&1, :lock, [holder], waiting)
 
     case Cluster.take(nodes, ask) do
       {:ok, granted} ->
@@ -199,7 +195,7 @@ defmodule HotPatch.Cluster.Operation do
 
     with :go <- go_on(course),
          :ok <- watch_before(nodes, course),
-         {:done, report, seq} <- carry_out(operation, nodes, course),
+         {:done, report, seq} <- carry_out(operation, course),
          course = joined(course, report, nodes, seq),
          {:calm, course} <- watch_after(nodes, course),
          :go <- go_on(course) do
@@ -239,20 +235,19 @@ defmodule HotPatch.Cluster.Operation do
       | id: Coordinator.new_id(),
         scope: nodes,
         members: nodes,
-        tried_by: if(options.on_failure == :rollback, do: self()),
+        tried_by: if(options.on_failure == :rollback, do: {node(), operation.course}),
         ref: make_ref()
     }
   end
 
-  defp carry_out(operation, nodes, course) do
-    TwoPhase.run(
-      course.payload,
-      operation,
-      nodes,
-      course.report,
-      course.teller,
-      course.options
-    )
+  defp carry_out(operation, course) do
+    TwoPhase.run(%TwoPhase{
+      payload: course.payload,
+      operation: operation,
+      report: course.report,
+      teller: course.teller,
+      options: course.options
+    })
   end
 
   defp watch_before(_nodes, %{options: %{watch: false}}), do: :ok
@@ -317,8 +312,8 @@ defmodule HotPatch.Cluster.Operation do
     {:error, error}
   end
 
-  defp tell_end(teller, {:ok, _report}), do: Progress.tell(teller, nil, :ended, :done)
+  defp tell_end(teller, {:ok, _report}), do: Progress.tell(teller, nil, {:ended, :done})
 
   defp tell_end(teller, {:error, error}),
-    do: Progress.tell(teller, nil, :ended, :failed, text: error.message)
+    do: Progress.tell(teller, nil, {:ended, :failed}, text: error.message)
 end

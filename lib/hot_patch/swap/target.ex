@@ -1,0 +1,44 @@
+defmodule HotPatch.Swap.Target do
+  @moduledoc false
+  # A process that a swap has to do with, as HotPatch.Swap.Discovery finds it. What is done with it is
+  # a HotPatch.Swap.ProcessTask.
+
+  @typedoc """
+  A process to suspend and the modules whose `change_code` it is to be sent. `rule` says by
+  what it was found:
+
+    * `:initial_call` - proc_lib noted that it began in the module's `init/1`
+    * `:entered_loop` - it began in another function of the module and is in a behaviour's loop
+    * `:supervisor` - proc_lib noted the supervisor's callback module
+    * `:system_continue` - a special process: the module exports system_continue/3
+    * `:handlers` - asked: an event manager named its handlers
+    * `:inside_state` - asked: a wrapper named the callback module that it keeps in its state
+    * `:entered_elsewhere` - asked: it began in a function of another module, is in a behaviour's
+      loop, and the module is the callback module there
+    * `:label` - asked: the same of one whose label (`proc_lib:set_label/1`) is a changed module
+      or a tuple that begins with one, wherever it began
+
+  One that `keeps?` its state converts nothing, and one that `ends?` is ended with the load.
+  """
+  @type t :: %__MODULE__{
+          pid: pid(),
+          kind: kind(),
+          rule: rule(),
+          modules: [{module(), change_code? :: boolean()}],
+          keeps?: boolean(),
+          ends?: boolean()
+        }
+  @type kind :: :server | :supervisor | :event_manager | :special | :wrapper
+  @type rule ::
+          :initial_call
+          | :entered_loop
+          | :supervisor
+          | :system_continue
+          | :handlers
+          | :inside_state
+          | :entered_elsewhere
+          | :label
+
+  @enforce_keys [:pid, :kind, :rule, :modules]
+  defstruct [:pid, :kind, :rule, :modules, keeps?: false, ends?: false]
+end
