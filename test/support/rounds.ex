@@ -10,7 +10,7 @@ defmodule HotPatch.Test.Rounds do
   @type t :: %{asked: [atom()], requests: [String.t()], reads: non_neg_integer()}
 
   @patterns [
-    {HotPatch.Cluster, :raw_call, 5},
+    {HotPatch.Cluster, :raw_call, 4},
     {HotPatch.Bridge, :request, 4},
     {HotPatch.Store, :read_term, 1}
   ]
