@@ -8,7 +8,12 @@ defmodule HotPatch.Strategy do
   # `purge: :force` is no part of it. It is a decision about the processes that are there in that
   # moment, so that it has to be told anew each time.
 
-  @type t :: %{transition: :suspend | :none | :compatible, on_load: :restart | :load}
+  alias HotPatch.Options
+
+  @type t :: %{
+          transition: unquote(Options.spec(:apply, :transition)),
+          on_load: unquote(Options.spec(:apply, :on_load))
+        }
 
   @typedoc "A payload: what is not told is nil."
   @type told :: %{
@@ -21,7 +26,7 @@ defmodule HotPatch.Strategy do
   @typedoc "The record of a patch on a node."
   @type recorded :: %{:strategy => t(), optional(atom()) => term()}
 
-  @default %{transition: :suspend, on_load: :restart}
+  @default Map.take(Options.defaults(:apply), [:transition, :on_load])
 
   @doc "That of an apply that is told nothing."
   @spec default() :: t()

@@ -20,6 +20,7 @@ defmodule HotPatch.Cluster.Operation do
   alias HotPatch.Manifest
   alias HotPatch.NodeAgent
   alias HotPatch.NodeAgent.Payload
+  alias HotPatch.Options
   alias HotPatch.Report
   alias HotPatch.Telemetry
   alias HotPatch.Watch
@@ -29,23 +30,16 @@ defmodule HotPatch.Cluster.Operation do
   # Milliseconds that nodes have to let go of what is cancelled.
   @unlock_within 2_000
 
-  # What only an apply on request may be told.
-  @plain %{
-    on_failure: :rollback,
-    canary: nil,
-    max_concurrency: nil,
-    one_per_host: false,
-    watch: false
-  }
-
   @doc """
-  Carries a payload out on the given nodes, to its end. Of the options `id` and `seq` are
-  those of an operation that has been decided already, for a node that catches up
-  (`catching_up`).
+  Carries a payload out on the given nodes, to its end. What the options do not say counts as in an
+  operation that nobody has asked for. `id` and `seq` are those of an operation that has been decided
+  already, for a node that catches up (`catching_up`).
   """
   @spec run(Payload.t(), [node()], [node()], map()) :: {:ok, Report.t()} | {:error, Error.t()}
   def run(payload, nodes, unmanaged, options) do
-    options = @plain |> Map.merge(options) |> Map.put_new_lazy(:id, &Coordinator.new_id/0)
+    options =
+      Options.alone() |> Map.merge(options) |> Map.put_new_lazy(:id, &Coordinator.new_id/0)
+
     what = %{id: options.id, kind: payload.kind, patch: payload.patch, by: options.by}
 
     lead(what, options, fn tell, options ->
@@ -127,7 +121,7 @@ defmodule HotPatch.Cluster.Operation do
       patch: payload.patch,
       by: options.by,
       transition: payload.transition,
-      purge: options.purge,
+      purge: payload.purge,
       on_load: payload.on_load,
       pause_timeout: options.pause_timeout,
       hold_timeout: TwoPhase.hold_timeout(options),

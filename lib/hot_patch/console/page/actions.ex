@@ -28,7 +28,12 @@ defmodule HotPatch.Console.Page.Actions do
              check: check,
              plan: plan,
              plans: Plans.digest(plan),
-             refusals: refusals(check)
+             refusals: refusals(check),
+             known: %{
+               nodes: Enum.map(check.nodes, & &1.node),
+               chosen: %{disk: plan.disk},
+               demanded: [:reason]
+             }
            })
          )}
       end
