@@ -123,11 +123,14 @@ defmodule HotPatch.OptionsTest do
         assert Command.docs_of_switches() =~ "`--#{Command.name(name)}"
       end
 
-      for task <- [:build, :appup], {switch, _type} <- CommandLine.switches(task) do
+      for task <- Schema.calls() -- Schema.functions(),
+          {switch, _type} <- CommandLine.switches(task) do
         assert CommandLine.docs([task]) =~ "`--#{CommandLine.name(switch)}"
       end
 
       assert Mix.Task.moduledoc(Mix.Tasks.HotPatch.Build) =~ CommandLine.docs([:build])
+      assert Mix.Task.moduledoc(Mix.Tasks.HotPatch.Sign) =~ CommandLine.docs([:sign])
+      assert Mix.Task.moduledoc(Mix.Tasks.HotPatch.Keygen) =~ CommandLine.docs([:keygen])
       assert Mix.Task.moduledoc(Mix.Tasks.HotPatch.Appup) =~ CommandLine.docs([:appup])
       assert Mix.Task.moduledoc(Mix.Tasks.HotPatch.Remote) =~ Command.docs_of_switches()
     end

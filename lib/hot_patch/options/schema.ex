@@ -25,11 +25,18 @@ defmodule HotPatch.Options.Schema do
 
   @survey [:check, :plan]
 
+  # What a build writes into the manifest.
+  @declared "as for `HotPatch.apply/2`; it counts unless the operator says otherwise"
+
   @entries [
     name: [
       calls: [
         :upload,
-        {:build, doc: "the patch's name. Default: that of `out`"}
+        {:build, doc: "the patch's name. Default: that of `out`"},
+        {:keygen,
+         type: :words,
+         sample: "NAME",
+         doc: "what the key is called in reports. Default: user and machine"}
       ],
       type: :name,
       doc:
@@ -85,6 +92,7 @@ defmodule HotPatch.Options.Schema do
     out: [
       calls: [
         {:build, sample: "FILE", doc: "where to write the archive"},
+        {:sign, doc: "where to write it. Default: over the archive itself"},
         {:appup, doc: "where to write it. Default: `NAME.appup` in the `ebin` of the newer build"}
       ],
       type: :path,
@@ -140,7 +148,7 @@ defmodule HotPatch.Options.Schema do
     transition: [
       calls: [
         :apply,
-        :build,
+        {:build, doc: "how processes come to the new code, " <> @declared},
         {@survey, default: nil, doc: "as for `apply/2` or `rollback/2`, with the same default"},
         {:rollback,
          type: {:one_of, [:suspend, :none]},
@@ -188,7 +196,8 @@ defmodule HotPatch.Options.Schema do
     on_load: [
       calls: [
         :apply,
-        :build,
+        {:build,
+         doc: "what to do with modules that run code when they are loaded, " <> @declared},
         {@survey, default: nil, doc: "as for `apply/2` or `rollback/2`, with the same default"},
         {:rollback,
          default: nil,
@@ -268,7 +277,12 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     cumulative: [
-      calls: [:apply, :check, :plan, :build],
+      calls: [
+        :apply,
+        :check,
+        :plan,
+        {:build, doc: "`true`: the patch takes the place of all before it, " <> @declared}
+      ],
       type: :boolean,
       default: false,
       manifest: true,
@@ -478,6 +492,12 @@ defmodule HotPatch.Options.Schema do
       sample: "KEY",
       doc: "the path of a secret key, see `mix hot_patch.keygen`"
     ],
+    key: [
+      calls: [:sign],
+      type: :path,
+      sample: "KEY",
+      doc: "the path of the secret key, see `mix hot_patch.keygen`"
+    ],
     dry_run: [
       calls: [:build],
       type: :boolean,
@@ -551,7 +571,7 @@ defmodule HotPatch.Options.Schema do
            |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
 
   # What is no function of HotPatch itself.
-  @tools [:build, :appup]
+  @tools [:build, :sign, :keygen, :appup]
 
   @doc "The functions of HotPatch that take options."
   @spec functions() :: [atom()]
