@@ -51,7 +51,9 @@ defmodule HotPatch.Options.CommandLine do
   defp where(found, _calls), do: "(#{Enum.join(found, ", ")}) "
 
   defp line(%{type: :watch} = option) do
-    limits = for {limit, {_type, sample, text}} <- @limits, do: {written(limit, sample), text}
+    limits =
+      for {limit, {_type, sample, text}} <- @limits, do: {"`#{written(limit, sample)}`", text}
+
     more = for {switch, text} <- limits, do: "#{switch}: #{text}"
 
     {"`--#{name(option.name)}`, `--no-#{name(option.name)}`",
@@ -60,11 +62,13 @@ defmodule HotPatch.Options.CommandLine do
 
   defp line(option) do
     several = if Type.switch(option.type) == :keep, do: "; may be given several times", else: ""
-    {written(option.name, option.sample || Type.sample(option.type)), option.doc <> several}
+    {"`#{switch(option)}`", option.doc <> several}
   end
 
-  defp written(option, nil), do: "`--#{name(option)}`"
-  defp written(option, sample), do: "`--#{name(option)} #{sample}`"
+  defp switch(option), do: written(option.name, option.sample || Type.sample(option.type))
+
+  defp written(option, nil), do: "--#{name(option)}"
+  defp written(option, sample), do: "--#{name(option)} #{sample}"
 
   @doc "The options of a call from its switches, as they were parsed; or which is none, or what is wrong with it."
   @spec read(atom(), keyword()) ::
@@ -80,6 +84,17 @@ defmodule HotPatch.Options.CommandLine do
         _ -> {:halt, {:unknown, option}}
       end
     end)
+  end
+
+  @doc "Whether nothing is missing that a call cannot do without, in the words of a command line."
+  @spec complete(atom(), keyword()) :: :ok | {:error, String.t()}
+  def complete(call, options) do
+    missing? = &(&1.required and not Keyword.has_key?(options, &1.name))
+
+    case Enum.find(Schema.options(call), missing?) do
+      nil -> :ok
+      option -> {:error, "#{switch(option)} is needed"}
+    end
   end
 
   defp add({:ok, value}, option, options), do: {:cont, {:ok, [{option, value} | options]}}

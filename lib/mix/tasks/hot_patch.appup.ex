@@ -58,6 +58,7 @@ defmodule Mix.Tasks.HotPatch.Appup do
 
   defp valid(given) do
     with {:ok, options} <- CommandLine.read(:appup, given),
+         :ok <- CommandLine.complete(:appup, options),
          {:ok, options} <- Options.validate(:appup, options) do
       options
     else
