@@ -59,20 +59,10 @@ defmodule HotPatch do
   @typedoc "By name, by role, or by a function: see the option `:nodes`."
   @type nodes :: [node()] | {:role, atom()} | (NodeInfo.t() -> as_boolean(term()))
 
-  @typedoc "What `check/2` and `plan/2` may be told."
-  @type survey_options :: [
-          nodes: nodes(),
-          timeout: pos_integer(),
-          transition: :suspend | :none | :compatible,
-          purge: :soft | :force,
-          on_load: :restart | :load,
-          drift: :refuse | :accept,
-          disk: :replace | :memory_only,
-          cumulative: boolean(),
-          again: boolean(),
-          config: [{atom(), keyword()}],
-          operation: :apply | :rollback
-        ]
+  for call <- Options.functions() do
+    @typedoc "The options of `#{call}`, as they are described there."
+    @type unquote({:"#{call}_options", [], []}) :: unquote(Options.spec(call))
+  end
 
   @doc """
   Takes an archive in: reads it, judges it against the rules of archives, keeps it.
@@ -106,12 +96,7 @@ defmodule HotPatch do
       iex> reason
       :file
   """
-  @spec upload(Path.t() | binary(),
-          name: String.t(),
-          release: {String.t(), String.t()},
-          by: String.t(),
-          from: String.t()
-        ) :: {:ok, Patch.t()} | error()
+  @spec upload(Path.t() | binary(), upload_options()) :: {:ok, Patch.t()} | error()
   def upload(path_or_bytes, options \\ []) do
     with {:ok, options} <- Options.validate(:upload, options),
          {:ok, bytes, default_name} <- Input.read(path_or_bytes) do
@@ -173,7 +158,7 @@ defmodule HotPatch do
       iex> {error.reason, error.details.option}
       {:invalid_option, :timeout}
   """
-  @spec check(id(), survey_options()) :: {:ok, Report.t()} | error()
+  @spec check(id(), check_options()) :: {:ok, Report.t()} | error()
   def check(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- PatchCall.new(:check, id, options) do
       Cluster.Survey.check(payload, nodes, unmanaged, options)
@@ -199,7 +184,7 @@ defmodule HotPatch do
       iex> error.reason
       :unknown_patch
   """
-  @spec plan(id(), survey_options()) :: {:ok, Plan.t()} | error()
+  @spec plan(id(), plan_options()) :: {:ok, Plan.t()} | error()
   def plan(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- PatchCall.new(:plan, id, options) do
       Cluster.Survey.plan(payload, nodes, unmanaged, options)
@@ -244,28 +229,7 @@ defmodule HotPatch do
       iex> {error.reason, error.details.option}
       {:invalid_option, :speed}
   """
-  @spec apply(id(),
-          nodes: nodes(),
-          timeout: pos_integer(),
-          transition: :suspend | :none | :compatible,
-          pause_timeout: pos_integer(),
-          purge: :soft | :force,
-          on_load: :restart | :load,
-          drift: :refuse | :accept,
-          disk: :replace | :memory_only,
-          cumulative: boolean(),
-          again: boolean(),
-          config: [{atom(), keyword()}],
-          canary: [node()] | pos_integer() | float(),
-          max_concurrency: pos_integer(),
-          one_per_host: boolean(),
-          watch: boolean() | keyword(),
-          on_failure: :rollback | :keep,
-          progress: :auto | :bar | :none,
-          by: String.t(),
-          reason: String.t(),
-          from: String.t()
-        ) :: {:ok, Report.t()} | error()
+  @spec apply(id(), apply_options()) :: {:ok, Report.t()} | error()
   def apply(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- PatchCall.new(:apply, id, options),
          do: carry_out(options, payload, nodes, unmanaged)
@@ -300,18 +264,7 @@ defmodule HotPatch do
       iex> error.reason
       :unknown_patch
   """
-  @spec rollback(id(),
-          nodes: nodes(),
-          timeout: pos_integer(),
-          transition: :suspend | :none,
-          pause_timeout: pos_integer(),
-          purge: :soft | :force,
-          on_load: :restart | :load,
-          progress: :auto | :bar | :none,
-          by: String.t(),
-          reason: String.t(),
-          from: String.t()
-        ) :: {:ok, Report.t()} | error()
+  @spec rollback(id(), rollback_options()) :: {:ok, Report.t()} | error()
   def rollback(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- PatchCall.new(:rollback, id, options),
          do: carry_out(options, payload, nodes, unmanaged)
@@ -351,7 +304,7 @@ defmodule HotPatch do
       iex> error.reason
       :unknown_patch
   """
-  @spec export_antipatch(id(), to: Path.t()) ::
+  @spec export_antipatch(id(), export_antipatch_options()) ::
           {:ok, Cluster.Antipatch.t()} | error()
   def export_antipatch(id, options \\ []) do
     with {:ok, options} <- Options.validate(:export_antipatch, options),
@@ -373,7 +326,7 @@ defmodule HotPatch do
       IO.puts(journal)
       #=> 2026-11-22 10:14:03 UTC rollback of fix-3fa9c1d2e0b4 by alice: ok on 3 nodes
   """
-  @spec journal(nodes: nodes(), timeout: pos_integer(), patch: String.t(), last: pos_integer()) ::
+  @spec journal(journal_options()) ::
           {:ok, Answers.t(JournalEntry.t())} | error()
   def journal(options \\ []) do
     with {:ok, options} <- Options.validate(:journal, options),
@@ -396,7 +349,7 @@ defmodule HotPatch do
       #=> {:ok, #HotPatch.Answers<drift of 2 nodes: [#HotPatch.Drift<MyApp.Foo on a@host: runs another version
       #=>   than its file; loaded by hand>], c@host did not answer in time: what it has is not here>}
   """
-  @spec drift(nodes: nodes(), timeout: pos_integer()) :: {:ok, Answers.t(Drift.t())} | error()
+  @spec drift(drift_options()) :: {:ok, Answers.t(Drift.t())} | error()
   def drift(options \\ []) do
     with {:ok, options} <- Options.validate(:drift, options),
          {:ok, members} <- Cluster.reachable(options.nodes),
@@ -421,7 +374,7 @@ defmodule HotPatch do
       iex> error.reason
       :unknown_patch
   """
-  @spec delete(id(), by: String.t(), reason: String.t(), from: String.t()) :: :ok | error()
+  @spec delete(id(), delete_options()) :: :ok | error()
   def delete(id, options \\ []) do
     with {:ok, options} <- Options.validate(:delete, options),
          do: Catalog.delete(id, %{options | by: options.by || OSUser.name()})
@@ -452,13 +405,7 @@ defmodule HotPatch do
       iex> error.reason
       :refused
   """
-  @spec restart(node(),
-          timeout: pos_integer(),
-          force: boolean(),
-          by: String.t(),
-          reason: String.t(),
-          from: String.t()
-        ) :: {:ok, NodeInfo.t()} | error()
+  @spec restart(node(), restart_options()) :: {:ok, NodeInfo.t()} | error()
   def restart(node, options \\ []) do
     with {:ok, options} <- Options.validate(:restart, options),
          {:ok, node} <- Argument.node(:restart, node, Cluster.everyone()),
@@ -495,13 +442,7 @@ defmodule HotPatch do
       iex> error.reason
       :not_under_way
   """
-  @spec cancel(String.t() | node(),
-          keep: boolean(),
-          timeout: pos_integer(),
-          by: String.t(),
-          reason: String.t(),
-          from: String.t()
-        ) :: {:ok, Cancellation.t()} | error()
+  @spec cancel(String.t() | node(), cancel_options()) :: {:ok, Cancellation.t()} | error()
   def cancel(id, options \\ []) when is_binary(id) or is_atom(id) do
     with {:ok, options} <- Options.validate(:cancel, options),
          do: Cluster.CancelCall.run("#{id}", %{options | by: options.by || OSUser.name()})
@@ -542,7 +483,7 @@ defmodule HotPatch do
       iex> error.reason
       :refused
   """
-  @spec dismiss(node(), by: String.t(), reason: String.t(), from: String.t()) :: :ok | error()
+  @spec dismiss(node(), dismiss_options()) :: :ok | error()
   def dismiss(node, options \\ []) when is_atom(node) do
     with {:ok, options} <- Options.validate(:dismiss, options),
          do: Cluster.Dismissal.run(node, %{options | by: options.by || OSUser.name()})
@@ -585,14 +526,7 @@ defmodule HotPatch do
       iex> {error.reason, error.details.option}
       {:invalid_option, :release}
   """
-  @spec attach(node(),
-          data_dir: Path.t(),
-          release: {String.t(), String.t()},
-          peers: [node()],
-          timeout: pos_integer(),
-          by: String.t(),
-          reason: String.t()
-        ) :: :ok | error()
+  @spec attach(node(), attach_options()) :: :ok | error()
   def attach(node, options \\ []) do
     with {:ok, options} <- Options.validate(:attach, options),
          {:ok, node} <- Argument.node(:attach, node, Node.list(:connected)),
@@ -626,12 +560,7 @@ defmodule HotPatch do
       iex> {error.reason, error.details.option}
       {:invalid_option, :leave_patches}
   """
-  @spec detach(node(),
-          leave_patches: boolean(),
-          timeout: pos_integer(),
-          by: String.t(),
-          reason: String.t()
-        ) :: :ok | error()
+  @spec detach(node(), detach_options()) :: :ok | error()
   def detach(node, options \\ []) do
     with {:ok, options} <- Options.validate(:detach, options),
          {:ok, node} <- Argument.node(:detach, node, Node.list(:connected)),
@@ -685,7 +614,7 @@ defmodule HotPatch do
       iex> {stragglers.items, HotPatch.Answers.complete?(stragglers)}
       {[], true}
   """
-  @spec stragglers(nodes: nodes(), timeout: pos_integer()) ::
+  @spec stragglers(stragglers_options()) ::
           {:ok, Answers.t(Straggler.t())} | error()
   def stragglers(options \\ []) do
     with {:ok, options} <- Options.validate(:stragglers, options),
@@ -713,7 +642,7 @@ defmodule HotPatch do
   defdelegate to_json(result), to: HotPatch.JSON, as: :encode
 
   @doc "Like `upload/2`, but raises the error."
-  @spec upload!(Path.t() | binary(), keyword()) :: Patch.t()
+  @spec upload!(Path.t() | binary(), upload_options()) :: Patch.t()
   def upload!(path_or_bytes, options \\ []), do: bang!(upload(path_or_bytes, options))
 
   @doc "Like `composition/1`, but raises the error."
@@ -721,59 +650,59 @@ defmodule HotPatch do
   def composition!(id), do: bang!(composition(id))
 
   @doc "Like `check/2`, but raises the error."
-  @spec check!(id(), keyword()) :: Report.t()
+  @spec check!(id(), check_options()) :: Report.t()
   def check!(id, options \\ []), do: bang!(check(id, options))
 
   @doc "Like `plan/2`, but raises the error."
-  @spec plan!(id(), keyword()) :: Plan.t()
+  @spec plan!(id(), plan_options()) :: Plan.t()
   def plan!(id, options \\ []), do: bang!(plan(id, options))
 
   @doc "Like `apply/2`, but raises the error."
-  @spec apply!(id(), keyword()) :: Report.t()
+  @spec apply!(id(), apply_options()) :: Report.t()
   def apply!(id, options \\ []), do: bang!(apply(id, options))
 
   @doc "Like `rollback/2`, but raises the error."
-  @spec rollback!(id(), keyword()) :: Report.t()
+  @spec rollback!(id(), rollback_options()) :: Report.t()
   def rollback!(id, options \\ []), do: bang!(rollback(id, options))
 
   @doc "Like `cancel/2`, but raises the error."
-  @spec cancel!(String.t() | node(), keyword()) :: Cancellation.t()
+  @spec cancel!(String.t() | node(), cancel_options()) :: Cancellation.t()
   def cancel!(id, options \\ []), do: bang!(cancel(id, options))
 
   @doc "Like `export_antipatch/2`, but raises the error."
-  @spec export_antipatch!(id(), keyword()) :: map()
+  @spec export_antipatch!(id(), export_antipatch_options()) :: map()
   def export_antipatch!(id, options \\ []), do: bang!(export_antipatch(id, options))
 
   @doc "Like `journal/1`, but raises the error."
-  @spec journal!(keyword()) :: Answers.t(JournalEntry.t())
+  @spec journal!(journal_options()) :: Answers.t(JournalEntry.t())
   def journal!(options \\ []), do: bang!(journal(options))
 
   @doc "Like `drift/1`, but raises the error."
-  @spec drift!(keyword()) :: Answers.t(Drift.t())
+  @spec drift!(drift_options()) :: Answers.t(Drift.t())
   def drift!(options \\ []), do: bang!(drift(options))
 
   @doc "Like `stragglers/1`, but raises the error."
-  @spec stragglers!(keyword()) :: Answers.t(Straggler.t())
+  @spec stragglers!(stragglers_options()) :: Answers.t(Straggler.t())
   def stragglers!(options \\ []), do: bang!(stragglers(options))
 
   @doc "Like `restart/2`, but raises the error."
-  @spec restart!(node(), keyword()) :: NodeInfo.t()
+  @spec restart!(node(), restart_options()) :: NodeInfo.t()
   def restart!(node, options \\ []), do: bang!(restart(node, options))
 
   @doc "Like `delete/2`, but raises the error."
-  @spec delete!(id(), keyword()) :: :ok
+  @spec delete!(id(), delete_options()) :: :ok
   def delete!(id, options \\ []) do
     with {:error, error} <- delete(id, options), do: raise(error)
   end
 
   @doc "Like `attach/2`, but raises the error."
-  @spec attach!(node(), keyword()) :: :ok
+  @spec attach!(node(), attach_options()) :: :ok
   def attach!(node, options \\ []) do
     with {:error, error} <- attach(node, options), do: raise(error)
   end
 
   @doc "Like `detach/2`, but raises the error."
-  @spec detach!(node(), keyword()) :: :ok
+  @spec detach!(node(), detach_options()) :: :ok
   def detach!(node, options \\ []) do
     with {:error, error} <- detach(node, options), do: raise(error)
   end

@@ -93,7 +93,7 @@ defmodule HotPatchTest do
             {:plan, [timeout: 0], :timeout, "1 to 3,600,000"},
             {:apply, [pause_timeout: -1], :pause_timeout, "milliseconds"},
             {:apply, [by: ""], :by, "printable"},
-            {:apply, [force: true], :force, "is not an option of apply/2"},
+            {:apply, [force: true], :force, "is not an option of apply"},
             {:upload, [name: "../x"], :name, "letters"},
             {:upload, [name: ""], :name, "letters"}
           ] do

@@ -16,11 +16,15 @@ defmodule HotPatch.Build do
   alias HotPatch.Error
   alias HotPatch.Host.Keys
   alias HotPatch.Native
+  alias HotPatch.Options
   alias HotPatch.Options.Argument
   alias HotPatch.Refusal
   alias HotPatch.Signature
   alias HotPatch.Support.Printable
   alias HotPatch.Support.Table
+
+  @typedoc "The options of `run/1`."
+  @type options :: unquote(Options.spec(:build))
 
   @typedoc """
     * `:composition` - what a system that takes the patch will see
@@ -50,7 +54,7 @@ defmodule HotPatch.Build do
 
   ## Options
 
-  #{Request.docs()}
+  #{Options.docs(:build)}
 
   ## Errors
 
@@ -64,7 +68,7 @@ defmodule HotPatch.Build do
       iex> {error.reason, error.message =~ "/nowhere"}
       {:build, true}
   """
-  @spec run(keyword()) :: {:ok, t()} | {:error, Error.t() | Refusal.t()}
+  @spec run(options()) :: {:ok, t()} | {:error, Error.t() | Refusal.t()}
   def run(options) do
     with {:ok, request, own} <- Request.new(options),
          {:ok, key} <- key(own.sign),
@@ -89,7 +93,7 @@ defmodule HotPatch.Build do
   end
 
   @doc "Like `run/1`, but raises the error."
-  @spec run!(keyword()) :: t()
+  @spec run!(options()) :: t()
   def run!(options) do
     case run(options) do
       {:ok, built} -> built

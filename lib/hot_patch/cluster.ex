@@ -160,7 +160,8 @@ defmodule HotPatch.Cluster do
   @doc "Who holds the nodes that are connected, and answer; no more is asked, so it may be asked often."
   @spec holders() :: [{node(), NodeAgent.Server.holder()}]
   def holders do
-    for {node, {:ok, %{} = holder}} <- raw_call(everyone(), :holder, [], %{timeout: @hello_within}),
+    for {node, {:ok, %{} = holder}} <-
+          raw_call(everyone(), :holder, [], %{timeout: @hello_within}),
         do: {node, holder}
   end
 

@@ -1,12 +1,12 @@
 defmodule HotPatch.Command do
   @moduledoc false
   # The functions of HotPatch as commands of a terminal. What a command is about stands here; its
-  # options come from the one table of options, so that an option is there as soon as a function
-  # has it. Names of nodes and the like become atoms: this is for a VM that lives for one call, of
+  # options come from the table of options, so that an option is there as soon as a function has
+  # it. Names of nodes and the like become atoms: this is for a VM that lives for one call, of
   # the operator who wrote them.
 
   alias HotPatch.Options
-  alias HotPatch.Options.Argument
+  alias HotPatch.Options.CommandLine
   alias HotPatch.Support.Suggestion
 
   @typedoc "What a command is about: an archive on this machine, a patch, a node, or nothing."
@@ -41,7 +41,7 @@ defmodule HotPatch.Command do
   @left_out [:subscribe, :unsubscribe, :to_json]
 
   # Beside those of the functions.
-  @own [cookie: :string, json: :boolean, watch_for: :integer, limit: :keep]
+  @own [cookie: :string, json: :boolean]
 
   @doc "All functions that are commands."
   @spec functions() :: [atom()]
@@ -64,21 +64,15 @@ defmodule HotPatch.Command do
   defp argument(nil), do: []
   defp argument(subject), do: [subject |> Atom.to_string() |> String.upcase()]
 
+  @doc "The switches of all commands as a Markdown list, beside those of the task itself."
+  @spec docs_of_switches() :: String.t()
+  def docs_of_switches, do: CommandLine.docs(functions())
+
   @doc "The switches of all commands, for `OptionParser`."
   @spec switches() :: keyword()
   def switches do
-    for({_function, rules} <- all_rules(), {option, check} <- rules, do: {option, type(check)})
-    |> Enum.uniq()
-    |> Keyword.merge(@own)
+    functions() |> Enum.flat_map(&CommandLine.switches/1) |> Enum.uniq() |> Keyword.merge(@own)
   end
-
-  defp all_rules, do: for({function, _} <- @commands, do: {function, Options.rules(function)})
-
-  defp type({:one_of, [true, false]}), do: :boolean
-  defp type(:watch), do: :boolean
-  defp type(:config), do: :keep
-  defp type(check) when check in [:milliseconds, :count], do: :integer
-  defp type(_text_or_names), do: :string
 
   @doc "The call that a command line asks for; `given` are its options as they were parsed."
   @spec parse(String.t(), [String.t()], keyword()) :: {:ok, call()} | {:error, String.t()}
@@ -94,7 +88,7 @@ defmodule HotPatch.Command do
 
   @doc "What a command is called."
   @spec name(atom()) :: String.t()
-  def name(function), do: function |> Atom.to_string() |> String.replace("_", "-")
+  defdelegate name(function), to: CommandLine
 
   defp function(command) do
     names = Enum.map(functions(), &name/1)
@@ -119,105 +113,14 @@ defmodule HotPatch.Command do
   end
 
   defp options(function, given) do
-    rules = Options.rules(function)
-    given = given |> watch() |> Keyword.drop([:cookie, :json])
-
-    case Enum.find(given, fn {option, _value} -> not Keyword.has_key?(rules, option) end) do
-      nil -> values(given, rules)
-      {option, _value} -> {:error, unknown(option, function, rules)}
-    end
+    with {:unknown, option} <-
+           CommandLine.read(function, Keyword.drop(given, Keyword.keys(@own))),
+         do: {:error, unknown(option, function)}
   end
 
-  defp unknown(option, function, rules) do
-    switches = for {name, _check} <- rules, do: "--" <> name(name)
+  defp unknown(option, function) do
+    switches = for {name, _type} <- Options.rules(function), do: "--" <> name(name)
     list = if switches == [], do: "none", else: Enum.join(switches, ", ")
     "--#{name(option)} is no option of #{name(function)}, which takes #{list}"
-  end
-
-  # Limits of a watch are options of their own.
-  defp watch(given) do
-    limits = Enum.map(Keyword.get_values(given, :limit), &{:limit, &1})
-    duration = if ms = given[:watch_for], do: [{:duration, ms}], else: []
-    given = Keyword.drop(given, [:limit, :watch_for])
-
-    if limits ++ duration == [],
-      do: given,
-      else: Keyword.put(given, :watch, {:limits, duration ++ limits})
-  end
-
-  defp values(given, rules) do
-    given
-    |> Keyword.keys()
-    |> Enum.uniq()
-    |> Enum.reduce_while({:ok, []}, fn option, {:ok, options} ->
-      case value(rules[option], Keyword.get_values(given, option)) do
-        {:ok, value} -> {:cont, {:ok, [{option, value} | options]}}
-        {:error, rule} -> {:halt, {:error, "--#{name(option)} #{rule}"}}
-      end
-    end)
-  end
-
-  defp value(:config, texts), do: each(texts, &setting/1, &together/1)
-  defp value(:watch, [{:limits, limits}]), do: each(limits, &limit/1, & &1)
-  defp value(check, texts), do: {:ok, one(check, List.last(texts))}
-
-  defp one({:one_of, allowed}, text) when is_binary(text),
-    do: Enum.find(allowed, text, &(Atom.to_string(&1) == text))
-
-  defp one(:nodes, "role:" <> role), do: {:role, String.to_atom(role)}
-  defp one(:nodes, names), do: names(names)
-
-  defp one(:release, text) do
-    case String.split(text, "-", parts: 2) do
-      [name, version] -> {name, version}
-      # What is wrong with it says HotPatch.
-      [text] -> text
-    end
-  end
-
-  defp one(:canary, text) do
-    case {Integer.parse(text), Float.parse(text)} do
-      {{number, ""}, _} -> number
-      {_, {share, ""}} -> share
-      _ -> names(text)
-    end
-  end
-
-  defp one(_check, value), do: value
-
-  defp names(text), do: text |> String.split(",") |> Enum.map(&String.to_atom/1)
-
-  defp each(texts, read, finish) do
-    Enum.reduce_while(texts, {:ok, []}, fn text, {:ok, before} ->
-      case read.(text) do
-        {:ok, value} -> {:cont, {:ok, before ++ [value]}}
-        error -> {:halt, error}
-      end
-    end)
-    |> then(fn result -> with {:ok, values} <- result, do: {:ok, finish.(values)} end)
-  end
-
-  # As `mix hot_patch.build` takes them.
-  defp setting(text) do
-    with {:ok, {application, key, _value, term}} <- Argument.setting(text),
-         do: {:ok, {String.to_atom(application), String.to_atom(key), term}}
-  end
-
-  defp together(settings) do
-    settings
-    |> Enum.group_by(&elem(&1, 0), fn {_application, key, value} -> {key, value} end)
-    |> Enum.to_list()
-  end
-
-  defp limit({:duration, ms}), do: {:ok, {:duration, ms}}
-
-  defp limit({:limit, text}) do
-    with [sign, number] <- String.split(text, "=", parts: 2),
-         {number, ""} <- Float.parse(number) do
-      whole = trunc(number)
-      {:ok, {String.to_atom(sign), if(whole == number, do: whole, else: number)}}
-    else
-      _ -> {:error, "must be SIGN=NUMBER, as in crashes=0, got: #{text}"}
-    end
   end
 end

@@ -10,7 +10,7 @@ defmodule HotPatch.Manifest do
     * `:release` - the release that it is for, or `nil`
     * `:built_with` - `otp`, `elixir`, `hot_patch`: versions, or `nil`
     * `:author`, `:text` - who made it, and what for
-    * `:cumulative`, `:transition`, `:on_load` - the defaults of the options of `HotPatch.apply/2`
+    * #{Enum.map_join(HotPatch.Options.declared(), ", ", &"`:#{&1.name}`")} - the defaults of the options of `HotPatch.apply/2`
     * `:modules` - by name: `change` (`:add`, `:replace`, or `:any` where the base is not known),
       the versions `replaces` and `brings`
     * `:removed` - files that the patch takes away, with their modules; a module that is among
@@ -24,6 +24,7 @@ defmodule HotPatch.Manifest do
     * `:accepted_findings` - what the author has accepted of what was found
   """
 
+  alias HotPatch.Options
   alias HotPatch.Release
 
   @typedoc "What tells two versions of a module apart; `vsn` is text as of `HotPatch.Support.VsnText`."
@@ -38,15 +39,15 @@ defmodule HotPatch.Manifest do
           module: %{name: String.t(), replaces: version()} | nil
         }
   @type t :: %__MODULE__{
+          unquote_splicing(
+            for(%{name: name} <- Options.declared(), do: {name, Options.spec(:build, name)})
+          ),
           bytes: binary(),
           name: String.t(),
           release: Release.t() | nil,
           built_with: %{atom() => String.t() | nil},
           author: String.t() | nil,
           text: String.t() | nil,
-          cumulative: boolean(),
-          transition: :suspend | :none | :compatible,
-          on_load: :restart | :load,
           modules: %{String.t() => module_entry()},
           removed: [removed()],
           load_order: [String.t()],
@@ -62,25 +63,20 @@ defmodule HotPatch.Manifest do
 
   @enforce_keys [:bytes, :name, :release, :built_with, :modules]
   defstruct [
-    :bytes,
-    :name,
-    :release,
-    :built_with,
-    :author,
-    :text,
-    :modules,
-    cumulative: false,
-    transition: :suspend,
-    on_load: :restart,
-    removed: [],
-    load_order: [],
-    instructions: %{up: [], down: []},
-    config: [],
-    accepted_findings: []
-  ]
+              :bytes,
+              :name,
+              :release,
+              :built_with,
+              :author,
+              :text,
+              :modules,
+              removed: [],
+              load_order: [],
+              instructions: %{up: [], down: []},
+              config: [],
+              accepted_findings: []
+            ] ++ for(option <- Options.declared(), do: {option.name, option.default})
 
-  @transitions %{"suspend" => :suspend, "none" => :none, "compatible" => :compatible}
-  @loadings %{"restart" => :restart, "load" => :load}
   @changes %{"add" => :add, "replace" => :replace, "any" => :any}
 
   @doc false
@@ -89,16 +85,13 @@ defmodule HotPatch.Manifest do
 
   # The schema was checked where the archive was read: every field is there.
   def new(%{content: content, bytes: bytes}) do
-    %__MODULE__{
+    manifest = %__MODULE__{
       bytes: bytes,
       name: content["name"],
       release: release(content["release"]),
       built_with: plain(content["built_with"], [:otp, :elixir, :hot_patch]),
       author: content["author"],
       text: content["text"],
-      cumulative: content["cumulative"],
-      transition: Map.fetch!(@transitions, content["transition"]),
-      on_load: Map.fetch!(@loadings, content["on_load"]),
       modules: for(%{"module" => %{} = m} <- content["files"], into: %{}, do: module_entry(m)),
       removed: Enum.map(content["removed"], &removed/1),
       load_order: content["load_order"],
@@ -107,6 +100,8 @@ defmodule HotPatch.Manifest do
       accepted_findings:
         Enum.map(content["accepted_findings"], &plain(&1, [:rule, :module, :reason]))
     }
+
+    struct!(manifest, Options.declared(content))
   end
 
   defp release(nil), do: nil
@@ -148,8 +143,10 @@ defmodule HotPatch.Manifest do
     [
       "manifest: #{manifest.name}#{for_release(manifest.release)}#{by(manifest.author)}",
       text(manifest.text),
-      "transition #{manifest.transition}, on_load #{manifest.on_load}" <>
-        if(manifest.cumulative, do: ", cumulative", else: ""),
+      Enum.join(
+        for(option <- Options.declared(), line = declared(option, manifest), do: line),
+        ", "
+      ),
       for(removed <- manifest.removed, do: removed_line(removed, moved(manifest))),
       for({way, texts} <- manifest.instructions, text <- texts, do: "#{way}: #{text}"),
       for(c <- manifest.config, do: "sets #{c.application} #{c.key}"),
@@ -158,6 +155,11 @@ defmodule HotPatch.Manifest do
     |> List.flatten()
     |> Enum.reject(&(&1 == ""))
   end
+
+  defp declared(%{type: :boolean, name: name}, manifest),
+    do: if(Map.fetch!(manifest, name), do: name)
+
+  defp declared(%{name: name}, manifest), do: "#{name} #{Map.fetch!(manifest, name)}"
 
   defp removed_line(%{path: path, module: %{name: name}}, moved) when is_map_key(moved, name),
     do: "moves #{String.replace_prefix(name, "Elixir.", "")} from #{path}"

@@ -8,14 +8,19 @@ defmodule HotPatch.Strategy do
   # `purge: :force` is no part of it. It is a decision about the processes that are there in that
   # moment, so that it has to be told anew each time.
 
+  alias HotPatch.Options
+
   @typedoc """
   How processes come to the new code: suspended, all at once; none of them, because their
   state's format does not change; or each in its turn after the load, because the new code
   accepts the old state too.
   """
-  @type transition :: :suspend | :none | :compatible
+  @type transition :: unquote(Options.spec(:apply, :transition))
 
-  @type t :: %{transition: transition(), on_load: :restart | :load}
+  @type t :: %{
+          transition: transition(),
+          on_load: unquote(Options.spec(:apply, :on_load))
+        }
 
   @typedoc "A payload: what is not told is nil."
   @type told :: %{
@@ -28,7 +33,7 @@ defmodule HotPatch.Strategy do
   @typedoc "The record of a patch on a node."
   @type recorded :: %{:strategy => t(), optional(atom()) => term()}
 
-  @default %{transition: :suspend, on_load: :restart}
+  @default Map.take(Options.defaults(:apply), [:transition, :on_load])
 
   @doc "That of an apply that is told nothing."
   @spec default() :: t()

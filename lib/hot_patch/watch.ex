@@ -6,26 +6,18 @@ defmodule HotPatch.Watch do
   Counted are, on each node, from the change on and beyond what is to be expected from the time
   before it:
 
-  | sign | what | limit |
-  |---|---|---|
-  | `:crashes` | processes that died of an error while they ran modules of the patch | 3 |
-  | `:errors` | log events of level error and worse | 50 |
-  | `:restarts` | children that supervisors found terminated | 10 |
-  | `:run_queue` | processes waiting for a scheduler, on average, per scheduler | 5 |
-  | `:mailboxes` | messages waiting in all mailboxes, growth | 20,000 |
-  | `:health` | the host application's own judgement: 0 well, 1 ill | 0 |
-  | `:gone` | the node no longer answers: 0 or 1 | 0 |
+  #{HotPatch.Options.WatchLimits.docs()}
 
   Fields: `:duration_ms` for how long, `:watched_ms` how long it was until a limit was exceeded,
   `:signs` the last figures (`node`, `sign`, `value`, `limit`, `text`), `:exceeded` the sign that was
   beyond its limit first, or `nil`.
   """
 
+  alias HotPatch.Options.WatchLimits
   alias HotPatch.Support.Printable
   alias HotPatch.Support.Table
 
-  @type sign ::
-          :crashes | :errors | :restarts | :run_queue | :mailboxes | :health | :gone
+  @type sign :: unquote(WatchLimits.sign_type())
   @type seen :: %{
           node: node(),
           sign: sign(),

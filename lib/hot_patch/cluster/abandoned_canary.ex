@@ -15,12 +15,6 @@ defmodule HotPatch.Cluster.AbandonedCanary do
 
   # Milliseconds.
   @within 2_000
-  @options %{
-    timeout: 60_000,
-    pause_timeout: 2_000,
-    purge: :soft,
-    origin: :abandoned
-  }
 
   @doc "Ends what nobody tries any more; says whether it did anything."
   @spec run(HotPatch.NodeAgent.History.history()) :: :ok | :changed | {:error, String.t()}
@@ -63,14 +57,14 @@ defmodule HotPatch.Cluster.AbandonedCanary do
 
     # Right behind what it takes back, wherever this node hears of the last step only later: that
     # one counts. And of every node that tried it an operation of its own.
-    options =
-      Map.merge(@options, %{
-        id: "#{op.id}-#{:erlang.phash2(node())}",
-        seq: op.seq,
-        nodes: [node()],
-        by: "HotPatch",
-        reason: "the coordinator died while it was tried"
-      })
+    options = %{
+      id: "#{op.id}-#{:erlang.phash2(node())}",
+      seq: op.seq,
+      nodes: [node()],
+      by: "HotPatch",
+      reason: "the coordinator died while it was tried",
+      origin: :abandoned
+    }
 
     case Rollout.run(payload, [node()], [], options) do
       {:ok, _report} -> :changed

@@ -11,6 +11,7 @@ defmodule HotPatch.Cluster.AutoRollback do
   alias HotPatch.Error
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.Operation
+  alias HotPatch.Options
   alias HotPatch.Report
 
   # Milliseconds: processes that never stand still leave the old code only now and then, and
@@ -118,9 +119,8 @@ defmodule HotPatch.Cluster.AutoRollback do
 
   # The way back is that by which the patch came. Processes that may be killed may be so in all of it.
   defp payload(course) do
-    more = [purge: course.options.purge, undoes: course.ops]
-    payload = Payload.rollback(course.payload.patch, course.payload.release, more)
-    %{payload | disk: course.payload.disk}
+    more = [undoes: course.ops] ++ Options.inherited(:undo, :apply, course.payload)
+    Payload.rollback(course.payload.patch, course.payload.release, more)
   end
 
   defp attempt(payload, nodes, {options, course}, deadline) do

@@ -5,7 +5,7 @@ defmodule HotPatch.Cluster.CanaryAnalysis do
 
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Progress
-  alias HotPatch.Host.Config
+  alias HotPatch.Options.WatchLimits
   alias HotPatch.Watch
 
   # Milliseconds: between two questions, and how long a node may take to answer.
@@ -13,26 +13,8 @@ defmodule HotPatch.Cluster.CanaryAnalysis do
   @stop_every 100
   @within 6_000
 
-  @defaults %{
-    duration: 30_000,
-    baseline: 1_000,
-    crashes: 3,
-    errors: 50,
-    restarts: 10,
-    run_queue: 5,
-    mailboxes: 20_000,
-    health: nil
-  }
-
-  @typedoc "Limits, `duration` and `baseline` in milliseconds, and the host's `health` function."
-  @type settings :: %{atom() => number() | mfa() | nil}
-
-  @doc "What may be set, and what it is otherwise."
-  @spec defaults() :: settings()
-  def defaults, do: %{@defaults | health: Config.current().health}
-
   @doc "Looks at nodes for a while as they are before the change, or until `stop` says so."
-  @spec before([node()], [String.t()], settings(), (() -> boolean())) ::
+  @spec before([node()], [String.t()], WatchLimits.t(), (() -> boolean())) ::
           :ok | {:error, node(), String.t()}
   def before(nodes, modules, settings, stop) do
     job = %{coordinator: self(), modules: modules, health: settings.health}
@@ -44,7 +26,7 @@ defmodule HotPatch.Cluster.CanaryAnalysis do
   end
 
   @doc "Looks at them after it, until the time is over, a limit exceeded, or `stop` says so."
-  @spec afterwards([node()], settings(), Progress.teller(), (() -> boolean())) :: Watch.t()
+  @spec afterwards([node()], WatchLimits.t(), Progress.teller(), (() -> boolean())) :: Watch.t()
   def afterwards(nodes, settings, teller, stop) do
     _ = Cluster.call(nodes, :watch_changed, [], @within)
     watch = look(nodes, settings, teller, {now(), stop})

@@ -17,18 +17,13 @@ defmodule HotPatch.Cluster.CatchUp do
   alias HotPatch.Cluster.Shadows
   alias HotPatch.NodeAgent
   alias HotPatch.NodeAgent.Payload
+  alias HotPatch.Options
   alias HotPatch.Release
   alias HotPatch.Store.Applied
 
   require HotPatch.Support.Log, as: Log
 
   @within 10_000
-  @options %{
-    timeout: 60_000,
-    pause_timeout: 2_000,
-    purge: :soft,
-    nodes: nil
-  }
 
   @doc "Compares this node with others, and does what it has missed; says whether it did anything."
   @spec run([node()]) :: :ok | :changed | {:error, String.t()}
@@ -104,7 +99,7 @@ defmodule HotPatch.Cluster.CatchUp do
   # As it was told; one that only makes room takes the way by which the patch came.
   defp rollback(id, missed) do
     told = last(missed, :rollback, id) || %{}
-    Payload.rollback(id, Release.current(), Map.to_list(Map.take(told, [:transition, :on_load])))
+    Payload.rollback(id, Release.current(), Options.inherited(:catch_up, :rollback, told))
   end
 
   defp describe(back, forth) do
@@ -136,20 +131,13 @@ defmodule HotPatch.Cluster.CatchUp do
 
   # Nobody has it in force any more: then as it was uploaded.
   defp from_archive(id, op) do
-    with %{cumulative?: cumulative?} <- op,
+    with %{} <- op,
          {:ok, composition, patch} <- Catalog.open(id),
          {:ok, shadows} <- Shadows.of(composition),
          {:ok, instructions} <- Archive.instructions(composition) do
-      more = [
-        shadows: shadows,
-        instructions: instructions,
-        cumulative: cumulative?,
-        transition: op.transition,
-        on_load: op.on_load,
-        disk: op.disk
-      ]
-
-      {Payload.new(composition, patch.release, more), Catalog.about(patch)}
+      more = [shadows: shadows, instructions: instructions]
+      inherited = Options.inherited(:catch_up, :apply, op)
+      {Payload.new(composition, patch.release, more ++ inherited), Catalog.about(patch)}
     else
       _ -> nil
     end
@@ -192,7 +180,7 @@ defmodule HotPatch.Cluster.CatchUp do
   end
 
   defp carry_out(payload, options) do
-    case Rollout.run(payload, [node()], [], Map.merge(@options, options)) do
+    case Rollout.run(payload, [node()], [], options) do
       {:ok, _report} -> :ok
       {:error, %{message: message}} -> {:error, message}
     end

@@ -5,16 +5,16 @@ defmodule HotPatch.Cluster.ManifestDefaults do
 
   alias HotPatch.Manifest
   alias HotPatch.NodeAgent.Payload
-
-  @options [:transition, :on_load, :cumulative]
+  alias HotPatch.Options
+  alias HotPatch.Options.Argument
 
   @typedoc "By option: what the manifest says, and what was given in its place."
   @type overridden :: Manifest.overridden()
 
   @doc "What is to be set: the caller's settings, and those of the manifest that he has none for."
-  @spec config([{atom(), keyword()}], Manifest.t() | nil) :: [Payload.setting()]
+  @spec config([{atom(), keyword()}] | [String.t()], Manifest.t() | nil) :: [Payload.setting()]
   def config(given, manifest) do
-    own = for {application, keys} <- given, {key, value} <- keys, do: {application, key, value}
+    own = Enum.flat_map(given, &settings/1)
     mine = for {application, key, _value} <- own, do: {"#{application}", "#{key}"}
 
     declared =
@@ -26,12 +26,21 @@ defmodule HotPatch.Cluster.ManifestDefaults do
     own ++ declared
   end
 
+  # Of text no atom is made before the patch is accepted, as of that of a manifest.
+  defp settings(text) when is_binary(text) do
+    {:ok, {application, key, value}} = Argument.setting(text)
+    [{application, key, {:text, value}}]
+  end
+
+  defp settings({application, keys}),
+    do: for({key, value} <- keys, do: {application, key, value})
+
   @doc "The options of a call with those of the manifest; `given` are those of the caller."
   @spec options(map(), keyword(), Manifest.t() | nil) :: {map(), overridden()}
   def options(options, _given, nil), do: {options, %{}}
 
   def options(options, given, manifest) do
-    Enum.reduce(@options, {options, %{}}, fn option, {options, overridden} ->
+    Enum.reduce(Options.declared(), {options, %{}}, fn %{name: option}, {options, overridden} ->
       declared = Map.fetch!(manifest, option)
 
       cond do

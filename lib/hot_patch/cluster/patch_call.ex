@@ -4,7 +4,6 @@ defmodule HotPatch.Cluster.PatchCall do
 
   alias HotPatch.Archive
   alias HotPatch.Cluster
-  alias HotPatch.Cluster.CanaryAnalysis
   alias HotPatch.Cluster.Catalog
   alias HotPatch.Cluster.ManifestDefaults
   alias HotPatch.Cluster.Members
@@ -13,6 +12,7 @@ defmodule HotPatch.Cluster.PatchCall do
   alias HotPatch.NodeAgent.LoaderTrial
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.Options
+  alias HotPatch.Options.WatchLimits
   alias HotPatch.Patch
   alias HotPatch.Support.OSUser
 
@@ -74,10 +74,10 @@ defmodule HotPatch.Cluster.PatchCall do
     watch(%{options | watch: in_groups? != false})
   end
 
-  defp watch(%{watch: true} = options), do: %{options | watch: CanaryAnalysis.defaults()}
+  defp watch(%{watch: true} = options), do: %{options | watch: WatchLimits.defaults()}
 
   defp watch(%{watch: list} = options) when is_list(list),
-    do: %{options | watch: Map.merge(CanaryAnalysis.defaults(), Map.new(list))}
+    do: %{options | watch: Map.merge(WatchLimits.defaults(), Map.new(list))}
 
   defp watch(options), do: options
 
@@ -93,38 +93,24 @@ defmodule HotPatch.Cluster.PatchCall do
 
       more = [
         shadows: shadows,
-        purge: options.purge,
-        transition: options.transition || :suspend,
-        on_load: options.on_load || :restart,
-        drift: options.drift,
-        disk: options.disk,
-        cumulative: options.cumulative,
-        again: options.again,
         config: ManifestDefaults.config(options.config, composition.manifest),
         instructions: instructions,
         loader: composition.files |> LoaderTrial.run(shadows) |> LoaderTrial.conclusive()
       ]
 
-      payload = Payload.new(composition, patch.release, more)
+      payload = Payload.new(composition, patch.release, Options.payload(:apply, options) ++ more)
       {:ok, payload, Catalog.about(patch), Map.put(options, :overridden, overridden)}
     end
   end
 
   # The archive is not needed: every node has kept what it had before.
   defp payload(:rollback, call, {id, census}, {options, _given}) do
-    with :ok <- way_back(options.transition, call),
+    with :ok <- Options.foresees(call, :rollback, options),
          {:ok, %Patch{} = patch} <- Catalog.resolve(id, census) do
-      more = Map.to_list(Map.take(options, [:purge, :transition, :on_load]))
-      {:ok, Payload.rollback(patch.id, patch.release, more), Catalog.about(patch), options}
+      payload = Payload.rollback(patch.id, patch.release, Options.payload(:rollback, options))
+      {:ok, payload, Catalog.about(patch), options}
     end
   end
-
-  defp way_back(:compatible, call) do
-    text = "#{call}: option :transition of a rollback is :suspend or :none, got: :compatible"
-    {:error, Error.new(:invalid_option, text, %{option: :transition})}
-  end
-
-  defp way_back(_nothing_or_possible, _call), do: :ok
 
   # Only what is carried out needs them, and they are as large as the modules.
   defp shadows(:apply, composition), do: Shadows.of(composition)

@@ -21,6 +21,7 @@ defmodule HotPatch.Cluster.Rollout do
   alias HotPatch.NodeAgent
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.Operation
+  alias HotPatch.Options
   alias HotPatch.Report
   alias HotPatch.Telemetry
   alias HotPatch.Watch
@@ -30,23 +31,19 @@ defmodule HotPatch.Cluster.Rollout do
   # Milliseconds that nodes have to let go of what is cancelled.
   @unlock_within 2_000
 
-  # What only an apply on request may be told.
-  @plain %{
-    origin: :operator,
-    on_failure: :rollback,
-    canary: nil,
-    max_concurrency: nil,
-    one_per_host: false,
-    watch: false
-  }
-
   @doc """
-  Carries a payload out on the given nodes, to its end. Of the options `id` and `seq` are
-  those of an operation that has been decided already, for a node that catches up.
+  Carries a payload out on the given nodes, to its end. What the options do not say counts as in an
+  operation that nobody has asked for. `id` and `seq` are those of an operation that has been decided
+  already, for a node that catches up (`origin`).
   """
   @spec run(Payload.t(), [node()], [node()], map()) :: {:ok, Report.t()} | {:error, Error.t()}
   def run(payload, nodes, unmanaged, options) do
-    options = @plain |> Map.merge(options) |> Map.put_new_lazy(:id, &Coordinator.new_id/0)
+    options =
+      Options.alone()
+      |> Map.put(:origin, :operator)
+      |> Map.merge(options)
+      |> Map.put_new_lazy(:id, &Coordinator.new_id/0)
+
     what = %{id: options.id, kind: payload.kind, patch: payload.patch, by: options.by}
 
     lead(what, options, fn tell, options ->
@@ -116,7 +113,6 @@ defmodule HotPatch.Cluster.Rollout do
         reason: options[:reason],
         from: options[:from],
         by: options.by,
-        purge: options.purge,
         pause_timeout: options.pause_timeout,
         hold_timeout: TwoPhase.hold_timeout(options)
       })
@@ -125,7 +121,17 @@ defmodule HotPatch.Cluster.Rollout do
 
   defp facts(payload) do
     payload
-    |> Map.take([:kind, :patch, :cumulative?, :again?, :disk, :transition, :on_load, :undoes])
+    |> Map.take([
+      :kind,
+      :patch,
+      :cumulative?,
+      :again?,
+      :disk,
+      :transition,
+      :on_load,
+      :purge,
+      :undoes
+    ])
     |> Map.merge(%{
       content: Payload.content(payload),
       signed_by: Trust.signer(payload),

@@ -7,9 +7,6 @@ defmodule HotPatch.Console.Params do
 
   alias HotPatch.Options
 
-  # What a form does not say: who asks, and from where, is known, and the others have no field.
-  @not_here [:config, :progress, :by, :from]
-
   # What a form holds besides.
   @beside ["form"]
 
@@ -18,11 +15,7 @@ defmodule HotPatch.Console.Params do
   @doc "The options that a form or query holds; fields left empty count as not there."
   @spec options(atom(), form()) :: {:ok, keyword()} | {:error, String.t()}
   def options(call, form) do
-    rules =
-      for {option, check} <- Options.rules(call),
-          option not in @not_here,
-          into: %{},
-          do: {Atom.to_string(option), check}
+    rules = Map.new(Options.fields_of_form(call), &{Atom.to_string(&1.name), &1.type})
 
     Enum.reduce_while(Map.drop(form, @beside), {:ok, []}, fn {name, values}, {:ok, options} ->
       case values |> Enum.reject(&(&1 == "")) |> value(rules[name]) do
@@ -44,11 +37,18 @@ defmodule HotPatch.Console.Params do
   defp value(_values, nil), do: {:error, "is not known here"}
   defp value([], _rule), do: :absent
   # A form can only say whether.
-  defp value(texts, :watch), do: value(texts, {:one_of, [true, false]})
-  defp value(names, :nodes), do: nodes(names)
+  defp value(texts, type) when type in [:boolean, :watch],
+    do: value(texts, {:one_of, [true, false]})
+
+  # A line each. What becomes of them the call says: nothing of them becomes an atom here.
+  defp value(texts, :config) do
+    lines = Enum.flat_map(texts, &String.split(&1, ["\r\n", "\n"], trim: true))
+    if lines == [], do: :absent, else: {:ok, lines}
+  end
+
+  defp value(names, type) when type in [:nodes, :node_names], do: nodes(names)
   defp value([_, _ | _] = names, :canary), do: nodes(names)
   defp value([_, _ | _], _rule), do: {:error, "is given twice"}
-  defp value([text], :text), do: {:ok, text}
 
   defp value([text], kind) when kind in [:milliseconds, :count] do
     case Integer.parse(text) do
@@ -73,6 +73,8 @@ defmodule HotPatch.Console.Params do
       value -> {:ok, value}
     end
   end
+
+  defp value([text], _text), do: {:ok, text}
 
   defp whole({number, ""}), do: number
   defp whole(_no_number), do: :error

@@ -74,9 +74,9 @@ defmodule HotPatch.NodeAgent.Environment do
         old = current(application, key)
         {:ok, %{application: application, key: key, old: old, new: {:ok, value}}}
 
-      # The reader of archives takes less than Erlang does, so this is a fault of its own.
+      # Given as text with the apply: the reader of archives takes less than Erlang does.
       :error ->
-        {:error, "the value that the manifest has for #{key} of #{application} is no Erlang term"}
+        {:error, "the value given for #{key} of #{application} is no Erlang term"}
     end
   end
 

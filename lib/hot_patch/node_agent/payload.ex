@@ -8,6 +8,7 @@ defmodule HotPatch.NodeAgent.Payload do
   alias HotPatch.Manifest
   alias HotPatch.NodeAgent.Instructions
   alias HotPatch.NodeAgent.LoaderTrial
+  alias HotPatch.Options
   alias HotPatch.Release
   alias HotPatch.Signature
   alias HotPatch.Store.Blobs
@@ -26,19 +27,13 @@ defmodule HotPatch.NodeAgent.Payload do
   @type setting :: {atom(), atom(), term()} | {String.t(), String.t(), {:text, String.t()}}
 
   @type t :: %__MODULE__{
+          unquote_splicing(for({field, _default, type} <- Options.fields(), do: {field, type})),
           kind: :apply | :rollback,
           undoes: [String.t()] | nil,
           patch: String.t(),
           release: Release.t(),
           entries: [Composition.Entry.t()],
           shadows: [shadow()],
-          purge: :soft | :force,
-          transition: HotPatch.Strategy.transition() | nil,
-          on_load: :restart | :load | nil,
-          drift: :refuse | :accept,
-          cumulative?: boolean(),
-          again?: boolean(),
-          disk: :replace | :memory_only,
           config: [setting()],
           instructions: %{up: [Instructions.one()], down: [Instructions.one()]},
           manifest: Manifest.t() | nil,
@@ -55,42 +50,25 @@ defmodule HotPatch.NodeAgent.Payload do
     :signature,
     :loader,
     :load,
-    :transition,
-    :on_load,
-    :undoes,
-    kind: :apply,
-    shadows: [],
-    purge: :soft,
-    drift: :refuse,
-    cumulative?: false,
-    again?: false,
-    disk: :replace,
-    config: [],
-    instructions: %{up: [], down: []}
+    :undoes
+    | [kind: :apply, shadows: [], config: [], instructions: %{up: [], down: []}] ++
+        for({field, default, _type} <- Options.fields(), do: {field, default})
   ]
 
-  @doc "The payload of a patch."
+  @doc "The payload of a patch; `more` are fields, see `HotPatch.Options.payload/2`."
   @spec new(Composition.t(), Release.t(), keyword()) :: t()
   def new(%Composition{} = composition, %Release{} = release, more \\ []) do
-    %__MODULE__{
+    payload = %__MODULE__{
       patch: composition.id,
       release: release,
       entries: in_order(composition),
-      shadows: Keyword.get(more, :shadows, []),
-      purge: Keyword.get(more, :purge, :soft),
-      transition: Keyword.get(more, :transition, :suspend),
-      on_load: Keyword.get(more, :on_load, :restart),
-      drift: Keyword.get(more, :drift, :refuse),
-      cumulative?: Keyword.get(more, :cumulative, false),
-      again?: Keyword.get(more, :again, false),
-      disk: Keyword.get(more, :disk, :replace),
-      config: Keyword.get(more, :config, []),
-      instructions: Keyword.get(more, :instructions, Instructions.none()),
-      loader: Keyword.get(more, :loader),
+      instructions: Instructions.none(),
       load: composition.load,
       manifest: composition.manifest,
       signature: composition.signature
     }
+
+    struct!(payload, Options.payload(:apply, %{}) ++ more)
   end
 
   # That of the manifest, for those that are loaded one by one.
@@ -152,15 +130,7 @@ defmodule HotPatch.NodeAgent.Payload do
   """
   @spec rollback(String.t(), Release.t(), keyword()) :: t()
   def rollback(id, release, more \\ []) do
-    %__MODULE__{
-      kind: :rollback,
-      patch: id,
-      release: release,
-      entries: [],
-      purge: Keyword.get(more, :purge, :soft),
-      transition: Keyword.get(more, :transition),
-      on_load: Keyword.get(more, :on_load),
-      undoes: Keyword.get(more, :undoes)
-    }
+    payload = %__MODULE__{kind: :rollback, patch: id, release: release, entries: []}
+    struct!(payload, more)
   end
 end

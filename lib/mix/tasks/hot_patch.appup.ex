@@ -13,22 +13,17 @@ defmodule Mix.Tasks.HotPatch.Appup do
 
   ## Options
 
-    * `--from`, `--to` - the older build and the newer one
-    * `--out` - where to write it; default: `NAME.appup` in the `ebin` of the newer build
-    * `--restart` - restart the application instead of changing it in place; also done where the two
-      builds differ in the application's callback module
-    * `--accept NAME` - write it although this was found, by the name of the finding or by `NAME:MODULE`;
-      may be given several times
+  #{HotPatch.Options.CommandLine.docs([:appup])}
   """
 
   use Mix.Task
 
   alias HotPatch.Analysis
   alias HotPatch.Analysis.Finding
+  alias HotPatch.Options
+  alias HotPatch.Options.CommandLine
   alias HotPatch.Support.Folder
   alias HotPatch.Support.Printable
-
-  @switches [from: :string, to: :string, out: :string, restart: :boolean, accept: :keep]
 
   @impl Mix.Task
   def run(args) do
@@ -43,16 +38,15 @@ defmodule Mix.Tasks.HotPatch.Appup do
 
     up = analyse!(from, to)
     Enum.each(up.findings, &tell/1)
-    stop_unless_accepted(up, Keyword.get_values(options, :accept))
-    restart? = Keyword.get(options, :restart, false) or from.mod != to.mod
-    text = appup!(from, to, restart?)
-    write!(Keyword.get(options, :out, Path.join(to.ebin, "#{to.name}.appup")), text)
+    stop_unless_accepted(up, options.accept)
+    text = appup!(from, to, options.restart or from.mod != to.mod)
+    write!(options.out || Path.join(to.ebin, "#{to.name}.appup"), text)
   end
 
   defp options(args) do
-    case OptionParser.parse(args, strict: @switches) do
-      {options, [], []} ->
-        options
+    case OptionParser.parse(args, strict: CommandLine.switches(:appup)) do
+      {given, [], []} ->
+        valid(given)
 
       {_options, rest, invalid} ->
         words = rest ++ Enum.map(invalid, &elem(&1, 0))
@@ -61,8 +55,19 @@ defmodule Mix.Tasks.HotPatch.Appup do
     end
   end
 
+  defp valid(given) do
+    with {:ok, options} <- CommandLine.read(:appup, given),
+         :ok <- CommandLine.complete(:appup, options),
+         {:ok, options} <- Options.validate(:appup, options) do
+      options
+    else
+      {:error, %HotPatch.Error{} = error} -> stop(Exception.message(error))
+      {:error, text} -> stop(text)
+    end
+  end
+
   defp build!(options, key) do
-    path = options[key] || stop("--#{key} PATH is needed")
+    path = Map.fetch!(options, key)
     ebin = if File.dir?(Path.join(path, "ebin")), do: Path.join(path, "ebin"), else: path
 
     with [file] <- Folder.files(ebin, ".app"),

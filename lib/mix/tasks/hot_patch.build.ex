@@ -27,20 +27,7 @@ defmodule Mix.Tasks.HotPatch.Build do
 
   ## Options
 
-    * `--from BUILD`, `--to BUILD`, `--out FILE` - see above
-    * `--modules A,B` - only these modules, whether they differ or not; without `--from` no node can
-      check what they take the place of
-    * `--all-differences` - also modules that differ only in what does not run
-    * `--dry-run` - show what the patch would hold, and write nothing
-    * `--sign KEY` - sign it with a secret key, see `mix hot_patch.keygen`
-    * `--for NAME-VERSION` - the release that it is for, where `--from` does not say it
-    * `--name NAME` - default: the name of the file
-    * `--author WHO`, `--text TEXT` - for those who apply it
-    * `--transition suspend|none|compatible`, `--on-load restart|load`, `--cumulative` - how it is to be
-      applied, unless the operator says otherwise
-    * `--config APP.KEY=TERM` - a change of an application's environment, made in the same step; may
-      be given several times
-    * `--accept NAME[:MODULE]` - build it although this was found; may be given several times
+  #{HotPatch.Options.CommandLine.docs([:build])}
     * `--help` - this text
 
   ## Exit codes
@@ -61,44 +48,22 @@ defmodule Mix.Tasks.HotPatch.Build do
 
   alias HotPatch.Build
   alias HotPatch.Build.CLI
-
-  @switches [
-    from: :string,
-    to: :string,
-    out: :string,
-    modules: :string,
-    all_differences: :boolean,
-    dry_run: :boolean,
-    sign: :string,
-    for: :string,
-    name: :string,
-    author: :string,
-    text: :string,
-    transition: :string,
-    on_load: :string,
-    cumulative: :boolean,
-    config: :keep,
-    accept: :keep,
-    help: :boolean
-  ]
-
-  @words %{
-    "suspend" => :suspend,
-    "none" => :none,
-    "compatible" => :compatible,
-    "restart" => :restart,
-    "load" => :load
-  }
+  alias HotPatch.Options.CommandLine
 
   @impl Mix.Task
   def run(args) do
-    CLI.task("build", args, [help: @moduledoc, switches: @switches], fn options ->
-      options
-      |> to()
-      |> translated()
-      |> Keyword.put(:progress, &CLI.progress/2)
-      |> Build.run()
-      |> shown()
+    switches = [{:help, :boolean} | CommandLine.switches(:build)]
+
+    CLI.task("build", args, [help: @moduledoc, switches: switches], fn given ->
+      with {:ok, options} <- CommandLine.read(:build, Keyword.delete(given, :help)) do
+        options
+        |> to()
+        |> Keyword.put(:progress, &CLI.progress/2)
+        |> Build.run()
+        |> shown()
+      else
+        {:error, text} -> {:usage, text}
+      end
     end)
   end
 
@@ -116,22 +81,5 @@ defmodule Mix.Tasks.HotPatch.Build do
     own = Mix.Project.build_path()
     if Path.expand(options[:to] || own) == own, do: Mix.Task.run("compile")
     Keyword.put_new(options, :to, own)
-  end
-
-  defp translated(options) do
-    lists =
-      for {option, values} <- [
-            config: Keyword.get_values(options, :config),
-            accept: Keyword.get_values(options, :accept)
-          ],
-          values != [],
-          do: {option, values}
-
-    options
-    |> Keyword.drop([:config, :accept])
-    |> Keyword.merge(lists)
-    |> Keyword.replace_lazy(:modules, &String.split(&1, ",", trim: true))
-    |> Keyword.replace_lazy(:transition, &Map.get(@words, &1, &1))
-    |> Keyword.replace_lazy(:on_load, &Map.get(@words, &1, &1))
   end
 end

@@ -32,7 +32,7 @@ defmodule Mix.Tasks.HotPatch.Keygen do
 
   ## Options
 
-    * `--name NAME` - what the key is called in reports; default: user and machine
+  #{HotPatch.Options.CommandLine.docs([:keygen])}
     * `--help` - this text
 
   ## Exit codes
@@ -46,22 +46,20 @@ defmodule Mix.Tasks.HotPatch.Keygen do
 
   alias HotPatch.Build.CLI
   alias HotPatch.Host.Keys
+  alias HotPatch.Options.CommandLine
   alias HotPatch.Support.OSUser
   alias HotPatch.Support.Printable
 
   @impl Mix.Task
   def run(args) do
-    CLI.task(
-      "keygen",
-      args,
-      [help: @moduledoc, switches: [name: :string, help: :boolean]],
-      fn options ->
-        case options[:arguments] do
-          [path] -> generate(path, options[:name] || default_name())
-          _ -> {:usage, "say where the secret key is to go: mix hot_patch.keygen PATH"}
-        end
+    switches = [{:help, :boolean} | CommandLine.switches(:keygen)]
+
+    CLI.task("keygen", args, [help: @moduledoc, switches: switches], fn options ->
+      case options[:arguments] do
+        [path] -> generate(path, options[:name] || default_name())
+        _ -> {:usage, "say where the secret key is to go: mix hot_patch.keygen PATH"}
       end
-    )
+    end)
   end
 
   defp generate(path, name) do

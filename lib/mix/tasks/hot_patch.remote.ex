@@ -17,16 +17,10 @@ defmodule Mix.Tasks.HotPatch.Remote do
     * `--cookie TEXT` - of the cluster; default: that of this user (`~/.erlang.cookie`)
     * `--json` - prints JSON instead of tables
 
-  All others are those of the function of the same name in `HotPatch`, with `-` for `_`:
+  All others are those of the function of the same name in `HotPatch`, with `-` for `_`. Files are on this
+  machine; bars are shown, unless `--progress` says otherwise, if the output is a terminal.
 
-    * `--nodes A,B`, `--nodes role:media` - only these nodes
-    * `--reason TEXT`, `--by TEXT` - for the record
-    * `--canary N`, `--canary 0.1`, `--canary A,B` - so many nodes, such a share, or these go first
-    * `--watch`, `--no-watch`, `--watch-for MS`, `--limit SIGN=NUMBER` - whether, for how long and up to
-      which limits (see `HotPatch.Watch`) nodes are watched afterwards; limits may be several
-    * `--config APP.KEY=TERM` - a change of an application's environment; may be several
-    * `--release NAME-VERSION`, `--to FILE` (on this machine), `--force`, `--last N` and so on
-    * `--progress bar|none` - default: bars, if the output is a terminal
+  #{HotPatch.Command.docs_of_switches()}
 
   ## Examples
 
@@ -41,6 +35,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
   use Mix.Task
 
   alias HotPatch.Command
+  alias HotPatch.Options
   alias HotPatch.Support.Printable
   alias HotPatch.Support.Suggestion
 
@@ -93,10 +88,12 @@ defmodule Mix.Tasks.HotPatch.Remote do
       else: {:error, "export-antipatch needs the file that it is written to: --to FILE"}
   end
 
-  defp here(%{function: function, arguments: [patch, options]} = call, given)
-       when function in [:apply, :rollback] do
+  defp here(%{function: function, arguments: [subject, options]} = call, given) do
     shown = if given[:json] || not terminal?(), do: :none, else: :bar
-    {:ok, %{call | arguments: [patch, Keyword.put_new(options, :progress, shown)]}}
+
+    if Keyword.has_key?(Options.rules(function), :progress),
+      do: {:ok, %{call | arguments: [subject, Keyword.put_new(options, :progress, shown)]}},
+      else: {:ok, call}
   end
 
   defp here(call, _options), do: {:ok, call}

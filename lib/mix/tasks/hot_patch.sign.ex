@@ -11,8 +11,7 @@ defmodule Mix.Tasks.HotPatch.Sign do
 
   ## Options
 
-    * `--key KEY` - the secret key, see `mix hot_patch.keygen`
-    * `--out FILE` - where to write it; default: over the archive itself
+  #{HotPatch.Options.CommandLine.docs([:sign])}
     * `--help` - this text
 
   ## Exit codes
@@ -26,10 +25,11 @@ defmodule Mix.Tasks.HotPatch.Sign do
 
   alias HotPatch.Build
   alias HotPatch.Build.CLI
+  alias HotPatch.Options.CommandLine
 
   @impl Mix.Task
   def run(args) do
-    switches = [key: :string, out: :string, help: :boolean]
+    switches = [{:help, :boolean} | CommandLine.switches(:sign)]
 
     CLI.task("sign", args, [help: @moduledoc, switches: switches], fn options ->
       case {options[:arguments], options[:key]} do

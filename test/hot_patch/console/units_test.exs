@@ -284,20 +284,6 @@ defmodule HotPatch.Console.UnitsTest do
 
       assert node == node()
     end
-
-    test "every option that a form can hold is one of the call" do
-      for {call, names} <- [
-            apply:
-              ~w(transition pause_timeout on_load drift purge cumulative again canary max_concurrency watch on_failure nodes reason),
-            rollback: ~w(transition pause_timeout on_load purge nodes reason),
-            delete: ~w(reason),
-            restart: ~w(force reason)
-          ],
-          name <- names do
-        {_error, text} = Params.options(call, %{name => ["?", "?"]})
-        refute text =~ "not known", "#{call} #{name}"
-      end
-    end
   end
 
   describe "HTML" do

@@ -20,8 +20,20 @@ defmodule HotPatch.Console.Page.Actions do
       options = if kind == :rollback, do: [operation: :rollback], else: []
 
       with {:ok, plan} <- HotPatch.plan(patch.id, options) do
-        plans = Plans.digest(plan)
-        more = %{kind: kind, plan: plan, plans: plans, refusals: refusals(plan)}
+        known = %{
+          nodes: Enum.map(plan.nodes, & &1.node),
+          chosen: %{disk: plan.disk},
+          demanded: [:reason]
+        }
+
+        more = %{
+          kind: kind,
+          plan: plan,
+          plans: Plans.digest(plan),
+          refusals: refusals(plan),
+          known: known
+        }
+
         {:ok, confirm(Map.merge(context, more))}
       end
     end)

@@ -1,6 +1,6 @@
 defmodule HotPatch.Console.Page.Template do
   @moduledoc false
-  # `use` it with the names of templates: each becomes a private function of its assigns.
+  # `use` it with the names of templates below `console/templates`: each becomes a private function of its assigns.
 
   defmacro __using__(names) do
     folder = Path.expand("../templates", __DIR__)
