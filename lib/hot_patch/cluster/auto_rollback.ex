@@ -131,6 +131,7 @@ defmodule HotPatch.Cluster.AutoRollback do
   end
 
   # A node that is gone, maybe of this very patch, does not keep the others from going back.
+  # rule: rollback-reachable
   defp on_those_here(payload, nodes, options, course) do
     here = for {node, {:ok, _holder}} <- Cluster.call(nodes, :holder, [], @hello_within), do: node
     operation = Operation.operation(payload, here, options)

@@ -170,6 +170,7 @@ defmodule HotPatch.Cluster.Reconciler do
 
   defp well(state) do
     NodeAgent.behind(nil)
+    # rule: now-and-then
     soon(%{state | failures: 0}, @now_and_then)
   end
 
@@ -182,6 +183,7 @@ defmodule HotPatch.Cluster.Reconciler do
   end
 
   # They may have missed what has ended here, and shall not find out only by chance.
+  # rule: tell-others
   defp tell_others do
     for node <- Cluster.peers(), do: send({__MODULE__, node}, {__MODULE__, :changed})
     :ok

@@ -83,6 +83,7 @@ defmodule HotPatch.Cluster.TwoPhase do
         abort(nodes, operation, options)
         {:stopped, known.report}
 
+      # rule: wait-for-votes
       Enum.all?(votes, &match?({_node, {:ok, {:yes, _files}}}, &1)) ->
         decided(operation, nodes, {report, known.clocks}, teller, options)
 
@@ -197,6 +198,7 @@ defmodule HotPatch.Cluster.TwoPhase do
   defp to_be_told(answers, :stop),
     do: for({node, answer} <- answers, not match?({:ok, {:ended, _result}}, answer), do: node)
 
+  # rule: late-are-told
   defp to_be_told(answers, _decision),
     do: for({node, answer} <- answers, answer == {:ok, :held} or late?(answer), do: node)
 
@@ -211,6 +213,7 @@ defmodule HotPatch.Cluster.TwoPhase do
     end)
   end
 
+  # rule: wait-for-held
   defp decision(answers, options) do
     case Enum.split_with(answers, &match?({_node, {:ok, :held}}, &1)) do
       {_all, []} ->
@@ -225,6 +228,7 @@ defmodule HotPatch.Cluster.TwoPhase do
   end
 
   # What a node has missed was decided when it was done without it.
+  # rule: journal-first
   defp written_down(:finish, %{catching_up: nil} = operation) do
     case Decisions.put(NodeAgent.op(operation)) do
       :ok ->
