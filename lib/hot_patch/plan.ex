@@ -43,7 +43,8 @@ defmodule HotPatch.Plan do
             order: [{:add | :replace | :delete, String.t()}],
             processes: [processes()],
             suspended: non_neg_integer(),
-            strategy: HotPatch.Strategy.t() | nil,
+            strategy:
+              %{transition: :suspend | :none | :compatible, on_load: :restart | :load} | nil,
             disk: [Path.t()],
             config: [String.t()],
             instructions: [String.t()],

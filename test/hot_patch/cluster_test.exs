@@ -11,6 +11,8 @@ defmodule HotPatch.ClusterTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Servers
 
+  @moduletag :nodes
+
   @numbers [{"1234567", "7654321"}, {"withheld", "0301234"}, {"1234567", "0044123"}]
 
   defp hot_patch(node, function, args), do: Cluster.call(node, HotPatch, function, args)

@@ -33,6 +33,8 @@ defmodule HotPatch.MembersTest do
   defp info(node, of), do: Enum.find(hot_patch(node, :nodes, []), &(&1.node == of))
 
   describe "a node that does not answer in time" do
+    @describetag :nodes
+
     setup do
       [a, b] = Cluster.start(2)
       patch = patch!(a, "fix")
@@ -98,6 +100,7 @@ defmodule HotPatch.MembersTest do
   end
 
   describe "a node that is away" do
+    @tag :nodes
     test "is named by all, from its part in earlier operations", %{} do
       [a, b, c] = nodes = Cluster.start(3)
       first = patch!(a, "first")
@@ -139,6 +142,7 @@ defmodule HotPatch.MembersTest do
       assert %{what: :dismiss, by: "alice", reason: "scaled down"} = entry
     end
 
+    @tag :nodes
     test "is named where a configuration names it as a peer" do
       peers = [~c"-hot_patch", ~c"peers", ~c"['nobody@127.0.0.1']"]
       [a, b] = Cluster.start(2, args: peers)

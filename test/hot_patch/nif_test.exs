@@ -63,6 +63,8 @@ defmodule HotPatch.NifTest do
   @lib_b @priv <> "new/lib_b.so"
 
   describe "a library of another name" do
+    @describetag :nodes
+
     setup do
       machine = machine([library: "lib_a"], [{@lib_a, Nifs.library(:a)}])
       assert runs(machine) == [1, :a, :none]
@@ -138,6 +140,7 @@ defmodule HotPatch.NifTest do
   end
 
   describe "a library of the same name" do
+    @tag :nodes
     test "waits for a restart, with the whole patch, and says why" do
       machine = machine([library: "lib_a"], [{@lib_a, Nifs.library(:a)}])
 
@@ -178,6 +181,7 @@ defmodule HotPatch.NifTest do
       Machine.kill(machine)
     end
 
+    @tag :nodes
     test "goes back at once where it was never loaded" do
       machine = machine([library: "lib_a"], [{@lib_a, Nifs.library(:a)}])
       id = upload(machine, [{@beam, Nifs.code(2, library: "lib_a")}, {@lib_a, Nifs.library(:b)}])
@@ -192,6 +196,7 @@ defmodule HotPatch.NifTest do
       Machine.kill(machine)
     end
 
+    @tag :nodes
     test "is loaded where nothing of that name is in use" do
       machine = machine([], [{@lib_a, Nifs.library(:a)}])
       assert runs(machine) == [1, :none, :none]
@@ -202,6 +207,7 @@ defmodule HotPatch.NifTest do
       Machine.kill(machine)
     end
 
+    @tag :nodes
     test "that is gone from the disk is still in use, and counts so" do
       machine = machine([library: "lib_a"], [{@lib_a, Nifs.library(:a)}])
       File.rm!(Path.join(machine.lib, @lib_a))
@@ -213,6 +219,8 @@ defmodule HotPatch.NifTest do
   end
 
   describe "a file that is read when a module is loaded" do
+    @describetag :nodes
+
     @table @priv <> "table.txt"
 
     setup do
@@ -276,6 +284,8 @@ defmodule HotPatch.NifTest do
   end
 
   describe "nodes that share their files" do
+    @describetag :nodes
+
     setup do
       machines = Machine.new(2, shared: true)
       files = [{@table, "old"}, {@lib_a, Nifs.library(:a)}]

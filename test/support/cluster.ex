@@ -6,6 +6,7 @@ defmodule HotPatch.Test.Cluster do
 
   alias HotPatch.Store.Folder
   alias HotPatch.Test.Builds
+  alias HotPatch.Test.NodeTag
 
   @doc "Makes this VM a hidden node."
   @spec distribute!() :: :ok
@@ -25,6 +26,8 @@ defmodule HotPatch.Test.Cluster do
   """
   @spec start(pos_integer(), keyword()) :: [node()]
   def start(count, options \\ []) do
+    NodeTag.check!()
+
     nodes =
       1..count
       |> Enum.map(fn _ -> Task.async(fn -> start_node(options) end) end)

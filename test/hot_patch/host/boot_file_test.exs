@@ -37,6 +37,7 @@ defmodule HotPatch.Host.BootFileTest do
     refute BootFile.in_application("exchange", "ebin/other.app")
   end
 
+  @tag :nodes
   test "the composition names it, as it names system libraries, by the rule" do
     lists = :code.lib_dir(:stdlib) |> Path.join("ebin/lists.beam") |> File.read!()
     files = for path <- @boots_by, not (path =~ ~r/[A-Z]/), do: {path, "x"}
@@ -82,6 +83,8 @@ defmodule HotPatch.Host.BootFileTest do
   end
 
   describe "a node that runs from a release" do
+    @describetag :nodes
+
     setup do
       root = BootedRelease.make()
       on_exit(fn -> BootedRelease.remove(root) end)
@@ -148,6 +151,7 @@ defmodule HotPatch.Host.BootFileTest do
     end
   end
 
+  @tag :nodes
   test "a node without a release refuses what it was started with, wherever that is" do
     [host] = Hosts.start(1, [], 0)
     priv = Path.join(host.home, "lib/exchange-1.0.0/priv")

@@ -17,6 +17,7 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
     )
   end
 
+  @tag :nodes
   test "the whole way from a terminal", %{tmp_dir: dir} do
     [a, b] = Cluster.start(2)
     zip = Path.join(dir, "fix.zip")

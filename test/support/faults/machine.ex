@@ -8,6 +8,7 @@ defmodule HotPatch.Test.Faults.Machine do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Load
   alias HotPatch.Test.Faults.Spaces
+  alias HotPatch.Test.NodeTag
 
   import HotPatch.Test.Until
 
@@ -222,6 +223,7 @@ defmodule HotPatch.Test.Faults.Machine do
   end
 
   defp boot(machine) do
+    NodeTag.check!()
     File.mkdir_p!(machine.home)
     [name, host] = machine.node |> Atom.to_string() |> String.split("@")
 
