@@ -5,13 +5,13 @@ defmodule HotPatch.NifTest do
   import HotPatch.Test.Operator
 
   alias HotPatch.Error
-  alias HotPatch.NodeAgent.LoadedLibraries
   alias HotPatch.Support.FaultPoint
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Machine
   alias HotPatch.Test.Nifs
 
+  @moduletag :nodes
   @moduletag timeout: 240_000
   # It takes what Linux says of a process, and the library.
   @moduletag skip: not Nifs.available?()
@@ -63,8 +63,6 @@ defmodule HotPatch.NifTest do
   @lib_b @priv <> "new/lib_b.so"
 
   describe "a library of another name" do
-    @describetag :nodes
-
     setup do
       machine = machine([library: "lib_a"], [{@lib_a, Nifs.library(:a)}])
       assert runs(machine) == [1, :a, :none]
@@ -140,7 +138,6 @@ defmodule HotPatch.NifTest do
   end
 
   describe "a library of the same name" do
-    @tag :nodes
     test "waits for a restart, with the whole patch, and says why" do
       machine = machine([library: "lib_a"], [{@lib_a, Nifs.library(:a)}])
 
@@ -181,7 +178,6 @@ defmodule HotPatch.NifTest do
       Machine.kill(machine)
     end
 
-    @tag :nodes
     test "goes back at once where it was never loaded" do
       machine = machine([library: "lib_a"], [{@lib_a, Nifs.library(:a)}])
       id = upload(machine, [{@beam, Nifs.code(2, library: "lib_a")}, {@lib_a, Nifs.library(:b)}])
@@ -196,7 +192,6 @@ defmodule HotPatch.NifTest do
       Machine.kill(machine)
     end
 
-    @tag :nodes
     test "is loaded where nothing of that name is in use" do
       machine = machine([], [{@lib_a, Nifs.library(:a)}])
       assert runs(machine) == [1, :none, :none]
@@ -207,7 +202,6 @@ defmodule HotPatch.NifTest do
       Machine.kill(machine)
     end
 
-    @tag :nodes
     test "that is gone from the disk is still in use, and counts so" do
       machine = machine([library: "lib_a"], [{@lib_a, Nifs.library(:a)}])
       File.rm!(Path.join(machine.lib, @lib_a))
@@ -219,8 +213,6 @@ defmodule HotPatch.NifTest do
   end
 
   describe "a file that is read when a module is loaded" do
-    @describetag :nodes
-
     @table @priv <> "table.txt"
 
     setup do
@@ -284,8 +276,6 @@ defmodule HotPatch.NifTest do
   end
 
   describe "nodes that share their files" do
-    @describetag :nodes
-
     setup do
       machines = Machine.new(2, shared: true)
       files = [{@table, "old"}, {@lib_a, Nifs.library(:a)}]
@@ -331,24 +321,5 @@ defmodule HotPatch.NifTest do
       assert %{items: [%{state: :applied}]} = hot_patch(b.node, :list, [])
       Enum.each([a, b], &Machine.kill/1)
     end
-  end
-
-  test "what the system says of mapped files is read as it is written" do
-    maps = """
-    55d-55e r--p 00000000 fe:00 123                        /usr/bin/x
-    7f0-7f1 r-xp 00001000 fe:00 99  /opt/a b/lib (x).so
-    7f0-7f1 r-xp 00001000 fe:00 99  /opt/c/lib.so (deleted)
-    7f0-7f1 r-xp 00001000 fe:00 99  /opt/new\\012line/lib.so
-    7ff-7ff rw-p 00000000 00:00 0                          [stack]
-    7ff-7ff rw-p 00000000 00:00 0
-    """
-
-    assert MapSet.new([
-             "/usr/bin/x",
-             "/opt/a b/lib (x).so",
-             "/opt/c/lib.so",
-             "/opt/new\nline/lib.so"
-           ]) ==
-             LoadedLibraries.paths(maps)
   end
 end

@@ -78,6 +78,16 @@ defmodule HotPatch.Test.Cluster do
     receive(do: (:resume -> :ok))
   end
 
+  @doc """
+  The code path of this VM but for the folders of OTP, which every VM has by itself: for each module
+  that a node loads they would be looked through twice.
+  """
+  @spec code_path() :: [charlist()]
+  def code_path do
+    otp = :code.lib_dir() ++ ~c"/"
+    for path <- :code.get_path(), path != ~c".", not List.starts_with?(path, otp), do: path
+  end
+
   @doc "Where a node has the exchange."
   @spec exchange(node()) :: Path.t()
   def exchange(node), do: Path.join([home(node), "lib", "exchange-1.0.0"])
@@ -154,8 +164,7 @@ defmodule HotPatch.Test.Cluster do
       not (Keyword.get(options, :hot_patch, true) and Keyword.get(options, :native, true))
 
     paths =
-      for path <- :code.get_path(),
-          path != ~c".",
+      for path <- code_path(),
           not (elsewhere and List.to_string(path) =~ "/hot_patch/"),
           arg <- [~c"-pa", path],
           do: arg

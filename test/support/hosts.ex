@@ -86,8 +86,7 @@ defmodule HotPatch.Test.Hosts do
   end
 
   defp args(name, home, lib) do
-    paths =
-      for path <- :code.get_path(), path != ~c".", arg <- ["-pa", List.to_string(path)], do: arg
+    paths = for path <- Cluster.code_path(), arg <- ["-pa", List.to_string(path)], do: arg
 
     paths ++
       ["-pa", Path.join(lib, "ebin"), "-name", Atom.to_string(name), "-noinput"] ++

@@ -12,6 +12,8 @@ defmodule HotPatch.Host.BootFileTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Hosts
 
+  @moduletag :nodes
+
   # Paths in an archive: of what every release boots by, and of what it does not.
   @boots_by ~w(
     releases/1.0.0/start.boot releases/1.0.0/start_clean.boot releases/1.0.0/exchange.script
@@ -37,7 +39,6 @@ defmodule HotPatch.Host.BootFileTest do
     refute BootFile.in_application("exchange", "ebin/other.app")
   end
 
-  @tag :nodes
   test "the composition names it, as it names system libraries, by the rule" do
     lists = :code.lib_dir(:stdlib) |> Path.join("ebin/lists.beam") |> File.read!()
     files = for path <- @boots_by, not (path =~ ~r/[A-Z]/), do: {path, "x"}
@@ -83,8 +84,6 @@ defmodule HotPatch.Host.BootFileTest do
   end
 
   describe "a node that runs from a release" do
-    @describetag :nodes
-
     setup do
       root = BootedRelease.make()
       on_exit(fn -> BootedRelease.remove(root) end)
@@ -151,7 +150,6 @@ defmodule HotPatch.Host.BootFileTest do
     end
   end
 
-  @tag :nodes
   test "a node without a release refuses what it was started with, wherever that is" do
     [host] = Hosts.start(1, [], 0)
     priv = Path.join(host.home, "lib/exchange-1.0.0/priv")

@@ -282,7 +282,7 @@ defmodule HotPatch.Store.LockTest do
 
   defp start_peers(count) do
     HotPatch.Test.NodeTag.check!()
-    args = Enum.flat_map(:code.get_path() -- [~c"."], &[~c"-pa", &1])
+    args = Enum.flat_map(HotPatch.Test.Cluster.code_path(), &[~c"-pa", &1])
 
     for _ <- 1..count do
       {:ok, peer, _node} = :peer.start(%{connection: :standard_io, args: args, wait_boot: 60_000})

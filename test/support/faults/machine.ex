@@ -268,7 +268,7 @@ defmodule HotPatch.Test.Faults.Machine do
   end
 
   defp args(machine) do
-    paths = for path <- :code.get_path(), path != ~c".", arg <- [~c"-pa", path], do: arg
+    paths = for path <- Cluster.code_path(), arg <- [~c"-pa", path], do: arg
     peers = Enum.map_join(machine.peers, ",", &"'#{&1}'")
 
     Enum.concat([
