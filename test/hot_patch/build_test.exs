@@ -261,6 +261,7 @@ defmodule HotPatch.BuildTest do
     end
   end
 
+  @tag :slow
   test "the vsn of a module has one text on both sides" do
     paths = Path.wildcard(Path.join(:code.lib_dir(:stdlib), "ebin/*.beam"))
     own = Path.wildcard(Path.join(Application.app_dir(:hot_patch), "ebin/*.beam"))

@@ -265,7 +265,12 @@ defmodule HotPatch.ConsoleTest do
 
     defp configure(options) do
       Application.put_env(:hot_patch, :console, options)
-      on_exit(fn -> Application.delete_env(:hot_patch, :console) end)
+
+      on_exit(fn ->
+        Application.delete_env(:hot_patch, :console)
+        # Read anew by `reload/0`, it would be there for the tests that follow.
+        HotPatch.Host.Config.load()
+      end)
     end
 
     test "ends with the logout of its user" do

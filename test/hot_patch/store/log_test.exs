@@ -163,6 +163,7 @@ defmodule HotPatch.Store.LogTest do
   end
 
   describe "random logs" do
+    @tag :slow
     @tag timeout: :infinity
     test "cut off anywhere", %{path: path} do
       terms = terms(12)

@@ -61,6 +61,8 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
     assert output =~ "rollback #{id}: ok"
   end
 
+  # VMs of their own that would connect.
+  @tag :nodes
   test "wrong calls are told what is wrong" do
     assert {output, 2} = remote(:nobody@nowhere, ["paint", "fix"])
     assert output =~ "there is no command paint"
