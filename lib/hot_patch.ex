@@ -305,7 +305,8 @@ defmodule HotPatch do
       :unknown_patch
   """
   @spec export_antipatch(id(), export_antipatch_options()) ::
-          {:ok, Cluster.Antipatch.t()} | error()
+          {:ok, %{zip: binary(), files: [Path.t()], left_out: [Path.t()], apply_with: keyword()}}
+          | error()
   def export_antipatch(id, options \\ []) do
     with {:ok, options} <- Options.validate(:export_antipatch, options),
          do: Cluster.Antipatch.export(id, options.to)

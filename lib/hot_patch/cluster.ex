@@ -261,6 +261,7 @@ defmodule HotPatch.Cluster do
   """
   @spec take([node()], ([node()] -> [{node(), answer()}])) ::
           {:ok, [{node(), term()}]} | {:error, node(), answer()}
+  # rule: first-decides
   def take(nodes, ask) do
     [first | rest] = Enum.sort(nodes)
 

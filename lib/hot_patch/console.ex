@@ -34,7 +34,7 @@ defmodule HotPatch.Console do
   A release has to bring the server along: `extra_applications: [:inets, :ssl]` in the host's `mix.exs`.
   A configuration that is wrong is logged, and the console stays off: the system starts all the same. One that is
   changed while the system runs takes effect with `reload/0`, which a configuration change of the application
-  (`Application.config_change/3`, `config:` of a patch) calls by itself.
+  (`c:Application.config_change/3`, `config:` of a patch) calls by itself.
 
   The console is a function from a request to a response, `call/1`, over the public functions of `HotPatch`; a
   server asks `head/1` before it reads a body.

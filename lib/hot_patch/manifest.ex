@@ -27,7 +27,7 @@ defmodule HotPatch.Manifest do
   alias HotPatch.Options
   alias HotPatch.Release
 
-  @typedoc "What tells two versions of a module apart; `vsn` is text as of `HotPatch.Support.VsnText`."
+  @typedoc "What tells two versions of a module apart; `vsn` is text, as Erlang writes the term."
   @type version :: %{md5: String.t(), vsn: String.t() | nil}
   @type module_entry :: %{
           change: :add | :replace | :any,

@@ -66,7 +66,8 @@ defmodule HotPatch.Signature do
       :crypto.verify(:eddsa, :none, statement(name, manifest, entries), signature, [key, :ed25519])
   end
 
-  @doc "The entry `hot_patch.sig`, for a secret key and what it signs."
+  # The entry `hot_patch.sig`, for a secret key and what it signs.
+  @doc false
   @spec make(HotPatch.Host.Keys.secret(), binary(), [Entry.t()]) :: map()
   def make(key, manifest, entries) do
     text = statement(key.name, manifest, entries)

@@ -63,7 +63,8 @@ defmodule HotPatch.Telemetry do
     end
   end
 
-  @doc "Tells of the phases of a swap that is over, in their order, each as a span."
+  # Tells of the phases of a swap that is over, in their order, each as a span.
+  @doc false
   @spec phases([PhaseTimes.t()], map()) :: :ok
   def phases(phases, metadata) do
     Enum.each(phases, fn %{phase: phase, started: started, ended: ended} = noted ->

@@ -16,6 +16,7 @@ defmodule HotPatch.ConsoleBrowserTest do
 
   import HotPatch.Test.Until
 
+  @moduletag :nodes
   @moduletag :browser
   @moduletag timeout: 240_000
 

@@ -42,6 +42,7 @@ defmodule HotPatch.ArchiveTest do
 
   describe "every .beam file of this machine's OTP and Elixir" do
     # Every function of every module is judged.
+    @tag :slow
     @tag timeout: 300_000
     test "reads as beam_lib and the VM read it" do
       files = system_beams()

@@ -10,6 +10,8 @@ defmodule HotPatch.AttachTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.PlainErlang
 
+  @moduletag :nodes
+
   @server :hot_patch_test_switch
 
   # The operator's: a hidden node that runs no system of its own.

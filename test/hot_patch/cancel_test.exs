@@ -8,11 +8,11 @@ defmodule HotPatch.CancelTest do
   alias HotPatch.Cancellation
   alias HotPatch.Error
   alias HotPatch.NodeAgent
-  alias HotPatch.NodeAgent.Coordinators
   alias HotPatch.Report
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
 
+  @moduletag :nodes
   @moduletag timeout: 120_000
   @ebin "exchange-1.0.0/ebin/"
   @calm [baseline: 0, run_queue: 100_000, mailboxes: 1_000_000, errors: 100_000]
@@ -298,67 +298,5 @@ defmodule HotPatch.CancelTest do
     assert error.message =~ "apply of #{patch.id} by alice (#{id})"
     assert {:ok, %{outcome: :rolled_back}} = hot_patch(b, :cancel, [id])
     assert {:error, _} = Task.await(task, 60_000)
-  end
-
-  describe "the table of coordinators" do
-    defp order(by), do: %{by: by, reason: nil, from: nil, keep?: false}
-
-    defp enter(id, fun) do
-      test = self()
-
-      pid =
-        spawn(fn ->
-          facts = %{id: id, kind: :apply, patch: "fix", by: "x", started_at: DateTime.utc_now()}
-          :ok = Coordinators.enter(facts)
-          send(test, {:entered, self()})
-          fun.()
-        end)
-
-      assert_receive {:entered, ^pid}
-      pid
-    end
-
-    test "has what lives, and tells who waits how it ended" do
-      id = "one-#{System.unique_integer([:positive])}"
-
-      pid =
-        enter(id, fn ->
-          receive(do: (:end -> :ok))
-          Coordinators.leave(&{:left, &1.by})
-        end)
-
-      assert Enum.any?(Coordinators.list(), &(&1.id == id))
-      assert Coordinators.asked(pid) == nil
-      first = Task.async(fn -> Coordinators.cancel(id, order("bob"), 10_000) end)
-      until(fn -> Coordinators.asked(pid) end, "it is told")
-      second = Task.async(fn -> Coordinators.cancel(id, order("carol"), 10_000) end)
-      assert Coordinators.cancel(id, order("dave"), 0) == :ending
-      assert Coordinators.asked(pid).by == "bob"
-      send(pid, :end)
-
-      assert Task.await_many([first, second]) == [
-               {:ended, {:left, "bob"}},
-               {:ended, {:left, "bob"}}
-             ]
-
-      refute Enum.any?(Coordinators.list(), &(&1.id == id))
-      assert Coordinators.cancel(id, order("bob"), 1_000) == :unknown
-    end
-
-    test "tells of one that is killed that it has left nothing" do
-      id = "two-#{System.unique_integer([:positive])}"
-      pid = enter(id, fn -> receive(do: (:never -> :ok)) end)
-      waits = Task.async(fn -> Coordinators.cancel(id, order("bob"), 10_000) end)
-      until(fn -> Coordinators.asked(pid) end, "it is told")
-      Process.exit(pid, :kill)
-      assert Task.await(waits) == {:ended, nil}
-    end
-
-    test "forgets one that nobody has told anything" do
-      id = "three-#{System.unique_integer([:positive])}"
-      pid = enter(id, fn -> Coordinators.leave(fn _order -> flunk("nobody waits") end) end)
-      until(fn -> not Process.alive?(pid) end, "it has ended")
-      assert :ets.lookup(Coordinators, pid) == []
-    end
   end
 end

@@ -11,6 +11,13 @@ defmodule HotPatch.ClusterTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Servers
 
+  @moduletag :nodes
+
+  setup_all do
+    [node] = Cluster.start(1)
+    %{unchanged: node}
+  end
+
   @numbers [{"1234567", "7654321"}, {"withheld", "0301234"}, {"1234567", "0044123"}]
 
   defp hot_patch(node, function, args), do: Cluster.call(node, HotPatch, function, args)
@@ -170,81 +177,6 @@ defmodule HotPatch.ClusterTest do
       assert hot_patch(node, :nodes, []) |> hd() |> Map.get(:operation) == nil
     end
 
-    test "error for a damaged module", %{node: node} do
-      {path, bytes} = Builds.changed("patched", "Call")
-
-      assert_refused(
-        node,
-        [{path, binary_part(bytes, 0, 2_000)}, Builds.changed("patched", "Billing")],
-        :error,
-        "The file has 2000 bytes"
-      )
-    end
-
-    test "error for a module whose inner parts are damaged, with the rule", %{node: node} do
-      {path, bytes} = Builds.changed("patched", "Call")
-      {:ok, _module, chunks} = :beam_lib.all_chunks(bytes)
-      chunks = List.keyreplace(chunks, ~c"LitT", 0, {~c"LitT", <<100::32, "no zlib stream">>})
-      {:ok, broken} = :beam_lib.build_module(chunks)
-      assert_refused(node, [{path, broken}], :error, "rule literal_packed")
-    end
-
-    test "error for system libraries: OTP, Elixir, HotPatch", %{node: node} do
-      for {module, owner} <- [
-            {:lists, "OTP"},
-            {Enum, "Elixir"},
-            {HotPatch.Status, "HotPatch"},
-            {:erlang, "OTP"}
-          ] do
-        path = module |> :code.which() |> system_path(module)
-        bytes = File.read!(path)
-        archived = path |> Path.split() |> Enum.take(-3) |> Path.join()
-        assert_refused(node, [{archived, bytes}], :error, owner)
-        # Nor under the name of an application of ours.
-        assert_refused(node, [{"exchange-1.0.0/ebin/#{module}.beam", bytes}], :error, owner)
-      end
-    end
-
-    defp system_path(:preloaded, module) do
-      :code.lib_dir() |> Path.join("erts-*/ebin/#{module}.beam") |> Path.wildcard() |> hd()
-    end
-
-    defp system_path(path, _module), do: List.to_string(path)
-
-    test "error for another version of the application", %{node: node} do
-      {path, bytes} = Builds.changed("patched", "Call")
-      path = String.replace(path, "1.0.0", "1.1.0")
-      assert_refused(node, [{path, bytes}], :error, "runs exchange 1.0.0")
-    end
-
-    test "error for two files of one module", %{node: node} do
-      {path, bytes} = Builds.changed("patched", "Call")
-      assert_refused(node, [{path, bytes}, {"lib/" <> path, bytes}], :error, "keep one")
-    end
-
-    test "wrong_path, with the right one", %{node: node} do
-      {path, bytes} = Builds.changed("patched", "Call")
-      file = Path.basename(path)
-
-      for wrong <- [
-            file,
-            "ebin/" <> file,
-            "exchange-1.0.0/" <> file,
-            "exchange/ebin/" <> file,
-            "exchange-1.0.0/lib/ebin/" <> file
-          ] do
-        assert_refused(
-          node,
-          [{wrong, bytes}, Builds.changed("patched", "Billing")],
-          :wrong_path,
-          "exchange-1.0.0/ebin/" <> file
-        )
-      end
-
-      {_, report, _} = check(node, [{"lib/" <> path, bytes}])
-      assert report.status == :ok
-    end
-
     test "not_beam for other files, which go to disk all the same", %{node: node} do
       text = {"exchange-1.0.0/priv/rates/2026.txt", "1 2 3"}
 
@@ -280,32 +212,6 @@ defmodule HotPatch.ClusterTest do
       assert {:ok, %Report{status: :not_beam}} = hot_patch(node, :apply, [alone.id])
       billing = Builds.changed("patched", "Billing")
       assert {_, %{status: :not_beam}, _} = check(node, [billing, {"rates.txt", "1"}])
-    end
-
-    test "error for an archive of sources, which nothing compiles here", %{node: node} do
-      before = snapshot([node])
-
-      for {files, text} <- [
-            {[{"exchange-1.0.0/lib/billing.ex", "defmodule A, do: nil"}], "source code"},
-            {[{"exchange-1.0.0/src/a.erl", "-module(a)."}, {"exchange-1.0.0/priv/x", "1"}],
-             "source code"},
-            {[{"lib/billing.ex", "defmodule A, do: nil"}, {"README.md", "hello"}],
-             "the archive has no module"},
-            {[{"README.md", "hello"}], "names no application's folder"}
-          ] do
-        {patch, report, found} = check(node, files)
-        assert report.status == :error
-        assert Enum.any?(found, &(&1.status == :error and &1.reason =~ text))
-        assert Enum.any?(found, &((&1.reason || "") =~ "compiled modules (.beam)"))
-        assert {:error, %Error{reason: :refused}} = hot_patch(node, :apply, [patch.id])
-      end
-
-      assert snapshot([node]) == before
-      # Scripts that the application reads itself, and sources beside modules, are carried.
-      script = {"exchange-1.0.0/priv/repo/seeds.exs", "IO.puts(1)"}
-      assert {_, %{status: :not_beam}, _} = check(node, [script])
-      source = {"exchange-1.0.0/src/meter.ex", "defmodule A, do: nil"}
-      assert {_, %{status: :ok}, _} = check(node, [source, Builds.changed("patched", "Meter")])
     end
 
     test "error for a module in a sticky folder, which is not taken for one of OTP", %{node: node} do
@@ -543,6 +449,112 @@ defmodule HotPatch.ClusterTest do
       assert Exception.message(error) =~ Cluster.call(node, Kernel, :inspect, [pid])
       assert snapshot([node]) == before
     end
+  end
+
+  # What changes nothing has one node for all.
+  describe "a check that refuses gives" do
+    setup %{unchanged: node}, do: %{node: node}
+
+    test "error for a damaged module", %{node: node} do
+      {path, bytes} = Builds.changed("patched", "Call")
+
+      assert_refused(
+        node,
+        [{path, binary_part(bytes, 0, 2_000)}, Builds.changed("patched", "Billing")],
+        :error,
+        "The file has 2000 bytes"
+      )
+    end
+
+    test "error for a module whose inner parts are damaged, with the rule", %{node: node} do
+      {path, bytes} = Builds.changed("patched", "Call")
+      {:ok, _module, chunks} = :beam_lib.all_chunks(bytes)
+      chunks = List.keyreplace(chunks, ~c"LitT", 0, {~c"LitT", <<100::32, "no zlib stream">>})
+      {:ok, broken} = :beam_lib.build_module(chunks)
+      assert_refused(node, [{path, broken}], :error, "rule literal_packed")
+    end
+
+    test "error for system libraries: OTP, Elixir, HotPatch", %{node: node} do
+      for {module, owner} <- [
+            {:lists, "OTP"},
+            {Enum, "Elixir"},
+            {HotPatch.Status, "HotPatch"},
+            {:erlang, "OTP"}
+          ] do
+        path = module |> :code.which() |> system_path(module)
+        bytes = File.read!(path)
+        archived = path |> Path.split() |> Enum.take(-3) |> Path.join()
+        assert_refused(node, [{archived, bytes}], :error, owner)
+        # Nor under the name of an application of ours.
+        assert_refused(node, [{"exchange-1.0.0/ebin/#{module}.beam", bytes}], :error, owner)
+      end
+    end
+
+    test "error for another version of the application", %{node: node} do
+      {path, bytes} = Builds.changed("patched", "Call")
+      path = String.replace(path, "1.0.0", "1.1.0")
+      assert_refused(node, [{path, bytes}], :error, "runs exchange 1.0.0")
+    end
+
+    test "error for two files of one module", %{node: node} do
+      {path, bytes} = Builds.changed("patched", "Call")
+      assert_refused(node, [{path, bytes}, {"lib/" <> path, bytes}], :error, "keep one")
+    end
+
+    test "wrong_path, with the right one", %{node: node} do
+      {path, bytes} = Builds.changed("patched", "Call")
+      file = Path.basename(path)
+
+      for wrong <- [
+            file,
+            "ebin/" <> file,
+            "exchange-1.0.0/" <> file,
+            "exchange/ebin/" <> file,
+            "exchange-1.0.0/lib/ebin/" <> file
+          ] do
+        assert_refused(
+          node,
+          [{wrong, bytes}, Builds.changed("patched", "Billing")],
+          :wrong_path,
+          "exchange-1.0.0/ebin/" <> file
+        )
+      end
+
+      {_, report, _} = check(node, [{"lib/" <> path, bytes}])
+      assert report.status == :ok
+    end
+
+    test "error for an archive of sources, which nothing compiles here", %{node: node} do
+      before = snapshot([node])
+
+      for {files, text} <- [
+            {[{"exchange-1.0.0/lib/billing.ex", "defmodule A, do: nil"}], "source code"},
+            {[{"exchange-1.0.0/src/a.erl", "-module(a)."}, {"exchange-1.0.0/priv/x", "1"}],
+             "source code"},
+            {[{"lib/billing.ex", "defmodule A, do: nil"}, {"README.md", "hello"}],
+             "the archive has no module"},
+            {[{"README.md", "hello"}], "names no application's folder"}
+          ] do
+        {patch, report, found} = check(node, files)
+        assert report.status == :error
+        assert Enum.any?(found, &(&1.status == :error and &1.reason =~ text))
+        assert Enum.any?(found, &((&1.reason || "") =~ "compiled modules (.beam)"))
+        assert {:error, %Error{reason: :refused}} = hot_patch(node, :apply, [patch.id])
+      end
+
+      assert snapshot([node]) == before
+      # Scripts that the application reads itself, and sources beside modules, are carried.
+      script = {"exchange-1.0.0/priv/repo/seeds.exs", "IO.puts(1)"}
+      assert {_, %{status: :not_beam}, _} = check(node, [script])
+      source = {"exchange-1.0.0/src/meter.ex", "defmodule A, do: nil"}
+      assert {_, %{status: :ok}, _} = check(node, [source, Builds.changed("patched", "Meter")])
+    end
+
+    defp system_path(:preloaded, module) do
+      :code.lib_dir() |> Path.join("erts-*/ebin/#{module}.beam") |> Path.wildcard() |> hd()
+    end
+
+    defp system_path(path, _module), do: List.to_string(path)
   end
 
   describe "all nodes or none" do

@@ -7,6 +7,7 @@ defmodule HotPatch.DebianTest do
   alias HotPatch.Build
 
   @moduletag :tmp_dir
+  @moduletag :slow
 
   # Kept between runs; fetched by the first, which needs the network.
   @script Path.expand("../../script/debian-libraries", __DIR__)

@@ -7,6 +7,8 @@ defmodule HotPatch.EnvironmentTest do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
 
+  @moduletag :nodes
+
   @path "exchange-1.0.0/ebin/Elixir.Exchange.Application.beam"
 
   # The callback module of the application, which keeps what it is told.

@@ -9,6 +9,8 @@ defmodule HotPatch.InstructionsTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Declared
 
+  @moduletag :nodes
+
   @ebin "exchange-1.0.0/ebin/"
 
   defp path(module), do: @ebin <> "#{module}.beam"

@@ -11,6 +11,8 @@ defmodule HotPatch.LookingTest do
   alias HotPatch.Test.Damaged
   alias HotPatch.Test.Declared
 
+  @moduletag :nodes
+
   # A patch full of names that no other node has ever seen: they are made up here, and the
   # nodes get them as an archive only.
   defp strange(n) do

@@ -8,6 +8,8 @@ defmodule HotPatch.MemoryAndDiskTest do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
 
+  @moduletag :nodes
+
   # Where memory and disk are not the same before a patch, or after its way back.
 
   setup_all do

@@ -5,13 +5,13 @@ defmodule HotPatch.NifTest do
   import HotPatch.Test.Operator
 
   alias HotPatch.Error
-  alias HotPatch.NodeAgent.LoadedLibraries
   alias HotPatch.Support.FaultPoint
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Machine
   alias HotPatch.Test.Nifs
 
+  @moduletag :nodes
   @moduletag timeout: 240_000
   # It takes what Linux says of a process, and the library.
   @moduletag skip: not Nifs.available?()
@@ -321,24 +321,5 @@ defmodule HotPatch.NifTest do
       assert %{items: [%{state: :applied}]} = hot_patch(b.node, :list, [])
       Enum.each([a, b], &Machine.kill/1)
     end
-  end
-
-  test "what the system says of mapped files is read as it is written" do
-    maps = """
-    55d-55e r--p 00000000 fe:00 123                        /usr/bin/x
-    7f0-7f1 r-xp 00001000 fe:00 99  /opt/a b/lib (x).so
-    7f0-7f1 r-xp 00001000 fe:00 99  /opt/c/lib.so (deleted)
-    7f0-7f1 r-xp 00001000 fe:00 99  /opt/new\\012line/lib.so
-    7ff-7ff rw-p 00000000 00:00 0                          [stack]
-    7ff-7ff rw-p 00000000 00:00 0
-    """
-
-    assert MapSet.new([
-             "/usr/bin/x",
-             "/opt/a b/lib (x).so",
-             "/opt/c/lib.so",
-             "/opt/new\nline/lib.so"
-           ]) ==
-             LoadedLibraries.paths(maps)
   end
 end

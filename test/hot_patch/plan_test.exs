@@ -8,6 +8,8 @@ defmodule HotPatch.PlanTest do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
 
+  @moduletag :nodes
+
   defp plan!(node, id, options \\ []) do
     {:ok, plan} = hot_patch(node, :plan, [id, options])
     plan

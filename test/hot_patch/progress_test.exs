@@ -8,6 +8,8 @@ defmodule HotPatch.ProgressTest do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
 
+  @moduletag :nodes
+
   # What a node tells of an operation, up to its end.
   defp heard_on(node) do
     test = self()

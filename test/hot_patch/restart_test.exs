@@ -7,6 +7,8 @@ defmodule HotPatch.RestartTest do
 
   import HotPatch.Test.Until
 
+  @moduletag :nodes
+
   defp restart(from, node, options \\ []),
     do: Cluster.call(from, HotPatch, :restart, [node, options])
 

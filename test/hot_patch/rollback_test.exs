@@ -9,6 +9,8 @@ defmodule HotPatch.RollbackTest do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
 
+  @moduletag :nodes
+
   @ebin "exchange-1.0.0/ebin/"
 
   # Disk without the mark that the first patch leaves in the folder of the applications.

@@ -5,6 +5,7 @@ defmodule HotPatch.Test.Booted do
 
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
+  alias HotPatch.Test.NodeTag
 
   @enforce_keys [:node, :home]
   defstruct [:node, :home, :peer]
@@ -28,6 +29,7 @@ defmodule HotPatch.Test.Booted do
   @doc "Boots it; it ends with the calling test."
   @spec start(t()) :: t()
   def start(%__MODULE__{node: node, home: home} = booted) do
+    NodeTag.check!()
     [name, _host] = node |> Atom.to_string() |> String.split("@")
 
     {:ok, peer, ^node} =

@@ -5,6 +5,7 @@ defmodule HotPatch.Test.BootedRelease do
 
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
+  alias HotPatch.Test.NodeTag
 
   @version "1.0.0"
   @applications [:kernel, :stdlib, :compiler, :elixir, :logger, :crypto, :asn1, :public_key]
@@ -61,6 +62,7 @@ defmodule HotPatch.Test.BootedRelease do
   @doc "Starts it, until the calling test ends; `-s` its applications by itself."
   @spec start(Path.t(), keyword()) :: node()
   def start(root, options \\ []) do
+    NodeTag.check!()
     name = :"release_#{System.unique_integer([:positive])}_#{System.pid()}"
     folder = Path.join([root, "releases", @version])
 

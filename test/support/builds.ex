@@ -1,7 +1,7 @@
 defmodule HotPatch.Test.Builds do
   @moduledoc false
-  # The three builds of demo/exchange, compiled once for a test run, and small Erlang
-  # modules compiled from text.
+  # The three builds of demo/exchange, compiled when they have changed and kept for the next test run,
+  # and small Erlang modules compiled from text.
 
   alias HotPatch.Support.Folder
 
@@ -13,14 +13,49 @@ defmodule HotPatch.Test.Builds do
   @spec tmp() :: Path.t()
   def tmp, do: Path.join(System.tmp_dir!(), "hot_patch_test-#{System.pid()}")
 
-  @doc "Compiles all builds."
+  @doc "Compiles all builds, unless a run before has compiled the same."
   @spec compile!() :: :ok
   def compile! do
-    @builds
-    |> Enum.map(&Task.async(fn -> compile!(&1) end))
-    |> Task.await_many(120_000)
+    kept = Path.join(Application.app_dir(:hot_patch), "../../exchange-#{digest()}")
+
+    if File.dir?(kept) do
+      File.mkdir_p!(tmp())
+      File.cp_r!(kept, Path.join(tmp(), "builds"))
+    else
+      @builds
+      |> Enum.map(&Task.async(fn -> compile!(&1) end))
+      |> Task.await_many(120_000)
+
+      keep(kept)
+    end
 
     :ok
+  end
+
+  # Whole or not at all, also where two runs keep the same.
+  defp keep(kept) do
+    folder = Path.dirname(kept)
+    new = Path.join(folder, "new-#{System.pid()}")
+    for name <- File.ls!(folder), name =~ ~r/^exchange-/, do: File.rm_rf!(Path.join(folder, name))
+    File.cp_r!(Path.join(tmp(), "builds"), new)
+    with {:error, _kept_by_another_meanwhile} <- File.rename(new, kept), do: File.rm_rf!(new)
+  end
+
+  # Of all that the builds depend on.
+  defp digest do
+    files =
+      for {path, %{type: :regular}} <- Folder.tree(@source),
+          Path.extname(path) == ".ex",
+          not String.contains?(path, "/_build/"),
+          do: {path, File.read!(path)}
+
+    own = __MODULE__.module_info(:md5)
+    facts = {Enum.sort(files), own, System.version(), :erlang.system_info(:otp_release)}
+
+    :sha256
+    |> :crypto.hash(:erlang.term_to_binary(facts))
+    |> Base.encode16()
+    |> String.slice(0, 16)
   end
 
   @doc "The ebin folder of a build."

@@ -6,6 +6,7 @@ defmodule HotPatch.Test.Cluster do
 
   alias HotPatch.Support.Folder
   alias HotPatch.Test.Builds
+  alias HotPatch.Test.NodeTag
 
   @doc "Makes this VM a hidden node."
   @spec distribute!() :: :ok
@@ -25,6 +26,8 @@ defmodule HotPatch.Test.Cluster do
   """
   @spec start(pos_integer(), keyword()) :: [node()]
   def start(count, options \\ []) do
+    NodeTag.check!()
+
     nodes =
       1..count
       |> Enum.map(fn _ -> Task.async(fn -> start_node(options) end) end)
@@ -116,6 +119,16 @@ defmodule HotPatch.Test.Cluster do
     receive(do: (:resume -> :ok))
   end
 
+  @doc """
+  The code path of this VM but for the folders of OTP, which every VM has by itself: for each module
+  that a node loads they would be looked through twice.
+  """
+  @spec code_path() :: [charlist()]
+  def code_path do
+    otp = :code.lib_dir() ++ ~c"/"
+    for path <- :code.get_path(), path != ~c".", not List.starts_with?(path, otp), do: path
+  end
+
   @doc "Where a node has the exchange."
   @spec exchange(node()) :: Path.t()
   def exchange(node), do: Path.join([home(node), "lib", "exchange-1.0.0"])
@@ -192,8 +205,7 @@ defmodule HotPatch.Test.Cluster do
       not (Keyword.get(options, :hot_patch, true) and Keyword.get(options, :native, true))
 
     paths =
-      for path <- :code.get_path(),
-          path != ~c".",
+      for path <- code_path(),
           not (elsewhere and List.to_string(path) =~ "/hot_patch/"),
           arg <- [~c"-pa", path],
           do: arg

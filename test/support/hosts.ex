@@ -7,6 +7,7 @@ defmodule HotPatch.Test.Hosts do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Load
+  alias HotPatch.Test.NodeTag
 
   import HotPatch.Test.Until
 
@@ -23,6 +24,7 @@ defmodule HotPatch.Test.Hosts do
   """
   @spec start(pos_integer(), keyword(), pos_integer()) :: [t()]
   def start(count, config, calls) do
+    NodeTag.check!()
     group = "host#{System.unique_integer([:positive])}"
     names = for n <- 1..count, do: :"#{group}_#{n}_#{System.pid()}@127.0.0.1"
 
@@ -84,8 +86,7 @@ defmodule HotPatch.Test.Hosts do
   end
 
   defp args(name, home, lib) do
-    paths =
-      for path <- :code.get_path(), path != ~c".", arg <- ["-pa", List.to_string(path)], do: arg
+    paths = for path <- Cluster.code_path(), arg <- ["-pa", List.to_string(path)], do: arg
 
     paths ++
       ["-pa", Path.join(lib, "ebin"), "-name", Atom.to_string(name), "-noinput"] ++

@@ -4,6 +4,7 @@ defmodule HotPatch.Test.PlainErlang do
 
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
+  alias HotPatch.Test.NodeTag
   alias HotPatch.Test.Servers
 
   @module :hot_patch_test_switch
@@ -14,6 +15,7 @@ defmodule HotPatch.Test.PlainErlang do
   """
   @spec start([charlist()], String.t()) :: node()
   def start(args \\ [], vsn \\ "1.0.0") do
+    NodeTag.check!()
     name = :"plain_#{System.unique_integer([:positive])}_#{System.pid()}"
     node = :"#{name}@127.0.0.1"
     install(node, vsn)

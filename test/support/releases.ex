@@ -5,6 +5,7 @@ defmodule HotPatch.Test.Releases do
 
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
+  alias HotPatch.Test.NodeTag
   alias HotPatch.Test.Servers
 
   # Nothing but its whole name makes a boot script OTP's own.
@@ -76,6 +77,7 @@ defmodule HotPatch.Test.Releases do
   @doc "Boots a version."
   @spec boot(t(), String.t()) :: t()
   def boot(system, vsn) do
+    NodeTag.check!()
     [name, _host] = system.node |> Atom.to_string() |> String.split("@")
     folder = Path.join([system.root, "releases", vsn])
 

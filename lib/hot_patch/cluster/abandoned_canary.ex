@@ -31,6 +31,7 @@ defmodule HotPatch.Cluster.AbandonedCanary do
   end
 
   # What was in force before it was tried is nothing of the trial's.
+  # rule: trial-ends
   defp abandoned?(%{kind: :apply, tried_by: {_node, _id} = led} = op, history, in_force) do
     op.patch in history.stack and {op.patch, op.id} in in_force and latest?(op, history.ops) and
       not led?(led)

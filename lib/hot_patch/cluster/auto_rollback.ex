@@ -6,7 +6,7 @@ defmodule HotPatch.Cluster.AutoRollback do
 
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Outcome
-  alias HotPatch.Cluster.Rollout
+  alias HotPatch.Cluster.Draft
   alias HotPatch.Cluster.TwoPhase
   alias HotPatch.Error
   alias HotPatch.NodeAgent.Payload
@@ -103,7 +103,7 @@ defmodule HotPatch.Cluster.AutoRollback do
         {:nothing, Enum.join([text | List.delete([kept_text(kept)], "")], "; "), report}
 
       {{_how, error}, _here} ->
-        _ = Outcome.note_refusal(error, Rollout.operation(payload, nodes, options))
+        _ = Outcome.note_refusal(error, Draft.operation(payload, nodes, options))
         {:failed, "it could not be rolled back: #{error.message}", error.report}
     end
   end
@@ -137,11 +137,12 @@ defmodule HotPatch.Cluster.AutoRollback do
   end
 
   # A node that is gone, maybe of this very patch, does not keep the others from going back.
+  # rule: rollback-reachable
   defp on_those_here(payload, nodes, options, course) do
     here = for {node, {:ok, _holder}} <- Cluster.call(nodes, :holder, [], @hello_within), do: node
-    operation = Rollout.operation(payload, here, options)
+    operation = Draft.operation(payload, here, options)
     operation = %{operation | above: max(operation.above, course.operation.above + 1)}
-    report = Rollout.report(payload, [], options)
+    report = Draft.report(payload, [], options)
 
     if here == [] do
       text = "no answer from #{Enum.join(nodes, ", ")}; see HotPatch.nodes() when they are back"

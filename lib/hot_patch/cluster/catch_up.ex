@@ -60,18 +60,21 @@ defmodule HotPatch.Cluster.CatchUp do
   end
 
   # Also what this node has decided for others and not come to itself.
+  # rule: catch-up
   defp compare(mine, histories, peers) do
     known = MapSet.new(mine.ops, & &1.id)
 
     missed =
       for(
         {_node, h} <- [{node(), mine} | histories],
+        # rule: decisions-count
         op <- h.ops ++ h.decided,
         op.id not in known,
         do: op
       )
       |> Enum.uniq_by(& &1.id)
 
+    # rule: one-order
     ops = Enum.sort_by(mine.ops ++ missed, &{&1.seq, &1.id})
     wanted = ops |> Enum.filter(&Applied.concerns?(&1, node())) |> Ledger.in_force(mine.retired)
 

@@ -19,6 +19,7 @@ defmodule HotPatch.Cluster.DecisionQuery do
         _ = NodeAgent.decide(operation.ref, :finish)
         :ok
 
+      # rule: take-back-unsure
       {false, :dead} ->
         _ =
           NodeAgent.decide(operation.ref, {:take_back, "the coordinator died before it decided"})
@@ -30,6 +31,7 @@ defmodule HotPatch.Cluster.DecisionQuery do
     end
   end
 
+  # rule: inquiry
   defp decided?(operation) do
     others = Enum.uniq([node(operation.coordinator) | operation.members]) -- [node()]
 

@@ -158,6 +158,7 @@ defmodule HotPatch.Cluster.Reconciler do
 
   defp well(state) do
     NodeAgent.behind(nil)
+    # rule: now-and-then
     soon(%{state | failures: 0}, @now_and_then)
   end
 
@@ -169,5 +170,6 @@ defmodule HotPatch.Cluster.Reconciler do
     soon(%{state | failures: state.failures + 1}, wait)
   end
 
+  # rule: tell-others
   defp tell_others, do: Comparison.tell(Cluster.peers())
 end

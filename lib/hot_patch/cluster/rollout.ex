@@ -13,12 +13,10 @@ defmodule HotPatch.Cluster.Rollout do
   alias HotPatch.Cluster.Coordinator
   alias HotPatch.Cluster.Outcome
   alias HotPatch.Cluster.Progress
+  alias HotPatch.Cluster.Draft
   alias HotPatch.Cluster.RolloutGroups
   alias HotPatch.Cluster.TwoPhase
   alias HotPatch.Error
-  alias HotPatch.Host.Trust
-  alias HotPatch.Manifest
-  alias HotPatch.NodeAgent
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.Operation
   alias HotPatch.Options
@@ -67,9 +65,9 @@ defmodule HotPatch.Cluster.Rollout do
   defp reason({:error, error}), do: error.reason
 
   defp run_on(payload, nodes, unmanaged, options) do
-    operation = operation(payload, nodes, options)
+    operation = Draft.operation(payload, nodes, options)
     teller = Progress.teller(operation, nodes)
-    report = report(payload, unmanaged, options)
+    report = Draft.report(payload, unmanaged, options)
 
     Log.info(
       "HotPatch: #{payload.kind} #{payload.patch} by #{options.by} on #{Enum.join(nodes, ", ")}",
@@ -91,70 +89,6 @@ defmodule HotPatch.Cluster.Rollout do
     result = course |> in_steps(RolloutGroups.of(nodes, options)) |> to_caller(operation)
     tell_end(teller, result)
     result
-  end
-
-  @doc "An operation of this process, before it has a number."
-  @spec operation(Payload.t(), [node()], map()) :: Operation.t()
-  def operation(payload, nodes, options) do
-    Operation.new(
-      Map.merge(facts(payload), %{
-        id: options[:id] || Coordinator.new_id(),
-        seq: options[:seq],
-        # Also above what is only decided here: an operation over other nodes.
-        above: NodeAgent.seq(),
-        scope: options.nodes || :all,
-        members: nodes,
-        roster: options[:roster] || [],
-        missing: options[:missing] || [],
-        tried_by: options[:tried_by],
-        origin: options.origin,
-        about: options[:about],
-        overridden: options[:overridden] || %{},
-        reason: options[:reason],
-        from: options[:from],
-        by: options.by,
-        pause_timeout: options.pause_timeout,
-        hold_timeout: TwoPhase.hold_timeout(options)
-      })
-    )
-  end
-
-  defp facts(payload) do
-    payload
-    |> Map.take([
-      :kind,
-      :patch,
-      :cumulative?,
-      :again?,
-      :disk,
-      :transition,
-      :on_load,
-      :purge,
-      :undoes
-    ])
-    |> Map.merge(%{
-      content: Payload.content(payload),
-      signed_by: Trust.signer(payload),
-      accepted: Manifest.accepted(payload.manifest)
-    })
-  end
-
-  @doc "A report of which nothing is known yet."
-  @spec report(Payload.t(), [node()], map()) :: Report.t()
-  def report(payload, unmanaged, options) do
-    %Report{
-      operation: payload.kind,
-      patch: payload.patch,
-      status: :error,
-      nodes: [],
-      unmanaged: unmanaged,
-      missing: options[:missing] || [],
-      by: options.by,
-      signed_by: Trust.signer(payload),
-      overridden: options[:overridden] || %{},
-      disk: payload.disk,
-      started_at: DateTime.utc_now()
-    }
   end
 
   defp in_steps(%{options: %{watch: false}} = course, [nodes]), do: steps([nodes], course)

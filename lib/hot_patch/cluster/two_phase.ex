@@ -96,6 +96,7 @@ defmodule HotPatch.Cluster.TwoPhase do
         abort(run)
         {:stopped, run.report}
 
+      # rule: wait-for-votes
       Enum.all?(votes, &match?({_node, {:ok, {:yes, _files}}}, &1)) ->
         decided(%{run | report: report}, clocks)
 
@@ -207,6 +208,7 @@ defmodule HotPatch.Cluster.TwoPhase do
   defp to_be_told(answers, :stop),
     do: for({node, answer} <- answers, not match?({:ok, {:ended, _result}}, answer), do: node)
 
+  # rule: late-are-told
   defp to_be_told(answers, _decision),
     do: for({node, answer} <- answers, answer == {:ok, :held} or late?(answer), do: node)
 
@@ -225,6 +227,7 @@ defmodule HotPatch.Cluster.TwoPhase do
     Cluster.call_until(nodes, :decide, [operation.ref, told], waiting)
   end
 
+  # rule: wait-for-held
   defp decision(answers, options) do
     case Enum.split_with(answers, &match?({_node, {:ok, :held}}, &1)) do
       {_all, []} ->
@@ -238,6 +241,7 @@ defmodule HotPatch.Cluster.TwoPhase do
     end
   end
 
+  # rule: journal-first
   defp written_down(:finish, operation) do
     # What a node has missed was decided when it was done without it.
     if Operation.catching_up?(operation), do: :finish, else: write_down(operation)

@@ -16,7 +16,7 @@ defmodule HotPatch.Composition.Entry do
   @typedoc """
   What is known of a module before any of its atoms exists: all names are binaries.
 
-    * `:md5` - as `:code.module_md5/1` gives it
+    * `:md5` - of the code, as OTP computes it
     * `:vsn`, `:attributes` - in External Term Format
     * `:on_load`, `:load_nif` - whether it runs code when loaded, or loads a NIF library
     * `:needs_otp` - the OTP release that is needed at least, as far as it is known

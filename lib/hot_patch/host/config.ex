@@ -45,7 +45,7 @@ defmodule HotPatch.Host.Config do
           max_memory: pos_integer(),
           require_manifest: boolean(),
           require_signature: boolean(),
-          trusted_keys: [HotPatch.Host.Keys.public()],
+          trusted_keys: [%{public: binary(), name: String.t() | nil}],
           bridge: :port | :nif,
           port_timeout: pos_integer(),
           port_memory: pos_integer() | :infinity | nil,

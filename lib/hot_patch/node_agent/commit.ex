@@ -121,6 +121,7 @@ defmodule HotPatch.NodeAgent.Commit do
       {:decided, :finish} -> {:ok, @nobody}
       {:decided, {:take_back, why}} -> {:error, nothing_done(why)}
     after
+      # rule: hold-ends
       operation.hold_timeout -> {:error, nothing_done("no decision came in time")}
     end
   end
@@ -194,6 +195,7 @@ defmodule HotPatch.NodeAgent.Commit do
     do: %{result | error: and_back(text, preparation)}
 
   # The new code runs: now the disk has to agree with it, whatever happens.
+  # rule: disk-after-load
   defp write(done, preparation, error) do
     FaultPoint.point(:loaded)
     verdicts = Enum.map(verdicts(preparation), &read_back/1)

@@ -24,6 +24,7 @@ defmodule HotPatch.NodeAgent.CommitRecord do
     state = preparation |> state(result) |> pending(preparation, result)
     note = Store.Recovery.note(state, operation.kind, entry(preparation, result))
 
+    # rule: intent-first
     with {:ok, intent} <- Store.Transaction.decide(preparation.staged, note),
          :ok <- FaultPoint.point(:decision_written),
          :ok <- Store.Recovery.finish(intent) do

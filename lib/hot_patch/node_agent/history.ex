@@ -102,6 +102,7 @@ defmodule HotPatch.NodeAgent.History do
 
   @doc "Highest number of an operation known here, carried out or only decided."
   @spec seq() :: non_neg_integer()
+  # rule: numbers-count
   def seq do
     state = Applied.state()
     for(op <- known(state), do: op.seq) |> Enum.max(fn -> 0 end)

@@ -80,10 +80,12 @@ defmodule HotPatch.NodeAgent.Server do
        when other != holder.coordinator,
        do: {:reply, {:busy, holder}, state}
 
+  # rule: ahead-first
   defp answer({:reserve, %{origin: origin}}, _from, %{phase: :idle, ahead: text} = state)
        when is_atom(origin) and text != nil,
        do: {:reply, {:unfinished, text}, state}
 
+  # rule: grant-idle
   defp answer({:reserve, operation}, _from, %{phase: :idle} = state) do
     case release_handler() || settled() do
       %{} = holder ->
@@ -289,6 +291,7 @@ defmodule HotPatch.NodeAgent.Server do
     do: tell(%{state | callers: state.deciders, deciders: []}, decision)
 
   defp held(state) do
+    # rule: hold-ends
     wait = max(state.operation.hold_timeout - @in_doubt_before, 0)
     Process.send_after(self(), {:in_doubt, state.operation.ref}, wait)
     if state.orphaned?, do: in_doubt(state, :dead), else: state
@@ -296,11 +299,13 @@ defmodule HotPatch.NodeAgent.Server do
 
   defp orphaned(%{phase: :held} = state), do: in_doubt(state, :dead)
   defp orphaned(%{phase: :committing} = state), do: %{state | orphaned?: true}
+  # rule: let-go
   defp orphaned(state), do: let_go(state)
 
   # The one that is asked to find out ends it by `decide/2`.
   defp in_doubt(state, coordinator) do
     case Process.get(:subscriber) do
+      # rule: take-back-unsure
       nil when coordinator == :dead ->
         tell(state, {:take_back, "the coordinator died before it decided"})
 

@@ -18,6 +18,7 @@ defmodule HotPatch.Swap.Decision do
       {:decided, {:take_back, why}} -> {:error, :taken_back, why}
       {:DOWN, ^monitor, _, _, _} -> {:error, :taken_back, "the caller died before it decided"}
     after
+      # rule: hold-ends
       ready.job.hold_timeout -> {:error, :taken_back, "no decision came in time"}
     end
   end

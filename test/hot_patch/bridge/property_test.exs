@@ -18,7 +18,7 @@ defmodule HotPatch.Bridge.PropertyTest do
   @compile {:no_warn_undefined, [:proper, :proper_types]}
   @moduletag :proper
   @moduletag timeout: :infinity
-  @rounds "HOT_PATCH_ROUNDS" |> System.get_env("1000") |> String.to_integer()
+  @rounds "HOT_PATCH_ROUNDS" |> System.get_env("500") |> String.to_integer()
 
   test "an archive that is changed anywhere is refused, or gives the same files" do
     holds(tuple([files(), packing(), some(edit(), 1, 3)]), fn {files, packing, edits} ->

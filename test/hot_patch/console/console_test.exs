@@ -268,6 +268,7 @@ defmodule HotPatch.ConsoleTest do
 
       on_exit(fn ->
         Application.delete_env(:hot_patch, :console)
+        # Read anew by `reload/0`, it would be there for the tests that follow.
         :ok = HotPatch.Host.Config.load()
       end)
     end

@@ -12,6 +12,8 @@ defmodule HotPatch.Host.BootFileTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Hosts
 
+  @moduletag :nodes
+
   # Paths in an archive: of what every release boots by, and of what it does not.
   @boots_by ~w(
     releases/1.0.0/start.boot releases/1.0.0/start_clean.boot releases/1.0.0/exchange.script

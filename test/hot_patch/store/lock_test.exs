@@ -180,6 +180,7 @@ defmodule HotPatch.Store.LockTest do
   end
 
   describe "OS processes" do
+    @tag :nodes
     @tag timeout: 120_000
     test "lose no increment", %{folder: folder} do
       peers = start_peers(3)
@@ -191,6 +192,7 @@ defmodule HotPatch.Store.LockTest do
       assert Increments.count(folder) == 75
     end
 
+    @tag :nodes
     @tag timeout: 120_000
     test "go on when one that holds it is killed", %{folder: folder} do
       [holder | others] = start_peers(3)
@@ -219,6 +221,7 @@ defmodule HotPatch.Store.LockTest do
       assert Increments.count(folder) == 20
     end
 
+    @tag :nodes
     @tag timeout: 120_000
     test "lose nothing that was confirmed when some are killed anywhere", %{folder: folder} do
       [a, b | others] = peers = start_peers(4)
@@ -282,7 +285,8 @@ defmodule HotPatch.Store.LockTest do
   end
 
   defp start_peers(count) do
-    args = Enum.flat_map(:code.get_path() -- [~c"."], &[~c"-pa", &1])
+    HotPatch.Test.NodeTag.check!()
+    args = Enum.flat_map(HotPatch.Test.Cluster.code_path(), &[~c"-pa", &1])
 
     for _ <- 1..count do
       {:ok, peer, _node} = :peer.start(%{connection: :standard_io, args: args, wait_boot: 60_000})

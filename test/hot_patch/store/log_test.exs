@@ -6,7 +6,7 @@ defmodule HotPatch.Store.LogTest do
   alias HotPatch.Store.Log
   alias HotPatch.Test.Builds
 
-  @rounds "HOT_PATCH_ROUNDS" |> System.get_env("150") |> String.to_integer()
+  @rounds "HOT_PATCH_ROUNDS" |> System.get_env("60") |> String.to_integer()
 
   setup_all do
     seed =
@@ -163,6 +163,7 @@ defmodule HotPatch.Store.LogTest do
   end
 
   describe "random logs" do
+    @tag :slow
     @tag timeout: :infinity
     test "cut off anywhere", %{path: path} do
       terms = terms(12)

@@ -13,7 +13,7 @@ defmodule HotPatch.Swap.PropertyTest do
 
   @module :hot_patch_test_random
   @versions 4
-  @rounds "HOT_PATCH_ROUNDS" |> System.get_env("150") |> String.to_integer()
+  @rounds "HOT_PATCH_ROUNDS" |> System.get_env("100") |> String.to_integer()
 
   # What a round may hold in store. Several come more often because they matter more.
   @troubles [

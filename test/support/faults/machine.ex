@@ -8,6 +8,7 @@ defmodule HotPatch.Test.Faults.Machine do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Load
   alias HotPatch.Test.Faults.Spaces
+  alias HotPatch.Test.NodeTag
 
   import HotPatch.Test.Until
 
@@ -228,6 +229,7 @@ defmodule HotPatch.Test.Faults.Machine do
   end
 
   defp boot(machine) do
+    NodeTag.check!()
     File.mkdir_p!(machine.home)
     [name, host] = machine.node |> Atom.to_string() |> String.split("@")
 
@@ -275,7 +277,7 @@ defmodule HotPatch.Test.Faults.Machine do
   end
 
   defp args(machine) do
-    paths = for path <- :code.get_path(), path != ~c".", arg <- [~c"-pa", path], do: arg
+    paths = for path <- Cluster.code_path(), arg <- [~c"-pa", path], do: arg
     peers = Enum.map_join(machine.peers, ",", &"'#{&1}'")
 
     Enum.concat([
