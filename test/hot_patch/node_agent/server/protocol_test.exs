@@ -273,6 +273,23 @@ defmodule HotPatch.NodeAgent.Server.ProtocolTest do
       end
     end
 
+    test "what concerns another operation moves nothing", %{pids: pids} do
+      other = operation(pids, %{ref: pids.other_ref})
+
+      for {state, data} <- data(pids),
+          request <- [
+            {:prepared, other, preparation(pids)},
+            {:commit, pids.other_ref},
+            {:decide, pids.other_ref, :finish},
+            {:decide, pids.other_ref, @take_back},
+            {:abort, pids.other_ref}
+          ] do
+        event = {:call, from(pids, :new), request}
+        assert {^state, ^data, effects} = Protocol.handle(state, event, data)
+        assert {:reply, _from, _answer} = List.last(effects)
+      end
+    end
+
     test "another coordinator is told who has the node", %{pids: pids} do
       for {state, data} <- data(pids), state != :idle do
         holder = if data.lock == lock(pids.other), do: data.operation, else: data.lock
