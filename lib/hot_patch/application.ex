@@ -5,12 +5,12 @@ defmodule HotPatch.Application do
   #     HotPatch.Supervisor (one_for_one)
   #       each under a HotPatch.Support.BackoffSupervisor of its own:
   #       Cluster.Progress      tells people how far operations are
-  #       Bridge.Port.Server    the reader of archives
+  #       Bridge.OSProcess      the reader of archives
   #       LoaderVM              tries modules where nobody serves
-  #       Agent.Inbox           pieces of patches that coordinators have sent
-  #       Agent.FileDigests     digests of files that have not changed since
-  #       Agent.Server          who holds this node
-  #       Cluster.Joiner        keeps this node in agreement with the others
+  #       NodeAgent.Inbox       pieces of patches that coordinators have sent
+  #       NodeAgent.FileDigests digests of files that have not changed since
+  #       NodeAgent.Server      who holds this node
+  #       Cluster.Reconciler    keeps this node in agreement with the others
   #       Console               the page
   #
   # None of them takes another along: each finds the others by name, when it needs them. What

@@ -40,7 +40,7 @@ defmodule HotPatch.NodeAgent.Coordinators do
   @spec enter(facts()) :: :ok
   def enter(facts) do
     if_there(:ok, fn ->
-      sweep()
+      _ = sweep()
       :ets.insert(@table, {self(), facts, nil, nil})
       :ok
     end)

@@ -120,7 +120,7 @@ defmodule HotPatch.NodeAgent.Server do
     do: {server, [{:state_timeout, milliseconds, :silent} | actions]}
 
   defp carry_out(effect, server_and_actions) do
-    carry_out(effect)
+    _ = carry_out(effect)
     server_and_actions
   end
 
@@ -147,7 +147,7 @@ defmodule HotPatch.NodeAgent.Server do
 
   defp demonitor(server, role) do
     {gone, monitors} = Map.pop(server.monitors, role)
-    with {_pid, monitor} <- gone, do: Process.demonitor(monitor, [:flush])
+    _ = with {_pid, monitor} <- gone, do: Process.demonitor(monitor, [:flush])
     %{server | monitors: monitors}
   end
 
