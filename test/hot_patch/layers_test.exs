@@ -15,7 +15,11 @@ defmodule HotPatch.LayersTest do
   # Files that name each other, with the reason.
   @circles [
     # Who owns the wire names the process behind it, and that process its owner's messages.
-    ["hot_patch/node_agent.ex", "hot_patch/node_agent/server.ex"],
+    [
+      "hot_patch/node_agent.ex",
+      "hot_patch/node_agent/server.ex",
+      "hot_patch/node_agent/server/protocol.ex"
+    ],
     # The facade chooses one of two doors; both answer in its terms.
     [
       "hot_patch/bridge.ex",

@@ -3,8 +3,11 @@ defmodule HotPatch.NodeAgent.Commit do
   # The second half of an apply, on one node, in a process of its own. Memory: everybody
   # concerned stands still and has tried the change when the coordinator, who hears from all
   # nodes, decides. Then disk, and what really runs is read back. The agent gets
-  # `{Commit, :held, decider}` in between, with the process that waits for the decision, and
-  # `{Commit, {:ended, result}}` at the end.
+  # `{Commit, pid, {:held, decider}}` in between, with the process that waits for the decision, and
+  # `{Commit, pid, {:ended, result}}` at the end; `pid` is this process.
+  #
+  # An agent that is started anew finds the commit of the one before, and what it is about, in a table
+  # that belongs to this process and ends with it.
 
   alias HotPatch.Hook
   alias HotPatch.NodeAgent.CommitRecord
@@ -40,6 +43,8 @@ defmodule HotPatch.NodeAgent.Commit do
   @typedoc "What the coordinator decides when every node has said how far it came."
   @type decision :: :finish | {:take_back, String.t()}
 
+  @table __MODULE__
+
   # Of a swap in which nobody took part.
   @nobody %Swap.Done{}
 
@@ -47,9 +52,7 @@ defmodule HotPatch.NodeAgent.Commit do
   @spec run(pid(), Prepare.t()) :: :ok
   def run(agent, preparation) do
     Swap.Guard.outlive_application()
-    # An agent that is started anew finds the commit of the one before by this name.
-    Process.register(self(), __MODULE__)
-    Process.put(:operation, preparation.operation)
+    enter(preparation.operation)
     metadata = Map.take(preparation.operation, [:patch, :by])
     {result, phases} = Telemetry.span(:commit, metadata, fn -> commit(preparation, agent) end)
     Telemetry.phases(phases, metadata)
@@ -72,18 +75,38 @@ defmodule HotPatch.NodeAgent.Commit do
     {_ok_or_error, %{phases: phases}} = swapped
     facts = preparation |> CommitRecord.facts() |> Map.put(:warnings, preparation.warnings)
     result = swapped |> finish(preparation) |> Map.merge(facts)
-    Process.unregister(__MODULE__)
-    send(agent, {__MODULE__, {:ended, result}})
+    leave()
+    send(agent, {__MODULE__, self(), {:ended, result}})
 
     status = Report.FileResult.combine(result.files)
     measured = Map.take(result, [:pause_us, :suspended])
     {{result, phases}, measured, %{status: status, error: result.error}}
   end
 
-  @doc "What a running commit is about, without asking it."
-  @spec operation(pid()) :: Operation.t() | nil
-  def operation(pid) do
-    with {:dictionary, dictionary} <- Process.info(pid, :dictionary), do: dictionary[:operation]
+  @doc """
+  The commit that runs on this node, if one does, and what it is about. It is not asked, for it may be
+  busy for long.
+  """
+  @spec running() :: {pid(), Operation.t()} | nil
+  def running do
+    case :ets.lookup(@table, :commit) do
+      [{:commit, pid, operation}] -> {pid, operation}
+      [] -> nil
+    end
+  rescue
+    _no_table in ArgumentError -> nil
+  end
+
+  # The name is for people, and lets no second one in.
+  defp enter(operation) do
+    Process.register(self(), __MODULE__)
+    _ = :ets.new(@table, [:named_table])
+    true = :ets.insert(@table, {:commit, self(), operation})
+  end
+
+  defp leave do
+    :ets.delete(@table)
+    Process.unregister(__MODULE__)
   end
 
   # OTP's release handler may have changed the release since, or be about to.
@@ -115,7 +138,7 @@ defmodule HotPatch.NodeAgent.Commit do
 
   # Nothing to change in memory here; the decision is about the disk all the same.
   defp swap(%Prepare{ready: nil, operation: operation}, agent, _deadline) do
-    send(agent, {__MODULE__, :held, self()})
+    send(agent, {__MODULE__, self(), {:held, self()}})
 
     receive do
       {:decided, :finish} -> {:ok, @nobody}
@@ -129,13 +152,14 @@ defmodule HotPatch.NodeAgent.Commit do
   defp swap(%Prepare{ready: ready, operation: operation}, agent, deadline) do
     change = Prepare.change(ready.job.changes, operation)
     Hook.run(:before_pause, change)
+    commit = self()
 
     case deadline - now() do
       left when left > 0 ->
         result =
           Swap.run(put_in(ready.job.pause_timeout, left), fn engine ->
             FaultPoint.point(:held)
-            send(agent, {__MODULE__, :held, engine})
+            send(agent, {__MODULE__, commit, {:held, engine}})
           end)
 
         if match?({:ok, _done}, result), do: Hook.run(:after_resume, change)

@@ -43,7 +43,7 @@ defmodule HotPatch.NodeAgent.Coordinators do
     Process.put(@table, facts.id)
 
     if_there(:ok, fn ->
-      sweep()
+      _ = sweep()
       :ets.insert(@table, {self(), facts, nil, nil})
       :ok
     end)

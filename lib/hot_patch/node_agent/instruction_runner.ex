@@ -10,6 +10,7 @@ defmodule HotPatch.NodeAgent.InstructionRunner do
   alias HotPatch.NodeAgent.Instructions
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.Support.Cause
+  alias HotPatch.Support.Isolated
   alias HotPatch.Swap.Description
 
   # Milliseconds that a step may take after the resume.
@@ -203,33 +204,15 @@ defmodule HotPatch.NodeAgent.InstructionRunner do
 
   # What it starts shall not end with the application HotPatch, nor what it does with this process.
   defp run(fun, within) do
-    caller = self()
-    ref = make_ref()
+    step = fn ->
+      HotPatch.Swap.Guard.outlive_application()
+      fun.()
+    end
 
-    {pid, monitor} =
-      spawn_monitor(fn ->
-        HotPatch.Swap.Guard.outlive_application()
-        send(caller, {ref, fun.()})
-      end)
-
-    receive do
-      {^ref, result} ->
-        Process.demonitor(monitor, [:flush])
-        {:ok, result}
-
-      {:DOWN, ^monitor, :process, ^pid, reason} ->
-        {:error, Cause.of_exit(reason)}
-    after
-      within ->
-        Process.demonitor(monitor, [:flush])
-        where = Description.process(pid)
-        Process.exit(pid, :kill)
-
-        receive do
-          {^ref, result} -> {:ok, result}
-        after
-          0 -> {:error, "it took too long, #{where}"}
-        end
+    case Isolated.run(step, within, &Description.process/1) do
+      {:ok, result} -> {:ok, result}
+      {:died, reason} -> {:error, Cause.of_exit(reason)}
+      {:late, where} -> {:error, "it took too long, #{where}"}
     end
   end
 end

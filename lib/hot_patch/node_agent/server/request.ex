@@ -6,22 +6,33 @@ defmodule HotPatch.NodeAgent.Server.Request do
 
   alias HotPatch.NodeAgent.Prepare
 
-  @doc "Whether a request has one of the forms that the agent knows."
-  @spec understood?(term()) :: boolean()
-  def understood?({:reserve, operation}), do: operation?(operation)
-  def understood?({:lock, holder}), do: holder?(holder)
-  def understood?({:unlock, pid}), do: is_pid(pid)
-  def understood?({:prepared, operation, %Prepare{}}), do: operation?(operation)
-  def understood?({:commit, ref}), do: is_reference(ref)
-  def understood?({:decide, ref, decision}), do: is_reference(ref) and decision?(decision)
-  def understood?({:abort, ref}), do: is_reference(ref)
-  def understood?({:finishing?, id}), do: is_binary(id)
-  def understood?({:subscribe, pid}), do: is_pid(pid) and node(pid) == node()
-  def understood?({:note, ops}), do: list?(ops) and Enum.all?(ops, &op?/1)
-  def understood?(request), do: request in [:holder, :level, :settle]
+  @doc """
+  Whether a request has one of the forms that the agent knows. What was prepared is a struct of this
+  version, with files of this node: only a process of this node has one.
+  """
+  @spec understood?(term(), caller :: pid()) :: boolean()
+  def understood?({:prepared, operation, %Prepare{}}, caller),
+    do: node(caller) == node() and operation?(operation) and holds?(operation)
+
+  def understood?(request, _caller), do: understood?(request)
+
+  defp understood?({:reserve, operation}), do: operation?(operation)
+  defp understood?({:lock, holder}), do: holder?(holder)
+  defp understood?({:unlock, pid}), do: is_pid(pid)
+  defp understood?({:commit, ref}), do: is_reference(ref)
+  defp understood?({:decide, ref, decision}), do: is_reference(ref) and decision?(decision)
+  defp understood?({:abort, ref}), do: is_reference(ref)
+  defp understood?({:finishing?, id}), do: is_binary(id)
+  defp understood?({:subscribe, pid}), do: is_pid(pid) and node(pid) == node()
+  defp understood?({:note, ops}), do: list?(ops) and Enum.all?(ops, &op?/1)
+  defp understood?(request), do: request in [:holder, :level, :settle]
 
   defp operation?(%{ref: ref} = operation), do: is_reference(ref) and holder?(operation)
   defp operation?(_other), do: false
+
+  # How long it may stand still until it is decided.
+  defp holds?(%{hold_timeout: timeout}), do: is_integer(timeout) and timeout > 0
+  defp holds?(_other), do: false
 
   # What a second coordinator is told of the first.
   defp holder?(%{kind: kind, patch: patch, by: by, coordinator: pid}),

@@ -2,6 +2,8 @@ defmodule HotPatch.NodeAgent.Vitals.HealthCheck do
   @moduledoc false
   # Asks the host application whether it is well. One that does not answer is not.
 
+  alias HotPatch.Support.Isolated
+
   # Milliseconds.
   @within 2_000
 
@@ -10,23 +12,12 @@ defmodule HotPatch.NodeAgent.Vitals.HealthCheck do
   def ask(nil), do: []
 
   def ask({module, function, args}) do
-    {pid, monitor} = spawn_monitor(__MODULE__, :answer, [module, function, args])
-
-    receive do
-      {:DOWN, ^monitor, :process, ^pid, {:answer, answer}} -> [figure(answer)]
-      {:DOWN, ^monitor, :process, ^pid, reason} -> [ill("it failed: #{short(reason)}")]
-    after
-      @within ->
-        Process.demonitor(monitor, [:flush])
-        Process.exit(pid, :kill)
-        [ill("it did not answer within #{@within} ms")]
+    case Isolated.run(fn -> apply(module, function, args) end, @within) do
+      {:ok, answer} -> [figure(answer)]
+      {:died, reason} -> [ill("it failed: #{short(reason)}")]
+      {:late, _seen} -> [ill("it did not answer within #{@within} ms")]
     end
   end
-
-  @doc false
-  # Its end is its result.
-  @spec answer(module(), atom(), [term()]) :: no_return()
-  def answer(module, function, args), do: exit({:answer, apply(module, function, args)})
 
   defp figure(well) when well in [:ok, true], do: %{sign: :health, value: 0, text: nil}
   defp figure(answer), do: ill(short(answer))
