@@ -132,7 +132,12 @@ defmodule HotPatch.Cluster.Coordinator do
   def by(%{by: by, reason: reason}), do: "cancelled by #{by} (#{reason})"
 
   @doc "The error of what was cancelled."
-  @spec error(what(), Coordinators.order(), Cancellation.outcome(), String.t()) :: Error.t()
+  @spec error(
+          %{:kind => atom(), :patch => String.t(), optional(atom()) => term()},
+          Coordinators.order(),
+          Cancellation.outcome(),
+          String.t()
+        ) :: Error.t()
   def error(what, order, outcome, how) do
     Error.new(:cancelled, "#{what.kind} #{what.patch}: #{by(order)}: #{how}", %{
       outcome: outcome,

@@ -195,8 +195,9 @@ defmodule HotPatch.LoaderVM.Program do
   defp kill(%{os_pid: nil}), do: :ok
 
   defp kill(%{port: port, shell: shell, os_pid: os_pid}) do
-    if Port.info(port) != nil,
-      do: System.cmd(shell, ["-c", "kill -KILL #{os_pid}"], stderr_to_stdout: true)
+    _ =
+      if Port.info(port) != nil,
+        do: System.cmd(shell, ["-c", "kill -KILL #{os_pid}"], stderr_to_stdout: true)
 
     :ok
   end

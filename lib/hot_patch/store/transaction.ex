@@ -120,8 +120,8 @@ defmodule HotPatch.Store.Transaction do
   @doc "The set is finished and noted."
   @spec done(intent()) :: :ok
   def done(intent) do
-    remove_staged(intent)
-    Store.flush_folder(folder())
+    :ok = remove_staged(intent)
+    _ = Store.flush_folder(folder())
     :ok
   end
 
@@ -132,7 +132,7 @@ defmodule HotPatch.Store.Transaction do
   @spec unstage(%{:tag => String.t(), :files => [map()], optional(atom()) => term()}) :: :ok
   def unstage(intent) do
     # A folder that somebody else uses by now stays.
-    remove_staged(intent)
+    :ok = remove_staged(intent)
     for %{made: folders} <- intent.files, folder <- folders, do: _ = File.rmdir(folder)
     :ok
   end
@@ -141,6 +141,7 @@ defmodule HotPatch.Store.Transaction do
     for %{staged: staged} <- intent.files, path <- [staged, before(staged)], do: _ = File.rm(path)
     _ = File.rm(room(intent))
     _ = File.rm(path(intent))
+    :ok
   end
 
   @doc "Where the file lies that was there before, while another is in place early."
