@@ -286,16 +286,19 @@ defmodule HotPatch.NodeAgent.Boot do
       for %{files: files} <- begun,
           %{target: target, new: new} <- files,
           Path.extname(target) == ".beam",
-          do: %{target: target, new: new, module: Path.basename(target, ".beam")}
+          do: there(Path.basename(target, ".beam"), target, new)
 
     ended =
       for %{module: name} = file when name != nil <- back,
-          do: %{target: file.real, new: file.old, module: name}
+          do: there(name, file.real, file.old)
 
     # Of two the later is what is on disk.
     others = (finished ++ ended) |> Map.new(&{&1.target, &1}) |> Map.values()
     patched ++ Enum.reject(others, &(&1.target in known))
   end
+
+  defp there(module, target, new),
+    do: %{module: module, target: target, new: new, gone?: false, move: nil}
 
   # In embedded mode nothing is loaded on first use.
   defp wanted?(name) do
