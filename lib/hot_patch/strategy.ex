@@ -17,9 +17,12 @@ defmodule HotPatch.Strategy do
   """
   @type transition :: unquote(Options.spec(:apply, :transition))
 
+  @typedoc "What becomes of modules that run code when they are loaded."
+  @type on_load :: unquote(Options.spec(:apply, :on_load))
+
   @type t :: %{
           transition: transition(),
-          on_load: unquote(Options.spec(:apply, :on_load))
+          on_load: on_load()
         }
 
   @typedoc "A payload: what is not told is nil."

@@ -18,7 +18,7 @@ defmodule HotPatch.Cluster.UnderWay do
 
   defp event(node, holder) do
     %Event{
-      operation: holder[:course] || holder.id,
+      operation: Map.get(holder, :course) || holder.id,
       kind: holder.kind,
       patch: holder.patch,
       by: holder.by,

@@ -53,7 +53,7 @@ defmodule HotPatch.Store.Decisions do
   @doc "Forgets those of a release."
   @spec forget(Release.t()) :: :ok
   def forget(release) do
-    for path <- paths(), match?(%{release: ^release}, read(path)), do: File.rm(path)
+    for path <- paths(), match?(%{release: ^release}, read(path)), do: _ = File.rm(path)
     :ok
   end
 

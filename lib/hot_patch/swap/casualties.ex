@@ -7,6 +7,7 @@ defmodule HotPatch.Swap.Casualties do
   #
   # What is known here is known of a module: what the behaviour in whose loop a process is will call.
 
+  alias HotPatch.Support.Isolated
   alias HotPatch.Support.Table
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Description
@@ -126,16 +127,9 @@ defmodule HotPatch.Swap.Casualties do
   @spec callback_mode(module()) :: term()
   def callback_mode(module) do
     if statem?(module) do
-      {pid, monitor} = spawn_monitor(fn -> exit({:mode, module.callback_mode()}) end)
-
-      receive do
-        {:DOWN, ^monitor, :process, ^pid, {:mode, mode}} -> mode
-        {:DOWN, ^monitor, :process, ^pid, _failed} -> nil
-      after
-        @answer_within ->
-          Process.demonitor(monitor, [:flush])
-          Process.exit(pid, :kill)
-          nil
+      case Isolated.run(&module.callback_mode/0, @answer_within) do
+        {:ok, mode} -> mode
+        _failed_or_late -> nil
       end
     end
   end

@@ -170,14 +170,13 @@ defmodule HotPatch.Swap.SysMessage do
   defp nobody do
     case :persistent_term.get(__MODULE__, nil) do
       nil ->
-        {pid, monitor} = spawn_monitor(fn -> exit({:alias, open()}) end)
-
-        receive do
-          {:DOWN, ^monitor, :process, ^pid, {:alias, alias}} ->
-            nobody = {pid, [:alias | alias]}
-            :persistent_term.put(__MODULE__, nobody)
-            nobody
-        end
+        caller = self()
+        {pid, monitor} = spawn_monitor(fn -> Kernel.send(caller, {self(), open()}) end)
+        alias = receive(do: ({^pid, alias} -> alias))
+        receive(do: ({:DOWN, ^monitor, :process, ^pid, _reason} -> :ok))
+        nobody = {pid, [:alias | alias]}
+        :persistent_term.put(__MODULE__, nobody)
+        nobody
 
       nobody ->
         nobody

@@ -61,10 +61,13 @@ defmodule Mix.Tasks.HotPatch.Appup do
          {:ok, options} <- Options.validate(:appup, options) do
       options
     else
-      {:error, %HotPatch.Error{} = error} -> stop(Exception.message(error))
-      {:error, text} -> stop(text)
+      {_error_or_unknown, what} -> stop(wrong(what))
     end
   end
+
+  defp wrong(text) when is_binary(text), do: text
+  defp wrong(option) when is_atom(option), do: "--#{option} is not understood"
+  defp wrong(error), do: Exception.message(error)
 
   defp build!(options, key) do
     path = Map.fetch!(options, key)
