@@ -118,7 +118,7 @@ defmodule HotPatch.Operation do
   @typedoc """
   An operation as it is remembered. `seq` orders them. `content` tells patches apart by what they carry.
   """
-  @type record :: %{
+  @type remembered :: %{
           optional(:v) => pos_integer(),
           id: String.t(),
           seq: pos_integer(),
@@ -210,7 +210,7 @@ defmodule HotPatch.Operation do
   def holder(operation), do: Map.take(operation, @told)
 
   @doc "An operation as it is remembered: by the disk, the journals and other nodes."
-  @spec to_record(t()) :: record()
+  @spec to_record(t()) :: remembered()
   def to_record(%__MODULE__{} = operation) do
     operation
     |> Map.take(@remembered)
@@ -222,7 +222,7 @@ defmodule HotPatch.Operation do
 
   Raises for one of a later version, because what it says cannot be known.
   """
-  @spec from_record(map()) :: record()
+  @spec from_record(map()) :: remembered()
   def from_record(%{v: @version} = record), do: record
 
   def from_record(%{v: newer}) do

@@ -102,10 +102,10 @@ defmodule HotPatch.FolderNamesTest do
   defp note(op) do
     state = %{
       Store.Applied.empty()
-      | stack: [%{id: "fix-1", files: [], payload: nil, replaced: []}]
+      | stack: [%{id: "fix-1", files: [], payload: nil, memory_only?: false, replaced: []}]
     }
 
-    %{state: state, what: :apply, entry: %{op: op.id, patch: "fix-1", by: "alice"}}
+    Store.Recovery.note(state, :apply, %{op: op.id, patch: "fix-1", by: "alice"})
   end
 
   # All of it, on a node that has its applications and its data there.

@@ -3,6 +3,8 @@ defmodule HotPatch.MemoryOnlyTest do
   # restart leaves of them, how they come to nodes that were away, and beside patches that are on disk.
   use ExUnit.Case, async: false
 
+  @moduletag :nodes
+
   import HotPatch.Test.Operator
 
   alias HotPatch.Error

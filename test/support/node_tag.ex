@@ -52,7 +52,12 @@ defmodule HotPatch.Test.NodeTag do
   defp test?({module, function}),
     do: Enum.any?(module.__ex_unit__().tests, &(&1.name == function))
 
+  # The depth is that of the whole VM: one after the other, so that it is what it was in the end.
   defp stack(pid) do
+    :global.trans({__MODULE__, self()}, fn -> whole_stack(pid) end, [node()])
+  end
+
+  defp whole_stack(pid) do
     before = :erlang.system_flag(:backtrace_depth, @depth)
 
     try do

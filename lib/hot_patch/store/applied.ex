@@ -21,7 +21,7 @@ defmodule HotPatch.Store.Applied do
   @seen {__MODULE__, :seen}
 
   @typedoc "An operation as this node remembers it."
-  @type op :: Operation.record()
+  @type op :: Operation.remembered()
 
   @typedoc """
   A file of a patch on this node. `old` and `new` are digests of what was on disk before and of what
