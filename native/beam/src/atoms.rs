@@ -1,7 +1,8 @@
 //! The atom table, and its names as text.
 
+use crate::chunk::ChunkId;
 use crate::damage::Damage;
-use crate::iff::{ChunkId, Chunks};
+use crate::iff::Chunks;
 use crate::reader::Reader;
 
 /// The longest name of an atom, in characters.

@@ -1,8 +1,8 @@
 //! Why a file is no module that can be loaded.
 
+use crate::chunk::ChunkId;
 use crate::etf::DecodeError;
-use crate::iff::ChunkId;
-use crate::verify::Breach;
+use crate::verify::rule::Breach;
 
 /// What is wrong with a BEAM file, as a sentence for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

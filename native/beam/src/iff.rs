@@ -2,21 +2,10 @@
 
 use std::borrow::Cow;
 
+use crate::chunk::{Chunk, ChunkId};
 use crate::damage::Damage;
 use crate::reader::Reader;
 use crate::writer::Writer;
-
-/// The id of a chunk in a BEAM file, such as `Code` or `AtU8`.
-pub type ChunkId = [u8; 4];
-
-/// A chunk of a BEAM file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Chunk {
-    /// Its id.
-    pub id: ChunkId,
-    /// Its size without padding.
-    pub size: u64,
-}
 
 /// Form id, form size and form type.
 const HEADER: usize = 12;

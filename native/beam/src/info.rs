@@ -1,8 +1,8 @@
 //! The chunks that hold terms: `Attr` and `CInf`.
 
+use crate::chunk::ChunkId;
 use crate::damage::Damage;
 use crate::etf::{self, Limits, Term};
-use crate::iff::ChunkId;
 
 /// Far above what modules have; a term takes up to forty times its encoded size in memory.
 pub(crate) const LIMITS: Limits = Limits { depth: 128, terms: 200_000 };

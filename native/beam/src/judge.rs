@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use crate::budget::Budget;
+use crate::chunk::ChunkId;
 use crate::damage::{Damage, Failure};
-use crate::iff::{self, ChunkId};
+use crate::iff;
 use crate::limits::LoadLimits;
 use crate::module::Module;
 use crate::verify::{Bounds, Verified};

@@ -3,7 +3,7 @@
 //!
 //! It knows of no archive, no manifest and no change, opens no file and makes no atom: names stay
 //! text. Every count, size and depth is bounded before anything is done by it. A file is parsed
-//! once, into a [`verify::Verified`] that can be had in no other way; all else reads that.
+//! once, into a `Verified` (in [`verify`]) that can be had in no other way; all else reads that.
 //!
 //! | module | concept |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | [`parsed`](Parsed) | a module with its file, for those who compare two |
 //! | [`functions`] | its functions one by one: a digest of the meaning, what it calls, what it returns |
 //! | [`shadow`] | a copy of it under another name |
-//! | `iff`, `atoms`, `tables`, `code`, `operands`, `info`, `gzip`, `md5` | the parts of the file |
+//! | `iff`, `chunk`, `atoms`, `tables`, `code`, `operands`, `info`, `gzip`, `md5` | the parts of the file |
 //! | `ops`, `opcodes`, `role` | all instructions of OTP, and what their operands are |
 //! | `reader`, `writer` | bytes in and out |
 //! | [`etf`] | the External Term Format, decoded within bounds |
@@ -30,6 +30,7 @@
 
 mod atoms;
 mod budget;
+mod chunk;
 mod code;
 mod damage;
 pub mod digest;
@@ -56,8 +57,8 @@ pub mod text;
 pub mod verify;
 mod writer;
 
+pub use chunk::{Chunk, ChunkId};
 pub use damage::Damage;
-pub use iff::{Chunk, ChunkId};
 pub use judge::{Judge, Reading};
 pub use limits::{LoadLimits, MOST_UNPACKED};
 pub use md5::SIGNIFICANT_CHUNKS;

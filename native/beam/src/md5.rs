@@ -1,8 +1,9 @@
 //! The MD5 by which the VM tells modules apart (beam_file.c, `beamfile_read`).
 
+use crate::chunk::ChunkId;
 use crate::damage::Damage;
 use crate::digest::{self, Md5Sum};
-use crate::iff::{ChunkId, Chunks};
+use crate::iff::Chunks;
 
 /// The significant chunks of OTP 25 to 28. OTP 29 adds `Recs` and `DbgB`.
 pub const SIGNIFICANT_CHUNKS: [ChunkId; 9] =

@@ -1,9 +1,9 @@
 //! What was read of a module.
 
 use crate::atoms::Atoms;
+use crate::chunk::{Chunk, ChunkId};
 use crate::damage::Damage;
 use crate::digest::Md5Sum;
-use crate::iff::{Chunk, ChunkId};
 use crate::tables::{FunctionEntry, ImportEntry};
 use crate::verify::{Load, Names, Verified};
 use crate::{md5, opcodes};

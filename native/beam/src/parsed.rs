@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use crate::budget::Budget;
+use crate::chunk::ChunkId;
 use crate::damage::Damage;
 use crate::damage::Failure;
 use crate::effort::Effort;
 use crate::functions::{Functions, Unread};
 use crate::gzip;
-use crate::iff::ChunkId;
 use crate::limits::{LoadLimits, MOST_UNPACKED};
 use crate::module::Module;
 use crate::opcodes;

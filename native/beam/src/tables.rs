@@ -1,8 +1,8 @@
 //! The import, export and local function tables, every index checked.
 
 use crate::atoms::{AtomId, Atoms};
+use crate::chunk::ChunkId;
 use crate::damage::Damage;
-use crate::iff::ChunkId;
 use crate::reader::Reader;
 
 /// Each entry of the three tables: three words.

@@ -1,23 +1,19 @@
 //! Finds what differs, file by file, on all processors.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::changes::{Build, Change};
+use crate::changes::Change;
 use crate::error::Error;
 use crate::moves;
+use crate::names::some;
+use crate::pair::{Pair, Verdict, path};
 use crate::progress::Progress;
 use crate::request::Request;
 use crate::side::{Key, Side};
 use crate::system::is_system;
-use crate::tree::Content;
-use hot_patch_beam::{ChunkId, LoadLimits};
-use hot_patch_beam::{Judge, Module, Reading};
+use hot_patch_beam::ChunkId;
 use hot_patch_core::archive;
 use hot_patch_core::workers;
-
-/// More of them are only counted.
-const MOST_NAMED: usize = 5;
 
 /// What was found.
 #[derive(Debug)]
@@ -27,26 +23,6 @@ pub(crate) struct Compared {
     pub(crate) notes: Vec<String>,
     /// How many files were looked at.
     pub(crate) count: usize,
-}
-
-/// A file that at least one of two builds has.
-pub(crate) struct Pair<'s> {
-    pub(crate) key: &'s Key,
-    pub(crate) path: String,
-    /// The former path of a module that moves.
-    pub(crate) moved_from: Option<String>,
-    pub(crate) before: Option<&'s Content>,
-    pub(crate) after: Option<&'s Content>,
-}
-
-/// How the two files of a pair differ.
-enum Verdict {
-    Same,
-    /// Only in what does not change how the module runs.
-    Inessential,
-    Changed(Box<Change>),
-    /// Settings, which no patch carries as files.
-    Settings,
 }
 
 /// Compares two builds.
@@ -124,81 +100,6 @@ pub(crate) fn picked(
             .to_owned(),
     );
     Ok(Compared { count: changes.len(), changes, notes })
-}
-
-impl Pair<'_> {
-    fn compare(&self, significant: &[ChunkId], take_all: bool) -> Result<Verdict, Error> {
-        let (before, after) = match (self.before, self.after) {
-            (Some(before), Some(after)) => (before, after),
-            _ => return self.one_sided(significant),
-        };
-        let moves = self.moved_from.is_some();
-        let (old, new) = (before.read()?, after.read()?);
-        if old == new && !moves {
-            return Ok(Verdict::Same);
-        }
-        if matches!(self.key, Key::Settings(_)) {
-            return Ok(Verdict::Settings);
-        }
-        let old = self.build(before, old, significant)?;
-        let new = self.build(after, new, significant)?;
-        if !(take_all || moves) && is_same_code(old.module.as_deref(), new.module.as_deref()) {
-            return Ok(Verdict::Inessential);
-        }
-        Ok(self.changed(Some(old), Some(new)))
-    }
-
-    fn one_sided(&self, significant: &[ChunkId]) -> Result<Verdict, Error> {
-        if matches!(self.key, Key::Settings(_)) {
-            return Ok(Verdict::Settings);
-        }
-        let read = |content: &Content| self.read(content, significant);
-        Ok(self.changed(self.before.map(read).transpose()?, self.after.map(read).transpose()?))
-    }
-
-    fn changed(&self, before: Option<Build>, after: Option<Build>) -> Verdict {
-        let path = self.path.clone();
-        let moved_from = self.moved_from.clone();
-        Verdict::Changed(Box::new(Change { path, moved_from, before, after, picked: false }))
-    }
-
-    fn read(&self, content: &Content, significant: &[ChunkId]) -> Result<Build, Error> {
-        self.build(content, content.read()?, significant)
-    }
-
-    fn build(
-        &self,
-        content: &Content,
-        bytes: Cow<'_, [u8]>,
-        significant: &[ChunkId],
-    ) -> Result<Build, Error> {
-        let module = self.module(&bytes, significant)?;
-        Ok(Build { module, bytes: bytes.into_owned(), executable: content.executable })
-    }
-
-    fn module(&self, bytes: &[u8], significant: &[ChunkId]) -> Result<Option<Box<Module>>, Error> {
-        // The builds are the caller's own, so nothing but memory bounds what is unpacked.
-        let limits = LoadLimits::default();
-        match Judge::new(&limits, significant, u64::MAX, 0).read_file(&self.path, bytes) {
-            Reading::Module(module) => Ok(Some(module)),
-            Reading::Other => Ok(None),
-            Reading::Damaged(damage) => {
-                Err(Error::Damaged { file: self.path.clone(), what: damage.to_string() })
-            }
-            Reading::OverBudget => {
-                let what = "It does not fit into memory.".to_owned();
-                Err(Error::Damaged { file: self.path.clone(), what })
-            }
-        }
-    }
-}
-
-/// The MD5 covers all that the VM loads but attributes; of these `vsn` tells versions apart.
-fn is_same_code(old: Option<&Module>, new: Option<&Module>) -> bool {
-    match (old, new) {
-        (Some(old), Some(new)) => old.md5 == new.md5 && old.vsn == new.vsn,
-        _ => false,
-    }
 }
 
 /// What the two builds have in applications, in words.
@@ -304,27 +205,6 @@ fn is_consolidated(below: &str, to: &Side) -> bool {
         .is_some_and(|file| to.files.contains_key(&Key::Consolidated(file.to_owned())))
 }
 
-/// The path in the archive: as nodes that run the first build have it.
-pub(crate) fn path(key: &Key, from: &Side, request: &Request) -> Option<String> {
-    let versioned = from.is_release() || request.release.is_some();
-    Some(match key {
-        Key::Of { application, below } => {
-            let known = from.applications.get(application)?;
-            match (&known.version, versioned) {
-                (Some(version), true) => format!("{application}-{version}/{below}"),
-                _ => format!("{}/{below}", known.folder),
-            }
-        }
-        Key::Consolidated(file) => match &request.release {
-            Some(release) if !from.is_release() => {
-                format!("releases/{}/consolidated/{file}", release.version)
-            }
-            _ => format!("{}/{file}", from.consolidated.as_deref()?),
-        },
-        Key::Settings(file) => file.clone(),
-    })
-}
-
 /// Keeps only the modules asked for, and says which are not there.
 fn choose(pairs: &mut Vec<Pair<'_>>, modules: &[String]) -> Result<(), Error> {
     let mut missing: BTreeMap<String, &String> =
@@ -347,14 +227,5 @@ fn choose(pairs: &mut Vec<Pair<'_>>, modules: &[String]) -> Result<(), Error> {
     match missing.into_values().next() {
         None => Ok(()),
         Some(name) => Err(Error::UnknownModule(name.clone())),
-    }
-}
-
-/// Some of many, and how many there are more.
-pub(crate) fn some(names: &[&str]) -> String {
-    let shown = names.iter().take(MOST_NAMED).copied().collect::<Vec<_>>().join(", ");
-    match names.len().checked_sub(MOST_NAMED) {
-        None | Some(0) => shown,
-        Some(more) => format!("{shown} and {more} more"),
     }
 }

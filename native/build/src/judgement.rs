@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::compare::some;
 use crate::error::Error;
+use crate::names::some;
 use hot_patch_core::analysis::{Finding, Severity};
 use hot_patch_core::manifest;
 

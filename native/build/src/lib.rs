@@ -13,7 +13,7 @@
 //! | [`request`](Request) | what is asked for |
 //! | `tree` | the files of a build, from a folder or a tar |
 //! | `side`, `release`, `system` | one of the two builds: its applications, versions, what is OTP's |
-//! | `compare`, `changes`, `moves` | what differs between them |
+//! | `compare`, `pair`, `changes`, `moves` | what differs between them |
 //! | `advice`, `judgement` | what the change means, and whether the patch goes out with it |
 //! | `describe`, `write` | the manifest, the archive |
 //! | [`progress`](Progress) | how far it has come, and whether anybody waits |
@@ -33,6 +33,8 @@ mod describe;
 mod error;
 mod judgement;
 mod moves;
+mod names;
+mod pair;
 mod progress;
 mod release;
 mod reply;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::compare::{Pair, path, some};
+use crate::names::some;
+use crate::pair::{Pair, path};
 use crate::request::Request;
 use crate::side::{Key, Side};
 use crate::system::is_system;

@@ -1,7 +1,8 @@
 //! Reads HotPatch archives: zip files of BEAM files, from hands that are not trusted.
 //!
 //! [`read_archive`] takes bytes and gives either a [`Composition`], whose files are exactly what
-//! was validated, or a [`Refusal`] that names the [`Rule`] broken. It makes no atoms, and bounds every count, size and depth before it acts on it.
+//! was validated, or a [`Refusal`] that names the [`Rule`] broken. It makes no atoms, and bounds
+//! every count, size and depth before it acts on it.
 //!
 //! | module | concept |
 //! |---|---|

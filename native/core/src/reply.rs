@@ -32,7 +32,7 @@
 //! `{:failed, kind, message}`, with the kind an atom and the message a binary.
 //!
 //! `rule` is the name of the rule that a damaged file breaks, `load` what a module takes, or all
-//! together, in the VM that loads them: see [`Load`](hot_patch_beam::Load).
+//! together, in the VM that loads them: see [`Load`].
 //!
 //! `vsn` and `attributes` are encoded terms themselves, so that no atom is made from them before
 //! the archive is accepted. Decode with `:erlang.binary_to_term(reply, [:safe])`.

@@ -1,6 +1,6 @@
 //! The External Term Format, for terms that come from hands that are not trusted.
 //!
-//! [`decode`] bounds depth, number and size of terms before it allocates, where common crates
+//! [`decode()`] bounds depth, number and size of terms before it allocates, where common crates
 //! end the process. Terms that only mean something to one node (pids, ports, references, funs)
 //! and compressed terms are refused: nothing we read has any.
 

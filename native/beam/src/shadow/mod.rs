@@ -22,8 +22,8 @@ use std::borrow::Cow;
 pub use reason::Reason;
 
 use crate::budget::Budget;
+use crate::chunk::ChunkId;
 use crate::damage::Failure;
-use crate::iff::ChunkId;
 use crate::limits::{LoadLimits, MOST_UNPACKED};
 use crate::stop::Stop;
 use crate::verify::{Bounds, Verified};

@@ -3,8 +3,8 @@
 use super::Reason;
 use super::by_name::{self, Calls};
 use super::names::Renamed;
+use crate::chunk::ChunkId;
 use crate::damage::Damage;
-use crate::iff::ChunkId;
 use crate::reader::Reader;
 use crate::writer::Writer;
 

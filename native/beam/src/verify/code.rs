@@ -6,7 +6,7 @@
 
 use super::labels::{Call, Labels};
 use super::lists::Words;
-use super::rule::{Breach, LoaderRule};
+use super::rule::{Breach, Check, LoaderRule};
 use crate::code::Code;
 use crate::opcodes;
 use crate::operands::{self, Operands};
@@ -55,8 +55,6 @@ pub(super) struct Arg {
     pub(super) kind: u32,
     pub(super) value: u64,
 }
-
-pub(super) type Check<T = ()> = Result<T, LoaderRule>;
 
 /// `MAX_ARG`, and the registers `x`, `y`, and those of floats.
 const ARITY: u64 = 255;

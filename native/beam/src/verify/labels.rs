@@ -1,7 +1,6 @@
 //! Labels, and the functions that begin at some of them.
 
-use super::code::Check;
-use super::rule::{Breach, LoaderRule};
+use super::rule::{Breach, Check, LoaderRule};
 use crate::code::Code;
 
 /// A call of a function of the module.

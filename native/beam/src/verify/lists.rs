@@ -1,7 +1,7 @@
 //! Lists of operands. The loader hands them on to the maker of machine code, which believes them.
 
-use super::code::{Arg, BITS, Check, Pass, TUPLE, UNIT, within};
-use super::rule::LoaderRule;
+use super::code::{Arg, BITS, Pass, TUPLE, UNIT, within};
+use super::rule::{Check, LoaderRule};
 use crate::atoms::Atoms;
 use crate::role::{Role, kind};
 

@@ -16,8 +16,9 @@ mod lines;
 mod lists;
 mod literals;
 mod load;
+mod memory;
 mod parts;
-mod rule;
+pub(crate) mod rule;
 mod tables;
 mod terms;
 mod types;
@@ -88,7 +89,7 @@ impl<'a> Verified<'a> {
             functions: names.functions(),
             literal_words: parts.literals.words,
             added_literals: parts.added(&found),
-            memory: load::memory(&found, &parts, names.functions()),
+            memory: memory::of(&found, &parts, names.functions()),
         };
         parts.within(load, bounds.limits)?;
         Ok(Verified { parts, on_load: found.on_load, load, names })

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::iff::ChunkId;
+use crate::chunk::ChunkId;
 use crate::opcodes;
 
 macro_rules! rules {
@@ -110,6 +110,8 @@ rules! {
         "the loader must compare more names, numbers and keys with each other than the limit";
     ModuleMemory, "module_memory", "the module takes more memory than the limit";
 }
+
+pub(super) type Check<T = ()> = Result<T, LoaderRule>;
 
 /// A rule that is broken, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

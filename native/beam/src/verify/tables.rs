@@ -1,8 +1,8 @@
 //! Tables that are written as instructions: what debuggers are told (`DbgB`, OTP 28) and native
 //! records (`Recs`, OTP 29).
 
-use super::code::{Check, Named, Pass};
-use super::rule::{Breach, LoaderRule};
+use super::code::{Named, Pass};
+use super::rule::{Breach, Check, LoaderRule};
 use crate::opcodes::op;
 use crate::reader::Reader;
 use crate::role::kind;

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::instructions;
+use super::line::{hides, is_line};
 use super::{Change, MANIFEST, Manifest, Version};
 use crate::appup::Value;
 use crate::archive;
 use crate::refusal::{Refusal, Rule};
-use hot_patch_beam::text::{is_invisible, printable};
+use hot_patch_beam::text::printable;
 
 /// The longest line, such as a name or a version, in bytes.
 const LONGEST_LINE: usize = 255;
@@ -35,15 +36,6 @@ pub(super) fn values(manifest: &Manifest) -> Result<(), Refusal> {
     names(manifest)?;
     config(manifest)?;
     instructions::check(manifest)
-}
-
-/// Whether `text` can be shown in one line.
-pub(super) fn is_line(text: &str, longest: usize) -> bool {
-    !text.is_empty() && text.len() <= longest && !text.chars().any(hides)
-}
-
-fn hides(c: char) -> bool {
-    c.is_control() || is_invisible(c)
 }
 
 fn lines(manifest: &Manifest) -> Result<(), Refusal> {

@@ -1,6 +1,6 @@
 //! Instructions must be such, and agree with the files of the patch.
 
-use super::check::is_line;
+use super::line::is_line;
 use super::{Change, MANIFEST, Manifest};
 use crate::appup::{Instruction, Update, read};
 use crate::refusal::{Refusal, Rule};

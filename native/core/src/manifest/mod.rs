@@ -8,6 +8,7 @@ mod check;
 mod guard;
 mod hex;
 mod instructions;
+mod line;
 mod signature;
 
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@
 //! | `shadow` | the modules | `{suffix, helper}`, two binaries | a list of shadows |
 //! | `encode_json` | the encoded term | any | the JSON |
 //! | `sign` | the archive, the signature as JSON | the limits | the archive with it |
-//! | `analyse` | modules before the change, modules after it | `{count before, names that go or rest, pairs compiled with, down}` | an [`analysis`](crate::analysis) |
+//! | `analyse` | modules before the change, modules after it | `{count before, names that go or rest, pairs compiled with, down}` | an [`analysis`] |
 //! | `appup` | modules of both builds | `{count before, application, {from, to}, restart}` | the text, a binary |
 //! | `instructions` | the texts of instructions | any | `{ok, list}` or `{error, text}`, see [`appup`] |
 //! | `finding_names` | none | any | a list of `{name, severity, meaning, next step}`, all binaries |
