@@ -48,7 +48,7 @@ defmodule HotPatch.MixProject do
       # No address is public yet; whoever publishes it adds `source_url` above, too.
       links: %{},
       files:
-        ~w(lib native/core native/loader native/nif native/port Cargo.toml Cargo.lock docs) ++
+        ~w(lib native/beam native/build native/core native/loader native/nif native/port Cargo.toml Cargo.lock docs) ++
           ~w(mix.exs .formatter.exs README.md CHANGELOG.md CONTRIBUTING.md LICENSE)
     ]
   end

@@ -31,7 +31,7 @@ defmodule HotPatch.Native do
   # It reads files of the operator's own builds, as long as that takes, and tells how far it is;
   # the port is made for bytes from outside, with a cap on memory and time, and answers once.
   @doc """
-  Builds a patch as the JSON of a request says (`hot_patch_core::build::Request`); the answer is
+  Builds a patch as the JSON of a request says (`hot_patch_build::Request`); the answer is
   one term in External Term Format: `{:ok, %{zip: _, manifest: _, notes: _, compared: _}}` or
   `{:error, text}`. Meanwhile `watcher` is sent `{:hot_patch_build, done, total}` now and then.
   """

@@ -1,7 +1,7 @@
 defmodule HotPatch.Swap.DynamicCalls do
   @moduledoc false
   # What shadows call instead of a module whose name is known only when the code runs (see
-  # native/core, beam/shadow/by_name.rs). Before the load that name still leads to the version
+  # native/beam/src/shadow/by_name.rs). Before the load that name still leads to the version
   # before; here it leads to the shadow of the module, if there is one.
   #
   # `call` takes the arguments of the function first, then the module and the function: so they stand

@@ -1,7 +1,7 @@
 defmodule HotPatch.Swap.Shadow do
   @moduledoc false
   # The new code under another name, so that its callbacks can be called while the old code
-  # is still the current one. Made by the native core (see native/core, shadow), loaded here
+  # is still the current one. Made by the native core (see native/beam/src/shadow), loaded here
   # for the length of one swap.
 
   alias HotPatch.Swap.Change

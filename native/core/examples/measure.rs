@@ -8,8 +8,9 @@
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
-use hot_patch_core::beam::verify;
-use hot_patch_core::{Kind, LoadLimits, Options, read_archive, reply};
+use hot_patch_beam::LoadLimits;
+use hot_patch_beam::verify;
+use hot_patch_core::{Kind, Options, read_archive, reply};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::beam::{Load, Module};
-use crate::digest::Sha256Sum;
 use crate::manifest::{Declared, Signature};
+use hot_patch_beam::digest::Sha256Sum;
+use hot_patch_beam::{Load, Module};
 
 /// An accepted archive: what was validated is what is here, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]

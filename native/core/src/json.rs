@@ -21,7 +21,8 @@ use serde::ser::{Error as _, SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::etf::{self, Big, DecodeError, Limits, Term};
+use hot_patch_beam::etf::{self, Big, DecodeError, Limits, Term};
+use hot_patch_beam::text::{is_invisible, printable};
 
 /// Reports are wide and shallow. Each level takes several frames of the stack.
 const LIMITS: Limits = Limits { depth: 64, terms: 5_000_000 };
@@ -43,14 +44,14 @@ pub enum JsonError {
 /// The JSON of an encoded term.
 pub fn to_json(etf: &[u8]) -> Result<Vec<u8>, JsonError> {
     let term = etf::decode(etf, LIMITS)?;
-    Ok(escape_unseen(serde_json::to_string(&term)?).into_bytes())
+    Ok(escape_unseen(serde_json::to_string(&Json(&term))?).into_bytes())
 }
 
 /// `json` with the characters escaped that JSON itself leaves as they are, and that a terminal
 /// obeys or hides. They can stand in strings only.
 fn escape_unseen(json: String) -> String {
     // All other ASCII controls are escaped already.
-    let unseen = |c: char| matches!(c, '\u{7f}'..='\u{9f}') || crate::text::is_invisible(c);
+    let unseen = |c: char| matches!(c, '\u{7f}'..='\u{9f}') || is_invisible(c);
     if !json.contains(unseen) {
         return json;
     }
@@ -68,9 +69,13 @@ fn escape_unseen(json: String) -> String {
     escaped
 }
 
-impl Serialize for Term<'_> {
+/// A term to be written as JSON.
+struct Json<'t>(&'t Term<'t>);
+
+impl Serialize for Json<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
+        let term = self.0;
+        match term {
             Term::Integer(value) => serializer.serialize_i64(*value),
             Term::Big(value) => serialize_big(*value, serializer),
             Term::Float(value) => serializer.serialize_f64(*value),
@@ -81,12 +86,12 @@ impl Serialize for Term<'_> {
                 name => serializer.serialize_str(name),
             },
             Term::Binary(bytes) => serializer.serialize_str(text(bytes)?),
-            Term::List(elements, None) => serializer.collect_seq(elements),
+            Term::List(elements, None) => serializer.collect_seq(elements.iter().map(Json)),
             Term::Bytes(bytes) => serialize_bytes(bytes, serializer),
             Term::Map(pairs) => serialize_map(pairs, serializer),
-            Term::Tuple(_) => Err(no_place("a tuple", self)),
-            Term::List(_, Some(_)) => Err(no_place("an improper list", self)),
-            Term::Bits(..) => Err(no_place("a bitstring", self)),
+            Term::Tuple(_) => Err(no_place("a tuple", term)),
+            Term::List(_, Some(_)) => Err(no_place("an improper list", term)),
+            Term::Bits(..) => Err(no_place("a bitstring", term)),
         }
     }
 }
@@ -122,19 +127,19 @@ fn serialize_map<S: Serializer>(
     sorted.sort_unstable();
     let twice = sorted.iter().zip(sorted.iter().skip(1)).find(|(one, other)| one == other);
     if let Some((key, _)) = twice {
-        let key = crate::text::printable(key.as_bytes());
+        let key = printable(key.as_bytes());
         return Err(S::Error::custom(format_args!("a map has the key \"{key}\" twice")));
     }
     let mut map = serializer.serialize_map(Some(pairs.len()))?;
     for (key, (_, value)) in keys.iter().zip(pairs) {
-        map.serialize_entry(key, value)?;
+        map.serialize_entry(key, &Json(value))?;
     }
     map.end()
 }
 
 fn text<E: serde::ser::Error>(bytes: &[u8]) -> Result<&str, E> {
     str::from_utf8(bytes).map_err(|_| {
-        let shown = crate::text::printable(bytes);
+        let shown = printable(bytes);
         E::custom(format_args!("the binary \"{shown}\" is not UTF-8"))
     })
 }

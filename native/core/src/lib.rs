@@ -1,20 +1,25 @@
 //! Reads HotPatch archives: zip files of BEAM files, from hands that are not trusted.
 //!
 //! [`read_archive`] takes bytes and gives either a [`Composition`], whose files are exactly what
-//! was validated, or a [`Refusal`] that names the [`Rule`] broken. It makes no atoms, and bounds every count, size and depth before it acts on it.
+//! was validated, or a [`Refusal`] that names the [`Rule`] broken. It makes no atoms, and bounds
+//! every count, size and depth before it acts on it.
 //!
 //! | module | concept |
 //! |---|---|
-//! | [`analysis`] | what a change of modules means: order, states, what breaks |
-//! | [`archive`] | the zip policy: which archives are accepted |
-//! | [`beam`] | one BEAM file: names, tables, MD5; copies of it under another name |
-//! | [`beam::verify`] | the rules that a module must keep before it comes before a loader |
+//! | [`archive`] | the zip policy: which archives are accepted; and how one is written |
 //! | [`manifest`] | what the one who built an archive says of it, and its signature |
-//! | [`etf`] | the External Term Format, decoded within bounds |
-//! | [`requests`] | what can be asked from outside, by name: the same for the NIF and the port |
-//! | [`build`] | a patch out of two builds, the only part that reads files |
-//! | [`reply`] | the result as one Erlang term, for the NIF and the port |
+//! | `agreement` | that a manifest fits the files of its archive |
+//! | [`read_archive`] | all of these: from bytes to a [`Composition`], or a [`Refusal`] |
+//! | [`sign`] | a signature into an archive |
+//! | [`appup`] | the instructions of OTP's release handler: syntax alone |
+//! | [`analysis`] | what a change of modules means: order, states, what breaks, an appup |
 //! | [`json`] | Erlang terms as JSON |
+//! | [`requests`] | what can be asked from outside, by name: the same for the NIF and the port |
+//! | [`reply`] | the result as one Erlang term, for the NIF and the port |
+//! | [`workers`] | work spread over the processors |
+//!
+//! What a single module is, and Erlang terms, is the crate below, `hot_patch_beam`. What reads
+//! files is above, `hot_patch_build`: nothing here opens any.
 
 #![forbid(unsafe_code)]
 // What comes from outside may be anything: where something cannot be, that is an error too.
@@ -23,15 +28,12 @@
     warn(clippy::expect_used, clippy::panic, clippy::unreachable, clippy::unwrap_used)
 )]
 
+mod agreement;
 pub mod analysis;
+pub mod appup;
 pub mod archive;
-pub mod beam;
-mod budget;
-pub mod build;
 mod composition;
-mod digest;
-mod effort;
-pub mod etf;
+mod failure;
 pub mod json;
 pub mod manifest;
 mod options;
@@ -39,14 +41,12 @@ mod read;
 mod refusal;
 pub mod reply;
 pub mod requests;
-mod stop;
-mod text;
-mod workers;
+mod signing;
+pub mod workers;
 
 pub use composition::{Composition, Fault, File, Kind};
-pub use digest::{Md5Sum, Sha256Sum};
-pub use options::{ChunkId, LoadLimits, Options, SIGNIFICANT_CHUNKS};
-pub use read::read_archive;
+pub use failure::Failure;
+pub use options::Options;
+pub use read::{read_archive, read_until};
 pub use refusal::{Refusal, Rule};
-pub use stop::Stop;
-pub use text::{named, visible};
+pub use signing::{SignError, sign};

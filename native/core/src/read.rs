@@ -2,15 +2,16 @@
 
 use std::collections::HashSet;
 
+use crate::agreement;
 use crate::archive::{self, Entry, Unpacker};
-use crate::beam::{Judge, Load, Reading};
 use crate::composition::{Composition, Fault, File, Kind};
-use crate::digest;
 use crate::manifest::{self, Declared, MANIFEST, Manifest, SIGNATURE, Signature};
 use crate::options::Options;
 use crate::refusal::{Refusal, Rule};
-use crate::stop::Stop;
 use crate::workers;
+use hot_patch_beam::Stop;
+use hot_patch_beam::digest;
+use hot_patch_beam::{Judge, Load, Reading};
 
 /// Reads an archive, or says why it is refused. Files that are stored, not deflated, are borrowed
 /// from `bytes`.
@@ -20,14 +21,19 @@ pub fn read_archive<'a>(bytes: &'a [u8], options: &Options) -> Result<Compositio
 
 /// Reads an archive as long as `stop` is not raised. Once it is, the rest of the files is left
 /// out, so that what comes must not be used.
-pub(crate) fn read_until<'a>(
+pub fn read_until<'a>(
     stop: &Stop,
     bytes: &'a [u8],
     options: &Options,
 ) -> Result<Composition<'a>, Refusal> {
     let entries = archive::entries(bytes, options)?;
     let declared: u64 = entries.iter().map(|entry| entry.size() as u64).sum();
-    let judge = Judge::new(options, declared);
+    let judge = Judge::new(
+        &options.load,
+        &options.significant_chunks,
+        options.max_unpacked_bytes,
+        declared,
+    );
     let workers = workers::worth(entries.iter().map(Entry::packed_size).sum());
     let (sha256, files) = workers::in_order(
         workers,
@@ -47,7 +53,7 @@ pub(crate) fn read_until<'a>(
     }
     let left_out = leave_out(&mut files, manifest.as_deref())?;
     if let Some(declared) = &manifest {
-        manifest::covers(&declared.manifest, &files)?;
+        agreement::covers(&declared.manifest, &files)?;
     }
     let signature = signature.map(|file| Signature::read(&file.bytes)).transpose()?;
     let load = load(&files, options)?;

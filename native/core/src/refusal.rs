@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 
-use crate::text;
+use hot_patch_beam::text;
 
 macro_rules! rules {
     ($($variant:ident, $name:literal, $what:literal, $next:literal;)+) => {

@@ -19,43 +19,36 @@
 //! json = JSON as maps with binaries as keys, lists, binaries, integers, true, false, nil
 //! ```
 //!
-//! That of [`shadow::make`](crate::beam::shadow::make), a list in the order of the modules:
+//! That of [`shadow::make`](hot_patch_beam::shadow::make), a list in the order of the modules:
 //!
 //! ```text
 //! {:ok, %{name: binary, bytes: binary, lambdas: boolean, by_name: boolean}} | {:error, binary}
 //! ```
 //!
-//! That of [`build`](crate::build::build), and of signing a patch:
-//!
-//! ```text
-//! {:ok, %{zip: binary, manifest: json, notes: [binary], compared: integer, analysis: binary,
-//!         refusal: binary | nil}} | {:error, binary}
-//! {:ok, binary} | {:error, binary}
-//! ```
-//!
-//! That of [`json::to_json`](crate::json::to_json): `{:ok, binary} | {:error, binary}`. That of an
+//! That of [`json::to_json`](crate::json::to_json), and of signing a patch:
+//! `{:ok, binary} | {:error, binary}`. That of an
 //! analysis is said in [`analysis`](crate::analysis), that of the other requests in
 //! [`requests`](crate::requests). That of a request that could not be carried out:
-//! `{:failed, kind, message}`, with the kind an atom and the message a binary. `analysis` of what was
-//! built is what [`Analysis::encode`](crate::analysis::Analysis::encode) gives.
+//! `{:failed, kind, message}`, with the kind an atom and the message a binary.
 //!
 //! `rule` is the name of the rule that a damaged file breaks, `load` what a module takes, or all
-//! together, in the VM that loads them: see [`Load`](crate::beam::Load).
+//! together, in the VM that loads them: see [`Load`].
 //!
 //! `vsn` and `attributes` are encoded terms themselves, so that no atom is made from them before
 //! the archive is accepted. Decode with `:erlang.binary_to_term(reply, [:safe])`.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 
-use crate::beam::shadow::{Reason, Shadow};
-use crate::beam::{Export, Import, Load, Module};
-use crate::build::Built;
 use crate::composition::{Composition, File, Kind};
-use crate::etf::{Count, Sink, Term, Write};
+use crate::failure::Failure;
 use crate::json::JsonError;
 use crate::manifest::Declared;
 use crate::refusal::Refusal;
-use crate::requests::Failure;
+use crate::signing::SignError;
+use hot_patch_beam::etf::{Count, Sink, Term, Write};
+use hot_patch_beam::shadow::{Reason, Shadow};
+use hot_patch_beam::{Export, Import, Load, Module};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -65,11 +58,8 @@ pub type Outcome<'a> = Result<Composition<'a>, Refusal>;
 /// The outcome of making shadows.
 pub type Shadows = [Result<Shadow, Reason>];
 
-/// The outcome of building a patch; what went wrong, in words.
-pub type Building = Result<Built, String>;
-
-/// The outcome of signing one.
-pub type Signing = Result<Vec<u8>, String>;
+/// The outcome of signing a patch.
+pub type Signing = Result<Vec<u8>, SignError>;
 
 /// What is to be encoded.
 #[derive(Clone, Copy, Debug)]
@@ -80,20 +70,12 @@ pub enum Reply<'a> {
     Shadows(&'a Shadows),
     /// JSON was made.
     Json(&'a Result<Vec<u8>, JsonError>),
-    /// A patch was built.
-    Built(&'a Building),
     /// A patch was signed.
     Signed(&'a Signing),
     /// What has a form of its own, such as an analysis.
     Term(&'a Term<'a>),
     /// The request could not be carried out.
     Failed(&'a Failure),
-}
-
-impl<'a> From<&'a Building> for Reply<'a> {
-    fn from(building: &'a Building) -> Self {
-        Reply::Built(building)
-    }
 }
 
 impl<'a> From<&'a Signing> for Reply<'a> {
@@ -167,7 +149,6 @@ fn write(out: &mut impl Write, reply: Reply<'_>) {
         Reply::Archive(outcome) => write_outcome(out, outcome),
         Reply::Shadows(shadows) => out.list(shadows, write_shadow),
         Reply::Json(json) => write_result(out, json, |out, json| out.binary(json)),
-        Reply::Built(building) => write_result(out, building, write_built),
         Reply::Signed(signing) => write_result(out, signing, |out, zip| out.binary(zip)),
         Reply::Term(term) => out.term(term),
         Reply::Failed(failure) => write_failure(out, failure),
@@ -197,22 +178,6 @@ fn write_failure(out: &mut impl Write, failure: &Failure) {
     out.small_atom("failed");
     out.small_atom(failure.kind());
     out.binary(failure.to_string().as_bytes());
-}
-
-fn write_built(out: &mut impl Write, built: &Built) {
-    out.map(6);
-    out.small_atom("zip");
-    out.binary(&built.zip);
-    out.small_atom("manifest");
-    write_json(out, &json(&built.manifest));
-    out.small_atom("notes");
-    out.list(&built.notes, |out, note| out.binary(note.as_bytes()));
-    out.small_atom("compared");
-    out.unsigned(built.compared as u64);
-    out.small_atom("analysis");
-    out.binary(&built.analysis.encode());
-    out.small_atom("refusal");
-    out.optional_binary(built.refusal().as_ref().map(String::as_bytes));
 }
 
 fn write_outcome(out: &mut impl Write, outcome: &Outcome<'_>) {
@@ -279,7 +244,7 @@ fn write_composition(out: &mut impl Write, composition: &Composition<'_>) {
         None => out.small_atom("nil"),
     }
     out.small_atom("signature");
-    write_json(out, &json(&composition.signature));
+    out.term(&json_term(&json(&composition.signature)));
 }
 
 fn write_declared(out: &mut impl Write, declared: &Declared) {
@@ -287,7 +252,7 @@ fn write_declared(out: &mut impl Write, declared: &Declared) {
     out.small_atom("bytes");
     out.binary(&declared.bytes);
     out.small_atom("content");
-    write_json(out, &json(&declared.manifest));
+    out.term(&json_term(&json(&declared.manifest)));
 }
 
 /// What was read from JSON can be written as such.
@@ -295,21 +260,19 @@ fn json(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
 
-/// The depth is that of a schema, so this ends.
-fn write_json(out: &mut impl Write, value: &Value) {
+/// JSON as a term. The depth is that of a schema, so this ends.
+pub fn json_term(value: &Value) -> Term<'_> {
     match value {
-        Value::Null => out.small_atom("nil"),
-        Value::Bool(value) => out.boolean(*value),
+        Value::Null => Term::Atom(Cow::Borrowed("nil")),
+        Value::Bool(true) => Term::Atom(Cow::Borrowed("true")),
+        Value::Bool(false) => Term::Atom(Cow::Borrowed("false")),
         // There are no other numbers in what is written here.
-        Value::Number(number) => out.unsigned(number.as_u64().unwrap_or_default()),
-        Value::String(text) => out.binary(text.as_bytes()),
-        Value::Array(elements) => out.list(elements, write_json),
+        Value::Number(number) => Term::Integer(number.as_i64().unwrap_or_default()),
+        Value::String(text) => Term::Binary(text.as_bytes()),
+        Value::Array(elements) => Term::List(elements.iter().map(json_term).collect(), None),
         Value::Object(fields) => {
-            out.map(fields.len());
-            for (key, value) in fields {
-                out.binary(key.as_bytes());
-                write_json(out, value);
-            }
+            let field = |(key, value)| (Term::Binary(String::as_bytes(key)), json_term(value));
+            Term::Map(fields.iter().map(field).collect())
         }
     }
 }

@@ -11,19 +11,19 @@ const MOST_WORKERS: usize = 8;
 const WORK_PER_WORKER: usize = 48 * 1024;
 
 /// How many workers there may be.
-pub(crate) fn processors() -> usize {
+pub fn processors() -> usize {
     thread::available_parallelism().map_or(1, |n| n.get()).min(MOST_WORKERS)
 }
 
 /// How many workers pay for `work` bytes of packed data.
-pub(crate) fn worth(work: usize) -> usize {
+pub fn worth(work: usize) -> usize {
     processors().min(work / WORK_PER_WORKER).max(1)
 }
 
 /// Applies `job` to all `items` on up to `workers` threads, the calling one included, which first
 /// does `before`. Results come in the order of the items; of several errors the one of the first
 /// item is returned, whatever the timing. A panic in a worker goes on in the caller.
-pub(crate) fn in_order<T, S, B, R, E>(
+pub fn in_order<T, S, B, R, E>(
     workers: usize,
     items: &[T],
     before: impl FnOnce() -> B,

@@ -1,7 +1,7 @@
 //! Any bytes as the text of an appup, and as that of an instruction.
 #![no_main]
 
-use hot_patch_core::analysis::instructions::{Appup, Instruction};
+use hot_patch_core::appup::{Appup, Instruction};
 use hot_patch_fuzz::request;
 use libfuzzer_sys::fuzz_target;
 

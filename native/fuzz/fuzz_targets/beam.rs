@@ -1,7 +1,7 @@
 //! Any bytes as a module: read in an archive, and copied under another name.
 #![no_main]
 
-use hot_patch_core::beam::shadow::{self, Naming};
+use hot_patch_beam::shadow::{self, Naming};
 use hot_patch_core::{Kind, read_archive};
 use hot_patch_fuzz::{check, options, request, stored};
 use libfuzzer_sys::fuzz_target;

@@ -1,9 +1,9 @@
 //! Any bytes as the instructions of a module, behind a header that counts what they may have.
 #![no_main]
 
-use hot_patch_core::LoadLimits;
-use hot_patch_core::beam::shadow::Naming;
-use hot_patch_core::beam::{shadow, verify};
+use hot_patch_beam::LoadLimits;
+use hot_patch_beam::shadow::Naming;
+use hot_patch_beam::{shadow, verify};
 use hot_patch_fuzz::module;
 use libfuzzer_sys::fuzz_target;
 

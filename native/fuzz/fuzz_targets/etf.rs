@@ -1,7 +1,7 @@
 //! Any bytes as an encoded term: decoded, encoded again, and as JSON.
 #![no_main]
 
-use hot_patch_core::etf::{self, Limits};
+use hot_patch_beam::etf::{self, Limits};
 use hot_patch_fuzz::request;
 use libfuzzer_sys::fuzz_target;
 

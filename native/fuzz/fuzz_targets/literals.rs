@@ -1,9 +1,9 @@
 //! Any bytes as the unpacked literals of a module.
 #![no_main]
 
-use hot_patch_core::LoadLimits;
-use hot_patch_core::beam::verify;
-use hot_patch_core::etf::{self, DecodeError, Limits};
+use hot_patch_beam::LoadLimits;
+use hot_patch_beam::etf::{self, DecodeError, Limits};
+use hot_patch_beam::verify;
 use hot_patch_fuzz::module;
 use libfuzzer_sys::fuzz_target;
 

@@ -1,9 +1,10 @@
 //! What the fuzz targets share.
 
-use hot_patch_core::etf::{self, Limits};
+use hot_patch_beam::Stop;
+use hot_patch_beam::etf::{self, Limits};
+use hot_patch_core::Options;
 use hot_patch_core::reply::{self, Reply};
 use hot_patch_core::requests::{self, Request};
-use hot_patch_core::{Options, Stop};
 
 /// Small limits: a run of the fuzzer is to be quick, and to reach them.
 pub fn options() -> Options {

@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hot_patch_core::LoadLimits;
-use hot_patch_core::beam::verify;
+use hot_patch_beam::LoadLimits;
+use hot_patch_beam::verify;
 
 use crate::module::Module;
 use crate::mutate::{Seed, Way};

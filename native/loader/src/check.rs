@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use hot_patch_core::LoadLimits;
-use hot_patch_core::beam::verify;
+use hot_patch_beam::LoadLimits;
+use hot_patch_beam::verify;
 
 use crate::seeds;
 

@@ -1,6 +1,6 @@
 //! A module as its chunks, and its code as instructions.
 
-use hot_patch_core::beam::verify;
+use hot_patch_beam::verify;
 
 /// The id of a chunk.
 pub(crate) type Id = [u8; 4];

@@ -4,9 +4,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use hot_patch_core::ChunkId;
-use hot_patch_core::build::{self, Progress, Request};
-use hot_patch_core::reply::Building;
+use hot_patch_beam::ChunkId;
+use hot_patch_build::{Building, Progress, Request};
 use rustler::{Encoder, LocalPid, OwnedEnv};
 
 use crate::caller;
@@ -24,7 +23,7 @@ pub(crate) fn build(
     let request: Request = serde_json::from_slice(request).map_err(|error| error.to_string())?;
     let progress = Progress::new();
     let built = caller::while_it_waits(caller, progress.stop(), || {
-        watched(&progress, watcher, || build::build(&request, significant, &progress))
+        watched(&progress, watcher, || hot_patch_build::build(&request, significant, &progress))
     });
     built.map_err(|error| error.to_string())
 }

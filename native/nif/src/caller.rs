@@ -4,7 +4,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use hot_patch_core::Stop;
+use hot_patch_beam::Stop;
 use rustler::{LocalPid, OwnedEnv};
 
 /// How often it is looked.

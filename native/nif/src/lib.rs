@@ -6,6 +6,8 @@
 //! becomes an answer there, or an Erlang error here: rustler catches it, whichever thread it
 //! began in.
 
+// The VM hands over pointers; each use says why it holds.
+#![allow(unsafe_code)]
 #![cfg_attr(
     not(test),
     warn(clippy::expect_used, clippy::panic, clippy::unreachable, clippy::unwrap_used)
@@ -15,9 +17,9 @@ mod building;
 mod caller;
 mod entry;
 
+use hot_patch_beam::{ChunkId, Stop};
 use hot_patch_core::reply::{self, Reply};
 use hot_patch_core::requests::{self, Request};
-use hot_patch_core::{ChunkId, Stop};
 use rustler::{Binary, Env, Error, LocalPid, OwnedBinary};
 
 /// Carries out a request; the result is one encoded term (see `hot_patch_core::reply`).
@@ -35,7 +37,7 @@ fn request<'a>(
     reply.map(|reply| reply.release(env))
 }
 
-/// Builds a patch (see `hot_patch_core::build`) as the JSON of its request says. As long as it
+/// Builds a patch (see `hot_patch_build`) as the JSON of its request says. As long as it
 /// takes, `watcher` is sent `{hot_patch_build, Done, Total}` now and then.
 ///
 /// This is no request: it reads files of the operator's own builds, of any size and for as long
@@ -49,7 +51,8 @@ fn build<'a>(
     watcher: LocalPid,
 ) -> Result<Binary<'a>, Error> {
     let building = building::build(request.as_slice(), &chunk_ids(&chunks)?, [env.pid(), watcher]);
-    encode((&building).into()).map(|reply| reply.release(env))
+    hot_patch_build::with_term(&building, |term| encode(Reply::Term(term)))
+        .map(|reply| reply.release(env))
 }
 
 fn chunk_ids(chunks: &[Binary<'_>]) -> Result<Vec<ChunkId>, Error> {

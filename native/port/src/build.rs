@@ -10,9 +10,10 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use hot_patch_core::build::{self as core, Built, Progress, Request};
+use hot_patch_beam::text::{named, visible};
+use hot_patch_build::{self as core, Built, Progress, Request};
 use hot_patch_core::manifest::{ConfigChange, Finding, OnLoad, Release, Transition};
-use hot_patch_core::{Options, named, read_archive, visible};
+use hot_patch_core::{Options, read_archive};
 
 use crate::inspect;
 use crate::report::Report;

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use hot_patch_core::beam::Module;
-use hot_patch_core::{Composition, File, Kind, Options, read_archive, visible};
+use hot_patch_beam::Module;
+use hot_patch_beam::text::visible;
+use hot_patch_core::{Composition, File, Kind, Options, read_archive};
 use serde::Serialize;
 
 use crate::cli::Diff;

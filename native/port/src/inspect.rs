@@ -1,6 +1,7 @@
 //! The command `inspect`: what archives hold.
 
-use hot_patch_core::{read_archive, visible};
+use hot_patch_beam::text::visible;
+use hot_patch_core::read_archive;
 
 use crate::cli::Inspect;
 use crate::outcome::{Error, Said, Verdict};

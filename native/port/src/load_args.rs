@@ -1,7 +1,7 @@
 //! The limits on what modules take in the VM that loads them, as options of the command line.
 
 use clap::Args;
-use hot_patch_core::LoadLimits;
+use hot_patch_beam::LoadLimits;
 
 #[derive(Args, Debug)]
 pub(crate) struct LoadArgs {

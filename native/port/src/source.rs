@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use clap::Args;
-use hot_patch_core::{Options, SIGNIFICANT_CHUNKS};
+use hot_patch_beam::SIGNIFICANT_CHUNKS;
+use hot_patch_core::Options;
 
 use crate::load_args::LoadArgs;
 use crate::outcome::Error;

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use hot_patch_core::{Composition, File, Kind, Refusal, read_archive, visible};
+use hot_patch_beam::text::visible;
+use hot_patch_core::{Composition, File, Kind, Refusal, read_archive};
 use serde::Serialize;
 
 use crate::cli::Verify;

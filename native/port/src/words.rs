@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use hot_patch_core::visible;
+use hot_patch_beam::text::visible;
 
 /// Says on standard error what went wrong. If nobody can be told, the exit code still says it.
 pub(crate) fn complain(text: &str) {

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
-use hot_patch_core::etf::{self, Limits, Term};
+use hot_patch_beam::etf::{self, Limits, Term};
 
 /// An archive of the stored file `a.txt` with the content `hi`, made by Python's `zipfile`.
 const GOOD: &[u8] =

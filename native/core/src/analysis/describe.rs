@@ -8,7 +8,7 @@ use super::state::{self, Conversion};
 use super::system::System;
 use super::text;
 use super::version::Version;
-use crate::beam::functions::Digest;
+use hot_patch_beam::functions::Digest;
 
 /// What is done with a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

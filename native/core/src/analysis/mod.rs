@@ -8,8 +8,8 @@
 mod change;
 mod describe;
 mod finding;
+mod generate;
 mod graph;
-pub mod instructions;
 mod reply;
 mod role;
 mod rules;
@@ -21,13 +21,14 @@ mod version;
 
 pub use describe::{Functions, ModuleChange, Operation, Pause};
 pub use finding::{Finding, Kind, Severity};
+pub use generate::Builds;
 pub use graph::{components, is_cycle};
 pub use role::Role;
 pub use state::Conversion;
 
-use crate::effort::Effort;
-use crate::etf::{self, Term};
-use crate::stop::Stop;
+use hot_patch_beam::Stop;
+use hot_patch_beam::effort::Effort;
+use hot_patch_beam::etf::{self, Term};
 use system::{Sources, System};
 
 /// The most bytes that are made of all modules together, the files themselves left aside.
@@ -98,7 +99,7 @@ pub fn analyse(request: &Request<'_>) -> Analysis {
 
 /// Compares as long as `stop` is not raised. Once it is, what is left is left out, so that what
 /// comes must not be used.
-pub(crate) fn analyse_until(stop: &Stop, request: &Request<'_>) -> Analysis {
+pub fn analyse_until(stop: &Stop, request: &Request<'_>) -> Analysis {
     analyse_within(&Effort::new(stop, MOST_BYTES, MOST_STEPS), request)
 }
 
@@ -122,8 +123,8 @@ fn analyse_within(effort: &Effort, request: &Request<'_>) -> Analysis {
 #[cfg(test)]
 mod tests {
     use super::{Request, analyse_within};
-    use crate::effort::Effort;
-    use crate::stop::Stop;
+    use hot_patch_beam::Stop;
+    use hot_patch_beam::effort::Effort;
 
     /// The module `m` with the function `f/0`, and one more byte in its strings.
     fn module(byte: u8) -> Vec<u8> {

@@ -18,7 +18,7 @@ use super::describe::{Functions, ModuleChange, Operation, Pause};
 use super::finding::Finding;
 use super::state::Conversion;
 use super::{Analysis, Role};
-use crate::etf::Term;
+use hot_patch_beam::etf::Term;
 
 /// The term.
 pub(super) fn term(analysis: &Analysis) -> Term<'_> {

@@ -1,6 +1,6 @@
 //! What a module is to the system.
 
-use crate::beam::Module;
+use hot_patch_beam::Module;
 
 macro_rules! roles {
     ($($variant:ident, $name:literal, $what:literal;)+) => {

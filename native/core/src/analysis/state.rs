@@ -7,9 +7,9 @@ use super::role::Role;
 use super::system::{Side, System};
 use super::text;
 use super::version::Version;
-use crate::beam::functions::{self, Find};
-use crate::digest::Short;
-use crate::etf::Outline;
+use hot_patch_beam::digest::Short;
+use hot_patch_beam::etf::Outline;
+use hot_patch_beam::functions::{self, Find};
 
 /// What is known of the `code_change` that converts the states.
 ///

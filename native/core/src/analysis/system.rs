@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Request;
 use super::change::Change;
 use super::version::Version;
-use crate::beam::Parsed;
-use crate::beam::functions::Unread;
-use crate::effort::Effort;
 use crate::workers;
+use hot_patch_beam::Parsed;
+use hot_patch_beam::effort::Effort;
+use hot_patch_beam::functions::Unread;
 
 /// What was read.
 pub(super) struct Sources<'a> {

@@ -1,6 +1,6 @@
 //! Names as they are read.
 
-use crate::text::printable;
+use hot_patch_beam::text::printable;
 
 /// A module's name as Elixir shows it.
 pub(super) fn module(name: &str) -> String {

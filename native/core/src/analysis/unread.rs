@@ -6,7 +6,7 @@ use super::finding::{Finding, Kind};
 use super::system::System;
 use super::text;
 use super::version::Version;
-use crate::beam::functions::Unread;
+use hot_patch_beam::functions::Unread;
 
 pub(super) fn all(system: &System<'_>) -> Vec<Finding> {
     let mut found = unchanged(system);

@@ -5,10 +5,10 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::graph;
 use super::role::{self, Role};
-use crate::beam::Parsed;
-use crate::beam::functions::{Digest, Function, Functions, Unread};
-use crate::digest::Hasher;
-use crate::effort::Effort;
+use hot_patch_beam::Parsed;
+use hot_patch_beam::digest::Hasher;
+use hot_patch_beam::effort::Effort;
+use hot_patch_beam::functions::{Digest, Function, Functions, Unread};
 
 /// One version of a module. What takes time is worked out when it is asked for the first time.
 pub(super) struct Version<'s> {

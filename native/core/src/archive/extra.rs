@@ -75,7 +75,7 @@ fn cut_off(name: &[u8]) -> Refusal {
 fn check_unicode_path(body: &[u8], name: &[u8]) -> Result<(), Refusal> {
     let path = body.get(5..).ok_or_else(|| cut_off(name))?;
     if path != name {
-        let other = crate::text::printable(path);
+        let other = hot_patch_beam::text::printable(path);
         let detail = format!("is named \"{other}\" in an extra field");
         return Err(Refusal::entry(Rule::SecondName, name, detail));
     }

@@ -3,7 +3,7 @@
 
 /// Whether `path` is the settings of a Finder window, or what a file on another disk has beside its
 /// content (AppleDouble), in a folder of its own or beside the file.
-pub(crate) fn is_of_mac(path: &str) -> bool {
+pub fn is_of_mac(path: &str) -> bool {
     let file = path.rsplit('/').next().unwrap_or_default();
     path.starts_with("__MACOSX/") || file == ".DS_Store" || file.starts_with("._")
 }

@@ -26,6 +26,7 @@ mod names;
 mod second_reader;
 mod signature;
 mod tree;
+mod write;
 
 use std::fmt::Display;
 
@@ -33,8 +34,9 @@ use crate::options::Options;
 use crate::refusal::{Refusal, Rule};
 use central::{Central, Method};
 pub(crate) use inflate::Unpacker;
-pub(crate) use leftovers::is_of_mac;
+pub use leftovers::is_of_mac;
 pub(crate) use names::check as check_name;
+pub use write::{Content, WriteError, write};
 
 /// An entry whose headers keep all rules. Its content is still to be unpacked and checked.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Rules on the name of one entry. A name is refused for what it is, never repaired.
 
 use crate::refusal::{Refusal, Rule};
-use crate::text;
+use hot_patch_beam::text;
 
 /// Checks the name of an entry as it stands in a header. A folder's name ends with a slash.
 pub(crate) fn check(raw: &[u8], longest: u32) -> Result<&str, Refusal> {

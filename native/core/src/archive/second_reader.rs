@@ -20,7 +20,7 @@ pub(super) fn check(bytes: &[u8], entries: &[Central<'_>]) -> Result<(), Refusal
     let mut archive = ZipArchive::with_config(config, Cursor::new(bytes))
         .and_then(|mut archive| archive.validate_header_consistency().map(|()| archive))
         .map_err(|error| {
-            let error = crate::text::printable(error.to_string().as_bytes());
+            let error = hot_patch_beam::text::printable(error.to_string().as_bytes());
             refuse(&error)
         })?;
     if archive.len() != entries.len() {

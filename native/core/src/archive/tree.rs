@@ -3,7 +3,7 @@
 use unicode_normalization::UnicodeNormalization;
 
 use crate::refusal::{Refusal, Rule};
-use crate::text;
+use hot_patch_beam::text;
 
 /// Checks that no two names are the same, alike but for case or for how their characters are
 /// composed, or a file and a folder at once.

@@ -1,14 +1,14 @@
-//! What a manifest says must make sense, and fit the archive it is in.
+//! What a manifest says must make sense.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::instructions;
-use super::{Change, FileEntry, MANIFEST, Manifest, Version};
-use crate::analysis::instructions::Value;
+use super::line::{hides, is_line};
+use super::{Change, MANIFEST, Manifest, Version};
+use crate::appup::Value;
 use crate::archive;
-use crate::composition::{File, Kind};
 use crate::refusal::{Refusal, Rule};
-use crate::text::{is_invisible, printable};
+use hot_patch_beam::text::printable;
 
 /// The longest line, such as a name or a version, in bytes.
 const LONGEST_LINE: usize = 255;
@@ -36,15 +36,6 @@ pub(super) fn values(manifest: &Manifest) -> Result<(), Refusal> {
     names(manifest)?;
     config(manifest)?;
     instructions::check(manifest)
-}
-
-/// Whether `text` can be shown in one line.
-pub(super) fn is_line(text: &str, longest: usize) -> bool {
-    !text.is_empty() && text.len() <= longest && !text.chars().any(hides)
-}
-
-fn hides(c: char) -> bool {
-    c.is_control() || is_invisible(c)
 }
 
 fn lines(manifest: &Manifest) -> Result<(), Refusal> {
@@ -236,47 +227,4 @@ fn once<'m>(
         }
     }
     Ok(found)
-}
-
-/// Checks that the manifest covers exactly these files, and says of each what it is.
-pub(crate) fn covers(manifest: &Manifest, files: &[File<'_>]) -> Result<(), Refusal> {
-    let mut listed: HashMap<&str, &FileEntry> =
-        manifest.files.iter().map(|file| (file.path.as_str(), file)).collect();
-    for file in files {
-        let Some(entry) = listed.remove(file.path) else {
-            let detail = format!("is not in the manifest ({MANIFEST})");
-            return Err(Refusal::entry(Rule::ManifestUnlisted, file.path.as_bytes(), detail));
-        };
-        covers_file(entry, file)?;
-    }
-    match listed.keys().min() {
-        None => Ok(()),
-        Some(path) => {
-            let path = printable(path.as_bytes());
-            refuse(Rule::ManifestMissing, format!("lists \"{path}\", which is not in the archive"))
-        }
-    }
-}
-
-fn covers_file(entry: &FileEntry, file: &File<'_>) -> Result<(), Refusal> {
-    let refuse = |rule, detail: String| Err(Refusal::entry(rule, file.path.as_bytes(), detail));
-    if entry.sha256.0 != file.sha256 {
-        let detail = format!("does not have the SHA-256 of the manifest, {}", entry.sha256);
-        return refuse(Rule::ManifestDigest, detail);
-    }
-    let module = match &file.kind {
-        Kind::Beam(module) => Some((module.name(), Version::of(module))),
-        Kind::Damaged(_) | Kind::Other => None,
-    };
-    let declared = entry.module.as_ref().map(|module| (module.name.as_str(), &module.brings));
-    match (module, declared) {
-        (None, None) => Ok(()),
-        (Some((name, version)), Some((other, brings))) if name == other && version == *brings => {
-            Ok(())
-        }
-        _ => {
-            let detail = "is another module, or another version of it, than the manifest says";
-            refuse(Rule::ManifestModule, detail.to_owned())
-        }
-    }
 }

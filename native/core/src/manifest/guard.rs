@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess};
 
 use crate::refusal::{Refusal, Rule};
-use crate::text::printable;
+use hot_patch_beam::text::printable;
 
 /// A manifest of the most files that an archive may have takes about three.
 const MOST_BYTES: usize = 4 * 1024 * 1024;

@@ -25,7 +25,7 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         parse(text.as_bytes()).ok_or_else(|| {
-            let text = crate::text::printable(text.as_bytes());
+            let text = hot_patch_beam::text::printable(text.as_bytes());
             D::Error::custom(format_args!("\"{text}\" is not {} lower-case hex digits", 2 * N))
         })
     }

@@ -1,10 +1,10 @@
 //! Instructions must be such, and agree with the files of the patch.
 
-use super::check::is_line;
+use super::line::is_line;
 use super::{Change, MANIFEST, Manifest};
-use crate::analysis::instructions::{Instruction, Update, read};
+use crate::appup::{Instruction, Update, read};
 use crate::refusal::{Refusal, Rule};
-use crate::text::printable;
+use hot_patch_beam::text::printable;
 
 /// The most instructions for one way.
 const MOST: usize = 1_000;

@@ -8,18 +8,18 @@ mod check;
 mod guard;
 mod hex;
 mod instructions;
+mod line;
 mod signature;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use check::covers;
 pub use hex::Hex;
 pub use signature::Signature;
 pub(crate) use signature::alone;
 
-use crate::beam::Module;
-use crate::etf;
 use crate::refusal::Refusal;
+use hot_patch_beam::Module;
+use hot_patch_beam::etf;
 
 /// The name of the manifest's entry.
 pub const MANIFEST: &str = "hot_patch.json";

@@ -38,7 +38,7 @@ impl Signature {
         if !is_base64(&signature.key, 32) || !is_base64(&signature.signature, 64) {
             return refuse("has a key or a signature of the wrong length");
         }
-        if !super::check::is_line(&signature.name, 100) {
+        if !super::line::is_line(&signature.name, 100) {
             return refuse("has a name that is no line of at most 100 bytes");
         }
         Ok(signature)

@@ -1,9 +1,11 @@
 //! What comes with a request, checked.
 
-use super::{Failure, Request};
-use crate::beam::shadow::Naming;
-use crate::etf::{self, Limits, Term};
-use crate::options::{ChunkId, LoadLimits, Options};
+use super::Request;
+use crate::failure::Failure;
+use crate::options::Options;
+use hot_patch_beam::etf::{self, Limits, Term};
+use hot_patch_beam::shadow::Naming;
+use hot_patch_beam::{ChunkId, LoadLimits};
 
 /// Options are small; a list of files takes a few terms each.
 const LIMITS: Limits = Limits { depth: 16, terms: 1_000_000 };

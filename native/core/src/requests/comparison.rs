@@ -1,10 +1,9 @@
 //! What modules before and after a change are compared by. The blobs are those before, then those
 //! after; the options say how many come first.
 
-use super::Failure;
 use super::arguments::{Arguments, boolean, count, pair, text, texts};
-use crate::analysis::Request;
-use crate::analysis::instructions::Builds;
+use crate::analysis::{Builds, Request};
+use crate::failure::Failure;
 
 /// A request for an analysis: `{count, names | rest, [{name, name}], down}`.
 pub(super) struct Comparison<'a> {

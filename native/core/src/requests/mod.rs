@@ -7,9 +7,9 @@
 //! | `shadow` | the modules | `{suffix, helper}`, two binaries | a list of shadows |
 //! | `encode_json` | the encoded term | any | the JSON |
 //! | `sign` | the archive, the signature as JSON | the limits | the archive with it |
-//! | `analyse` | modules before the change, modules after it | `{count before, names that go or rest, pairs compiled with, down}` | an [`analysis`](crate::analysis) |
+//! | `analyse` | modules before the change, modules after it | `{count before, names that go or rest, pairs compiled with, down}` | an [`analysis`] |
 //! | `appup` | modules of both builds | `{count before, application, {from, to}, restart}` | the text, a binary |
-//! | `instructions` | the texts of instructions | any | `{ok, list}` or `{error, text}`, see [`instructions`] |
+//! | `instructions` | the texts of instructions | any | `{ok, list}` or `{error, text}`, see [`appup`] |
 //! | `finding_names` | none | any | a list of `{name, severity, meaning, next step}`, all binaries |
 //!
 //! A new request takes an arm in `dispatch`, a line above, and, if what it gives is no
@@ -21,21 +21,22 @@
 
 mod arguments;
 mod comparison;
-mod sign;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::analysis::instructions::{self, Appup};
 use crate::analysis::{self, Kind};
-use crate::beam::shadow;
-use crate::etf::Term;
+use crate::appup::{self, Appup};
+use crate::failure::Failure;
+use crate::json;
 use crate::options::Options;
 use crate::read;
 use crate::reply::Reply;
-use crate::stop::Stop;
-use crate::{etf, json};
+use crate::signing;
 use arguments::Arguments;
 use comparison::Comparison;
+use hot_patch_beam::Stop;
+use hot_patch_beam::etf::Term;
+use hot_patch_beam::shadow;
 
 /// One request.
 #[derive(Clone, Copy, Debug)]
@@ -46,49 +47,6 @@ pub struct Request<'a> {
     pub blobs: &'a [&'a [u8]],
     /// How, as an encoded term.
     pub options: &'a [u8],
-}
-
-/// Why a request could not be carried out. An archive that is refused is no failure.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// There is no request of this name.
-    #[error("there is no request \"{0}\"")]
-    Unknown(String),
-    /// Its blobs or options are not those it takes.
-    #[error("{0}")]
-    BadRequest(String),
-    /// Nobody waits for it any more.
-    #[error("it was cancelled")]
-    Cancelled,
-    /// A bug of ours.
-    #[error("a bug in the archive reader: {0}")]
-    Internal(String),
-    /// The system gave no memory.
-    #[error("there is no memory for {0}")]
-    OutOfMemory(&'static str),
-    /// A file that was named instead of bytes cannot be read.
-    #[error("{0}")]
-    File(String),
-}
-
-impl Failure {
-    /// The name of its kind, which crosses to Erlang as an atom.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Failure::Unknown(_) => "unknown_request",
-            Failure::BadRequest(_) => "bad_request",
-            Failure::Cancelled => "cancelled",
-            Failure::Internal(_) => "internal",
-            Failure::OutOfMemory(_) => "no_memory",
-            Failure::File(_) => "file",
-        }
-    }
-}
-
-impl From<etf::DecodeError> for Failure {
-    fn from(error: etf::DecodeError) -> Self {
-        Failure::BadRequest(format!("the options are no term: {error}"))
-    }
 }
 
 /// Carries out a request and gives the reply to `take`, whose result is returned. A panic becomes
@@ -124,7 +82,7 @@ fn dispatch<R>(
         }
         "encode_json" => Ok(take(Reply::Json(&json::to_json(arguments.blob()?)))),
         "sign" => {
-            let signing = sign::sign(stop, arguments.two()?, &arguments.limits()?);
+            let signing = signing::sign_archive(stop, arguments.two()?, &arguments.limits()?);
             unless(stop)?;
             Ok(take((&signing).into()))
         }
@@ -144,11 +102,11 @@ fn dispatch<R>(
             let texts: Vec<&str> = texts.collect::<Result<_, _>>().map_err(|error| {
                 Failure::BadRequest(format!("an instruction is no UTF-8: {error}"))
             })?;
-            let read = instructions::read(&texts);
-            Ok(instructions::with_term(&read, |term| take(Reply::Term(term))))
+            let read = appup::read(&texts);
+            Ok(appup::with_term(&read, |term| take(Reply::Term(term))))
         }
         "finding_names" => Ok(take(Reply::Term(&finding_names()))),
-        name => Err(Failure::Unknown(crate::text::printable(name.as_bytes()))),
+        name => Err(Failure::Unknown(hot_patch_beam::text::printable(name.as_bytes()))),
     }
 }
 

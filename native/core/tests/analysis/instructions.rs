@@ -1,10 +1,11 @@
 //! Instructions as text and back.
 
-use hot_patch_core::analysis::instructions::{
-    Appup, Builds, Change, Instruction, LoadModule, ModuleType, ParseError, Processes, Purge,
-    Purges, Start, Timeout, Update, Value, read, with_term,
+use hot_patch_beam::etf::{self, Term};
+use hot_patch_core::analysis::Builds;
+use hot_patch_core::appup::{
+    Appup, Change, Instruction, LoadModule, ModuleType, ParseError, Processes, Purge, Purges,
+    Start, SyntaxError, Timeout, Update, Value, read, with_term,
 };
-use hot_patch_core::etf::{self, Term};
 
 use crate::support::compiled;
 use crate::support::random::Random;
@@ -102,8 +103,11 @@ fn what_is_no_instruction() {
         assert!(Instruction::parse(text).is_err(), "{text}");
     }
     let deep = format!("{{apply,{{m,f,{}{}}}}}", "[".repeat(5_000), "]".repeat(5_000));
-    assert!(matches!(Instruction::parse(&deep), Err(ParseError::TooDeep(_))));
-    assert_eq!(Instruction::parse(&" ".repeat(2_000_000)), Err(ParseError::TooLong));
+    assert!(matches!(Instruction::parse(&deep), Err(ParseError::Syntax(SyntaxError::TooDeep(_)))));
+    assert_eq!(
+        Instruction::parse(&" ".repeat(2_000_000)),
+        Err(ParseError::Syntax(SyntaxError::TooLong))
+    );
 }
 
 fn name(random: &mut Random) -> String {

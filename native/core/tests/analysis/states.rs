@@ -1,7 +1,8 @@
 //! States that change their form, and what converts them.
 
-use hot_patch_core::analysis::instructions::{Appup, Builds};
+use hot_patch_core::analysis::Builds;
 use hot_patch_core::analysis::{self, Conversion, Pause, Request};
+use hot_patch_core::appup::Appup;
 
 use crate::support::compiled::{self, Compiled, elixir, erlang};
 use crate::{compare, finding, found, module};

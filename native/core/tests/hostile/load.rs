@@ -1,6 +1,7 @@
 //! Archives whose modules are right one by one, and too much for a VM all together.
 
-use hot_patch_core::{LoadLimits, Options, Rule, read_archive};
+use hot_patch_beam::LoadLimits;
+use hot_patch_core::{Options, Rule, read_archive};
 
 use crate::Case;
 use crate::support::beam::{AtomFormat, minimal};

@@ -3,8 +3,11 @@
 // Each test program uses a part of this, and all numbers here are small.
 #![allow(dead_code, unreachable_pub, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+#[path = "../../../beam/tests/support/beam.rs"]
 pub mod beam;
+#[path = "../../../beam/tests/support/compiled.rs"]
 pub mod compiled;
+#[path = "../../../beam/tests/support/random.rs"]
 pub mod random;
 pub mod zip;
 

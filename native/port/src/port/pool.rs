@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use hot_patch_core::Stop;
+use hot_patch_beam::Stop;
+use hot_patch_core::Failure;
 use hot_patch_core::reply::{self, Reply};
-use hot_patch_core::requests::{self, Failure, Request};
+use hot_patch_core::requests::{self, Request};
 use rustix::fs::{Mode, OFlags};
 
 use super::frames;

@@ -19,7 +19,7 @@ use std::panic::catch_unwind;
 use std::path::PathBuf;
 
 use erlang_term::RawTerm;
-use hot_patch_core::etf;
+use hot_patch_beam::etf;
 
 /// The version of the protocol; a parent that speaks another must not go on.
 pub const PROTOCOL: u8 = 1;

@@ -10,7 +10,7 @@ use crate::analysis::role::{self, Role};
 use crate::analysis::system::System;
 use crate::analysis::text;
 use crate::analysis::version::Version;
-use crate::etf::Outline;
+use hot_patch_beam::etf::Outline;
 
 /// Macros that are other than before or go. Who was compiled with them is known only if the
 /// request says so; else those are named that call the module.

@@ -8,7 +8,7 @@ use crate::analysis::role::Role;
 use crate::analysis::system::System;
 use crate::analysis::text;
 use crate::analysis::version::Version;
-use crate::etf::{self, Limits, Term};
+use hot_patch_beam::etf::{self, Limits, Term};
 
 pub(super) fn all(system: &System<'_>) -> Vec<Finding> {
     let changes = system.changes.iter();

@@ -9,8 +9,8 @@ use crate::analysis::state::{self, Fields};
 use crate::analysis::system::System;
 use crate::analysis::text;
 use crate::analysis::version::Version;
-use crate::beam::functions::{Function, Functions};
-use crate::etf::StructForm;
+use hot_patch_beam::etf::StructForm;
+use hot_patch_beam::functions::{Function, Functions};
 
 pub(super) fn all(system: &System<'_>) -> Vec<Finding> {
     let (mut found, mut changed) = (Vec::new(), Changed::new());

@@ -1,0 +1,118 @@
+//! What is to be known of a change beyond what differs: in which order to load it, what to do
+//! with the processes, and what looks dangerous.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use crate::changes::Change;
+use crate::error::Error;
+use crate::side::Side;
+use hot_patch_beam::Stop;
+use hot_patch_core::analysis::{self, Analysis, Request};
+use hot_patch_core::appup::{Appup, Script};
+use hot_patch_core::manifest::Instructions;
+
+/// What goes into the manifest of a patch besides its files, and why.
+#[derive(Debug)]
+pub(crate) struct Advice {
+    /// Names of modules, first to be loaded first: each behind those that it calls.
+    pub(crate) load_order: Vec<String>,
+    /// In the terms of an appup.
+    pub(crate) instructions: Instructions,
+    /// What the way up means.
+    pub(crate) analysis: Analysis,
+}
+
+/// The modules of a change as files, and those around it.
+struct Versions<'c> {
+    around: Vec<Cow<'c, [u8]>>,
+    before: Vec<Cow<'c, [u8]>>,
+    after: Vec<&'c [u8]>,
+    added: Vec<&'c str>,
+    removed: Vec<&'c str>,
+}
+
+impl Advice {
+    /// The one place where a change is judged. `running` is the build that the change is made to;
+    /// where nothing says which one that is, the build that the modules were `picked` from: then
+    /// they have no version before, and no instruction can lead to them or back.
+    pub(crate) fn on(
+        changes: &[Change],
+        running: &Side,
+        picked: bool,
+        stop: &Stop,
+    ) -> Result<Advice, Error> {
+        let versions = Versions::of(changes, running, picked)?;
+        let analysis = versions.up(stop);
+        let instructions = if picked {
+            Instructions::default()
+        } else {
+            // The versions of an appup are no part of its instructions.
+            let appup = Appup::from_changes("", ["", ""], [&analysis, &versions.down(stop)], false);
+            Instructions { up: texts(&appup.up), down: texts(&appup.down) }
+        };
+        Ok(Advice { load_order: load_order(changes, &analysis), instructions, analysis })
+    }
+}
+
+/// What is not in the order of the analysis is what runs already, which calls nothing new.
+fn load_order(changes: &[Change], analysis: &Analysis) -> Vec<String> {
+    let brought = changes.iter().filter(|change| change.after.is_some());
+    let mut brought: BTreeSet<&str> = brought.filter_map(Change::module).collect();
+    let ordered = analysis.order.iter().flatten();
+    let mut order: Vec<String> =
+        ordered.filter(|name| brought.remove(name.as_str())).cloned().collect();
+    order.extend(brought.into_iter().map(str::to_owned));
+    order
+}
+
+fn texts(scripts: &[Script]) -> Vec<String> {
+    scripts.iter().flat_map(|script| &script.instructions).map(ToString::to_string).collect()
+}
+
+impl<'c> Versions<'c> {
+    fn of(changes: &'c [Change], running: &'c Side, picked: bool) -> Result<Self, Error> {
+        let mut versions = Versions {
+            around: Vec::new(),
+            before: Vec::new(),
+            after: Vec::new(),
+            added: Vec::new(),
+            removed: Vec::new(),
+        };
+        let mut all = running.modules();
+        for change in changes {
+            let Some(name) = change.module() else { continue };
+            // Of a protocol what runs is the consolidated one, whatever lies beside it.
+            let before = all.remove(name).filter(|_| !picked);
+            match (&change.after, before) {
+                (Some(_), None) => versions.added.push(name),
+                (None, _) => versions.removed.push(name),
+                (Some(_), Some(_)) => {}
+            }
+            versions.after.extend(change.after.as_ref().map(|build| build.bytes.as_slice()));
+            if let Some(before) = before {
+                versions.before.push(before.read()?);
+            }
+        }
+        if !(versions.after.is_empty() && versions.removed.is_empty()) {
+            versions.around =
+                all.values().map(|content| content.read()).collect::<Result<_, _>>()?;
+        }
+        Ok(versions)
+    }
+
+    fn up(&self, stop: &Stop) -> Analysis {
+        let before: Vec<&[u8]> = self.around.iter().chain(&self.before).map(|one| &**one).collect();
+        let (after, deleted) = (&self.after, &self.removed);
+        let request = Request { before: &before, after, deleted, ..Request::default() };
+        analysis::analyse_until(stop, &request)
+    }
+
+    /// Of the way back only the instructions are wanted, and these go by the change alone.
+    fn down(&self, stop: &Stop) -> Analysis {
+        let after: Vec<&[u8]> = self.before.iter().map(|one| &**one).collect();
+        let (before, after, deleted) = (&self.after, &after, &self.added);
+        let request = Request { before, after, deleted, down: true, ..Request::default() };
+        analysis::analyse_until(stop, &request)
+    }
+}

@@ -1,0 +1,123 @@
+//! Builds a patch from two builds of a system: what differs between them, as an archive with a
+//! manifest.
+//!
+//! The result depends on nothing but the two builds and the [`Request`]: the same inputs give the
+//! same bytes, whatever the machine, the time and the number of processors.
+//!
+//! This is the only part of the native core that opens files of its own accord: those of the
+//! operator's own builds. What it does with them is below, in `hot_patch_core` and
+//! `hot_patch_beam`, which see bytes.
+//!
+//! | module | concept |
+//! |---|---|
+//! | [`request`](Request) | what is asked for |
+//! | `tree` | the files of a build, from a folder or a tar |
+//! | `side`, `release`, `system` | one of the two builds: its applications, versions, what is OTP's |
+//! | `compare`, `pair`, `changes`, `moves` | what differs between them |
+//! | `advice`, `judgement` | what the change means, and whether the patch goes out with it |
+//! | `describe`, `write` | the manifest, the archive |
+//! | [`progress`](Progress) | how far it has come, and whether anybody waits |
+//! | [`with_term`] | what was built as one Erlang term |
+
+#![forbid(unsafe_code)]
+// What comes from outside may be anything: where something cannot be, that is an error too.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::panic, clippy::unreachable, clippy::unwrap_used)
+)]
+
+mod advice;
+mod changes;
+mod compare;
+mod describe;
+mod error;
+mod judgement;
+mod moves;
+mod names;
+mod pair;
+mod progress;
+mod release;
+mod reply;
+mod request;
+mod side;
+mod system;
+mod tree;
+mod write;
+
+pub use changes::{Build, Change};
+pub use error::Error;
+pub use progress::Progress;
+pub use reply::{Building, with_term};
+pub use request::Request;
+pub use system::APPLICATIONS as SYSTEM_APPLICATIONS;
+
+use advice::Advice;
+use hot_patch_beam::ChunkId;
+use hot_patch_core::analysis::{Analysis, Finding};
+use hot_patch_core::manifest::Manifest;
+use judgement::Judgement;
+use side::Side;
+
+/// A patch that was built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// The archive.
+    pub zip: Vec<u8>,
+    /// What its manifest says.
+    pub manifest: Manifest,
+    /// What the one who builds it should know, in sentences.
+    pub notes: Vec<String>,
+    /// How many files of the two builds were compared.
+    pub compared: usize,
+    /// What the change means.
+    pub analysis: Analysis,
+    /// What is dangerous in it and was not accepted. Unless it is empty, the patch is to be shown
+    /// at most, and not to be written.
+    pub refused: Vec<Finding>,
+}
+
+impl Built {
+    /// Why the patch is not to be written, in lines; none if it may be.
+    pub fn refusal(&self) -> Option<String> {
+        (!self.refused.is_empty()).then(|| judgement::refusal(&self.refused))
+    }
+}
+
+/// Builds a patch. `significant` are the chunks that the MD5 of a module covers.
+pub fn build(
+    request: &Request,
+    significant: &[ChunkId],
+    progress: &Progress,
+) -> Result<Built, Error> {
+    let (from, to) = sides(request)?;
+    let compared = match &from {
+        Some(from) => compare::both(from, &to, request, significant, progress)?,
+        None => compare::picked(&to, request, significant, progress)?,
+    };
+    if compared.changes.is_empty() && request.config.is_empty() {
+        return Err(Error::NothingChanged { compared: compared.count });
+    }
+    let running = from.as_ref().unwrap_or(&to);
+    let advice = Advice::on(&compared.changes, running, from.is_none(), progress.stop())?;
+    progress.unless_stopped()?;
+    let Judgement { accepted, refused } =
+        Judgement::on(&advice.analysis.findings, &request.accepted_findings)?;
+    let analysis = advice.analysis.clone();
+    let from = from.as_ref();
+    let manifest = describe::manifest(request, from, &to, &compared.changes, advice, accepted);
+    let zip = write::archive(&manifest, &compared.changes)?;
+    let (notes, compared) = (compared.notes, compared.count);
+    Ok(Built { zip, manifest, notes, compared, analysis, refused })
+}
+
+/// Both sides at once: most of it is waiting for the disk.
+fn sides(request: &Request) -> Result<(Option<Side>, Side), Error> {
+    let read = |path: &std::path::Path| Side::new(tree::read(path)?, path);
+    std::thread::scope(|scope| {
+        let from = request.from.as_deref().map(|path| scope.spawn(move || read(path)));
+        let to = read(&request.to);
+        let from = from
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        Ok((from.transpose()?, to?))
+    })
+}

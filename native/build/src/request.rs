@@ -1,0 +1,80 @@
+//! What is asked for.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use hot_patch_core::manifest::{ConfigChange, Finding, OnLoad, Release, Transition};
+
+/// What to build a patch from, and what its manifest is to say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// The build that runs: a release or its tar, `_build/ENV`, or a folder of applications. Without
+    /// it nothing is compared, and [`Request::modules`] says what is taken.
+    #[serde(default)]
+    pub from: Option<PathBuf>,
+    /// The repaired build, of any of these kinds.
+    pub to: PathBuf,
+    /// Only these modules, whether they differ or not.
+    #[serde(default)]
+    pub modules: Option<Vec<String>>,
+    /// Take also modules that differ only in line numbers, debug information or documentation.
+    #[serde(default)]
+    pub all_differences: bool,
+    /// The release that it is for, where the build that runs does not say it.
+    #[serde(default)]
+    pub release: Option<Release>,
+    /// The patch's name.
+    pub name: String,
+    /// Who makes it.
+    #[serde(default)]
+    pub author: Option<String>,
+    /// What it is for.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Whether it takes the place of all patches before it.
+    #[serde(default)]
+    pub cumulative: bool,
+    /// How processes come to the new code.
+    #[serde(default)]
+    pub transition: Transition,
+    /// What becomes of modules that run code when they are loaded.
+    #[serde(default)]
+    pub on_load: OnLoad,
+    /// Changes of the applications' environment.
+    #[serde(default)]
+    pub config: Vec<ConfigChange>,
+    /// What the author accepts, if the analysis finds it: by rule, or by rule and module.
+    #[serde(default)]
+    pub accepted_findings: Vec<Finding>,
+    /// The OTP release that compiled it, where the build does not say it.
+    #[serde(default)]
+    pub otp: Option<String>,
+    /// Likewise the version of Elixir.
+    #[serde(default)]
+    pub elixir: Option<String>,
+}
+
+impl Request {
+    /// A request for what differs between two builds.
+    pub fn new(from: Option<PathBuf>, to: PathBuf, name: String) -> Self {
+        Request {
+            from,
+            to,
+            modules: None,
+            all_differences: false,
+            release: None,
+            name,
+            author: None,
+            text: None,
+            cumulative: false,
+            transition: Transition::default(),
+            on_load: OnLoad::default(),
+            config: Vec::new(),
+            accepted_findings: Vec::new(),
+            otp: None,
+            elixir: None,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The files of a build that matter, from a folder or a tar, by their paths from the root of the
+//! build: `lib/APP-VSN/ebin/...`, `releases/VSN/...`.
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::read::GzDecoder;
+
+use crate::error::Error;
+
+/// More folders within each other mean a link that leads back.
+const DEEPEST: usize = 40;
+
+/// A file of a build.
+#[derive(Debug)]
+pub(crate) struct Content {
+    place: Place,
+    /// Whether its owner may run it.
+    pub(crate) executable: bool,
+}
+
+/// Where the bytes of a file are.
+#[derive(Debug)]
+enum Place {
+    OnDisk(PathBuf),
+    InMemory(Vec<u8>),
+}
+
+impl Content {
+    pub(crate) fn read(&self) -> Result<Cow<'_, [u8]>, Error> {
+        match &self.place {
+            Place::OnDisk(path) => fs::read(path).map(Cow::Owned).map_err(|e| at(path, e)),
+            Place::InMemory(bytes) => Ok(Cow::Borrowed(bytes)),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_executable(about: &fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    about.permissions().mode() & 0o100 != 0
+}
+
+#[cfg(not(unix))]
+fn is_executable(_about: &fs::Metadata) -> bool {
+    false
+}
+
+/// A path from the root, and its content.
+pub(crate) type Files = Vec<(String, Content)>;
+
+/// All files of the build at `path`.
+pub(crate) fn read(path: &Path) -> Result<Files, Error> {
+    let about = fs::metadata(path).map_err(|error| at(path, error))?;
+    let mut files = if about.is_dir() { folder(path)? } else { tar(path)? };
+    if !files.iter().any(|(name, _)| matches!(parts(name)[..], ["lib", _, "ebin", _])) {
+        return Err(Error::NoBuild(path.to_owned()));
+    }
+    files.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(files)
+}
+
+pub(crate) fn parts(path: &str) -> Vec<&str> {
+    path.split('/').collect()
+}
+
+/// Whether a file or folder is of the build's code, or says what the build is.
+fn is_wanted(path: &str) -> bool {
+    matches!(
+        parts(path)[..],
+        ["lib" | "releases" | "consolidated"]
+            | ["lib" | "releases" | "consolidated", _]
+            | ["lib", _, "ebin" | "priv" | "consolidated", ..]
+            | ["releases", _, _]
+            | ["releases", _, "consolidated", _]
+    )
+}
+
+fn folder(path: &Path) -> Result<Files, Error> {
+    let mut files = Vec::new();
+    let prefix = prefix(path)?;
+    walk(path, &prefix, 0, &mut files)?;
+    Ok(files)
+}
+
+/// What the folder is called below the root: it may also be `lib` itself, or one application.
+fn prefix(path: &Path) -> Result<String, Error> {
+    if path.join("lib").is_dir() {
+        return Ok(String::new());
+    }
+    if path.join("ebin").is_dir() {
+        let real = fs::canonicalize(path).map_err(|error| at(path, error))?;
+        let name = real.file_name().and_then(|name| name.to_str());
+        return Ok(format!("lib/{}", name.ok_or_else(|| Error::Name(path.to_owned()))?));
+    }
+    Ok("lib".to_owned())
+}
+
+fn walk(path: &Path, prefix: &str, depth: usize, files: &mut Files) -> Result<(), Error> {
+    if depth > DEEPEST {
+        return Err(Error::TooDeep(path.to_owned()));
+    }
+    for entry in fs::read_dir(path).map_err(|error| at(path, error))? {
+        let entry = entry.map_err(|error| at(path, error))?;
+        let file_name = entry.file_name();
+        let name = file_name.to_str().ok_or_else(|| Error::Name(entry.path()))?;
+        let relative = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+        if !is_wanted(&relative) {
+            continue;
+        }
+        // Links are followed: `_build` has the source's priv behind one.
+        let about = fs::metadata(entry.path()).map_err(|error| at(&entry.path(), error))?;
+        if about.is_dir() {
+            walk(&entry.path(), &relative, depth + 1, files)?;
+        } else if about.is_file() {
+            let executable = is_executable(&about);
+            files.push((relative, Content { place: Place::OnDisk(entry.path()), executable }));
+        }
+    }
+    Ok(())
+}
+
+fn tar(path: &Path) -> Result<Files, Error> {
+    let mut file = BufReader::new(File::open(path).map_err(|error| at(path, error))?);
+    let mut start = [0; 2];
+    let known = file.read(&mut start).map_err(|error| at(path, error))?;
+    let rest = io::Cursor::new(start.get(..known).unwrap_or_default().to_vec()).chain(file);
+    match start {
+        [0x1f, 0x8b] => entries(path, GzDecoder::new(rest)),
+        _ => entries(path, rest),
+    }
+}
+
+fn entries(path: &Path, bytes: impl Read) -> Result<Files, Error> {
+    let no_tar = |_: io::Error| Error::NoBuild(path.to_owned());
+    let mut archive = tar::Archive::new(bytes);
+    let mut files = Vec::new();
+    for entry in archive.entries().map_err(no_tar)? {
+        let mut entry = entry.map_err(no_tar)?;
+        let bytes = entry.path_bytes().into_owned();
+        let name = String::from_utf8(bytes).map_err(|_| Error::Name(path.to_owned()))?;
+        let name = name.trim_start_matches("./").to_owned();
+        let kind = entry.header().entry_type();
+        if !is_wanted(&name) || kind.is_dir() {
+            continue;
+        }
+        if kind.is_symlink() || kind.is_hard_link() {
+            return Err(Error::Link { tar: path.to_owned(), entry: name });
+        }
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).map_err(|error| at(path, error))?;
+        let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
+        files.push((name, Content { place: Place::InMemory(bytes), executable }));
+    }
+    Ok(files)
+}
+
+fn at(path: &Path, source: io::Error) -> Error {
+    Error::Read { path: path.to_owned(), source }
+}
