@@ -13,5 +13,6 @@ without = if Code.ensure_loaded?(:proper), do: [], else: [:proper]
 ExUnit.start(
   capture_log: true,
   assert_receive_timeout: 10_000,
+  timeout: 300_000,
   exclude: [:matrix, :browser] ++ without
 )

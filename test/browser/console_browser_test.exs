@@ -16,7 +16,7 @@ defmodule HotPatch.ConsoleBrowserTest do
 
   import HotPatch.Test.Until
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
   @moduletag :browser
   @moduletag timeout: 240_000
 

@@ -10,7 +10,7 @@ defmodule HotPatch.AttachTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.PlainErlang
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   @server :hot_patch_test_switch
 

@@ -12,7 +12,7 @@ defmodule HotPatch.CancelTest do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
   @moduletag timeout: 120_000
   @ebin "exchange-1.0.0/ebin/"
   @calm [baseline: 0, run_queue: 100_000, mailboxes: 1_000_000, errors: 100_000]

@@ -11,7 +11,7 @@ defmodule HotPatch.ClusterTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Servers
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   setup_all do
     [node] = Cluster.start(1)

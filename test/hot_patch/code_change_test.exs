@@ -10,7 +10,7 @@ defmodule HotPatch.CodeChangeTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Servers
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
   @moduletag :tmp_dir
 
   @server Exchange.Demo.Server

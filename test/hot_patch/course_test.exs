@@ -17,7 +17,7 @@ defmodule HotPatch.CourseTest do
   alias HotPatch.Test.Faults.Strike
   alias HotPatch.Test.Listener
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
   @moduletag timeout: 120_000
 
   @ebin "exchange-1.0.0/ebin/"

@@ -10,7 +10,7 @@ defmodule HotPatch.EmbeddedTest do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
   @moduletag :tmp_dir
 
   @one :hot_patch_test_one

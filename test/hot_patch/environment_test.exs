@@ -7,7 +7,7 @@ defmodule HotPatch.EnvironmentTest do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   @path "exchange-1.0.0/ebin/Elixir.Exchange.Application.beam"
 

@@ -8,7 +8,7 @@ defmodule HotPatch.FaultsTest do
   alias HotPatch.Test.Faults.Spaces
 
   # A dozen faults; script/faults tries hundreds.
-  @moduletag :nodes
+  @moduletag :starts_nodes
   @moduletag timeout: 120_000
 
   setup_all do

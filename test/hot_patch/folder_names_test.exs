@@ -117,7 +117,7 @@ defmodule HotPatch.FolderNamesTest do
         # As in a container without a locale: the VM takes names of files for bytes.
         {"ünïcödé 漢字/new\nline", [{~c"LC_ALL", ~c"C"}]}
       ] do
-    @tag :nodes
+    @tag :starts_nodes
     test "a node below #{inspect(name, printable_limit: 40)} is patched, killed, started and taken back (#{inspect(env)})" do
       below = Path.join([Builds.tmp(), "below", unquote(name)])
       on_exit(fn -> File.rm_rf!(Path.join(Builds.tmp(), "below")) end)

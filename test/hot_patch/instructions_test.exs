@@ -9,7 +9,7 @@ defmodule HotPatch.InstructionsTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Declared
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   @ebin "exchange-1.0.0/ebin/"
 

@@ -3,7 +3,7 @@ defmodule HotPatch.LateAnswerTest do
   # longer: the report says which process it was, in which module, and what each node has come to.
   use ExUnit.Case, async: false
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   import HotPatch.Test.Operator
   import HotPatch.Test.Until

@@ -11,7 +11,7 @@ defmodule HotPatch.LookingTest do
   alias HotPatch.Test.Damaged
   alias HotPatch.Test.Declared
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   # A patch full of names that no other node has ever seen: they are made up here, and the
   # nodes get them as an archive only.

@@ -12,7 +12,7 @@ defmodule HotPatch.ManifestTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Servers
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
   @moduletag :tmp_dir
 
   @alpha "exchange-1.0.0/ebin/hot_patch_test_alpha.beam"

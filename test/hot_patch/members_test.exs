@@ -11,7 +11,7 @@ defmodule HotPatch.MembersTest do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
   @moduletag timeout: 120_000
   @ebin "exchange-1.0.0/ebin/"
 

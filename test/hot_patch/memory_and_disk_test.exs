@@ -8,7 +8,7 @@ defmodule HotPatch.MemoryAndDiskTest do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   # Where memory and disk are not the same before a patch, or after its way back.
 

@@ -3,7 +3,7 @@ defmodule HotPatch.MemoryOnlyTest do
   # restart leaves of them, how they come to nodes that were away, and beside patches that are on disk.
   use ExUnit.Case, async: false
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   import HotPatch.Test.Operator
 

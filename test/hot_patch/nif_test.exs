@@ -11,7 +11,7 @@ defmodule HotPatch.NifTest do
   alias HotPatch.Test.Faults.Machine
   alias HotPatch.Test.Nifs
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
   @moduletag timeout: 240_000
   # It takes what Linux says of a process, and the library.
   @moduletag skip: not Nifs.available?()

@@ -11,7 +11,7 @@ defmodule HotPatch.NodeTagTest do
   test "a test without the tag starts no node" do
     error = assert_raise RuntimeError, fn -> Cluster.start(1) end
     assert error.message =~ "HotPatch.NodeTagTest starts another node and is not tagged"
-    assert error.message =~ "@tag :nodes"
+    assert error.message =~ "@tag :starts_nodes"
   end
 
   test "nor by a task that it waits for" do
@@ -26,7 +26,7 @@ defmodule HotPatch.NodeTagTest do
   end
 
   # It starts none: that would be slow.
-  @tag :nodes
+  @tag :starts_nodes
   test "a test with the tag may" do
     assert NodeTag.check!() == :ok
     assert Task.await(Task.async(&NodeTag.check!/0)) == :ok

@@ -8,7 +8,7 @@ defmodule HotPatch.PlanTest do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   defp plan!(node, id, options \\ []) do
     {:ok, plan} = hot_patch(node, :plan, [id, options])

@@ -8,7 +8,7 @@ defmodule HotPatch.ProgressTest do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   # What a node tells of an operation, up to its end.
   defp heard_on(node) do

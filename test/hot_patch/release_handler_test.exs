@@ -8,7 +8,7 @@ defmodule HotPatch.ReleaseHandlerTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Releases
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
   @moduletag timeout: 120_000
 
   # A release whose next version OTP's own release handler installs while it runs.

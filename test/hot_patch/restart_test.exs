@@ -7,7 +7,7 @@ defmodule HotPatch.RestartTest do
 
   import HotPatch.Test.Until
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   defp restart(from, node, options \\ []),
     do: Cluster.call(from, HotPatch, :restart, [node, options])

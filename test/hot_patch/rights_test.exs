@@ -156,7 +156,7 @@ defmodule HotPatch.RightsTest do
     end
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "files keep their rights over apply, rollback, kill and a fresh disk; what is kept is private" do
     [machine] = Machine.new(1)
     prepare(machine.lib)
@@ -206,7 +206,7 @@ defmodule HotPatch.RightsTest do
     Machine.kill(machine)
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "what others could read is closed by the next start, and told" do
     [machine] = Machine.new(1)
     machine = Machine.start(machine)
@@ -238,7 +238,7 @@ defmodule HotPatch.RightsTest do
   end
 
   if @root do
-    @tag :nodes
+    @tag :starts_nodes
     test "a data directory that cannot be written is told at the start" do
       [machine] = Machine.new(1)
       File.mkdir_p!(Path.dirname(machine.data))

@@ -9,7 +9,7 @@ defmodule HotPatch.RollbackTest do
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   @ebin "exchange-1.0.0/ebin/"
 

@@ -3,7 +3,7 @@ defmodule HotPatch.RoundsTest do
   # often the node of the call reads its state from disk.
   use ExUnit.Case, async: false
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   import HotPatch.Test.Archives
   import HotPatch.Test.Console, only: [options: 1, request: 3, token: 1]

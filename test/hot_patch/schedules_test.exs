@@ -6,7 +6,7 @@ defmodule HotPatch.SchedulesTest do
   alias HotPatch.Test.Faults.Rig
   alias HotPatch.Test.Faults.Schedule
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
   @moduletag timeout: 120_000
 
   setup_all do

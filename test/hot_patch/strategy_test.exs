@@ -67,7 +67,7 @@ defmodule HotPatch.StrategyTest do
   end
 
   describe "transition: :none" do
-    @tag :nodes
+    @tag :starts_nodes
     test "is the way back too, as check, plan and report say" do
       [a, b] = nodes = Cluster.start(2)
       {_module, two, pids} = servers(nodes)
@@ -92,7 +92,7 @@ defmodule HotPatch.StrategyTest do
       assert Enum.map(pids, &ask(&1, :state)) == [1, 1]
     end
 
-    @tag :nodes
+    @tag :starts_nodes
     test "is not, where the operator says otherwise, and the plan names it" do
       [a] = nodes = Cluster.start(1)
       {_module, two, [pid]} = servers(nodes)
@@ -105,7 +105,7 @@ defmodule HotPatch.StrategyTest do
       assert ask(pid, :state) == {:down, 1}
     end
 
-    @tag :nodes
+    @tag :starts_nodes
     test "stays so when the patch is applied once more, which changes nothing" do
       [a] = nodes = Cluster.start(1)
       {_module, two, [pid]} = servers(nodes)
@@ -115,7 +115,7 @@ defmodule HotPatch.StrategyTest do
       assert ask(pid, :state) == 1
     end
 
-    @tag :nodes
+    @tag :starts_nodes
     test "is the way of a node that catches up, there and back" do
       [a] = Cluster.start(1)
       {module, two, [pid]} = servers([a])
@@ -137,7 +137,7 @@ defmodule HotPatch.StrategyTest do
       assert Enum.map([pid, other], &ask(&1, :state)) == [1, 1]
     end
 
-    @tag :nodes
+    @tag :starts_nodes
     test "of the exchange's own modules goes back so under a cumulative patch" do
       [a] = Cluster.start(1)
       [call] = start_calls(a, 1)
@@ -157,7 +157,7 @@ defmodule HotPatch.StrategyTest do
       assert Cluster.call(a, :sys, :get_state, [call]) == before
     end
 
-    @tag :nodes
+    @tag :starts_nodes
     test "is what the reverse of a patch has to be applied with" do
       [a] = nodes = Cluster.start(1)
       {_module, two, [pid]} = servers(nodes)
@@ -172,7 +172,7 @@ defmodule HotPatch.StrategyTest do
   end
 
   describe "on_load: :load" do
-    @tag :nodes
+    @tag :starts_nodes
     test "is the way back too, also on a node that came later" do
       [a] = Cluster.start(1)
       module = name()
@@ -199,7 +199,7 @@ defmodule HotPatch.StrategyTest do
     end
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "a rollback cannot be told to be compatible, nor a check of one" do
     [a] = Cluster.start(1)
 

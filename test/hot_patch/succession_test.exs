@@ -67,7 +67,7 @@ defmodule HotPatch.SuccessionTest do
     end
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "the files of a version go back when the next one is started, and it can be started again" do
     [machine] = machines(1)
     machine = start(machine, @one)
@@ -105,7 +105,7 @@ defmodule HotPatch.SuccessionTest do
     assert disk(machine) == disk
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "of patches over patches, and of one that replaces them, the files go back to the first" do
     [machine] = machines(1)
     machine = start(machine, @one)
@@ -121,7 +121,7 @@ defmodule HotPatch.SuccessionTest do
   end
 
   if Damage.mounts?() do
-    @tag :nodes
+    @tag :starts_nodes
     test "what cannot go back now is kept, told, and goes back when it can" do
       [machine] = machines(1)
       Damage.mount(machine.lib, 4_000_000)
@@ -151,7 +151,7 @@ defmodule HotPatch.SuccessionTest do
     test "what cannot go back now is kept, told, and goes back when it can", do: :ok
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "while another node of the host runs the old version with its patch, the files are that node's" do
     [a, b] = machines(2, shared: true)
     [a, b] = Machine.start_all([a, b])
@@ -177,7 +177,7 @@ defmodule HotPatch.SuccessionTest do
     assert {blobs(a), blobs(b)} == {[], []}
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "a folder that was installed anew is none of the patch's, whatever is in it" do
     [machine] = machines(1)
     machine = start(machine, @one)
@@ -199,7 +199,7 @@ defmodule HotPatch.SuccessionTest do
     assert %{applied: [], restart_needed: []} = me(machine)
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "a fresh disk gets the patch's files only where they were made for what is on it" do
     [machine] = machines(1)
     machine = start(machine, @one)
@@ -226,7 +226,7 @@ defmodule HotPatch.SuccessionTest do
     assert %{items: [%{state: :retired}]} = hot_patch(machine, :list, [])
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "an operation that was cut off by the upgrade leaves the next version's memory alone" do
     [machine] = machines(1)
     machine = start(machine, @one)
@@ -245,7 +245,7 @@ defmodule HotPatch.SuccessionTest do
   end
 
   describe "a system without a release" do
-    @tag :nodes
+    @tag :starts_nodes
     test "has its patches after a restart, and where something was put on its code path" do
       [machine] = machines(1)
       machine = start(machine, nil)
@@ -284,7 +284,7 @@ defmodule HotPatch.SuccessionTest do
   end
 
   describe "an upload" do
-    @tag :nodes
+    @tag :starts_nodes
     test "counts again after the release was installed again, also on an operator's own node" do
       [machine] = machines(1)
       machine = start(machine, @one)

@@ -69,7 +69,7 @@ defmodule HotPatch.SupervisionTest do
   end
 
   describe "each child of the application" do
-    @tag :nodes
+    @tag :starts_nodes
     test "may end again and again, and nothing else does" do
       [%{node: node}] = Hosts.start(1, [console: [port: 0]], 3)
 
@@ -84,7 +84,7 @@ defmodule HotPatch.SupervisionTest do
       patched!(node)
     end
 
-    @tag :nodes
+    @tag :starts_nodes
     test "may lose its supervisor again and again, and nothing else does" do
       [%{node: node}] = Hosts.start(1, [], 3)
 
@@ -203,7 +203,7 @@ defmodule HotPatch.SupervisionTest do
       ]
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "what another node sends ends nothing, whatever it is" do
     [a, b] = Cluster.start(2)
     before = pids(b)
@@ -225,7 +225,7 @@ defmodule HotPatch.SupervisionTest do
   # Answered when all that was sent before has been taken.
   defp sys_state(node, name), do: {:ok, :sys.get_state({name, node}, 30_000)}
 
-  @tag :nodes
+  @tag :starts_nodes
   test "whoever listens goes on hearing when the process that tells has ended" do
     [a] = Cluster.start(1)
     test = self()

@@ -83,7 +83,7 @@ defmodule HotPatch.TelemetryTest do
     assert convert_stop == %{duration: seconds(1), monotonic_time: ago.(5)}
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "an apply tells of the phases on the node, when nobody stands still any more", %{
     beam: beam
   } do

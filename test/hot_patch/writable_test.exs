@@ -59,7 +59,7 @@ defmodule HotPatch.WritableTest do
     assert {:ok, _} = hot_patch(machine.node, :rollback, [id])
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "a read-only mount" do
     machine = start()
     id = upload(machine, [billing(), {"exchange-1.0.0/priv/a.txt", "b"}])
@@ -79,7 +79,7 @@ defmodule HotPatch.WritableTest do
     Machine.kill(machine)
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "a file and a folder that not even the superuser may change" do
     machine = start()
     id = upload(machine, [billing(), {"exchange-1.0.0/priv/a.txt", "b"}])
@@ -97,7 +97,7 @@ defmodule HotPatch.WritableTest do
     Machine.kill(machine)
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "another user's files, as on hosts whose code belongs to root" do
     machine = start(user: @nobody)
     id = upload(machine, [billing(), {"exchange-1.0.0/priv/a.txt", "b"}])
@@ -125,7 +125,7 @@ defmodule HotPatch.WritableTest do
     Machine.kill(machine)
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "an archive of an application" do
     [machine] = Machine.new(1)
     ez = Path.join(machine.lib, "shop-1.0.0.ez")
@@ -156,7 +156,7 @@ defmodule HotPatch.WritableTest do
     Machine.kill(machine)
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "a disk that is full" do
     [machine] = Machine.new(1)
     File.mkdir_p!(machine.lib)
@@ -183,7 +183,7 @@ defmodule HotPatch.WritableTest do
     end)
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "a data directory that cannot be written, which is needed all the same" do
     machine = start()
     id = upload(machine, [billing()])
@@ -199,7 +199,7 @@ defmodule HotPatch.WritableTest do
     Machine.kill(machine)
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "what is there already need not be written" do
     machine = start()
     shipped = File.read!(Path.join(machine.lib, @billing))

@@ -4,6 +4,7 @@ defmodule HotPatch.Test.Cluster do
   # the nodes form a cluster of their own; each has its own copy of the exchange on disk
   # and a data directory of its own.
 
+  alias HotPatch.Host.SystemLibrary
   alias HotPatch.Support.Folder
   alias HotPatch.Test.Builds
   alias HotPatch.Test.NodeTag
@@ -120,14 +121,23 @@ defmodule HotPatch.Test.Cluster do
   end
 
   @doc """
-  The code path of this VM but for the folders of OTP, which every VM has by itself: for each module
-  that a node loads they would be looked through twice.
+  Of the code path of this VM what a node needs: the libraries of Elixir, and what was built here. The
+  folders of OTP every VM has by itself, and what else is installed on this machine is no part of the system.
   """
   @spec code_path() :: [charlist()]
   def code_path do
     otp = :code.lib_dir() ++ ~c"/"
-    for path <- :code.get_path(), path != ~c".", not List.starts_with?(path, otp), do: path
+
+    for path <- :code.get_path(),
+        not List.starts_with?(path, otp),
+        built?(path) or elixir?(path),
+        do: path
   end
+
+  defp built?(path), do: String.starts_with?(to_string(path), Mix.Project.build_path())
+
+  defp elixir?(path),
+    do: path |> to_string() |> Path.dirname() |> Path.basename() |> SystemLibrary.application?()
 
   @doc "Where a node has the exchange."
   @spec exchange(node()) :: Path.t()

@@ -1,6 +1,6 @@
 defmodule HotPatch.Test.NodeTag do
   @moduledoc false
-  # Tests that start other nodes are tagged `:nodes`, so that script/test quick can leave them out.
+  # Tests that start other nodes are tagged `:starts_nodes`, so that script/test quick can leave them out.
   # Whatever starts a node for a test asks here first, and a test without the tag fails at once, in
   # every run: the tag cannot be forgotten.
   #
@@ -9,7 +9,7 @@ defmodule HotPatch.Test.NodeTag do
   # More calls than any of these stacks has; the VM keeps eight if not told otherwise.
   @depth 200
 
-  @doc "Raises where the running test is not tagged `:nodes`. Outside of tests nodes may be started."
+  @doc "Raises where the running test is not tagged `:starts_nodes`. Outside of tests nodes may be started."
   @spec check!() :: :ok
   def check! do
     if Process.whereis(ExUnit.Server) != nil, do: check(frame())
@@ -31,9 +31,9 @@ defmodule HotPatch.Test.NodeTag do
         test -> test
       end
 
-    unless Enum.all?(running, & &1.tags[:nodes]) do
-      raise "#{inspect(module)} starts another node and is not tagged: write @moduletag :nodes below its " <>
-              "use ExUnit.Case (or @tag :nodes above the test, where others of the module start none), so that " <>
+    unless Enum.all?(running, & &1.tags[:starts_nodes]) do
+      raise "#{inspect(module)} starts another node and is not tagged: write @moduletag :starts_nodes below its " <>
+              "use ExUnit.Case (or @tag :starts_nodes above the test, where others of the module start none), so that " <>
               "script/test quick leaves it out"
     end
   end

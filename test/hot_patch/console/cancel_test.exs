@@ -2,7 +2,7 @@ defmodule HotPatch.Console.CancelTest do
   # What is under way is cancelled on the page and by JSON, on the node that leads it and on another.
   use ExUnit.Case, async: false
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   import HotPatch.Test.Console, except: [start!: 0, start!: 1]
   import HotPatch.Test.Operator

@@ -12,7 +12,7 @@ defmodule HotPatch.Host.BootFileTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Hosts
 
-  @moduletag :nodes
+  @moduletag :starts_nodes
 
   # Paths in an archive: of what every release boots by, and of what it does not.
   @boots_by ~w(

@@ -203,7 +203,7 @@ defmodule HotPatch.Host.ConfigTest do
     speed: :fast
   ]
 
-  @tag :nodes
+  @tag :starts_nodes
   test "a node where all of it is wrong starts, says so, and is patched" do
     [host] = Hosts.start(1, @all_wrong, 0)
     [info] = Operator.hot_patch(host.node, :nodes, [])
@@ -220,7 +220,7 @@ defmodule HotPatch.Host.ConfigTest do
     assert {:ok, %{status: :ok}} = Operator.hot_patch(host.node, :apply, [patch.id])
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "a data directory and a release that are wrong are no obstacle either" do
     [host] = Hosts.start(1, [data_dir: :tmp, release: "x"], 0)
     [info] = Operator.hot_patch(host.node, :nodes, [])

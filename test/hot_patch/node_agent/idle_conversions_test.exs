@@ -54,7 +54,7 @@ defmodule HotPatch.NodeAgent.IdleConversionsTest do
     {in_check, Enum.filter(risks, &(&1 =~ "called for no process"))}
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "where a library keeps the module inside, its servers and the option are named" do
     [a] = Cluster.start(1)
     put(a, @library, Builds.erlang(@text))
@@ -77,7 +77,7 @@ defmodule HotPatch.NodeAgent.IdleConversionsTest do
     assert Cluster.call(a, :gen_server, :call, [pid, :get]) == 2
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "of a callback module that nobody runs it is said where its code_change is new or another" do
     [a] = Cluster.start(1)
     name = :hot_patch_test_idle
@@ -101,7 +101,7 @@ defmodule HotPatch.NodeAgent.IdleConversionsTest do
     assert {[], []} = warnings(a, other)
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "nothing is said of modules that convert nothing, or whose processes are found" do
     [a] = Cluster.start(1)
     start_calls(a, 2)

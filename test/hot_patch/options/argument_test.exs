@@ -19,7 +19,7 @@ defmodule HotPatch.Options.ArgumentTest do
   # As a shell of Erlang calls: all text is a charlist.
   defp from_erlang(node, function, args), do: Cluster.call(node, HotPatch, function, args)
 
-  @tag :nodes
+  @tag :starts_nodes
   test "every function takes charlists where it takes text", %{tmp_dir: dir} do
     [a, b] = Cluster.start(2)
     path = Path.join(dir, "fix ä.zip")
@@ -70,7 +70,7 @@ defmodule HotPatch.Options.ArgumentTest do
     assert :ok = from_erlang(a, :attach, [b, [release: {~c"exchange", ~c"1.0.0"}, by: ~c"alice"]])
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "nodes are atoms, and what is none is an error that says so" do
     [a, b] = Cluster.start(2)
 
@@ -100,7 +100,7 @@ defmodule HotPatch.Options.ArgumentTest do
              HotPatch.Build.run(modules: "A", to: "b", out: "c")
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "a deleted archive is not one that never was" do
     [a] = Cluster.start(1)
     patch = upload!(a, [Builds.changed("patched", "Billing")])
@@ -116,7 +116,7 @@ defmodule HotPatch.Options.ArgumentTest do
     assert {:ok, _report} = hot_patch(a, :rollback, [patch.id])
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "where HotPatch is not started every function says so", %{tmp_dir: dir} do
     [a] = Cluster.start(1)
     :ok = Cluster.call(a, Application, :stop, [:hot_patch])

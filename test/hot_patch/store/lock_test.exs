@@ -180,7 +180,7 @@ defmodule HotPatch.Store.LockTest do
   end
 
   describe "OS processes" do
-    @tag :nodes
+    @tag :starts_nodes
     @tag timeout: 120_000
     test "lose no increment", %{folder: folder} do
       peers = start_peers(3)
@@ -192,7 +192,7 @@ defmodule HotPatch.Store.LockTest do
       assert Increments.count(folder) == 75
     end
 
-    @tag :nodes
+    @tag :starts_nodes
     @tag timeout: 120_000
     test "go on when one that holds it is killed", %{folder: folder} do
       [holder | others] = start_peers(3)
@@ -221,7 +221,7 @@ defmodule HotPatch.Store.LockTest do
       assert Increments.count(folder) == 20
     end
 
-    @tag :nodes
+    @tag :starts_nodes
     @tag timeout: 120_000
     test "lose nothing that was confirmed when some are killed anywhere", %{folder: folder} do
       [a, b | others] = peers = start_peers(4)

@@ -17,7 +17,7 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
     )
   end
 
-  @tag :nodes
+  @tag :starts_nodes
   test "the whole way from a terminal", %{tmp_dir: dir} do
     [a, b] = Cluster.start(2)
     zip = Path.join(dir, "fix.zip")
@@ -63,7 +63,7 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
   end
 
   # VMs of their own that would connect.
-  @tag :nodes
+  @tag :starts_nodes
   test "wrong calls are told what is wrong" do
     assert {output, 2} = remote(:nobody@nowhere, ["paint", "fix"])
     assert output =~ "there is no command paint"
