@@ -19,9 +19,19 @@ defmodule HotPatch.Store.Recovery do
   @spec note(Applied.state(), atom(), map()) :: note()
   def note(state, what, entry), do: %{state: Format.encode(state), what: what, entry: entry}
 
-  @doc "Ends every set of files that was begun; gives those that still cannot be."
-  @spec run() :: [{Transaction.intent(), Transaction.failure()}]
+  @doc """
+  Ends every set of files that was begun; gives those that still cannot be. Where it cannot be told which
+  were begun, that is one: whoever goes on would take half of a set for what was there.
+  """
+  @spec run() :: [{Transaction.intent() | %{note: nil}, Transaction.failure()}]
   def run do
+    case Transaction.unreadable() do
+      nil -> end_all()
+      failure -> [{%{note: nil}, failure}]
+    end
+  end
+
+  defp end_all do
     Enum.flat_map(Transaction.pending(), fn
       %{state: :decided} = intent ->
         case finish(intent, %{recovered?: true}) do

@@ -148,6 +148,18 @@ defmodule HotPatch.Store.Transaction do
   @spec before(Path.t()) :: Path.t()
   def before(staged), do: staged <> ".before"
 
+  @doc """
+  Why it cannot be told which sets were begun; nil if it can. Nothing may be built upon files of which that
+  is not known.
+  """
+  @spec unreadable() :: failure() | nil
+  def unreadable do
+    case File.ls(folder()) do
+      {:error, posix} when posix != :enoent -> {folder(), posix}
+      _names_or_no_set_yet -> nil
+    end
+  end
+
   @doc "Intents that nobody has ended."
   @spec pending() :: [intent()]
   def pending do
