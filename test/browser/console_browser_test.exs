@@ -33,6 +33,7 @@ defmodule HotPatch.ConsoleBrowserTest do
         "the console listens"
       )
 
+    for host <- hosts, do: run_lazy(host.node)
     File.rm_rf!(@shots)
     File.mkdir_p!(@shots)
 
@@ -153,10 +154,17 @@ defmodule HotPatch.ConsoleBrowserTest do
     folder
   end
 
-  defp lazy do
+  # What runs of it stays until a restart.
+  defp run_lazy(node) do
+    ebin = node |> Cluster.call(:code, :which, [Exchange]) |> Path.dirname()
+    File.write!(Path.join(ebin, "hot_patch_test_lazy.beam"), lazy(0))
+    {:module, _} = Cluster.call(node, :code, :load_file, [:hot_patch_test_lazy])
+  end
+
+  defp lazy(vsn \\ 1) do
     Builds.erlang("""
     -module(hot_patch_test_lazy).
-    -vsn(1).
+    -vsn(#{vsn}).
     -on_load(start/0).
     -export([start/0]).
     start() -> ok.

@@ -281,7 +281,8 @@ module.exports = {
     await page.getByRole("alert").filter({ hasText: third }).waitFor();
     await shoot(page, "result-node-down");
     await page.goto(`${url}/nodes`);
-    assert.equal(await page.locator(".card").count(), 2);
+    assert.equal(await page.locator(".card:not(.away)").count(), 2);
+    assert.equal(await page.locator(".card.away", { hasText: third }).count(), 1);
     await page.getByText("Nobody runs old code").or(page.locator(".stragglers")).waitFor();
     assert.equal(await ask("price"), "45");
   },
