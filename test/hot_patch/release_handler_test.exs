@@ -14,10 +14,6 @@ defmodule HotPatch.ReleaseHandlerTest do
   # A release whose next version OTP's own release handler installs while it runs.
 
   setup_all do
-    # Newer versions of Mix take what no project depends on from the code path.
-    if function_exported?(Mix, :ensure_application!, 1),
-      do: apply(Mix, :ensure_application!, [:sasl])
-
     {:ok, _} = Application.ensure_all_started(:sasl)
     :ok
   end

@@ -6,14 +6,6 @@ defmodule Mix.Tasks.HotPatch.AppupTest do
 
   @moduletag :tmp_dir
 
-  # Newer versions of Mix show a project only the applications that it names.
-  setup_all do
-    if function_exported?(Mix, :ensure_application!, 1),
-      do: apply(Mix, :ensure_application!, [:sasl])
-
-    :ok
-  end
-
   setup do
     Mix.shell(Mix.Shell.Process)
     on_exit(fn -> Mix.shell(Mix.Shell.IO) end)
