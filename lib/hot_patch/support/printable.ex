@@ -40,8 +40,16 @@ defmodule HotPatch.Support.Printable do
   @doc "What `inspect/2` gives for a struct without a shape of its own, for its `Inspect`."
   @spec inspected(struct(), Inspect.Opts.t()) :: String.t()
   def inspected(struct, options) do
-    struct |> Inspect.Any.inspect(options) |> Inspect.Algebra.format(options.width) |> lines()
+    struct
+    |> Inspect.Any.inspect(options)
+    |> document()
+    |> Inspect.Algebra.format(options.width)
+    |> lines()
   end
+
+  # Newer versions of Elixir give the options, too, as they are after it.
+  defp document({document, %Inspect.Opts{}}), do: document
+  defp document(document), do: document
 
   @doc "An exception with its stack, of which only the stack has lines of its own."
   @spec exception(:error | :exit | :throw, term(), Exception.stacktrace()) :: String.t()
