@@ -7,6 +7,7 @@ mod atoms;
 mod code;
 mod damage;
 pub(crate) mod functions;
+pub mod funs;
 mod gzip;
 mod iff;
 mod info;

@@ -38,6 +38,15 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// The blobs two by two.
+    pub(super) fn pairs(&self) -> Result<Vec<(&'a [u8], &'a [u8])>, Failure> {
+        let (pairs, rest) = self.request.blobs.as_chunks::<2>();
+        if !rest.is_empty() {
+            return Err(self.bad("takes an even number of blobs"));
+        }
+        Ok(pairs.iter().map(|[one, other]| (*one, *other)).collect())
+    }
+
     /// The blobs up to the given one, and the rest.
     pub(super) fn sides(&self, first: usize) -> Result<Sides<'a>, Failure> {
         let blobs = self.request.blobs;

@@ -10,6 +10,7 @@
 //! | `analyse` | modules before the change, modules after it | `{count before, names that go or rest, pairs compiled with, down}` | an [`analysis`](crate::analysis) |
 //! | `appup` | modules of both builds | `{count before, application, {from, to}, restart}` | the text, a binary |
 //! | `instructions` | the texts of instructions | any | `{ok, list}` or `{error, text}`, see [`instructions`] |
+//! | `funs` | for each module two versions, the old and the new | any | a list, for each `{ok, [{index, old uniq, arity, free variables}] of the old, of the new, [{old index, new index}]}` or `{error, text}`, see [`funs`](crate::beam::funs) |
 //! | `finding_names` | none | any | a list of `{name, severity, meaning, next step}`, all binaries |
 //!
 //! A new request takes an arm in `dispatch`, a line above, and, if what it gives is no
@@ -27,7 +28,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::analysis::instructions::{self, Appup};
 use crate::analysis::{self, Kind};
-use crate::beam::shadow;
+use crate::beam::{funs, shadow};
 use crate::etf::Term;
 use crate::options::Options;
 use crate::read;
@@ -146,6 +147,11 @@ fn dispatch<R>(
             })?;
             let read = instructions::read(&texts);
             Ok(instructions::with_term(&read, |term| take(Reply::Term(term))))
+        }
+        "funs" => {
+            let renewals = funs::renewals_until(stop, &arguments.pairs()?);
+            unless(stop)?;
+            Ok(funs::with_term(&renewals, |term| take(Reply::Term(term))))
         }
         "finding_names" => Ok(take(Reply::Term(&finding_names()))),
         name => Err(Failure::Unknown(crate::text::printable(name.as_bytes()))),
