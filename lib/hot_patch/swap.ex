@@ -14,8 +14,10 @@ defmodule HotPatch.Swap do
   alias HotPatch.Swap.Discovery
   alias HotPatch.Swap.EarlyLoad
   alias HotPatch.Swap.Engine
+  alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Load
+  alias HotPatch.Swap.OldCode
   alias HotPatch.Swap.OldCode.Purge
   alias HotPatch.Swap.OldCode.Report
   alias HotPatch.Swap.OldCode.Users
@@ -34,7 +36,8 @@ defmodule HotPatch.Swap do
     # goes. A module that is added has no old version. `extra` is what they get besides. With
     # `convert?: false` no state changes, whatever the module exports. `arriving` are the exports of
     # the code that comes, and `callback_mode` what that says of itself, on the way down; nil where
-    # they are not known.
+    # they are not known. `funs` says which fun of the code that runs is which of the code that comes;
+    # nil where there is none, or nobody is to stand still for them.
     @enforce_keys [:module, :kind, :exports, :md5]
     defstruct [
       :module,
@@ -44,6 +47,7 @@ defmodule HotPatch.Swap do
       :old_vsn,
       :arriving,
       :callback_mode,
+      :funs,
       extra: [],
       convert?: true,
       direction: :up
@@ -58,6 +62,7 @@ defmodule HotPatch.Swap do
             old_vsn: term(),
             arriving: [{String.t(), arity()}] | nil,
             callback_mode: term(),
+            funs: HotPatch.Swap.FunRenewal.of_module() | nil,
             extra: term(),
             convert?: boolean()
           }
@@ -121,9 +126,10 @@ defmodule HotPatch.Swap do
     # be made current again, or why there is none; nil where it cannot be needed. `ahead?`: what
     # becomes current ahead of the rest is current. `fatal`: why processes would die of the change.
     # `signal` is that of the processes concerned. `load` is settled when the load begins: what was
-    # decided, and what only came ahead of it, can be told apart from outside.
+    # decided, and what only came ahead of it, can be told apart from outside. `funs` are those that are
+    # made anew in the states of processes that stand still.
     @enforce_keys [:job, :found, :shadows]
-    defstruct [:job, :found, :shadows, :back, :signal, :load, ahead?: false, fatal: %{}]
+    defstruct [:job, :found, :shadows, :back, :signal, :load, :funs, ahead?: false, fatal: %{}]
 
     @type t :: %__MODULE__{
             job: Job.t(),
@@ -132,6 +138,7 @@ defmodule HotPatch.Swap do
             back: HotPatch.Swap.PreviousCode.t() | nil,
             signal: HotPatch.Swap.Signal.t() | nil,
             load: HotPatch.Swap.Signal.t() | nil,
+            funs: HotPatch.Swap.FunRenewal.shared() | nil,
             ahead?: boolean(),
             fatal: HotPatch.Swap.Casualties.reasons()
           }
@@ -182,6 +189,7 @@ defmodule HotPatch.Swap do
   @inside [
     HotPatch.Swap.Discovery.CallbackModule,
     HotPatch.Swap.Conversion,
+    HotPatch.Swap.FunRenewal,
     HotPatch.Swap.Signal,
     HotPatch.Swap.Parking,
     HotPatch.Swap.SysMessage,
@@ -222,15 +230,18 @@ defmodule HotPatch.Swap do
   end
 
   @doc """
-  Does what needs no pause: old code is purged softly, the processes are found, shadows are
-  loaded. `discard/1` or `run/2` ends it.
+  Does what needs no pause: it is made sure that old code can go, the processes are found, shadows
+  are loaded. `discard/1` or `run/2` ends it. Nothing is purged before the load: an operation may be
+  refused or taken back until then, and what is purged cannot be given back.
   """
   @spec prepare(Job.t()) :: {:ok, Ready.t()} | {:error, failure()}
   def prepare(%Job{} = job) do
     # Loaded on first use, they would be asked for by every process that stands still.
     :ok = :code.ensure_modules_loaded(@inside)
 
-    with :ok <- purge(Change.replaced(job.changes), job.purge),
+    job = %{job | changes: renewing(job.changes, job.transition)}
+
+    with :ok <- OldCode.Room.check(job),
          %{silent: []} = found <- Discovery.find(job.changes),
          shadows = Enum.filter(job.shadows, &needed?(&1, job.transition)),
          :ok <- Shadow.load(shadows),
@@ -238,9 +249,12 @@ defmodule HotPatch.Swap do
          :ok <- survived(job, shadows, found, fatal) do
       found = needed(found, job.transition)
       back = if job.transition == :compatible, do: PreviousCode.prepare(job.changes)
-      {:ok, %Ready{job: job, found: found, shadows: shadows, back: back, fatal: fatal}}
+      funs = FunRenewal.table(job.changes)
+
+      {:ok,
+       %Ready{job: job, found: found, shadows: shadows, back: back, fatal: fatal, funs: funs}}
     else
-      {:held, module, pids} -> {:error, failure(:old_code, held_text(module, pids))}
+      {:held, text} -> {:error, failure(:old_code, text)}
       %{silent: silent} -> {:error, failure(:busy, Description.silent(silent))}
       {:fatal, casualties} -> {:error, failure(:fatal, Casualties.refused(casualties))}
       {:error, text} -> {:error, failure(:shadow, text)}
@@ -305,9 +319,9 @@ defmodule HotPatch.Swap do
     %{Discovery.nothing() | unpaused: specials}
   end
 
-  defp purge(modules, :soft), do: Purge.all(modules)
-  # What is in use is purged in the last moment, when all is decided.
-  defp purge(modules, :force), do: Purge.unused(modules)
+  # Where nobody stands still no fun is made anew.
+  defp renewing(changes, :suspend), do: changes
+  defp renewing(changes, _transition), do: Enum.map(changes, &%{&1 | funs: nil})
 
   @doc "Forgets a preparation."
   @spec discard(Ready.t()) :: :ok
@@ -444,6 +458,4 @@ defmodule HotPatch.Swap do
   end
 
   defp short(term), do: inspect(term, limit: 10, printable_limit: 200)
-
-  defp held_text(module, pids), do: "old code of #{inspect(module)} #{Description.in_use(pids)}"
 end

@@ -7,6 +7,7 @@ defmodule HotPatch.Swap.Batch do
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Discovery
+  alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.Ready
@@ -66,6 +67,8 @@ defmodule HotPatch.Swap.Batch do
     go_on(windows, standing, &is_map_key(again, &1), fn pid ->
       SysMessage.run_in(pid, &Conversion.take/1)
       change_code(pid, Map.get(again, pid, []), messages, ref)
+      # Who has changed by itself may have handed on funs of the code before.
+      if ready.funs, do: SysMessage.run_in(pid, &FunRenewal.now(&1, ready.funs))
     end)
 
     failures(ref, again, now() + @change_within)

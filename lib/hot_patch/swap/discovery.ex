@@ -6,6 +6,7 @@ defmodule HotPatch.Swap.Discovery do
 
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Discovery.Classification
+  alias HotPatch.Swap.Discovery.FunHolders
   alias HotPatch.Swap.Discovery.Query
 
   @typedoc """
@@ -20,6 +21,7 @@ defmodule HotPatch.Swap.Discovery do
     * `:inside_state` - asked: a wrapper named the callback module that it keeps in its state
     * `:entered_elsewhere` - asked: it began in a function of another module, is in a behaviour's
       loop, and the module is the callback module there
+    * `:holds_fun` - it works for another module and holds a fun that a changed one has made
     * `:label` - asked: the same of one whose label (`proc_lib:set_label/1`) is a changed module
       or a tuple that begins with one, wherever it began
   """
@@ -29,9 +31,10 @@ defmodule HotPatch.Swap.Discovery do
           :rule => rule(),
           :modules => [{module(), change_code? :: boolean()}],
           optional(:keeps?) => boolean(),
+          optional(:holds?) => boolean(),
           optional(:ends?) => boolean()
         }
-  @type kind :: :server | :supervisor | :event_manager | :special | :wrapper
+  @type kind :: :server | :supervisor | :event_manager | :special | :wrapper | :holder
   @type rule ::
           :initial_call
           | :entered_loop
@@ -41,11 +44,12 @@ defmodule HotPatch.Swap.Discovery do
           | :inside_state
           | :entered_elsewhere
           | :label
+          | :holds_fun
 
   @typedoc """
   What a scan has found. `targets` have a state to convert, those in `unpaused` have not: their
-  callback modules export no code_change, so nothing would be done to them while they
-  stood still; or their module goes. `parents` are the supervisors of targets; `children` processes by the one that
+  callback modules export no code_change and they hold no fun that would have to be made anew, so
+  nothing would be done to them while they stood still; or their module goes. `parents` are the supervisors of targets; `children` processes by the one that
   started them; `silent` those that had to be asked, may be targets, and were too busy to
   answer; `seen` all processes that need not be looked at again.
   """
@@ -116,11 +120,14 @@ defmodule HotPatch.Swap.Discovery do
     {targets, to_ask} = Enum.flat_map_reduce(facts, [], &recognise(&1, &2, replaced))
     {silent, asked} = Query.ask(to_ask, replaced)
     {targets, unpaused} = Enum.split_with(asked ++ targets, &converts?/1)
+    {own, others} = FunHolders.among(Enum.map(facts, &elem(&1, 0)), targets, unpaused, replaced)
+    targets = own ++ targets
+    holding = for %{rule: :holds_fun, pid: pid} <- others ++ before.targets, do: pid
 
     %{
-      targets: targets,
-      unpaused: unpaused,
-      parents: parents(targets, by_pid(facts)) -- before.parents,
+      targets: others ++ targets,
+      unpaused: unpaused -- Enum.map(own, &Map.delete(&1, :holds?)),
+      parents: (parents(targets, by_pid(facts)) -- before.parents) -- holding,
       # Of a first scan these are everybody's; only what is younger can be in its init.
       children: if(map_size(seen) == 0, do: %{}, else: children(facts)),
       silent: silent,

@@ -29,12 +29,13 @@ defmodule HotPatch.Swap.ProcessTask do
   @spec of([Discovery.target()], Ready.t(), {reference(), Signal.t()}, pos_integer()) :: [[t()]]
   def of(targets, ready, under, window \\ 1_000) do
     conversions = conversions(ready, under)
+    hold = hold(ready, under)
 
     # Most targets are alike: what is to be done for one is worked out once for all of them.
     {work, _alike} =
       Enum.map_reduce(targets, %{}, fn target, alike ->
-        key = {target.kind, target.modules, target[:keeps?], target[:ends?]}
-        alike = Map.put_new_lazy(alike, key, fn -> split(target, conversions) end)
+        key = {target.kind, target.modules, target[:keeps?], target[:ends?], target[:holds?]}
+        alike = Map.put_new_lazy(alike, key, fn -> split(target, conversions, hold) end)
         {how, mine, later} = alike[key]
         {{target.pid, how, mine, later}, alike}
       end)
@@ -74,7 +75,18 @@ defmodule HotPatch.Swap.ProcessTask do
 
     for change <- ready.job.changes, into: %{} do
       conversion = conversion(change, shadow(change, shadows), under)
-      {change.module, {change, conversion && %{conversion | gone: gone}}}
+      conversion = conversion && %{conversion | gone: gone, funs: ready.funs}
+      {change.module, {change, conversion}}
+    end
+  end
+
+  # Of those that keep their state, but for the funs in it.
+  defp hold(%{funs: nil}, _under), do: %{}
+
+  defp hold(ready, under) do
+    for change <- ready.job.changes, into: %{} do
+      base = conversion(change, %{name: change.module, lambdas?: false}, under)
+      {change.module, %{base | keeps?: true, funs: ready.funs}}
     end
   end
 
@@ -98,15 +110,16 @@ defmodule HotPatch.Swap.ProcessTask do
       rehearsal?: false,
       keeps?: false,
       gone: [],
+      funs: nil,
       signal: signal,
       ref: ref
     }
   end
 
   # It stands still, and is ended with the load.
-  defp split(%{ends?: true}, _conversions), do: {:still, %{}, []}
+  defp split(%{ends?: true}, _conversions, _hold), do: {:still, %{}, []}
 
-  defp split(%{modules: modules} = target, conversions) do
+  defp split(%{modules: modules} = target, conversions, hold) do
     {mine, later} =
       for {module, true} <- modules, reduce: {%{}, []} do
         {mine, later} ->
@@ -123,12 +136,21 @@ defmodule HotPatch.Swap.ProcessTask do
           end
       end
 
+    mine = if mine == %{} and later == [], do: held(target, hold), else: mine
     {how(target, mine, later), mine, later}
   end
 
+  defp held(%{holds?: true, modules: [{module, _} | _], kind: kind}, hold)
+       when is_map_key(hold, module) do
+    kind = if kind == :event_manager, do: :event, else: :server
+    %{module => %{hold[module] | kind: kind}}
+  end
+
+  defp held(_target, _hold), do: %{}
+
   # An event manager has a state for each handler; a new state that holds funs is converted once
   # more, by the module itself.
-  defp how(%{kind: kind}, mine, []) when kind in [:server, :special] do
+  defp how(%{kind: kind}, mine, []) when kind in [:server, :special, :holder] do
     if Enum.any?(mine, fn {_module, conversion} -> conversion.lambdas? end),
       do: :suspended,
       else: :still

@@ -14,6 +14,7 @@ defmodule HotPatch.Swap.SuspendAll do
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Discovery
   alias HotPatch.Swap.EarlyLoad
+  alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Load
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.PhaseTimes
@@ -70,6 +71,7 @@ defmodule HotPatch.Swap.SuspendAll do
   # What was started since the preparation is looked at before anybody is suspended.
   defp begin(ready, guard) do
     deadline = deadline(ready)
+    ready = %{ready | funs: FunRenewal.share(ready.funs)}
     found = Casualties.mark(later(ready, ready.found), ready.fatal)
     standing = Parking.new(guard, ready.signal)
     ref = SysMessage.open()
@@ -200,7 +202,9 @@ defmodule HotPatch.Swap.SuspendAll do
   defp unsure(%{ready: %{job: %{prepared: nil}}}, _now), do: []
 
   defp unsure(%{ready: ready, found: found}, now) do
-    for target <- Discovery.find(ready.job.changes, found, now).targets, do: target.pid
+    for target <- Discovery.find(ready.job.changes, found, now).targets,
+        not Map.get(target, :holds?, false),
+        do: target.pid
   end
 
   # The supervisors of the processes concerned come first: they finish the child that they
