@@ -239,8 +239,6 @@ defmodule HotPatch.Swap do
     # Loaded on first use, they would be asked for by every process that stands still.
     :ok = :code.ensure_modules_loaded(@inside)
 
-    job = %{job | changes: renewing(job.changes, job.transition)}
-
     with :ok <- OldCode.Room.check(job),
          %{silent: []} = found <- Discovery.find(job.changes),
          shadows = Enum.filter(job.shadows, &needed?(&1, job.transition)),
@@ -318,10 +316,6 @@ defmodule HotPatch.Swap do
     specials = for %{kind: :special} = target <- found.unpaused, do: target
     %{Discovery.nothing() | unpaused: specials}
   end
-
-  # Where nobody stands still no fun is made anew.
-  defp renewing(changes, :suspend), do: changes
-  defp renewing(changes, _transition), do: Enum.map(changes, &%{&1 | funs: nil})
 
   @doc "Forgets a preparation."
   @spec discard(Ready.t()) :: :ok

@@ -14,7 +14,6 @@ defmodule HotPatch.Swap.SuspendAll do
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Discovery
   alias HotPatch.Swap.EarlyLoad
-  alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Load
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.PhaseTimes
@@ -71,7 +70,6 @@ defmodule HotPatch.Swap.SuspendAll do
   # What was started since the preparation is looked at before anybody is suspended.
   defp begin(ready, guard) do
     deadline = deadline(ready)
-    ready = %{ready | funs: FunRenewal.share(ready.funs)}
     found = Casualties.mark(later(ready, ready.found), ready.fatal)
     standing = Parking.new(guard, ready.signal)
     ref = SysMessage.open()

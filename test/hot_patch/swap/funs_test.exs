@@ -114,6 +114,53 @@ defmodule HotPatch.Swap.FunsTest do
     end
   end
 
+  for {transition, code_change} <- [none: "", none: @code_change, compatible: @code_change] do
+    test "by the transition #{transition} with #{inspect(code_change)}: each in its turn" do
+      v1 = fun_server(:v1, code_change: unquote(code_change))
+      v2 = fun_server(:v2, code_change: unquote(code_change), extra: "fun(X) -> {X} end")
+      v3 = fun_server(:v3, code_change: unquote(code_change))
+      [h1, h2, h3] = [helper(:h1), helper(:h2, "fun() -> extra end"), helper(:h3)]
+      load(@helper, h1)
+      load(@server, v1)
+      pids = start(100)
+      {:ok, agent} = Agent.start(fn -> apply(@helper, :made, [7]) end)
+      on_exit(fn -> kill([agent]) end)
+      how = [transition: unquote(transition)]
+
+      for {{from, to}, {h_from, h_to}, {version, helper}} <- [
+            {{v1, v2}, {h1, h2}, {:v2, :h2}},
+            {{v2, v3}, {h2, h3}, {:v3, :h3}},
+            {{v3, v2}, {h3, h2}, {:v2, :h2}},
+            {{v2, v1}, {h2, h1}, {:v1, :h1}}
+          ] do
+        assert {:ok, %{suspended: 0}} =
+                 run(job([{@server, from, to}, {@helper, h_from, h_to}], how))
+
+        all(pids, version, helper)
+        assert Agent.get(agent, & &1.()) == {helper, :helper, 7}
+      end
+    end
+  end
+
+  test "one that cannot be changed takes all back, and nobody loses a fun" do
+    v1 = fun_server(:v1, code_change: @code_change)
+
+    v2 =
+      fun_server(:v2,
+        code_change:
+          "code_change(_, \#{own := F} = S, _) -> case F(0) of {v1, 50, 0} -> error(no); _ -> {ok, S} end."
+      )
+
+    load(@helper, helper(:h1))
+    load(@server, v1)
+    on_disk(@server, v1)
+    pids = start(100)
+    assert {:error, %{loaded?: false}} = run(job([{@server, v1, v2}], transition: :compatible))
+    all(pids, :v1, :h1)
+    assert {:error, %{loaded?: false}} = run(job([{@server, v1, v2}]))
+    all(pids, :v1, :h1)
+  end
+
   describe "a process of another module" do
     test "that holds a fun of one that changes stands still for it" do
       [h1, h2] = [helper(:h1), helper(:h2, "fun() -> extra end")]
