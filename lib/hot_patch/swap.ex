@@ -277,6 +277,14 @@ defmodule HotPatch.Swap do
     end
   end
 
+  @doc """
+  Who holds a fun that would be one of old code after these changes, but for processes that make it anew;
+  and who holds one that would be dead, because old code has made it. Both in words, with what was not
+  looked at. Only of changes whose funs are known.
+  """
+  @spec fun_lines([Change.t()], [Discovery.target()], :soft | :force) :: [String.t()]
+  def fun_lines(changes, targets, purge), do: OldCode.FunLines.of(changes, targets, purge)
+
   @doc "Processes that changes are known to end."
   @spec casualties([Change.t()], transition()) :: [Casualties.t()]
   def casualties(changes, transition) do

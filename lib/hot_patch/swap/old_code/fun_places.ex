@@ -56,12 +56,16 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
     end)
   end
 
+  @doc "The place of what is in a process's dictionary."
+  @spec in_dictionary() :: String.t()
+  def in_dictionary, do: "in the dictionary"
+
   # The text of a stack does not show it. It is copied only where it is small.
   defp dictionary(pid, wanted) do
     with {:total_heap_size, words} when words < @most_words <-
            Process.info(pid, :total_heap_size),
          {:dictionary, [_ | _] = dictionary} <- Process.info(pid, :dictionary) do
-      for module <- holds(dictionary, wanted), do: {pid, "in its dictionary", module}
+      for module <- holds(dictionary, wanted), do: {pid, in_dictionary(), module}
     else
       _ -> []
     end
@@ -80,7 +84,7 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
     info = :ets.info(table)
 
     cond do
-      info == :undefined ->
+      info == :undefined or info[:owner] == Process.whereis(:code_server) ->
         []
 
       info[:protection] == :private or info[:memory] > @most_words ->
