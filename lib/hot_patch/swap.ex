@@ -229,6 +229,11 @@ defmodule HotPatch.Swap do
     )
   end
 
+  @doc "Why modules cannot change because of funs that their old code has made, with the digests of what comes."
+  @spec held_funs([{module(), md5 :: binary() | nil}]) :: %{module() => String.t()}
+  def held_funs(coming),
+    do: OldCode.Room.held_funs(for({module, _md5} <- coming, do: module), coming)
+
   @doc """
   Does what needs no pause: it is made sure that old code can go, the processes are found, shadows
   are loaded. `discard/1` or `run/2` ends it. Nothing is purged before the load: an operation may be

@@ -48,18 +48,24 @@ defmodule HotPatch.Swap.OldCode.Room do
   defp held(module, pids),
     do: {:held, "old code of #{inspect(module)} #{Description.in_use(pids)}"}
 
-  defp unheld([], _coming), do: :ok
-
   defp unheld(old, coming) do
-    case FunPlaces.of_old(old, coming) do
-      {[], _unseen} ->
-        :ok
+    case old |> held_funs(coming) |> Map.to_list() do
+      [] -> :ok
+      [{_module, text} | _] -> {:held, text}
+    end
+  end
 
-      {[{_pid, _place, module} | _] = holders, _unseen} ->
-        {:held,
-         "funs that old code of #{inspect(module)} has made are held #{text(holders)}: this change " <>
-           "would purge that code, and whoever calls them then would fail; have them replaced, or " <>
-           "use purge: :force"}
+  @doc "Why modules cannot change because of funs that their old code has made."
+  @spec held_funs([module()], [{module(), md5 :: binary() | nil}]) :: %{module() => String.t()}
+  def held_funs(modules, coming) do
+    {holders, _unseen} =
+      modules |> Enum.filter(&:erlang.check_old_code/1) |> FunPlaces.of_old(coming)
+
+    for {module, some} <- Enum.group_by(holders, &elem(&1, 2)), into: %{} do
+      {module,
+       "funs that old code of #{inspect(module)} has made are held #{text(some)}: this change " <>
+         "would purge that code, and whoever calls them then would fail; have them replaced, or " <>
+         "use purge: :force"}
     end
   end
 
