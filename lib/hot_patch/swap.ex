@@ -188,6 +188,7 @@ defmodule HotPatch.Swap do
   # What runs inside the processes concerned.
   @inside [
     HotPatch.Swap.Discovery.CallbackModule,
+    HotPatch.Swap.Discovery.FunHolders,
     HotPatch.Swap.Conversion,
     HotPatch.Swap.FunRenewal,
     HotPatch.Swap.Signal,

@@ -9,6 +9,8 @@ defmodule HotPatch.NodeAgent.FunMaps do
   alias HotPatch.Swap
   alias HotPatch.Swap.FunRenewal
 
+  @at_once 100
+
   @doc "The changes with what is known of their funs, and what is not known, in words."
   @spec attach([Swap.Change.t()], [{module(), Verdict.t()}]) ::
           {[Swap.Change.t()], [String.t()]}
@@ -48,9 +50,19 @@ defmodule HotPatch.NodeAgent.FunMaps do
   defp running(_module, {:other, bytes}), do: bytes
   defp running(module, _ran), do: Swap.former_code(module)
 
-  defp compare([]), do: {:ok, []}
-
+  # The program that compares has as much memory as an archive needs.
   defp compare(pairs) do
+    pairs
+    |> Enum.chunk_every(@at_once)
+    |> Enum.reduce_while({:ok, []}, fn some, {:ok, done} ->
+      case compare_some(some) do
+        {:ok, answers} -> {:cont, {:ok, done ++ answers}}
+        error -> {:halt, error}
+      end
+    end)
+  end
+
+  defp compare_some(pairs) do
     blobs = Enum.flat_map(pairs, fn {_module, old, new} -> [old, new] end)
 
     case Bridge.request("funs", blobs, [], "the funs of #{length(pairs)} modules") do

@@ -93,6 +93,19 @@ defmodule HotPatch.Swap.FunRenewal do
     :too_large -> :too_large
   end
 
+  @doc "Which of modules have made funs in a term, but for those of versions with these uniqs."
+  @spec makers(term(), %{module() => [non_neg_integer()]}) :: [module()]
+  def makers(term, wanted) do
+    # One after the other only where there is any.
+    if holds?(term, %{modules: wanted, funs: %{}}) == true do
+      for {module, uniqs} <- wanted,
+          holds?(term, %{modules: %{module => uniqs}, funs: %{}}) == true,
+          do: module
+    else
+      []
+    end
+  end
+
   @doc "The term with its funs made anew, or `:same`; and what stays as it is."
   @spec renew(term(), shared()) :: {:same | {:new, term()}, [left()]}
   def renew(term, table) do

@@ -202,6 +202,24 @@ defmodule HotPatch.Swap.FunsTest do
       Supervisor.stop(supervisor)
     end
 
+    test "one that hibernates, and sleeps on" do
+      [h1, h2, h3] = [helper(:h1), helper(:h2, "fun() -> extra end"), helper(:h3)]
+      load(@helper, h1)
+      load(@server, fun_server(:v1, []))
+      {:ok, pid} = :gen_server.start(@server, 7, hibernate_after: 1)
+      on_exit(fn -> kill([pid]) end)
+
+      asleep? = fn ->
+        Process.info(pid, :current_function) == {:current_function, {:erlang, :hibernate, 3}}
+      end
+
+      for {from, to, version} <- [{h1, h2, :h2}, {h2, h3, :h3}, {h3, h2, :h2}] do
+        until(asleep?, "it hibernates")
+        assert {:ok, %{suspended: 1}} = run(job([{@helper, from, to}]))
+        assert :gen_server.call(pid, :ask) == answer(:v1, version, 7)
+      end
+    end
+
     test "an event manager with handlers that hold some" do
       [h1, h2] = [helper(:h1), helper(:h2, "fun() -> extra end")]
       load(@helper, h1)
@@ -287,6 +305,26 @@ defmodule HotPatch.Swap.FunsTest do
       assert {:ok, _done} = run(job([{@helper, context.h2, context.h3}], purge: :force))
       assert_raise BadFunctionError, fn -> fun.() end
     end
+  end
+
+  test "who is busy with something else for long is not waited for, and named" do
+    [h1, h2, h3] = [helper(:h1), helper(:h2, "fun() -> extra end"), helper(:h3)]
+    load(@helper, h1)
+    {:ok, agent} = Agent.start(fn -> apply(@helper, :made, [7]) end)
+    on_exit(fn -> kill([agent]) end)
+    test = self()
+
+    Agent.cast(agent, fn fun ->
+      send(test, :busy)
+      receive do: (:go -> fun)
+    end)
+
+    assert_receive :busy
+    assert {:ok, %{suspended: 0}} = run(job([{@helper, h1, h2}], pause_timeout: 500))
+    assert [%{pid: ^agent, kind: :holds_fun}] = Swap.stragglers([@helper], [])
+    assert {:error, %{reason: :old_code}} = Swap.prepare(job([{@helper, h2, h3}]))
+    send(agent, :go)
+    assert Agent.get(agent, & &1.()) == {:h1, :helper, 7}
   end
 
   test "a filter of :logger given as an external fun works on" do

@@ -14,8 +14,11 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
   @typedoc "A process, or a place in words with the process that it belongs to, if there is one."
   @type holder :: {pid() | nil, place :: String.t() | nil, module()}
 
-  # Words of a table up to which it is looked into: 32 MB.
+  # Words of a table up to which it is looked into, 32 MB; and of all tables, the small ones first.
   @most_words 4_000_000
+  @most_in_all 32_000_000
+  # Words of a heap up to which a dictionary is copied.
+  @small_heap 100_000
   @at_once 200
 
   @doc "Who holds funs of these modules that are not of the versions with these uniqs."
@@ -25,7 +28,8 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
   def of(wanted) do
     {processes, large} = processes(wanted)
     {tables, unread} = tables(wanted)
-    {processes ++ tables ++ terms(wanted), unseen(large, unread)}
+    {terms, too_large} = terms(wanted)
+    {processes ++ tables ++ terms, unseen(large, unread, too_large)}
   end
 
   @doc "The same of versions that are neither current nor about to become so."
@@ -48,7 +52,7 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
       {pid, {:holds, modules}}, {holders, large} ->
         {Enum.map(modules, &{pid, nil, &1}) ++ holders, large}
 
-      {pid, :too_large}, {holders, large} ->
+      {pid, :unseen}, {holders, large} ->
         {dictionary(pid, wanted) ++ holders, large + 1}
 
       {pid, _seen}, {holders, large} ->
@@ -62,7 +66,7 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
 
   # The text of a stack does not show it. It is copied only where it is small.
   defp dictionary(pid, wanted) do
-    with {:total_heap_size, words} when words < @most_words <-
+    with {:total_heap_size, words} when words < @small_heap <-
            Process.info(pid, :total_heap_size),
          {:dictionary, [_ | _] = dictionary} <- Process.info(pid, :dictionary) do
       for module <- holds(dictionary, wanted), do: {pid, in_dictionary(), module}
@@ -72,28 +76,30 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
   end
 
   defp tables(wanted) do
-    Enum.reduce(:ets.all(), {[], 0}, fn table, {holders, unread} ->
-      case table(table, wanted) do
-        :unread -> {holders, unread + 1}
-        found -> {found ++ holders, unread}
-      end
-    end)
+    code_server = Process.whereis(:code_server)
+
+    # One that is gone by now has no facts.
+    all =
+      for table <- :ets.all(),
+          [_ | _] = info <- [:ets.info(table)],
+          info[:owner] != code_server,
+          do: {info[:memory], table, info}
+
+    {holders, unread, _words} =
+      all
+      |> Enum.sort_by(&elem(&1, 0))
+      |> Enum.reduce({[], 0, 0}, fn {words, table, info}, {holders, unread, in_all} ->
+        if info[:protection] == :private or words > @most_words or in_all + words > @most_in_all,
+          do: {holders, unread + 1, in_all},
+          else: {table(table, info, wanted) ++ holders, unread, in_all + words}
+      end)
+
+    {holders, unread}
   end
 
-  defp table(table, wanted) do
-    info = :ets.info(table)
-
-    cond do
-      info == :undefined or info[:owner] == Process.whereis(:code_server) ->
-        []
-
-      info[:protection] == :private or info[:memory] > @most_words ->
-        :unread
-
-      true ->
-        for module <- first(:ets.select(table, [{:"$1", [], [:"$1"]}], @at_once), wanted),
-            do: {info[:owner], "in the ETS table #{inspect(info[:name])}", module}
-    end
+  defp table(table, info, wanted) do
+    for module <- first(:ets.select(table, [{:"$1", [], [:"$1"]}], @at_once), wanted),
+        do: {info[:owner], "in the ETS table #{inspect(info[:name])}", module}
   rescue
     # It is gone.
     ArgumentError -> []
@@ -109,26 +115,30 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
   end
 
   defp terms(wanted) do
-    for {key, term} <- :persistent_term.get(),
-        module <- holds(term, wanted),
-        do: {nil, "in the persistent term #{inspect(key, limit: 5)}", module}
+    {large, looked_at} =
+      for {key, term} <- :persistent_term.get() do
+        if FunRenewal.holds?(term, %{modules: wanted, funs: %{}}) == :too_large,
+          do: :too_large,
+          else:
+            for(
+              module <- holds(term, wanted),
+              do: {nil, "in the persistent term #{inspect(key, limit: 5)}", module}
+            )
+      end
+      |> Enum.split_with(&(&1 == :too_large))
+
+    {Enum.concat(looked_at), length(large)}
   end
 
-  # Which of the modules, one after the other only where there is any.
-  defp holds(term, wanted) do
-    if FunRenewal.holds?(term, %{modules: wanted, funs: %{}}) == true do
-      for {module, uniqs} <- wanted,
-          FunRenewal.holds?(term, %{modules: %{module => uniqs}, funs: %{}}) == true,
-          do: module
-    else
-      []
-    end
-  end
+  defp holds(term, wanted), do: FunRenewal.makers(term, wanted)
 
-  defp unseen(large, unread) do
-    Enum.concat(
-      if(large > 0, do: ["#{large} processes with a large heap"], else: []),
-      if(unread > 0, do: ["#{unread} tables that are large or private"], else: [])
-    )
+  defp unseen(large, unread, too_large) do
+    for {count, what} <- [
+          {large, "processes with a large heap, or that hibernate and are no servers"},
+          {unread, "tables that are large or private"},
+          {too_large, "large persistent terms"}
+        ],
+        count > 0,
+        do: "#{count} #{what}"
   end
 end

@@ -4,6 +4,9 @@ defmodule HotPatch.Swap.OldCode.Room do
   # It is only looked at here. What goes is purged with the load, when all is decided; a process that
   # runs old code, or a fun of it that is held somewhere, would be lost by that.
   #
+  # Everybody stands still meanwhile. Where there are so many processes and modules that this would be
+  # the longer part of the pause, it is done beforehand, once nobody is found who holds anything.
+  #
   # Funs of a version that comes again are no reason: with its load they come to life.
 
   alias HotPatch.Swap.Change
@@ -16,6 +19,8 @@ defmodule HotPatch.Swap.OldCode.Room do
   # A process that was in old code for a moment only, by a fun, is no reason to refuse.
   @attempts 3
   @named 5
+  # Processes times modules, of which a hundred thousand take a quarter of a second.
+  @in_pause 200_000
 
   @doc "Whether there is, or will be by force."
   @spec check(Job.t()) :: :ok | {:held, String.t()}
@@ -27,7 +32,18 @@ defmodule HotPatch.Swap.OldCode.Room do
 
     with :ok <- unused(old, @attempts),
          :ok <- unheld(old, coming),
+         :ok <- beforehand(old),
          do: alone(job, :soft)
+  end
+
+  # Funs of a version that comes again live by its load: not those in between.
+  defp beforehand(old) do
+    if length(old) * :erlang.system_info(:process_count) > @in_pause do
+      {holders, _unseen} = FunPlaces.of_old(old)
+      Purge.unused(old -- Enum.map(holders, &elem(&1, 2)))
+    else
+      :ok
+    end
   end
 
   defp unused([], _attempts), do: :ok
