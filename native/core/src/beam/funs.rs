@@ -13,6 +13,9 @@ const MOST_BYTES: u64 = 256 << 20;
 /// The most steps of work.
 const MOST_STEPS: u64 = 1 << 28;
 
+/// The files of two versions of a module, the old and the new.
+pub type Versions<'a> = (&'a [u8], &'a [u8]);
+
 /// The funs of two versions.
 #[derive(Clone, Debug)]
 pub struct Renewal(functions::Renewal);
@@ -49,19 +52,19 @@ impl Renewal {
 
 /// Compares versions of modules; why that is not possible stands in a clause that follows the
 /// module's name.
-pub fn renewals(versions: &[(&[u8], &[u8])]) -> Vec<Result<Renewal, String>> {
+pub fn renewals(versions: &[Versions<'_>]) -> Vec<Result<Renewal, String>> {
     renewals_until(&Stop::default(), versions)
 }
 
 /// The same as long as `stop` is not raised.
 pub(crate) fn renewals_until(
     stop: &Stop,
-    versions: &[(&[u8], &[u8])],
+    versions: &[Versions<'_>],
 ) -> Vec<Result<Renewal, String>> {
     let effort = Effort::new(stop, MOST_BYTES, MOST_STEPS);
     let workers =
         workers::worth(versions.iter().map(|(old, new)| (old.len() + new.len()) / 4).sum());
-    let one = |(): &mut (), (old, new): &(&[u8], &[u8])| {
+    let one = |(): &mut (), (old, new): &Versions<'_>| {
         Ok::<_, ()>(renewal(old, new, &effort).map_err(|why| why.to_string()))
     };
     let outcomes = workers::in_order(workers, versions, || (), || (), one);

@@ -1,6 +1,7 @@
 //! What comes with a request, checked.
 
 use super::{Failure, Request};
+use crate::beam::funs::Versions;
 use crate::beam::shadow::Naming;
 use crate::etf::{self, Limits, Term};
 use crate::options::{ChunkId, LoadLimits, Options};
@@ -39,7 +40,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// The blobs two by two.
-    pub(super) fn pairs(&self) -> Result<Vec<(&'a [u8], &'a [u8])>, Failure> {
+    pub(super) fn pairs(&self) -> Result<Vec<Versions<'a>>, Failure> {
         let (pairs, rest) = self.request.blobs.as_chunks::<2>();
         if !rest.is_empty() {
             return Err(self.bad("takes an even number of blobs"));
