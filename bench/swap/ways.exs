@@ -95,7 +95,8 @@ defmodule Bench.Swap.Ways do
 
   defp shadows(root, modules) do
     beams = for module <- modules, do: Subject.beam(root, 2, module)
-    {:ok, answers} = HotPatch.Bridge.request("shadow", beams, "@hot_patch", "the subjects")
+
+    {:ok, answers} = HotPatch.Archive.copies(beams, Swap.DynamicCalls.naming(), "the subjects")
 
     for {{:ok, shadow}, module} <- Enum.zip(answers, modules) do
       %{
