@@ -68,6 +68,21 @@ defmodule HotPatch.BridgeTest do
       same("read_archive", ["", ""], @limits)
     end
 
+    test "funs of two versions" do
+      file = File.read!(Path.join(Builds.ebin("patched"), "Elixir.Exchange.Call.beam"))
+      files = [file, file]
+
+      assert [{:ok, [_ | _] = old, [_ | _], [_ | _]}, {:error, why}] =
+               :erlang.binary_to_term(same("funs", files ++ ["", hd(files)], []), [:safe])
+
+      assert Enum.all?(old, &match?({_index, _uniq, _arity, _free}, &1))
+      assert is_binary(why)
+      assert [] = :erlang.binary_to_term(same("funs", [], []), [:safe])
+
+      assert {:failed, :bad_request, _why} =
+               :erlang.binary_to_term(same("funs", [hd(files)], []), [:safe])
+    end
+
     test "analyses, appups and the names of findings" do
       # Atoms of an analysis are those of its structs.
       _ = Analysis.vocabulary()
