@@ -40,14 +40,14 @@ defmodule HotPatch.Support.Printable do
   @doc "What `inspect/2` gives for a struct without a shape of its own, for its `Inspect`."
   @spec inspected(struct(), Inspect.Opts.t()) :: String.t()
   def inspected(struct, options) do
-    struct
-    |> Inspect.Any.inspect(options)
+    Inspect.Any
+    |> apply(:inspect, [struct, options])
     |> document()
     |> Inspect.Algebra.format(options.width)
     |> lines()
   end
 
-  # Newer versions of Elixir give the options, too, as they are after it.
+  # Newer versions of Elixir give the options, too, as they are after it; of that this one knows nothing.
   defp document({document, %Inspect.Opts{}}), do: document
   defp document(document), do: document
 
