@@ -22,7 +22,6 @@ defmodule HotPatch.Plan.NodePlan do
 
   alias HotPatch.Analysis
   alias HotPatch.Status
-  alias HotPatch.Strategy
 
   @type processes :: %{
           module: String.t(),
@@ -39,7 +38,8 @@ defmodule HotPatch.Plan.NodePlan do
           order: [{:add | :replace | :delete, String.t()}],
           processes: [processes()],
           suspended: non_neg_integer(),
-          strategy: Strategy.t() | nil,
+          strategy:
+            %{transition: :suspend | :none | :compatible, on_load: :restart | :load} | nil,
           disk: [Path.t()],
           config: [String.t()],
           instructions: [String.t()],
