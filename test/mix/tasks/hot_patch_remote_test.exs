@@ -2,6 +2,8 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
   # As its users call it: a VM of its own, which connects to a running cluster.
   use ExUnit.Case, async: false
 
+  import HotPatch.Test.Until
+
   alias HotPatch.Test.Archives
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
@@ -34,6 +36,9 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
     assert {output, 0} = remote(a, arguments)
     assert output =~ "apply #{id}: ok, 2 nodes"
     refute output =~ "\e[" or output =~ "[##"
+    # Who is in a call when the patch comes runs the code of before until that ends.
+    free? = fn -> elem(remote(a, ["stragglers"]), 0) =~ "nobody runs old code" end
+    until(free?, "nobody runs old code", 120_000)
     assert {_output, 0} = remote(a, ["rollback", String.slice(id, 0, 8)])
 
     # Bars while it runs, the report at the end.
