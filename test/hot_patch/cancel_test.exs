@@ -55,12 +55,14 @@ defmodule HotPatch.CancelTest do
   defp has?(node, module), do: Cluster.call(node, :erlang, :module_loaded, [module])
   defp have(nodes, module), do: Enum.map(nodes, &has?(&1, module))
 
-  defp under_way(node, phase, patch) do
+  # Of an operation before it the last word may come later.
+  defp under_way(node, phase, patch, kind \\ :apply) do
     until(
       fn ->
         Enum.find(
           hot_patch(node, :progress, []),
-          &(&1.phase == phase and &1.state == :running and &1.patch == patch.id)
+          &(&1.kind == kind and &1.phase == phase and &1.state == :running and
+              &1.patch == patch.id)
         )
       end,
       "#{patch.id} is in #{phase}",
@@ -237,7 +239,7 @@ defmodule HotPatch.CancelTest do
 
       task = later(a, kind, patch, pause_timeout: 3_000_000)
       # Those of the other nodes stand still already.
-      under_way(c, :commit, patch)
+      under_way(c, :commit, patch, kind)
       assert {:ok, cancelled} = hot_patch(c, :cancel, [patch.id, [by: "bob"]])
       assert %{outcome: :nothing_changed, kind: ^kind} = cancelled
       assert {:error, %Error{reason: :cancelled}} = Task.await(task, 60_000)
