@@ -24,11 +24,11 @@ defmodule HotPatch.Swap do
   alias HotPatch.Swap.OldCode.Purge
   alias HotPatch.Swap.OldCode.Report
   alias HotPatch.Swap.OldCode.Users
-  alias HotPatch.Swap.Target
   alias HotPatch.Swap.PreviousCode
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Signal
+  alias HotPatch.Swap.Target
 
   # The engine's mailbox takes an answer of every process, and a garbage collection of it would
   # be part of the pause: its heap has room for what it will know of the processes, up to a

@@ -1,9 +1,9 @@
 defmodule HotPatch.PatchNameTest do
   use ExUnit.Case, async: true
 
-  alias HotPatch.PatchName
   alias HotPatch.Error
   alias HotPatch.Patch
+  alias HotPatch.PatchName
   alias HotPatch.Release
 
   doctest HotPatch.Support.Suggestion

@@ -6,9 +6,9 @@ defmodule HotPatch.RightsTest do
   import HotPatch.Test.Hostile, only: [entry: 2, entry: 3]
   import HotPatch.Test.Operator
 
-  alias HotPatch.Support.Folder
   alias HotPatch.Store.Rights
   alias HotPatch.Support.FaultPoint
+  alias HotPatch.Support.Folder
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Machine

@@ -5,8 +5,8 @@ defmodule HotPatch.SupervisionTest do
   import HotPatch.Test.Until
 
   alias HotPatch.Bridge.OSProcess
-  alias HotPatch.Cluster.Progress
   alias HotPatch.Cluster.Comparison
+  alias HotPatch.Cluster.Progress
   alias HotPatch.Console
   alias HotPatch.Event
   alias HotPatch.NodeAgent

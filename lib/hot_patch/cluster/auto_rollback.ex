@@ -5,8 +5,8 @@ defmodule HotPatch.Cluster.AutoRollback do
   # its cause.
 
   alias HotPatch.Cluster
-  alias HotPatch.Cluster.Outcome
   alias HotPatch.Cluster.Draft
+  alias HotPatch.Cluster.Outcome
   alias HotPatch.Cluster.TwoPhase
   alias HotPatch.Error
   alias HotPatch.NodeAgent.Payload

@@ -5,9 +5,9 @@ defmodule HotPatch.Cluster.CancelledOperation do
 
   alias HotPatch.Cluster
   alias HotPatch.Cluster.AutoRollback
+  alias HotPatch.Cluster.Comparison
   alias HotPatch.Cluster.Coordinator
   alias HotPatch.Cluster.Outcome
-  alias HotPatch.Cluster.Comparison
   alias HotPatch.Operation
   alias HotPatch.Store.Decisions
 

@@ -8,7 +8,6 @@ defmodule HotPatch.Cluster.Catalog do
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Census
   alias HotPatch.Cluster.Members
-  alias HotPatch.PatchName
   alias HotPatch.Cluster.Readiness
   alias HotPatch.Composition
   alias HotPatch.Error
@@ -20,6 +19,7 @@ defmodule HotPatch.Cluster.Catalog do
   alias HotPatch.NodeInfo
   alias HotPatch.Options.Argument
   alias HotPatch.Patch
+  alias HotPatch.PatchName
   alias HotPatch.Release
   alias HotPatch.Store.Archives
   alias HotPatch.Store.Journal

@@ -5,9 +5,9 @@ defmodule HotPatch.Cluster.Journals do
   alias HotPatch.Answers
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Members
-  alias HotPatch.PatchName
   alias HotPatch.Error
   alias HotPatch.JournalEntry
+  alias HotPatch.PatchName
   alias HotPatch.Status
 
   @own [

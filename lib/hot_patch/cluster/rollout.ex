@@ -11,9 +11,9 @@ defmodule HotPatch.Cluster.Rollout do
   alias HotPatch.Cluster.CanaryAnalysis
   alias HotPatch.Cluster.CancelledOperation
   alias HotPatch.Cluster.Coordinator
+  alias HotPatch.Cluster.Draft
   alias HotPatch.Cluster.Outcome
   alias HotPatch.Cluster.Progress
-  alias HotPatch.Cluster.Draft
   alias HotPatch.Cluster.RolloutGroups
   alias HotPatch.Cluster.TwoPhase
   alias HotPatch.Error

@@ -10,10 +10,10 @@ defmodule HotPatch.Cluster.TwoPhase do
 
   alias HotPatch.Cluster
   alias HotPatch.Cluster.ClockSkew
+  alias HotPatch.Cluster.Comparison
   alias HotPatch.Cluster.Coordinator
   alias HotPatch.Cluster.Outcome
   alias HotPatch.Cluster.Progress
-  alias HotPatch.Cluster.Comparison
   alias HotPatch.Cluster.Transfer
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.Operation

@@ -3,11 +3,11 @@ defmodule HotPatch.Console.Commands do
   # What pages and JSON interface do alike: uploads, and operations that go on by themselves.
 
   alias HotPatch.Cancellation
-  alias HotPatch.PatchName
   alias HotPatch.Console.Authorization
   alias HotPatch.Console.Operations
   alias HotPatch.Console.Request
   alias HotPatch.Patch
+  alias HotPatch.PatchName
   alias HotPatch.Refusal
 
   @doc "Who does it, and from where, for the journal."

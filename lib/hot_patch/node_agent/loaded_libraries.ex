@@ -7,8 +7,8 @@ defmodule HotPatch.NodeAgent.LoadedLibraries do
   # nothing. So such a file counts from a restart, and with it the whole patch.
 
   alias HotPatch.NodeAgent.Verdict
-  alias HotPatch.Support.Folder
   alias HotPatch.Store.Transaction
+  alias HotPatch.Support.Folder
 
   @libraries [".so", ".dylib", ".dll"]
   @gone " (deleted)"

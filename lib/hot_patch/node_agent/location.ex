@@ -15,8 +15,8 @@ defmodule HotPatch.NodeAgent.Location do
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.Release
   alias HotPatch.Store
-  alias HotPatch.Support.Folder
   alias HotPatch.Support.FileName
+  alias HotPatch.Support.Folder
 
   @typedoc """
   The place that a path names: an application's folder and what is below it, or that of a

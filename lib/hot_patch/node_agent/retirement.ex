@@ -23,26 +23,20 @@ defmodule HotPatch.NodeAgent.Retirement do
         {:ok, []}
 
       recorded ->
-        state = Applied.state()
-        :ok = settle(recorded, state)
+        {how, state} = Applied.succeed(recorded)
+        :ok = settle(how, recorded, state)
         put_back(state)
     end
   end
 
+  defp settle(:same, _recorded, _state), do: :ok
+  defp settle(:carried, recorded, state), do: carried(recorded, state)
+
   # What was decided under a release that has ended is none that this node has missed, should the
   # same release be started again.
-  defp settle(recorded, state) do
-    case Applied.succession(recorded) do
-      :same ->
-        :ok
-
-      :carried ->
-        carried(recorded, state)
-
-      :ended ->
-        ended(recorded, state)
-        :ok = Store.Decisions.forget(recorded.release)
-    end
+  defp settle(:ended, recorded, state) do
+    ended(recorded, state)
+    Store.Decisions.forget(recorded.release)
   end
 
   defp ended(%{stack: []}, _state), do: :ok

@@ -36,9 +36,7 @@ defmodule HotPatch.Options.CommandLine do
   def docs(calls) do
     for(call <- calls, option <- Schema.options(call), do: {option, call})
     |> Enum.filter(fn {option, _call} -> Type.switch(option.type) end)
-    |> Enum.group_by(fn {option, _call} -> line(option) end, fn {option, call} ->
-      {option, call}
-    end)
+    |> Enum.group_by(fn {option, _call} -> line(option) end)
     |> Enum.sort_by(fn {_line, [{option, _call} | _]} -> option.name end)
     |> Enum.map_join("\n", fn {{switch, doc}, found} ->
       where = for({_option, call} <- found, do: name(call)) |> Enum.uniq() |> where(calls)

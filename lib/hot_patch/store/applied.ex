@@ -134,7 +134,7 @@ defmodule HotPatch.Store.Applied do
   defp now do
     case read() do
       nil -> empty()
-      state -> succeed(state)
+      state -> state |> succeed() |> elem(1)
     end
   end
 
@@ -156,24 +156,30 @@ defmodule HotPatch.Store.Applied do
     end
   end
 
-  defp succeed(state) do
-    case succession(state) do
-      :same -> %{without_gone(state) | boot: boot()}
-      :carried -> %{without_gone(state) | release: Release.identity(), boot: boot()}
-      :ended -> %{empty() | pending: state.pending ++ stays(state), ended: leftovers(state)}
-    end
-  end
-
-  @doc "What becomes of a state, as it was written, under the running release: see HotPatch.Store.Succession."
-  @spec succession(state()) :: :same | :carried | :ended
-  def succession(state) do
-    Succession.judge(state, %{
+  @doc """
+  What becomes of a state, as it was written, under the running release, and the state that counts: see
+  HotPatch.Store.Succession.
+  """
+  @spec succeed(state()) :: {:same | :carried | :ended, state()}
+  def succeed(state) do
+    facts = %{
       release: Release.identity(),
       installed?: &Release.installed?/0,
       boot: boot(),
       as_left?: fn -> as_left?(state) end
-    })
+    }
+
+    how = Succession.judge(state, facts)
+    {how, succeeded(how, state, facts)}
   end
+
+  defp succeeded(:same, state, facts), do: %{without_gone(state) | boot: facts.boot}
+
+  defp succeeded(:carried, state, facts),
+    do: %{without_gone(state) | release: facts.release, boot: facts.boot}
+
+  defp succeeded(:ended, state, _facts),
+    do: %{empty() | pending: state.pending ++ stays(state), ended: leftovers(state)}
 
   @doc "What takes back the files of a state when all its patches end, see HotPatch.Store.Leftovers."
   @spec leftovers(state()) :: [Leftovers.t()]

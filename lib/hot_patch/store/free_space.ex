@@ -3,6 +3,8 @@ defmodule HotPatch.Store.FreeSpace do
   # What the system says of its disks: how much room there is, whether one may be written at all,
   # and as whom this VM writes. What it does not say is unknown, and counts as no obstacle.
 
+  alias HotPatch.Support.Isolated
+
   # Milliseconds: a disk of another machine may not answer.
   @within 2_000
 
@@ -44,9 +46,7 @@ defmodule HotPatch.Store.FreeSpace do
   defp existing(path), do: if(File.exists?(path), do: path, else: existing(Path.dirname(path)))
 
   defp df(path) do
-    task = Task.async(fn -> said_by_df(path) end)
-
-    case Task.yield(task, @within) || Task.shutdown(task, :brutal_kill) do
+    case Isolated.run(fn -> said_by_df(path) end, @within) do
       {:ok, {text, 0}} -> text
       _failed_or_late -> :unknown
     end

@@ -8,8 +8,8 @@ defmodule HotPatch.Store.SharedHost do
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
   alias HotPatch.Store.FileMark
-  alias HotPatch.Support.Folder
   alias HotPatch.Store.Transaction
+  alias HotPatch.Support.Folder
 
   @doc "What the nodes, this one among them, have noted of a patch of this release, with the node's folder."
   @spec records(String.t()) :: [{Path.t(), Applied.t()}]

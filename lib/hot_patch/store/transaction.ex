@@ -22,11 +22,11 @@ defmodule HotPatch.Store.Transaction do
   alias HotPatch.Store.Blobs
   alias HotPatch.Store.FileChange
   alias HotPatch.Store.FileMark
-  alias HotPatch.Support.Folder
   alias HotPatch.Store.Lock
   alias HotPatch.Store.Rights
   alias HotPatch.Support.FaultPoint
   alias HotPatch.Support.FileName
+  alias HotPatch.Support.Folder
 
   @typedoc """
   Digests are nil where there is no file. `folders` are those made for it, deepest first. `rights`

@@ -5,7 +5,6 @@ defmodule HotPatch.Console.Page.Patches do
 
   use HotPatch.Console.Page.Template, [:patches, :welcome, :contents, :check, :plan]
 
-  alias HotPatch.PatchName
   alias HotPatch.Composition
   alias HotPatch.Console.Page
   alias HotPatch.Console.Params
@@ -14,6 +13,7 @@ defmodule HotPatch.Console.Page.Patches do
   alias HotPatch.Console.Response
   alias HotPatch.Console.Router
   alias HotPatch.Patch
+  alias HotPatch.PatchName
   alias HotPatch.Status
 
   @spec redirect(Router.request(), Router.access(), Router.form()) :: Router.response()

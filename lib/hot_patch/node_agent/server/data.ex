@@ -8,13 +8,7 @@ defmodule HotPatch.NodeAgent.Server.Data do
   alias HotPatch.Operation
 
   @typedoc "Who has this node, and what for: an operation, or what a coordinator locks it for."
-  @type holder :: %{
-          required(:kind) => :apply | :rollback | :detach | :restart | :install,
-          required(:patch) => String.t(),
-          required(:by) => String.t(),
-          required(:coordinator) => pid(),
-          optional(atom()) => term()
-        }
+  @type holder :: Operation.holder()
 
   @typedoc "How a commit ended, as its coordinator is told."
   @type answer :: {:ended, Commit.result()} | {:error, String.t()}
