@@ -4,7 +4,9 @@
 #
 #     MIX_ENV=prod mix run bench/swap.exs [--processes 1000,10000,100000] [--modules 1,100]
 #                                         [--load idle,calls] [--rounds 3]
-#                                         [--ways "HotPatch,release_handler_1"]
+#                                         [--ways "HotPatch,release_handler_1"] [--funs]
+#
+# With --funs every server's state holds a fun of its module, which HotPatch makes anew.
 #
 # Every way changes the same two builds, whose state format differs, in fresh processes; the
 # ways take turns, figures are medians of the rounds. Pauses are seen from outside, by a trace
@@ -25,7 +27,7 @@ defmodule Bench.Swap do
 
   def run(options) do
     root = Path.join(System.tmp_dir!(), "hot_patch-bench-#{System.pid()}")
-    Subject.compile(root, Enum.max(options.modules))
+    Subject.compile(root, Enum.max(options.modules), options.funs)
     {:ok, _} = Application.ensure_all_started(:sasl)
     Logger.configure(level: :error)
 
@@ -123,6 +125,7 @@ end
       modules: :string,
       load: :string,
       rounds: :integer,
+      funs: :boolean,
       ways: :string
     ]
   )
@@ -134,5 +137,6 @@ Bench.Swap.run(%{
   modules: numbers.(given[:modules] || "1,100"),
   load: String.split(given[:load] || "idle,calls", ","),
   rounds: given[:rounds] || 3,
+  funs: given[:funs] || false,
   ways: if(given[:ways], do: String.split(given[:ways], ","), else: Bench.Swap.Ways.names())
 })

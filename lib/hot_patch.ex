@@ -599,8 +599,8 @@ defmodule HotPatch do
   defdelegate progress(), to: Cluster.UnderWay, as: :events
 
   @doc """
-  Processes that still run old code, of patches or of whatever else changed code; and which nodes could
-  not be asked.
+  Processes that still run old code, of patches or of whatever else changed code, and who holds a fun that
+  old code has made; and which nodes could not be asked.
 
   They hinder nobody until the next change of the same module, which is refused while they
   are there.

@@ -9,12 +9,12 @@ defmodule Bench.Swap.Subject do
   def server, do: @server
   def app, do: @app
 
-  @doc "Compiles both versions of `count` modules below `root`."
-  def compile(root, count) do
+  @doc "Compiles both versions of `count` modules below `root`; `funs?`: each state holds a fun."
+  def compile(root, count, funs?) do
     for version <- [1, 2] do
       ebin = ebin(root, version)
       File.mkdir_p!(ebin)
-      write(ebin, @server, server_text(version))
+      write(ebin, @server, server_text(version, funs?))
       write(ebin, :bench_sup, supervisor_text())
       for n <- 1..(count - 1)//1, do: write(ebin, pure(n), pure_text(n, version))
     end
@@ -84,8 +84,10 @@ defmodule Bench.Swap.Subject do
 
   # The state's format differs: {s, N} and {s, N, Version}. Calls take both, as the transition
   # that is declared compatible needs.
-  defp server_text(version) do
-    {state, pattern} = if version == 1, do: {"{s, N}", "{s, N, 2}"}, else: {"{s, N, 2}", "{s, N}"}
+  defp server_text(version, funs?) do
+    {fun, first} = if funs?, do: {", F", "F = fun() -> {#{version}, N} end, "}, else: {"", ""}
+    {one, two} = {"{s, N#{fun}}", "{s, N, 2#{fun}}"}
+    {state, pattern} = if version == 1, do: {one, two}, else: {two, one}
 
     """
     -module(#{@server}).
@@ -93,7 +95,7 @@ defmodule Bench.Swap.Subject do
     -behaviour(gen_server).
     -export([start_link/1, init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3]).
     start_link(N) -> gen_server:start_link(?MODULE, N, []).
-    init(N) -> {ok, #{state}}.
+    init(N) -> #{first}{ok, #{state}}.
     handle_call(get, _From, S) -> {reply, element(2, S), S}.
     handle_cast(_, S) -> {noreply, S}.
     handle_info(_, S) -> {noreply, S}.

@@ -72,9 +72,15 @@ defmodule Bench.Swap.Ways do
 
   # What an agent prepares before it commits is prepared here.
   defp hot_patch(root, modules, transition) do
+    versions =
+      for module <- modules,
+          do: {module, Subject.beam(root, 1, module), Subject.beam(root, 2, module)}
+
+    {funs, []} = HotPatch.NodeAgent.FunMaps.of(versions)
+
     {:ok, ready} =
       Swap.prepare(%Swap.Job{
-        changes: Enum.map(modules, &change(root, &1)),
+        changes: for(module <- modules, do: %{change(root, module) | funs: funs[module]}),
         prepared: prepared(root, 2, modules),
         shadows: shadows(root, [Subject.server()]),
         pause_timeout: 60_000,
@@ -89,7 +95,8 @@ defmodule Bench.Swap.Ways do
 
   defp shadows(root, modules) do
     beams = for module <- modules, do: Subject.beam(root, 2, module)
-    {:ok, answers} = HotPatch.Bridge.request("shadow", beams, "@hot_patch", "the subjects")
+
+    {:ok, answers} = HotPatch.Archive.copies(beams, Swap.DynamicCalls.naming(), "the subjects")
 
     for {{:ok, shadow}, module} <- Enum.zip(answers, modules) do
       %{

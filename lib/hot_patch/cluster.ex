@@ -362,6 +362,9 @@ defmodule HotPatch.Cluster do
     {:error, {:unmanaged, "has HotPatch, but it is not started: start the application hot_patch"}}
   end
 
+  # Its agent was asked there, and the one who asked has given up.
+  defp plain({:exit, {:exception, {:timeout, {_behaviour, :call, _args}}}}), do: late()
+
   defp plain({:error, {:exception, reason, stack}}) do
     {:error, {:unreachable, "failed: " <> Cause.of(:error, reason, stack)}}
   end

@@ -1,19 +1,22 @@
 defmodule HotPatch.Straggler do
   @moduledoc """
-  A process that still runs old code after an apply.
+  A process that still runs old code after an apply, or holds a fun that it has made.
 
     * `:node`, `:pid`, `:name` - which process; the registered name or `nil`
     * `:module` - whose old code it runs; `nil` for one that was started in the very moment of
       the load, by the old code or the new
     * `:kind` - `:in_callback` (a behaviour's callback that has not returned), `:in_call` (waiting
-      for the answer to a call), `:in_loop` (a loop or function of its own), `:unsure`
-    * `:stack` - the innermost places, as text
+      for the answer to a call), `:in_loop` (a loop or function of its own), `:holds_fun` (it runs no
+      old code, but holds a fun that old code has made), `:unsure`
+    * `:stack` - the innermost places, as text; of a fun where it is held
+
+  A fun may be held by no process: then `:pid` is that of the owner of the table, or `nil`.
   """
 
-  @type kind :: :in_callback | :in_call | :in_loop | :unsure
+  @type kind :: :in_callback | :in_call | :in_loop | :holds_fun | :unsure
   @type t :: %__MODULE__{
           node: node(),
-          pid: pid(),
+          pid: pid() | nil,
           name: atom() | nil,
           module: module() | nil,
           kind: kind(),
@@ -30,6 +33,10 @@ defmodule HotPatch.Straggler do
 
   defp text(%__MODULE__{kind: :unsure} = straggler) do
     "#{who(straggler)} was started in the very moment of the load"
+  end
+
+  defp text(%__MODULE__{kind: :holds_fun} = straggler) do
+    "#{who(straggler)} holds #{a_fun(straggler.module)}"
   end
 
   defp text(straggler) do
@@ -63,6 +70,10 @@ defmodule HotPatch.Straggler do
     "#{length(alike)} processes were started in the very moment of the load: #{some(alike)}"
   end
 
+  defp together(%{module: module, kind: :holds_fun}, alike) do
+    "#{length(alike)} processes or places hold #{a_fun(module)}: #{some(alike)}"
+  end
+
   defp together(%{module: module, kind: kind}, alike) do
     "#{length(alike)} processes still run old code of #{inspect(module)}, #{where(kind)}: #{some(alike)}"
   end
@@ -81,6 +92,15 @@ defmodule HotPatch.Straggler do
       do: "nobody runs old code\n",
       else: HotPatch.Support.Table.render(["node", "who"], rows)
   end
+
+  defp a_fun(module),
+    do: "a fun of old code of #{inspect(module)}, which lives until that is purged"
+
+  # What holds a fun may be a place.
+  defp who(%__MODULE__{kind: :holds_fun, pid: nil, stack: stack}), do: Enum.join(stack, ", ")
+
+  defp who(%__MODULE__{kind: :holds_fun, stack: [_ | _] = stack} = straggler),
+    do: "#{who(%{straggler | stack: []})} #{Enum.join(stack, ", ")}"
 
   defp who(%__MODULE__{pid: pid, name: nil}), do: inspect(pid)
   defp who(%__MODULE__{pid: pid, name: name}), do: "#{inspect(pid)} (#{inspect(name)})"

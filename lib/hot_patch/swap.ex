@@ -18,9 +18,11 @@ defmodule HotPatch.Swap do
   alias HotPatch.Swap.EarlyLoad
   alias HotPatch.Swap.Engine
   alias HotPatch.Swap.Failure
+  alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Job
   alias HotPatch.Swap.Load
+  alias HotPatch.Swap.OldCode
   alias HotPatch.Swap.OldCode.Purge
   alias HotPatch.Swap.OldCode.Report
   alias HotPatch.Swap.OldCode.Users
@@ -40,7 +42,9 @@ defmodule HotPatch.Swap do
   # What runs inside the processes concerned.
   @inside [
     HotPatch.Swap.Discovery.CallbackModule,
+    HotPatch.Swap.Discovery.FunHolders,
     HotPatch.Swap.Conversion,
+    HotPatch.Swap.FunRenewal,
     HotPatch.Swap.Signal,
     HotPatch.Swap.Parking,
     HotPatch.Swap.SysMessage,
@@ -80,16 +84,22 @@ defmodule HotPatch.Swap do
     )
   end
 
+  @doc "Why modules cannot change because of funs that their old code has made, with the digests of what comes."
+  @spec held_funs([{module(), md5 :: binary() | nil}]) :: %{module() => String.t()}
+  def held_funs(coming),
+    do: OldCode.Room.held_funs(for({module, _md5} <- coming, do: module), coming)
+
   @doc """
-  Does what needs no pause: old code is purged softly, the processes are found, shadows are
-  loaded. `discard/1` or `run/2` ends it.
+  Does what needs no pause: it is made sure that old code can go, the processes are found, shadows
+  are loaded. `discard/1` or `run/2` ends it. Nothing is purged before the load: an operation may be
+  refused or taken back until then, and what is purged cannot be given back.
   """
   @spec prepare(Job.t()) :: {:ok, Ready.t()} | {:error, Failure.t()}
   def prepare(%Job{} = job) do
     # Loaded on first use, they would be asked for by every process that stands still.
     :ok = :code.ensure_modules_loaded(@inside)
 
-    with :ok <- purge(Change.replaced(job.changes), job.purge),
+    with :ok <- OldCode.Room.check(job),
          %{silent: []} = found <- Discovery.find(job.changes),
          shadows = Enum.filter(job.shadows, &needed?(&1, job.transition)),
          :ok <- Shadow.load(shadows),
@@ -97,9 +107,12 @@ defmodule HotPatch.Swap do
          :ok <- survived(job, shadows, found, fatal) do
       found = needed(found, job.transition)
       back = if job.transition == :compatible, do: PreviousCode.prepare(job.changes)
-      {:ok, %Ready{job: job, found: found, shadows: shadows, back: back, fatal: fatal}}
+      funs = FunRenewal.table(job.changes)
+
+      {:ok,
+       %Ready{job: job, found: found, shadows: shadows, back: back, fatal: fatal, funs: funs}}
     else
-      {:held, module, pids} -> {:error, Failure.new(:old_code, held_text(module, pids))}
+      {:held, text} -> {:error, Failure.new(:old_code, text)}
       %{silent: silent} -> {:error, Failure.new(:busy, Description.silent(silent))}
       {:fatal, casualties} -> {:error, Failure.new(:fatal, Casualties.refused(casualties))}
       {:error, text} -> {:error, Failure.new(:shadow, text)}
@@ -123,6 +136,14 @@ defmodule HotPatch.Swap do
         {:fatal, casualties}
     end
   end
+
+  @doc """
+  Who holds a fun that would be one of old code after these changes, but for processes that make it anew;
+  and who holds one that would be dead, because old code has made it. Both in words, with what was not
+  looked at. Only of changes whose funs are known.
+  """
+  @spec fun_lines([Change.t()], [Target.t()], :soft | :force) :: [String.t()]
+  def fun_lines(changes, targets, purge), do: OldCode.FunLines.of(changes, targets, purge)
 
   @doc "Processes that changes are known to end."
   @spec casualties([Change.t()], Strategy.transition()) :: [Casualties.t()]
@@ -163,10 +184,6 @@ defmodule HotPatch.Swap do
     specials = for %{kind: :special} = target <- found.unpaused, do: target
     %{Discovery.nothing() | unpaused: specials}
   end
-
-  defp purge(modules, :soft), do: Purge.all(modules)
-  # What is in use is purged in the last moment, when all is decided.
-  defp purge(modules, :force), do: Purge.unused(modules)
 
   @doc "Forgets a preparation."
   @spec discard(Ready.t()) :: :ok
@@ -299,6 +316,4 @@ defmodule HotPatch.Swap do
   end
 
   defp short(term), do: inspect(term, limit: 10, printable_limit: 200)
-
-  defp held_text(module, pids), do: "old code of #{inspect(module)} #{Description.in_use(pids)}"
 end

@@ -68,6 +68,21 @@ defmodule HotPatch.BridgeTest do
       same("read_archive", ["", ""], @limits)
     end
 
+    test "funs of two versions" do
+      file = File.read!(Path.join(Builds.ebin("patched"), "Elixir.Exchange.Call.beam"))
+      files = [file, file]
+
+      assert [{:ok, [_ | _] = old, [_ | _], [_ | _]}, {:error, why}] =
+               :erlang.binary_to_term(same("funs", files ++ ["", hd(files)], []), [:safe])
+
+      assert Enum.all?(old, &match?({_index, _uniq, _arity, _free}, &1))
+      assert is_binary(why)
+      assert [] = :erlang.binary_to_term(same("funs", [], []), [:safe])
+
+      assert {:failed, :bad_request, _why} =
+               :erlang.binary_to_term(same("funs", [hd(files)], []), [:safe])
+    end
+
     test "analyses, appups and the names of findings" do
       # Atoms of an analysis are those of its structs.
       _ = Analysis.vocabulary()
@@ -111,6 +126,9 @@ defmodule HotPatch.BridgeTest do
     end
 
     test "manifests and signatures" do
+      # A composition's atoms are those of the module that decodes it.
+      _ = HotPatch.Archive.vocabulary()
+
       manifest = manifest([{"a/text", "some text"}])
       patch = zip([{"hot_patch.json", manifest}, {"a/text", "some text"}])
       assert {:ok, %{manifest: %{bytes: ^manifest}, signature: nil}} = term(same(patch))

@@ -707,10 +707,7 @@ defmodule HotPatch.ClusterTest do
 
         until(fn -> snapshot(nodes) == before end, "disk and code are as before")
 
-        until(
-          fn -> Enum.all?(nodes, &(Cluster.call(&1, HotPatch.NodeAgent, :holder, []) == nil)) end,
-          "the nodes are free"
-        )
+        Cluster.free(nodes)
 
         assert {:ok, %Report{status: :ok}} = hot_patch(a, :apply, [patch.id])
       end
@@ -764,10 +761,7 @@ defmodule HotPatch.ClusterTest do
       send(blocker, :resume)
       assert_receive {:first, {:ok, %Report{status: :ok}}}, 30_000
 
-      until(
-        fn -> Cluster.call(b, HotPatch.NodeAgent, :holder, []) == nil end,
-        "the node is free again"
-      )
+      Cluster.free([b])
 
       assert {:ok, %Report{status: :not_changed}} = hot_patch(b, :apply, [other.id])
     end
@@ -872,12 +866,7 @@ defmodule HotPatch.ClusterTest do
       assert {:error, %Error{reason: :busy}} = hot_patch(b, :apply, [patch.id])
       Process.exit(coordinator, :kill)
 
-      for node <- nodes do
-        until(
-          fn -> Cluster.call(node, HotPatch.NodeAgent, :holder, []) == nil end,
-          "#{node} lets go"
-        )
-      end
+      Cluster.free(nodes)
 
       assert snapshot(nodes) == before
 

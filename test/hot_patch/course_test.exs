@@ -44,11 +44,7 @@ defmodule HotPatch.CourseTest do
     on_exit(fn ->
       for node <- nodes, do: Cluster.call(node, Strike, :coordinator, [])
 
-      until(
-        fn -> Enum.all?(nodes, &(Cluster.call(&1, HotPatch.NodeAgent, :holder, []) == nil)) end,
-        "the nodes are free",
-        30_000
-      )
+      Cluster.free(nodes)
     end)
   end
 

@@ -375,11 +375,7 @@ defmodule HotPatch.RollbackTest do
       [b] = Cluster.start(1)
       Cluster.connect([a, b])
 
-      until(
-        fn -> Cluster.call(b, HotPatch.NodeAgent, :info, []).applied == [two.id, one.id] end,
-        "#{b} catches up",
-        30_000
-      )
+      Cluster.caught_up(b, [two.id, one.id])
 
       assert Cluster.call(b, :hot_patch_test_a, :vsn, []) == 1
     end

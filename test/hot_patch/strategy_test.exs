@@ -124,11 +124,7 @@ defmodule HotPatch.StrategyTest do
       [b] = Cluster.start(1)
       Cluster.connect([a, b])
 
-      until(
-        fn -> two.id in Cluster.call(b, HotPatch.NodeAgent, :info, []).applied end,
-        "#{b} catches up",
-        30_000
-      )
+      Cluster.caught_up(b, [two.id])
 
       other = start!(b, module)
       assert {:ok, report} = hot_patch(a, :rollback, [two.id])
@@ -183,11 +179,7 @@ defmodule HotPatch.StrategyTest do
       [b] = Cluster.start(1)
       Cluster.connect([a, b])
 
-      until(
-        fn -> two.id in Cluster.call(b, HotPatch.NodeAgent, :info, []).applied end,
-        "#{b} catches up",
-        30_000
-      )
+      Cluster.caught_up(b, hd(hot_patch(a, :nodes, [])).applied)
 
       assert for(node <- [a, b], do: Cluster.call(node, module, :vsn, [])) == [2, 2]
       assert {:ok, check} = hot_patch(a, :check, [two.id, [operation: :rollback]])

@@ -5,9 +5,11 @@ defmodule HotPatch.Test.Cluster do
   # and a data directory of its own.
 
   alias HotPatch.Host.SystemLibrary
+  alias HotPatch.NodeAgent
   alias HotPatch.Support.Folder
   alias HotPatch.Test.Builds
   alias HotPatch.Test.NodeTag
+  alias HotPatch.Test.Until
 
   @doc "Makes this VM a hidden node."
   @spec distribute!() :: :ok
@@ -63,6 +65,26 @@ defmodule HotPatch.Test.Cluster do
       nil -> :erpc.call(node, module, function, args, @call_within)
       peer -> call_by_pipe(peer, module, function, args)
     end
+  end
+
+  @doc """
+  Waits until a node that joined has these patches, the newest first, and is free again: it is held for
+  a moment longer than it takes to have them.
+  """
+  @spec caught_up(node(), [String.t()]) :: true
+  def caught_up(node, patches) do
+    Until.until(
+      fn -> match?(%{applied: ^patches, operation: nil}, call(node, NodeAgent, :info, [])) end,
+      "#{node} catches up",
+      60_000
+    )
+  end
+
+  @doc "Waits until no operation holds any of the nodes."
+  @spec free([node()]) :: true
+  def free(nodes) do
+    free? = &(call(&1, NodeAgent, :holder, []) == nil)
+    Until.until(fn -> Enum.all?(nodes, free?) end, "the nodes are free", 60_000)
   end
 
   @doc """

@@ -3,6 +3,7 @@ defmodule HotPatch.Test.Servers do
   # Small Erlang modules in two or more versions for tests of the swap, each version with
   # a state format of its own, and what it takes to put them before the engine.
 
+  alias HotPatch.NodeAgent.FunMaps
   alias HotPatch.Swap
   alias HotPatch.Test.Builds
 
@@ -100,8 +101,14 @@ defmodule HotPatch.Test.Servers do
     come = Enum.reject(versions, fn {_module, _old, new} -> new == nil end)
     {added, others} = Enum.split_with(come, fn {_module, old, _new} -> old == nil end)
 
+    {funs, []} =
+      FunMaps.of(
+        for {module, <<_::binary>> = old, <<_::binary>> = new} <- versions, do: {module, old, new}
+      )
+
     %Swap.Job{
-      changes: Enum.map(versions, &change/1),
+      changes:
+        for(one <- versions, change = change(one), do: %{change | funs: funs[change.module]}),
       prepared: prepared(others),
       added: if(added != [], do: {for({module, _, _} <- added, do: module), prepared(added)}),
       shadows: if(Keyword.get(options, :shadows, true), do: shadows(come), else: []),

@@ -39,18 +39,30 @@ defmodule HotPatch.NodeAgent.LoadRules do
   def hindered(verdicts, :force), do: verdicts
 
   def hindered(verdicts, :soft) do
-    holders = Swap.holders(for verdict <- verdicts, replaces?(verdict), do: running(verdict))
+    replaced = Enum.filter(verdicts, &replaces?/1)
+    holders = Swap.holders(Enum.map(replaced, &running/1))
+    held = Swap.held_funs(for verdict <- replaced, do: {running(verdict), md5(verdict)})
 
     Enum.map(verdicts, fn verdict ->
-      with true <- replaces?(verdict),
-           {:ok, pids} <- Map.fetch(holders, running(verdict)) do
-        reason = "old code of an earlier change #{Description.in_use(pids)}"
-        %{Verdict.change_status(verdict, :not_updated, reason) | transient?: true}
-      else
-        _ -> verdict
+      case replaces?(verdict) && in_the_way(running(verdict), holders, held) do
+        reason when is_binary(reason) ->
+          %{Verdict.change_status(verdict, :not_updated, reason) | transient?: true}
+
+        _nothing ->
+          verdict
       end
     end)
   end
+
+  defp in_the_way(module, holders, held) do
+    case holders do
+      %{^module => pids} -> "old code of an earlier change #{Description.in_use(pids)}"
+      _ -> held[module]
+    end
+  end
+
+  defp md5(%{change: :delete}), do: nil
+  defp md5(%{entry: %{beam: beam}}), do: beam.md5
 
   @doc """
   The verdicts, with those modules whose processes would die of the change: that is known, and not done

@@ -8,6 +8,7 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
   alias HotPatch.NodeAgent.Check
   alias HotPatch.NodeAgent.DiskCheck
   alias HotPatch.NodeAgent.Environment
+  alias HotPatch.NodeAgent.FunMaps
   alias HotPatch.NodeAgent.IdleConversions
   alias HotPatch.NodeAgent.InstructionRunner.Children
   alias HotPatch.NodeAgent.Instructions
@@ -36,7 +37,9 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
   @doc "The plan of this node."
   @spec plan(Check.t()) :: Plan.NodePlan.t()
   def plan(%Check{verdicts: verdicts} = examination) do
-    changes = known_changes(examination)
+    {changes, unknown} =
+      examination |> known_changes() |> FunMaps.attach(Check.known_changes(examination))
+
     %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
     pause? = examination.strategy.transition == :suspend
     files = Enum.map(verdicts, &Verdict.to_report/1)
@@ -53,7 +56,9 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
         for(%{target: target, disk?: true} <- verdicts, target != nil, do: target) |> Enum.sort(),
       config: Environment.names(examination.config),
       instructions: Instructions.lines(examination.instructions),
-      risks: risks(examination, changes, targets ++ unpaused, silent)
+      risks:
+        risks(examination, changes, targets ++ unpaused, silent) ++
+          unknown ++ Swap.fun_lines(changes, targets, examination.instructions.purge)
     }
   end
 
@@ -128,7 +133,7 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
   defp without_code_change(changes, targets) do
     for %{module: module, exports: exports, kind: :replace} <- changes,
         not List.keymember?(exports, "code_change", 0),
-        count = Enum.count(targets, &({module, false} in &1.modules)),
+        count = Enum.count(targets, &({module, false} in &1.modules and not &1.holds?)),
         count > 0 do
       "#{inspect(module)} exports no code_change: #{count} of its processes keep their state as it is, and are not paused"
     end

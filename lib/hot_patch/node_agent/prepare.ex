@@ -11,6 +11,7 @@ defmodule HotPatch.NodeAgent.Prepare do
   alias HotPatch.NodeAgent.Check
   alias HotPatch.NodeAgent.DiskCheck
   alias HotPatch.NodeAgent.Environment
+  alias HotPatch.NodeAgent.FunMaps
   alias HotPatch.NodeAgent.IdleConversions
   alias HotPatch.NodeAgent.InstructionRunner
   alias HotPatch.NodeAgent.Instructions
@@ -58,7 +59,7 @@ defmodule HotPatch.NodeAgent.Prepare do
   def run(%Check{verdicts: verdicts} = examination, operation, payload) do
     with {:ok, accepted} <- Acceptance.accept(examination, payload),
          modes = callback_modes(accepted),
-         {:ok, ready} <- ready(accepted, examination, operation, payload),
+         {:ok, ready, unknown} <- ready(accepted, examination, operation, payload),
          {:staged, {:ok, staged, digest}} <- {:staged, stage(verdicts, operation, payload, ready)} do
       {:ok,
        %__MODULE__{
@@ -70,7 +71,7 @@ defmodule HotPatch.NodeAgent.Prepare do
          payload: digest,
          ready: ready,
          callback_modes: modes,
-         warnings: warnings(ready, examination)
+         warnings: unknown ++ warnings(ready, examination)
        }}
     else
       {:no, verdicts} -> {:no, verdicts}
@@ -185,12 +186,13 @@ defmodule HotPatch.NodeAgent.Prepare do
   defp ready(accepted, examination, operation, payload) do
     case Changes.of(accepted.changes, examination.instructions) do
       [] ->
-        {:ok, nil}
+        {:ok, nil, []}
 
       changes ->
         changes = Enum.map(changes, &Instructions.extra(&1, examination.instructions))
+        {changes, unknown} = FunMaps.attach(changes, accepted.changes)
 
-        Swap.prepare(%Swap.Job{
+        job = %Swap.Job{
           changes: changes,
           prepared: accepted.prepared.together,
           added: accepted.prepared.added,
@@ -204,7 +206,9 @@ defmodule HotPatch.NodeAgent.Prepare do
             Environment.set(accepted.config)
             Hook.run(:after_load, change(changes, operation))
           end
-        })
+        }
+
+        with {:ok, ready} <- Swap.prepare(job), do: {:ok, ready, unknown}
     end
   end
 

@@ -235,8 +235,8 @@ defmodule HotPatch.Options.Schema do
       inherited: [:undo],
       doc:
         "what to do with processes that still run old code of an earlier change. `:soft` (default): " <>
-          "the patch is refused while there are any, or any process that could not live with the change. " <>
-          "`:force`: they are killed in the moment of the load, and the node is marked in `nodes/0`; the plan names them",
+          "the patch is refused while there are any, or any process that could not live with the change, or a " <>
+          "fun of such old code is held somewhere. `:force`: they are killed, and those funs ended, in the moment of the load, and the node is marked in `nodes/0`; the plan names them",
       field: [
         label: "Processes that run old code of an earlier change",
         empty: "have the patch refused",

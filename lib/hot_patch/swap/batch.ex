@@ -6,6 +6,7 @@ defmodule HotPatch.Swap.Batch do
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Description
+  alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.Ready
@@ -60,12 +61,16 @@ defmodule HotPatch.Swap.Batch do
   def take_and_resume(windows, standing, ready, again) do
     :take = Parking.settle(standing, :take)
     messages = ProcessTask.messages(ready.job)
+    # Not all of what is ready goes along to each of them.
+    funs = ready.funs
     again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
     ref = SysMessage.open()
 
     go_on(windows, standing, &is_map_key(again, &1), fn pid ->
       SysMessage.run_in(pid, &Conversion.take/1)
       change_code(pid, Map.get(again, pid, []), messages, ref)
+      # Who has changed by itself may have handed on funs of the code before.
+      if funs, do: SysMessage.run_in(pid, &FunRenewal.now(&1, funs))
     end)
 
     failures(ref, again, now() + @change_within)

@@ -7,7 +7,10 @@ defmodule HotPatch.Swap.Change do
   # goes. A module that is added has no old version. `extra` is what they get besides. With
   # `convert?: false` no state changes, whatever the module exports. `arriving` are the exports of
   # the code that comes, and `callback_mode` what that says of itself, on the way down; nil where
-  # they are not known.
+  # they are not known. `funs` says which fun of the code that runs is which of the code that comes;
+  # nil where there is none, or nobody is to stand still for them.
+  alias HotPatch.Swap.FunRenewal
+
   @enforce_keys [:module, :kind, :exports, :md5]
   defstruct [
     :module,
@@ -17,6 +20,7 @@ defmodule HotPatch.Swap.Change do
     :old_vsn,
     :arriving,
     :callback_mode,
+    :funs,
     extra: [],
     convert?: true,
     direction: :up
@@ -31,6 +35,7 @@ defmodule HotPatch.Swap.Change do
           old_vsn: term(),
           arriving: [{String.t(), arity()}] | nil,
           callback_mode: term(),
+          funs: FunRenewal.of_module() | nil,
           extra: term(),
           convert?: boolean()
         }

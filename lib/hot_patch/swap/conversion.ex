@@ -9,6 +9,7 @@ defmodule HotPatch.Swap.Conversion do
   # cannot fail. `drop` forgets them, which is all there is to going back.
 
   alias HotPatch.Swap.DynamicCalls
+  alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
 
@@ -19,7 +20,8 @@ defmodule HotPatch.Swap.Conversion do
   One module's conversion, as it is sent to a process: the shadow in which it runs, the
   version that the process comes from, the ref under which it answers. The result of a rehearsal is
   not kept: the process will convert its state by itself, after the load. One that `keeps?` its
-  state has it in the right format already. `gone` are the modules that the change takes away.
+  state has it in the right format already. `gone` are the modules that the change takes away, `funs`
+  those that are made anew in whatever the process holds.
   """
   @type t :: %{
           module: module(),
@@ -32,6 +34,7 @@ defmodule HotPatch.Swap.Conversion do
           rehearsal?: boolean(),
           keeps?: boolean(),
           gone: [module()],
+          funs: FunRenewal.shared() | nil,
           signal: Signal.t(),
           ref: reference()
         }
@@ -42,6 +45,8 @@ defmodule HotPatch.Swap.Conversion do
   @doc "Makes the state that was put aside the real one."
   @spec take(term()) :: term()
   def take(state) do
+    :ok = FunRenewal.take_dictionary()
+
     case {Process.get(@key), state} do
       {{:whole, new}, _state} -> keep_rest(nil, new)
       {{:kept, _before}, state} -> keep_rest(nil, state)
@@ -54,6 +59,8 @@ defmodule HotPatch.Swap.Conversion do
   @doc "Forgets the state that was put aside; what was kept is the real one again."
   @spec drop(term()) :: term()
   def drop(state) do
+    :ok = FunRenewal.drop_dictionary()
+
     case Process.delete(@key) do
       {:kept, before} -> before
       _ -> state
@@ -143,15 +150,36 @@ defmodule HotPatch.Swap.Conversion do
            {:ok, new} <- attempt(conversion, state) do
         {module, id, new}
       else
-        _ -> :same
+        nothing -> kept(nothing, by_module, {module, id, state})
       end
 
     rehearsal? = Enum.any?(by_module, fn {_module, one} -> one.rehearsal? end)
     unless rehearsal?, do: Process.put(@key, Process.get(@key, []) ++ [new])
   end
 
+  # Whatever becomes of the state of another handler: it may hold funs. A failure is told by now.
+  defp kept(:told, _by_module, _handler), do: :same
+
+  defp kept(_none, by_module, {module, id, state}) do
+    [%{funs: funs} | _] = Map.values(by_module)
+    new = FunRenewal.renewed(state, funs)
+    if new === state, do: :same, else: {module, id, new}
+  end
+
+  # Funs come last, so that they are also those that the new code has handed on.
+  defp attempt(conversion, state) do
+    with {:ok, new} <- attempt_state(conversion, state) do
+      if conversion.rehearsal? do
+        {:ok, new}
+      else
+        :ok = FunRenewal.put_dictionary_aside(conversion.funs)
+        {:ok, FunRenewal.renewed(new, conversion.funs)}
+      end
+    end
+  end
+
   # Who has not changed its state since it was converted goes back to the very one it had.
-  defp attempt(%{old_vsn: {:down, _vsn}} = conversion, state) do
+  defp attempt_state(%{old_vsn: {:down, _vsn}} = conversion, state) do
     case Process.get(@before) do
       {:changed, old, ^state} -> {:ok, old}
       # It got to its change when nobody waited for it any more.
@@ -160,7 +188,7 @@ defmodule HotPatch.Swap.Conversion do
     end
   end
 
-  defp attempt(conversion, state), do: attempt_call(conversion, state)
+  defp attempt_state(conversion, state), do: attempt_call(conversion, state)
 
   defp attempt_call(%{keeps?: true}, state), do: {:ok, state}
 

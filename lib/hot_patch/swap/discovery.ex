@@ -6,13 +6,14 @@ defmodule HotPatch.Swap.Discovery do
 
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Discovery.Classification
+  alias HotPatch.Swap.Discovery.FunHolders
   alias HotPatch.Swap.Discovery.Query
   alias HotPatch.Swap.Target
 
   @typedoc """
   What a scan has found. `targets` have a state to convert, those in `unpaused` have not: their
-  callback modules export no code_change, so nothing would be done to them while they
-  stood still; or their module goes. `parents` are the supervisors of targets; `children` processes by the one that
+  callback modules export no code_change and they hold no fun that would have to be made anew, so
+  nothing would be done to them while they stood still; or their module goes. `parents` are the supervisors of targets; `children` processes by the one that
   started them; `silent` those that had to be asked, may be targets, and were too busy to
   answer; `seen` all processes that need not be looked at again.
   """
@@ -83,11 +84,14 @@ defmodule HotPatch.Swap.Discovery do
     {targets, to_ask} = Enum.flat_map_reduce(facts, [], &recognise(&1, &2, replaced))
     {silent, asked} = Query.ask(to_ask, replaced)
     {targets, unpaused} = Enum.split_with(asked ++ targets, &converts?/1)
+    {own, others} = FunHolders.among(Enum.map(facts, &elem(&1, 0)), targets, unpaused, replaced)
+    targets = own ++ targets
+    holding = for %{rule: :holds_fun, pid: pid} <- others ++ before.targets, do: pid
 
     %{
-      targets: targets,
-      unpaused: unpaused,
-      parents: parents(targets, by_pid(facts)) -- before.parents,
+      targets: others ++ targets,
+      unpaused: unpaused -- Enum.map(own, &%{&1 | holds?: false}),
+      parents: (parents(targets, by_pid(facts)) -- before.parents) -- holding,
       # Of a first scan these are everybody's; only what is younger can be in its init.
       children: if(map_size(seen) == 0, do: %{}, else: children(facts)),
       silent: silent,

@@ -13,6 +13,7 @@ defmodule HotPatch.Swap.Engine do
   alias HotPatch.Swap.Done
   alias HotPatch.Swap.EarlyLoad
   alias HotPatch.Swap.Failure
+  alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Load
   alias HotPatch.Swap.Parking
@@ -41,6 +42,8 @@ defmodule HotPatch.Swap.Engine do
   @spec run(pid(), Ready.t(), pid()) ::
           {:ok, Done.t()} | {:error, Failure.t()}
   defp run(caller, ready, guard) do
+    ready = %{ready | funs: FunRenewal.share(ready.funs)}
+
     case ready.job.transition do
       :suspend -> SuspendAll.run(caller, ready, guard)
       :none -> run_unpaused(caller, ready)
@@ -54,12 +57,18 @@ defmodule HotPatch.Swap.Engine do
          :ok <- EarlyLoad.on_load(ready, deadline(ready)),
          :ok <- Decision.await(caller, ready),
          {:ok, casualties} <- casualties(ready),
+         holders = holders(ready),
          {:ok, killed} <- PhaseTimes.note(:load, fn -> Load.run(ready, casualties) end) do
+      :ok = Rolling.renew_funs(holders, ready.funs)
       {:ok, %Done{killed: killed}}
     else
       error -> taken_back(error, ready)
     end
   end
+
+  # Who has a state that may hold funs of the code that goes.
+  defp holders(%{funs: nil}), do: []
+  defp holders(%{job: job}), do: Discovery.find(job.changes).targets
 
   # The new code takes the old state too: load first, then each changes its state when it
   # gets to it. Tried before, in the same way, so that a failure finds the old code current.

@@ -4,8 +4,10 @@ defmodule HotPatch.Swap.Load do
 
   alias HotPatch.Swap.Casualties
   alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Description
   alias HotPatch.Swap.EarlyLoad
-  alias HotPatch.Swap.OldCode.Report
+  alias HotPatch.Swap.OldCode.Purge
+  alias HotPatch.Swap.OldCode.Users
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
@@ -19,8 +21,11 @@ defmodule HotPatch.Swap.Load do
   def run(ready, casualties \\ [])
   def run(%Ready{job: %{prepared: nil}}, _casualties), do: {:ok, []}
 
-  def run(%Ready{job: job, found: found} = ready, casualties) do
-    killed = purge(job)
+  def run(%Ready{job: job} = ready, casualties) do
+    with {:ok, killed} <- purge(job), do: load(ready, casualties, killed)
+  end
+
+  defp load(%Ready{job: job, found: found} = ready, casualties, killed) do
     if ready.load, do: Signal.settle(ready.load, :take)
 
     # Nothing of what is new runs code when it is loaded here: that is over by now.
@@ -68,13 +73,23 @@ defmodule HotPatch.Swap.Load do
     end)
   end
 
-  # Only by force is anybody killed, and only who would keep the new code out.
-  defp purge(%{purge: :soft}), do: []
+  # Here, and not before: what is purged cannot be given back. Only by force is anybody killed, and
+  # only who would keep the new code out.
+  defp purge(%{purge: :soft, changes: changes}) do
+    with {:held, module, pids} <- Purge.all(old(changes)) do
+      text = "loading failed: old code of #{inspect(module)} #{Description.in_use(pids)}"
+      {:error, :load, "#{text}; nothing was changed"}
+    else
+      :ok -> {:ok, []}
+    end
+  end
 
   defp purge(%{purge: :force, changes: changes}) do
-    old = Enum.filter(Change.replaced(changes), &:erlang.check_old_code/1)
-    holders = for straggler <- Report.of(old), do: straggler.pid
+    old = old(changes)
+    holders = for {pid, _module, _stack} <- Users.of(old), do: pid
     Enum.each(old, &:code.purge/1)
-    Enum.uniq(holders)
+    {:ok, Enum.uniq(holders)}
   end
+
+  defp old(changes), do: Enum.filter(Change.replaced(changes), &:erlang.check_old_code/1)
 end

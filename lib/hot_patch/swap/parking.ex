@@ -21,6 +21,7 @@ defmodule HotPatch.Swap.Parking do
   #     the mailbox. Nobody is to wake it up then: it looks at the signal when it has finished.
 
   alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
 
@@ -101,9 +102,20 @@ defmodule HotPatch.Swap.Parking do
   defp look(state, new, conversion, base) do
     case Signal.read(base.signal) do
       :open -> wait(state, new, conversion, base)
-      :take -> new
-      :drop -> state
+      :take -> taken(new)
+      :drop -> dropped(state)
     end
+  end
+
+  # With the state goes what else was put aside.
+  defp taken(new) do
+    :ok = FunRenewal.take_dictionary()
+    new
+  end
+
+  defp dropped(state) do
+    :ok = FunRenewal.drop_dictionary()
+    state
   end
 
   @doc false
@@ -127,7 +139,7 @@ defmodule HotPatch.Swap.Parking do
     # Not in the moment in which the swap ends with the new states.
     if Signal.read(base.signal) == :take,
       do: look(state, new, conversion, base),
-      else: state
+      else: dropped(state)
   end
 
   defp follow({:convert, conversion}, {state, new, former}, base) do
@@ -140,7 +152,8 @@ defmodule HotPatch.Swap.Parking do
   # decides, for this process alone.
   defp abandoned(state, new, conversion, base) do
     case Signal.read(base.signal) do
-      :open -> if conversion != nil and Conversion.current?(conversion), do: new, else: state
+      :open when conversion == nil -> dropped(state)
+      :open -> if Conversion.current?(conversion), do: taken(new), else: dropped(state)
       _settled -> look(state, new, conversion, base)
     end
   end

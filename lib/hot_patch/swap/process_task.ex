@@ -36,12 +36,13 @@ defmodule HotPatch.Swap.ProcessTask do
   @spec of([Target.t()], Ready.t(), {reference(), Signal.t()}, pos_integer()) :: [[t()]]
   def of(targets, ready, under, window \\ 1_000) do
     conversions = conversions(ready, under)
+    hold = hold(ready, under)
 
     # Most targets are alike: what is to be done for one is worked out once for all of them.
     {tasks, _alike} =
       Enum.map_reduce(targets, %{}, fn target, alike ->
-        key = {target.kind, target.modules, target.keeps?, target.ends?}
-        alike = Map.put_new_lazy(alike, key, fn -> task(target, conversions) end)
+        key = {target.kind, target.modules, target.keeps?, target.ends?, target.holds?}
+        alike = Map.put_new_lazy(alike, key, fn -> task(target, conversions, hold) end)
         {%{alike[key] | pid: target.pid}, alike}
       end)
 
@@ -80,7 +81,18 @@ defmodule HotPatch.Swap.ProcessTask do
 
     for change <- ready.job.changes, into: %{} do
       conversion = conversion(change, shadow(change, shadows), under)
-      {change.module, {change, conversion && %{conversion | gone: gone}}}
+      conversion = conversion && %{conversion | gone: gone, funs: ready.funs}
+      {change.module, {change, conversion}}
+    end
+  end
+
+  # Of those that keep their state, but for the funs in it.
+  defp hold(%{funs: nil}, _under), do: %{}
+
+  defp hold(ready, under) do
+    for change <- ready.job.changes, into: %{} do
+      base = conversion(change, %{name: change.module, lambdas?: false}, under)
+      {change.module, %{base | keeps?: true, funs: ready.funs}}
     end
   end
 
@@ -104,17 +116,19 @@ defmodule HotPatch.Swap.ProcessTask do
       rehearsal?: false,
       keeps?: false,
       gone: [],
+      funs: nil,
       signal: signal,
       ref: ref
     }
   end
 
   # It stands still, and is ended with the load.
-  defp task(%{ends?: true, pid: pid}, _conversions), do: %__MODULE__{pid: pid}
+  defp task(%{ends?: true, pid: pid}, _conversions, _hold), do: %__MODULE__{pid: pid}
 
-  defp task(target, conversions) do
+  defp task(target, conversions, hold) do
     modules = for {module, true} <- target.modules, do: module
     task = Enum.reduce(modules, %__MODULE__{pid: target.pid}, &add(&2, target, conversions[&1]))
+    task = held(task, target, hold)
     %{task | how: how(target, task)}
   end
 
@@ -132,9 +146,22 @@ defmodule HotPatch.Swap.ProcessTask do
 
   defp by_itself(task, module), do: %{task | by_itself: [module | task.by_itself]}
 
+  # Nothing else is to be done in it than to make its funs anew.
+  defp held(
+         %{conversions: none, by_itself: []} = task,
+         %{holds?: true, modules: [{module, _} | _]} = target,
+         hold
+       )
+       when none == %{} and is_map_key(hold, module) do
+    kind = if target.kind == :event_manager, do: :event, else: :server
+    %{task | conversions: %{module => %{hold[module] | kind: kind}}}
+  end
+
+  defp held(task, _target, _hold), do: task
+
   # An event manager has a state for each handler; a new state that holds funs is converted once
   # more, by the module itself.
-  defp how(%{kind: kind}, %{by_itself: []} = task) when kind in [:server, :special] do
+  defp how(%{kind: kind}, %{by_itself: []} = task) when kind in [:server, :special, :holder] do
     if Enum.any?(task.conversions, fn {_module, conversion} -> conversion.lambdas? end),
       do: :suspended,
       else: :still

@@ -12,6 +12,7 @@ defmodule HotPatch.Swap.Rolling do
   alias HotPatch.Swap.Batch
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Description
+  alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
@@ -69,7 +70,7 @@ defmodule HotPatch.Swap.Rolling do
       targets
       |> Enum.chunk_every(@window)
       |> Enum.reduce_while({:ok, []}, fn window, {:ok, changed} ->
-        {result, pids} = change_window(window, messages)
+        {result, pids} = change_window(window, messages, ready.funs)
         changed = pids ++ changed
 
         case result do
@@ -93,9 +94,23 @@ defmodule HotPatch.Swap.Rolling do
     end)
   end
 
-  defp change_window(targets, messages) do
+  @doc "Has every process make the funs that it holds anew, in its turn, and nothing else."
+  @spec renew_funs([Target.t()], FunRenewal.shared() | nil) :: :ok
+  def renew_funs(_targets, nil), do: :ok
+
+  def renew_funs(targets, funs) do
+    targets
+    |> Enum.map(& &1.pid)
+    |> ProcessTask.bystanders(@window)
+    |> Batch.in_windows(&renew_in(&1.pid, funs))
+  end
+
+  defp renew_in(_pid, nil), do: :ok
+  defp renew_in(pid, funs), do: SysMessage.run_in(pid, &FunRenewal.now(&1, funs))
+
+  defp change_window(targets, messages, funs) do
     ref = SysMessage.open()
-    owed = Enum.flat_map(targets, &change_one(&1, messages, ref))
+    owed = Enum.flat_map(targets, &change_one(&1, messages, ref, funs))
     deadline = System.monotonic_time(:millisecond) + @turn_within
     {silent, failed} = SysMessage.collect_until({ref, owed}, deadline, [], &note/3)
     SysMessage.close(ref)
@@ -106,7 +121,7 @@ defmodule HotPatch.Swap.Rolling do
   end
 
   # Suspended for its own change only: all of it is in its mailbox at once.
-  defp change_one(%{pid: pid, modules: modules} = target, messages, ref) do
+  defp change_one(%{pid: pid, modules: modules} = target, messages, ref, funs) do
     SysMessage.suspend_unanswered(pid)
     if target.kind == :server, do: SysMessage.run_in(pid, &Conversion.remember_old/1)
 
@@ -116,6 +131,7 @@ defmodule HotPatch.Swap.Rolling do
         pid
       end
 
+    renew_in(pid, funs)
     if target.kind == :server, do: SysMessage.run_in(pid, &Conversion.remember_new/1)
     SysMessage.resume_unanswered(pid)
     owed

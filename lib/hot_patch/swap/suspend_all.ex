@@ -202,7 +202,9 @@ defmodule HotPatch.Swap.SuspendAll do
   defp unsure(%{ready: %{job: %{prepared: nil}}}, _now), do: []
 
   defp unsure(%{ready: ready, found: found}, now) do
-    for target <- Discovery.find(ready.job.changes, found, now).targets, do: target.pid
+    for target <- Discovery.find(ready.job.changes, found, now).targets,
+        not target.holds?,
+        do: target.pid
   end
 
   # The supervisors of the processes concerned come first: they finish the child that they

@@ -15,10 +15,12 @@ defmodule HotPatch.Swap.Target do
     * `:inside_state` - asked: a wrapper named the callback module that it keeps in its state
     * `:entered_elsewhere` - asked: it began in a function of another module, is in a behaviour's
       loop, and the module is the callback module there
+    * `:holds_fun` - it works for another module and holds a fun that a changed one has made
     * `:label` - asked: the same of one whose label (`proc_lib:set_label/1`) is a changed module
       or a tuple that begins with one, wherever it began
 
-  One that `keeps?` its state converts nothing, and one that `ends?` is ended with the load.
+  One that `keeps?` its state converts nothing, one that `holds?` funs of the code that goes only makes
+  them anew where it has nothing to convert, and one that `ends?` is ended with the load.
   """
   @type t :: %__MODULE__{
           pid: pid(),
@@ -26,9 +28,10 @@ defmodule HotPatch.Swap.Target do
           rule: rule(),
           modules: [{module(), change_code? :: boolean()}],
           keeps?: boolean(),
+          holds?: boolean(),
           ends?: boolean()
         }
-  @type kind :: :server | :supervisor | :event_manager | :special | :wrapper
+  @type kind :: :server | :supervisor | :event_manager | :special | :wrapper | :holder
   @type rule ::
           :initial_call
           | :entered_loop
@@ -38,7 +41,8 @@ defmodule HotPatch.Swap.Target do
           | :inside_state
           | :entered_elsewhere
           | :label
+          | :holds_fun
 
   @enforce_keys [:pid, :kind, :rule, :modules]
-  defstruct [:pid, :kind, :rule, :modules, keeps?: false, ends?: false]
+  defstruct [:pid, :kind, :rule, :modules, keeps?: false, holds?: false, ends?: false]
 end

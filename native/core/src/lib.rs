@@ -13,6 +13,7 @@
 //! | [`sign`] | a signature into an archive |
 //! | [`appup`] | the instructions of OTP's release handler: syntax alone |
 //! | [`analysis`] | what a change of modules means: order, states, what breaks, an appup |
+//! | [`funs`] | which fun of a module is which of its next version |
 //! | [`json`] | Erlang terms as JSON |
 //! | [`requests`] | what can be asked from outside, by name: the same for the NIF and the port |
 //! | [`reply`] | the result as one Erlang term, for the NIF and the port |
@@ -34,6 +35,7 @@ pub mod appup;
 pub mod archive;
 mod composition;
 mod failure;
+pub mod funs;
 pub mod json;
 pub mod manifest;
 mod options;

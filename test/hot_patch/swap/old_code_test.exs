@@ -111,12 +111,25 @@ defmodule HotPatch.Swap.OldCodeTest do
       assert fun.() == {@other, 1}
     end
 
-    test "by force purges what it can, and leaves the rest for the load" do
+    test "purges nothing, whatever becomes of it" do
+      fun = apply(@other, :a_fun, [])
+      make_old()
+
+      for purge <- [:soft, :force] do
+        assert {:ok, ready} = Swap.prepare(%{change(@modules) | purge: purge})
+        Swap.discard(ready)
+        held = %{ready | job: %{ready.job | hold_timeout: 5_000}}
+        assert {:error, _} = Swap.run(held, &Swap.decide(&1, {:take_back, "no"}))
+        assert Enum.all?(@modules, &:erlang.check_old_code/1)
+        assert fun.() == {@other, 1}
+      end
+    end
+
+    test "by force purges with the load" do
       pid = hold(@held, 30)
       make_old()
       assert {:ok, ready} = Swap.prepare(%{change([@held, @other]) | purge: :force})
-      assert :erlang.check_old_code(@held)
-      refute :erlang.check_old_code(@other)
+      assert Enum.all?(@modules, &:erlang.check_old_code/1)
       assert {:ok, %{killed: [^pid]}} = Swap.run(ready)
       refute Process.alive?(pid)
     end

@@ -12,6 +12,8 @@ defmodule HotPatch.Swap.PropertyTest do
   alias HotPatch.Test.Builds
 
   @module :hot_patch_test_random
+  @helper :hot_patch_test_random_helper
+  @table :hot_patch_test_random_funs
   @versions 4
   @rounds "HOT_PATCH_ROUNDS" |> System.get_env("100") |> String.to_integer()
 
@@ -27,7 +29,8 @@ defmodule HotPatch.Swap.PropertyTest do
     :kill_target,
     :start,
     :take_back,
-    :kill_engine
+    :kill_engine,
+    :table
   ]
 
   @tag timeout: :infinity
@@ -38,8 +41,11 @@ defmodule HotPatch.Swap.PropertyTest do
     IO.puts("\nrandom swaps: #{@rounds} rounds, HOT_PATCH_SEED=#{seed}")
     :rand.seed(:exsss, seed)
     beams = for v <- 1..@versions, into: %{}, do: {v, beam(v, :fine)}
+    helpers = for v <- 1..@versions, into: %{}, do: {{:helper, v}, helper(v)}
+    beams = Map.merge(beams, helpers)
+    load(@helper, beams[{:helper, 1}])
     load(@module, beams[1])
-    on_exit(fn -> unload(@module) end)
+    on_exit(fn -> Enum.each([@module, @helper], &unload/1) end)
 
     Enum.reduce(1..@rounds, 1, fn round, version -> round(round, version, beams, seed) end)
   end
@@ -63,6 +69,8 @@ defmodule HotPatch.Swap.PropertyTest do
       assert Process.alive?(pid), "#{what}: #{inspect(pid)} died"
       assert goes_on?(pid), "#{what}: #{inspect(pid)} is suspended"
       assert {^now, _count} = :gen_server.call(pid, :get), what
+      # Its own, one that another module wrapped around it, one of that module, one as a key.
+      assert :gen_server.call(pid, :funs) == [{now, 0}, {now, {now, 0}}, {now, 0}, {now, 0}], what
     end
 
     # Every call was answered, and every one that added is in the counts; what died took its own along.
@@ -146,8 +154,27 @@ defmodule HotPatch.Swap.PropertyTest do
     {run(job(versions, beams, hold_timeout: 10_000), &Process.exit(&1, :kill)), [], []}
   end
 
-  defp expected?(trouble, {:ok, _}) when trouble in [:none, :crash, :kill_target, :start],
-    do: true
+  # A fun is in a table, where nobody makes it anew: it lives, and what would end it is refused.
+  defp swap(:table, pids, {from, to} = versions, beams) do
+    :ets.new(@table, [:named_table, :public])
+    :ok = :gen_server.call(hd(pids), {:into, @table})
+    result = run(job(versions, beams))
+    in_table = fn -> :gen_server.call(hd(pids), {:from, @table}) end
+    assert in_table.() == {from, 0}
+
+    if match?({:ok, _}, result) do
+      next = Enum.random(Enum.to_list(1..@versions) -- [from, to])
+      assert {:error, %{reason: :old_code}} = run(job({to, next}, beams))
+      assert in_table.() == {from, 0}
+    end
+
+    :ets.delete(@table)
+    {result, [], []}
+  end
+
+  defp expected?(trouble, {:ok, _})
+       when trouble in [:none, :crash, :kill_target, :start, :table],
+       do: true
 
   defp expected?(:raise, {:error, %{reason: :taken_back}}), do: true
   # Where the machine is busy it may not come as far as to hang.
@@ -159,9 +186,17 @@ defmodule HotPatch.Swap.PropertyTest do
 
   defp job({from, to}, beams, options \\ []) do
     HotPatch.Test.Servers.job(
-      [{@module, beams[from], beams[to]}],
+      [
+        {@module, running(beams[from], from), beams[to]},
+        {@helper, beams[{:helper, from}], beams[{:helper, to}]}
+      ],
       Keyword.put_new(options, :pause_timeout, 5_000)
     )
+  end
+
+  # A round before may have brought one that does not convert everybody.
+  defp running(beam, version) do
+    if :code.module_md5(beam) == @module.module_info(:md5), do: beam, else: beam(version, :crash)
   end
 
   defp start(version) do
@@ -216,18 +251,37 @@ defmodule HotPatch.Swap.PropertyTest do
     -module(#{@module}).
     -vsn(#{version}).
     -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3]).
-    init(State) -> {ok, State}.
-    handle_call(get, _From, {#{version}, _} = State) -> {reply, State, State};
-    handle_call(ping, _From, {#{version}, _} = State) -> {reply, pong, State};
+    init({Version, Count}) ->
+        Own = fun() -> {#{version}, Count} end,
+        {ok, {Version, Count, {Own, #{@helper}:wrap(Own), [#{@helper}:made(Count)], \#{Own => [1 | Own]}}}}.
+    handle_call(get, _From, {#{version}, Count, _} = State) -> {reply, {#{version}, Count}, State};
+    handle_call(funs, _From, {_, _, {Own, Wrapped, [Made], Keys}} = State) ->
+        [Key] = maps:keys(Keys), {reply, [F() || F <- [Own, Wrapped, Made, Key]], State};
+    handle_call({into, Table}, _From, {_, _, {Own, _, _, _}} = State) ->
+        ets:insert(Table, {own, [Own]}), {reply, ok, State};
+    handle_call({from, Table}, _From, State) ->
+        [{own, [Own]}] = ets:lookup(Table, own), {reply, Own(), State};
+    handle_call(ping, _From, {#{version}, _, _} = State) -> {reply, pong, State};
     handle_call({add, undefined}, From, State) -> handle_call({add, nil}, From, State);
-    handle_call({add, nil}, _From, {#{version}, Count}) -> {reply, ok, {#{version}, Count + 1}};
-    handle_call({add, Via}, _From, {#{version}, Count}) ->
-        _ = (catch gen_server:call(Via, ping, infinity)), {reply, ok, {#{version}, Count + 1}};
-    handle_call({block, Pid}, _From, {#{version}, _} = State) ->
+    handle_call({add, nil}, _From, {#{version}, Count, Funs}) ->
+        {reply, ok, {#{version}, Count + 1, Funs}};
+    handle_call({add, Via}, _From, {#{version}, Count, Funs}) ->
+        _ = (catch gen_server:call(Via, ping, infinity)), {reply, ok, {#{version}, Count + 1, Funs}};
+    handle_call({block, Pid}, _From, {#{version}, _, _} = State) ->
         Pid ! {blocked, self()}, receive go -> ok end, {reply, ok, State}.
     handle_cast(_, State) -> {noreply, State}.
-    handle_info(_, {#{version}, _} = State) -> {noreply, State}.
-    code_change(_, {_, Count}, _) -> #{code_change(trouble)}, {ok, {#{version}, Count}}.
+    handle_info(_, {#{version}, _, _} = State) -> {noreply, State}.
+    code_change(_, {_, Count, Funs}, _) -> #{code_change(trouble)}, {ok, {#{version}, Count, Funs}}.
+    """)
+  end
+
+  defp helper(version) do
+    Builds.erlang("""
+    -module(#{@helper}).
+    -vsn(#{version}).
+    -export([made/1, wrap/1]).
+    made(X) -> fun() -> {#{version}, X} end.
+    wrap(F) -> fun() -> {#{version}, F()} end.
     """)
   end
 

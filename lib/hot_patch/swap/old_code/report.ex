@@ -1,14 +1,34 @@
 defmodule HotPatch.Swap.OldCode.Report do
   @moduledoc false
-  # Processes that still run old code after a swap.
+  # Processes that still run old code after a swap, and who holds a fun that it has made.
 
   alias HotPatch.Straggler
+  alias HotPatch.Swap.OldCode.FunPlaces
   alias HotPatch.Swap.OldCode.Users
 
-  @doc "Who runs old code of these modules."
+  @doc "Who runs old code of these modules, or holds a fun of it."
   @spec of([module()]) :: [Straggler.t()]
   def of(modules) do
-    for {pid, module, stack} <- Users.of(modules), do: straggler(pid, module, stack)
+    running = for {pid, module, stack} <- Users.of(modules), do: straggler(pid, module, stack)
+    known = MapSet.new(running, &{&1.pid, &1.module})
+    {holders, _unseen} = modules |> Enum.filter(&:erlang.check_old_code/1) |> FunPlaces.of_old()
+
+    # Whoever runs it has its funs on the stack.
+    running ++
+      for {pid, place, module} <- Enum.uniq(holders),
+          not MapSet.member?(known, {pid, module}),
+          do: holder(pid, place, module)
+  end
+
+  defp holder(pid, place, module) do
+    %Straggler{
+      node: node(),
+      pid: pid,
+      name: pid && name(pid),
+      module: module,
+      kind: :holds_fun,
+      stack: List.wrap(place)
+    }
   end
 
   @doc "All modules that have old code, whoever made it old."

@@ -12,7 +12,7 @@ defmodule HotPatch.Swap.Rolling.Undo do
   alias HotPatch.Swap.Failure
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Load
-  alias HotPatch.Swap.OldCode.Purge
+  alias HotPatch.Swap.OldCode.Users
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Rolling
   alias HotPatch.Swap.Signal
@@ -70,9 +70,14 @@ defmodule HotPatch.Swap.Rolling.Undo do
   # What came ahead of the rest is current like the rest.
   defp ending(loaded?), do: %{loaded?: loaded?, take_back: fn -> :ok end}
 
+  # What is purged while they go on would take their funs along: that is done with the load.
   defp room(changes) do
-    with {:held, module, _pids} <- Purge.all(Enum.map(changes, & &1.module)) do
-      {:error, "processes still run the old code of #{inspect(module)}"}
+    case Users.of(Enum.map(changes, & &1.module)) do
+      [] ->
+        :ok
+
+      [{_pid, module, _stack} | _] ->
+        {:error, "processes still run the old code of #{inspect(module)}"}
     end
   end
 

@@ -40,7 +40,7 @@ impl<'t, 'a> Digests<'t, 'a> {
             tables: self.tables,
             effort: self.effort,
             strings: &mut self.strings,
-            text: Hasher::default(),
+            text: Text::default(),
             function: Function::new(bounds),
         };
         let mut args = Vec::new();
@@ -51,9 +51,51 @@ impl<'t, 'a> Digests<'t, 'a> {
             meaning.instruction(opcode, &args)?;
         }
         let Meaning { text, mut function, .. } = meaning;
-        function.finish(text.finish());
+        let (digest, body) = text.finish();
+        function.finish(digest, body);
         self.effort.memory(function.size() as u64)?;
         Ok(function)
+    }
+}
+
+/// Whether the compiler has made the function of this name out of a fun or a comprehension.
+pub(super) fn is_made(name: &str) -> bool {
+    name.starts_with('-')
+}
+
+/// The meaning as a whole, and as it is without the names of what the compiler has made: the same
+/// until the first of those.
+#[derive(Default)]
+struct Text {
+    whole: Hasher,
+    body: Option<Hasher>,
+}
+
+impl Text {
+    fn put(&mut self, bytes: &[u8]) {
+        self.whole.put(bytes);
+        if let Some(body) = &mut self.body {
+            body.put(bytes);
+        }
+    }
+
+    fn tagged(&mut self, tag: u8, value: u64) {
+        self.whole.tagged(tag, value);
+        if let Some(body) = &mut self.body {
+            body.tagged(tag, value);
+        }
+    }
+
+    /// A name that is none of the body's.
+    fn apart(&mut self, tag: u8, name: &str) {
+        self.body.get_or_insert_with(|| self.whole.clone()).put(&[b'%', tag]);
+        self.whole.tagged(tag, name.len() as u64);
+        self.whole.put(name.as_bytes());
+    }
+
+    fn finish(self) -> (Short, Short) {
+        let whole = self.whole.finish();
+        (whole, self.body.map_or(whole, Hasher::finish))
     }
 }
 
@@ -62,7 +104,7 @@ struct Meaning<'t, 'a, 's> {
     tables: &'t Tables<'a>,
     effort: &'t Effort,
     strings: &'s mut HashMap<(usize, usize), Short>,
-    text: Hasher,
+    text: Text,
     function: Function,
 }
 
@@ -131,8 +173,9 @@ impl Meaning<'_, '_, '_> {
             self.function.calls.push(function);
             // The names of functions are not known before all are read, their labels are.
             if let Some((name, arity)) = self.tables.named.get(function as usize) {
-                self.name(b'c', *name);
-                self.text.put(&[*arity]);
+                let (name, arity) = (*name, *arity);
+                self.reference(b'c', name, function);
+                self.text.put(&[arity]);
             }
         }
         self.text.tagged(b'j', number.into());
@@ -153,11 +196,15 @@ impl Meaning<'_, '_, '_> {
     fn fun(&mut self, index: u64) -> Result<(), Unread> {
         let fun = usize::try_from(index).ok().and_then(|index| self.tables.funs.get(index));
         let fun = fun.ok_or(malformed("it names a fun that does not exist"))?;
-        if let Some(place) = self.tables.labels.get(fun.label.into()) {
-            self.function.calls.push(place.function);
-        }
         let name = self.tables.atoms.id(fun.name);
-        self.name(b'm', name.ok_or(malformed("it names an atom that does not exist"))?);
+        let name = name.ok_or(malformed("it names an atom that does not exist"))?;
+        match self.tables.labels.get(fun.label.into()) {
+            Some(place) => {
+                self.function.calls.push(place.function);
+                self.reference(b'm', name, place.function);
+            }
+            None => self.name(b'm', name),
+        }
         self.text.tagged(b'u', fun.arity.into());
         self.text.tagged(b'u', fun.free.into());
         Ok(())
@@ -222,6 +269,19 @@ impl Meaning<'_, '_, '_> {
             if let Arg::Atom(id) = arg {
                 self.function.keys.push(*id);
             }
+        }
+    }
+
+    /// Another function of the module. What the compiler has made is numbered in its name: in the
+    /// body it is one of those that are named in their order.
+    fn reference(&mut self, tag: u8, name: AtomId, function: u32) {
+        let name = self.tables.atoms.text(name);
+        if is_made(name) {
+            self.function.made.push(function);
+            self.text.apart(tag, name);
+        } else {
+            self.text.tagged(tag, name.len() as u64);
+            self.text.put(name.as_bytes());
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod decode;
 mod digest;
+mod funs;
 mod outline;
 mod tables;
 mod unread;
@@ -21,6 +22,7 @@ use crate::etf::{Canonical, Outline, StructForm};
 use crate::iff::Chunks;
 use decode::Bounds;
 use digest::Digests;
+pub use funs::{Fun, Renewal, renewal};
 pub use outline::{Find, Found, makes_struct};
 use tables::Tables;
 pub use unread::Unread;
@@ -36,6 +38,11 @@ pub struct Function {
     pub arity: u8,
     /// The digest of its meaning.
     pub digest: Digest,
+    /// The same without the names of functions that the compiler has made, whose numbers change with
+    /// what stands elsewhere in the module; these functions are in `made`, by their places, in the
+    /// order in which they are named.
+    body: Digest,
+    made: Vec<u32>,
     /// Functions of the same module that it calls or makes funs of, by their places. These and the
     /// following are sorted, each once.
     calls: Vec<u32>,
@@ -57,6 +64,8 @@ impl Function {
             name: bounds.name,
             arity: bounds.arity,
             digest: Digest::default(),
+            body: Digest::default(),
+            made: Vec::new(),
             calls: Vec::new(),
             atoms: Vec::new(),
             keys: Vec::new(),
@@ -67,8 +76,10 @@ impl Function {
     }
 
     /// Once all instructions are read.
-    fn finish(&mut self, digest: Digest) {
+    fn finish(&mut self, digest: Digest, body: Digest) {
         self.digest = digest;
+        self.body = body;
+        self.made.shrink_to_fit();
         once(&mut self.calls);
         once(&mut self.atoms);
         once(&mut self.keys);
@@ -78,7 +89,7 @@ impl Function {
 
     /// How many bytes it takes.
     fn size(&self) -> usize {
-        let numbers = self.calls.len() + self.imports.len() + self.literals.len();
+        let numbers = self.calls.len() + self.imports.len() + self.literals.len() + self.made.len();
         size_of::<Self>() + 4 * (numbers + self.atoms.len() + self.keys.len())
     }
 

@@ -14,6 +14,8 @@ pub(crate) struct Lambda {
     pub(crate) arity: u8,
     pub(crate) label: u32,
     pub(crate) free: u8,
+    /// What tells the funs of one version of the module from those of others, beside its MD5.
+    pub(crate) uniq: u32,
 }
 
 /// An entry: function, arity, label, index, free variables, old uniq.
@@ -32,7 +34,7 @@ pub(crate) fn read(chunk: Option<&[u8]>) -> Result<Vec<Lambda>, Damage> {
     lambdas.try_reserve_exact(count).map_err(|_| Damage::OutOfMemory)?;
     for place in 0..count {
         let mut word = || reader.u32().unwrap_or_default();
-        let [name, arity, label, index, free, _uniq] = [(); 6].map(|()| word());
+        let [name, arity, label, index, free, uniq] = [(); 6].map(|()| word());
         let breach = |rule| Breach::of(b"FunT", rule).at(place);
         let arity = u8::try_from(arity).map_err(|_| breach(LoaderRule::LambdaEntry))?;
         let free = u8::try_from(free).ok().filter(|free| *free <= arity);
@@ -40,7 +42,7 @@ pub(crate) fn read(chunk: Option<&[u8]>) -> Result<Vec<Lambda>, Damage> {
         if usize::try_from(index).ok() != Some(place) {
             return Err(breach(LoaderRule::LambdaIndex).into());
         }
-        lambdas.push(Lambda { name, arity, label, free });
+        lambdas.push(Lambda { name, arity, label, free, uniq });
     }
     if reader.rest().is_empty() { Ok(lambdas) } else { Err(malformed()) }
 }

@@ -2,6 +2,7 @@
 
 use super::Request;
 use crate::failure::Failure;
+use crate::funs::Versions;
 use crate::options::Options;
 use hot_patch_beam::etf::{self, Limits, Term};
 use hot_patch_beam::shadow::Naming;
@@ -38,6 +39,15 @@ impl<'a> Arguments<'a> {
             [one, other] => Ok((one, other)),
             blobs => Err(self.bad(format!("takes two blobs, not {}", blobs.len()))),
         }
+    }
+
+    /// The blobs two by two.
+    pub(super) fn pairs(&self) -> Result<Vec<Versions<'a>>, Failure> {
+        let (pairs, rest) = self.request.blobs.as_chunks::<2>();
+        if !rest.is_empty() {
+            return Err(self.bad("takes an even number of blobs"));
+        }
+        Ok(pairs.iter().map(|[one, other]| (*one, *other)).collect())
     }
 
     /// The blobs up to the given one, and the rest.

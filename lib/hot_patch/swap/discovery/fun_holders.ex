@@ -1,0 +1,223 @@
+defmodule HotPatch.Swap.Discovery.FunHolders do
+  @moduledoc false
+  # Processes that hold funs which changed modules have made: what has to be made anew with the change
+  # (HotPatch.Swap.FunRenewal). Nobody is asked: the VM shows the values on a stack, and with them the
+  # state of whoever waits in a loop, as text (process_info(Pid, backtrace)), and a fun in it as
+  # `#Fun<Module.Index.Uniq>`.
+  #
+  # One that hibernates has no stack: where it is a server or a supervisor it is asked, by a function that
+  # it runs over its state.
+  #
+  # What the text does not show: messages that wait in a mailbox, what is in the dictionary, and
+  # what funs were made with. So of the changed modules' own processes any fun will do, and their
+  # state and dictionary are walked along when they stand still. A large heap gives a large text: it is
+  # not looked at, and told as that.
+
+  alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Discovery.Classification
+  alias HotPatch.Swap.Discovery.Stacktrace
+  alias HotPatch.Swap.FunRenewal
+  alias HotPatch.Swap.SysMessage
+  alias HotPatch.Swap.Target
+
+  # Words of a heap up to which its text is looked at.
+  @most_words 100_000
+
+  # A text shows when its process gets to a scheduler.
+  @lookers 8
+  @few 500
+
+  # Where whoever waits for a message in a behaviour's loop is, or is suspended; how often it is looked.
+  @loops [:gen_server, :gen_statem, :gen_event, :sys]
+  @looks 20
+
+  # Milliseconds that those that hibernate have.
+  @answer_within 500
+
+  @typedoc "By module the uniqs of funs that are of no interest."
+  @type wanted :: %{module() => [non_neg_integer()]}
+  @type seen :: {:holds, [module(), ...]} | :others | :none | :unseen
+
+  @doc """
+  Of processes those that have to stand still for the funs that they hold: those of changed
+  modules that would not otherwise, and those of other modules.
+  """
+  @spec among([pid()], [Target.t()], [Target.t()], %{module() => Change.t()}) ::
+          {own :: [Target.t()], others :: [Target.t()]}
+  def among(pids, targets, unpaused, replaced) do
+    case FunRenewal.table(Map.values(replaced)) do
+      nil ->
+        {[], []}
+
+      %{modules: wanted} ->
+        standing = MapSet.new(targets, & &1.pid)
+        by_pid = Map.new(unpaused, &{&1.pid, &1})
+        looked_at = Enum.reject(pids, &(&1 in standing))
+
+        looked_at
+        |> look(wanted)
+        |> Enum.flat_map(fn {pid, seen} -> target(by_pid[pid], pid, seen, wanted) end)
+        |> Enum.split_with(&(&1.rule != :holds_fun))
+    end
+  end
+
+  # Of another module.
+  defp target(nil, pid, {:holds, modules}, _wanted) do
+    case kind(pid) do
+      nil ->
+        []
+
+      kind ->
+        modules = Enum.map(modules, &{&1, false})
+        [%Target{pid: pid, kind: kind, rule: :holds_fun, modules: modules, holds?: true}]
+    end
+  end
+
+  defp target(nil, _pid, _seen, _wanted), do: []
+  defp target(_own, _pid, :none, _wanted), do: []
+
+  defp target(own, _pid, _seen, wanted) do
+    if Enum.any?(own.modules, fn {module, _} -> is_map_key(wanted, module) end),
+      do: [%{own | holds?: true}],
+      else: []
+  end
+
+  # Whoever is in a behaviour's loop answers system messages. Nil of who is in none, and of ours.
+  defp kind(pid) do
+    call = initial_call(pid)
+
+    cond do
+      :application.get_application(pid) == {:ok, :hot_patch} -> nil
+      not waits?(pid, @looks) -> nil
+      match?({:gen_event, _function, _arity}, call) -> :event_manager
+      Stacktrace.in_loop?(pid, fn _stack -> true end) -> :holder
+      Stacktrace.hibernates?(pid) and behaves?(call) -> :holder
+      true -> nil
+    end
+  end
+
+  # One that is in a callback for long is not waited for: a change of another module is not to fail
+  # because of it. It keeps what it holds, and is named.
+  defp waits?(_pid, 0), do: false
+
+  defp waits?(pid, looks) do
+    case Process.info(pid, :current_function) do
+      {:current_function, {module, _function, _arity}} when module in @loops ->
+        true
+
+      {:current_function, {:erlang, :hibernate, 3}} ->
+        true
+
+      nil ->
+        false
+
+      _busy ->
+        receive do
+        after
+          1 -> waits?(pid, looks - 1)
+        end
+    end
+  end
+
+  defp initial_call(pid) do
+    with {:dictionary, dictionary} <- Process.info(pid, :dictionary),
+         do: dictionary[:"$initial_call"]
+  end
+
+  defp behaves?({module, :init, 1}), do: Classification.behaves?(module)
+  defp behaves?({:supervisor, _module, _arity}), do: true
+  defp behaves?(_call), do: false
+
+  @doc "What the text of each process shows; those that are dead are left out."
+  @spec look([pid()], wanted()) :: [{pid(), seen()}]
+  def look(pids, wanted) when map_size(wanted) == 0, do: Enum.map(pids, &{&1, :none})
+
+  def look(pids, wanted) do
+    pids = List.delete(pids, self())
+
+    seen =
+      if length(pids) <= @few do
+        look_at_each(pids, wanted)
+      else
+        pids
+        |> Enum.chunk_every(div(length(pids), @lookers) + 1)
+        |> Enum.map(fn some -> Task.async(fn -> look_at_each(some, wanted) end) end)
+        |> Enum.flat_map(&Task.await(&1, :infinity))
+      end
+
+    {asleep, seen} = Enum.split_with(seen, &match?({_pid, :asleep}, &1))
+    ask(Enum.map(asleep, &elem(&1, 0)), wanted) ++ seen
+  end
+
+  # Who is asked wakes up, and goes to sleep again.
+  defp ask(pids, wanted) do
+    {servers, others} = Enum.split_with(pids, &(&1 |> initial_call() |> behaves?()))
+    ref = SysMessage.open()
+    Enum.each(servers, fn pid -> SysMessage.run_in(pid, &tell(&1, wanted, ref)) end)
+    deadline = System.monotonic_time(:millisecond) + @answer_within
+
+    {silent, answers} =
+      SysMessage.collect_until({ref, servers}, deadline, [], fn pid, modules, answers ->
+        {:done, [{pid, if(modules == [], do: :none, else: {:holds, modules})} | answers]}
+      end)
+
+    SysMessage.close(ref)
+    answers ++ Enum.map(silent ++ others, &{&1, :unseen})
+  end
+
+  # Runs inside.
+  defp tell(state, wanted, ref) do
+    SysMessage.tell(ref, ref, FunRenewal.makers([state | Process.get()], wanted))
+    state
+  end
+
+  defp look_at_each(pids, wanted) do
+    names = Map.new(wanted, fn {module, _uniqs} -> {"#Fun<#{module}.", module} end)
+    pattern = :binary.compile_pattern(Map.keys(names))
+
+    for pid <- pids,
+        {:total_heap_size, words} <- [Process.info(pid, :total_heap_size)],
+        seen = seen(pid, words, {names, pattern}, wanted),
+        seen != :dead,
+        do: {pid, seen}
+  end
+
+  defp seen(_pid, words, _patterns, _wanted) when words > @most_words, do: :unseen
+
+  defp seen(pid, _words, patterns, wanted) do
+    if Stacktrace.hibernates?(pid), do: :asleep, else: shown(pid, patterns, wanted)
+  end
+
+  defp shown(pid, {names, pattern}, wanted) do
+    case Process.info(pid, :backtrace) do
+      {:backtrace, text} ->
+        found =
+          for {from, size} <- :binary.matches(text, pattern),
+              module = names[binary_part(text, from, size)],
+              uniq = uniq(text, from + size),
+              uniq not in wanted[module],
+              uniq: true,
+              do: module
+
+        cond do
+          found != [] -> {:holds, found}
+          :binary.match(text, "#Fun<") != :nomatch -> :others
+          true -> :none
+        end
+
+      nil ->
+        :dead
+    end
+  end
+
+  # Behind the index and a dot.
+  defp uniq(text, from) do
+    with rest = binary_part(text, from, byte_size(text) - from),
+         {_index, "." <> rest} <- Integer.parse(rest),
+         {uniq, ">" <> _} <- Integer.parse(rest) do
+      uniq
+    else
+      _ -> nil
+    end
+  end
+end

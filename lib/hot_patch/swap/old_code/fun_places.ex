@@ -1,0 +1,144 @@
+defmodule HotPatch.Swap.OldCode.FunPlaces do
+  @moduledoc false
+  # Who holds funs of modules: processes, and what belongs to none of them alone. ETS tables are looked
+  # into, with all that is kept in them: the environments of applications, handlers and filters of
+  # :logger, handlers of :telemetry; and persistent terms.
+  #
+  # Not looked at, and told as that with their number: tables that only their owner can read, large
+  # ones, and processes with a large heap. Messages that wait, timers of the VM and what funs of other
+  # modules were made with are never looked at.
+
+  alias HotPatch.Swap.Discovery.FunHolders
+  alias HotPatch.Swap.FunRenewal
+
+  @typedoc "A process, or a place in words with the process that it belongs to, if there is one."
+  @type holder :: {pid() | nil, place :: String.t() | nil, module()}
+
+  # Words of a table up to which it is looked into, 32 MB; and of all tables, the small ones first.
+  @most_words 4_000_000
+  @most_in_all 32_000_000
+  # Words of a heap up to which a dictionary is copied.
+  @small_heap 100_000
+  @at_once 200
+
+  @doc "Who holds funs of these modules that are not of the versions with these uniqs."
+  @spec of(FunHolders.wanted()) :: {[holder()], unseen :: [String.t()]}
+  def of(wanted) when map_size(wanted) == 0, do: {[], []}
+
+  def of(wanted) do
+    {processes, large} = processes(wanted)
+    {tables, unread} = tables(wanted)
+    {terms, too_large} = terms(wanted)
+    {processes ++ tables ++ terms, unseen(large, unread, too_large)}
+  end
+
+  @doc "The same of versions that are neither current nor about to become so."
+  @spec of_old([module()], [{module(), md5 :: binary() | nil}]) :: {[holder()], [String.t()]}
+  def of_old(modules, coming \\ []) do
+    wanted =
+      for module <- modules, into: %{} do
+        md5s = [current(module), List.keyfind(coming, module, 0, {nil, nil}) |> elem(1)]
+        {module, for(md5 when is_binary(md5) <- md5s, do: FunRenewal.uniq(md5))}
+      end
+
+    of(wanted)
+  end
+
+  defp current(module),
+    do: if(:erlang.module_loaded(module), do: :erlang.get_module_info(module, :md5))
+
+  defp processes(wanted) do
+    Enum.reduce(FunHolders.look(Process.list(), wanted), {[], 0}, fn
+      {pid, {:holds, modules}}, {holders, large} ->
+        {Enum.map(modules, &{pid, nil, &1}) ++ holders, large}
+
+      {pid, :unseen}, {holders, large} ->
+        {dictionary(pid, wanted) ++ holders, large + 1}
+
+      {pid, _seen}, {holders, large} ->
+        {dictionary(pid, wanted) ++ holders, large}
+    end)
+  end
+
+  @doc "The place of what is in a process's dictionary."
+  @spec in_dictionary() :: String.t()
+  def in_dictionary, do: "in the dictionary"
+
+  # The text of a stack does not show it. It is copied only where it is small.
+  defp dictionary(pid, wanted) do
+    with {:total_heap_size, words} when words < @small_heap <-
+           Process.info(pid, :total_heap_size),
+         {:dictionary, [_ | _] = dictionary} <- Process.info(pid, :dictionary) do
+      for module <- holds(dictionary, wanted), do: {pid, in_dictionary(), module}
+    else
+      _ -> []
+    end
+  end
+
+  defp tables(wanted) do
+    code_server = Process.whereis(:code_server)
+
+    # One that is gone by now has no facts.
+    all =
+      for table <- :ets.all(),
+          [_ | _] = info <- [:ets.info(table)],
+          info[:owner] != code_server,
+          do: {info[:memory], table, info}
+
+    {holders, unread, _words} =
+      all
+      |> Enum.sort_by(&elem(&1, 0))
+      |> Enum.reduce({[], 0, 0}, fn {words, table, info}, {holders, unread, in_all} ->
+        if info[:protection] == :private or words > @most_words or in_all + words > @most_in_all,
+          do: {holders, unread + 1, in_all},
+          else: {table(table, info, wanted) ++ holders, unread, in_all + words}
+      end)
+
+    {holders, unread}
+  end
+
+  defp table(table, info, wanted) do
+    for module <- first(:ets.select(table, [{:"$1", [], [:"$1"]}], @at_once), wanted),
+        do: {info[:owner], "in the ETS table #{inspect(info[:name])}", module}
+  rescue
+    # It is gone.
+    ArgumentError -> []
+  end
+
+  defp first(:"$end_of_table", _wanted), do: []
+
+  defp first({objects, more}, wanted) do
+    case holds(objects, wanted) do
+      [] -> first(:ets.select(more), wanted)
+      modules -> modules
+    end
+  end
+
+  defp terms(wanted) do
+    {large, looked_at} =
+      for {key, term} <- :persistent_term.get() do
+        if FunRenewal.holds?(term, %{modules: wanted, funs: %{}}) == :too_large,
+          do: :too_large,
+          else:
+            for(
+              module <- holds(term, wanted),
+              do: {nil, "in the persistent term #{inspect(key, limit: 5)}", module}
+            )
+      end
+      |> Enum.split_with(&(&1 == :too_large))
+
+    {Enum.concat(looked_at), length(large)}
+  end
+
+  defp holds(term, wanted), do: FunRenewal.makers(term, wanted)
+
+  defp unseen(large, unread, too_large) do
+    for {count, what} <- [
+          {large, "processes with a large heap, or that hibernate and are no servers"},
+          {unread, "tables that are large or private"},
+          {too_large, "large persistent terms"}
+        ],
+        count > 0,
+        do: "#{count} #{what}"
+  end
+end
