@@ -37,13 +37,25 @@ defmodule HotPatch.Store.EarlyFiles do
     end
   end
 
-  @doc "The same by the set's tag, for whoever does not have the intent."
-  @spec take_back_by(String.t()) :: :ok | {:error, Transaction.failure()}
-  def take_back_by(tag) do
-    case Enum.find(Transaction.pending(), &(&1.tag == tag and &1.state == :staged)) do
-      nil -> :ok
-      intent -> take_back(intent)
+  @doc """
+  Takes back the early files of a set, runs `fun`, and gives its result: code that is loaded back then
+  finds what it was made with. Until `fun` is over no other node of this host that shares the files
+  puts any there.
+  """
+  @spec taken_back(Transaction.intent(), (() -> result)) :: result when result: term()
+  def taken_back(intent, fun) do
+    with [_ | _] = files <- early(intent),
+         {:done, result} <- Transaction.locked(fn -> taken_back_all(files, fun) end) do
+      result
+    else
+      # Nothing is there to be taken back, or the lock cannot be had: the code comes back all the same.
+      _ -> fun.()
     end
+  end
+
+  defp taken_back_all(files, fun) do
+    _ = each(files, &take_back_one/1)
+    {:done, fun.()}
   end
 
   @doc "Whether any early file of a set that is not decided is in place."

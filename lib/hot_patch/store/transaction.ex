@@ -103,7 +103,7 @@ defmodule HotPatch.Store.Transaction do
   end
 
   @doc "Runs something while no other node of this host changes the files of the system."
-  @spec locked((() -> :ok | {:error, failure()})) :: :ok | {:error, failure()}
+  @spec locked((() -> result)) :: result | {:error, failure()} when result: term()
   def locked(fun) do
     # Its file lies beside the release's own.
     case Lock.with_lock(lock(), @lock_within, fun, 0o644) do
