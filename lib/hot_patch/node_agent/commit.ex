@@ -29,6 +29,7 @@ defmodule HotPatch.NodeAgent.Commit do
   @type result :: %{
           optional(:strategy) => HotPatch.Strategy.t(),
           optional(:already?) => boolean(),
+          optional(:as_told?) => boolean(),
           files: [Report.FileResult.t()],
           pause_us: non_neg_integer(),
           suspended: non_neg_integer(),
@@ -142,7 +143,7 @@ defmodule HotPatch.NodeAgent.Commit do
 
     receive do
       {:decided, :finish} -> {:ok, @nobody}
-      {:decided, {:take_back, why}} -> {:error, nothing_done(why)}
+      {:decided, {:take_back, why}} -> {:error, Swap.Failure.new(:told, why)}
     after
       # rule: hold-ends
       operation.hold_timeout -> {:error, nothing_done("no decision came in time")}
@@ -189,7 +190,8 @@ defmodule HotPatch.NodeAgent.Commit do
     Environment.unset(preparation.accepted.config)
     text = and_back(failure.text, preparation)
     files = for verdict <- verdicts(preparation), do: failed(verdict, text)
-    result = result(files, %{@nobody | pause_us: failure.pause_us}, %{error: text})
+    known = %{error: text, as_told?: failure.reason == :told}
+    result = result(files, %{@nobody | pause_us: failure.pause_us}, known)
     _ = Store.Journal.add(:failed, CommitRecord.entry(preparation, result))
     result
   end

@@ -1,7 +1,7 @@
 defmodule HotPatch.Swap.Failure do
   @moduledoc false
   # Why a swap failed. Nothing was changed, unless the new code is `loaded?`. The text names the process
-  # at fault.
+  # at fault. `:told` is none: whoever decides has said that it is to be taken back.
 
   alias HotPatch.Swap.PhaseTimes
 
@@ -13,6 +13,7 @@ defmodule HotPatch.Swap.Failure do
           | :on_load
           | :abandoned
           | :taken_back
+          | :told
           | :engine_died
           | :half
           | atom()
