@@ -199,7 +199,7 @@ defmodule HotPatch.CourseTest do
       {module, patch} = new_patch(a)
       options = [nodes: [a, own], watch: Keyword.merge(@calm, duration: 60_000)]
       task = apply_later(a, patch, options)
-      until(fn -> watched?(a, patch) end, "all are watched", 30_000)
+      until(fn -> watched?(a, patch) end, "all are watched", 60_000)
       :erpc.cast(own, :erlang, :halt, [0, [flush: false]])
       assert {:error, %Error{reason: :rolled_back} = error} = Task.await(task, 60_000)
       assert %{sign: :gone, node: ^own} = error.report.watch.exceeded
@@ -210,7 +210,7 @@ defmodule HotPatch.CourseTest do
     test "a coordinator that dies meanwhile leaves no canary behind", %{nodes: [a, b, _] = nodes} do
       {module, patch} = new_patch(a)
       task = apply_later(a, patch, canary: [b], watch: Keyword.merge(@calm, duration: 60_000))
-      until(fn -> watched?(b, patch) end, "the canary is watched", 30_000)
+      until(fn -> watched?(b, patch) end, "the canary is watched", 60_000)
       assert has?(b, module)
       :ok = Cluster.call(a, Strike, :coordinator, [])
       assert {:error, %Error{reason: :failed} = error} = Task.await(task, 60_000)

@@ -190,7 +190,7 @@ defmodule HotPatch.NodeAgent.Commit do
     Environment.unset(preparation.accepted.config)
     text = and_back(failure.text, preparation)
     files = for verdict <- verdicts(preparation), do: failed(verdict, text)
-    known = %{error: text, as_told?: failure.reason == :told}
+    known = %{error: text, as_told?: failure.told?}
     result = result(files, %{@nobody | pause_us: failure.pause_us}, known)
     _ = Store.Journal.add(:failed, CommitRecord.entry(preparation, result))
     result
