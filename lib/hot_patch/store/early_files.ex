@@ -101,8 +101,9 @@ defmodule HotPatch.Store.EarlyFiles do
     before = Transaction.before(file.staged)
 
     cond do
+      # Another node of the host may have removed the file, and left the folder to who has made it.
       not placed?(file) ->
-        removed(before)
+        with :ok <- removed(before), do: unmake(file)
 
       # It is decided there: this node will come to it as well.
       SharedHost.have?(file.target, file.new) ->
@@ -120,10 +121,13 @@ defmodule HotPatch.Store.EarlyFiles do
   end
 
   defp remove(file) do
-    with :ok <- removed(file.target) do
-      for folder <- file.made, do: _ = File.rmdir(folder)
-      :ok
-    end
+    with :ok <- removed(file.target), do: unmake(file)
+  end
+
+  # Those that are empty.
+  defp unmake(file) do
+    for folder <- file.made, do: _ = File.rmdir(folder)
+    :ok
   end
 
   defp removed(path) do
