@@ -74,8 +74,13 @@ defmodule HotPatch.NodeAgent.Commit do
     swapped = with :ok <- begun, :ok <- place(preparation), do: swap(preparation, agent, deadline)
 
     {_ok_or_error, %{phases: phases}} = swapped
-    facts = preparation |> CommitRecord.facts() |> Map.put(:warnings, preparation.warnings)
-    result = swapped |> finish(preparation) |> Map.merge(facts)
+
+    result =
+      swapped
+      |> finish(preparation)
+      |> Map.merge(CommitRecord.facts(preparation))
+      |> Map.update!(:warnings, &(preparation.warnings ++ &1))
+
     leave()
     send(agent, {__MODULE__, self(), {:ended, result}})
 
@@ -235,8 +240,9 @@ defmodule HotPatch.NodeAgent.Commit do
 
     case CommitRecord.write(preparation, result) do
       :ok ->
-        if restart_needed(verdicts) == nil, do: Environment.tell(config)
-        %{result | files: verdicts |> Enum.map(&taken_out/1) |> Enum.map(&Verdict.to_report/1)}
+        files = verdicts |> Enum.map(&taken_out/1) |> Enum.map(&Verdict.to_report/1)
+        told = if restart_needed(verdicts) == nil, do: Environment.tell(config), else: []
+        %{result | files: files, warnings: told}
 
       {:error, text} ->
         files = for verdict <- verdicts(preparation), do: failed(verdict, text)
