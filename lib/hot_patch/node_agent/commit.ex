@@ -10,6 +10,8 @@ defmodule HotPatch.NodeAgent.Commit do
   # that belongs to this process and ends with it.
 
   alias HotPatch.Hook
+  alias HotPatch.LiveView
+  alias HotPatch.NodeAgent.Check
   alias HotPatch.NodeAgent.CommitRecord
   alias HotPatch.NodeAgent.Environment
   alias HotPatch.NodeAgent.InstructionRunner
@@ -143,20 +145,25 @@ defmodule HotPatch.NodeAgent.Commit do
     do: for(%{kind: :delete, module: module} <- ready.job.changes, do: module)
 
   # Nothing to change in memory here; the decision is about the disk all the same.
-  defp swap(%Prepare{ready: nil, operation: operation}, agent, _deadline) do
+  defp swap(%Prepare{ready: nil, operation: operation} = preparation, agent, _deadline) do
+    Hook.run(:before_pause, told(preparation))
     send(agent, {__MODULE__, self(), {:held, self()}})
 
     receive do
-      {:decided, :finish} -> {:ok, @nobody}
-      {:decided, {:take_back, why}} -> {:error, Swap.Failure.new(:told, why)}
+      {:decided, :finish} ->
+        Hook.run(:after_resume, told(preparation))
+        {:ok, @nobody}
+
+      {:decided, {:take_back, why}} ->
+        {:error, Swap.Failure.new(:told, why)}
     after
       # rule: hold-ends
       operation.hold_timeout -> {:error, nothing_done("no decision came in time")}
     end
   end
 
-  defp swap(%Prepare{ready: ready, operation: operation}, agent, deadline) do
-    change = Prepare.change(ready.job.changes, operation)
+  defp swap(%Prepare{ready: ready, operation: operation} = preparation, agent, deadline) do
+    change = told(preparation)
     Hook.run(:before_pause, change)
     commit = self()
 
@@ -178,6 +185,12 @@ defmodule HotPatch.NodeAgent.Commit do
              "#{operation.pause_timeout} ms: nobody was suspended"
          )}
     end
+  end
+
+  # What hooks are told.
+  defp told(%Prepare{ready: ready, examination: examination, operation: operation}) do
+    changes = if ready, do: ready.job.changes, else: []
+    Prepare.change(changes, Check.paths(examination), operation)
   end
 
   defp now, do: System.monotonic_time(:millisecond)
@@ -228,6 +241,12 @@ defmodule HotPatch.NodeAgent.Commit do
   # The new code runs: now the disk has to agree with it, whatever happens.
   # rule: disk-after-load
   defp write(done, preparation, error) do
+    result = write_now(done, preparation, error)
+    Hook.run(:after_write, told(preparation), [LiveView])
+    result
+  end
+
+  defp write_now(done, preparation, error) do
     FaultPoint.point(:loaded)
     verdicts = Enum.map(verdicts(preparation), &read_back/1)
     restart = error || restart_needed(verdicts)

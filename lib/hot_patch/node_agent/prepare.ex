@@ -104,9 +104,9 @@ defmodule HotPatch.NodeAgent.Prepare do
   end
 
   @doc "What hooks are told of a change."
-  @spec change([Swap.Change.t()], Operation.t()) :: Hook.change()
-  def change(changes, operation) do
-    %{patch: operation.patch, modules: Enum.map(changes, & &1.module)}
+  @spec change([Swap.Change.t()], [String.t()], Operation.t()) :: Hook.change()
+  def change(changes, files, operation) do
+    %{patch: operation.patch, modules: Enum.map(changes, & &1.module), files: files}
   end
 
   # What runs says it only as long as it runs, and the way back has to know.
@@ -204,7 +204,7 @@ defmodule HotPatch.NodeAgent.Prepare do
           purge: operation.purge,
           after_load: fn ->
             Environment.set(accepted.config)
-            Hook.run(:after_load, change(changes, operation))
+            Hook.run(:after_load, change(changes, Check.paths(examination), operation))
           end
         }
 

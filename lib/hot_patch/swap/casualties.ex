@@ -42,7 +42,9 @@ defmodule HotPatch.Swap.Casualties do
 
   defp reasons_of(%{kind: :delete, module: module}, _transition, _shadow) do
     why = "#{inspect(module)} goes, and they work for it"
-    for kind <- [:server, :special, :event_manager, :supervisor, :wrapper], do: {kind, why}
+
+    for kind <- [:server, :special, :event_manager, :supervisor, :hosted, :wrapper],
+        do: {kind, why}
   end
 
   # Where it is not known what comes, nothing is known.

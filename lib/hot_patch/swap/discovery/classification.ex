@@ -8,6 +8,7 @@ defmodule HotPatch.Swap.Discovery.Classification do
   alias HotPatch.Swap.Discovery.Query
   alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.Discovery.Wrapper
+  alias HotPatch.Swap.Hosted
   alias HotPatch.Swap.Target
 
   @callbacks [{:handle_call, 3}, {:handle_cast, 2}, {:handle_info, 2}, {:callback_mode, 0}]
@@ -22,6 +23,22 @@ defmodule HotPatch.Swap.Discovery.Classification do
   @spec by_call(pid(), mfa() | nil, label :: term(), replaced()) ::
           [Target.t()] | {:ask, Query.question()}
   def by_call(pid, call, label, replaced) do
+    case Hosted.library(call) do
+      nil -> by_own_call(pid, call, label, replaced)
+      library -> hosted(pid, {library, elem(call, 0)}, replaced)
+    end
+  end
+
+  # The library's own code_change hands the new state on to the user's.
+  defp hosted(pid, {library, _module}, replaced) when is_map_key(replaced, library),
+    do: [server(pid, :hosted, replaced[library])]
+
+  defp hosted(pid, {_library, module}, replaced) when is_map_key(replaced, module),
+    do: [target(pid, :hosted, :hosted, [{module, change_code?(replaced[module], [3])}])]
+
+  defp hosted(_pid, _names, _replaced), do: []
+
+  defp by_own_call(pid, call, label, replaced) do
     case call do
       {:gen_event, _function, _arity} ->
         {:ask, :handlers}
