@@ -7,6 +7,7 @@ defmodule HotPatch.Swap.Discovery do
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Discovery.Classification
   alias HotPatch.Swap.Discovery.FunHolders
+  alias HotPatch.Swap.Discovery.Loop
   alias HotPatch.Swap.Discovery.Query
   alias HotPatch.Swap.Target
 
@@ -81,7 +82,12 @@ defmodule HotPatch.Swap.Discovery do
     # One that is not looked at yet shall not be taken for seen the next time.
     list = if length(facts) == length(fresh), do: list, else: before.list
 
-    {targets, to_ask} = Enum.flat_map_reduce(facts, [], &recognise(&1, &2, replaced))
+    # In the order of the facts.
+    loops = Loop.of(facts, Map.keys(replaced))
+
+    {targets, to_ask} =
+      facts |> Enum.zip(loops) |> Enum.flat_map_reduce([], &recognise(&1, &2, replaced))
+
     {silent, asked} = Query.ask(to_ask, replaced)
     {targets, unpaused} = Enum.split_with(asked ++ targets, &converts?/1)
     {own, others} = FunHolders.among(Enum.map(facts, &elem(&1, 0)), targets, unpaused, replaced)
@@ -100,8 +106,8 @@ defmodule HotPatch.Swap.Discovery do
     }
   end
 
-  defp recognise({pid, {call, _parent, label}}, to_ask, replaced) do
-    case Classification.by_call(pid, call, label, replaced) do
+  defp recognise({{pid, facts}, {pid, loop}}, to_ask, replaced) do
+    case Classification.by_loop(pid, facts, loop, replaced) do
       {:ask, question} -> {[], [{pid, question} | to_ask]}
       targets -> {targets, to_ask}
     end
