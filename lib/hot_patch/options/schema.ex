@@ -44,7 +44,7 @@ defmodule HotPatch.Options.Schema do
           "Default: that of its manifest; without one the file's name without `.zip`, or `patch` for bytes"
     ],
     nodes: [
-      calls: [:apply, :rollback, :check, :plan, :stragglers, :drift, :journal],
+      calls: [:apply, :rollback, :check, :plan, :rehearse, :stragglers, :drift, :journal],
       type: :nodes,
       doc:
         "which nodes to work on: a list of names, `{:role, role}` (`config :hot_patch, roles: [...]` " <>
@@ -61,6 +61,7 @@ defmodule HotPatch.Options.Schema do
         :dismiss,
         :apply,
         :rollback,
+        :rehearse,
         {:build,
          type: :path,
          in_person: false,
@@ -146,6 +147,10 @@ defmodule HotPatch.Options.Schema do
         :restart,
         :attach,
         :detach,
+        {:rehearse,
+         doc:
+           "milliseconds that the rehearsal may take on a node; who was not got to by then is not tried. " <>
+             "Default: 60,000"},
         {:cancel, doc: "milliseconds to wait for its end. Default: 60,000"}
       ],
       type: :milliseconds,
@@ -160,6 +165,7 @@ defmodule HotPatch.Options.Schema do
         :apply,
         {:build, doc: "how processes come to the new code, " <> @declared},
         {@survey, default: nil, doc: "as for `apply/2` or `rollback/2`, with the same default"},
+        {:rehearse, doc: "as for `apply/2`"},
         {:rollback,
          type: {:one_of, [:suspend, :none]},
          default: nil,
@@ -195,7 +201,14 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     pause_timeout: [
-      calls: [:apply, :rollback],
+      calls: [
+        :apply,
+        :rollback,
+        {:rehearse,
+         doc:
+           "as for `apply/2`: a process that does not get to its turn within it would be late, and a conversion " <>
+             "that takes longer is a failure. Default: 2,000"}
+      ],
       type: :milliseconds,
       default: 2_000,
       doc:
@@ -209,6 +222,7 @@ defmodule HotPatch.Options.Schema do
         {:build,
          doc: "what to do with modules that run code when they are loaded, " <> @declared},
         {@survey, default: nil, doc: "as for `apply/2` or `rollback/2`, with the same default"},
+        {:rehearse, doc: "as for `apply/2`; nothing of them is loaded"},
         {:rollback,
          default: nil,
          doc:
@@ -238,7 +252,13 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     purge: [
-      calls: [:apply, :rollback, :check, :plan],
+      calls: [
+        :apply,
+        :rollback,
+        :check,
+        :plan,
+        {:rehearse, doc: "as for `apply/2`; nobody is killed"}
+      ],
       type: {:one_of, [:soft, :force]},
       default: :soft,
       payload: :purge,
@@ -254,7 +274,7 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     drift: [
-      calls: [:apply, :check, :plan],
+      calls: [:apply, :check, :plan, :rehearse],
       type: {:one_of, [:refuse, :accept]},
       default: :refuse,
       payload: :drift,
@@ -270,7 +290,7 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     disk: [
-      calls: [:apply, :check, :plan],
+      calls: [:apply, :check, :plan, :rehearse],
       type: {:one_of, [:replace, :memory_only]},
       default: :replace,
       payload: :disk,
@@ -291,6 +311,7 @@ defmodule HotPatch.Options.Schema do
         :apply,
         :check,
         :plan,
+        :rehearse,
         {:build, doc: "`true`: the patch takes the place of all before it, " <> @declared}
       ],
       type: :boolean,
@@ -308,7 +329,7 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     again: [
-      calls: [:apply, :check, :plan],
+      calls: [:apply, :check, :plan, :rehearse],
       type: :boolean,
       default: false,
       payload: :again?,
@@ -326,6 +347,7 @@ defmodule HotPatch.Options.Schema do
         :apply,
         :check,
         :plan,
+        :rehearse,
         {:build,
          doc: "changes of applications' environments that come with it, as `apply/2` has them"}
       ],
@@ -397,10 +419,52 @@ defmodule HotPatch.Options.Schema do
         values: [keep: "keep the patch"]
       ]
     ],
+    rehearse: [
+      calls: [:apply],
+      type: :boolean,
+      default: false,
+      doc:
+        "`true`: the patch is rehearsed before, see `rehearse/2`, and refused if that fails. Default: `false`",
+      field: [
+        label: "Rehearse it before",
+        empty: "no",
+        values: [true: "yes, and refuse it if that fails"]
+      ]
+    ],
+    sample: [
+      calls: [:rehearse],
+      type: :count,
+      doc:
+        "so many processes of each module on a node at most, spread over all of them. Default: all",
+      field: [label: "Processes of each module, at most", empty: "all", example: "all"]
+    ],
+    effects: [
+      calls: [:rehearse],
+      type: {:one_of, [:skip, :run]},
+      default: :skip,
+      doc:
+        "what to do with a callback that has effects, as far as the code shows: sends, writes, calls something " <>
+          "that is not looked into. `:skip` (default): it is named and left out. `:run`: it is run, and its " <>
+          "effects are real",
+      field: [
+        label: "Callbacks that have effects",
+        empty: "are left out",
+        values: [run: "are run: their effects are real"]
+      ]
+    ],
+    max_state_bytes: [
+      calls: [:rehearse],
+      type: :count,
+      default: 33_554_432,
+      doc:
+        "the largest state that is copied: a process with a larger one is not tried. Default: 33,554,432 (32 MB)",
+      field: [label: "Largest state that is copied, bytes"]
+    ],
     progress: [
       calls: [
         :apply,
         :rollback,
+        :rehearse,
         {:build,
          type: :function,
          in_person: false,
@@ -525,14 +589,25 @@ defmodule HotPatch.Options.Schema do
         :attach,
         :detach,
         :apply,
-        :rollback
+        :rollback,
+        :rehearse
       ],
       type: :text,
       in_person: true,
       doc: "who does it, for the record. Default: the operating system's user"
     ],
     reason: [
-      calls: [:delete, :restart, :cancel, :dismiss, :attach, :detach, :apply, :rollback],
+      calls: [
+        :delete,
+        :restart,
+        :cancel,
+        :dismiss,
+        :attach,
+        :detach,
+        :apply,
+        :rollback,
+        :rehearse
+      ],
       type: :text,
       doc: "why, for the record",
       field: [label: "Reason, for the journal", example: "ticket 4711"]

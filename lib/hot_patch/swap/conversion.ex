@@ -194,12 +194,22 @@ defmodule HotPatch.Swap.Conversion do
   defp attempt_call(%{keeps?: true}, state), do: {:ok, state}
 
   defp attempt_call(conversion, state) do
-    case call(conversion.kind, conversion, state) do
+    case outcome(conversion, state) do
       {:ok, new} -> check(conversion, new)
-      other -> tell(conversion, {:failed, other})
+      failed -> tell(conversion, failed)
+    end
+  end
+
+  @doc "What the callback makes of a state, or how it failed: what it gave instead, or what was caught."
+  @spec outcome(t(), term()) ::
+          {:ok, term()} | {:failed, term() | {:error | :exit | :throw, term(), list()}}
+  def outcome(conversion, state) do
+    case call(conversion.kind, conversion, state) do
+      {:ok, new} -> {:ok, new}
+      other -> {:failed, other}
     end
   catch
-    kind, reason -> tell(conversion, {:failed, {kind, reason, __STACKTRACE__}})
+    kind, reason -> {:failed, {kind, reason, __STACKTRACE__}}
   end
 
   defp call(kind, %{shadow: shadow, old_vsn: vsn, extra: extra}, state)

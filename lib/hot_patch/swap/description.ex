@@ -105,7 +105,7 @@ defmodule HotPatch.Swap.Description do
   # As caught in the process itself, or as a behaviour reports it.
   defp reason(module, {kind, reason, stack})
        when kind in [:error, :exit, :throw] and is_list(stack) do
-    "#{unshadow(Cause.of(kind, reason, stack))} in #{module |> own(stack) |> Exception.format_stacktrace_entry()}"
+    "#{unshadow(Cause.of(kind, reason, stack))} in #{where(module, stack)}"
   end
 
   defp reason(module, {:EXIT, {reason, [{_, _, _, _} | _] = stack}}),
@@ -126,6 +126,11 @@ defmodule HotPatch.Swap.Description do
 
   # A shadow is nobody's business but ours.
   defp unshadow(text), do: String.replace(text, ~r/:"?(?:Elixir\.)?([\w.]+)@hot_patch"?/, "\\1")
+
+  @doc "The place in a stack where a module failed."
+  @spec where(module(), Exception.stacktrace()) :: String.t()
+  def where(module, stack),
+    do: module |> own(stack) |> Exception.format_stacktrace_entry() |> unshadow()
 
   # The place in the callback module rather than in what it calls; a shadow's name is told
   # as that of its module. Arguments are states: too long, and nobody else's business.

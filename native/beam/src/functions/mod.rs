@@ -54,8 +54,23 @@ pub struct Function {
     imports: Vec<u32>,
     /// Literals that it uses, by their places.
     literals: Vec<u32>,
+    /// What it does that is no call by name.
+    acts: Acts,
     /// Where its instructions stand.
     place: std::ops::Range<usize>,
+}
+
+/// What a function does by instructions of its own rather than by calls that have a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acts {
+    /// It sends a message.
+    pub sends: bool,
+    /// It looks into its mailbox, or waits.
+    pub receives: bool,
+    /// It calls a function whose module or name is known only when it runs.
+    pub applies: bool,
+    /// It calls a fun that it has been given.
+    pub calls_funs: bool,
 }
 
 impl Function {
@@ -71,6 +86,7 @@ impl Function {
             keys: Vec::new(),
             imports: Vec::new(),
             literals: Vec::new(),
+            acts: Acts::default(),
             place: bounds.place.clone(),
         }
     }
@@ -96,6 +112,11 @@ impl Function {
     /// The functions of the same module that it calls or makes funs of, by their places.
     pub fn calls(&self) -> impl Iterator<Item = usize> {
         self.calls.iter().map(|place| *place as usize)
+    }
+
+    /// What it does that is no call by name.
+    pub fn acts(&self) -> Acts {
+        self.acts
     }
 
     /// The literals that it uses, by their places among those of the module.
