@@ -6,6 +6,7 @@ defmodule HotPatch.Swap.Batch do
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Description
+  alias HotPatch.Swap.Foreign
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
@@ -53,28 +54,26 @@ defmodule HotPatch.Swap.Batch do
   end
 
   @doc """
-  After the load: the states put aside become the real ones and everybody goes on. Gives the
-  change_code calls that failed; `again` are those that are made only now.
+  After the load: the states put aside become the real ones and everybody goes on. `slow` are processes
+  that may be in the user's code still, and are not waited for.
   """
-  @spec take_and_resume([[ProcessTask.t()]], Parking.t(), Ready.t(), [{pid(), module()}]) ::
-          [{pid(), module(), term()}]
-  def take_and_resume(windows, standing, ready, again) do
+  @spec take_and_resume([[ProcessTask.t()]], Parking.t(), Ready.t(), [pid()]) :: :ok
+  def take_and_resume(windows, standing, ready, slow) do
     :take = Parking.settle(standing, :take)
-    messages = ProcessTask.messages(ready.job)
     # Not all of what is ready goes along to each of them.
     funs = ready.funs
-    again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
-    ref = SysMessage.open()
+    slow = MapSet.new(slow)
 
-    go_on(windows, standing, &is_map_key(again, &1), fn pid ->
+    go_on(windows, standing, &MapSet.member?(slow, &1), fn pid ->
       SysMessage.run_in(pid, &Conversion.take/1)
-      change_code(pid, Map.get(again, pid, []), messages, ref)
       # Who has changed by itself may have handed on funs of the code before.
       if funs, do: SysMessage.run_in(pid, &FunRenewal.now(&1, funs))
     end)
-
-    failures(ref, again, now() + @change_within)
   end
+
+  @doc "How long those may take that change by themselves after the load."
+  @spec change_within() :: pos_integer()
+  def change_within, do: @change_within
 
   @doc """
   Nothing was loaded: everybody goes on as before. Those in `late` have not got to what makes
@@ -93,23 +92,65 @@ defmodule HotPatch.Swap.Batch do
   end
 
   @doc """
-  Has processes change their state by themselves while they are suspended, before a deadline.
-  Gives the calls of change_code that failed.
+  Has processes change their state by themselves while they are suspended, before a deadline. What they
+  have now comes back if it is dropped. Gives the calls of change_code that failed.
   """
-  @spec by_themselves([{pid(), module()}], Ready.t(), integer()) :: [{pid(), module(), term()}]
-  def by_themselves(again, ready, deadline) do
+  @spec by_themselves([{pid(), module()}], Ready.t(), [Target.t()], integer()) ::
+          [{pid(), module(), term()}]
+  def by_themselves([], _ready, _targets, _deadline), do: []
+
+  def by_themselves(again, ready, targets, deadline) do
     messages = ProcessTask.messages(ready.job)
     again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
+    others = others(targets, again)
     ref = SysMessage.open()
 
     Enum.each(again, fn {pid, modules} ->
-      # What it has now comes back if it is dropped.
-      SysMessage.run_in(pid, &Conversion.keep/1)
-      change_code(pid, modules, messages, ref)
+      by_itself(pid, others[pid], Enum.map(modules, &messages[&1]), ref)
     end)
 
     failures(ref, again, deadline)
   end
+
+  # With one state, and sys' own way to change it, are all but these.
+  defp others(targets, again) do
+    for %{kind: kind, pid: pid} = target <- targets,
+        kind in [:event_manager, :foreign],
+        is_map_key(again, pid),
+        into: %{},
+        do: {pid, target}
+  end
+
+  defp by_itself(pid, %{kind: :event_manager}, messages, ref) do
+    SysMessage.run_in(pid, &Conversion.keep_handler/1)
+    SysMessage.run_in(pid, &Conversion.take_now/1)
+    change_code(pid, nil, messages, ref)
+  end
+
+  defp by_itself(pid, target, messages, ref) do
+    SysMessage.run_in(pid, &Conversion.keep/1)
+    change_code(pid, target, messages, ref)
+  end
+
+  @doc """
+  Has a process change by itself; it answers each message under the ref. Of a loop that shows its own term
+  it is done in its place: see HotPatch.Swap.Foreign.
+  """
+  @spec change_code(pid(), Target.t() | nil, [tuple()], reference()) :: :ok
+  def change_code(pid, %{kind: :foreign, loop: loop}, messages, ref) do
+    if Foreign.open?(loop),
+      do:
+        for(
+          message <- messages,
+          do: SysMessage.run_in(pid, &Conversion.change_foreign(&1, loop, message, ref))
+        ),
+      else: change_code(pid, nil, messages, ref)
+
+    :ok
+  end
+
+  def change_code(pid, _target, messages, ref),
+    do: Enum.each(messages, &SysMessage.send(pid, ref, &1))
 
   @doc """
   Of processes that have to change by themselves, those that go down to an older version, and the
@@ -171,10 +212,6 @@ defmodule HotPatch.Swap.Batch do
   defp wait(ref, pids, deadline) do
     _ = SysMessage.collect_until({ref, pids}, deadline, nil, fn _, _, nil -> {:done, nil} end)
     SysMessage.close(ref)
-  end
-
-  defp change_code(pid, modules, messages, ref) do
-    Enum.each(modules, &SysMessage.send(pid, ref, messages[&1]))
   end
 
   defp convert_each(windows, ref, deadline, fun) do

@@ -4,6 +4,8 @@ defmodule HotPatch.Swap.ProcessTask do
   # runs before the load, and what its module has to do by itself.
 
   alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Employment
+  alias HotPatch.Swap.Foreign
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Signal
@@ -41,7 +43,8 @@ defmodule HotPatch.Swap.ProcessTask do
     # Most targets are alike: what is to be done for one is worked out once for all of them.
     {tasks, _alike} =
       Enum.map_reduce(targets, %{}, fn target, alike ->
-        key = {target.kind, target.modules, target.keeps?, target.ends?, target.holds?}
+        %{modules: modules, sure?: sure?, loop: loop} = target
+        key = {target.kind, modules, sure?, loop, target.keeps?, target.ends?, target.holds?}
         alike = Map.put_new_lazy(alike, key, fn -> task(target, conversions, hold) end)
         {%{alike[key] | pid: target.pid}, alike}
       end)
@@ -78,11 +81,12 @@ defmodule HotPatch.Swap.ProcessTask do
   defp conversions(ready, under) do
     shadows = Map.new(ready.shadows, &{&1.module, &1})
     gone = for %{kind: :delete, module: module} <- ready.job.changes, do: module
+    depth = Employment.unknown_depth()
 
     for change <- ready.job.changes, into: %{} do
       conversion = conversion(change, shadow(change, shadows), under)
       conversion = conversion && %{conversion | gone: gone, funs: ready.funs}
-      {change.module, {change, conversion}}
+      {change.module, {change, conversion, depth, under}}
     end
   end
 
@@ -115,6 +119,8 @@ defmodule HotPatch.Swap.ProcessTask do
       kind: nil,
       rehearsal?: false,
       keeps?: false,
+      works_for: nil,
+      loop: nil,
       gone: [],
       funs: nil,
       signal: signal,
@@ -132,13 +138,37 @@ defmodule HotPatch.Swap.ProcessTask do
     %{task | how: how(target, task)}
   end
 
-  defp add(task, target, {change, conversion}) do
-    if conversion == nil or hidden?(target, change) do
+  defp add(task, target, {change, nil, depth, under}) do
+    task = by_itself(task, change.module)
+
+    # Nothing can be tried, but whether it works for the module.
+    if target.kind == :server do
+      base = conversion(change, %{name: change.module, lambdas?: false}, under)
+      works_for = Employment.new(depth, target.sure?)
+      checked = %{base | kind: :server, rehearsal?: true, keeps?: true, works_for: works_for}
+      put_in(task.conversions[change.module], checked)
+    else
+      task
+    end
+  end
+
+  defp add(task, target, {change, conversion, depth, _under}) do
+    if hidden?(target, change) do
       by_itself(task, change.module)
     else
       kind = Shadow.kind(target.kind, change)
       rehearsal? = itself?(kind, conversion)
-      conversion = %{conversion | kind: kind, rehearsal?: rehearsal?, keeps?: target.keeps?}
+      works_for = if target.kind == :server, do: Employment.new(depth, target.sure?)
+
+      conversion = %{
+        conversion
+        | kind: kind,
+          rehearsal?: rehearsal?,
+          keeps?: target.keeps?,
+          works_for: works_for,
+          loop: target.loop
+      }
+
       task = put_in(task.conversions[change.module], conversion)
       if rehearsal?, do: by_itself(task, change.module), else: task
     end
@@ -171,6 +201,9 @@ defmodule HotPatch.Swap.ProcessTask do
 
   # A wrapper's state is the library's, which alone knows how to hand it on.
   defp hidden?(%{kind: :wrapper}, _change), do: true
+
+  # What its code_change will get is certain only where the loop shows its own term.
+  defp hidden?(%{kind: :foreign, loop: loop}, _change), do: not Foreign.open?(loop)
 
   # Which child specs an older supervisor has is not known before it is loaded.
   defp hidden?(%{kind: :supervisor}, %{direction: :down}), do: true

@@ -125,16 +125,14 @@ defmodule HotPatch.Swap.Rolling do
     SysMessage.suspend_unanswered(pid)
     if target.kind == :server, do: SysMessage.run_in(pid, &Conversion.remember_old/1)
 
-    owed =
-      for {module, true} <- modules do
-        SysMessage.send(pid, ref, messages[module])
-        pid
-      end
+    # Each answers for itself.
+    owed = for {module, true} <- modules, do: {pid, messages[module]}
+    :ok = Batch.change_code(pid, target, Enum.map(owed, &elem(&1, 1)), ref)
 
     renew_in(pid, funs)
     if target.kind == :server, do: SysMessage.run_in(pid, &Conversion.remember_new/1)
     SysMessage.resume_unanswered(pid)
-    owed
+    Enum.map(owed, &elem(&1, 0))
   end
 
   defp note(_pid, :ok, failed), do: {:done, failed}
