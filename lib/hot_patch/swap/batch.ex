@@ -92,21 +92,33 @@ defmodule HotPatch.Swap.Batch do
   end
 
   @doc """
-  Has processes change their state by themselves while they are suspended, before a deadline. What they
+  Has processes change their state by themselves while they stand still, before a deadline. What they
   have now comes back if it is dropped. Gives the calls of change_code that failed.
   """
-  @spec by_themselves([{pid(), module()}], Ready.t(), [Target.t()], integer()) ::
+  @spec by_themselves([{pid(), module()}], Ready.t(), {[Target.t()], Parking.t()}, integer()) ::
           [{pid(), module(), term()}]
   def by_themselves([], _ready, _targets, _deadline), do: []
 
-  def by_themselves(again, ready, targets, deadline) do
+  def by_themselves(again, ready, {targets, standing}, deadline) do
     messages = ProcessTask.messages(ready.job)
     again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
     others = others(targets, again)
     ref = SysMessage.open()
 
     Enum.each(again, fn {pid, modules} ->
-      by_itself(pid, others[pid], Enum.map(modules, &messages[&1]), ref)
+      case others[pid] do
+        %{kind: :foreign, open?: true} = target ->
+          [module] = modules
+
+          conversion =
+            ProcessTask.foreign(ready.job, target.target, module, {ref, standing.signal})
+
+          Parking.convert(standing, pid, conversion)
+
+        other ->
+          keep(pid, other)
+          for module <- modules, do: SysMessage.send(pid, ref, messages[module])
+      end
     end)
 
     failures(ref, again, deadline)
@@ -117,40 +129,18 @@ defmodule HotPatch.Swap.Batch do
     for %{kind: kind, pid: pid} = target <- targets,
         kind in [:event_manager, :foreign],
         is_map_key(again, pid),
-        into: %{},
-        do: {pid, target}
+        into: %{} do
+      open? = kind == :foreign and Foreign.open?(target.loop)
+      {pid, %{kind: kind, open?: open?, target: target}}
+    end
   end
 
-  defp by_itself(pid, %{kind: :event_manager}, messages, ref) do
+  defp keep(pid, %{kind: :event_manager}) do
     SysMessage.run_in(pid, &Conversion.keep_handler/1)
     SysMessage.run_in(pid, &Conversion.take_now/1)
-    change_code(pid, nil, messages, ref)
   end
 
-  defp by_itself(pid, target, messages, ref) do
-    SysMessage.run_in(pid, &Conversion.keep/1)
-    change_code(pid, target, messages, ref)
-  end
-
-  @doc """
-  Has a process change by itself; it answers each message under the ref. Of a loop that shows its own term
-  it is done in its place: see HotPatch.Swap.Foreign.
-  """
-  @spec change_code(pid(), Target.t() | nil, [tuple()], reference()) :: :ok
-  def change_code(pid, %{kind: :foreign, loop: loop}, messages, ref) do
-    if Foreign.open?(loop),
-      do:
-        for(
-          message <- messages,
-          do: SysMessage.run_in(pid, &Conversion.change_foreign(&1, loop, message, ref))
-        ),
-      else: change_code(pid, nil, messages, ref)
-
-    :ok
-  end
-
-  def change_code(pid, _target, messages, ref),
-    do: Enum.each(messages, &SysMessage.send(pid, ref, &1))
+  defp keep(pid, _one_state), do: SysMessage.run_in(pid, &Conversion.keep/1)
 
   @doc """
   Of processes that have to change by themselves, those that go down to an older version, and the
@@ -173,8 +163,13 @@ defmodule HotPatch.Swap.Batch do
 
       last = window |> Enum.reverse() |> Enum.find_value(&(not slow?.(&1.pid) && &1.pid))
 
-      for %{pid: pid, how: how} <- window do
+      for %{pid: pid, how: how, loop: loop} <- window do
         case how do
+          :suspended when loop != nil ->
+            before_resume.(pid)
+            if pid == last, do: SysMessage.send(pid, ref, :resume), else: resume(pid)
+            if slow?.(pid), do: Foreign.Release.start(pid)
+
           :suspended ->
             before_resume.(pid)
             if pid == last, do: SysMessage.send(pid, ref, :resume), else: resume(pid)
@@ -286,6 +281,10 @@ defmodule HotPatch.Swap.Batch do
 
         pid, {:error, reason}, failed ->
           {:done, [{pid, again |> Map.get(pid) |> hd(), reason} | failed]}
+
+        # Of one that is converted where it stands; it tells its end, too.
+        pid, {{:failed, reason}, module}, failed ->
+          {:more, [{pid, module, reason} | failed]}
       end)
 
     SysMessage.close(ref)

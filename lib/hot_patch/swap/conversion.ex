@@ -18,6 +18,7 @@ defmodule HotPatch.Swap.Conversion do
   @key :"$hot_patch_new_state"
   @before :"$hot_patch_state_before"
   @handlers :"$hot_patch_handlers_before"
+  @by_loop :"$hot_patch_by_loop"
 
   @typedoc """
   One module's conversion, as it is sent to a process: the shadow in which it runs, the
@@ -63,8 +64,7 @@ defmodule HotPatch.Swap.Conversion do
     :ok = FunRenewal.take_dictionary()
 
     case {Process.get(@key), state} do
-      {{:whole, new}, _state} -> keep_rest(nil, new)
-      {{:foreign, new, how}, state} -> keep_rest(nil, by_loop(state, new, how))
+      {{:whole, new}, state} -> keep_rest(nil, final(state, new))
       {{:kept, _before}, state} -> keep_rest(nil, state)
       {[{module, id, _} = new | rest], {module, id, _state}} -> keep_rest(rest, new)
       {[:same | rest], handler} -> keep_rest(rest, handler)
@@ -107,27 +107,18 @@ defmodule HotPatch.Swap.Conversion do
   Has a process in the loop of a behaviour that is not OTP's change by itself, with the code that is
   current; it answers under a ref as such a loop would.
   """
-  @spec change_foreign(term, module(), {:change_code, module(), term(), term()}, reference()) ::
-          term
-        when term: term()
-  def change_foreign(term, loop, {:change_code, module, vsn, extra}, ref) do
-    with {:ok, form} <- Foreign.form(term, loop, module),
-         {:ok, parts} <- Foreign.converted(form, module, vsn, extra) do
-      made = Foreign.with_parts(term, form, parts)
-      SysMessage.tell(ref, ref, :ok)
-      if form.plain?, do: made, else: Foreign.by_loop(term, made, loop, {module, vsn, extra})
-    else
-      other -> refused(term, ref, other)
-    end
-  catch
-    kind, reason -> refused(term, ref, {kind, reason, __STACKTRACE__})
+  @spec change_foreign(term, t()) :: term when term: term()
+  def change_foreign(term, conversion), do: final(term, converted(term, conversion))
+
+  @doc "A state as it is when the new code is current, of what a conversion has made."
+  @spec final(term(), term()) :: term()
+  def final(state, {@by_loop, new, %{loop: loop} = how}) do
+    state
+    |> Foreign.by_loop(new, loop, {how.module, how.old_vsn, how.extra})
+    |> FunRenewal.renewed(how.funs)
   end
 
-  defp refused(term, ref, reason) do
-    reason = if reason == :unknown, do: :works_for_another, else: reason
-    SysMessage.tell(ref, ref, {:error, reason})
-    term
-  end
+  def final(_state, new), do: new
 
   @doc "Notes the state that a process has before it changes in its turn."
   @spec remember_old(state) :: state when state: term()
@@ -192,23 +183,9 @@ defmodule HotPatch.Swap.Conversion do
   defp convert_whole(state, conversion) do
     with {:ok, new} <- attempt(conversion, state),
          false <- conversion.rehearsal?,
-         do: put_aside(new, conversion)
+         do: Process.put(@key, {:whole, new})
 
     answer(conversion, :ok)
-  end
-
-  defp put_aside({:by_loop, new}, conversion) do
-    how = Map.take(conversion, [:loop, :module, :old_vsn, :extra, :funs])
-    Process.put(@key, {:foreign, new, how})
-  end
-
-  defp put_aside(new, _conversion), do: Process.put(@key, {:whole, new})
-
-  # The new code is current.
-  defp by_loop(state, new, %{loop: loop} = how) do
-    state
-    |> Foreign.by_loop(new, loop, {how.module, how.old_vsn, how.extra})
-    |> FunRenewal.renewed(how.funs)
   end
 
   # An event manager's fun is called once for each handler, always in the same order; one
@@ -248,7 +225,7 @@ defmodule HotPatch.Swap.Conversion do
     end
   end
 
-  defp renewed({:by_loop, new}, funs), do: {:by_loop, FunRenewal.renewed(new, funs)}
+  defp renewed({@by_loop, new, how}, funs), do: {@by_loop, FunRenewal.renewed(new, funs), how}
   defp renewed(new, funs), do: FunRenewal.renewed(new, funs)
 
   defp still_works(%{works_for: nil}, _state), do: :ok
@@ -278,7 +255,8 @@ defmodule HotPatch.Swap.Conversion do
            Foreign.converted(form, conversion.shadow, conversion.old_vsn, conversion.extra),
          {:ok, parts} <- check(conversion, parts) do
       made = Foreign.with_parts(term, form, parts)
-      {:ok, if(form.plain?, do: made, else: {:by_loop, made})}
+      how = Map.take(conversion, [:loop, :module, :old_vsn, :extra, :funs])
+      {:ok, if(form.plain?, do: made, else: {@by_loop, made, how})}
     else
       :told -> :told
       :unknown -> tell(conversion, {:failed, :works_for_another})

@@ -19,17 +19,18 @@ defmodule HotPatch.Swap.ProcessTask do
   @type how :: :still | :suspended | :in_turn
 
   @typedoc """
-  One process. `conversions` are run before the load, and may be none; `by_itself` are the modules that
+  One process, and the loop that it is in where that is not OTP's. `conversions` are run before the load, and may be none; `by_itself` are the modules that
   have to change by themselves.
   """
   @type t :: %__MODULE__{
           pid: pid(),
+          loop: module() | nil,
           how: how(),
           conversions: %{module() => Conversion.t()},
           by_itself: [module()]
         }
   @enforce_keys [:pid]
-  defstruct [:pid, how: :still, conversions: %{}, by_itself: []]
+  defstruct [:pid, :loop, how: :still, conversions: %{}, by_itself: []]
 
   @doc """
   The work on targets, in windows: enough of them at a time to keep the schedulers busy, few
@@ -69,6 +70,15 @@ defmodule HotPatch.Swap.ProcessTask do
   @spec by_itself([[t()]]) :: [{pid(), module()}]
   def by_itself(windows) do
     for window <- windows, task <- window, module <- task.by_itself, do: {task.pid, module}
+  end
+
+  @doc "The conversion of a process in a loop that is not OTP's, by the code that is current after the load."
+  @spec foreign(HotPatch.Swap.Job.t(), Target.t(), module(), {reference(), Signal.t()}) ::
+          Conversion.t()
+  def foreign(job, %{loop: loop}, module, under) do
+    change = Enum.find(job.changes, &(&1.module == module))
+    base = conversion(change, %{name: module, lambdas?: false}, under)
+    %{base | kind: :foreign, loop: loop}
   end
 
   @doc "What a process is sent that changes a module's state by itself."
@@ -139,7 +149,7 @@ defmodule HotPatch.Swap.ProcessTask do
   end
 
   defp add(task, target, {change, nil, depth, under}) do
-    task = by_itself(task, change.module)
+    task = by_itself(%{task | loop: target.loop}, change.module)
 
     # Nothing can be tried, but whether it works for the module.
     if target.kind == :server do
@@ -153,6 +163,8 @@ defmodule HotPatch.Swap.ProcessTask do
   end
 
   defp add(task, target, {change, conversion, depth, _under}) do
+    task = %{task | loop: target.loop}
+
     if hidden?(target, change) do
       by_itself(task, change.module)
     else
@@ -188,6 +200,11 @@ defmodule HotPatch.Swap.ProcessTask do
   end
 
   defp held(task, _target, _hold), do: task
+
+  # A loop that takes all messages out of the mailbox before it handles the first would go to sleep on
+  # what is to wake it up: it is not suspended, unless it alone knows how its state is converted.
+  defp how(%{kind: :foreign, loop: loop}, _task),
+    do: if(Foreign.open?(loop), do: :still, else: :suspended)
 
   # An event manager has a state for each handler; a new state that holds funs is converted once
   # more, by the module itself.

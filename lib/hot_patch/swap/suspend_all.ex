@@ -190,11 +190,13 @@ defmodule HotPatch.Swap.SuspendAll do
     targets = swap.found.targets
     {down, up} = Batch.down(swap.again ++ swap.by_itself, ready.job.changes, targets)
 
-    with [] <- Batch.by_themselves(down, ready, targets, swap.deadline),
+    among = {targets, swap.suspension.standing}
+
+    with [] <- Batch.by_themselves(down, ready, among, swap.deadline),
          {:ok, killed} <- Load.run(ready, casualties(swap)) do
       deadline = System.monotonic_time(:millisecond) + Batch.change_within()
       up = Enum.reject(up, fn {pid, _module} -> pid in killed end)
-      loaded(Batch.by_themselves(up, ready, targets, deadline), killed, ready)
+      loaded(Batch.by_themselves(up, ready, among, deadline), killed, ready)
     else
       [_ | _] = failures -> {:error, :taken_back, Description.refused(failures)}
       error -> error

@@ -63,9 +63,8 @@ defmodule HotPatch.Swap.Discovery.Employer do
   @doc "Whether nothing else is below the loop of a behaviour than what starts a process."
   @spec in_one_loop?(binary(), module()) :: boolean()
   def in_one_loop?(text, behaviour) do
-    frames = for [_, module, function] <- Regex.scan(@frame, text), do: {module, function}
-
-    with {_above, [{"sys", "handle_system_msg"} | below]} <-
+    with frames = frames(text),
+         {_above, [{"sys", "handle_system_msg"} | below]} <-
            Enum.split_while(frames, &(&1 != {"sys", "handle_system_msg"})),
          [{"proc_lib", "init_p" <> _}] <- below do
       loop(text) == behaviour
@@ -74,19 +73,26 @@ defmodule HotPatch.Swap.Discovery.Employer do
     end
   end
 
-  # sys keeps the loop's module, which is the one to go on in, among its own values.
+  # sys keeps the loop's module, which is the one to go on in, among its own values. A loop may also
+  # answer such a request itself, without sys.
   defp loop(text) do
-    text
-    |> values("sys:handle_system_msg/")
-    |> Enum.find_value(fn value ->
-      with {:ok, [atom]} <- StackText.atoms_at(value, [], false),
-           true <- function_exported?(atom, :system_continue, 3) do
-        atom
-      else
-        _ -> nil
-      end
-    end)
+    case values(text, "sys:handle_system_msg/") do
+      [] -> text |> frames() |> Enum.find_value(fn {module, _function} -> speaker(module) end)
+      values -> Enum.find_value(values, &speaker/1)
+    end
   end
+
+  defp speaker(value) do
+    with {:ok, [atom]} <- StackText.atoms_at(value, [], false),
+         true <- function_exported?(atom, :system_continue, 3) do
+      atom
+    else
+      _ -> nil
+    end
+  end
+
+  defp frames(text),
+    do: for([_, module, function] <- Regex.scan(@frame, text), do: {module, function})
 
   defp foreign(state, loop, modules, text) do
     if Foreign.open?(loop),
