@@ -99,6 +99,29 @@ defmodule HotPatch.Swap.ForeignTest do
         assert shown(loop, pids) == [v2: 1, v2: 2, v2: 3]
       end
 
+      test "that is busy for too long goes on as before", context do
+        %{pids: [busy | _] = pids, v1: v1, kind: kind, loop: loop} = context
+        job = job([{@module, v1, beam(kind, @module, "v2")}], pause_timeout: 100)
+        assert {:ok, ready} = Swap.prepare(job)
+        test = self()
+        caller = spawn(fn -> block(loop, busy, test) end)
+        on_exit(fn -> kill([caller]) end)
+        assert_receive {:blocked, ^busy}
+        assert {:error, %{reason: :busy}} = Swap.run(ready)
+        send(busy, :go)
+        assert shown(loop, pids) == [v1: 1, v1: 2, v1: 3]
+        assert {:ok, _} = run(job([{@module, v1, beam(kind, @module, "v2")}]))
+        assert shown(loop, pids) == [v2: 1, v2: 2, v2: 3]
+      end
+
+      test "goes on when the engine dies", context do
+        %{pids: pids, v1: v1, kind: kind, loop: loop} = context
+        job = job([{@module, v1, beam(kind, @module, "v2")}], hold_timeout: 60_000)
+        held = fn engine -> Process.exit(engine, :kill) end
+        assert {:error, %{reason: :engine_died}} = run(job, held)
+        assert shown(loop, pids) == [v1: 1, v1: 2, v1: 3]
+      end
+
       test "changes in its turn, too", context do
         %{pids: pids, v1: v1, kind: kind, loop: loop} = context
         v2 = beam(kind, @module, "v2")
@@ -171,6 +194,11 @@ defmodule HotPatch.Swap.ForeignTest do
 
   defp state(loop, pid), do: loop.call(pid, :get)
 
+  defp block(:p1_fsm, pid, test),
+    do: :p1_fsm.sync_send_all_state_event(pid, {:block, test}, :infinity)
+
+  defp block(loop, pid, test), do: loop.call(pid, {:block, test}, :infinity)
+
   defp dictionary(pid) do
     {:dictionary, dictionary} = Process.info(pid, :dictionary)
     for {key, _} <- dictionary, String.starts_with?("#{inspect(key)}", ":\"$hot_patch"), do: key
@@ -212,6 +240,7 @@ defmodule HotPatch.Swap.ForeignTest do
     #{more}
     init(N) -> {ok, {#{v}, N}}.
     handle_call({become, M}, {Pid, Tag}, {#{v}, N}) -> _ = Pid ! {Tag, ok}, {become, M, {#{v}, N}};
+    handle_call({block, Pid}, _From, S) -> Pid ! {blocked, self()}, receive go -> ok end, {reply, ok, S};
     handle_call(get, _From, {#{v}, _} = S) -> {reply, S, S}.
     handle_cast(_, S) -> {noreply, S}.
     handle_info(_, S) -> {noreply, S}.
@@ -229,6 +258,8 @@ defmodule HotPatch.Swap.ForeignTest do
     init(N) -> {ok, on, {#{v}, N}}.
     on(_, S) -> {next_state, on, S}.
     handle_event(_, Name, S) -> {next_state, Name, S}.
+    handle_sync_event({block, Pid}, _From, Name, S) ->
+        Pid ! {blocked, self()}, receive go -> ok end, {reply, ok, Name, S};
     handle_sync_event(get, _From, Name, {#{v}, _} = S) -> {reply, {Name, S}, Name, S}.
     handle_info(_, Name, S) -> {next_state, Name, S}.
     terminate(_, _, _) -> ok.
@@ -242,7 +273,7 @@ defmodule HotPatch.Swap.ForeignTest do
   defp own do
     Builds.erlang("""
     -module(#{@own}).
-    -export([start/3, init_it/6, call/2, reply/2, loop/1]).
+    -export([start/3, init_it/6, call/2, call/3, reply/2, loop/1]).
     -export([system_continue/3, system_terminate/4, system_code_change/4]).
     -record(own, {parent, name, state, mod, priority}).
     start(M, Arg, Options) -> gen:start(#{@own}, nolink, M, Arg, Options).
@@ -253,7 +284,8 @@ defmodule HotPatch.Swap.ForeignTest do
         loop(made(#own{parent = Parent, name = Name, state = State, mod = M})).
     made(#own{mod = M} = Own) ->
         Own#own{priority = case erlang:function_exported(M, priority, 0) of true -> fun() -> M:priority() end; false -> fun() -> 0 end end}.
-    call(Pid, What) -> {ok, R} = gen:call(Pid, '$own_call', What), R.
+    call(Pid, What) -> call(Pid, What, 5000).
+    call(Pid, What, Timeout) -> {ok, R} = gen:call(Pid, '$own_call', What, Timeout), R.
     reply({To, Tag}, R) -> To ! {Tag, R}, ok.
     loop(#own{parent = Parent, mod = M} = Own) ->
         receive
