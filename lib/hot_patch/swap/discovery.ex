@@ -81,11 +81,9 @@ defmodule HotPatch.Swap.Discovery do
     fresh = fresh(list, before.list, seen, [])
     facts = for pid <- fresh, facts = facts(pid), facts != :unborn, do: {pid, facts}
 
-    # In the order of the facts.
-    loops = Loop.of(facts, Map.keys(replaced))
-
-    {targets, to_ask} =
-      facts |> Enum.zip(loops) |> Enum.flat_map_reduce([], &recognise(&1, &2, replaced))
+    loops = Loop.of(facts, Map.keys(replaced), map_size(seen) > 0)
+    by_pid = by_pid(facts)
+    {targets, to_ask} = Enum.flat_map_reduce(loops, [], &recognise(&1, by_pid, &2, replaced))
 
     {silent, asked} = Query.ask(to_ask, replaced)
     {targets, unpaused} = Enum.split_with(asked ++ targets, &converts?/1)
@@ -99,7 +97,7 @@ defmodule HotPatch.Swap.Discovery do
     %{
       targets: others ++ targets,
       unpaused: unpaused -- Enum.map(own, &%{&1 | holds?: false}),
-      parents: (parents(targets, by_pid(facts)) -- before.parents) -- holding,
+      parents: (parents(targets, by_pid) -- before.parents) -- holding,
       # Of a first scan these are everybody's; only what is younger can be in its init.
       children: if(map_size(seen) == 0, do: %{}, else: children(facts)),
       silent: silent,
@@ -119,8 +117,8 @@ defmodule HotPatch.Swap.Discovery do
     Enum.filter(waiting, fn {pid, _facts} -> pid in found end) ++ settled
   end
 
-  defp recognise({{pid, facts}, {pid, loop}}, to_ask, replaced) do
-    case Classification.by_loop(pid, facts, loop, replaced) do
+  defp recognise({pid, loop}, facts, to_ask, replaced) do
+    case Classification.by_loop(pid, facts[pid], loop, replaced) do
       {:ask, question} -> {[], [{pid, question} | to_ask]}
       targets -> {targets, to_ask}
     end
