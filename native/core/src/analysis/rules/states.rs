@@ -75,6 +75,10 @@ fn one<'s>(change: &Change<'s>, system: &System<'s>) -> Vec<Finding> {
 
 fn form<'s>(change: &Change<'s>, conversion: Conversion, system: &System<'s>) -> Option<Finding> {
     let (old, new) = change.both()?;
+    // What their assigns are is looked at by a rule of its own.
+    if new.roles.iter().any(|role| role.is_hosted()) {
+        return None;
+    }
     let code_change = match (conversion, system.down) {
         (Conversion::Absent, _) => "it has no code_change",
         (Conversion::Keeps, _) => "its code_change leaves the state as it is",
