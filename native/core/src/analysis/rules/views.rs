@@ -19,6 +19,9 @@ const NAME: u64 = 1;
 /// By which assigns are made.
 const MAKERS: [&str; 2] = ["Elixir.Phoenix.Component", "Elixir.Phoenix.LiveView"];
 
+/// Modules of the library name atoms of its own, which are no assigns.
+const LIBRARY: &str = "Elixir.Phoenix.";
+
 /// Which LiveView makes by itself.
 const OF_THE_LIBRARY: [&str; 7] =
     ["flash", "id", "inner_block", "inner_content", "live_action", "myself", "socket"];
@@ -65,7 +68,7 @@ fn mentions(version: &Version<'_>, atom: &str) -> bool {
 /// mounts, or the view that gives it to its components.
 fn made_elsewhere<'s>(name: &str, change: &Change<'s>, system: &System<'s>) -> bool {
     let makes = |version: &Version<'s>| {
-        (version.has_atom(name) || version.has_literals())
+        !version.name().starts_with(LIBRARY)
             && MAKERS.iter().any(|maker| version.called().contains(maker))
             && mentions(version, name)
     };
