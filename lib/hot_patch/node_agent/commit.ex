@@ -31,6 +31,7 @@ defmodule HotPatch.NodeAgent.Commit do
   @type result :: %{
           optional(:strategy) => HotPatch.Strategy.t(),
           optional(:already?) => boolean(),
+          optional(:as_told?) => boolean(),
           files: [Report.FileResult.t()],
           pause_us: non_neg_integer(),
           suspended: non_neg_integer(),
@@ -75,8 +76,13 @@ defmodule HotPatch.NodeAgent.Commit do
     swapped = with :ok <- begun, :ok <- place(preparation), do: swap(preparation, agent, deadline)
 
     {_ok_or_error, %{phases: phases}} = swapped
-    facts = preparation |> CommitRecord.facts() |> Map.put(:warnings, preparation.warnings)
-    result = swapped |> finish(preparation) |> Map.merge(facts)
+
+    result =
+      swapped
+      |> finish(preparation)
+      |> Map.merge(CommitRecord.facts(preparation))
+      |> Map.update!(:warnings, &(preparation.warnings ++ &1))
+
     leave()
     send(agent, {__MODULE__, self(), {:ended, result}})
 
@@ -149,7 +155,7 @@ defmodule HotPatch.NodeAgent.Commit do
         {:ok, @nobody}
 
       {:decided, {:take_back, why}} ->
-        {:error, nothing_done(why)}
+        {:error, Swap.Failure.new(:told, why)}
     after
       # rule: hold-ends
       operation.hold_timeout -> {:error, nothing_done("no decision came in time")}
@@ -202,7 +208,8 @@ defmodule HotPatch.NodeAgent.Commit do
     Environment.unset(preparation.accepted.config)
     text = and_back(failure.text, preparation)
     files = for verdict <- verdicts(preparation), do: failed(verdict, text)
-    result = result(files, %{@nobody | pause_us: failure.pause_us}, %{error: text})
+    known = %{error: text, as_told?: failure.told?}
+    result = result(files, %{@nobody | pause_us: failure.pause_us}, known)
     _ = Store.Journal.add(:failed, CommitRecord.entry(preparation, result))
     result
   end
@@ -252,8 +259,9 @@ defmodule HotPatch.NodeAgent.Commit do
 
     case CommitRecord.write(preparation, result) do
       :ok ->
-        if restart_needed(verdicts) == nil, do: Environment.tell(config)
-        %{result | files: verdicts |> Enum.map(&taken_out/1) |> Enum.map(&Verdict.to_report/1)}
+        files = verdicts |> Enum.map(&taken_out/1) |> Enum.map(&Verdict.to_report/1)
+        told = if restart_needed(verdicts) == nil, do: Environment.tell(config), else: []
+        %{result | files: files, warnings: told}
 
       {:error, text} ->
         files = for verdict <- verdicts(preparation), do: failed(verdict, text)

@@ -7,6 +7,7 @@ defmodule HotPatch.Swap.Discovery do
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Discovery.Classification
   alias HotPatch.Swap.Discovery.FunHolders
+  alias HotPatch.Swap.Discovery.Loop
   alias HotPatch.Swap.Discovery.Query
   alias HotPatch.Swap.Hosted
   alias HotPatch.Swap.Target
@@ -80,7 +81,12 @@ defmodule HotPatch.Swap.Discovery do
     fresh = fresh(list, before.list, seen, [])
     facts = for pid <- fresh, facts = facts(pid), facts != :unborn, do: {pid, facts}
 
-    {targets, to_ask} = Enum.flat_map_reduce(facts, [], &recognise(&1, &2, replaced))
+    # In the order of the facts.
+    loops = Loop.of(facts, Map.keys(replaced))
+
+    {targets, to_ask} =
+      facts |> Enum.zip(loops) |> Enum.flat_map_reduce([], &recognise(&1, &2, replaced))
+
     {silent, asked} = Query.ask(to_ask, replaced)
     {targets, unpaused} = Enum.split_with(asked ++ targets, &converts?/1)
     settled = settled(facts, targets ++ unpaused)
@@ -113,8 +119,8 @@ defmodule HotPatch.Swap.Discovery do
     Enum.filter(waiting, fn {pid, _facts} -> pid in found end) ++ settled
   end
 
-  defp recognise({pid, {call, _parent, label}}, to_ask, replaced) do
-    case Classification.by_call(pid, call, label, replaced) do
+  defp recognise({{pid, facts}, {pid, loop}}, to_ask, replaced) do
+    case Classification.by_loop(pid, facts, loop, replaced) do
       {:ask, question} -> {[], [{pid, question} | to_ask]}
       targets -> {targets, to_ask}
     end

@@ -17,12 +17,16 @@ defmodule HotPatch.Swap.Target do
     * `:inside_state` - asked: a wrapper named the callback module that it keeps in its state
     * `:entered_elsewhere` - asked: it began in a function of another module, is in a behaviour's
       loop, and the module is the callback module there
+    * `:loop` - it is in the loop of a behaviour that is not OTP's, whose callback module is the module
+    * `:below` - a gen_statem that will come back to the module (pop_callback_module)
     * `:holds_fun` - it works for another module and holds a fun that a changed one has made
     * `:label` - asked: the same of one whose label (`proc_lib:set_label/1`) is a changed module
       or a tuple that begins with one, wherever it began
 
   One that `keeps?` its state converts nothing, one that `holds?` funs of the code that goes only makes
-  them anew where it has nothing to convert, and one that `ends?` is ended with the load.
+  them anew where it has nothing to convert, and one that `ends?` is ended with the load. Of one that is
+  `sure?` it was read in its loop that it works for the module; of the others that is looked at when
+  they stand still. `loop` is the module of a behaviour that is not OTP's.
   """
   @type t :: %__MODULE__{
           pid: pid(),
@@ -31,9 +35,20 @@ defmodule HotPatch.Swap.Target do
           modules: [{module(), change_code? :: boolean()}],
           keeps?: boolean(),
           holds?: boolean(),
-          ends?: boolean()
+          ends?: boolean(),
+          sure?: boolean(),
+          loop: module() | nil
         }
-  @type kind :: :server | :supervisor | :event_manager | :special | :hosted | :wrapper | :holder
+  @type kind ::
+          :server
+          | :supervisor
+          | :event_manager
+          | :special
+          | :hosted
+          | :wrapper
+          | :holder
+          | :foreign
+          | :below
   @type rule ::
           :initial_call
           | :entered_loop
@@ -44,8 +59,20 @@ defmodule HotPatch.Swap.Target do
           | :inside_state
           | :entered_elsewhere
           | :label
+          | :loop
+          | :below
           | :holds_fun
 
   @enforce_keys [:pid, :kind, :rule, :modules]
-  defstruct [:pid, :kind, :rule, :modules, keeps?: false, holds?: false, ends?: false]
+  defstruct [
+    :pid,
+    :kind,
+    :rule,
+    :modules,
+    :loop,
+    keeps?: false,
+    holds?: false,
+    ends?: false,
+    sure?: false
+  ]
 end
