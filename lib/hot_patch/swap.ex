@@ -45,6 +45,8 @@ defmodule HotPatch.Swap do
     HotPatch.Swap.Discovery.FunHolders,
     HotPatch.Swap.Conversion,
     HotPatch.Swap.FunRenewal,
+    HotPatch.Swap.Newborn,
+    HotPatch.Swap.StateForm,
     HotPatch.Swap.Signal,
     HotPatch.Swap.Parking,
     HotPatch.Swap.SysMessage,
