@@ -169,6 +169,10 @@ defmodule HotPatch.Swap.Conversion do
     if match?({:ok, _new}, result), do: elem(result, 1), else: state
   end
 
+  @doc "Converts a state and gives the new one; what failed is told."
+  @spec tried(t(), state) :: {:ok, state} | :told when state: term()
+  def tried(conversion, state), do: attempt(conversion, state)
+
   @doc "Whether the code of a module that a state is converted for, or that came, is the current one."
   @spec current?(%{
           :module => module(),

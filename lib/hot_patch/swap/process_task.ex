@@ -3,6 +3,7 @@ defmodule HotPatch.Swap.ProcessTask do
   # What is to be done with each process concerned: how it stands still, which conversions it
   # runs before the load, and what its module has to do by itself.
 
+  alias HotPatch.Swap.Change
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Employment
   alias HotPatch.Swap.Foreign
@@ -108,6 +109,13 @@ defmodule HotPatch.Swap.ProcessTask do
       base = conversion(change, %{name: change.module, lambdas?: false}, under)
       {change.module, %{base | keeps?: true, funs: ready.funs}}
     end
+  end
+
+  @doc "The conversion of one target's state by the code that is current after the load."
+  @spec after_load(Target.t(), Change.t(), Ready.t(), reference()) :: Conversion.t()
+  def after_load(target, change, ready, ref) do
+    base = conversion(change, %{name: change.module, lambdas?: false}, {ref, ready.signal})
+    %{base | kind: Shadow.kind(target.kind, change), funs: ready.funs}
   end
 
   # The way down is known to the code that is current until the load.
