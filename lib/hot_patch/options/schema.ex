@@ -44,7 +44,21 @@ defmodule HotPatch.Options.Schema do
           "Default: that of its manifest; without one the file's name without `.zip`, or `patch` for bytes"
     ],
     nodes: [
-      calls: [:apply, :rollback, :check, :plan, :rehearse, :stragglers, :drift, :journal],
+      calls: [
+        :apply,
+        :rollback,
+        :check,
+        :plan,
+        :rehearse,
+        :stragglers,
+        :drift,
+        :journal,
+        {:prove,
+         type: :count,
+         default: 3,
+         field: [],
+         doc: "how many nodes of the release are started. Default: 3"}
+      ],
       type: :nodes,
       doc:
         "which nodes to work on: a list of names, `{:role, role}` (`config :hot_patch, roles: [...]` " <>
@@ -69,6 +83,12 @@ defmodule HotPatch.Options.Schema do
          doc:
            "the build that runs: a release or its tar, a `_build/ENV` folder, or a folder of " <>
              "applications (`APP/ebin`)"},
+        {:prove,
+         type: :path,
+         in_person: false,
+         required: true,
+         sample: "RELEASE",
+         doc: "the release that runs, as `mix release` makes it (`bin/NAME start`), or its tar"},
         {:appup,
          type: :path,
          in_person: false,
@@ -85,6 +105,9 @@ defmodule HotPatch.Options.Schema do
         {:export_antipatch, doc: "a path: the zip is written there too"},
         {:build,
          required: true, sample: "BUILD", doc: "the repaired build, of any of the kinds of `from`"},
+        {:prove,
+         sample: "BUILD",
+         doc: "the repaired build, of which the patch is made; not needed with `patch`"},
         {:appup, required: true, doc: "the newer build, likewise"}
       ],
       type: :path,
@@ -151,7 +174,10 @@ defmodule HotPatch.Options.Schema do
          doc:
            "milliseconds that the rehearsal may take on a node; who was not got to by then is not tried. " <>
              "Default: 60,000"},
-        {:cancel, doc: "milliseconds to wait for its end. Default: 60,000"}
+        {:cancel, doc: "milliseconds to wait for its end. Default: 60,000"},
+        {:prove,
+         doc:
+           "milliseconds that the nodes may take to come up, and each step on a node. Default: 60,000"}
       ],
       type: :milliseconds,
       default: 60_000,
@@ -390,7 +416,16 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     watch: [
-      calls: [:apply],
+      calls: [
+        :apply,
+        {:prove,
+         type: :milliseconds,
+         default: 5_000,
+         alone: nil,
+         field: [],
+         doc:
+           "milliseconds for which the nodes are watched after each apply, see `HotPatch.Watch`. Default: 5,000"}
+      ],
       type: :watch,
       alone: false,
       doc:
@@ -499,7 +534,27 @@ defmodule HotPatch.Options.Schema do
         values: [true: "keep it"]
       ]
     ],
-    patch: [calls: [:journal], type: :text, doc: "only entries of patches whose id begins so"],
+    patch: [
+      calls: [
+        :journal,
+        {:prove, type: :path, sample: "FILE", doc: "the patch, where it has been built already"}
+      ],
+      type: :text,
+      doc: "only entries of patches whose id begins so"
+    ],
+    load: [
+      calls: [:prove],
+      type: :path,
+      sample: "LOAD.exs",
+      doc:
+        "a script with the load under which it is done, see `HotPatch.Proving.Load`. Default: the system's own start"
+    ],
+    logs: [
+      calls: [:prove],
+      type: :path,
+      sample: "FOLDER",
+      doc: "where the nodes' logs are kept. Default: `hot_patch_rehearsal`"
+    ],
     last: [
       calls: [:journal],
       type: :count,
@@ -554,7 +609,7 @@ defmodule HotPatch.Options.Schema do
           "builds differ in the application's callback module"
     ],
     accept: [
-      calls: [:build, :appup],
+      calls: [:build, :prove, :appup],
       type: :findings,
       default: [],
       doc:
@@ -657,7 +712,7 @@ defmodule HotPatch.Options.Schema do
            |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
 
   # What is no function of HotPatch itself.
-  @tools [:build, :sign, :keygen, :appup]
+  @tools [:build, :sign, :keygen, :appup, :prove]
 
   @doc "The functions of HotPatch that take options."
   @spec functions() :: [atom()]

@@ -7,6 +7,7 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
   alias HotPatch.Test.Archives
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
+  alias HotPatch.Test.Operator
 
   @moduletag :tmp_dir
 
@@ -35,10 +36,10 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
     assert {output, 0} = remote(a, ["rehearse", "fix", "--sample", "2"])
     assert output =~ "rehearsal #{id}: ok, 2 nodes"
     [trunk | _] = Cluster.call(b, HotPatch.Swap, :users, [Exchange.Trunk])
-    Cluster.call(b, :sys, :replace_state, [trunk, fn {state, data} -> {state, [data]} end])
+    Operator.distort(b, trunk)
     assert {output, 1} = remote(a, ["rehearse", "fix"])
     assert output =~ "rehearsal #{id}: failed" and output =~ "Exchange.Trunk.code_change/4"
-    Cluster.call(b, :sys, :replace_state, [trunk, fn {state, [data]} -> {state, data} end])
+    Operator.mend(b, trunk)
     assert {output, 3} = remote(a, ["rehearse", "fix", "--max-state-bytes", "8"])
     assert output =~ "larger than max_state_bytes"
 

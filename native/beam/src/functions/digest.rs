@@ -141,6 +141,8 @@ impl Meaning<'_, '_, '_> {
             op::CALL_FUN2 if matches!(args.first(), Some(Arg::Number(_))) => {}
             op::SEND => acts.sends = true,
             op::LOOP_REC | op::WAIT | op::WAIT_TIMEOUT => acts.receives = true,
+            // Elixir reads a field of a map so where it is not known to be one.
+            op::APPLY | op::APPLY_LAST if matches!(args.first(), Some(Arg::Number(0))) => {}
             op::APPLY | op::APPLY_LAST => acts.applies = true,
             op::CALL_FUN | op::CALL_FUN2 => acts.calls_funs = true,
             _ => {}

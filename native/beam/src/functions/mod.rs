@@ -68,7 +68,8 @@ pub struct Acts {
     pub sends: bool,
     /// It looks into its mailbox, or waits.
     pub receives: bool,
-    /// It calls a function whose module or name is known only when it runs.
+    /// It calls a function whose module or name is known only when it runs. One without arguments does not
+    /// count, because Elixir's `map.field` is such a call too.
     pub applies: bool,
     /// It calls a fun that it has been given.
     pub calls_funs: bool,
