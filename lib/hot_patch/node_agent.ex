@@ -17,6 +17,7 @@ defmodule HotPatch.NodeAgent do
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.NodeAgent.PlanBuilder
   alias HotPatch.NodeAgent.Prepare
+  alias HotPatch.NodeAgent.Releases
   alias HotPatch.NodeAgent.RestartNeed
   alias HotPatch.NodeAgent.Server
   alias HotPatch.NodeAgent.Verdict
@@ -85,6 +86,10 @@ defmodule HotPatch.NodeAgent do
   @doc "Who runs old code on this node."
   @spec stragglers() :: [HotPatch.Straggler.t()]
   defdelegate stragglers(), to: Swap
+
+  @doc "Which releases there are on this node."
+  @spec releases() :: [HotPatch.InstalledRelease.t()]
+  defdelegate releases(), to: Releases, as: :list
 
   @doc "An archive kept on this node."
   @spec archive(String.t()) :: {:ok, Store.Archives.t(), binary()} | :unknown | :damaged

@@ -344,21 +344,29 @@ defmodule HotPatch.Build.Relup do
   @spec to_text(t()) :: iodata()
   def to_text(relup) do
     [
-      "#{relup.name} #{relup.from} to #{relup.to}, and back\n",
+      line("#{relup.name} #{relup.from} to #{relup.to}, and back"),
       for(appup <- relup.appups, do: application(appup)),
-      for({name, version} <- relup.added, do: "\n#{name} #{version}: new, is started\n"),
-      for({name, version} <- relup.removed, do: "\n#{name} #{version}: goes, is stopped\n"),
+      for({name, vsn} <- relup.added, do: ["\n", line("#{name} #{vsn}: new, is started")]),
+      for({name, vsn} <- relup.removed, do: ["\n", line("#{name} #{vsn}: goes, is stopped")]),
       protocols(relup.protocols),
-      for({direction, found} <- relup.findings, found != [], do: table(direction, found)),
+      for(
+        direction <- [:up, :down],
+        found = relup.findings[direction],
+        found != [],
+        do: table(direction, found)
+      ),
       "\n",
-      for(note <- relup.notes, do: ["note: ", Printable.line(note), "\n"]),
-      for(path <- relup.written, do: ["wrote ", Printable.line(path), "\n"])
+      for(note <- relup.notes, do: line("note: " <> note)),
+      for(path <- relup.written, do: line("wrote " <> path))
     ]
   end
 
+  # One line whatever the names in it are.
+  defp line(text), do: [Printable.line(text), "\n"]
+
   defp application(%{origins: origins} = appup) do
     [
-      "\n#{appup.application} #{appup.from} to #{appup.to}\n",
+      ["\n", line("#{appup.application} #{appup.from} to #{appup.to}")],
       for direction <- [:up, :down] do
         [
           "  #{direction}, #{origin(origins[direction])}\n",
@@ -376,7 +384,7 @@ defmodule HotPatch.Build.Relup do
 
   defp instructions(list) do
     for instruction <- list,
-        do: ["    ", Printable.line(to_string(:io_lib.format("~0tp", [instruction]))), "\n"]
+        do: ["    ", line(to_string(:io_lib.format("~0tp", [instruction])))]
   end
 
   defp protocols([]), do: []
@@ -384,8 +392,10 @@ defmodule HotPatch.Build.Relup do
   defp protocols(names) do
     names = Enum.map_join(names, ", ", &String.replace_prefix(&1, "Elixir.", ""))
 
-    "\nprotocols with other implementations: #{names}\n" <>
+    [
+      ["\n", line("protocols with other implementations: " <> names)],
       "  they look their implementations up at run time, and are slower, until the next start of the node\n"
+    ]
   end
 
   defp table(direction, findings) do

@@ -44,7 +44,7 @@ defmodule HotPatch.Options.Schema do
           "Default: that of its manifest; without one the file's name without `.zip`, or `patch` for bytes"
     ],
     nodes: [
-      calls: [:apply, :rollback, :check, :plan, :stragglers, :drift, :journal],
+      calls: [:apply, :rollback, :check, :plan, :stragglers, :drift, :releases, :journal],
       type: :nodes,
       doc:
         "which nodes to work on: a list of names, `{:role, role}` (`config :hot_patch, roles: [...]` " <>
@@ -144,6 +144,7 @@ defmodule HotPatch.Options.Schema do
         :plan,
         :stragglers,
         :drift,
+        :releases,
         :journal,
         :restart,
         :attach,
