@@ -42,9 +42,16 @@ defmodule HotPatch.Swap do
   # What runs inside the processes concerned.
   @inside [
     HotPatch.Swap.Discovery.CallbackModule,
+    HotPatch.Swap.Discovery.Employer,
+    HotPatch.Swap.Discovery.StackText,
+    HotPatch.Swap.Employment,
+    HotPatch.Swap.Foreign,
+    HotPatch.Swap.Foreign.Decoy,
+    HotPatch.Swap.Foreign.Probe,
     HotPatch.Swap.Discovery.FunHolders,
     HotPatch.Swap.Conversion,
     HotPatch.Swap.FunRenewal,
+    HotPatch.Swap.Hosted,
     HotPatch.Swap.Newborn,
     HotPatch.Swap.StateForm,
     HotPatch.Swap.Signal,
@@ -108,7 +115,7 @@ defmodule HotPatch.Swap do
          fatal = Casualties.reasons(job.changes, job.transition, shadows),
          :ok <- survived(job, shadows, found, fatal) do
       found = needed(found, job.transition)
-      back = if job.transition == :compatible, do: PreviousCode.prepare(job.changes)
+      back = if goes_back?(job), do: PreviousCode.prepare(job.changes)
       funs = FunRenewal.table(job.changes)
 
       {:ok,
@@ -120,6 +127,12 @@ defmodule HotPatch.Swap do
       {:error, text} -> {:error, Failure.new(:shadow, text)}
     end
   end
+
+  # What can fail when the new code is current: a transition that is not as it was declared, a process
+  # that changes its state by itself.
+  defp goes_back?(%{transition: :compatible}), do: true
+  defp goes_back?(%{transition: :none}), do: false
+  defp goes_back?(job), do: Enum.any?(job.changes, &Change.converts?/1)
 
   # Those who work for a module that goes may be about to be stopped: they are looked for before the
   # load.

@@ -7,8 +7,10 @@ defmodule HotPatch.Swap.Discovery do
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Discovery.Classification
   alias HotPatch.Swap.Discovery.FunHolders
+  alias HotPatch.Swap.Discovery.Loop
   alias HotPatch.Swap.Discovery.Query
   alias HotPatch.Swap.Discovery.Stacktrace
+  alias HotPatch.Swap.Hosted
   alias HotPatch.Swap.Target
 
   @typedoc """
@@ -95,16 +97,20 @@ defmodule HotPatch.Swap.Discovery do
     fresh = fresh(list, before.list, seen, [])
     looked_at = for pid <- fresh, facts = facts(pid), do: {pid, facts}
     {unborn, facts} = Enum.split_with(looked_at, &unborn?(&1, replaced))
-    # One that is not looked at yet shall not be taken for seen the next time.
-    list = if length(facts) == length(fresh), do: list, else: before.list
 
-    {targets, to_ask} = Enum.flat_map_reduce(facts, [], &recognise(&1, &2, replaced))
+    loops = Loop.of(facts, Map.keys(replaced), map_size(seen) > 0)
+    by_pid = by_pid(facts)
+    {targets, to_ask} = Enum.flat_map_reduce(loops, [], &recognise(&1, by_pid, &2, replaced))
+
     {silent, asked} = Query.ask(to_ask, replaced)
     {targets, unpaused} = Enum.split_with(asked ++ targets, &converts?/1)
+    settled = settled(facts, targets ++ unpaused)
+    # One that is not looked at yet shall not be taken for seen the next time.
+    list = if length(settled) == length(fresh), do: list, else: before.list
     {own, others} = FunHolders.among(Enum.map(facts, &elem(&1, 0)), targets, unpaused, replaced)
     targets = own ++ targets
     holding = for %{rule: :holds_fun, pid: pid} <- others ++ before.targets, do: pid
-    {parents, starters} = parents(targets, by_pid(facts))
+    {parents, starters} = parents(targets, by_pid)
 
     %{
       targets: others ++ targets,
@@ -116,8 +122,19 @@ defmodule HotPatch.Swap.Discovery do
       silent: silent,
       unborn: Enum.map(unborn, &elem(&1, 0)),
       list: list,
-      seen: Enum.reduce(facts, seen, fn {pid, _facts}, seen -> Map.put(seen, pid, []) end)
+      seen: Enum.reduce(settled, seen, fn {pid, _facts}, seen -> Map.put(seen, pid, []) end)
     }
+  end
+
+  # One that Phoenix has started, and that is to mount or to join, works for nobody yet.
+  defp settled(facts, targets) do
+    {waiting, settled} =
+      Enum.split_with(facts, fn {_pid, {call, _parent, _label}} ->
+        is_tuple(call) and Hosted.library?(elem(call, 0))
+      end)
+
+    found = MapSet.new(if(waiting == [], do: [], else: targets), & &1.pid)
+    Enum.filter(waiting, fn {pid, _facts} -> pid in found end) ++ settled
   end
 
   # One of a changed module that proc_lib has not handed to the behaviour's code yet, or to a loop that was
@@ -130,8 +147,8 @@ defmodule HotPatch.Swap.Discovery do
 
   defp unborn?(_facts, _replaced), do: false
 
-  defp recognise({pid, {call, _parent, label}}, to_ask, replaced) do
-    case Classification.by_call(pid, call, label, replaced) do
+  defp recognise({pid, loop}, facts, to_ask, replaced) do
+    case Classification.by_loop(pid, facts[pid], loop, replaced) do
       {:ask, question} -> {[], [{pid, question} | to_ask]}
       targets -> {targets, to_ask}
     end

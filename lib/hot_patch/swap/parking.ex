@@ -107,15 +107,15 @@ defmodule HotPatch.Swap.Parking do
   defp look(state, new, conversion, base) do
     case Signal.read(base.signal) do
       :open -> wait(state, new, conversion, base)
-      :take -> taken(new)
+      :take -> taken(state, new)
       :drop -> dropped(state)
     end
   end
 
   # With the state goes what else was put aside.
-  defp taken(new) do
+  defp taken(state, new) do
     :ok = FunRenewal.take_dictionary()
-    new
+    Conversion.final(state, new)
   end
 
   defp dropped(state) do
@@ -163,7 +163,7 @@ defmodule HotPatch.Swap.Parking do
   defp abandoned(state, new, conversion, base) do
     case Signal.read(base.signal) do
       :open when conversion == nil -> dropped(state)
-      :open -> if Conversion.current?(conversion), do: taken(new), else: dropped(state)
+      :open -> if Conversion.current?(conversion), do: taken(state, new), else: dropped(state)
       _settled -> look(state, new, conversion, base)
     end
   end

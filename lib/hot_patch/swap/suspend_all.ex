@@ -210,14 +210,29 @@ defmodule HotPatch.Swap.SuspendAll do
 
   # Those that go down by themselves do so while the code that knows how is still current.
   defp load_now(%{ready: ready} = swap) do
-    {down, up} = Batch.down(swap.again ++ swap.by_itself, ready.job.changes, swap.found.targets)
+    targets = swap.found.targets
+    {down, up} = Batch.down(swap.again ++ swap.by_itself, ready.job.changes, targets)
 
-    with [] <- Batch.by_themselves(down, ready, swap.deadline),
+    among = {targets, swap.suspension.standing}
+
+    with [] <- Batch.by_themselves(down, ready, among, swap.deadline),
          {:ok, killed} <- Load.run(ready, casualties(swap)) do
-      {:loaded, up, killed}
+      deadline = System.monotonic_time(:millisecond) + Batch.change_within()
+      up = Enum.reject(up, fn {pid, _module} -> pid in killed end)
+      loaded(Batch.by_themselves(up, ready, among, deadline), killed, ready)
     else
       [_ | _] = failures -> {:error, :taken_back, Description.refused(failures)}
       error -> error
+    end
+  end
+
+  # All still stand still, and have what they had: one that cannot change has everybody go back.
+  defp loaded([], killed, _ready), do: {:loaded, [], killed}
+
+  defp loaded(failures, killed, ready) do
+    case Load.back(ready) do
+      :ok -> {:error, :taken_back, Description.refused(failures)}
+      {:error, why} -> {:loaded, Enum.map(failures, &Tuple.append(&1, why)), killed}
     end
   end
 
@@ -302,12 +317,11 @@ defmodule HotPatch.Swap.SuspendAll do
       "loaded: #{Description.processes(busy)}"
   end
 
-  defp resume({:loaded, again, killed}, swap) do
+  defp resume({:loaded, failures, killed}, swap) do
     PhaseTimes.note(:resume, fn ->
-      case Batch.take_and_resume(asked(swap), swap.suspension.standing, swap.ready, again) do
-        [] -> {:ok, killed}
-        failures -> {:error, :half, Description.failures(failures)}
-      end
+      slow = for {pid, _module, :too_long, _why} <- failures, do: pid
+      :ok = Batch.take_and_resume(asked(swap), swap.suspension.standing, swap.ready, slow)
+      if failures == [], do: {:ok, killed}, else: {:error, :half, Description.failures(failures)}
     end)
   end
 
