@@ -51,6 +51,7 @@ defmodule HotPatch.Swap do
     HotPatch.Swap.Discovery.FunHolders,
     HotPatch.Swap.Conversion,
     HotPatch.Swap.FunRenewal,
+    HotPatch.Swap.Hosted,
     HotPatch.Swap.Signal,
     HotPatch.Swap.Parking,
     HotPatch.Swap.SysMessage,

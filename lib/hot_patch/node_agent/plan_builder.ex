@@ -2,6 +2,7 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
   @moduledoc false
   # What an apply would do on this node, from an examination: order, processes, risks.
 
+  alias HotPatch.LiveView
   alias HotPatch.LoaderVM
   alias HotPatch.NodeAgent.AtomName
   alias HotPatch.NodeAgent.Changes
@@ -116,6 +117,7 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
       killed(changes),
       disk(verdicts),
       IdleConversions.warnings(changes, targets, examination.instructions),
+      LiveView.lines(for(%{module: module} <- changes, do: module)),
       ended(examination, changes),
       Instructions.risks(examination.instructions)
     ])

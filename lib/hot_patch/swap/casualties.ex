@@ -43,7 +43,16 @@ defmodule HotPatch.Swap.Casualties do
   defp reasons_of(%{kind: :delete, module: module}, _transition, _shadow) do
     why = "#{inspect(module)} goes, and they work for it"
 
-    for kind <- [:server, :special, :event_manager, :supervisor, :wrapper, :foreign, :below],
+    for kind <- [
+          :server,
+          :special,
+          :event_manager,
+          :supervisor,
+          :hosted,
+          :wrapper,
+          :foreign,
+          :below
+        ],
         do: {kind, why}
   end
 

@@ -12,6 +12,7 @@ defmodule HotPatch.Swap.Conversion do
   alias HotPatch.Swap.Employment
   alias HotPatch.Swap.Foreign
   alias HotPatch.Swap.FunRenewal
+  alias HotPatch.Swap.Hosted
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
 
@@ -47,7 +48,7 @@ defmodule HotPatch.Swap.Conversion do
         }
 
   @typedoc "By which callback the state is converted."
-  @type kind :: :server | :statem | :event | :special | :supervisor | :foreign
+  @type kind :: :server | :statem | :event | :special | :hosted | :supervisor | :foreign
 
   @doc "Makes the state that was put aside the real one; what was kept is forgotten."
   @spec take(term()) :: term()
@@ -288,6 +289,16 @@ defmodule HotPatch.Swap.Conversion do
     shadow.system_code_change(misc, module, vsn, extra)
   end
 
+  # As the library hands it on.
+  defp call(:hosted, %{shadow: shadow, module: module} = conversion, state) do
+    with {:ok, inner} <- hosted(state, module),
+         {:ok, new} <- shadow.code_change(conversion.old_vsn, inner, conversion.extra) do
+      if Hosted.alike?(inner, new),
+        do: {:ok, Hosted.outer(state, new)},
+        else: {:error, {:not_its_socket, module}}
+    end
+  end
+
   # A supervisor's code_change asks init for the child specs and takes them over. Here they
   # are only looked at: the supervisor itself does it after the load.
   defp call(:supervisor, %{shadow: shadow, module: module} = conversion, state) do
@@ -310,6 +321,10 @@ defmodule HotPatch.Swap.Conversion do
       other ->
         other
     end
+  end
+
+  defp hosted(state, module) do
+    with :error <- Hosted.inner(state, module), do: {:error, {:unknown_state_of_library, module}}
   end
 
   defp started_in(%{start: {module, _function, _args}}), do: module

@@ -120,6 +120,14 @@ defmodule HotPatch.Swap.Description do
   defp reason(_module, :works_for_another),
     do: "it works for another module now, and not for this one as it did; try again"
 
+  defp reason(_of, {:error, {:not_its_socket, _module}}),
+    do: "it did not give back the socket that it was given, with what it has changed in it"
+
+  defp reason(_of, {:error, {:unknown_state_of_library, _module}}),
+    do:
+      "Phoenix keeps its state in another form than is known here, so that its socket was not found in it: " <>
+        "apply with transition: :none if the new code takes the state as it is, or restart the nodes"
+
   defp reason(_module, reason), do: short(reason)
 
   # A shadow is nobody's business but ours.

@@ -9,6 +9,7 @@ defmodule HotPatch.Swap.Discovery do
   alias HotPatch.Swap.Discovery.FunHolders
   alias HotPatch.Swap.Discovery.Loop
   alias HotPatch.Swap.Discovery.Query
+  alias HotPatch.Swap.Hosted
   alias HotPatch.Swap.Target
 
   @typedoc """
@@ -79,8 +80,6 @@ defmodule HotPatch.Swap.Discovery do
     seen = before.seen
     fresh = fresh(list, before.list, seen, [])
     facts = for pid <- fresh, facts = facts(pid), facts != :unborn, do: {pid, facts}
-    # One that is not looked at yet shall not be taken for seen the next time.
-    list = if length(facts) == length(fresh), do: list, else: before.list
 
     loops = Loop.of(facts, Map.keys(replaced), map_size(seen) > 0)
     by_pid = by_pid(facts)
@@ -88,6 +87,9 @@ defmodule HotPatch.Swap.Discovery do
 
     {silent, asked} = Query.ask(to_ask, replaced)
     {targets, unpaused} = Enum.split_with(asked ++ targets, &converts?/1)
+    settled = settled(facts, targets ++ unpaused)
+    # One that is not looked at yet shall not be taken for seen the next time.
+    list = if length(settled) == length(fresh), do: list, else: before.list
     {own, others} = FunHolders.among(Enum.map(facts, &elem(&1, 0)), targets, unpaused, replaced)
     targets = own ++ targets
     holding = for %{rule: :holds_fun, pid: pid} <- others ++ before.targets, do: pid
@@ -100,8 +102,19 @@ defmodule HotPatch.Swap.Discovery do
       children: if(map_size(seen) == 0, do: %{}, else: children(facts)),
       silent: silent,
       list: list,
-      seen: Enum.reduce(facts, seen, fn {pid, _facts}, seen -> Map.put(seen, pid, []) end)
+      seen: Enum.reduce(settled, seen, fn {pid, _facts}, seen -> Map.put(seen, pid, []) end)
     }
+  end
+
+  # One that Phoenix has started, and that is to mount or to join, works for nobody yet.
+  defp settled(facts, targets) do
+    {waiting, settled} =
+      Enum.split_with(facts, fn {_pid, {call, _parent, _label}} ->
+        is_tuple(call) and Hosted.library?(elem(call, 0))
+      end)
+
+    found = MapSet.new(if(waiting == [], do: [], else: targets), & &1.pid)
+    Enum.filter(waiting, fn {pid, _facts} -> pid in found end) ++ settled
   end
 
   defp recognise({pid, loop}, facts, to_ask, replaced) do

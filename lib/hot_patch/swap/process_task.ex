@@ -208,7 +208,8 @@ defmodule HotPatch.Swap.ProcessTask do
 
   # An event manager has a state for each handler; a new state that holds funs is converted once
   # more, by the module itself.
-  defp how(%{kind: kind}, %{by_itself: []} = task) when kind in [:server, :special, :holder] do
+  defp how(%{kind: kind}, %{by_itself: []} = task)
+       when kind in [:server, :special, :hosted, :holder] do
     if Enum.any?(task.conversions, fn {_module, conversion} -> conversion.lambdas? end),
       do: :suspended,
       else: :still

@@ -144,18 +144,8 @@ defmodule HotPatch.Swap.Suspension do
     pid not in suspension.waiting and
       case suspension.ours do
         %{^pid => :still} -> Parking.standing?(pid)
-        %{^pid => :suspended} -> suspended?(pid)
+        %{^pid => :suspended} -> SysMessage.suspended?(pid)
         _ -> false
       end
-  end
-
-  @doc "Whether a process is suspended by a system message."
-  @spec suspended?(pid()) :: boolean()
-  def suspended?(pid) do
-    case Process.info(pid, :current_function) do
-      {:current_function, {:sys, _suspend_loop, _arity}} -> true
-      {:current_function, {:erlang, :hibernate, 3}} -> true
-      _ -> false
-    end
   end
 end

@@ -12,6 +12,8 @@ defmodule HotPatch.Swap.Target do
     * `:supervisor` - proc_lib noted the supervisor's callback module
     * `:system_continue` - a special process: the module exports system_continue/3
     * `:handlers` - asked: an event manager named its handlers
+    * `:hosted` - it took the name of the module for its initial call when it mounted or joined: a
+      LiveView or a channel, in the loop of Phoenix's server
     * `:inside_state` - asked: a wrapper named the callback module that it keeps in its state
     * `:entered_elsewhere` - asked: it began in a function of another module, is in a behaviour's
       loop, and the module is the callback module there
@@ -42,6 +44,7 @@ defmodule HotPatch.Swap.Target do
           | :supervisor
           | :event_manager
           | :special
+          | :hosted
           | :wrapper
           | :holder
           | :foreign
@@ -52,6 +55,7 @@ defmodule HotPatch.Swap.Target do
           | :supervisor
           | :system_continue
           | :handlers
+          | :hosted
           | :inside_state
           | :entered_elsewhere
           | :label

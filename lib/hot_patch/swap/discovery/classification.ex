@@ -10,6 +10,7 @@ defmodule HotPatch.Swap.Discovery.Classification do
   alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.Discovery.Wrapper
   alias HotPatch.Swap.Foreign
+  alias HotPatch.Swap.Hosted
   alias HotPatch.Swap.Target
 
   @callbacks [{:handle_call, 3}, {:handle_cast, 2}, {:handle_info, 2}, {:callback_mode, 0}]
@@ -23,7 +24,23 @@ defmodule HotPatch.Swap.Discovery.Classification do
   @doc "The targets that a process is, by what is known of it and by its loop, or what to ask it."
   @spec by_loop(pid(), Loop.facts(), Loop.t() | nil, replaced()) ::
           [Target.t()] | {:ask, Query.question()}
-  def by_loop(pid, {call, _parent, label}, loop, replaced) do
+  def by_loop(pid, {call, _parent, _label} = facts, loop, replaced) do
+    case Hosted.library(call) do
+      nil -> by_own_loop(pid, facts, loop, replaced)
+      library -> hosted(pid, {library, elem(call, 0)}, replaced)
+    end
+  end
+
+  # The library's own code_change hands the new state on to the user's.
+  defp hosted(pid, {library, _module}, replaced) when is_map_key(replaced, library),
+    do: [server(pid, :hosted, replaced[library])]
+
+  defp hosted(pid, {_library, module}, replaced) when is_map_key(replaced, module),
+    do: [target(pid, :hosted, :hosted, [{module, change_code?(replaced[module], [3])}])]
+
+  defp hosted(_pid, _names, _replaced), do: []
+
+  defp by_own_loop(pid, {call, _parent, label}, loop, replaced) do
     case loop do
       {:works_for, [module | below]} ->
         works_for(pid, {module, below}, rule(module, call, label, replaced), replaced)
