@@ -125,9 +125,13 @@ defmodule HotPatch.NodeAgent do
   @spec watch(Vitals.job()) :: :ok
   defdelegate watch(job), to: Vitals, as: :start
 
-  @doc "The change has come: from here on it counts."
-  @spec watch_changed() :: :ok
-  defdelegate watch_changed(), to: Vitals, as: :changed
+  @doc "The change is about to be made: from here on what is logged counts."
+  @spec watch_counts() :: :ok
+  defdelegate watch_counts(), to: Vitals, as: :counts
+
+  @doc "The change is made, and so many processes were ended by it."
+  @spec watch_changed(non_neg_integer()) :: :ok
+  defdelegate watch_changed(ended), to: Vitals, as: :changed
 
   @doc "What was seen since; nil if nobody looks."
   @spec figures() :: [Vitals.figure()] | nil

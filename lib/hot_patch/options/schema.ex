@@ -130,6 +130,16 @@ defmodule HotPatch.Options.Schema do
         "only these modules, whether they differ or not; then `from` may be left out, and no node can " <>
           "check what they take the place of"
     ],
+    config_differences: [
+      calls: [
+        {:build,
+         doc:
+           "`true`: what the `sys.config` of the repaired release sets otherwise is set with the patch, as `config` is. " <>
+             "The values are in the patch then, and whoever has it can read them. Default: `false`, notes name the keys"}
+      ],
+      type: :boolean,
+      default: false
+    ],
     all_differences: [
       calls: [:build],
       type: :boolean,
@@ -371,8 +381,9 @@ defmodule HotPatch.Options.Schema do
       default: [],
       doc:
         "what changes in the environments of applications with the patch, as in a config file: " <>
-          "`[my_app: [key: value]]`, or as a list of texts, `[\"my_app.key=value\"]`, the value an Erlang term. " <>
-          "Set in the moment of the load, then `config_change/3` of the " <>
+          "`[my_app: [key: value]]`, or as a list of texts, `[\"my_app.key=value\"]`, the value an Erlang term; " <>
+          "the key may be a module, `[\"my_app.MyAppWeb.Endpoint=[{url,[{port,8080}]}]\"]`. Keyword lists are " <>
+          "merged over what is there, deep, as a config file does; anything else takes its place. Set in the moment of the load, then `config_change/3` of the " <>
           "application's callback module is called; set again at every start; put back by a rollback",
       field: [
         label: "Changes of applications' environments, one a line",

@@ -23,6 +23,7 @@ defmodule HotPatch.Swap.Parking do
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Signal
+  alias HotPatch.Swap.StateForm
   alias HotPatch.Swap.SysMessage
 
   # Milliseconds. A process is woken up when the swap is over; this is for the case that all who
@@ -61,6 +62,10 @@ defmodule HotPatch.Swap.Parking do
   @spec convert(t(), pid(), Conversion.t()) :: :ok
   def convert(standing, pid, conversion),
     do: SysMessage.unanswered(pid, order(standing, {:convert, conversion}))
+
+  @doc "Has a process that stands still tell of what form its states are, before the change and after it."
+  @spec ask_forms(t(), pid(), {Conversion.kind(), reference()}) :: :ok
+  def ask_forms(standing, pid, of), do: SysMessage.unanswered(pid, order(standing, {:forms, of}))
 
   @doc "Has one process go on for a moment, with the state that it had, while the others stand still."
   @spec release(t(), pid()) :: :ok
@@ -102,15 +107,15 @@ defmodule HotPatch.Swap.Parking do
   defp look(state, new, conversion, base) do
     case Signal.read(base.signal) do
       :open -> wait(state, new, conversion, base)
-      :take -> taken(new)
+      :take -> taken(state, new)
       :drop -> dropped(state)
     end
   end
 
   # With the state goes what else was put aside.
-  defp taken(new) do
+  defp taken(state, new) do
     :ok = FunRenewal.take_dictionary()
-    new
+    Conversion.final(state, new)
   end
 
   defp dropped(state) do
@@ -135,6 +140,11 @@ defmodule HotPatch.Swap.Parking do
 
   defp follow(:look, {state, new, conversion}, base), do: look(state, new, conversion, base)
 
+  defp follow({:forms, {kind, ref}}, {state, new, conversion}, base) do
+    SysMessage.tell(ref, ref, {StateForm.of(state, kind), StateForm.of(new, kind)})
+    look(state, new, conversion, base)
+  end
+
   defp follow(:release, {state, new, conversion}, base) do
     # Not in the moment in which the swap ends with the new states.
     if Signal.read(base.signal) == :take,
@@ -153,7 +163,7 @@ defmodule HotPatch.Swap.Parking do
   defp abandoned(state, new, conversion, base) do
     case Signal.read(base.signal) do
       :open when conversion == nil -> dropped(state)
-      :open -> if Conversion.current?(conversion), do: taken(new), else: dropped(state)
+      :open -> if Conversion.current?(conversion), do: taken(state, new), else: dropped(state)
       _settled -> look(state, new, conversion, base)
     end
   end

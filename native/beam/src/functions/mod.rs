@@ -5,6 +5,7 @@
 //! function itself is. It goes by instructions: a change elsewhere in the module that makes the
 //! compiler know more of the arguments may change it.
 
+mod constants;
 mod decode;
 mod digest;
 mod funs;
@@ -12,7 +13,7 @@ mod outline;
 mod tables;
 mod unread;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::atoms::{AtomId, Atoms};
 use crate::code::Code;
@@ -271,6 +272,23 @@ impl<'a> Functions<'a> {
     /// The outlines of the literals of the function.
     pub fn outlines<'f>(&'f self, from: &'f Function) -> impl Iterator<Item = &'f Outline> {
         self.terms(from).map(|literal| &literal.outline)
+    }
+
+    /// The atoms that the function gives to functions of another module, by their names, for one of
+    /// the arguments, counted from 0, as far as they are loaded just before the call.
+    pub fn given<'f>(
+        &'f self,
+        function: &Function,
+        to: (&str, &[&str]),
+        argument: u64,
+    ) -> BTreeSet<&'f str> {
+        constants::given(self, function, to, argument)
+    }
+
+    /// The outline of the literal that the function returns for this atom, where it does nothing but
+    /// to choose among atoms.
+    pub fn for_atom(&self, function: &Function, atom: &str) -> Option<&Outline> {
+        constants::for_atom(self, function, atom)
     }
 
     /// Whether all that the function does is to return `{ok, ...}` with these of its arguments,
