@@ -6,7 +6,7 @@ defmodule HotPatch.InstalledRelease do
     * `:name`, `:version` - of the release
     * `:status` - OTP's word for it, as `release_handler:which_releases/0` says it on the node:
       `:unpacked` (it lies there), `:current` (it was installed and runs until a restart), `:permanent` (a
-      restart boots it), `:old` (it was permanent once); `nil` where that is not known
+      restart boots it), `:old` (it has run before); `nil` where that is not known
     * `:running?` - whether the node runs it
     * `:boots?` - whether the next start boots it, by `start_erl.data`; `nil` where no such file says
     * `:note` - why something is not known, or does not fit together, in words; or `nil`

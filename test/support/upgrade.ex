@@ -138,6 +138,7 @@ defmodule HotPatch.Test.Upgrade do
 
   defp application(root, name, {version, modules, more}) do
     ebin = Path.join([root, "lib", "#{name}-#{version}", "ebin"])
+    File.mkdir_p!(ebin)
     for {module, bytes} <- modules, do: beam(ebin, module, bytes)
 
     properties = [

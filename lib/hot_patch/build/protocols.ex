@@ -15,19 +15,35 @@ defmodule HotPatch.Build.Protocols do
           {:ok, [String.t()], [Appup.t()]} | {:error, Error.t()}
   def carry(from, to, appups) do
     changed = changed(from, to)
-    up = loads(changed, to, appups, :up)
-    down = loads(changed, from, appups, :down)
 
-    case {changed, Enum.split(appups, -1)} do
-      {[], _} ->
-        {:ok, [], appups}
-
-      {_some, {_none, []}} ->
-        nowhere(changed)
-
-      {_some, {rest, [last]}} ->
-        {:ok, changed, rest ++ [%{last | up: last.up ++ up, down: last.down ++ down}]}
+    with :ok <- all_there(changed, [from, to]),
+         {rest, [last]} when changed != [] <- Enum.split(appups, -1) do
+      up = loads(changed, to, appups, :up)
+      down = loads(changed, from, appups, :down)
+      {:ok, changed, rest ++ [%{last | up: last.up ++ up, down: last.down ++ down}]}
+    else
+      {:error, error} -> {:error, error}
+      {_none, []} when changed != [] -> nowhere(changed)
+      _nothing_changed -> {:ok, [], appups}
     end
+  end
+
+  defp all_there(changed, releases) do
+    missing =
+      for name <- changed,
+          release <- releases,
+          not Enum.any?(release.applications, &has?(&1, name)),
+          do: "#{name} of #{ReleaseFolder.text(release)}"
+
+    if missing == [], do: :ok, else: homeless(missing)
+  end
+
+  defp homeless(missing) do
+    text =
+      "relup: no application of the release has the protocol #{Enum.join(missing, ", ")}, which is consolidated " <>
+        "there: build the release again"
+
+    {:error, Error.new(:build, text)}
   end
 
   @doc "The digest of a module's code, without what only people read."

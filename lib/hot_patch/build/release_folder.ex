@@ -77,9 +77,19 @@ defmodule HotPatch.Build.ReleaseFolder do
 
   defp resource_file(path) do
     cond do
-      Path.extname(path) == ".rel" and File.regular?(path) -> {:ok, path}
-      File.dir?(Path.join(path, "releases")) -> booting(path)
-      true -> error("#{path} is no release: give the folder that has `lib` and `releases` in it")
+      Path.extname(path) == ".rel" and File.regular?(path) ->
+        {:ok, path}
+
+      File.dir?(Path.join(path, "releases")) ->
+        booting(path)
+
+      File.regular?(path) ->
+        error(
+          "#{path} is a file: unpack it, and give the folder that has `lib` and `releases` in it"
+        )
+
+      true ->
+        error("#{path} is no release: give the folder that has `lib` and `releases` in it")
     end
   end
 

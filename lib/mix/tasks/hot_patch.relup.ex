@@ -29,18 +29,30 @@ defmodule Mix.Tasks.HotPatch.Relup do
     * an application whose code differs while its version does not: `release_handler` would change nothing of it
     * another ERTS, and another version of OTP's or Elixir's applications without an appup of their own
 
+  ## How it is installed
+
+  `release_handler` is part of `sasl`, which has to be in both releases (`extra_applications`), and it wants a file
+  `releases/RELEASES`, which `mix release` does not write. It is made once, before the node starts with it, with
+  the folder of the release as `root`:
+
+      root = ~c"/opt/my_app"
+      rel = root ++ ~c"/releases/1.0.0/my_app.rel"
+      :ok = :release_handler.create_RELEASES(root, root ++ ~c"/releases", rel, [])
+
+  Then `lib/APP-VERSION` of what is new and `releases/1.1.0` of the new release are put beside those that run, and
+  on the node:
+
+      {:ok, _} = :release_handler.set_unpacked(root ++ ~c"/releases/1.1.0/my_app.rel", [])
+      {:ok, _, _} = :release_handler.install_release(~c"1.1.0")
+      :ok = :release_handler.make_permanent(~c"1.1.0")
+
+  `install_release(~c"1.0.0")` is the way back, and `HotPatch.releases/1` shows where a node is.
+
   ## What it does not do
 
-  `release_handler` needs `sasl` in both releases, and the file `releases/RELEASES`, which `mix release` does not
-  write: `:release_handler.create_RELEASES/4` makes it, once. It takes `sys.config` as it is, so that what
-  `runtime.exs` says has to be in there before. On the nodes then:
-
-      :release_handler.unpack_release('my_app-1.1.0')
-      :release_handler.install_release('1.1.0')
-      :release_handler.make_permanent('1.1.0')
-
-  It goes node by node, kills who runs old code, and takes nothing back when a `code_change` fails: the node
-  restarts. To repair one version on all nodes in one step there are patches, see `mix hot_patch.build`.
+  `release_handler` takes `sys.config` as it is: what `runtime.exs` says has to be in there before. It goes node by
+  node, kills who runs old code, and takes nothing back when a `code_change` fails: the node restarts. To repair
+  one version on all nodes in one step there are patches, see `mix hot_patch.build`.
 
   ## Options
 

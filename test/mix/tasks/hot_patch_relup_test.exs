@@ -180,6 +180,19 @@ defmodule Mix.Tasks.HotPatch.RelupTest do
 
     assert say.(run.(old, bare)) =~ "shop 2 has no sasl"
 
+    tar = Path.join(dir, "shop-2.tar.gz")
+    File.write!(tar, "")
+    assert say.(run.(old, tar)) =~ "is a file: unpack it"
+
+    # What belongs to Elixir and has no appup, as Elixir has none.
+    [older, newer] =
+      for {name, vsn} <- [{"older", "1"}, {"newer", "2"}] do
+        apps = [till: till(vsn), eex: {"1.14.#{vsn}", [], []}]
+        Upgrade.make(Path.join(dir, name), vsn, apps)
+      end
+
+    assert say.(run.(older, newer)) =~ "eex is 1.14.1 in one release and 1.14.2 in the other"
+
     changed = Upgrade.erlang(:scales_sup, "-export([f/0]). f() -> 1.")
     same = [till: till("2"), scales: {"1", [changed], []}]
     same = Upgrade.make(Path.join(dir, "same"), "2", same)
@@ -190,6 +203,34 @@ defmodule Mix.Tasks.HotPatch.RelupTest do
     text = say.(run.(old, new))
     assert text =~ "release_handler would not carry out the way to shop 2"
     refute File.exists?(Path.join(new, "releases/2/relup"))
+  end
+
+  test "says what release_handler will not do", %{tmp_dir: dir} do
+    [old, new] = releases(dir)
+    File.write!(Path.join(new, "releases/2/runtime.exs"), "import Config")
+    assert {0, text, ""} = run(["--from", old, "--to", new])
+    assert text =~ "note: runtime.exs and other config providers do not run"
+  end
+
+  test "refuses a protocol with other implementations that nothing could load", %{tmp_dir: dir} do
+    {{name, bytes}, [before, later], _implementation} = protocol(Path.join(dir, "protocol"))
+
+    make = fn folder, vsn, consolidated ->
+      apps =
+        [scales: plain(:scales, "1")] ++ if(vsn == "2", do: [gifts: plain(:gifts, "1")], else: [])
+
+      Upgrade.make(Path.join(dir, folder), vsn, apps, consolidated: [consolidated])
+    end
+
+    [old, new] = releases = [make.("old", "1", before), make.("new", "2", later)]
+    assert {1, "", text} = run(["--from", old, "--to", new])
+    assert text =~ "no application of the release has the protocol #{name} of shop 1"
+
+    for root <- releases,
+        do: File.write!(Path.join(root, "lib/scales-1/ebin/#{name}.beam"), bytes)
+
+    assert {1, "", text} = run(["--from", old, "--to", new])
+    assert text =~ "no application changes its version whose instructions could load them"
   end
 
   test "does not throw away the way from another version", %{tmp_dir: dir} do
@@ -267,8 +308,7 @@ defmodule Mix.Tasks.HotPatch.RelupTest do
 
     for {name, bytes} <- compiled do
       File.write!(Path.join(folder, "#{name}.beam"), bytes)
-      :code.purge(name)
-      :code.delete(name)
+      forget(name)
     end
 
     Code.prepend_path(folder)
@@ -281,7 +321,13 @@ defmodule Mix.Tasks.HotPatch.RelupTest do
       end
 
     Code.delete_path(folder)
+    for {name, _bytes} <- compiled, do: forget(name)
     {plain, [implementation]} = Enum.split_with(compiled, &match?({^name, _bytes}, &1))
     {hd(plain), consolidated, implementation}
+  end
+
+  defp forget(module) do
+    :code.purge(module)
+    :code.delete(module)
   end
 end
