@@ -45,7 +45,9 @@ defmodule HotPatch.Swap do
     HotPatch.Swap.Discovery.FunHolders,
     HotPatch.Swap.Conversion,
     HotPatch.Swap.FunRenewal,
+    HotPatch.Swap.DynamicCalls,
     HotPatch.Swap.Signal,
+    HotPatch.Swap.Tally,
     HotPatch.Swap.Parking,
     HotPatch.Swap.SysMessage,
     HotPatch.Swap.Discovery.Wrapper

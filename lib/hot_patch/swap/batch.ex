@@ -5,16 +5,20 @@ defmodule HotPatch.Swap.Batch do
 
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Crew
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.Suspension
   alias HotPatch.Swap.SysMessage
   alias HotPatch.Swap.Target
 
   # Milliseconds within which those answer that change by themselves after the load.
   @change_within 5_000
+  # Milliseconds without an answer after which the dead are looked for.
+  @look_for_dead 20
   # How long a window that was told to go on may take to do so before the next is told.
   @go_on_within 1_000
 
@@ -25,18 +29,57 @@ defmodule HotPatch.Swap.Batch do
   @type failed :: {:error, :taken_back, String.t(), late :: [pid()]}
 
   @doc """
-  Has every process that stands still convert its state in the shadow of the new code; `ref` is
-  that of the conversions. Gives the processes and modules that have to be asked again by the
-  module itself, after the load, because the new state holds a fun.
+  Has processes that stand still convert their state in the shadow of the new code: those of crews,
+  then those that are suspended. `ref` is that of the conversions. Gives the processes and modules
+  that have to be asked again by the module itself, after the load, because the new state holds a fun.
   """
-  @spec convert([[ProcessTask.t()]], Parking.t(), reference(), integer()) ::
+  @spec convert([Crew.t()], [[ProcessTask.t()]], Parking.t(), {reference(), integer()}) ::
           {:ok, [{pid(), module()}]} | failed()
-  def convert(windows, standing, ref, deadline) do
-    convert_each(windows, ref, deadline, fn
-      %{conversions: mine} when mine == %{} -> :nothing
-      %{pid: pid, how: :still, conversions: mine} -> Parking.convert(standing, pid, only(mine))
-      %{pid: pid, how: :suspended, conversions: mine} -> convert_inside(pid, mine, ref)
-    end)
+  def convert(crews, suspended, standing, {ref, deadline}) do
+    rounds = Enum.map(crews, &Crew.order(&1, {:convert, standing}))
+    converted = await_converted(rounds, ref, deadline, [])
+    Enum.each(rounds, &Crew.close/1)
+
+    with {:ok, again} <- converted,
+         {:ok, more} <-
+           convert_each(suspended, ref, deadline, &convert_inside(&1.pid, &1.conversions, ref)),
+         do: {:ok, more ++ again}
+  end
+
+  defp await_converted(rounds, ref, deadline, told) do
+    if Enum.all?(rounds, &(Crew.missing(&1) == 0)) and
+         length(told) >= Enum.sum(Enum.map(rounds, &Crew.told/1)) do
+      {:ok, for({pid, {:again, module}} <- told, do: {pid, module})}
+    else
+      receive do
+        {[[:alias | ^ref] | pid], {{:failed, reason}, module}} ->
+          text = Description.failure({pid, module, reason})
+          {:error, :taken_back, text, late(rounds)}
+
+        {[[:alias | ^ref] | pid], answer} ->
+          await_converted(rounds, ref, deadline, [{pid, answer} | told])
+
+        {waiter, what} when is_reference(waiter) and what in [:all, :sent] ->
+          await_converted(rounds, ref, deadline, told)
+      after
+        max(0, min(@look_for_dead, deadline - now())) ->
+          Enum.each(rounds, &Crew.excuse_dead/1)
+
+          case now() >= deadline && late(rounds) do
+            [pid | _] = late -> {:error, :taken_back, too_long(pid, rounds), late}
+            _ -> await_converted(rounds, ref, deadline, told)
+          end
+      end
+    end
+  end
+
+  defp late(rounds), do: rounds |> Enum.flat_map(&Crew.late/1) |> Enum.filter(&Process.alive?/1)
+
+  defp too_long(pid, rounds) do
+    [task | _] =
+      for %{crew: crew} <- rounds, task <- Tuple.to_list(crew.tasks), task.pid == pid, do: task
+
+    Description.too_long(pid, ProcessTask.only(task).module, "code_change")
   end
 
   @doc """
@@ -56,9 +99,9 @@ defmodule HotPatch.Swap.Batch do
   After the load: the states put aside become the real ones and everybody goes on. Gives the
   change_code calls that failed; `again` are those that are made only now.
   """
-  @spec take_and_resume([[ProcessTask.t()]], Parking.t(), Ready.t(), [{pid(), module()}]) ::
+  @spec take_and_resume([Suspension.wave()], Parking.t(), Ready.t(), [{pid(), module()}]) ::
           [{pid(), module(), term()}]
-  def take_and_resume(windows, standing, ready, again) do
+  def take_and_resume(waves, standing, ready, again) do
     :take = Parking.settle(standing, :take)
     messages = ProcessTask.messages(ready.job)
     # Not all of what is ready goes along to each of them.
@@ -66,7 +109,7 @@ defmodule HotPatch.Swap.Batch do
     again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
     ref = SysMessage.open()
 
-    go_on(windows, standing, &is_map_key(again, &1), fn pid ->
+    go_on(waves, standing, {MapSet.new(), &is_map_key(again, &1)}, fn pid ->
       SysMessage.run_in(pid, &Conversion.take/1)
       change_code(pid, Map.get(again, pid, []), messages, ref)
       # Who has changed by itself may have handed on funs of the code before.
@@ -81,15 +124,15 @@ defmodule HotPatch.Swap.Batch do
   them stand still, or are in the user's code: they see by themselves that it is over, and are
   not waited for. `ref` is that of the conversions.
   """
-  @spec drop_and_resume([[ProcessTask.t()]], Parking.t(), reference(), [pid()]) :: :ok
-  def drop_and_resume(windows, standing, ref, late) do
+  @spec drop_and_resume([Suspension.wave()], Parking.t(), reference(), [pid()]) :: :ok
+  def drop_and_resume(waves, standing, ref, late) do
     _ = Parking.settle(standing, :drop)
     drop = &Conversion.drop/1
 
     # Who answers from here on looks at the signal afterwards. Who has answered in the meantime may
     # have looked before, and has to be woken up like the others.
     late = MapSet.new(late -- (SysMessage.answered(standing.ref) ++ SysMessage.answered(ref)))
-    go_on(windows, standing, &MapSet.member?(late, &1), &SysMessage.run_in(&1, drop))
+    go_on(waves, standing, {late, &MapSet.member?(late, &1)}, &SysMessage.run_in(&1, drop))
   end
 
   @doc """
@@ -124,32 +167,42 @@ defmodule HotPatch.Swap.Batch do
     Enum.split_with(again, fn {pid, module} -> module in down and pid not in supervisors end)
   end
 
-  # A window at a time, so that callers do not wait for all who were told before them. The last
-  # one of a window that can be waited for answers for it.
-  defp go_on(windows, standing, slow?, before_resume) do
-    for window <- windows do
-      ref = SysMessage.open()
+  # Those that are suspended go on a window at a time, so that callers do not wait for all who were
+  # told before them. The last one of a window that can be waited for answers for it.
+  defp go_on(waves, standing, {late, slow?}, before_resume) do
+    for %{crew: crew, suspended: windows} <- waves do
+      round = Crew.order(crew, {:wake, standing, late})
 
-      last = window |> Enum.reverse() |> Enum.find_value(&(not slow?.(&1.pid) && &1.pid))
+      for window <- windows do
+        ref = SysMessage.open()
+        last = window |> Enum.reverse() |> Enum.find_value(&(not slow?.(&1.pid) && &1.pid))
 
-      for %{pid: pid, how: how} <- window do
-        case how do
-          :suspended ->
-            before_resume.(pid)
-            if pid == last, do: SysMessage.send(pid, ref, :resume), else: resume(pid)
-
-          :still when pid == last ->
-            Parking.wake(standing, pid, ref)
-
-          :still ->
-            if not slow?.(pid), do: Parking.wake(standing, pid)
+        for %{pid: pid} <- window do
+          before_resume.(pid)
+          if pid == last, do: SysMessage.send(pid, ref, :resume), else: resume(pid)
         end
+
+        wait(ref, List.wrap(last), now() + @go_on_within)
       end
 
-      wait(ref, List.wrap(last), now() + @go_on_within)
+      await_gone_on(round, now() + @go_on_within)
+      Crew.close(round)
     end
 
     :ok
+  end
+
+  # Each has been told so: what is left to wait for is how long that took.
+  defp await_gone_on(%{waiter: waiter} = round, deadline) do
+    if Crew.missing(round) > 0 and now() < deadline do
+      receive do
+        {^waiter, :all} -> :ok
+      after
+        @look_for_dead ->
+          Crew.excuse_dead(round)
+          await_gone_on(round, deadline)
+      end
+    end
   end
 
   defp resume(pid), do: SysMessage.resume_unanswered(pid)
@@ -187,12 +240,6 @@ defmodule HotPatch.Swap.Batch do
         error -> {:halt, error}
       end
     end)
-  end
-
-  # A process has one state, and so one conversion; but for event managers.
-  defp only(mine) do
-    [{_module, conversion}] = Map.to_list(mine)
-    conversion
   end
 
   # Who has one state tells by itself that it is converted. An event manager has one for

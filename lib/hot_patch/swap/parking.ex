@@ -24,43 +24,37 @@ defmodule HotPatch.Swap.Parking do
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
+  alias HotPatch.Swap.Tally
 
   # Milliseconds. A process is woken up when the swap is over; this is for the case that all who
   # could do so are dead.
   @look_every 1_000
 
   @typedoc "`ref` is the alias of the engine under which answers come (see SysMessage)."
-  @type t :: %__MODULE__{
-          ref: reference(),
-          signal: Signal.t(),
-          engine: pid(),
-          guard: pid(),
-          request: SysMessage.t() | nil
-        }
-  @enforce_keys [:ref, :signal, :engine, :guard, :request]
-  defstruct [:ref, :signal, :engine, :guard, :request]
+  @type t :: %__MODULE__{ref: reference(), signal: Signal.t(), engine: pid(), guard: pid()}
+  @enforce_keys [:ref, :signal, :engine, :guard]
+  defstruct [:ref, :signal, :engine, :guard]
 
   @doc "For the calling engine and its guard; nobody stands still yet."
   @spec new(pid(), Signal.t()) :: t()
-  def new(guard, signal) do
-    ref = SysMessage.open()
-    base = %{ref: ref, signal: signal, engine: self(), guard: guard}
-    # The same message for all: many are to be sent, and soon.
-    request = SysMessage.to_run(&still(&1, base))
-    struct!(__MODULE__, Map.put(base, :request, request))
-  end
+  def new(guard, signal),
+    do: %__MODULE__{ref: SysMessage.open(), signal: signal, engine: self(), guard: guard}
 
-  @doc "Asks a process to stand still. It answers `:still` under the ref when it does."
-  @spec ask(t(), pid()) :: :ok
-  def ask(%__MODULE__{request: request}, pid) do
-    _ = send(pid, request)
-    :ok
-  end
+  @doc """
+  Asks a process to stand still, and to convert its state at once where a conversion is given. It takes
+  its seat when it has done both.
+  """
+  @spec ask(t(), pid(), Conversion.t() | nil, Tally.seat()) :: :ok
+  def ask(standing, pid, conversion, seat),
+    do: SysMessage.run_in(pid, &still(&1, standing, conversion, seat))
 
-  @doc "Has a process that stands still convert its state; it answers as the conversion says."
-  @spec convert(t(), pid(), Conversion.t()) :: :ok
-  def convert(standing, pid, conversion),
-    do: SysMessage.unanswered(pid, order(standing, {:convert, conversion}))
+  @doc """
+  Has a process that stands still convert its state. It takes its seat when it has; what it has to
+  tell it tells as the conversion says.
+  """
+  @spec convert(t(), pid(), Conversion.t(), Tally.seat()) :: :ok
+  def convert(standing, pid, conversion, seat),
+    do: SysMessage.unanswered(pid, order(standing, {:convert, conversion, seat}))
 
   @doc "Has one process go on for a moment, with the state that it had, while the others stand still."
   @spec release(t(), pid()) :: :ok
@@ -70,13 +64,17 @@ defmodule HotPatch.Swap.Parking do
   @spec settle(t(), Signal.outcome()) :: Signal.outcome()
   def settle(standing, outcome), do: Signal.settle(standing.signal, outcome)
 
-  @doc "Has a process look at the signal. It must not be converting its state."
-  @spec wake(t(), pid()) :: :ok
-  def wake(standing, pid), do: SysMessage.unanswered(pid, order(standing, :look))
+  @doc """
+  Has a process look at the signal, which is settled; it takes its seat when it goes on. It must not be
+  converting its state.
+  """
+  @spec wake(t(), pid(), Tally.seat()) :: :ok
+  def wake(standing, pid, seat),
+    do: SysMessage.unanswered(pid, order(standing, {:look, seat}))
 
-  @doc "The same; it answers under another ref when it has looked."
-  @spec wake(t(), pid(), reference()) :: :ok
-  def wake(standing, pid, ref), do: SysMessage.send(pid, ref, order(standing, :look))
+  @doc "The same; it answers under a ref when it has looked."
+  @spec wake_answered(t(), pid(), reference()) :: :ok
+  def wake_answered(standing, pid, ref), do: SysMessage.send(pid, ref, order(standing, :look))
 
   @doc """
   Whether a process stands still in this way and waits. Once the signal is settled, a process of
@@ -90,12 +88,23 @@ defmodule HotPatch.Swap.Parking do
 
   # A process that was busy may get here when the swap is over. Whether the engine lives is not asked
   # here: the VM lets the process wait for the answer.
-  defp still(state, base) do
+  defp still(state, base, conversion, seat) do
     if Signal.open?(base.signal) do
-      SysMessage.tell(base.engine, base.ref, :still)
-      look(state, state, nil, base)
+      {new, conversion} = at_once(state, conversion, seat)
+      Tally.arrive(seat)
+      look(state, new, conversion, base)
     else
       state
+    end
+  end
+
+  # Where it cannot be done yet, it is asked for when all stand still.
+  defp at_once(state, nil, _seat), do: {state, nil}
+
+  defp at_once(state, conversion, seat) do
+    case Conversion.at_once(state, conversion, seat) do
+      {:ok, new} -> {new, conversion}
+      :later -> {state, nil}
     end
   end
 
@@ -142,10 +151,19 @@ defmodule HotPatch.Swap.Parking do
       else: dropped(state)
   end
 
-  defp follow({:convert, conversion}, {state, new, former}, base) do
-    if Signal.open?(base.signal),
-      do: look(state, Conversion.converted(state, conversion), conversion, base),
-      else: look(state, new, former, base)
+  defp follow({:look, seat}, {state, new, conversion}, base) do
+    Tally.arrive(seat)
+    look(state, new, conversion, base)
+  end
+
+  defp follow({:convert, conversion, seat}, {state, new, former}, base) do
+    if Signal.open?(base.signal) do
+      new = Conversion.converted(state, conversion, seat)
+      Tally.arrive(seat)
+      look(state, new, conversion, base)
+    else
+      look(state, new, former, base)
+    end
   end
 
   # Engine and guard are dead, and nobody will settle the signal. The version that is current

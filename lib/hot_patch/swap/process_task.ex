@@ -18,16 +18,17 @@ defmodule HotPatch.Swap.ProcessTask do
 
   @typedoc """
   One process. `conversions` are run before the load, and may be none; `by_itself` are the modules that
-  have to change by themselves.
+  have to change by themselves. Processes of one `like` are alike in all that is to be done.
   """
   @type t :: %__MODULE__{
           pid: pid(),
           how: how(),
           conversions: %{module() => Conversion.t()},
-          by_itself: [module()]
+          by_itself: [module()],
+          like: integer()
         }
   @enforce_keys [:pid]
-  defstruct [:pid, how: :still, conversions: %{}, by_itself: []]
+  defstruct [:pid, how: :still, conversions: %{}, by_itself: [], like: 0]
 
   @doc """
   The work on targets, in windows: enough of them at a time to keep the schedulers busy, few
@@ -42,11 +43,36 @@ defmodule HotPatch.Swap.ProcessTask do
     {tasks, _alike} =
       Enum.map_reduce(targets, %{}, fn target, alike ->
         key = {target.kind, target.modules, target.keeps?, target.ends?, target.holds?}
-        alike = Map.put_new_lazy(alike, key, fn -> task(target, conversions, hold) end)
+        new = fn -> %{task(target, conversions, hold) | like: :erlang.unique_integer()} end
+        alike = Map.put_new_lazy(alike, key, new)
         {%{alike[key] | pid: target.pid}, alike}
       end)
 
     Enum.chunk_every(tasks, window)
+  end
+
+  @doc """
+  Whether a process converts its state as soon as it stands still. Any other does so when all stand still
+  that are to: what it calls may have effects, or read what others still change.
+  """
+  @spec at_once?(t()) :: boolean()
+  def at_once?(%{how: :still, conversions: conversions}) when map_size(conversions) == 1,
+    do: Enum.all?(conversions, fn {_module, conversion} -> conversion.at_once? end)
+
+  def at_once?(_task), do: false
+
+  @doc "The same process, which does not convert its state at once."
+  @spec later(t()) :: t()
+  def later(task) do
+    later = fn {module, conversion} -> {module, %{conversion | at_once?: false}} end
+    %{task | conversions: Map.new(task.conversions, later)}
+  end
+
+  @doc "The conversion of a process that has one state, as all have but event managers."
+  @spec only(t()) :: Conversion.t()
+  def only(%{conversions: conversions}) do
+    [{_module, conversion}] = Map.to_list(conversions)
+    conversion
   end
 
   @doc "The work of one process, of which nothing is kept: it is only tried."
@@ -92,7 +118,7 @@ defmodule HotPatch.Swap.ProcessTask do
   defp hold(ready, under) do
     for change <- ready.job.changes, into: %{} do
       base = conversion(change, %{name: change.module, lambdas?: false}, under)
-      {change.module, %{base | keeps?: true, funs: ready.funs}}
+      {change.module, %{base | keeps?: true, at_once?: true, funs: ready.funs}}
     end
   end
 
@@ -101,6 +127,10 @@ defmodule HotPatch.Swap.ProcessTask do
     do: %{name: module, lambdas?: false}
 
   defp shadow(change, shadows), do: shadows[change.module]
+
+  # What has been found of the code (native/beam, functions/effects.rs). Of the code that runs nothing is
+  # known.
+  defp pure?(shadow), do: Map.get(shadow, :effect, :unknown) == nil
 
   defp conversion(_change, nil, _under), do: nil
 
@@ -115,6 +145,7 @@ defmodule HotPatch.Swap.ProcessTask do
       kind: nil,
       rehearsal?: false,
       keeps?: false,
+      at_once?: pure?(shadow),
       gone: [],
       funs: nil,
       signal: signal,
@@ -138,7 +169,9 @@ defmodule HotPatch.Swap.ProcessTask do
     else
       kind = Shadow.kind(target.kind, change)
       rehearsal? = itself?(kind, conversion)
+      at_once? = conversion.at_once? or target.keeps?
       conversion = %{conversion | kind: kind, rehearsal?: rehearsal?, keeps?: target.keeps?}
+      conversion = %{conversion | at_once?: at_once?}
       task = put_in(task.conversions[change.module], conversion)
       if rehearsal?, do: by_itself(task, change.module), else: task
     end
