@@ -68,6 +68,15 @@ defmodule HotPatch.Swap.DynamicCalls do
   @spec ensure_loaded?(module()) :: boolean()
   def ensure_loaded?(module), do: Code.ensure_loaded?(leads_to(module))
 
+  # What Elixir from 1.17 on calls for `value.field`, where the value may be a module.
+  @doc false
+  @spec no_parens_remote(term(), atom()) :: {:ok, term()} | :error
+  def no_parens_remote(module, function)
+      when is_atom(module) and module not in [nil, true, false],
+      do: {:ok, Kernel.apply(leads_to(module), function, [])}
+
+  def no_parens_remote(_other, _field), do: :error
+
   @doc false
   @spec struct(module() | struct(), Enum.t()) :: struct()
   def struct(of, fields \\ []), do: of |> made_by_shadow() |> Kernel.struct(fields)

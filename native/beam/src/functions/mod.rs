@@ -7,6 +7,7 @@
 
 mod decode;
 mod digest;
+mod effects;
 mod funs;
 mod outline;
 mod tables;
@@ -22,6 +23,7 @@ use crate::etf::{Canonical, Outline, StructForm};
 use crate::iff::Chunks;
 use decode::Bounds;
 use digest::Digests;
+pub use effects::{Effects, Together, effects};
 pub use funs::{Fun, Renewal, renewal};
 pub use outline::{Find, Found, makes_struct};
 use tables::Tables;
@@ -141,6 +143,11 @@ impl<'a> Functions<'a> {
             by_name.entry((function.name, function.arity)).or_insert(place);
         }
         Ok(Functions { list, by_name, tables, code })
+    }
+
+    /// The name of the module.
+    pub fn module(&self) -> &str {
+        self.tables.atoms.module()
     }
 
     /// The functions, in the order of the file.
