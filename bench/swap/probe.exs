@@ -49,7 +49,7 @@ defmodule Bench.Swap.Probe do
     end
   end
 
-  # Either inside a function that ends with an order to go on, or by system messages.
+  # Either inside a function of ours that ends with an order to look up how it ended, or by system messages.
   defp span(%{stand: s, go: r}), do: {s, r}
   defp span(%{suspend: s, resume: r}), do: {s, r}
   defp span(_times), do: nil
@@ -74,8 +74,12 @@ defmodule Bench.Swap.Probe do
   end
 
   defp what({:system, _from, what}) when what in [:suspend, :resume], do: what
-  defp what({:system, _from, {:replace_state, _fun}}), do: :stand
-  defp what({ref, order}) when is_reference(ref) and order in [:take, :drop], do: :go
+
+  # Other functions are run over states, too: by them nobody stands still.
+  defp what({:system, _from, {:replace_state, fun}}) when is_function(fun),
+    do: if(Function.info(fun, :module) == {:module, HotPatch.Swap.Parking}, do: :stand)
+
+  defp what({:system, _from, {:hot_patch, _ref, :look}}), do: :go
   defp what(_message), do: nil
 
   defp note(nil, _pid, _us, seen), do: seen
