@@ -23,10 +23,10 @@ defmodule HotPatch.Swap.Batch do
   @go_on_within 1_000
 
   @typedoc """
-  Why a conversion failed, and the processes of which it is not known that they have ended it: they
-  are in the user's code, and must not be woken up.
+  Why a conversion failed, and what says of which processes it is not known that they have ended it:
+  they are in the user's code, and must not be woken up.
   """
-  @type failed :: {:error, :taken_back, String.t(), late :: [pid()]}
+  @type failed :: {:error, :taken_back, String.t(), late :: (() -> [pid()])}
 
   @doc """
   Has processes that stand still convert their state in the shadow of the new code: those of crews,
@@ -47,14 +47,15 @@ defmodule HotPatch.Swap.Batch do
   end
 
   defp await_converted(rounds, ref, deadline, told) do
-    if Enum.all?(rounds, &(Crew.missing(&1) == 0)) and
-         length(told) >= Enum.sum(Enum.map(rounds, &Crew.told/1)) do
+    missing = missing(rounds)
+
+    if missing == 0 and length(told) >= Enum.sum(Enum.map(rounds, &Crew.told/1)) do
       {:ok, for({pid, {:again, module}} <- told, do: {pid, module})}
     else
       receive do
         {[[:alias | ^ref] | pid], {{:failed, reason}, module}} ->
           text = Description.failure({pid, module, reason})
-          {:error, :taken_back, text, late(rounds)}
+          {:error, :taken_back, text, fn -> late(rounds) end}
 
         {[[:alias | ^ref] | pid], answer} ->
           await_converted(rounds, ref, deadline, [{pid, answer} | told])
@@ -63,16 +64,17 @@ defmodule HotPatch.Swap.Batch do
           await_converted(rounds, ref, deadline, told)
       after
         max(0, min(@look_for_dead, deadline - now())) ->
-          Enum.each(rounds, &Crew.excuse_dead/1)
+          if missing(rounds) == missing, do: Enum.each(rounds, &Crew.excuse_dead/1)
 
           case now() >= deadline && late(rounds) do
-            [pid | _] = late -> {:error, :taken_back, too_long(pid, rounds), late}
+            [pid | _] -> {:error, :taken_back, too_long(pid, rounds), fn -> late(rounds) end}
             _ -> await_converted(rounds, ref, deadline, told)
           end
       end
     end
   end
 
+  defp missing(rounds), do: rounds |> Enum.map(&Crew.missing/1) |> Enum.sum()
   defp late(rounds), do: rounds |> Enum.flat_map(&Crew.late/1) |> Enum.filter(&Process.alive?/1)
 
   defp too_long(pid, rounds) do
@@ -99,7 +101,7 @@ defmodule HotPatch.Swap.Batch do
   After the load: the states put aside become the real ones and everybody goes on. Gives the
   change_code calls that failed; `again` are those that are made only now.
   """
-  @spec take_and_resume([Suspension.wave()], Parking.t(), Ready.t(), [{pid(), module()}]) ::
+  @spec take_and_resume([Suspension.asked()], Parking.t(), Ready.t(), [{pid(), module()}]) ::
           [{pid(), module(), term()}]
   def take_and_resume(waves, standing, ready, again) do
     :take = Parking.settle(standing, :take)
@@ -124,14 +126,14 @@ defmodule HotPatch.Swap.Batch do
   them stand still, or are in the user's code: they see by themselves that it is over, and are
   not waited for. `ref` is that of the conversions.
   """
-  @spec drop_and_resume([Suspension.wave()], Parking.t(), reference(), [pid()]) :: :ok
+  @spec drop_and_resume([Suspension.asked()], Parking.t(), reference(), (() -> [pid()])) :: :ok
   def drop_and_resume(waves, standing, ref, late) do
     _ = Parking.settle(standing, :drop)
     drop = &Conversion.drop/1
 
     # Who answers from here on looks at the signal afterwards. Who has answered in the meantime may
     # have looked before, and has to be woken up like the others.
-    late = MapSet.new(late -- (SysMessage.answered(standing.ref) ++ SysMessage.answered(ref)))
+    late = MapSet.new(late.() -- (SysMessage.answered(standing.ref) ++ SysMessage.answered(ref)))
     go_on(waves, standing, {late, &MapSet.member?(late, &1)}, &SysMessage.run_in(&1, drop))
   end
 
@@ -170,8 +172,8 @@ defmodule HotPatch.Swap.Batch do
   # Those that are suspended go on a window at a time, so that callers do not wait for all who were
   # told before them. The last one of a window that can be waited for answers for it.
   defp go_on(waves, standing, {late, slow?}, before_resume) do
-    for %{crew: crew, suspended: windows} <- waves do
-      round = Crew.order(crew, {:wake, standing, late})
+    for {%{suspended: windows}, round} <- waves do
+      Crew.wake(round, standing, late)
 
       for window <- windows do
         ref = SysMessage.open()
@@ -186,7 +188,6 @@ defmodule HotPatch.Swap.Batch do
       end
 
       await_gone_on(round, now() + @go_on_within)
-      Crew.close(round)
     end
 
     :ok
@@ -194,12 +195,14 @@ defmodule HotPatch.Swap.Batch do
 
   # Each has been told so: what is left to wait for is how long that took.
   defp await_gone_on(%{waiter: waiter} = round, deadline) do
-    if Crew.missing(round) > 0 and now() < deadline do
+    staying = Crew.staying(round)
+
+    if staying > 0 and now() < deadline do
       receive do
-        {^waiter, :all} -> :ok
+        {^waiter, :gone} -> :ok
       after
         @look_for_dead ->
-          Crew.excuse_dead(round)
+          if Crew.staying(round) == staying, do: Crew.excuse_dead_staying(round)
           await_gone_on(round, deadline)
       end
     end
@@ -257,7 +260,7 @@ defmodule HotPatch.Swap.Batch do
     case SysMessage.collect_until({ref, pids}, deadline, {again, []}, &note/3) do
       {_, {{:failed, pid, module, reason}, done}} ->
         text = Description.failure({pid, module, reason}, what(owed, pid))
-        {:error, :taken_back, text, pids -- done}
+        {:error, :taken_back, text, fn -> pids -- done end}
 
       {[], {again, _done}} ->
         {:ok, again}
@@ -266,7 +269,7 @@ defmodule HotPatch.Swap.Batch do
         {_pid, mine} = List.keyfind(owed, pid, 0)
 
         {:error, :taken_back, Description.too_long(pid, hd(Map.keys(mine)), what(owed, pid)),
-         late}
+         fn -> late end}
     end
   end
 

@@ -4,11 +4,12 @@ defmodule HotPatch.Swap.Crew do
   # schedulers, each with its own part of the processes, which it is given before anybody stands still.
   # What all have in common is in a sender's heap and is not copied to the next with each message.
   #
-  # They run before others, and so they must be brief: a sender waits until those have had their turn
-  # to whom it has just sent something, so that the queues of the schedulers stay short and callers
-  # of other processes do not wait for all of these. Where that takes long the schedulers are full
-  # anyway, and a turn comes only after all others had theirs: then it sends to more at once, in order
-  # that all processes wait for the same turn.
+  # They run before others, and so they must be brief: after some messages a sender lets all others have
+  # their turn, those first to whom it has just sent something, so that the queues of the schedulers
+  # stay short and callers of other processes do not wait for all of these. Where that takes long the
+  # schedulers are full anyway, and a turn comes only after all others had theirs: then it sends to
+  # more at once, in order that all processes wait for the same turn. It never waits for an answer: a
+  # scheduler that has nothing to do goes to sleep, and on a busy machine it takes long to wake up.
   #
   # They are linked to the engine and watch it, and end with it. A message that one of them still sends when the
   # engine is dead does nothing: the swap is over by then (HotPatch.Swap.Signal).
@@ -19,9 +20,10 @@ defmodule HotPatch.Swap.Crew do
   alias HotPatch.Swap.SysMessage
   alias HotPatch.Swap.Tally
 
-  # Blocks that are sent to before the first wait, and milliseconds after which it is long.
-  @window 2
-  @long 1
+  # Processes that are sent to before others have their turn for the first time, and microseconds after
+  # which that is long.
+  @window 256
+  @long 1_000
 
   # Words of a sender's heap for each process of its part: it is not to collect garbage meanwhile.
   @words 40
@@ -51,10 +53,11 @@ defmodule HotPatch.Swap.Crew do
           | {:convert, Parking.t()}
           | {:wake, Parking.t(), skip :: MapSet.t(pid())}
 
-  @typedoc "One order to all of them, under way."
+  @typedoc "One order to all of them, under way; those that stand still mark in `going` when they go on."
   @type round :: %{
           crew: t(),
           tally: Tally.t(),
+          going: Tally.t() | nil,
           waiter: reference(),
           sending: non_neg_integer(),
           again: [non_neg_integer()],
@@ -72,7 +75,7 @@ defmodule HotPatch.Swap.Crew do
     crew = %__MODULE__{ref: make_ref(), senders: [], tasks: all, later?: later?(alike)}
 
     # Few are sent to by the engine itself.
-    if blocks <= @window do
+    if tuple_size(all) <= @window do
       %{crew | part: part(tasks, 0, alike)}
     else
       size = div(blocks + count - 1, count) * Tally.block()
@@ -100,14 +103,16 @@ defmodule HotPatch.Swap.Crew do
   @doc "Gives an order to all. The engine gets `{waiter, :all}` when all have followed it."
   @spec order(t(), order()) :: round()
   def order(crew, order) do
-    tally = Tally.new(tuple_size(crew.tasks))
+    size = tuple_size(crew.tasks)
+    going = if match?({:stand, _}, order), do: Tally.new(size)
+    tally = Tally.new(size)
     waiter = SysMessage.open()
-    for sender <- crew.senders, do: send(sender, {order, tally, waiter})
-    if crew.part, do: send_all(crew.part, order, tally, {waiter, waiter})
+    tell(crew, {order, {tally, waiter, going}})
 
     %{
       crew: crew,
       tally: tally,
+      going: going,
       waiter: waiter,
       sending: length(crew.senders),
       again: [],
@@ -115,12 +120,25 @@ defmodule HotPatch.Swap.Crew do
     }
   end
 
+  @doc """
+  Has all those go on who were told to stand still, but for those that are `late`. The engine gets
+  `{waiter, :gone}` when all do.
+  """
+  @spec wake(round(), Parking.t(), late :: MapSet.t(pid())) :: :ok
+  def wake(%{crew: crew} = round, standing, late),
+    do: tell(crew, {{:wake, standing, late}, {nil, round.waiter, round.going}})
+
+  defp tell(crew, what) do
+    for sender <- crew.senders, do: send(sender, what)
+    if crew.part, do: send_all(crew.part, what, :infinity), else: :ok
+  end
+
   @doc "Gives the order to stand still to one of them once more."
   @spec again(round(), non_neg_integer(), Parking.t()) :: round()
   def again(%{tally: tally, waiter: waiter, crew: crew} = round, place, standing) do
     task = elem(crew.tasks, place)
     Tally.expect(tally, place)
-    Parking.ask(standing, task.pid, at_once(task), {tally, place, waiter, waiter})
+    Parking.ask(standing, task.pid, at_once(task), {tally, place, waiter, round.going})
     %{round | again: Enum.uniq([place | round.again])}
   end
 
@@ -133,10 +151,10 @@ defmodule HotPatch.Swap.Crew do
       else: Tally.missing(tally, tuple_size(tasks))
   end
 
-  @doc "Those among them, by their marks; some may be dead."
-  @spec late(round()) :: [pid()]
-  def late(%{crew: %{tasks: tasks}, tally: tally}) do
-    for place <- Tally.late(tally, tuple_size(tasks)), do: elem(tasks, place).pid
+  @doc "Those among them, by their marks; about so many at most, and some may be dead."
+  @spec late(round(), pos_integer() | :infinity) :: [pid()]
+  def late(%{crew: %{tasks: tasks}, tally: tally}, most \\ :infinity) do
+    for place <- Tally.late(tally, tuple_size(tasks), most), do: elem(tasks, place).pid
   end
 
   @doc "How many told something that was not heard of before `heard/1`."
@@ -147,15 +165,40 @@ defmodule HotPatch.Swap.Crew do
   @spec heard(round()) :: round()
   def heard(%{tally: tally} = round), do: %{round | heard: Tally.told(tally)}
 
-  @doc "The dead are not waited for."
-  @spec excuse_dead(round()) :: :ok
-  def excuse_dead(%{crew: %{tasks: tasks}, tally: tally}) do
-    for place <- Tally.late(tally, tuple_size(tasks)),
-        not Process.alive?(elem(tasks, place).pid),
-        do: Tally.mark(tally, place)
+  @doc "How many have not gone on yet."
+  @spec staying(round()) :: non_neg_integer()
+  def staying(%{crew: %{tasks: tasks}, going: going}) do
+    if Tally.complete?(going), do: 0, else: Tally.missing(going, tuple_size(tasks))
+  end
 
-    # One that was killed in the very moment of its answer is in no count.
-    if Tally.late(tally, tuple_size(tasks)) == [], do: Tally.close(tally), else: :ok
+  @doc "Whether the one at a place has followed an order."
+  @spec there?(round(), non_neg_integer()) :: boolean()
+  def there?(%{tally: tally}, place), do: Tally.there?(tally, place)
+
+  # Of how many of them it is looked at one time whether they are dead.
+  @look_at 256
+
+  @doc "The dead are not waited for: of some of those that are late it is looked whether they are."
+  @spec excuse_dead(round()) :: :ok
+  def excuse_dead(%{crew: crew, tally: tally}), do: excuse(crew, tally)
+
+  @doc "The same of going on."
+  @spec excuse_dead_staying(round()) :: :ok
+  def excuse_dead_staying(%{crew: crew, going: going}), do: excuse(crew, going)
+
+  defp excuse(%{tasks: tasks}, tally) do
+    case Tally.late(tally, tuple_size(tasks), @look_at) do
+      # One that was killed in the very moment of its answer is in no count.
+      [] ->
+        Tally.close(tally)
+
+      late ->
+        for place <- late,
+            not Process.alive?(elem(tasks, place).pid),
+            do: Tally.mark(tally, place)
+
+        :ok
+    end
   end
 
   @doc "Nothing comes any more of an order."
@@ -210,57 +253,45 @@ defmodule HotPatch.Swap.Crew do
       {:DOWN, ^engine, :process, _pid, _reason} ->
         :ok
 
-      {order, tally, waiter} ->
-        ref = SysMessage.open()
-        send_all(part, order, tally, {ref, waiter})
-        SysMessage.close(ref)
-        flush(ref)
+      {_order, {_tally, waiter, _going}} = what ->
+        send_all(part, what, @window)
         _ = send(waiter, {waiter, :sent})
         serve(part, engine)
     end
   end
 
-  defp send_all(part, order, tally, {sender, waiter}) do
-    window = if sender == waiter, do: :all, else: @window
-    send_windows(part.items, part.first, window, {part.alike, order, tally, sender, waiter})
-  end
+  defp send_all(part, what, window),
+    do: send_windows(part.items, part.first, window, {part.alike, what})
 
-  defp send_windows([], _place, _window, _what), do: :ok
-
-  defp send_windows(items, place, window, {_alike, order, _tally, sender, _waiter} = what) do
-    count = if window == :all, do: :infinity, else: window * Tally.block()
-    {rest, next} = send_some(items, place, count, what)
+  defp send_windows(items, place, window, {_alike, {order, _seats}} = what) do
+    {rest, next} = send_some(items, place, window, what)
 
     cond do
-      rest == [] or not open?(order) ->
-        :ok
-
-      had_their_turn?(sender, div(next - 1, Tally.block())) ->
-        send_windows(rest, next, window, what)
-
-      true ->
-        send_windows(rest, next, window * 2, what)
+      rest == [] or not open?(order) -> :ok
+      let_others() < @long -> send_windows(rest, next, window, what)
+      true -> send_windows(rest, next, window * 2, what)
     end
+  end
+
+  # Gives the microseconds that it took.
+  defp let_others do
+    before = System.monotonic_time(:microsecond)
+    high = Process.flag(:priority, :normal)
+    :erlang.yield()
+    Process.flag(:priority, high)
+    System.monotonic_time(:microsecond) - before
   end
 
   # A swap that is over is not to reach more.
   defp open?({:stand, standing}), do: Signal.open?(standing.signal)
   defp open?(_order), do: true
 
-  defp had_their_turn?(sender, block) do
-    receive do
-      {^sender, ^block} -> true
-    after
-      @long -> false
-    end
-  end
-
   defp send_some([], place, _count, _what), do: {[], place}
   defp send_some(items, place, 0, _what), do: {items, place}
 
-  defp send_some([[like | pid] | rest], place, count, what) do
-    {alike, order, tally, sender, waiter} = what
-    :ok = send_one(order, pid, elem(alike, like), {tally, place, sender, waiter})
+  defp send_some([[like | pid] | rest], place, count, {alike, {order, seats}} = what) do
+    {tally, waiter, going} = seats
+    :ok = send_one(order, pid, elem(alike, like), {tally, place, waiter, going})
     send_some(rest, place + 1, less(count), what)
   end
 
@@ -276,8 +307,6 @@ defmodule HotPatch.Swap.Crew do
     do: Parking.convert(standing, pid, later, seat)
 
   defp send_one({:wake, standing, skip}, pid, _alike, seat) do
-    if MapSet.member?(skip, pid),
-      do: Tally.arrive(seat),
-      else: Parking.wake(standing, pid, seat)
+    if MapSet.member?(skip, pid), do: Tally.leave(seat), else: Parking.wake(standing, pid)
   end
 end

@@ -30,10 +30,19 @@ defmodule HotPatch.Swap.Parking do
   # could do so are dead.
   @look_every 1_000
 
-  @typedoc "`ref` is the alias of the engine under which answers come (see SysMessage)."
-  @type t :: %__MODULE__{ref: reference(), signal: Signal.t(), engine: pid(), guard: pid()}
+  @typedoc """
+  `ref` is the alias of the engine under which answers come (see SysMessage), `seat` that of a process
+  that stands still.
+  """
+  @type t :: %__MODULE__{
+          ref: reference(),
+          signal: Signal.t(),
+          engine: pid(),
+          guard: pid(),
+          seat: Tally.seat() | nil
+        }
   @enforce_keys [:ref, :signal, :engine, :guard]
-  defstruct [:ref, :signal, :engine, :guard]
+  defstruct [:ref, :signal, :engine, :guard, :seat]
 
   @doc "For the calling engine and its guard; nobody stands still yet."
   @spec new(pid(), Signal.t()) :: t()
@@ -45,8 +54,10 @@ defmodule HotPatch.Swap.Parking do
   its seat when it has done both.
   """
   @spec ask(t(), pid(), Conversion.t() | nil, Tally.seat()) :: :ok
-  def ask(standing, pid, conversion, seat),
-    do: SysMessage.run_in(pid, &still(&1, standing, conversion, seat))
+  def ask(standing, pid, conversion, seat) do
+    base = %{standing | seat: seat}
+    SysMessage.run_in(pid, &still(&1, conversion, base))
+  end
 
   @doc """
   Has a process that stands still convert its state. It takes its seat when it has; what it has to
@@ -64,13 +75,9 @@ defmodule HotPatch.Swap.Parking do
   @spec settle(t(), Signal.outcome()) :: Signal.outcome()
   def settle(standing, outcome), do: Signal.settle(standing.signal, outcome)
 
-  @doc """
-  Has a process look at the signal, which is settled; it takes its seat when it goes on. It must not be
-  converting its state.
-  """
-  @spec wake(t(), pid(), Tally.seat()) :: :ok
-  def wake(standing, pid, seat),
-    do: SysMessage.unanswered(pid, order(standing, {:look, seat}))
+  @doc "Has a process look at the signal. It must not be converting its state."
+  @spec wake(t(), pid()) :: :ok
+  def wake(standing, pid), do: SysMessage.unanswered(pid, order(standing, :look))
 
   @doc "The same; it answers under a ref when it has looked."
   @spec wake_answered(t(), pid(), reference()) :: :ok
@@ -88,10 +95,10 @@ defmodule HotPatch.Swap.Parking do
 
   # A process that was busy may get here when the swap is over. Whether the engine lives is not asked
   # here: the VM lets the process wait for the answer.
-  defp still(state, base, conversion, seat) do
+  defp still(state, conversion, base) do
     if Signal.open?(base.signal) do
-      {new, conversion} = at_once(state, conversion, seat)
-      Tally.arrive(seat)
+      {new, conversion} = at_once(state, conversion, base.seat)
+      Tally.arrive(base.seat)
       look(state, new, conversion, base)
     else
       state
@@ -111,9 +118,13 @@ defmodule HotPatch.Swap.Parking do
   defp look(state, new, conversion, base) do
     case Signal.read(base.signal) do
       :open -> wait(state, new, conversion, base)
-      :take -> taken(new)
-      :drop -> dropped(state)
+      outcome -> go_on(outcome, state, new, base)
     end
+  end
+
+  defp go_on(outcome, state, new, base) do
+    Tally.leave(base.seat)
+    if outcome == :take, do: taken(new), else: dropped(state)
   end
 
   # With the state goes what else was put aside.
@@ -149,11 +160,6 @@ defmodule HotPatch.Swap.Parking do
     if Signal.read(base.signal) == :take,
       do: look(state, new, conversion, base),
       else: dropped(state)
-  end
-
-  defp follow({:look, seat}, {state, new, conversion}, base) do
-    Tally.arrive(seat)
-    look(state, new, conversion, base)
   end
 
   defp follow({:convert, conversion, seat}, {state, new, former}, base) do

@@ -30,8 +30,8 @@ defmodule HotPatch.Swap.SuspendAll do
   @most_rounds 20
 
   @typedoc """
-  `ref` is that of the conversions. `late` are processes that are in the user's code, converting
-  their state, for all that is known; `again` those that have to change by themselves, as far as
+  `ref` is that of the conversions. `late` says which processes are in the user's code,
+  converting their state, for all that is known; `again` those that have to change by themselves, as far as
   the conversions have shown it.
   """
   @type swap :: %{
@@ -42,7 +42,7 @@ defmodule HotPatch.Swap.SuspendAll do
           windows: [[ProcessTask.t()]],
           by_itself: [{pid(), module()}],
           again: [{pid(), module()}],
-          late: [pid()],
+          late: (() -> [pid()]),
           suspension: Suspension.t()
         }
   @typep result :: :ok | {:error, atom(), String.t()}
@@ -88,7 +88,7 @@ defmodule HotPatch.Swap.SuspendAll do
       windows: windows,
       by_itself: ProcessTask.by_itself(windows),
       again: [],
-      late: [],
+      late: fn -> [] end,
       suspension: Suspension.announce(suspension, [bystanders, windows])
     }
   end
@@ -298,12 +298,9 @@ defmodule HotPatch.Swap.SuspendAll do
     end
   end
 
-  # Those who have not told that they stand still may be in the user's code.
   defp told(swap) do
     [{pid, {{:failed, reason}, module}} | _] = swap.suspension.told
-    late = Suspension.late(swap.suspension)
-    text = Description.failure({pid, module, reason})
-    {put_in(swap.suspension.waiting, late), {:error, :taken_back, text}}
+    {swap, {:error, :taken_back, Description.failure({pid, module, reason})}}
   end
 
   defp busy(%{waiting: busy, ours: ours}) do
@@ -323,7 +320,8 @@ defmodule HotPatch.Swap.SuspendAll do
   # What failed is another phase.
   defp resume({:error, _reason, _text} = error, swap) do
     error = EarlyLoad.back(swap.ready, error)
-    late = swap.suspension.waiting ++ swap.late
+    # Asked when it is over: who has come to stand still until then has to be told.
+    late = fn -> Suspension.late(swap.suspension) ++ swap.late.() end
     standing = swap.suspension.standing
 
     :ok =
@@ -340,7 +338,6 @@ defmodule HotPatch.Swap.SuspendAll do
     {supervisors, others} =
       swap.suspension.asked
       |> Enum.reverse()
-      |> Enum.map(fn {wave, _round} -> wave end)
       |> Enum.split_with(&Suspension.bystanders?/1)
 
     others ++ supervisors

@@ -26,6 +26,9 @@ defmodule HotPatch.Swap.Suspension do
   @typedoc "Processes that stop together: those that stand still by their crew, the others in windows."
   @type wave :: %{crew: Crew.t(), suspended: [[ProcessTask.t()]], size: non_neg_integer()}
 
+  @typedoc "A wave that was asked, and how far it is."
+  @type asked :: {wave(), Crew.round()}
+
   @typedoc "How a process stands still, and for one that does so by a crew whose, and its place there."
   @type ours :: :suspended | {reference(), non_neg_integer()}
 
@@ -41,7 +44,7 @@ defmodule HotPatch.Swap.Suspension do
           deadline: integer(),
           ours: %{pid() => ours()},
           coming: [wave()],
-          asked: [{wave(), Crew.round()}],
+          asked: [asked()],
           owed: MapSet.t(pid()),
           waiting: [pid()],
           released: [pid()],
@@ -222,7 +225,7 @@ defmodule HotPatch.Swap.Suspension do
         asked = for {wave, round} <- suspension.asked, do: {wave, sent(round, waiter)}
         {:heard, %{suspension | asked: asked}}
 
-      {waiter, what} when is_reference(waiter) and (what == :all or is_integer(what)) ->
+      {waiter, :all} when is_reference(waiter) ->
         {:heard, suspension}
     after
       within -> {:quiet, suspension}
@@ -233,7 +236,8 @@ defmodule HotPatch.Swap.Suspension do
   defp sent(round, _waiter), do: round
 
   defp stalled(suspension, left) do
-    suspension = %{excused(suspension) | waiting: late(suspension)}
+    suspension = excused(suspension)
+    suspension = %{suspension | waiting: late(suspension, @look_at)}
     if missing(suspension) <= left, do: {:ok, suspension}, else: release(suspension, left)
   end
 
@@ -254,13 +258,13 @@ defmodule HotPatch.Swap.Suspension do
   end
 
   @doc "Whether a wave is of processes in which nothing is to be done."
-  @spec bystanders?(wave()) :: boolean()
-  def bystanders?(%{crew: %{tasks: tasks}, suspended: []}) when tuple_size(tasks) > 0 do
+  @spec bystanders?(asked()) :: boolean()
+  def bystanders?({%{crew: %{tasks: tasks}, suspended: []}, _round}) when tuple_size(tasks) > 0 do
     task = elem(tasks, 0)
     task == %ProcessTask{pid: task.pid}
   end
 
-  def bystanders?(_wave), do: false
+  def bystanders?(_asked), do: false
 
   @doc "It is over: all have been told to go on."
   @spec stop(t()) :: :ok
@@ -270,20 +274,18 @@ defmodule HotPatch.Swap.Suspension do
     :ok
   end
 
-  @doc "Those who were asked, live, and have not answered."
-  @spec late(t()) :: [pid()]
-  def late(%{asked: asked, owed: owed}) do
-    seated = for {_wave, round} <- asked, pid <- Crew.late(round), do: pid
+  @doc "Those who were asked, live, and have not answered; about so many at most."
+  @spec late(t(), pos_integer() | :infinity) :: [pid()]
+  def late(%{asked: asked, owed: owed}, most \\ :infinity) do
+    seated = for {_wave, round} <- asked, pid <- Crew.late(round, most), do: pid
     Enum.filter(MapSet.to_list(owed) ++ seated, &Process.alive?/1)
   end
 
   defp release(suspension, left) do
-    waiting = MapSet.new(suspension.waiting)
-
     blockers =
       suspension.waiting
       |> Enum.take(@look_at)
-      |> Blockers.of(&stands_still?(&1, waiting, suspension), suspension.children)
+      |> Blockers.of(&stands_still?(&1, suspension), suspension.children)
 
     suspension = Enum.reduce(blockers, suspension, &let_go_and_stop/2)
     # Those that were not looked at are next.
@@ -324,14 +326,17 @@ defmodule HotPatch.Swap.Suspension do
 
   # One of ours that has handled what was to stop it (sys.erl, suspend_loop/6; a hibernating
   # process hibernates there too).
-  defp stands_still?(pid, waiting, suspension) do
-    pid not in waiting and
-      case suspension.ours do
-        %{^pid => :suspended} -> suspended?(pid)
-        %{^pid => _seat} -> Parking.standing?(pid)
-        _ -> false
-      end
+  defp stands_still?(pid, suspension) do
+    case suspension.ours do
+      %{^pid => :suspended} -> pid not in suspension.owed and suspended?(pid)
+      %{^pid => {ref, place}} -> seated?(suspension, ref, place) and Parking.standing?(pid)
+      _ -> false
+    end
   end
+
+  defp seated?(%{asked: asked}, ref, place),
+    do:
+      Enum.any?(asked, fn {wave, round} -> wave.crew.ref == ref and Crew.there?(round, place) end)
 
   defp suspended?(pid) do
     case Process.info(pid, :current_function) do

@@ -5,13 +5,10 @@ defmodule HotPatch.Swap.Tally do
   # read.
   #
   # Each process has a place. When it has come so far it marks its place and takes one from the count
-  # of its block; the last of a block wakes up whoever sends to the block, the last of all whoever
-  # waits for all. Counts only say when there is something to see: who is late is seen by the marks,
+  # of its block, so that not all of them write the same word; the last of all wakes up whoever waits. Counts only say when there is something to see: who is late is seen by the marks,
   # which is looked at only when something is late. So a process that is killed between its mark
   # and its count costs a moment, and no more.
 
-  # Places of one block: few enough that the next are sent their message while these run, enough that
-  # waking up their sender does not matter.
   @block 128
 
   # One array: how many blocks are not complete; how many processes had something to tell; then block
@@ -23,10 +20,10 @@ defmodule HotPatch.Swap.Tally do
   @opaque t :: :atomics.atomics_ref()
 
   @typedoc """
-  What a process is sent to tell by: its place, and under which alias it wakes up the sender of its
-  block and the one who waits for all.
+  What a process is sent to tell by: its place, under which alias it wakes up the one who waits for all,
+  and where it marks the same place once it goes on, by whatever it has learned that it may.
   """
-  @type seat :: {t(), non_neg_integer(), sender :: reference(), waiter :: reference()}
+  @type seat :: {t(), non_neg_integer(), waiter :: reference(), going :: t() | nil}
 
   @doc "The places of one block."
   @spec block() :: pos_integer()
@@ -44,31 +41,27 @@ defmodule HotPatch.Swap.Tally do
 
   @doc "The calling process has come so far."
   @spec arrive(seat()) :: :ok
-  def arrive({tally, place, sender, waiter}) do
-    block = div(place, @block)
+  def arrive({tally, place, waiter, _going}) do
+    if mark(tally, place) == :all, do: send(waiter, {waiter, :all})
+    :ok
+  end
 
-    case mark(tally, place) do
-      :more ->
-        :ok
-
-      done ->
-        _ = send(sender, {sender, block})
-        if done == :all, do: send(waiter, {waiter, :all})
-        :ok
-    end
+  @doc "The calling process goes on."
+  @spec leave(seat()) :: :ok
+  def leave({_tally, place, waiter, going}) do
+    if mark(going, place) == :all, do: send(waiter, {waiter, :gone})
+    :ok
   end
 
   @doc "The same for one that has not been asked, or is dead; nobody is woken up."
-  @spec mark(t(), non_neg_integer()) :: :more | :block | :all
+  @spec mark(t(), non_neg_integer()) :: :more | :all
   def mark(tally, place) do
     block = div(place, @block)
     :atomics.put(tally, slot(place), 1)
 
-    cond do
-      :atomics.sub_get(tally, count(block), 1) != 0 -> :more
-      :atomics.sub_get(tally, @blocks, 1) != 0 -> :block
-      true -> :all
-    end
+    if :atomics.sub_get(tally, count(block), 1) == 0 and :atomics.sub_get(tally, @blocks, 1) == 0,
+      do: :all,
+      else: :more
   end
 
   @doc "One that has come so far is asked once more."
@@ -87,7 +80,7 @@ defmodule HotPatch.Swap.Tally do
 
   @doc "Counts that the calling process has told something, once that is sent."
   @spec tell(seat()) :: :ok
-  def tell({tally, _place, _sender, _waiter}), do: :atomics.add(tally, @told, 1)
+  def tell({tally, _place, _waiter, _going}), do: :atomics.add(tally, @told, 1)
 
   @doc "How many have told something."
   @spec told(t()) :: non_neg_integer()
@@ -106,14 +99,25 @@ defmodule HotPatch.Swap.Tally do
   def missing(tally, size),
     do: Enum.reduce(blocks(size), 0, &(max(:atomics.get(tally, count(&1)), 0) + &2))
 
-  @doc "The places of those that have not, by the marks."
-  @spec late(t(), non_neg_integer()) :: [non_neg_integer()]
-  def late(tally, size) do
-    for block <- blocks(size),
-        :atomics.get(tally, count(block)) > 0,
-        place <- (block * @block)..(block * @block + in_block(block, size) - 1),
-        not there?(tally, place),
-        do: place
+  @doc "The places of those that have not, by the marks; so many at most."
+  @spec late(t(), non_neg_integer(), pos_integer() | :infinity) :: [non_neg_integer()]
+  def late(tally, size, most \\ :infinity) do
+    Enum.reduce_while(blocks(size), [], fn block, late ->
+      late =
+        if :atomics.get(tally, count(block)) > 0,
+          do: in_block(tally, block, size) ++ late,
+          else: late
+
+      if length_at_least?(late, most), do: {:halt, late}, else: {:cont, late}
+    end)
+  end
+
+  defp length_at_least?(_late, :infinity), do: false
+  defp length_at_least?(late, most), do: length(late) >= most
+
+  defp in_block(tally, block, size) do
+    first = block * @block
+    for place <- first..(first + in_block(block, size) - 1), not there?(tally, place), do: place
   end
 
   defp blocks(size), do: 0..(div(size + @block - 1, @block) - 1)//1
