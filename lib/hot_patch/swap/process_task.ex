@@ -118,7 +118,8 @@ defmodule HotPatch.Swap.ProcessTask do
   defp hold(ready, under) do
     for change <- ready.job.changes, into: %{} do
       base = conversion(change, %{name: change.module, lambdas?: false}, under)
-      {change.module, %{base | keeps?: true, at_once?: true, funs: ready.funs}}
+      at_once? = change.direction == :up
+      {change.module, %{base | keeps?: true, at_once?: at_once?, funs: ready.funs}}
     end
   end
 
@@ -169,7 +170,7 @@ defmodule HotPatch.Swap.ProcessTask do
     else
       kind = Shadow.kind(target.kind, change)
       rehearsal? = itself?(kind, conversion)
-      at_once? = conversion.at_once? or target.keeps?
+      at_once? = conversion.at_once? or (target.keeps? and change.direction == :up)
       conversion = %{conversion | kind: kind, rehearsal?: rehearsal?, keeps?: target.keeps?}
       conversion = %{conversion | at_once?: at_once?}
       task = put_in(task.conversions[change.module], conversion)

@@ -188,7 +188,8 @@ defmodule HotPatch.Swap.SuspendAll do
     late = late_crew(swap.windows, told.later)
     crews = late ++ Enum.filter(crews, & &1.later?)
     standing = swap.suspension.standing
-    result = Batch.convert(crews, suspended, standing, {swap.ref, swap.deadline})
+    deadline = swap.deadline - Suspension.back(suspension)
+    result = Batch.convert(crews, suspended, standing, {swap.ref, deadline})
     Enum.each(late, &Crew.stop/1)
 
     case result do

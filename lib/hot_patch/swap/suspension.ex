@@ -20,6 +20,8 @@ defmodule HotPatch.Swap.Suspension do
   # machine has no time for them, and looking takes more of it: so the next look comes later.
   @stall 3
   @longest_stall 100
+  # Milliseconds that it takes at least to have all go on.
+  @least_back 5
   # As many as one look takes in; the others get their turn at the next.
   @look_at 200
 
@@ -51,13 +53,19 @@ defmodule HotPatch.Swap.Suspension do
           told: [{pid(), term()}],
           children: %{pid() => [pid()]},
           releases: non_neg_integer(),
-          stall: pos_integer()
+          stall: pos_integer(),
+          began: integer(),
+          took: non_neg_integer(),
+          most_back: non_neg_integer()
         }
-  @enforce_keys [:standing, :converted, :deadline]
+  @enforce_keys [:standing, :converted, :deadline, :began, :most_back]
   defstruct [
     :standing,
     :converted,
     :deadline,
+    :began,
+    :most_back,
+    took: 0,
     ours: %{},
     coming: [],
     asked: [],
@@ -75,8 +83,15 @@ defmodule HotPatch.Swap.Suspension do
   monotonic time in milliseconds.
   """
   @spec new(Parking.t(), reference(), integer()) :: t()
-  def new(standing, converted, deadline),
-    do: %__MODULE__{standing: standing, converted: converted, deadline: deadline}
+  def new(standing, converted, deadline) do
+    %__MODULE__{
+      standing: standing,
+      converted: converted,
+      deadline: deadline,
+      began: now(),
+      most_back: div(deadline - now(), 3)
+    }
+  end
 
   @doc """
   Says beforehand who will be suspended, wave after wave: there may be many, and the guard has to know
@@ -131,8 +146,10 @@ defmodule HotPatch.Swap.Suspension do
   # A window's stragglers do not hold up the next, nor do those of a wave; all must answer in the
   # end.
   defp add_wave(wave, suspension) do
+    began = now()
     round = Crew.order(wave.crew, {:stand, suspension.standing})
-    suspension = %{suspension | asked: [{wave, round} | suspension.asked], stall: @stall}
+    asked = [{wave, round} | suspension.asked]
+    suspension = %{suspension | asked: asked, stall: @stall, began: began}
 
     with {:ok, suspension} <- add_windows(wave.suspended, suspension),
          do: await(suspension, div(wave.size, 10))
@@ -188,7 +205,8 @@ defmodule HotPatch.Swap.Suspension do
 
   defp await_more(suspension, left) do
     before = missing(suspension)
-    until = max(0, min(suspension.stall, suspension.deadline - now()))
+    last = suspension.deadline - back(suspension)
+    until = max(0, min(suspension.stall, last - now()))
 
     case hear(suspension, until) do
       {:heard, suspension} ->
@@ -196,12 +214,26 @@ defmodule HotPatch.Swap.Suspension do
 
       {:quiet, suspension} ->
         cond do
-          now() >= suspension.deadline -> {:late, %{suspension | waiting: late(suspension)}}
+          now() >= last -> {:late, %{suspension | waiting: late(suspension)}}
           Decision.called_off() != :ok -> {:late, %{suspension | waiting: late(suspension)}}
           sending?(suspension) or missing(suspension) < before -> await(suspension, left)
           true -> stalled(suspension, left)
         end
     end
+  end
+
+  @doc """
+  Milliseconds that it takes to have all go on: that is within the deadline, too. As long as telling
+  them took.
+  """
+  @spec back(t()) :: non_neg_integer()
+  def back(suspension) do
+    took =
+      if sending?(suspension),
+        do: max(suspension.took, now() - suspension.began),
+        else: suspension.took
+
+    took |> max(@least_back) |> min(suspension.most_back)
   end
 
   defp failed?(%{told: told}), do: match?([{_pid, {{:failed, _why}, _module}} | _], told)
@@ -223,7 +255,8 @@ defmodule HotPatch.Swap.Suspension do
 
       {waiter, :sent} when is_reference(waiter) ->
         asked = for {wave, round} <- suspension.asked, do: {wave, sent(round, waiter)}
-        {:heard, %{suspension | asked: asked}}
+        took = max(suspension.took, now() - suspension.began)
+        {:heard, %{suspension | asked: asked, took: took}}
 
       {waiter, :all} when is_reference(waiter) ->
         {:heard, suspension}

@@ -217,10 +217,19 @@ impl Known {
                 self.forget(to);
                 self.0.extend(Self::register(to));
             }
+            (op::SWAP, [one, other]) => {
+                let [first, second] = [self.at(*one), self.at(*other)];
+                self.forget(one);
+                self.forget(other);
+                self.0.extend(Self::register(one).filter(|_| second));
+                self.0.extend(Self::register(other).filter(|_| first));
+            }
             // Tests change nothing, and what follows is where they went well.
             (op::IS_LT..=57, _) => {}
             (op::ALLOCATE..=op::ALLOCATE_HEAP_ZERO, _) => self.0.retain(|(is_x, _)| *is_x),
-            (64..=66 | 69 | 125 | 124 | 10 | 11 | op::PUT_TUPLE2 | 162 | 163, _) => {
+            // move, get_list, get_tuple_element, put_list, gc_bif1 and gc_bif2, bif1 and bif2, get_hd,
+            // get_tl: what they write to is among what they name.
+            (64..=66 | 69 | 124 | 125 | 10 | 11 | op::PUT_TUPLE2 | 162 | 163, _) => {
                 args.iter().for_each(|arg| self.forget(arg));
             }
             _ => self.0.clear(),
