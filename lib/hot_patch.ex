@@ -15,6 +15,8 @@ defmodule HotPatch do
   Patches are built from two builds of the system by `mix hot_patch.build` or `HotPatch.Build`,
   which gives them a manifest (`HotPatch.Manifest`), and signs them if told to.
 
+  `rehearse/2` tries an apply on the states that processes have, with nobody paused.
+
   Everything but `upload/2`, `apply/2`, `rollback/2`, `cancel/2`, `delete/2`, `restart/2`, `dismiss/2`, `attach/2`
   and `detach/2` only looks. A patch is known by its id; its name, or the beginning of its id, will do where only
   one patch has it. Text may be a charlist, as in a shell of Erlang.
@@ -48,6 +50,7 @@ defmodule HotPatch do
   alias HotPatch.Patch
   alias HotPatch.Plan
   alias HotPatch.Refusal
+  alias HotPatch.Rehearsal
   alias HotPatch.Report
   alias HotPatch.Straggler
   alias HotPatch.Support.OSUser
@@ -192,6 +195,51 @@ defmodule HotPatch do
   end
 
   @doc """
+  Tries an apply on what runs now, with nobody paused: what fails in it would fail in the apply.
+
+  Every node judges the patch as for an apply and makes the new code ready. Then each process whose state would be
+  converted (or a sample) hands out a copy of it in its own turn, and goes on as if nothing had been. The new
+  `code_change` is called on the copy, in a process that lives for this one call, at low priority, with a limit of
+  time and of memory. Supervisors' new `init` is asked in the same way; instructions are only read.
+
+  The report says per node and module how many were tried, which failed and where, how states change their form,
+  about how long the pause would be and how much memory it would take, who would be late, and what could not be
+  tried. No value of a state is in it, nor in a log.
+
+  A callback that has effects, as far as the code shows, is named and left out, unless `effects: :run` is given.
+  As it runs in a process of its own, what a callback asks of itself (`self/0`, links, timers, tables of its own)
+  is asked of that. Of `transition: :none` there is nothing to try.
+
+  The nodes are held as for an apply: meanwhile nobody else can apply, roll back or restart. `cancel/2` ends it, and
+  so does the end of the coordinator. It is written into the journal.
+
+  ## Options
+
+  #{Options.docs(:rehearse)}
+
+  ## Errors
+
+  `HotPatch.Error` as for `check/2`, and `:busy`, `:cancelled`. A patch that would fail is no error here: its
+  `outcome` says so.
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.rehearse("fix", sample: 0)
+      iex> {error.reason, error.details.option}
+      {:invalid_option, :sample}
+  """
+  @spec rehearse(id(), rehearse_options()) :: {:ok, Rehearsal.t()} | error()
+  def rehearse(id, options \\ []) do
+    with {:ok, options, payload, nodes, unmanaged} <- PatchCall.new(:rehearse, id, options) do
+      options = Map.put(options, :id, Cluster.Coordinator.new_id())
+
+      Cluster.ProgressBars.during(options.id, options.progress, fn ->
+        Cluster.RehearsalCall.run(payload, nodes, unmanaged, options)
+      end)
+    end
+  end
+
+  @doc """
   Makes a patch current on every node, in memory and on disk.
 
   First every node prepares; if one cannot, none changes. Then every node commits (all at
@@ -215,7 +263,8 @@ defmodule HotPatch do
 
   `HotPatch.Error` as for `check/2`, and:
 
-    * `:refused` - a node cannot prepare; nothing was changed, `report` says why
+    * `:refused` - a node cannot prepare, or the rehearsal failed that `rehearse: true` demands; nothing was
+      changed, `report` says why
     * `:busy` - another apply is under way; `details.holder` says whose
     * `:failed` - the commit failed on a node; `report` says where and how it was left, and
       what the others did about it (`on_failure`)
@@ -232,6 +281,7 @@ defmodule HotPatch do
   @spec apply(id(), apply_options()) :: {:ok, Report.t()} | error()
   def apply(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- PatchCall.new(:apply, id, options),
+         :ok <- Cluster.RehearsalCall.demanded(payload, nodes, unmanaged, options),
          do: carry_out(options, payload, nodes, unmanaged)
   end
 
@@ -414,7 +464,7 @@ defmodule HotPatch do
   end
 
   @doc """
-  Cancels what is under way: an apply, a rollback, a restart, a check, a plan, an attach or a detach, from
+  Cancels what is under way: an apply, a rollback, a restart, a check, a plan, a rehearsal, an attach or a detach, from
   any node of the cluster. `id` is that of the operation (`progress/0` has it), of the patch that it is about,
   or the name of the node.
 
@@ -657,6 +707,10 @@ defmodule HotPatch do
   @doc "Like `plan/2`, but raises the error."
   @spec plan!(id(), plan_options()) :: Plan.t()
   def plan!(id, options \\ []), do: bang!(plan(id, options))
+
+  @doc "Like `rehearse/2`, but raises the error."
+  @spec rehearse!(id(), rehearse_options()) :: Rehearsal.t()
+  def rehearse!(id, options \\ []), do: bang!(rehearse(id, options))
 
   @doc "Like `apply/2`, but raises the error."
   @spec apply!(id(), apply_options()) :: Report.t()

@@ -79,6 +79,15 @@ defmodule HotPatch.Archive do
           {:ok, [{:ok, map()} | {:error, String.t()}]} | {:error, Error.t()}
   def copies(modules, naming, id), do: Bridge.request("shadow", modules, naming, id)
 
+  @doc """
+  Where functions lead that are in these modules: what they call out of them, each as `{module, name, arity}`, and
+  why some of that is not known. `id` names the patch in an error.
+  """
+  @spec leads([binary()], [function], String.t()) ::
+          {:ok, [{out :: [function], unknown :: [String.t()]}]} | {:error, Error.t()}
+        when function: {String.t(), String.t(), arity()}
+  def leads(modules, functions, id), do: Bridge.request("leads", modules, functions, id)
+
   @doc "What the manifest of a patch has done beside its modules, read."
   @spec instructions(Composition.t()) ::
           {:ok, %{up: [map()], down: [map()]}} | {:error, Error.t()}

@@ -12,6 +12,7 @@ defmodule HotPatch.Build do
   alias HotPatch.Archive
   alias HotPatch.Bridge
   alias HotPatch.Build.Request
+  alias HotPatch.Build.Settings
   alias HotPatch.Composition
   alias HotPatch.Error
   alias HotPatch.Host.Keys
@@ -73,7 +74,8 @@ defmodule HotPatch.Build do
     with {:ok, request, own} <- Request.new(options),
          {:ok, key} <- key(own.sign),
          :ok <- Bridge.check(Bridge.Nif),
-         {:ok, built} <- build(request, own.progress),
+         {request, notes} = with_settings(request, own),
+         {:ok, built} <- build(request, own.progress, notes),
          refusal = refusal(built),
          :ok <- if(own.dry_run or refusal == nil, do: :ok, else: {:error, refusal}),
          {:ok, zip} <- sign_with(key, built.zip, request["name"]),
@@ -84,7 +86,7 @@ defmodule HotPatch.Build do
          composition: composition,
          zip: zip,
          out: out,
-         notes: built.notes,
+         notes: built.notes ++ notes,
          compared: built.compared,
          analysis: built.analysis,
          refusal: refusal
@@ -130,12 +132,26 @@ defmodule HotPatch.Build do
   defp key(nil), do: {:ok, nil}
   defp key(path), do: Keys.read_secret(path)
 
+  # What was given by hand is meant instead of what the build says.
+  defp with_settings(request, %{config_differences: take?}) do
+    settings = Settings.between(request["from"], request["to"])
+
+    if take? do
+      name = &{&1["application"], &1["key"]}
+      given = MapSet.new(request["config"], name)
+      more = for %{setting: one} <- settings.differences, name.(one) not in given, do: one
+      {Map.update!(request, "config", &(&1 ++ more)), settings.notes}
+    else
+      {request, Settings.offered(settings)}
+    end
+  end
+
   # This does not go over the bridge: see HotPatch.Native. The library works in this process;
   # another hears how far it has come.
-  defp build(request, progress) do
+  defp build(request, progress, notes) do
     with {:ok, json} <- HotPatch.JSON.encode(request) do
       with {:error, text} <- built(json, progress),
-           do: {:error, Error.new(:build, "build: #{text}")}
+           do: {:error, Error.new(:build, Enum.join(["build: #{text}" | notes], ". "))}
     end
   end
 

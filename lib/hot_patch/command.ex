@@ -21,6 +21,7 @@ defmodule HotPatch.Command do
     composition: {:patch, "what is in a patch"},
     check: {:patch, "what applying would give, by file and node; changes nothing"},
     plan: {:patch, "load order, who will pause, risks; changes nothing"},
+    rehearse: {:patch, "tries an apply on what runs now, with nobody paused"},
     apply: {:patch, "makes a patch current on all nodes"},
     rollback: {:patch, "takes it back"},
     export_antipatch: {:patch, "what it has replaced, as a zip in the file that `--to` names"},

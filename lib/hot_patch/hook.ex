@@ -11,9 +11,13 @@ defmodule HotPatch.Hook do
     * `before_pause/1` - before the first process is suspended
     * `after_load/1` - the new code is current, those concerned still stand still
     * `after_resume/1` - everybody goes on
+    * `after_write/1` - the files are changed too: memory and disk are as the patch, or its rollback, wants them
 
-  They are called only when modules change, not when a patch is refused. `after_load` and
-  `after_resume` do not follow where the change was taken back.
+  `modules` are those that change, `files` the paths of all files in the patch. One without
+  modules has no pause: `after_load` is left out. They are not called when a patch is refused; the last three do not
+  follow where the change was taken back.
+
+  What HotPatch does by itself for LiveViews and static files is such a hook: `HotPatch.LiveView`.
   """
 
   alias HotPatch.Host.Config
@@ -21,19 +25,21 @@ defmodule HotPatch.Hook do
 
   require HotPatch.Support.Log, as: Log
 
-  @type change :: %{patch: String.t(), modules: [module()]}
+  @type change :: %{patch: String.t(), modules: [module()], files: [String.t()]}
+  @type moment :: :before_pause | :after_load | :after_resume | :after_write
 
   @callback before_pause(change()) :: term()
   @callback after_load(change()) :: term()
   @callback after_resume(change()) :: term()
-  @optional_callbacks before_pause: 1, after_load: 1, after_resume: 1
+  @callback after_write(change()) :: term()
+  @optional_callbacks before_pause: 1, after_load: 1, after_resume: 1, after_write: 1
 
   @within 200
 
   @doc false
-  @spec run(:before_pause | :after_load | :after_resume, change()) :: :ok
-  def run(moment, change) do
-    for hook <- Config.current().hooks,
+  @spec run(moment(), change(), own :: [module()]) :: :ok
+  def run(moment, change, own \\ []) do
+    for hook <- Config.current().hooks ++ own,
         Code.ensure_loaded?(hook) and function_exported?(hook, moment, 1) do
       {pid, monitor} = spawn_monitor(hook, moment, [change])
 

@@ -17,6 +17,7 @@ defmodule HotPatch.NodeAgent do
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.NodeAgent.PlanBuilder
   alias HotPatch.NodeAgent.Prepare
+  alias HotPatch.NodeAgent.Rehearsal
   alias HotPatch.NodeAgent.RestartNeed
   alias HotPatch.NodeAgent.Server
   alias HotPatch.NodeAgent.Verdict
@@ -32,7 +33,10 @@ defmodule HotPatch.NodeAgent do
   alias HotPatch.Telemetry
 
   # Raised whenever what nodes say to each other changes its meaning.
-  @protocol 5
+  @protocol 6
+
+  # Milliseconds in which a rehearsal that is to end does so.
+  @rehearsal_ends_within 10_000
 
   # Why this node is behind the others, if it is.
   @behind {__MODULE__, :behind}
@@ -121,9 +125,13 @@ defmodule HotPatch.NodeAgent do
   @spec watch(Vitals.job()) :: :ok
   defdelegate watch(job), to: Vitals, as: :start
 
-  @doc "The change has come: from here on it counts."
-  @spec watch_changed() :: :ok
-  defdelegate watch_changed(), to: Vitals, as: :changed
+  @doc "The change is about to be made: from here on what is logged counts."
+  @spec watch_counts() :: :ok
+  defdelegate watch_counts(), to: Vitals, as: :counts
+
+  @doc "The change is made, and so many processes were ended by it."
+  @spec watch_changed(non_neg_integer()) :: :ok
+  defdelegate watch_changed(ended), to: Vitals, as: :changed
 
   @doc "What was seen since; nil if nobody looks."
   @spec figures() :: [Vitals.figure()] | nil
@@ -211,6 +219,26 @@ defmodule HotPatch.NodeAgent do
   end
 
   @doc """
+  Tries on this node what an operation would do to the processes that there are, changing nothing. The
+  node is reserved for it by then.
+  """
+  @spec rehearse(Operation.t(), Payload.t(), Rehearsal.how()) ::
+          {:ok, HotPatch.Rehearsal.NodeResult.t()} | {:error, String.t()}
+  def rehearse(operation, payload, how) do
+    Telemetry.span(:rehearsal, Map.take(operation, [:patch, :by]), fn ->
+      result =
+        with {:ok, payload} <- Inbox.whole(payload), do: Rehearsal.run(operation, payload, how)
+
+      {measurements, outcome} = Rehearsal.measured(result)
+      {result, measurements, %{outcome: outcome}}
+    end)
+  end
+
+  @doc "Ends the rehearsal of this node, and waits until nothing is left of it."
+  @spec stop_rehearsal() :: :ok | :late
+  def stop_rehearsal, do: Swap.Rehearsal.stop(@rehearsal_ends_within)
+
+  @doc """
   Takes this node for an operation, if nobody else has it; gives the number of the last
   operation known here, and what this node's clock says (microseconds).
   """
@@ -220,6 +248,8 @@ defmodule HotPatch.NodeAgent do
           | {:unfinished, String.t()}
   def reserve(operation) do
     with :ok <- GenServer.call(Server, {:reserve, operation}, :infinity) do
+      # Of a coordinator that is gone: what it has loaded must be out of the way.
+      _ = stop_rehearsal()
       FaultPoint.point(:reserved)
       {:ok, {History.seq(), System.system_time(:microsecond)}}
     end

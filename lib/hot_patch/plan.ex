@@ -97,7 +97,8 @@ defmodule HotPatch.Plan do
     end
   end
 
-  defp process(%{kind: :server} = part), do: "#{part.count} #{part.module}"
+  defp process(%{kind: kind} = part) when kind in [:server, :hosted],
+    do: "#{part.count} #{part.module}"
 
   defp process(part) do
     "#{part.count} #{part.module} (#{part.kind |> to_string() |> String.replace("_", " ")})"

@@ -208,7 +208,7 @@ defmodule HotPatch.Report do
 
   # A file's reason says it already.
   defp told?(node) do
-    Enum.any?(node.files, &String.starts_with?(&1.reason || "", node.error))
+    Enum.any?(node.files, &(&1.reason == node.error))
   end
 
   defp straggling(node) do

@@ -8,6 +8,8 @@ defmodule HotPatch.Telemetry do
   | phase | where | metadata | further measurements of `:stop` |
   |---|---|---|---|
   | `:apply`, `:rollback` | coordinator | `patch`, `by`, `nodes`; at the end `result` (`:ok` or the error's reason) | |
+  | `:rehearse` | coordinator | `patch`, `by`, `nodes`; at the end `result` (the outcome, or the error's reason) | |
+  | `:rehearsal` | each node | `patch`, `by`; at the end `outcome` | `tried`, `failed`, `pause_us` (foreseen) |
   | `:prepare` | each node | `patch`, `by`; at the end `vote` (`:yes` or `:no`) | |
   | `:commit` | each node | `patch`, `by`; at the end `status`, `error` | `pause_us`, `suspended` |
   | `:suspend` | each node, within `:commit` | `patch`, `by`; at the end `error` | `suspended`, `releases` |
@@ -41,7 +43,7 @@ defmodule HotPatch.Telemetry do
 
   alias HotPatch.Swap.PhaseTimes
 
-  @type phase :: :apply | :rollback | :prepare | :commit
+  @type phase :: :apply | :rollback | :rehearse | :rehearsal | :prepare | :commit
 
   @doc """
   Runs a function as a span. It gives its result, and what the end of the span is to say.

@@ -3,8 +3,8 @@ defmodule HotPatch.Watch do
   What was seen in the time after a change, and whether that was too much: part of the report of
   an apply that was watched.
 
-  Counted are, on each node, from the change on and beyond what is to be expected from the time
-  before it:
+  Counted are, on each node, from the moment before the new code is loaded on, and beyond what is to be
+  expected from the time before that:
 
   #{HotPatch.Options.WatchLimits.docs()}
 
@@ -47,7 +47,7 @@ defmodule HotPatch.Watch do
   @spec to_table(t()) :: iodata()
   def to_table(watch) do
     rows =
-      for seen <- watch.signs, seen.value > 0 do
+      for seen <- watch.signs, seen.value > 0 or seen.text != nil do
         [
           Atom.to_string(seen.node),
           "#{seen.sign}",

@@ -54,6 +54,77 @@ defmodule HotPatch.BuildTest do
       assert manifest.modules["Elixir.Exchange.Tariff"].change == :add
     end
 
+    # The same code, configured in two ways.
+    defp configured(dir, name, sys_config, runtime \\ "import Config") do
+      root = Path.join(dir, name)
+      File.mkdir_p!(Path.join(root, "releases/1.0.0"))
+      File.mkdir_p!(Path.join(root, "lib"))
+      File.cp_r!(build("shipped"), Path.join(root, "lib"))
+      File.write!(Path.join(root, "releases/start_erl.data"), "13.1 1.0.0")
+      rel = ~s({release,{"exchange","1.0.0"},{erts,"13.1"},[{exchange,"1.0.0"}]}.)
+      File.write!(Path.join(root, "releases/1.0.0/exchange.rel"), rel)
+      File.write!(Path.join(root, "releases/1.0.0/sys.config"), sys_config)
+      File.write!(Path.join(root, "releases/1.0.0/runtime.exs"), runtime)
+      root
+    end
+
+    test "offers what is configured otherwise, and takes it along when told", %{tmp_dir: dir} do
+      from =
+        configured(dir, "from", """
+        [{elixir,[{config_provider_init,one}]},
+         {exchange,[{limit,1},{gone,1},{'Elixir.Web.Endpoint',[{salt,<<"s3cret">>},{url,[{host,"a"},{port,80}]}]}]}].
+        """)
+
+      to =
+        configured(dir, "to", """
+        [{elixir,[{config_provider_init,two}]},
+         {exchange,[{limit,2},{new,on},{'Elixir.Web.Endpoint',[{salt,<<"s3cret">>},{url,[{host,"b"},{port,80}]}]}]}].
+        """)
+
+      options = [from: from, to: to, out: Path.join(dir, "fix.zip")]
+      assert {:error, %{reason: :build} = error} = Build.run(options)
+      message = Exception.message(error)
+
+      assert message =~
+               "exchange: :limit, exchange: Web.Endpoint, exchange: :new: --config-differences"
+
+      assert message =~ "exchange: :gone has lost something"
+      refute message =~ "s3cret"
+      refute message =~ "runtime.exs"
+
+      assert {:ok, built} =
+               Build.run([config_differences: true, config: ["exchange.limit=7"]] ++ options)
+
+      assert [
+               %{application: "exchange", key: "limit", value: "7"},
+               %{key: "Elixir.Web.Endpoint", value: "[{url,[{host,[98]}]}]"},
+               %{key: "new", value: "on"}
+             ] = built.composition.manifest.config
+
+      assert Enum.any?(built.notes, &(&1 =~ ":gone"))
+      refute Enum.any?(built.notes, &(&1 =~ "--config-differences"))
+    end
+
+    test "reads settings in a tar too, and says that a script differs", %{tmp_dir: dir} do
+      from = configured(dir, "from", "[{exchange,[{limit,1}]}].")
+
+      to =
+        configured(
+          dir,
+          "to",
+          "[{exchange,[{limit,2}]}].",
+          "import Config\nconfig :exchange, x: 1"
+        )
+
+      tar = Path.join(dir, "to.tar.gz")
+      files = for name <- ["lib", "releases"], do: {~c"#{name}", ~c"#{Path.join(to, name)}"}
+      :ok = :erl_tar.create(~c"#{tar}", files, [:compressed])
+      options = [from: from, to: tar, out: Path.join(dir, "fix.zip"), config_differences: true]
+      assert {:ok, built} = Build.run(options)
+      assert [%{key: "limit", value: "2"}] = built.composition.manifest.config
+      assert Enum.any?(built.notes, &(&1 =~ "runtime.exs differs: what it sets"))
+    end
+
     test "is the same for the same inputs, byte for byte", %{tmp_dir: dir} do
       key = key!(dir, "alice")
       assert build!(dir, sign: key).zip == build!(dir, sign: key).zip

@@ -178,6 +178,37 @@ defmodule HotPatch.CourseTest do
       assert entry.reason =~ "crashes on #{canary}"
     end
 
+    # Each has its next tick waiting when it goes on: all have died, once and for all, before the
+    # node can say that it has the patch.
+    test "who crashes in the very moment of the change counts", %{nodes: [a, b, c] = nodes} do
+      {module, first} = new_patch(a, &ticking(&1, "erlang:send_after(1, self(), tick)"))
+      assert {:ok, _} = hot_patch(a, :apply, [first.id])
+      good = running(a, module)
+      for n <- 1..8, do: {:ok, _} = Cluster.call(c, :gen_server, :start, [module, n, []])
+      broken = Builds.erlang(ticking(module, "error(broken)"))
+      patch = upload!(a, [{@ebin <> "#{module}.beam", broken}], "broken")
+      options = [canary: [c], watch: Keyword.merge(@calm, crashes: 7)]
+
+      assert {:error, %Error{reason: :rolled_back} = error} =
+               hot_patch(a, :apply, [patch.id, options])
+
+      assert %{sign: :crashes, node: ^c, value: 8} = error.report.watch.exceeded
+      assert for(node <- nodes, do: running(node, module)) == [good, good, good]
+      assert b not in Enum.map(error.report.nodes, & &1.node)
+    end
+
+    defp ticking(module, tick) do
+      """
+      -module(#{module}).
+      -behaviour(gen_server).
+      -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+      init(N) -> self() ! tick, {ok, N}.
+      handle_call(_, _, N) -> {reply, N, N}.
+      handle_cast(_, N) -> {noreply, N}.
+      handle_info(tick, N) -> #{tick}, {noreply, N}.
+      """
+    end
+
     test "the host's own judgement takes it back everywhere", %{nodes: [a, b, _] = nodes} do
       {module, patch} = new_patch(a)
       health = {:persistent_term, :get, [:hot_patch_test_health, :ok]}
@@ -199,7 +230,7 @@ defmodule HotPatch.CourseTest do
       {module, patch} = new_patch(a)
       options = [nodes: [a, own], watch: Keyword.merge(@calm, duration: 60_000)]
       task = apply_later(a, patch, options)
-      until(fn -> watched?(a, patch) end, "all are watched", 30_000)
+      until(fn -> watched?(a, patch) end, "all are watched", 60_000)
       :erpc.cast(own, :erlang, :halt, [0, [flush: false]])
       assert {:error, %Error{reason: :rolled_back} = error} = Task.await(task, 60_000)
       assert %{sign: :gone, node: ^own} = error.report.watch.exceeded
@@ -210,7 +241,7 @@ defmodule HotPatch.CourseTest do
     test "a coordinator that dies meanwhile leaves no canary behind", %{nodes: [a, b, _] = nodes} do
       {module, patch} = new_patch(a)
       task = apply_later(a, patch, canary: [b], watch: Keyword.merge(@calm, duration: 60_000))
-      until(fn -> watched?(b, patch) end, "the canary is watched", 30_000)
+      until(fn -> watched?(b, patch) end, "the canary is watched", 60_000)
       assert has?(b, module)
       :ok = Cluster.call(a, Strike, :coordinator, [])
       assert {:error, %Error{reason: :failed} = error} = Task.await(task, 60_000)

@@ -76,6 +76,164 @@ defmodule HotPatch.EnvironmentTest do
     end
   end
 
+  describe "keys that are modules" do
+    # As Phoenix keeps the configuration of an endpoint: a table, from which goes what is no longer there.
+    @endpoint MyAppWeb.Endpoint
+    @own [salt: "s3cret", url: [host: "a", port: 80], http: [ip: {127, 0, 0, 1}]]
+
+    defp endpoint(node), do: Cluster.call(node, Application, :get_env, [:exchange, @endpoint])
+    defp put(node, value), do: put(node, @endpoint, value)
+
+    defp put(node, key, value),
+      do: :ok = Cluster.call(node, Application, :put_env, [:exchange, key, value])
+
+    defp note!(node, name), do: upload!(node, [{"exchange-1.0.0/priv/#{name}.txt", name}], name)
+
+    test "are merged deep, told whole, and put back to the letter" do
+      [a] = Cluster.start(1)
+      put(a, @own)
+      assert {:ok, _report} = hot_patch(a, :apply, [upload!(a, [listening(1)], "listening").id])
+      patch = note!(a, "first")
+      config = [exchange: [{@endpoint, url: [host: "b"], static_url: [host: "cdn"]}]]
+      assert {:ok, report} = hot_patch(a, :apply, [patch.id, [config: config]])
+      assert [%{warnings: []}] = report.nodes
+
+      assert [salt: "s3cret", http: [ip: {127, 0, 0, 1}], url: url, static_url: [host: "cdn"]] =
+               endpoint(a)
+
+      assert Enum.sort(url) == [host: "b", port: 80]
+      assert told(a) == {[{@endpoint, endpoint(a)}], [], []}
+
+      # From text, and over what an earlier patch has set; two for one key are one change.
+      second = note!(a, "second")
+      name = "exchange.MyAppWeb.Endpoint"
+      texts = ["#{name}=[{url,[{port,81}]}]", "#{name}=[{url,[{path,<<\"/x\">>}]}]"]
+      assert {:ok, plan} = hot_patch(a, :plan, [second.id, [config: texts]])
+      assert [%{config: ["exchange: MyAppWeb.Endpoint"]}] = plan.nodes
+      assert {:ok, _report} = hot_patch(a, :apply, [second.id, [config: texts]])
+      assert Enum.sort(endpoint(a)[:url]) == [host: "b", path: "/x", port: 81]
+      assert endpoint(a)[:salt] == "s3cret"
+
+      assert {:ok, _report} = hot_patch(a, :rollback, [second.id])
+      assert Enum.sort(endpoint(a)[:url]) == [host: "b", port: 80]
+      assert {:ok, _report} = hot_patch(a, :rollback, [patch.id])
+      assert endpoint(a) == @own
+      assert told(a) == {[{@endpoint, @own}], [], []}
+    end
+
+    test "come over what a start begins with, and only they go with the patch" do
+      [a] = Cluster.start(1)
+      put(a, @own)
+      patch = note!(a, "first")
+
+      config = [
+        exchange: [{@endpoint, url: [host: "b"], static_url: [host: "cdn"]}, {Other, n: 1}]
+      ]
+
+      assert {:ok, _report} = hot_patch(a, :apply, [patch.id, [config: config]])
+
+      # The next start finds another salt and another address in its runtime.exs.
+      :ok = Cluster.call(a, Application, :stop, [:hot_patch])
+      put(a, salt: "new", url: [host: "c", port: 443])
+      put(a, Other, m: 2)
+      {:ok, _} = Cluster.call(a, Application, :ensure_all_started, [:hot_patch])
+
+      assert Enum.sort(endpoint(a)) ==
+               [salt: "new", static_url: [host: "cdn"], url: [port: 443, host: "b"]]
+
+      assert {:ok, _report} = hot_patch(a, :rollback, [patch.id])
+      assert Enum.sort(endpoint(a)) == [salt: "new", url: [port: 443, host: "a"]]
+      assert env(a, Other) == {:ok, [m: 2]}
+    end
+
+    test "of a patch that takes the place of others come over what was before those" do
+      [a] = Cluster.start(1)
+      put(a, @own)
+      first = note!(a, "first")
+      all = note!(a, "all")
+      set = &[config: [exchange: [{@endpoint, &1}]]]
+      assert {:ok, _report} = hot_patch(a, :apply, [first.id, set.(url: [host: "b"], x: 1)])
+      assert {:ok, _report} = hot_patch(a, :apply, [all.id, [cumulative: true] ++ set.(y: 2)])
+      assert endpoint(a) == @own ++ [y: 2]
+      assert {:ok, _report} = hot_patch(a, :rollback, [all.id])
+      assert endpoint(a)[:url] == [port: 80, host: "b"]
+      assert {:ok, _report} = hot_patch(a, :rollback, [first.id])
+      assert endpoint(a) == @own
+    end
+
+    # An endpoint keeps a table of its own, in which stays what it has a default for; the application's
+    # callback passes on what it is told, as that of Phoenix's generator does.
+    test "leave nothing with an endpoint of Phoenix that a rollback has taken back" do
+      [a] = Cluster.start(1)
+      put(a, @own)
+      {path, _bytes} = listening(1)
+
+      forwarding =
+        Builds.erlang("""
+        -module('Elixir.Exchange.Application').
+        -export([start/2, stop/1, config_change/3]).
+        start(_, _) -> exit(not_again).
+        stop(_) -> ok.
+        config_change(Changed, _, Gone) -> 'Elixir.MyAppWeb.Endpoint':config_change(Changed, Gone).
+        """)
+
+      endpoint =
+        Builds.erlang("""
+        -module('Elixir.MyAppWeb.Endpoint').
+        -export([config/1, config_change/2]).
+        table() -> persistent_term:get('Elixir.MyAppWeb.Endpoint', [{static_url, nil}, {check_origin, true}]).
+        config(Key) -> proplists:get_value(Key, table(), nil).
+        config_change([{'Elixir.MyAppWeb.Endpoint', Config}], _) ->
+            Kept = [One || {Key, _} = One <- table(), lists:member(Key, [static_url, check_origin])],
+            persistent_term:put('Elixir.MyAppWeb.Endpoint', lists:ukeysort(1, Config ++ Kept)).
+        """)
+
+      files = [
+        {path, forwarding},
+        {"exchange-1.0.0/ebin/Elixir.MyAppWeb.Endpoint.beam", endpoint}
+      ]
+
+      assert {:ok, _report} = hot_patch(a, :apply, [upload!(a, files, "web").id])
+      config = &Cluster.call(a, @endpoint, :config, [&1])
+      patch = note!(a, "first")
+      given = [static_url: [host: "cdn"], check_origin: false, more: 1]
+      options = [config: [exchange: [{@endpoint, given}]]]
+      assert {:ok, _report} = hot_patch(a, :apply, [patch.id, options])
+      assert Enum.map(Keyword.keys(given), config) == Keyword.values(given)
+      assert config.(:salt) == "s3cret"
+
+      assert {:ok, %{nodes: [%{warnings: []}]}} = hot_patch(a, :rollback, [patch.id])
+      assert Enum.map(Keyword.keys(given), config) == [nil, true, nil]
+      assert endpoint(a) == @own
+    end
+
+    test "an application that fails to take them is named in the report" do
+      [a] = Cluster.start(1)
+      {path, _bytes} = listening(1)
+
+      failing =
+        Builds.erlang("""
+        -module('Elixir.Exchange.Application').
+        -export([start/2, stop/1, config_change/3]).
+        start(_, _) -> exit(not_again).
+        stop(_) -> ok.
+        config_change(_, [{taken, _}], _) -> application:set_env(exchange, taken, mine);
+        config_change(_, _, _) -> exit(no).
+        """)
+
+      patch = upload!(a, [{path, failing}])
+      config = [exchange: [colour: "red"]]
+      assert {:ok, report} = hot_patch(a, :apply, [patch.id, [config: config]])
+      assert [%{warnings: [text]}] = report.nodes
+      assert text =~ "Exchange.Application.config_change/3 of exchange failed"
+
+      second = note!(a, "second")
+      config = [exchange: [taken: "theirs"]]
+      assert {:ok, report} = hot_patch(a, :apply, [second.id, [config: config]])
+      assert [%{warnings: ["exchange: :taken is not what was set" <> _]}] = report.nodes
+    end
+  end
+
   test "is as it was where the patch does not come about" do
     [a, b] = nodes = Cluster.start(2)
     for node <- nodes, do: start_calls(node, 3)

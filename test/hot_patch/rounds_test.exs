@@ -67,7 +67,8 @@ defmodule HotPatch.RoundsTest do
     assert rollback.reads in 1..12
   end
 
-  # The last of each page are those who hold their nodes.
+  # The last of each page are those who hold their nodes. Of the reads some are the server's own, which now and
+  # then looks whether anything is to be caught up with.
   test "a page asks for the patches once, beside what it shows" do
     [node] = start(1)
 
@@ -78,16 +79,16 @@ defmodule HotPatch.RoundsTest do
 
     contents = page(node, "/patch/#{id}")
     assert contents.asked == ~w(overview overview lacking take_parts check holder)a
-    assert contents.requests == [] and contents.reads in 1..4
+    assert contents.requests == [] and contents.reads in 1..8
 
     confirm = page(node, "/patch/#{id}/apply")
     assert confirm.asked == ~w(overview overview lacking foresee related holder)a
-    assert confirm.requests == ["analyse"] and confirm.reads in 1..4
+    assert confirm.requests == ["analyse"] and confirm.reads in 1..8
 
     _applied = call(node, :apply, [id])
     confirm = page(node, "/patch/#{id}/rollback")
     assert confirm.asked == ~w(overview overview foresee former related holder)a
-    assert confirm.requests == ["analyse"] and confirm.reads in 1..5
+    assert confirm.requests == ["analyse"] and confirm.reads in 1..8
   end
 
   test "more nodes are no more rounds, but where the first decides between two who come at once" do

@@ -3,7 +3,6 @@ defmodule HotPatch.StrategyTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Operator
-  import HotPatch.Test.Until
 
   alias HotPatch.Error
   alias HotPatch.Strategy

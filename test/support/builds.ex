@@ -11,7 +11,18 @@ defmodule HotPatch.Test.Builds do
 
   @doc "Folder for what tests leave behind; made anew for each run of the VM."
   @spec tmp() :: Path.t()
-  def tmp, do: Path.join(System.tmp_dir!(), "hot_patch_test-#{System.pid()}")
+  def tmp do
+    case :persistent_term.get(__MODULE__, nil) do
+      nil ->
+        # Numbers of processes are not enough: in containers that share a folder they are the same.
+        unique = "hot_patch_test-#{System.pid()}-#{System.os_time(:microsecond)}"
+        :persistent_term.put(__MODULE__, Path.join(System.tmp_dir!(), unique))
+        tmp()
+
+      tmp ->
+        tmp
+    end
+  end
 
   @doc "Compiles all builds, unless a run before has compiled the same."
   @spec compile!() :: :ok

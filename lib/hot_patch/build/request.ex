@@ -29,7 +29,7 @@ defmodule HotPatch.Build.Request do
         "elixir" => System.version()
       }
 
-      own = Map.take(options, [:sign, :dry_run])
+      own = Map.take(options, [:sign, :dry_run, :config_differences])
       out = if options.dry_run, do: nil, else: Path.expand(options.out)
       progress = options.progress || fn _done, _all -> :ok end
 

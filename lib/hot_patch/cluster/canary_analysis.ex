@@ -13,22 +13,44 @@ defmodule HotPatch.Cluster.CanaryAnalysis do
   @stop_every 100
   @within 6_000
 
-  @doc "Looks at nodes for a while as they are before the change, or until `stop` says so."
+  @doc """
+  Looks at nodes for a while as they are before the change, or until `stop` says so. When it returns
+  they count.
+  """
   @spec before([node()], [String.t()], WatchLimits.t(), (() -> boolean())) ::
           :ok | {:error, node(), String.t()}
   def before(nodes, modules, settings, stop) do
     job = %{coordinator: self(), modules: modules, health: settings.health}
 
-    case Enum.reject(Cluster.call(nodes, :watch, [job], @within), &match?({_, {:ok, :ok}}, &1)) do
-      [] -> wait_until(now() + settings.baseline, stop)
+    with :ok <- all(nodes, :watch, [job]) do
+      :ok = wait_until(now() + settings.baseline, stop)
+      all(nodes, :watch_counts, [])
+    end
+  end
+
+  defp all(nodes, function, args) do
+    case Enum.reject(Cluster.call(nodes, function, args, @within), &match?({_, {:ok, :ok}}, &1)) do
+      [] -> :ok
       [{node, {:error, text}} | _] -> {:error, node, text}
     end
   end
 
-  @doc "Looks at them after it, until the time is over, a limit exceeded, or `stop` says so."
-  @spec afterwards([node()], WatchLimits.t(), Progress.teller(), (() -> boolean())) :: Watch.t()
-  def afterwards(nodes, settings, teller, stop) do
-    _ = Cluster.call(nodes, :watch_changed, [], @within)
+  @doc """
+  Looks at them after it, until the time is over, a limit exceeded, or `stop` says so. With each node
+  comes how many processes the change has ended there, as the operator has allowed.
+  """
+  @spec afterwards(
+          [{node(), non_neg_integer()}],
+          WatchLimits.t(),
+          Progress.teller(),
+          (() -> boolean())
+        ) :: Watch.t()
+  def afterwards(changed, settings, teller, stop) do
+    nodes = Keyword.keys(changed)
+
+    for {ended, alike} <- Enum.group_by(changed, &elem(&1, 1), &elem(&1, 0)),
+        do: Cluster.call(alike, :watch_changed, [ended], @within)
+
     watch = look(nodes, settings, teller, {now(), stop})
     _ = Cluster.call(nodes, :unwatch, [], @within)
     :ok = tell(teller, nodes, watch)

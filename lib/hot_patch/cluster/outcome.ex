@@ -67,7 +67,8 @@ defmodule HotPatch.Cluster.Outcome do
   @spec committed(node(), HotPatch.Cluster.answer()) :: Report.NodeResult.t()
   def committed(node, {:ok, {:ended, result}}) do
     status = integral(result.files, result.error)
-    struct!(Report.NodeResult, Map.merge(result, %{node: node, status: status}))
+    known = result |> Map.delete(:as_told?) |> Map.merge(%{node: node, status: status})
+    struct!(Report.NodeResult, known)
   end
 
   def committed(node, {:ok, {:error, text}}), do: failed(node, text)

@@ -218,7 +218,9 @@ defmodule HotPatch.Cluster.Rollout do
 
   defp watch_after(nodes, course) do
     stop = fn -> stop?(course) end
-    watch = CanaryAnalysis.afterwards(nodes, course.options.watch, course.teller, stop)
+    ended = Map.new(course.report.nodes, &{&1.node, length(&1.killed)})
+    changed = for node <- nodes, do: {node, Map.get(ended, node, 0)}
+    watch = CanaryAnalysis.afterwards(changed, course.options.watch, course.teller, stop)
     course = put_in(course.report.watch, watch)
     {if(watch.exceeded, do: :exceeded, else: :calm), course}
   end

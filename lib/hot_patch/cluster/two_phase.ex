@@ -189,11 +189,12 @@ defmodule HotPatch.Cluster.TwoPhase do
   # The cause that the node itself has told by now, instead of that it had not answered yet.
   defp with_cause({:take_back, what, cause, node}, answers) do
     case List.keyfind(answers, node, 0) do
+      # It had not failed, and has ended as it was told.
+      {^node, {:ok, {:ended, %{as_told?: true}}}} ->
+        {:take_back, what, "it was not ready in time"}
+
       {^node, {:ok, {:ended, %{error: error}}}} when is_binary(error) ->
-        # It had not failed, and has ended as it was told.
-        if String.starts_with?(error, what),
-          do: {:take_back, what, "it was not ready in time"},
-          else: {:take_back, what, error}
+        {:take_back, what, error}
 
       _ ->
         {:take_back, what, cause}

@@ -26,6 +26,7 @@ defmodule HotPatch.Host.Config do
           release: {String.t(), String.t()} | nil,
           roles: [atom()],
           hooks: [module()],
+          live_view: boolean(),
           wrappers: [{module(), [term()]}],
           health: mfa() | nil,
           journal_entries: pos_integer(),

@@ -201,6 +201,10 @@ defmodule HotPatch.NodeAgent.Check do
       else: for(%Verdict{change: change} = verdict <- verdicts, change != nil, do: verdict)
   end
 
+  @doc "The paths of all files, as the archive names them."
+  @spec paths(t()) :: [String.t()]
+  def paths(%__MODULE__{verdicts: verdicts}), do: for(verdict <- verdicts, do: verdict.entry.path)
+
   @doc """
   Those of them whose names this VM knows already, with their atoms. A module whose name it does
   not know is run by no process.

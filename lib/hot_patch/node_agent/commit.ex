@@ -10,6 +10,8 @@ defmodule HotPatch.NodeAgent.Commit do
   # that belongs to this process and ends with it.
 
   alias HotPatch.Hook
+  alias HotPatch.LiveView
+  alias HotPatch.NodeAgent.Check
   alias HotPatch.NodeAgent.CommitRecord
   alias HotPatch.NodeAgent.Environment
   alias HotPatch.NodeAgent.InstructionRunner
@@ -29,6 +31,7 @@ defmodule HotPatch.NodeAgent.Commit do
   @type result :: %{
           optional(:strategy) => HotPatch.Strategy.t(),
           optional(:already?) => boolean(),
+          optional(:as_told?) => boolean(),
           files: [Report.FileResult.t()],
           pause_us: non_neg_integer(),
           suspended: non_neg_integer(),
@@ -73,8 +76,13 @@ defmodule HotPatch.NodeAgent.Commit do
     swapped = with :ok <- begun, :ok <- place(preparation), do: swap(preparation, agent, deadline)
 
     {_ok_or_error, %{phases: phases}} = swapped
-    facts = preparation |> CommitRecord.facts() |> Map.put(:warnings, preparation.warnings)
-    result = swapped |> finish(preparation) |> Map.merge(facts)
+
+    result =
+      swapped
+      |> finish(preparation)
+      |> Map.merge(CommitRecord.facts(preparation))
+      |> Map.update!(:warnings, &(preparation.warnings ++ &1))
+
     leave()
     send(agent, {__MODULE__, self(), {:ended, result}})
 
@@ -137,20 +145,25 @@ defmodule HotPatch.NodeAgent.Commit do
     do: for(%{kind: :delete, module: module} <- ready.job.changes, do: module)
 
   # Nothing to change in memory here; the decision is about the disk all the same.
-  defp swap(%Prepare{ready: nil, operation: operation}, agent, _deadline) do
+  defp swap(%Prepare{ready: nil, operation: operation} = preparation, agent, _deadline) do
+    Hook.run(:before_pause, told(preparation))
     send(agent, {__MODULE__, self(), {:held, self()}})
 
     receive do
-      {:decided, :finish} -> {:ok, @nobody}
-      {:decided, {:take_back, why}} -> {:error, nothing_done(why)}
+      {:decided, :finish} ->
+        Hook.run(:after_resume, told(preparation))
+        {:ok, @nobody}
+
+      {:decided, {:take_back, why}} ->
+        {:error, Swap.Failure.new(:told, why)}
     after
       # rule: hold-ends
       operation.hold_timeout -> {:error, nothing_done("no decision came in time")}
     end
   end
 
-  defp swap(%Prepare{ready: ready, operation: operation}, agent, deadline) do
-    change = Prepare.change(ready.job.changes, operation)
+  defp swap(%Prepare{ready: ready, operation: operation} = preparation, agent, deadline) do
+    change = told(preparation)
     Hook.run(:before_pause, change)
     commit = self()
 
@@ -174,6 +187,12 @@ defmodule HotPatch.NodeAgent.Commit do
     end
   end
 
+  # What hooks are told.
+  defp told(%Prepare{ready: ready, examination: examination, operation: operation}) do
+    changes = if ready, do: ready.job.changes, else: []
+    Prepare.change(changes, Check.paths(examination), operation)
+  end
+
   defp now, do: System.monotonic_time(:millisecond)
 
   defp nothing_done(why), do: Swap.Failure.new(:taken_back, why)
@@ -189,7 +208,8 @@ defmodule HotPatch.NodeAgent.Commit do
     Environment.unset(preparation.accepted.config)
     text = and_back(failure.text, preparation)
     files = for verdict <- verdicts(preparation), do: failed(verdict, text)
-    result = result(files, %{@nobody | pause_us: failure.pause_us}, %{error: text})
+    known = %{error: text, as_told?: failure.told?}
+    result = result(files, %{@nobody | pause_us: failure.pause_us}, known)
     _ = Store.Journal.add(:failed, CommitRecord.entry(preparation, result))
     result
   end
@@ -221,6 +241,12 @@ defmodule HotPatch.NodeAgent.Commit do
   # The new code runs: now the disk has to agree with it, whatever happens.
   # rule: disk-after-load
   defp write(done, preparation, error) do
+    result = write_now(done, preparation, error)
+    Hook.run(:after_write, told(preparation), [LiveView])
+    result
+  end
+
+  defp write_now(done, preparation, error) do
     FaultPoint.point(:loaded)
     verdicts = Enum.map(verdicts(preparation), &read_back/1)
     restart = error || restart_needed(verdicts)
@@ -233,8 +259,9 @@ defmodule HotPatch.NodeAgent.Commit do
 
     case CommitRecord.write(preparation, result) do
       :ok ->
-        if restart_needed(verdicts) == nil, do: Environment.tell(config)
-        %{result | files: verdicts |> Enum.map(&taken_out/1) |> Enum.map(&Verdict.to_report/1)}
+        files = verdicts |> Enum.map(&taken_out/1) |> Enum.map(&Verdict.to_report/1)
+        told = if restart_needed(verdicts) == nil, do: Environment.tell(config), else: []
+        %{result | files: files, warnings: told}
 
       {:error, text} ->
         files = for verdict <- verdicts(preparation), do: failed(verdict, text)

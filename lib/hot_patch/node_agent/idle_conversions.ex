@@ -10,6 +10,10 @@ defmodule HotPatch.NodeAgent.IdleConversions do
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Discovery.Classification
   alias HotPatch.Swap.Discovery.NameHolders
+  alias HotPatch.Swap.Hosted
+
+  # What is known of those that work for Phoenix.
+  @phoenix [:view, :channel, :component]
 
   # So many kinds of servers that may hide a module are named.
   @named 3
@@ -32,7 +36,7 @@ defmodule HotPatch.NodeAgent.IdleConversions do
           kind != :as_before,
           do: {change.module, kind}
 
-    keepers = idle |> Enum.map(&elem(&1, 0)) |> NameHolders.of()
+    keepers = for({module, kind} <- idle, kind not in @phoenix, do: module) |> NameHolders.of()
     for {module, kind} <- idle, do: warning(inspect(module), kind, Map.get(keepers, module, []))
   end
 
@@ -46,10 +50,14 @@ defmodule HotPatch.NodeAgent.IdleConversions do
 
   defp subject(module), do: "#{module}: its code_change is called for no process"
 
+  # Views and channels are found for sure, whatever they export.
   defp kind(change, instructions) do
+    known = Hosted.kind(change.module)
+
     cond do
-      not behaves?(change.module) -> :hidden
-      brings?(change) or Instructions.converts?(change, instructions) -> :brought
+      known == :component -> :component
+      known == nil and not behaves?(change.module) -> :hidden
+      brings?(change) or Instructions.converts?(change, instructions) -> known || :brought
       true -> :as_before
     end
   end
@@ -68,8 +76,19 @@ defmodule HotPatch.NodeAgent.IdleConversions do
     Enum.join([
       "#{subject(module)}, because none was found that works for the module; ",
       likely(kind, keepers),
-      if(keepers == [], do: "; if none is running, nothing is lost", else: "")
+      if(keepers == [] and kind not in @phoenix,
+        do: "; if none is running, nothing is lost",
+        else: ""
+      )
     ])
+  end
+
+  defp likely(:view, _keepers), do: "a LiveView, and nobody is connected to it here"
+  defp likely(:channel, _keepers), do: "a channel, and nobody has joined it here"
+
+  defp likely(:component, _keepers) do
+    "a LiveComponent: its state is kept by the process of the view that shows it, and LiveView hands no " <>
+      "code_change on to it; see that its update and its callbacks take the state that components have"
   end
 
   defp likely(:hidden, []) do
@@ -83,7 +102,7 @@ defmodule HotPatch.NodeAgent.IdleConversions do
         "#{Table.count(count, "process", "processes")} of #{inspect(server)}"
       end)
 
-    "its name is in the state of #{servers}: if they work for it, name the way from the state to it with " <>
+    "danger: its name is in the state of #{servers}: if they work for it, name the way from the state to it with " <>
       "config :hot_patch, wrappers: [{#{inspect(first)}, [:path, :to_it]}]"
   end
 

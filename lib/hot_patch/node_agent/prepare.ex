@@ -69,7 +69,7 @@ defmodule HotPatch.NodeAgent.Prepare do
          release: Store.Applied.state().release,
          staged: staged,
          payload: digest,
-         ready: ready,
+         ready: with_early_files(ready, staged),
          callback_modes: modes,
          warnings: unknown ++ warnings(ready, examination)
        }}
@@ -104,9 +104,9 @@ defmodule HotPatch.NodeAgent.Prepare do
   end
 
   @doc "What hooks are told of a change."
-  @spec change([Swap.Change.t()], Operation.t()) :: Hook.change()
-  def change(changes, operation) do
-    %{patch: operation.patch, modules: Enum.map(changes, & &1.module)}
+  @spec change([Swap.Change.t()], [String.t()], Operation.t()) :: Hook.change()
+  def change(changes, files, operation) do
+    %{patch: operation.patch, modules: Enum.map(changes, & &1.module), files: files}
   end
 
   # What runs says it only as long as it runs, and the way back has to know.
@@ -184,9 +184,22 @@ defmodule HotPatch.NodeAgent.Prepare do
   defp not_ready(verdict, failure), do: Verdict.change_status(verdict, :not_updated, failure.text)
 
   defp ready(accepted, examination, operation, payload) do
+    case job(accepted, examination, operation, payload) do
+      nil ->
+        {:ok, nil, []}
+
+      {job, unknown} ->
+        with {:ok, ready} <- Swap.prepare(job), do: {:ok, ready, unknown}
+    end
+  end
+
+  @doc "The swap of an accepted patch, and what is not known of its funs; nil where memory does not change."
+  @spec job(Acceptance.t(), Check.t(), Operation.t(), Payload.t()) ::
+          {Swap.Job.t(), [String.t()]} | nil
+  def job(accepted, examination, operation, payload) do
     case Changes.of(accepted.changes, examination.instructions) do
       [] ->
-        {:ok, nil, []}
+        nil
 
       changes ->
         changes = Enum.map(changes, &Instructions.extra(&1, examination.instructions))
@@ -197,33 +210,40 @@ defmodule HotPatch.NodeAgent.Prepare do
           prepared: accepted.prepared.together,
           added: accepted.prepared.added,
           shadows: shadows(accepted, payload),
-          on_load: on_load(accepted, tag(operation)),
+          on_load: on_load(accepted),
           pause_timeout: operation.pause_timeout,
           hold_timeout: operation.hold_timeout,
           transition: examination.strategy.transition,
           purge: operation.purge,
           after_load: fn ->
             Environment.set(accepted.config)
-            Hook.run(:after_load, change(changes, operation))
+            Hook.run(:after_load, change(changes, Check.paths(examination), operation))
           end
         }
 
-        with {:ok, ready} <- Swap.prepare(job), do: {:ok, ready, unknown}
+        {job, unknown}
     end
   end
 
   # Those that run code when they are loaded, in the order of the archive.
-  defp on_load(accepted, tag) do
+  defp on_load(accepted) do
     for {module, %Verdict{alone?: true} = verdict} <- accepted.changes,
         verdict.change != :delete do
       %{
         module: module,
         file: FileName.to_charlist(verdict.target),
         bytes: verdict.entry.bytes,
-        back: Swap.former_code(module),
-        before_back: fn -> Store.EarlyFiles.take_back_by(tag) end
+        back: Swap.former_code(module)
       }
     end
+  end
+
+  # Code that is loaded back looks for the files that it had.
+  defp with_early_files(nil, _staged), do: nil
+
+  defp with_early_files(%{job: %{on_load: steps}} = ready, staged) do
+    around = &Store.EarlyFiles.taken_back(staged, &1)
+    put_in(ready.job.on_load, for(step <- steps, do: Map.put(step, :around_back, around)))
   end
 
   # All, if one of them is to convert states here: they call each other, also those of modules that

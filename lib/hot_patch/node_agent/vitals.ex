@@ -18,10 +18,15 @@ defmodule HotPatch.NodeAgent.Vitals do
   # Milliseconds between two looks at the run queues.
   @every 250
 
+  # Milliseconds: what is seen in less than this before a change counts as seen in this, so that one
+  # chance event makes no rate that hides all others; and how long after it mailboxes may be full.
+  @shortest 1_000
+  @settle 1_000
+
   # A look at all mailboxes takes at most one part in so many of the time.
   @seldom 50
 
-  @doc "Begins to look; what comes until `changed/0` is what is usual here."
+  @doc "Begins to look; what comes until `counts/0` is what is usual here."
   @spec start(job()) :: :ok
   def start(job) do
     :ok = stop()
@@ -29,11 +34,21 @@ defmodule HotPatch.NodeAgent.Vitals do
     :ok
   end
 
-  @doc "From here on it counts."
-  @spec changed() :: :ok
-  def changed, do: GenServer.call(__MODULE__, :changed)
+  @doc """
+  The change is about to be made: from here on what is logged counts. Whoever crashes in the moment in
+  which the new code is there does so before anybody can say that it is.
+  """
+  @spec counts() :: :ok
+  def counts, do: GenServer.call(__MODULE__, :counts)
 
-  @doc "The figures since the change; nil if nobody looks."
+  @doc """
+  The change is made: what waited meanwhile is no sign, nor are so many processes that the operator
+  has had ended with it.
+  """
+  @spec changed(non_neg_integer()) :: :ok
+  def changed(ended), do: GenServer.call(__MODULE__, {:changed, ended})
+
+  @doc "The figures since it counts; nil if nobody looks."
   @spec figures() :: [figure()] | nil
   def figures do
     with pid when pid != nil <- Process.whereis(__MODULE__) do
@@ -62,22 +77,29 @@ defmodule HotPatch.NodeAgent.Vitals do
       health: job.health,
       events: LogCounter.attach(job.modules),
       since: now(),
-      usual: nil
+      usual: nil,
+      ended: 0
     }
 
     {:ok, state |> Map.merge(%{queues: [], mailboxes: 0, look_again: now()}) |> look()}
   end
 
   @impl GenServer
-  def handle_call(:changed, _from, state) do
+  def handle_call(:counts, _from, state) do
     usual = %{
       events: LogCounter.counts(state.events),
-      ms: max(now() - state.since, 1),
+      ms: max(now() - state.since, @shortest),
       run_queue: mean(state.queues),
       mailboxes: state.mailboxes
     }
 
     {:reply, :ok, %{state | usual: usual, since: now(), queues: []}}
+  end
+
+  # A look at mailboxes of processes that stood still says nothing of the new code.
+  def handle_call({:changed, ended}, _from, %{usual: usual} = state) do
+    anew = %{queues: [], mailboxes: usual.mailboxes, look_again: now() + @settle}
+    {:reply, :ok, state |> Map.merge(anew) |> Map.put(:ended, ended)}
   end
 
   def handle_call(:figures, _from, state) do
@@ -103,8 +125,8 @@ defmodule HotPatch.NodeAgent.Vitals do
     events =
       for {sign, count} <- LogCounter.counts(state.events) do
         before = usual.events[sign]
-        expected = before * elapsed / usual.ms
-        %{sign: sign, value: max(round(count - before - expected), 0), text: nil}
+        expected = before * elapsed / usual.ms + ended(sign, state)
+        %{sign: sign, value: max(round(count - before - expected), 0), text: LogCounter.unheard()}
       end
 
     events ++
@@ -113,6 +135,10 @@ defmodule HotPatch.NodeAgent.Vitals do
         %{sign: :mailboxes, value: max(state.mailboxes - usual.mailboxes, 0), text: nil}
       ]
   end
+
+  # Each is a report of its supervisor, which is an event of level error.
+  defp ended(:crashes, _state), do: 0
+  defp ended(_sign, state), do: state.ended
 
   defp grown(now, before), do: Float.round(max(now - before, 0.0), 2)
 

@@ -6,6 +6,8 @@ defmodule HotPatch.Options.Argument do
   alias HotPatch.Error
   alias HotPatch.Support.Suggestion
 
+  @setting ~r/\A(\w+)\.(\w+|[A-Z]\w*(?:\.[A-Z]\w*)+|'[^']+')=(.+)\z/us
+
   @doc """
   Text in its usual form; what is no text is left as it is.
 
@@ -28,21 +30,32 @@ defmodule HotPatch.Options.Argument do
 
   @doc """
   A change of an application's environment, as text has it: application, key and value. That stays
-  text, because to read it makes its atoms.
+  text, because to read it makes its atoms. A key may be the name of a module, as Elixir writes it; one
+  that is neither that nor plain stands in quotes.
 
       iex> HotPatch.Options.Argument.setting("my_app.limits={10,20}")
       {:ok, {"my_app", "limits", "{10,20}"}}
+      iex> HotPatch.Options.Argument.setting("my_app.MyAppWeb.Endpoint=[{url,[{port,8080}]}]")
+      {:ok, {"my_app", "Elixir.MyAppWeb.Endpoint", "[{url,[{port,8080}]}]"}}
+      iex> HotPatch.Options.Argument.setting("my_app.'LIMITS'=1")
+      {:ok, {"my_app", "LIMITS", "1"}}
   """
   @spec setting(String.t()) ::
           {:ok, {application :: String.t(), key :: String.t(), value :: String.t()}}
           | {:error, String.t()}
   def setting(text) do
     # What it is may be a secret.
-    case Regex.run(~r/\A(\w+)\.(\w+)=(.+)\z/us, text) do
-      [_all, application, key, value] -> {:ok, {application, key, value}}
+    case Regex.run(@setting, text) do
+      [_all, application, key, value] -> {:ok, {application, key_name(key), value}}
       nil -> {:error, "must be APP.KEY=TERM, the value an Erlang term"}
     end
   end
+
+  defp key_name("'" <> quoted), do: String.trim_trailing(quoted, "'")
+  defp key_name("Elixir." <> _ = module), do: module
+
+  defp key_name(<<first, _::binary>> = key),
+    do: if(first in ?A..?Z, do: "Elixir." <> key, else: key)
 
   @doc "The name of a node; text counts where a node of this name is known, so that no atom is made."
   @spec node(atom(), term(), [node()]) :: {:ok, node()} | {:error, Error.t()}

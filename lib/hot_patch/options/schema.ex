@@ -44,7 +44,21 @@ defmodule HotPatch.Options.Schema do
           "Default: that of its manifest; without one the file's name without `.zip`, or `patch` for bytes"
     ],
     nodes: [
-      calls: [:apply, :rollback, :check, :plan, :stragglers, :drift, :journal],
+      calls: [
+        :apply,
+        :rollback,
+        :check,
+        :plan,
+        :rehearse,
+        :stragglers,
+        :drift,
+        :journal,
+        {:prove,
+         type: :count,
+         default: 3,
+         field: [],
+         doc: "how many nodes of the release are started. Default: 3"}
+      ],
       type: :nodes,
       doc:
         "which nodes to work on: a list of names, `{:role, role}` (`config :hot_patch, roles: [...]` " <>
@@ -61,6 +75,7 @@ defmodule HotPatch.Options.Schema do
         :dismiss,
         :apply,
         :rollback,
+        :rehearse,
         {:build,
          type: :path,
          in_person: false,
@@ -68,6 +83,12 @@ defmodule HotPatch.Options.Schema do
          doc:
            "the build that runs: a release or its tar, a `_build/ENV` folder, or a folder of " <>
              "applications (`APP/ebin`)"},
+        {:prove,
+         type: :path,
+         in_person: false,
+         required: true,
+         sample: "RELEASE",
+         doc: "the release that runs, as `mix release` makes it (`bin/NAME start`), or its tar"},
         {:appup,
          type: :path,
          in_person: false,
@@ -84,6 +105,9 @@ defmodule HotPatch.Options.Schema do
         {:export_antipatch, doc: "a path: the zip is written there too"},
         {:build,
          required: true, sample: "BUILD", doc: "the repaired build, of any of the kinds of `from`"},
+        {:prove,
+         sample: "BUILD",
+         doc: "the repaired build, of which the patch is made; not needed with `patch`"},
         {:appup, required: true, doc: "the newer build, likewise"}
       ],
       type: :path,
@@ -105,6 +129,16 @@ defmodule HotPatch.Options.Schema do
       doc:
         "only these modules, whether they differ or not; then `from` may be left out, and no node can " <>
           "check what they take the place of"
+    ],
+    config_differences: [
+      calls: [
+        {:build,
+         doc:
+           "`true`: what the `sys.config` of the repaired release sets otherwise is set with the patch, as `config` is. " <>
+             "The values are in the patch then, and whoever has it can read them. Default: `false`, notes name the keys"}
+      ],
+      type: :boolean,
+      default: false
     ],
     all_differences: [
       calls: [:build],
@@ -136,7 +170,14 @@ defmodule HotPatch.Options.Schema do
         :restart,
         :attach,
         :detach,
-        {:cancel, doc: "milliseconds to wait for its end. Default: 60,000"}
+        {:rehearse,
+         doc:
+           "milliseconds that the rehearsal may take on a node; who was not got to by then is not tried. " <>
+             "Default: 60,000"},
+        {:cancel, doc: "milliseconds to wait for its end. Default: 60,000"},
+        {:prove,
+         doc:
+           "milliseconds that the nodes may take to come up, and each step on a node. Default: 60,000"}
       ],
       type: :milliseconds,
       default: 60_000,
@@ -150,6 +191,7 @@ defmodule HotPatch.Options.Schema do
         :apply,
         {:build, doc: "how processes come to the new code, " <> @declared},
         {@survey, default: nil, doc: "as for `apply/2` or `rollback/2`, with the same default"},
+        {:rehearse, doc: "as for `apply/2`"},
         {:rollback,
          type: {:one_of, [:suspend, :none]},
          default: nil,
@@ -185,7 +227,14 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     pause_timeout: [
-      calls: [:apply, :rollback],
+      calls: [
+        :apply,
+        :rollback,
+        {:rehearse,
+         doc:
+           "as for `apply/2`: a process that does not get to its turn within it would be late, and a conversion " <>
+             "that takes longer is a failure. Default: 2,000"}
+      ],
       type: :milliseconds,
       default: 2_000,
       doc:
@@ -199,6 +248,7 @@ defmodule HotPatch.Options.Schema do
         {:build,
          doc: "what to do with modules that run code when they are loaded, " <> @declared},
         {@survey, default: nil, doc: "as for `apply/2` or `rollback/2`, with the same default"},
+        {:rehearse, doc: "as for `apply/2`; nothing of them is loaded"},
         {:rollback,
          default: nil,
          doc:
@@ -228,7 +278,13 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     purge: [
-      calls: [:apply, :rollback, :check, :plan],
+      calls: [
+        :apply,
+        :rollback,
+        :check,
+        :plan,
+        {:rehearse, doc: "as for `apply/2`; nobody is killed"}
+      ],
       type: {:one_of, [:soft, :force]},
       default: :soft,
       payload: :purge,
@@ -244,7 +300,7 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     drift: [
-      calls: [:apply, :check, :plan],
+      calls: [:apply, :check, :plan, :rehearse],
       type: {:one_of, [:refuse, :accept]},
       default: :refuse,
       payload: :drift,
@@ -260,7 +316,7 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     disk: [
-      calls: [:apply, :check, :plan],
+      calls: [:apply, :check, :plan, :rehearse],
       type: {:one_of, [:replace, :memory_only]},
       default: :replace,
       payload: :disk,
@@ -281,6 +337,7 @@ defmodule HotPatch.Options.Schema do
         :apply,
         :check,
         :plan,
+        :rehearse,
         {:build, doc: "`true`: the patch takes the place of all before it, " <> @declared}
       ],
       type: :boolean,
@@ -298,7 +355,7 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     again: [
-      calls: [:apply, :check, :plan],
+      calls: [:apply, :check, :plan, :rehearse],
       type: :boolean,
       default: false,
       payload: :again?,
@@ -316,6 +373,7 @@ defmodule HotPatch.Options.Schema do
         :apply,
         :check,
         :plan,
+        :rehearse,
         {:build,
          doc: "changes of applications' environments that come with it, as `apply/2` has them"}
       ],
@@ -323,8 +381,9 @@ defmodule HotPatch.Options.Schema do
       default: [],
       doc:
         "what changes in the environments of applications with the patch, as in a config file: " <>
-          "`[my_app: [key: value]]`, or as a list of texts, `[\"my_app.key=value\"]`, the value an Erlang term. " <>
-          "Set in the moment of the load, then `config_change/3` of the " <>
+          "`[my_app: [key: value]]`, or as a list of texts, `[\"my_app.key=value\"]`, the value an Erlang term; " <>
+          "the key may be a module, `[\"my_app.MyAppWeb.Endpoint=[{url,[{port,8080}]}]\"]`. Keyword lists are " <>
+          "merged over what is there, deep, as a config file does; anything else takes its place. Set in the moment of the load, then `config_change/3` of the " <>
           "application's callback module is called; set again at every start; put back by a rollback",
       field: [
         label: "Changes of applications' environments, one a line",
@@ -357,7 +416,16 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     watch: [
-      calls: [:apply],
+      calls: [
+        :apply,
+        {:prove,
+         type: :milliseconds,
+         default: 5_000,
+         alone: nil,
+         field: [],
+         doc:
+           "milliseconds for which the nodes are watched after each apply, see `HotPatch.Watch`. Default: 5,000"}
+      ],
       type: :watch,
       alone: false,
       doc:
@@ -386,10 +454,52 @@ defmodule HotPatch.Options.Schema do
         values: [keep: "keep the patch"]
       ]
     ],
+    rehearse: [
+      calls: [:apply],
+      type: :boolean,
+      default: false,
+      doc:
+        "`true`: the patch is rehearsed before, see `rehearse/2`, and refused if that fails. Default: `false`",
+      field: [
+        label: "Rehearse it before",
+        empty: "no",
+        values: [true: "yes, and refuse it if that fails"]
+      ]
+    ],
+    sample: [
+      calls: [:rehearse],
+      type: :count,
+      doc:
+        "so many processes of each module on a node at most, spread over all of them. Default: all",
+      field: [label: "Processes of each module, at most", empty: "all", example: "all"]
+    ],
+    effects: [
+      calls: [:rehearse],
+      type: {:one_of, [:skip, :run]},
+      default: :skip,
+      doc:
+        "what to do with a callback that has effects, as far as the code shows: sends, writes, calls something " <>
+          "that is not looked into. `:skip` (default): it is named and left out. `:run`: it is run, and its " <>
+          "effects are real",
+      field: [
+        label: "Callbacks that have effects",
+        empty: "are left out",
+        values: [run: "are run: their effects are real"]
+      ]
+    ],
+    max_state_bytes: [
+      calls: [:rehearse],
+      type: :count,
+      default: 33_554_432,
+      doc:
+        "the largest state that is copied: a process with a larger one is not tried. Default: 33,554,432 (32 MB)",
+      field: [label: "Largest state that is copied, bytes"]
+    ],
     progress: [
       calls: [
         :apply,
         :rollback,
+        :rehearse,
         {:build,
          type: :function,
          in_person: false,
@@ -424,7 +534,27 @@ defmodule HotPatch.Options.Schema do
         values: [true: "keep it"]
       ]
     ],
-    patch: [calls: [:journal], type: :text, doc: "only entries of patches whose id begins so"],
+    patch: [
+      calls: [
+        :journal,
+        {:prove, type: :path, sample: "FILE", doc: "the patch, where it has been built already"}
+      ],
+      type: :text,
+      doc: "only entries of patches whose id begins so"
+    ],
+    load: [
+      calls: [:prove],
+      type: :path,
+      sample: "LOAD.exs",
+      doc:
+        "a script with the load under which it is done, see `HotPatch.Proving.Load`. Default: the system's own start"
+    ],
+    logs: [
+      calls: [:prove],
+      type: :path,
+      sample: "FOLDER",
+      doc: "where the nodes' logs are kept. Default: `hot_patch_rehearsal`"
+    ],
     last: [
       calls: [:journal],
       type: :count,
@@ -479,7 +609,7 @@ defmodule HotPatch.Options.Schema do
           "builds differ in the application's callback module"
     ],
     accept: [
-      calls: [:build, :appup],
+      calls: [:build, :prove, :appup],
       type: :findings,
       default: [],
       doc:
@@ -514,14 +644,25 @@ defmodule HotPatch.Options.Schema do
         :attach,
         :detach,
         :apply,
-        :rollback
+        :rollback,
+        :rehearse
       ],
       type: :text,
       in_person: true,
       doc: "who does it, for the record. Default: the operating system's user"
     ],
     reason: [
-      calls: [:delete, :restart, :cancel, :dismiss, :attach, :detach, :apply, :rollback],
+      calls: [
+        :delete,
+        :restart,
+        :cancel,
+        :dismiss,
+        :attach,
+        :detach,
+        :apply,
+        :rollback,
+        :rehearse
+      ],
       type: :text,
       doc: "why, for the record",
       field: [label: "Reason, for the journal", example: "ticket 4711"]
@@ -571,7 +712,7 @@ defmodule HotPatch.Options.Schema do
            |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
 
   # What is no function of HotPatch itself.
-  @tools [:build, :sign, :keygen, :appup]
+  @tools [:build, :sign, :keygen, :appup, :prove]
 
   @doc "The functions of HotPatch that take options."
   @spec functions() :: [atom()]

@@ -14,6 +14,7 @@ defmodule HotPatch.Store.Applied do
   alias HotPatch.Store.Rights
   alias HotPatch.Store.Succession
   alias HotPatch.Strategy
+  alias HotPatch.Support.ConfigMerge
 
   @name "applied.record"
 
@@ -97,12 +98,19 @@ defmodule HotPatch.Store.Applied do
           text: String.t() | nil
         }
 
-  @typedoc "What a patch has set in the environment of an application, and what was there before."
+  @typedoc """
+  What a patch has set in the environment of an application, and what was there before. `given` is how
+  `new` comes about: something merged over what was there, or what patches before have set put back.
+  `:replace` is of a state that was written when nothing was merged yet. `defaults` is what the module
+  whose name is the key has said of what it had no value for.
+  """
   @type setting :: %{
+          optional(:defaults) => keyword(),
           application: atom(),
           key: atom(),
           old: {:ok, term()} | :none,
-          new: {:ok, term()} | :none
+          new: {:ok, term()} | :none,
+          given: {:merge, term()} | :back | :replace
         }
 
   @typedoc """
@@ -525,9 +533,18 @@ defmodule HotPatch.Store.Applied do
   defp since(setting, first) do
     case Enum.find(first, &same?(&1, setting)) do
       nil -> setting
-      before -> %{setting | old: before.old}
+      before -> Map.merge(setting, first_of(before, setting))
     end
   end
+
+  defp first_of(before, setting) do
+    given = given(before.given, setting.given)
+    defaults = Keyword.merge(Map.get(setting, :defaults, []), Map.get(before, :defaults, []))
+    %{old: before.old, given: given, defaults: defaults}
+  end
+
+  defp given({:merge, first}, {:merge, again}), do: {:merge, ConfigMerge.merge(first, again)}
+  defp given(_first, again), do: again
 
   defp same?(a, b), do: {a.application, a.key} == {b.application, b.key}
 

@@ -37,13 +37,25 @@ defmodule HotPatch.Store.EarlyFiles do
     end
   end
 
-  @doc "The same by the set's tag, for whoever does not have the intent."
-  @spec take_back_by(String.t()) :: :ok | {:error, Transaction.failure()}
-  def take_back_by(tag) do
-    case Enum.find(Transaction.pending(), &(&1.tag == tag and &1.state == :staged)) do
-      nil -> :ok
-      intent -> take_back(intent)
+  @doc """
+  Takes back the early files of a set, runs `fun`, and gives its result: code that is loaded back then
+  finds what it was made with. Until `fun` is over no other node of this host that shares the files
+  puts any there.
+  """
+  @spec taken_back(Transaction.intent(), (() -> result)) :: result when result: term()
+  def taken_back(intent, fun) do
+    with [_ | _] = files <- early(intent),
+         {:done, result} <- Transaction.locked(fn -> taken_back_all(files, fun) end) do
+      result
+    else
+      # Nothing is there to be taken back, or the lock cannot be had: the code comes back all the same.
+      _ -> fun.()
     end
+  end
+
+  defp taken_back_all(files, fun) do
+    _ = each(files, &take_back_one/1)
+    {:done, fun.()}
   end
 
   @doc "Whether any early file of a set that is not decided is in place."
@@ -89,8 +101,9 @@ defmodule HotPatch.Store.EarlyFiles do
     before = Transaction.before(file.staged)
 
     cond do
+      # Another node of the host may have removed the file, and left the folder to who has made it.
       not placed?(file) ->
-        removed(before)
+        with :ok <- removed(before), do: unmake(file)
 
       # It is decided there: this node will come to it as well.
       SharedHost.have?(file.target, file.new) ->
@@ -108,10 +121,13 @@ defmodule HotPatch.Store.EarlyFiles do
   end
 
   defp remove(file) do
-    with :ok <- removed(file.target) do
-      for folder <- file.made, do: _ = File.rmdir(folder)
-      :ok
-    end
+    with :ok <- removed(file.target), do: unmake(file)
+  end
+
+  # Those that are empty.
+  defp unmake(file) do
+    for folder <- file.made, do: _ = File.rmdir(folder)
+    :ok
   end
 
   defp removed(path) do

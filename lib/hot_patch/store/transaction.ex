@@ -64,7 +64,8 @@ defmodule HotPatch.Store.Transaction do
   @spec stage([FileChange.t()], String.t()) :: {:ok, intent()} | {:error, failure()}
   def stage(changes, tag) do
     # Which folders are to be made is known only before they are.
-    bare = Enum.map(changes, &bare(&1, tag))
+    begun = begun_folders()
+    bare = Enum.map(changes, &bare(&1, tag, begun))
 
     with {:ok, files} <- each(Enum.zip(bare, changes), &plan/1),
          :ok <- Store.flush_folder(Store.blobs()),
@@ -103,7 +104,7 @@ defmodule HotPatch.Store.Transaction do
   end
 
   @doc "Runs something while no other node of this host changes the files of the system."
-  @spec locked((() -> :ok | {:error, failure()})) :: :ok | {:error, failure()}
+  @spec locked((() -> result)) :: result | {:error, failure()} when result: term()
   def locked(fun) do
     # Its file lies beside the release's own.
     case Lock.with_lock(lock(), @lock_within, fun, 0o644) do
@@ -204,9 +205,9 @@ defmodule HotPatch.Store.Transaction do
   end
 
   # What is noted of a file, before anything is known of what it holds.
-  defp bare(change, tag) do
+  defp bare(change, tag, begun) do
     target = real(change.target)
-    made = if change.bytes, do: missing_folders(Path.dirname(target)), else: []
+    made = if change.bytes, do: missing_folders(Path.dirname(target), begun), else: []
 
     change
     |> Map.take([:early?, :disk?, :alone?])
@@ -266,8 +267,21 @@ defmodule HotPatch.Store.Transaction do
   defp keep({:ok, bytes}, _target), do: Blobs.add(Store.blobs(), bytes)
   defp keep({:error, posix}, target), do: {:error, {target, posix}}
 
-  defp missing_folders(folder) do
-    if File.exists?(folder), do: [], else: [folder | missing_folders(Path.dirname(folder))]
+  defp missing_folders(folder, begun) do
+    if File.exists?(folder) and folder not in begun,
+      do: [],
+      else: [folder | missing_folders(Path.dirname(folder), begun)]
+  end
+
+  # What another node of this host has made for a set that has not ended may go with it, or stay for
+  # ours: whoever ends last takes it away.
+  defp begun_folders do
+    for other <- Store.directory() |> Path.dirname() |> Folder.folders(),
+        other != Store.directory(),
+        %{state: :staged, files: files} <- pending(other),
+        %{made: folders} <- files,
+        folder <- folders,
+        do: folder
   end
 
   defp stage_one({%{disk?: false}, _change}), do: {:ok, :nothing}

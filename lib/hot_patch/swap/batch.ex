@@ -7,6 +7,7 @@ defmodule HotPatch.Swap.Batch do
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Crew
   alias HotPatch.Swap.Description
+  alias HotPatch.Swap.Foreign
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
@@ -98,28 +99,26 @@ defmodule HotPatch.Swap.Batch do
   end
 
   @doc """
-  After the load: the states put aside become the real ones and everybody goes on. Gives the
-  change_code calls that failed; `again` are those that are made only now.
+  After the load: the states put aside become the real ones and everybody goes on. `slow` are processes
+  that may be in the user's code still, and are not waited for.
   """
-  @spec take_and_resume([Suspension.asked()], Parking.t(), Ready.t(), [{pid(), module()}]) ::
-          [{pid(), module(), term()}]
-  def take_and_resume(waves, standing, ready, again) do
+  @spec take_and_resume([Suspension.asked()], Parking.t(), Ready.t(), [pid()]) :: :ok
+  def take_and_resume(waves, standing, ready, slow) do
     :take = Parking.settle(standing, :take)
-    messages = ProcessTask.messages(ready.job)
     # Not all of what is ready goes along to each of them.
     funs = ready.funs
-    again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
-    ref = SysMessage.open()
+    slow = MapSet.new(slow)
 
-    go_on(waves, standing, {MapSet.new(), &is_map_key(again, &1)}, fn pid ->
+    go_on(waves, standing, {slow, &MapSet.member?(slow, &1)}, fn pid ->
       SysMessage.run_in(pid, &Conversion.take/1)
-      change_code(pid, Map.get(again, pid, []), messages, ref)
       # Who has changed by itself may have handed on funs of the code before.
       if funs, do: SysMessage.run_in(pid, &FunRenewal.now(&1, funs))
     end)
-
-    failures(ref, again, now() + @change_within)
   end
+
+  @doc "How long those may take that change by themselves after the load."
+  @spec change_within() :: pos_integer()
+  def change_within, do: @change_within
 
   @doc """
   Nothing was loaded: everybody goes on as before. Those in `late` have not got to what makes
@@ -138,23 +137,55 @@ defmodule HotPatch.Swap.Batch do
   end
 
   @doc """
-  Has processes change their state by themselves while they are suspended, before a deadline.
-  Gives the calls of change_code that failed.
+  Has processes change their state by themselves while they stand still, before a deadline. What they
+  have now comes back if it is dropped. Gives the calls of change_code that failed.
   """
-  @spec by_themselves([{pid(), module()}], Ready.t(), integer()) :: [{pid(), module(), term()}]
-  def by_themselves(again, ready, deadline) do
+  @spec by_themselves([{pid(), module()}], Ready.t(), {[Target.t()], Parking.t()}, integer()) ::
+          [{pid(), module(), term()}]
+  def by_themselves([], _ready, _targets, _deadline), do: []
+
+  def by_themselves(again, ready, {targets, standing}, deadline) do
     messages = ProcessTask.messages(ready.job)
     again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
+    others = others(targets, again)
     ref = SysMessage.open()
 
     Enum.each(again, fn {pid, modules} ->
-      # What it has now comes back if it is dropped.
-      SysMessage.run_in(pid, &Conversion.keep/1)
-      change_code(pid, modules, messages, ref)
+      case others[pid] do
+        %{kind: :foreign, open?: true} = target ->
+          [module] = modules
+
+          conversion =
+            ProcessTask.foreign(ready.job, target.target, module, {ref, standing.signal})
+
+          Parking.convert_answered(standing, pid, conversion)
+
+        other ->
+          keep(pid, other)
+          for module <- modules, do: SysMessage.send(pid, ref, messages[module])
+      end
     end)
 
     failures(ref, again, deadline)
   end
+
+  # With one state, and sys' own way to change it, are all but these.
+  defp others(targets, again) do
+    for %{kind: kind, pid: pid} = target <- targets,
+        kind in [:event_manager, :foreign],
+        is_map_key(again, pid),
+        into: %{} do
+      open? = kind == :foreign and Foreign.open?(target.loop)
+      {pid, %{kind: kind, open?: open?, target: target}}
+    end
+  end
+
+  defp keep(pid, %{kind: :event_manager}) do
+    SysMessage.run_in(pid, &Conversion.keep_handler/1)
+    SysMessage.run_in(pid, &Conversion.take_now/1)
+  end
+
+  defp keep(pid, _one_state), do: SysMessage.run_in(pid, &Conversion.keep/1)
 
   @doc """
   Of processes that have to change by themselves, those that go down to an older version, and the
@@ -179,9 +210,10 @@ defmodule HotPatch.Swap.Batch do
         ref = SysMessage.open()
         last = window |> Enum.reverse() |> Enum.find_value(&(not slow?.(&1.pid) && &1.pid))
 
-        for %{pid: pid} <- window do
+        for %{pid: pid, loop: loop} <- window do
           before_resume.(pid)
           if pid == last, do: SysMessage.send(pid, ref, :resume), else: resume(pid)
+          if loop != nil and slow?.(pid), do: Foreign.Release.start(pid)
         end
 
         wait(ref, List.wrap(last), now() + @go_on_within)
@@ -227,10 +259,6 @@ defmodule HotPatch.Swap.Batch do
   defp wait(ref, pids, deadline) do
     _ = SysMessage.collect_until({ref, pids}, deadline, nil, fn _, _, nil -> {:done, nil} end)
     SysMessage.close(ref)
-  end
-
-  defp change_code(pid, modules, messages, ref) do
-    Enum.each(modules, &SysMessage.send(pid, ref, messages[&1]))
   end
 
   defp convert_each(windows, ref, deadline, fun) do
@@ -299,6 +327,10 @@ defmodule HotPatch.Swap.Batch do
 
         pid, {:error, reason}, failed ->
           {:done, [{pid, again |> Map.get(pid) |> hd(), reason} | failed]}
+
+        # Of one that is converted where it stands; it tells its end, too.
+        pid, {{:failed, reason}, module}, failed ->
+          {:more, [{pid, module, reason} | failed]}
       end)
 
     SysMessage.close(ref)

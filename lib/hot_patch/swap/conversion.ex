@@ -9,19 +9,26 @@ defmodule HotPatch.Swap.Conversion do
   # cannot fail. `drop` forgets them, which is all there is to going back.
 
   alias HotPatch.Swap.DynamicCalls
+  alias HotPatch.Swap.Employment
+  alias HotPatch.Swap.Foreign
   alias HotPatch.Swap.FunRenewal
+  alias HotPatch.Swap.Hosted
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
   alias HotPatch.Swap.Tally
 
   @key :"$hot_patch_new_state"
   @before :"$hot_patch_state_before"
+  @handlers :"$hot_patch_handlers_before"
+  @by_loop :"$hot_patch_by_loop"
 
   @typedoc """
   One module's conversion, as it is sent to a process: the shadow in which it runs, the
   version that the process comes from, the ref under which it answers. The result of a rehearsal is
   not kept: the process will convert its state by itself, after the load. One that `keeps?` its
-  state has it in the right format already. What may be done before everybody stands still is done `at_once?`. `gone` are the modules that the change takes away, `funs`
+  state has it in the right format already. What may be done before everybody stands still is done
+  `at_once?`. `works_for` says how it is made sure that the process works
+  for the module still, nil where it need not; `loop` is that of a behaviour that is not OTP's. `gone` are the modules that the change takes away, `funs`
   those that are made anew in whatever the process holds.
   """
   @type t :: %{
@@ -35,6 +42,8 @@ defmodule HotPatch.Swap.Conversion do
           rehearsal?: boolean(),
           keeps?: boolean(),
           at_once?: boolean(),
+          works_for: Employment.t() | nil,
+          loop: module() | nil,
           gone: [module()],
           funs: FunRenewal.shared() | nil,
           signal: Signal.t(),
@@ -42,15 +51,24 @@ defmodule HotPatch.Swap.Conversion do
         }
 
   @typedoc "By which callback the state is converted."
-  @type kind :: :server | :statem | :event | :special | :supervisor
+  @type kind :: :server | :statem | :event | :special | :hosted | :supervisor | :foreign
 
-  @doc "Makes the state that was put aside the real one."
+  @doc "Makes the state that was put aside the real one; what was kept is forgotten."
   @spec take(term()) :: term()
   def take(state) do
+    case Process.get(@handlers) do
+      [_before | rest] -> keep_handlers(rest, state)
+      nil -> take_now(state)
+    end
+  end
+
+  @doc "Makes the state that was put aside the real one; what was kept stays so."
+  @spec take_now(term()) :: term()
+  def take_now(state) do
     :ok = FunRenewal.take_dictionary()
 
     case {Process.get(@key), state} do
-      {{:whole, new}, _state} -> keep_rest(nil, new)
+      {{:whole, new}, state} -> keep_rest(nil, final(state, new))
       {{:kept, _before}, state} -> keep_rest(nil, state)
       {[{module, id, _} = new | rest], {module, id, _state}} -> keep_rest(rest, new)
       {[:same | rest], handler} -> keep_rest(rest, handler)
@@ -63,10 +81,16 @@ defmodule HotPatch.Swap.Conversion do
   def drop(state) do
     :ok = FunRenewal.drop_dictionary()
 
-    case Process.delete(@key) do
-      {:kept, before} -> before
-      _ -> state
+    case {Process.delete(@key), Process.get(@handlers)} do
+      {_aside, [before | rest]} -> keep_handlers(rest, before)
+      {{:kept, before}, nil} -> before
+      _nothing -> state
     end
+  end
+
+  defp keep_handlers(rest, state) do
+    if rest == [], do: Process.delete(@handlers), else: Process.put(@handlers, rest)
+    state
   end
 
   @doc "Keeps the state that a process has before it changes by itself."
@@ -75,6 +99,38 @@ defmodule HotPatch.Swap.Conversion do
     Process.put(@key, {:kept, state})
     state
   end
+
+  @doc "The same of an event manager, whose handlers come one after the other, always in the same order."
+  @spec keep_handler(handler) :: handler when handler: term()
+  def keep_handler(handler) do
+    Process.put(@handlers, Process.get(@handlers, []) ++ [handler])
+    handler
+  end
+
+  @doc """
+  Has a process in the loop of a behaviour that is not OTP's change by itself, with the code that is
+  current; it answers under a ref as such a loop would.
+  """
+  @spec change_foreign(term, t()) :: term when term: term()
+  def change_foreign(term, conversion), do: final(term, converted(term, conversion))
+
+  @doc "Converts a state and gives the new one, the old one if that failed; it tells its end, too."
+  @spec converted(state, t()) :: state when state: term()
+  def converted(state, conversion) do
+    result = tried(conversion, state)
+    answer(conversion, :ok)
+    if match?({:ok, _new}, result), do: elem(result, 1), else: state
+  end
+
+  @doc "A state as it is when the new code is current, of what a conversion has made."
+  @spec final(term(), term()) :: term()
+  def final(state, {@by_loop, new, %{loop: loop} = how}) do
+    state
+    |> Foreign.by_loop(new, loop, {how.module, how.old_vsn, how.extra})
+    |> FunRenewal.renewed(how.funs)
+  end
+
+  def final(_state, new), do: new
 
   @doc "Notes the state that a process has before it changes in its turn."
   @spec remember_old(state) :: state when state: term()
@@ -153,6 +209,15 @@ defmodule HotPatch.Swap.Conversion do
     Tally.tell(seat)
   end
 
+  @doc "Converts a state and gives the new one; what failed is told."
+  @spec tried(t(), state) :: {:ok, state} | :told when state: term()
+  def tried(conversion, state) do
+    with {:not, what} <- attempt(conversion, state) do
+      tell(conversion, what)
+      :told
+    end
+  end
+
   @doc "Whether the code of a module that a state is converted for, or that came, is the current one."
   @spec current?(%{
           :module => module(),
@@ -205,14 +270,25 @@ defmodule HotPatch.Swap.Conversion do
 
   # Funs come last, so that they are also those that the new code has handed on.
   defp attempt(conversion, state) do
-    with {:ok, new} <- attempt_state(conversion, state) do
+    with :ok <- still_works(conversion, state),
+         {:ok, new} <- attempt_state(conversion, state) do
       if conversion.rehearsal? do
         {:ok, new}
       else
         :ok = FunRenewal.put_dictionary_aside(conversion.funs)
-        {:ok, FunRenewal.renewed(new, conversion.funs)}
+        {:ok, renewed(new, conversion.funs)}
       end
     end
+  end
+
+  defp renewed({@by_loop, new, how}, funs), do: {@by_loop, FunRenewal.renewed(new, funs), how}
+  defp renewed(new, funs), do: FunRenewal.renewed(new, funs)
+
+  defp still_works(%{works_for: nil}, _state), do: :ok
+
+  defp still_works(%{module: module, works_for: works_for}, state) do
+    with {:another, other} <- Employment.check(works_for, state, module),
+         do: {:not, {:failed, {:works_for, other}}}
   end
 
   # Who has not changed its state since it was converted goes back to the very one it had.
@@ -229,13 +305,53 @@ defmodule HotPatch.Swap.Conversion do
 
   defp attempt_call(%{keeps?: true}, state), do: {:ok, state}
 
-  defp attempt_call(conversion, state) do
-    case call(conversion.kind, conversion, state) do
-      {:ok, new} -> check(conversion, new)
+  defp attempt_call(%{kind: :foreign} = conversion, term) do
+    with {:ok, form} <- Foreign.form(term, conversion.loop, conversion.module),
+         {:ok, parts} <-
+           Foreign.converted(form, conversion.shadow, conversion.old_vsn, conversion.extra),
+         {:ok, parts} <- check(conversion, parts) do
+      made = Foreign.with_parts(term, form, parts)
+      how = Map.take(conversion, [:loop, :module, :old_vsn, :extra, :funs])
+      {:ok, if(form.plain?, do: made, else: {@by_loop, made, how})}
+    else
+      {:not, what} -> {:not, what}
+      :unknown -> {:not, {:failed, :works_for_another}}
       other -> {:not, {:failed, other}}
     end
   catch
     kind, reason -> {:not, {:failed, {kind, reason, __STACKTRACE__}}}
+  end
+
+  defp attempt_call(conversion, state) do
+    case outcome(conversion, state) do
+      {:ok, new} -> check(conversion, new)
+      failed -> {:not, failed}
+    end
+  end
+
+  @doc "What the callback makes of a state, or how it failed: what it gave instead, or what was caught."
+  @spec outcome(t(), term()) ::
+          {:ok, term()} | {:failed, term() | {:error | :exit | :throw, term(), list()}}
+  def outcome(%{kind: :foreign} = conversion, term) do
+    with {:ok, form} <- Foreign.form(term, conversion.loop, conversion.module),
+         {:ok, parts} <-
+           Foreign.converted(form, conversion.shadow, conversion.old_vsn, conversion.extra) do
+      {:ok, parts}
+    else
+      :unknown -> {:failed, :works_for_another}
+      other -> {:failed, other}
+    end
+  catch
+    kind, reason -> {:failed, {kind, reason, __STACKTRACE__}}
+  end
+
+  def outcome(conversion, state) do
+    case call(conversion.kind, conversion, state) do
+      {:ok, new} -> {:ok, new}
+      other -> {:failed, other}
+    end
+  catch
+    kind, reason -> {:failed, {kind, reason, __STACKTRACE__}}
   end
 
   defp call(kind, %{shadow: shadow, old_vsn: vsn, extra: extra}, state)
@@ -249,6 +365,16 @@ defmodule HotPatch.Swap.Conversion do
 
   defp call(:special, %{shadow: shadow, module: module, old_vsn: vsn, extra: extra}, misc) do
     shadow.system_code_change(misc, module, vsn, extra)
+  end
+
+  # As the library hands it on.
+  defp call(:hosted, %{shadow: shadow, module: module} = conversion, state) do
+    with {:ok, inner} <- hosted(state, module),
+         {:ok, new} <- shadow.code_change(conversion.old_vsn, inner, conversion.extra) do
+      if Hosted.alike?(inner, new),
+        do: {:ok, Hosted.outer(state, new)},
+        else: {:error, {:not_its_socket, module}}
+    end
   end
 
   # A supervisor's code_change asks init for the child specs and takes them over. Here they
@@ -273,6 +399,10 @@ defmodule HotPatch.Swap.Conversion do
       other ->
         other
     end
+  end
+
+  defp hosted(state, module) do
+    with :error <- Hosted.inner(state, module), do: {:error, {:unknown_state_of_library, module}}
   end
 
   defp started_in(%{start: {module, _function, _args}}), do: module

@@ -6,7 +6,7 @@ defmodule HotPatch.Swap.Decision do
   alias HotPatch.Swap.Ready
 
   @doc "Waits for the decision, where the job asks for one. Until here all can be left as it is."
-  @spec await(pid(), Ready.t()) :: :ok | {:error, :taken_back, String.t()}
+  @spec await(pid(), Ready.t()) :: :ok | {:error, :told | :taken_back, String.t()}
   def await(_caller, %Ready{job: %{hold_timeout: nil}}), do: :ok
 
   def await(caller, ready) do
@@ -15,7 +15,7 @@ defmodule HotPatch.Swap.Decision do
 
     receive do
       {:decided, :finish} -> :ok
-      {:decided, {:take_back, why}} -> {:error, :taken_back, why}
+      {:decided, {:take_back, why}} -> {:error, :told, why}
       {:DOWN, ^monitor, _, _, _} -> {:error, :taken_back, "the caller died before it decided"}
     after
       # rule: hold-ends
@@ -27,7 +27,7 @@ defmodule HotPatch.Swap.Decision do
   Whoever asked for the swap may have died while it waited for a busy process, or have decided by then
   that it is to be taken back.
   """
-  @spec wanted(pid()) :: :ok | {:error, :abandoned | :taken_back, String.t()}
+  @spec wanted(pid()) :: :ok | {:error, :abandoned | :told, String.t()}
   def wanted(caller) do
     with :ok <- called_off() do
       if Process.alive?(caller),
@@ -37,13 +37,13 @@ defmodule HotPatch.Swap.Decision do
   end
 
   @doc "Whether the calling engine has been told to take back before it came to ask."
-  @spec called_off() :: :ok | {:error, :taken_back, String.t()}
+  @spec called_off() :: :ok | {:error, :told, String.t()}
   def called_off do
     receive do
       {:decided, {:take_back, why}} = told ->
         # It counts for whoever asks next, too.
         _ = send(self(), told)
-        {:error, :taken_back, why}
+        {:error, :told, why}
     after
       0 -> :ok
     end

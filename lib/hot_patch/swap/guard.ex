@@ -12,10 +12,11 @@ defmodule HotPatch.Swap.Guard do
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
+  alias HotPatch.Swap.Suspension
   alias HotPatch.Swap.SysMessage
 
   # How long one round waits for busy processes before it looks again.
-  @round 60_000
+  @round 1_000
 
   @typedoc """
   `loaded?` tells whether the new code is current; `take_back` takes back what became current
@@ -125,6 +126,12 @@ defmodule HotPatch.Swap.Guard do
         if pid in suspended, do: SysMessage.resume_unanswered(pid)
         {:done, nil}
       end)
+
+    # A loop may have taken the resume out of its mailbox before it went to sleep.
+    for pid <- left,
+        pid in suspended,
+        Suspension.suspended?(pid),
+        do: SysMessage.resume_unanswered(pid)
 
     wait(ref, left, suspended)
   end

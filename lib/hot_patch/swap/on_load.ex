@@ -17,16 +17,18 @@ defmodule HotPatch.Swap.OnLoad do
 
   @typedoc """
   A module with its file's name and new code. `back` is the code that runs now; nil if it is
-  not known, or if there is none. `before_back` is called before that is loaded back, for what
-  that code looks for then.
+  not known, or if there is none. `around_back` is called with what loads that back, and gives its
+  result: it has what that code looks for then in its place meanwhile.
   """
   @type t :: %{
           required(:module) => module(),
           required(:file) => charlist(),
           required(:bytes) => binary(),
           required(:back) => binary() | nil,
-          optional(:before_back) => (() -> term())
+          optional(:around_back) => ((() -> result) -> result)
         }
+
+  @typep result :: :ok | {:error, String.t()}
 
   @doc "Loads them in order, before a deadline in monotonic milliseconds, up to the first that fails."
   @spec load([t()], integer()) :: :ok | {:error, :on_load, String.t()}
@@ -63,8 +65,11 @@ defmodule HotPatch.Swap.OnLoad do
   end
 
   defp load_back(step) do
-    with %{before_back: fun} <- step, do: fun.()
-    load_one(step, step.back, System.monotonic_time(:millisecond) + @back_within)
+    around = Map.get(step, :around_back, & &1.())
+
+    around.(fn ->
+      load_one(step, step.back, System.monotonic_time(:millisecond) + @back_within)
+    end)
   end
 
   @doc "Whether the code of a step is what runs."

@@ -23,6 +23,7 @@ defmodule HotPatch.Swap.Parking do
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Signal
+  alias HotPatch.Swap.StateForm
   alias HotPatch.Swap.SysMessage
   alias HotPatch.Swap.Tally
 
@@ -66,6 +67,15 @@ defmodule HotPatch.Swap.Parking do
   @spec convert(t(), pid(), Conversion.t(), Tally.seat()) :: :ok
   def convert(standing, pid, conversion, seat),
     do: SysMessage.unanswered(pid, order(standing, {:convert, conversion, seat}))
+
+  @doc "The same; it tells its end as the conversion says."
+  @spec convert_answered(t(), pid(), Conversion.t()) :: :ok
+  def convert_answered(standing, pid, conversion),
+    do: SysMessage.unanswered(pid, order(standing, {:convert, conversion, nil}))
+
+  @doc "Has a process that stands still tell of what form its states are, before the change and after it."
+  @spec ask_forms(t(), pid(), {Conversion.kind(), reference()}) :: :ok
+  def ask_forms(standing, pid, of), do: SysMessage.unanswered(pid, order(standing, {:forms, of}))
 
   @doc "Has one process go on for a moment, with the state that it had, while the others stand still."
   @spec release(t(), pid()) :: :ok
@@ -124,13 +134,13 @@ defmodule HotPatch.Swap.Parking do
 
   defp go_on(outcome, state, new, base) do
     Tally.leave(base.seat)
-    if outcome == :take, do: taken(new), else: dropped(state)
+    if outcome == :take, do: taken(state, new), else: dropped(state)
   end
 
   # With the state goes what else was put aside.
-  defp taken(new) do
+  defp taken(state, new) do
     :ok = FunRenewal.take_dictionary()
-    new
+    Conversion.final(state, new)
   end
 
   defp dropped(state) do
@@ -155,6 +165,11 @@ defmodule HotPatch.Swap.Parking do
 
   defp follow(:look, {state, new, conversion}, base), do: look(state, new, conversion, base)
 
+  defp follow({:forms, {kind, ref}}, {state, new, conversion}, base) do
+    SysMessage.tell(ref, ref, {StateForm.of(state, kind), StateForm.of(new, kind)})
+    look(state, new, conversion, base)
+  end
+
   defp follow(:release, {state, new, conversion}, base) do
     # Not in the moment in which the swap ends with the new states.
     if Signal.read(base.signal) == :take,
@@ -164,12 +179,18 @@ defmodule HotPatch.Swap.Parking do
 
   defp follow({:convert, conversion, seat}, {state, new, former}, base) do
     if Signal.open?(base.signal) do
-      new = Conversion.converted(state, conversion, seat)
-      Tally.arrive(seat)
-      look(state, new, conversion, base)
+      look(state, converted(state, conversion, seat), conversion, base)
     else
       look(state, new, former, base)
     end
+  end
+
+  defp converted(state, conversion, nil), do: Conversion.converted(state, conversion)
+
+  defp converted(state, conversion, seat) do
+    new = Conversion.converted(state, conversion, seat)
+    Tally.arrive(seat)
+    new
   end
 
   # Engine and guard are dead, and nobody will settle the signal. The version that is current
@@ -177,7 +198,7 @@ defmodule HotPatch.Swap.Parking do
   defp abandoned(state, new, conversion, base) do
     case Signal.read(base.signal) do
       :open when conversion == nil -> dropped(state)
-      :open -> if Conversion.current?(conversion), do: taken(new), else: dropped(state)
+      :open -> if Conversion.current?(conversion), do: taken(state, new), else: dropped(state)
       _settled -> look(state, new, conversion, base)
     end
   end

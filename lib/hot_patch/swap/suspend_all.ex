@@ -18,7 +18,9 @@ defmodule HotPatch.Swap.SuspendAll do
   alias HotPatch.Swap.DynamicCalls
   alias HotPatch.Swap.EarlyLoad
   alias HotPatch.Swap.Failure
+  alias HotPatch.Swap.HeldParents
   alias HotPatch.Swap.Load
+  alias HotPatch.Swap.Newborn
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.PhaseTimes
   alias HotPatch.Swap.ProcessTask
@@ -28,11 +30,13 @@ defmodule HotPatch.Swap.SuspendAll do
 
   # After so many rounds newcomers come faster than they can be found.
   @most_rounds 20
+  # How often it is looked, a ms apart, what processes will be that have only just been spawned.
+  @most_looks 500
 
   @typedoc """
   `ref` is that of the conversions. `late` says which processes are in the user's code,
   converting their state, for all that is known; `again` those that have to change by themselves, as far as
-  the conversions have shown it.
+  the conversions have shown it. `held` are those who could start others in the moment of the load.
   """
   @type swap :: %{
           ready: Ready.t(),
@@ -43,6 +47,7 @@ defmodule HotPatch.Swap.SuspendAll do
           by_itself: [{pid(), module()}],
           again: [{pid(), module()}],
           late: (() -> [pid()]),
+          held: [HeldParents.t()],
           suspension: Suspension.t()
         }
   @typep result :: :ok | {:error, atom(), String.t()}
@@ -63,11 +68,13 @@ defmodule HotPatch.Swap.SuspendAll do
     {swap, result} = with {swap, :ok} <- {swap, result}, do: load(swap)
     # Whoever was started in the very moment of the load: by which code cannot be told.
     now = if match?({:loaded, _, _}, result), do: Process.list(), else: []
+    Enum.each(swap.held, &HeldParents.release/1)
+    unsure = unsure(swap, now)
     resumed = resume(result, swap)
     took = System.monotonic_time() - started
     Process.flag(:priority, normal)
     :ok = Suspension.stop(swap.suspension)
-    outcome(resumed, swap, unsure(swap, now), took)
+    outcome(resumed, swap, unsure, took)
   end
 
   # What was started since the preparation is looked at before anybody is suspended.
@@ -89,6 +96,7 @@ defmodule HotPatch.Swap.SuspendAll do
       by_itself: ProcessTask.by_itself(windows),
       again: [],
       late: fn -> [] end,
+      held: [],
       suspension: Suspension.announce(suspension, [bystanders, windows])
     }
   end
@@ -141,7 +149,7 @@ defmodule HotPatch.Swap.SuspendAll do
 
     known = length(swap.suspension.asked)
 
-    with {swap, :ok} <- newcomers(swap, @most_rounds),
+    with {swap, :ok} <- newcomers_while_held(swap, [], @most_rounds),
          {swap, :ok} <- {swap, survived(swap)} do
       # The newest come first.
       {_new, old} = Enum.split(swap.windows, length(swap.windows) - before)
@@ -153,6 +161,21 @@ defmodule HotPatch.Swap.SuspendAll do
       alone = for window <- again, %{how: :still} = task <- window, do: task
       crews = if alone == [], do: crews(asked), else: [Crew.new(alone) | crews(asked)]
       convert(swap, crews, suspended(asked) ++ only(again, &(&1.how == :suspended)))
+    end
+  end
+
+  # From here on they start nobody, and who is there is found; and with them who has started them.
+  defp newcomers_while_held(%{ready: %{job: %{prepared: nil}}} = swap, _held, _rounds),
+    do: {swap, :ok}
+
+  defp newcomers_while_held(swap, held, rounds) do
+    starters = swap.found.starters
+    swap = %{swap | held: [HeldParents.hold(starters -- held) | swap.held]}
+
+    with {swap, :ok} <- newcomers(swap, @most_rounds) do
+      if rounds == 0 or swap.found.starters == starters,
+        do: {swap, :ok},
+        else: newcomers_while_held(swap, starters, rounds - 1)
     end
   end
 
@@ -214,24 +237,41 @@ defmodule HotPatch.Swap.SuspendAll do
 
   # Those that go down by themselves do so while the code that knows how is still current.
   defp load_now(%{ready: ready} = swap) do
-    {down, up} = Batch.down(swap.again ++ swap.by_itself, ready.job.changes, swap.found.targets)
+    targets = swap.found.targets
+    {down, up} = Batch.down(swap.again ++ swap.by_itself, ready.job.changes, targets)
 
-    with [] <- Batch.by_themselves(down, ready, swap.deadline),
+    among = {targets, swap.suspension.standing}
+
+    with [] <- Batch.by_themselves(down, ready, among, swap.deadline),
          {:ok, killed} <- Load.run(ready, casualties(swap)) do
-      {:loaded, up, killed}
+      deadline = System.monotonic_time(:millisecond) + Batch.change_within()
+      up = Enum.reject(up, fn {pid, _module} -> pid in killed end)
+      loaded(Batch.by_themselves(up, ready, among, deadline), killed, ready)
     else
       [_ | _] = failures -> {:error, :taken_back, Description.refused(failures)}
       error -> error
     end
   end
 
+  # All still stand still, and have what they had: one that cannot change has everybody go back.
+  defp loaded([], killed, _ready), do: {:loaded, [], killed}
+
+  defp loaded(failures, killed, ready) do
+    case Load.back(ready) do
+      :ok -> {:error, :taken_back, Description.refused(failures)}
+      {:error, why} -> {:loaded, Enum.map(failures, &Tuple.append(&1, why)), killed}
+    end
+  end
+
   defp unsure(_swap, []), do: []
   defp unsure(%{ready: %{job: %{prepared: nil}}}, _now), do: []
 
-  defp unsure(%{ready: ready, found: found}, now) do
-    for target <- Discovery.find(ready.job.changes, found, now).targets,
-        not target.holds?,
-        do: target.pid
+  defp unsure(%{ready: ready, found: found} = swap, now) do
+    ready.job.changes
+    |> Discovery.find(found, now)
+    |> Map.fetch!(:targets)
+    |> Enum.reject(& &1.holds?)
+    |> Newborn.settle(swap)
   end
 
   # The supervisors of the processes concerned come first: they finish the child that they
@@ -249,7 +289,7 @@ defmodule HotPatch.Swap.SuspendAll do
   defp newcomers(%{ready: %{job: %{prepared: nil}}} = swap, _rounds), do: {swap, :ok}
 
   defp newcomers(swap, rounds) do
-    case Casualties.mark(Discovery.find(swap.ready.job.changes, swap.found), swap.ready.fatal) do
+    case Casualties.mark(born(swap), swap.ready.fatal) do
       %{silent: [_ | _] = silent} ->
         {swap, {:error, :busy, Description.silent(silent)}}
 
@@ -274,6 +314,20 @@ defmodule HotPatch.Swap.SuspendAll do
 
       _new ->
         {swap, {:error, :busy, "new processes were started faster than they could be suspended"}}
+    end
+  end
+
+  # Of one that is not known yet it shall not be known only after the load.
+  defp born(swap, looks \\ @most_looks) do
+    case Discovery.find(swap.ready.job.changes, swap.found) do
+      %{targets: [], parents: [], silent: [], unborn: [_ | _]} when looks > 0 ->
+        receive do
+        after
+          1 -> born(swap, looks - 1)
+        end
+
+      found ->
+        found
     end
   end
 
@@ -309,12 +363,11 @@ defmodule HotPatch.Swap.SuspendAll do
       "loaded: #{Description.processes(busy)}"
   end
 
-  defp resume({:loaded, again, killed}, swap) do
+  defp resume({:loaded, failures, killed}, swap) do
     PhaseTimes.note(:resume, fn ->
-      case Batch.take_and_resume(asked(swap), swap.suspension.standing, swap.ready, again) do
-        [] -> {:ok, killed}
-        failures -> {:error, :half, Description.failures(failures)}
-      end
+      slow = for {pid, _module, :too_long, _why} <- failures, do: pid
+      :ok = Batch.take_and_resume(asked(swap), swap.suspension.standing, swap.ready, slow)
+      if failures == [], do: {:ok, killed}, else: {:error, :half, Description.failures(failures)}
     end)
   end
 

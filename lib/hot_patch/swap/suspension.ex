@@ -371,7 +371,9 @@ defmodule HotPatch.Swap.Suspension do
     do:
       Enum.any?(asked, fn {wave, round} -> wave.crew.ref == ref and Crew.there?(round, place) end)
 
-  defp suspended?(pid) do
+  @doc "Whether a process is suspended by a system message."
+  @spec suspended?(pid()) :: boolean()
+  def suspended?(pid) do
     case Process.info(pid, :current_function) do
       {:current_function, {:sys, _suspend_loop, _arity}} -> true
       {:current_function, {:erlang, :hibernate, 3}} -> true

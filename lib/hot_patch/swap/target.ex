@@ -12,15 +12,21 @@ defmodule HotPatch.Swap.Target do
     * `:supervisor` - proc_lib noted the supervisor's callback module
     * `:system_continue` - a special process: the module exports system_continue/3
     * `:handlers` - asked: an event manager named its handlers
+    * `:hosted` - it took the name of the module for its initial call when it mounted or joined: a
+      LiveView or a channel, in the loop of Phoenix's server
     * `:inside_state` - asked: a wrapper named the callback module that it keeps in its state
     * `:entered_elsewhere` - asked: it began in a function of another module, is in a behaviour's
       loop, and the module is the callback module there
+    * `:loop` - it is in the loop of a behaviour that is not OTP's, whose callback module is the module
+    * `:below` - a gen_statem that will come back to the module (pop_callback_module)
     * `:holds_fun` - it works for another module and holds a fun that a changed one has made
     * `:label` - asked: the same of one whose label (`proc_lib:set_label/1`) is a changed module
       or a tuple that begins with one, wherever it began
 
   One that `keeps?` its state converts nothing, one that `holds?` funs of the code that goes only makes
-  them anew where it has nothing to convert, and one that `ends?` is ended with the load.
+  them anew where it has nothing to convert, and one that `ends?` is ended with the load. Of one that is
+  `sure?` it was read in its loop that it works for the module; of the others that is looked at when
+  they stand still. `loop` is the module of a behaviour that is not OTP's.
   """
   @type t :: %__MODULE__{
           pid: pid(),
@@ -29,20 +35,44 @@ defmodule HotPatch.Swap.Target do
           modules: [{module(), change_code? :: boolean()}],
           keeps?: boolean(),
           holds?: boolean(),
-          ends?: boolean()
+          ends?: boolean(),
+          sure?: boolean(),
+          loop: module() | nil
         }
-  @type kind :: :server | :supervisor | :event_manager | :special | :wrapper | :holder
+  @type kind ::
+          :server
+          | :supervisor
+          | :event_manager
+          | :special
+          | :hosted
+          | :wrapper
+          | :holder
+          | :foreign
+          | :below
   @type rule ::
           :initial_call
           | :entered_loop
           | :supervisor
           | :system_continue
           | :handlers
+          | :hosted
           | :inside_state
           | :entered_elsewhere
           | :label
+          | :loop
+          | :below
           | :holds_fun
 
   @enforce_keys [:pid, :kind, :rule, :modules]
-  defstruct [:pid, :kind, :rule, :modules, keeps?: false, holds?: false, ends?: false]
+  defstruct [
+    :pid,
+    :kind,
+    :rule,
+    :modules,
+    :loop,
+    keeps?: false,
+    holds?: false,
+    ends?: false,
+    sure?: false
+  ]
 end

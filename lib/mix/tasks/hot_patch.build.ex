@@ -15,7 +15,7 @@ defmodule Mix.Tasks.HotPatch.Build do
 
   What is taken: modules whose code or `vsn` differs, new and removed modules, those that move from
   one application to another, consolidated protocols, files below `priv`. What is not: modules that differ only in line numbers, debug
-  information or documentation; settings (see `--config`); applications of OTP, of Elixir and
+  information or documentation; settings (see `--config` and `--config-differences`); applications of OTP, of Elixir and
   HotPatch itself, which change with an upgrade. Notes say what was left out.
 
   What the change means is shown with it: which modules change for whom, and what stands out (see

@@ -135,16 +135,28 @@ fn release(text: &str) -> Result<Release, String> {
     }
 }
 
-/// `my_app.limit=100`.
+/// `my_app.limit=100`, or with a module of Elixir for the key: `my_app.MyApp.Endpoint=[{port,80}]`.
 fn config(text: &str) -> Result<ConfigChange, String> {
     let parts = text.split_once('=').and_then(|(name, value)| Some((name.split_once('.')?, value)));
     match parts {
         Some(((application, key), value)) if !value.is_empty() => Ok(ConfigChange {
             application: application.to_owned(),
-            key: key.to_owned(),
+            key: key_name(key),
             value: value.to_owned(),
         }),
         _ => Err("expected APP.KEY=TERM, as in my_app.limit=100".to_owned()),
+    }
+}
+
+/// The atom that a key names: a module's begins with a capital letter, and quotes make it anything.
+fn key_name(key: &str) -> String {
+    match key.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
+        Some(quoted) => quoted.to_owned(),
+        None if key.starts_with("Elixir.") => key.to_owned(),
+        None if key.starts_with(|first: char| first.is_ascii_uppercase()) => {
+            format!("Elixir.{key}")
+        }
+        None => key.to_owned(),
     }
 }
 

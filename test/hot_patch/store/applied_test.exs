@@ -91,7 +91,7 @@ defmodule HotPatch.Store.AppliedTest do
     test "a state is a plain map with its version, and comes back as it was" do
       state = state([record("p", [file("A", "a", "b")], replaced: [record("q", [])])])
       term = Format.encode(state)
-      assert term.v == 1
+      assert term.v == 2
       refute inspect(term, structs: false, limit: :infinity) =~ "HotPatch.Release"
       assert Format.decode(term) == state
     end
@@ -106,8 +106,16 @@ defmodule HotPatch.Store.AppliedTest do
       assert Format.decode(Format.encode(%{state | ops: [op]})).ops == [op]
     end
 
+    test "settings of a time when nothing was merged take the place of what is there" do
+      setting = %{application: :a, key: :k, old: :none, new: {:ok, 1}}
+      about = %{config: [setting], replaced: [], about: nil}
+      old = %{Format.encode(state([])) | v: 1, stack: [%{about | replaced: [about]}]}
+      assert [%{config: [new], replaced: [%{config: [new]}]}] = Format.decode(old).stack
+      assert new == Map.put(setting, :given, :replace)
+    end
+
     test "what a newer version has written is not taken for nothing" do
-      assert_raise RuntimeError, ~r/newer HotPatch/, fn -> Format.decode(%{v: 2}) end
+      assert_raise RuntimeError, ~r/newer HotPatch/, fn -> Format.decode(%{v: 3}) end
       assert Format.decode(:something_else) == nil
     end
   end

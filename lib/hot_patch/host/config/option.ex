@@ -40,6 +40,13 @@ defmodule HotPatch.Host.Config.Option do
       doc: "what this node is for, as `nodes: {:role, role}` chooses it"
     ],
     hooks: [rule: :atoms, default: [], doc: "modules with the behaviour `HotPatch.Hook`"],
+    live_view: [
+      rule: {:one_of, [true, false]},
+      default: true,
+      doc:
+        "whether connected LiveViews render again and endpoints read their static manifest again, see " <>
+          "`HotPatch.LiveView`. Default: `true`"
+    ],
     wrappers: [
       rule: :wrappers,
       default: [],

@@ -30,6 +30,15 @@ defmodule HotPatch.NodeAgent.Vitals.LogCounter do
     for {sign, n} <- Enum.with_index(@signs, 1), into: %{}, do: {sign, :counters.get(counters, n)}
   end
 
+  @doc "Why errors are not logged on this node, and so cannot be counted; nil where they are."
+  @spec unheard() :: String.t() | nil
+  def unheard do
+    %{level: level} = :logger.get_primary_config()
+
+    if :logger.compare_levels(:error, level) == :lt,
+      do: "not counted: the logger's level is #{level}, nothing below it is made an event"
+  end
+
   @doc false
   # Runs in whoever logs: it changes nothing, and a filter that raises would be removed.
   @spec count(:logger.log_event(), {t(), MapSet.t(String.t())}) :: :ignore

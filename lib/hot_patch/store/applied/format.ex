@@ -7,7 +7,7 @@ defmodule HotPatch.Store.Applied.Format do
   alias HotPatch.Release
   alias HotPatch.Store.Applied
 
-  @version 1
+  @version 2
 
   @doc "A state as it is written."
   @spec encode(Applied.state()) :: map()
@@ -42,12 +42,21 @@ defmodule HotPatch.Store.Applied.Format do
   # become one of today here.
   defp migrate(%{v: @version} = map), do: map
 
+  # Settings took the place of what was there.
+  defp migrate(%{v: 1} = map),
+    do: migrate(%{map | v: 2, stack: Enum.map(map.stack, &with_given/1)})
+
   defp migrate(%{v: newer}) do
     raise "what is applied on this node was written by a newer HotPatch (format #{inspect(newer)}, this " <>
             "one knows #{@version}): install that again, or one newer still"
   end
 
   defp migrate(_no_state), do: nil
+
+  defp with_given(record) do
+    config = for setting <- record.config, do: Map.put_new(setting, :given, :replace)
+    %{record | config: config, replaced: Enum.map(record.replaced, &with_given/1)}
+  end
 
   defp about(record, change) do
     record =

@@ -1,23 +1,94 @@
 defmodule HotPatch.Swap.Discovery.CallbackModule do
   @moduledoc false
-  # Which callback module a process in the loop of a gen_server or gen_statem works for. No
-  # system message tells it: the status of a gen_server does not contain it, and asking for
-  # that would run the user's format_status and copy the state. But the behaviour has it in
-  # hand while it runs a fun over the state, in its function system_replace_state/2, and the
-  # VM shows the values on a stack as text (process_info(Pid, backtrace)).
+  # Which callback module a process in the loop of a gen_server or gen_statem works for now: it need
+  # not be the one that it began with (change_callback_module, enter_loop). No system message tells
+  # it: the status of a gen_server does not contain it, and asking for that would run the user's
+  # format_status and copy the state. But the behaviour has it in hand, where it waits and while it
+  # runs a fun over the state (its function system_replace_state/2), and the VM shows the values on
+  # a stack as text (process_info(Pid, backtrace)).
   #
   # Where among them it is depends on the OTP version, so it is never guessed: processes of
   # our own, whose callback module is known, show the place. It holds for the very same point
   # of the code only. Where the VM's text is of another form nothing is found.
+  #
+  # A gen_statem has a stack of callback modules: the first is in whose turn it is, those below come
+  # back with pop_callback_module, and all of them work on the same data.
 
+  alias HotPatch.Swap.Discovery.StackText
   alias HotPatch.Swap.SysMessage
 
-  @typedoc "Where the callback module is, by the point in the behaviour's code."
-  @type places :: %{binary() => [integer()]}
+  @typedoc """
+  Where the callback module is, by the point in the behaviour's code: on which line of the values, and
+  by which steps into it.
+  """
+  @type places :: %{binary() => {line :: non_neg_integer(), [non_neg_integer()]}}
+
+  @typedoc "The callback module, and for a gen_statem those below it."
+  @type stack :: nonempty_list(module())
+
+  # Where our own wait; how often it is looked whether they do.
+  @looks 1_000
+  @answer_within 5_000
 
   @doc "Asks a process; its answer under the ref is for `places/1` and `read/2`."
   @spec ask(pid(), reference()) :: :ok
   def ask(pid, ref), do: SysMessage.run_in(pid, &tell(&1, ref))
+
+  @doc """
+  The places in the behaviours that this VM runs, where a process waits and where it is asked. They
+  are learnt once.
+  """
+  @spec places() :: places()
+  def places do
+    code = for module <- [:gen_server, :gen_statem, :sys], do: module.module_info(:md5)
+
+    case :persistent_term.get(__MODULE__, nil) do
+      {^code, places} ->
+        places
+
+      _unknown ->
+        places = learn()
+        if map_size(places) > 0, do: :persistent_term.put(__MODULE__, {code, places})
+        places
+    end
+  end
+
+  defp learn do
+    known = start_known()
+    ref = SysMessage.open()
+    Enum.each(known, &ask(&1, ref))
+    deadline = System.monotonic_time(:millisecond) + @answer_within
+    note = fn _pid, answer, answers -> {:done, [answer | answers]} end
+    {_silent, answers} = SysMessage.collect_until({ref, known}, deadline, [], note)
+    SysMessage.close(ref)
+    waiting = Enum.map(known, &waiting(&1, @looks))
+    stop_known(known)
+    places(answers ++ waiting)
+  end
+
+  defp waiting(_pid, 0), do: ""
+
+  defp waiting(pid, looks) do
+    text = text(pid)
+
+    if first_line(text) |> elem(0) =~ ~r/gen_(server|statem):loop/ do
+      text |> :binary.split("\n\n") |> hd()
+    else
+      receive do
+      after
+        1 -> waiting(pid, looks - 1)
+      end
+    end
+  end
+
+  @doc "The text of a process's stack, with the values on it; empty of one that is dead."
+  @spec text(pid()) :: binary()
+  def text(pid) do
+    case Process.info(pid, :backtrace) do
+      {:backtrace, text} -> text
+      nil -> ""
+    end
+  end
 
   @doc "Starts one process of each behaviour whose callback module is this one."
   @spec start_known() :: [pid()]
@@ -37,36 +108,58 @@ defmodule HotPatch.Swap.Discovery.CallbackModule do
     end)
   end
 
-  @doc "Learns the places from what the known processes have answered."
+  @doc "Learns the places from what the known processes have answered, or show where they wait."
   @spec places([binary()]) :: places()
   def places(answers) do
     for {point, values} <- Enum.map(answers, &split/1),
         {way, __MODULE__} <- Enum.take(Enum.filter(atoms(values), &known?/1), 1),
         into: %{},
-        do: {point, way}
+        do: {point, place(way)}
+  end
+
+  # From the innermost bracket to the line; no bracket is around the line itself.
+  defp place(way) do
+    [line, 0 | steps] = Enum.reverse(way)
+    {line, steps}
   end
 
   @doc "The callback module in an answer, if it can be told."
   @spec read(binary(), places()) :: module() | nil
   def read(answer, places) do
-    {point, values} = split(answer)
+    with [module | _] <- stack(answer, places), do: module
+  end
 
-    with %{^point => way} <- places,
-         {_way, module} <- List.keyfind(atoms(values), way, 0) do
-      module
+  @doc """
+  The callback modules in an answer, or at the beginning of the text of a process that waits; nil where
+  they cannot be told.
+  """
+  @spec stack(binary(), places()) :: stack() | nil
+  def stack(text, places) do
+    with [{from, _}, {to, _}] <- StackText.first(text, ["(", "\n"]),
+         point = binary_part(text, from + 1, to - from - 1),
+         %{^point => {line, steps}} <- places,
+         value when value != nil <- StackText.value(text, to + 1, line),
+         {:ok, modules} <- StackText.atoms_at(value, steps, statem?(point)) do
+      modules
     else
       _ -> nil
     end
   end
 
+  defp statem?("gen_statem:" <> _), do: true
+  defp statem?(_point), do: false
+
   @doc "What a gen_statem asks of its callback module before it enters its loop."
   @spec callback_mode() :: :handle_event_function
   def callback_mode, do: :handle_event_function
 
+  @doc "What the text of a process that runs a function over its state shows of that, for `stack/2`."
+  @spec inside(binary()) :: binary()
+  def inside(text), do: behaviours_own(text)
+
   # Runs inside.
   defp tell(state, ref) do
-    {:backtrace, text} = Process.info(self(), :backtrace)
-    SysMessage.tell(ref, ref, behaviours_own(text))
+    SysMessage.tell(ref, ref, behaviours_own(text(self())))
     state
   end
 
@@ -104,10 +197,19 @@ defmodule HotPatch.Swap.Discovery.CallbackModule do
 
   defp atoms_of(line, index) do
     case line |> :binary.bin_to_list() |> :erl_scan.string() do
-      {:ok, tokens, _end} -> tokens |> Enum.flat_map_reduce([0, index], &step/2) |> elem(0)
+      {:ok, tokens, _end} -> tokens |> external([]) |> steps(index)
       {:error, _reason, _end} -> []
     end
   end
+
+  defp steps(tokens, index), do: tokens |> Enum.flat_map_reduce([0, index], &step/2) |> elem(0)
+
+  # The name of a module in a function (`fun m:f/1`) is no value.
+  defp external([{:fun, _}, {:atom, _, _}, {:":", _}, {:atom, _, _} | rest], before),
+    do: external(rest, before)
+
+  defp external([token | rest], before), do: external(rest, [token | before])
+  defp external([], before), do: Enum.reverse(before)
 
   defp step({open, _}, way) when open in [:"{", :"[", :"<<"], do: {[], [0 | way]}
   defp step({close, _}, [_ | way]) when close in [:"}", :"]", :">>"], do: {[], way}

@@ -17,6 +17,7 @@ defmodule HotPatch.Swap.Discovery.FunHolders do
   alias HotPatch.Swap.Discovery.Classification
   alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.FunRenewal
+  alias HotPatch.Swap.Hosted
   alias HotPatch.Swap.SysMessage
   alias HotPatch.Swap.Target
 
@@ -126,7 +127,7 @@ defmodule HotPatch.Swap.Discovery.FunHolders do
 
   defp behaves?({module, :init, 1}), do: Classification.behaves?(module)
   defp behaves?({:supervisor, _module, _arity}), do: true
-  defp behaves?(_call), do: false
+  defp behaves?(call), do: Hosted.library(call) != nil
 
   @doc "What the text of each process shows; those that are dead are left out."
   @spec look([pid()], wanted()) :: [{pid(), seen()}]

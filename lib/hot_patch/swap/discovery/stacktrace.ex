@@ -56,6 +56,42 @@ defmodule HotPatch.Swap.Discovery.Stacktrace do
   defp speaks?({module, _function, _arity, _location}),
     do: function_exported?(module, :system_continue, 3)
 
+  # Of OTP, and what is on the way to any loop.
+  @otp [:sys, :proc_lib, :gen, :gen_event, :supervisor, :supervisor_bridge | @behaviours]
+
+  @doc """
+  The module in whose loop a process is that speaks the system messages and is none of OTP's
+  behaviours; nil if there is none on the part of its stack that the VM shows. The outermost: what
+  is called from there may be a client of another.
+  """
+  @spec foreign_loop(pid()) :: module() | nil
+  def foreign_loop(pid) do
+    stack = shown(pid)
+
+    if cut?(stack),
+      do: nil,
+      else: stack |> Enum.reverse() |> Enum.find_value(&speaker/1) |> foreign()
+  end
+
+  defp foreign({:foreign, module}), do: module
+  defp foreign(_otp), do: nil
+
+  defp speaker({module, _function, _arity, _location} = frame) do
+    cond do
+      loop?(frame) -> :otp
+      module in @otp -> nil
+      function_exported?(module, :system_continue, 3) -> {:foreign, module}
+      true -> nil
+    end
+  end
+
+  @doc "Whether a process that proc_lib has started is still in proc_lib's own code."
+  @spec in_proc_lib?(pid()) :: boolean()
+  def in_proc_lib?(pid) do
+    stack = shown(pid)
+    stack != [] and Enum.all?(stack, fn {module, _, _, _} -> module in [:proc_lib, :erlang] end)
+  end
+
   @doc "Whether a process is a Task, whatever it runs."
   @spec task?(pid()) :: boolean()
   def task?(pid), do: pid |> shown() |> Enum.any?(&match?({Task.Supervised, _, _, _}, &1))
