@@ -192,14 +192,4 @@ defmodule HotPatch.Swap.SysMessage do
         nobody
     end
   end
-
-  @doc "Whether a process is suspended by a system message."
-  @spec suspended?(pid()) :: boolean()
-  def suspended?(pid) do
-    case Process.info(pid, :current_function) do
-      {:current_function, {:sys, _suspend_loop, _arity}} -> true
-      {:current_function, {:erlang, :hibernate, 3}} -> true
-      _ -> false
-    end
-  end
 end
