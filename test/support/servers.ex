@@ -151,7 +151,7 @@ defmodule HotPatch.Test.Servers do
   not go on only because it has found out by itself that the engine is gone.
   """
   @spec goes_on?(pid(), non_neg_integer()) :: boolean()
-  def goes_on?(pid, looks \\ 50) do
+  def goes_on?(pid, looks \\ 500) do
     cond do
       not suspended?(pid) -> true
       looks == 0 -> false
