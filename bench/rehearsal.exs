@@ -1,10 +1,10 @@
 # What callers notice of a rehearsal: N supervised gen_servers under calls, whose states all convert, without
-# anything, rehearsed, and rehearsed in a sample.
+# anything, rehearsed, rehearsed in a sample, and beside a process of low priority that only counts.
 #
 #     MIX_ENV=prod mix run bench/rehearsal.exs [--processes 1000,10000,100000] [--rounds 3]
 #
 # The servers and callers are those of bench/swap.exs. The ways take turns, figures are medians of the
-# rounds; "none" waits as long as the rehearsal of all took in the same round. Of the waits of all calls that touch
+# rounds; "none" waits, and "counting" counts, as long as the rehearsal of all took in the same round. Of the waits of all calls that touch
 # that time the longest, and the 99th and 50th percentile. Milliseconds.
 
 for file <- ~w(table swap/subject swap/callers),
@@ -17,7 +17,7 @@ defmodule Bench.Rehearsal do
   alias HotPatch.Swap
   alias HotPatch.Swap.DynamicCalls
 
-  @ways [:all, :sample, :none]
+  @ways [:all, :sample, :counting, :none]
   @columns [:whole, :longest, :p99, :p50, :foreseen]
   @sample 100
 
@@ -89,6 +89,17 @@ defmodule Bench.Rehearsal do
     end
   end
 
+  # What any work at low priority costs the others on this machine.
+  defp carry_out(:counting, _job, _n, done) do
+    until = Callers.now() + done.all.whole
+
+    {_pid, monitor} = :erlang.spawn_opt(fn -> count(until, 0) end, [:monitor, priority: :low])
+
+    receive do
+      {:DOWN, ^monitor, :process, _pid, _reason} -> nil
+    end
+  end
+
   defp carry_out(way, job, n, _done) do
     how = %{
       within: 60_000,
@@ -105,11 +116,15 @@ defmodule Bench.Rehearsal do
     us
   end
 
+  defp count(until, n),
+    do: if(rem(n, 1_000) != 0 or Callers.now() < until, do: count(until, n + 1), else: n)
+
   defp job(root) do
     module = Subject.server()
     [old, new] = for version <- [1, 2], do: Subject.beam(root, version, module)
 
-    {:ok, [{:ok, shadow}]} =
+    # Named in full: an answer is read with no atoms but those that are there.
+    {:ok, [{:ok, %{by_name: _, lambdas: _, name: _, bytes: _} = shadow}]} =
       HotPatch.Bridge.request("shadow", [new], DynamicCalls.naming(), "bench")
 
     {:ok, {_module, [exports: exports]}} = :beam_lib.chunks(new, [:exports])

@@ -127,6 +127,21 @@ defmodule HotPatch.Test.Servers do
     with {:ok, ready} <- Swap.prepare(job), do: Swap.run(ready, held)
   end
 
+  @doc "Rehearses a swap."
+  @spec rehearse(Swap.Job.t(), keyword()) :: {:ok, Swap.Rehearsal.found()} | {:error, String.t()}
+  def rehearse(job, more \\ []) do
+    how = %{
+      within: 60_000,
+      deadline: System.monotonic_time(:millisecond) + 120_000,
+      sample: nil,
+      without: [],
+      most_bytes: 32_000_000,
+      owner: self()
+    }
+
+    Swap.Rehearsal.run(job, Map.merge(how, Map.new(more)))
+  end
+
   @doc "Whether a process that speaks the system messages stands still, in whichever way."
   @spec suspended?(pid()) :: boolean()
   def suspended?(pid), do: Swap.Parking.standing?(pid) or suspended_by_message?(pid)

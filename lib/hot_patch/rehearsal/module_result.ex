@@ -3,7 +3,7 @@ defmodule HotPatch.Rehearsal.ModuleResult do
   What a rehearsal has found for the processes of one module, on one node.
 
     * `:module`, `:kind` - the module, and what its processes are (`:server`, `:statem`, `:event`, `:supervisor`,
-      `:special`, `:wrapper`)
+      `:special`, `:hosted`, `:wrapper`, `:foreign`)
     * `:processes` - how many there are; an event manager counts for each of its handlers' modules
     * `:tried` - for how many the callback was called to its end, or its failure
     * `:forms` - how states change their form, and how many do so: `%{from: "{_, _, _}", to: "%{a, b}", count: 4}`
@@ -25,6 +25,7 @@ defmodule HotPatch.Rehearsal.ModuleResult do
     * `:own_table` - it reads an ETS table that only the process itself may read
     * `:out_of_time` - `timeout` was over, or the rehearsal was told to stop
     * `:gone` - the process ended meanwhile
+    * `:works_for_another` - it turned out to work for another module
   """
   @type why ::
           :effects
@@ -35,6 +36,7 @@ defmodule HotPatch.Rehearsal.ModuleResult do
           | :own_table
           | :out_of_time
           | :gone
+          | :works_for_another
   @type form :: %{from: String.t(), to: String.t(), count: pos_integer()}
   @type failure :: %{
           reason: String.t(),
@@ -77,19 +79,23 @@ defmodule HotPatch.Rehearsal.ModuleResult do
     too_much_memory: "need more memory to convert than a rehearsal gives",
     own_table: "read an ETS table that only they themselves may read",
     out_of_time: "were not got to within timeout",
-    gone: "ended meanwhile"
+    gone: "ended meanwhile",
+    works_for_another: "turned out to work for another module"
   }
 
   @doc "What is said of those that could not be tried for a reason."
   @spec text(why()) :: String.t()
   def text(why), do: Map.fetch!(@texts, why)
 
+  # What is no state that would have been converted.
+  @nobody [:gone, :works_for_another]
+
   @doc "Whether all of it went well. That a process ends is no failure of anything."
   @spec outcome(t()) :: HotPatch.Rehearsal.Outcome.t()
   def outcome(%__MODULE__{failures: [_ | _]}), do: :failed
 
   def outcome(%__MODULE__{left_out: left_out}) do
-    if Enum.all?(left_out, &(&1.why == :gone)), do: :ok, else: :incomplete
+    if Enum.all?(left_out, &(&1.why in @nobody)), do: :ok, else: :incomplete
   end
 
   @doc "A failure in a sentence."

@@ -11,6 +11,7 @@ defmodule HotPatch.Rehearsal.NodeResult do
     * `:memory_bytes` - about how much the new states take while they stand beside those that there are
     * `:instructions` - what the manifest's instructions would have done, in order; nothing of it was done
     * `:late` - processes that did not get to their turn within `pause_timeout`, with what they were doing
+    * `:uncertain` - processes of which it is not known whether they have a state that would have to change
     * `:refused` - why this node would refuse the patch as it is now
     * `:warnings` - what else should be known, in words
     * `:error` - why the node could not be asked, or `nil`
@@ -29,6 +30,7 @@ defmodule HotPatch.Rehearsal.NodeResult do
           memory_bytes: non_neg_integer(),
           instructions: [String.t()],
           late: [String.t()],
+          uncertain: [String.t()],
           refused: [String.t()],
           warnings: [String.t()],
           error: String.t() | nil
@@ -45,6 +47,7 @@ defmodule HotPatch.Rehearsal.NodeResult do
     memory_bytes: 0,
     instructions: [],
     late: [],
+    uncertain: [],
     refused: [],
     warnings: []
   ]
@@ -59,7 +62,7 @@ defmodule HotPatch.Rehearsal.NodeResult do
     own =
       cond do
         result.error != nil or result.refused != [] -> :failed
-        result.late != [] -> :incomplete
+        result.late != [] or result.uncertain != [] -> :incomplete
         true -> :ok
       end
 
@@ -88,7 +91,8 @@ defmodule HotPatch.Rehearsal.NodeResult do
     List.wrap(result.error) ++
       result.refused ++
       Enum.map(result.late, &("would be late: " <> &1)) ++
-      Enum.map(result.instructions, &("would be done: " <> &1)) ++ result.warnings
+      Enum.map(result.instructions, &("would be done: " <> &1)) ++
+      result.uncertain ++ result.warnings
   end
 
   defimpl Inspect do

@@ -46,6 +46,12 @@ defmodule HotPatch.Rehearsal.Reason do
   def given({:error, {:child_of_a_module_that_goes, child}}) when is_atom(child),
     do: cut("it names a child of #{inspect(child)}, a module that goes with this change")
 
+  def given(:works_for_another), do: "its loop does not show that it works for the module"
+
+  def given({:error, {:unknown_state_of_library, _module}}),
+    do: "the library's state is of a form that is not known here"
+
+  def given({:error, {:not_its_socket, _module}}), do: "it gives another socket than it got"
   def given({:error, reason}), do: "it gives {:error, #{Form.of(reason)}}, and no new state"
   def given(other), do: "it gives #{Form.of(other)}, and no new state"
 

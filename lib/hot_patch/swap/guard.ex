@@ -12,7 +12,6 @@ defmodule HotPatch.Swap.Guard do
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
-  alias HotPatch.Swap.Suspension
   alias HotPatch.Swap.SysMessage
 
   # How long one round waits for busy processes before it looks again.
@@ -130,7 +129,7 @@ defmodule HotPatch.Swap.Guard do
     # A loop may have taken the resume out of its mailbox before it went to sleep.
     for pid <- left,
         pid in suspended,
-        Suspension.suspended?(pid),
+        SysMessage.suspended?(pid),
         do: SysMessage.resume_unanswered(pid)
 
     wait(ref, left, suspended)

@@ -16,6 +16,8 @@ defmodule HotPatch.Swap.Rehearsal do
   alias HotPatch.Swap.Casualties
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Discovery
+  alias HotPatch.Swap.Discovery.KeptFrames
+  alias HotPatch.Swap.Discovery.Uncertain
   alias HotPatch.Swap.EarlyLoad
   alias HotPatch.Swap.Job
   alias HotPatch.Swap.OldCode.Room
@@ -50,6 +52,7 @@ defmodule HotPatch.Swap.Rehearsal do
           wait_us: non_neg_integer(),
           memory_bytes: non_neg_integer(),
           late: [String.t()],
+          uncertain: [String.t()],
           warnings: [String.t()]
         }
 
@@ -59,7 +62,14 @@ defmodule HotPatch.Swap.Rehearsal do
     HotPatch.Rehearsal.Reason,
     HotPatch.Swap.Conversion,
     HotPatch.Swap.Discovery.CallbackModule,
+    HotPatch.Swap.Discovery.Employer,
+    HotPatch.Swap.Discovery.StackText,
     HotPatch.Swap.Discovery.Wrapper,
+    HotPatch.Swap.Employment,
+    HotPatch.Swap.Foreign,
+    HotPatch.Swap.Foreign.Decoy,
+    HotPatch.Swap.Foreign.Probe,
+    HotPatch.Swap.Hosted,
     HotPatch.Swap.Rehearsal.Attempt,
     HotPatch.Swap.Rehearsal.Turn,
     HotPatch.Swap.Signal,
@@ -216,7 +226,7 @@ defmodule HotPatch.Swap.Rehearsal do
 
   defp nobody do
     tally = Tally.new([])
-    Map.merge(Tally.figures(tally, 0, 1), %{modules: [], late: [], warnings: []})
+    Map.merge(Tally.figures(tally, 0, 1), %{modules: [], late: [], uncertain: [], warnings: []})
   end
 
   # Where nothing is to be called, nothing has to be there for it.
@@ -252,7 +262,9 @@ defmodule HotPatch.Swap.Rehearsal do
     Map.merge(figures, %{
       modules: Tally.results(tally),
       late: late(late) ++ silent(found.silent),
-      warnings: long(figures, how)
+      uncertain:
+        Uncertain.lines(ready.job.changes, found.targets ++ found.unpaused, found.silent),
+      warnings: KeptFrames.lines(ready.job.changes, found.targets) ++ long(figures, how)
     })
   end
 
@@ -261,7 +273,12 @@ defmodule HotPatch.Swap.Rehearsal do
   defp works(targets, tasks) do
     for {%{ends?: false} = target, task} <- Enum.zip(targets, tasks),
         {module, true} <- target.modules,
-        do: {module, target.kind, task.pid, task.conversions[module]}
+        do: {module, target.kind, task.pid, conversion(task, module)}
+  end
+
+  # Of one that only looks for whom its process works there is no copy to be called.
+  defp conversion(task, module) do
+    with %{keeps?: true} <- task.conversions[module], do: nil
   end
 
   defp late(late) do

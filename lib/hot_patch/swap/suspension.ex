@@ -361,7 +361,7 @@ defmodule HotPatch.Swap.Suspension do
   # process hibernates there too).
   defp stands_still?(pid, suspension) do
     case suspension.ours do
-      %{^pid => :suspended} -> pid not in suspension.owed and suspended?(pid)
+      %{^pid => :suspended} -> pid not in suspension.owed and SysMessage.suspended?(pid)
       %{^pid => {ref, place}} -> seated?(suspension, ref, place) and Parking.standing?(pid)
       _ -> false
     end
@@ -370,16 +370,6 @@ defmodule HotPatch.Swap.Suspension do
   defp seated?(%{asked: asked}, ref, place),
     do:
       Enum.any?(asked, fn {wave, round} -> wave.crew.ref == ref and Crew.there?(round, place) end)
-
-  @doc "Whether a process is suspended by a system message."
-  @spec suspended?(pid()) :: boolean()
-  def suspended?(pid) do
-    case Process.info(pid, :current_function) do
-      {:current_function, {:sys, _suspend_loop, _arity}} -> true
-      {:current_function, {:erlang, :hibernate, 3}} -> true
-      _ -> false
-    end
-  end
 
   defp now, do: System.monotonic_time(:millisecond)
 end

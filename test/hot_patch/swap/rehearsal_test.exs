@@ -33,22 +33,8 @@ defmodule HotPatch.Swap.RehearsalTest do
     pids
   end
 
-  defp how(more \\ []) do
-    Map.merge(
-      %{
-        within: 60_000,
-        deadline: System.monotonic_time(:millisecond) + 120_000,
-        sample: nil,
-        without: [],
-        most_bytes: 32_000_000,
-        owner: self()
-      },
-      Map.new(more)
-    )
-  end
-
   defp rehearse!(versions, more \\ []) do
-    assert {:ok, found} = Rehearsal.run(job(versions), how(more))
+    assert {:ok, found} = rehearse(job(versions), more)
     found
   end
 
@@ -207,7 +193,7 @@ defmodule HotPatch.Swap.RehearsalTest do
 
     for stop <- [fn _owner -> Rehearsal.stop(60_000) end, &(Process.exit(&1, :kill) && :ok)] do
       owner = spawn(fn -> receive(do: (:never -> :ok)) end)
-      running = Task.async(fn -> Rehearsal.run(job, how(owner: owner)) end)
+      running = Task.async(fn -> rehearse(job, owner: owner) end)
       until(fn -> :erlang.module_loaded(@shadow) end, "it has begun", 60_000)
       assert stop.(owner) == :ok
       assert {:ok, %{modules: [%{left_out: [left]}]}} = Task.await(running, 60_000)
@@ -227,10 +213,10 @@ defmodule HotPatch.Swap.RehearsalTest do
     on_exit(fn -> kill([caller]) end)
     job = job([{@new, nil, Builds.versioned(@new, 1)}, {@module, v1, server(@module, "v2")}])
 
-    running = Task.async(fn -> Rehearsal.run(job, how()) end)
+    running = Task.async(fn -> rehearse(job) end)
     until(fn -> :erlang.module_loaded(@new) end, "it has begun", 60_000)
     # One at a time.
-    assert {:error, "another rehearsal" <> _} = Rehearsal.run(job, how())
+    assert {:error, "another rehearsal" <> _} = rehearse(job)
     guard = Process.whereis(Rehearsal)
     {:monitors, [process: engine]} = Process.info(guard, :monitors)
     Process.exit(engine, :kill)
@@ -238,10 +224,20 @@ defmodule HotPatch.Swap.RehearsalTest do
     nothing_left()
   end
 
+  test "one that can have no copy is not tried, and no code of before is called for it" do
+    v1 = server(@module, "v1", "persistent_term:put(#{@module}, called), {ok, {VERSION, Count}}")
+    load(@module, v1)
+    start(2)
+    job = job([{@module, v1, server(@module, "v2")}], shadows: false)
+    assert {:ok, %{modules: [%{tried: 0, left_out: [left]}]}} = rehearse(job)
+    assert %{why: :no_copy, count: 2} = left
+    assert :persistent_term.get(@module, nil) == nil
+  end
+
   test "where no state is converted there is nothing to try", %{v1: v1} do
     start(2)
     job = job([{@module, v1, server(@module, "v2", "error(no)")}], transition: :none)
-    assert {:ok, %{modules: [], suspended: 0, pause_us: 0}} = Rehearsal.run(job, how())
+    assert {:ok, %{modules: [], suspended: 0, pause_us: 0}} = rehearse(job)
   end
 
   test "it is refused what the swap would be", %{v1: v1} do
@@ -254,7 +250,7 @@ defmodule HotPatch.Swap.RehearsalTest do
       code_change(_, State, _) -> {ok, State}.
       """)
 
-    assert {:error, text} = Rehearsal.run(job([{@module, v1, gone}]), how())
+    assert {:error, text} = rehearse(job([{@module, v1, gone}]))
     assert text =~ "1 process would die" and text =~ inspect(pid)
     nothing_left()
   end

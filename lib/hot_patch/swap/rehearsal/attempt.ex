@@ -7,6 +7,7 @@ defmodule HotPatch.Swap.Rehearsal.Attempt do
   alias HotPatch.Rehearsal.Reason
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Description
+  alias HotPatch.Swap.Foreign
   alias HotPatch.Swap.SysMessage
 
   @typedoc "Whose state it is, and whom it tells."
@@ -41,9 +42,10 @@ defmodule HotPatch.Swap.Rehearsal.Attempt do
     ErlangError -> false
   end
 
-  defp result({:ok, new}, state, %{kind: kind}, us) do
+  defp result({:ok, new}, state, %{kind: kind} = conversion, us) do
     words = if kind == :supervisor, do: 0, else: :erts_debug.flat_size(new)
-    {:made, %{us: us, words: words, from: form(kind, state), to: form(kind, new)}}
+    from = form(kind, before(state, conversion))
+    {:made, %{us: us, words: words, from: from, to: form(kind, new)}}
   end
 
   # Only the process itself may have a look at it: that is no fault of the callback.
@@ -67,6 +69,20 @@ defmodule HotPatch.Swap.Rehearsal.Attempt do
   end
 
   defp named(reason, _stack), do: reason
+
+  # What a loop that is not OTP's keeps in its own term.
+  defp before(term, %{kind: :foreign, loop: loop, module: module}) do
+    with {:ok, %{parts: parts}} <- Foreign.form(term, loop, module),
+         do: parts,
+         else: (_ -> [term])
+  end
+
+  defp before(state, _conversion), do: state
+
+  # The library's state is as it was; what the user's module keeps in it are the assigns.
+  defp form(:hosted, %{socket: socket}), do: form(:hosted, socket)
+  defp form(:hosted, %{assigns: assigns}), do: Form.of(assigns)
+  defp form(:foreign, parts) when is_list(parts), do: parts |> List.last() |> Form.of()
 
   # Of a gen_statem the data are what has a form; a supervisor's state is not its callback module's.
   defp form(:statem, {_state, data}), do: Form.of(data)

@@ -134,8 +134,8 @@ defmodule HotPatch.Swap.Rehearsal.Round do
 
   defp waited(round, one, at), do: update_in(round.tally, &Tally.waited(&1, at - one.sent))
 
-  defp turned({:too_large, module}, pid, one, round),
-    do: put(round, pid, turn_over(one), &Tally.left(&1, module, :too_large))
+  defp turned({why, module}, pid, one, round) when why in [:too_large, :works_for_another],
+    do: put(round, pid, turn_over(one), &Tally.left(&1, module, why))
 
   defp turned({:tries, attempt, module}, pid, one, round) do
     one = turn_over(one)
@@ -163,7 +163,7 @@ defmodule HotPatch.Swap.Rehearsal.Round do
     round
   end
 
-  defp disowned(_too_large, round), do: round
+  defp disowned(_not_tried, round), do: round
 
   # It has told nothing, and never will: only its limit of memory, or its own callback, kills it.
   defp ended(_attempt, :normal, round), do: round

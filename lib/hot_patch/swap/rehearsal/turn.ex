@@ -4,6 +4,7 @@ defmodule HotPatch.Swap.Rehearsal.Turn do
   # An event manager does so for each of its handlers that the change has to do with.
 
   alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Employment
   alias HotPatch.Swap.Rehearsal.Attempt
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
@@ -19,7 +20,8 @@ defmodule HotPatch.Swap.Rehearsal.Turn do
 
   @typedoc "When it came to it, and who tries it; or how many words are too many."
   @type told ::
-          {:turn, at :: integer(), {:tries, pid(), module()} | {:too_large, module()}}
+          {:turn, at :: integer(),
+           {:tries, pid(), module()} | {:too_large | :works_for_another, module()}}
 
   # Words that an attempt may take besides some times the state.
   @room 2_000_000
@@ -56,12 +58,25 @@ defmodule HotPatch.Swap.Rehearsal.Turn do
     words = :erts_debug.flat_size([state | dictionary])
 
     told =
-      if words > order.most_words,
-        do: {:too_large, conversion.module},
-        else: {:tries, attempt({state, dictionary, words}, conversion, order), conversion.module}
+      cond do
+        another?(conversion, state) ->
+          {:works_for_another, conversion.module}
+
+        words > order.most_words ->
+          {:too_large, conversion.module}
+
+        true ->
+          {:tries, attempt({state, dictionary, words}, conversion, order), conversion.module}
+      end
 
     SysMessage.tell(order.ref, order.ref, {:turn, at, told})
   end
+
+  # Only the process itself can tell.
+  defp another?(%{works_for: nil}, _state), do: false
+
+  defp another?(%{works_for: works_for, module: module}, state),
+    do: match?({:another, _other}, Employment.check(works_for, state, module))
 
   defp attempt({state, dictionary, words}, conversion, order) do
     about = %{process: self(), engine: order.engine, ref: order.ref}
