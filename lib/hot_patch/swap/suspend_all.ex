@@ -69,7 +69,7 @@ defmodule HotPatch.Swap.SuspendAll do
     # Whoever was started in the very moment of the load: by which code cannot be told.
     now = if match?({:loaded, _, _}, result), do: Process.list(), else: []
     Enum.each(swap.held, &HeldParents.release/1)
-    unsure = unsure(swap, now)
+    unsure = at_normal_priority(fn -> unsure(swap, now) end)
     resumed = resume(result, swap)
     took = System.monotonic_time() - started
     Process.flag(:priority, normal)
@@ -289,7 +289,9 @@ defmodule HotPatch.Swap.SuspendAll do
   defp newcomers(%{ready: %{job: %{prepared: nil}}} = swap, _rounds), do: {swap, :ok}
 
   defp newcomers(swap, rounds) do
-    case Casualties.mark(born(swap), swap.ready.fatal) do
+    found = at_normal_priority(fn -> born(swap) end)
+
+    case Casualties.mark(found, swap.ready.fatal) do
       %{silent: [_ | _] = silent} ->
         {swap, {:error, :busy, Description.silent(silent)}}
 
@@ -315,6 +317,14 @@ defmodule HotPatch.Swap.SuspendAll do
       _new ->
         {swap, {:error, :busy, "new processes were started faster than they could be suspended"}}
     end
+  end
+
+  # Who is looked for has to come to run, and a look at all processes takes its time.
+  defp at_normal_priority(fun) do
+    high = Process.flag(:priority, :normal)
+    result = fun.()
+    Process.flag(:priority, high)
+    result
   end
 
   # Of one that is not known yet it shall not be known only after the load.
