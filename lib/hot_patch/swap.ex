@@ -42,11 +42,21 @@ defmodule HotPatch.Swap do
   # What runs inside the processes concerned.
   @inside [
     HotPatch.Swap.Discovery.CallbackModule,
+    HotPatch.Swap.Discovery.Employer,
+    HotPatch.Swap.Discovery.StackText,
+    HotPatch.Swap.Employment,
+    HotPatch.Swap.Foreign,
+    HotPatch.Swap.Foreign.Decoy,
+    HotPatch.Swap.Foreign.Probe,
     HotPatch.Swap.Discovery.FunHolders,
     HotPatch.Swap.Conversion,
     HotPatch.Swap.FunRenewal,
+    HotPatch.Swap.DynamicCalls,
     HotPatch.Swap.Hosted,
+    HotPatch.Swap.Newborn,
+    HotPatch.Swap.StateForm,
     HotPatch.Swap.Signal,
+    HotPatch.Swap.Tally,
     HotPatch.Swap.Parking,
     HotPatch.Swap.SysMessage,
     HotPatch.Swap.Discovery.Wrapper
@@ -107,7 +117,7 @@ defmodule HotPatch.Swap do
          fatal = Casualties.reasons(job.changes, job.transition, shadows),
          :ok <- survived(job, shadows, found, fatal) do
       found = needed(found, job.transition)
-      back = if job.transition == :compatible, do: PreviousCode.prepare(job.changes)
+      back = if goes_back?(job), do: PreviousCode.prepare(job.changes)
       funs = FunRenewal.table(job.changes)
 
       {:ok,
@@ -119,6 +129,12 @@ defmodule HotPatch.Swap do
       {:error, text} -> {:error, Failure.new(:shadow, text)}
     end
   end
+
+  # What can fail when the new code is current: a transition that is not as it was declared, a process
+  # that changes its state by itself.
+  defp goes_back?(%{transition: :compatible}), do: true
+  defp goes_back?(%{transition: :none}), do: false
+  defp goes_back?(job), do: Enum.any?(job.changes, &Change.converts?/1)
 
   # Those who work for a module that goes may be about to be stopped: they are looked for before the
   # load.
@@ -145,6 +161,14 @@ defmodule HotPatch.Swap do
   """
   @spec fun_lines([Change.t()], [Target.t()], :soft | :force) :: [String.t()]
   def fun_lines(changes, targets, purge), do: OldCode.FunLines.of(changes, targets, purge)
+
+  @doc "In lines: who will keep a frame of the code that goes, so that the change cannot be taken back."
+  @spec kept_frames([Change.t()], [Target.t()]) :: [String.t()]
+  defdelegate kept_frames(changes, targets), to: Discovery.KeptFrames, as: :lines
+
+  @doc "In lines: of how many processes it is not known whether they have a state that would have to change."
+  @spec uncertain([Change.t()], [Target.t()], silent :: [pid()]) :: [String.t()]
+  defdelegate uncertain(changes, targets, silent), to: Discovery.Uncertain, as: :lines
 
   @doc "Processes that changes are known to end."
   @spec casualties([Change.t()], Strategy.transition()) :: [Casualties.t()]

@@ -43,7 +43,16 @@ defmodule HotPatch.Swap.Casualties do
   defp reasons_of(%{kind: :delete, module: module}, _transition, _shadow) do
     why = "#{inspect(module)} goes, and they work for it"
 
-    for kind <- [:server, :special, :event_manager, :supervisor, :hosted, :wrapper],
+    for kind <- [
+          :server,
+          :special,
+          :event_manager,
+          :supervisor,
+          :hosted,
+          :wrapper,
+          :foreign,
+          :below
+        ],
         do: {kind, why}
   end
 
@@ -53,6 +62,7 @@ defmodule HotPatch.Swap.Casualties do
   defp reasons_of(change, transition, shadow) do
     for {kind, why} <- [
           server: server(change, transition, shadow),
+          below: below(change, transition),
           special: unless(arrives?(change, {"system_continue", 3}), do: "no system_continue/3"),
           event_manager: unless(arrives?(change, {"handle_event", 2}), do: "no handle_event/2")
         ],
@@ -67,7 +77,17 @@ defmodule HotPatch.Swap.Casualties do
   # Only of what the module is now anything is lost.
   defp runs?(:special, module), do: Classification.exports?(module, [{:system_continue, 3}])
   defp runs?(:event_manager, module), do: Classification.exports?(module, [{:handle_event, 2}])
-  defp runs?(:server, _module), do: true
+  defp runs?(kind, _module) when kind in [:server, :below], do: true
+
+  # All callback modules of a gen_statem work on the same data, and the one in whose turn it is is asked
+  # to convert it.
+  defp below(change, transition) do
+    if transition != :none and Change.converts?(change) do
+      {:mode,
+       "#{inspect(change.module)} converts states, and its gen_statems have another callback module now, " <>
+         "which does not: they would come back to it (pop_callback_module) with data as of before"}
+    end
+  end
 
   defp server(%{module: module} = change, transition, shadow) do
     cond do

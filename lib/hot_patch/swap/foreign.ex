@@ -69,6 +69,17 @@ defmodule HotPatch.Swap.Foreign do
     |> called(loop, place) != :not_called
   end
 
+  @doc "The parts of the state as code_change makes them, of a module or of what stands for it."
+  @spec converted(form(), module(), term(), term()) :: {:ok, [term()]} | term()
+  def converted(%{parts: [_one, _two] = parts}, module, vsn, extra) do
+    with {:ok, one, two} <- apply(module, :code_change, [vsn | parts] ++ [extra]),
+         do: {:ok, [one, two]}
+  end
+
+  def converted(%{parts: [state]}, module, vsn, extra) do
+    with {:ok, new} <- module.code_change(vsn, state, extra), do: {:ok, [new]}
+  end
+
   @doc "The term with other parts of the state."
   @spec with_parts(term(), form(), [term()]) :: term()
   def with_parts(term, form, parts) do
@@ -81,9 +92,15 @@ defmodule HotPatch.Swap.Foreign do
   The term as the loop itself makes it of the one before, now that the new code is current; the
   one that was made of the rehearsal's parts where the loop fails at it, or makes something else.
   """
-  @spec by_loop(before :: term, made :: term, module(), module(), term(), term()) :: term
+  @spec by_loop(
+          before :: term,
+          made :: term,
+          module(),
+          {module(), vsn :: term(), extra :: term()}
+        ) ::
+          term
         when term: term()
-  def by_loop(before, made, loop, module, vsn, extra) do
+  def by_loop(before, made, loop, {module, vsn, extra}) do
     case loop.system_code_change(before, module, vsn, extra) do
       {:ok, new} -> if alike?(new, made), do: new, else: unwrapped(new, made)
       _failed -> made

@@ -34,11 +34,7 @@ defmodule HotPatch.Swap.Load do
       for %{kind: :delete, module: module} <- job.changes, do: :code.delete(module)
       ended = Casualties.finish(casualties)
       if job.after_load, do: job.after_load.()
-      # Special processes without a change of state stand in their own loop: any system
-      # message takes them through system_continue into the new code.
-      for %{kind: :special, pid: pid} <- found.unpaused,
-          do: SysMessage.unanswered(pid, :hot_patch)
-
+      :ok = nudge(found)
       {:ok, Enum.uniq(killed ++ ended)}
     else
       {:error, reasons} ->
@@ -47,6 +43,40 @@ defmodule HotPatch.Swap.Load do
       {:error, :load, text} ->
         {:error, :load, "#{text}; nothing was changed"}
     end
+  end
+
+  @doc """
+  Makes the code of before current again, while everybody stands still. What was brought anew is taken
+  away by HotPatch.Swap.EarlyLoad.
+  """
+  @spec back(Ready.t()) :: :ok | {:error, String.t()}
+  def back(%Ready{back: nil}), do: {:error, "nothing was prepared for that"}
+  def back(%Ready{back: {:none, why}}), do: {:error, why}
+
+  def back(%Ready{back: {changes, prepared}, found: found}) do
+    modules = for %{md5: md5, module: module} <- changes, md5 != nil, do: module
+    old = Enum.filter(modules, &:erlang.check_old_code/1)
+
+    # The new code has made the old one old, and room is for two. Funs of the old one are alive
+    # again with it.
+    with [] <- Users.of(modules),
+         :ok <- Purge.all(old),
+         :ok <- :code.finish_loading(prepared) do
+      nudge(found)
+    else
+      [{pid, module, _stack} | _] -> {:error, held(module, [pid])}
+      {:held, module, pids} -> {:error, held(module, pids)}
+      {:error, reasons} -> {:error, EarlyLoad.refused(reasons)}
+    end
+  end
+
+  defp held(module, pids), do: "old code of #{inspect(module)} #{Description.in_use(pids)}"
+
+  # Special processes without a change of state stand in their own loop: any system
+  # message takes them through system_continue into the code that is current.
+  defp nudge(found) do
+    for %{kind: :special, pid: pid} <- found.unpaused, do: SysMessage.unanswered(pid, :hot_patch)
+    :ok
   end
 
   defp ready_without_on_load(ready), do: put_in(ready.job.on_load, [])

@@ -3,7 +3,10 @@ defmodule HotPatch.Swap.ProcessTask do
   # What is to be done with each process concerned: how it stands still, which conversions it
   # runs before the load, and what its module has to do by itself.
 
+  alias HotPatch.Swap.Change
   alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Employment
+  alias HotPatch.Swap.Foreign
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Signal
@@ -17,17 +20,19 @@ defmodule HotPatch.Swap.ProcessTask do
   @type how :: :still | :suspended | :in_turn
 
   @typedoc """
-  One process. `conversions` are run before the load, and may be none; `by_itself` are the modules that
-  have to change by themselves.
+  One process, and the loop that it is in where that is not OTP's. `conversions` are run before the load, and may be none; `by_itself` are the modules that
+  have to change by themselves. Processes of one `like` are alike in all that is to be done.
   """
   @type t :: %__MODULE__{
           pid: pid(),
+          loop: module() | nil,
           how: how(),
           conversions: %{module() => Conversion.t()},
-          by_itself: [module()]
+          by_itself: [module()],
+          like: integer()
         }
   @enforce_keys [:pid]
-  defstruct [:pid, how: :still, conversions: %{}, by_itself: []]
+  defstruct [:pid, :loop, how: :still, conversions: %{}, by_itself: [], like: 0]
 
   @doc """
   The work on targets, in windows: enough of them at a time to keep the schedulers busy, few
@@ -41,12 +46,38 @@ defmodule HotPatch.Swap.ProcessTask do
     # Most targets are alike: what is to be done for one is worked out once for all of them.
     {tasks, _alike} =
       Enum.map_reduce(targets, %{}, fn target, alike ->
-        key = {target.kind, target.modules, target.keeps?, target.ends?, target.holds?}
-        alike = Map.put_new_lazy(alike, key, fn -> task(target, conversions, hold) end)
+        %{modules: modules, sure?: sure?, loop: loop} = target
+        key = {target.kind, modules, sure?, loop, target.keeps?, target.ends?, target.holds?}
+        new = fn -> %{task(target, conversions, hold) | like: :erlang.unique_integer()} end
+        alike = Map.put_new_lazy(alike, key, new)
         {%{alike[key] | pid: target.pid}, alike}
       end)
 
     Enum.chunk_every(tasks, window)
+  end
+
+  @doc """
+  Whether a process converts its state as soon as it stands still. Any other does so when all stand still
+  that are to: what it calls may have effects, or read what others still change.
+  """
+  @spec at_once?(t()) :: boolean()
+  def at_once?(%{how: :still, conversions: conversions}) when map_size(conversions) == 1,
+    do: Enum.all?(conversions, fn {_module, conversion} -> conversion.at_once? end)
+
+  def at_once?(_task), do: false
+
+  @doc "The same process, which does not convert its state at once."
+  @spec later(t()) :: t()
+  def later(task) do
+    later = fn {module, conversion} -> {module, %{conversion | at_once?: false}} end
+    %{task | conversions: Map.new(task.conversions, later)}
+  end
+
+  @doc "The conversion of a process that has one state, as all have but event managers."
+  @spec only(t()) :: Conversion.t()
+  def only(%{conversions: conversions}) do
+    [{_module, conversion}] = Map.to_list(conversions)
+    conversion
   end
 
   @doc "The work of one process, of which nothing is kept: it is only tried."
@@ -68,6 +99,15 @@ defmodule HotPatch.Swap.ProcessTask do
     for window <- windows, task <- window, module <- task.by_itself, do: {task.pid, module}
   end
 
+  @doc "The conversion of a process in a loop that is not OTP's, by the code that is current after the load."
+  @spec foreign(HotPatch.Swap.Job.t(), Target.t(), module(), {reference(), Signal.t()}) ::
+          Conversion.t()
+  def foreign(job, %{loop: loop}, module, under) do
+    change = Enum.find(job.changes, &(&1.module == module))
+    base = conversion(change, %{name: module, lambdas?: false}, under)
+    %{base | kind: :foreign, loop: loop}
+  end
+
   @doc "What a process is sent that changes a module's state by itself."
   @spec messages(HotPatch.Swap.Job.t()) :: %{module() => tuple()}
   def messages(job) do
@@ -78,11 +118,12 @@ defmodule HotPatch.Swap.ProcessTask do
   defp conversions(ready, under) do
     shadows = Map.new(ready.shadows, &{&1.module, &1})
     gone = for %{kind: :delete, module: module} <- ready.job.changes, do: module
+    depth = Employment.unknown_depth()
 
     for change <- ready.job.changes, into: %{} do
       conversion = conversion(change, shadow(change, shadows), under)
       conversion = conversion && %{conversion | gone: gone, funs: ready.funs}
-      {change.module, {change, conversion}}
+      {change.module, {change, conversion, depth, under}}
     end
   end
 
@@ -92,8 +133,16 @@ defmodule HotPatch.Swap.ProcessTask do
   defp hold(ready, under) do
     for change <- ready.job.changes, into: %{} do
       base = conversion(change, %{name: change.module, lambdas?: false}, under)
-      {change.module, %{base | keeps?: true, funs: ready.funs}}
+      at_once? = change.direction == :up
+      {change.module, %{base | keeps?: true, at_once?: at_once?, funs: ready.funs}}
     end
+  end
+
+  @doc "The conversion of one target's state by the code that is current after the load."
+  @spec after_load(Target.t(), Change.t(), Ready.t(), reference()) :: Conversion.t()
+  def after_load(target, change, ready, ref) do
+    base = conversion(change, %{name: change.module, lambdas?: false}, {ref, ready.signal})
+    %{base | kind: Shadow.kind(target.kind, change), funs: ready.funs}
   end
 
   # The way down is known to the code that is current until the load.
@@ -101,6 +150,10 @@ defmodule HotPatch.Swap.ProcessTask do
     do: %{name: module, lambdas?: false}
 
   defp shadow(change, shadows), do: shadows[change.module]
+
+  # What has been found of the code (native/beam, functions/effects.rs). Of the code that runs nothing is
+  # known.
+  defp pure?(shadow), do: Map.get(shadow, :effect, :unknown) == nil
 
   defp conversion(_change, nil, _under), do: nil
 
@@ -115,6 +168,9 @@ defmodule HotPatch.Swap.ProcessTask do
       kind: nil,
       rehearsal?: false,
       keeps?: false,
+      at_once?: pure?(shadow),
+      works_for: nil,
+      loop: nil,
       gone: [],
       funs: nil,
       signal: signal,
@@ -132,17 +188,50 @@ defmodule HotPatch.Swap.ProcessTask do
     %{task | how: how(target, task)}
   end
 
-  defp add(task, target, {change, conversion}) do
-    if conversion == nil or hidden?(target, change) do
+  defp add(task, target, {change, nil, depth, under}) do
+    task = by_itself(%{task | loop: target.loop}, change.module)
+
+    # Nothing can be tried, but whether it works for the module.
+    if target.kind == :server do
+      base = conversion(change, %{name: change.module, lambdas?: false}, under)
+      works_for = Employment.new(depth, target.sure?)
+      checked = %{base | kind: :server, rehearsal?: true, keeps?: true, works_for: works_for}
+      put_in(task.conversions[change.module], checked)
+    else
+      task
+    end
+  end
+
+  defp add(task, target, {change, conversion, depth, _under}) do
+    task = %{task | loop: target.loop}
+
+    if hidden?(target, change) do
       by_itself(task, change.module)
     else
       kind = Shadow.kind(target.kind, change)
       rehearsal? = itself?(kind, conversion)
-      conversion = %{conversion | kind: kind, rehearsal?: rehearsal?, keeps?: target.keeps?}
+      works_for = if target.kind == :server, do: Employment.new(depth, target.sure?)
+
+      conversion = %{
+        conversion
+        | kind: kind,
+          rehearsal?: rehearsal?,
+          keeps?: target.keeps?,
+          at_once?: at_once?(target, change, conversion),
+          works_for: works_for,
+          loop: target.loop
+      }
+
       task = put_in(task.conversions[change.module], conversion)
       if rehearsal?, do: by_itself(task, change.module), else: task
     end
   end
+
+  # Of a loop that is not OTP's its own code is called, too.
+  defp at_once?(%{kind: kind}, _change, _conversion) when kind in [:foreign, :hosted], do: false
+
+  defp at_once?(target, change, conversion),
+    do: conversion.at_once? or (target.keeps? and change.direction == :up)
 
   defp by_itself(task, module), do: %{task | by_itself: [module | task.by_itself]}
 
@@ -159,6 +248,11 @@ defmodule HotPatch.Swap.ProcessTask do
 
   defp held(task, _target, _hold), do: task
 
+  # A loop that takes all messages out of the mailbox before it handles the first would go to sleep on
+  # what is to wake it up: it is not suspended, unless it alone knows how its state is converted.
+  defp how(%{kind: :foreign, loop: loop}, _task),
+    do: if(Foreign.open?(loop), do: :still, else: :suspended)
+
   # An event manager has a state for each handler; a new state that holds funs is converted once
   # more, by the module itself.
   defp how(%{kind: kind}, %{by_itself: []} = task)
@@ -172,6 +266,9 @@ defmodule HotPatch.Swap.ProcessTask do
 
   # A wrapper's state is the library's, which alone knows how to hand it on.
   defp hidden?(%{kind: :wrapper}, _change), do: true
+
+  # What its code_change will get is certain only where the loop shows its own term.
+  defp hidden?(%{kind: :foreign, loop: loop}, _change), do: not Foreign.open?(loop)
 
   # Which child specs an older supervisor has is not known before it is loaded.
   defp hidden?(%{kind: :supervisor}, %{direction: :down}), do: true

@@ -12,6 +12,7 @@ defmodule HotPatch.Swap.Rolling do
   alias HotPatch.Swap.Batch
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Description
+  alias HotPatch.Swap.Foreign
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Parking
@@ -70,7 +71,7 @@ defmodule HotPatch.Swap.Rolling do
       targets
       |> Enum.chunk_every(@window)
       |> Enum.reduce_while({:ok, []}, fn window, {:ok, changed} ->
-        {result, pids} = change_window(window, messages, ready.funs)
+        {result, pids} = change_window(window, messages, {ready, standing})
         changed = pids ++ changed
 
         case result do
@@ -108,9 +109,9 @@ defmodule HotPatch.Swap.Rolling do
   defp renew_in(_pid, nil), do: :ok
   defp renew_in(pid, funs), do: SysMessage.run_in(pid, &FunRenewal.now(&1, funs))
 
-  defp change_window(targets, messages, funs) do
+  defp change_window(targets, messages, swap) do
     ref = SysMessage.open()
-    owed = Enum.flat_map(targets, &change_one(&1, messages, ref, funs))
+    owed = Enum.flat_map(targets, &change_one(&1, messages, ref, swap))
     deadline = System.monotonic_time(:millisecond) + @turn_within
     {silent, failed} = SysMessage.collect_until({ref, owed}, deadline, [], &note/3)
     SysMessage.close(ref)
@@ -121,7 +122,18 @@ defmodule HotPatch.Swap.Rolling do
   end
 
   # Suspended for its own change only: all of it is in its mailbox at once.
-  defp change_one(%{pid: pid, modules: modules} = target, messages, ref, funs) do
+  # Of a loop that is not OTP's all of it is done at one message, or at one after the other.
+  defp change_one(%{kind: :foreign, pid: pid} = target, messages, ref, {ready, standing}) do
+    for {module, true} <- target.modules do
+      if Foreign.open?(target.loop),
+        do: change_there(target, module, {ref, standing.signal}, ready),
+        else: change_suspended(pid, messages[module], ref, ready.funs)
+
+      pid
+    end
+  end
+
+  defp change_one(%{pid: pid, modules: modules} = target, messages, ref, {%{funs: funs}, _}) do
     SysMessage.suspend_unanswered(pid)
     if target.kind == :server, do: SysMessage.run_in(pid, &Conversion.remember_old/1)
 
@@ -137,8 +149,34 @@ defmodule HotPatch.Swap.Rolling do
     owed
   end
 
+  defp change_there(%{pid: pid} = target, module, under, ready) do
+    conversion = %{ProcessTask.foreign(ready.job, target, module, under) | funs: ready.funs}
+
+    SysMessage.run_in(pid, fn term ->
+      term
+      |> Conversion.remember_old()
+      |> Conversion.change_foreign(conversion)
+      |> Conversion.remember_new()
+    end)
+  end
+
+  defp change_suspended(pid, message, ref, funs) do
+    asleep = SysMessage.open()
+    SysMessage.send(pid, asleep, :suspend)
+    deadline = System.monotonic_time(:millisecond) + @turn_within
+    note = fn _, _, nil -> {:done, nil} end
+    {silent, nil} = SysMessage.collect_until({asleep, [pid]}, deadline, nil, note)
+    SysMessage.close(asleep)
+    SysMessage.send(pid, ref, message)
+    renew_in(pid, funs)
+    SysMessage.resume_unanswered(pid)
+    if silent != [], do: Foreign.Release.start(pid)
+  end
+
   defp note(_pid, :ok, failed), do: {:done, failed}
   defp note(pid, {:error, reason}, failed), do: {:done, [{pid, reason} | failed]}
+  # It tells its end, too.
+  defp note(pid, {{:failed, reason}, _module}, failed), do: {:more, [{pid, reason} | failed]}
 
   # Only a death in one of the modules that change says something about them.
   defp died(modules) do

@@ -135,10 +135,10 @@ defmodule HotPatch.Swap.Discovery.CallbackModule do
   """
   @spec stack(binary(), places()) :: stack() | nil
   def stack(text, places) do
-    {point, values} = split(text)
-
-    with %{^point => {line, steps}} <- places,
-         value when value != nil <- value(values, line),
+    with [{from, _}, {to, _}] <- StackText.first(text, ["(", "\n"]),
+         point = binary_part(text, from + 1, to - from - 1),
+         %{^point => {line, steps}} <- places,
+         value when value != nil <- StackText.value(text, to + 1, line),
          {:ok, modules} <- StackText.atoms_at(value, steps, statem?(point)) do
       modules
     else
@@ -146,16 +146,8 @@ defmodule HotPatch.Swap.Discovery.CallbackModule do
     end
   end
 
-  defp statem?(point), do: String.starts_with?(point, "gen_statem:")
-
-  defp value(values, 0), do: values |> :binary.split("\n") |> hd() |> StackText.value()
-
-  defp value(values, line) do
-    case :binary.split(values, "\n") do
-      [_before, rest] -> value(rest, line - 1)
-      [_last] -> nil
-    end
-  end
+  defp statem?("gen_statem:" <> _), do: true
+  defp statem?(_point), do: false
 
   @doc "What a gen_statem asks of its callback module before it enters its loop."
   @spec callback_mode() :: :handle_event_function

@@ -54,6 +54,10 @@ defmodule HotPatch.Swap.Discovery.Classification do
       {:busy, named?} ->
         by_call(pid, call, label, named?, replaced)
 
+      :new ->
+        with [%{kind: :server} = target] <- by_call(pid, call, label, false, replaced),
+             do: [%{target | sure?: true}]
+
       _unread ->
         by_call(pid, call, label, false, replaced)
     end

@@ -20,6 +20,9 @@ defmodule HotPatch.Swap.Discovery.Employer do
           | {:foreign, loop :: module(), module() | nil}
           | nil
 
+  # As the VM writes that a function will go on: with the address before it.
+  @frame ~r/^0x[0-9a-f]+ Return addr 0x[0-9a-f]+ \(([^:\n]+):([^\/\n]+)\//m
+
   @typedoc "What a process tells."
   @type answer :: {:otp, binary()} | {:foreign, module(), module() | nil} | :unknown
 
@@ -35,9 +38,11 @@ defmodule HotPatch.Swap.Discovery.Employer do
 
   @doc "Of the calling process, which runs a function over its state."
   @spec own(term(), [module()]) :: answer()
-  def own(state, modules) do
-    text = CallbackModule.text(self())
+  def own(state, modules), do: self() |> CallbackModule.text() |> of_text(state, modules)
 
+  @doc "The same, of the text of its stack."
+  @spec of_text(binary(), term(), [module()]) :: answer()
+  def of_text(text, state, modules) do
     case loop(text) do
       nil -> :unknown
       loop when loop in [:gen_server, :gen_statem] -> {:otp, CallbackModule.inside(text)}
@@ -55,19 +60,39 @@ defmodule HotPatch.Swap.Discovery.Employer do
   def read({:foreign, _loop, _module} = foreign), do: foreign
   def read(:unknown), do: nil
 
-  # sys keeps the loop's module, which is the one to go on in, among its own values.
-  defp loop(text) do
-    text
-    |> values("sys:handle_system_msg/")
-    |> Enum.find_value(fn value ->
-      with {:ok, [atom]} <- StackText.atoms_at(value, [], false),
-           true <- function_exported?(atom, :system_continue, 3) do
-        atom
-      else
-        _ -> nil
-      end
-    end)
+  @doc "Whether nothing else is below the loop of a behaviour than what starts a process."
+  @spec in_one_loop?(binary(), module()) :: boolean()
+  def in_one_loop?(text, behaviour) do
+    with frames = frames(text),
+         {_above, [{"sys", "handle_system_msg"} | below]} <-
+           Enum.split_while(frames, &(&1 != {"sys", "handle_system_msg"})),
+         [{"proc_lib", "init_p" <> _}] <- below do
+      loop(text) == behaviour
+    else
+      _ -> false
+    end
   end
+
+  # sys keeps the loop's module, which is the one to go on in, among its own values. A loop may also
+  # answer such a request itself, without sys.
+  defp loop(text) do
+    case values(text, "sys:handle_system_msg/") do
+      [] -> text |> frames() |> Enum.find_value(fn {module, _function} -> speaker(module) end)
+      values -> Enum.find_value(values, &speaker/1)
+    end
+  end
+
+  defp speaker(value) do
+    with {:ok, [atom]} <- StackText.atoms_at(value, [], false),
+         true <- function_exported?(atom, :system_continue, 3) do
+      atom
+    else
+      _ -> nil
+    end
+  end
+
+  defp frames(text),
+    do: for([_, module, function] <- Regex.scan(@frame, text), do: {module, function})
 
   defp foreign(state, loop, modules, text) do
     if Foreign.open?(loop),

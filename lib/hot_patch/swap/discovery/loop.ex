@@ -30,12 +30,28 @@ defmodule HotPatch.Swap.Discovery.Loop do
           | {:busy, named? :: boolean()}
           | :asleep
           | :unread
+          | :new
 
   @type facts :: {call :: mfa() | nil, parent :: pid() | nil, label :: term()}
 
-  @doc "What each of some processes is in, as far as it is of interest for changes of modules."
-  @spec of([{pid(), facts()}], [module()]) :: [{pid(), t() | nil}]
-  def of(processes, modules) do
+  @doc """
+  What each of some processes is in, as far as it is of interest for changes of modules. Of those that are
+  new since a scan before only what may not be as it began (`:new`): that is looked at when they stand
+  still, and time is short.
+  """
+  @spec of([{pid(), facts()}], [module()], new? :: boolean()) :: [{pid(), t() | nil}]
+  def of(processes, modules, new? \\ false)
+
+  def of(processes, modules, true) do
+    {began, others} =
+      Enum.split_with(processes, fn {_pid, {call, _parent, _label}} ->
+        match?({_module, :init, 1}, call) and elem(call, 0) in modules
+      end)
+
+    for({pid, _facts} <- began, do: {pid, :new}) ++ of(others, modules, false)
+  end
+
+  def of(processes, modules, false) do
     if Enum.any?(modules, &Classification.worked_for?/1) do
       names = for module <- modules, do: to_string(:io_lib.write_atom(module))
       looks = %{places: CallbackModule.places(), names: :binary.compile_pattern(names)}

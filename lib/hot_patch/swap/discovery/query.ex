@@ -41,7 +41,7 @@ defmodule HotPatch.Swap.Discovery.Query do
   defp worth?({:inside_state, _path}, _replaced), do: true
 
   defp worth?({:callback_module, _rule}, replaced),
-    do: Enum.any?(Map.keys(replaced), &Classification.behaves?/1)
+    do: Enum.any?(Map.keys(replaced), &Classification.worked_for?/1)
 
   defp ask_all(questions, replaced) do
     ref = SysMessage.open()

@@ -6,6 +6,33 @@ defmodule HotPatch.Swap.Discovery.StackText do
   # Of a loop's own term.
   @most_fields 20
 
+  @doc "The first of some marks, each after the one before it."
+  @spec first(binary(), [binary()]) :: [{non_neg_integer(), pos_integer()}] | :none
+  def first(text, marks), do: first(text, 0, marks, [])
+
+  defp first(_text, _from, [], found), do: Enum.reverse(found)
+
+  defp first(text, from, [mark | marks], found) do
+    case :binary.match(text, mark, scope: {from, byte_size(text) - from}) do
+      {at, size} -> first(text, at + size, marks, [{at, size} | found])
+      :nomatch -> :none
+    end
+  end
+
+  @doc "What stands on one of the lines that begin at a place, behind the name of the register."
+  @spec value(binary(), non_neg_integer(), non_neg_integer()) :: binary() | nil
+  def value(text, from, 0) when from <= byte_size(text),
+    do: text |> binary_part(from, byte_size(text) - from) |> value()
+
+  def value(text, from, line) when from <= byte_size(text) do
+    case :binary.match(text, "\n", scope: {from, byte_size(text) - from}) do
+      {at, 1} -> value(text, at + 1, line - 1)
+      :nomatch -> nil
+    end
+  end
+
+  def value(_text, _from, _line), do: nil
+
   @doc "What stands behind the name of the register: `y(2)     value`."
   @spec value(binary()) :: binary() | nil
   def value(<<"y(", rest::binary>>) do

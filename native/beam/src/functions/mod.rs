@@ -8,6 +8,7 @@
 mod constants;
 mod decode;
 mod digest;
+mod effects;
 mod funs;
 mod outline;
 mod tables;
@@ -23,6 +24,7 @@ use crate::etf::{Canonical, Outline, StructForm};
 use crate::iff::Chunks;
 use decode::Bounds;
 use digest::Digests;
+pub use effects::{Effects, Together, effects};
 pub use funs::{Fun, Renewal, renewal};
 pub use outline::{Find, Found, makes_struct};
 use tables::Tables;
@@ -55,8 +57,24 @@ pub struct Function {
     imports: Vec<u32>,
     /// Literals that it uses, by their places.
     literals: Vec<u32>,
+    /// What it does that is no call by name.
+    acts: Acts,
     /// Where its instructions stand.
     place: std::ops::Range<usize>,
+}
+
+/// What a function does by instructions of its own rather than by calls that have a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acts {
+    /// It sends a message.
+    pub sends: bool,
+    /// It looks into its mailbox, or waits.
+    pub receives: bool,
+    /// It calls a function whose module or name is known only when it runs. One without arguments does not
+    /// count, because Elixir's `map.field` is such a call too.
+    pub applies: bool,
+    /// It calls a fun that it has been given.
+    pub calls_funs: bool,
 }
 
 impl Function {
@@ -72,6 +90,7 @@ impl Function {
             keys: Vec::new(),
             imports: Vec::new(),
             literals: Vec::new(),
+            acts: Acts::default(),
             place: bounds.place.clone(),
         }
     }
@@ -97,6 +116,11 @@ impl Function {
     /// The functions of the same module that it calls or makes funs of, by their places.
     pub fn calls(&self) -> impl Iterator<Item = usize> {
         self.calls.iter().map(|place| *place as usize)
+    }
+
+    /// What it does that is no call by name.
+    pub fn acts(&self) -> Acts {
+        self.acts
     }
 
     /// The literals that it uses, by their places among those of the module.
@@ -142,6 +166,11 @@ impl<'a> Functions<'a> {
             by_name.entry((function.name, function.arity)).or_insert(place);
         }
         Ok(Functions { list, by_name, tables, code })
+    }
+
+    /// The name of the module.
+    pub fn module(&self) -> &str {
+        self.tables.atoms.module()
     }
 
     /// The functions, in the order of the file.

@@ -1,0 +1,58 @@
+defmodule HotPatch.Swap.Employment do
+  @moduledoc false
+  # Whether a process that stands still works for the module that it was found for: since it was looked at
+  # it may have become another's, and one that was busy was not looked at. By the text of its own stack
+  # (HotPatch.Swap.Discovery.Employer), which takes a while where many stand still.
+  #
+  # A gen_server becomes another's by entering another loop, inside its own or after it. So where it was
+  # seen in its loop before, and its stack is as deep now as that of one that is in no other loop, it is
+  # still the same. How deep that is the first of them finds out.
+
+  alias HotPatch.Swap.Discovery.CallbackModule
+  alias HotPatch.Swap.Discovery.Employer
+
+  # Words of a heap beyond which the text takes too long, of whoever stands still.
+  @most_words 300_000
+
+  @typedoc "Whether it was seen in its loop; what is known of the depth of stacks."
+  @type t :: %{sure?: boolean(), depth: :atomics.atomics_ref()}
+
+  @doc "For processes of one change."
+  @spec new(:atomics.atomics_ref(), boolean()) :: t()
+  def new(depth, sure?), do: %{sure?: sure?, depth: depth}
+
+  @doc "The depth of stacks, not known yet."
+  @spec unknown_depth() :: :atomics.atomics_ref()
+  def unknown_depth, do: :atomics.new(1, signed: false)
+
+  @doc "Of the calling process, which runs a function over its state."
+  @spec check(t(), term(), module()) :: :ok | {:another, module()}
+  def check(%{sure?: sure?, depth: depth}, state, module) do
+    [stack_size: size, total_heap_size: words] =
+      Process.info(self(), [:stack_size, :total_heap_size])
+
+    cond do
+      sure? and :atomics.get(depth, 1) == size -> :ok
+      words > @most_words -> :ok
+      true -> read(state, module, {depth, size})
+    end
+  end
+
+  defp read(state, module, known) do
+    text = CallbackModule.text(self())
+
+    case text |> Employer.of_text(state, [module]) |> Employer.read() do
+      {:works_for, [^module | _below]} -> learn(text, known)
+      {:works_for, [other | _below]} -> {:another, other}
+      {:foreign, loop, _module} -> {:another, loop}
+      # The VM writes it otherwise than we know: it is believed what was found.
+      nil -> :ok
+    end
+  end
+
+  # Of a gen_statem the depth says nothing: its callback module is a value.
+  defp learn(text, {depth, size}) do
+    if Employer.in_one_loop?(text, :gen_server), do: :atomics.put(depth, 1, size)
+    :ok
+  end
+end
