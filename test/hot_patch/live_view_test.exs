@@ -7,6 +7,9 @@ defmodule HotPatch.LiveViewTest do
   import HotPatch.Test.Until
 
   alias HotPatch.LiveView
+  alias HotPatch.NodeAgent.IdleConversions
+  alias HotPatch.NodeAgent.Instructions
+  alias HotPatch.Swap.Change
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Phoenix, as: Fake
 
@@ -105,6 +108,31 @@ defmodule HotPatch.LiveViewTest do
     assert LiveView.after_write(change([@shows])) == :ok
     assert LiveView.lines([@shows]) == []
     assert LiveView.render_again() == {0, 0}
+  end
+
+  test "a code_change that nobody is there for is told by what the module is to Phoenix" do
+    views()
+    load(@helper, Fake.room(@helper, "v1", key: "n"))
+    with_it = %{@shows_not => Fake.view(@shows_not, "v2", key: "n", code_change: "A")}
+    with_it = Map.put(with_it, @helper, Fake.room(@helper, "v2", key: "n", code_change: "A"))
+
+    told = fn module, exports ->
+      change = %Change{module: module, kind: :replace, exports: exports, md5: nil}
+      IdleConversions.warnings([change], [], %Instructions{})
+    end
+
+    for {module, text} <- [
+          {@shows_not, "a LiveView, and nobody is connected to it here"},
+          {@helper, "a channel, and nobody has joined it here"},
+          {@box, "a LiveComponent: its state is kept by the process of the view that shows it"}
+        ] do
+      exports = if beam = with_it[module], do: exports(beam), else: [{"code_change", 3}]
+      assert [line] = told.(module, exports)
+      assert line =~ "#{inspect(module)}: its code_change is called for no process"
+      assert line =~ text
+      refute line =~ "wrappers"
+      assert told.(module, []) == []
+    end
   end
 
   # As an endpoint of Phoenix: what the manifest says it keeps in a table of its name, the oldest
