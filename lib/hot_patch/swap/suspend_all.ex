@@ -232,7 +232,7 @@ defmodule HotPatch.Swap.SuspendAll do
   defp loaded(failures, killed, ready) do
     case Load.back(ready) do
       :ok -> {:error, :taken_back, Description.refused(failures)}
-      {:error, why} -> {:loaded, Enum.map(failures, &Tuple.append(&1, why)), killed}
+      {:error, why} -> {:loaded, Enum.map(failures, &:erlang.append_element(&1, why)), killed}
     end
   end
 
