@@ -136,7 +136,7 @@ defmodule HotPatch.Test.Phoenix do
   @spec begin(:view | :channel, pos_integer()) :: pid()
   def begin(kind, rest \\ 15_000) do
     library = if kind == :view, do: @channel, else: @server
-    {:ok, pid} = library.start({self(), make_ref()}, rest)
+    {:ok, pid} = apply(library, :start, [{self(), make_ref()}, rest])
     ExUnit.Callbacks.on_exit(fn -> Process.exit(pid, :kill) end)
     pid
   end

@@ -285,6 +285,10 @@ defmodule HotPatch.Swap.SuspendAll do
 
         suspend(swap, bystanders ++ windows, rounds - 1)
 
+      # They are found again once those who start them are held.
+      _new when swap.held == [] ->
+        {swap, :ok}
+
       _new ->
         {swap, {:error, :busy, "new processes were started faster than they could be suspended"}}
     end
