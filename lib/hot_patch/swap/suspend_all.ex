@@ -259,7 +259,7 @@ defmodule HotPatch.Swap.SuspendAll do
   defp loaded(failures, killed, ready) do
     case Load.back(ready) do
       :ok -> {:error, :taken_back, Description.refused(failures)}
-      {:error, why} -> {:loaded, Enum.map(failures, &Tuple.append(&1, why)), killed}
+      {:error, why} -> {:loaded, Enum.map(failures, &:erlang.append_element(&1, why)), killed}
     end
   end
 
@@ -313,6 +313,10 @@ defmodule HotPatch.Swap.SuspendAll do
         }
 
         suspend(swap, rounds - 1)
+
+      # They are found again once those who start them are held.
+      _new when swap.held == [] ->
+        {swap, :ok}
 
       _new ->
         {swap, {:error, :busy, "new processes were started faster than they could be suspended"}}

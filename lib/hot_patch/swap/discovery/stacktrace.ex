@@ -85,11 +85,20 @@ defmodule HotPatch.Swap.Discovery.Stacktrace do
     end
   end
 
+  @beginning [:proc_lib, :erlang]
+
   @doc "Whether a process that proc_lib has started is still in proc_lib's own code."
   @spec in_proc_lib?(pid()) :: boolean()
   def in_proc_lib?(pid) do
-    stack = shown(pid)
-    stack != [] and Enum.all?(stack, fn {module, _, _, _} -> module in [:proc_lib, :erlang] end)
+    # Nearly all wait in a loop: what they are in is quicker to see than their stack.
+    case Process.info(pid, :current_function) do
+      {:current_function, {module, _function, _arity}} when module in @beginning ->
+        stack = shown(pid)
+        stack != [] and Enum.all?(stack, fn {module, _, _, _} -> module in @beginning end)
+
+      _elsewhere ->
+        false
+    end
   end
 
   @doc "Whether a process is a Task, whatever it runs."
