@@ -199,7 +199,7 @@ defmodule HotPatch.Proving.Nodes do
       one ->
         # It is the program itself: its script becomes it. After a restart it still is.
         pids = [os_pid(one.port), by_node(one.node)] |> Enum.reject(&is_nil/1) |> Enum.uniq()
-        for pid <- pids, do: System.cmd("kill", ["-KILL", pid], stderr_to_stdout: true)
+        Enum.each(pids, &System.cmd("kill", ["-KILL", &1], stderr_to_stdout: true))
         if Port.info(one.port), do: Port.close(one.port)
     end)
   end
