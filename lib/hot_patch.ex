@@ -43,6 +43,7 @@ defmodule HotPatch do
   alias HotPatch.Drift
   alias HotPatch.Error
   alias HotPatch.Event
+  alias HotPatch.InstalledRelease
   alias HotPatch.JournalEntry
   alias HotPatch.NodeInfo
   alias HotPatch.Options
@@ -680,6 +681,39 @@ defmodule HotPatch do
   end
 
   @doc """
+  The releases that lie on each node, with OTP's words for them: which one runs, which one a restart boots, which
+  ones are unpacked or old; and which nodes could not be asked. What a node does not know it says.
+
+  ## Options
+
+  #{Options.docs(:releases)}
+
+  ## Examples
+
+      {:ok, releases} = HotPatch.releases()
+      IO.puts(releases)
+      #=> shop 1.1.0 on a@host: current, runs
+      #=> shop 1.0.0 on a@host: permanent, the next start boots it
+
+      iex> {:ok, releases} = HotPatch.releases()
+      iex> [%HotPatch.InstalledRelease{node: node, running?: running?}] = releases.items
+      iex> {node, is_boolean(running?)}
+      {node(), true}
+  """
+  @spec releases(releases_options()) :: {:ok, Answers.t(InstalledRelease.t())} | error()
+  def releases(options \\ []) do
+    with {:ok, options} <- Options.validate(:releases, options),
+         {:ok, members} <- Cluster.reachable(options.nodes) do
+      asked = {:releases, [], options.timeout}
+
+      {:ok,
+       Cluster.collect(members, :releases, asked, fn answers ->
+         for {_node, releases} <- answers, release <- releases, do: release
+       end)}
+    end
+  end
+
+  @doc """
   The JSON text of anything that the other functions give, errors included.
 
   ## Examples
@@ -735,6 +769,10 @@ defmodule HotPatch do
   @doc "Like `drift/1`, but raises the error."
   @spec drift!(drift_options()) :: Answers.t(Drift.t())
   def drift!(options \\ []), do: bang!(drift(options))
+
+  @doc "Like `releases/1`, but raises the error."
+  @spec releases!(releases_options()) :: Answers.t(InstalledRelease.t())
+  def releases!(options \\ []), do: bang!(releases(options))
 
   @doc "Like `stragglers/1`, but raises the error."
   @spec stragglers!(stragglers_options()) :: Answers.t(Straggler.t())

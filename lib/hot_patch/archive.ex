@@ -33,7 +33,7 @@ defmodule HotPatch.Archive do
 
   # Likewise the keys of the reply. A module's literals are atoms from its loading on.
   @beam_keys ~w(module md5 vsn attributes exports imports behaviours chunks on_load load_nif
-                needs_otp compiler compressed load name lambdas by_name)a
+                needs_otp compiler compressed load name lambdas by_name effect makes_funs)a
   @load_keys ~w(atoms functions literal_words added_literals memory)a
   @reply_keys ~w(sha256 size files left_out path crc32 bytes executable kind rule reason beam other
                  damaged refused entry message ok true false nil manifest content signature

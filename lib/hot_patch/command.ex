@@ -31,6 +31,7 @@ defmodule HotPatch.Command do
     journal: {nil, "who did what, when, and how it ended"},
     drift: {nil, "code that differs from its file, or between the nodes"},
     stragglers: {nil, "who still runs old code"},
+    releases: {nil, "which releases lie on each node, which runs, which a restart boots"},
     progress: {nil, "how far what is under way has come"},
     restart: {:node, "restarts a node and waits for it"},
     dismiss: {:node, "a node has left the system for good"},

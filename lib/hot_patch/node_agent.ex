@@ -18,6 +18,7 @@ defmodule HotPatch.NodeAgent do
   alias HotPatch.NodeAgent.PlanBuilder
   alias HotPatch.NodeAgent.Prepare
   alias HotPatch.NodeAgent.Rehearsal
+  alias HotPatch.NodeAgent.Releases
   alias HotPatch.NodeAgent.RestartNeed
   alias HotPatch.NodeAgent.Server
   alias HotPatch.NodeAgent.Verdict
@@ -89,6 +90,10 @@ defmodule HotPatch.NodeAgent do
   @doc "Who runs old code on this node."
   @spec stragglers() :: [HotPatch.Straggler.t()]
   defdelegate stragglers(), to: Swap
+
+  @doc "Which releases there are on this node."
+  @spec releases() :: [HotPatch.InstalledRelease.t()]
+  defdelegate releases(), to: Releases, as: :list
 
   @doc "An archive kept on this node."
   @spec archive(String.t()) :: {:ok, Store.Archives.t(), binary()} | :unknown | :damaged

@@ -51,10 +51,12 @@ defmodule HotPatch.Swap do
     HotPatch.Swap.Discovery.FunHolders,
     HotPatch.Swap.Conversion,
     HotPatch.Swap.FunRenewal,
+    HotPatch.Swap.DynamicCalls,
     HotPatch.Swap.Hosted,
     HotPatch.Swap.Newborn,
     HotPatch.Swap.StateForm,
     HotPatch.Swap.Signal,
+    HotPatch.Swap.Tally,
     HotPatch.Swap.Parking,
     HotPatch.Swap.SysMessage,
     HotPatch.Swap.Discovery.Wrapper

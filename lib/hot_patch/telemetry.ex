@@ -31,6 +31,9 @@ defmodule HotPatch.Telemetry do
   state to convert stood still at the end of `:suspend`, `releases` how often one had to go on
   for a moment because another waited for it.
 
+  Where a `code_change` is known to have no effects, states are converted within `:suspend`, and a failure of it is one of
+  that phase; `:convert` is what is left.
+
   Between `:convert` and `:load` a node waits until all nodes have come so far; what was started
   meanwhile is suspended and converted then. Modules with an `on_load` are a `:load` of their own
   before that, new modules one before `:convert`. With `transition: :none` there is only `:load`, with `:compatible` `:load` and then

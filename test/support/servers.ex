@@ -176,9 +176,20 @@ defmodule HotPatch.Test.Servers do
     # Named in full: an answer is read with no atoms but those that are there.
     for {{:ok, %{by_name: _} = shadow}, {module, _old, _new}} <- Enum.zip(answers, versions) do
       name = String.to_atom(shadow.name)
-      %{module: module, name: name, bytes: shadow.bytes, lambdas?: shadow.lambdas}
+
+      %{
+        module: module,
+        name: name,
+        bytes: shadow.bytes,
+        lambdas?: lambdas?(shadow),
+        effect: shadow.effect
+      }
     end
   end
+
+  # As HotPatch.Cluster.Shadows does it.
+  defp lambdas?(%{effect: nil, makes_funs: false}), do: false
+  defp lambdas?(shadow), do: shadow.lambdas
 
   defp change({module, _old, nil}),
     do: %Swap.Change{module: module, kind: :delete, md5: nil, exports: []}

@@ -128,6 +128,7 @@ defmodule HotPatch.Console.Router do
   defp route("GET", ["api", "nodes"]), do: view(&API.nodes/3)
   defp route("POST", ["api", "nodes", name, "restart"]), do: act(&API.restart(&1, &2, &3, name))
   defp route("GET", ["api", "stragglers"]), do: view(&API.look(&1, &2, &3, :stragglers))
+  defp route("GET", ["api", "releases"]), do: view(&API.look(&1, &2, &3, :releases))
   defp route("GET", ["api", "drift"]), do: view(&API.look(&1, &2, &3, :drift))
   defp route("GET", ["api", "journal"]), do: view(&API.look(&1, &2, &3, :journal))
   defp route("GET", ["api", "progress"]), do: view(&API.progress/3)

@@ -262,7 +262,8 @@ defmodule HotPatch.NodeAgent.Prepare do
         module: LoadedCode.accepted_module(shadow.module),
         name: LoadedCode.accepted_module(shadow.name),
         bytes: shadow.bytes,
-        lambdas?: shadow.lambdas?
+        lambdas?: shadow.lambdas?,
+        effect: shadow.effect
       }
     end
   end

@@ -52,6 +52,7 @@ defmodule HotPatch.Options.Schema do
         :rehearse,
         :stragglers,
         :drift,
+        :releases,
         :journal,
         {:prove,
          type: :count,
@@ -94,7 +95,13 @@ defmodule HotPatch.Options.Schema do
          in_person: false,
          required: true,
          doc:
-           "the older build: a folder of the application (with `ebin` in it), or its `ebin` itself"}
+           "the older build: a folder of the application (with `ebin` in it), or its `ebin` itself"},
+        {:relup,
+         type: :path,
+         in_person: false,
+         required: true,
+         sample: "RELEASE",
+         doc: "the release that runs: its folder, or a `.rel` file in it"}
       ],
       type: :text,
       in_person: true,
@@ -108,7 +115,8 @@ defmodule HotPatch.Options.Schema do
         {:prove,
          sample: "BUILD",
          doc: "the repaired build, of which the patch is made; not needed with `patch`"},
-        {:appup, required: true, doc: "the newer build, likewise"}
+        {:appup, required: true, doc: "the newer build, likewise"},
+        {:relup, required: true, sample: "RELEASE", doc: "the new release, likewise"}
       ],
       type: :path,
       doc: "where it goes"
@@ -117,7 +125,12 @@ defmodule HotPatch.Options.Schema do
       calls: [
         {:build, sample: "FILE", doc: "where to write the archive"},
         {:sign, doc: "where to write it. Default: over the archive itself"},
-        {:appup, doc: "where to write it. Default: `NAME.appup` in the `ebin` of the newer build"}
+        {:appup,
+         doc: "where to write it. Default: `NAME.appup` in the `ebin` of the newer build"},
+        {:relup,
+         sample: "FOLDER",
+         doc:
+           "where to write the relup and the appups that were made. Default: into the new release"}
       ],
       type: :path,
       sample: "FILE",
@@ -166,6 +179,7 @@ defmodule HotPatch.Options.Schema do
         :plan,
         :stragglers,
         :drift,
+        :releases,
         :journal,
         :restart,
         :attach,
@@ -601,7 +615,14 @@ defmodule HotPatch.Options.Schema do
       doc: "`true`: also the last node of its release that serves. Default: `false`"
     ],
     restart: [
-      calls: [:appup],
+      calls: [
+        :appup,
+        {:relup,
+         type: :names,
+         default: [],
+         doc:
+           "applications that are restarted, where they have no appup of their own, instead of changed in place"}
+      ],
       type: :boolean,
       default: false,
       doc:
@@ -609,7 +630,7 @@ defmodule HotPatch.Options.Schema do
           "builds differ in the application's callback module"
     ],
     accept: [
-      calls: [:build, :prove, :appup],
+      calls: [:build, :prove, :appup, :relup],
       type: :findings,
       default: [],
       doc:
@@ -712,7 +733,7 @@ defmodule HotPatch.Options.Schema do
            |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
 
   # What is no function of HotPatch itself.
-  @tools [:build, :sign, :keygen, :appup, :prove]
+  @tools [:build, :sign, :keygen, :appup, :relup, :prove]
 
   @doc "The functions of HotPatch that take options."
   @spec functions() :: [atom()]

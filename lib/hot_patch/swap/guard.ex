@@ -12,7 +12,6 @@ defmodule HotPatch.Swap.Guard do
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
-  alias HotPatch.Swap.Suspension
   alias HotPatch.Swap.SysMessage
 
   # How long one round waits for busy processes before it looks again.
@@ -46,8 +45,7 @@ defmodule HotPatch.Swap.Guard do
   @doc "Tells the guard about processes that the engine is going to have stand still, and how."
   @spec tell(Parking.t(), [{pid(), ProcessTask.how()}]) :: :ok
   def tell(standing, hows) do
-    # The request is for the processes only.
-    send(standing.guard, {self(), :stops, %{standing | request: nil}, hows})
+    send(standing.guard, {self(), :stops, standing, hows})
     :ok
   end
 
@@ -99,7 +97,7 @@ defmodule HotPatch.Swap.Guard do
 
     standing =
       for {standing, hows} <- stopped, {pid, :still} <- hows, Parking.standing?(pid) do
-        Parking.wake(standing, pid, ref)
+        Parking.wake_answered(standing, pid, ref)
         pid
       end
 
@@ -131,7 +129,7 @@ defmodule HotPatch.Swap.Guard do
     # A loop may have taken the resume out of its mailbox before it went to sleep.
     for pid <- left,
         pid in suspended,
-        Suspension.suspended?(pid),
+        SysMessage.suspended?(pid),
         do: SysMessage.resume_unanswered(pid)
 
     wait(ref, left, suspended)

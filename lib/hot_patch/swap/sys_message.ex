@@ -88,6 +88,16 @@ defmodule HotPatch.Swap.SysMessage do
   @spec resume_unanswered(pid()) :: :ok
   def resume_unanswered(pid), do: unanswered(pid, :resume)
 
+  @doc "Whether a process is suspended by a system message."
+  @spec suspended?(pid()) :: boolean()
+  def suspended?(pid) do
+    case Process.info(pid, :current_function) do
+      {:current_function, {:sys, _suspend_loop, _arity}} -> true
+      {:current_function, {:erlang, :hibernate, 3}} -> true
+      _ -> false
+    end
+  end
+
   @doc """
   Has a process run a fun over its state. The answer would carry a copy of the whole state,
   so it is addressed to nobody; a fun that has something to say tells it by itself. Messages of

@@ -194,6 +194,9 @@ defmodule Mix.Tasks.HotPatch.Remote do
 
   defp text(list, %{function: :drift}) when is_list(list), do: HotPatch.Drift.to_table(list)
 
+  defp text([_ | _] = list, %{function: :releases}),
+    do: HotPatch.InstalledRelease.to_table(list)
+
   defp text([], %{function: function}),
     do: "nothing to show: HotPatch.#{function} gives an empty list"
 

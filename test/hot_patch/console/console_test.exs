@@ -536,6 +536,8 @@ defmodule HotPatch.ConsoleTest do
 
       assert text(get("/api/nodes", admin)) =~ Atom.to_string(node())
       assert text(get("/api/stragglers", admin)) =~ ~s("failed":[],"items":[],"missing":[])
+      assert text(get("/api/releases", admin)) =~ ~s("this node runs without a release)
+      assert text(get("/nodes/compared", admin)) =~ "this node runs without a release"
       assert text(get("/api/progress", admin)) == "[]"
       assert text(get("/api/journal?last=1", admin)) =~ ~s("from":"192.0.2.7")
 

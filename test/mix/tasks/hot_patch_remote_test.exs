@@ -69,6 +69,8 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
     assert output =~ "nobody runs old code" or output =~ "still run"
     assert {output, 0} = remote(a, ["drift"])
     assert output =~ "every module runs as it should"
+    assert {output, 0} = remote(a, ["releases"])
+    assert output =~ "next start" and output =~ ~r/ not known +yes +not known /
 
     assert {output, 0} = remote(b, ["journal", "--json"])
     assert output =~ ~s("by":"alice")

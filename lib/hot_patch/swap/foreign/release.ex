@@ -5,7 +5,6 @@ defmodule HotPatch.Swap.Foreign.Release do
   # first (p1_server does) has taken the resume out as well when it goes to sleep: it needs another.
 
   alias HotPatch.Swap.Guard
-  alias HotPatch.Swap.Suspension
   alias HotPatch.Swap.SysMessage
 
   # Milliseconds between two looks.
@@ -29,7 +28,7 @@ defmodule HotPatch.Swap.Foreign.Release do
         :ok
 
       {{:silent, _pids}, nil} ->
-        if Suspension.suspended?(pid), do: SysMessage.resume_unanswered(pid)
+        if SysMessage.suspended?(pid), do: SysMessage.resume_unanswered(pid)
         until_answered(pid, ref)
     end
   end

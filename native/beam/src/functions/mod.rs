@@ -8,6 +8,7 @@
 mod constants;
 mod decode;
 mod digest;
+mod effects;
 mod funs;
 mod outline;
 mod tables;
@@ -23,6 +24,7 @@ use crate::etf::{Canonical, Outline, StructForm};
 use crate::iff::Chunks;
 use decode::Bounds;
 use digest::Digests;
+pub use effects::{Effects, Together, effects};
 pub use funs::{Fun, Renewal, renewal};
 pub use outline::{Find, Found, makes_struct};
 use tables::Tables;
@@ -164,6 +166,11 @@ impl<'a> Functions<'a> {
             by_name.entry((function.name, function.arity)).or_insert(place);
         }
         Ok(Functions { list, by_name, tables, code })
+    }
+
+    /// The name of the module.
+    pub fn module(&self) -> &str {
+        self.tables.atoms.module()
     }
 
     /// The functions, in the order of the file.
