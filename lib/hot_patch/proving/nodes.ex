@@ -169,10 +169,12 @@ defmodule HotPatch.Proving.Nodes do
     end
   end
 
-  @doc "Whether a node runs HotPatch, and is free."
+  @doc "Whether a node has started all that it starts, runs HotPatch, and is free."
   @spec managed?(node()) :: boolean()
   def managed?(node) do
+    # HotPatch comes before the applications that depend on it.
     Node.connect(node) == true and
+      match?({:started, _status}, :erpc.call(node, :init, :get_status, [], @within)) and
       Enum.any?(:erpc.call(node, HotPatch, :nodes, [], @within), fn info ->
         info.node == node and info.managed? and info.operation == nil
       end)
