@@ -92,7 +92,7 @@ defmodule HotPatch.MixProject do
         Patches: [~r/^HotPatch\.(Patch|Manifest|Signature|Build|Composition|Analysis|Release)\b/],
         Results:
           [~r/^HotPatch\.(Answers|Cancellation|Drift|Error|JournalEntry|NodeInfo|Plan)\b/] ++
-            [~r/^HotPatch\.(Refusal|Report|Status|Straggler|Watch)\b/],
+            [~r/^HotPatch\.(Proving|Refusal|Rehearsal|Report|Status|Straggler|Watch)\b/],
         "The host's own": [~r/^HotPatch\.(Bridge|Event|Hook|Telemetry)\b/],
         "The page": [~r/^HotPatch\.Console\b/]
       ]

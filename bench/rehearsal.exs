@@ -124,7 +124,7 @@ defmodule Bench.Rehearsal do
     [old, new] = for version <- [1, 2], do: Subject.beam(root, version, module)
 
     # Named in full: an answer is read with no atoms but those that are there.
-    {:ok, [{:ok, %{by_name: _, lambdas: _, name: _, bytes: _} = shadow}]} =
+    {:ok, [{:ok, %{by_name: _, effect: _, makes_funs: _} = shadow}]} =
       HotPatch.Bridge.request("shadow", [new], DynamicCalls.naming(), "bench")
 
     {:ok, {_module, [exports: exports]}} = :beam_lib.chunks(new, [:exports])

@@ -108,6 +108,9 @@ defmodule HotPatch.Analysis.Effects do
   def judge(name) when name in @made_up, do: :unknown
   def judge({_module, function, arity}) when {function, arity} in @of_any, do: :none
 
+  # The compiler writes it into whatever reads a field of what may be no map.
+  def judge({"Elixir.IO", "warn_once", _arity}), do: :none
+
   # To end oneself is a failure, and is caught as one.
   def judge({"erlang", "exit", arity}), do: if(arity == 1, do: :none, else: :effect)
 

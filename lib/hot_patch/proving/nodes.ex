@@ -169,10 +169,12 @@ defmodule HotPatch.Proving.Nodes do
     end
   end
 
-  @doc "Whether a node runs HotPatch, and is free."
+  @doc "Whether a node has started all that it starts, runs HotPatch, and is free."
   @spec managed?(node()) :: boolean()
   def managed?(node) do
+    # HotPatch comes before the applications that depend on it.
     Node.connect(node) == true and
+      match?({:started, _status}, :erpc.call(node, :init, :get_status, [], @within)) and
       Enum.any?(:erpc.call(node, HotPatch, :nodes, [], @within), fn info ->
         info.node == node and info.managed? and info.operation == nil
       end)
@@ -199,7 +201,7 @@ defmodule HotPatch.Proving.Nodes do
       one ->
         # It is the program itself: its script becomes it. After a restart it still is.
         pids = [os_pid(one.port), by_node(one.node)] |> Enum.reject(&is_nil/1) |> Enum.uniq()
-        for pid <- pids, do: System.cmd("kill", ["-KILL", pid], stderr_to_stdout: true)
+        Enum.each(pids, &System.cmd("kill", ["-KILL", &1], stderr_to_stdout: true))
         if Port.info(one.port), do: Port.close(one.port)
     end)
   end

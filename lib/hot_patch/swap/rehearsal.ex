@@ -200,10 +200,11 @@ defmodule HotPatch.Swap.Rehearsal do
         _ = Signal.settle(signal, :drop)
         send(caller, {ref, result})
         # Whoever is linked to it, and not heard of yet, ends with it.
-        exit(:shutdown)
+        Process.flag(:trap_exit, false)
+        Process.exit(self(), :shutdown)
 
       {:DOWN, ^monitor, :process, ^caller, _reason} ->
-        exit(:shutdown)
+        :ok
     end
   end
 
