@@ -240,6 +240,18 @@ defmodule HotPatch.Support.PrintableTest do
         note: @hostile
       },
       relup(),
+      rehearsal(),
+      hd(rehearsal().nodes),
+      hd(hd(rehearsal().nodes).modules),
+      %HotPatch.Proving{
+        outcome: :failed,
+        patch: @hostile,
+        nodes: [hostile_atom()],
+        steps: [step()],
+        logs: @hostile,
+        started_at: at()
+      },
+      step(),
       %HotPatch.Error{
         reason: :refused,
         message: @hostile,
@@ -330,10 +342,49 @@ defmodule HotPatch.Support.PrintableTest do
         headers: %{@hostile => @hostile},
         body: @hostile,
         peer: @hostile,
-        base: @hostile
+        base: @hostile,
+        csrf: @hostile
       },
       %Console.Response{headers: [{@hostile, @hostile}], body: @hostile}
     ]
+  end
+
+  defp step,
+    do: %HotPatch.Proving.Step{name: hostile_atom(), outcome: :failed, text: @hostile}
+
+  defp rehearsal do
+    module = %HotPatch.Rehearsal.ModuleResult{
+      module: @hostile,
+      kind: hostile_atom(),
+      processes: 2,
+      tried: 1,
+      forms: [%{from: @hostile, to: @hostile, count: 1}],
+      failures: [%{reason: @hostile, place: @hostile, count: 1, processes: [@hostile]}],
+      left_out: [%{why: :late, text: @hostile, count: 1}]
+    }
+
+    node = %HotPatch.Rehearsal.NodeResult{
+      node: hostile_atom(),
+      outcome: :failed,
+      modules: [module],
+      instructions: [@hostile],
+      late: [@hostile],
+      uncertain: [@hostile],
+      refused: [@hostile],
+      warnings: [@hostile],
+      error: @hostile
+    }
+
+    %HotPatch.Rehearsal{
+      patch: @hostile,
+      outcome: :failed,
+      nodes: [node],
+      effective: [%{module: @hostile, function: @hostile, calls: [@hostile]}],
+      unmanaged: [hostile_atom()],
+      missing: [hostile_atom()],
+      by: @hostile,
+      started_at: at()
+    }
   end
 
   defp relup do
