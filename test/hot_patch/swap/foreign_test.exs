@@ -187,7 +187,7 @@ defmodule HotPatch.Swap.ForeignTest do
   defp shown(loop, pids), do: for(pid <- pids, do: state(loop, pid))
 
   defp state(:p1_fsm, pid) do
-    {name, data} = :p1_fsm.sync_send_all_state_event(pid, :get)
+    {name, data} = apply(:p1_fsm, :sync_send_all_state_event, [pid, :get])
     assert name == :on
     data
   end
@@ -195,7 +195,7 @@ defmodule HotPatch.Swap.ForeignTest do
   defp state(loop, pid), do: loop.call(pid, :get)
 
   defp block(:p1_fsm, pid, test),
-    do: :p1_fsm.sync_send_all_state_event(pid, {:block, test}, :infinity)
+    do: apply(:p1_fsm, :sync_send_all_state_event, [pid, {:block, test}, :infinity])
 
   defp block(loop, pid, test), do: loop.call(pid, {:block, test}, :infinity)
 

@@ -42,6 +42,9 @@ defmodule HotPatch.Swap.Discovery.Classification do
 
   defp by_own_loop(pid, {call, _parent, label}, loop, replaced) do
     case loop do
+      {:works_for, [Agent.Server]} when is_map_key(replaced, elem(call, 0)) ->
+        [agent(pid, replaced[elem(call, 0)])]
+
       {:works_for, [module | below]} ->
         works_for(pid, {module, below}, rule(module, call, label, replaced), replaced)
 
@@ -97,6 +100,13 @@ defmodule HotPatch.Swap.Discovery.Classification do
       _ ->
         if names?(label, replaced), do: :label, else: :entered_elsewhere
     end
+  end
+
+  # An Agent takes the name of the function that made its state. Its module's code_change is for that state
+  # where the module is nothing else.
+  defp agent(pid, change) do
+    converts? = not behaves?(change.module) and change_code?(change, [3])
+    %{target(pid, :agent, :agent, [{change.module, converts?}]) | sure?: true}
   end
 
   defp began?({module, _function, _arity}, replaced), do: is_map_key(replaced, module)
