@@ -13,7 +13,7 @@ defmodule HotPatch.MixProject do
       # The Rust compiler task is part of this project, so it can only run once
       # the Elixir sources are compiled.
       compilers: Mix.compilers() ++ [:hot_patch_native],
-      deps: [],
+      deps: deps(),
       # Of sasl, which only tests call, where it is started.
       elixirc_options: [no_warn_undefined: [:systools, :release_handler]],
       name: "HotPatch",
@@ -21,6 +21,25 @@ defmodule HotPatch.MixProject do
       package: package(),
       docs: docs()
     ]
+  end
+
+  # Optional, as Mix has it: a host that has one of them has it compiled and started before us, in a version that
+  # fits, and who has none needs none. They are left out where Mix has no Hex to ask, and where this project stands
+  # alone (it is nobody's dependency) and they are neither fetched nor asked for: so it is built where no
+  # registry of packages can be reached. `HOT_PATCH_OPTIONAL_DEPS=1 mix deps.get` and `mix hex.build` ask for them.
+  # Nothing is compiled otherwise for want of one: see HotPatch.Console.Plug and HotPatch.Telemetry.
+  defp deps do
+    for {name, requirement} <- [plug: "~> 1.14", telemetry: "~> 1.0"],
+        asked_for?() or
+          (Code.ensure_loaded?(Hex) and (Mix.Project.get() != nil or fetched?(name))),
+        do: {name, requirement, optional: true}
+  end
+
+  defp fetched?(name), do: File.dir?("deps/#{name}")
+
+  defp asked_for? do
+    System.get_env("HOT_PATCH_OPTIONAL_DEPS", "") not in ["", "0", "false"] or
+      Enum.any?(System.argv(), &String.starts_with?(&1, "hex."))
   end
 
   def application do
@@ -47,9 +66,11 @@ defmodule HotPatch.MixProject do
       licenses: ["Apache-2.0"],
       # No address is public yet; whoever publishes it adds `source_url` above, too.
       links: %{},
+      # What script/package has made, see CONTRIBUTING.md.
       files:
         ~w(lib native/beam native/build native/core native/loader native/nif native/port Cargo.toml Cargo.lock docs) ++
-          ~w(mix.exs .formatter.exs README.md CHANGELOG.md CONTRIBUTING.md LICENSE)
+          ~w(mix.exs .formatter.exs README.md CHANGELOG.md CONTRIBUTING.md LICENSE) ++
+          Path.wildcard("checksum-HotPatch.Native.exs")
     ]
   end
 

@@ -5,7 +5,9 @@
 #     MIX_ENV=prod mix run bench/swap.exs [--processes 1000,10000,100000] [--modules 1,100]
 #                                         [--load idle,calls] [--rounds 3]
 #                                         [--ways "HotPatch,release_handler_1"] [--funs]
+#                                         [--hogs 8] [--others 8]
 #
+# --hogs are processes of the VM that are always busy, --others programs beside it.
 # With --funs every server's state holds a fun of its module, which HotPatch makes anew.
 #
 # Every way changes the same two builds, whose state format differs, in fresh processes; the
@@ -13,11 +15,12 @@
 # of what a sample of the processes receive. "gap" is the longest that one caller waited, "p99"
 # of all calls that touch the time of the change. Milliseconds.
 
-for file <- ~w(table swap/subject swap/callers swap/probe swap/ways),
+for file <- ~w(table swap/subject swap/callers swap/load swap/probe swap/ways),
     do: Code.require_file("#{file}.exs", __DIR__)
 
 defmodule Bench.Swap do
   alias Bench.Swap.Callers
+  alias Bench.Swap.Load
   alias Bench.Swap.Probe
   alias Bench.Swap.Subject
   alias Bench.Swap.Ways
@@ -57,10 +60,10 @@ defmodule Bench.Swap do
     File.rm_rf!(root)
   end
 
-  defp compare(root, modules, n, load, %{rounds: rounds, ways: ways}) do
+  defp compare(root, modules, n, load, %{rounds: rounds, ways: ways} = options) do
     results =
       for _round <- 1..rounds, name <- ways do
-        {name, measure(root, modules, n, load, name)}
+        {name, measure(root, modules, n, load, name, options)}
       end
       |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
 
@@ -75,17 +78,19 @@ defmodule Bench.Swap do
     IO.puts("")
   end
 
-  defp measure(root, modules, n, load, name) do
+  defp measure(root, modules, n, load, name, options) do
     pids = Subject.start(root, modules, n)
     change = Ways.prepare(name, root, modules)
     callers = if load == "calls", do: Callers.start(pids), else: []
     settle()
 
+    stop = Load.start(options)
     probe = Probe.start(pids)
     started = Callers.now()
     change.()
     whole = Callers.now() - started
     pauses = Probe.stop(probe)
+    stop.()
     waits = callers |> Callers.stop(started) |> Enum.sort()
 
     2 = Subject.server().module_info(:attributes)[:vsn] |> hd()
@@ -126,6 +131,8 @@ end
       load: :string,
       rounds: :integer,
       funs: :boolean,
+      hogs: :integer,
+      others: :integer,
       ways: :string
     ]
   )
@@ -138,5 +145,7 @@ Bench.Swap.run(%{
   load: String.split(given[:load] || "idle,calls", ","),
   rounds: given[:rounds] || 3,
   funs: given[:funs] || false,
+  hogs: given[:hogs] || 0,
+  others: given[:others] || 0,
   ways: if(given[:ways], do: String.split(given[:ways], ","), else: Bench.Swap.Ways.names())
 })

@@ -15,6 +15,8 @@ defmodule HotPatch do
   Patches are built from two builds of the system by `mix hot_patch.build` or `HotPatch.Build`,
   which gives them a manifest (`HotPatch.Manifest`), and signs them if told to.
 
+  `rehearse/2` tries an apply on the states that processes have, with nobody paused.
+
   Everything but `upload/2`, `apply/2`, `rollback/2`, `cancel/2`, `delete/2`, `restart/2`, `dismiss/2`, `attach/2`
   and `detach/2` only looks. A patch is known by its id; its name, or the beginning of its id, will do where only
   one patch has it. Text may be a charlist, as in a shell of Erlang.
@@ -41,6 +43,7 @@ defmodule HotPatch do
   alias HotPatch.Drift
   alias HotPatch.Error
   alias HotPatch.Event
+  alias HotPatch.InstalledRelease
   alias HotPatch.JournalEntry
   alias HotPatch.NodeInfo
   alias HotPatch.Options
@@ -48,6 +51,7 @@ defmodule HotPatch do
   alias HotPatch.Patch
   alias HotPatch.Plan
   alias HotPatch.Refusal
+  alias HotPatch.Rehearsal
   alias HotPatch.Report
   alias HotPatch.Straggler
   alias HotPatch.Support.OSUser
@@ -192,6 +196,51 @@ defmodule HotPatch do
   end
 
   @doc """
+  Tries an apply on what runs now, with nobody paused: what fails in it would fail in the apply.
+
+  Every node judges the patch as for an apply and makes the new code ready. Then each process whose state would be
+  converted (or a sample) hands out a copy of it in its own turn, and goes on as if nothing had been. The new
+  `code_change` is called on the copy, in a process that lives for this one call, at low priority, with a limit of
+  time and of memory. Supervisors' new `init` is asked in the same way; instructions are only read.
+
+  The report says per node and module how many were tried, which failed and where, how states change their form,
+  about how long the pause would be and how much memory it would take, who would be late, and what could not be
+  tried. No value of a state is in it, nor in a log.
+
+  A callback that has effects, as far as the code shows, is named and left out, unless `effects: :run` is given.
+  As it runs in a process of its own, what a callback asks of itself (`self/0`, links, timers, tables of its own)
+  is asked of that. Of `transition: :none` there is nothing to try.
+
+  The nodes are held as for an apply: meanwhile nobody else can apply, roll back or restart. `cancel/2` ends it, and
+  so does the end of the coordinator. It is written into the journal.
+
+  ## Options
+
+  #{Options.docs(:rehearse)}
+
+  ## Errors
+
+  `HotPatch.Error` as for `check/2`, and `:busy`, `:cancelled`. A patch that would fail is no error here: its
+  `outcome` says so.
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.rehearse("fix", sample: 0)
+      iex> {error.reason, error.details.option}
+      {:invalid_option, :sample}
+  """
+  @spec rehearse(id(), rehearse_options()) :: {:ok, Rehearsal.t()} | error()
+  def rehearse(id, options \\ []) do
+    with {:ok, options, payload, nodes, unmanaged} <- PatchCall.new(:rehearse, id, options) do
+      options = Map.put(options, :id, Cluster.Coordinator.new_id())
+
+      Cluster.ProgressBars.during(options.id, options.progress, fn ->
+        Cluster.RehearsalCall.run(payload, nodes, unmanaged, options)
+      end)
+    end
+  end
+
+  @doc """
   Makes a patch current on every node, in memory and on disk.
 
   First every node prepares; if one cannot, none changes. Then every node commits (all at
@@ -215,7 +264,8 @@ defmodule HotPatch do
 
   `HotPatch.Error` as for `check/2`, and:
 
-    * `:refused` - a node cannot prepare; nothing was changed, `report` says why
+    * `:refused` - a node cannot prepare, or the rehearsal failed that `rehearse: true` demands; nothing was
+      changed, `report` says why
     * `:busy` - another apply is under way; `details.holder` says whose
     * `:failed` - the commit failed on a node; `report` says where and how it was left, and
       what the others did about it (`on_failure`)
@@ -232,6 +282,7 @@ defmodule HotPatch do
   @spec apply(id(), apply_options()) :: {:ok, Report.t()} | error()
   def apply(id, options \\ []) do
     with {:ok, options, payload, nodes, unmanaged} <- PatchCall.new(:apply, id, options),
+         :ok <- Cluster.RehearsalCall.demanded(payload, nodes, unmanaged, options),
          do: carry_out(options, payload, nodes, unmanaged)
   end
 
@@ -414,7 +465,7 @@ defmodule HotPatch do
   end
 
   @doc """
-  Cancels what is under way: an apply, a rollback, a restart, a check, a plan, an attach or a detach, from
+  Cancels what is under way: an apply, a rollback, a restart, a check, a plan, a rehearsal, an attach or a detach, from
   any node of the cluster. `id` is that of the operation (`progress/0` has it), of the patch that it is about,
   or the name of the node.
 
@@ -630,6 +681,39 @@ defmodule HotPatch do
   end
 
   @doc """
+  The releases that lie on each node, with OTP's words for them: which one runs, which one a restart boots, which
+  ones are unpacked or old; and which nodes could not be asked. What a node does not know it says.
+
+  ## Options
+
+  #{Options.docs(:releases)}
+
+  ## Examples
+
+      {:ok, releases} = HotPatch.releases()
+      IO.puts(releases)
+      #=> shop 1.1.0 on a@host: current, runs
+      #=> shop 1.0.0 on a@host: permanent, the next start boots it
+
+      iex> {:ok, releases} = HotPatch.releases()
+      iex> [%HotPatch.InstalledRelease{node: node, running?: running?}] = releases.items
+      iex> {node, is_boolean(running?)}
+      {node(), true}
+  """
+  @spec releases(releases_options()) :: {:ok, Answers.t(InstalledRelease.t())} | error()
+  def releases(options \\ []) do
+    with {:ok, options} <- Options.validate(:releases, options),
+         {:ok, members} <- Cluster.reachable(options.nodes) do
+      asked = {:releases, [], options.timeout}
+
+      {:ok,
+       Cluster.collect(members, :releases, asked, fn answers ->
+         for {_node, releases} <- answers, release <- releases, do: release
+       end)}
+    end
+  end
+
+  @doc """
   The JSON text of anything that the other functions give, errors included.
 
   ## Examples
@@ -658,6 +742,10 @@ defmodule HotPatch do
   @spec plan!(id(), plan_options()) :: Plan.t()
   def plan!(id, options \\ []), do: bang!(plan(id, options))
 
+  @doc "Like `rehearse/2`, but raises the error."
+  @spec rehearse!(id(), rehearse_options()) :: Rehearsal.t()
+  def rehearse!(id, options \\ []), do: bang!(rehearse(id, options))
+
   @doc "Like `apply/2`, but raises the error."
   @spec apply!(id(), apply_options()) :: Report.t()
   def apply!(id, options \\ []), do: bang!(apply(id, options))
@@ -681,6 +769,10 @@ defmodule HotPatch do
   @doc "Like `drift/1`, but raises the error."
   @spec drift!(drift_options()) :: Answers.t(Drift.t())
   def drift!(options \\ []), do: bang!(drift(options))
+
+  @doc "Like `releases/1`, but raises the error."
+  @spec releases!(releases_options()) :: Answers.t(InstalledRelease.t())
+  def releases!(options \\ []), do: bang!(releases(options))
 
   @doc "Like `stragglers/1`, but raises the error."
   @spec stragglers!(stragglers_options()) :: Answers.t(Straggler.t())

@@ -103,7 +103,8 @@ defmodule Bench.Swap.Ways do
         module: module,
         name: String.to_atom(shadow.name),
         bytes: shadow.bytes,
-        lambdas?: shadow.lambdas
+        lambdas?: shadow.lambdas and (shadow.effect != nil or shadow.makes_funs),
+        effect: shadow.effect
       }
     end
   end

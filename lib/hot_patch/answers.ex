@@ -1,11 +1,11 @@
 defmodule HotPatch.Answers do
   @moduledoc """
   What all nodes were asked for, put together, and which of them have not said anything: the result of
-  `HotPatch.list/0`, `HotPatch.journal/1`, `HotPatch.drift/1` and `HotPatch.stragglers/1`.
+  `HotPatch.list/0`, `HotPatch.journal/1`, `HotPatch.drift/1`, `HotPatch.stragglers/1` and `HotPatch.releases/1`.
 
-    * `:of` - what was asked for: `:patches`, `:journal`, `:drift`, `:stragglers`
-    * `:items` - what was found: a list of `HotPatch.Patch`, `HotPatch.JournalEntry`, `HotPatch.Drift`, or
-      `HotPatch.Straggler`
+    * `:of` - what was asked for: `:patches`, `:journal`, `:drift`, `:stragglers`, `:releases`
+    * `:items` - what was found: a list of `HotPatch.Patch`, `HotPatch.JournalEntry`, `HotPatch.Drift`,
+      `HotPatch.Straggler`, or `HotPatch.InstalledRelease`
     * `:nodes` - the nodes whose answers it is made of
     * `:failed` - nodes that are connected and gave no answer, each with its `:problem`
     * `:missing` - nodes that belong to the system and are away
@@ -23,7 +23,7 @@ defmodule HotPatch.Answers do
 
   @type failure :: %{node: node(), problem: String.t()}
   @type t(item) :: %__MODULE__{
-          of: :patches | :journal | :drift | :stragglers,
+          of: :patches | :journal | :drift | :stragglers | :releases,
           items: [item],
           nodes: [node()],
           failed: [failure()],

@@ -33,7 +33,7 @@ defmodule HotPatch.Archive do
 
   # Likewise the keys of the reply. A module's literals are atoms from its loading on.
   @beam_keys ~w(module md5 vsn attributes exports imports behaviours chunks on_load load_nif
-                needs_otp compiler compressed load name lambdas by_name)a
+                needs_otp compiler compressed load name lambdas by_name effect makes_funs)a
   @load_keys ~w(atoms functions literal_words added_literals memory)a
   @reply_keys ~w(sha256 size files left_out path crc32 bytes executable kind rule reason beam other
                  damaged refused entry message ok true false nil manifest content signature
@@ -78,6 +78,15 @@ defmodule HotPatch.Archive do
   @spec copies([binary()], tuple(), String.t()) ::
           {:ok, [{:ok, map()} | {:error, String.t()}]} | {:error, Error.t()}
   def copies(modules, naming, id), do: Bridge.request("shadow", modules, naming, id)
+
+  @doc """
+  Where functions lead that are in these modules: what they call out of them, each as `{module, name, arity}`, and
+  why some of that is not known. `id` names the patch in an error.
+  """
+  @spec leads([binary()], [function], String.t()) ::
+          {:ok, [{out :: [function], unknown :: [String.t()]}]} | {:error, Error.t()}
+        when function: {String.t(), String.t(), arity()}
+  def leads(modules, functions, id), do: Bridge.request("leads", modules, functions, id)
 
   @doc "What the manifest of a patch has done beside its modules, read."
   @spec instructions(Composition.t()) ::

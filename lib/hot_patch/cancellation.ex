@@ -3,7 +3,7 @@ defmodule HotPatch.Cancellation do
   What became of something that was cancelled: the result of `HotPatch.cancel/2`.
 
     * `:operation` - its id
-    * `:kind` - `:apply`, `:rollback`, `:restart`, `:check`, `:plan`, `:attach`, `:detach`
+    * `:kind` - `:apply`, `:rollback`, `:restart`, `:check`, `:plan`, `:rehearse`, `:attach`, `:detach`
     * `:patch` - the patch, or the node, that it was about
     * `:by` - who has cancelled it: the first, where several have
     * `:outcome` - see below

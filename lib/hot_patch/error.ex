@@ -7,7 +7,8 @@ defmodule HotPatch.Error do
 
     * `:reason` - an atom to match on, see `t:reason/0`
     * `:message` - the thing, the rule, and what to do next
-    * `:report` - the `HotPatch.Report` of the attempt, where there is one
+    * `:report` - the `HotPatch.Report` of the attempt, where there is one; the `HotPatch.Rehearsal` where that is
+      why an apply was refused
     * `:details` - what a program may want to know (node, option, holder, ...)
   """
 
@@ -77,7 +78,7 @@ defmodule HotPatch.Error do
   @type t :: %__MODULE__{
           reason: reason(),
           message: String.t(),
-          report: HotPatch.Report.t() | nil,
+          report: HotPatch.Report.t() | HotPatch.Rehearsal.t() | nil,
           details: map()
         }
 

@@ -5,7 +5,7 @@ defmodule HotPatch.JournalEntry do
 
     * `:at` - when it began to be noted, UTC
     * `:what` - `:apply`, `:rollback`, `:failed` (an operation that was taken back), `:refused`,
-      `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:attach`, `:detach`, `:dismiss`, `:cancel`, `:put_again` (files on a
+      `:upload`, `:delete`, `:restart` (of a node), `:retire`, `:attach`, `:detach`, `:dismiss`, `:cancel`, `:rehearse`, `:put_again` (files on a
       fresh disk), `:put_back` (files of patches that ended), `:drift`, `:journal_damaged`
     * `:operation` - what was tried, where it was refused or failed
     * `:patch` - its id
@@ -21,7 +21,8 @@ defmodule HotPatch.JournalEntry do
     * `:disk` - `:memory_only` where no file of the system was touched, else `:replace`
     * `:forced?` - whether processes were killed for it
     * `:status` - integral over the nodes
-    * `:outcome` - what became of what was cancelled, as in `HotPatch.Cancellation`
+    * `:outcome` - what became of what was cancelled, as in `HotPatch.Cancellation`; of a rehearsal, as in
+      `HotPatch.Rehearsal`
     * `:nodes` - for each: `node`, `at`, `status`, `files` (how many of each status), `pause_us`,
       `suspended`, `killed`, `stragglers`, `restart_needed`, `error`
   """

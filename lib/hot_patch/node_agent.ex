@@ -17,6 +17,8 @@ defmodule HotPatch.NodeAgent do
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.NodeAgent.PlanBuilder
   alias HotPatch.NodeAgent.Prepare
+  alias HotPatch.NodeAgent.Rehearsal
+  alias HotPatch.NodeAgent.Releases
   alias HotPatch.NodeAgent.RestartNeed
   alias HotPatch.NodeAgent.Server
   alias HotPatch.NodeAgent.Verdict
@@ -33,6 +35,9 @@ defmodule HotPatch.NodeAgent do
 
   # Raised whenever what nodes say to each other changes its meaning.
   @protocol 6
+
+  # Milliseconds in which a rehearsal that is to end does so.
+  @rehearsal_ends_within 10_000
 
   # Why this node is behind the others, if it is.
   @behind {__MODULE__, :behind}
@@ -85,6 +90,10 @@ defmodule HotPatch.NodeAgent do
   @doc "Who runs old code on this node."
   @spec stragglers() :: [HotPatch.Straggler.t()]
   defdelegate stragglers(), to: Swap
+
+  @doc "Which releases there are on this node."
+  @spec releases() :: [HotPatch.InstalledRelease.t()]
+  defdelegate releases(), to: Releases, as: :list
 
   @doc "An archive kept on this node."
   @spec archive(String.t()) :: {:ok, Store.Archives.t(), binary()} | :unknown | :damaged
@@ -215,6 +224,26 @@ defmodule HotPatch.NodeAgent do
   end
 
   @doc """
+  Tries on this node what an operation would do to the processes that there are, changing nothing. The
+  node is reserved for it by then.
+  """
+  @spec rehearse(Operation.t(), Payload.t(), Rehearsal.how()) ::
+          {:ok, HotPatch.Rehearsal.NodeResult.t()} | {:error, String.t()}
+  def rehearse(operation, payload, how) do
+    Telemetry.span(:rehearsal, Map.take(operation, [:patch, :by]), fn ->
+      result =
+        with {:ok, payload} <- Inbox.whole(payload), do: Rehearsal.run(operation, payload, how)
+
+      {measurements, outcome} = Rehearsal.measured(result)
+      {result, measurements, %{outcome: outcome}}
+    end)
+  end
+
+  @doc "Ends the rehearsal of this node, and waits until nothing is left of it."
+  @spec stop_rehearsal() :: :ok | :late
+  def stop_rehearsal, do: Swap.Rehearsal.stop(@rehearsal_ends_within)
+
+  @doc """
   Takes this node for an operation, if nobody else has it; gives the number of the last
   operation known here, and what this node's clock says (microseconds).
   """
@@ -224,6 +253,8 @@ defmodule HotPatch.NodeAgent do
           | {:unfinished, String.t()}
   def reserve(operation) do
     with :ok <- GenServer.call(Server, {:reserve, operation}, :infinity) do
+      # Of a coordinator that is gone: what it has loaded must be out of the way.
+      _ = stop_rehearsal()
       FaultPoint.point(:reserved)
       {:ok, {History.seq(), System.system_time(:microsecond)}}
     end

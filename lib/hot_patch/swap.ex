@@ -51,8 +51,12 @@ defmodule HotPatch.Swap do
     HotPatch.Swap.Discovery.FunHolders,
     HotPatch.Swap.Conversion,
     HotPatch.Swap.FunRenewal,
+    HotPatch.Swap.DynamicCalls,
     HotPatch.Swap.Hosted,
+    HotPatch.Swap.Newborn,
+    HotPatch.Swap.StateForm,
     HotPatch.Swap.Signal,
+    HotPatch.Swap.Tally,
     HotPatch.Swap.Parking,
     HotPatch.Swap.SysMessage,
     HotPatch.Swap.Discovery.Wrapper
@@ -157,6 +161,14 @@ defmodule HotPatch.Swap do
   """
   @spec fun_lines([Change.t()], [Target.t()], :soft | :force) :: [String.t()]
   def fun_lines(changes, targets, purge), do: OldCode.FunLines.of(changes, targets, purge)
+
+  @doc "In lines: who will keep a frame of the code that goes, so that the change cannot be taken back."
+  @spec kept_frames([Change.t()], [Target.t()]) :: [String.t()]
+  defdelegate kept_frames(changes, targets), to: Discovery.KeptFrames, as: :lines
+
+  @doc "In lines: of how many processes it is not known whether they have a state that would have to change."
+  @spec uncertain([Change.t()], [Target.t()], silent :: [pid()]) :: [String.t()]
+  defdelegate uncertain(changes, targets, silent), to: Discovery.Uncertain, as: :lines
 
   @doc "Processes that changes are known to end."
   @spec casualties([Change.t()], Strategy.transition()) :: [Casualties.t()]

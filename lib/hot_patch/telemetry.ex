@@ -8,6 +8,8 @@ defmodule HotPatch.Telemetry do
   | phase | where | metadata | further measurements of `:stop` |
   |---|---|---|---|
   | `:apply`, `:rollback` | coordinator | `patch`, `by`, `nodes`; at the end `result` (`:ok` or the error's reason) | |
+  | `:rehearse` | coordinator | `patch`, `by`, `nodes`; at the end `result` (the outcome, or the error's reason) | |
+  | `:rehearsal` | each node | `patch`, `by`; at the end `outcome` | `tried`, `failed`, `pause_us` (foreseen) |
   | `:prepare` | each node | `patch`, `by`; at the end `vote` (`:yes` or `:no`) | |
   | `:commit` | each node | `patch`, `by`; at the end `status`, `error` | `pause_us`, `suspended` |
   | `:suspend` | each node, within `:commit` | `patch`, `by`; at the end `error` | `suspended`, `releases` |
@@ -29,6 +31,9 @@ defmodule HotPatch.Telemetry do
   state to convert stood still at the end of `:suspend`, `releases` how often one had to go on
   for a moment because another waited for it.
 
+  Where a `code_change` is known to have no effects, states are converted within `:suspend`, and a failure of it is one of
+  that phase; `:convert` is what is left.
+
   Between `:convert` and `:load` a node waits until all nodes have come so far; what was started
   meanwhile is suspended and converted then. Modules with an `on_load` are a `:load` of their own
   before that, new modules one before `:convert`. With `transition: :none` there is only `:load`, with `:compatible` `:load` and then
@@ -38,7 +43,7 @@ defmodule HotPatch.Telemetry do
 
   alias HotPatch.Swap.PhaseTimes
 
-  @type phase :: :apply | :rollback | :prepare | :commit
+  @type phase :: :apply | :rollback | :rehearse | :rehearsal | :prepare | :commit
 
   @doc """
   Runs a function as a span. It gives its result, and what the end of the span is to say.

@@ -926,11 +926,33 @@ defmodule HotPatch.ClusterTest do
       assert_received {:after_load, %{patch: ^id}, {:suspended?, true}}
       assert_received {:after_resume, %{patch: ^id}, {:suspended?, false}}
 
+      assert_received {:after_write, %{patch: ^id, modules: ^modules, files: files},
+                       {:suspended?, false}}
+
+      assert "exchange-1.0.0/ebin/Elixir.Exchange.Call.beam" in files
+
       # A refused patch calls none.
       broken = upload!(a, [Builds.changed("broken", "Call")], "broken")
       Cluster.call(a, Exchange, :start_calls, [[{"1234567", "0081123"}]])
       assert {:error, _} = hot_patch(a, :apply, [broken.id])
-      refute_received {:after_load, _, _}
+
+      for moment <- [:after_load, :after_resume, :after_write],
+          do: refute_received({^moment, _, _})
+
+      # One of files alone, and its way back, have no pause.
+      path = "exchange-1.0.0/priv/rates.csv"
+      :ok = configure_on(a, hooks: [HotPatch.Test.Hooks.Telling])
+      assert_received {:before_pause, %{modules: [_ | _]}, _broken}
+      %{id: id} = upload!(a, [{path, "1"}], "rates")
+
+      for operation <- [:apply, :rollback] do
+        assert {:ok, _} = hot_patch(a, operation, [id])
+        change = %{patch: id, modules: [], files: [path]}
+        assert_received {:before_pause, ^change, _}
+        assert_received {:after_resume, ^change, _}
+        assert_received {:after_write, ^change, _}
+        refute_received {:after_load, _, _}
+      end
     end
   end
 end

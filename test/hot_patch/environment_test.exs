@@ -161,6 +161,52 @@ defmodule HotPatch.EnvironmentTest do
       assert endpoint(a) == @own
     end
 
+    # An endpoint keeps a table of its own, in which stays what it has a default for; the application's
+    # callback passes on what it is told, as that of Phoenix's generator does.
+    test "leave nothing with an endpoint of Phoenix that a rollback has taken back" do
+      [a] = Cluster.start(1)
+      put(a, @own)
+      {path, _bytes} = listening(1)
+
+      forwarding =
+        Builds.erlang("""
+        -module('Elixir.Exchange.Application').
+        -export([start/2, stop/1, config_change/3]).
+        start(_, _) -> exit(not_again).
+        stop(_) -> ok.
+        config_change(Changed, _, Gone) -> 'Elixir.MyAppWeb.Endpoint':config_change(Changed, Gone).
+        """)
+
+      endpoint =
+        Builds.erlang("""
+        -module('Elixir.MyAppWeb.Endpoint').
+        -export([config/1, config_change/2]).
+        table() -> persistent_term:get('Elixir.MyAppWeb.Endpoint', [{static_url, nil}, {check_origin, true}]).
+        config(Key) -> proplists:get_value(Key, table(), nil).
+        config_change([{'Elixir.MyAppWeb.Endpoint', Config}], _) ->
+            Kept = [One || {Key, _} = One <- table(), lists:member(Key, [static_url, check_origin])],
+            persistent_term:put('Elixir.MyAppWeb.Endpoint', lists:ukeysort(1, Config ++ Kept)).
+        """)
+
+      files = [
+        {path, forwarding},
+        {"exchange-1.0.0/ebin/Elixir.MyAppWeb.Endpoint.beam", endpoint}
+      ]
+
+      assert {:ok, _report} = hot_patch(a, :apply, [upload!(a, files, "web").id])
+      config = &Cluster.call(a, @endpoint, :config, [&1])
+      patch = note!(a, "first")
+      given = [static_url: [host: "cdn"], check_origin: false, more: 1]
+      options = [config: [exchange: [{@endpoint, given}]]]
+      assert {:ok, _report} = hot_patch(a, :apply, [patch.id, options])
+      assert Enum.map(Keyword.keys(given), config) == Keyword.values(given)
+      assert config.(:salt) == "s3cret"
+
+      assert {:ok, %{nodes: [%{warnings: []}]}} = hot_patch(a, :rollback, [patch.id])
+      assert Enum.map(Keyword.keys(given), config) == [nil, true, nil]
+      assert endpoint(a) == @own
+    end
+
     test "an application that fails to take them is named in the report" do
       [a] = Cluster.start(1)
       {path, _bytes} = listening(1)

@@ -53,7 +53,8 @@ defmodule HotPatch.MembersTest do
       resume = silent(b)
 
       # Each waits for it in vain, all at the same time.
-      calls = for call <- [:drift, :stragglers, :journal], do: {call, [timeout: 10_000]}
+      calls =
+        for call <- [:drift, :stragglers, :releases, :journal], do: {call, [timeout: 10_000]}
 
       answers =
         calls
@@ -113,7 +114,7 @@ defmodule HotPatch.MembersTest do
       assert to_string(gone) =~ "took part in an operation"
       assert hot_patch(a, :list, []).missing == [c]
 
-      for call <- [:drift, :stragglers, :journal] do
+      for call <- [:drift, :stragglers, :releases, :journal] do
         assert {:ok, %Answers{missing: [^c], nodes: [^a, ^b]} = answers} = hot_patch(a, call, [])
         assert to_string(answers) =~ "#{c} is away"
       end

@@ -132,6 +132,8 @@ defmodule HotPatch.OptionsTest do
       assert Mix.Task.moduledoc(Mix.Tasks.HotPatch.Sign) =~ CommandLine.docs([:sign])
       assert Mix.Task.moduledoc(Mix.Tasks.HotPatch.Keygen) =~ CommandLine.docs([:keygen])
       assert Mix.Task.moduledoc(Mix.Tasks.HotPatch.Appup) =~ CommandLine.docs([:appup])
+      assert Mix.Task.moduledoc(Mix.Tasks.HotPatch.Rehearse) =~ CommandLine.docs([:prove])
+      assert Mix.Task.moduledoc(Mix.Tasks.HotPatch.Relup) =~ CommandLine.docs([:relup])
       assert Mix.Task.moduledoc(Mix.Tasks.HotPatch.Remote) =~ Command.docs_of_switches()
     end
 

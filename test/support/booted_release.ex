@@ -30,6 +30,54 @@ defmodule HotPatch.Test.BootedRelease do
     root
   end
 
+  @doc """
+  The same so that `bin/exchange start` starts it, wherever it is copied to; as the release scripts of Mix, it takes its
+  name and cookie from the environment.
+  """
+  @spec startable() :: Path.t()
+  def startable do
+    root = make()
+    lib = Path.join(root, "lib")
+
+    for application <- @applications ++ [:hot_patch] do
+      name = "#{application}-#{version(application)}"
+      File.ln_s!(Application.app_dir(application), Path.join(lib, name))
+    end
+
+    folder = Path.join([root, "releases", @version])
+    name = folder |> Path.join("exchange") |> String.to_charlist()
+    path = for ebin <- Path.wildcard(Path.join(lib, "*/ebin")), do: String.to_charlist(ebin)
+    variables = [{~c"RELEASE_LIB", String.to_charlist(lib)}]
+
+    options = [
+      :silent,
+      :no_module_tests,
+      path: path,
+      variables: variables,
+      outdir: String.to_charlist(folder)
+    ]
+
+    {:ok, _, _} = apply(:systools, :make_script, [name, options])
+    File.rename!(Path.join(folder, "exchange.boot"), Path.join(folder, "start.boot"))
+
+    script = Path.join(root, "bin/exchange")
+    File.write!(script, script())
+    File.chmod!(script, 0o755)
+    root
+  end
+
+  defp script do
+    """
+    #!/bin/sh
+    set -e
+    [ "$1" = start ]
+    root=$(cd "$(dirname "$0")/.." && pwd)
+    exec "#{:code.root_dir()}/bin/erl" -noinput -boot "$root/releases/#{@version}/start" \\
+      -boot_var RELEASE_LIB "$root/lib" -config "$root/releases/#{@version}/sys" -mode embedded \\
+      -name "$RELEASE_NODE" -setcookie "$RELEASE_COOKIE" -kernel prevent_overlapping_partitions false
+    """
+  end
+
   defp files do
     %{
       "bin/exchange" => "#!/bin/sh",

@@ -15,6 +15,9 @@ defmodule HotPatch.Test.Hooks do
     @impl HotPatch.Hook
     def after_resume(change), do: tell({:after_resume, change, stands_still()})
 
+    @impl HotPatch.Hook
+    def after_write(change), do: tell({:after_write, change, stands_still()})
+
     defp tell(what), do: send(Application.fetch_env!(:hot_patch_test, :listener), what)
 
     # Without asking: whoever stands still answers only system messages.

@@ -32,6 +32,20 @@ defmodule HotPatch.Test.Operator do
     :ok
   end
 
+  @doc "Has the state of a process in a form that no code knows, until it is mended."
+  @spec distort(node(), pid()) :: :ok
+  def distort(node, pid) do
+    Cluster.call(node, :sys, :replace_state, [pid, &{:distorted, &1}])
+    :ok
+  end
+
+  @doc "Gives a process the state back that it had."
+  @spec mend(node(), pid()) :: :ok
+  def mend(node, pid) do
+    Cluster.call(node, :sys, :replace_state, [pid, &elem(&1, 1)])
+    :ok
+  end
+
   @doc "The digest of a module's running code; nil if it is not loaded."
   @spec running(node(), module()) :: binary() | nil
   def running(node, module) do

@@ -127,6 +127,21 @@ defmodule HotPatch.Test.Servers do
     with {:ok, ready} <- Swap.prepare(job), do: Swap.run(ready, held)
   end
 
+  @doc "Rehearses a swap."
+  @spec rehearse(Swap.Job.t(), keyword()) :: {:ok, Swap.Rehearsal.found()} | {:error, String.t()}
+  def rehearse(job, more \\ []) do
+    how = %{
+      within: 60_000,
+      deadline: System.monotonic_time(:millisecond) + 120_000,
+      sample: nil,
+      without: [],
+      most_bytes: 32_000_000,
+      owner: self()
+    }
+
+    Swap.Rehearsal.run(job, Map.merge(how, Map.new(more)))
+  end
+
   @doc "Whether a process that speaks the system messages stands still, in whichever way."
   @spec suspended?(pid()) :: boolean()
   def suspended?(pid), do: Swap.Parking.standing?(pid) or suspended_by_message?(pid)
@@ -161,9 +176,20 @@ defmodule HotPatch.Test.Servers do
     # Named in full: an answer is read with no atoms but those that are there.
     for {{:ok, %{by_name: _} = shadow}, {module, _old, _new}} <- Enum.zip(answers, versions) do
       name = String.to_atom(shadow.name)
-      %{module: module, name: name, bytes: shadow.bytes, lambdas?: shadow.lambdas}
+
+      %{
+        module: module,
+        name: name,
+        bytes: shadow.bytes,
+        lambdas?: lambdas?(shadow),
+        effect: shadow.effect
+      }
     end
   end
+
+  # As HotPatch.Cluster.Shadows does it.
+  defp lambdas?(%{effect: nil, makes_funs: false}), do: false
+  defp lambdas?(shadow), do: shadow.lambdas
 
   defp change({module, _old, nil}),
     do: %Swap.Change{module: module, kind: :delete, md5: nil, exports: []}

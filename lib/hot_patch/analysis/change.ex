@@ -5,7 +5,7 @@ defmodule HotPatch.Analysis.Change do
     * `:module` - its name, as it stands in its file
     * `:operation` - `:add`, `:replace`, `:delete`
     * `:roles` - what it is to the system: `:gen_server`, `:gen_statem`, `:gen_event`, `:supervisor`,
-      `:special_process`, `:application`, `:protocol`, `:implementation`, `:nif`, `:on_load`,
+      `:live_view`, `:channel`, `:live_component`, `:components` (of functions), `:special_process`, `:application`, `:protocol`, `:implementation`, `:nif`, `:on_load`,
       `:behaviour`, `:macros`, `:macros_only`, `:struct`; `:pure` where it is nothing but functions
     * `:functions` - those added, removed and changed, as `"name/arity"`; `nil` if they could not be
       compared. Digests of single functions do not depend on lines, nor on how the compiler numbers
@@ -54,8 +54,8 @@ defmodule HotPatch.Analysis.Change do
   @enforce_keys @keys
   defstruct @keys
 
-  @roles ~w(gen_server gen_statem gen_event supervisor special_process application protocol
-            implementation nif on_load behaviour macros macros_only struct pure)a
+  @roles ~w(gen_server gen_statem gen_event supervisor live_view channel live_component components
+            special_process application protocol implementation nif on_load behaviour macros macros_only struct pure)a
   @words ~w(add replace delete absent keeps untouched touched none state supervisor added removed changed)a
 
   @doc false

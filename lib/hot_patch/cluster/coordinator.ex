@@ -124,7 +124,7 @@ defmodule HotPatch.Cluster.Coordinator do
 
   @doc "Whether what is led only asks, and changes nothing."
   @spec question?(atom()) :: boolean()
-  def question?(kind), do: kind in [:check, :plan]
+  def question?(kind), do: kind in [:check, :plan, :rehearse]
 
   @doc "That it was cancelled, by whom and why."
   @spec by(Coordinators.order()) :: String.t()

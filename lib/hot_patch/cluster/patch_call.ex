@@ -82,6 +82,7 @@ defmodule HotPatch.Cluster.PatchCall do
   defp watch(options), do: options
 
   defp kind(call, _options) when call in [:apply, :rollback], do: call
+  defp kind(:rehearse, _options), do: :apply
   defp kind(_check_or_plan, options), do: options.operation
 
   defp payload(:apply, call, {id, census}, {options, given}) do
@@ -112,8 +113,8 @@ defmodule HotPatch.Cluster.PatchCall do
     end
   end
 
-  # Only what is carried out needs them, and they are as large as the modules.
-  defp shadows(:apply, composition), do: Shadows.of(composition)
+  # Only what is carried out, or tried, needs them, and they are as large as the modules.
+  defp shadows(call, composition) when call in [:apply, :rehearse], do: Shadows.of(composition)
   defp shadows(_check_or_plan, _composition), do: {:ok, []}
 
   defp possible(%Payload{kind: :rollback, patch: id}, members) do

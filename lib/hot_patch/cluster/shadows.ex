@@ -86,10 +86,15 @@ defmodule HotPatch.Cluster.Shadows do
         module: name,
         name: shadow.name,
         bytes: shadow.bytes,
-        lambdas?: not MapSet.disjoint?(reached, lambdas)
+        lambdas?: makes_funs?(shadow) and not MapSet.disjoint?(reached, lambdas),
+        effect: shadow.effect
       }
     end
   end
+
+  # By all that its callback leads to, where that is known.
+  defp makes_funs?(%{effect: nil, makes_funs: makes_funs?}), do: makes_funs?
+  defp makes_funs?(_shadow), do: true
 
   # Code that runs when it is loaded is not loaded just to be tried.
   defp possible?(%Entry{beam: beam}), do: not beam.on_load and not beam.load_nif

@@ -4,6 +4,7 @@ defmodule HotPatch.Cluster.Survey do
 
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Analyses
+  alias HotPatch.Cluster.ConversionRounds
   alias HotPatch.Cluster.Coordinator
   alias HotPatch.Cluster.Transfer
   alias HotPatch.Error
@@ -94,7 +95,7 @@ defmodule HotPatch.Cluster.Survey do
 
     if options.stop.(),
       do: Enum.map(plans, &elem(&1, 0)),
-      else: Analyses.add(plans, payload, options.timeout)
+      else: plans |> Analyses.add(payload, options.timeout) |> ConversionRounds.add(payload)
   end
 
   # Where the patch could not be brought there is nothing to ask.

@@ -125,10 +125,11 @@ defmodule HotPatch.Console.Authorization do
     site in [nil, "same-origin", "none"] and (origin == nil or origin in own_origins(request))
   end
 
-  # A proxy may have taken the TLS off.
+  # A proxy may have taken the TLS off, and tell the name and the port apart.
   defp own_origins(request) do
     host = Request.header(request, "host")
-    ["http://#{host}", "https://#{host}"]
+    names = if request.port, do: [host, "#{host}:#{request.port}"], else: [host]
+    for scheme <- ["http", "https"], name <- names, do: "#{scheme}://#{name}"
   end
 
   @doc "The header that hands out a session's cookie, or takes it back (`nil`)."

@@ -63,8 +63,13 @@ defmodule HotPatch.Console.Commands do
     end
   end
 
-  @doc "Begins an apply or a rollback; gives the id by which the console knows it."
-  @spec begin({:apply | :rollback, String.t()}, Request.t(), Authorization.t(), keyword()) ::
+  @doc "Begins an apply, a rollback or a rehearsal; gives the id by which the console knows it."
+  @spec begin(
+          {:apply | :rollback | :rehearse, String.t()},
+          Request.t(),
+          Authorization.t(),
+          keyword()
+        ) ::
           String.t()
   def begin({kind, id}, request, access, options) do
     options = options ++ [progress: :none] ++ who(request, access)

@@ -21,6 +21,17 @@ defmodule HotPatch.Console.Login do
         def login_path(_request), do: "/sign-in"
       end
 
+  Mounted in a Phoenix or Plug application (`HotPatch.Console.Plug`) the request has the `conn`, with what the
+  application's own plugs have put there; for the console's own server it is `nil`:
+
+      def user(%{conn: %{assigns: %{current_user: %{admin?: true} = user}}}),
+        do: {:ok, %HotPatch.Console.User{name: user.email, role: :admin}}
+
+      def user(_request), do: :error
+
+  Who is in `conn.assigns` is who was there when the request came: a stream of events that goes on for long is
+  ended by `HotPatch.Console.log_out/1`.
+
   The console asks it with every request. It must not take a request's word for who sent it: a header that
   a proxy sets is as good as the proxy is the only way in. Tokens of the configuration go on working beside it.
   """

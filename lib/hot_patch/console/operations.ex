@@ -9,7 +9,7 @@ defmodule HotPatch.Console.Operations do
   alias HotPatch.Error
   alias HotPatch.Support.Hex
 
-  @type kind :: :apply | :rollback | :restart
+  @type kind :: :apply | :rollback | :rehearse | :restart
   @type t :: %__MODULE__{
           id: String.t(),
           kind: kind(),

@@ -7,8 +7,8 @@ defmodule HotPatch.Console.Params do
 
   alias HotPatch.Options
 
-  # What a form holds besides.
-  @beside ["form"]
+  # What a form holds besides: our token, and that of the host application.
+  @beside ["form", "_csrf_token"]
 
   @type form :: %{String.t() => [String.t()]}
 

@@ -185,6 +185,8 @@ defmodule HotPatch.Console.Pipeline do
       {:error,
        Problem.new(409, :replayed, "this form has been sent already: load the page again")}
 
+  defp form(%Request{form: form}, %{body: :form}) when form != nil, do: {:ok, form}
+
   defp form(request, %{body: :form}) do
     case Request.form(request.body) do
       {:ok, form} -> {:ok, form}

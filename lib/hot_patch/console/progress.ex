@@ -5,6 +5,7 @@ defmodule HotPatch.Console.Progress do
   alias HotPatch.Event
 
   @phases [:reserve, :send, :prepare, :commit, :decide, :watch]
+  @of_a_rehearsal [:reserve, :send, :rehearse]
 
   @typedoc "One operation under way, with the latest event of each node."
   @type operation :: %{
@@ -16,9 +17,10 @@ defmodule HotPatch.Console.Progress do
           nodes: [{node(), Event.t()}]
         }
 
-  @doc "The phases of an operation, in their order."
-  @spec phases() :: [atom()]
-  def phases, do: @phases
+  @doc "The phases of an operation of this kind, in their order."
+  @spec phases(atom()) :: [atom()]
+  def phases(:rehearse), do: @of_a_rehearsal
+  def phases(_change), do: @phases
 
   @doc "The latest event of each operation under way, by node."
   @spec events() :: [Event.t()]

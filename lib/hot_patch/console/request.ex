@@ -8,6 +8,10 @@ defmodule HotPatch.Console.Request do
     * `:peer` - address of the client, as text, for the journal
     * `:secure?` - whether it came over TLS
     * `:base` - path at which the console is mounted, `""` at the root
+    * `:port` - at which the host application says it was asked, where that is not in the `host` header
+    * `:form` - what a parser of the host application has made of the body; `nil` where nobody has
+    * `:csrf` - the token that the host application wants to see in forms, or `nil`
+    * `:conn` - within a Plug application the `Plug.Conn`, with its session and assigns; else `nil`
   """
 
   @type t :: %__MODULE__{
@@ -18,7 +22,11 @@ defmodule HotPatch.Console.Request do
           body: binary(),
           peer: String.t(),
           secure?: boolean(),
-          base: String.t()
+          base: String.t(),
+          port: :inet.port_number() | nil,
+          form: %{String.t() => [String.t()]} | nil,
+          csrf: String.t() | nil,
+          conn: struct() | nil
         }
   defstruct method: "GET",
             path: [],
@@ -27,7 +35,11 @@ defmodule HotPatch.Console.Request do
             body: "",
             peer: "unknown",
             secure?: false,
-            base: ""
+            base: "",
+            port: nil,
+            form: nil,
+            csrf: nil,
+            conn: nil
 
   @doc """
   The parts of a path, decoded; an error if it cannot be one of the console's.
@@ -50,10 +62,13 @@ defmodule HotPatch.Console.Request do
   end
 
   @doc """
-  Decodes the text of a query or a form; every name has a list of values.
+  Decodes the text of a query or a form; every name has a list of values, and may say so with `[]`, as
+  parsers of other libraries want it.
 
       iex> HotPatch.Console.Request.form("reason=ticket+1&nodes=a&nodes=b")
       {:ok, %{"reason" => ["ticket 1"], "nodes" => ["a", "b"]}}
+      iex> HotPatch.Console.Request.form("nodes[]=a&nodes%5B%5D=b")
+      {:ok, %{"nodes" => ["a", "b"]}}
       iex> HotPatch.Console.Request.form("reason=%zz")
       :error
   """
@@ -63,7 +78,7 @@ defmodule HotPatch.Console.Request do
          pairs when is_list(pairs) <- :uri_string.dissect_query(text),
          pairs = for({name, value} <- pairs, do: {name, if(value == true, do: "", else: value)}),
          true <- Enum.all?(pairs, fn {name, value} -> String.valid?(name <> value) end) do
-      {:ok, Enum.group_by(pairs, &elem(&1, 0), &elem(&1, 1))}
+      {:ok, Enum.group_by(pairs, &String.replace_suffix(elem(&1, 0), "[]", ""), &elem(&1, 1))}
     else
       _not_a_form -> :error
     end

@@ -54,6 +54,13 @@ defmodule HotPatch.Console.Router do
   defp route("GET", ["patch", id]), do: view(&Page.Patches.contents(&1, &2, &3, id))
   defp route("GET", ["patch", id, "check"]), do: view(&Page.Patches.check(&1, &2, &3, id))
   defp route("GET", ["patch", id, "plan"]), do: view(&Page.Patches.plan(&1, &2, &3, id))
+
+  defp route("GET", ["patch", id, "rehearse"]),
+    do: admin(&Page.Actions.confirm_rehearsal(&1, &2, &3, id))
+
+  defp route("POST", ["patch", id, "rehearse"]),
+    do: act(&Page.Actions.begin(&1, &2, &3, {:rehearse, id}))
+
   defp route("GET", ["patch", id, "results"]), do: view(&Page.Results.index(&1, &2, &3, id))
 
   defp route("GET", ["patch", id, "results", run]),
@@ -106,6 +113,9 @@ defmodule HotPatch.Console.Router do
   defp route("GET", ["api", "patches", id, "antipatch"]),
     do: admin(&API.antipatch(&1, &2, &3, id))
 
+  defp route("POST", ["api", "patches", id, "rehearse"]),
+    do: act(&API.begin(&1, &2, &3, {:rehearse, id}))
+
   defp route("POST", ["api", "patches", id, "apply"]),
     do: act(&API.begin(&1, &2, &3, {:apply, id}))
 
@@ -118,6 +128,7 @@ defmodule HotPatch.Console.Router do
   defp route("GET", ["api", "nodes"]), do: view(&API.nodes/3)
   defp route("POST", ["api", "nodes", name, "restart"]), do: act(&API.restart(&1, &2, &3, name))
   defp route("GET", ["api", "stragglers"]), do: view(&API.look(&1, &2, &3, :stragglers))
+  defp route("GET", ["api", "releases"]), do: view(&API.look(&1, &2, &3, :releases))
   defp route("GET", ["api", "drift"]), do: view(&API.look(&1, &2, &3, :drift))
   defp route("GET", ["api", "journal"]), do: view(&API.look(&1, &2, &3, :journal))
   defp route("GET", ["api", "progress"]), do: view(&API.progress/3)

@@ -101,13 +101,20 @@ defmodule HotPatch.Console.View do
   @spec part(String.t()) :: String.t()
   def part(text), do: URI.encode(text, &URI.char_unreserved?/1)
 
-  @doc "The hidden field by which a form is known as ours, and new."
+  @doc "The hidden fields by which a form is known as ours, and new; and as the host application's."
   @spec form_token(map()) :: HTML.safe()
-  def form_token(%{access: %{session: session}}) when session != nil do
-    {:safe, [~s(<input type="hidden" name="form" value="), Sessions.token(session), ~s(">)]}
-  end
+  def form_token(context), do: {:safe, [own_token(context), host_token(context)]}
 
-  def form_token(_context), do: {:safe, ""}
+  defp own_token(%{access: %{session: session}}) when session != nil,
+    do: hidden("form", Sessions.token(session))
+
+  defp own_token(_context), do: []
+
+  defp host_token(%{request: %{csrf: token}}) when token != nil, do: hidden("_csrf_token", token)
+  defp host_token(_context), do: []
+
+  defp hidden(name, value),
+    do: [~s(<input type="hidden" name="), name, ~s(" value="), HTML.escape(value), ~s(">)]
 
   @doc "Whether who looks at the page may act."
   @spec admin?(map()) :: boolean()

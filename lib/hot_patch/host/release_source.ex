@@ -65,6 +65,17 @@ defmodule HotPatch.Host.ReleaseSource do
     end
   end
 
+  @doc "What the release handler lists; an error where there is none, or it is at work and answers nobody."
+  @spec listed() :: {:ok, [listed()]} | :error
+  def listed do
+    with pid when is_pid(pid) <- Process.whereis(:release_handler),
+         false <- busy?(pid) do
+      ask()
+    else
+      _none_or_at_work -> :error
+    end
+  end
+
   @doc "Whether the release handler is doing something."
   @spec changing?() :: boolean()
   def changing? do

@@ -10,6 +10,7 @@ defmodule HotPatch.NodeAgent.Environment do
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.Store.Applied
   alias HotPatch.Support.ConfigMerge
+  alias HotPatch.Support.Isolated
   alias HotPatch.Support.TermText
 
   require HotPatch.Support.Log, as: Log
@@ -91,8 +92,14 @@ defmodule HotPatch.NodeAgent.Environment do
     others ++ [over(same, one, value)]
   end
 
-  defp over([%{given: {:merge, given}, new: new} = change], _one, value),
-    do: %{change | new: merged(new, value), given: {:merge, ConfigMerge.merge(given, value)}}
+  defp over([%{given: {:merge, given}, old: old} = change], _one, value) do
+    %{
+      change
+      | new: merged(change.new, value),
+        given: {:merge, ConfigMerge.merge(given, value)},
+        defaults: Keyword.merge(defaults(change.key, old, value), change.defaults)
+    }
+  end
 
   defp over(_none_or_back, %{application: application, key: key} = one, value) do
     old = current(application, key)
@@ -103,9 +110,28 @@ defmodule HotPatch.NodeAgent.Environment do
       key: key,
       old: old,
       new: merged(base, value),
-      given: {:merge, value}
+      given: {:merge, value},
+      defaults: defaults(key, old, value)
     }
   end
+
+  # An endpoint of Phoenix keeps what it has a default for when it is told of values without it: what the
+  # default is has to be known before, to be told on the way back.
+  defp defaults(endpoint, old, value) do
+    before = with {:ok, before} <- old, do: before
+
+    if Keyword.keyword?(value) and endpoint?(endpoint) do
+      for {key, _value} <- value,
+          not (Keyword.keyword?(before) and Keyword.has_key?(before, key)),
+          {:ok, default} <- [Isolated.run(fn -> endpoint.config(key) end, @within)],
+          do: {key, default}
+    else
+      []
+    end
+  end
+
+  defp endpoint?(module),
+    do: function_exported?(module, :config, 1) and function_exported?(module, :config_change, 2)
 
   defp merged({:ok, below}, value), do: {:ok, ConfigMerge.merge(below, value)}
   defp merged(:none, value), do: {:ok, value}
@@ -137,7 +163,9 @@ defmodule HotPatch.NodeAgent.Environment do
         do: first.old,
         else: changes |> Enum.reverse() |> Enum.reduce(old, &without/2)
 
-    %{application: application, key: key, old: old, new: new, given: :back}
+    defaults = for change <- changes, one <- Map.get(change, :defaults, []), do: one
+    back = %{application: application, key: key, old: old, new: new, given: :back}
+    Map.put(back, :defaults, Enum.uniq_by(defaults, &elem(&1, 0)))
   end
 
   defp without(%{given: {:merge, above}, old: {:ok, before}}, {:ok, current}),
@@ -220,12 +248,20 @@ defmodule HotPatch.NodeAgent.Environment do
 
   defp arguments(changes) do
     changed =
-      for %{key: key, old: {:ok, old}, new: {:ok, new}} <- changes, old != new, do: {key, new}
+      for %{key: key, old: {:ok, old}, new: {:ok, new}} = change <- changes,
+          old != new,
+          do: {key, with_defaults(new, change)}
 
     new = for %{key: key, old: :none, new: {:ok, new}} <- changes, do: {key, new}
     gone = for %{key: key, old: {:ok, _}, new: :none} <- changes, do: key
     [changed, new, gone]
   end
+
+  defp with_defaults(new, %{given: :back, defaults: [_ | _] = defaults}) do
+    if Keyword.keyword?(new), do: Keyword.merge(defaults, new), else: new
+  end
+
+  defp with_defaults(new, _change), do: new
 
   defp call(application, module, args) do
     {pid, monitor} = spawn_monitor(module, :config_change, args)

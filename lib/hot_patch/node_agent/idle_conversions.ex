@@ -102,7 +102,7 @@ defmodule HotPatch.NodeAgent.IdleConversions do
         "#{Table.count(count, "process", "processes")} of #{inspect(server)}"
       end)
 
-    "its name is in the state of #{servers}: if they work for it, name the way from the state to it with " <>
+    "danger: its name is in the state of #{servers}: if they work for it, name the way from the state to it with " <>
       "config :hot_patch, wrappers: [{#{inspect(first)}, [:path, :to_it]}]"
   end
 

@@ -18,7 +18,8 @@ defmodule HotPatch.NodeAgent.Payload do
           module: String.t(),
           name: String.t(),
           bytes: binary(),
-          lambdas?: boolean()
+          lambdas?: boolean(),
+          effect: String.t() | nil
         }
   @typedoc """
   A key of an application's environment and its value: as a caller has given it, or as the text

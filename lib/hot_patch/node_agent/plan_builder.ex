@@ -28,8 +28,10 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
     changes = known_changes(examination)
 
     if Enum.any?(changes, &Swap.Change.converts?/1) do
-      %{targets: targets, unpaused: unpaused} = Swap.find(changes)
-      IdleConversions.warnings(changes, targets ++ unpaused, examination.instructions)
+      %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
+
+      IdleConversions.warnings(changes, targets ++ unpaused, examination.instructions) ++
+        Swap.uncertain(changes, targets ++ unpaused, silent)
     else
       []
     end
@@ -111,6 +113,8 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
       without_code_change(changes, targets),
       supervisors(targets),
       bare(changes, targets),
+      Swap.kept_frames(changes, targets),
+      Swap.uncertain(changes, targets, silent),
       alone(examination),
       untried_loading(examination),
       untried(examination),
@@ -155,7 +159,7 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
     |> Enum.map(fn {module, pids} ->
       "#{inspect(module)} is run by #{Table.count(length(pids), "process", "processes")} without system messages " <>
         "(#{Enum.map_join(Enum.take(pids, 3), ", ", &inspect/1)}): not paused, in the old code until the next " <>
-        "fully qualified call; until then a failed code_change cannot be taken back"
+        "fully qualified call; until then neither a failed code_change nor the patch can be taken back"
     end)
   end
 

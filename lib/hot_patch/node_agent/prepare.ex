@@ -184,9 +184,22 @@ defmodule HotPatch.NodeAgent.Prepare do
   defp not_ready(verdict, failure), do: Verdict.change_status(verdict, :not_updated, failure.text)
 
   defp ready(accepted, examination, operation, payload) do
+    case job(accepted, examination, operation, payload) do
+      nil ->
+        {:ok, nil, []}
+
+      {job, unknown} ->
+        with {:ok, ready} <- Swap.prepare(job), do: {:ok, ready, unknown}
+    end
+  end
+
+  @doc "The swap of an accepted patch, and what is not known of its funs; nil where memory does not change."
+  @spec job(Acceptance.t(), Check.t(), Operation.t(), Payload.t()) ::
+          {Swap.Job.t(), [String.t()]} | nil
+  def job(accepted, examination, operation, payload) do
     case Changes.of(accepted.changes, examination.instructions) do
       [] ->
-        {:ok, nil, []}
+        nil
 
       changes ->
         changes = Enum.map(changes, &Instructions.extra(&1, examination.instructions))
@@ -208,7 +221,7 @@ defmodule HotPatch.NodeAgent.Prepare do
           end
         }
 
-        with {:ok, ready} <- Swap.prepare(job), do: {:ok, ready, unknown}
+        {job, unknown}
     end
   end
 
@@ -249,7 +262,8 @@ defmodule HotPatch.NodeAgent.Prepare do
         module: LoadedCode.accepted_module(shadow.module),
         name: LoadedCode.accepted_module(shadow.name),
         bytes: shadow.bytes,
-        lambdas?: shadow.lambdas?
+        lambdas?: shadow.lambdas?,
+        effect: shadow.effect
       }
     end
   end

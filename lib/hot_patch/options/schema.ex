@@ -44,7 +44,22 @@ defmodule HotPatch.Options.Schema do
           "Default: that of its manifest; without one the file's name without `.zip`, or `patch` for bytes"
     ],
     nodes: [
-      calls: [:apply, :rollback, :check, :plan, :stragglers, :drift, :journal],
+      calls: [
+        :apply,
+        :rollback,
+        :check,
+        :plan,
+        :rehearse,
+        :stragglers,
+        :drift,
+        :releases,
+        :journal,
+        {:prove,
+         type: :count,
+         default: 3,
+         field: [],
+         doc: "how many nodes of the release are started. Default: 3"}
+      ],
       type: :nodes,
       doc:
         "which nodes to work on: a list of names, `{:role, role}` (`config :hot_patch, roles: [...]` " <>
@@ -61,6 +76,7 @@ defmodule HotPatch.Options.Schema do
         :dismiss,
         :apply,
         :rollback,
+        :rehearse,
         {:build,
          type: :path,
          in_person: false,
@@ -68,12 +84,24 @@ defmodule HotPatch.Options.Schema do
          doc:
            "the build that runs: a release or its tar, a `_build/ENV` folder, or a folder of " <>
              "applications (`APP/ebin`)"},
+        {:prove,
+         type: :path,
+         in_person: false,
+         required: true,
+         sample: "RELEASE",
+         doc: "the release that runs, as `mix release` makes it (`bin/NAME start`), or its tar"},
         {:appup,
          type: :path,
          in_person: false,
          required: true,
          doc:
-           "the older build: a folder of the application (with `ebin` in it), or its `ebin` itself"}
+           "the older build: a folder of the application (with `ebin` in it), or its `ebin` itself"},
+        {:relup,
+         type: :path,
+         in_person: false,
+         required: true,
+         sample: "RELEASE",
+         doc: "the release that runs: its folder, or a `.rel` file in it"}
       ],
       type: :text,
       in_person: true,
@@ -84,7 +112,11 @@ defmodule HotPatch.Options.Schema do
         {:export_antipatch, doc: "a path: the zip is written there too"},
         {:build,
          required: true, sample: "BUILD", doc: "the repaired build, of any of the kinds of `from`"},
-        {:appup, required: true, doc: "the newer build, likewise"}
+        {:prove,
+         sample: "BUILD",
+         doc: "the repaired build, of which the patch is made; not needed with `patch`"},
+        {:appup, required: true, doc: "the newer build, likewise"},
+        {:relup, required: true, sample: "RELEASE", doc: "the new release, likewise"}
       ],
       type: :path,
       doc: "where it goes"
@@ -93,7 +125,12 @@ defmodule HotPatch.Options.Schema do
       calls: [
         {:build, sample: "FILE", doc: "where to write the archive"},
         {:sign, doc: "where to write it. Default: over the archive itself"},
-        {:appup, doc: "where to write it. Default: `NAME.appup` in the `ebin` of the newer build"}
+        {:appup,
+         doc: "where to write it. Default: `NAME.appup` in the `ebin` of the newer build"},
+        {:relup,
+         sample: "FOLDER",
+         doc:
+           "where to write the relup and the appups that were made. Default: into the new release"}
       ],
       type: :path,
       sample: "FILE",
@@ -142,11 +179,19 @@ defmodule HotPatch.Options.Schema do
         :plan,
         :stragglers,
         :drift,
+        :releases,
         :journal,
         :restart,
         :attach,
         :detach,
-        {:cancel, doc: "milliseconds to wait for its end. Default: 60,000"}
+        {:rehearse,
+         doc:
+           "milliseconds that the rehearsal may take on a node; who was not got to by then is not tried. " <>
+             "Default: 60,000"},
+        {:cancel, doc: "milliseconds to wait for its end. Default: 60,000"},
+        {:prove,
+         doc:
+           "milliseconds that the nodes may take to come up, and each step on a node. Default: 60,000"}
       ],
       type: :milliseconds,
       default: 60_000,
@@ -160,6 +205,7 @@ defmodule HotPatch.Options.Schema do
         :apply,
         {:build, doc: "how processes come to the new code, " <> @declared},
         {@survey, default: nil, doc: "as for `apply/2` or `rollback/2`, with the same default"},
+        {:rehearse, doc: "as for `apply/2`"},
         {:rollback,
          type: {:one_of, [:suspend, :none]},
          default: nil,
@@ -195,7 +241,14 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     pause_timeout: [
-      calls: [:apply, :rollback],
+      calls: [
+        :apply,
+        :rollback,
+        {:rehearse,
+         doc:
+           "as for `apply/2`: a process that does not get to its turn within it would be late, and a conversion " <>
+             "that takes longer is a failure. Default: 2,000"}
+      ],
       type: :milliseconds,
       default: 2_000,
       doc:
@@ -209,6 +262,7 @@ defmodule HotPatch.Options.Schema do
         {:build,
          doc: "what to do with modules that run code when they are loaded, " <> @declared},
         {@survey, default: nil, doc: "as for `apply/2` or `rollback/2`, with the same default"},
+        {:rehearse, doc: "as for `apply/2`; nothing of them is loaded"},
         {:rollback,
          default: nil,
          doc:
@@ -238,7 +292,13 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     purge: [
-      calls: [:apply, :rollback, :check, :plan],
+      calls: [
+        :apply,
+        :rollback,
+        :check,
+        :plan,
+        {:rehearse, doc: "as for `apply/2`; nobody is killed"}
+      ],
       type: {:one_of, [:soft, :force]},
       default: :soft,
       payload: :purge,
@@ -254,7 +314,7 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     drift: [
-      calls: [:apply, :check, :plan],
+      calls: [:apply, :check, :plan, :rehearse],
       type: {:one_of, [:refuse, :accept]},
       default: :refuse,
       payload: :drift,
@@ -270,7 +330,7 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     disk: [
-      calls: [:apply, :check, :plan],
+      calls: [:apply, :check, :plan, :rehearse],
       type: {:one_of, [:replace, :memory_only]},
       default: :replace,
       payload: :disk,
@@ -291,6 +351,7 @@ defmodule HotPatch.Options.Schema do
         :apply,
         :check,
         :plan,
+        :rehearse,
         {:build, doc: "`true`: the patch takes the place of all before it, " <> @declared}
       ],
       type: :boolean,
@@ -308,7 +369,7 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     again: [
-      calls: [:apply, :check, :plan],
+      calls: [:apply, :check, :plan, :rehearse],
       type: :boolean,
       default: false,
       payload: :again?,
@@ -326,6 +387,7 @@ defmodule HotPatch.Options.Schema do
         :apply,
         :check,
         :plan,
+        :rehearse,
         {:build,
          doc: "changes of applications' environments that come with it, as `apply/2` has them"}
       ],
@@ -368,7 +430,16 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     watch: [
-      calls: [:apply],
+      calls: [
+        :apply,
+        {:prove,
+         type: :milliseconds,
+         default: 5_000,
+         alone: nil,
+         field: [],
+         doc:
+           "milliseconds for which the nodes are watched after each apply, see `HotPatch.Watch`. Default: 5,000"}
+      ],
       type: :watch,
       alone: false,
       doc:
@@ -397,10 +468,52 @@ defmodule HotPatch.Options.Schema do
         values: [keep: "keep the patch"]
       ]
     ],
+    rehearse: [
+      calls: [:apply],
+      type: :boolean,
+      default: false,
+      doc:
+        "`true`: the patch is rehearsed before, see `rehearse/2`, and refused if that fails. Default: `false`",
+      field: [
+        label: "Rehearse it before",
+        empty: "no",
+        values: [true: "yes, and refuse it if that fails"]
+      ]
+    ],
+    sample: [
+      calls: [:rehearse],
+      type: :count,
+      doc:
+        "so many processes of each module on a node at most, spread over all of them. Default: all",
+      field: [label: "Processes of each module, at most", empty: "all", example: "all"]
+    ],
+    effects: [
+      calls: [:rehearse],
+      type: {:one_of, [:skip, :run]},
+      default: :skip,
+      doc:
+        "what to do with a callback that has effects, as far as the code shows: sends, writes, calls something " <>
+          "that is not looked into. `:skip` (default): it is named and left out. `:run`: it is run, and its " <>
+          "effects are real",
+      field: [
+        label: "Callbacks that have effects",
+        empty: "are left out",
+        values: [run: "are run: their effects are real"]
+      ]
+    ],
+    max_state_bytes: [
+      calls: [:rehearse],
+      type: :count,
+      default: 33_554_432,
+      doc:
+        "the largest state that is copied: a process with a larger one is not tried. Default: 33,554,432 (32 MB)",
+      field: [label: "Largest state that is copied, bytes"]
+    ],
     progress: [
       calls: [
         :apply,
         :rollback,
+        :rehearse,
         {:build,
          type: :function,
          in_person: false,
@@ -435,7 +548,27 @@ defmodule HotPatch.Options.Schema do
         values: [true: "keep it"]
       ]
     ],
-    patch: [calls: [:journal], type: :text, doc: "only entries of patches whose id begins so"],
+    patch: [
+      calls: [
+        :journal,
+        {:prove, type: :path, sample: "FILE", doc: "the patch, where it has been built already"}
+      ],
+      type: :text,
+      doc: "only entries of patches whose id begins so"
+    ],
+    load: [
+      calls: [:prove],
+      type: :path,
+      sample: "LOAD.exs",
+      doc:
+        "a script with the load under which it is done, see `HotPatch.Proving.Load`. Default: the system's own start"
+    ],
+    logs: [
+      calls: [:prove],
+      type: :path,
+      sample: "FOLDER",
+      doc: "where the nodes' logs are kept. Default: `hot_patch_rehearsal`"
+    ],
     last: [
       calls: [:journal],
       type: :count,
@@ -482,7 +615,14 @@ defmodule HotPatch.Options.Schema do
       doc: "`true`: also the last node of its release that serves. Default: `false`"
     ],
     restart: [
-      calls: [:appup],
+      calls: [
+        :appup,
+        {:relup,
+         type: :names,
+         default: [],
+         doc:
+           "applications that are restarted, where they have no appup of their own, instead of changed in place"}
+      ],
       type: :boolean,
       default: false,
       doc:
@@ -490,7 +630,7 @@ defmodule HotPatch.Options.Schema do
           "builds differ in the application's callback module"
     ],
     accept: [
-      calls: [:build, :appup],
+      calls: [:build, :prove, :appup, :relup],
       type: :findings,
       default: [],
       doc:
@@ -525,14 +665,25 @@ defmodule HotPatch.Options.Schema do
         :attach,
         :detach,
         :apply,
-        :rollback
+        :rollback,
+        :rehearse
       ],
       type: :text,
       in_person: true,
       doc: "who does it, for the record. Default: the operating system's user"
     ],
     reason: [
-      calls: [:delete, :restart, :cancel, :dismiss, :attach, :detach, :apply, :rollback],
+      calls: [
+        :delete,
+        :restart,
+        :cancel,
+        :dismiss,
+        :attach,
+        :detach,
+        :apply,
+        :rollback,
+        :rehearse
+      ],
       type: :text,
       doc: "why, for the record",
       field: [label: "Reason, for the journal", example: "ticket 4711"]
@@ -582,7 +733,7 @@ defmodule HotPatch.Options.Schema do
            |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
 
   # What is no function of HotPatch itself.
-  @tools [:build, :sign, :keygen, :appup]
+  @tools [:build, :sign, :keygen, :appup, :relup, :prove]
 
   @doc "The functions of HotPatch that take options."
   @spec functions() :: [atom()]

@@ -101,9 +101,11 @@ defmodule HotPatch.Store.Applied do
   @typedoc """
   What a patch has set in the environment of an application, and what was there before. `given` is how
   `new` comes about: something merged over what was there, or what patches before have set put back.
-  `:replace` is of a state that was written when nothing was merged yet.
+  `:replace` is of a state that was written when nothing was merged yet. `defaults` is what the module
+  whose name is the key has said of what it had no value for.
   """
   @type setting :: %{
+          optional(:defaults) => keyword(),
           application: atom(),
           key: atom(),
           old: {:ok, term()} | :none,
@@ -531,8 +533,14 @@ defmodule HotPatch.Store.Applied do
   defp since(setting, first) do
     case Enum.find(first, &same?(&1, setting)) do
       nil -> setting
-      before -> %{setting | old: before.old, given: given(before.given, setting.given)}
+      before -> Map.merge(setting, first_of(before, setting))
     end
+  end
+
+  defp first_of(before, setting) do
+    given = given(before.given, setting.given)
+    defaults = Keyword.merge(Map.get(setting, :defaults, []), Map.get(before, :defaults, []))
+    %{old: before.old, given: given, defaults: defaults}
   end
 
   defp given({:merge, first}, {:merge, again}), do: {:merge, ConfigMerge.merge(first, again)}

@@ -5,39 +5,84 @@ defmodule HotPatch.Swap.Batch do
 
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Crew
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Foreign
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.Suspension
   alias HotPatch.Swap.SysMessage
   alias HotPatch.Swap.Target
 
   # Milliseconds within which those answer that change by themselves after the load.
   @change_within 5_000
+  # Milliseconds without an answer after which the dead are looked for.
+  @look_for_dead 20
   # How long a window that was told to go on may take to do so before the next is told.
   @go_on_within 1_000
 
   @typedoc """
-  Why a conversion failed, and the processes of which it is not known that they have ended it: they
-  are in the user's code, and must not be woken up.
+  Why a conversion failed, and what says of which processes it is not known that they have ended it:
+  they are in the user's code, and must not be woken up.
   """
-  @type failed :: {:error, :taken_back, String.t(), late :: [pid()]}
+  @type failed :: {:error, :taken_back, String.t(), late :: (() -> [pid()])}
 
   @doc """
-  Has every process that stands still convert its state in the shadow of the new code; `ref` is
-  that of the conversions. Gives the processes and modules that have to be asked again by the
-  module itself, after the load, because the new state holds a fun.
+  Has processes that stand still convert their state in the shadow of the new code: those of crews,
+  then those that are suspended. `ref` is that of the conversions. Gives the processes and modules
+  that have to be asked again by the module itself, after the load, because the new state holds a fun.
   """
-  @spec convert([[ProcessTask.t()]], Parking.t(), reference(), integer()) ::
+  @spec convert([Crew.t()], [[ProcessTask.t()]], Parking.t(), {reference(), integer()}) ::
           {:ok, [{pid(), module()}]} | failed()
-  def convert(windows, standing, ref, deadline) do
-    convert_each(windows, ref, deadline, fn
-      %{conversions: mine} when mine == %{} -> :nothing
-      %{pid: pid, how: :still, conversions: mine} -> Parking.convert(standing, pid, only(mine))
-      %{pid: pid, how: :suspended, conversions: mine} -> convert_inside(pid, mine, ref)
-    end)
+  def convert(crews, suspended, standing, {ref, deadline}) do
+    rounds = Enum.map(crews, &Crew.order(&1, {:convert, standing}))
+    converted = await_converted(rounds, ref, deadline, [])
+    Enum.each(rounds, &Crew.close/1)
+
+    with {:ok, again} <- converted,
+         {:ok, more} <-
+           convert_each(suspended, ref, deadline, &convert_inside(&1.pid, &1.conversions, ref)),
+         do: {:ok, more ++ again}
+  end
+
+  defp await_converted(rounds, ref, deadline, told) do
+    missing = missing(rounds)
+
+    if missing == 0 and length(told) >= Enum.sum(Enum.map(rounds, &Crew.told/1)) do
+      {:ok, for({pid, {:again, module}} <- told, do: {pid, module})}
+    else
+      receive do
+        {[[:alias | ^ref] | pid], {{:failed, reason}, module}} ->
+          text = Description.failure({pid, module, reason})
+          {:error, :taken_back, text, fn -> late(rounds) end}
+
+        {[[:alias | ^ref] | pid], answer} ->
+          await_converted(rounds, ref, deadline, [{pid, answer} | told])
+
+        {waiter, what} when is_reference(waiter) and what in [:all, :sent] ->
+          await_converted(rounds, ref, deadline, told)
+      after
+        max(0, min(@look_for_dead, deadline - now())) ->
+          if missing(rounds) == missing, do: Enum.each(rounds, &Crew.excuse_dead/1)
+
+          case now() >= deadline && late(rounds) do
+            [pid | _] -> {:error, :taken_back, too_long(pid, rounds), fn -> late(rounds) end}
+            _ -> await_converted(rounds, ref, deadline, told)
+          end
+      end
+    end
+  end
+
+  defp missing(rounds), do: rounds |> Enum.map(&Crew.missing/1) |> Enum.sum()
+  defp late(rounds), do: rounds |> Enum.flat_map(&Crew.late/1) |> Enum.filter(&Process.alive?/1)
+
+  defp too_long(pid, rounds) do
+    [task | _] =
+      for %{crew: crew} <- rounds, task <- Tuple.to_list(crew.tasks), task.pid == pid, do: task
+
+    Description.too_long(pid, ProcessTask.only(task).module, "code_change")
   end
 
   @doc """
@@ -57,14 +102,14 @@ defmodule HotPatch.Swap.Batch do
   After the load: the states put aside become the real ones and everybody goes on. `slow` are processes
   that may be in the user's code still, and are not waited for.
   """
-  @spec take_and_resume([[ProcessTask.t()]], Parking.t(), Ready.t(), [pid()]) :: :ok
-  def take_and_resume(windows, standing, ready, slow) do
+  @spec take_and_resume([Suspension.asked()], Parking.t(), Ready.t(), [pid()]) :: :ok
+  def take_and_resume(waves, standing, ready, slow) do
     :take = Parking.settle(standing, :take)
     # Not all of what is ready goes along to each of them.
     funs = ready.funs
     slow = MapSet.new(slow)
 
-    go_on(windows, standing, &MapSet.member?(slow, &1), fn pid ->
+    go_on(waves, standing, {slow, &MapSet.member?(slow, &1)}, fn pid ->
       SysMessage.run_in(pid, &Conversion.take/1)
       # Who has changed by itself may have handed on funs of the code before.
       if funs, do: SysMessage.run_in(pid, &FunRenewal.now(&1, funs))
@@ -80,15 +125,15 @@ defmodule HotPatch.Swap.Batch do
   them stand still, or are in the user's code: they see by themselves that it is over, and are
   not waited for. `ref` is that of the conversions.
   """
-  @spec drop_and_resume([[ProcessTask.t()]], Parking.t(), reference(), [pid()]) :: :ok
-  def drop_and_resume(windows, standing, ref, late) do
+  @spec drop_and_resume([Suspension.asked()], Parking.t(), reference(), (() -> [pid()])) :: :ok
+  def drop_and_resume(waves, standing, ref, late) do
     _ = Parking.settle(standing, :drop)
     drop = &Conversion.drop/1
 
     # Who answers from here on looks at the signal afterwards. Who has answered in the meantime may
     # have looked before, and has to be woken up like the others.
-    late = MapSet.new(late -- (SysMessage.answered(standing.ref) ++ SysMessage.answered(ref)))
-    go_on(windows, standing, &MapSet.member?(late, &1), &SysMessage.run_in(&1, drop))
+    late = MapSet.new(late.() -- (SysMessage.answered(standing.ref) ++ SysMessage.answered(ref)))
+    go_on(waves, standing, {late, &MapSet.member?(late, &1)}, &SysMessage.run_in(&1, drop))
   end
 
   @doc """
@@ -113,7 +158,7 @@ defmodule HotPatch.Swap.Batch do
           conversion =
             ProcessTask.foreign(ready.job, target.target, module, {ref, standing.signal})
 
-          Parking.convert(standing, pid, conversion)
+          Parking.convert_answered(standing, pid, conversion)
 
         other ->
           keep(pid, other)
@@ -156,37 +201,44 @@ defmodule HotPatch.Swap.Batch do
     Enum.split_with(again, fn {pid, module} -> module in down and pid not in supervisors end)
   end
 
-  # A window at a time, so that callers do not wait for all who were told before them. The last
-  # one of a window that can be waited for answers for it.
-  defp go_on(windows, standing, slow?, before_resume) do
-    for window <- windows do
-      ref = SysMessage.open()
+  # Those that are suspended go on a window at a time, so that callers do not wait for all who were
+  # told before them. The last one of a window that can be waited for answers for it.
+  defp go_on(waves, standing, {late, slow?}, before_resume) do
+    for {%{suspended: windows}, round} <- waves do
+      Crew.wake(round, standing, late)
 
-      last = window |> Enum.reverse() |> Enum.find_value(&(not slow?.(&1.pid) && &1.pid))
+      for window <- windows do
+        ref = SysMessage.open()
+        last = window |> Enum.reverse() |> Enum.find_value(&(not slow?.(&1.pid) && &1.pid))
 
-      for %{pid: pid, how: how, loop: loop} <- window do
-        case how do
-          :suspended when loop != nil ->
-            before_resume.(pid)
-            if pid == last, do: SysMessage.send(pid, ref, :resume), else: resume(pid)
-            if slow?.(pid), do: Foreign.Release.start(pid)
-
-          :suspended ->
-            before_resume.(pid)
-            if pid == last, do: SysMessage.send(pid, ref, :resume), else: resume(pid)
-
-          :still when pid == last ->
-            Parking.wake(standing, pid, ref)
-
-          :still ->
-            if not slow?.(pid), do: Parking.wake(standing, pid)
+        for %{pid: pid, loop: loop} <- window do
+          before_resume.(pid)
+          if pid == last, do: SysMessage.send(pid, ref, :resume), else: resume(pid)
+          if loop != nil and slow?.(pid), do: Foreign.Release.start(pid)
         end
+
+        wait(ref, List.wrap(last), now() + @go_on_within)
       end
 
-      wait(ref, List.wrap(last), now() + @go_on_within)
+      await_gone_on(round, now() + @go_on_within)
     end
 
     :ok
+  end
+
+  # Each has been told so: what is left to wait for is how long that took.
+  defp await_gone_on(%{waiter: waiter} = round, deadline) do
+    staying = Crew.staying(round)
+
+    if staying > 0 and now() < deadline do
+      receive do
+        {^waiter, :gone} -> :ok
+      after
+        @look_for_dead ->
+          if Crew.staying(round) == staying, do: Crew.excuse_dead_staying(round)
+          await_gone_on(round, deadline)
+      end
+    end
   end
 
   defp resume(pid), do: SysMessage.resume_unanswered(pid)
@@ -222,12 +274,6 @@ defmodule HotPatch.Swap.Batch do
     end)
   end
 
-  # A process has one state, and so one conversion; but for event managers.
-  defp only(mine) do
-    [{_module, conversion}] = Map.to_list(mine)
-    conversion
-  end
-
   # Who has one state tells by itself that it is converted. An event manager has one for
   # each handler: it says so by the answer to a request that nobody knows, which changes nothing,
   # whether it is suspended or not.
@@ -243,7 +289,7 @@ defmodule HotPatch.Swap.Batch do
     case SysMessage.collect_until({ref, pids}, deadline, {again, []}, &note/3) do
       {_, {{:failed, pid, module, reason}, done}} ->
         text = Description.failure({pid, module, reason}, what(owed, pid))
-        {:error, :taken_back, text, pids -- done}
+        {:error, :taken_back, text, fn -> pids -- done end}
 
       {[], {again, _done}} ->
         {:ok, again}
@@ -252,7 +298,7 @@ defmodule HotPatch.Swap.Batch do
         {_pid, mine} = List.keyfind(owed, pid, 0)
 
         {:error, :taken_back, Description.too_long(pid, hd(Map.keys(mine)), what(owed, pid)),
-         late}
+         fn -> late end}
     end
   end
 

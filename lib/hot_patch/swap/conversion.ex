@@ -15,6 +15,7 @@ defmodule HotPatch.Swap.Conversion do
   alias HotPatch.Swap.Hosted
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
+  alias HotPatch.Swap.Tally
 
   @key :"$hot_patch_new_state"
   @before :"$hot_patch_state_before"
@@ -25,7 +26,8 @@ defmodule HotPatch.Swap.Conversion do
   One module's conversion, as it is sent to a process: the shadow in which it runs, the
   version that the process comes from, the ref under which it answers. The result of a rehearsal is
   not kept: the process will convert its state by itself, after the load. One that `keeps?` its
-  state has it in the right format already. `works_for` says how it is made sure that the process works
+  state has it in the right format already. What may be done before everybody stands still is done
+  `at_once?`. `works_for` says how it is made sure that the process works
   for the module still, nil where it need not; `loop` is that of a behaviour that is not OTP's. `gone` are the modules that the change takes away, `funs`
   those that are made anew in whatever the process holds.
   """
@@ -39,6 +41,7 @@ defmodule HotPatch.Swap.Conversion do
           md5: binary() | nil,
           rehearsal?: boolean(),
           keeps?: boolean(),
+          at_once?: boolean(),
           works_for: Employment.t() | nil,
           loop: module() | nil,
           gone: [module()],
@@ -111,6 +114,14 @@ defmodule HotPatch.Swap.Conversion do
   @spec change_foreign(term, t()) :: term when term: term()
   def change_foreign(term, conversion), do: final(term, converted(term, conversion))
 
+  @doc "Converts a state and gives the new one, the old one if that failed; it tells its end, too."
+  @spec converted(state, t()) :: state when state: term()
+  def converted(state, conversion) do
+    result = tried(conversion, state)
+    answer(conversion, :ok)
+    if match?({:ok, _new}, result), do: elem(result, 1), else: state
+  end
+
   @doc "A state as it is when the new code is current, of what a conversion has made."
   @spec final(term(), term()) :: term()
   def final(state, {@by_loop, new, %{loop: loop} = how}) do
@@ -162,11 +173,49 @@ defmodule HotPatch.Swap.Conversion do
   end
 
   @doc "Converts a state and gives the new one; the old one if that failed, which is told."
-  @spec converted(state, t()) :: state when state: term()
-  def converted(state, conversion) do
-    result = attempt(conversion, state)
-    answer(conversion, :ok)
-    if match?({:ok, _new}, result), do: elem(result, 1), else: state
+  @spec converted(state, t(), Tally.seat()) :: state when state: term()
+  def converted(state, conversion, seat) do
+    with {:not, what} <- attempt(conversion, state) do
+      told(conversion, what, seat)
+      state
+    else
+      {:ok, new} -> new
+    end
+  end
+
+  @doc """
+  The same before everybody stands still. It is done later where the code comes to a call that leads
+  anywhere.
+  """
+  @spec at_once(state, t(), Tally.seat()) :: {:ok, state} | :later when state: term()
+  def at_once(state, conversion, seat) do
+    case DynamicCalls.without(fn -> attempt(conversion, state) end) do
+      {:ok, {:ok, new}} ->
+        {:ok, new}
+
+      {:ok, {:not, what}} ->
+        told(conversion, what, seat)
+        {:ok, state}
+
+      :called ->
+        :ok = FunRenewal.drop_dictionary()
+        told(conversion, :later, seat)
+        :later
+    end
+  end
+
+  defp told(conversion, what, seat) do
+    tell(conversion, what)
+    Tally.tell(seat)
+  end
+
+  @doc "Converts a state and gives the new one; what failed is told."
+  @spec tried(t(), state) :: {:ok, state} | :told when state: term()
+  def tried(conversion, state) do
+    with {:not, what} <- attempt(conversion, state) do
+      tell(conversion, what)
+      :told
+    end
   end
 
   @doc "Whether the code of a module that a state is converted for, or that came, is the current one."
@@ -182,9 +231,10 @@ defmodule HotPatch.Swap.Conversion do
   end
 
   defp convert_whole(state, conversion) do
-    with {:ok, new} <- attempt(conversion, state),
-         false <- conversion.rehearsal?,
-         do: Process.put(@key, {:whole, new})
+    case attempt(conversion, state) do
+      {:ok, new} -> unless conversion.rehearsal?, do: Process.put(@key, {:whole, new})
+      {:not, what} -> tell(conversion, what)
+    end
 
     answer(conversion, :ok)
   end
@@ -192,22 +242,27 @@ defmodule HotPatch.Swap.Conversion do
   # An event manager's fun is called once for each handler, always in the same order; one
   # module may be there several times.
   defp convert_handler({module, id, state}, by_module) do
+    conversion = by_module[module]
+
     new =
-      with %{^module => conversion} <- by_module,
-           {:ok, new} <- attempt(conversion, state) do
-        {module, id, new}
-      else
-        nothing -> kept(nothing, by_module, {module, id, state})
+      case conversion && attempt(conversion, state) do
+        {:ok, new} ->
+          {module, id, new}
+
+        {:not, what} ->
+          tell(conversion, what)
+          :same
+
+        nil ->
+          kept(by_module, {module, id, state})
       end
 
     rehearsal? = Enum.any?(by_module, fn {_module, one} -> one.rehearsal? end)
     unless rehearsal?, do: Process.put(@key, Process.get(@key, []) ++ [new])
   end
 
-  # Whatever becomes of the state of another handler: it may hold funs. A failure is told by now.
-  defp kept(:told, _by_module, _handler), do: :same
-
-  defp kept(_none, by_module, {module, id, state}) do
+  # Whatever becomes of the state of another handler: it may hold funs.
+  defp kept(by_module, {module, id, state}) do
     [%{funs: funs} | _] = Map.values(by_module)
     new = FunRenewal.renewed(state, funs)
     if new === state, do: :same, else: {module, id, new}
@@ -231,9 +286,9 @@ defmodule HotPatch.Swap.Conversion do
 
   defp still_works(%{works_for: nil}, _state), do: :ok
 
-  defp still_works(%{module: module, works_for: works_for} = conversion, state) do
+  defp still_works(%{module: module, works_for: works_for}, state) do
     with {:another, other} <- Employment.check(works_for, state, module),
-         do: tell(conversion, {:failed, {:works_for, other}})
+         do: {:not, {:failed, {:works_for, other}}}
   end
 
   # Who has not changed its state since it was converted goes back to the very one it had.
@@ -259,21 +314,44 @@ defmodule HotPatch.Swap.Conversion do
       how = Map.take(conversion, [:loop, :module, :old_vsn, :extra, :funs])
       {:ok, if(form.plain?, do: made, else: {@by_loop, made, how})}
     else
-      :told -> :told
-      :unknown -> tell(conversion, {:failed, :works_for_another})
-      other -> tell(conversion, {:failed, other})
+      {:not, what} -> {:not, what}
+      :unknown -> {:not, {:failed, :works_for_another}}
+      other -> {:not, {:failed, other}}
     end
   catch
-    kind, reason -> tell(conversion, {:failed, {kind, reason, __STACKTRACE__}})
+    kind, reason -> {:not, {:failed, {kind, reason, __STACKTRACE__}}}
   end
 
   defp attempt_call(conversion, state) do
-    case call(conversion.kind, conversion, state) do
+    case outcome(conversion, state) do
       {:ok, new} -> check(conversion, new)
-      other -> tell(conversion, {:failed, other})
+      failed -> {:not, failed}
+    end
+  end
+
+  @doc "What the callback makes of a state, or how it failed: what it gave instead, or what was caught."
+  @spec outcome(t(), term()) ::
+          {:ok, term()} | {:failed, term() | {:error | :exit | :throw, term(), list()}}
+  def outcome(%{kind: :foreign} = conversion, term) do
+    with {:ok, form} <- Foreign.form(term, conversion.loop, conversion.module),
+         {:ok, parts} <-
+           Foreign.converted(form, conversion.shadow, conversion.old_vsn, conversion.extra) do
+      {:ok, parts}
+    else
+      :unknown -> {:failed, :works_for_another}
+      other -> {:failed, other}
     end
   catch
-    kind, reason -> tell(conversion, {:failed, {kind, reason, __STACKTRACE__}})
+    kind, reason -> {:failed, {kind, reason, __STACKTRACE__}}
+  end
+
+  def outcome(conversion, state) do
+    case call(conversion.kind, conversion, state) do
+      {:ok, new} -> {:ok, new}
+      other -> {:failed, other}
+    end
+  catch
+    kind, reason -> {:failed, {kind, reason, __STACKTRACE__}}
   end
 
   defp call(kind, %{shadow: shadow, old_vsn: vsn, extra: extra}, state)
@@ -343,8 +421,8 @@ defmodule HotPatch.Swap.Conversion do
 
   # A fun that a shadow made, its own or one that it calls, would be dead with it: such a state is
   # converted again, by the module itself, after the load.
-  defp check(%{lambdas?: true} = conversion, new) do
-    if shadow_fun?(new), do: tell(conversion, :again), else: {:ok, new}
+  defp check(%{lambdas?: true}, new) do
+    if shadow_fun?(new), do: {:not, :again}, else: {:ok, new}
   end
 
   defp check(_conversion, new), do: {:ok, new}
@@ -361,10 +439,7 @@ defmodule HotPatch.Swap.Conversion do
   defp shadow_fun?(map) when is_map(map), do: map |> :maps.to_list() |> shadow_fun?()
   defp shadow_fun?(_other), do: false
 
-  defp tell(conversion, what) do
-    answer(conversion, {what, conversion.module})
-    :told
-  end
+  defp tell(conversion, what), do: answer(conversion, {what, conversion.module})
 
   defp answer(%{ref: ref}, answer), do: SysMessage.tell(ref, ref, answer)
 

@@ -105,7 +105,7 @@ defmodule HotPatch.Swap.Description do
   # As caught in the process itself, or as a behaviour reports it.
   defp reason(module, {kind, reason, stack})
        when kind in [:error, :exit, :throw] and is_list(stack) do
-    "#{unshadow(Cause.of(kind, reason, stack))} in #{module |> own(stack) |> Exception.format_stacktrace_entry()}"
+    "#{unshadow(Cause.of(kind, reason, stack))} in #{where(module, stack)}"
   end
 
   defp reason(module, {:EXIT, {reason, [{_, _, _, _} | _] = stack}}),
@@ -113,12 +113,6 @@ defmodule HotPatch.Swap.Description do
 
   defp reason(_module, {:error, {:child_of_a_module_that_goes, child}}),
     do: "it names a child of #{inspect(child)}, a module that goes with this change"
-
-  defp reason(_module, {:works_for, other}),
-    do: "it works for #{inspect(other)} now, and not for this module as it did; try again"
-
-  defp reason(_module, :works_for_another),
-    do: "it works for another module now, and not for this one as it did; try again"
 
   defp reason(_of, {:error, {:not_its_socket, _module}}),
     do: "it did not give back the socket that it was given, with what it has changed in it"
@@ -128,10 +122,21 @@ defmodule HotPatch.Swap.Description do
       "Phoenix keeps its state in another form than is known here, so that its socket was not found in it: " <>
         "apply with transition: :none if the new code takes the state as it is, or restart the nodes"
 
+  defp reason(_module, {:works_for, other}),
+    do: "it works for #{inspect(other)} now, and not for this module as it did; try again"
+
+  defp reason(_module, :works_for_another),
+    do: "it works for another module now, and not for this one as it did; try again"
+
   defp reason(_module, reason), do: short(reason)
 
   # A shadow is nobody's business but ours.
   defp unshadow(text), do: String.replace(text, ~r/:"?(?:Elixir\.)?([\w.]+)@hot_patch"?/, "\\1")
+
+  @doc "The place in a stack where a module failed."
+  @spec where(module(), Exception.stacktrace()) :: String.t()
+  def where(module, stack),
+    do: module |> own(stack) |> Exception.format_stacktrace_entry() |> unshadow()
 
   # The place in the callback module rather than in what it calls; a shadow's name is told
   # as that of its module. Arguments are states: too long, and nobody else's business.

@@ -9,22 +9,27 @@ defmodule HotPatch.Swap.Discovery do
   alias HotPatch.Swap.Discovery.FunHolders
   alias HotPatch.Swap.Discovery.Loop
   alias HotPatch.Swap.Discovery.Query
+  alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.Hosted
   alias HotPatch.Swap.Target
 
   @typedoc """
   What a scan has found. `targets` have a state to convert, those in `unpaused` have not: their
   callback modules export no code_change and they hold no fun that would have to be made anew, so
-  nothing would be done to them while they stood still; or their module goes. `parents` are the supervisors of targets; `children` processes by the one that
+  nothing would be done to them while they stood still; or their module goes. `parents` are the supervisors of targets,
+  `starters` others that have started some; `children` processes by the one that
   started them; `silent` those that had to be asked, may be targets, and were too busy to
-  answer; `seen` all processes that need not be looked at again.
+  answer; `unborn` those of which it cannot be told yet what they will be; `seen` all processes that need
+  not be looked at again.
   """
   @type found :: %{
           targets: [Target.t()],
           unpaused: [Target.t()],
           parents: [pid()],
+          starters: [pid()],
           children: %{pid() => [pid()]},
           silent: [pid()],
+          unborn: [pid()],
           list: [pid()],
           seen: %{pid() => []}
         }
@@ -32,7 +37,17 @@ defmodule HotPatch.Swap.Discovery do
   @doc "What there was before any scan."
   @spec nothing() :: found()
   def nothing do
-    %{targets: [], unpaused: [], parents: [], children: %{}, silent: [], list: [], seen: %{}}
+    %{
+      targets: [],
+      unpaused: [],
+      parents: [],
+      starters: [],
+      children: %{},
+      silent: [],
+      unborn: [],
+      list: [],
+      seen: %{}
+    }
   end
 
   @doc """
@@ -59,6 +74,7 @@ defmodule HotPatch.Swap.Discovery do
       | targets: new.targets ++ before.targets,
         unpaused: new.unpaused ++ before.unpaused,
         parents: new.parents ++ before.parents,
+        starters: new.starters ++ before.starters,
         silent: new.silent ++ before.silent
     }
   end
@@ -79,7 +95,8 @@ defmodule HotPatch.Swap.Discovery do
   defp scan(replaced, list, before) do
     seen = before.seen
     fresh = fresh(list, before.list, seen, [])
-    facts = for pid <- fresh, facts = facts(pid), facts != :unborn, do: {pid, facts}
+    looked_at = for pid <- fresh, facts = facts(pid), do: {pid, facts}
+    {unborn, facts} = Enum.split_with(looked_at, &unborn?(&1, replaced))
 
     loops = Loop.of(facts, Map.keys(replaced), map_size(seen) > 0)
     by_pid = by_pid(facts)
@@ -93,14 +110,17 @@ defmodule HotPatch.Swap.Discovery do
     {own, others} = FunHolders.among(Enum.map(facts, &elem(&1, 0)), targets, unpaused, replaced)
     targets = own ++ targets
     holding = for %{rule: :holds_fun, pid: pid} <- others ++ before.targets, do: pid
+    {parents, starters} = parents(targets, by_pid)
 
     %{
       targets: others ++ targets,
       unpaused: unpaused -- Enum.map(own, &%{&1 | holds?: false}),
-      parents: (parents(targets, by_pid) -- before.parents) -- holding,
+      parents: (parents -- before.parents) -- holding,
+      starters: starters -- before.starters,
       # Of a first scan these are everybody's; only what is younger can be in its init.
       children: if(map_size(seen) == 0, do: %{}, else: children(facts)),
       silent: silent,
+      unborn: Enum.map(unborn, &elem(&1, 0)),
       list: list,
       seen: Enum.reduce(settled, seen, fn {pid, _facts}, seen -> Map.put(seen, pid, []) end)
     }
@@ -116,6 +136,16 @@ defmodule HotPatch.Swap.Discovery do
     found = MapSet.new(if(waiting == [], do: [], else: targets), & &1.pid)
     Enum.filter(waiting, fn {pid, _facts} -> pid in found end) ++ settled
   end
+
+  # One of a changed module that proc_lib has not handed to the behaviour's code yet, or to a loop that was
+  # written by hand: the stack does not show which of both it will be.
+  defp unborn?({_pid, :unborn}, _replaced), do: true
+
+  defp unborn?({pid, {{module, :init, _arity}, _parent, _label}}, replaced)
+       when is_map_key(replaced, module),
+       do: Stacktrace.in_proc_lib?(pid)
+
+  defp unborn?(_facts, _replaced), do: false
 
   defp recognise({pid, loop}, facts, to_ask, replaced) do
     case Classification.by_loop(pid, facts[pid], loop, replaced) do
@@ -182,20 +212,17 @@ defmodule HotPatch.Swap.Discovery do
   defp parent([name | _]) when is_atom(name), do: Process.whereis(name)
   defp parent(_), do: nil
 
-  # Only supervisors start children while they stand still themselves; other parents have
-  # work of their own.
+  # Supervisors stand still with their children. Other parents have work of their own.
   defp parents(targets, facts) do
     own = MapSet.new(targets, & &1.pid)
 
     for %{pid: pid} <- targets,
         {_call, parent, _label} <- [facts[pid]],
-        is_pid(parent),
+        is_pid(parent) and node(parent) == node() and parent not in own,
         uniq: true do
       parent
     end
-    |> Enum.filter(fn parent ->
-      parent not in own and node(parent) == node() and supervisor?(parent, facts)
-    end)
+    |> Enum.split_with(&supervisor?(&1, facts))
   end
 
   defp supervisor?(pid, facts) do

@@ -13,6 +13,8 @@ defmodule HotPatch.Swap.DynamicCalls do
 
   # What a module's shadow is called after it.
   @suffix "@hot_patch"
+  # In the dictionary of a process that is not to make any.
+  @without :"$hot_patch_without_calls"
   # The most arguments of a call by name in a module that has a shadow.
   @most 32
 
@@ -23,6 +25,17 @@ defmodule HotPatch.Swap.DynamicCalls do
   @doc "Whether a module is a shadow, by its name."
   @spec shadow?(module()) :: boolean()
   def shadow?(module), do: module |> Atom.to_string() |> String.ends_with?(@suffix)
+
+  @doc """
+  Runs a function as long as it makes no call by a name that is known only now: what it leads to is
+  not known either. `:called` if it does; that call is not made.
+  """
+  @spec without((() -> result)) :: {:ok, result} | :called when result: term()
+  def without(fun) do
+    Process.put(@without, :allowed)
+    result = fun.()
+    if Process.delete(@without) == :called, do: :called, else: {:ok, result}
+  end
 
   for count <- 0..@most do
     arguments = Macro.generate_arguments(count, __MODULE__)
@@ -55,6 +68,15 @@ defmodule HotPatch.Swap.DynamicCalls do
   @spec ensure_loaded?(module()) :: boolean()
   def ensure_loaded?(module), do: Code.ensure_loaded?(leads_to(module))
 
+  # What Elixir from 1.17 on calls for `value.field`, where the value may be a module.
+  @doc false
+  @spec no_parens_remote(term(), atom()) :: {:ok, term()} | :error
+  def no_parens_remote(module, function)
+      when is_atom(module) and module not in [nil, true, false],
+      do: {:ok, Kernel.apply(leads_to(module), function, [])}
+
+  def no_parens_remote(_other, _field), do: :error
+
   @doc false
   @spec struct(module() | struct(), Enum.t()) :: struct()
   def struct(of, fields \\ []), do: of |> made_by_shadow() |> Kernel.struct(fields)
@@ -85,6 +107,12 @@ defmodule HotPatch.Swap.DynamicCalls do
   # No atom is made: a shadow that is loaded has one. A name that is no atom, or as long as an atom
   # can be, is none of a shadow; what comes of it is the caller's matter.
   defp leads_to(module) when is_atom(module) do
+    # Whoever catches this is found out by what is noted.
+    if Process.get(@without) != nil do
+      Process.put(@without, :called)
+      throw(:hot_patch_call_by_name)
+    end
+
     shadow = String.to_existing_atom(Atom.to_string(module) <> @suffix)
     if :erlang.module_loaded(shadow), do: shadow, else: module
   rescue

@@ -45,8 +45,7 @@ defmodule HotPatch.Swap.Guard do
   @doc "Tells the guard about processes that the engine is going to have stand still, and how."
   @spec tell(Parking.t(), [{pid(), ProcessTask.how()}]) :: :ok
   def tell(standing, hows) do
-    # The request is for the processes only.
-    send(standing.guard, {self(), :stops, %{standing | request: nil}, hows})
+    send(standing.guard, {self(), :stops, standing, hows})
     :ok
   end
 
@@ -98,7 +97,7 @@ defmodule HotPatch.Swap.Guard do
 
     standing =
       for {standing, hows} <- stopped, {pid, :still} <- hows, Parking.standing?(pid) do
-        Parking.wake(standing, pid, ref)
+        Parking.wake_answered(standing, pid, ref)
         pid
       end
 

@@ -23,44 +23,59 @@ defmodule HotPatch.Swap.Parking do
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Signal
+  alias HotPatch.Swap.StateForm
   alias HotPatch.Swap.SysMessage
+  alias HotPatch.Swap.Tally
 
   # Milliseconds. A process is woken up when the swap is over; this is for the case that all who
   # could do so are dead.
   @look_every 1_000
 
-  @typedoc "`ref` is the alias of the engine under which answers come (see SysMessage)."
+  @typedoc """
+  `ref` is the alias of the engine under which answers come (see SysMessage), `seat` that of a process
+  that stands still.
+  """
   @type t :: %__MODULE__{
           ref: reference(),
           signal: Signal.t(),
           engine: pid(),
           guard: pid(),
-          request: SysMessage.t() | nil
+          seat: Tally.seat() | nil
         }
-  @enforce_keys [:ref, :signal, :engine, :guard, :request]
-  defstruct [:ref, :signal, :engine, :guard, :request]
+  @enforce_keys [:ref, :signal, :engine, :guard]
+  defstruct [:ref, :signal, :engine, :guard, :seat]
 
   @doc "For the calling engine and its guard; nobody stands still yet."
   @spec new(pid(), Signal.t()) :: t()
-  def new(guard, signal) do
-    ref = SysMessage.open()
-    base = %{ref: ref, signal: signal, engine: self(), guard: guard}
-    # The same message for all: many are to be sent, and soon.
-    request = SysMessage.to_run(&still(&1, base))
-    struct!(__MODULE__, Map.put(base, :request, request))
+  def new(guard, signal),
+    do: %__MODULE__{ref: SysMessage.open(), signal: signal, engine: self(), guard: guard}
+
+  @doc """
+  Asks a process to stand still, and to convert its state at once where a conversion is given. It takes
+  its seat when it has done both.
+  """
+  @spec ask(t(), pid(), Conversion.t() | nil, Tally.seat()) :: :ok
+  def ask(standing, pid, conversion, seat) do
+    base = %{standing | seat: seat}
+    SysMessage.run_in(pid, &still(&1, conversion, base))
   end
 
-  @doc "Asks a process to stand still. It answers `:still` under the ref when it does."
-  @spec ask(t(), pid()) :: :ok
-  def ask(%__MODULE__{request: request}, pid) do
-    _ = send(pid, request)
-    :ok
-  end
+  @doc """
+  Has a process that stands still convert its state. It takes its seat when it has; what it has to
+  tell it tells as the conversion says.
+  """
+  @spec convert(t(), pid(), Conversion.t(), Tally.seat()) :: :ok
+  def convert(standing, pid, conversion, seat),
+    do: SysMessage.unanswered(pid, order(standing, {:convert, conversion, seat}))
 
-  @doc "Has a process that stands still convert its state; it answers as the conversion says."
-  @spec convert(t(), pid(), Conversion.t()) :: :ok
-  def convert(standing, pid, conversion),
-    do: SysMessage.unanswered(pid, order(standing, {:convert, conversion}))
+  @doc "The same; it tells its end as the conversion says."
+  @spec convert_answered(t(), pid(), Conversion.t()) :: :ok
+  def convert_answered(standing, pid, conversion),
+    do: SysMessage.unanswered(pid, order(standing, {:convert, conversion, nil}))
+
+  @doc "Has a process that stands still tell of what form its states are, before the change and after it."
+  @spec ask_forms(t(), pid(), {Conversion.kind(), reference()}) :: :ok
+  def ask_forms(standing, pid, of), do: SysMessage.unanswered(pid, order(standing, {:forms, of}))
 
   @doc "Has one process go on for a moment, with the state that it had, while the others stand still."
   @spec release(t(), pid()) :: :ok
@@ -74,9 +89,9 @@ defmodule HotPatch.Swap.Parking do
   @spec wake(t(), pid()) :: :ok
   def wake(standing, pid), do: SysMessage.unanswered(pid, order(standing, :look))
 
-  @doc "The same; it answers under another ref when it has looked."
-  @spec wake(t(), pid(), reference()) :: :ok
-  def wake(standing, pid, ref), do: SysMessage.send(pid, ref, order(standing, :look))
+  @doc "The same; it answers under a ref when it has looked."
+  @spec wake_answered(t(), pid(), reference()) :: :ok
+  def wake_answered(standing, pid, ref), do: SysMessage.send(pid, ref, order(standing, :look))
 
   @doc """
   Whether a process stands still in this way and waits. Once the signal is settled, a process of
@@ -90,21 +105,36 @@ defmodule HotPatch.Swap.Parking do
 
   # A process that was busy may get here when the swap is over. Whether the engine lives is not asked
   # here: the VM lets the process wait for the answer.
-  defp still(state, base) do
+  defp still(state, conversion, base) do
     if Signal.open?(base.signal) do
-      SysMessage.tell(base.engine, base.ref, :still)
-      look(state, state, nil, base)
+      {new, conversion} = at_once(state, conversion, base.seat)
+      Tally.arrive(base.seat)
+      look(state, new, conversion, base)
     else
       state
+    end
+  end
+
+  # Where it cannot be done yet, it is asked for when all stand still.
+  defp at_once(state, nil, _seat), do: {state, nil}
+
+  defp at_once(state, conversion, seat) do
+    case Conversion.at_once(state, conversion, seat) do
+      {:ok, new} -> {new, conversion}
+      :later -> {state, nil}
     end
   end
 
   defp look(state, new, conversion, base) do
     case Signal.read(base.signal) do
       :open -> wait(state, new, conversion, base)
-      :take -> taken(state, new)
-      :drop -> dropped(state)
+      outcome -> go_on(outcome, state, new, base)
     end
+  end
+
+  defp go_on(outcome, state, new, base) do
+    Tally.leave(base.seat)
+    if outcome == :take, do: taken(state, new), else: dropped(state)
   end
 
   # With the state goes what else was put aside.
@@ -135,6 +165,11 @@ defmodule HotPatch.Swap.Parking do
 
   defp follow(:look, {state, new, conversion}, base), do: look(state, new, conversion, base)
 
+  defp follow({:forms, {kind, ref}}, {state, new, conversion}, base) do
+    SysMessage.tell(ref, ref, {StateForm.of(state, kind), StateForm.of(new, kind)})
+    look(state, new, conversion, base)
+  end
+
   defp follow(:release, {state, new, conversion}, base) do
     # Not in the moment in which the swap ends with the new states.
     if Signal.read(base.signal) == :take,
@@ -142,10 +177,20 @@ defmodule HotPatch.Swap.Parking do
       else: dropped(state)
   end
 
-  defp follow({:convert, conversion}, {state, new, former}, base) do
-    if Signal.open?(base.signal),
-      do: look(state, Conversion.converted(state, conversion), conversion, base),
-      else: look(state, new, former, base)
+  defp follow({:convert, conversion, seat}, {state, new, former}, base) do
+    if Signal.open?(base.signal) do
+      look(state, converted(state, conversion, seat), conversion, base)
+    else
+      look(state, new, former, base)
+    end
+  end
+
+  defp converted(state, conversion, nil), do: Conversion.converted(state, conversion)
+
+  defp converted(state, conversion, seat) do
+    new = Conversion.converted(state, conversion, seat)
+    Tally.arrive(seat)
+    new
   end
 
   # Engine and guard are dead, and nobody will settle the signal. The version that is current

@@ -3,6 +3,7 @@ defmodule HotPatch.Swap.ProcessTask do
   # What is to be done with each process concerned: how it stands still, which conversions it
   # runs before the load, and what its module has to do by itself.
 
+  alias HotPatch.Swap.Change
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Employment
   alias HotPatch.Swap.Foreign
@@ -20,17 +21,18 @@ defmodule HotPatch.Swap.ProcessTask do
 
   @typedoc """
   One process, and the loop that it is in where that is not OTP's. `conversions` are run before the load, and may be none; `by_itself` are the modules that
-  have to change by themselves.
+  have to change by themselves. Processes of one `like` are alike in all that is to be done.
   """
   @type t :: %__MODULE__{
           pid: pid(),
           loop: module() | nil,
           how: how(),
           conversions: %{module() => Conversion.t()},
-          by_itself: [module()]
+          by_itself: [module()],
+          like: integer()
         }
   @enforce_keys [:pid]
-  defstruct [:pid, :loop, how: :still, conversions: %{}, by_itself: []]
+  defstruct [:pid, :loop, how: :still, conversions: %{}, by_itself: [], like: 0]
 
   @doc """
   The work on targets, in windows: enough of them at a time to keep the schedulers busy, few
@@ -46,11 +48,36 @@ defmodule HotPatch.Swap.ProcessTask do
       Enum.map_reduce(targets, %{}, fn target, alike ->
         %{modules: modules, sure?: sure?, loop: loop} = target
         key = {target.kind, modules, sure?, loop, target.keeps?, target.ends?, target.holds?}
-        alike = Map.put_new_lazy(alike, key, fn -> task(target, conversions, hold) end)
+        new = fn -> %{task(target, conversions, hold) | like: :erlang.unique_integer()} end
+        alike = Map.put_new_lazy(alike, key, new)
         {%{alike[key] | pid: target.pid}, alike}
       end)
 
     Enum.chunk_every(tasks, window)
+  end
+
+  @doc """
+  Whether a process converts its state as soon as it stands still. Any other does so when all stand still
+  that are to: what it calls may have effects, or read what others still change.
+  """
+  @spec at_once?(t()) :: boolean()
+  def at_once?(%{how: :still, conversions: conversions}) when map_size(conversions) == 1,
+    do: Enum.all?(conversions, fn {_module, conversion} -> conversion.at_once? end)
+
+  def at_once?(_task), do: false
+
+  @doc "The same process, which does not convert its state at once."
+  @spec later(t()) :: t()
+  def later(task) do
+    later = fn {module, conversion} -> {module, %{conversion | at_once?: false}} end
+    %{task | conversions: Map.new(task.conversions, later)}
+  end
+
+  @doc "The conversion of a process that has one state, as all have but event managers."
+  @spec only(t()) :: Conversion.t()
+  def only(%{conversions: conversions}) do
+    [{_module, conversion}] = Map.to_list(conversions)
+    conversion
   end
 
   @doc "The work of one process, of which nothing is kept: it is only tried."
@@ -119,8 +146,16 @@ defmodule HotPatch.Swap.ProcessTask do
   defp hold(ready, under) do
     for change <- ready.job.changes, into: %{} do
       base = conversion(change, %{name: change.module, lambdas?: false}, under)
-      {change.module, %{base | keeps?: true, funs: ready.funs}}
+      at_once? = change.direction == :up
+      {change.module, %{base | keeps?: true, at_once?: at_once?, funs: ready.funs}}
     end
+  end
+
+  @doc "The conversion of one target's state by the code that is current after the load."
+  @spec after_load(Target.t(), Change.t(), Ready.t(), reference()) :: Conversion.t()
+  def after_load(target, change, ready, ref) do
+    base = conversion(change, %{name: change.module, lambdas?: false}, {ref, ready.signal})
+    %{base | kind: Shadow.kind(target.kind, change), funs: ready.funs}
   end
 
   # The way down is known to the code that is current until the load.
@@ -128,6 +163,10 @@ defmodule HotPatch.Swap.ProcessTask do
     do: %{name: module, lambdas?: false}
 
   defp shadow(change, shadows), do: shadows[change.module]
+
+  # What has been found of the code (native/beam, functions/effects.rs). Of the code that runs nothing is
+  # known.
+  defp pure?(shadow), do: Map.get(shadow, :effect, :unknown) == nil
 
   defp conversion(_change, nil, _under), do: nil
 
@@ -142,6 +181,7 @@ defmodule HotPatch.Swap.ProcessTask do
       kind: nil,
       rehearsal?: false,
       keeps?: false,
+      at_once?: pure?(shadow),
       works_for: nil,
       loop: nil,
       gone: [],
@@ -190,6 +230,7 @@ defmodule HotPatch.Swap.ProcessTask do
         | kind: kind,
           rehearsal?: rehearsal?,
           keeps?: target.keeps?,
+          at_once?: at_once?(target, change, conversion),
           works_for: works_for,
           loop: target.loop
       }
@@ -198,6 +239,12 @@ defmodule HotPatch.Swap.ProcessTask do
       if rehearsal?, do: by_itself(task, change.module), else: task
     end
   end
+
+  # Of a loop that is not OTP's its own code is called, too.
+  defp at_once?(%{kind: kind}, _change, _conversion) when kind in [:foreign, :hosted], do: false
+
+  defp at_once?(target, change, conversion),
+    do: conversion.at_once? or (target.keeps? and change.direction == :up)
 
   defp by_itself(task, module), do: %{task | by_itself: [module | task.by_itself]}
 

@@ -7,8 +7,19 @@ defmodule HotPatch.Swap.Shadow do
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.OldCode.Purge
 
-  @typedoc "As it comes with a patch: the module it stands for, its own name, its code."
-  @type t :: %{module: module(), name: module(), bytes: binary(), lambdas?: boolean()}
+  @typedoc """
+  As it comes with a patch: the module it stands for, its own name, its code. `lambdas?`: a state that it
+  converts may hold funs of shadows. `effect` is what its `code_change` may lead to that has effects
+  or reads what others change, nil where there is nothing of the kind; it is not there where that is
+  not known.
+  """
+  @type t :: %{
+          :module => module(),
+          :name => module(),
+          :bytes => binary(),
+          :lambdas? => boolean(),
+          optional(:effect) => String.t() | nil
+        }
 
   @doc "Loads shadows, all in one step."
   @spec load([t()]) :: :ok | {:error, String.t()}

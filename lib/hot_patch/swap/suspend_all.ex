@@ -10,13 +10,17 @@ defmodule HotPatch.Swap.SuspendAll do
 
   alias HotPatch.Swap.Batch
   alias HotPatch.Swap.Casualties
+  alias HotPatch.Swap.Crew
   alias HotPatch.Swap.Decision
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Discovery
   alias HotPatch.Swap.Done
+  alias HotPatch.Swap.DynamicCalls
   alias HotPatch.Swap.EarlyLoad
   alias HotPatch.Swap.Failure
+  alias HotPatch.Swap.HeldParents
   alias HotPatch.Swap.Load
+  alias HotPatch.Swap.Newborn
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.PhaseTimes
   alias HotPatch.Swap.ProcessTask
@@ -26,22 +30,24 @@ defmodule HotPatch.Swap.SuspendAll do
 
   # After so many rounds newcomers come faster than they can be found.
   @most_rounds 20
+  # How often it is looked, a ms apart, what processes will be that have only just been spawned.
+  @most_looks 500
 
   @typedoc """
-  `ref` is that of the conversions. `late` are processes that are in the user's code, converting
-  their state, for all that is known; `again` those that have to change by themselves, as far as
-  the conversions have shown it.
+  `ref` is that of the conversions. `late` says which processes are in the user's code,
+  converting their state, for all that is known; `again` those that have to change by themselves, as far as
+  the conversions have shown it. `held` are those who could start others in the moment of the load.
   """
   @type swap :: %{
           ready: Ready.t(),
           found: Discovery.found(),
           ref: reference(),
           deadline: integer(),
-          bystanders: [[ProcessTask.t()]],
           windows: [[ProcessTask.t()]],
           by_itself: [{pid(), module()}],
           again: [{pid(), module()}],
-          late: [pid()],
+          late: (() -> [pid()]),
+          held: [HeldParents.t()],
           suspension: Suspension.t()
         }
   @typep result :: :ok | {:error, atom(), String.t()}
@@ -51,22 +57,24 @@ defmodule HotPatch.Swap.SuspendAll do
           {:ok, Done.t()} | {:error, Failure.t()}
   def run(caller, ready, guard) do
     swap = begin(ready, guard)
+    # Others may have filled the schedulers: they would come between each two steps of it.
+    normal = Process.flag(:priority, :high)
     started = System.monotonic_time()
 
     {swap, suspended} =
-      PhaseTimes.note(
-        :suspend,
-        fn -> suspend(swap, swap.bystanders ++ swap.windows, @most_rounds) end,
-        &counts/1
-      )
+      PhaseTimes.note(:suspend, fn -> suspend(swap, @most_rounds) end, &counts/1)
 
     {swap, result} = with {swap, :ok} <- {swap, suspended}, do: tried(swap, caller)
     {swap, result} = with {swap, :ok} <- {swap, result}, do: load(swap)
     # Whoever was started in the very moment of the load: by which code cannot be told.
     now = if match?({:loaded, _, _}, result), do: Process.list(), else: []
+    Enum.each(swap.held, &HeldParents.release/1)
+    unsure = unsure(swap, now)
     resumed = resume(result, swap)
     took = System.monotonic_time() - started
-    outcome(resumed, swap, unsure(swap, now), took)
+    Process.flag(:priority, normal)
+    :ok = Suspension.stop(swap.suspension)
+    outcome(resumed, swap, unsure, took)
   end
 
   # What was started since the preparation is looked at before anybody is suspended.
@@ -77,19 +85,19 @@ defmodule HotPatch.Swap.SuspendAll do
     ref = SysMessage.open()
     bystanders = ProcessTask.bystanders(found.parents)
     windows = ProcessTask.of(found.targets, ready, {ref, standing.signal})
-    suspension = Suspension.new(standing, deadline)
+    suspension = Suspension.new(standing, ref, deadline)
 
     %{
       ready: ready,
       found: found,
       ref: ref,
       deadline: deadline,
-      bystanders: bystanders,
       windows: windows,
       by_itself: ProcessTask.by_itself(windows),
       again: [],
-      late: [],
-      suspension: Suspension.announce(suspension, bystanders ++ windows)
+      late: fn -> [] end,
+      held: [],
+      suspension: Suspension.announce(suspension, [bystanders, windows])
     }
   end
 
@@ -106,11 +114,16 @@ defmodule HotPatch.Swap.SuspendAll do
 
     with {swap, :ok} <- {swap, Decision.wanted(caller)},
          {swap, :ok} <- {swap, survived(swap)},
-         {swap, :ok} <- convert(swap, swap.windows),
+         {swap, :ok} <-
+           convert(swap, crews(swap.suspension.asked), suspended(swap.suspension.asked)),
          {swap, :ok} <- {swap, EarlyLoad.on_load(swap.ready, swap.deadline)},
          {swap, :ok} <- {swap, Decision.await(caller, swap.ready)},
          do: catch_up(swap)
   end
+
+  defp crews(asked), do: for({wave, _round} <- asked, do: wave.crew)
+
+  defp suspended(asked), do: for({wave, _round} <- asked, window <- wave.suspended, do: window)
 
   # By no change is anybody ended without the operator's word.
   defp survived(%{ready: %{job: %{purge: :force}}}), do: :ok
@@ -134,36 +147,51 @@ defmodule HotPatch.Swap.SuspendAll do
     deadline = deadline(swap.ready)
     swap = %{swap | deadline: deadline, suspension: %{swap.suspension | deadline: deadline}}
 
-    with {swap, :ok} <- newcomers(swap, @most_rounds),
+    known = length(swap.suspension.asked)
+
+    with {swap, :ok} <- newcomers_while_held(swap, [], @most_rounds),
          {swap, :ok} <- {swap, survived(swap)} do
       # The newest come first.
-      {new, known} = Enum.split(swap.windows, length(swap.windows) - before)
+      {_new, old} = Enum.split(swap.windows, length(swap.windows) - before)
+      asked = Enum.take(swap.suspension.asked, length(swap.suspension.asked) - known)
       released = MapSet.new(swap.suspension.released)
       swap = %{swap | again: Enum.reject(swap.again, fn {pid, _module} -> pid in released end)}
-
-      case new ++ only(known, released) do
-        [] -> {swap, :ok}
-        windows -> convert(swap, windows)
-      end
+      again = if MapSet.size(released) == 0, do: [], else: only(old, &(&1.pid in released))
+      # Whoever converts at once has done so when it stood still again.
+      alone = for window <- again, %{how: :still} = task <- window, do: task
+      crews = if alone == [], do: crews(asked), else: [Crew.new(alone) | crews(asked)]
+      convert(swap, crews, suspended(asked) ++ only(again, &(&1.how == :suspended)))
     end
   end
 
-  defp only(windows, pids) do
-    if MapSet.size(pids) == 0,
-      do: [],
-      else:
-        for(
-          window <- windows,
-          some = Enum.filter(window, &(&1.pid in pids)),
-          some != [],
-          do: some
-        )
+  # From here on they start nobody, and who is there is found; and with them who has started them.
+  defp newcomers_while_held(%{ready: %{job: %{prepared: nil}}} = swap, _held, _rounds),
+    do: {swap, :ok}
+
+  defp newcomers_while_held(swap, held, rounds) do
+    starters = swap.found.starters
+    swap = %{swap | held: [HeldParents.hold(starters -- held) | swap.held]}
+
+    with {swap, :ok} <- newcomers(swap, @most_rounds) do
+      if rounds == 0 or swap.found.starters == starters,
+        do: {swap, :ok},
+        else: newcomers_while_held(swap, starters, rounds - 1)
+    end
+  end
+
+  defp only(windows, wanted?) do
+    for window <- windows,
+        some = Enum.filter(window, wanted?),
+        some != [],
+        do: some
   end
 
   # New modules come first: what is tried may call them.
-  defp convert(swap, windows) do
+  defp convert(%{suspension: %{told: []}} = swap, [], []), do: {swap, :ok}
+
+  defp convert(swap, crews, suspended) do
     with {swap, :ok} <- ahead(swap) do
-      PhaseTimes.note(:convert, fn -> convert_now(swap, windows) end)
+      PhaseTimes.note(:convert, fn -> convert_now(swap, crews, suspended) end)
     end
   end
 
@@ -176,11 +204,33 @@ defmodule HotPatch.Swap.SuspendAll do
     end
   end
 
-  defp convert_now(swap, windows) do
-    case Batch.convert(windows, swap.suspension.standing, swap.ref, swap.deadline) do
+  # Who has converted at once has told by now what it had to tell.
+  defp convert_now(swap, crews, suspended) do
+    {told, suspension} = Suspension.take_told(swap.suspension)
+    swap = %{swap | suspension: suspension, again: told.again ++ swap.again}
+    late = late_crew(swap.windows, told.later)
+    crews = late ++ Enum.filter(crews, & &1.later?)
+    standing = swap.suspension.standing
+    deadline = swap.deadline - Suspension.back(suspension)
+    result = Batch.convert(crews, suspended, standing, {swap.ref, deadline})
+    Enum.each(late, &Crew.stop/1)
+
+    case result do
       {:ok, again} -> {%{swap | again: again ++ swap.again}, :ok}
       {:error, reason, text, late} -> {%{swap | late: late}, {:error, reason, text}}
     end
+  end
+
+  # What they call is known only when it runs: for that all stand still.
+  defp late_crew(_windows, []), do: []
+
+  defp late_crew(windows, pids) do
+    pids = MapSet.new(pids)
+
+    tasks =
+      for window <- only(windows, &(&1.pid in pids)), task <- window, do: ProcessTask.later(task)
+
+    [Crew.new(tasks)]
   end
 
   defp load(swap), do: {swap, PhaseTimes.note(:load, fn -> load_now(swap) end)}
@@ -219,27 +269,30 @@ defmodule HotPatch.Swap.SuspendAll do
   defp unsure(_swap, []), do: []
   defp unsure(%{ready: %{job: %{prepared: nil}}}, _now), do: []
 
-  defp unsure(%{ready: ready, found: found}, now) do
-    for target <- Discovery.find(ready.job.changes, found, now).targets,
-        not target.holds?,
-        do: target.pid
+  defp unsure(%{ready: ready, found: found} = swap, now) do
+    ready.job.changes
+    |> Discovery.find(found, now)
+    |> Map.fetch!(:targets)
+    |> Enum.reject(& &1.holds?)
+    |> Newborn.settle(swap)
   end
 
   # The supervisors of the processes concerned come first: they finish the child that they
   # are starting and start no other. Then the processes themselves, until none is left that
   # was started meanwhile.
-  @spec suspend(swap(), [[ProcessTask.t()]], non_neg_integer()) :: {swap(), result()}
-  defp suspend(swap, windows, rounds) do
-    case Suspension.add(swap.suspension, windows, swap.found.children) do
+  @spec suspend(swap(), non_neg_integer()) :: {swap(), result()}
+  defp suspend(swap, rounds) do
+    case Suspension.add(swap.suspension, swap.found.children) do
       {:ok, suspension} -> newcomers(%{swap | suspension: suspension}, rounds)
       {:late, suspension} -> late(%{swap | suspension: suspension})
+      {:told, suspension} -> told(%{swap | suspension: suspension})
     end
   end
 
   defp newcomers(%{ready: %{job: %{prepared: nil}}} = swap, _rounds), do: {swap, :ok}
 
   defp newcomers(swap, rounds) do
-    case Casualties.mark(Discovery.find(swap.ready.job.changes, swap.found), swap.ready.fatal) do
+    case Casualties.mark(born(swap), swap.ready.fatal) do
       %{silent: [_ | _] = silent} ->
         {swap, {:error, :busy, Description.silent(silent)}}
 
@@ -255,25 +308,57 @@ defmodule HotPatch.Swap.SuspendAll do
         swap = %{
           swap
           | found: Discovery.merge(new, swap.found),
-            bystanders: bystanders ++ swap.bystanders,
             windows: windows ++ swap.windows,
             by_itself: ProcessTask.by_itself(windows) ++ swap.by_itself,
-            suspension: Suspension.announce(swap.suspension, bystanders ++ windows)
+            suspension: Suspension.announce(swap.suspension, [bystanders, windows])
         }
 
-        suspend(swap, bystanders ++ windows, rounds - 1)
+        suspend(swap, rounds - 1)
 
       _new ->
         {swap, {:error, :busy, "new processes were started faster than they could be suspended"}}
     end
   end
 
+  # Of one that is not known yet it shall not be known only after the load.
+  defp born(swap, looks \\ @most_looks) do
+    case Discovery.find(swap.ready.job.changes, swap.found) do
+      %{targets: [], parents: [], silent: [], unborn: [_ | _]} when looks > 0 ->
+        receive do
+        after
+          1 -> born(swap, looks - 1)
+        end
+
+      found ->
+        found
+    end
+  end
+
+  # One whose code_change does not end is not busy with something else.
   defp late(swap) do
     with :ok <- Decision.called_off() do
-      {swap, {:error, :busy, busy(swap.suspension)}}
+      case Enum.find_value(swap.suspension.waiting, &converting(&1, swap.windows)) do
+        nil -> {swap, {:error, :busy, busy(swap.suspension)}}
+        text -> {swap, {:error, :taken_back, text}}
+      end
     else
       called_off -> {swap, called_off}
     end
+  end
+
+  defp converting(pid, windows) do
+    with {:current_stacktrace, stack} <- Process.info(pid, :current_stacktrace),
+         true <- Enum.any?(stack, fn {module, _, _, _} -> DynamicCalls.shadow?(module) end),
+         [[task]] <- only(windows, &(&1.pid == pid)) do
+      Description.too_long(pid, ProcessTask.only(task).module, "code_change")
+    else
+      _ -> nil
+    end
+  end
+
+  defp told(swap) do
+    [{pid, {{:failed, reason}, module}} | _] = swap.suspension.told
+    {swap, {:error, :taken_back, Description.failure({pid, module, reason})}}
   end
 
   defp busy(%{waiting: busy, ours: ours}) do
@@ -292,7 +377,8 @@ defmodule HotPatch.Swap.SuspendAll do
   # What failed is another phase.
   defp resume({:error, _reason, _text} = error, swap) do
     error = EarlyLoad.back(swap.ready, error)
-    late = swap.suspension.waiting ++ swap.late
+    # Asked when it is over: who has come to stand still until then has to be told.
+    late = fn -> Suspension.late(swap.suspension) ++ swap.late.() end
     standing = swap.suspension.standing
 
     :ok =
@@ -309,7 +395,7 @@ defmodule HotPatch.Swap.SuspendAll do
     {supervisors, others} =
       swap.suspension.asked
       |> Enum.reverse()
-      |> Enum.split_with(fn [task | _] -> task == %ProcessTask{pid: task.pid} end)
+      |> Enum.split_with(&Suspension.bystanders?/1)
 
     others ++ supervisors
   end

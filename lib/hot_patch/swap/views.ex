@@ -93,6 +93,8 @@ defmodule HotPatch.Swap.Views do
     SysMessage.tell(ref, ref, answer)
     state
   rescue
+    # Its message shows all assigns, which are nobody else's business.
+    error in KeyError -> failed(state, ref, "there is no #{inspect(error.key)}")
     error -> failed(state, ref, Cause.of(:error, error, __STACKTRACE__))
   catch
     kind, reason -> failed(state, ref, Cause.of(kind, reason, __STACKTRACE__))

@@ -9,16 +9,25 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
   dependency of another project or part of a release. It runs cargo only when a Rust
   source is newer than what was built. The first build takes about a minute.
 
+  Where the package has a file of checksums (`checksum-HotPatch.Native.exs`), what a maintainer has built
+  for this very machine's kind from these very sources is taken instead, and no Rust is needed. It is verified, and the
+  program has to start here; what does not fit is built with cargo.
+
   ## Environment
 
+    * `HOT_PATCH_PRECOMPILED` - the folder, or the address (`https://...`), where the archives are
+    * `HOT_PATCH_BUILD=1` - build with cargo, whatever there is
     * `HOT_PATCH_SKIP_NATIVE=1` - never run cargo; the program and the library must already
       be in `priv/native` (for build machines without Rust, and for packaged builds).
   """
 
   use Mix.Task.Compiler
 
+  alias HotPatch.Build.Precompiled
+
   @recursive true
   @skip "HOT_PATCH_SKIP_NATIVE"
+  @build "HOT_PATCH_BUILD"
   @packages ~w(hot_patch_nif hot_patch_port)
 
   # What is placed, and what cargo may have called it; macOS names libraries differently.
@@ -32,9 +41,43 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
     cond do
       skip?() -> skip()
       "--force" not in args and fresh?() -> {:noop, []}
-      true -> build()
+      set?(@build) -> build(nil)
+      true -> precompiled()
     end
   end
+
+  # Without a file of checksums, as in the repository, nobody has promised any.
+  defp precompiled do
+    place = System.get_env("HOT_PATCH_PRECOMPILED")
+
+    case Precompiled.fetch(File.cwd!(), Mix.Project.config()[:version], place) do
+      {:ok, files} -> files |> runs_here() |> taken()
+      {:error, why} -> build(why)
+    end
+  end
+
+  # It may want a younger libc than there is.
+  defp runs_here(files) do
+    path = Path.join(System.tmp_dir!(), "hot_patch-#{System.pid()}-#{System.os_time()}")
+    File.write!(path, files["hot_patch"])
+    File.chmod!(path, 0o700)
+    {text, status} = System.cmd(path, ["--version"], stderr_to_stdout: true)
+    _ = File.rm(path)
+    if status == 0, do: {:ok, files}, else: {:error, "the program does not start here: #{text}"}
+  rescue
+    error in ErlangError ->
+      {:error, "the program does not start here: #{inspect(error.original)}"}
+  end
+
+  defp taken({:ok, files}) do
+    Mix.shell().info(
+      "HotPatch: taking the archive reader that was built for #{Precompiled.target()}"
+    )
+
+    install(for {product, bytes} <- files, do: {product, &File.write!(&1, bytes)})
+  end
+
+  defp taken({:error, why}), do: build(why)
 
   @impl Mix.Task.Compiler
   def manifests, do: []
@@ -45,7 +88,8 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
     :ok
   end
 
-  defp skip?, do: System.get_env(@skip, "") not in ["", "0", "false"]
+  defp skip?, do: set?(@skip)
+  defp set?(name), do: System.get_env(name, "") not in ["", "0", "false"]
 
   defp skip do
     case Enum.reject(products(), &File.regular?/1) do
@@ -60,28 +104,20 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
     end
   end
 
-  # The fuzz targets and the tools that try loaders are no part of what is built here.
   defp fresh? do
-    sources = ["Cargo.toml", "Cargo.lock" | crates()]
-
-    Enum.all?(products(), &File.regular?/1) and not stale?(sources)
-  end
-
-  # Names of this project alone, so that a pattern does.
-  defp crates do
-    for path <- Path.wildcard("native/*/**/*.{rs,toml}"),
-        not String.starts_with?(path, ["native/fuzz/", "native/loader/"]),
-        do: path
+    Enum.all?(products(), &File.regular?/1) and not stale?(Precompiled.sources(File.cwd!()))
   end
 
   # By the newest: each of them would have to be older than every source.
   defp stale?(sources), do: Enum.any?(products(), &Mix.Utils.stale?(sources, [&1]))
 
-  defp build do
+  # With why nothing that was built before is taken.
+  defp build(why) do
     case System.find_executable("cargo") do
       nil ->
         failed(
-          "HotPatch: cargo was not found, so the archive reader cannot be built; " <>
+          "HotPatch: cargo was not found, so the archive reader cannot be built" <>
+            "#{if why, do: ", and none that was built before fits (#{why})"}; " <>
             "install Rust from https://rustup.rs, or put #{Enum.join(Map.keys(@products), " and ")} " <>
             "built elsewhere into #{Path.relative_to_cwd(folder())} and set #{@skip}=1."
         )
@@ -117,7 +153,7 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
       end
 
     case for({product, nil} <- found, do: product) do
-      [] -> install(found)
+      [] -> install(for {product, path} <- found, do: {product, &File.cp!(path, &1)})
       missing -> failed("HotPatch: cargo succeeded but left no #{Enum.join(missing, ", ")}.")
     end
   end
@@ -134,9 +170,10 @@ defmodule Mix.Tasks.Compile.HotPatchNative do
   defp install(found) do
     File.mkdir_p!(folder())
 
-    for {product, path} <- found do
+    for {product, place} <- found do
       temporary = Path.join(folder(), "#{product}.#{System.os_time()}.tmp")
-      File.cp!(path, temporary)
+      place.(temporary)
+      File.chmod!(temporary, 0o755)
       File.rename!(temporary, Path.join(folder(), product))
     end
 

@@ -28,8 +28,8 @@ defmodule Mix.Tasks.HotPatch.Remote do
       mix hot_patch.remote app@10.0.0.5 apply fix --canary 1 --watch-for 60000 --reason "wrong rates"
       mix hot_patch.remote app@10.0.0.5 restart app@10.0.0.6 --reason "libraries"
 
-  Exit status: 0 if it went well, 1 if not (what was wrong is on standard error), 2 for a wrong
-  call.
+  Exit status: 0 if it went well, 1 if not (what was wrong is on standard error; of a rehearsal it is in what is
+  printed), 2 for a wrong call, 3 for a rehearsal in which nothing failed and something could not be tried.
   """
 
   use Mix.Task
@@ -38,6 +38,9 @@ defmodule Mix.Tasks.HotPatch.Remote do
   alias HotPatch.Options
   alias HotPatch.Support.Printable
   alias HotPatch.Support.Suggestion
+
+  # Of a rehearsal.
+  @exits %{failed: 1, incomplete: 3}
 
   @impl Mix.Task
   def run(argv) do
@@ -161,6 +164,11 @@ defmodule Mix.Tasks.HotPatch.Remote do
     end
   end
 
+  defp show({:ok, %HotPatch.Rehearsal{} = rehearsal}, call, node, options) do
+    print(rehearsal, call, node, options)
+    unless rehearsal.outcome == :ok, do: exit({:shutdown, @exits[rehearsal.outcome]})
+  end
+
   defp show({:ok, result}, call, node, options), do: print(result, call, node, options)
   defp show(:ok, _call, _node, _options), do: Mix.shell().info("done")
   defp show(results, call, node, options), do: print(results, call, node, options)
@@ -185,6 +193,9 @@ defmodule Mix.Tasks.HotPatch.Remote do
     do: HotPatch.Straggler.to_table(list)
 
   defp text(list, %{function: :drift}) when is_list(list), do: HotPatch.Drift.to_table(list)
+
+  defp text([_ | _] = list, %{function: :releases}),
+    do: HotPatch.InstalledRelease.to_table(list)
 
   defp text([], %{function: function}),
     do: "nothing to show: HotPatch.#{function} gives an empty list"

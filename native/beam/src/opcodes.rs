@@ -27,6 +27,9 @@ pub(crate) mod op {
     pub(crate) const DEALLOCATE: u8 = 18;
     pub(crate) const RETURN: u8 = 19;
     pub(crate) const SEND: u8 = 20;
+    pub(crate) const LOOP_REC: u8 = 23;
+    pub(crate) const WAIT: u8 = 25;
+    pub(crate) const WAIT_TIMEOUT: u8 = 26;
     pub(crate) const IS_LT: u8 = 39;
     pub(crate) const SELECT_VAL: u8 = 59;
     pub(crate) const SELECT_TUPLE_ARITY: u8 = 60;

@@ -13,6 +13,7 @@
 //! | [`sign`] | a signature into an archive |
 //! | [`appup`] | the instructions of OTP's release handler: syntax alone |
 //! | [`analysis`] | what a change of modules means: order, states, what breaks, an appup |
+//! | [`calls`] | where functions lead, in given modules and out of them |
 //! | [`funs`] | which fun of a module is which of its next version |
 //! | [`json`] | Erlang terms as JSON |
 //! | [`requests`] | what can be asked from outside, by name: the same for the NIF and the port |
@@ -33,6 +34,7 @@ mod agreement;
 pub mod analysis;
 pub mod appup;
 pub mod archive;
+pub mod calls;
 mod composition;
 mod failure;
 pub mod funs;

@@ -22,7 +22,8 @@
 //! That of [`shadow::make`](hot_patch_beam::shadow::make), a list in the order of the modules:
 //!
 //! ```text
-//! {:ok, %{name: binary, bytes: binary, lambdas: boolean, by_name: boolean}} | {:error, binary}
+//! {:ok, %{name: binary, bytes: binary, lambdas: boolean, by_name: boolean, effect: nil | binary,
+//!         makes_funs: boolean}} | {:error, binary}
 //! ```
 //!
 //! That of [`json::to_json`](crate::json::to_json), and of signing a patch:
@@ -199,7 +200,7 @@ fn write_shadow(out: &mut impl Write, shadow: &Result<Shadow, Reason>) {
     match shadow {
         Ok(shadow) => {
             out.small_atom("ok");
-            out.map(4);
+            out.map(6);
             out.small_atom("name");
             out.binary(shadow.name.as_bytes());
             out.small_atom("bytes");
@@ -208,6 +209,13 @@ fn write_shadow(out: &mut impl Write, shadow: &Result<Shadow, Reason>) {
             out.boolean(shadow.lambdas);
             out.small_atom("by_name");
             out.boolean(shadow.by_name);
+            out.small_atom("effect");
+            match &shadow.effects.first {
+                Some(effect) => out.binary(effect.as_bytes()),
+                None => out.small_atom("nil"),
+            }
+            out.small_atom("makes_funs");
+            out.boolean(shadow.effects.funs);
         }
         Err(reason) => {
             out.small_atom("error");

@@ -36,7 +36,9 @@ defmodule HotPatch.Cluster.ShadowsTest do
               name: module <> "@",
               bytes: module,
               lambdas: module in Keyword.get(said, :lambdas, []),
-              by_name: module in Keyword.get(said, :by_name, [])
+              by_name: module in Keyword.get(said, :by_name, []),
+              effect: if(module in Keyword.get(said, :pure, []), do: nil, else: ":ets.lookup/2"),
+              makes_funs: module in Keyword.get(said, :makes_funs, [])
             }}
          end
        end}
@@ -123,6 +125,10 @@ defmodule HotPatch.Cluster.ShadowsTest do
     assert Enum.sort(lambdas.(lambdas: ["helper"])) == ~w(helper server)
     assert lambdas.(lambdas: ["server"]) == ["server"]
     assert lambdas.([]) == []
+    # What the callback leads to is known better.
+    assert lambdas.(lambdas: ["helper", "server"], pure: ["server"]) == ["helper"]
+    both = [lambdas: ["server"], pure: ["server"], makes_funs: ["server"]]
+    assert lambdas.(both) == ["server"]
     assert Enum.sort(lambdas.(lambdas: ["helper"], by_name: ["alone"])) == ~w(alone helper server)
   end
 

@@ -536,6 +536,8 @@ defmodule HotPatch.ConsoleTest do
 
       assert text(get("/api/nodes", admin)) =~ Atom.to_string(node())
       assert text(get("/api/stragglers", admin)) =~ ~s("failed":[],"items":[],"missing":[])
+      assert text(get("/api/releases", admin)) =~ ~s("this node runs without a release)
+      assert text(get("/nodes/compared", admin)) =~ "this node runs without a release"
       assert text(get("/api/progress", admin)) == "[]"
       assert text(get("/api/journal?last=1", admin)) =~ ~s("from":"192.0.2.7")
 
@@ -575,6 +577,36 @@ defmodule HotPatch.ConsoleTest do
                |> Console.Operations.await()
 
       assert text(get(header(response, "location"), admin)) =~ ~s("state":"done")
+    end
+
+    test "rehearses, and so do the pages, which show what was found", %{admin: admin} do
+      %{status: 201} =
+        upload(
+          admin,
+          Archives.zip([
+            {"no_such-1.0.0/ebin/hot_patch_test_none.beam",
+             Builds.versioned(:hot_patch_test_none, 1)}
+          ])
+        )
+
+      %{items: [%{id: id}]} = HotPatch.list()
+      response = post("/api/patches/#{id}/rehearse", [sample: "10"], admin)
+      assert response.status == 200
+      assert text(response) =~ ~s("outcome":"ok") and text(response) =~ ~s("sample":10)
+      assert post("/api/patches/#{id}/rehearse", [sample: "0"], admin).status == 422
+      assert {:ok, %{items: [%{what: :rehearse, outcome: :ok} | _]}} = HotPatch.journal(patch: id)
+
+      html = text(get("/patch/#{id}/rehearse", admin))
+
+      for name <- ~w(sample effects max_state_bytes reason),
+          do: assert(html =~ ~s(name="#{name}"))
+
+      answer = post("/patch/#{id}/rehearse", [], admin)
+      assert answer.status == 303
+      run = header(answer, "location") |> String.split("/") |> List.last()
+      assert {:ok, %{kind: :rehearse}} = Console.Operations.await(run)
+      assert text(get(header(answer, "location"), admin)) =~ ~s(data-outcome="ok")
+      assert text(get("/patch/#{id}/results", admin)) =~ "rehearse"
     end
 
     test "and the pages know a patch by as much of its id as only one has", %{admin: admin} do
@@ -673,6 +705,7 @@ defmodule HotPatch.ConsoleTest do
             "/patch/#{id}",
             "/patch/#{id}/check",
             "/patch/#{id}/plan",
+            "/patch/#{id}/rehearse",
             "/patch/#{id}/apply",
             "/patch/#{id}/results",
             "/patch/#{id}/delete",

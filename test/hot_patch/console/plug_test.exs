@@ -1,11 +1,13 @@
 defmodule HotPatch.Console.PlugTest do
-  # Plug is no dependency of ours, and is not here: these are the few functions of it that the adapter
-  # calls, with their contracts, over a connection that is a struct.
+  # Plug is an optional dependency of ours, and is not here: these are the few functions of it that the adapter
+  # calls, with their contracts, over a connection with its fields (Plug 1.19).
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Console
 
   alias HotPatch.Test.Archives
+
+  @moduletag :tmp_dir
 
   @stand_in """
   defmodule Plug do
@@ -17,10 +19,22 @@ defmodule HotPatch.Console.PlugTest do
     defstruct [:aspect]
   end
 
+  defmodule Plug.Upload do
+    defstruct [:path, :content_type, :filename]
+  end
+
+  # The token of a session lies in the process that answers.
+  defmodule Plug.CSRFProtection do
+    def get_csrf_token, do: Process.get(:plug_masked_csrf_token, "one<made>for-now")
+  end
+
   defmodule Plug.Conn do
     defstruct method: "GET", path_info: [], script_name: [], query_string: "", req_headers: [], remote_ip: {192, 0, 2, 7},
               scheme: :http, body_params: %Plug.Conn.Unfetched{aspect: :body_params}, resp_headers: [], status: nil,
-              resp_body: nil, halted: false, unread: [], chunks: 2
+              params: %Plug.Conn.Unfetched{aspect: :params}, host: "www.example.com", port: 80, private: %{}, assigns: %{},
+              resp_body: nil, halted: false, unread: []
+
+    def put_private(conn, key, value), do: put_in(conn.private[key], value)
 
     # As of Plug: `length` bounds what one call gives, the rest is `:more`.
     def read_body(%{unread: []} = conn, _options), do: {:ok, "", conn}
@@ -39,11 +53,9 @@ defmodule HotPatch.Console.PlugTest do
   end
   """
 
-  @adapter Path.expand("../../../lib/hot_patch/console/plug.ex", __DIR__)
-
   setup_all do
     if Code.ensure_loaded?(Plug.Conn), do: flunk("Plug is here: test the adapter with it")
-    modules = Code.compile_string(@stand_in) ++ Code.compile_file(@adapter)
+    modules = Code.compile_string(@stand_in)
 
     on_exit(fn ->
       for {module, _beam} <- modules do
@@ -138,15 +150,131 @@ defmodule HotPatch.Console.PlugTest do
     assert_received {:chunk, "event: progress\ndata: []\n\n"}
   end
 
-  test "a form that a parser has taken is an error that says what to do, not an empty form" do
-    conn = [
-      method: "POST",
-      path_info: ["login"],
-      body_params: %{"name" => "alice"},
-      req_headers: [{"content-length", "5"}]
-    ]
+  describe "behind the plugs of an application" do
+    # As Plug.Parsers leaves a request: its body is read, and what it was is in the parameters.
+    defp parsed(path, params, more \\ []) do
+      fields = [method: "POST", path_info: path, body_params: params, params: params]
+      plug(Keyword.merge(fields ++ [req_headers: [{"content-length", "5"}]], more))
+    end
 
-    assert_raise RuntimeError, ~r/before Plug.Parsers/, fn -> plug(conn) end
+    defp by_token(more), do: [req_headers: [{"authorization", "Bearer token-of-deploy"} | more]]
+
+    test "forms come from Plug.Parsers, and archives from Plug.Upload", %{tmp_dir: dir} do
+      assert parsed(["login"], %{"name" => "alice", "password" => password()}).status == 303
+      assert parsed(["login"], %{"name" => "alice", "password" => "wrong"}).status == 401
+
+      zip = Path.join(dir, "plug-1")
+      File.write!(zip, Archives.zip([{"priv/a", "a"}]))
+
+      upload = %{
+        __struct__: Plug.Upload,
+        path: zip,
+        filename: "fix.zip",
+        content_type: "application/zip"
+      }
+
+      length = [{"content-length", "400"}]
+      conn = parsed(["api", "patches"], %{"file" => upload}, by_token(length))
+      assert conn.status == 201
+      assert %{items: [%{name: "fix", id: id}]} = HotPatch.list()
+
+      # Both, or an error: never one of two nodes.
+      act = &parsed(["api", "patches", id, "apply"], &1, by_token(length))
+      conn = act.(%{"nodes" => "b@host"})
+      assert {conn.status, conn.resp_body =~ "write nodes[]= for each"} == {400, true}
+      assert act.(%{"nodes" => %{"a" => "b"}}).status == 400
+      assert %{status: 422, resp_body: body} = act.(%{"nodes" => ["a@host", "b@host"]})
+      assert body =~ "a@host"
+
+      # As far as the call itself: this archive goes nowhere.
+      conn = act.(%{"reason" => "ticket", "_csrf_token" => "x"})
+      assert {conn.status, conn.resp_body =~ ~s("reason":"refused")} == {409, true}
+    end
+
+    test "a body that was read and is nowhere is an error that says so" do
+      conn = parsed(["login"], %{})
+      assert {conn.status, conn.resp_body =~ "has read the body"} == {400, true}
+    end
+
+    test "its forms carry the application's token too, and its script goes to everybody" do
+      form = ~s(name="_csrf_token" value="one&lt;made&gt;for-now")
+      assert plug(path_info: ["login"]).resp_body =~ form
+      headers = [{"cookie", cookie()}, {"host", "www.example.com"}]
+
+      for path <- [["patch"], ["nodes"], ["nodes", "#{node()}", "restart"]] do
+        page = plug(path_info: path, req_headers: headers)
+        posts = length(String.split(page.resp_body, ~s(method="post"))) - 1
+        uploads = length(String.split(page.resp_body, ~s(id="upload"))) - 1
+
+        assert {page.status, posts + uploads} ==
+                 {200, length(String.split(page.resp_body, form)) - 1}
+      end
+
+      [_, script] =
+        Regex.run(~r{src="/assets/(console-[^"]+)"}, plug(path_info: ["login"]).resp_body)
+
+      asset = plug(path_info: ["assets", script])
+      assert {asset.status, asset.private} == {200, %{plug_skip_csrf_protection: true}}
+      assert plug(path_info: ["login"]).private == %{}
+    end
+
+    defp cookie do
+      conn = parsed(["login"], %{"name" => "alice", "password" => password()})
+      conn |> header("set-cookie") |> String.split(";") |> hd()
+    end
+
+    test "what the application has said in its own headers stays" do
+      own = [{"set-cookie", "app=1"}, {"strict-transport-security", "max-age=9; preload"}]
+      fields = [resp_headers: own ++ [{"content-security-policy", "x"}], scheme: :https]
+      conn = parsed(["login"], %{"name" => "alice", "password" => password()}, fields)
+      assert [_ours, "app=1"] = for({"set-cookie", value} <- conn.resp_headers, do: value)
+      assert header(conn, "strict-transport-security") == "max-age=9; preload"
+      assert header(conn, "content-security-policy") =~ "default-src 'none'"
+    end
+
+    test "the name and scheme that a proxy tells (Plug.RewriteOn) are the browser's" do
+      log_in = fn origin, fields ->
+        headers = [{"host", "10.0.0.3:4000"}, {"origin", origin}, {"content-length", "5"}]
+        form = %{"name" => "alice", "password" => password()}
+        parsed(["login"], form, [req_headers: headers, script_name: ["system"]] ++ fields)
+      end
+
+      rewritten = [host: "patch.example.com", scheme: :https, port: 443]
+      assert %{status: 303} = conn = log_in.("https://patch.example.com", rewritten)
+      assert header(conn, "set-cookie") =~ "Secure"
+      assert log_in.("https://evil.example.com", rewritten).status == 403
+      assert log_in.("http://10.0.0.3:4000", host: "10.0.0.3", port: 4000).status == 303
+
+      for host <- ["patch.example.com", "patch.example.com:8443"] do
+        other = [host: host, scheme: :https, port: 8443]
+        assert log_in.("https://patch.example.com:8443", other).status == 303
+      end
+    end
+  end
+
+  defmodule HostLogin do
+    @behaviour HotPatch.Console.Login
+
+    @impl true
+    def user(%{conn: %{assigns: %{current_user: name}}}),
+      do: {:ok, %HotPatch.Console.User{name: name, role: :admin}}
+
+    def user(_request), do: :error
+
+    @impl true
+    def login_path(_request), do: "/sign-in"
+  end
+
+  test "the application's own login gets the conn" do
+    :ok = stop_supervised(HotPatch.Console)
+    start!(login: HostLogin)
+
+    assert %{status: 200, resp_body: page} =
+             plug(path_info: ["nodes"], assigns: %{current_user: "carol"})
+
+    assert page =~ "carol"
+    conn = plug(path_info: ["nodes"])
+    assert {conn.status, header(conn, "location")} == {303, "/sign-in"}
   end
 
   test "hostile paths and queries are refused" do

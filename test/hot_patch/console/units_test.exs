@@ -9,6 +9,7 @@ defmodule HotPatch.Console.UnitsTest do
   alias HotPatch.Console.HostNames
   alias HotPatch.Console.Inets.Heads
   alias HotPatch.Console.Lockout
+  alias HotPatch.Console.Page
   alias HotPatch.Console.Page.Plans
   alias HotPatch.Console.Params
   alias HotPatch.Console.Password
@@ -17,6 +18,7 @@ defmodule HotPatch.Console.UnitsTest do
   alias HotPatch.Console.User
   alias HotPatch.Console.View
   alias HotPatch.Plan
+  alias HotPatch.Rehearsal
 
   doctest Heads
   doctest HostNames
@@ -318,6 +320,55 @@ defmodule HotPatch.Console.UnitsTest do
 
       assert length(Enum.uniq(shapes)) == 7
     end
+  end
+
+  test "a rehearsal is shown with what failed, what was left out, and nothing that is no text" do
+    failure = %{
+      reason: "badmatch {_, _}",
+      place: "a.ex:1: A.b/2",
+      count: 2,
+      processes: ["#PID<0.1.0>"]
+    }
+
+    module = %Rehearsal.ModuleResult{
+      module: "A",
+      kind: :server,
+      processes: 5,
+      tried: 4,
+      forms: [%{from: "{_, _}", to: "%{<b>}", count: 2}],
+      failures: [failure],
+      left_out: [%{why: :too_large, count: 1, text: Rehearsal.ModuleResult.text(:too_large)}]
+    }
+
+    node = %Rehearsal.NodeResult{node: :a@h, outcome: :failed, modules: [module], late: ["who"]}
+    unknown = Rehearsal.NodeResult.unknown(:b@h, "did not answer in time")
+    node = Rehearsal.NodeResult.judged(node)
+
+    rehearsal = %Rehearsal{
+      patch: "x",
+      outcome: Rehearsal.Outcome.combine([node.outcome, unknown.outcome]),
+      nodes: [node, unknown],
+      effective: [%{module: "Elixir.B", function: "code_change/3", calls: ["sends a message"]}],
+      started_at: DateTime.utc_now()
+    }
+
+    html = rehearsal |> Page.Rehearsals.findings() |> HTML.to_iodata() |> IO.iodata_to_binary()
+    table = to_string(rehearsal)
+
+    for text <- [
+          "badmatch {_, _}",
+          "a.ex:1: A.b/2",
+          "would be late: who",
+          "did not answer in time",
+          "sends a message",
+          "larger than max_state_bytes"
+        ] do
+      assert html =~ text
+      assert table |> String.split() |> Enum.join(" ") =~ text
+    end
+
+    assert html =~ "%{&lt;b&gt;}"
+    assert Rehearsal.failure(rehearsal) =~ "the new code of A failed for 2 processes"
   end
 
   test "a plan says once what it says of several nodes" do

@@ -231,6 +231,15 @@ defmodule HotPatch.Support.PrintableTest do
         expected: @hostile,
         cause: @hostile
       },
+      %HotPatch.InstalledRelease{
+        node: hostile_atom(),
+        name: @hostile,
+        version: @hostile,
+        status: :old,
+        boots?: true,
+        note: @hostile
+      },
+      relup(),
       %HotPatch.Error{
         reason: :refused,
         message: @hostile,
@@ -325,6 +334,32 @@ defmodule HotPatch.Support.PrintableTest do
       },
       %Console.Response{headers: [{@hostile, @hostile}], body: @hostile}
     ]
+  end
+
+  defp relup do
+    %HotPatch.Build.Relup{
+      name: @hostile,
+      from: @hostile,
+      to: @hostile,
+      appups: [
+        %{
+          application: @hostile,
+          from: @hostile,
+          to: @hostile,
+          up: [{:load_module, hostile_atom()}],
+          down: [],
+          origins: %{up: :own, down: :analysis},
+          own?: true
+        }
+      ],
+      added: [{@hostile, @hostile}],
+      removed: [{@hostile, @hostile}],
+      protocols: [@hostile],
+      findings: %{up: [finding()], down: [finding()]},
+      notes: [@hostile],
+      relup: {},
+      written: [@hostile]
+    }
   end
 
   defp public_structs do

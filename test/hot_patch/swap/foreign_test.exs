@@ -62,6 +62,12 @@ defmodule HotPatch.Swap.ForeignTest do
         assert Enum.sort(Enum.map(targets, & &1.pid)) == Enum.sort(pids)
         assert Enum.all?(targets, &match?(%{kind: :foreign, rule: :loop, loop: ^loop}, &1))
 
+        if Foreign.open?(loop) do
+          assert {:ok, %{modules: [tried]}} = rehearse(job)
+          assert %{kind: :foreign, tried: 3, failures: [], left_out: []} = tried
+          assert shown(loop, pids) == [v1: 1, v1: 2, v1: 3]
+        end
+
         assert {:ok, %{suspended: 3}} = run(job)
         assert shown(loop, pids) == [v2: 1, v2: 2, v2: 3]
 

@@ -175,6 +175,23 @@ defmodule HotPatch.Swap.FunsTest do
       assert Agent.get(agent, & &1.f.()) == {:h1, :helper, 7}
     end
 
+    test "that holds one within a fun of a module that stays", _context do
+      [h1, h2, h3] = [helper(:h1), helper(:h2, "fun() -> extra end"), helper(:h3)]
+      load(@helper, h1)
+      made = apply(@helper, :made, [7])
+      around = fn -> {:around, made.()} end
+      {:ok, agent} = Agent.start(fn -> %{callback: around} end)
+      {:ok, without} = Agent.start(fn -> %{callback: fn -> agent end} end)
+      on_exit(fn -> kill([agent, without]) end)
+
+      for {from, to, version} <- [{h1, h2, :h2}, {h2, h3, :h3}, {h3, h2, :h2}, {h2, h1, :h1}] do
+        assert {:ok, %{suspended: 1}} = run(job([{@helper, from, to}]))
+        assert Agent.get(agent, & &1.callback.()) == {:around, {version, :helper, 7}}
+      end
+
+      assert [] == Swap.stragglers([@helper], [])
+    end
+
     test "a supervisor, whose child specs have one, starts its children with the new" do
       [h1, h2, h3] = [helper(:h1), helper(:h2, "fun() -> extra end"), helper(:h3)]
       load(@helper, h1)
@@ -299,12 +316,132 @@ defmodule HotPatch.Swap.FunsTest do
       changes_once_and_no_further(context, fun, inspect(pid))
     end
 
+    test "in the environment of an application", context do
+      fun = apply(@helper, :made, [7])
+      Application.put_env(:hot_patch_test_funs, :callback, {:filter, [fun]})
+      on_exit(fn -> Application.delete_env(:hot_patch_test_funs, :callback) end)
+      changes_once_and_no_further(context, fun, "the environments of applications")
+    end
+
+    # As :telemetry keeps its handlers.
+    test "in a table of handlers that a server owns and everybody reads", context do
+      fun = apply(@helper, :made, [7])
+
+      {:ok, owner} =
+        Agent.start(fn ->
+          table = :ets.new(:hot_patch_test_handlers, [:duplicate_bag, :protected, :named_table])
+          :ets.insert(table, {:handler, "mine", [:one, :two], fun, %{}})
+          table
+        end)
+
+      on_exit(fn -> kill([owner]) end)
+      changes_once_and_no_further(context, fun, "hot_patch_test_handlers")
+    end
+
+    test "in a message that waits", context do
+      fun = apply(@helper, :made, [7])
+
+      pid =
+        spawn(fn ->
+          receive do: (:stop -> :ok)
+        end)
+
+      on_exit(fn -> kill([pid]) end)
+      send(pid, {:call_this, [fun]})
+      changes_once_and_no_further(context, fun, "in its mailbox")
+      kill([pid])
+      assert {:ok, _done} = run(job([{@helper, context.h2, context.h3}]))
+    end
+
+    # As a shell keeps the variables of its user.
+    test "in the bindings of a shell", context do
+      fun = apply(@helper, :made, [7])
+      pid = spawn(fn -> shell([{:F, fun}, {:N, 1}], 1) end)
+      on_exit(fn -> kill([pid]) end)
+      changes_once_and_no_further(context, fun, inspect(pid))
+    end
+
+    defp shell(bindings, line) do
+      receive do
+        {:eval, from} ->
+          send(from, {self(), bindings})
+          shell(bindings, line + 1)
+      end
+    end
+
+    test "in a worker in the middle of a list", context do
+      fun = apply(@helper, :made, [7])
+      test = self()
+
+      # Its next element comes when it is told so.
+      next = fn n ->
+        send(test, {:at, n})
+        receive(do: (:next -> fun.()))
+      end
+
+      pid = spawn(fn -> :lists.map(next, [1, 2]) end)
+      on_exit(fn -> kill([pid]) end)
+      assert_receive {:at, 1}
+
+      # What the worker holds is within a fun of another module: it is only known that there may be something.
+      assert {:ok, _done} = run(job([{@helper, context.h1, context.h2}]))
+      {_holders, unseen} = FunPlaces.of_old([@helper])
+      assert Enum.any?(unseen, &(&1 =~ "processes with funs of other modules"))
+      send(pid, :next)
+      assert_receive {:at, 2}
+    end
+
+    test "a worker that is in an old fun runs old code, and is in the way" do
+      list = :hot_patch_test_fun_list
+
+      load(
+        list,
+        Builds.erlang("""
+        -module(#{list}).
+        -export([waits/0]).
+        waits() -> receive go -> ok end.
+        """)
+      )
+
+      on_exit(fn -> unload(list) end)
+
+      text = fn version ->
+        Builds.erlang("""
+        -module(#{@helper}).
+        -vsn("#{version}").
+        -export([work/1]).
+        work(List) -> F = fun(X) -> #{list}:waits(), {#{version}, X} end, lists:map(F, List).
+        """)
+      end
+
+      [v1, v2, v3] = Enum.map([:v1, :v2, :v3], text)
+      unload(@helper)
+      load(@helper, v1)
+      pid = spawn(@helper, :work, [[1, 2]])
+      on_exit(fn -> kill([pid]) end)
+      until(fn -> Process.info(pid, :status) == {:status, :waiting} end, "it works")
+      assert {:ok, _done} = run(job([{@helper, v1, v2}]))
+      assert [%{pid: ^pid, module: @helper} = straggler] = Swap.stragglers([@helper], [])
+      assert straggler.kind in [:in_loop, :holds_fun]
+      assert {:error, %{reason: :old_code, text: text}} = Swap.prepare(job([{@helper, v2, v3}]))
+      assert text =~ inspect(pid)
+      # It goes on, and the second element is that of the same fun.
+      send(pid, :go)
+      send(pid, :go)
+      until(fn -> not Process.alive?(pid) end, "it has finished")
+      assert {:ok, _done} = run(job([{@helper, v2, v3}]))
+    end
+
     test "by force it goes", context do
       fun = apply(@helper, :made, [7])
       table = :ets.new(:hot_patch_test_funs, [:public])
       :ets.insert(table, {:a, fun})
       assert {:ok, _done} = run(job([{@helper, context.h1, context.h2}]))
-      assert {:ok, _done} = run(job([{@helper, context.h2, context.h3}], purge: :force))
+      forced = job([{@helper, context.h2, context.h3}], purge: :force)
+      # The plan names it first.
+      lines = Swap.fun_lines(forced.changes, [], :force)
+      assert Enum.any?(lines, &(&1 =~ "purge: :force ends funs" and &1 =~ "hot_patch_test_funs"))
+      assert {:ok, _done} = run(forced)
       assert_raise BadFunctionError, fn -> fun.() end
     end
   end

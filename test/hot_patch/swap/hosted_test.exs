@@ -68,6 +68,12 @@ defmodule HotPatch.Swap.HostedTest do
       assert %{targets: [target], silent: []} = Swap.find(job.changes)
       assert %{pid: ^pid, kind: :hosted, rule: :hosted, modules: [{^module, true}]} = target
 
+      before = assigns(pid)
+      assert {:ok, %{modules: [%{kind: :hosted, tried: 1, failures: []} = tried]}} = rehearse(job)
+      assert [%{from: from, to: to}] = tried.forms
+      assert from =~ ~r/\bn\b/ and to =~ ~r/\bm\b/
+      assert assigns(pid) == before
+
       assert {:ok, %{suspended: 1, unsure: []}} = run(job)
       assert %{m: 40} = now = assigns(pid)
       refute is_map_key(now, :n)

@@ -40,7 +40,8 @@ defmodule HotPatch.Swap.PhaseTimesTest do
   end
 
   test "the phase that fails says why, and all are resumed after it", %{v1: v1} do
-    failing = server(@module, "v2", "error({refused, Count})")
+    # What it calls is not known to be without effects, so all stand still before.
+    failing = server(@module, "v2", "put(seen, true), error({refused, Count})")
     assert {:error, failure} = run(job([{@module, v1, failing}]))
 
     assert [
@@ -49,6 +50,14 @@ defmodule HotPatch.Swap.PhaseTimesTest do
              %{phase: :resume, error: nil}
            ] = failure.phases
 
+    assert text == failure.text
+    assert text =~ "refused"
+  end
+
+  test "where states are converted at once that fails with it", %{v1: v1} do
+    failing = server(@module, "v2", "error({refused, Count})")
+    assert {:error, failure} = run(job([{@module, v1, failing}]))
+    assert [%{phase: :suspend, error: text}, %{phase: :resume, error: nil}] = failure.phases
     assert text == failure.text
     assert text =~ "refused"
   end

@@ -69,8 +69,12 @@ defmodule HotPatch.Swap.PropertyTest do
       assert Process.alive?(pid), "#{what}: #{inspect(pid)} died"
       assert goes_on?(pid), "#{what}: #{inspect(pid)} is suspended"
       assert {^now, _count} = :gen_server.call(pid, :get), what
-      # Its own, one that another module wrapped around it, one of that module, one as a key.
-      assert :gen_server.call(pid, :funs) == [{now, 0}, {now, {now, 0}}, {now, 0}, {now, 0}], what
+
+      # Its own, one that another module wrapped around it, one of that module, one as a key, the tail of
+      # an improper list, and one in the dictionary with two others around it.
+      own = {now, 0}
+      funs = [own, {now, own}, own, own, own, {now, {now, own}}]
+      assert :gen_server.call(pid, :funs) == funs, what
     end
 
     # Every call was answered, and every one that added is in the counts; what died took its own along.
@@ -253,10 +257,12 @@ defmodule HotPatch.Swap.PropertyTest do
     -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3]).
     init({Version, Count}) ->
         Own = fun() -> {#{version}, Count} end,
+        put(held, [1 | #{@helper}:wrap(#{@helper}:wrap(Own))]),
         {ok, {Version, Count, {Own, #{@helper}:wrap(Own), [#{@helper}:made(Count)], \#{Own => [1 | Own]}}}}.
     handle_call(get, _From, {#{version}, Count, _} = State) -> {reply, {#{version}, Count}, State};
     handle_call(funs, _From, {_, _, {Own, Wrapped, [Made], Keys}} = State) ->
-        [Key] = maps:keys(Keys), {reply, [F() || F <- [Own, Wrapped, Made, Key]], State};
+        [{Key, [1 | Tail]}] = maps:to_list(Keys), [1 | Held] = get(held),
+        {reply, [F() || F <- [Own, Wrapped, Made, Key, Tail, Held]], State};
     handle_call({into, Table}, _From, {_, _, {Own, _, _, _}} = State) ->
         ets:insert(Table, {own, [Own]}), {reply, ok, State};
     handle_call({from, Table}, _From, State) ->
@@ -270,7 +276,8 @@ defmodule HotPatch.Swap.PropertyTest do
     handle_call({block, Pid}, _From, {#{version}, _, _} = State) ->
         Pid ! {blocked, self()}, receive go -> ok end, {reply, ok, State}.
     handle_cast(_, State) -> {noreply, State}.
-    handle_info(_, {#{version}, _, _} = State) -> {noreply, State}.
+    % Of the test, and no others.
+    handle_info(Message, {#{version}, _, _} = State) when Message =:= go; Message =:= go_on -> {noreply, State}.
     code_change(_, {_, Count, Funs}, _) -> #{code_change(trouble)}, {ok, {#{version}, Count, Funs}}.
     """)
   end

@@ -7,6 +7,7 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
   alias HotPatch.Test.Archives
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
+  alias HotPatch.Test.Operator
 
   @moduletag :tmp_dir
 
@@ -30,6 +31,17 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
 
     assert {output, 0} = remote(a, ["plan", "fix"])
     assert output =~ "will pause"
+
+    # Its outcome is the exit status.
+    assert {output, 0} = remote(a, ["rehearse", "fix", "--sample", "2"])
+    assert output =~ "rehearsal #{id}: ok, 2 nodes"
+    [trunk | _] = Cluster.call(b, HotPatch.Swap, :users, [Exchange.Trunk])
+    Operator.distort(b, trunk)
+    assert {output, 1} = remote(a, ["rehearse", "fix"])
+    assert output =~ "rehearsal #{id}: failed" and output =~ "Exchange.Trunk.code_change/4"
+    Operator.mend(b, trunk)
+    assert {output, 3} = remote(a, ["rehearse", "fix", "--max-state-bytes", "8"])
+    assert output =~ "larger than max_state_bytes"
 
     # Where nobody looks, in a pipe, there are no bars.
     arguments = ~w(apply fix --canary 1 --watch-for 100 --by alice --reason rates)
@@ -57,6 +69,8 @@ defmodule Mix.Tasks.HotPatch.RemoteTest do
     assert output =~ "nobody runs old code" or output =~ "still run"
     assert {output, 0} = remote(a, ["drift"])
     assert output =~ "every module runs as it should"
+    assert {output, 0} = remote(a, ["releases"])
+    assert output =~ "next start" and output =~ ~r/ not known +yes +not known /
 
     assert {output, 0} = remote(b, ["journal", "--json"])
     assert output =~ ~s("by":"alice")

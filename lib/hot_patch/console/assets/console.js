@@ -22,6 +22,7 @@
     const bar = state.querySelector("progress");
     const text = state.querySelector(".upload-text");
     const token = form.querySelector("input[name=form]");
+    const host = form.querySelector("input[name=_csrf_token]");
     let busy = false;
 
     const say = (words, bad) => {
@@ -49,6 +50,7 @@
       request.open("POST", form.dataset.url + "?file=" + encodeURIComponent(file.name));
       request.setRequestHeader("content-type", "application/zip");
       if (token) request.setRequestHeader("x-form-token", token.value);
+      if (host) request.setRequestHeader("x-csrf-token", host.value);
       request.responseType = "json";
       request.upload.onprogress = (event) => {
         if (!event.lengthComputable) return;

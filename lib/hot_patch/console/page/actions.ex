@@ -2,7 +2,7 @@ defmodule HotPatch.Console.Page.Actions do
   @moduledoc false
   # What is done to a patch: a page that repeats what will happen and asks for a reason, and then the act.
 
-  use HotPatch.Console.Page.Template, [:confirm, :confirm_delete]
+  use HotPatch.Console.Page.Template, [:confirm, :confirm_rehearsal, :confirm_delete]
 
   alias HotPatch.Console.Commands
   alias HotPatch.Console.Page
@@ -39,12 +39,22 @@ defmodule HotPatch.Console.Page.Actions do
     end)
   end
 
-  @doc "Begins an apply or a rollback, and goes to where it can be watched."
+  @doc "The page before a rehearsal."
+  @spec confirm_rehearsal(Router.request(), Router.access(), Router.form(), String.t()) ::
+          Router.response()
+  def confirm_rehearsal(request, access, _form, id) do
+    Page.Patches.with_patch(request, access, {id, :rehearse}, fn context, _patch ->
+      nodes = for %{managed?: true, node: node} <- HotPatch.nodes(), do: node
+      {:ok, confirm_rehearsal(Map.put(context, :known, %{nodes: nodes}))}
+    end)
+  end
+
+  @doc "Begins an apply, a rollback or a rehearsal, and goes to where it can be watched."
   @spec begin(Router.request(), Router.access(), Router.form(), {atom(), String.t()}) ::
           Router.response()
   def begin(request, access, form, {kind, id} = what) do
     with {:ok, options} <- Params.options(kind, form),
-         :ok <- reasoned(options) do
+         :ok <- reasoned(kind, options) do
       run = Commands.begin(what, request, access, options)
       Response.redirect(request, "/patch/#{part(id)}/results/#{run}")
     else
@@ -70,8 +80,10 @@ defmodule HotPatch.Console.Page.Actions do
     end
   end
 
-  # A page is read in haste; the journal is read afterwards.
-  defp reasoned(options) do
+  # A page is read in haste; the journal is read afterwards. What changes nothing needs no reason.
+  defp reasoned(:rehearse, _options), do: :ok
+
+  defp reasoned(_change, options) do
     if Keyword.has_key?(options, :reason), do: :ok, else: {:error, "say why, for the journal"}
   end
 

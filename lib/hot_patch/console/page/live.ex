@@ -27,16 +27,17 @@ defmodule HotPatch.Console.Page.Live do
       for operation <- Progress.operations(events), do: Map.put(operation, :rows, rows(operation))
 
     admin? = admin?(%{access: access})
-    live(%{base: base, admin?: admin?, operations: operations, phases: Progress.phases()})
+    live(%{base: base, admin?: admin?, operations: operations})
   end
 
   defp rows(operation), do: for({node, event} <- operation.nodes, do: {node, event, steps(event)})
 
   # A node's phases before the one it is in are done.
   defp steps(event) do
-    reached = Enum.find_index(Progress.phases(), &(&1 == event.phase))
+    phases = Progress.phases(event.kind)
+    reached = Enum.find_index(phases, &(&1 == event.phase))
 
-    for {phase, index} <- Enum.with_index(Progress.phases()) do
+    for {phase, index} <- Enum.with_index(phases) do
       cond do
         reached == nil -> {phase, if(event.state == :failed, do: :failed, else: :done)}
         index < reached -> {phase, :done}

@@ -44,7 +44,7 @@ defmodule HotPatch.Console.Page.Login do
   end
 
   defp page(request, error, next, status \\ 200) do
-    content = login(%{error: error, next: next, base: request.base})
+    content = login(%{error: error, next: next, base: request.base, request: request})
     Page.render(%{request: request, access: nil}, {"Log in", :login}, content, status)
   end
 

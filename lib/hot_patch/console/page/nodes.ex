@@ -24,7 +24,7 @@ defmodule HotPatch.Console.Page.Nodes do
     Page.render(context, {"Nodes", :nodes}, content)
   end
 
-  @doc "Drift and stragglers, which take a node longer to find out: a piece of the page, or all of it."
+  @doc "Drift, stragglers and releases, which take a node longer to find out: a piece of the page, or all of it."
   @spec compared(Router.request(), Router.access(), Router.form()) :: Router.response()
   def compared(request, access, _form) do
     context = %{request: request, access: access, base: request.base}
@@ -32,7 +32,8 @@ defmodule HotPatch.Console.Page.Nodes do
     piece =
       compared(%{
         drift: HotPatch.drift(timeout: @within),
-        stragglers: HotPatch.stragglers(timeout: @within)
+        stragglers: HotPatch.stragglers(timeout: @within),
+        releases: HotPatch.releases(timeout: @within)
       })
 
     if request.headers["x-piece"] == "1" do

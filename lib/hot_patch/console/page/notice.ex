@@ -6,7 +6,9 @@ defmodule HotPatch.Console.Page.Notice do
 
   alias HotPatch.Answers
   alias HotPatch.Console.HTML
+  alias HotPatch.Console.Page
   alias HotPatch.Console.Problem
+  alias HotPatch.Rehearsal
   alias HotPatch.Report
 
   @doc "A problem, with the report of the attempt where there is one."
@@ -41,5 +43,9 @@ defmodule HotPatch.Console.Page.Notice do
   end
 
   defp report_of(%{more: %{report: %Report{} = report}}), do: report(report)
+
+  defp report_of(%{more: %{report: %Rehearsal{} = rehearsal}}),
+    do: Page.Rehearsals.findings(rehearsal)
+
   defp report_of(_problem), do: nil
 end

@@ -181,6 +181,7 @@ defmodule HotPatch.Console.Page.Patches do
           {patch.kept_on != [], :contents, "", "Contents"},
           {current?, :check, "/check", "Check"},
           {current?, :plan, "/plan", "Plan"},
+          {current? and admin?, :rehearse, "/rehearse", "Rehearse"},
           {current? and admin?, :apply, "/apply", "Apply"},
           {true, :results, "/results", "Results"},
           {applied? and admin?, :rollback, "/rollback", "Roll back"},

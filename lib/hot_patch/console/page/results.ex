@@ -9,6 +9,7 @@ defmodule HotPatch.Console.Page.Results do
   alias HotPatch.Console.Page
   alias HotPatch.Console.Problem
   alias HotPatch.Console.Router
+  alias HotPatch.Rehearsal
 
   @spec index(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def index(request, access, _form, id) do
@@ -43,9 +44,14 @@ defmodule HotPatch.Console.Page.Results do
   @spec outcome(Operations.t()) :: map()
   def outcome(operation) do
     case operation.result do
-      nil -> %{operation: operation, report: nil, problem: nil}
-      {:ok, report} -> %{operation: operation, report: report, problem: nil}
-      {:error, error} -> %{operation: operation, report: nil, problem: Problem.from(error)}
+      nil -> told(operation, [])
+      {:ok, %Rehearsal{} = rehearsal} -> told(operation, rehearsal: rehearsal)
+      {:ok, report} -> told(operation, report: report)
+      {:error, error} -> told(operation, problem: Problem.from(error))
     end
+  end
+
+  defp told(operation, what) do
+    Map.merge(%{operation: operation, report: nil, rehearsal: nil, problem: nil}, Map.new(what))
   end
 end

@@ -5,13 +5,13 @@ defmodule HotPatch.Swap.Discovery.FunHolders do
   # state of whoever waits in a loop, as text (process_info(Pid, backtrace)), and a fun in it as
   # `#Fun<Module.Index.Uniq>`.
   #
-  # One that hibernates has no stack: where it is a server or a supervisor it is asked, by a function that
-  # it runs over its state.
+  # The text does not show what funs were made with, so that a fun of any module may have one of those within
+  # it; and who hibernates has no stack. Where such a process is a server or a supervisor it is asked, by a
+  # function that it runs over its state. Who is busy then, or is none, is told as `:others`.
   #
-  # What the text does not show: messages that wait in a mailbox, what is in the dictionary, and
-  # what funs were made with. So of the changed modules' own processes any fun will do, and their
-  # state and dictionary are walked along when they stand still. A large heap gives a large text: it is
-  # not looked at, and told as that.
+  # What the text does not show either: messages that wait in a mailbox, and what is in the dictionary.
+  # Of the changed modules' own processes any fun will do, and their state and dictionary are walked
+  # along when they stand still. A large heap gives a large text: it is not looked at, and told as that.
 
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Discovery.Classification
@@ -147,23 +147,46 @@ defmodule HotPatch.Swap.Discovery.FunHolders do
       end
 
     {asleep, seen} = Enum.split_with(seen, &match?({_pid, :asleep}, &1))
-    ask(Enum.map(asleep, &elem(&1, 0)), wanted) ++ seen
+    {others, seen} = Enum.split_with(seen, &match?({_pid, :others}, &1))
+
+    {servers, no_servers} =
+      Enum.split_with(asleep, fn {pid, _} -> pid |> initial_call() |> behaves?() end)
+
+    {waiting, busy} = Enum.split_with(others, fn {pid, _} -> waits_in_loop?(pid) end)
+
+    Enum.concat([
+      ask(servers, :unseen, wanted),
+      ask(waiting, :others, wanted),
+      for({pid, :asleep} <- no_servers, do: {pid, :unseen}),
+      busy,
+      seen
+    ])
   end
 
-  # Who is asked wakes up, and goes to sleep again.
-  defp ask(pids, wanted) do
-    {servers, others} = Enum.split_with(pids, &(&1 |> initial_call() |> behaves?()))
+  defp waits_in_loop?(pid) do
+    match?(
+      {:current_function, {module, _, _}} when module in @loops,
+      Process.info(pid, :current_function)
+    ) and
+      not match?({:gen_event, _, _}, initial_call(pid)) and
+      Stacktrace.in_loop?(pid, fn _stack -> true end) and
+      :application.get_application(pid) != {:ok, :hot_patch}
+  end
+
+  # Who is asked wakes up, and goes to sleep again. Who does not answer is what it was.
+  defp ask(some, otherwise, wanted) do
+    pids = Enum.map(some, &elem(&1, 0))
     ref = SysMessage.open()
-    Enum.each(servers, fn pid -> SysMessage.run_in(pid, &tell(&1, wanted, ref)) end)
+    Enum.each(pids, fn pid -> SysMessage.run_in(pid, &tell(&1, wanted, ref)) end)
     deadline = System.monotonic_time(:millisecond) + @answer_within
 
     {silent, answers} =
-      SysMessage.collect_until({ref, servers}, deadline, [], fn pid, modules, answers ->
+      SysMessage.collect_until({ref, pids}, deadline, [], fn pid, modules, answers ->
         {:done, [{pid, if(modules == [], do: :none, else: {:holds, modules})} | answers]}
       end)
 
     SysMessage.close(ref)
-    answers ++ Enum.map(silent ++ others, &{&1, :unseen})
+    answers ++ Enum.map(silent, &{&1, otherwise})
   end
 
   # Runs inside.

@@ -85,6 +85,13 @@ defmodule HotPatch.Swap.Discovery.Stacktrace do
     end
   end
 
+  @doc "Whether a process that proc_lib has started is still in proc_lib's own code."
+  @spec in_proc_lib?(pid()) :: boolean()
+  def in_proc_lib?(pid) do
+    stack = shown(pid)
+    stack != [] and Enum.all?(stack, fn {module, _, _, _} -> module in [:proc_lib, :erlang] end)
+  end
+
   @doc "Whether a process is a Task, whatever it runs."
   @spec task?(pid()) :: boolean()
   def task?(pid), do: pid |> shown() |> Enum.any?(&match?({Task.Supervised, _, _, _}, &1))

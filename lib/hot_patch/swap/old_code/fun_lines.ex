@@ -39,8 +39,7 @@ defmodule HotPatch.Swap.OldCode.FunLines do
 
   defp unseen(some) do
     [
-      "not looked at for funs of the modules that change: #{Enum.join(some, ", ")}; nor are messages that wait, and " <>
-        "timers"
+      "not looked at for funs of the modules that change: #{Enum.join(some, ", ")}; nor are timers of the VM"
     ]
   end
 

@@ -5,8 +5,8 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
   # :logger, handlers of :telemetry; and persistent terms.
   #
   # Not looked at, and told as that with their number: tables that only their owner can read, large
-  # ones, and processes with a large heap. Messages that wait, timers of the VM and what funs of other
-  # modules were made with are never looked at.
+  # ones, processes with a large heap or with many messages that wait, and bare processes that hold funs of other
+  # modules, which may have been made with such ones. Timers of the VM are never looked at.
 
   alias HotPatch.Swap.Discovery.FunHolders
   alias HotPatch.Swap.FunRenewal
@@ -19,6 +19,8 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
   @most_in_all 32_000_000
   # Words of a heap up to which a dictionary is copied.
   @small_heap 100_000
+  # Messages that wait, up to which they are copied.
+  @most_messages 1_000
   @at_once 200
 
   @doc "Who holds funs of these modules that are not of the versions with these uniqs."
@@ -26,10 +28,10 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
   def of(wanted) when map_size(wanted) == 0, do: {[], []}
 
   def of(wanted) do
-    {processes, large} = processes(wanted)
+    {processes, {large, others, crowded}} = processes(wanted)
     {tables, unread} = tables(wanted)
     {terms, too_large} = terms(wanted)
-    {processes ++ tables ++ terms, unseen(large, unread, too_large)}
+    {processes ++ tables ++ terms, unseen(large, others, crowded, unread, too_large)}
   end
 
   @doc "The same of versions that are neither current nor about to become so."
@@ -48,30 +50,44 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
     do: if(:erlang.module_loaded(module), do: :erlang.get_module_info(module, :md5))
 
   defp processes(wanted) do
-    Enum.reduce(FunHolders.look(Process.list(), wanted), {[], 0}, fn
-      {pid, {:holds, modules}}, {holders, large} ->
-        {Enum.map(modules, &{pid, nil, &1}) ++ holders, large}
+    seen = FunHolders.look(Process.list(), wanted)
 
-      {pid, :unseen}, {holders, large} ->
-        {dictionary(pid, wanted) ++ holders, large + 1}
-
-      {pid, _seen}, {holders, large} ->
-        {dictionary(pid, wanted) ++ holders, large}
-    end)
+    found = for {pid, what} <- seen, one <- on_stack(pid, what) ++ beside(pid, wanted), do: one
+    {crowded, holders} = Enum.split_with(found, &(&1 == :crowded))
+    counts = Enum.frequencies(for {_pid, what} <- seen, is_atom(what), do: what)
+    {holders, {Map.get(counts, :unseen, 0), Map.get(counts, :others, 0), length(crowded)}}
   end
+
+  defp on_stack(pid, {:holds, modules}), do: Enum.map(modules, &{pid, nil, &1})
+  defp on_stack(_pid, _seen), do: []
 
   @doc "The place of what is in a process's dictionary."
   @spec in_dictionary() :: String.t()
   def in_dictionary, do: "in the dictionary"
 
+  @doc "The place of a message that waits."
+  @spec in_mailbox() :: String.t()
+  def in_mailbox, do: "in its mailbox"
+
   # The text of a stack does not show it. It is copied only where it is small.
-  defp dictionary(pid, wanted) do
-    with {:total_heap_size, words} when words < @small_heap <-
-           Process.info(pid, :total_heap_size),
-         {:dictionary, [_ | _] = dictionary} <- Process.info(pid, :dictionary) do
-      for module <- holds(dictionary, wanted), do: {pid, in_dictionary(), module}
-    else
-      _ -> []
+  defp beside(pid, wanted) do
+    case Process.info(pid, [:total_heap_size, :message_queue_len]) do
+      [total_heap_size: words, message_queue_len: count] when words < @small_heap ->
+        part(pid, :dictionary, in_dictionary(), wanted) ++ mailbox(pid, count, wanted)
+
+      _large_or_dead ->
+        []
+    end
+  end
+
+  defp mailbox(_pid, 0, _wanted), do: []
+  defp mailbox(_pid, count, _wanted) when count > @most_messages, do: [:crowded]
+  defp mailbox(pid, _count, wanted), do: part(pid, :messages, in_mailbox(), wanted)
+
+  defp part(pid, item, place, wanted) do
+    case Process.info(pid, item) do
+      {^item, [_ | _] = term} -> for module <- holds(term, wanted), do: {pid, place, module}
+      _empty_or_dead -> []
     end
   end
 
@@ -99,11 +115,18 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
 
   defp table(table, info, wanted) do
     for module <- first(:ets.select(table, [{:"$1", [], [:"$1"]}], @at_once), wanted),
-        do: {info[:owner], "in the ETS table #{inspect(info[:name])}", module}
+        do:
+          {info[:owner], "in the ETS table #{inspect(info[:name])}#{known(info[:name])}", module}
   rescue
     # It is gone.
     ArgumentError -> []
   end
+
+  # What system tables are for.
+  defp known(:ac_tab), do: ", the environments of applications"
+  defp known(:logger), do: ", with the handlers and filters of :logger"
+  defp known(:telemetry_handler_table), do: ", with the handlers of :telemetry"
+  defp known(_name), do: ""
 
   defp first(:"$end_of_table", _wanted), do: []
 
@@ -132,9 +155,12 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
 
   defp holds(term, wanted), do: FunRenewal.makers(term, wanted)
 
-  defp unseen(large, unread, too_large) do
+  defp unseen(large, others, crowded, unread, too_large) do
     for {count, what} <- [
           {large, "processes with a large heap, or that hibernate and are no servers"},
+          {others,
+           "processes with funs of other modules, which may have been made with such ones"},
+          {crowded, "mailboxes with many messages"},
           {unread, "tables that are large or private"},
           {too_large, "large persistent terms"}
         ],

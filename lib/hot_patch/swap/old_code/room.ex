@@ -27,13 +27,24 @@ defmodule HotPatch.Swap.OldCode.Room do
   def check(%Job{purge: :force} = job), do: alone(job, :force)
 
   def check(%Job{changes: changes} = job) do
-    old = changes |> Change.replaced() |> Enum.filter(&:erlang.check_old_code/1)
-    coming = for %{module: module, md5: md5} <- changes, do: {module, md5}
+    old = old(changes)
 
-    with :ok <- unused(old, @attempts),
-         :ok <- unheld(old, coming),
+    with :ok <- look(job),
          :ok <- beforehand(old),
          do: alone(job, :soft)
+  end
+
+  defp old(changes),
+    do: changes |> Change.replaced() |> Enum.filter(&:erlang.check_old_code/1)
+
+  @doc "The same, where nothing is to be done: nothing is purged."
+  @spec look(Job.t()) :: :ok | {:held, String.t()}
+  def look(%Job{purge: :force}), do: :ok
+
+  def look(%Job{changes: changes}) do
+    old = old(changes)
+    coming = for %{module: module, md5: md5} <- changes, do: {module, md5}
+    with :ok <- unused(old, @attempts), do: unheld(old, coming)
   end
 
   # Funs of a version that comes again live by its load: not those in between.

@@ -114,6 +114,7 @@ impl Meaning<'_, '_, '_> {
         if matches!(opcode, op::LINE | op::EXECUTABLE_LINE | op::DEBUG_LINE) {
             return Ok(());
         }
+        self.acts(opcode, args);
         self.text.put(&[opcode]);
         if let (opcodes::LABEL, [Arg::Number(label), ..]) = (opcode, args) {
             return self.label(*label);
@@ -131,6 +132,21 @@ impl Meaning<'_, '_, '_> {
         self.strings(opcode, args)?;
         self.keys(opcode, args);
         Ok(())
+    }
+
+    fn acts(&mut self, opcode: u8, args: &[Arg<'_>]) {
+        let acts = &mut self.function.acts;
+        match opcode {
+            // A fun of the module itself, which counts as called.
+            op::CALL_FUN2 if matches!(args.first(), Some(Arg::Number(_))) => {}
+            op::SEND => acts.sends = true,
+            op::LOOP_REC | op::WAIT | op::WAIT_TIMEOUT => acts.receives = true,
+            // Elixir reads a field of a map so where it is not known to be one.
+            op::APPLY | op::APPLY_LAST if matches!(args.first(), Some(Arg::Number(0))) => {}
+            op::APPLY | op::APPLY_LAST => acts.applies = true,
+            op::CALL_FUN | op::CALL_FUN2 => acts.calls_funs = true,
+            _ => {}
+        }
     }
 
     fn arg(&mut self, arg: &Arg<'_>) -> Result<(), Unread> {
@@ -304,7 +320,7 @@ fn small(index: usize) -> u32 {
 }
 
 /// Which operand is the place of an import.
-fn import_place(opcode: u8) -> Option<usize> {
+pub(super) fn import_place(opcode: u8) -> Option<usize> {
     let is_import = |role: &Role| {
         matches!(role, Role::Import | Role::Bif0 | Role::Bif1 | Role::Bif2 | Role::Bif3)
     };

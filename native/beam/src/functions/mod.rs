@@ -5,14 +5,16 @@
 //! function itself is. It goes by instructions: a change elsewhere in the module that makes the
 //! compiler know more of the arguments may change it.
 
+mod constants;
 mod decode;
 mod digest;
+mod effects;
 mod funs;
 mod outline;
 mod tables;
 mod unread;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::atoms::{AtomId, Atoms};
 use crate::code::Code;
@@ -22,6 +24,7 @@ use crate::etf::{Canonical, Outline, StructForm};
 use crate::iff::Chunks;
 use decode::Bounds;
 use digest::Digests;
+pub use effects::{Effects, Together, effects};
 pub use funs::{Fun, Renewal, renewal};
 pub use outline::{Find, Found, makes_struct};
 use tables::Tables;
@@ -54,8 +57,24 @@ pub struct Function {
     imports: Vec<u32>,
     /// Literals that it uses, by their places.
     literals: Vec<u32>,
+    /// What it does that is no call by name.
+    acts: Acts,
     /// Where its instructions stand.
     place: std::ops::Range<usize>,
+}
+
+/// What a function does by instructions of its own rather than by calls that have a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acts {
+    /// It sends a message.
+    pub sends: bool,
+    /// It looks into its mailbox, or waits.
+    pub receives: bool,
+    /// It calls a function whose module or name is known only when it runs. One without arguments does not
+    /// count, because Elixir's `map.field` is such a call too.
+    pub applies: bool,
+    /// It calls a fun that it has been given.
+    pub calls_funs: bool,
 }
 
 impl Function {
@@ -71,6 +90,7 @@ impl Function {
             keys: Vec::new(),
             imports: Vec::new(),
             literals: Vec::new(),
+            acts: Acts::default(),
             place: bounds.place.clone(),
         }
     }
@@ -96,6 +116,11 @@ impl Function {
     /// The functions of the same module that it calls or makes funs of, by their places.
     pub fn calls(&self) -> impl Iterator<Item = usize> {
         self.calls.iter().map(|place| *place as usize)
+    }
+
+    /// What it does that is no call by name.
+    pub fn acts(&self) -> Acts {
+        self.acts
     }
 
     /// The literals that it uses, by their places among those of the module.
@@ -141,6 +166,11 @@ impl<'a> Functions<'a> {
             by_name.entry((function.name, function.arity)).or_insert(place);
         }
         Ok(Functions { list, by_name, tables, code })
+    }
+
+    /// The name of the module.
+    pub fn module(&self) -> &str {
+        self.tables.atoms.module()
     }
 
     /// The functions, in the order of the file.
@@ -249,6 +279,23 @@ impl<'a> Functions<'a> {
     /// The outlines of the literals of the function.
     pub fn outlines<'f>(&'f self, from: &'f Function) -> impl Iterator<Item = &'f Outline> {
         self.terms(from).map(|literal| &literal.outline)
+    }
+
+    /// The atoms that the function gives to functions of another module, by their names, for one of
+    /// the arguments, counted from 0, as far as they are loaded just before the call.
+    pub fn given<'f>(
+        &'f self,
+        function: &Function,
+        to: (&str, &[&str]),
+        argument: u64,
+    ) -> BTreeSet<&'f str> {
+        constants::given(self, function, to, argument)
+    }
+
+    /// The outline of the literal that the function returns for this atom, where it does nothing but
+    /// to choose among atoms.
+    pub fn for_atom(&self, function: &Function, atom: &str) -> Option<&Outline> {
+        constants::for_atom(self, function, atom)
     }
 
     /// Whether all that the function does is to return `{ok, ...}` with these of its arguments,

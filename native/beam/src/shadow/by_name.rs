@@ -13,7 +13,7 @@ use super::Reason;
 use crate::damage::Damage;
 
 /// The functions that are known to call a module whose name they are given, or to tell of it.
-const FUNCTIONS: [(&str, &str, u8); 10] = [
+const FUNCTIONS: [(&str, &str, u8); 11] = [
     ("erlang", "apply", 3),
     ("erlang", "make_fun", 3),
     ("erlang", "function_exported", 3),
@@ -24,6 +24,8 @@ const FUNCTIONS: [(&str, &str, u8); 10] = [
     ("Elixir.Kernel", "struct!", 2),
     ("Elixir.Map", "from_struct", 1),
     ("Elixir.Code", "ensure_loaded?", 1),
+    // What Elixir from 1.17 on makes of `state.field`, should the state be a module's name.
+    ("elixir_erl_pass", "no_parens_remote", 2),
 ];
 
 /// Whether a function goes by the name of a module that it is given.

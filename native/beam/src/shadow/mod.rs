@@ -24,6 +24,8 @@ pub use reason::Reason;
 use crate::budget::Budget;
 use crate::chunk::ChunkId;
 use crate::damage::Failure;
+use crate::effort::Effort;
+use crate::functions::{Call, Effects, Functions, Together, effects};
 use crate::limits::{LoadLimits, MOST_UNPACKED};
 use crate::stop::Stop;
 use crate::verify::{Bounds, Verified};
@@ -43,6 +45,8 @@ pub struct Shadow {
     pub lambdas: bool,
     /// Whether it calls modules by names that are known only when it runs: they may be any.
     pub by_name: bool,
+    /// What the callbacks that convert states lead to.
+    pub effects: Effects,
 }
 
 /// How shadows are named, and what helps them.
@@ -81,10 +85,36 @@ pub fn make_until(
     let sources: Vec<Result<Verified<'_>, Reason>> =
         going_on(stop, &files).map(|file| verified(file.as_deref(), bounds)).collect();
     let names = Names::new(sources.iter().flatten().map(|source| source.atoms().module()), naming);
+    let effort = Effort::new(stop, most, STEPS);
+    let functions: Vec<Functions<'_>> = going_on(stop, &files)
+        .filter_map(|file| Functions::read(file.as_deref().ok()?, &effort).ok())
+        .collect();
+    let together: Together<'_, '_> = functions.iter().map(|one| (one.module(), one)).collect();
     let made = |source: &Result<Verified<'_>, Reason>| {
-        shadow(source.as_ref().map_err(Reason::clone)?, &names)
+        let source = source.as_ref().map_err(Reason::clone)?;
+        shadow(source, &names, found(source, &together, naming, &effort))
     };
     going_on(stop, &sources).map(made).collect()
+}
+
+/// The most steps for finding effects in all modules.
+const STEPS: u64 = 100_000_000;
+
+fn found(
+    module: &Verified<'_>,
+    together: &Together<'_, '_>,
+    naming: &Naming<'_>,
+    effort: &Effort,
+) -> Effects {
+    let goes_by_name = |call: &Call<'_>| {
+        naming.helper.is_some()
+            && by_name::goes_by_name(call.module, call.function, call.arity.into())
+    };
+    let name = module.atoms().module();
+    if together.contains_key(name) {
+        return effects(name, together, &goes_by_name, effort);
+    }
+    Effects { first: Some("code that could not be looked at".to_owned()), funs: true }
 }
 
 /// The items as long as somebody waits for what is made of them.
@@ -107,7 +137,7 @@ fn unpacked<'a>(bytes: &'a [u8], budget: &Budget) -> Result<Cow<'a, [u8]>, Reaso
 }
 
 /// The copy of a module.
-fn shadow(module: &Verified<'_>, names: &Names<'_>) -> Result<Shadow, Reason> {
+fn shadow(module: &Verified<'_>, names: &Names<'_>, effects: Effects) -> Result<Shadow, Reason> {
     let chunks = module.chunks();
     if chunks.get(b"Recs").is_some() {
         return Err(Reason::NativeRecords);
@@ -138,5 +168,6 @@ fn shadow(module: &Verified<'_>, names: &Names<'_>) -> Result<Shadow, Reason> {
         bytes: iff::write(&parts)?.into_bytes(),
         lambdas: makes_funs,
         by_name,
+        effects,
     })
 }

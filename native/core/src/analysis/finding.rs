@@ -109,6 +109,10 @@ kinds! {
         "The code has changed and its vsn has not: code_change cannot tell the versions apart.",
         "Give the module another @vsn, or none.";
 
+    AssignNotThere, Warning, "assign_not_there",
+        "A view or component shows an assign that nothing of the version before names: sessions that are there do not have it, and rendering fails in them.",
+        "Convert a view's socket in a code_change; a component, whose state is in the view's process, has none: let it read the assign as assigns[:name].";
+
     // Kinds of modules.
     RoleChanged, Danger, "role_changed",
         "The module is another kind of process than before; those that run are of the former kind.",

@@ -27,6 +27,10 @@ roles! {
     Statem, "gen_statem", "A callback module of gen_statem.";
     Event, "gen_event", "A handler of gen_event.";
     Supervisor, "supervisor", "A callback module of supervisor.";
+    LiveView, "live_view", "A view of Phoenix LiveView: each of its sessions is a process.";
+    Channel, "channel", "A channel of Phoenix: each who has joined is a process.";
+    LiveComponent, "live_component", "A component of Phoenix LiveView, whose state is in the process of a view.";
+    Components, "components", "Function components of Phoenix, layouts among them.";
     Special, "special_process", "It answers system messages itself.";
     Application, "application", "A callback module of an application.";
     Protocol, "protocol", "A protocol.";
@@ -49,6 +53,12 @@ impl Role {
     /// Whether processes have such a module as their callback module.
     pub fn has_processes(self) -> bool {
         matches!(self, Role::Server | Role::Statem | Role::Event | Role::Supervisor | Role::Special)
+            || self.is_hosted()
+    }
+
+    /// Whether its processes run in a server of Phoenix, which keeps what is theirs in its own state.
+    pub fn is_hosted(self) -> bool {
+        matches!(self, Role::LiveView | Role::Channel)
     }
 }
 
@@ -59,11 +69,20 @@ pub(super) fn roles(module: &Module) -> Vec<Role> {
     let is = |names: &[&str]| module.behaviours.iter().any(|of| names.contains(&of.as_str()));
     let has = |function: &str, arity: u8| module.offers(function, arity);
     let event = is(&["gen_event"]) || (has("handle_event", 2) && has("handle_call", 2));
+    let hosted = is(&["Elixir.Phoenix.LiveView"]) || is(&["Elixir.Phoenix.Channel"]);
+    let component = is(&["Elixir.Phoenix.LiveComponent"]);
+    // What has callbacks of a server, and is none.
+    let event = event && !hosted;
+    let server = !hosted && has("handle_call", 3);
     let all = [
-        (Role::Server, is(&["gen_server", "Elixir.GenServer"]) || has("handle_call", 3)),
+        (Role::Server, is(&["gen_server", "Elixir.GenServer"]) || server),
         (Role::Statem, is(&["gen_statem"]) || has("callback_mode", 0)),
         (Role::Event, event && has("init", 1)),
         (Role::Supervisor, is(&SUPERVISORS)),
+        (Role::LiveView, is(&["Elixir.Phoenix.LiveView"])),
+        (Role::Channel, is(&["Elixir.Phoenix.Channel"])),
+        (Role::LiveComponent, component),
+        (Role::Components, has("__components__", 0) && !hosted && !component),
         (Role::Special, has("system_continue", 3)),
         (Role::Application, is(&["application", "Elixir.Application"])),
         (Role::Protocol, has("__protocol__", 1)),

@@ -48,6 +48,12 @@ impl<'s> Version<'s> {
         self.roles.iter().any(|role| role.has_states())
     }
 
+    /// Whether structs may be in a state of its own, be it in a process of its own or, as that of a
+    /// component, in one of another module.
+    pub(super) fn holds_states(&self) -> bool {
+        self.has_states() || self.is(Role::LiveComponent)
+    }
+
     pub(super) fn is(&self, role: Role) -> bool {
         self.roles.contains(&role)
     }

@@ -1,6 +1,7 @@
 //! What comes with a request, checked.
 
 use super::Request;
+use crate::calls::Name;
 use crate::failure::Failure;
 use crate::funs::Versions;
 use crate::options::Options;
@@ -64,6 +65,13 @@ impl<'a> Arguments<'a> {
             Some((suffix, helper)) => Ok(Naming { suffix, helper: Some(helper) }),
             None => Err(self.bad("takes {suffix, helper} as its options")),
         }
+    }
+
+    /// The options as a list of functions: `{module, name, arity}`.
+    pub(super) fn functions(&self) -> Result<Vec<Name>, Failure> {
+        let functions = self.options.as_list().map(|list| list.iter().map(function).collect());
+        let bad = || self.bad("takes a list of {module, name, arity} as its options");
+        functions.flatten().ok_or_else(bad)
     }
 
     /// The options as a tuple of so many parts.
@@ -134,6 +142,12 @@ pub(super) fn text<'a>(term: &Term<'a>) -> Option<&'a str> {
 
 pub(super) fn texts<'a>(term: &Term<'a>) -> Option<Vec<&'a str>> {
     term.as_list()?.iter().map(text).collect()
+}
+
+fn function(term: &Term<'_>) -> Option<Name> {
+    let Term::Tuple(elements) = term else { return None };
+    let [module, name, arity] = elements.as_slice() else { return None };
+    Some((text(module)?.to_owned(), text(name)?.to_owned(), count(arity)?))
 }
 
 pub(super) fn pair<'a>(term: &Term<'a>) -> Option<(&'a str, &'a str)> {

@@ -11,6 +11,7 @@
 //! | `appup` | modules of both builds | `{count before, application, {from, to}, restart}` | the text, a binary |
 //! | `instructions` | the texts of instructions | any | `{ok, list}` or `{error, text}`, see [`appup`] |
 //! | `funs` | for each module two versions, the old and the new | any | a list, for each `{ok, [{index, old uniq, arity, free variables}] of the old, of the new, [{old index, new index}]}` or `{error, text}`, see [`funs`](crate::funs) |
+//! | `leads` | modules | functions, a list of `{module, name, arity}` with binaries | a list, for each `{[{module, name, arity}], [why some is not known]}`, see [`calls`](crate::calls) |
 //! | `finding_names` | none | any | a list of `{name, severity, meaning, next step}`, all binaries |
 //!
 //! A new request takes an arm in `dispatch`, a line above, and, if what it gives is no
@@ -27,6 +28,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::analysis::{self, Kind};
 use crate::appup::{self, Appup};
+use crate::calls;
 use crate::failure::Failure;
 use crate::funs;
 use crate::json;
@@ -111,6 +113,11 @@ fn dispatch<R>(
             let renewals = funs::renewals_until(stop, &arguments.pairs()?);
             unless(stop)?;
             Ok(funs::with_term(&renewals, |term| take(Reply::Term(term))))
+        }
+        "leads" => {
+            let leads = calls::leads_until(stop, request.blobs, &arguments.functions()?);
+            unless(stop)?;
+            Ok(calls::with_term(&leads, |term| take(Reply::Term(term))))
         }
         "finding_names" => Ok(take(Reply::Term(&finding_names()))),
         name => Err(Failure::Unknown(hot_patch_beam::text::printable(name.as_bytes()))),

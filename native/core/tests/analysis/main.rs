@@ -10,6 +10,7 @@ mod rules;
 mod states;
 #[path = "../support/mod.rs"]
 mod support;
+mod views;
 
 use hot_patch_core::analysis::{self, Analysis, Finding, Kind, ModuleChange, Request};
 use support::compiled::Compiled;

@@ -1,7 +1,7 @@
 //! What modules got from others when they were compiled: macros, and the callbacks they are to
 //! have.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::finding;
 use crate::analysis::change::Change;
@@ -98,7 +98,7 @@ fn missing(definition: &Version<'_>, version: &Version<'_>) -> BTreeSet<String> 
     shown.collect()
 }
 
-/// The callbacks a behaviour wants. Those that are optional are in both of its lists.
+/// The callbacks a behaviour wants: all but those that are optional.
 fn required(definition: &Version<'_>) -> Vec<(String, u8)> {
     if !definition.is(Role::Behaviour) {
         return Vec::new();
@@ -106,13 +106,10 @@ fn required(definition: &Version<'_>) -> Vec<(String, u8)> {
     let Some((functions, info)) = definition.function("behaviour_info", 1) else {
         return Vec::new();
     };
-    let mut counts = BTreeMap::<(String, u8), usize>::new();
-    for outline in functions.outlines(info) {
-        if let Outline::Functions(list) = outline
-            && definition.effort.goes_on(list.len())
-        {
-            list.iter().for_each(|one| *counts.entry(one.clone()).or_default() += 1);
-        }
-    }
-    counts.into_iter().filter(|(_, count)| *count == 1).map(|(callback, _)| callback).collect()
+    let list = |which: &str| match functions.for_atom(info, which) {
+        Some(Outline::Functions(list)) if definition.effort.goes_on(list.len()) => list.as_slice(),
+        _ => &[],
+    };
+    let optional: BTreeSet<&(String, u8)> = list("optional_callbacks").iter().collect();
+    list("callbacks").iter().filter(|one| !optional.contains(one)).cloned().collect()
 }

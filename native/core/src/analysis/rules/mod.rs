@@ -7,6 +7,7 @@ mod roles;
 mod states;
 mod structs;
 mod supervisors;
+mod views;
 
 use super::finding::{Finding, Kind};
 use super::graph;
@@ -25,6 +26,7 @@ pub(super) fn all(system: &System<'_>) -> Vec<Finding> {
         states::all,
         structs::all,
         supervisors::all,
+        views::all,
         compile_time::macros,
         compile_time::callbacks,
         protocols::all,

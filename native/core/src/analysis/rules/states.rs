@@ -13,7 +13,9 @@ use crate::analysis::version::Version;
 pub(super) fn all(system: &System<'_>) -> Vec<Finding> {
     let replaced = system.changes.iter().filter(|change| change.both().is_some());
     let with_states = replaced.filter(|change| change.latest().is_some_and(Version::has_states));
-    let reaching = system.reaching().filter(|one| one.has_states());
+    // What sessions of Phoenix have they get by many ways, and nothing of it shows in one place.
+    let hosted = |one: &Version<'_>| one.roles.iter().any(|role| role.is_hosted());
+    let reaching = system.reaching().filter(|one| one.has_states() && !hosted(one));
     let outside = reaching.filter_map(|version| outside(version, system));
     with_states.flat_map(|change| one(change, system)).chain(outside).collect()
 }
@@ -75,6 +77,10 @@ fn one<'s>(change: &Change<'s>, system: &System<'s>) -> Vec<Finding> {
 
 fn form<'s>(change: &Change<'s>, conversion: Conversion, system: &System<'s>) -> Option<Finding> {
     let (old, new) = change.both()?;
+    // What their assigns are is looked at by a rule of its own.
+    if new.roles.iter().any(|role| role.is_hosted()) {
+        return None;
+    }
     let code_change = match (conversion, system.down) {
         (Conversion::Absent, _) => "it has no code_change",
         (Conversion::Keeps, _) => "its code_change leaves the state as it is",

@@ -149,7 +149,7 @@ fn uses<'s>(
     }
     let Some(functions) = version.functions() else { return };
     let literals = literals(version, functions, changed);
-    let has_states = version.has_states();
+    let has_states = version.holds_states();
     for function in functions.iter() {
         let known = known(functions, function, &literals, changed);
         for (name, outdated) in known.into_iter().filter(|(name, _)| *name != version.name()) {
@@ -182,7 +182,9 @@ fn callers<'v>(
     let pure =
         change.latest().is_some_and(|one| !one.roles.iter().any(|role| role.has_processes()));
     let calling = system.all_now().filter(move |one| {
-        pure && one.name() != change.name && one.has_states() && one.called().contains(change.name)
+        pure && one.name() != change.name
+            && one.holds_states()
+            && one.called().contains(change.name)
     });
     calling.map(|one| text::module(one.name()))
 }

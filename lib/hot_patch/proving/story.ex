@@ -1,0 +1,215 @@
+defmodule HotPatch.Proving.Story do
+  @moduledoc false
+  # What is done to the nodes, step by step. With the first step that fails it ends; the nodes are ended in any
+  # case.
+
+  alias HotPatch.Proving.Nodes
+  alias HotPatch.Proving.Step
+  alias HotPatch.Support.Cause
+  alias HotPatch.Support.Table
+
+  @typep course :: %{
+           nodes: Nodes.t(),
+           load: module(),
+           state: term(),
+           zip: binary(),
+           patch: String.t() | nil,
+           options: map()
+         }
+
+  # Beside the time that an operation takes by its own options.
+  @margin 30_000
+
+  # Until those who are in old code have left it, and how often that is looked for.
+  @leaves_within 10_000
+  @look_every 200
+
+  @steps [:boot, :load, :upload, :rehearse, :apply, :rollback, :apply_again, :restart, :end]
+
+  @doc "All steps, in their order."
+  @spec steps() :: [atom()]
+  def steps, do: @steps
+
+  @doc "Runs it; gives the patch's id, once it has one, and the steps."
+  @spec run(Nodes.t(), module(), binary(), map()) :: {String.t() | nil, [Step.t()]}
+  def run(nodes, load, zip, options) do
+    course = %{nodes: nodes, load: load, state: nil, zip: zip, patch: nil, options: options}
+    {course, steps} = Enum.reduce(@steps, {course, []}, &step/2)
+    :ok = Nodes.stop(course.nodes)
+    {course.patch, Enum.reverse(steps)}
+  end
+
+  defp step(name, {course, [%{outcome: outcome} | _] = steps}) when outcome != :ok,
+    do: {course, [%Step{name: name, outcome: :skipped} | steps]}
+
+  defp step(name, {course, steps}) do
+    {us, {result, course}} = :timer.tc(fn -> carried_out(name, course) end)
+    {outcome, text} = result
+    {course, [%Step{name: name, outcome: outcome, text: text, us: us} | steps]}
+  end
+
+  # The script of the load is somebody's, and so is the system.
+  @spec carried_out(atom(), course()) :: {{:ok | :failed, String.t()}, course()}
+  defp carried_out(name, course) do
+    case do_step(name, course) do
+      {:ok, text, course} -> checked(text, name, course)
+      {:error, text, course} -> {{:failed, text}, course}
+    end
+  catch
+    kind, reason ->
+      {{:failed, "#{name} failed: #{Cause.of(kind, reason, __STACKTRACE__)}"}, course}
+  end
+
+  defp checked(text, name, course) when name in [:boot, :load, :upload, :end],
+    do: {{:ok, text}, course}
+
+  # Nobody has ended, and the load says that all is well.
+  defp checked(text, _name, course) do
+    case Enum.find_value(course.nodes, &Nodes.ended/1) || well(course) do
+      :ok -> {{:ok, text}, course}
+      {:error, what} -> {{:failed, "#{text}; then #{what}"}, course}
+      ended -> {{:failed, "#{text}; then #{ended}"}, course}
+    end
+  end
+
+  defp well(course), do: course.load.check(Nodes.names(course.nodes), course.state)
+
+  defp do_step(:boot, course) do
+    case Nodes.boot(course.nodes, course.load, course.options.timeout) do
+      {:ok, nodes} -> {:ok, "#{Nodes.count(nodes)} up", %{course | nodes: nodes}}
+      {{:error, text}, nodes} -> {:error, text, %{course | nodes: nodes}}
+    end
+  end
+
+  defp do_step(:load, course) do
+    names = Nodes.names(course.nodes)
+    course = %{course | state: course.load.start(names)}
+
+    case well(course) do
+      :ok -> {:ok, "#{inspect(course.load)} runs", course}
+      {:error, text} -> {:error, text, course}
+    end
+  end
+
+  defp do_step(:upload, course) do
+    with {:ok, patch} <- call(course, :upload, [course.zip, [name: "rehearsal"]]) do
+      {:ok, "#{patch.id} is taken in", %{course | patch: patch.id}}
+    else
+      {:error, error} -> {:error, Exception.message(error), course}
+    end
+  end
+
+  defp do_step(:rehearse, course) do
+    case call(course, :rehearse, [course.patch, [timeout: course.options.timeout]]) do
+      {:ok, %{outcome: :failed} = rehearsal} ->
+        {:error, HotPatch.Rehearsal.failure(rehearsal), course}
+
+      {:ok, rehearsal} ->
+        tried = rehearsal.nodes |> Enum.map(&HotPatch.Rehearsal.NodeResult.tried/1) |> Enum.sum()
+        tried = Table.count(tried, "process", "processes")
+        {:ok, "on live states: #{rehearsal.outcome}, #{tried} tried", course}
+
+      {:error, error} ->
+        {:error, Exception.message(error), course}
+    end
+  end
+
+  defp do_step(name, course) when name in [:apply, :apply_again] do
+    watch = [duration: course.options.watch]
+    options = [watch: watch, timeout: course.options.timeout, reason: "rehearsal"]
+    operation(course, :apply, options)
+  end
+
+  defp do_step(:rollback, course),
+    do: operation(course, :rollback, timeout: course.options.timeout, reason: "rehearsal")
+
+  defp do_step(:restart, course) do
+    %{node: node} = one = List.last(course.nodes)
+    options = [force: true, timeout: course.options.timeout, reason: "rehearsal"]
+
+    with {:ok, info} <- restarted(course, node, options),
+         {:patched, true} <- {:patched, course.patch in info.applied} do
+      {:ok, "#{node} is back, with the patch", course}
+    else
+      {:patched, false} -> {:error, "#{node} is back without the patch: see #{one.log}", course}
+      {:error, text} -> {:error, text, course}
+    end
+  end
+
+  defp do_step(:end, course) do
+    case course.load.stop(Nodes.names(course.nodes), course.state) do
+      :ok -> {:ok, "the load has ended, and all is well", course}
+      {:error, text} -> {:error, text, course}
+    end
+  end
+
+  # Of a single node nobody else can wait for it.
+  defp restarted(%{nodes: [_only]} = course, node, options) do
+    deadline = System.monotonic_time(:millisecond) + course.options.timeout
+    before = started(node)
+    _ = call(course, :restart, [node, options])
+    back(node, before, deadline)
+  end
+
+  defp restarted(course, node, options) do
+    with {:error, error} <- call(course, :restart, [node, options]),
+         do: {:error, Exception.message(error)}
+  end
+
+  defp back(node, before, deadline) do
+    cond do
+      Nodes.managed?(node) and started(node) != before -> info(node)
+      System.monotonic_time(:millisecond) > deadline -> {:error, "#{node} does not come back"}
+      true -> receive(do: (:never -> nil), after: (100 -> back(node, before, deadline)))
+    end
+  end
+
+  # It is another one after a restart.
+  defp started(node), do: :erpc.call(node, :erlang, :system_info, [:start_time])
+
+  defp info(node) do
+    {:ok, Enum.find(:erpc.call(node, HotPatch, :nodes, []), &(&1.node == node))}
+  end
+
+  # Who is in the code of before has to leave it first, as it does when it is called the next time; who does
+  # not is what the operation is refused for.
+  defp free_of_old_code(course, until) do
+    case call(course, :stragglers, [[]]) do
+      {:ok, %{items: [_ | _]}} ->
+        if System.monotonic_time(:millisecond) < until do
+          _ = well(course)
+          receive(do: (:never -> nil), after: (@look_every -> free_of_old_code(course, until)))
+        end
+
+      _nobody_or_not_known ->
+        nil
+    end
+  end
+
+  defp operation(course, function, options) do
+    _ = free_of_old_code(course, System.monotonic_time(:millisecond) + @leaves_within)
+
+    case call(course, function, [course.patch, options]) do
+      {:ok, report} ->
+        paused = report.nodes |> Enum.map(& &1.suspended) |> Enum.sum()
+        longest = report.nodes |> Enum.map(& &1.pause_us) |> Enum.max()
+
+        if report.status in [:ok, :not_changed],
+          do:
+            {:ok,
+             "#{report.status}, #{Table.count(paused, "process", "processes")} paused for #{Table.milliseconds(longest)} at most",
+             course},
+          else: {:error, "#{function}: #{report.status}", course}
+
+      {:error, error} ->
+        {:error, Exception.message(error), course}
+    end
+  end
+
+  # On the first node, as an operator does it.
+  defp call(course, function, arguments) do
+    %{node: node} = hd(course.nodes)
+    within = course.options.timeout * 2 + course.options.watch + @margin
+    :erpc.call(node, HotPatch, function, arguments, within)
+  end
+end

@@ -1,0 +1,60 @@
+defmodule HotPatch.Rehearsal.Form do
+  @moduledoc """
+  The form of a term, without any value of it: `{_, _}`, `%{a, b}`, `%MyApp.Call{id, to}`, `[_]`, `integer`.
+
+  Keys that are atoms are the form of a map, as the names of fields are; other keys may be anybody's names or
+  numbers and are not shown, nor are those of a map with many.
+  """
+
+  @most_keys 32
+  @most_elements 16
+
+  @doc """
+  The form of a term.
+
+      iex> HotPatch.Rehearsal.Form.of({:call, 7, "0123"})
+      "{_, _, _}"
+      iex> HotPatch.Rehearsal.Form.of(%{b: 1, a: [2]})
+      "%{a, b}"
+      iex> HotPatch.Rehearsal.Form.of(%{"0123" => 1})
+      "%{_ => _}"
+  """
+  @spec of(term()) :: String.t()
+  def of(%{__struct__: module} = struct) when is_atom(module),
+    do: "%#{inspect(module)}#{struct |> Map.delete(:__struct__) |> of_map()}"
+
+  def of(map) when is_map(map), do: "%" <> of_map(map)
+
+  def of(tuple) when is_tuple(tuple) and tuple_size(tuple) > @most_elements,
+    do: "{#{tuple_size(tuple)} elements}"
+
+  def of(tuple) when is_tuple(tuple),
+    do: "{#{"_" |> List.duplicate(tuple_size(tuple)) |> Enum.join(", ")}}"
+
+  def of([]), do: "[]"
+  def of(list) when is_list(list), do: "[_]"
+  def of(nil), do: "nil"
+  def of(boolean) when is_boolean(boolean), do: "boolean"
+  def of(atom) when is_atom(atom), do: "atom"
+  def of(binary) when is_binary(binary), do: "binary"
+  def of(bits) when is_bitstring(bits), do: "bitstring"
+  def of(integer) when is_integer(integer), do: "integer"
+  def of(float) when is_float(float), do: "float"
+  def of(pid) when is_pid(pid), do: "pid"
+  def of(ref) when is_reference(ref), do: "reference"
+  def of(port) when is_port(port), do: "port"
+  def of(fun) when is_function(fun), do: "function"
+
+  defp of_map(map) when map_size(map) > @most_keys, do: "{_ => _}"
+
+  defp of_map(map) do
+    keys = Map.keys(map)
+
+    if Enum.all?(keys, &is_atom/1),
+      do: "{#{keys |> Enum.sort() |> Enum.map_join(", ", &key/1)}}",
+      else: "{_ => _}"
+  end
+
+  # As it is written in front of a colon.
+  defp key(atom), do: :key |> Macro.inspect_atom(atom) |> String.trim_trailing(":")
+end

@@ -1,0 +1,39 @@
+defmodule HotPatch.Swap.Discovery.Uncertain do
+  @moduledoc false
+  # Processes of which it is not known whether a state of theirs has to change with a module: those that
+  # wait in a loop of it which was written by hand, and those that are too busy to say whom they work
+  # for. Where the module changes states that is a danger: theirs would stay as they are, under the new code.
+
+  alias HotPatch.Support.Table
+  alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Discovery.KeptFrames
+  alias HotPatch.Swap.Target
+
+  @doc "A line for each module, with how many they are."
+  @spec lines([Change.t()], [Target.t()], silent :: [pid()]) :: [String.t()]
+  def lines(changes, targets, silent) do
+    case Enum.filter(changes, &(&1.kind == :replace and Change.converts?(&1))) do
+      [] ->
+        []
+
+      converting ->
+        loops = KeptFrames.loops(converting, targets)
+
+        for %{module: module} <- converting,
+            by_hand = length(Map.get(loops, module, [])),
+            count = by_hand + length(silent),
+            count > 0,
+            do: line(module, count, by_hand, length(silent))
+    end
+  end
+
+  defp line(module, count, by_hand, silent) do
+    parts = [
+      by_hand > 0 && "#{by_hand} in a loop of it that speaks no system messages",
+      silent > 0 && "#{silent} too busy to say whom they work for"
+    ]
+
+    "danger: #{inspect(module)} converts states, and of #{Table.count(count, "process", "processes")} it is not " <>
+      "known whether they have one (#{parts |> Enum.filter(& &1) |> Enum.join(", ")}): it would stay as it is"
+  end
+end

@@ -1,0 +1,184 @@
+defmodule HotPatch.LiveViewTest do
+  # Which views render again after a change, and which endpoints read their manifests again.
+  use ExUnit.Case, async: false
+
+  import HotPatch.Test.Servers
+  import HotPatch.Test.Settings, only: [configure: 2]
+  import HotPatch.Test.Until
+
+  alias HotPatch.LiveView
+  alias HotPatch.Test.Builds
+  alias HotPatch.Test.Phoenix, as: Fake
+
+  @shows :hot_patch_test_shows
+  @shows_not :hot_patch_test_shows_not
+  @parts :hot_patch_test_lv_parts
+  @inner :hot_patch_test_lv_inner
+  @helper :hot_patch_test_lv_helper
+  @box :hot_patch_test_lv_box
+  @endpoint :hot_patch_test_endpoint
+
+  setup do
+    Fake.load!()
+    modules = [@shows, @shows_not, @parts, @inner, @helper, @box, @endpoint]
+    on_exit(fn -> Enum.each(modules, &unload/1) end)
+  end
+
+  # Files of them are looked at, as those of a release are.
+  defp installed(module, beam) do
+    on_disk(module, beam)
+    {:module, ^module} = :code.load_file(module)
+  end
+
+  defp part(module, calls) do
+    Builds.erlang("""
+    -module(#{module}).
+    -export(['__components__'/0, show/0]).
+    '__components__'() -> \#{}.
+    show() -> #{calls}.
+    """)
+  end
+
+  # One shows a function component that shows another, which calls a function of a helper; and a component
+  # by its name.
+  defp views do
+    installed(@helper, Builds.erlang("-module(#{@helper}). -export([text/0]). text() -> helped."))
+    installed(@inner, part(@inner, "#{@helper}:text()"))
+    installed(@parts, part(@parts, "#{@inner}:show()"))
+    installed(@box, Fake.component(@box, :p1))
+    text = "{#{@parts}:show(), maps:get(n, A)}"
+    installed(@shows, Fake.view(@shows, "v1", key: "n", text: text, shows: "[{1, #{@box}}]"))
+    installed(@shows_not, Fake.view(@shows_not, "v1", key: "n"))
+    pids = for view <- [@shows, @shows, @shows_not], do: Fake.connect(:view, view)
+    Enum.each(pids, &assert(shown(&1)))
+    pids
+  end
+
+  defp shown(pid) do
+    receive do
+      {:diff, ^pid, text, events} -> {text, events}
+    after
+      5_000 -> flunk("it has not rendered")
+    end
+  end
+
+  defp change(modules, files \\ []), do: %{patch: "fix", modules: modules, files: files}
+
+  test "the plan says how many views render again: those that name what changes, over however many" do
+    views()
+
+    for module <- [@shows, @parts, @inner, @helper, @box] do
+      assert [line] = LiveView.lines([module])
+      assert line =~ "2 connected LiveViews render again after the change: 2 #{inspect(@shows)};"
+    end
+
+    assert [line] = LiveView.lines([@shows_not, @parts])
+    assert line =~ "3 connected LiveViews"
+    assert LiveView.lines([:lists]) == []
+    assert LiveView.lines([]) == []
+    configure(:live_view, false)
+    assert LiveView.lines([@shows]) == []
+  end
+
+  test "these render after the change, and nobody else" do
+    [one, two, other] = views()
+    assert LiveView.after_write(change([@inner])) == :ok
+    assert {{:helped, 0}, []} = shown(one)
+    assert {{:helped, 0}, []} = shown(two)
+    assert LiveView.after_write(change([@shows_not])) == :ok
+    # The hook before had its turn before this one.
+    assert {{:v1, 0}, []} = shown(other)
+    refute_received {:diff, _, _, _}
+  end
+
+  test "switched off, they render only by hand" do
+    pids = views()
+    configure(:live_view, false)
+    assert LiveView.after_write(change([@shows])) == :ok
+    assert LiveView.render_again() == {3, 0}
+    Enum.each(pids, &shown/1)
+    refute_received {:diff, _, _, _}
+  end
+
+  test "without LiveView nothing is done" do
+    _ = :application.unload(:phoenix_live_view)
+    assert LiveView.after_write(change([@shows])) == :ok
+    assert LiveView.lines([@shows]) == []
+    assert LiveView.render_again() == {0, 0}
+  end
+
+  # As an endpoint of Phoenix: what the manifest says it keeps in a table of its name, the oldest
+  # versions for ever.
+  defp endpoint(manifest) do
+    load(
+      @endpoint,
+      Builds.erlang(
+        """
+        -module(#{@endpoint}).
+        -export([start/0, config/1, config_change/2, static_lookup/1, static_path/1]).
+        start() -> register(?MODULE, self()), ets:new(?MODULE, [named_table, public]), config_change([], []),
+            receive stop -> ok end.
+        config(cache_static_manifest) -> #{manifest};
+        config(otp_app) -> my_app.
+        config_change([], []) ->
+            ets:insert_new(?MODULE, {cache_static_manifest_latest, persistent_term:get(?MODULE)}), ok.
+        static_lookup(Path) -> {static_path(Path), nil}.
+        static_path(<<"/", Path/binary>>) ->
+            [{_, Latest}] = ets:lookup(?MODULE, cache_static_manifest_latest),
+            <<"/", (maps:get(Path, Latest))/binary, "?vsn=d">>.
+        """
+        |> String.replace("?MODULE", "#{@endpoint}")
+      )
+    )
+
+    manifest_of("app-1.css")
+    pid = spawn(@endpoint, :start, [])
+    on_exit(fn -> kill([pid]) end)
+    until(fn -> Process.whereis(@endpoint) == pid end, "the endpoint runs")
+    until(fn -> :ets.whereis(@endpoint) != :undefined end, "it has its table")
+  end
+
+  defp manifest_of(css) do
+    :persistent_term.put(@endpoint, %{"app.css" => css, "same.js" => "same-1.js"})
+    on_exit(fn -> :persistent_term.erase(@endpoint) end)
+  end
+
+  for {what, manifest} <- [
+        {"of its own application", ~S(<<"priv/static/cache_manifest.json">>)},
+        {"of an application that it names", ~S({my_app, <<"priv/static/cache_manifest.json">>})}
+      ] do
+    test "a manifest #{what} that came with a patch is read again, and open pages hear of it" do
+      endpoint(unquote(manifest))
+      views = views()
+      # Views that show nothing of it change their pages, too.
+      load(Phoenix.LiveView, pusher())
+      on_exit(fn -> unload(Phoenix.LiveView) end)
+
+      manifest_of("app-2.css")
+      path = "my_app-1.0.0/priv/static/cache_manifest.json"
+
+      for other <- ["other-1.0.0/priv/static/cache_manifest.json", "my_app-1.0.0/priv/x.json"] do
+        assert LiveView.after_write(change([], [other])) == :ok
+      end
+
+      assert LiveView.after_write(change([], [path])) == :ok
+      files = %{"/app.css" => "/app-2.css?vsn=d"}
+      for pid <- views, do: assert({_, [["hot_patch:static", %{files: ^files}]]} = shown(pid))
+      assert apply(@endpoint, :static_path, ["/app.css"]) == "/app-2.css?vsn=d"
+
+      manifest_of("app-1.css")
+      assert LiveView.after_write(change([], [path])) == :ok
+      back = %{"/app.css" => "/app-1.css?vsn=d"}
+      for pid <- views, do: assert({_, [[_, %{files: ^back}]]} = shown(pid))
+      refute_received {:diff, _, _, _}
+    end
+  end
+
+  defp pusher do
+    Builds.erlang("""
+    -module('Elixir.Phoenix.LiveView').
+    -export([push_event/3]).
+    push_event(\#{private := P} = S, Name, Payload) -> S\#{private := P\#{push_events => [[Name, Payload]]}}.
+    """)
+  end
+end

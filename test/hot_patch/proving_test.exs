@@ -1,0 +1,176 @@
+defmodule HotPatch.ProvingTest do
+  # A patch is tried on nodes of a release that are started for it, and are gone afterwards.
+  use ExUnit.Case, async: false
+
+  import HotPatch.Test.Until
+
+  alias HotPatch.Error
+  alias HotPatch.Proving
+  alias HotPatch.Proving.Step
+  alias HotPatch.Proving.Story
+  alias HotPatch.Test.Archives
+  alias HotPatch.Test.BootedRelease
+  alias HotPatch.Test.Builds
+
+  doctest HotPatch.Proving
+
+  @moduletag :tmp_dir
+  @moduletag timeout: 300_000
+
+  @load """
+  defmodule HotPatch.ProvingTest.Calls do
+    @behaviour HotPatch.Proving.Load
+    @number {"1234567", "7654321"}
+
+    def start(nodes), do: for(node <- nodes, do: :erpc.call(node, Exchange, :start_calls, [List.duplicate(@number, 3)]))
+
+    def check(nodes, calls) do
+      # Whoever talks is metered, by a loop that comes to the new code with that.
+      for pid <- List.flatten(calls), :erpc.call(node(pid), Process, :alive?, [pid]), do: GenServer.call(pid, {:talk, 1})
+      lost = for node <- nodes, :erpc.call(node, System, :get_env, ["LOAD_NODE"]) == nil, do: node
+      if lost == [], do: :ok, else: {:error, "no environment"}
+    end
+
+    def stop(_nodes, calls) do
+      # Those of the node that was restarted are gone with it.
+      left = for pid <- List.flatten(calls), :erpc.call(node(pid), Process, :alive?, [pid]), do: GenServer.call(pid, :info)
+      if length(left) == 3, do: :ok, else: {:error, "\#{length(left)} calls are left"}
+    end
+
+    def environment(index), do: [{"LOAD_NODE", "\#{index}"}]
+  end
+  """
+
+  defp patch(dir, build) do
+    path = Path.join(dir, "#{build}.zip")
+    File.write!(path, Archives.zip(Builds.changed(build)))
+    path
+  end
+
+  defp options(dir, more) do
+    load = Path.join(dir, "load.exs")
+    File.write!(load, @load)
+    root = BootedRelease.startable()
+    on_exit(fn -> BootedRelease.remove(root) end)
+    [from: root, load: load, logs: Path.join(dir, "logs"), watch: 300, timeout: 120_000] ++ more
+  end
+
+  defp outcomes(proving), do: for(step <- proving.steps, do: {step.name, step.outcome})
+
+  defp nobody_left(%{nodes: [_ | _] = nodes}) do
+    gone? = fn ->
+      {names, 0} = System.cmd("epmd", ["-names"])
+      not Enum.any?(nodes, &(names =~ hd(String.split("#{&1}", "@"))))
+    end
+
+    until(gone?, "the nodes are gone", 60_000)
+  end
+
+  @tag :starts_nodes
+  test "a good patch goes the whole way, and nothing is left but logs", %{tmp_dir: dir} do
+    options = options(dir, patch: patch(dir, "patched"), nodes: 2)
+    assert {:ok, %Proving{} = proving} = Proving.run(options)
+    assert outcomes(proving) == for(name <- Story.steps(), do: {name, :ok}), to_string(proving)
+    assert proving.outcome == :ok
+    assert proving.patch =~ ~r/\Arehearsal-[0-9a-f]{12}\z/
+    assert File.ls!(Path.join(dir, "logs")) |> Enum.sort() == ["node1.log", "node2.log"]
+    assert to_string(proving) =~ "on live states: ok"
+    nobody_left(proving)
+
+    assert Path.wildcard(Path.join(System.tmp_dir!(), "hot_patch-rehearsal-#{System.pid()}-*")) ==
+             []
+  after
+    :code.purge(HotPatch.ProvingTest.Calls)
+    :code.delete(HotPatch.ProvingTest.Calls)
+  end
+
+  @tag :starts_nodes
+  test "one that fails does so before it is applied, and the rest is skipped", %{tmp_dir: dir} do
+    options = options(dir, patch: patch(dir, "broken"), nodes: 1)
+    assert {:ok, %Proving{outcome: :failed} = proving} = Proving.run(options)
+
+    assert [boot: :ok, load: :ok, upload: :ok, rehearse: :failed, apply: :skipped] =
+             proving |> outcomes() |> Enum.take(5)
+
+    assert %{text: text} = Enum.find(proving.steps, &(&1.outcome == :failed))
+    assert text =~ "the new code of Exchange.Call failed"
+    nobody_left(proving)
+
+    xml = Proving.junit(proving)
+    assert {_document, _rest} = xml |> String.to_charlist() |> apply_xmerl()
+    assert xml =~ ~s(tests="9" failures="1" skipped="5")
+  after
+    :code.purge(HotPatch.ProvingTest.Calls)
+    :code.delete(HotPatch.ProvingTest.Calls)
+  end
+
+  # Of an application that the library does not need.
+  defp apply_xmerl(text) do
+    xmerl = :xmerl_scan
+    apply(xmerl, :string, [text, [quiet: true]])
+  end
+
+  test "what cannot be begun is told, each with what is wrong", %{tmp_dir: dir} do
+    zip = Path.join(dir, "fix.zip")
+    File.write!(zip, "no zip")
+    empty = Path.join(dir, "empty")
+    File.mkdir_p!(Path.join(empty, "bin"))
+    broken = Path.join(dir, "load.exs")
+    File.write!(broken, "defmodule HotPatch.ProvingTest.NoLoad do\n def start(_), do: 1\nend")
+    tar = Path.join(dir, "release.tar.gz")
+    File.write!(tar, "no tar")
+    logs = Path.join(dir, "logs")
+
+    for {options, reason, text} <- [
+          {[patch: zip], :invalid_option, "option :from is missing"},
+          {[from: empty], :invalid_option, ":patch is needed"},
+          {[from: empty, patch: "/nowhere/fix.zip"], :file, "cannot read /nowhere/fix.zip"},
+          {[from: "/nowhere", patch: zip], :build, "/nowhere is no release"},
+          {[from: empty, patch: zip], :build, "it has no bin/NAME"},
+          {[from: tar, patch: zip], :build, "it is no tar"},
+          {[from: empty, patch: zip, load: broken], :build, "one module with start/1"},
+          {[from: empty, patch: zip, load: "/nowhere.exs"], :build, "/nowhere.exs"},
+          {[from: empty, patch: zip, nodes: 0], :invalid_option, "option :nodes"}
+        ] do
+      assert {:error, %Error{} = error} = Proving.run([logs: logs] ++ options)
+      assert {error.reason, error.message =~ text} == {reason, true}, error.message
+    end
+  end
+
+  test "the script to start from is a load", %{tmp_dir: dir} do
+    path = Path.join(dir, "load.exs")
+    File.write!(path, Proving.load_script())
+    assert {:ok, load} = Proving.Load.read(path)
+    assert load == Module.concat([Load])
+    assert load.start([]) == []
+    assert load.check([], []) == :ok
+    assert load.stop([], []) == :ok
+  after
+    :code.purge(Module.concat([Load]))
+    :code.delete(Module.concat([Load]))
+  end
+
+  test "JUnit's XML holds whatever a step says" do
+    proving = %Proving{
+      outcome: :failed,
+      patch: "a&b",
+      logs: "logs",
+      started_at: DateTime.utc_now(),
+      duration_us: 1_500_000,
+      steps: [
+        %Step{name: :boot, outcome: :ok},
+        %Step{name: :apply, outcome: :failed, text: "<\"x\">\n\e[2J", us: 2_000},
+        %Step{name: :end, outcome: :skipped}
+      ]
+    }
+
+    assert Proving.junit(proving) == """
+           <?xml version="1.0" encoding="UTF-8"?>
+           <testsuite name="hot_patch a&amp;b" tests="3" failures="1" skipped="1" time="1.500">
+             <testcase classname="hot_patch.rehearse" name="boot" time="0.000"></testcase>
+             <testcase classname="hot_patch.rehearse" name="apply" time="0.002"><failure message="&lt;&quot;x&quot;&gt;\\u{a}\\u{1b}[2J"/></testcase>
+             <testcase classname="hot_patch.rehearse" name="end" time="0.000"><skipped/></testcase>
+           </testsuite>
+           """
+  end
+end
