@@ -125,14 +125,15 @@ defmodule HotPatch.Swap.Discovery.Classification do
 
   # It has no stack. Who began in a behaviour is asked; what is written by hand would see the message.
   defp asleep(pid, {module, function, _arity} = call, label, replaced) do
-    cond do
-      function == :init and (behaves?(module) or is_map_key(replaced, module)) and
-        not exports?(module, [{:system_continue, 3}]) and behaves?(module) ->
-        {:ask, {:callback_module, rule(module, call, label, replaced)}}
+    if function == :init and in_behaviour?(module) and Wrapper.path(module) == nil,
+      do: {:ask, {:callback_module, rule(module, call, label, replaced)}},
+      else: by_call(pid, call, label, false, replaced)
+  end
 
-      true ->
-        by_call(pid, call, label, false, replaced)
-    end
+  # The callbacks of a behaviour that is not OTP's may have any names, but for this one.
+  defp in_behaviour?(module) do
+    not exports?(module, system_continue: 3) and
+      (behaves?(module) or exports?(module, code_change: 3, code_change: 4))
   end
 
   # Whoever began in a behaviour for a module may have become another's since.
