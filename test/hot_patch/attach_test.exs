@@ -486,8 +486,12 @@ defmodule HotPatch.AttachTest do
     test "gives its options to the node, and starts one anew that has died", %{operator: operator} do
       node = PlainErlang.start()
       data = Path.join(Cluster.home(node), "data")
+      wrappers = [{:a_library, [:module]}]
+      Cluster.call(operator, Application, :put_env, [:hot_patch, :wrappers, wrappers])
+      :ok = Cluster.call(operator, HotPatch.Host.Config, :load, [])
       options = [data_dir: data, release: {"switch", "7"}, peers: [operator]]
       assert hot_patch(operator, :attach, [node, options]) == :ok
+      assert Cluster.call(node, HotPatch.Host.Config, :current, []).wrappers == wrappers
 
       assert [%{release: release}] =
                for(i <- hot_patch(operator, :nodes, []), i.node == node, do: i)

@@ -13,6 +13,7 @@ defmodule HotPatch.Cluster.Attach do
   alias HotPatch.Cluster.Coordinator
   alias HotPatch.Cluster.Dismissal
   alias HotPatch.Error
+  alias HotPatch.Host.Config
   alias HotPatch.NodeAgent
   alias HotPatch.Store.Journal
 
@@ -218,7 +219,11 @@ defmodule HotPatch.Cluster.Attach do
       modules: modules,
       alone: alone,
       spec: spec([first | names]),
-      settings: [{:attached, attached} | settings(options)]
+      # It has no configuration of its own: what this node knows of libraries counts there, too.
+      settings: [
+        {:attached, attached},
+        {:wrappers, Config.current().wrappers} | settings(options)
+      ]
     }
 
     case RemoteCall.call_within(node, {Bootstrap, :enter, [cargo]}, options.timeout) do

@@ -162,7 +162,8 @@ defmodule HotPatch.Swap.Batch do
 
         other ->
           keep(pid, other)
-          for module <- modules, do: SysMessage.send(pid, ref, messages[module])
+          kind = other && other.kind
+          for m <- modules, do: SysMessage.send(pid, ref, ProcessTask.message(messages[m], kind))
       end
     end)
 
@@ -172,7 +173,7 @@ defmodule HotPatch.Swap.Batch do
   # With one state, and sys' own way to change it, are all but these.
   defp others(targets, again) do
     for %{kind: kind, pid: pid} = target <- targets,
-        kind in [:event_manager, :foreign],
+        kind in [:event_manager, :foreign, :agent],
         is_map_key(again, pid),
         into: %{} do
       open? = kind == :foreign and Foreign.open?(target.loop)

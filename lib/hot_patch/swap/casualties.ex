@@ -51,6 +51,7 @@ defmodule HotPatch.Swap.Casualties do
           :hosted,
           :wrapper,
           :foreign,
+          :agent,
           :below
         ],
         do: {kind, why}

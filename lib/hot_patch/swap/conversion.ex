@@ -51,7 +51,7 @@ defmodule HotPatch.Swap.Conversion do
         }
 
   @typedoc "By which callback the state is converted."
-  @type kind :: :server | :statem | :event | :special | :hosted | :supervisor | :foreign
+  @type kind :: :server | :statem | :event | :special | :hosted | :supervisor | :foreign | :agent
 
   @doc "Makes the state that was put aside the real one; what was kept is forgotten."
   @spec take(term()) :: term()
@@ -355,7 +355,7 @@ defmodule HotPatch.Swap.Conversion do
   end
 
   defp call(kind, %{shadow: shadow, old_vsn: vsn, extra: extra}, state)
-       when kind in [:server, :event],
+       when kind in [:server, :event, :agent],
        do: shadow.code_change(vsn, state, extra)
 
   defp call(:statem, %{shadow: shadow, old_vsn: vsn, extra: extra}, {state, data}) do

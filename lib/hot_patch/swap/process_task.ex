@@ -114,6 +114,19 @@ defmodule HotPatch.Swap.ProcessTask do
     Map.new(job.changes, &{&1.module, {:change_code, &1.module, &1.old_vsn, &1.extra}})
   end
 
+  @doc "The same for one process: an Agent is told by the message itself how its state is changed."
+  @spec message(tuple(), Target.kind() | nil) :: tuple()
+  def message({:change_code, module, vsn, extra}, :agent) do
+    change = fn state ->
+      {:ok, new} = module.code_change(vsn, state, extra)
+      new
+    end
+
+    {:change_code, module, vsn, change}
+  end
+
+  def message(message, _kind), do: message
+
   # One conversion for each changed module that has a callback for it and a shadow.
   defp conversions(ready, under) do
     shadows = Map.new(ready.shadows, &{&1.module, &1})
@@ -256,7 +269,7 @@ defmodule HotPatch.Swap.ProcessTask do
   # An event manager has a state for each handler; a new state that holds funs is converted once
   # more, by the module itself.
   defp how(%{kind: kind}, %{by_itself: []} = task)
-       when kind in [:server, :special, :hosted, :holder] do
+       when kind in [:server, :special, :hosted, :agent, :holder] do
     if Enum.any?(task.conversions, fn {_module, conversion} -> conversion.lambdas? end),
       do: :suspended,
       else: :still

@@ -135,16 +135,17 @@ defmodule HotPatch.Swap.Rolling do
 
   defp change_one(%{pid: pid, modules: modules} = target, messages, ref, {%{funs: funs}, _}) do
     SysMessage.suspend_unanswered(pid)
-    if target.kind == :server, do: SysMessage.run_in(pid, &Conversion.remember_old/1)
+    one_state? = target.kind in [:server, :agent]
+    if one_state?, do: SysMessage.run_in(pid, &Conversion.remember_old/1)
 
     owed =
       for {module, true} <- modules do
-        SysMessage.send(pid, ref, messages[module])
+        SysMessage.send(pid, ref, ProcessTask.message(messages[module], target.kind))
         pid
       end
 
     renew_in(pid, funs)
-    if target.kind == :server, do: SysMessage.run_in(pid, &Conversion.remember_new/1)
+    if one_state?, do: SysMessage.run_in(pid, &Conversion.remember_new/1)
     SysMessage.resume_unanswered(pid)
     owed
   end

@@ -258,8 +258,11 @@ defmodule HotPatch.Swap.SuspendAll do
 
   defp loaded(failures, killed, ready) do
     case Load.back(ready) do
-      :ok -> {:error, :taken_back, Description.refused(failures)}
-      {:error, why} -> {:loaded, Enum.map(failures, &:erlang.append_element(&1, why)), killed}
+      :ok ->
+        {:error, :taken_back, Description.refused(failures)}
+
+      {:error, why} ->
+        {:loaded, for({pid, module, reason} <- failures, do: {pid, module, reason, why}), killed}
     end
   end
 

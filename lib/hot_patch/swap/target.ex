@@ -18,6 +18,7 @@ defmodule HotPatch.Swap.Target do
     * `:entered_elsewhere` - asked: it began in a function of another module, is in a behaviour's
       loop, and the module is the callback module there
     * `:loop` - it is in the loop of a behaviour that is not OTP's, whose callback module is the module
+    * `:agent` - it is an Agent, and a function of the module made its state
     * `:below` - a gen_statem that will come back to the module (pop_callback_module)
     * `:holds_fun` - it works for another module and holds a fun that a changed one has made
     * `:label` - asked: the same of one whose label (`proc_lib:set_label/1`) is a changed module
@@ -49,6 +50,7 @@ defmodule HotPatch.Swap.Target do
           | :holder
           | :foreign
           | :below
+          | :agent
   @type rule ::
           :initial_call
           | :entered_loop
@@ -61,6 +63,7 @@ defmodule HotPatch.Swap.Target do
           | :label
           | :loop
           | :below
+          | :agent
           | :holds_fun
 
   @enforce_keys [:pid, :kind, :rule, :modules]

@@ -213,6 +213,49 @@ defmodule HotPatch.Swap.DiscoveryTest do
     assert :gen_server.call(other, :get) == :untouched
   end
 
+  # A record, a tuple, a keyword list, a map.
+  for {state, path} <- [
+        {"{wrapper, Module, State}", [1]},
+        {"{{id, [{m, Module}]}, \#{s => State}}", [0, 1, :m]},
+        {"\#{s => {1, 2, Module}, State => State}", [:s, 2]}
+      ] do
+    test "a wrapper's path leads through tuples and lists, too: #{inspect(path)}" do
+      v1 = server(@module, "v1")
+      load(@module, v1)
+
+      wrapper =
+        Builds.erlang("""
+        -module(hot_patch_test_wrapper).
+        -export([init/1, handle_call/3, handle_cast/2, code_change/3]).
+        init({Module, State}) -> put(state, State), {ok, #{unquote(state)}}.
+        handle_call(get, _From, State) -> {reply, get(state), State}.
+        handle_cast(_, State) -> {noreply, State}.
+        code_change(Old, State, Extra) ->
+            {ok, New} = #{@module}:code_change(Old, get(state), Extra), put(state, New), {ok, State}.
+        """)
+
+      load(:hot_patch_test_wrapper, wrapper)
+      configure(:wrappers, [{:hot_patch_test_wrapper, unquote(path)}])
+
+      [pid, other, none] =
+        for module <- [@module, :lists, 5] do
+          {:ok, pid} = :gen_server.start(:hot_patch_test_wrapper, {module, {:v1, 3}}, [])
+          pid
+        end
+
+      on_exit(fn ->
+        kill([pid, other, none])
+        unload(:hot_patch_test_wrapper)
+      end)
+
+      job = job([{@module, v1, server(@module, "v2")}])
+      assert %{targets: [%{pid: ^pid, kind: :wrapper}], silent: []} = Swap.find(job.changes)
+      assert {:ok, %{suspended: 1}} = run(job)
+      assert :gen_server.call(pid, :get) == {:v2, 3}
+      assert :gen_server.call(other, :get) == {:v1, 3}
+    end
+  end
+
   test "processes that do not speak the system messages are never suspended" do
     v1 = server(@module, "v1")
     load(@module, v1)

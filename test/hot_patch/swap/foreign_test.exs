@@ -8,6 +8,7 @@ defmodule HotPatch.Swap.ForeignTest do
   import HotPatch.Test.Until
 
   alias HotPatch.Swap
+  alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.Foreign
   alias HotPatch.Test.Builds
 
@@ -15,9 +16,15 @@ defmodule HotPatch.Swap.ForeignTest do
   @other :hot_patch_test_other_employee
   @own :hot_patch_test_behaviour
 
-  # Where libraries are: installed, or as script/debian-libraries has unpacked them.
-  @unpacked Path.expand("../../../tmp/debian/bookworm/lib", __DIR__)
-  @folders [to_string(:code.lib_dir()), @unpacked]
+  # Where libraries are: installed, or as script/debian-libraries unpacks them; the first run needs the
+  # network. What is not there is left out.
+  @unpacked Path.expand("../../../tmp/debian", __DIR__)
+  {_output, _status} =
+    System.cmd(Path.expand("../../../script/debian-libraries", __DIR__), [@unpacked],
+      stderr_to_stdout: true
+    )
+
+  @folders [to_string(:code.lib_dir()), "#{@unpacked}/bookworm/lib"]
   @ebin (for library <- ~w(p1_utils rabbit_common), into: %{} do
            found = for folder <- @folders, do: Path.wildcard("#{folder}/#{library}-*/ebin")
            {library, found |> List.flatten() |> List.first()}
@@ -120,6 +127,14 @@ defmodule HotPatch.Swap.ForeignTest do
         assert shown(loop, pids) == [v2: 1, v2: 2, v2: 3]
       end
 
+      test "is found while it hibernates", context do
+        %{pids: [asleep | _] = pids, v1: v1, kind: kind, loop: loop} = context
+        :ok = sleep(loop, asleep)
+        until(fn -> Stacktrace.hibernates?(asleep) end, "it hibernates")
+        assert {:ok, %{suspended: 3}} = run(job([{@module, v1, beam(kind, @module, "v2")}]))
+        assert shown(loop, pids) == [v2: 1, v2: 2, v2: 3]
+      end
+
       test "goes on when the engine dies", context do
         %{pids: pids, v1: v1, kind: kind, loop: loop} = context
         job = job([{@module, v1, beam(kind, @module, "v2")}], hold_timeout: 60_000)
@@ -193,15 +208,18 @@ defmodule HotPatch.Swap.ForeignTest do
   defp shown(loop, pids), do: for(pid <- pids, do: state(loop, pid))
 
   defp state(:p1_fsm, pid) do
-    {name, data} = :p1_fsm.sync_send_all_state_event(pid, :get)
+    {name, data} = apply(:p1_fsm, :sync_send_all_state_event, [pid, :get])
     assert name == :on
     data
   end
 
   defp state(loop, pid), do: loop.call(pid, :get)
 
+  defp sleep(:p1_fsm, pid), do: apply(:p1_fsm, :sync_send_all_state_event, [pid, :sleep])
+  defp sleep(loop, pid), do: loop.call(pid, :sleep)
+
   defp block(:p1_fsm, pid, test),
-    do: :p1_fsm.sync_send_all_state_event(pid, {:block, test}, :infinity)
+    do: apply(:p1_fsm, :sync_send_all_state_event, [pid, {:block, test}, :infinity])
 
   defp block(loop, pid, test), do: loop.call(pid, {:block, test}, :infinity)
 
@@ -247,6 +265,7 @@ defmodule HotPatch.Swap.ForeignTest do
     init(N) -> {ok, {#{v}, N}}.
     handle_call({become, M}, {Pid, Tag}, {#{v}, N}) -> _ = Pid ! {Tag, ok}, {become, M, {#{v}, N}};
     handle_call({block, Pid}, _From, S) -> Pid ! {blocked, self()}, receive go -> ok end, {reply, ok, S};
+    handle_call(sleep, _From, S) -> {reply, ok, S, hibernate};
     handle_call(get, _From, {#{v}, _} = S) -> {reply, S, S}.
     handle_cast(_, S) -> {noreply, S}.
     handle_info(_, S) -> {noreply, S}.
@@ -266,6 +285,7 @@ defmodule HotPatch.Swap.ForeignTest do
     handle_event(_, Name, S) -> {next_state, Name, S}.
     handle_sync_event({block, Pid}, _From, Name, S) ->
         Pid ! {blocked, self()}, receive go -> ok end, {reply, ok, Name, S};
+    handle_sync_event(sleep, _From, Name, S) -> {reply, ok, Name, S, hibernate};
     handle_sync_event(get, _From, Name, {#{v}, _} = S) -> {reply, {Name, S}, Name, S}.
     handle_info(_, Name, S) -> {next_state, Name, S}.
     terminate(_, _, _) -> ok.
@@ -300,6 +320,7 @@ defmodule HotPatch.Swap.ForeignTest do
             {'$own_call', From, What} ->
                 case M:handle_call(What, From, Own#own.state) of
                     {reply, R, S} -> reply(From, R), loop(Own#own{state = S});
+                    {reply, R, S, hibernate} -> reply(From, R), proc_lib:hibernate(#{@own}, loop, [Own#own{state = S}]);
                     {become, M2, S} -> loop(made(Own#own{mod = M2, state = S}))
                 end
         end.

@@ -82,8 +82,6 @@ defmodule HotPatch.Swap.LoopTest do
     assert :gen_server.call(pid, :get) == {:v2, 5}
   end
 
-  # A newer gen_statem does not have its callback module at hand at that point.
-  @tag skip: System.otp_release() >= "26"
   test "a gen_statem is found as a gen_server is" do
     v1 = statem(@module, "v1")
     load(@module, v1)

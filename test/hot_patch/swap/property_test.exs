@@ -13,6 +13,7 @@ defmodule HotPatch.Swap.PropertyTest do
 
   @module :hot_patch_test_random
   @helper :hot_patch_test_random_helper
+  @first :hot_patch_test_random_first
   @table :hot_patch_test_random_funs
   @versions 4
   @rounds "HOT_PATCH_ROUNDS" |> System.get_env("100") |> String.to_integer()
@@ -45,7 +46,8 @@ defmodule HotPatch.Swap.PropertyTest do
     beams = Map.merge(beams, helpers)
     load(@helper, beams[{:helper, 1}])
     load(@module, beams[1])
-    on_exit(fn -> Enum.each([@module, @helper], &unload/1) end)
+    load(@first, first())
+    on_exit(fn -> Enum.each([@module, @helper, @first], &unload/1) end)
 
     Enum.reduce(1..@rounds, 1, fn round, version -> round(round, version, beams, seed) end)
   end
@@ -203,8 +205,13 @@ defmodule HotPatch.Swap.PropertyTest do
     if :code.module_md5(beam) == @module.module_info(:md5), do: beam, else: beam(version, :crash)
   end
 
+  # Some begin as servers of a module that never changes, and become ours.
   defp start(version) do
-    for _ <- 1..Enum.random(2..60), do: elem(:gen_server.start(@module, {version, 0}, []), 1)
+    for _ <- 1..Enum.random(2..60) do
+      {:ok, pid} = :gen_server.start(Enum.random([@module, @module, @first]), {version, 0}, [])
+      {^version, 0} = :gen_server.call(pid, :get)
+      pid
+    end
   end
 
   # A mark that only the trouble's code_change looks at.
@@ -279,6 +286,18 @@ defmodule HotPatch.Swap.PropertyTest do
     % Of the test, and no others.
     handle_info(Message, {#{version}, _, _} = State) when Message =:= go; Message =:= go_on -> {noreply, State}.
     code_change(_, {_, Count, Funs}, _) -> #{code_change(trouble)}, {ok, {#{version}, Count, Funs}}.
+    """)
+  end
+
+  defp first do
+    Builds.erlang("""
+    -module(#{@first}).
+    -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, code_change/3]).
+    init(Begin) -> {ok, Begin, {continue, become}}.
+    handle_continue(become, Begin) -> {ok, State} = #{@module}:init(Begin), gen_server:enter_loop(#{@module}, [], State).
+    handle_call(_, _From, State) -> {reply, not_yet, State}.
+    handle_cast(_, State) -> {noreply, State}.
+    code_change(_, _, _) -> error(of_another).
     """)
   end
 

@@ -42,6 +42,9 @@ defmodule HotPatch.Swap.Discovery.Classification do
 
   defp by_own_loop(pid, {call, _parent, label}, loop, replaced) do
     case loop do
+      {:works_for, [Agent.Server]} when is_map_key(replaced, elem(call, 0)) ->
+        [agent(pid, replaced[elem(call, 0)])]
+
       {:works_for, [module | below]} ->
         works_for(pid, {module, below}, rule(module, call, label, replaced), replaced)
 
@@ -99,6 +102,13 @@ defmodule HotPatch.Swap.Discovery.Classification do
     end
   end
 
+  # An Agent takes the name of the function that made its state. Its module's code_change is for that state
+  # where the module is nothing else.
+  defp agent(pid, change) do
+    converts? = not behaves?(change.module) and change_code?(change, [3])
+    %{target(pid, :agent, :agent, [{change.module, converts?}]) | sure?: true}
+  end
+
   defp began?({module, _function, _arity}, replaced), do: is_map_key(replaced, module)
 
   # The loop's own module: what changes is what handles the next message, and any system message has a
@@ -115,14 +125,15 @@ defmodule HotPatch.Swap.Discovery.Classification do
 
   # It has no stack. Who began in a behaviour is asked; what is written by hand would see the message.
   defp asleep(pid, {module, function, _arity} = call, label, replaced) do
-    cond do
-      function == :init and (behaves?(module) or is_map_key(replaced, module)) and
-        not exports?(module, [{:system_continue, 3}]) and behaves?(module) ->
-        {:ask, {:callback_module, rule(module, call, label, replaced)}}
+    if function == :init and in_behaviour?(module) and Wrapper.path(module) == nil,
+      do: {:ask, {:callback_module, rule(module, call, label, replaced)}},
+      else: by_call(pid, call, label, false, replaced)
+  end
 
-      true ->
-        by_call(pid, call, label, false, replaced)
-    end
+  # The callbacks of a behaviour that is not OTP's may have any names, but for this one.
+  defp in_behaviour?(module) do
+    not exports?(module, system_continue: 3) and
+      (behaves?(module) or exports?(module, code_change: 3, code_change: 4))
   end
 
   # Whoever began in a behaviour for a module may have become another's since.

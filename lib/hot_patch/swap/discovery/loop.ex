@@ -98,11 +98,20 @@ defmodule HotPatch.Swap.Discovery.Loop do
     end
   end
 
+  # From OTP 28 on the stack of one that hibernates stays, at a point that is none of those that are
+  # learnt.
+  @hibernates ["(gen_server:loop_hibernate/", "(gen_statem:loop_hibernate/", "(erlang:hibernate/"]
+
+  defp asleep?(pid, text) do
+    [first | _] = :binary.split(text, "\n")
+    Stacktrace.hibernates?(pid) or String.contains?(first, @hibernates)
+  end
+
   defp elsewhere(pid, text, looks) do
     named? = :binary.match(text, looks.names) != :nomatch
 
     cond do
-      Stacktrace.hibernates?(pid) -> :asleep
+      asleep?(pid, text) -> :asleep
       loop = Stacktrace.foreign_loop(pid) -> {:foreign, loop, named?}
       true -> {:busy, named?}
     end

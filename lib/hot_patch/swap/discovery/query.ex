@@ -56,11 +56,34 @@ defmodule HotPatch.Swap.Discovery.Query do
     # Whoever asks may be a process of the system: what comes late must not reach it.
     SysMessage.close(ref)
 
-    {Enum.filter(silent, &blocks?(&1, questions[&1], replaced)),
-     Enum.flat_map(answers, fn {pid, answer} ->
-       target({pid, questions[pid]}, answer, replaced)
-     end)}
+    {targets, next} =
+      Enum.flat_map_reduce(answers, [], fn {pid, answer}, next ->
+        case target({pid, questions[pid]}, answer, replaced) do
+          {:ask, question} -> {[], [{pid, question} | next]}
+          targets -> {targets, next}
+        end
+      end)
+
+    believed = for pid <- silent, target <- believed(pid, questions[pid], replaced), do: target
+    silent = silent -- Enum.map(believed, & &1.pid)
+    {more_silent, more} = ask(next, replaced)
+    silent = Enum.filter(silent, &blocks?(&1, questions[&1], replaced))
+    {more_silent ++ silent, more ++ believed ++ targets}
   end
+
+  # Who was only to be woken up for it, and has no time: it began in the module, and is asked once more when
+  # it stands still.
+  defp believed(pid, {:callback_module, :initial_call}, replaced) do
+    with {:dictionary, dictionary} <- Process.info(pid, :dictionary),
+         {module, :init, 1} when is_map_key(replaced, module) <- dictionary[:"$initial_call"],
+         true <- Classification.behaves?(module) do
+      [Classification.server(pid, :initial_call, replaced[module])]
+    else
+      _ -> []
+    end
+  end
+
+  defp believed(_pid, _question, _replaced), do: []
 
   # gen_event answers get_modules, as release_handler asks it (gen_event.erl, handle_msg).
   defp ask_one(pid, :handlers, _modules, ref),
@@ -84,10 +107,7 @@ defmodule HotPatch.Swap.Discovery.Query do
   defp target({pid, {:callback_module, rule}}, answer, replaced) do
     case Employer.read(answer) do
       {:works_for, [module | below]} ->
-        case Classification.works_for(pid, {module, below}, rule, replaced) do
-          {:ask, _wrapper} -> []
-          targets -> targets
-        end
+        Classification.works_for(pid, {module, below}, rule, replaced)
 
       {:foreign, loop, module} when is_map_key(replaced, module) ->
         [Classification.foreign(pid, loop, replaced[module])]

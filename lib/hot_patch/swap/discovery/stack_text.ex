@@ -141,8 +141,8 @@ defmodule HotPatch.Swap.Discovery.StackText do
 
   defp atom(text) do
     size = letters(text, 0)
-    <<name::binary-size(size), rest::binary>> = text
-    if size > 0, do: existing(name, rest), else: :error
+    rest = binary_part(text, size, byte_size(text) - size)
+    if size > 0, do: text |> binary_part(0, size) |> existing(rest), else: :error
   end
 
   # What has to be escaped is the name of no module that anybody writes.

@@ -5,7 +5,9 @@ defmodule HotPatch.Swap.Discovery.Wrapper do
   #
   #     config :hot_patch, wrappers: [{MyLib.Server, [:handler, :module]}]
   #
-  # The path leads through maps and structs from the state to the module.
+  # The path leads from the state to the module: through maps and structs by their keys, through tuples and
+  # records by the place of an element, as `elem/2` counts them (in a record the first field is 1), through
+  # keyword lists by their keys. A node that HotPatch is attached to has those of the node that has attached it.
 
   alias HotPatch.Host.Config
   alias HotPatch.Swap.SysMessage
@@ -27,8 +29,27 @@ defmodule HotPatch.Swap.Discovery.Wrapper do
   @doc "Answers with what the state of the calling process has at the end of a path. Runs inside."
   @spec tell(state, [term()], reference()) :: state when state: term()
   def tell(state, path, ref) do
-    inside = Enum.reduce(path, state, fn key, term -> if is_map(term), do: Map.get(term, key) end)
+    inside = Enum.reduce(path, state, &inside/2)
     SysMessage.tell(ref, ref, if(is_atom(inside), do: [inside], else: []))
     state
+  end
+
+  defp inside(key, map) when is_map(map), do: Map.get(map, key)
+
+  defp inside(n, tuple)
+       when is_tuple(tuple) and is_integer(n) and n in 0..(tuple_size(tuple) - 1)//1,
+       do: elem(tuple, n)
+
+  defp inside(key, [_ | _] = list) do
+    if is_atom(key) and not List.improper?(list), do: find(list, key)
+  end
+
+  defp inside(_key, _other), do: nil
+
+  defp find(list, key) do
+    case List.keyfind(list, key, 0) do
+      {^key, value} -> value
+      _ -> nil
+    end
   end
 end
