@@ -97,16 +97,16 @@ defmodule Mix.Tasks.HotPatch.Deploy do
     release(Path.join([Mix.Project.build_path(), "rel", Atom.to_string(release_name())]))
   end
 
-  # As mix release chooses it, where it need not be told.
-  defp release_name do
-    config = Mix.Project.config()
-    config[:default_release] || List.first(Keyword.keys(config[:releases] || [])) || config[:app]
-  end
-
   defp release(folder) do
     if File.dir?(Path.join(folder, "lib")),
       do: {:ok, Path.expand(folder)},
       else: {:error, "#{folder} is no release: it has no lib folder; name it with --release"}
+  end
+
+  # As mix release chooses it, where it need not be told.
+  defp release_name do
+    config = Mix.Project.config()
+    config[:default_release] || List.first(Keyword.keys(config[:releases] || [])) || config[:app]
   end
 
   defp deploy(own, apply_options, release) do
