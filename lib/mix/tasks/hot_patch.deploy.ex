@@ -78,16 +78,12 @@ defmodule Mix.Tasks.HotPatch.Deploy do
 
   defp asked(options) do
     {own, given} = Keyword.split(options, Keyword.keys(@own))
+    if own[:to] == nil, do: stop(2, "--to NODE is missing: any node of the cluster")
 
-    with {:to, to} when to != nil <- {:to, own[:to]},
-         {:ok, apply_options} <- CommandLine.read(:apply, given),
-         {:release, {:ok, release}} <- {:release, release(own[:release])} do
-      deploy(own, apply_options, release)
-    else
-      {:to, nil} -> stop(2, "--to NODE is missing: any node of the cluster")
+    case CommandLine.read(:apply, given) do
+      {:ok, apply_options} -> deploy(own, apply_options, ok!(release(own[:release])))
       {:unknown, option} -> stop(2, "--#{CommandLine.name(option)} is no option of this task")
       {:error, text} -> stop(2, text)
-      {:release, {:error, text}} -> stop(1, text)
     end
   end
 
