@@ -321,7 +321,9 @@ defmodule HotPatch.Support.PrintableTest do
         headers: %{@hostile => @hostile},
         body: @hostile,
         peer: @hostile,
-        base: @hostile
+        base: @hostile,
+        form: %{@hostile => [@hostile]},
+        csrf: @hostile
       },
       %Console.Response{headers: [{@hostile, @hostile}], body: @hostile}
     ]
