@@ -50,6 +50,49 @@ defmodule HotPatch.GuidesTest do
     end)
   end
 
+  @tag :starts_nodes
+  test "the incident of docs/phoenix.md, in a shell of Elixir", %{tmp_dir: dir} do
+    [a | _] = Cluster.start(2)
+    fix = Path.join(dir, "fix.zip")
+    File.write!(fix, Archives.zip([Builds.changed("patched", "Billing")]))
+    [code] = marked("docs/phoenix.md", "run")
+    code = String.replace(code, ~s("fix.zip"), inspect(fix))
+    assert {{:ok, %{operation: :rollback}}, _} = Cluster.call(a, Code, :eval_string, [code])
+  end
+
+  # In their order, on a cluster whose release is the repaired one in a folder.
+  @tag :starts_nodes
+  test "the commands of docs/phoenix.md, in a terminal", %{tmp_dir: dir} do
+    [a, b] = Cluster.start(2)
+    release = Path.join(dir, "lib/exchange-1.0.0")
+    File.mkdir_p!(release)
+    File.cp_r!(Builds.ebin("patched"), Path.join(release, "ebin"))
+
+    lines =
+      marked("docs/phoenix.md", "run: mix") |> Enum.flat_map(&String.split(&1, "\n", trim: true))
+
+    assert length(lines) == 3
+
+    for line <- lines do
+      ["mix", task | arguments] =
+        line |> String.replace("shop@10.0.0.5", "#{a}") |> OptionParser.split()
+
+      more = if task == "hot_patch.deploy", do: ["--release", dir], else: []
+      cookie = ["--cookie", Atom.to_string(Node.get_cookie())]
+      env = [{"MIX_ENV", "test"}, {"HOT_PATCH_SKIP_NATIVE", "1"}]
+
+      {text, status} =
+        System.cmd("mix", [task | arguments] ++ more ++ cookie, stderr_to_stdout: true, env: env)
+
+      assert {status, line} == {0, line}, text
+    end
+
+    for node <- [a, b] do
+      endpoint = Cluster.call(node, Application, :get_env, [:exchange, ShopWeb.Endpoint])
+      assert endpoint == [static_url: [host: ~c"cdn.example.com"]]
+    end
+  end
+
   # As the shell does: one expression after the other, with what was bound before.
   defp typed(code, node, bindings) do
     {:ok, tokens, _line} = :erl_scan.string(String.to_charlist(code))

@@ -48,8 +48,9 @@ defmodule HotPatch.Cluster.CanaryAnalysis do
   def afterwards(changed, settings, teller, stop) do
     nodes = Keyword.keys(changed)
 
-    for {ended, alike} <- Enum.group_by(changed, &elem(&1, 1), &elem(&1, 0)),
-        do: Cluster.call(alike, :watch_changed, [ended], @within)
+    for {ended, alike} <- Enum.group_by(changed, &elem(&1, 1), &elem(&1, 0)) do
+      _ = Cluster.call(alike, :watch_changed, [ended], @within)
+    end
 
     watch = look(nodes, settings, teller, {now(), stop})
     _ = Cluster.call(nodes, :unwatch, [], @within)

@@ -35,6 +35,7 @@ defmodule Mix.Tasks.HotPatch.Remote do
   use Mix.Task
 
   alias HotPatch.Command
+  alias HotPatch.Command.Connection
   alias HotPatch.Options
   alias HotPatch.Support.Printable
   alias HotPatch.Support.Suggestion
@@ -104,50 +105,16 @@ defmodule Mix.Tasks.HotPatch.Remote do
   defp terminal?, do: match?({:ok, _columns}, :io.columns())
 
   defp ask(node, call) do
-    :erpc.call(node, HotPatch, call.function, call.arguments)
-  rescue
-    error in ErlangError ->
-      case error.original do
-        {:exception, :undef, [{HotPatch, function, _, _} | _]} ->
-          fail("HotPatch on #{node} does not have #{function}: it is another version")
-
-        {:exception, %HotPatch.Error{} = error, _stack} ->
-          {:error, error}
-
-        {:erpc, :noconnection} ->
-          fail(
-            "the connection to #{node} was lost; what was begun goes on there: see its journal"
-          )
-
-        reason ->
-          fail("#{node} failed: #{inspect(reason, limit: 20)}")
-      end
+    with {:error, text} when is_binary(text) <-
+           Connection.call(node, HotPatch, call.function, call.arguments),
+         do: fail(text)
   end
 
-  # The operator's own words, in a VM that lives for one call.
-  defp name(text), do: String.to_atom(text)
-
   defp connect(text, options) do
-    node = name(text)
-    domain = if text =~ ".", do: :longnames, else: :shortnames
-    host = if domain == :longnames, do: "@127.0.0.1", else: ""
-    own = name("hot_patch_remote_#{System.pid()}#{host}")
-
-    # It only calls, so that it needs no port of its own, nor an epmd on this host.
-    unless Node.alive?() do
-      case :net_kernel.start(own, %{name_domain: domain, hidden: true, dist_listen: false}) do
-        {:ok, _pid} -> :ok
-        {:error, reason} -> fail("distribution does not start on this host: #{inspect(reason)}")
-      end
+    case Connection.open(text, options[:cookie]) do
+      {:ok, node} -> node
+      {:error, text} -> fail(text)
     end
-
-    if options[:cookie], do: Node.set_cookie(node, name(options[:cookie]))
-
-    unless Node.connect(node) == true,
-      do:
-        fail("#{node} cannot be reached: is it up, is that its full name, and the cookie right?")
-
-    node
   end
 
   defp show({:error, error}, call, node, options) do

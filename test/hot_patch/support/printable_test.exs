@@ -343,6 +343,7 @@ defmodule HotPatch.Support.PrintableTest do
         body: @hostile,
         peer: @hostile,
         base: @hostile,
+        form: %{@hostile => [@hostile]},
         csrf: @hostile
       },
       %Console.Response{headers: [{@hostile, @hostile}], body: @hostile}

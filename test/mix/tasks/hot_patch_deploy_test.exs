@@ -1,0 +1,116 @@
+defmodule Mix.Tasks.HotPatch.DeployTest do
+  # As its users call it: a VM of its own, which connects to a running cluster, and a release of the repaired system.
+  use ExUnit.Case, async: false
+
+  import HotPatch.Test.Operator
+
+  alias HotPatch.Build.Running
+  alias HotPatch.Test.Builds
+  alias HotPatch.Test.Cluster
+
+  @moduletag :tmp_dir
+  @moduletag :starts_nodes
+
+  defp deploy(arguments) do
+    cookie = Atom.to_string(Node.get_cookie())
+
+    System.cmd("mix", ["hot_patch.deploy", "--cookie", cookie | arguments],
+      stderr_to_stdout: true,
+      env: [{"MIX_ENV", "test"}, {"HOT_PATCH_SKIP_NATIVE", "1"}]
+    )
+  end
+
+  # Modules that differ between the two builds in nothing but their bytes are those of before.
+  defp release(dir, build) do
+    root = Path.join(dir, build)
+    File.mkdir_p!(Path.join(root, "lib/exchange-1.0.0"))
+    File.cp_r!(Builds.ebin(build), Path.join(root, "lib/exchange-1.0.0/ebin"))
+    root
+  end
+
+  test "from a release to every node, and back", %{tmp_dir: dir} do
+    [a, b] = nodes = Cluster.start(2)
+    before = for node <- nodes, do: exchange_code(node)
+    release = release(dir, "patched")
+    to = ["--to", "#{a}", "--release", release]
+
+    assert {output, 0} = deploy(to ++ ["--dry-run"])
+    assert output =~ "Exchange.Billing" and output =~ "a dry run"
+    assert hot_patch(a, :list, []).items == []
+
+    # Nobody is there who could be asked.
+    assert {output, 3} = deploy(to)
+    assert output =~ "not confirmed: nothing was changed; --yes"
+    assert hot_patch(a, :list, []).items == []
+    assert Enum.map(nodes, &exchange_code/1) == before
+
+    options = ~w(--yes --name rates --by alice --reason ticket --canary 1 --watch-for 100)
+    assert {output, 0} = deploy(to ++ options)
+    assert output =~ "2 nodes"
+
+    [_, id] =
+      Regex.run(~r/take it back: mix hot_patch.remote #{a} rollback (rates-[0-9a-f]{12})/, output)
+
+    for node <- nodes, do: assert(id in applied(node))
+
+    # The nodes were told what it takes the place of.
+    {:ok, composition} = hot_patch(b, :composition, [id])
+
+    assert %{change: :replace, replaces: %{md5: _}} =
+             composition.manifest.modules["Elixir.Exchange.Billing"]
+
+    assert {output, code} = deploy(to ++ ["--yes"])
+    assert {code, output =~ "nothing differs"} == {0, true}, output
+
+    assert {:ok, _} = hot_patch(b, :rollback, [id])
+    assert Enum.map(nodes, &exchange_code/1) == before
+  end
+
+  defp applied(node) do
+    for %{node: ^node, applied: applied} <- hot_patch(node, :nodes, []), id <- applied, do: id
+  end
+
+  test "wrong calls say what is wrong", %{tmp_dir: dir} do
+    assert {output, 2} = deploy([])
+    assert output =~ "--to NODE is missing"
+    assert {output, 2} = deploy(["--to", "a@b", "--sideways"])
+    assert output =~ "--sideways"
+    assert {output, 1} = deploy(["--to", "a@127.0.0.1", "--release", dir])
+    assert output =~ "is no release"
+
+    assert {output, 1} =
+             deploy(["--to", "nobody@127.0.0.1", "--release", release(dir, "shipped")])
+
+    assert output =~ "cannot be reached"
+  end
+
+  test "only what differs is asked for", %{tmp_dir: dir} do
+    [a] = Cluster.start(1)
+    test = self()
+
+    ask = fn function, arguments ->
+      send(test, {function, arguments})
+      Cluster.call(a, Running, function, arguments)
+    end
+
+    folder = Path.join(dir, "mirror")
+    differing = Running.mirror(ask, release(dir, "shipped"), folder)
+    assert differing == []
+    assert_received {:digests, []}
+
+    assert received() == []
+
+    for file <- File.ls!(Builds.ebin("shipped")) do
+      own = Path.join([folder, "lib/exchange-1.0.0/ebin", file])
+      assert File.read!(own) == File.read!(Path.join(Builds.ebin("shipped"), file))
+    end
+  end
+
+  defp received do
+    receive do
+      message -> [message | received()]
+    after
+      0 -> []
+    end
+  end
+end
