@@ -252,8 +252,11 @@ fn shown(call: &Call<'_>) -> String {
     }
 }
 
-/// By module, function and number of arguments the places of those arguments that it calls.
-type Pure = HashMap<(&'static str, &'static str, u8), Vec<u64>>;
+/// A module, a function of it, and the number of its arguments.
+type Name = (&'static str, &'static str, u8);
+
+/// The places of those arguments that a function calls.
+type Pure = HashMap<Name, Vec<u64>>;
 
 /// The functions that are known to have no effects: a line for each module, with a word for each
 /// function (`name/arity`, then the places of funs).
@@ -262,7 +265,7 @@ fn pure() -> &'static Pure {
     PURE.get_or_init(|| include_str!("pure.txt").lines().flat_map(of_module).collect())
 }
 
-fn of_module(line: &'static str) -> Vec<((&'static str, &'static str, u8), Vec<u64>)> {
+fn of_module(line: &'static str) -> Vec<(Name, Vec<u64>)> {
     let mut words = line.split(' ');
     let module = words.next().unwrap_or_default();
     let function = |word: &'static str| {
