@@ -21,9 +21,19 @@ defmodule HotPatch.Swap.Employment do
   @spec new(:atomics.atomics_ref(), boolean()) :: t()
   def new(depth, sure?), do: %{sure?: sure?, depth: depth}
 
-  @doc "The depth of stacks, not known yet."
-  @spec unknown_depth() :: :atomics.atomics_ref()
-  def unknown_depth, do: :atomics.new(1, signed: false)
+  @doc "The depth of stacks, as far as the calling engine's processes have found it out; not at all at first."
+  @spec depth() :: :atomics.atomics_ref()
+  def depth do
+    case Process.get(__MODULE__) do
+      nil ->
+        depth = :atomics.new(1, signed: false)
+        Process.put(__MODULE__, depth)
+        depth
+
+      depth ->
+        depth
+    end
+  end
 
   @doc "Of the calling process, which runs a function over its state."
   @spec check(t(), term(), module()) :: :ok | {:another, module()}

@@ -131,7 +131,7 @@ defmodule HotPatch.Swap.ProcessTask do
   defp conversions(ready, under) do
     shadows = Map.new(ready.shadows, &{&1.module, &1})
     gone = for %{kind: :delete, module: module} <- ready.job.changes, do: module
-    depth = Employment.unknown_depth()
+    depth = Employment.depth()
 
     for change <- ready.job.changes, into: %{} do
       conversion = conversion(change, shadow(change, shadows), under)

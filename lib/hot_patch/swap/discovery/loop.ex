@@ -48,7 +48,14 @@ defmodule HotPatch.Swap.Discovery.Loop do
         match?({_module, :init, 1}, call) and elem(call, 0) in modules
       end)
 
-    for({pid, _facts} <- began, do: {pid, :new}) ++ of(others, modules, false)
+    # Tasks and the like come and go in great numbers.
+    {servers, rest} =
+      Enum.split_with(others, fn {_pid, {call, _parent, _label}} ->
+        match?({_module, :init, 1}, call)
+      end)
+
+    for({pid, _facts} <- began, do: {pid, :new}) ++
+      for({pid, _facts} <- rest, do: {pid, nil}) ++ of(servers, modules, false)
   end
 
   def of(processes, modules, false) do
