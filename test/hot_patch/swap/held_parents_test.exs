@@ -23,7 +23,7 @@ defmodule HotPatch.Swap.HeldParentsTest do
 
   test "a process is held, whatever it does, and let go of", %{pid: pid} do
     held = HeldParents.hold([pid])
-    assert held?(pid)
+    until(fn -> held?(pid) end, "it is held")
     assert HeldParents.release(held) == :ok
     until(fn -> not held?(pid) end, "it goes on")
   end
@@ -59,7 +59,7 @@ defmodule HotPatch.Swap.HeldParentsTest do
       end)
 
     assert_receive :held
-    assert held?(pid)
+    until(fn -> held?(pid) end, "it is held")
     Process.exit(engine, :kill)
     until(fn -> not held?(pid) end, "it goes on")
 
