@@ -12,7 +12,7 @@ defmodule HotPatch.DebianTest do
   # Kept between runs; fetched by the first, which needs the network.
   @script Path.expand("../../script/debian-libraries", __DIR__)
   @folder Path.expand("../../tmp/debian", __DIR__)
-  @libraries ~w(cowlib jiffy p1_sip p1_stun p1_utils p1_xml)
+  @libraries ~w(cowlib jiffy p1_sip p1_stun p1_utils p1_xml rabbit_common)
 
   case System.cmd(@script, [@folder], stderr_to_stdout: true) do
     {_output, 0} -> :ok

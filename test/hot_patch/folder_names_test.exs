@@ -168,11 +168,27 @@ defmodule HotPatch.FolderNamesTest do
   defp arm(machine, point),
     do: HotPatch.Test.Cluster.call(machine.node, HotPatch.Support.FaultPoint, :arm, [point, 1])
 
+  test "what lies below a folder is found by a pattern, whatever the folder is called" do
+    for name <- ["plain", "[x", "{a,b}", "*", "Überall ?"] do
+      folder = Path.join([Builds.tmp(), "patterns", name])
+      File.mkdir_p!(Path.join(folder, "lib/a/ebin"))
+      for file <- ["a.beam", ".hidden"], do: File.touch!(Path.join(folder, "lib/a/ebin/#{file}"))
+      on_exit(fn -> File.rm_rf!(folder) end)
+      assert HotPatch.Support.Folder.matching(folder, "lib/*/ebin/*") == ["lib/a/ebin/a.beam"]
+
+      assert "lib/a/ebin/a.beam" in HotPatch.Support.Folder.matching(
+               folder,
+               "lib/*/{ebin,priv}/**"
+             )
+    end
+  end
+
   # A path that is taken for a pattern is the fault that all of this is about.
   test "no module of HotPatch takes a path for a pattern" do
-    # The task that compiles what is native only looks into the project's own folders.
+    # The task that compiles what is native only looks into the project's own folders; of Folder only the
+    # pattern is one, see the test above.
     for module <- Application.spec(:hot_patch, :modules),
-        module != Mix.Tasks.Compile.HotPatchNative,
+        module not in [Mix.Tasks.Compile.HotPatchNative, HotPatch.Support.Folder],
         path = Application.app_dir(:hot_patch, "ebin/#{module}.beam"),
         {:ok, {_, [imports: imports]}} <- [:beam_lib.chunks(String.to_charlist(path), [:imports])],
         {called, function, _} <- imports do

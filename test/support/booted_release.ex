@@ -3,6 +3,7 @@ defmodule HotPatch.Test.BootedRelease do
   # A node that boots as a release does: by a boot script of its own, embedded, with a folder of
   # releases, and with its applications below one root.
 
+  alias HotPatch.Support.Folder
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.NodeTag
@@ -46,7 +47,7 @@ defmodule HotPatch.Test.BootedRelease do
 
     folder = Path.join([root, "releases", @version])
     name = folder |> Path.join("exchange") |> String.to_charlist()
-    path = for ebin <- Path.wildcard(Path.join(lib, "*/ebin")), do: String.to_charlist(ebin)
+    path = for one <- Folder.folders(lib), do: one |> Path.join("ebin") |> String.to_charlist()
     variables = [{~c"RELEASE_LIB", String.to_charlist(lib)}]
 
     options = [

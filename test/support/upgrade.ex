@@ -3,6 +3,7 @@ defmodule HotPatch.Test.Upgrade do
   # Releases as a build machine makes them, each in a folder of its own, and a system that OTP's release
   # handler takes from one to the other. What an application is of says the test.
 
+  alias HotPatch.Support.Folder
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Releases
@@ -129,8 +130,11 @@ defmodule HotPatch.Test.Upgrade do
   end
 
   defp boot_script(root) do
-    [folder] = Path.wildcard(Path.join(root, "releases/*/")) |> Enum.filter(&File.dir?/1)
-    own = root |> Path.join("lib/*/ebin") |> Path.wildcard() |> Enum.map(&to_charlist/1)
+    [folder] = root |> Path.join("releases") |> Folder.folders()
+
+    own =
+      for one <- Folder.folders(Path.join(root, "lib")), do: to_charlist(Path.join(one, "ebin"))
+
     options = [:silent, :local, :no_module_tests, path: own ++ :code.get_path()]
     {:ok, _, _} = sasl(:systools).make_script(to_charlist(Path.join(folder, @name)), options)
     File.rename!(Path.join(folder, @name <> ".boot"), Path.join(folder, "start.boot"))

@@ -4,6 +4,8 @@ defmodule HotPatch.Build.Precompiled do
   # in the package a file with the digests of all archives and of the sources that they were made from. What
   # fits is taken where HotPatch is compiled, so that no Rust is needed there; what does not fit is not.
 
+  alias HotPatch.Support.Folder
+
   @checksums "checksum-HotPatch.Native.exs"
   @products ["hot_patch", "libhot_patch_nif.so"]
 
@@ -36,10 +38,11 @@ defmodule HotPatch.Build.Precompiled do
   @spec sources(Path.t()) :: [Path.t()]
   def sources(root) do
     crates =
-      for path <- Path.wildcard(Path.join(root, "native/*/**/*.{rs,toml}")),
-          relative = Path.relative_to(path, root),
-          not String.starts_with?(relative, ["native/fuzz/", "native/loader/"]),
-          do: relative
+      for crate <- root |> Path.join("native") |> Folder.folders(),
+          Path.basename(crate) not in ["fuzz", "loader"],
+          {path, %File.Stat{type: :regular}} <- Folder.tree(crate),
+          Path.extname(path) in [".rs", ".toml"],
+          do: Path.relative_to(path, root)
 
     Enum.sort(["Cargo.toml", "Cargo.lock" | crates])
   end

@@ -6,6 +6,7 @@ defmodule HotPatch.Build.Running do
 
   alias HotPatch.Host.ReleaseSource
   alias HotPatch.Host.SystemLibrary
+  alias HotPatch.Support.Folder
 
   @typedoc "A path as in a release: `lib/APP-VSN/...`, `releases/...`."
   @type path :: String.t()
@@ -99,9 +100,8 @@ defmodule HotPatch.Build.Running do
 
   # What a patch could be made of.
   defp own(build) do
-    for path <- Path.wildcard(Path.join(build, "lib/*/{ebin,priv,consolidated}/**")),
-        File.regular?(path),
-        relative = Path.relative_to(path, build),
+    for relative <- Folder.matching(build, "lib/*/{ebin,priv,consolidated}/**"),
+        build |> Path.join(relative) |> File.regular?(),
         ["lib", folder | _] = Path.split(relative),
         not SystemLibrary.application?(application(folder)),
         do: relative
@@ -149,8 +149,8 @@ defmodule HotPatch.Build.Running do
 
   defp named(root, name, patterns) do
     for pattern <- patterns,
-        file <- Path.wildcard(Path.join(root, pattern)),
-        do: {Path.join(name, Path.relative_to(file, root)), file}
+        file <- Folder.matching(root, pattern),
+        do: {Path.join(name, file), Path.join(root, file)}
   end
 
   # What it is started with; none where it is no release: then the boot script is OTP's own.

@@ -6,6 +6,7 @@ defmodule HotPatch.Build.Settings do
   # Values may be secrets; nothing here puts one into a text but those that are to be taken along.
 
   alias HotPatch.Support.ConfigMerge
+  alias HotPatch.Support.Folder
   alias HotPatch.Support.TermText
 
   @typedoc """
@@ -124,11 +125,12 @@ defmodule HotPatch.Build.Settings do
 
   defp versions(build) do
     if File.dir?(build),
-      do: for(path <- wildcard(build), do: path |> Path.dirname() |> Path.basename()),
+      do: for(["releases", version, _] <- settings(build), do: version),
       else: for(["releases", version, "sys.config"] <- tabled(build), do: version)
   end
 
-  defp wildcard(build), do: Path.wildcard(Path.join(build, "releases/*/sys.config"))
+  defp settings(build),
+    do: build |> Folder.matching("releases/*/sys.config") |> Enum.map(&Path.split/1)
 
   defp tabled(tar) do
     case :erl_tar.table(String.to_charlist(tar), [:compressed]) do

@@ -35,6 +35,18 @@ defmodule HotPatch.Support.Folder do
     end
   end
 
+  @doc """
+  What lies below a folder where a pattern says, by the path from there; names that begin with a dot are
+  left out. The folder itself is none of the pattern.
+  """
+  @spec matching(Path.t(), String.t()) :: [Path.t()]
+  def matching(folder, pattern) do
+    for name <- :filelib.wildcard(String.to_charlist(pattern), String.to_charlist(folder)),
+        path = to_string(name),
+        not (path |> Path.split() |> Enum.any?(&String.starts_with?(&1, "."))),
+        do: path
+  end
+
   @doc "A path as the system names it: without links on the way. Of it nothing need be there."
   @spec resolve(Path.t()) :: Path.t()
   def resolve(path), do: path |> Path.expand() |> Path.split() |> resolve("/", @most_links)

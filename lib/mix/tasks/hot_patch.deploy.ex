@@ -45,6 +45,7 @@ defmodule Mix.Tasks.HotPatch.Deploy do
   alias HotPatch.Build.Running
   alias HotPatch.Command.Connection
   alias HotPatch.Options.CommandLine
+  alias HotPatch.Support.Folder
   alias HotPatch.Support.Printable
 
   @own [
@@ -149,7 +150,7 @@ defmodule Mix.Tasks.HotPatch.Deploy do
 
   # A system that is no release says itself what it is.
   defp for_release(node, from) do
-    if Path.wildcard(Path.join(from, "releases/*/*.rel")) == [] do
+    if Folder.matching(from, "releases/*/*.rel") == [] do
       %{name: name, version: version} =
         told!(Connection.call(node, HotPatch.Release, :current, []))
 

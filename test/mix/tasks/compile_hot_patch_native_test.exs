@@ -15,7 +15,8 @@ defmodule Mix.Tasks.Compile.HotPatchNativeTest do
     for file <- [
           "mix.exs",
           "lib/mix/tasks/compile.hot_patch_native.ex",
-          "lib/hot_patch/build/precompiled.ex"
+          "lib/hot_patch/build/precompiled.ex",
+          "lib/hot_patch/support/folder.ex"
         ] do
       File.mkdir_p!(Path.dirname(Path.join(dir, file)))
       File.cp!(Path.join(@root, file), Path.join(dir, file))
