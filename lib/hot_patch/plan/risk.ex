@@ -8,7 +8,8 @@ defmodule HotPatch.Plan.Risk do
     * `:processes` - the processes of the node that it is about, as `inspect/1` shows their pids there, some with
       the registered name behind it. Of many they are the first; the message says how many there are. A message
       about places in which something is held names their processes itself
-    * `:about` - the module that it is about, as in the plan's `:order`, or `nil`
+    * `:about` - the module that it is about, as in the plan's `:order`; `nil` where it is about none or
+      several, or where the message alone names it
     * `:kind` - `:idle_conversion` where a `code_change` is called for no process, because none was found
       that works for its module; `:general` for all others
   """
