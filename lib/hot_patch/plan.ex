@@ -5,6 +5,7 @@ defmodule HotPatch.Plan do
   """
 
   alias HotPatch.Plan.NodePlan
+  alias HotPatch.Plan.Risk
   alias HotPatch.Status
   alias HotPatch.Support.Printable
   alias HotPatch.Support.Table
@@ -108,7 +109,7 @@ defmodule HotPatch.Plan do
   defp settings(%NodePlan{config: []}), do: []
   defp settings(node), do: ["sets #{Enum.join(node.config, ", ")}"]
 
-  defp risks(%NodePlan{error: nil, risks: risks}), do: risks
+  defp risks(%NodePlan{error: nil, risks: risks}), do: Enum.map(risks, &Risk.line/1)
   defp risks(%NodePlan{error: error}), do: [error]
 
   defimpl Inspect do

@@ -162,9 +162,9 @@ defmodule HotPatch.Swap do
   @spec fun_lines([Change.t()], [Target.t()], :soft | :force) :: [String.t()]
   def fun_lines(changes, targets, purge), do: OldCode.FunLines.of(changes, targets, purge)
 
-  @doc "In lines: who will keep a frame of the code that goes, so that the change cannot be taken back."
-  @spec kept_frames([Change.t()], [Target.t()]) :: [String.t()]
-  defdelegate kept_frames(changes, targets), to: Discovery.KeptFrames, as: :lines
+  @doc "Who will keep a frame of the code that goes, so that the change cannot be taken back."
+  @spec kept_frames([Change.t()], [Target.t()]) :: [HotPatch.Plan.Risk.t()]
+  defdelegate kept_frames(changes, targets), to: Discovery.KeptFrames, as: :risks
 
   @doc "In lines: of how many processes it is not known whether they have a state that would have to change."
   @spec uncertain([Change.t()], [Target.t()], silent :: [pid()]) :: [String.t()]
@@ -184,9 +184,9 @@ defmodule HotPatch.Swap do
     end
   end
 
-  @doc "The same in words: that they would die, and that a change is refused because of them."
-  @spec casualty_lines([Casualties.t()]) :: [String.t()]
-  defdelegate casualty_lines(casualties), to: Casualties, as: :lines
+  @doc "The same in words: how many would die for each reason, and the first of them."
+  @spec alike([Casualties.t()]) :: [{text :: String.t(), named :: [String.t()]}]
+  defdelegate alike(casualties), to: Casualties
 
   @doc "That a change is refused because of them."
   @spec fatal_text([Casualties.t(), ...]) :: String.t()

@@ -2,6 +2,7 @@ defmodule HotPatch.ClusterTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Archives
+  import HotPatch.Test.Operator, only: [risk?: 2]
   import HotPatch.Test.Settings, only: [configure_on: 2]
   import HotPatch.Test.Until
 
@@ -330,7 +331,7 @@ defmodule HotPatch.ClusterTest do
       files = [{path.(a), on_load(a, 2)}, {path.(b), on_load(b, 2)}, billing]
       second = upload!(node, files, "second")
       assert {:ok, plan} = hot_patch(node, :plan, [second.id, [on_load: :load]])
-      assert Enum.any?(hd(plan.nodes).risks, &(&1 =~ "#{a} runs code when it is loaded"))
+      assert risk?(hd(plan.nodes), "#{a} runs code when it is loaded")
 
       # The second of the two refuses: the first goes back, and nothing else has happened.
       Cluster.call(node, :persistent_term, :put, [{:refuse, b}, 2])
@@ -419,13 +420,9 @@ defmodule HotPatch.ClusterTest do
       assert {:ok, %{status: :not_updated}} = hot_patch(node, :check, [third.id])
       assert {:ok, %{status: :ok}} = hot_patch(node, :check, [third.id, [purge: :force]])
 
-      assert {:ok, %{nodes: [%{risks: risks}]}} =
-               hot_patch(node, :plan, [third.id, [purge: :force]])
+      assert {:ok, %{nodes: [node_plan]}} = hot_patch(node, :plan, [third.id, [purge: :force]])
 
-      assert Enum.any?(
-               risks,
-               &(&1 =~ "kills 1 process" and &1 =~ Cluster.call(node, Kernel, :inspect, [pid]))
-             )
+      assert risk?(node_plan, ["kills 1 process", Cluster.call(node, Kernel, :inspect, [pid])])
 
       assert Cluster.call(node, Process, :alive?, [pid])
 
@@ -624,10 +621,7 @@ defmodule HotPatch.ClusterTest do
       broken = upload!(a, Builds.changed("broken"), "broken")
       {:ok, %{nodes: [plan]}} = hot_patch(a, :plan, [broken.id])
 
-      assert Enum.any?(
-               plan.risks,
-               &(&1 =~ "Exchange.Meter is run by 1 process without system messages")
-             )
+      assert risk?(plan, "Exchange.Meter is run by 1 process without system messages")
 
       before = snapshot([a])
       assert {:error, %Error{reason: :failed} = error} = hot_patch(a, :apply, [broken.id])

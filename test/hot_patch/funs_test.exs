@@ -84,10 +84,7 @@ defmodule HotPatch.FunsTest do
 
     assert {:ok, plan} = hot_patch(node, :plan, [second.id])
 
-    assert Enum.any?(
-             hd(plan.nodes).risks,
-             &(&1 =~ "hold a fun of :#{@module}" and &1 =~ "ac_tab")
-           )
+    assert risk?(hd(plan.nodes), ["hold a fun of :#{@module}", "ac_tab"])
 
     assert {:ok, %{nodes: [%{stragglers: [straggler]}]}} = hot_patch(node, :apply, [second.id])
     assert %{kind: :holds_fun, module: ^module} = straggler
@@ -101,7 +98,7 @@ defmodule HotPatch.FunsTest do
     assert Cluster.call(node, :gen_server, :call, [pid, :ask]) == {:v2, 1}
 
     assert {:ok, plan} = hot_patch(node, :plan, [third.id, [purge: :force]])
-    assert Enum.any?(hd(plan.nodes).risks, &(&1 =~ "purge: :force ends funs"))
+    assert risk?(hd(plan.nodes), "purge: :force ends funs")
 
     :ok = Cluster.call(node, :application, :unset_env, [:kernel, :hot_patch_test])
     assert {:ok, %Report{}} = hot_patch(node, :apply, [third.id])

@@ -133,13 +133,13 @@ defmodule HotPatch.InstructionsTest do
     plan = plan_of(a, patch.id)
     assert [first, second] = plan.instructions
     assert second == "#{two}: states are not converted"
-    refute Enum.any?(plan.risks, &(&1 =~ "exports no code_change"))
+    refute risk?(plan, "exports no code_change")
     assert first =~ "#{one}: code_change is given" and first =~ "infinity, does not count"
-    assert Enum.any?(plan.risks, &(&1 =~ "brutal purge of #{two} is a soft one"))
+    assert risk?(plan, "brutal purge of #{two} is a soft one")
 
-    assert Enum.any?(
-             plan_of(a, patch.id, purge: :force).risks,
-             &(&1 =~ "cannot be undone: the brutal purge of #{two}")
+    assert risk?(
+             plan_of(a, patch.id, purge: :force),
+             "cannot be undone: the brutal purge of #{two}"
            )
 
     assert {:ok, %{status: :ok}} = hot_patch(a, :apply, [patch.id, []])
@@ -218,8 +218,8 @@ defmodule HotPatch.InstructionsTest do
     refute Cluster.call(a, :erlang, :module_loaded, [:hot_patch_test_five])
 
     patch = later.(3, [:kid_a, {:kid_c, :hot_patch_test_five}])
-    assert %{status: :ok, risks: risks} = plan_of(a, patch.id)
-    refute Enum.any?(risks, &(&1 =~ "would die"))
+    assert %{status: :ok} = plan = plan_of(a, patch.id)
+    refute risk?(plan, "would die")
     assert {:ok, %{status: :ok, nodes: [node]}} = hot_patch(a, :apply, [patch.id, []])
     assert node.killed == []
     assert %{kid_a: ^kept, kid_c: new} = now = children.()
@@ -266,9 +266,9 @@ defmodule HotPatch.InstructionsTest do
              "after the resume: calls hot_patch_test_check:check/1 with [up]"
            ]
 
-    assert Enum.any?(plan.risks, &(&1 =~ "cannot be undone: the call of persistent_term:put/2"))
-    refute Enum.any?(plan.risks, &(&1 =~ "cannot be undone: the call of hot_patch_test_check"))
-    assert Enum.any?(plan.risks, &(&1 =~ "what the processes of exchange know is lost"))
+    assert risk?(plan, "cannot be undone: the call of persistent_term:put/2")
+    refute risk?(plan, "cannot be undone: the call of hot_patch_test_check")
+    assert risk?(plan, "what the processes of exchange know is lost")
     {:ok, plan} = hot_patch(a, :plan, [patch.id, []])
     assert to_string(plan) =~ "after the resume: starts the application runtime_tools"
 
@@ -283,7 +283,7 @@ defmodule HotPatch.InstructionsTest do
     end
 
     other = upload!(a, [checking(2)], "other")
-    assert Enum.any?(plan_of(a, other.id, cumulative: true).risks, &(&1 =~ patch.id))
+    assert risk?(plan_of(a, other.id, cumulative: true), patch.id)
 
     # Applied once more, nothing of it is done once more.
     for node <- nodes, do: Cluster.call(node, :persistent_term, :erase, [:told])

@@ -117,7 +117,7 @@ defmodule HotPatch.LookingTest do
 
     configure_on(a, loader_vm: :off)
     assert {:ok, plan} = hot_patch(a, :plan, [patch.id])
-    assert Enum.any?(plan.nodes, fn n -> Enum.any?(n.risks, &(&1 =~ "loader_vm: :off")) end)
+    assert Enum.any?(plan.nodes, &risk?(&1, "loader_vm: :off"))
     assert {:ok, %{status: :ok}} = hot_patch(a, :apply, [patch.id])
     :ok = Cluster.call(a, System, :put_env, ["PATH", path])
   end

@@ -63,7 +63,7 @@ defmodule HotPatch.MemoryAndDiskTest do
       assert reason =~ "drift: :accept"
 
       assert {:ok, plan} = hot_patch(node, :plan, [patch.id])
-      assert Enum.any?(hd(plan.nodes).risks, &(&1 =~ "no rollback could bring it back"))
+      assert risk?(hd(plan.nodes), "no rollback could bring it back")
 
       assert {:error, %Error{reason: :refused}} = hot_patch(node, :apply, [patch.id])
       assert {memory(node, name), disk(node, name)} == {1, 3}
@@ -74,13 +74,13 @@ defmodule HotPatch.MemoryAndDiskTest do
       accept = [drift: :accept]
       assert {:ok, %Report{status: :ok}} = hot_patch(node, :check, [patch.id, accept])
       assert {:ok, plan} = hot_patch(node, :plan, [patch.id, accept])
-      assert Enum.any?(hd(plan.nodes).risks, &(&1 =~ "no rollback could bring it back"))
+      assert risk?(hd(plan.nodes), "no rollback could bring it back")
 
       assert {:ok, %Report{status: :ok}} = hot_patch(node, :apply, [patch.id, accept])
       assert {memory(node, name), disk(node, name)} == {2, 2}
 
       assert {:ok, plan} = hot_patch(node, :plan, [patch.id, [operation: :rollback]])
-      assert Enum.any?(hd(plan.nodes).risks, &(&1 =~ "what ran before the patch is kept nowhere"))
+      assert risk?(hd(plan.nodes), "what ran before the patch is kept nowhere")
       assert {:ok, report} = hot_patch(node, :rollback, [patch.id])
       assert [%{files: [%{status: :ok, reason: reason}]}] = report.nodes
       assert reason =~ "the version of its file becomes current"
@@ -101,7 +101,7 @@ defmodule HotPatch.MemoryAndDiskTest do
       patch = upload!(node, [file(name, 2)], "#{name}")
 
       assert {:ok, plan} = hot_patch(node, :plan, [patch.id])
-      assert Enum.any?(hd(plan.nodes).risks, &(&1 =~ "what runs is not what is on disk"))
+      assert risk?(hd(plan.nodes), "what runs is not what is on disk")
       assert {:ok, _report} = hot_patch(node, :apply, [patch.id])
       # Only the way back has it now.
       File.rm!(elsewhere)
@@ -132,7 +132,7 @@ defmodule HotPatch.MemoryAndDiskTest do
       load(node, name, 2, path(node, name))
       patch = upload!(node, [file(name, 2)], "#{name}")
       assert {:ok, plan} = hot_patch(node, :plan, [patch.id])
-      assert Enum.any?(hd(plan.nodes).risks, &(&1 =~ "it runs what the patch brings already"))
+      assert risk?(hd(plan.nodes), "it runs what the patch brings already")
       assert {:ok, %Report{status: :not_changed}} = hot_patch(node, :apply, [patch.id])
       assert {memory(node, name), disk(node, name)} == {2, 2}
       assert {:ok, %Report{status: :ok}} = hot_patch(node, :rollback, [patch.id])

@@ -160,7 +160,7 @@ defmodule HotPatch.NifTest do
                file(check, @beam)
 
       assert {:ok, plan} = hot_patch(machine.node, :plan, [id, [on_load: :load]])
-      assert Enum.any?(hd(plan.nodes).risks, &(&1 =~ @lib_a <> ": "))
+      assert risk?(hd(plan.nodes), @lib_a <> ": ")
 
       assert {:ok, %{status: :not_updated} = report} =
                hot_patch(machine.node, :apply, [id, [on_load: :load]])

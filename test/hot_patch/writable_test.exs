@@ -44,7 +44,7 @@ defmodule HotPatch.WritableTest do
     refused = for {path, :error, reason} <- reasons(check), reason =~ text, do: path
     assert Enum.sort(refused) == Enum.sort(paths)
     assert {:ok, %{status: :error} = plan} = hot_patch(machine.node, :plan, [id])
-    assert Enum.any?(hd(plan.nodes).risks, &(&1 =~ text))
+    assert risk?(hd(plan.nodes), text)
     assert {:error, %Error{reason: :refused} = error} = hot_patch(machine.node, :apply, [id])
     assert Exception.message(error) =~ text
     assert Enum.sort(reasons(error.report)) == Enum.sort(reasons(check))
@@ -116,10 +116,7 @@ defmodule HotPatch.WritableTest do
 
     assert {:ok, plan} = hot_patch(machine.node, :plan, [id])
 
-    assert Enum.any?(
-             hd(plan.nodes).risks,
-             &(&1 =~ "files of the user with the number 0 will belong to")
-           )
+    assert risk?(hd(plan.nodes), "files of the user with the number 0 will belong to")
 
     assert_takes(machine, id)
     Machine.kill(machine)

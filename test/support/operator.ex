@@ -19,6 +19,15 @@ defmodule HotPatch.Test.Operator do
     patch
   end
 
+  @doc "Whether the plan of a node has a risk that says this, or all of these."
+  @spec risk?(HotPatch.Plan.NodePlan.t(), String.t() | Regex.t() | [String.t()]) :: boolean()
+  def risk?(%{risks: risks}, said) do
+    Enum.any?(risks, fn risk ->
+      line = to_string(risk)
+      said |> List.wrap() |> Enum.all?(&(line =~ &1))
+    end)
+  end
+
   @doc "Starts calls on a node's exchange."
   @spec start_calls(node(), pos_integer()) :: [pid()]
   def start_calls(node, count) do

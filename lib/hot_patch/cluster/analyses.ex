@@ -173,7 +173,7 @@ defmodule HotPatch.Cluster.Analyses do
     )
   end
 
-  defp add_risk(plan, text), do: %{plan | risks: plan.risks ++ [text]}
+  defp add_risk(plan, text), do: %{plan | risks: plan.risks ++ [Plan.Risk.of(text)]}
 
   defp with_analysis(plan, analysis) do
     counts =
@@ -203,7 +203,7 @@ defmodule HotPatch.Cluster.Analyses do
         change = Enum.find(analysis.modules, &(&1.module == file_name(module))),
         change.code_change == :touched,
         module not in converted,
-        not Enum.any?(plan.risks, &IdleConversions.about?(&1, module)),
+        not Enum.any?(plan.risks, &match?(%{kind: :idle_conversion, about: ^module}, &1)),
         do: IdleConversions.touched(module)
   end
 

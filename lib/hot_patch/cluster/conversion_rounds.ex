@@ -8,14 +8,15 @@ defmodule HotPatch.Cluster.ConversionRounds do
   alias HotPatch.Cluster.Shadows
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.Plan.NodePlan
+  alias HotPatch.Plan.Risk
   alias HotPatch.Swap.DynamicCalls
 
-  @doc "Plans with a line for each module of which some processes pause for it."
+  @doc "Plans with a risk for each module of which some processes pause for it."
   @spec add([NodePlan.t()], Payload.t()) :: [NodePlan.t()]
   def add(plans, %Payload{kind: :apply} = payload) do
     if Enum.any?(plans, &(converting(&1) != [])) do
       effects = effects(payload)
-      Enum.map(plans, &with_lines(&1, effects))
+      Enum.map(plans, &with_risks(&1, effects))
     else
       plans
     end
@@ -41,15 +42,18 @@ defmodule HotPatch.Cluster.ConversionRounds do
     |> Map.new()
   end
 
-  defp with_lines(plan, effects) do
-    lines =
+  defp with_risks(plan, effects) do
+    risks =
       for module <- converting(plan),
           effect = effects[file_name(module)],
-          do:
-            "states of #{module} are converted when all stand still, not as each does: its code_change " <>
-              "may lead to #{effect}"
+          do: %Risk{
+            about: module,
+            message:
+              "states of #{module} are converted when all stand still, not as each does: its code_change " <>
+                "may lead to #{effect}"
+          }
 
-    %{plan | risks: plan.risks ++ lines}
+    %{plan | risks: plan.risks ++ risks}
   end
 
   # Plans name modules as they are inspected, files as their atoms are written.

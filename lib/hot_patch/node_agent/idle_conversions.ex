@@ -5,6 +5,7 @@ defmodule HotPatch.NodeAgent.IdleConversions do
   # would go on with its former state under the new code, so it is said.
 
   alias HotPatch.NodeAgent.Instructions
+  alias HotPatch.Plan.Risk
   alias HotPatch.Support.Table
   alias HotPatch.Swap
   alias HotPatch.Swap.Change
@@ -18,13 +19,18 @@ defmodule HotPatch.NodeAgent.IdleConversions do
   # So many kinds of servers that may hide a module are named.
   @named 3
 
+  @doc "A warning for each of them, as `risks/3`."
+  @spec warnings([Change.t()], [Swap.Target.t()], Instructions.t()) :: [String.t()]
+  def warnings(changes, targets, instructions),
+    do: for(%{message: message} <- risks(changes, targets, instructions), do: message)
+
   @doc """
-  A warning for each of them. Whether a code_change that was there before is another now is known
+  A risk for each of them. Whether a code_change that was there before is another now is known
   where the patch was built from two builds; else it counts where the module is no callback module
   of OTP's behaviours, whose processes would have been found.
   """
-  @spec warnings([Change.t()], [Swap.Target.t()], Instructions.t()) :: [String.t()]
-  def warnings(changes, targets, instructions) do
+  @spec risks([Change.t()], [Swap.Target.t()], Instructions.t()) :: [Risk.t()]
+  def risks(changes, targets, instructions) do
     found =
       for %{modules: modules} <- targets, {module, _} <- modules, into: MapSet.new(), do: module
 
@@ -37,18 +43,12 @@ defmodule HotPatch.NodeAgent.IdleConversions do
           do: {change.module, kind}
 
     keepers = for({module, kind} <- idle, kind not in @phoenix, do: module) |> NameHolders.of()
-    for {module, kind} <- idle, do: warning(inspect(module), kind, Map.get(keepers, module, []))
+    for {module, kind} <- idle, do: risk(inspect(module), kind, Map.get(keepers, module, []))
   end
 
-  @doc "The warning for a module of which an analysis says that its code_change is another now."
-  @spec touched(String.t()) :: String.t()
-  def touched(module), do: warning(module, :brought, [])
-
-  @doc "Whether a warning is about this module."
-  @spec about?(String.t(), String.t()) :: boolean()
-  def about?(warning, module), do: String.starts_with?(warning, subject(module))
-
-  defp subject(module), do: "#{module}: its code_change is called for no process"
+  @doc "The risk for a module of which an analysis says that its code_change is another now."
+  @spec touched(String.t()) :: Risk.t()
+  def touched(module), do: risk(module, :brought, [])
 
   # Views and channels are found for sure, whatever they export.
   defp kind(change, instructions) do
@@ -72,15 +72,19 @@ defmodule HotPatch.NodeAgent.IdleConversions do
   defp brings?(%{module: module}),
     do: not Classification.exports?(module, code_change: 3, code_change: 4, system_code_change: 4)
 
-  defp warning(module, kind, keepers) do
-    Enum.join([
-      "#{subject(module)}, because none was found that works for the module; ",
-      likely(kind, keepers),
-      if(keepers == [] and kind not in @phoenix,
+  defp risk(module, kind, keepers) do
+    nothing_lost =
+      if keepers == [] and kind not in @phoenix,
         do: "; if none is running, nothing is lost",
         else: ""
-      )
-    ])
+
+    %Risk{
+      kind: :idle_conversion,
+      about: module,
+      message:
+        "#{module}: its code_change is called for no process, because none was found that works for " <>
+          "the module; #{likely(kind, keepers)}#{nothing_lost}"
+    }
   end
 
   defp likely(:view, _keepers), do: "a LiveView, and nobody is connected to it here"

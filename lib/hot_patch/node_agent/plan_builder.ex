@@ -22,6 +22,9 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
   alias HotPatch.Support.Table
   alias HotPatch.Swap
 
+  # So many are named of those that will be killed, and of those that are too busy.
+  @named 10
+
   @doc "What whoever applies this patch should know beforehand, of the processes of this node."
   @spec warnings(Check.t()) :: [String.t()]
   def warnings(%Check{} = examination) do
@@ -60,8 +63,11 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
       config: Environment.names(examination.config),
       instructions: Instructions.lines(examination.instructions),
       risks:
-        risks(examination, changes, targets ++ unpaused, silent) ++
-          unknown ++ Swap.fun_lines(changes, targets, examination.instructions.purge)
+        examination
+        |> risks(changes, targets ++ unpaused, silent)
+        |> Enum.concat(unknown)
+        |> Enum.concat(Swap.fun_lines(changes, targets, examination.instructions.purge))
+        |> Enum.map(&Plan.Risk.of/1)
     }
   end
 
@@ -99,6 +105,9 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
     |> Enum.sort_by(&{-&1.count, &1.module})
   end
 
+  # Those that are about a module's processes say so, the others are their message.
+  @spec risks(Check.t(), [Swap.Change.t()], [Swap.Target.t()], [pid()]) ::
+          [Plan.Risk.t() | String.t()]
   defp risks(%{verdicts: verdicts} = examination, changes, targets, silent) do
     Enum.concat([
       for(%{status: :not_updated} = v <- verdicts, do: "#{Verdict.name(v)}: #{v.reason}"),
@@ -106,10 +115,7 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
       examination.apart,
       for(v <- verdicts, Status.refuses?(v.status), do: "#{v.entry.path}: #{v.reason}"),
       drifted(verdicts),
-      for(
-        pid <- silent,
-        do: "#{inspect(pid)} is too busy to say which modules it works for"
-      ),
+      busy(silent),
       without_code_change(changes, targets),
       supervisors(targets),
       bare(changes, targets),
@@ -120,7 +126,7 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
       untried(examination),
       killed(changes),
       disk(verdicts),
-      IdleConversions.warnings(changes, targets, examination.instructions),
+      IdleConversions.risks(changes, targets, examination.instructions),
       LiveView.lines(for(%{module: module} <- changes, do: module)),
       ended(examination, changes),
       Instructions.risks(examination.instructions)
@@ -135,6 +141,19 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
         do: "#{Verdict.module(verdict)}: #{text}"
   end
 
+  defp busy([]), do: []
+
+  defp busy(pids) do
+    message =
+      Table.count(
+        length(pids),
+        "process is too busy to say which modules it works for",
+        "processes are too busy to say which modules they work for"
+      )
+
+    [%Plan.Risk{message: message, processes: pids |> Enum.take(@named) |> Enum.map(&inspect/1)}]
+  end
+
   # Of one that has it, an instruction may say that it is not called, and the plan says that.
   defp without_code_change(changes, targets) do
     for %{module: module, exports: exports, kind: :replace} <- changes,
@@ -147,8 +166,12 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
 
   defp supervisors(targets) do
     for %{kind: :supervisor, modules: [{module, _}], pid: pid} <- targets do
-      "the supervisor #{inspect(module)} (#{inspect(pid)}) takes over the child specs of its new " <>
-        "init; running children stay as they are"
+      Plan.Risk.of(
+        "the supervisor #{inspect(module)} takes over the child specs of its new init; running children " <>
+          "stay as they are",
+        module,
+        [pid]
+      )
     end
   end
 
@@ -157,9 +180,13 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
     |> Swap.bare(targets)
     |> Enum.group_by(&elem(&1, 1), &elem(&1, 0))
     |> Enum.map(fn {module, pids} ->
-      "#{inspect(module)} is run by #{Table.count(length(pids), "process", "processes")} without system messages " <>
-        "(#{Enum.map_join(Enum.take(pids, 3), ", ", &inspect/1)}): not paused, in the old code until the next " <>
-        "fully qualified call; until then neither a failed code_change nor the patch can be taken back"
+      Plan.Risk.of(
+        "#{inspect(module)} is run by #{Table.count(length(pids), "process", "processes")} without system " <>
+          "messages: not paused, in the old code until the next fully qualified call; until then neither a " <>
+          "failed code_change nor the patch can be taken back",
+        module,
+        pids
+      )
     end)
   end
 
@@ -216,8 +243,10 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
     pids = Enum.map(casualties, & &1.pid)
     stopped = Children.about_to_stop(pids, Instructions.supervisors(instructions))
 
-    for line <- casualties |> Enum.reject(&(&1.pid in stopped)) |> Swap.casualty_lines(),
-        do: "purge: :force ends them in the moment of the load: #{line}"
+    for {text, named} <- casualties |> Enum.reject(&(&1.pid in stopped)) |> Swap.alike() do
+      message = "purge: :force ends them in the moment of the load: #{text}"
+      %Plan.Risk{message: message, processes: named}
+    end
   end
 
   defp ended(_examination, _changes), do: []
@@ -225,8 +254,13 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
   # A change with old code in use is planned only where it may be purged by force.
   defp killed(changes) do
     for {module, users} <- changes |> Swap.Change.replaced() |> Swap.holders() do
-      "purge: :force kills #{Table.count(length(users), "process", "processes")} that still run old code of " <>
-        "#{inspect(module)}: #{Enum.map_join(Enum.take(users, 10), ", ", &inspect/1)}"
+      Plan.Risk.of(
+        "purge: :force kills #{Table.count(length(users), "process", "processes")} that still run old code of " <>
+          inspect(module),
+        module,
+        users,
+        @named
+      )
     end
   end
 end

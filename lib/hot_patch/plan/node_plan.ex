@@ -14,7 +14,7 @@ defmodule HotPatch.Plan.NodePlan do
     * `:disk` - the files that will be replaced or created
     * `:config` - which keys of which applications' environments will be set or put back
     * `:instructions` - what the manifest's instructions will have done beside the modules, in order
-    * `:risks` - what the operator should know, in words
+    * `:risks` - what the operator should know, each a `HotPatch.Plan.Risk`
     * `:analysis` - what the change means, compared with what runs on this node; each finding says how
       many of its processes work for the module. `nil` where that could not be compared
     * `:error` - why the node could not be asked, or `nil`
@@ -43,7 +43,7 @@ defmodule HotPatch.Plan.NodePlan do
           disk: [Path.t()],
           config: [String.t()],
           instructions: [String.t()],
-          risks: [String.t()],
+          risks: [HotPatch.Plan.Risk.t()],
           analysis: Analysis.t() | nil,
           error: String.t() | nil
         }

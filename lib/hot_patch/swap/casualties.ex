@@ -211,13 +211,19 @@ defmodule HotPatch.Swap.Casualties do
       "ends them in the moment of the load"
   end
 
-  @doc "One line for each reason."
-  @spec lines([t()]) :: [String.t()]
-  def lines(casualties) do
-    for {why, alike} <- Enum.group_by(casualties, & &1.why) do
-      pids = Enum.map(alike, & &1.pid)
-
-      "#{Table.count(length(pids), "process", "processes")} would die: #{why} (#{Description.names(pids)})"
-    end
+  defp lines(casualties) do
+    for {why, pids} <- by_reason(casualties),
+        do: "#{text(why, pids)} (#{Description.names(pids)})"
   end
+
+  @doc "For each reason how many would die of it, in words, and the first of them by name."
+  @spec alike([t()]) :: [{text :: String.t(), named :: [String.t()]}]
+  def alike(casualties) do
+    for {why, pids} <- by_reason(casualties), do: {text(why, pids), Description.first_names(pids)}
+  end
+
+  defp by_reason(casualties), do: Enum.group_by(casualties, & &1.why, & &1.pid)
+
+  defp text(why, pids),
+    do: "#{Table.count(length(pids), "process", "processes")} would die: #{why}"
 end

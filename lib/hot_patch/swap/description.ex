@@ -46,9 +46,13 @@ defmodule HotPatch.Swap.Description do
   @doc "The first few of some processes by name."
   @spec names([pid()]) :: String.t()
   def names(pids) do
-    named = pids |> Enum.take(@most_named) |> Enum.map_join(", ", &name/1)
+    named = pids |> first_names() |> Enum.join(", ")
     if length(pids) > @most_named, do: "#{named}, ...", else: named
   end
+
+  @doc "The same, each for itself."
+  @spec first_names([pid()]) :: [String.t()]
+  def first_names(pids), do: pids |> Enum.take(@most_named) |> Enum.map(&name/1)
 
   @doc "That processes had to be asked for the modules they work for, and did not answer."
   @spec silent([pid()]) :: String.t()

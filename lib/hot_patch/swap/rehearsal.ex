@@ -11,6 +11,7 @@ defmodule HotPatch.Swap.Rehearsal do
   # supervisor may ask them. A guard takes both away again, whoever dies. It has the name of this module, so
   # that there is one rehearsal on a node at a time, and so that whoever comes next can wait for its end.
 
+  alias HotPatch.Plan.Risk
   alias HotPatch.Rehearsal.ModuleResult
   alias HotPatch.Support.Table
   alias HotPatch.Swap.Casualties
@@ -265,7 +266,9 @@ defmodule HotPatch.Swap.Rehearsal do
       late: late(late) ++ silent(found.silent),
       uncertain:
         Uncertain.lines(ready.job.changes, found.targets ++ found.unpaused, found.silent),
-      warnings: KeptFrames.lines(ready.job.changes, found.targets) ++ long(figures, how)
+      warnings:
+        Enum.map(KeptFrames.risks(ready.job.changes, found.targets), &Risk.line/1) ++
+          long(figures, how)
     })
   end
 

@@ -37,7 +37,7 @@ defmodule HotPatch.Cluster.ConversionRoundsTest do
     payload = %Payload{patch: "rounds@000000000000", release: Release.none(), entries: [entry]}
     plan = %NodePlan{node: node(), status: :ok, processes: processes}
     [%{risks: risks}] = ConversionRounds.add([plan], payload)
-    risks
+    for risk <- risks, do: {risk.about, to_string(risk)}
   end
 
   defp processes(pauses?) do
@@ -54,7 +54,8 @@ defmodule HotPatch.Cluster.ConversionRoundsTest do
   end
 
   test "a code_change that may have an effect is named with it" do
-    assert [line] = lines("put(seen, Count), {ok, {VERSION, Count}}", processes(true))
+    assert [{about, line}] = lines("put(seen, Count), {ok, {VERSION, Count}}", processes(true))
+    assert about == inspect(@module)
     assert line =~ "states of :hot_patch_test_rounds are converted when all stand still"
     assert line =~ ":erlang.put/2"
   end

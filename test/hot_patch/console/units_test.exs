@@ -377,7 +377,13 @@ defmodule HotPatch.Console.UnitsTest do
         node: name,
         status: :ok,
         order: [replace: "A"],
-        risks: ["A is run by 1 process (#PID<0.#{pid}.0>): not paused"]
+        risks: [
+          %Plan.Risk{
+            message: "A is run by 1 process: not paused",
+            about: "A",
+            processes: ["#PID<0.#{pid}.0>"]
+          }
+        ]
       }
     end
 
@@ -388,8 +394,19 @@ defmodule HotPatch.Console.UnitsTest do
              orders: [{[:a@h, :b@h], _}]
            } = Plans.digest(plan)
 
-    assert %{risks: [{"A is run by 1 process (#PID<0.1.0>): not paused", [:a@h]}]} =
+    assert %{risks: [{"A is run by 1 process: not paused (#PID<0.1.0>)", [:a@h]}]} =
              Plans.digest(%{plan | nodes: [node.(:a@h, 1)]})
+
+    # What names processes in its message is that of one node, as is why a node could not be asked.
+    away = %{node.(:c@h, 3) | risks: [%Plan.Risk{message: "held by #PID<0.3.0>"}], error: "late"}
+
+    assert %{
+             risks: [
+               {"A is run by 1 process: not paused", [:a@h, :b@h]},
+               {"held by #PID<0.3.0>", [:c@h]},
+               {"late", [:c@h]}
+             ]
+           } = Plans.digest(%{plan | nodes: plan.nodes ++ [away]})
 
     found = fn name, severity, processes ->
       %Finding{

@@ -77,7 +77,7 @@ defmodule HotPatch.Host.BootFileTest do
     assert {path, file.status} == {path, :error}
     assert file.reason =~ text
     assert {:ok, %{status: :error, nodes: [plan]}} = hot_patch(node, :plan, [patch.id])
-    assert Enum.any?(plan.risks, &(&1 =~ text))
+    assert risk?(plan, text)
     assert {:error, %Error{reason: :refused} = error} = hot_patch(node, :apply, [patch.id])
     assert Exception.message(error) =~ text
     assert :ok = hot_patch(node, :delete, [patch.id])

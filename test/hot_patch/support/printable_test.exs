@@ -131,6 +131,10 @@ defmodule HotPatch.Support.PrintableTest do
     }
   end
 
+  defp risk do
+    %Plan.Risk{message: @hostile, about: @hostile, processes: [@hostile], kind: hostile_atom()}
+  end
+
   defp plan_node do
     %Plan.NodePlan{
       node: hostile_atom(),
@@ -149,7 +153,7 @@ defmodule HotPatch.Support.PrintableTest do
       disk: [@hostile],
       config: [@hostile],
       instructions: [@hostile],
-      risks: [@hostile],
+      risks: [risk()],
       analysis: analysis(),
       error: @hostile
     }
@@ -211,6 +215,7 @@ defmodule HotPatch.Support.PrintableTest do
       finding(),
       %Plan{patch: @hostile, status: :error, nodes: [plan_node()], unmanaged: [hostile_atom()]},
       plan_node(),
+      risk(),
       composition(),
       entry(),
       manifest(),

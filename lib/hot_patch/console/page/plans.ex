@@ -4,6 +4,7 @@ defmodule HotPatch.Console.Page.Plans do
 
   alias HotPatch.Analysis.Finding
   alias HotPatch.Plan
+  alias HotPatch.Plan.Risk
 
   @type digest :: %{
           orders: [{[node()], list()}],
@@ -83,16 +84,20 @@ defmodule HotPatch.Console.Page.Plans do
 
   defp severity(finding), do: Enum.find_index(Finding.severities(), &(&1 == finding.severity))
 
-  # Processes have other pids on each node; the risk is the same.
-  defp impersonal(risk), do: String.replace(risk, ~r/ \(#PID<[0-9.]+>(, #PID<[0-9.]+>)*\)/, "")
-
+  # Processes have other pids on each node; the risk is the same. They are named where it is that of one node.
   defp risks(nodes) do
-    for(node <- nodes, risk <- node.risks ++ List.wrap(node.error), do: {risk, node.node})
-    |> Enum.group_by(fn {risk, _node} -> impersonal(risk) end)
-    |> Enum.map(fn
-      {_text, [{risk, node}]} -> {risk, [node]}
-      {text, several} -> {text, several |> Enum.map(&elem(&1, 1)) |> Enum.uniq()}
+    for(node <- nodes, risk <- said(node), do: {risk, node.node})
+    |> Enum.group_by(fn {risk, _node} -> %{risk | processes: []} end)
+    |> Enum.map(fn {risk, alike} ->
+      nodes = alike |> Enum.map(&elem(&1, 1)) |> Enum.uniq()
+      {to_string(%{risk | processes: named(alike, nodes)}), nodes}
     end)
     |> Enum.sort()
   end
+
+  defp said(%{risks: risks, error: nil}), do: risks
+  defp said(%{risks: risks, error: error}), do: risks ++ [%Risk{message: error}]
+
+  defp named(alike, [_only_one]), do: Enum.flat_map(alike, fn {risk, _node} -> risk.processes end)
+  defp named(_alike, _several), do: []
 end

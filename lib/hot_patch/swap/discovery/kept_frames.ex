@@ -11,16 +11,16 @@ defmodule HotPatch.Swap.Discovery.KeptFrames do
   #
   # And processes that run a loop of a changed module by themselves, which nobody reaches.
 
+  alias HotPatch.Plan.Risk
   alias HotPatch.Support.Table
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Target
 
   @behaviours [:gen_server, :gen_statem, :gen_event]
-  @named 3
 
   @doc "What a plan says of them: that the patch cannot be taken back while they live."
-  @spec lines([Change.t()], [Target.t()]) :: [String.t()]
-  def lines(changes, targets) do
+  @spec risks([Change.t()], [Target.t()]) :: [Risk.t()]
+  def risks(changes, targets) do
     replaced = MapSet.new(for %{kind: :replace, module: module} <- changes, do: module)
 
     kept =
@@ -34,9 +34,14 @@ defmodule HotPatch.Swap.Discovery.KeptFrames do
           Enum.group_by(kept, &elem(&1, 1), &elem(&1, 0)) do
       where = Enum.map_join(frames, " < ", fn {m, f, a} -> Exception.format_mfa(m, f, a) end)
 
-      "#{Table.count(length(pids), "process", "processes")} (#{named(pids)}) entered the loop inside #{where} and " <>
-        "will keep that frame of the code before until it returns, most likely for as long as they live: while " <>
-        "they do this change cannot be taken back, nor #{inspect(module)} be changed again, without purge: :force, which kills them"
+      Risk.of(
+        "#{Table.count(length(pids), "process", "processes")} entered the loop inside #{where} and will keep " <>
+          "that frame of the code before until it returns, most likely for as long as they live: while they do " <>
+          "this change cannot be taken back, nor #{inspect(module)} be changed again, without purge: :force, " <>
+          "which kills them",
+        module,
+        pids
+      )
     end
   end
 
@@ -86,10 +91,5 @@ defmodule HotPatch.Swap.Discovery.KeptFrames do
   # Not the functions by which others are called.
   defp loop?({module, function, _arity, _location}) do
     module in @behaviours and function not in [:call, :receive_response, :wait_response, :stop]
-  end
-
-  defp named(pids) do
-    more = if length(pids) > @named, do: ", ...", else: ""
-    Enum.map_join(Enum.take(pids, @named), ", ", &inspect/1) <> more
   end
 end
