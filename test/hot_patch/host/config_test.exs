@@ -5,6 +5,7 @@ defmodule HotPatch.Host.ConfigTest do
   import ExUnit.CaptureLog
   import HotPatch.Test.Archives
   import HotPatch.Test.Settings
+  import HotPatch.Test.Until
 
   alias HotPatch.Archive
   alias HotPatch.Bridge.OSProcess.Server
@@ -180,7 +181,8 @@ defmodule HotPatch.Host.ConfigTest do
     configure(:port_timeout, -1)
     assert {:ok, _names} = GenServer.call(server, request)
     configure(:port_memory, "much")
-    Process.exit(Process.whereis(Server), :kill)
+    Process.exit(server, :kill)
+    until(fn -> Process.whereis(Server) not in [nil, server] end, "it is started again")
     assert {:ok, _composition} = Archive.read(zip([{"a-1/priv/x", "x"}]), "a")
   end
 
