@@ -6,13 +6,22 @@ defmodule HotPatch.Swap.Employment do
   #
   # A gen_server becomes another's by entering another loop, inside its own or after it. So where it was
   # seen in its loop before, and its stack is as deep now as that of one that is in no other loop, it is
-  # still the same. How deep that is the first of them finds out.
+  # still the same. How deep that is the first of them finds out, and the others let it: to read takes
+  # longer than a turn of the scheduler, and thousands would have begun to before one is done.
 
   alias HotPatch.Swap.Discovery.CallbackModule
   alias HotPatch.Swap.Discovery.Employer
 
   # Words of a heap beyond which the text takes too long, of whoever stands still.
   @most_words 300_000
+
+  # How often a process lets all others have their turn before it reads by itself: the one that reads
+  # may be dead.
+  @most_turns 100
+
+  # What is known of the depth of stacks: the depth, and whether somebody finds it out.
+  @depth 1
+  @reader 2
 
   @typedoc "Whether it was seen in its loop; what is known of the depth of stacks."
   @type t :: %{sure?: boolean(), depth: :atomics.atomics_ref()}
@@ -26,7 +35,7 @@ defmodule HotPatch.Swap.Employment do
   def depth do
     case Process.get(__MODULE__) do
       nil ->
-        depth = :atomics.new(1, signed: false)
+        depth = :atomics.new(@reader, signed: false)
         Process.put(__MODULE__, depth)
         depth
 
@@ -42,10 +51,35 @@ defmodule HotPatch.Swap.Employment do
       Process.info(self(), [:stack_size, :total_heap_size])
 
     cond do
-      sure? and :atomics.get(depth, 1) == size -> :ok
       words > @most_words -> :ok
-      true -> read(state, module, {depth, size})
+      not sure? -> read(state, module, {depth, size})
+      true -> compared(state, module, {depth, size}, @most_turns)
     end
+  end
+
+  defp compared(state, module, {depth, size} = known, turns) do
+    case :atomics.get(depth, @depth) do
+      ^size ->
+        :ok
+
+      0 when turns > 0 ->
+        if :atomics.compare_exchange(depth, @reader, 0, 1) == :ok do
+          first(state, module, known)
+        else
+          :erlang.yield()
+          compared(state, module, known, turns - 1)
+        end
+
+      _another_or_nobody_knows ->
+        read(state, module, known)
+    end
+  end
+
+  # Should it not be one by which the depth is known, the next one reads.
+  defp first(state, module, {depth, _size} = known) do
+    read(state, module, known)
+  after
+    :atomics.put(depth, @reader, 0)
   end
 
   defp read(state, module, known) do
@@ -62,7 +96,7 @@ defmodule HotPatch.Swap.Employment do
 
   # Of a gen_statem the depth says nothing: its callback module is a value.
   defp learn(text, {depth, size}) do
-    if Employer.in_one_loop?(text, :gen_server), do: :atomics.put(depth, 1, size)
+    if Employer.in_one_loop?(text, :gen_server), do: :atomics.put(depth, @depth, size)
     :ok
   end
 end
