@@ -64,7 +64,8 @@ defmodule HotPatch.NodeAgent.Vitals do
   def stop do
     GenServer.stop(__MODULE__)
   catch
-    :exit, {:noproc, _call} -> :ok
+    # It has ended by itself, or does so in this moment.
+    :exit, {reason, _call} when reason in [:noproc, :normal] -> :ok
     :exit, :noproc -> :ok
   end
 
