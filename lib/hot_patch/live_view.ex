@@ -66,10 +66,7 @@ defmodule HotPatch.LiveView do
   # Many views take their time, for which no hook has.
   @impl HotPatch.Hook
   def after_write(change) do
-    if Config.current().live_view and Views.running?() do
-      _ = spawn(fn -> show(change) end)
-    end
-
+    _ = if Config.current().live_view and Views.running?(), do: spawn(fn -> show(change) end)
     :ok
   end
 

@@ -12,11 +12,12 @@ defmodule HotPatch.Build.Systools do
   @doc "Whether it is here; in a project that does not name sasl among its applications it is brought onto the code path."
   @spec available() :: :ok | {:error, Error.t()}
   def available do
-    if not Code.ensure_loaded?(:systools) do
-      for folder <- Folder.folders(to_string(:code.lib_dir())),
-          String.starts_with?(Path.basename(folder), "sasl-"),
-          do: Code.append_path(Path.join(folder, "ebin"))
-    end
+    _found =
+      if not Code.ensure_loaded?(:systools) do
+        for folder <- Folder.folders(to_string(:code.lib_dir())),
+            String.starts_with?(Path.basename(folder), "sasl-"),
+            do: Code.append_path(Path.join(folder, "ebin"))
+      end
 
     if Code.ensure_loaded?(:systools),
       do: :ok,
@@ -52,19 +53,20 @@ defmodule HotPatch.Build.Systools do
 
   defp unique, do: System.unique_integer([:positive])
 
+  defp stage_application(%{name: name, version: version, ebin: ebin}, stage, appups) do
+    folder = Path.join([stage, "#{name}-#{version}", "ebin"])
+    File.mkdir_p!(folder)
+    File.cp!(Path.join(ebin, name <> ".app"), Path.join(folder, name <> ".app"))
+
+    case Enum.find(appups, &match?({^name, ^version, _text}, &1)) do
+      {_name, _version, text} -> File.write!(Path.join(folder, name <> ".appup"), text)
+      nil -> :ok
+    end
+  end
+
   # Gives the name of the .rel file, as systools wants it.
   defp stage(release, stage, appups) do
-    for application <- release.applications do
-      folder = Path.join([stage, "#{application.name}-#{application.version}", "ebin"])
-      File.mkdir_p!(folder)
-      resource = application.name <> ".app"
-      File.cp!(Path.join(application.ebin, resource), Path.join(folder, resource))
-
-      for {name, version, text} <- appups,
-          {name, version} == {application.name, application.version},
-          do: File.write!(Path.join(folder, name <> ".appup"), text)
-    end
-
+    Enum.each(release.applications, &stage_application(&1, stage, appups))
     name = Path.join(stage, release.version)
 
     File.write!(name <> ".rel", [

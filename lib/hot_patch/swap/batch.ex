@@ -214,7 +214,7 @@ defmodule HotPatch.Swap.Batch do
         for %{pid: pid, loop: loop} <- window do
           before_resume.(pid)
           if pid == last, do: SysMessage.send(pid, ref, :resume), else: resume(pid)
-          if loop != nil and slow?.(pid), do: Foreign.Release.start(pid)
+          _ = if loop != nil and slow?.(pid), do: Foreign.Release.start(pid)
         end
 
         wait(ref, List.wrap(last), now() + @go_on_within)

@@ -171,7 +171,8 @@ defmodule HotPatch.Swap.Rolling do
     SysMessage.send(pid, ref, message)
     renew_in(pid, funs)
     SysMessage.resume_unanswered(pid)
-    if silent != [], do: Foreign.Release.start(pid)
+    _ = if silent != [], do: Foreign.Release.start(pid)
+    :ok
   end
 
   defp note(_pid, :ok, failed), do: {:done, failed}
