@@ -8,6 +8,7 @@ defmodule HotPatch.PatchNameTest do
 
   doctest HotPatch.Support.Suggestion
   doctest PatchName
+  doctest HotPatch.NodeAgent.AtomName
 
   defp patches do
     for id <-

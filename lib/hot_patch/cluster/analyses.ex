@@ -9,6 +9,7 @@ defmodule HotPatch.Cluster.Analyses do
   alias HotPatch.Analysis
   alias HotPatch.Bridge
   alias HotPatch.Cluster
+  alias HotPatch.NodeAgent.AtomName
   alias HotPatch.NodeAgent.IdleConversions
   alias HotPatch.NodeAgent.Inventory
   alias HotPatch.NodeAgent.Mentions
@@ -82,7 +83,7 @@ defmodule HotPatch.Cluster.Analyses do
   @spec change(Payload.t(), Plan.NodePlan.t(), [String.t()], timeout()) ::
           {:ok, change()} | {:error, String.t()}
   defp change(%Payload{kind: :apply} = payload, plan, running, _timeout) do
-    ordered = for {change, module} <- plan.order, do: {change, file_name(module)}
+    ordered = for {change, module} <- plan.order, do: {change, AtomName.name(module)}
     concerned = if ordered == [], do: running, else: Enum.map(ordered, &elem(&1, 1))
     concerned = MapSet.new(concerned)
 
@@ -178,7 +179,7 @@ defmodule HotPatch.Cluster.Analyses do
   defp with_analysis(plan, analysis) do
     counts =
       Enum.reduce(plan.processes, %{}, fn part, counts ->
-        Map.update(counts, file_name(part.module), part.count, &(&1 + part.count))
+        Map.update(counts, AtomName.name(part.module), part.count, &(&1 + part.count))
       end)
 
     findings =
@@ -190,7 +191,7 @@ defmodule HotPatch.Cluster.Analyses do
           into: %{},
           do: {name, place}
 
-    order = Enum.sort_by(plan.order, fn {_change, module} -> place[file_name(module)] end)
+    order = Enum.sort_by(plan.order, fn {_change, module} -> place[AtomName.name(module)] end)
     risks = plan.risks ++ idle(plan, analysis)
     %{plan | order: order, analysis: %{analysis | findings: findings}, risks: risks}
   end
@@ -200,15 +201,10 @@ defmodule HotPatch.Cluster.Analyses do
     converted = for %{module: module, change_code?: true} <- plan.processes, do: module
 
     for {:replace, module} <- plan.order,
-        change = Enum.find(analysis.modules, &(&1.module == file_name(module))),
+        change = Enum.find(analysis.modules, &(&1.module == AtomName.name(module))),
         change.code_change == :touched,
         module not in converted,
         not Enum.any?(plan.risks, &match?(%{kind: :idle_conversion, about: ^module}, &1)),
         do: IdleConversions.touched(module)
   end
-
-  # Plans name modules as they are inspected, files as their atoms are written.
-  defp file_name(":\"" <> rest), do: String.trim_trailing(rest, "\"")
-  defp file_name(":" <> name), do: name
-  defp file_name(name), do: "Elixir." <> name
 end

@@ -6,6 +6,7 @@ defmodule HotPatch.Cluster.ConversionRounds do
 
   alias HotPatch.Archive
   alias HotPatch.Cluster.Shadows
+  alias HotPatch.NodeAgent.AtomName
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.Plan.NodePlan
   alias HotPatch.Plan.Risk
@@ -45,7 +46,7 @@ defmodule HotPatch.Cluster.ConversionRounds do
   defp with_risks(plan, effects) do
     risks =
       for module <- converting(plan),
-          effect = effects[file_name(module)],
+          effect = effects[AtomName.name(module)],
           do: %Risk{
             about: module,
             message:
@@ -55,9 +56,4 @@ defmodule HotPatch.Cluster.ConversionRounds do
 
     %{plan | risks: plan.risks ++ risks}
   end
-
-  # Plans name modules as they are inspected, files as their atoms are written.
-  defp file_name(":\"" <> rest), do: String.trim_trailing(rest, "\"")
-  defp file_name(":" <> name), do: name
-  defp file_name(name), do: "Elixir." <> name
 end

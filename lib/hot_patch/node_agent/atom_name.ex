@@ -24,6 +24,20 @@ defmodule HotPatch.NodeAgent.AtomName do
     ArgumentError -> unknown(name)
   end
 
+  @doc """
+  The other way: the name that an atom has as text, by what `text/1` gave.
+
+      iex> HotPatch.NodeAgent.AtomName.name("Shop.Cart")
+      "Elixir.Shop.Cart"
+
+      iex> HotPatch.NodeAgent.AtomName.name(":shop_cart")
+      "shop_cart"
+  """
+  @spec name(String.t()) :: String.t()
+  def name(":\"" <> rest), do: String.trim_trailing(rest, "\"")
+  def name(":" <> name), do: name
+  def name(name), do: "Elixir." <> name
+
   defp unknown("Elixir." <> rest = name),
     do: if(rest =~ @alias, do: rest, else: ":" <> inspect(name))
 

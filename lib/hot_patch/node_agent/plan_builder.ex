@@ -28,7 +28,7 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
   @doc "What whoever applies this patch should know beforehand, of the processes of this node."
   @spec warnings(Check.t()) :: [String.t()]
   def warnings(%Check{} = examination) do
-    changes = known_changes(examination)
+    changes = examination |> Check.known_changes() |> Changes.of(examination.instructions)
 
     if Enum.any?(changes, &Swap.Change.converts?/1) do
       %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
@@ -43,8 +43,9 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
   @doc "The plan of this node."
   @spec plan(Check.t()) :: Plan.NodePlan.t()
   def plan(%Check{verdicts: verdicts} = examination) do
-    {changes, unknown} =
-      examination |> known_changes() |> FunMaps.attach(Check.known_changes(examination))
+    # Of a module whose name this VM does not know there are no processes.
+    known = Check.known_changes(examination)
+    {changes, unknown} = known |> Changes.of(examination.instructions) |> FunMaps.attach(known)
 
     %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
     pause? = examination.strategy.transition == :suspend
@@ -69,11 +70,6 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
         |> Enum.concat(Swap.fun_lines(changes, targets, examination.instructions.purge))
         |> Enum.map(&Plan.Risk.of/1)
     }
-  end
-
-  # Of a module whose name this VM does not know there are no processes.
-  defp known_changes(examination) do
-    examination |> Check.known_changes() |> Changes.of(examination.instructions)
   end
 
   # New modules first: nothing calls them yet, and what replaces others may. Those that go come

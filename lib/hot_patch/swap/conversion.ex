@@ -306,17 +306,14 @@ defmodule HotPatch.Swap.Conversion do
   defp attempt_call(%{keeps?: true}, state), do: {:ok, state}
 
   defp attempt_call(%{kind: :foreign} = conversion, term) do
-    with {:ok, form} <- Foreign.form(term, conversion.loop, conversion.module),
-         {:ok, parts} <-
-           Foreign.converted(form, conversion.shadow, conversion.old_vsn, conversion.extra),
+    with {:ok, form, parts} <- foreign_parts(conversion, term),
          {:ok, parts} <- check(conversion, parts) do
       made = Foreign.with_parts(term, form, parts)
       how = Map.take(conversion, [:loop, :module, :old_vsn, :extra, :funs])
       {:ok, if(form.plain?, do: made, else: {@by_loop, made, how})}
     else
       {:not, what} -> {:not, what}
-      :unknown -> {:not, {:failed, :works_for_another}}
-      other -> {:not, {:failed, other}}
+      failed -> {:not, failed}
     end
   catch
     kind, reason -> {:not, {:failed, {kind, reason, __STACKTRACE__}}}
@@ -329,18 +326,23 @@ defmodule HotPatch.Swap.Conversion do
     end
   end
 
-  @doc "What the callback makes of a state, or how it failed: what it gave instead, or what was caught."
-  @spec outcome(t(), term()) ::
-          {:ok, term()} | {:failed, term() | {:error | :exit | :throw, term(), list()}}
-  def outcome(%{kind: :foreign} = conversion, term) do
+  # The new ones, and where they stand in the term.
+  defp foreign_parts(conversion, term) do
     with {:ok, form} <- Foreign.form(term, conversion.loop, conversion.module),
          {:ok, parts} <-
            Foreign.converted(form, conversion.shadow, conversion.old_vsn, conversion.extra) do
-      {:ok, parts}
+      {:ok, form, parts}
     else
       :unknown -> {:failed, :works_for_another}
       other -> {:failed, other}
     end
+  end
+
+  @doc "What the callback makes of a state, or how it failed: what it gave instead, or what was caught."
+  @spec outcome(t(), term()) ::
+          {:ok, term()} | {:failed, term() | {:error | :exit | :throw, term(), list()}}
+  def outcome(%{kind: :foreign} = conversion, term) do
+    with {:ok, _form, parts} <- foreign_parts(conversion, term), do: {:ok, parts}
   catch
     kind, reason -> {:failed, {kind, reason, __STACKTRACE__}}
   end

@@ -73,6 +73,10 @@ defmodule HotPatch.Swap.Description do
       "which kills them"
   end
 
+  @doc "The same of the old code of a module."
+  @spec old_code(module(), [pid()]) :: String.t()
+  def old_code(module, pids), do: "old code of #{inspect(module)} #{in_use(pids)}"
+
   @doc "A code_change that failed in a process, or what is tried of it beforehand."
   @spec failure({pid(), module(), term()}, String.t()) :: String.t()
   def failure(failed, what \\ "code_change")

@@ -64,13 +64,11 @@ defmodule HotPatch.Swap.Load do
          :ok <- :code.finish_loading(prepared) do
       nudge(found)
     else
-      [{pid, module, _stack} | _] -> {:error, held(module, [pid])}
-      {:held, module, pids} -> {:error, held(module, pids)}
+      [{pid, module, _stack} | _] -> {:error, Description.old_code(module, [pid])}
+      {:held, module, pids} -> {:error, Description.old_code(module, pids)}
       {:error, reasons} -> {:error, EarlyLoad.refused(reasons)}
     end
   end
-
-  defp held(module, pids), do: "old code of #{inspect(module)} #{Description.in_use(pids)}"
 
   # Special processes without a change of state stand in their own loop: any system
   # message takes them through system_continue into the code that is current.
@@ -107,8 +105,8 @@ defmodule HotPatch.Swap.Load do
   # only who would keep the new code out.
   defp purge(%{purge: :soft, changes: changes}) do
     with {:held, module, pids} <- Purge.all(old(changes)) do
-      text = "loading failed: old code of #{inspect(module)} #{Description.in_use(pids)}"
-      {:error, :load, "#{text}; nothing was changed"}
+      text = "loading failed: #{Description.old_code(module, pids)}; nothing was changed"
+      {:error, :load, text}
     else
       :ok -> {:ok, []}
     end

@@ -68,10 +68,7 @@ defmodule HotPatch.Swap.ProcessTask do
 
   @doc "The same process, which does not convert its state at once."
   @spec later(t()) :: t()
-  def later(task) do
-    later = fn {module, conversion} -> {module, %{conversion | at_once?: false}} end
-    %{task | conversions: Map.new(task.conversions, later)}
-  end
+  def later(task), do: converting(task, &%{&1 | at_once?: false})
 
   @doc "The conversion of a process that has one state, as all have but event managers."
   @spec only(t()) :: Conversion.t()
@@ -82,9 +79,11 @@ defmodule HotPatch.Swap.ProcessTask do
 
   @doc "The work of one process, of which nothing is kept: it is only tried."
   @spec rehearsal(t()) :: t()
-  def rehearsal(task) do
-    tried = fn {module, conversion} -> {module, %{conversion | rehearsal?: true}} end
-    %{task | conversions: Map.new(task.conversions, tried)}
+  def rehearsal(task), do: converting(task, &%{&1 | rehearsal?: true})
+
+  defp converting(task, change) do
+    conversions = for {module, conversion} <- task.conversions, do: {module, change.(conversion)}
+    %{task | conversions: Map.new(conversions)}
   end
 
   @doc "Processes in which nothing is to be converted."

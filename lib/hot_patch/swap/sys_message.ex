@@ -106,10 +106,6 @@ defmodule HotPatch.Swap.SysMessage do
   @spec run_in(pid(), (term() -> term())) :: :ok
   def run_in(pid, fun), do: unanswered(pid, {:replace_state, fun})
 
-  @doc "The message of `run_in/2`, to be sent to many."
-  @spec to_run((term() -> term())) :: t()
-  def to_run(fun), do: to_nobody({:replace_state, fun})
-
   @typedoc "The ref under which answers come, and who owes one."
   @type owed :: {reference(), [pid()]}
 

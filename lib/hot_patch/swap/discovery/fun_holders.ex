@@ -15,6 +15,7 @@ defmodule HotPatch.Swap.Discovery.FunHolders do
 
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Discovery.Classification
+  alias HotPatch.Swap.Discovery.Lookers
   alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Hosted
@@ -23,10 +24,6 @@ defmodule HotPatch.Swap.Discovery.FunHolders do
 
   # Words of a heap up to which its text is looked at.
   @most_words 100_000
-
-  # A text shows when its process gets to a scheduler.
-  @lookers 8
-  @few 500
 
   # Where whoever waits for a message in a behaviour's loop is, or is suspended; how often it is looked.
   @loops [:gen_server, :gen_statem, :gen_event, :sys]
@@ -134,18 +131,7 @@ defmodule HotPatch.Swap.Discovery.FunHolders do
   def look(pids, wanted) when map_size(wanted) == 0, do: Enum.map(pids, &{&1, :none})
 
   def look(pids, wanted) do
-    pids = List.delete(pids, self())
-
-    seen =
-      if length(pids) <= @few do
-        look_at_each(pids, wanted)
-      else
-        pids
-        |> Enum.chunk_every(div(length(pids), @lookers) + 1)
-        |> Enum.map(fn some -> Task.async(fn -> look_at_each(some, wanted) end) end)
-        |> Enum.flat_map(&Task.await(&1, :infinity))
-      end
-
+    seen = pids |> List.delete(self()) |> Lookers.look(&look_at_each(&1, wanted))
     {asleep, seen} = Enum.split_with(seen, &match?({_pid, :asleep}, &1))
     {others, seen} = Enum.split_with(seen, &match?({_pid, :others}, &1))
 

@@ -7,14 +7,11 @@ defmodule HotPatch.Swap.Discovery.Loop do
 
   alias HotPatch.Swap.Discovery.CallbackModule
   alias HotPatch.Swap.Discovery.Classification
+  alias HotPatch.Swap.Discovery.Lookers
   alias HotPatch.Swap.Discovery.Stacktrace
 
   # Words of a heap up to which its text is looked at: it would be as large.
   @most_words 100_000
-
-  # A text shows when its process gets to a scheduler.
-  @lookers 8
-  @few 500
 
   # Their loops are nobody's callback module.
   @never [:supervisor_bridge, :application_controller, :gen_event]
@@ -62,20 +59,9 @@ defmodule HotPatch.Swap.Discovery.Loop do
     if Enum.any?(modules, &Classification.worked_for?/1) do
       names = for module <- modules, do: to_string(:io_lib.write_atom(module))
       looks = %{places: CallbackModule.places(), names: :binary.compile_pattern(names)}
-      in_parallel(processes, looks)
+      Lookers.look(processes, &look_at_each(&1, looks))
     else
       for {pid, _facts} <- processes, do: {pid, nil}
-    end
-  end
-
-  defp in_parallel(processes, looks) do
-    if length(processes) <= @few do
-      look_at_each(processes, looks)
-    else
-      processes
-      |> Enum.chunk_every(div(length(processes), @lookers) + 1)
-      |> Enum.map(fn some -> Task.async(fn -> look_at_each(some, looks) end) end)
-      |> Enum.flat_map(&Task.await(&1, :infinity))
     end
   end
 

@@ -73,7 +73,7 @@ defmodule HotPatch.Swap.OldCode.Room do
   end
 
   defp held(module, pids),
-    do: {:held, "old code of #{inspect(module)} #{Description.in_use(pids)}"}
+    do: {:held, Description.old_code(module, pids)}
 
   defp unheld(old, coming) do
     case old |> held_funs(coming) |> Map.to_list() do

@@ -1,0 +1,23 @@
+defmodule HotPatch.Swap.Discovery.Lookers do
+  @moduledoc false
+  # Several look at very many processes at the same time: the text of a stack shows when its process gets
+  # to a scheduler, and on a busy node that is not to be waited for a hundred thousand times one
+  # after the other.
+
+  @lookers 8
+  # Up to so many one looks at.
+  @few 500
+
+  @doc "What `look` gives for parts of a list, which together are the whole, in their order."
+  @spec look([item], ([item] -> [seen])) :: [seen] when item: term(), seen: term()
+  def look(list, look) do
+    if length(list) <= @few do
+      look.(list)
+    else
+      list
+      |> Enum.chunk_every(div(length(list), @lookers) + 1)
+      |> Enum.map(fn part -> Task.async(fn -> look.(part) end) end)
+      |> Enum.flat_map(&Task.await(&1, :infinity))
+    end
+  end
+end
