@@ -71,11 +71,6 @@ defmodule HotPatch.LateAnswerTest do
   defp took_too_long(world),
     do: "code_change of #{inspect(world.module)} took too long in #{name(world.hangs)}"
 
-  defp under_way?(node), do: Cluster.call(node, HotPatch.NodeAgent, :holder, []) != nil
-
-  defp free(nodes),
-    do: until(fn -> not Enum.any?(nodes, &under_way?/1) end, "nobody holds the nodes", 30_000)
-
   defp node_of(%Error{report: %Report{nodes: nodes}}, node),
     do: Enum.find(nodes, &(&1.node == node))
 
@@ -107,7 +102,7 @@ defmodule HotPatch.LateAnswerTest do
         known!(error, b, took_too_long(world))
         send(world.hangs, :go)
         assert vsns(world) == [{1, :calm}, {1, unquote(Macro.escape(state))}]
-        free(nodes)
+        Cluster.free(nodes)
         assert applied(nodes) == before
       end
 
@@ -124,7 +119,7 @@ defmodule HotPatch.LateAnswerTest do
         known!(error, b, took_too_long(world))
         send(world.hangs, :go)
         assert vsns(world) == [{2, :changed}, {2, unquote(Macro.escape(state))}]
-        free(nodes)
+        Cluster.free(nodes)
         assert applied(nodes) == before
       end
 
@@ -145,7 +140,7 @@ defmodule HotPatch.LateAnswerTest do
         send(world.hangs, :go)
         :gen_server.cast(world.hangs, :calm)
         until(fn -> vsns(world) == [{2, :changed}, {2, :changed}] end, "it catches up", 60_000)
-        free(nodes)
+        Cluster.free(nodes)
       end
     end
   end
@@ -167,7 +162,7 @@ defmodule HotPatch.LateAnswerTest do
       assert Exception.message(error) =~ "nothing was changed on any node"
       known!(error, b, "the commit failed on #{b}")
       assert vsns(world) == [{1, :calm}, {1, {:slow, 2_500}}]
-      free(nodes)
+      Cluster.free(nodes)
     end
 
     test "goes on with them where they keep the patch", %{nodes: nodes} = context do
@@ -175,7 +170,7 @@ defmodule HotPatch.LateAnswerTest do
       assert {:ok, %Report{status: :ok} = report} = result
       assert Enum.map(report.nodes, & &1.error) == [nil, nil]
       assert vsns(world) == [{2, :changed}, {2, :changed}]
-      free(nodes)
+      Cluster.free(nodes)
     end
 
     test "is not known where it is silent for longer, and is known as soon as it speaks",
@@ -184,7 +179,7 @@ defmodule HotPatch.LateAnswerTest do
       {world, result} = late(context, timeout: 500)
       assert {:error, %Error{reason: :failed} = error} = result
       assert Exception.message(error) =~ "nothing was changed but on #{b}, where it is not known"
-      free(nodes)
+      Cluster.free(nodes)
       assert vsns(world) == [{1, :calm}, {1, {:slow, 2_500}}]
       assert [ids, ids] = applied(nodes)
       refute world.patch.id in ids

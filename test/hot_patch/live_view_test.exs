@@ -53,16 +53,8 @@ defmodule HotPatch.LiveViewTest do
     installed(@shows, Fake.view(@shows, "v1", key: "n", text: text, shows: "[{1, #{@box}}]"))
     installed(@shows_not, Fake.view(@shows_not, "v1", key: "n"))
     pids = for view <- [@shows, @shows, @shows_not], do: Fake.connect(:view, view)
-    Enum.each(pids, &assert(shown(&1)))
+    Enum.each(pids, &assert(Fake.shown(&1)))
     pids
-  end
-
-  defp shown(pid) do
-    receive do
-      {:diff, ^pid, text, events} -> {text, events}
-    after
-      5_000 -> flunk("it has not rendered")
-    end
   end
 
   defp change(modules, files \\ []), do: %{patch: "fix", modules: modules, files: files}
@@ -86,11 +78,11 @@ defmodule HotPatch.LiveViewTest do
   test "these render after the change, and nobody else" do
     [one, two, other] = views()
     assert LiveView.after_write(change([@inner])) == :ok
-    assert {{:helped, 0}, []} = shown(one)
-    assert {{:helped, 0}, []} = shown(two)
+    assert {{:helped, 0}, []} = Fake.shown(one)
+    assert {{:helped, 0}, []} = Fake.shown(two)
     assert LiveView.after_write(change([@shows_not])) == :ok
     # The hook before had its turn before this one.
-    assert {{:v1, 0}, []} = shown(other)
+    assert {{:v1, 0}, []} = Fake.shown(other)
     refute_received {:diff, _, _, _}
   end
 
@@ -99,7 +91,7 @@ defmodule HotPatch.LiveViewTest do
     configure(:live_view, false)
     assert LiveView.after_write(change([@shows])) == :ok
     assert LiveView.render_again() == {3, 0}
-    Enum.each(pids, &shown/1)
+    Enum.each(pids, &Fake.shown/1)
     refute_received {:diff, _, _, _}
   end
 
@@ -191,13 +183,16 @@ defmodule HotPatch.LiveViewTest do
 
       assert LiveView.after_write(change([], [path])) == :ok
       files = %{"/app.css" => "/app-2.css?vsn=d"}
-      for pid <- views, do: assert({_, [["hot_patch:static", %{files: ^files}]]} = shown(pid))
+
+      for pid <- views,
+          do: assert({_, [["hot_patch:static", %{files: ^files}]]} = Fake.shown(pid))
+
       assert apply(@endpoint, :static_path, ["/app.css"]) == "/app-2.css?vsn=d"
 
       manifest_of("app-1.css")
       assert LiveView.after_write(change([], [path])) == :ok
       back = %{"/app.css" => "/app-1.css?vsn=d"}
-      for pid <- views, do: assert({_, [[_, %{files: ^back}]]} = shown(pid))
+      for pid <- views, do: assert({_, [[_, %{files: ^back}]]} = Fake.shown(pid))
       refute_received {:diff, _, _, _}
     end
   end

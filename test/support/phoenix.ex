@@ -28,6 +28,16 @@ defmodule HotPatch.Test.Phoenix do
     end)
   end
 
+  @doc "What the browser of a view is told next, and the events that come with it."
+  @spec shown(pid()) :: {text :: term(), events :: term()}
+  def shown(pid) do
+    receive do
+      {:diff, ^pid, text, events} -> {text, events}
+    after
+      5_000 -> ExUnit.Assertions.flunk("it has not rendered")
+    end
+  end
+
   @doc "The code of LiveView's server; `note` comes to what its code_change gives, after the user's."
   @spec channel(String.t()) :: binary()
   def channel(note \\ "\#{}") do

@@ -214,14 +214,6 @@ defmodule HotPatch.Swap.HostedTest do
   end
 
   describe "rendering again" do
-    defp shown(pid) do
-      receive do
-        {:diff, ^pid, text, events} -> {text, events}
-      after
-        5_000 -> flunk("it has not rendered")
-      end
-    end
-
     defp view_with(box, version), do: Fake.view(@view, version, key: "n", shows: "[{1, #{box}}]")
 
     defp click(pid) do
@@ -236,7 +228,7 @@ defmodule HotPatch.Swap.HostedTest do
       load(@view, v1)
       load(@box, Fake.component(@box, :p1))
       pid = Fake.connect(:view, @view, %{n: 5})
-      assert shown(pid) == {{:v1, 5}, []}
+      assert Fake.shown(pid) == {{:v1, 5}, []}
       click(pid)
 
       assert {:ok, _} = run(job([{@view, v1, view_with(@box, "v2")}]))
@@ -245,7 +237,7 @@ defmodule HotPatch.Swap.HostedTest do
       assert Views.render_again(Views.connected()) ==
                %{again: 1, left: 0, unknown: 0, failed: []}
 
-      assert shown(pid) == {{:v2, 5}, []}
+      assert Fake.shown(pid) == {{:v2, 5}, []}
       assert %{components: {%{1 => component}, _, _}} = :gen_server.call(pid, :state)
       assert {@box, "id", %{clicks: 7}, private, {:p1, %{}}} = component
       assert private == %{}
@@ -255,7 +247,7 @@ defmodule HotPatch.Swap.HostedTest do
       v1 = Fake.view(@view, "v1", key: "n")
       load(@view, v1)
       pid = Fake.connect(:view, @view)
-      assert shown(pid) == {{:v1, 0}, []}
+      assert Fake.shown(pid) == {{:v1, 0}, []}
       bad = Fake.view(@view, "v2", key: "n", text: "maps:get(never_assigned, A)")
       assert {:ok, _} = run(job([{@view, v1, bad}]))
       before = :sys.get_state(pid)
@@ -269,7 +261,7 @@ defmodule HotPatch.Swap.HostedTest do
     test "one with temporary assigns, which it could not show any more, is left as it is" do
       load(@view, Fake.view(@view, "v1", key: "n"))
       pid = Fake.connect(:view, @view, %{}, %{temporary_assigns: %{list: []}})
-      shown(pid)
+      Fake.shown(pid)
       assert %{again: 0, left: 1} = Views.render_again(Views.connected())
       refute_received {:diff, ^pid, _, _}
     end
@@ -280,10 +272,10 @@ defmodule HotPatch.Swap.HostedTest do
       load(@box, Fake.component(@box, :p1))
       load(@view, view_with(@box, "v1"))
       pid = Fake.connect(:view, @view)
-      shown(pid)
+      Fake.shown(pid)
       click(pid)
       assert %{again: 1} = Views.render_again(Views.connected())
-      assert {{:v1, 0}, []} = shown(pid)
+      assert {{:v1, 0}, []} = Fake.shown(pid)
       assert %{components: {%{1 => {_, _, assigns, _, _}}, _, _}} = :gen_server.call(pid, :state)
       assert assigns == %{clicks: 7}
     end
@@ -301,12 +293,12 @@ defmodule HotPatch.Swap.HostedTest do
     test "what is busy for long is told, and renders when it comes to it" do
       load(@view, Fake.view(@view, "v1", key: "n"))
       pid = Fake.connect(:view, @view)
-      shown(pid)
+      Fake.shown(pid)
       :erlang.suspend_process(pid)
       task = Task.async(fn -> Views.render_again([{pid, @view}]) end)
       assert %{again: 0, unknown: 1} = Task.await(task, 20_000)
       :erlang.resume_process(pid)
-      until(fn -> match?({_, _}, shown(pid)) end, "it renders")
+      until(fn -> match?({_, _}, Fake.shown(pid)) end, "it renders")
     end
   end
 end
