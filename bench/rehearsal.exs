@@ -41,7 +41,7 @@ defmodule Bench.Rehearsal do
     for way <- @ways do
       figures =
         for column <- @columns,
-            do: results |> Enum.map(& &1[way][column]) |> Table.median() |> text()
+            do: results |> Enum.map(& &1[way][column]) |> Table.median() |> Table.ms()
 
       IO.puts(line([n, way | figures]))
     end
@@ -54,7 +54,7 @@ defmodule Bench.Rehearsal do
     pids = Subject.start(root, modules, n)
     job = job(root)
     callers = Callers.start(pids)
-    settle()
+    Subject.settle()
 
     result =
       Enum.reduce(@ways, %{}, fn way, done ->
@@ -67,8 +67,8 @@ defmodule Bench.Rehearsal do
         figures = %{
           whole: whole,
           longest: List.last(waits),
-          p99: percentile(waits, 0.99),
-          p50: percentile(waits, 0.5),
+          p99: Table.percentile(waits, 0.99),
+          p50: Table.percentile(waits, 0.5),
           foreseen: found
         }
 
@@ -155,24 +155,6 @@ defmodule Bench.Rehearsal do
       pause_timeout: 60_000
     }
   end
-
-  # Garbage of the start is collected, callers are at their pace.
-  defp settle do
-    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
-
-    receive do
-    after
-      300 -> :ok
-    end
-  end
-
-  defp percentile([], _share), do: nil
-
-  defp percentile(sorted, share),
-    do: Enum.at(sorted, min(length(sorted) - 1, trunc(length(sorted) * share)))
-
-  defp text(nil), do: "-"
-  defp text(us), do: Table.decimal(us / 1000)
 
   defp line(cells), do: Table.line([9, 10, 9, 9, 9, 9, 9], cells)
 end

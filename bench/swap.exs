@@ -70,7 +70,7 @@ defmodule Bench.Swap do
     for name <- ways do
       figures =
         for column <- @columns,
-            do: results[name] |> Enum.map(& &1[column]) |> Table.median() |> text()
+            do: results[name] |> Enum.map(& &1[column]) |> Table.median() |> Table.ms()
 
       IO.puts(line([n, length(modules), load, name | figures]))
     end
@@ -82,7 +82,7 @@ defmodule Bench.Swap do
     pids = Subject.start(root, modules, n)
     change = Ways.prepare(name, root, modules)
     callers = if load == "calls", do: Callers.start(pids), else: []
-    settle()
+    Subject.settle()
 
     stop = Load.start(options)
     probe = Probe.start(pids)
@@ -99,26 +99,8 @@ defmodule Bench.Swap do
         do: ^i = :gen_server.call(pid, :get)
 
     Subject.stop(modules)
-    Map.merge(pauses, %{whole: whole, gap: List.last(waits), p99: percentile(waits, 0.99)})
+    Map.merge(pauses, %{whole: whole, gap: List.last(waits), p99: Table.percentile(waits, 0.99)})
   end
-
-  # Garbage of the start is collected, callers are at their pace.
-  defp settle do
-    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
-
-    receive do
-    after
-      300 -> :ok
-    end
-  end
-
-  defp percentile([], _share), do: nil
-
-  defp percentile(sorted, share),
-    do: Enum.at(sorted, min(length(sorted) - 1, trunc(length(sorted) * share)))
-
-  defp text(nil), do: "-"
-  defp text(us), do: Table.decimal(us / 1000)
 
   defp line(cells), do: Table.line([9, 7, 5, 20, 8, 8, 8, 8, 8, 8], cells)
 end

@@ -16,5 +16,15 @@ defmodule Bench.Table do
     end
   end
 
+  # The value below which a share of sorted ones lies; nil if there are none.
+  def percentile([], _share), do: nil
+
+  def percentile(sorted, share),
+    do: Enum.at(sorted, min(length(sorted) - 1, trunc(length(sorted) * share)))
+
+  # Microseconds as milliseconds; nil if nothing was measured.
+  def ms(nil), do: "-"
+  def ms(us), do: decimal(us / 1000)
+
   def decimal(number, digits \\ 1), do: :erlang.float_to_binary(number / 1, decimals: digits)
 end

@@ -52,6 +52,16 @@ defmodule Bench.Swap.Subject do
     for i <- 1..n, do: :supervisor.start_child(:bench_sup, [i]) |> elem(1)
   end
 
+  # Garbage of the start is collected, callers are at their pace.
+  def settle do
+    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+
+    receive do
+    after
+      300 -> :ok
+    end
+  end
+
   def stop(modules) do
     _ = :application.stop(@app)
     _ = :application.unload(@app)
