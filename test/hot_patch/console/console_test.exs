@@ -201,6 +201,7 @@ defmodule HotPatch.ConsoleTest do
       assert alive == Enum.take(cookies, -20)
     end
 
+    @tag :slow
     test "others' failures behind the same proxy lock nobody out" do
       try_one = fn name, password ->
         body = URI.encode_query(name: name, password: password)
@@ -273,6 +274,7 @@ defmodule HotPatch.ConsoleTest do
       end)
     end
 
+    @tag :slow
     test "ends with the logout of its user" do
       start!()
       headers = log_in("alice")
@@ -286,6 +288,7 @@ defmodule HotPatch.ConsoleTest do
       Enum.each(others, &goes_on!/1)
     end
 
+    @tag :slow
     test "ends with a role that is taken away, and so do sessions, forms and tokens" do
       start!()
       [alice, eve] = [log_in("alice"), log_in("eve")]
@@ -331,6 +334,7 @@ defmodule HotPatch.ConsoleTest do
       ended!(dave)
     end
 
+    @tag :slow
     test "a configuration that is wrong changes nothing; one that is gone ends it all" do
       start!()
       alice = log_in("alice")

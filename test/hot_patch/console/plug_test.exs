@@ -143,6 +143,7 @@ defmodule HotPatch.Console.PlugTest do
     assert upload.(headers, [one, :never]).status == 408
   end
 
+  @tag :slow
   test "streams until the client is gone" do
     headers = [{"authorization", "Bearer token-of-monitor"}, {"accept", "text/event-stream"}]
     conn = plug(path_info: ["api", "events"], req_headers: headers)
