@@ -59,6 +59,16 @@ defmodule HotPatch.Console.Response do
     %__MODULE__{status: status, headers: [{"content-type", type}], body: body}
   end
 
+  @doc "Text for a terminal."
+  @spec text(iodata(), 100..599) :: t()
+  def text(body, status \\ 200) do
+    %__MODULE__{
+      status: status,
+      headers: [{"content-type", "text/plain; charset=utf-8"}],
+      body: body
+    }
+  end
+
   @doc "Sends the client elsewhere, by GET; `path` is below the mount point."
   @spec redirect(Request.t(), String.t()) :: t()
   def redirect(request, path) do
