@@ -153,6 +153,14 @@ defmodule HotPatch.Options.Schema do
       type: :boolean,
       default: false
     ],
+    split: [
+      calls: [:build],
+      type: :boolean,
+      default: false,
+      doc:
+        "`true`: two archives where that helps, `NAME-1` and `NAME-2`: first the functions that take both the former and the " <>
+          "new states, then the processes. The second is refused where the first is not in force"
+    ],
     all_differences: [
       calls: [:build],
       type: :boolean,

@@ -2,11 +2,11 @@
 //! with the processes, and what looks dangerous.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::changes::Change;
 use crate::error::Error;
-use crate::side::Side;
+use crate::tree::Content;
 use hot_patch_beam::Stop;
 use hot_patch_core::analysis::{self, Analysis, Request};
 use hot_patch_core::appup::{Appup, Script};
@@ -33,12 +33,12 @@ struct Versions<'c> {
 }
 
 impl Advice {
-    /// The one place where a change is judged. `running` is the build that the change is made to;
-    /// where nothing says which one that is, the build that the modules were `picked` from: then
-    /// they have no version before, and no instruction can lead to them or back.
-    pub(crate) fn on(
-        changes: &[Change],
-        running: &Side,
+    /// The one place where a change is judged. `running` are the modules of the build that the change is
+    /// made to; where nothing says which one that is, of the build that the modules were `picked` from:
+    /// then they have no version before, and no instruction can lead to them or back.
+    pub(crate) fn on<'s>(
+        changes: &'s [Change],
+        running: BTreeMap<&'s str, &'s Content>,
         picked: bool,
         stop: &Stop,
     ) -> Result<Advice, Error> {
@@ -71,7 +71,11 @@ fn texts(scripts: &[Script]) -> Vec<String> {
 }
 
 impl<'c> Versions<'c> {
-    fn of(changes: &'c [Change], running: &'c Side, picked: bool) -> Result<Self, Error> {
+    fn of(
+        changes: &'c [Change],
+        mut all: BTreeMap<&'c str, &'c Content>,
+        picked: bool,
+    ) -> Result<Self, Error> {
         let mut versions = Versions {
             around: Vec::new(),
             before: Vec::new(),
@@ -79,7 +83,6 @@ impl<'c> Versions<'c> {
             added: Vec::new(),
             removed: Vec::new(),
         };
-        let mut all = running.modules();
         for change in changes {
             let Some(name) = change.module() else { continue };
             // Of a protocol what runs is the consolidated one, whatever lies beside it.

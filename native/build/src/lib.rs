@@ -98,7 +98,11 @@ pub fn build(
         return Err(Error::NothingChanged { compared: compared.count });
     }
     let running = from.as_ref().unwrap_or(&to);
-    let advice = Advice::on(&compared.changes, running, from.is_none(), progress.stop())?;
+    // What the patch before it has brought runs already.
+    let mut modules = running.modules();
+    let brought = to.modules().into_iter().filter(|(name, _)| request.is_applied(name));
+    modules.extend(brought);
+    let advice = Advice::on(&compared.changes, modules, from.is_none(), progress.stop())?;
     progress.unless_stopped()?;
     let Judgement { accepted, refused } =
         Judgement::on(&advice.analysis.findings, &request.accepted_findings)?;
