@@ -84,7 +84,8 @@ defmodule HotPatch.Swap.Crew do
     end
   end
 
-  defp later?(alike), do: Enum.any?(alike, fn {_like, {_at_once, later}} -> later != nil end)
+  defp later?(alike),
+    do: Enum.any?(alike, fn {_like, {_at_once, later, _looks}} -> later != nil end)
 
   defp sender(part, size) do
     words = min(@most_words, 1_000 + @words * size)
@@ -138,7 +139,8 @@ defmodule HotPatch.Swap.Crew do
   def again(%{tally: tally, waiter: waiter, crew: crew} = round, place, standing) do
     task = elem(crew.tasks, place)
     Tally.expect(tally, place)
-    Parking.ask(standing, task.pid, at_once(task), {tally, place, waiter, round.going})
+    seat = {tally, place, waiter, round.going}
+    Parking.ask(standing, task.pid, at_once(task), ProcessTask.looks(task), seat)
     %{round | again: Enum.uniq([place | round.again])}
   end
 
@@ -228,12 +230,16 @@ defmodule HotPatch.Swap.Crew do
     }
   end
 
-  # What is to be done is the same for most: by what tells them apart, at once and later.
+  # What is to be done is the same for most: by what tells them apart, at once and later, and how they look
+  # for whom they work.
   defp alike(tasks) do
     tasks
     |> Enum.reduce(%{}, fn
-      %{like: like}, alike when is_map_key(alike, like) -> alike
-      task, alike -> Map.put(alike, task.like, {at_once(task), later(task)})
+      %{like: like}, alike when is_map_key(alike, like) ->
+        alike
+
+      task, alike ->
+        Map.put(alike, task.like, {at_once(task), later(task), ProcessTask.looks(task)})
     end)
     |> Map.to_list()
   end
@@ -298,12 +304,13 @@ defmodule HotPatch.Swap.Crew do
   defp less(:infinity), do: :infinity
   defp less(count), do: count - 1
 
-  defp send_one({:stand, standing}, pid, {at_once, _later}, seat),
-    do: Parking.ask(standing, pid, at_once, seat)
+  defp send_one({:stand, standing}, pid, {at_once, _later, looks}, seat),
+    do: Parking.ask(standing, pid, at_once, looks, seat)
 
-  defp send_one({:convert, _standing}, _pid, {_at_once, nil}, seat), do: Tally.arrive(seat)
+  defp send_one({:convert, _standing}, _pid, {_at_once, nil, _looks}, seat),
+    do: Tally.arrive(seat)
 
-  defp send_one({:convert, standing}, pid, {_at_once, later}, seat),
+  defp send_one({:convert, standing}, pid, {_at_once, later, _looks}, seat),
     do: Parking.convert(standing, pid, later, seat)
 
   defp send_one({:wake, standing, skip}, pid, _alike, seat) do

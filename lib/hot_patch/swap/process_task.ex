@@ -70,6 +70,17 @@ defmodule HotPatch.Swap.ProcessTask do
   @spec later(t()) :: t()
   def later(task), do: converting(task, &%{&1 | at_once?: false})
 
+  @doc "How a process that stands still looks for whom it works; nil where it need not."
+  @spec looks(t()) :: Employment.looks() | nil
+  def looks(%{how: :still, conversions: conversions}) when map_size(conversions) == 1 do
+    case Map.to_list(conversions) do
+      [{_module, %{works_for: nil}}] -> nil
+      [{module, %{works_for: works_for}}] -> {works_for, module}
+    end
+  end
+
+  def looks(_task), do: nil
+
   @doc "The conversion of a process that has one state, as all have but event managers."
   @spec only(t()) :: Conversion.t()
   def only(%{conversions: conversions}) do
@@ -206,7 +217,8 @@ defmodule HotPatch.Swap.ProcessTask do
     # Nothing can be tried, but whether it works for the module.
     if target.kind == :server do
       base = conversion(change, %{name: change.module, lambdas?: false}, under)
-      works_for = Employment.new(depth, target.sure?)
+      kind = Shadow.kind(target.kind, change)
+      works_for = Employment.new(depth, target.sure?, kind)
       checked = %{base | kind: :server, rehearsal?: true, keeps?: true, works_for: works_for}
       put_in(task.conversions[change.module], checked)
     else
@@ -222,7 +234,7 @@ defmodule HotPatch.Swap.ProcessTask do
     else
       kind = Shadow.kind(target.kind, change)
       rehearsal? = itself?(kind, conversion)
-      works_for = if target.kind == :server, do: Employment.new(depth, target.sure?)
+      works_for = if target.kind == :server, do: Employment.new(depth, target.sure?, kind)
 
       conversion = %{
         conversion
