@@ -9,10 +9,13 @@ defmodule HotPatch.Swap.Employment do
   # still the same. How deep that is the first of them finds out, and the others let it: to read takes
   # longer than a turn of the scheduler, and thousands would have begun to before one is done.
   #
-  # Of a gen_statem the depth says nothing, as its callback module is a value: each reads, and waits for nobody.
+  # Of a gen_statem the depth says nothing, as its callback module is a value. One that has done too
+  # little for a change since it was looked at (HotPatch.Swap.Discovery.Idleness) is what it was; the others
+  # read, and wait for nobody.
 
   alias HotPatch.Swap.Discovery.CallbackModule
   alias HotPatch.Swap.Discovery.Employer
+  alias HotPatch.Swap.Discovery.Idleness
 
   # Words of a heap beyond which the text takes too long, of whoever stands still.
   @most_words 300_000
@@ -25,18 +28,29 @@ defmodule HotPatch.Swap.Employment do
   @depth 1
   @reader 2
 
-  @typedoc "Whether the depth of its stack tells: it was seen in its loop; what is known of that depth."
-  @type t :: %{by_depth?: boolean(), depth: :atomics.atomics_ref()}
+  @typedoc """
+  What tells of one that was seen in its loop: the depth of its stack, with what is known of that, or its
+  reductions, with the most up to which it is what it was.
+  """
+  @type t :: %{
+          by_depth?: boolean(),
+          depth: :atomics.atomics_ref(),
+          idle: non_neg_integer() | nil
+        }
 
   @typedoc "What a process finds."
   @type found :: :ok | {:another, module()}
 
-  @typedoc "What it takes to look, for one module."
+  @typedoc "What it takes to look, for one module, and the reductions of the process when it was looked at."
   @type looks :: {t(), module()}
+  @type before :: non_neg_integer() | nil
 
   @doc "For processes of one change and kind; those that are sure were seen in their loop."
   @spec new(:atomics.atomics_ref(), boolean(), kind :: atom()) :: t()
-  def new(depth, sure?, kind), do: %{by_depth?: sure? and kind == :server, depth: depth}
+  def new(depth, sure?, kind) do
+    idle = if sure? and kind == :statem, do: Idleness.most()
+    %{by_depth?: sure? and kind == :server, depth: depth, idle: idle}
+  end
 
   @doc "The depth of stacks, as far as the calling engine's processes have found it out; not at all at first."
   @spec depth() :: :atomics.atomics_ref()
@@ -53,8 +67,12 @@ defmodule HotPatch.Swap.Employment do
   end
 
   @doc "What the calling process finds, which runs a function over its state and has nothing else in hand."
-  @spec look(looks(), term()) :: found()
-  def look({works_for, module}, state), do: check(works_for, state, module)
+  @spec look(looks(), before(), now :: non_neg_integer(), term()) :: found()
+  def look({%{idle: idle}, _module}, before, now, _state)
+      when is_integer(idle) and is_integer(before) and now - before <= idle,
+      do: :ok
+
+  def look({works_for, module}, _before, _now, state), do: check(works_for, state, module)
 
   @doc "The same, wherever it is."
   @spec check(t(), term(), module()) :: found()

@@ -21,6 +21,7 @@ defmodule HotPatch.Swap.Parking do
   #     the mailbox. Nobody is to wake it up then: it looks at the signal when it has finished.
 
   alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Discovery.Idleness
   alias HotPatch.Swap.Employment
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Signal
@@ -56,7 +57,13 @@ defmodule HotPatch.Swap.Parking do
   Asks a process to stand still, and to convert its state at once where a conversion is given. It takes
   its seat when it has done both. With `looks` it looks first for whom it works.
   """
-  @spec ask(t(), pid(), Conversion.t() | nil, Employment.looks() | nil, Tally.seat()) :: :ok
+  @spec ask(
+          t(),
+          pid(),
+          Conversion.t() | nil,
+          {Employment.looks(), Employment.before()} | nil,
+          Tally.seat()
+        ) :: :ok
   def ask(standing, pid, conversion, nil, seat) do
     base = %{standing | seat: seat}
     SysMessage.run_in(pid, &still(&1, conversion, base))
@@ -64,10 +71,13 @@ defmodule HotPatch.Swap.Parking do
 
   # What it is about to do is within a fun, and so not in the text of its stack, which is read meanwhile: that
   # would be several times as long.
-  def ask(standing, pid, conversion, looks, seat) do
+  def ask(standing, pid, conversion, {looks, before}, seat) do
     base = %{standing | seat: seat}
     go_on = fn state, employer -> still(state, conversion, %{base | employer: employer}) end
-    SysMessage.run_in(pid, fn state -> go_on.(state, Employment.look(looks, state)) end)
+
+    SysMessage.run_in(pid, fn state ->
+      go_on.(state, Employment.look(looks, before, Idleness.now(), state))
+    end)
   end
 
   @doc """

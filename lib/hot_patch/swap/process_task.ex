@@ -21,10 +21,12 @@ defmodule HotPatch.Swap.ProcessTask do
 
   @typedoc """
   One process, and the loop that it is in where that is not OTP's. `conversions` are run before the load, and may be none; `by_itself` are the modules that
-  have to change by themselves. Processes of one `like` are alike in all that is to be done.
+  have to change by themselves. Processes of one `like` are alike in all that is to be done. `reductions` are
+  those of the process when it was looked at.
   """
   @type t :: %__MODULE__{
           pid: pid(),
+          reductions: Employment.before(),
           loop: module() | nil,
           how: how(),
           conversions: %{module() => Conversion.t()},
@@ -32,7 +34,7 @@ defmodule HotPatch.Swap.ProcessTask do
           like: integer()
         }
   @enforce_keys [:pid]
-  defstruct [:pid, :loop, how: :still, conversions: %{}, by_itself: [], like: 0]
+  defstruct [:pid, :loop, :reductions, how: :still, conversions: %{}, by_itself: [], like: 0]
 
   @doc """
   The work on targets, in windows: enough of them at a time to keep the schedulers busy, few
@@ -50,7 +52,7 @@ defmodule HotPatch.Swap.ProcessTask do
         key = {target.kind, modules, sure?, loop, target.keeps?, target.ends?, target.holds?}
         new = fn -> %{task(target, conversions, hold) | like: :erlang.unique_integer()} end
         alike = Map.put_new_lazy(alike, key, new)
-        {%{alike[key] | pid: target.pid}, alike}
+        {%{alike[key] | pid: target.pid, reductions: target.reductions}, alike}
       end)
 
     Enum.chunk_every(tasks, window)
