@@ -32,10 +32,11 @@ defmodule HotPatch.Test.Loops do
 
   @doc """
   Begins as gen_server does, keeps one record, keeps what it has made of the callback module, becomes
-  another's, and puts a list around its record when it changes code.
+  another's, and puts a list around its record when it changes code. Calls have a tag: with that of gen_server
+  its calls do.
   """
-  @spec own(module()) :: binary()
-  def own(module) do
+  @spec own(module(), String.t()) :: binary()
+  def own(module, tag \\ "$own_call") do
     Builds.erlang("""
     -module(#{module}).
     -export([start/3, init_it/6, call/2, call/3, reply/2, loop/1]).
@@ -50,13 +51,13 @@ defmodule HotPatch.Test.Loops do
     made(#own{mod = M} = Own) ->
         Own#own{priority = case erlang:function_exported(M, priority, 0) of true -> fun() -> M:priority() end; false -> fun() -> 0 end end}.
     call(Pid, What) -> call(Pid, What, 5000).
-    call(Pid, What, Timeout) -> {ok, R} = gen:call(Pid, '$own_call', What, Timeout), R.
+    call(Pid, What, Timeout) -> {ok, R} = gen:call(Pid, '#{tag}', What, Timeout), R.
     reply({To, Tag}, R) -> To ! {Tag, R}, ok.
     loop(#own{parent = Parent, mod = M} = Own) ->
         receive
             {system, From, Req} -> sys:handle_system_msg(Req, From, Parent, #{module}, [], Own);
-            {'$own_call', From, priority} -> reply(From, (Own#own.priority)()), loop(Own);
-            {'$own_call', From, What} ->
+            {'#{tag}', From, priority} -> reply(From, (Own#own.priority)()), loop(Own);
+            {'#{tag}', From, What} ->
                 case M:handle_call(What, From, Own#own.state) of
                     {reply, R, S} -> reply(From, R), loop(Own#own{state = S});
                     {reply, R, S, hibernate} -> reply(From, R), proc_lib:hibernate(#{module}, loop, [Own#own{state = S}]);

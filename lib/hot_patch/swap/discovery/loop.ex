@@ -22,7 +22,8 @@ defmodule HotPatch.Swap.Discovery.Loop do
   @typedoc """
   It works for a module, below which others may be (see CallbackModule); it is in the loop of a behaviour
   that is not OTP's, of that module; it is somewhere else; it has no stack while it hibernates; its
-  stack is too large to be read. `named?`: whether a changed module's name is among its values.
+  stack is too large to be read; it is new, and began for a changed module, in the loop of a behaviour that is not
+  OTP's or in another. `named?`: whether a changed module's name is among its values.
   """
   @type t ::
           {:works_for, CallbackModule.stack()}
@@ -30,7 +31,7 @@ defmodule HotPatch.Swap.Discovery.Loop do
           | {:busy, named? :: boolean()}
           | :asleep
           | :unread
-          | :new
+          | {:new, foreign :: module() | nil}
 
   @typedoc """
   What a process is in, nil where that is of no interest; which funs of interest its text shows, nil where it
@@ -48,7 +49,7 @@ defmodule HotPatch.Swap.Discovery.Loop do
 
   @doc """
   What each of some processes is in, as far as it is of interest for changes of modules, and of funs. Of those
-  that are new since a scan before only what may not be as it began (`:new`): that is looked at when they
+  that are new since a scan before only what may not be as it began: that is looked at when they
   stand still, and time is short.
   """
   @spec of([{pid(), facts()}], [module()], FunHolders.wanted(), new? :: boolean()) ::
@@ -67,7 +68,10 @@ defmodule HotPatch.Swap.Discovery.Loop do
         match?({_module, :init, 1}, call)
       end)
 
-    for({pid, _facts} <- began, do: {pid, %{@not_looked_at | loop: :new}}) ++
+    for(
+      {pid, _facts} <- began,
+      do: {pid, %{@not_looked_at | loop: {:new, Stacktrace.foreign_loop(pid)}}}
+    ) ++
       for({pid, _facts} <- rest, do: {pid, @not_looked_at}) ++
       of(servers, modules, wanted, false)
   end
