@@ -43,6 +43,7 @@ defmodule HotPatch.Swap do
   @inside [
     HotPatch.Swap.Discovery.CallbackModule,
     HotPatch.Swap.Discovery.Employer,
+    HotPatch.Swap.Discovery.Idleness,
     HotPatch.Swap.Discovery.StackText,
     HotPatch.Swap.Employment,
     HotPatch.Swap.Foreign,
@@ -110,10 +111,13 @@ defmodule HotPatch.Swap do
     # Loaded on first use, they would be asked for by every process that stands still.
     :ok = :code.ensure_modules_loaded(@inside)
 
+    shadows = Enum.filter(job.shadows, &needed?(&1, job.transition))
+
+    # Shadows come first: to make room for them has all processes look, and whoever is looked at is best left in peace
+    # from then on.
     with :ok <- OldCode.Room.check(job),
-         %{silent: []} = found <- Discovery.find(job.changes),
-         shadows = Enum.filter(job.shadows, &needed?(&1, job.transition)),
          :ok <- Shadow.load(shadows),
+         %{silent: []} = found <- Discovery.find(job.changes),
          fatal = Casualties.reasons(job.changes, job.transition, shadows),
          :ok <- survived(job, shadows, found, fatal) do
       found = needed(found, job.transition)
@@ -123,10 +127,18 @@ defmodule HotPatch.Swap do
       {:ok,
        %Ready{job: job, found: found, shadows: shadows, back: back, fatal: fatal, funs: funs}}
     else
-      {:held, text} -> {:error, Failure.new(:old_code, text)}
-      %{silent: silent} -> {:error, Failure.new(:busy, Description.silent(silent))}
-      {:fatal, casualties} -> {:error, Failure.new(:fatal, Casualties.refused(casualties))}
-      {:error, text} -> {:error, Failure.new(:shadow, text)}
+      {:held, text} ->
+        {:error, Failure.new(:old_code, text)}
+
+      %{silent: silent} ->
+        Shadow.unload(shadows)
+        {:error, Failure.new(:busy, Description.silent(silent))}
+
+      {:fatal, casualties} ->
+        {:error, Failure.new(:fatal, Casualties.refused(casualties))}
+
+      {:error, text} ->
+        {:error, Failure.new(:shadow, text)}
     end
   end
 

@@ -98,16 +98,18 @@ defmodule HotPatch.Swap.Discovery do
     looked_at = for pid <- fresh, facts = facts(pid), do: {pid, facts}
     {unborn, facts} = Enum.split_with(looked_at, &unborn?(&1, replaced))
 
-    loops = Loop.of(facts, Map.keys(replaced), map_size(seen) > 0)
+    wanted = FunHolders.wanted(replaced)
+    looks = Loop.of(facts, Map.keys(replaced), wanted, map_size(seen) > 0)
     by_pid = by_pid(facts)
-    {targets, to_ask} = Enum.flat_map_reduce(loops, [], &recognise(&1, by_pid, &2, replaced))
+    {targets, to_ask} = Enum.flat_map_reduce(looks, [], &recognise(&1, by_pid, &2, replaced))
 
     {silent, asked} = Query.ask(to_ask, replaced)
     {targets, unpaused} = Enum.split_with(asked ++ targets, &converts?/1)
     settled = settled(facts, targets ++ unpaused)
     # One that is not looked at yet shall not be taken for seen the next time.
     list = if length(settled) == length(fresh), do: list, else: before.list
-    {own, others} = FunHolders.among(Enum.map(facts, &elem(&1, 0)), targets, unpaused, replaced)
+    shown = for {pid, %{funs: funs}} <- looks, do: {pid, funs}
+    {own, others} = FunHolders.among(shown, targets, unpaused, wanted)
     targets = own ++ targets
     holding = for %{rule: :holds_fun, pid: pid} <- others ++ before.targets, do: pid
     {parents, starters} = parents(targets, by_pid)
@@ -147,10 +149,11 @@ defmodule HotPatch.Swap.Discovery do
 
   defp unborn?(_facts, _replaced), do: false
 
-  defp recognise({pid, loop}, facts, to_ask, replaced) do
+  defp recognise({pid, %{loop: loop, reductions: reductions}}, facts, to_ask, replaced) do
     case Classification.by_loop(pid, facts[pid], loop, replaced) do
       {:ask, question} -> {[], [{pid, question} | to_ask]}
-      targets -> {targets, to_ask}
+      [] -> {[], to_ask}
+      targets -> {for(target <- targets, do: %{target | reductions: reductions}), to_ask}
     end
   end
 
