@@ -77,11 +77,15 @@ defmodule HotPatch.Swap do
   whether they are among them. Changes nothing.
   """
   @spec find([Change.t()]) :: Discovery.found()
-  defdelegate find(changes), to: Discovery
+  defdelegate find(changes), to: Discovery, as: :look
+
+  @doc "Who has changed modules on its stack, but for those that were found: for `bare/2` and `uncertain/3`."
+  @spec running([Change.t()], [Target.t()]) :: [Discovery.Running.t()]
+  defdelegate running(changes, targets), to: Discovery.Running, as: :of
 
   @doc "Processes that run these modules and can be neither suspended nor moved."
-  @spec bare([Change.t()], [Target.t()]) :: [{pid(), module()}]
-  def bare(changes, targets), do: Discovery.bare(changes, targets)
+  @spec bare([Discovery.Running.t()], [Change.t()]) :: [{pid(), module()}]
+  defdelegate bare(running, changes), to: Discovery.Running
 
   @doc """
   Who still runs old code of these modules, as far as their stacks show: quick, for many
@@ -179,8 +183,8 @@ defmodule HotPatch.Swap do
   defdelegate kept_frames(changes, targets), to: Discovery.KeptFrames, as: :risks
 
   @doc "In lines: of how many processes it is not known whether they have a state that would have to change."
-  @spec uncertain([Change.t()], [Target.t()], silent :: [pid()]) :: [String.t()]
-  defdelegate uncertain(changes, targets, silent), to: Discovery.Uncertain, as: :lines
+  @spec uncertain([Change.t()], [Discovery.Running.t()], silent :: [pid()]) :: [String.t()]
+  defdelegate uncertain(changes, running, silent), to: Discovery.Uncertain, as: :lines
 
   @doc "Processes that changes are known to end."
   @spec casualties([Change.t()], Strategy.transition()) :: [Casualties.t()]
@@ -191,7 +195,7 @@ defmodule HotPatch.Swap do
       []
     else
       concerned = for {{module, _kind}, _why} <- reasons, uniq: true, do: module
-      found = Discovery.find(Enum.filter(changes, &(&1.module in concerned)))
+      found = Discovery.look(Enum.filter(changes, &(&1.module in concerned)))
       Casualties.among(found.targets ++ found.unpaused, reasons)
     end
   end
@@ -269,7 +273,7 @@ defmodule HotPatch.Swap do
   @spec users(module()) :: [pid()]
   def users(module) do
     change = %Change{module: module, kind: :replace, exports: [], md5: nil}
-    found = Discovery.find([change])
+    found = Discovery.look([change])
     Enum.map(found.targets ++ found.unpaused, & &1.pid)
   end
 
@@ -277,7 +281,7 @@ defmodule HotPatch.Swap do
   @spec supervisors(module()) :: [pid()]
   def supervisors(module) do
     change = %Change{module: module, kind: :replace, exports: [], md5: nil}
-    for %{kind: :supervisor, pid: pid} <- Discovery.find([change]).targets, do: pid
+    for %{kind: :supervisor, pid: pid} <- Discovery.look([change]).targets, do: pid
   end
 
   @doc "The code of a module as it runs now; nil if it does not run or is in no file."

@@ -50,4 +50,8 @@ defmodule HotPatch.Analysis.Steps do
   end
 
   defp short(module), do: String.replace_prefix(module, "Elixir.", "")
+
+  defimpl Inspect do
+    defdelegate inspect(struct, options), to: HotPatch.Support.Printable, as: :inspected
+  end
 end

@@ -213,6 +213,7 @@ defmodule HotPatch.Support.PrintableTest do
       analysis(),
       change(),
       finding(),
+      %Analysis.Steps{first: [@hostile], why: [{@hostile, @hostile}], across: [@hostile]},
       %Plan{patch: @hostile, status: :error, nodes: [plan_node()], unmanaged: [hostile_atom()]},
       plan_node(),
       risk(),
