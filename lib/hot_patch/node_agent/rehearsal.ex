@@ -69,7 +69,8 @@ defmodule HotPatch.NodeAgent.Rehearsal do
       sample: how.sample,
       without: for(name <- how.without, {:ok, module} <- [LoadedCode.module(name)], do: module),
       most_bytes: how.most_bytes,
-      owner: operation.coordinator
+      owner: operation.coordinator,
+      replay: nil
     }
   end
 
