@@ -94,6 +94,63 @@ defmodule HotPatch.Rehearsal.Replay do
   @spec what(difference()) :: String.t()
   def what(difference), do: Map.fetch!(@whats, difference.what)
 
+  @doc "From what to what, in a few words."
+  @spec change(difference()) :: String.t()
+  def change(%{from: same, to: same}), do: "another #{same}"
+  def change(difference), do: "#{difference.from} -> #{difference.to}"
+
+  @doc "What is to be said of it besides its figures."
+  @spec notes(t()) :: [String.t()]
+  def notes(replay) do
+    for(
+      left <- replay.left_aside,
+      do:
+        "#{replay.module}: #{Table.count(left.count, "message", "messages")} left aside: #{left.text}"
+    ) ++
+      for(
+        left <- replay.unheard,
+        do:
+          "#{replay.module}: #{Table.count(left.count, "process", "processes")} not heard: #{left.text}"
+      )
+  end
+
+  @doc false
+  # What several nodes have of a module, as the last cells of a row.
+  @spec cells([{node(), t()}]) :: [String.t()]
+  def cells(found) do
+    sum = fn fun ->
+      "#{found |> Enum.map(fn {_node, replay} -> fun.(replay) end) |> Enum.sum()}"
+    end
+
+    counts = fn field -> fn replay -> replay |> Map.fetch!(field) |> counted() end end
+
+    [
+      sum.(& &1.processes),
+      sum.(& &1.messages),
+      sum.(& &1.same),
+      sum.(counts.(:crashes)),
+      sum.(counts.(:differences)),
+      sum.(&left/1)
+    ]
+  end
+
+  defp counted(kinds), do: kinds |> Enum.map(& &1.count) |> Enum.sum()
+
+  @doc false
+  # What several nodes have found, alike ones as one.
+  @spec together([{node(), t()}], :crashes | :differences) :: [crash()] | [difference()]
+  def together(found, field) do
+    for({_node, replay} <- found, one <- Map.fetch!(replay, field), do: one)
+    |> Enum.group_by(&Map.drop(&1, [:count, :values]))
+    |> Enum.map(fn {kind, ones} ->
+      Map.merge(kind, %{
+        count: counted(ones),
+        values: ones |> Enum.flat_map(& &1.values) |> Enum.take(3)
+      })
+    end)
+    |> Enum.sort_by(&{-&1.count, &1.message})
+  end
+
   defimpl Inspect do
     defdelegate inspect(struct, options), to: HotPatch.Support.Printable, as: :inspected
   end
