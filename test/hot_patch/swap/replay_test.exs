@@ -7,6 +7,7 @@ defmodule HotPatch.Swap.ReplayTest do
 
   alias HotPatch.Rehearsal.Replay
   alias HotPatch.Test.Builds
+  alias HotPatch.Test.Leaks
 
   @module :hot_patch_test_replayed
 
@@ -105,5 +106,159 @@ defmodule HotPatch.Swap.ReplayTest do
     assert one.messages > 20
     assert one.left_aside == []
     assert Replay.outcome(one) == :failed
+  end
+
+  defp started(beam, state) do
+    load(@module, beam)
+    {:ok, pid} = :gen_server.start(@module, state, [])
+    on_exit(fn -> kill([pid]) end)
+    pid
+  end
+
+  # Old and new code that differ in what they make of a message, `go`.
+  defp pair(old, new, more \\ "") do
+    for {version, body} <- [{"1", old}, {"2", new}] do
+      beam(version, """
+      init(S) -> {ok, S}.
+      handle_call(go, _From, S) -> #{body};
+      handle_call(_, _From, S) -> {reply, S, S}.
+      handle_cast(go, S) -> #{body};
+      handle_cast(_, S) -> {noreply, S}.
+      handle_info(go, S) -> #{body};
+      handle_info(_, S) -> {noreply, S}.
+      handle_continue(_, S) -> {noreply, S}.
+      code_change(_, S, _) -> {ok, S}.
+      #{more}
+      """)
+    end
+  end
+
+  defp played(old, new, state, load, options \\ [], more \\ "") do
+    [old, new] = pair(old, new, more)
+    pid = started(old, state)
+    {one, _count} = under(fn _n -> load.(pid) end, fn -> replay!(old, new, options) end)
+    {pid, one}
+  end
+
+  test "values are shown where that is asked for, and nowhere else" do
+    call = fn pid -> :gen_server.call(pid, :go) end
+    answers = ["{reply, {ok, S}, S}", "{reply, {ok, S + 45}, S}"]
+
+    {_pid, one} = twice(answers, call, [])
+    assert [%{what: :reply, values: [], from: "{:ok, integer}"}] = one.differences
+    refute inspect(one) =~ "7777"
+    unload(@module)
+
+    {_pid, one} = twice(answers, call, values: true)
+
+    assert [%{values: [%{message: ":go", from: "{:ok, 7777}", to: "{:ok, 7822}"} | _]}] =
+             one.differences
+  end
+
+  defp twice([old, new], call, options), do: played(old, new, 7777, call, options)
+
+  test "both read the same, and find themselves in their state" do
+    body = """
+    begin
+      true = lists:nth(1, S) =:= self(), {_, Reductions} = process_info(self(), reductions),
+      {reply, {erlang:unique_integer(), erlang:monotonic_time(), make_ref(), Reductions, rand:uniform(1000000)}, S}
+    end
+    """
+
+    [old, new] = pair(body, body)
+    pid = started(old, [])
+    :sys.replace_state(pid, fn _state -> [pid] end)
+    {one, _count} = under(fn _n -> :gen_server.call(pid, :go) end, fn -> replay!(old, new) end)
+    assert %{differences: [], crashes: [], left_aside: []} = one
+    assert one.messages > 10
+    assert one.same == one.messages
+  end
+
+  test "what would be sent is compared, and what goes on without an end is a crash" do
+    cast = fn pid -> :gen_server.cast(pid, :go) end
+    sink = spawn(fn -> receive(do: (:never -> :ok)) end)
+    Process.register(sink, :hot_patch_test_nobody)
+    on_exit(fn -> kill([sink]) end)
+
+    {_pid, one} =
+      played(
+        "begin hot_patch_test_nobody ! S, {noreply, S} end",
+        "begin hot_patch_test_nobody ! [S], {noreply, S} end",
+        1,
+        cast
+      )
+
+    assert [] = one.crashes
+
+    assert [%{what: :sent, from: "send integer", to: "send [_]", message: "cast :go"}] =
+             one.differences
+
+    unload(@module)
+
+    {_pid, one} = played("{noreply, S}", "spin(S)", 1, cast, [], "spin(S) -> spin([S]). ")
+    assert [%{why: :too_much_memory}] = one.left_aside
+    unload(@module)
+
+    {_pid, one} = played("{noreply, S}", "spin(S)", 1, cast, [], "spin(S) -> spin(S). ")
+    assert [%{reason: "it takes longer" <> _}] = one.crashes
+  end
+
+  test "who is traced by somebody else is not heard, and goes on being traced" do
+    [old, new] = pair("{noreply, S}", "{noreply, S}")
+    pid = started(old, 1)
+    1 = :erlang.trace(pid, true, [:receive])
+
+    versions = [{@module, old, new}]
+    assert {:ok, %{replays: [one]}} = rehearse(job(versions), replay: replay(versions, 1))
+
+    if System.otp_release() < "27",
+      do: assert([%{why: :traced, count: 1}] = one.unheard),
+      else: assert(one.unheard == [])
+
+    send(pid, :seen)
+    assert_receive {:trace, ^pid, :receive, :seen}
+  end
+
+  test "nothing gets out of what a server really receives, to nobody, and nobody hears of it" do
+    module = HotPatch.Test.Leaking
+    [old, new] = for side <- [:old, :new], do: Leaks.compile(module, side)
+    load(module, old)
+    file = Path.join(Builds.tmp(), "leaks")
+    witness = Leaks.watch(file)
+    {:ok, pid} = :gen_server.start(module, Leaks.state(file), [])
+    names = Leaks.names()
+
+    on_exit(fn ->
+      Leaks.unwatch()
+      kill([pid])
+      unload(module)
+    end)
+
+    versions = [{module, old, new}]
+    {job, how} = {job(versions), replay(versions, 3)}
+    heard = Leaks.count([pid])
+
+    {found, count} =
+      under(
+        fn n -> send(pid, {:attempt, Enum.at(names, rem(n, length(names)))}) end,
+        fn -> rehearse(job, replay: how) end
+      )
+
+    assert {:ok, %{replays: [one]}} = found
+    assert count > length(names)
+    assert Leaks.marks(file) == []
+    # What is sent is found, as something else than the old code does.
+    assert Enum.any?(one.differences, &(&1.what == :sent))
+    assert length(one.left_aside) > 3
+    assert one.crashes == []
+    assert heard.() == 0
+    assert :gen_server.call(pid, :state) == Leaks.state(file)
+    refute Enum.any?(:code.all_loaded(), fn {name, _file} -> "#{name}" =~ "@hot_patch" end)
+
+    # It would have been heard.
+    heard = Leaks.count([pid])
+    send(witness, {:hot_patch_test_leak, :control})
+    assert Leaks.marks(file) != []
+    assert heard.() == 1
   end
 end

@@ -5,7 +5,6 @@ defmodule HotPatch.Swap.Replay.Closed do
   # a fun is wrapped, so that it is called through the gate, and a struct whose code is not known leaves the
   # message aside.
 
-  alias HotPatch.Swap.Replay.Gate
   alias HotPatch.Swap.Replay.Sandbox
 
   # Structs that Elixir's own functions know how to go by, with their own code.
@@ -139,13 +138,16 @@ defmodule HotPatch.Swap.Replay.Closed do
     end
   end
 
-  @doc "The arguments of a function that is run, with their funs wrapped."
-  @spec arguments(module(), atom(), [term()]) :: [term()]
-  def arguments(module, function, arguments) do
+  @typedoc "How a fun is called that is wrapped."
+  @type run :: (fun(), [term()] -> term())
+
+  @doc "The arguments of a function that is run, with their funs wrapped: `run` calls them."
+  @spec arguments(module(), atom(), [term()], run()) :: [term()]
+  def arguments(module, function, arguments, run) do
     cond do
-      module in @plain -> Enum.map(arguments, &wrapped(&1, :any))
-      module in @shallow -> Enum.map(arguments, &shallow(&1, {module, function}))
-      true -> Enum.map(arguments, &deep/1)
+      module in @plain -> Enum.map(arguments, &wrapped(&1, :any, run))
+      module in @shallow -> Enum.map(arguments, &shallow(&1, {module, function}, run))
+      true -> Enum.map(arguments, &deep(&1, run))
     end
   end
 
@@ -153,10 +155,10 @@ defmodule HotPatch.Swap.Replay.Closed do
   @spec top!([term()]) :: :ok
   def top!(arguments), do: Enum.each(arguments, &top/1)
 
-  defp shallow(fun, about) when is_function(fun),
-    do: wrapped(fun, if(about in @results, do: :flat, else: :any))
+  defp shallow(fun, about, run) when is_function(fun),
+    do: wrapped(fun, if(about in @results, do: :flat, else: :any), run)
 
-  defp shallow(argument, about) do
+  defp shallow(argument, about, _run) do
     :ok = top(argument)
     if about in @elements, do: elements(argument)
     if about in @sorting, do: sorter(argument)
@@ -217,9 +219,9 @@ defmodule HotPatch.Swap.Replay.Closed do
 
   def seed!(_other), do: Sandbox.leave_aside(:unknown_fun)
 
-  defp deep(fun) when is_function(fun), do: wrapped(fun, :deep)
+  defp deep(fun, run) when is_function(fun), do: wrapped(fun, :deep, run)
 
-  defp deep(argument) do
+  defp deep(argument, _run) do
     :ok = scan(argument)
     argument
   end
@@ -255,25 +257,25 @@ defmodule HotPatch.Swap.Replay.Closed do
   def scan(_other), do: :ok
 
   # The one that is given calls through the gate; what it gives is looked at where that is gone by.
-  defp wrapped(fun, results) when is_function(fun) do
-    if results == :any and fun(fun) == :closed, do: fun, else: wrap(fun, results)
+  defp wrapped(fun, results, run) when is_function(fun) do
+    if results == :any and fun(fun) == :closed, do: fun, else: wrap(fun, results, run)
   end
 
-  defp wrapped(other, _results), do: other
+  defp wrapped(other, _results, _run), do: other
 
   for arity <- 0..12 do
     arguments = Macro.generate_arguments(arity, __MODULE__)
 
-    defp wrap(fun, results) when is_function(fun, unquote(arity)) do
+    defp wrap(fun, results, run) when is_function(fun, unquote(arity)) do
       fn unquote_splicing(arguments) ->
-        result = Gate.run(fun, unquote(arguments))
+        result = run.(fun, unquote(arguments))
         :ok = looked_at(result, results)
         result
       end
     end
   end
 
-  defp wrap(_fun, _results), do: Sandbox.leave_aside(:many_arguments)
+  defp wrap(_fun, _results, _run), do: Sandbox.leave_aside(:many_arguments)
 
   defp looked_at(_result, :any), do: :ok
   defp looked_at({list, _acc}, :flat), do: given(list)

@@ -157,13 +157,16 @@ defmodule HotPatch.Swap.Replay.Gate do
 
   defp by_rule(module, function, arguments) do
     case Table.rule(module, function, length(arguments)) do
-      :pure -> apply(module, function, Closed.arguments(module, function, arguments))
-      :read -> read(module, function, Closed.arguments(module, function, arguments))
+      :pure -> apply(module, function, closed(module, function, arguments))
+      :read -> read(module, function, closed(module, function, arguments))
       :own -> own(module, function, arguments)
       {:record, kind, answer} -> recorded({module, function, arguments}, kind, answer)
       nil -> Sandbox.leave_aside({:calls, {module, function, length(arguments)}})
     end
   end
+
+  defp closed(module, function, arguments),
+    do: Closed.arguments(module, function, arguments, &run/2)
 
   defp cancelled([options], left) do
     if is_list(options) and Keyword.keyword?(options) and options[:info] == false,
@@ -229,7 +232,17 @@ defmodule HotPatch.Swap.Replay.Gate do
   defp own(_module, :get_keys, arguments),
     do: Enum.reject(apply(:erlang, :get_keys, arguments), &Sandbox.own?/1)
 
-  defp recorded({module, function, arguments} = call, kind, answer) do
+  # Nobody has that name: there it fails for real, too.
+  defp recorded({:erlang, :send, [name | _] = arguments}, :message, _answer)
+       when is_atom(name) and length(arguments) == 2 do
+    if read(:erlang, :whereis, [name]) == :undefined,
+      do: :erlang.error(:badarg, arguments),
+      else: noted_and_answered({:erlang, :send, arguments}, :message, :second)
+  end
+
+  defp recorded(call, kind, answer), do: noted_and_answered(call, kind, answer)
+
+  defp noted_and_answered({module, function, arguments} = call, kind, answer) do
     :ok = Sandbox.note(kind, noted(kind, call))
 
     case answer do
