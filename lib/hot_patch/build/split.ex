@@ -16,7 +16,7 @@ defmodule HotPatch.Build.Split do
   @spec run(map(), Path.t() | nil, make()) :: {:ok, Build.t()} | {:error, Exception.t()}
   def run(request, out, make) do
     with {:ok, whole} <- make.(request, %{out: nil}) do
-      case Steps.one(whole.analysis.steps) do
+      case one(whole) do
         nil ->
           both(request, out, make, whole.analysis.steps)
 
@@ -26,6 +26,11 @@ defmodule HotPatch.Build.Split do
       end
     end
   end
+
+  defp one(%{composition: %{manifest: %{upgrade: %{}}}}),
+    do: "an upgrade takes the system to its next version at once"
+
+  defp one(whole), do: Steps.one(whole.analysis.steps)
 
   defp both(request, out, make, steps) do
     name = request["name"]

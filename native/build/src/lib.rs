@@ -14,6 +14,8 @@
 //! | `tree` | the files of a build, from a folder or a tar |
 //! | `side`, `release`, `system` | one of the two builds: its applications, versions, what is OTP's |
 //! | `compare`, `pair`, `changes`, `moves` | what differs between them |
+//! | `upgrade` | the next version of a release, with whole folders |
+//! | `steps`, `appups` | its instructions: those of the analysis, and what authors have written |
 //! | `advice`, `judgement` | what the change means, and whether the patch goes out with it |
 //! | `describe`, `write` | the manifest, the archive |
 //! | [`progress`](Progress) | how far it has come, and whether anybody waits |
@@ -27,6 +29,7 @@
 )]
 
 mod advice;
+mod appups;
 mod changes;
 mod compare;
 mod describe;
@@ -40,8 +43,10 @@ mod release;
 mod reply;
 mod request;
 mod side;
+mod steps;
 mod system;
 mod tree;
+mod upgrade;
 mod write;
 
 pub use changes::{Build, Change};
@@ -57,6 +62,7 @@ use hot_patch_core::analysis::{Analysis, Finding};
 use hot_patch_core::manifest::Manifest;
 use judgement::Judgement;
 use side::Side;
+use steps::Course;
 
 /// A patch that was built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,25 +96,45 @@ pub fn build(
     progress: &Progress,
 ) -> Result<Built, Error> {
     let (from, to) = sides(request)?;
-    let compared = match &from {
+    let mut compared = match &from {
+        Some(from) if upgrade::is_meant(from, &to, request) => {
+            upgrade::compare(from, &to, request, significant, progress)?
+        }
         Some(from) => compare::both(from, &to, request, significant, progress)?,
         None => compare::picked(&to, request, significant, progress)?,
     };
     if compared.changes.is_empty() && request.config.is_empty() {
         return Err(Error::NothingChanged { compared: compared.count });
     }
-    let running = from.as_ref().unwrap_or(&to);
-    // What the patch before it has brought runs already.
-    let mut modules = running.modules();
-    let brought = to.modules().into_iter().filter(|(name, _)| request.is_applied(name));
-    modules.extend(brought);
-    let advice = Advice::on(&compared.changes, modules, from.is_none(), progress.stop())?;
+    steps::known(&request.restart, compared.upgrade.as_ref())?;
+    let advice = match (&from, &compared.upgrade) {
+        (None, _) => Advice::on_picked(&compared.changes, &to, progress.stop())?,
+        (Some(from), None) => {
+            // What the patch before it has brought runs already.
+            let mut running = from.modules();
+            let brought = to.modules().into_iter().filter(|(name, _)| request.is_applied(name));
+            running.extend(brought);
+            Advice::on(&compared.changes, running, progress.stop())?
+        }
+        (Some(from), Some(upgrade)) => {
+            let course = Course { upgrade, from, to: &to, restart: &request.restart };
+            Advice::on_upgrade(&compared.changes, course, &mut compared.notes, progress.stop())?
+        }
+    };
     progress.unless_stopped()?;
     let Judgement { accepted, refused } =
         Judgement::on(&advice.analysis.findings, &request.accepted_findings)?;
     let analysis = advice.analysis.clone();
     let from = from.as_ref();
-    let manifest = describe::manifest(request, from, &to, &compared.changes, advice, accepted);
+    let manifest = describe::manifest(
+        request,
+        from,
+        &to,
+        &compared.changes,
+        advice,
+        accepted,
+        compared.upgrade,
+    );
     let zip = write::archive(&manifest, &compared.changes)?;
     let (notes, compared) = (compared.notes, compared.count);
     Ok(Built { zip, manifest, notes, compared, analysis, refused })

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::instructions;
 use super::line::{hides, is_line};
+use super::upgrade;
 use super::{Change, MANIFEST, Manifest, Version};
 use crate::appup::Value;
 use crate::archive;
@@ -39,6 +40,7 @@ pub(super) fn values(manifest: &Manifest) -> Result<(), Refusal> {
     names(manifest)?;
     config(manifest)?;
     follows(manifest)?;
+    upgrade::check(manifest)?;
     instructions::check(manifest)
 }
 
