@@ -9,6 +9,7 @@ defmodule HotPatch.Cluster.Draft do
   alias HotPatch.Manifest
   alias HotPatch.NodeAgent
   alias HotPatch.NodeAgent.Payload
+  alias HotPatch.NodeAgent.Upgrade.Rules
   alias HotPatch.Operation
   alias HotPatch.Report
 
@@ -52,6 +53,8 @@ defmodule HotPatch.Cluster.Draft do
       :undoes
     ])
     |> Map.merge(%{
+      # It takes the place of all that was in force in the release from which it starts.
+      cumulative?: payload.cumulative? or Rules.of(payload) != nil,
       content: Payload.content(payload),
       signed_by: Trust.signer(payload),
       accepted: Manifest.accepted(payload.manifest)

@@ -10,6 +10,7 @@ defmodule HotPatch.NodeAgent.Instructions do
 
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Payload
+  alias HotPatch.NodeAgent.Upgrade.Rules
   alias HotPatch.Store
   alias HotPatch.Support.TermText
   alias HotPatch.Swap
@@ -80,9 +81,41 @@ defmodule HotPatch.NodeAgent.Instructions do
     %{up: up, down: down} = payload.instructions
 
     case Store.Applied.find(patch) do
-      nil -> %__MODULE__{steps: up, down: down, left: left(payload)}
+      nil -> own(%__MODULE__{steps: up, down: down, left: left(payload)}, Rules.of(payload))
       record -> %__MODULE__{steps: Enum.filter(up, & &1.module), down: record.down}
     end
+  end
+
+  # What a release has more or less than the one before starts and stops, where no instruction says so.
+  defp own(mine, nil), do: mine
+
+  defp own(mine, upgrade) do
+    added =
+      for %{from: nil, type: type} = one when type != :none <- upgrade.applications,
+          do: {one.name, type}
+
+    gone = for %{to: nil} = one <- upgrade.applications, do: {one.name, :stop}
+
+    up = new(added, :add_application, mine.steps) ++ new(gone, :remove_application, mine.steps)
+    down = added |> Enum.reverse() |> new(:remove_application, mine.down)
+    %{mine | steps: mine.steps ++ up, down: mine.down ++ down}
+  end
+
+  defp new(applications, what, others) do
+    for {name, how} <- applications,
+        not Enum.any?(others, &(not &1.module and &1.subject == name)),
+        do: %{
+          what: what,
+          text: "{#{what},#{name}}",
+          subject: name,
+          module: false,
+          how: how,
+          function: nil,
+          arity: 0,
+          term: nil,
+          brutal: false,
+          time: nil
+        }
   end
 
   @doc """
@@ -103,8 +136,8 @@ defmodule HotPatch.NodeAgent.Instructions do
   defp left(_payload),
     do: for(%{id: id, down: [_ | _]} <- Store.Applied.list(), do: id)
 
-  defp impossible(%{what: :add_application} = one, _payload) do
-    if not on_path?(one.subject <> ".app"),
+  defp impossible(%{what: :add_application} = one, payload) do
+    if not on_path?(one.subject <> ".app") and not brings?(payload, one.subject),
       do: "#{one.text}: this node has no #{one.subject}.app on its code path"
   end
 
@@ -117,6 +150,11 @@ defmodule HotPatch.NodeAgent.Instructions do
   end
 
   defp impossible(_other, _payload), do: nil
+
+  defp brings?(payload, name) do
+    upgrade = Rules.of(payload)
+    upgrade != nil and Enum.any?(upgrade.applications, &(&1.name == name and &1.to != nil))
+  end
 
   defp runs?(name) do
     case LoadedCode.module(name) do
