@@ -28,7 +28,7 @@ defmodule HotPatch.Archive do
     size_too_small size_too_large bad_crc too_many_atoms too_many_functions too_much_memory
     manifest_too_big manifest_too_deep manifest_malformed manifest_duplicate
     manifest_unknown_field manifest_schema manifest_unlisted manifest_missing manifest_digest
-    manifest_module manifest_instruction manifest_config signature_malformed signature_alone
+    manifest_module manifest_instruction manifest_config manifest_upgrade signature_malformed signature_alone
   )a
 
   # Likewise the keys of the reply. A module's literals are atoms from its loading on.

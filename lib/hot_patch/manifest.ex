@@ -8,6 +8,8 @@ defmodule HotPatch.Manifest do
     * `:bytes` - the entry itself, which is what a signature covers
     * `:name` - the patch's name
     * `:release` - the release that it is for, or `nil`
+    * `:upgrade` - what takes the system to the next version of that release, as `HotPatch.Upgrade`, or `nil`
+      of a patch
     * `:built_with` - `otp`, `elixir`, `hot_patch`: versions, or `nil`
     * `:author`, `:text` - who made it, and what for
     * #{Enum.map_join(HotPatch.Options.declared(), ", ", &"`:#{&1.name}`")} - the defaults of the options of `HotPatch.apply/2`
@@ -26,6 +28,7 @@ defmodule HotPatch.Manifest do
 
   alias HotPatch.Options
   alias HotPatch.Release
+  alias HotPatch.Upgrade
 
   @typedoc "What tells two versions of a module apart; `vsn` is text, as Erlang writes the term."
   @type version :: %{md5: String.t(), vsn: String.t() | nil}
@@ -45,6 +48,7 @@ defmodule HotPatch.Manifest do
           bytes: binary(),
           name: String.t(),
           release: Release.t() | nil,
+          upgrade: Upgrade.t() | nil,
           built_with: %{atom() => String.t() | nil},
           author: String.t() | nil,
           text: String.t() | nil,
@@ -70,6 +74,7 @@ defmodule HotPatch.Manifest do
               :author,
               :text,
               :modules,
+              upgrade: nil,
               removed: [],
               load_order: [],
               instructions: %{up: [], down: []},
@@ -89,6 +94,7 @@ defmodule HotPatch.Manifest do
       bytes: bytes,
       name: content["name"],
       release: release(content["release"]),
+      upgrade: Upgrade.new(content["upgrade"]),
       built_with: plain(content["built_with"], [:otp, :elixir, :hot_patch]),
       author: content["author"],
       text: content["text"],
@@ -143,6 +149,7 @@ defmodule HotPatch.Manifest do
     [
       "manifest: #{manifest.name}#{for_release(manifest.release)}#{by(manifest.author)}",
       text(manifest.text),
+      upgrade(manifest),
       Enum.join(
         for(option <- Options.declared(), line = declared(option, manifest), do: line),
         ", "
@@ -155,6 +162,9 @@ defmodule HotPatch.Manifest do
     |> List.flatten()
     |> Enum.reject(&(&1 == ""))
   end
+
+  defp upgrade(%{upgrade: nil}), do: []
+  defp upgrade(manifest), do: Upgrade.lines(manifest.upgrade, manifest.release.version)
 
   defp declared(%{type: :boolean, name: name}, manifest),
     do: if(Map.fetch!(manifest, name), do: name)

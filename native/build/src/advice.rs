@@ -81,7 +81,7 @@ impl<'c> Versions<'c> {
         };
         let mut all = running.modules();
         for change in changes {
-            let Some(name) = change.module() else { continue };
+            let (Some(name), false) = (change.module(), change.unchanged) else { continue };
             // Of a protocol what runs is the consolidated one, whatever lies beside it.
             let before = all.remove(name).filter(|_| !picked);
             match (&change.after, before) {

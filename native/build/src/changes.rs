@@ -16,6 +16,8 @@ pub struct Change {
     pub after: Option<Build>,
     /// Whether nothing was there to compare with.
     pub picked: bool,
+    /// Whether the module that comes is the one that runs, of an upgrade, which brings whole folders.
+    pub unchanged: bool,
 }
 
 /// A file of a build.

@@ -13,6 +13,7 @@ use crate::side::{Key, Side};
 use crate::system::is_system;
 use hot_patch_beam::ChunkId;
 use hot_patch_core::archive;
+use hot_patch_core::manifest::Upgrade;
 use hot_patch_core::workers;
 
 /// What was found.
@@ -23,6 +24,8 @@ pub(crate) struct Compared {
     pub(crate) notes: Vec<String>,
     /// How many files were looked at.
     pub(crate) count: usize,
+    /// What more is to be said of an upgrade.
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 /// Compares two builds.
@@ -49,7 +52,7 @@ pub(crate) fn both(
     };
     let workers = workers::processors();
     let ((), verdicts) = workers::in_order(workers, &pairs, || (), || (), compare)?;
-    let mut found = Compared { changes: Vec::new(), notes, count: pairs.len() };
+    let mut found = Compared { changes: Vec::new(), notes, count: pairs.len(), upgrade: None };
     let mut inessential = Vec::new();
     for (verdict, pair) in verdicts.into_iter().zip(&pairs) {
         match verdict {
@@ -90,7 +93,8 @@ pub(crate) fn picked(
         progress.unless_stopped()?;
         let after = pair.after.map(|content| pair.read(content, significant)).transpose()?;
         let path = pair.path.clone();
-        changes.push(Change { path, moved_from: None, before: None, after, picked: true });
+        let (picked, unchanged) = (true, false);
+        changes.push(Change { path, moved_from: None, before: None, after, picked, unchanged });
         progress.step();
     }
     changes.sort_by(|one, other| one.path.cmp(&other.path));
@@ -99,7 +103,7 @@ pub(crate) fn picked(
          that it runs what they were made against"
             .to_owned(),
     );
-    Ok(Compared { count: changes.len(), changes, notes })
+    Ok(Compared { count: changes.len(), changes, notes, upgrade: None })
 }
 
 /// What the two builds have in applications, in words.
@@ -169,6 +173,7 @@ fn pairs<'s>(
             }
             Key::Consolidated(_) => protocols,
             Key::Settings(_) => request.from.is_some() && from.is_release() && to.is_release(),
+            Key::OfRelease(_) => false,
         };
         if let (true, Some(path)) = (wanted, path(key, from, request)) {
             if archive::is_of_mac(&path) {

@@ -8,7 +8,7 @@ use hot_patch_beam::Module;
 use hot_patch_beam::digest;
 use hot_patch_core::manifest::{
     BuiltWith, Change as Kind, FileEntry, Finding, Hex, Manifest, ModuleEntry, RemovedEntry,
-    RemovedModule, SCHEMA, Version,
+    RemovedModule, SCHEMA, Upgrade, Version,
 };
 
 pub(crate) fn manifest(
@@ -18,12 +18,14 @@ pub(crate) fn manifest(
     changes: &[Change],
     advice: Advice,
     accepted_findings: Vec<Finding>,
+    upgrade: Option<Upgrade>,
 ) -> Manifest {
     let release = from.and_then(|side| side.facts.release.clone());
     Manifest {
         schema: SCHEMA,
         name: request.name.clone(),
         release: release.or_else(|| request.release.clone()),
+        upgrade,
         built_with: built_with(request, to),
         author: request.author.clone(),
         text: request.text.clone(),

@@ -77,6 +77,9 @@ pub enum Error {
         /// How many files were compared.
         compared: usize,
     },
+    /// Two releases that no upgrade leads between.
+    #[error("{0}")]
+    NoUpgrade(String),
     /// Something is accepted that is not there.
     #[error(
         "--accept {accepted} matches nothing that was found: leave it out, or correct its name \

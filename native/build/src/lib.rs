@@ -14,6 +14,7 @@
 //! | `tree` | the files of a build, from a folder or a tar |
 //! | `side`, `release`, `system` | one of the two builds: its applications, versions, what is OTP's |
 //! | `compare`, `pair`, `changes`, `moves` | what differs between them |
+//! | `upgrade` | the next version of a release, with whole folders |
 //! | `advice`, `judgement` | what the change means, and whether the patch goes out with it |
 //! | `describe`, `write` | the manifest, the archive |
 //! | [`progress`](Progress) | how far it has come, and whether anybody waits |
@@ -42,6 +43,7 @@ mod request;
 mod side;
 mod system;
 mod tree;
+mod upgrade;
 mod write;
 
 pub use changes::{Build, Change};
@@ -91,6 +93,9 @@ pub fn build(
 ) -> Result<Built, Error> {
     let (from, to) = sides(request)?;
     let compared = match &from {
+        Some(from) if upgrade::is_meant(from, &to, request) => {
+            upgrade::compare(from, &to, request, significant, progress)?
+        }
         Some(from) => compare::both(from, &to, request, significant, progress)?,
         None => compare::picked(&to, request, significant, progress)?,
     };
@@ -104,7 +109,15 @@ pub fn build(
         Judgement::on(&advice.analysis.findings, &request.accepted_findings)?;
     let analysis = advice.analysis.clone();
     let from = from.as_ref();
-    let manifest = describe::manifest(request, from, &to, &compared.changes, advice, accepted);
+    let manifest = describe::manifest(
+        request,
+        from,
+        &to,
+        &compared.changes,
+        advice,
+        accepted,
+        compared.upgrade,
+    );
     let zip = write::archive(&manifest, &compared.changes)?;
     let (notes, compared) = (compared.notes, compared.count);
     Ok(Built { zip, manifest, notes, compared, analysis, refused })

@@ -83,7 +83,7 @@ fn places(side: &Side) -> BTreeMap<&str, Vec<&Key>> {
 fn application(key: &Key) -> Option<&str> {
     match key {
         Key::Of { application, .. } => Some(application),
-        Key::Consolidated(_) | Key::Settings(_) => None,
+        Key::Consolidated(_) | Key::Settings(_) | Key::OfRelease(_) => None,
     }
 }
 

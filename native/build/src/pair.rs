@@ -57,6 +57,17 @@ impl Pair<'_> {
         Ok(self.changed(Some(old), Some(new)))
     }
 
+    /// Whether both builds have it, and nothing is lost if one is taken for the other.
+    pub(crate) fn is_same(&self, significant: &[ChunkId]) -> Result<bool, Error> {
+        let (Some(before), Some(after)) = (self.before, self.after) else { return Ok(false) };
+        let (old, new) = (before.read()?, after.read()?);
+        if old == new {
+            return Ok(true);
+        }
+        let module = |bytes: &[u8]| self.module(bytes, significant);
+        Ok(is_same_code(module(&old)?.as_deref(), module(&new)?.as_deref()))
+    }
+
     fn one_sided(&self, significant: &[ChunkId]) -> Result<Verdict, Error> {
         if matches!(self.key, Key::Settings(_)) {
             return Ok(Verdict::Settings);
@@ -68,7 +79,8 @@ impl Pair<'_> {
     fn changed(&self, before: Option<Build>, after: Option<Build>) -> Verdict {
         let path = self.path.clone();
         let moved_from = self.moved_from.clone();
-        Verdict::Changed(Box::new(Change { path, moved_from, before, after, picked: false }))
+        let (picked, unchanged) = (false, false);
+        Verdict::Changed(Box::new(Change { path, moved_from, before, after, picked, unchanged }))
     }
 
     /// One of them as a file of a build.
@@ -104,7 +116,7 @@ impl Pair<'_> {
 }
 
 /// The MD5 covers all that the VM loads but attributes; of these `vsn` tells versions apart.
-fn is_same_code(old: Option<&Module>, new: Option<&Module>) -> bool {
+pub(crate) fn is_same_code(old: Option<&Module>, new: Option<&Module>) -> bool {
     match (old, new) {
         (Some(old), Some(new)) => old.md5 == new.md5 && old.vsn == new.vsn,
         _ => false,
@@ -128,6 +140,6 @@ pub(crate) fn path(key: &Key, from: &Side, request: &Request) -> Option<String> 
             }
             _ => format!("{}/{file}", from.consolidated.as_deref()?),
         },
-        Key::Settings(file) => file.clone(),
+        Key::Settings(file) | Key::OfRelease(file) => file.clone(),
     })
 }

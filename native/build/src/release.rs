@@ -1,5 +1,6 @@
 //! What a `.rel` file and its neighbours say of a release.
 
+use hot_patch_core::appup::{Start, Value};
 use hot_patch_core::manifest::Release;
 
 /// What is known of a release.
@@ -8,8 +9,20 @@ pub(crate) struct Facts {
     pub(crate) release: Option<Release>,
     /// The OTP release, from the version of the runtime system.
     pub(crate) otp: Option<String>,
+    /// The version of the runtime system.
+    pub(crate) erts: Option<String>,
     /// Applications and their versions.
     pub(crate) applications: Vec<(String, String)>,
+    /// How each of them is started, in the order of the file. None if the file is no such term.
+    pub(crate) starts: Option<Vec<Listed>>,
+}
+
+/// An application of a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) start: Start,
 }
 
 /// The version in `releases/start_erl.data`: the one that boots.
@@ -25,8 +38,32 @@ pub(crate) fn read(rel: &[u8]) -> Facts {
     Facts {
         release: named(text),
         otp: erts.and_then(otp),
+        erts: erts.map(str::to_owned),
+        starts: starts(text),
         applications: pairs.into_iter().filter(|(name, _)| name != "erts").collect(),
     }
+}
+
+/// The last part of the term, read as Erlang would.
+fn starts(text: &str) -> Option<Vec<Listed>> {
+    let Value::Tuple(parts) = Value::parse(text.trim_end().strip_suffix('.')?).ok()? else {
+        return None;
+    };
+    let [_, _, _, Value::List(applications)] = parts.as_slice() else { return None };
+    applications.iter().map(listed).collect()
+}
+
+/// `{app,"1.0"}`, with how it is started and what it includes behind that or not.
+fn listed(value: &Value) -> Option<Listed> {
+    let Value::Tuple(parts) = value else { return None };
+    let [Value::Atom(name), Value::String(version), rest @ ..] = parts.as_slice() else {
+        return None;
+    };
+    let start = match rest.first() {
+        Some(Value::Atom(start)) => Start::named(start)?,
+        _ => Start::default(),
+    };
+    Some(Listed { name: name.clone(), version: version.clone(), start })
 }
 
 /// The version that an application resource file gives.
@@ -77,6 +114,19 @@ mod tests {
         let exchange = ("exchange".to_owned(), "1.0.0".to_owned());
         assert!(facts.applications.contains(&exchange), "{:?}", facts.applications);
         assert_eq!(booting(b"13.1.5 1.0.0\n").as_deref(), Some("1.0.0"));
+        let starts = facts.starts.unwrap();
+        let found = starts.iter().map(|one| (one.name.as_str(), one.start.name()));
+        assert!(found.eq([("kernel", "permanent"), ("exchange", "permanent")]));
+    }
+
+    #[test]
+    fn reads_how_applications_are_started() {
+        let rel = b"{release,{\"a\",\"1\"},{erts,\"13\"},[{kernel,\"8\"},{iex,\"1.14\",none},\
+            {b,\"2\",temporary,[c]},{d,\"3\",[e]}]}.";
+        let starts = read(rel).starts.unwrap();
+        let found: Vec<_> = starts.iter().map(|one| one.start.name()).collect();
+        assert_eq!(found, ["permanent", "none", "temporary", "permanent"]);
+        assert_eq!(read(b"{release,{\"a\",\"1\"},{erts,\"13\"},[{kernel,8}]}.").starts, None);
     }
 
     #[test]

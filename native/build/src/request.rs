@@ -22,6 +22,9 @@ pub struct Request {
     /// Take also modules that differ only in line numbers, debug information or documentation.
     #[serde(default)]
     pub all_differences: bool,
+    /// A patch of the version that runs, also where the two are different versions of a release.
+    #[serde(default)]
+    pub in_place: bool,
     /// The release that it is for, where the build that runs does not say it.
     #[serde(default)]
     pub release: Option<Release>,
@@ -64,6 +67,7 @@ impl Request {
             to,
             modules: None,
             all_differences: false,
+            in_place: false,
             release: None,
             name,
             author: None,

@@ -16,6 +16,8 @@ pub(crate) enum Key {
     Consolidated(String),
     /// What the release is started with, such as `sys.config`.
     Settings(String),
+    /// Any other file beside these.
+    OfRelease(String),
 }
 
 impl Key {
@@ -24,7 +26,7 @@ impl Key {
         let file = match self {
             Key::Of { below, .. } => below.strip_prefix("ebin/")?,
             Key::Consolidated(file) => file,
-            Key::Settings(_) => return None,
+            Key::Settings(_) | Key::OfRelease(_) => return None,
         };
         file.strip_suffix(".beam").filter(|name| !name.contains('/'))
     }
@@ -78,6 +80,20 @@ impl Side {
         self.files.iter().filter_map(|(key, content)| Some((key.module()?, content))).collect()
     }
 
+    /// The files of an application, by their paths below its folder.
+    pub(crate) fn of(&self, name: &str) -> BTreeMap<&str, &Content> {
+        let mut own = BTreeMap::new();
+        for (key, content) in &self.files {
+            match key {
+                Key::Of { application, below } if application == name => {
+                    own.insert(below.as_str(), content);
+                }
+                _ => {}
+            }
+        }
+        own
+    }
+
     fn add(
         &mut self,
         path: &str,
@@ -87,7 +103,8 @@ impl Side {
     ) -> Result<(), Error> {
         let current = |version: &str| booting.is_none_or(|booting| booting == version);
         match parts(path)[..] {
-            ["lib", _, "consolidated", file] => {
+            // A release has them beside its boot script.
+            ["lib", _, "consolidated", file] if booting.is_none() => {
                 let folder = path.strip_prefix("lib/").and_then(|path| path.rsplit_once('/'));
                 self.add_consolidated(folder.unwrap_or_default().0, file, content);
             }
@@ -99,6 +116,10 @@ impl Side {
                 if current(version) =>
             {
                 self.files.insert(Key::Settings(file.to_owned()), content);
+            }
+            ["releases", version, ..] if booting == Some(version) => {
+                let below = path.splitn(3, '/').nth(2).unwrap_or_default().to_owned();
+                self.files.insert(Key::OfRelease(below), content);
             }
             ["lib", folder, ..] => self.add_of(folder, path, content, root)?,
             _ => {}

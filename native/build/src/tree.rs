@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
+use crate::changes::Build;
 use crate::error::Error;
 
 /// More folders within each other mean a link that leads back.
@@ -26,6 +27,11 @@ pub(crate) struct Content {
 enum Place {
     OnDisk(PathBuf),
     InMemory(Vec<u8>),
+    /// A link in a tar, which only matters if it is of what is taken.
+    Link {
+        tar: PathBuf,
+        entry: String,
+    },
 }
 
 impl Content {
@@ -33,7 +39,16 @@ impl Content {
         match &self.place {
             Place::OnDisk(path) => fs::read(path).map(Cow::Owned).map_err(|e| at(path, e)),
             Place::InMemory(bytes) => Ok(Cow::Borrowed(bytes)),
+            Place::Link { tar, entry } => {
+                Err(Error::Link { tar: tar.clone(), entry: entry.clone() })
+            }
         }
+    }
+
+    /// As a file of which nobody asks whether it is a module.
+    pub(crate) fn plain(&self) -> Result<Build, Error> {
+        let bytes = self.read()?.into_owned();
+        Ok(Build { bytes, executable: self.executable, module: None })
     }
 }
 
@@ -78,10 +93,17 @@ fn is_wanted(path: &str) -> bool {
     )
 }
 
+/// Whether it is of an application or of a version of the release, whatever it is.
+fn is_of_release(path: &str) -> bool {
+    matches!(parts(path)[..], ["lib" | "releases", _, _, ..]) && !path.contains(".hot_patch-")
+}
+
 fn folder(path: &Path) -> Result<Files, Error> {
     let mut files = Vec::new();
     let prefix = prefix(path)?;
-    walk(path, &prefix, 0, &mut files)?;
+    // Of a release all of an application may be wanted; elsewhere there is more than code.
+    let whole = path.join("releases").is_dir();
+    walk(path, &prefix, whole, 0, &mut files)?;
     Ok(files)
 }
 
@@ -98,7 +120,13 @@ fn prefix(path: &Path) -> Result<String, Error> {
     Ok("lib".to_owned())
 }
 
-fn walk(path: &Path, prefix: &str, depth: usize, files: &mut Files) -> Result<(), Error> {
+fn walk(
+    path: &Path,
+    prefix: &str,
+    whole: bool,
+    depth: usize,
+    files: &mut Files,
+) -> Result<(), Error> {
     if depth > DEEPEST {
         return Err(Error::TooDeep(path.to_owned()));
     }
@@ -107,13 +135,13 @@ fn walk(path: &Path, prefix: &str, depth: usize, files: &mut Files) -> Result<()
         let file_name = entry.file_name();
         let name = file_name.to_str().ok_or_else(|| Error::Name(entry.path()))?;
         let relative = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
-        if !is_wanted(&relative) {
+        if !(is_wanted(&relative) || (whole && is_of_release(&relative))) {
             continue;
         }
         // Links are followed: `_build` has the source's priv behind one.
         let about = fs::metadata(entry.path()).map_err(|error| at(&entry.path(), error))?;
         if about.is_dir() {
-            walk(&entry.path(), &relative, depth + 1, files)?;
+            walk(&entry.path(), &relative, whole, depth + 1, files)?;
         } else if about.is_file() {
             let executable = is_executable(&about);
             files.push((relative, Content { place: Place::OnDisk(entry.path()), executable }));
@@ -143,11 +171,13 @@ fn entries(path: &Path, bytes: impl Read) -> Result<Files, Error> {
         let name = String::from_utf8(bytes).map_err(|_| Error::Name(path.to_owned()))?;
         let name = name.trim_start_matches("./").to_owned();
         let kind = entry.header().entry_type();
-        if !is_wanted(&name) || kind.is_dir() {
+        if !(is_wanted(&name) || is_of_release(&name)) || kind.is_dir() {
             continue;
         }
         if kind.is_symlink() || kind.is_hard_link() {
-            return Err(Error::Link { tar: path.to_owned(), entry: name });
+            let place = Place::Link { tar: path.to_owned(), entry: name.clone() };
+            files.push((name, Content { place, executable: false }));
+            continue;
         }
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).map_err(|error| at(path, error))?;

@@ -1,6 +1,6 @@
 //! A manifest must fit the files of the archive it is in.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hot_patch_beam::text::printable;
 
@@ -8,8 +8,15 @@ use crate::composition::{File, Kind};
 use crate::manifest::{FileEntry, MANIFEST, Manifest, Version};
 use crate::refusal::{Refusal, Rule};
 
-/// Checks that the manifest covers exactly these files, and says of each what it is.
-pub(crate) fn covers(manifest: &Manifest, files: &[File<'_>]) -> Result<(), Refusal> {
+/// Checks that the manifest covers exactly these files, and says of each what it is. What an upgrade
+/// only puts on disk is no module from then on, whatever is in it.
+pub(crate) fn covers(manifest: &Manifest, files: &mut [File<'_>]) -> Result<(), Refusal> {
+    if let Some(upgrade) = &manifest.upgrade {
+        let paths: HashSet<&str> = files.iter().map(|file| file.path).collect();
+        for file in files.iter_mut().filter(|file| upgrade.is_data(file.path, &paths)) {
+            file.kind = Kind::Other;
+        }
+    }
     let mut listed: HashMap<&str, &FileEntry> =
         manifest.files.iter().map(|file| (file.path.as_str(), file)).collect();
     for file in files {

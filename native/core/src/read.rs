@@ -53,7 +53,7 @@ pub fn read_until<'a>(
     }
     let left_out = leave_out(&mut files, manifest.as_deref())?;
     if let Some(declared) = &manifest {
-        agreement::covers(&declared.manifest, &files)?;
+        agreement::covers(&declared.manifest, &mut files)?;
     }
     let signature = signature.map(|file| Signature::read(&file.bytes)).transpose()?;
     let load = load(&files, options)?;

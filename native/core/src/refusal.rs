@@ -271,6 +271,9 @@ rules! {
     ManifestConfig, "manifest_config",
         "A setting of the manifest is no constant Erlang term, or there are too many.",
         "Write each value as in a sys.config file: atoms, numbers, strings, binaries, lists, tuples, maps.";
+    ManifestUpgrade, "manifest_upgrade",
+        "What the manifest says of an upgrade cannot be meant, or its files lie where no upgrade puts any.",
+        "Build the upgrade afresh with `mix hot_patch.build`, from two releases.";
     SignatureMalformed, "signature_malformed",
         "The signature of the archive cannot be read.",
         "Sign the patch again.";

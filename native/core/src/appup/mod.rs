@@ -16,6 +16,8 @@ mod reply;
 mod value;
 mod write;
 
+use serde::{Deserialize, Serialize};
+
 pub use parse::ParseError;
 pub use reader::SyntaxError;
 pub use reply::{read, with_term};
@@ -189,7 +191,8 @@ pub struct Purges {
 }
 
 /// How an application is started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Start {
     /// The node ends with it.
     #[default]

@@ -130,7 +130,13 @@ impl Start {
     pub(super) const ALL: [Start; 5] =
         [Start::Permanent, Start::Transient, Start::Temporary, Start::Load, Start::None];
 
-    pub(super) fn name(self) -> &'static str {
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Start::ALL.into_iter().find(|start| start.name() == name)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
         match self {
             Start::Permanent => "permanent",
             Start::Transient => "transient",

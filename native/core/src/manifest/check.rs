@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::instructions;
 use super::line::{hides, is_line};
+use super::upgrade;
 use super::{Change, MANIFEST, Manifest, Version};
 use crate::appup::Value;
 use crate::archive;
@@ -35,6 +36,7 @@ pub(super) fn values(manifest: &Manifest) -> Result<(), Refusal> {
     changes(manifest)?;
     names(manifest)?;
     config(manifest)?;
+    upgrade::check(manifest)?;
     instructions::check(manifest)
 }
 

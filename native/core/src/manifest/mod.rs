@@ -10,12 +10,14 @@ mod hex;
 mod instructions;
 mod line;
 mod signature;
+mod upgrade;
 
 use serde::{Deserialize, Serialize};
 
 pub use hex::Hex;
 pub use signature::Signature;
 pub(crate) use signature::alone;
+pub use upgrade::{Application, Shared, Upgrade, folder_digest};
 
 use crate::refusal::Refusal;
 use hot_patch_beam::Module;
@@ -43,6 +45,9 @@ pub struct Manifest {
     /// The release it is for; none for a system that is no release.
     #[serde(default)]
     pub release: Option<Release>,
+    /// The next version of that release, for an archive that takes the system there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Upgrade>,
     /// With what it was built.
     #[serde(default)]
     pub built_with: BuiltWith,

@@ -1,0 +1,339 @@
+//! The next version of a release: whole folders of the applications that change, what belongs to the
+//! release itself, and by digest what both versions have in common.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use hot_patch_beam::ChunkId;
+use hot_patch_beam::digest;
+use hot_patch_core::archive;
+use hot_patch_core::manifest::{Application, Hex, Shared, Upgrade, folder_digest};
+use hot_patch_core::workers;
+
+use crate::changes::Change;
+use crate::compare::Compared;
+use crate::error::Error;
+use crate::names::some;
+use crate::pair::{Pair, is_same_code};
+use crate::progress::Progress;
+use crate::release::Listed;
+use crate::request::Request;
+use crate::side::{Key, Side};
+use crate::system::is_system;
+use crate::tree::Content;
+
+/// Two versions of one release, and nothing that says that the one that runs is to be repaired.
+pub(crate) fn is_meant(from: &Side, to: &Side, request: &Request) -> bool {
+    let versions = from.facts.release.as_ref().zip(to.facts.release.as_ref());
+    request.modules.is_none()
+        && !request.in_place
+        && versions.is_some_and(|(old, new)| old.name == new.name && old.version != new.version)
+}
+
+/// Both releases, as far as an upgrade goes by their `.rel` files.
+struct Releases<'s> {
+    from: &'s Side,
+    to: &'s Side,
+    /// The version of the new one.
+    version: &'s str,
+    erts: &'s str,
+    old: Vec<&'s Listed>,
+    new: Vec<&'s Listed>,
+}
+
+/// What a file of the archive is made of.
+enum Wanted<'s> {
+    /// It comes; whether it is only put on disk.
+    Comes { pair: Pair<'s>, data: bool },
+    /// A module of the former release that the new one does not have.
+    Goes(Pair<'s>),
+}
+
+/// Compares two releases.
+pub(crate) fn compare(
+    from: &Side,
+    to: &Side,
+    request: &Request,
+    significant: &[ChunkId],
+    progress: &Progress,
+) -> Result<Compared, Error> {
+    if !request.config.is_empty() {
+        let text = "an upgrade brings the configuration of its release: put into its sys.config or \
+                    runtime.exs what is given as --config";
+        return Err(Error::NoUpgrade(text.to_owned()));
+    }
+    let releases = Releases::new(from, to)?;
+    let wanted = releases.wanted();
+    let shared = releases.shared();
+    progress.begin(wanted.len() + shared.len());
+    let shared = each(&shared, progress, |listed| releases.share(listed, significant))?;
+    let (folders, different): (Vec<_>, Vec<_>) = shared.into_iter().unzip();
+    let different: Vec<String> = different.into_iter().flatten().collect();
+    if !different.is_empty() {
+        return Err(same_version(&different));
+    }
+    let mut changes = each(&wanted, progress, |one| one.change(significant))?;
+    changes.sort_by(|one, other| one.path.cmp(&other.path));
+    let files = changes.iter().filter(|change| change.after.is_some());
+    let files = files.map(|change| change.path.clone());
+    let upgrade = Upgrade {
+        to: releases.version.to_owned(),
+        erts: releases.erts.to_owned(),
+        applications: releases.applications(),
+        shared: folders,
+        files: files.filter(|path| path.starts_with("releases/")).collect(),
+    };
+    let notes = notes(&upgrade);
+    Ok(Compared { count: wanted.len(), changes, notes, upgrade: Some(upgrade) })
+}
+
+/// On all processors, in order.
+fn each<T: Sync, R: Send>(
+    all: &[T],
+    progress: &Progress,
+    work: impl Fn(&T) -> Result<R, Error> + Sync,
+) -> Result<Vec<R>, Error> {
+    let step = |_: &mut (), one: &T| {
+        progress.unless_stopped()?;
+        let result = work(one);
+        progress.step();
+        result
+    };
+    let ((), results) = workers::in_order(workers::processors(), all, || (), || (), step)?;
+    Ok(results)
+}
+
+impl<'s> Releases<'s> {
+    fn new(from: &'s Side, to: &'s Side) -> Result<Self, Error> {
+        let listed = |side: &'s Side| side.facts.starts.as_ref().ok_or_else(|| unreadable(side));
+        let (old, new) = (listed(from)?, listed(to)?);
+        let erts = |side: &'s Side| side.facts.erts.as_deref().ok_or_else(|| unreadable(side));
+        let (old_erts, erts) = (erts(from)?, erts(to)?);
+        if old_erts != erts {
+            return Err(Error::NoUpgrade(format!(
+                "{} runs on ERTS {old_erts} and {} on ERTS {erts}: another runtime system cannot \
+                 come live. Build both on the same Erlang/OTP, or restart the nodes into the new \
+                 release",
+                named(from),
+                named(to)
+            )));
+        }
+        let release = to.facts.release.as_ref().ok_or_else(|| unreadable(to))?;
+        Ok(Releases {
+            from,
+            to,
+            version: &release.version,
+            erts,
+            old: old.iter().collect(),
+            new: new.iter().collect(),
+        })
+    }
+
+    fn version(listed: &[&'s Listed], name: &str) -> Option<&'s str> {
+        listed.iter().find(|one| one.name == name).map(|one| one.version.as_str())
+    }
+
+    /// Those of both releases that are not the same in both.
+    fn applications(&self) -> Vec<Application> {
+        let comes = self.new.iter().map(|one| Application {
+            name: one.name.clone(),
+            from: Self::version(&self.old, &one.name).map(str::to_owned),
+            to: Some(one.version.clone()),
+            start: Some(one.start),
+        });
+        let goes = self.old.iter().filter(|one| Self::version(&self.new, &one.name).is_none());
+        let goes = goes.map(|one| Application {
+            name: one.name.clone(),
+            from: Some(one.version.clone()),
+            to: None,
+            start: None,
+        });
+        comes.chain(goes).filter(|one| one.from != one.to).collect()
+    }
+
+    /// Those of one version in both, as far as the release has their folders: others are the host's.
+    fn shared(&self) -> Vec<&'s Listed> {
+        let is_same = |one: &&&Listed| {
+            Self::version(&self.old, &one.name) == Some(one.version.as_str())
+                && [self.from, self.to].iter().all(|side| side.applications.contains_key(&one.name))
+        };
+        self.new.iter().filter(is_same).copied().collect()
+    }
+
+    /// The folder of an application that both releases have, and what is not the same in it.
+    fn share(
+        &self,
+        listed: &Listed,
+        significant: &[ChunkId],
+    ) -> Result<(Shared, Vec<String>), Error> {
+        let (old, new) = (self.from.of(&listed.name), self.to.of(&listed.name));
+        let mut digests = Vec::new();
+        let mut different = Vec::new();
+        let names: BTreeSet<&str> = old.keys().chain(new.keys()).copied().collect();
+        for below in names {
+            let pair = Pair {
+                key: &Key::OfRelease(String::new()),
+                path: format!("{}-{}/{below}", listed.name, listed.version),
+                moved_from: None,
+                before: old.get(below).copied(),
+                after: new.get(below).copied(),
+            };
+            if let Some(content) = pair.before {
+                digests.push((below.to_owned(), digest::sha256(&content.read()?)));
+            }
+            if !pair.is_same(significant)? {
+                different.push(pair.path);
+            }
+        }
+        let path = format!("lib/{}-{}", listed.name, listed.version);
+        Ok((Shared { path, sha256: Hex(folder_digest(&mut digests)) }, different))
+    }
+
+    fn wanted(&self) -> Vec<Wanted<'s>> {
+        let before = self.from.modules();
+        let mut wanted = self.comes(&before);
+        let after = self.to.modules();
+        for key in self.from.files.keys() {
+            let Some(module) = key.module().filter(|name| !after.contains_key(name)) else {
+                continue;
+            };
+            // Of a protocol only what runs.
+            let runs = before.get(module).copied();
+            let is_it = |content: &&Content| runs.is_some_and(|runs| std::ptr::eq(runs, *content));
+            let content = self.from.files.get(key).filter(is_it);
+            if let (Some(path), Some(content)) = (self.former_path(key), content) {
+                let before = Some(content);
+                wanted.push(Wanted::Goes(Pair {
+                    key,
+                    path,
+                    moved_from: None,
+                    before,
+                    after: None,
+                }));
+            }
+        }
+        wanted
+    }
+
+    /// All files of what is new, each with the module that runs until then.
+    fn comes(&self, before: &BTreeMap<&str, &'s Content>) -> Vec<Wanted<'s>> {
+        let mut found = Vec::new();
+        for (key, content) in &self.to.files {
+            let Some(path) = self.path(key).filter(|path| !archive::is_of_mac(path)) else {
+                continue;
+            };
+            let runs = key.module().and_then(|module| before.get(module).copied());
+            found.push(Pair { key, path, moved_from: None, before: runs, after: Some(content) });
+        }
+        let paths: Vec<String> = found.iter().map(|pair| pair.path.clone()).collect();
+        let paths: HashSet<&str> = paths.iter().map(String::as_str).collect();
+        let upgrade = self.bare();
+        let comes = found.into_iter().map(|pair| {
+            let data = upgrade.is_data(&pair.path, &paths);
+            Wanted::Comes { pair, data }
+        });
+        comes.collect()
+    }
+
+    /// What says which files are data.
+    fn bare(&self) -> Upgrade {
+        Upgrade {
+            to: self.version.to_owned(),
+            erts: self.erts.to_owned(),
+            applications: Vec::new(),
+            shared: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+
+    /// Where a file of the new release is in it, if it is carried.
+    fn path(&self, key: &Key) -> Option<String> {
+        match key {
+            Key::Of { application, below } => {
+                let version = Self::version(&self.new, application)?;
+                let changes = Self::version(&self.old, application) != Some(version);
+                changes.then(|| format!("lib/{application}-{version}/{below}"))
+            }
+            Key::Consolidated(file) => {
+                Some(format!("releases/{}/consolidated/{file}", self.version))
+            }
+            Key::Settings(file) | Key::OfRelease(file) => {
+                Some(format!("releases/{}/{file}", self.version))
+            }
+        }
+    }
+
+    /// Where a module of the former release is in it, if its application changes.
+    fn former_path(&self, key: &Key) -> Option<String> {
+        match key {
+            Key::Of { application, below } => {
+                let version = Self::version(&self.old, application)?;
+                let changes = Self::version(&self.new, application) != Some(version);
+                changes.then(|| format!("lib/{application}-{version}/{below}"))
+            }
+            Key::Consolidated(file) => {
+                Some(format!("{}/{file}", self.from.consolidated.as_deref()?))
+            }
+            Key::Settings(_) | Key::OfRelease(_) => None,
+        }
+    }
+}
+
+impl Wanted<'_> {
+    fn change(&self, significant: &[ChunkId]) -> Result<Change, Error> {
+        let (pair, data) = match self {
+            Wanted::Comes { pair, data } => (pair, *data),
+            Wanted::Goes(pair) => (pair, false),
+        };
+        let read = |content: Option<&Content>| {
+            let Some(content) = content else { return Ok(None) };
+            let build = if data { content.plain() } else { pair.read(content, significant) };
+            build.map(Some)
+        };
+        let before = if data { None } else { read(pair.before)? };
+        let after = read(pair.after)?;
+        let module =
+            |build: &Option<crate::Build>| build.as_ref().and_then(|one| one.module.clone());
+        let unchanged = is_same_code(module(&before).as_deref(), module(&after).as_deref());
+        let path = pair.path.clone();
+        Ok(Change { path, moved_from: None, before, after, picked: false, unchanged })
+    }
+}
+
+/// What the one who builds it should know.
+fn notes(upgrade: &Upgrade) -> Vec<String> {
+    let of_system = |one: &&Application| is_system(&one.name) && one.from.is_some();
+    let changed: Vec<&str> =
+        upgrade.applications.iter().filter(of_system).map(|one| one.name.as_str()).collect();
+    if changed.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "{} change: what belongs to OTP, to Elixir or to HotPatch itself cannot change live. Nodes \
+         take this upgrade by a restart only",
+        some(&changed)
+    )]
+}
+
+fn unreadable(side: &Side) -> Error {
+    Error::NoUpgrade(format!(
+        "the .rel file of {} cannot be read: build the release again",
+        named(side)
+    ))
+}
+
+fn named(side: &Side) -> String {
+    match &side.facts.release {
+        Some(release) => format!("{} {}", release.name, release.version),
+        None => "a build without a release".to_owned(),
+    }
+}
+
+fn same_version(different: &[String]) -> Error {
+    let different: Vec<&str> = different.iter().map(String::as_str).collect();
+    Error::NoUpgrade(format!(
+        "not the same in both releases, though the version of the application is: {}. Nothing that \
+         runs is overwritten by an upgrade: raise the version, or build both releases with the same \
+         build of it",
+        some(&different)
+    ))
+}

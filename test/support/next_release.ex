@@ -1,0 +1,273 @@
+defmodule HotPatch.Test.NextRelease do
+  @moduledoc false
+  # A small system in two versions of its release, as a build machine has them, and the upgrade between them.
+  #
+  #   * `shop` goes from 1.0.0 to 1.1.0: its server counts in a map instead of a tuple, its supervisor has one more
+  #     child (`shop_till`) and one less (`shop_sign`), `shop_old` is gone, and it is configured otherwise
+  #   * `rates` 0.1.0 is new, `legacy` 0.3.0 is gone
+  #   * `scales` 1.0.0 and all of the system are the same
+  #
+  # The servers are registered by their names, and answer `get` with {version of their code, state}.
+
+  alias HotPatch.Build
+  alias HotPatch.Support.Folder
+  alias HotPatch.Test.Builds
+  alias HotPatch.Test.Cluster
+  alias HotPatch.Test.NodeTag
+  alias HotPatch.Test.Upgrade
+
+  @old "1.0.0"
+  @new "1.1.0"
+  @system [
+    :kernel,
+    :stdlib,
+    :sasl,
+    :compiler,
+    :crypto,
+    :asn1,
+    :public_key,
+    :elixir,
+    :logger,
+    :hot_patch
+  ]
+
+  @enforce_keys [:old, :new, :zip]
+  defstruct [:old, :new, :zip]
+
+  @typedoc "The folders of both releases, and the file of the upgrade."
+  @type t :: %__MODULE__{old: Path.t(), new: Path.t(), zip: Path.t()}
+
+  @doc "The versions of the release."
+  @spec versions() :: {String.t(), String.t()}
+  def versions, do: {@old, @new}
+
+  @doc "Makes both releases and the upgrade in a folder of its own, which ends with the calling test."
+  @spec make() :: t()
+  def make do
+    root = Path.join([Builds.tmp(), "next", "n#{System.unique_integer([:positive])}"])
+    ExUnit.Callbacks.on_exit(fn -> File.rm_rf!(root) end)
+    made = %__MODULE__{old: old(root), new: new(root), zip: Path.join(root, "upgrade.zip")}
+    {:ok, _built} = Build.run(from: made.old, to: made.new, out: made.zip)
+    made
+  end
+
+  @doc "The former release, in `old` below a folder."
+  @spec old(Path.t()) :: Path.t()
+  def old(root) do
+    shop = [
+      shop_server(1),
+      supervisor(:shop_sup, [:shop_server, :shop_sign]),
+      server(:shop_sign, 1, "code_change(_, State, _) -> {ok, State}."),
+      Upgrade.erlang(:shop_old, "-export([f/0]).\nf() -> 1.")
+    ]
+
+    applications = [
+      scales:
+        {"1.0.0", [plain(:scales_server), supervisor(:scales_sup, [:scales_server])],
+         mod(:scales)},
+      legacy:
+        {"0.3.0", [plain(:legacy_server), supervisor(:legacy_sup, [:legacy_server])],
+         mod(:legacy)},
+      shop: {@old, shop, [env: [currency: :eur]] ++ mod(:shop)}
+    ]
+
+    release(Path.join(root, "old"), @old, applications, shop: [limit: 1])
+  end
+
+  @doc "The new one, in `new` below a folder."
+  @spec new(Path.t()) :: Path.t()
+  def new(root) do
+    shop = [
+      shop_server(2),
+      supervisor(:shop_sup, [:shop_server, :shop_till]),
+      plain(:shop_till)
+    ]
+
+    applications = [
+      scales:
+        {"1.0.0", [plain(:scales_server), supervisor(:scales_sup, [:scales_server])],
+         mod(:scales)},
+      rates:
+        {"0.1.0", [plain(:rates_server), supervisor(:rates_sup, [:rates_server])], mod(:rates)},
+      shop: {@new, shop, [env: [currency: :eur, rounding: :up]] ++ mod(:shop, [:rates])}
+    ]
+
+    release(Path.join(root, "new"), @new, applications, shop: [limit: 2, colour: :blue])
+  end
+
+  # Its state is {v1, Count} in the one, and a map in the other.
+  defp shop_server(1) do
+    Upgrade.erlang(:shop_server, """
+    -vsn(1).
+    -behaviour(gen_server).
+    -export([init/1, handle_call/3, handle_cast/2, code_change/3]).
+    init(_) -> {ok, {v1, 0}}.
+    handle_call(get, _, State) -> {reply, {1, State}, State};
+    handle_call(sell, _, {v1, Count}) -> {reply, ok, {v1, Count + 1}}.
+    handle_cast(_, State) -> {noreply, State}.
+    code_change(_, State, _) -> {ok, State}.
+    """)
+  end
+
+  defp shop_server(2) do
+    Upgrade.erlang(:shop_server, """
+    -vsn(2).
+    -behaviour(gen_server).
+    -export([init/1, handle_call/3, handle_cast/2, code_change/3]).
+    init(_) -> {ok, \#{sold => 0}}.
+    handle_call(get, _, State) -> {reply, {2, State}, State};
+    handle_call(sell, _, \#{sold := Count}) -> {reply, ok, \#{sold => Count + 1}}.
+    handle_cast(_, State) -> {noreply, State}.
+    code_change({down, _}, \#{sold := Count}, _) -> {ok, {v1, Count}};
+    code_change(_, {v1, Count}, _) -> {ok, \#{sold => Count}}.
+    """)
+  end
+
+  defp plain(name), do: server(name, 1, "code_change(_, State, _) -> {ok, State}.")
+
+  defp server(name, version, code_change) do
+    Upgrade.erlang(name, """
+    -vsn(#{version}).
+    -behaviour(gen_server).
+    -export([init/1, handle_call/3, handle_cast/2, code_change/3]).
+    init(_) -> {ok, []}.
+    handle_call(get, _, State) -> {reply, {#{version}, State}, State}.
+    handle_cast(_, State) -> {noreply, State}.
+    #{code_change}
+    """)
+  end
+
+  # The callback module of an application, which tells who asks that its configuration has changed.
+  defp supervisor(name, servers) do
+    children =
+      Enum.map_join(servers, ", ", fn server ->
+        "\#{id => #{server}, modules => [#{server}], start => {gen_server, start_link, " <>
+          "[{local, #{server}}, #{server}, [], []]}}"
+      end)
+
+    Upgrade.erlang(name, """
+    -behaviour(supervisor).
+    -export([start/2, stop/1, init/1, config_change/3]).
+    start(_, _) -> supervisor:start_link({local, #{name}}, #{name}, []).
+    stop(_) -> ok.
+    init([]) -> {ok, {\#{}, [#{children}]}}.
+    config_change(Changed, New, Removed) -> persistent_term:put({#{name}, config}, {Changed, New, Removed}).
+    """)
+  end
+
+  defp mod(name, needs \\ []) do
+    [
+      mod: {:"#{name}_sup", []},
+      registered: [],
+      applications: [:kernel, :stdlib, :hot_patch] ++ needs
+    ]
+  end
+
+  # With the system beside it, so that it starts wherever it is copied to.
+  defp release(root, version, applications, config) do
+    Upgrade.make(root, version, applications, system: @system)
+    for one <- @system, do: link(root, one)
+    folder = Path.join([root, "releases", version])
+    File.write!(Path.join(folder, "sys.config"), :io_lib.format("~tp.~n", [settings(config)]))
+    File.write!(Path.join(folder, "vm.args"), "-sname shop\n")
+    boot_script(root, folder)
+    root
+  end
+
+  defp link(root, application) do
+    _ = Application.load(application)
+    name = "#{application}-#{Application.spec(application, :vsn)}"
+    folder = Path.join([root, "lib", name])
+    File.mkdir_p!(folder)
+
+    for part <- ["ebin", "priv"],
+        there = Application.app_dir(application, part),
+        File.dir?(there),
+        do: File.ln_s!(there, Path.join(folder, part))
+  end
+
+  defp settings(config) do
+    [
+      logger: [level: :none],
+      kernel: [
+        inet_dist_use_interface: {127, 0, 0, 1},
+        prevent_overlapping_partitions: false,
+        logger_level: :error
+      ]
+    ] ++ config
+  end
+
+  defp boot_script(root, folder) do
+    lib = Path.join(root, "lib")
+    path = for one <- Folder.folders(lib), do: one |> Path.join("ebin") |> String.to_charlist()
+
+    options = [
+      :silent,
+      :no_module_tests,
+      path: path,
+      variables: [{~c"RELEASE_LIB", String.to_charlist(lib)}],
+      outdir: String.to_charlist(folder)
+    ]
+
+    name = String.to_charlist(Path.join(folder, Upgrade.name()))
+    # Of sasl, which nothing here depends on.
+    {:ok, _, _} = apply(:systools, :make_script, [name, options])
+    File.rename!(Path.join(folder, "#{Upgrade.name()}.boot"), Path.join(folder, "start.boot"))
+  end
+
+  @doc """
+  Starts a copy of a release until the calling test ends, in the version that its `start_erl.data` names; gives the
+  node, and the peer to stop it by.
+  """
+  @spec boot(Path.t(), atom()) :: {node(), pid()}
+  def boot(root, name \\ :"shop_#{System.unique_integer([:positive])}_#{System.pid()}") do
+    NodeTag.check!()
+
+    [_erts, version] =
+      root |> Path.join("releases/start_erl.data") |> File.read!() |> String.split()
+
+    folder = Path.join([root, "releases", version])
+
+    {:ok, peer, node} =
+      :peer.start(%{
+        name: name,
+        host: ~c"127.0.0.1",
+        longnames: true,
+        wait_boot: 60_000,
+        env: [{~c"RELEASE_ROOT", String.to_charlist(root)}],
+        args: [
+          ~c"-boot",
+          String.to_charlist(Path.join(folder, "start")),
+          ~c"-boot_var",
+          ~c"RELEASE_LIB",
+          String.to_charlist(Path.join(root, "lib")),
+          ~c"-mode",
+          ~c"embedded",
+          ~c"-config",
+          String.to_charlist(Path.join(folder, "sys")),
+          ~c"-hot_patch",
+          ~c"data_dir",
+          String.to_charlist(inspect(Path.join(root, "data"))),
+          ~c"-setcookie",
+          Atom.to_charlist(Node.get_cookie())
+        ]
+      })
+
+    ExUnit.Callbacks.on_exit(fn -> stop(peer) end)
+    {node, peer}
+  end
+
+  @doc "Ends a node."
+  @spec stop(pid()) :: :ok
+  def stop(peer) do
+    :peer.stop(peer)
+  catch
+    # The test itself has ended it.
+    :exit, _gone -> :ok
+  end
+
+  @doc "What a server answers: the version of its code, and its state."
+  @spec ask(node(), atom(), term()) :: term()
+  def ask(node, server, request \\ :get),
+    do: Cluster.call(node, :gen_server, :call, [server, request])
+end
