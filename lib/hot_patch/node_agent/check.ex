@@ -32,6 +32,7 @@ defmodule HotPatch.NodeAgent.Check do
   alias HotPatch.Status
   alias HotPatch.Store
   alias HotPatch.Strategy
+  alias HotPatch.Upgrade
 
   @typedoc """
   `config` is what changes in the environments of applications, as text where it comes from an
@@ -106,7 +107,7 @@ defmodule HotPatch.NodeAgent.Check do
   end
 
   defp judge(%Payload{kind: :apply} = payload, state, record) do
-    if Rules.of(payload),
+    if Upgrade.of(payload),
       do: judge_upgrade(payload, state),
       else: judge_patch(payload, state, record)
   end

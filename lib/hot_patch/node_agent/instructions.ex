@@ -10,10 +10,10 @@ defmodule HotPatch.NodeAgent.Instructions do
 
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Payload
-  alias HotPatch.NodeAgent.Upgrade.Rules
   alias HotPatch.Store
   alias HotPatch.Support.TermText
   alias HotPatch.Swap
+  alias HotPatch.Upgrade
 
   @typedoc """
   One instruction: its name, all of it as text, and whose module or application it is. `term` is
@@ -81,41 +81,83 @@ defmodule HotPatch.NodeAgent.Instructions do
     %{up: up, down: down} = payload.instructions
 
     case Store.Applied.find(patch) do
-      nil -> own(%__MODULE__{steps: up, down: down, left: left(payload)}, Rules.of(payload))
+      nil -> own(%__MODULE__{steps: up, down: down, left: left(payload)}, payload)
       record -> %__MODULE__{steps: Enum.filter(up, & &1.module), down: record.down}
     end
   end
 
-  # What a release has more or less than the one before starts and stops, where no instruction says so.
-  defp own(mine, nil), do: mine
+  # What a release has more or less than the one before starts and stops, and its supervisors have the children that they
+  # would have after a boot, where no instruction says otherwise.
+  defp own(mine, payload) do
+    case Upgrade.of(payload) do
+      nil -> mine
+      upgrade -> with_release(mine, upgrade, supervising(payload.entries))
+    end
+  end
 
-  defp own(mine, upgrade) do
+  defp with_release(mine, upgrade, supervisors) do
     added =
       for %{from: nil, type: type} = one when type != :none <- upgrade.applications,
           do: {one.name, type}
 
     gone = for %{to: nil} = one <- upgrade.applications, do: {one.name, :stop}
-
     up = new(added, :add_application, mine.steps) ++ new(gone, :remove_application, mine.steps)
     down = added |> Enum.reverse() |> new(:remove_application, mine.down)
-    %{mine | steps: mine.steps ++ up, down: mine.down ++ down}
+
+    %{
+      mine
+      | steps: children(supervisors, mine.steps) ++ up,
+        down: children(supervisors, mine.down) ++ down
+    }
+  end
+
+  defp supervising(entries) do
+    for %{beam: %{module: name, behaviours: behaviours}} <- entries,
+        Enum.any?(behaviours, &(&1 in ["supervisor", "Elixir.Supervisor"])),
+        do: name
+  end
+
+  # A supervisor that only takes over the specs would leave the children to nobody.
+  defp children(modules, steps) do
+    steps =
+      Enum.map(steps, fn
+        %{what: :update, how: :supervisor} = one -> %{one | how: :children}
+        other -> other
+      end)
+
+    steps ++
+      for name <- modules,
+          not Enum.any?(steps, &(&1.module and &1.subject == name)),
+          do: %{step(:update, name, :children) | module: true}
   end
 
   defp new(applications, what, others) do
     for {name, how} <- applications,
         not Enum.any?(others, &(not &1.module and &1.subject == name)),
-        do: %{
-          what: what,
-          text: "{#{what},#{name}}",
-          subject: name,
-          module: false,
-          how: how,
-          function: nil,
-          arity: 0,
-          term: nil,
-          brutal: false,
-          time: nil
-        }
+        do: step(what, name, how)
+  end
+
+  defp step(what, subject, how) do
+    %{
+      what: what,
+      text: "{#{what},#{subject}}",
+      subject: subject,
+      module: false,
+      how: how,
+      function: nil,
+      arity: 0,
+      term: nil,
+      brutal: false,
+      time: nil
+    }
+  end
+
+  @doc "The applications that are stopped before the pause, by name."
+  @spec stopping(Payload.t()) :: [String.t()]
+  def stopping(payload) do
+    for %{what: what, subject: name} <- find(payload).steps,
+        what in [:remove_application, :restart_application],
+        do: name
   end
 
   @doc """
@@ -152,7 +194,7 @@ defmodule HotPatch.NodeAgent.Instructions do
   defp impossible(_other, _payload), do: nil
 
   defp brings?(payload, name) do
-    upgrade = Rules.of(payload)
+    upgrade = Upgrade.of(payload)
     upgrade != nil and Enum.any?(upgrade.applications, &(&1.name == name and &1.to != nil))
   end
 

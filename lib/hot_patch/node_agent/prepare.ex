@@ -61,7 +61,8 @@ defmodule HotPatch.NodeAgent.Prepare do
     with {:ok, accepted} <- Acceptance.accept(examination, payload),
          modes = callback_modes(accepted),
          {:ok, ready, unknown} <- ready(accepted, examination, operation, payload),
-         {:staged, {:ok, staged, digest}} <- {:staged, stage(examination, operation, payload, ready)} do
+         {:staged, {:ok, staged, digest}} <-
+           {:staged, stage(examination, operation, payload, ready)} do
       {:ok,
        %__MODULE__{
          examination: examination,

@@ -62,7 +62,11 @@ defmodule HotPatch.Store.Succession do
       when boot != facts.boot do
     if course.from == {facts.release.name, facts.release.version},
       do: {record, above},
-      else: with({found, below} <- find(record.replaced, facts), do: {found, below ++ [record | above]})
+      else:
+        with(
+          {found, below} <- find(record.replaced, facts),
+          do: {found, below ++ [record | above]}
+        )
   end
 
   def find(_no_upgrade_below, _facts), do: nil

@@ -16,7 +16,8 @@ defmodule HotPatch.NodeAgent.Upgrade.ApplicationData do
   """
   @spec change([Path.t()], configuration()) :: :ok
   def change(files, configuration) do
-    applications = for file <- files, {:ok, application} <- [read(file)], do: as_it_is(application)
+    applications =
+      for file <- files, {:ok, application} <- [read(file)], do: as_it_is(application)
 
     own = for {:application, name, _} <- applications, do: {name, Application.get_all_env(name)}
     names = Keyword.keys(own)

@@ -44,7 +44,9 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   defp both({:ok, former}, {:ok, new}, _course), do: {:ok, %{former: former, new: new}}
 
   defp both(_former, {:error, text}, course),
-    do: {:error, "the configuration of #{elem(course.to, 1)} cannot be evaluated, and its boot would fail: #{text}"}
+    do:
+      {:error,
+       "the configuration of #{elem(course.to, 1)} cannot be evaluated, and its boot would fail: #{text}"}
 
   # What it was booted with it has read then.
   defp both({:error, text}, _new, course) do
@@ -58,7 +60,11 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
       %{
         root: course.root,
         version: elem(course.from, 1),
-        resources: for(%{former: former} when former != nil <- course.applications, do: resource(course.root, former))
+        resources:
+          for(
+            %{former: former} when former != nil <- course.applications,
+            do: resource(course.root, former)
+          )
       },
       %{
         root: new,
@@ -97,7 +103,9 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   defp make(folder), do: wrote(folder, File.mkdir_p(folder))
 
   defp wrote(_path, :ok), do: :ok
-  defp wrote(path, {:error, posix}), do: {:error, "cannot write #{path}: #{:file.format_error(posix)}"}
+
+  defp wrote(path, {:error, posix}),
+    do: {:error, "cannot write #{path}: #{:file.format_error(posix)}"}
 
   defp each(items, fun) do
     Enum.reduce_while(items, :ok, fn item, :ok ->
@@ -119,8 +127,11 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
       # Written by our own function: names and values are binaries in it, and no atom is made.
       {:ok, :erlang.binary_to_term(bytes, [:safe])}
     else
-      {:error, text} when is_binary(text) -> {:error, text}
-      {:error, posix} -> {:error, "the VM that evaluates configurations has left no answer: #{posix}"}
+      {:error, text} when is_binary(text) ->
+        {:error, text}
+
+      {:error, posix} ->
+        {:error, "the VM that evaluates configurations has left no answer: #{posix}"}
     end
   end
 
@@ -128,7 +139,15 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
     ebins = Path.wildcard(Path.join([new.root, "lib", "*", "ebin"]))
     others = for folder <- :code.get_path(), folder != ~c".", do: FileName.to_binary(folder)
 
-    ["-noinput", "-boot", boot(former), "-boot_var", "RELEASE_LIB", Path.join(former.root, "lib"), "-pa"] ++
+    [
+      "-noinput",
+      "-boot",
+      boot(former),
+      "-boot_var",
+      "RELEASE_LIB",
+      Path.join(former.root, "lib"),
+      "-pa"
+    ] ++
       others ++
       ebins ++
       ["-s", Atom.to_string(Evaluation), "main", "-extra" | files]
@@ -207,7 +226,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
     for application <- Enum.uniq(Map.keys(former) ++ Map.keys(new)),
         known = known(application),
         Application.spec(known) != nil,
-        one <- differences(known, Map.get(former, application, %{}), Map.get(new, application, %{})),
+        one <-
+          differences(known, Map.get(former, application, %{}), Map.get(new, application, %{})),
         do: one
   end
 
@@ -233,7 +253,10 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   def accepted(configuration) do
     for {application, environment} <- configuration do
       {:erlang.binary_to_atom(application),
-       for({key, value} <- environment, do: {:erlang.binary_to_atom(key), :erlang.binary_to_term(value)})}
+       for(
+         {key, value} <- environment,
+         do: {:erlang.binary_to_atom(key), :erlang.binary_to_term(value)}
+       )}
     end
   end
 end

@@ -62,7 +62,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Course do
       course
       | from: course.to,
         to: course.from,
-        applications: for(one <- course.applications, do: %{one | former: one.new, new: one.former}),
+        applications:
+          for(one <- course.applications, do: %{one | former: one.new, new: one.former}),
         configuration:
           course.configuration &&
             %{former: course.configuration.new, new: course.configuration.former}

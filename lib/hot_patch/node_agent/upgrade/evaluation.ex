@@ -74,7 +74,10 @@ defmodule HotPatch.NodeAgent.Upgrade.Evaluation do
     case config[:elixir][:config_provider_init] do
       %{providers: providers} ->
         config = Keyword.update!(config, :elixir, &Keyword.delete(&1, :config_provider_init))
-        Enum.reduce(providers, config, fn {provider, state}, so_far -> provider.load(so_far, state) end)
+
+        Enum.reduce(providers, config, fn {provider, state}, so_far ->
+          provider.load(so_far, state)
+        end)
 
       nil ->
         config

@@ -24,11 +24,6 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   alias HotPatch.Support.Folder
   alias HotPatch.Upgrade
 
-  @doc "What an archive says of an upgrade; nil of a patch, and of what a version without upgrades has kept."
-  @spec of(Payload.t()) :: Upgrade.t() | nil
-  def of(%{manifest: %{upgrade: %Upgrade{} = upgrade}}), do: upgrade
-  def of(_patch), do: nil
-
   @doc """
   Where an upgrade leads from here. `:elsewhere` is a node of another system, `:there` one that runs the new release
   already; an error is a rule that this node breaks.
@@ -73,7 +68,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
            "the next while it runs; install it by a restart"}
 
       ReleaseSource.booted() == nil ->
-        {:error, "this node runs without a release, so there is none to go to the next version of"}
+        {:error,
+         "this node runs without a release, so there is none to go to the next version of"}
 
       true ->
         :ok
@@ -106,7 +102,11 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   end
 
   defp no_system(upgrade) do
-    case for(%{name: name, from: from} when from != nil <- upgrade.applications, SystemLibrary.application?(name), do: name) do
+    case for(
+           %{name: name, from: from} when from != nil <- upgrade.applications,
+           SystemLibrary.application?(name),
+           do: name
+         ) do
       [] ->
         :ok
 
@@ -119,7 +119,11 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
 
   # What is not carried has to be here, to the letter: patches count as well.
   defp shared(upgrade, root) do
-    case for(%{path: path, sha256: sha256} <- upgrade.shared, digest(root, path) != sha256, do: path) do
+    case for(
+           %{path: path, sha256: sha256} <- upgrade.shared,
+           digest(root, path) != sha256,
+           do: path
+         ) do
       [] ->
         :ok
 
@@ -140,13 +144,34 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
     end
   end
 
-  # Links count as what they lead to, as where the archive was built.
+  # All files at once: of a whole OTP there are some thousand. Links count as what they lead to, as where the archive
+  # was built.
   defp below(folder) do
-    place = Folder.resolve(folder)
+    folder
+    |> files("")
+    |> Task.async_stream(&{&1, Transaction.digest(Path.join(folder, &1))}, timeout: :infinity)
+    |> Enum.map(fn {:ok, file} -> file end)
+  end
 
-    for {path, _stat} <- Folder.tree(place),
-        sha256 = if(File.regular?(path), do: Transaction.digest(path)),
-        do: {Path.relative_to(path, place), sha256}
+  # Folders within each other that are more than this lead in circles.
+  @deepest 32
+
+  defp files(folder, below, depth \\ 0)
+  defp files(_folder, _below, @deepest), do: []
+
+  defp files(folder, below, depth) do
+    case File.ls(Path.join(folder, below)) do
+      {:ok, names} -> Enum.flat_map(names, &file(folder, Path.join(below, &1), depth))
+      {:error, _posix} -> []
+    end
+  end
+
+  defp file(folder, path, depth) do
+    case File.stat(Path.join(folder, path)) do
+      {:ok, %File.Stat{type: :directory}} -> files(folder, path, depth + 1)
+      {:ok, %File.Stat{type: :regular}} -> if temporary?(path), do: [], else: [path]
+      _something_else -> []
+    end
   end
 
   @doc "The verdicts on all files, and those on modules that go."
@@ -173,7 +198,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
         do: {folder, relative}
   end
 
-  # What another node of this host is about to put there.
+  # What a node of this host is about to put there.
   defp temporary?(path), do: String.contains?(Path.basename(path), ".hot_patch-")
 
   @doc "The folders that an upgrade brings."
@@ -262,7 +287,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
     case LoadedCode.facts(module) do
       %{} = facts ->
         if LoadedCode.same?(facts, beam.md5, beam.vsn),
-          do: {:not_changed, "the same code runs already; from now on it belongs to the new folder"},
+          do:
+            {:not_changed, "the same code runs already; from now on it belongs to the new folder"},
           else: {:load, :replace}
 
       nil ->
@@ -280,7 +306,13 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   # Their files stay: the former release boots from them.
   defp removed(payload) do
     for verdict <- RemovalRules.verdicts(payload),
-        do: %{verdict | disk?: false, disk: :entry, former: verdict.target, reason: if(verdict.status != :ok, do: verdict.reason)}
+        do: %{
+          verdict
+          | disk?: false,
+            disk: :entry,
+            former: verdict.target,
+            reason: if(verdict.status != :ok, do: verdict.reason)
+        }
   end
 
   @doc """
@@ -289,7 +321,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   @spec live([Verdict.t()]) :: [Verdict.t()]
   def live(verdicts), do: Enum.map(verdicts, &live_one/1)
 
-  defp live_one(%Verdict{status: :not_updated, transient?: false} = verdict) do
+  defp live_one(%Verdict{status: :not_updated, transient?: false, held_back?: false} = verdict) do
     Verdict.change_status(
       verdict,
       :error,

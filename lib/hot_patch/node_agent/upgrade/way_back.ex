@@ -22,7 +22,8 @@ defmodule HotPatch.NodeAgent.Upgrade.WayBack do
       course: Course.to_map(course),
       files: for({%{disk?: true}, file} <- files, do: Map.take(file, [:target, :new])),
       modules:
-        for({%{change: change} = verdict, _file} when change != nil <- files,
+        for(
+          {%{change: change} = verdict, _file} when change != nil <- files,
           do: module(verdict, callback_modes)
         )
     }
