@@ -96,7 +96,7 @@ defmodule HotPatch.NodeAgent.Check do
 
       examination =
         upgrade
-        |> WayBack.verdicts(payload)
+        |> WayBack.verdicts(course, payload)
         |> LoadRules.hindered(payload.purge)
         |> possible(payload, record, Environment.back(record.config))
 

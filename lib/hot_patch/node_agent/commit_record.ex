@@ -8,6 +8,7 @@ defmodule HotPatch.NodeAgent.CommitRecord do
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Prepare
   alias HotPatch.NodeAgent.Upgrade.Course
+  alias HotPatch.NodeAgent.Upgrade.Releases
   alias HotPatch.NodeAgent.Upgrade.WayBack
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Operation
@@ -43,7 +44,11 @@ defmodule HotPatch.NodeAgent.CommitRecord do
   end
 
   # From here on that is what this node runs.
-  defp runs(%{examination: %{upgrade: %Course{} = course}}), do: Course.arrive(course)
+  defp runs(%{examination: %{upgrade: %Course{} = course}}) do
+    :ok = Course.arrive(course)
+    Releases.arrived(course)
+  end
+
   defp runs(_patch), do: :ok
 
   @doc "What the report of a node has besides the outcome of the swap."

@@ -123,7 +123,12 @@ defmodule HotPatch.NodeAgent.Prepare do
     former = if operation.kind == :apply, do: MemoryOnly.former(), else: %{}
 
     # Of an upgrade all is in place before the code path leads there: nothing that runs is in those folders.
-    early = if examination.upgrade, do: :all, else: if(ready, do: :others, else: :none)
+    early =
+      cond do
+        examination.upgrade != nil and operation.kind == :apply -> :all
+        ready != nil and examination.upgrade == nil -> :others
+        true -> :none
+      end
 
     changes =
       for %{target: target} = verdict when target != nil <- verdicts,

@@ -5,6 +5,7 @@ defmodule HotPatch.NodeAgent.Retirement do
   #
   # Runs where nobody else writes the state: at the start, and in the agent while nothing goes on.
 
+  alias HotPatch.NodeAgent.Upgrade.Releases
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
@@ -45,7 +46,7 @@ defmodule HotPatch.NodeAgent.Retirement do
     note_failure(Applied.put(state))
     entry = %{by: "HotPatch", reason: why}
     for id <- ids, do: note_failure(Store.Journal.add(:retire, Map.put(entry, :patch, id)))
-    :ok
+    Releases.returned()
   end
 
   # What was decided under a release that has ended is none that this node has missed, should the

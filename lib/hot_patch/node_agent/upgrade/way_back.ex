@@ -12,6 +12,7 @@ defmodule HotPatch.NodeAgent.Upgrade.WayBack do
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
+  alias HotPatch.Store.ReleaseFiles
   alias HotPatch.Store.Transaction
 
   @doc "What a node keeps of an upgrade that it carries out: its course, and what tells how each module goes back."
@@ -51,9 +52,24 @@ defmodule HotPatch.NodeAgent.Upgrade.WayBack do
   defp old(%Verdict{former: nil}), do: nil
   defp old(%Verdict{former: former}), do: Transaction.digest(former)
 
-  @doc "The verdicts on all modules."
-  @spec verdicts(Applied.upgrade(), Payload.t()) :: [Verdict.t()]
-  def verdicts(upgrade, payload), do: for(module <- upgrade.modules, do: judge(module, payload))
+  @doc "The verdicts on all modules, and on what says which release a start boots. The course is that of the way back."
+  @spec verdicts(Applied.upgrade(), Course.t(), Payload.t()) :: [Verdict.t()]
+  def verdicts(upgrade, course, payload),
+    do: for(module <- upgrade.modules, do: judge(module, payload)) ++ start_data(course)
+
+  # Where the release that goes is permanent, the one that comes back is so again.
+  defp start_data(%{root: root, from: {_name, version}, to: {_same, former}} = course) do
+    case ReleaseFiles.boots(root) do
+      {_erts, ^version} ->
+        file = %{path: "releases/start_erl.data", module: nil, alone?: false}
+        reason = "no Erlang module: a restart boots #{former} again"
+        entry = RollbackRules.entry(file, "#{course.erts} #{former}")
+        [Verdict.carried(entry, reason, ReleaseFiles.start_data(root))]
+
+      _boots_the_former_or_not_known ->
+        []
+    end
+  end
 
   # What was not there before goes, what went comes back.
   defp judge(%{change: :add} = module, payload),
