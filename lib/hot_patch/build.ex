@@ -257,23 +257,26 @@ defmodule HotPatch.Build do
       do: HotPatch.Support.Printable.line("#HotPatch.Build<#{built.composition.id}>")
   end
 
+  @doc false
+  # What it is and what it means, without where it was written.
+  @spec about(t()) :: String.t()
+  def about(built) do
+    notes = for note <- built.notes, do: ["note: ", Printable.line(note), "\n"]
+    analysis = if built.analysis, do: [Analysis.to_table(built.analysis), "\n"], else: []
+    Printable.lines([Composition.to_table(built.composition), "\n", analysis, notes])
+  end
+
   defimpl String.Chars do
     def to_string(%{first: %{} = first} = built),
       do: Kernel.to_string(first) <> "\n" <> Kernel.to_string(%{built | first: nil})
 
     def to_string(built) do
-      notes = for note <- built.notes, do: ["note: ", Printable.line(note), "\n"]
-
       where =
         if built.out,
           do: "written to #{Printable.line(built.out)} (#{Table.bytes(byte_size(built.zip))})\n",
           else: "nothing was written\n"
 
-      about = [Composition.to_table(built.composition), "\n", analysis(built.analysis)]
-      Printable.lines([about, notes, where])
+      HotPatch.Build.about(built) <> where
     end
-
-    defp analysis(nil), do: []
-    defp analysis(analysis), do: [Analysis.to_table(analysis), "\n"]
   end
 end

@@ -7,6 +7,7 @@ defmodule HotPatch.Build.Running do
   alias HotPatch.Host.SystemLibrary
   alias HotPatch.Support.Folder
   alias HotPatch.Support.Hex
+  alias HotPatch.Support.Table
 
   @typedoc "How to ask the node: for its digests in hexadecimal, and for some of its files."
   @type source :: %{
@@ -32,15 +33,30 @@ defmodule HotPatch.Build.Running do
     for {path, _digest} <- same, do: put(folder, path, File.read!(Path.join(near, path)))
     other = Enum.map(other, &elem(&1, 0))
     given = fetch(other, source, folder)
+    withheld = Enum.sort(other -- given)
+    complete!(withheld)
     added = for path <- own(near), not is_map_key(there, path), do: path
 
     differing =
       for path <- other,
           path in given,
-          not same_code?(Path.join(near, path), Path.join(folder, path)),
+          not same?(Path.join(near, path), Path.join(folder, path)),
           do: path
 
-    {Enum.sort(added ++ differing), Enum.sort(other -- given)}
+    {Enum.sort(added ++ differing), withheld}
+  end
+
+  # Settings are kept back on purpose. Any other file that is told of and not given makes this less than the build that
+  # runs, and a patch made of it one that lacks something.
+  defp complete!(withheld) do
+    case Enum.reject(withheld, &RunningBuild.settings?/1) do
+      [] ->
+        :ok
+
+      [path | _] = lost ->
+        raise "the node has told of #{Table.count(length(lost), "file", "files")} that it did not hand out, #{path} " <>
+                "the first of them: they may have changed meanwhile, so try again"
+    end
   end
 
   defp fetch(paths, source, folder) do
@@ -50,13 +66,25 @@ defmodule HotPatch.Build.Running do
     end
   end
 
-  # Compiled apart, modules differ in their documentation and debug information; and the resource file of an
-  # application is no part of a patch.
-  defp same_code?(one, other) do
+  # Compiled apart, modules differ in their documentation and debug information, and settings in the order of maps; and
+  # the resource file of an application is no part of a patch.
+  defp same?(one, other) do
     case Path.extname(one) do
       ".app" -> true
       ".beam" -> code(one) != nil and code(one) == code(other)
+      ".config" -> same_settings?(one, other)
       _other -> false
+    end
+  end
+
+  # What is the same is then so for whoever compares the two builds by their files.
+  defp same_settings?(near, mirrored) do
+    with {:ok, terms} <- :file.consult(near),
+         {:ok, ^terms} <- :file.consult(mirrored) do
+      File.cp!(near, mirrored)
+      true
+    else
+      _another_or_unreadable -> false
     end
   end
 

@@ -16,7 +16,6 @@ defmodule HotPatch.Console.API do
   alias HotPatch.Host.RunningBuild
   alias HotPatch.Release
   alias HotPatch.Report
-  alias HotPatch.Support.Printable
 
   @spec list(Router.request(), Router.access(), Router.form()) :: Router.response()
   def list(request, _access, _form), do: shown(request, HotPatch.list())
@@ -221,7 +220,7 @@ defmodule HotPatch.Console.API do
 
   defp shown(request, term, status \\ 200) do
     if Request.text?(request),
-      do: term |> text() |> Printable.lines() |> Response.text(status) |> outcome(term),
+      do: term |> text() |> Response.lines(status) |> outcome(term),
       else: json(term, status)
   end
 

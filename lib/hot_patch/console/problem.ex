@@ -86,7 +86,7 @@ defmodule HotPatch.Console.Problem do
   @spec to_response(t(), Request.t()) :: Response.t()
   def to_response(problem, request) do
     if Request.text?(request),
-      do: Response.text([problem.detail, report(problem.more)], problem.status),
+      do: Response.lines([problem.detail, report(problem.more)], problem.status),
       else: to_response(problem)
   end
 

@@ -5,6 +5,7 @@ defmodule HotPatch.Console.Response do
   """
 
   alias HotPatch.Console.Request
+  alias HotPatch.Support.Printable
 
   @type sender :: (iodata() -> :ok | :closed)
   @type t :: %__MODULE__{
@@ -67,6 +68,13 @@ defmodule HotPatch.Console.Response do
       headers: [{"content-type", "text/plain; charset=utf-8"}],
       body: body
     }
+  end
+
+  @doc "Lines for a terminal, whose last one ends as the others do."
+  @spec lines(iodata(), 100..599) :: t()
+  def lines(body, status \\ 200) do
+    text = body |> IO.iodata_to_binary() |> Printable.lines() |> String.trim_trailing("\n")
+    text(text <> "\n", status)
   end
 
   @doc "Sends the client elsewhere, by GET; `path` is below the mount point."

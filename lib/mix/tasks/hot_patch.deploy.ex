@@ -48,7 +48,9 @@ defmodule Mix.Tasks.HotPatch.Deploy do
 
   alias HotPatch.Build
   alias HotPatch.Build.Running
+  alias HotPatch.Build.Settings
   alias HotPatch.Command.Target
+  alias HotPatch.Host.RunningBuild
   alias HotPatch.Options.CommandLine
   alias HotPatch.Support.Folder
   alias HotPatch.Support.Printable
@@ -121,11 +123,29 @@ defmodule Mix.Tasks.HotPatch.Deploy do
       {differing, withheld} = mirror(target, release, folder)
       if withheld != [], do: say("not compared: #{Enum.join(withheld, ", ")}")
 
-      if differing == [],
-        do: say("nothing differs: #{own[:to]} runs what is in #{release}"),
-        else: build(target, own, {folder, release}) |> offer(target, own, apply_options)
+      case nothing(differing, own, {folder, release}) do
+        nil ->
+          build(target, own, {folder, release}) |> offer(target, own, apply_options)
+
+        notes ->
+          say("nothing differs: #{own[:to]} runs what is in #{release}")
+          for note <- notes, do: say("note: #{note}")
+      end
     end)
   end
+
+  # Whether there is nothing that a patch could be made of, and what is to be said of what differs all the same; nil where
+  # there is something.
+  defp nothing(differing, own, {from, to}) do
+    cond do
+      not Enum.all?(differing, &RunningBuild.settings?/1) -> nil
+      differing == [] -> []
+      true -> settings(Settings.between(from, to), own[:config_differences] == true)
+    end
+  end
+
+  defp settings(%{differences: [_ | _]}, true), do: nil
+  defp settings(settings, _take?), do: Settings.offered(settings)
 
   # What is not handed out counts as the same.
   defp mirror(%module{} = target, release, folder) do
@@ -155,17 +175,16 @@ defmodule Mix.Tasks.HotPatch.Deploy do
   end
 
   defp build(target, own, {from, to}) do
-    out = Path.join(from, "patch.zip")
     File.mkdir_p!(from)
 
+    # It is sent, and written nowhere here.
     options =
-      [from: from, to: to, out: out, name: own[:name] || "deploy"] ++
-        [accept: Keyword.get_values(own, :accept), dry_run: own[:dry_run] == true] ++
-        [in_place: true] ++
+      [from: from, to: to, name: own[:name] || "deploy"] ++
+        [accept: Keyword.get_values(own, :accept), dry_run: true, in_place: true] ++
         Keyword.take(own, [:sign, :config_differences]) ++ for_release(target, from)
 
     built = ok!(Build.run(options))
-    say(to_string(built))
+    say(Build.about(built))
     if built.refusal, do: stop(1, Exception.message(built.refusal)), else: built
   end
 

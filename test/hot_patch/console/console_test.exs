@@ -591,6 +591,10 @@ defmodule HotPatch.ConsoleTest do
           "the operation ends"
         )
 
+      # It ends with a line's end, as what is written to a terminal does.
+      for response <- [get("/api/nodes", plain), ended],
+          do: assert(text(response) =~ ~r/[^\n]\n\z/)
+
       # This node has no place for such a file: what is wrong, and then the report.
       assert ended.status == 409
       assert [why, report] = String.split(text(ended), "\n\n", parts: 2)

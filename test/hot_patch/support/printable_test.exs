@@ -539,6 +539,25 @@ defmodule HotPatch.Support.PrintableTest do
     assert HotPatch.Support.Log.metadata(metadata)[:node] == :n
   end
 
+  # An operator's call from another node has that node's group leader, and OTP would log it there.
+  test "the log of what another node has called is written here" do
+    {pid, monitor} =
+      spawn_monitor(fn ->
+        name = :erlang.term_to_binary(:"operator@127.0.0.1")
+
+        elsewhere =
+          <<131, 88>> <> binary_part(name, 1, byte_size(name) - 1) <> <<9::32, 0::32, 1::32>>
+
+        Process.group_leader(self(), :erlang.binary_to_term(elsewhere))
+        exit({node(Process.group_leader()), HotPatch.Support.Log.metadata(by: "alice")})
+      end)
+
+    assert_receive {:DOWN, ^monitor, :process, ^pid, {leader, metadata}}
+    assert leader == :"operator@127.0.0.1"
+    assert Keyword.take(metadata, [:by, :gl]) == [by: "alice", gl: Process.whereis(:user)]
+    assert HotPatch.Support.Log.metadata([]) == []
+  end
+
   test "nothing goes to the log another way" do
     root = Path.expand("../../..", __DIR__)
 

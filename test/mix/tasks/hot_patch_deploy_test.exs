@@ -160,6 +160,38 @@ defmodule Mix.Tasks.HotPatch.DeployTest do
     end
   end
 
+  # OTP 26 and later write maps in another order in each VM.
+  test "settings are compared by what they say", %{tmp_dir: dir} do
+    near = release(dir, "shipped")
+    there = Path.join(dir, "there")
+    config = "releases/1.0.0/sys.config"
+
+    for {root, text} <- [
+          {near, "[{a, [{b, \#{x => 1, y => 2}}]}]."},
+          {there, "[{a, [{b, \#{y => 2,x => 1}}]}]."}
+        ] do
+      file = Path.join(root, config)
+      File.mkdir_p!(Path.dirname(file))
+      File.write!(file, text)
+    end
+
+    digest = fn path -> Base.encode16(:crypto.hash(:sha256, File.read!(path)), case: :lower) end
+    file = Path.join(there, config)
+
+    source = %{
+      digests: fn -> %{config => digest.(file)} end,
+      contents: fn _ -> %{config => File.read!(file)} end
+    }
+
+    assert {differing, []} = Running.mirror(source, near, Path.join(dir, "mirror"))
+    refute config in differing
+    assert File.read!(Path.join([dir, "mirror", config])) == File.read!(Path.join(near, config))
+
+    File.write!(file, "[{a, [{b, 2}]}].")
+    assert {differing, []} = Running.mirror(source, near, Path.join(dir, "mirror2"))
+    assert config in differing
+  end
+
   defp received do
     receive do
       message -> [message | received()]

@@ -110,7 +110,7 @@ defmodule HotPatch.Command.Target.WebTarget do
   end
 
   defp files(target, paths) do
-    form = URI.encode_query(for path <- paths, do: {"path", path})
+    form = URI.encode_query(for path <- paths, do: {"path[]", path})
     %{body: zip} = told(ask(target, {:post, form}, "/build/files", "application/zip"))
     {:ok, files} = :zip.unzip(zip, [:memory])
     for {path, bytes} <- files, into: %{}, do: {to_string(path), bytes}
@@ -190,9 +190,10 @@ defmodule HotPatch.Command.Target.WebTarget do
     ~s(curl -H "authorization: Bearer $HOT_PATCH_TOKEN" -d reason=... #{target.base}/patches/#{encoded(id)}/rollback)
   end
 
-  # Options as a form has them.
+  # Options as a form has them. What stands between us and the interface may be a parser that keeps one value of a
+  # name, where the name does not say that it may have several.
   defp form(options) do
-    for {name, value} <- options, text <- fields(name, value), do: {Atom.to_string(name), text}
+    for {name, value} <- options, text <- fields(name, value), do: {"#{name}[]", text}
   end
 
   defp fields(:config, lines), do: [Enum.map_join(lines, "\n", &line/1)]
@@ -246,15 +247,24 @@ defmodule HotPatch.Command.Target.WebTarget do
     case type(headers) do
       "text/plain" <> _ ->
         [text | report] = String.split(body, "\n\n", parts: 2)
-        {:error, {text, List.first(report)}}
+        {:error, {String.trim_trailing(text), List.first(report)}}
 
       _of_somebody_else ->
-        {:error, {"#{target.base} answers with #{status}, and is not HotPatch's interface", nil}}
+        {:error,
+         {"#{target.base} answers with #{status}, and is not HotPatch's interface#{hint(status)}",
+          nil}}
     end
   end
 
   defp answered({:error, reason}, target),
     do: {:error, {"#{target.base} does not answer: #{reason(reason)}", nil}}
+
+  # A pipeline for browsers sends others to its login, or does not take what they ask for.
+  defp hint(status) when status in [301, 302, 303, 307, 308, 401, 403, 406],
+    do:
+      ": give the address of a mount for scripts, with no login and no pipeline for browsers before it"
+
+  defp hint(_status), do: ""
 
   defp reason({:failed_connect, details}), do: "no connection (#{why(details)})"
   defp reason(reason), do: inspect(reason, limit: 5)
