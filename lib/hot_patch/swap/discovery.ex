@@ -183,11 +183,13 @@ defmodule HotPatch.Swap.Discovery do
 
     for pid <- Process.list(),
         pid not in suspended,
-        {:current_stacktrace, stack} <- [Process.info(pid, :current_stacktrace)],
-        {module, _function, _arity, _location} <-
-          Enum.take(Enum.filter(stack, &(elem(&1, 0) in replaced)), 1),
+        module = Stacktrace.first(pid, replaced),
         do: {pid, module}
   end
+
+  @doc "Whether a process is a Task."
+  @spec task?(pid()) :: boolean()
+  defdelegate task?(pid), to: Stacktrace
 
   # What proc_lib noted when it started the process, and the label that it may have been
   # given since; bare processes have nothing. One that proc_lib has just spawned is known only

@@ -323,6 +323,15 @@ defmodule HotPatch.Swap.FunsTest do
       changes_once_and_no_further(context, fun, "the environments of applications")
     end
 
+    test "in a timer of :timer can be seen by nobody, and that is said with how many there are",
+         context do
+      fun = apply(@helper, :made, [7])
+      {:ok, timer} = :timer.apply_after(3_600_000, :erlang, :apply, [fun, []])
+      on_exit(fn -> :timer.cancel(timer) end)
+      lines = Swap.fun_lines(job([{@helper, context.h1, context.h2}]).changes, [], :soft)
+      assert Enum.any?(lines, &(&1 =~ "not looked at" and &1 =~ ~r/[1-9]\d* timers of :timer/))
+    end
+
     # As :telemetry keeps its handlers.
     test "in a table of handlers that a server owns and everybody reads", context do
       fun = apply(@helper, :made, [7])
@@ -488,6 +497,19 @@ defmodule HotPatch.Swap.FunsTest do
     :logger.error(~c"x", %{domain: [:hot_patch_test]})
     assert_receive {:v3, :filtered}
     assert List.keymember?(:logger.get_primary_config().filters, log, 0)
+  end
+
+  test "a handler of :logger that holds a local one is named" do
+    [h1, h2, h3] = [helper(:h1), helper(:h2, "fun() -> extra end"), helper(:h3)]
+    load(@helper, h1)
+    config = %{config: %{on_start: apply(@helper, :made, [7])}}
+    :ok = :logger.add_handler(@helper, :logger_std_h, %{config: %{type: :standard_error}})
+    :ok = :logger.update_handler_config(@helper, :metadata, config)
+    on_exit(fn -> :logger.remove_handler(@helper) end)
+    assert {:ok, _done} = run(job([{@helper, h1, h2}]))
+    assert {[_ | _] = holders, _unseen} = FunPlaces.of_old([@helper])
+    assert Enum.any?(holders, fn {_pid, place, _module} -> to_string(place) =~ "logger" end)
+    assert {:error, %{reason: :old_code}} = Swap.prepare(job([{@helper, h2, h3}]))
   end
 
   test "a local one is named, and in the way of the next change" do

@@ -125,8 +125,7 @@ defmodule HotPatch.Swap.Discovery.Loop do
     end
   end
 
-  # From OTP 28 on the stack of one that hibernates stays, at a point that is none of those that are
-  # learnt.
+  # From OTP 28 on the stack of one that hibernates in OTP's loops stays, and shows for whom it works.
   @hibernates ["(gen_server:loop_hibernate/", "(gen_statem:loop_hibernate/", "(erlang:hibernate/"]
 
   defp asleep?(pid, text) do
