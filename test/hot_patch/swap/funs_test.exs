@@ -323,15 +323,6 @@ defmodule HotPatch.Swap.FunsTest do
       changes_once_and_no_further(context, fun, "the environments of applications")
     end
 
-    test "in a timer of :timer can be seen by nobody, and that is said with how many there are",
-         context do
-      fun = apply(@helper, :made, [7])
-      {:ok, timer} = :timer.apply_after(3_600_000, :erlang, :apply, [fun, []])
-      on_exit(fn -> :timer.cancel(timer) end)
-      lines = Swap.fun_lines(job([{@helper, context.h1, context.h2}]).changes, [], :soft)
-      assert Enum.any?(lines, &(&1 =~ "not looked at" and &1 =~ ~r/[1-9]\d* timers of :timer/))
-    end
-
     # As :telemetry keeps its handlers.
     test "in a table of handlers that a server owns and everybody reads", context do
       fun = apply(@helper, :made, [7])

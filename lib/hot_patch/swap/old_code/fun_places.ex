@@ -6,8 +6,7 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
   #
   # Not looked at, and told as that with their number: tables that only their owner can read, large
   # ones, processes with a large heap or with many messages that wait, and bare processes that hold funs of other
-  # modules, which may have been made with such ones. Timers of the VM are never looked at: nobody can. Those
-  # of :timer are such ones, and are counted.
+  # modules, which may have been made with such ones. Timers of the VM are never looked at: nobody can.
 
   alias HotPatch.Swap.Discovery.FunHolders
   alias HotPatch.Swap.FunRenewal
@@ -163,17 +162,9 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
            "processes with funs of other modules, which may have been made with such ones"},
           {crowded, "mailboxes with many messages"},
           {unread, "tables that are large or private"},
-          {too_large, "large persistent terms"},
-          {timers(), "timers of :timer"}
+          {too_large, "large persistent terms"}
         ],
         count > 0,
         do: "#{count} #{what}"
-  end
-
-  defp timers do
-    case :ets.info(:timer_tab, :size) do
-      count when is_integer(count) -> count
-      :undefined -> 0
-    end
   end
 end
