@@ -178,9 +178,13 @@ defmodule HotPatch.Swap.Discovery do
   """
   @spec bare([Change.t()], [Target.t()]) :: [{pid(), module()}]
   def bare(changes, targets) do
-    replaced = MapSet.new(Change.replaced(changes))
-    suspended = MapSet.new(targets, & &1.pid)
+    case Change.replaced(changes) do
+      [] -> []
+      replaced -> bare_of(MapSet.new(replaced), MapSet.new(targets, & &1.pid))
+    end
+  end
 
+  defp bare_of(replaced, suspended) do
     for pid <- Process.list(),
         pid not in suspended,
         module = Stacktrace.first(pid, replaced),

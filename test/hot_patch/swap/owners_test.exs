@@ -64,6 +64,7 @@ defmodule HotPatch.Swap.OwnersTest do
         job = job([{@module, v1, v2}])
         assert %{targets: [], silent: []} = Swap.find(job.changes)
         assert [{task.pid, @module}] == Swap.bare(job.changes, [])
+        assert [] == Swap.bare([], [])
 
         assert [risk] = PlanBuilder.bare(job.changes, [])
         assert risk.processes == [inspect(task.pid)]
