@@ -4,11 +4,12 @@
 #
 #     MIX_ENV=prod mix run bench/swap.exs [--processes 1000,10000,100000] [--modules 1,100]
 #                                         [--load idle,calls] [--rounds 3]
-#                                         [--ways "HotPatch,release_handler_1"] [--funs]
+#                                         [--ways "HotPatch,release_handler_1"] [--funs] [--statems]
 #                                         [--hogs 8] [--others 8]
 #
 # --hogs are processes of the VM that are always busy, --others programs beside it.
-# With --funs every server's state holds a fun of its module, which HotPatch makes anew.
+# With --funs every server's state holds a fun of its module, which HotPatch makes anew. With --statems they are
+# gen_statems.
 #
 # Every way changes the same two builds, whose state format differs, in fresh processes; the
 # ways take turns, figures are medians of the rounds. Pauses are seen from outside, by a trace
@@ -30,7 +31,7 @@ defmodule Bench.Swap do
 
   def run(options) do
     root = Path.join(System.tmp_dir!(), "hot_patch-bench-#{System.pid()}")
-    Subject.compile(root, Enum.max(options.modules), options.funs)
+    Subject.compile(root, Enum.max(options.modules), Map.take(options, [:funs, :statems]))
     {:ok, _} = Application.ensure_all_started(:sasl)
     Logger.configure(level: :error)
 
@@ -113,6 +114,7 @@ end
       load: :string,
       rounds: :integer,
       funs: :boolean,
+      statems: :boolean,
       hogs: :integer,
       others: :integer,
       ways: :string
@@ -127,6 +129,7 @@ Bench.Swap.run(%{
   load: String.split(given[:load] || "idle,calls", ","),
   rounds: given[:rounds] || 3,
   funs: given[:funs] || false,
+  statems: given[:statems] || false,
   hogs: given[:hogs] || 0,
   others: given[:others] || 0,
   ways: if(given[:ways], do: String.split(given[:ways], ","), else: Bench.Swap.Ways.names())
