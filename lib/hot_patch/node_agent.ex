@@ -35,7 +35,7 @@ defmodule HotPatch.NodeAgent do
   alias HotPatch.Telemetry
 
   # Raised whenever what nodes say to each other changes its meaning.
-  @protocol 7
+  @protocol 8
 
   # Milliseconds in which a rehearsal that is to end does so.
   @rehearsal_ends_within 10_000
