@@ -129,7 +129,7 @@ defmodule HotPatch.Swap do
          fatal = Casualties.reasons(job.changes, job.transition, shadows),
          :ok <- survived(job, shadows, found, fatal) do
       found = needed(found, job.transition)
-      back = if goes_back?(job), do: PreviousCode.prepare(job.changes)
+      back = if goes_back?(job), do: PreviousCode.read(job.changes)
       funs = FunRenewal.table(job.changes)
 
       {:ok,
