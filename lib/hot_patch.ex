@@ -325,7 +325,9 @@ defmodule HotPatch do
     options = Map.put(options, :id, Cluster.Coordinator.new_id())
 
     Cluster.ProgressBars.during(options.id, options.progress, fn ->
-      Cluster.Rollout.run(payload, nodes, unmanaged, options)
+      payload
+      |> Cluster.Rollout.run(nodes, unmanaged, options)
+      |> Cluster.ReleaseCall.follow(payload, options)
     end)
   end
 
@@ -703,14 +705,62 @@ defmodule HotPatch do
   @spec releases(releases_options()) :: {:ok, Answers.t(InstalledRelease.t())} | error()
   def releases(options \\ []) do
     with {:ok, options} <- Options.validate(:releases, options),
-         {:ok, members} <- Cluster.reachable(options.nodes) do
-      asked = {:releases, [], options.timeout}
+         {:ok, members} <- Cluster.reachable(options.nodes),
+         do: {:ok, collected_releases(members, options)}
+  end
 
-      {:ok,
-       Cluster.collect(members, :releases, asked, fn answers ->
-         for {_node, releases} <- answers, release <- releases, do: release
-       end)}
-    end
+  defp collected_releases(members, options) do
+    Cluster.collect(members, :releases, {:releases, [], options.timeout}, fn answers ->
+      for {_node, releases} <- answers, release <- releases, do: release
+    end)
+  end
+
+  @doc """
+  Has the next start of the nodes boot a release that they run by an upgrade: until then it boots the former one, as OTP
+  does it. The upgrade can be rolled back all the same.
+
+  Either all nodes can do it, or none does. Nodes of another system are left alone.
+
+  ## Options
+
+  #{Options.docs(:make_permanent)}
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.make_permanent("1.1.0")
+      iex> error.reason
+      :refused
+  """
+  @spec make_permanent(String.t(), make_permanent_options()) ::
+          {:ok, Answers.t(InstalledRelease.t())} | error()
+  def make_permanent(version, options \\ []),
+    do: change_release(:make_permanent, version, options)
+
+  @doc """
+  Removes the folders of a release that does not run, is not booted by the next start, and to which no rollback of the
+  last upgrade leads. What other releases need of it stays.
+
+  ## Options
+
+  #{Options.docs(:remove_release)}
+
+  ## Examples
+
+      iex> {:error, error} = HotPatch.remove_release("1.0.0")
+      iex> error.reason
+      :refused
+  """
+  @spec remove_release(String.t(), remove_release_options()) ::
+          {:ok, Answers.t(InstalledRelease.t())} | error()
+  def remove_release(version, options \\ []),
+    do: change_release(:remove_release, version, options)
+
+  defp change_release(call, version, options) do
+    with {:ok, options} <- Options.validate(call, options),
+         {:ok, members} <- Cluster.reachable(options.nodes),
+         options = %{options | by: options.by || OSUser.name()},
+         :ok <- Cluster.ReleaseCall.run(call, Argument.text(version), members, options),
+         do: {:ok, collected_releases(members, options)}
   end
 
   @doc """
@@ -773,6 +823,14 @@ defmodule HotPatch do
   @doc "Like `releases/1`, but raises the error."
   @spec releases!(releases_options()) :: Answers.t(InstalledRelease.t())
   def releases!(options \\ []), do: bang!(releases(options))
+
+  @doc "Like `make_permanent/2`, but raises the error."
+  @spec make_permanent!(String.t(), make_permanent_options()) :: Answers.t(InstalledRelease.t())
+  def make_permanent!(version, options \\ []), do: bang!(make_permanent(version, options))
+
+  @doc "Like `remove_release/2`, but raises the error."
+  @spec remove_release!(String.t(), remove_release_options()) :: Answers.t(InstalledRelease.t())
+  def remove_release!(version, options \\ []), do: bang!(remove_release(version, options))
 
   @doc "Like `stragglers/1`, but raises the error."
   @spec stragglers!(stragglers_options()) :: Answers.t(Straggler.t())

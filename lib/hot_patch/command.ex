@@ -10,7 +10,7 @@ defmodule HotPatch.Command do
   alias HotPatch.Support.Suggestion
 
   @typedoc "What a command is about: an archive on this machine, a patch, a node, or nothing."
-  @type subject :: :file | :patch | :node | nil
+  @type subject :: :file | :patch | :node | :release | nil
 
   @typedoc "A call of a function of HotPatch. Of `upload` the first argument is a path."
   @type call :: %{function: atom(), subject: subject(), arguments: [term()]}
@@ -32,6 +32,8 @@ defmodule HotPatch.Command do
     drift: {nil, "code that differs from its file, or between the nodes"},
     stragglers: {nil, "who still runs old code"},
     releases: {nil, "which releases lie on each node, which runs, which a restart boots"},
+    make_permanent: {:release, "has the next start boot the release that runs"},
+    remove_release: {:release, "removes the folders of a release that is needed no more"},
     progress: {nil, "how far what is under way has come"},
     restart: {:node, "restarts a node and waits for it"},
     dismiss: {:node, "a node has left the system for good"},

@@ -21,6 +21,7 @@ defmodule HotPatch.NodeAgent do
   alias HotPatch.NodeAgent.Releases
   alias HotPatch.NodeAgent.RestartNeed
   alias HotPatch.NodeAgent.Server
+  alias HotPatch.NodeAgent.Upgrade
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.NodeAgent.Vitals
   alias HotPatch.NodeInfo
@@ -34,7 +35,7 @@ defmodule HotPatch.NodeAgent do
   alias HotPatch.Telemetry
 
   # Raised whenever what nodes say to each other changes its meaning.
-  @protocol 7
+  @protocol 8
 
   # Milliseconds in which a rehearsal that is to end does so.
   @rehearsal_ends_within 10_000
@@ -94,6 +95,23 @@ defmodule HotPatch.NodeAgent do
   @doc "Which releases there are on this node."
   @spec releases() :: [HotPatch.InstalledRelease.t()]
   defdelegate releases(), to: Releases, as: :list
+
+  @doc "Why this node could not do with a release what is wanted; `:ok` if it can."
+  @spec may_change_release(:make_permanent | :remove_release, String.t()) ::
+          :ok | {:error, String.t()}
+  def may_change_release(:make_permanent, version), do: Upgrade.Releases.may_be_permanent(version)
+  def may_change_release(:remove_release, version), do: Upgrade.Releases.may_be_removed(version)
+
+  @doc "Does it. The node is reserved for it by then."
+  @spec change_release(
+          :make_permanent | :remove_release,
+          String.t(),
+          Upgrade.Releases.facts()
+        ) :: :ok | {:error, String.t()}
+  def change_release(:make_permanent, version, facts),
+    do: Upgrade.Releases.make_permanent(version, facts)
+
+  def change_release(:remove_release, version, facts), do: Upgrade.Releases.remove(version, facts)
 
   @doc "An archive kept on this node."
   @spec archive(String.t()) :: {:ok, Store.Archives.t(), binary()} | :unknown | :damaged

@@ -44,8 +44,8 @@ defmodule HotPatch.Operation do
   when the coordinator is gone asks them how it was decided. `roster` are those of the whole operation
   that run the release of the patch, and `missing` those that were away. `tried_by`: the patch is tried
   on some nodes first. `undoes`: a rollback that follows these operations by itself. `transition` and
-  `on_load` are nil where each node takes the way back by which the patch came. A `:detach`, a
-  `:restart` or a `:rehearse` only holds the node.
+  `on_load` are nil where each node takes the way back by which the patch came. All but an `:apply` and a `:rollback`
+  only hold the node.
   """
   @type t :: %__MODULE__{
           ref: reference(),
@@ -53,7 +53,14 @@ defmodule HotPatch.Operation do
           course: String.t(),
           seq: pos_integer() | nil,
           above: non_neg_integer(),
-          kind: :apply | :rollback | :detach | :restart | :rehearse,
+          kind:
+            :apply
+            | :rollback
+            | :detach
+            | :restart
+            | :rehearse
+            | :make_permanent
+            | :remove_release,
           patch: String.t(),
           by: String.t(),
           reason: String.t() | nil,
@@ -139,7 +146,15 @@ defmodule HotPatch.Operation do
 
   @typedoc "What others are told of the operation that holds a node."
   @type holder :: %{
-          required(:kind) => :apply | :rollback | :detach | :restart | :rehearse | :install,
+          required(:kind) =>
+            :apply
+            | :rollback
+            | :detach
+            | :restart
+            | :rehearse
+            | :make_permanent
+            | :remove_release
+            | :install,
           required(:patch) => String.t(),
           required(:by) => String.t(),
           required(:coordinator) => pid(),

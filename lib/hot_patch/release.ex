@@ -6,8 +6,8 @@ defmodule HotPatch.Release do
 
     * `config :hot_patch, release: {"name", "version"}`, or the option `release:` of
       `HotPatch.attach/2`, says it.
-    * In a release it is the release's own name and version: that of the release that OTP's
-      `release_handler` has installed, else that of the boot script.
+    * In a release it is the release's own name and version: that of the release that an upgrade has made
+      current, else that which OTP's `release_handler` has installed, else that of the boot script.
     * A system started by `mix run` or plain `erl` has no release. It is named `unreleased`, and its
       version is made of the applications on the code path that are neither OTP's nor Elixir's nor
       HotPatch, with their versions. It is read once in the life of a VM: starting or stopping
@@ -19,6 +19,7 @@ defmodule HotPatch.Release do
   """
 
   alias HotPatch.Host.ReleaseSource
+  alias HotPatch.Host.UpgradedRelease
   alias HotPatch.Support.FileName
 
   @type t :: %__MODULE__{name: String.t(), version: String.t()}
@@ -47,7 +48,8 @@ defmodule HotPatch.Release do
   """
   @spec identity() :: t()
   def identity do
-    case ReleaseSource.configured() || ReleaseSource.installed() || ReleaseSource.booted() do
+    case ReleaseSource.configured() || UpgradedRelease.get() || ReleaseSource.installed() ||
+           ReleaseSource.booted() do
       {name, version} -> %__MODULE__{name: name, version: version}
       nil -> %__MODULE__{name: @unreleased, version: ReleaseSource.applications() || @nothing}
     end
@@ -57,7 +59,7 @@ defmodule HotPatch.Release do
   @spec installed?() :: boolean()
   def installed?,
     do:
-      ReleaseSource.configured() == nil and
+      ReleaseSource.configured() == nil and UpgradedRelease.get() == nil and
         ReleaseSource.installed() not in [nil, ReleaseSource.booted()]
 
   @doc "Whether OTP's `release_handler` is at work on this node, so that its release may be about to change."

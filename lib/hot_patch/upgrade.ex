@@ -47,6 +47,13 @@ defmodule HotPatch.Upgrade do
     }
   end
 
+  @doc false
+  # That of an archive, or of what a coordinator sends of one; nil of a patch, and of what a version without upgrades has
+  # kept.
+  @spec of(map()) :: t() | nil
+  def of(%{manifest: %{upgrade: %__MODULE__{} = upgrade}}), do: upgrade
+  def of(_patch), do: nil
+
   @doc "The applications that it adds, that go to another version, or that go."
   @spec applications(t(), Application.change()) :: [Application.t()]
   def applications(upgrade, change),

@@ -477,8 +477,9 @@ defmodule HotPatch.Cluster.Catalog do
 
     state =
       cond do
-        retired?(record.release) -> :retired
+        # An upgrade is in force in the release to which it has led.
         applied_on != [] -> :applied
+        retired?(record.release) -> :retired
         before?(record.uploaded_at, known[:retired_at]) -> :retired
         known[:rolled_back?] -> :rolled_back
         true -> :uploaded

@@ -34,7 +34,7 @@ defmodule HotPatch.Cluster.CatchUp do
 
   defp run_idle(peers) do
     with :ok <- NodeAgent.settle(),
-         {:ok, did} <- changed?(compare(NodeAgent.history(), histories(differing(peers)), peers)),
+         {:ok, did} <- changed?(compared(NodeAgent.history(), peers)),
          mine = NodeAgent.history(),
          :ok <- NodeAgent.tidy_decisions(),
          {:ok, did_too} <- changed?(AbandonedCanary.run(mine)) do
@@ -46,14 +46,24 @@ defmodule HotPatch.Cluster.CatchUp do
   defp changed?(:changed), do: {:ok, true}
   defp changed?({:error, text}), do: {:error, text}
 
-  # Only who differs is asked for more.
-  defp differing(peers) do
-    {release, _} = mine = NodeAgent.fingerprint()
+  defp compared(mine, peers) do
+    histories = for {node, h} <- histories(differing(peers)), related?(mine, h), do: {node, h}
+    compare(mine, histories, peers)
+  end
 
-    for {node, {:ok, {^release, _} = theirs}} <- Cluster.call(peers, :fingerprint, [], @within),
+  # Only who differs is asked for more: also one that an upgrade has taken to another version.
+  defp differing(peers) do
+    {%{name: name}, _} = mine = NodeAgent.fingerprint()
+
+    for {node, {:ok, {%{name: ^name}, _} = theirs}} <-
+          Cluster.call(peers, :fingerprint, [], @within),
         theirs != mine,
         do: node
   end
+
+  # The same release, or one of which an upgrade has led to the other.
+  defp related?(mine, theirs),
+    do: mine.release in theirs.lineage or theirs.release in mine.lineage
 
   defp histories(nodes) do
     for {node, {:ok, h}} <- Cluster.call(nodes, :history, [], @within), do: {node, h}
@@ -93,11 +103,16 @@ defmodule HotPatch.Cluster.CatchUp do
     Log.notice("HotPatch: catching up: #{describe(back, Enum.map(forth, &elem(&1, 0)))}")
 
     with {:ok, payloads} <- payloads(forth, ops, peers) do
+      # An upgrade takes the place of what is in force as it is, and brings it back when it goes.
+      back = if Enum.any?(payloads, &upgrade?/1), do: [], else: back
       steps = for(id <- back, do: {rollback(id, missed), nil, nil}) ++ payloads
 
       with :ok <- each(steps, missed), :ok <- NodeAgent.note(missed), do: :changed
     end
   end
+
+  defp upgrade?({%{manifest: %{upgrade: upgrade}}, _about, _brought_by}), do: upgrade != nil
+  defp upgrade?(_patch), do: false
 
   # As it was told; one that only makes room takes the way by which the patch came.
   defp rollback(id, missed) do

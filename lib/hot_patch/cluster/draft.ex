@@ -11,6 +11,7 @@ defmodule HotPatch.Cluster.Draft do
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.Operation
   alias HotPatch.Report
+  alias HotPatch.Upgrade
 
   @doc "An operation of this process, before it has a number."
   @spec operation(Payload.t(), [node()], map()) :: Operation.t()
@@ -52,6 +53,8 @@ defmodule HotPatch.Cluster.Draft do
       :undoes
     ])
     |> Map.merge(%{
+      # It takes the place of all that was in force in the release from which it starts.
+      cumulative?: payload.cumulative? or Upgrade.of(payload) != nil,
       content: Payload.content(payload),
       signed_by: Trust.signer(payload),
       accepted: Manifest.accepted(payload.manifest)

@@ -5,6 +5,7 @@ defmodule HotPatch.Host.ReleaseListing do
   # file, and then there is what lies on disk and which of it the next start boots.
 
   alias HotPatch.Host.ReleaseSource
+  alias HotPatch.Host.UpgradedRelease
   alias HotPatch.Release
   alias HotPatch.Support.FileName
   alias HotPatch.Support.Folder
@@ -33,7 +34,7 @@ defmodule HotPatch.Host.ReleaseListing do
   def list do
     case ReleaseSource.booted() do
       nil -> []
-      booted -> entries(ReleaseSource.installed() || booted, folder())
+      booted -> entries(UpgradedRelease.get() || ReleaseSource.installed() || booted, folder())
     end
   end
 

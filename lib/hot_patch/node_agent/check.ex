@@ -24,17 +24,21 @@ defmodule HotPatch.NodeAgent.Check do
   alias HotPatch.NodeAgent.RelocationRules
   alias HotPatch.NodeAgent.RemovalRules
   alias HotPatch.NodeAgent.RollbackRules
+  alias HotPatch.NodeAgent.Upgrade.Course
+  alias HotPatch.NodeAgent.Upgrade.Rules
+  alias HotPatch.NodeAgent.Upgrade.WayBack
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Release
   alias HotPatch.Status
   alias HotPatch.Store
   alias HotPatch.Strategy
+  alias HotPatch.Upgrade
 
   @typedoc """
   `config` is what changes in the environments of applications, as text where it comes from an
   archive; `instructions` what is to be done beside; `strategy` how, and `apart` where that is
   another way than the one by which the patch came; `already?`: the patch is in force here before it
-  is applied.
+  is applied. `upgrade` is where an upgrade leads from here; `:nowhere` where it changes nothing, nil of a patch.
   """
   @type t :: %__MODULE__{
           verdicts: [Verdict.t()],
@@ -42,7 +46,8 @@ defmodule HotPatch.NodeAgent.Check do
           instructions: Instructions.t(),
           strategy: Strategy.t(),
           apart: [String.t()],
-          already?: boolean()
+          already?: boolean(),
+          upgrade: Course.t() | :nowhere | nil
         }
   @enforce_keys [:verdicts]
   defstruct [
@@ -51,7 +56,8 @@ defmodule HotPatch.NodeAgent.Check do
     instructions: %Instructions{},
     strategy: Strategy.default(),
     apart: [],
-    already?: false
+    already?: false,
+    upgrade: nil
   ]
 
   @doc "Judges a patch on this node."
@@ -84,7 +90,93 @@ defmodule HotPatch.NodeAgent.Check do
     end
   end
 
-  defp judge(payload, state, record) do
+  defp judge(%Payload{kind: :rollback} = payload, state, %{upgrade: %{} = upgrade} = record) do
+    with :ok <- lowest(payload, state) do
+      course = upgrade.course |> Course.from_map() |> Course.back()
+
+      examination =
+        upgrade
+        |> WayBack.verdicts(course, payload)
+        |> LoadRules.hindered(payload.purge)
+        |> possible(payload, record, Environment.back(record.config))
+
+      %{examination | upgrade: course}
+    else
+      {:error, reason} -> %__MODULE__{verdicts: [refused_upgrade(upgrade, reason)]}
+    end
+  end
+
+  defp judge(%Payload{kind: :apply} = payload, state, record) do
+    if Upgrade.of(payload),
+      do: judge_upgrade(payload, state),
+      else: judge_patch(payload, state, record)
+  end
+
+  defp judge(payload, state, record), do: judge_patch(payload, state, record)
+
+  defp judge_upgrade(payload, state) do
+    with :ok <- trusted(payload),
+         :ok <- on_disk(payload),
+         {:ok, course} <- Rules.course(payload),
+         verdicts = foundation(course, payload, state),
+         {:ok, course, own} <- configured(course, payload, verdicts) do
+      config = Environment.instead(own, Store.Applied.all(state.stack))
+      examination = possible(verdicts, payload, nil, config)
+      %{examination | upgrade: course, verdicts: Rules.live(examination.verdicts)}
+    else
+      :elsewhere -> unchanged(payload, :not_loaded, "this node runs another system")
+      :there -> unchanged(payload, :not_changed, "this node runs that release already")
+      {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, nil, reason)}
+    end
+  end
+
+  defp unchanged(payload, status, reason) do
+    verdicts = for entry <- payload.entries, do: Verdict.new(entry, status, reason)
+    %__MODULE__{verdicts: verdicts, upgrade: :nowhere}
+  end
+
+  defp on_disk(%{disk: :memory_only}) do
+    {:error,
+     "an upgrade brings whole folders, and cannot be applied in memory only: apply it without disk: :memory_only"}
+  end
+
+  defp on_disk(_payload), do: :ok
+
+  defp foundation(course, payload, state) do
+    course
+    |> Rules.verdicts(payload)
+    |> refuse_twins()
+    |> LoadRules.hindered(payload.purge)
+    |> loaded_libraries(payload, state)
+    |> DiskCheck.hindered()
+  end
+
+  # Nothing of what is refused is carried out to see what it would set.
+  defp configured(course, payload, verdicts) do
+    if refused?(verdicts), do: {:ok, course, []}, else: Rules.configured(course, payload)
+  end
+
+  # Under patches of the new release its own ground cannot be taken away.
+  defp lowest(payload, state) do
+    case Enum.drop_while(state.stack, &(&1.id != payload.patch)) do
+      [_upgrade] ->
+        :ok
+
+      [_upgrade | above] ->
+        %{id: top} = List.last(above)
+
+        {:error,
+         "#{payload.patch} cannot be taken back: #{top} is for the release to which it has led; roll back #{top} first"}
+    end
+  end
+
+  defp refused_upgrade(upgrade, reason) do
+    {_name, version} = Course.from_map(upgrade.course).to
+    entry = RollbackRules.entry(%{path: "releases/#{version}", module: nil, alone?: false}, nil)
+    Verdict.new(entry, :error, reason)
+  end
+
+  defp judge_patch(payload, state, record) do
     with :ok <- bound_here(payload),
          :ok <- trusted(payload),
          :ok <- on_top(payload, state, record),

@@ -17,6 +17,7 @@ defmodule HotPatch.NodeAgent.Commit do
   alias HotPatch.NodeAgent.InstructionRunner
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Prepare
+  alias HotPatch.NodeAgent.Upgrade.Course
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Operation
   alias HotPatch.Release
@@ -204,6 +205,7 @@ defmodule HotPatch.NodeAgent.Commit do
   end
 
   defp finish({:error, failure}, preparation) do
+    with %Course{} = course <- preparation.examination.upgrade, do: Course.stay(course)
     Prepare.discard(preparation)
     Environment.unset(preparation.accepted.config)
     text = and_back(failure.text, preparation)
@@ -253,6 +255,7 @@ defmodule HotPatch.NodeAgent.Commit do
     config = preparation.accepted.config
     # What the code that waits for a restart reads is for then, too.
     if restart_needed(verdicts) == nil, do: Environment.set(config)
+    with %Course{} = course <- preparation.examination.upgrade, do: Course.follow(course)
     stragglers = stragglers(preparation, done)
     known = %{stragglers: stragglers, restart_needed: restart, error: error}
     result = result(verdicts, done, known)

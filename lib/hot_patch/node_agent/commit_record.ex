@@ -7,6 +7,9 @@ defmodule HotPatch.NodeAgent.CommitRecord do
   alias HotPatch.NodeAgent.Instructions
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Prepare
+  alias HotPatch.NodeAgent.Upgrade.Course
+  alias HotPatch.NodeAgent.Upgrade.Releases
+  alias HotPatch.NodeAgent.Upgrade.WayBack
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Operation
   alias HotPatch.Release
@@ -28,14 +31,25 @@ defmodule HotPatch.NodeAgent.CommitRecord do
     with {:ok, intent} <- Store.Transaction.decide(preparation.staged, note),
          :ok <- FaultPoint.point(:decision_written),
          :ok <- Store.Recovery.finish(intent) do
+      runs(preparation)
       Store.Recovery.tidy()
     else
       {:error, {path, reason}} ->
+        runs(preparation)
+
         {:error,
          "what runs now is not on disk: #{path} cannot be written (#{DiskCheck.words(reason)}); make room there or " <>
            "make it writable, the next start of HotPatch finishes it"}
     end
   end
+
+  # From here on that is what this node runs.
+  defp runs(%{examination: %{upgrade: %Course{} = course}}) do
+    :ok = Course.arrive(course)
+    Releases.arrived(course)
+  end
+
+  defp runs(_patch), do: :ok
 
   @doc "What the report of a node has besides the outcome of the swap."
   @spec facts(Prepare.t()) :: %{strategy: Strategy.t(), already?: boolean()}
@@ -80,16 +94,29 @@ defmodule HotPatch.NodeAgent.CommitRecord do
     op = Operation.to_record(operation)
     state = Applied.state()
 
-    case operation.kind do
-      :apply ->
-        files = Enum.filter(preparation.staged.files, & &1.disk?)
-        state = %{state | install: state.install || InstallMark.mark(files)}
-        Applied.applied(state, op, record(preparation, result))
+    case {operation.kind, preparation.examination.upgrade} do
+      {:apply, nil} ->
+        state |> marked(preparation) |> Applied.applied(op, record(preparation, result))
 
-      :rollback ->
+      {:apply, %Course{} = course} ->
+        record = record(preparation, result)
+        state |> marked(preparation) |> Applied.upgraded(op, record, Course.release(course))
+
+      {:apply, :nowhere} ->
+        Applied.noted(state, op)
+
+      {:rollback, %Course{} = course} ->
+        %{Applied.rolled_back(state, op) | release: Course.release(course)}
+
+      {:rollback, _patch} ->
         Applied.rolled_back(state, op)
     end
     |> remembered(state, operation)
+  end
+
+  defp marked(state, preparation) do
+    files = Enum.filter(preparation.staged.files, & &1.disk?)
+    %{state | install: state.install || InstallMark.mark(files)}
   end
 
   # One that only makes room for others is nothing that other nodes could miss.
@@ -135,16 +162,30 @@ defmodule HotPatch.NodeAgent.CommitRecord do
       forced?: result.killed != [],
       memory_only?: operation.disk == :memory_only,
       boot: Applied.boot(),
-      files: files(preparation),
+      files: if(preparation.examination.upgrade, do: [], else: files(preparation)),
+      upgrade: upgrade(preparation),
       payload: preparation.payload,
       config: preparation.accepted.config,
       down: preparation.examination.instructions.down,
-      applications: Instructions.applications(preparation.examination.instructions),
+      applications: applications(preparation.examination),
       stopped: InstructionRunner.stopped(preparation.begun),
       strategy: strategy(preparation),
       replaced: []
     }
   end
+
+  defp upgrade(%{examination: %{upgrade: %Course{} = course, verdicts: verdicts}} = preparation) do
+    files = verdicts |> Enum.filter(& &1.target) |> Enum.zip(preparation.staged.files)
+    WayBack.keep(course, files, preparation.callback_modes)
+  end
+
+  defp upgrade(_patch), do: nil
+
+  # The boot script of a new release knows its applications.
+  defp applications(%{upgrade: nil, instructions: instructions}),
+    do: Instructions.applications(instructions)
+
+  defp applications(_upgrade), do: []
 
   # Applied once more, a patch that runs already has come as it came the first time.
   defp strategy(%Prepare{ready: nil, operation: %{patch: patch}} = preparation) do

@@ -23,13 +23,14 @@ defmodule HotPatch.NodeAgent.Environment do
 
   @typedoc """
   A change before the patch is accepted: what comes from its archive is still text. `base` is what it
-  is merged over, where that is not what is there.
+  is merged over, where that is not what is there. What a new release sets is whole, in External Term Format, and what
+  it has no more is gone.
   """
   @type foreseen :: %{
           application: atom(),
           key: atom() | String.t(),
           base: value() | :current,
-          new: {:ok, term()} | {:text, String.t()}
+          new: {:ok, term()} | {:text, String.t()} | {:etf, binary()} | :gone
         }
 
   # Keys become atoms: no archive needs as many.
@@ -74,17 +75,30 @@ defmodule HotPatch.NodeAgent.Environment do
 
   defp accept_one(%{old: _} = change, changes), do: {:ok, changes ++ [change]}
 
+  # The next boot of that release sets it by itself.
+  defp accept_one(%{new: new, application: application, key: key}, changes)
+       when new == :gone or elem(new, 0) == :etf do
+    key = atom(key)
+    value = with {:etf, bytes} <- new, do: {:ok, :erlang.binary_to_term(bytes)}
+    value = if value == :gone, do: :none, else: value
+    old = current(application, key)
+    change = %{application: application, key: key, old: old, new: value, given: :back}
+    {:ok, changes ++ [Map.put(change, :defaults, [])]}
+  end
+
   defp accept_one(%{application: application, key: key, new: new} = one, changes) do
     case value(new) do
       {:ok, value} ->
-        key = if is_binary(key), do: String.to_atom(key), else: key
-        {:ok, with_own(changes, %{one | key: key}, value)}
+        {:ok, with_own(changes, %{one | key: atom(key)}, value)}
 
       # Given as text with the apply: the reader of archives takes less than Erlang does.
       :error ->
         {:error, "the value given for #{key} of #{application} is no Erlang term"}
     end
   end
+
+  defp atom(key) when is_binary(key), do: String.to_atom(key)
+  defp atom(key), do: key
 
   # Several for one key come one over the other, and are one change.
   defp with_own(changes, one, value) do

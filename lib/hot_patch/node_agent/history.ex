@@ -12,6 +12,7 @@ defmodule HotPatch.NodeAgent.History do
 
   @type history :: %{
           release: Release.t(),
+          lineage: [Release.t()],
           ops: [Applied.op()],
           decided: [Applied.op()],
           stack: [String.t()],
@@ -79,11 +80,18 @@ defmodule HotPatch.NodeAgent.History do
     state
     |> Map.take([:release, :ops, :retired])
     |> Map.merge(%{
+      lineage: [state.release | below(state.stack)],
       decided: decided(state),
       stack: Enum.map(state.stack, & &1.id),
       abouts: for(%{about: about} when about != nil <- state.stack, do: about)
     })
   end
+
+  # The releases from which upgrades have led here: what was done there counts for those that are there still.
+  defp below([%{upgrade: %{course: %{from: {name, version}}}, replaced: replaced} | _above]),
+    do: [%Release{name: name, version: version} | below(replaced)]
+
+  defp below(_no_upgrade), do: []
 
   @doc "Tells by which nodes there is anything to ask `history/0` for."
   @spec fingerprint() :: {Release.t(), integer()}

@@ -13,6 +13,7 @@ defmodule HotPatch.NodeAgent.Instructions do
   alias HotPatch.Store
   alias HotPatch.Support.TermText
   alias HotPatch.Swap
+  alias HotPatch.Upgrade
 
   @typedoc """
   One instruction: its name, all of it as text, and whose module or application it is. `term` is
@@ -80,9 +81,83 @@ defmodule HotPatch.NodeAgent.Instructions do
     %{up: up, down: down} = payload.instructions
 
     case Store.Applied.find(patch) do
-      nil -> %__MODULE__{steps: up, down: down, left: left(payload)}
+      nil -> own(%__MODULE__{steps: up, down: down, left: left(payload)}, payload)
       record -> %__MODULE__{steps: Enum.filter(up, & &1.module), down: record.down}
     end
+  end
+
+  # What a release has more or less than the one before starts and stops, and its supervisors have the children that they
+  # would have after a boot, where no instruction says otherwise.
+  defp own(mine, payload) do
+    case Upgrade.of(payload) do
+      nil -> mine
+      upgrade -> with_release(mine, upgrade, supervising(payload.entries))
+    end
+  end
+
+  defp with_release(mine, upgrade, supervisors) do
+    added =
+      for %{from: nil, type: type} = one when type != :none <- upgrade.applications,
+          do: {one.name, type}
+
+    gone = for %{to: nil} = one <- upgrade.applications, do: {one.name, :stop}
+    up = new(added, :add_application, mine.steps) ++ new(gone, :remove_application, mine.steps)
+    down = added |> Enum.reverse() |> new(:remove_application, mine.down)
+
+    %{
+      mine
+      | steps: children(supervisors, mine.steps) ++ up,
+        down: children(supervisors, mine.down) ++ down
+    }
+  end
+
+  defp supervising(entries) do
+    for %{beam: %{module: name, behaviours: behaviours}} <- entries,
+        Enum.any?(behaviours, &(&1 in ["supervisor", "Elixir.Supervisor"])),
+        do: name
+  end
+
+  # A supervisor that only takes over the specs would leave the children to nobody.
+  defp children(modules, steps) do
+    steps =
+      Enum.map(steps, fn
+        %{what: :update, how: :supervisor} = one -> %{one | how: :children}
+        other -> other
+      end)
+
+    steps ++
+      for name <- modules,
+          not Enum.any?(steps, &(&1.module and &1.subject == name)),
+          do: %{step(:update, name, :children) | module: true}
+  end
+
+  defp new(applications, what, others) do
+    for {name, how} <- applications,
+        not Enum.any?(others, &(not &1.module and &1.subject == name)),
+        do: step(what, name, how)
+  end
+
+  defp step(what, subject, how) do
+    %{
+      what: what,
+      text: "{#{what},#{subject}}",
+      subject: subject,
+      module: false,
+      how: how,
+      function: nil,
+      arity: 0,
+      term: nil,
+      brutal: false,
+      time: nil
+    }
+  end
+
+  @doc "The applications that are stopped before the pause, by name."
+  @spec stopping(Payload.t()) :: [String.t()]
+  def stopping(payload) do
+    for %{what: what, subject: name} <- find(payload).steps,
+        what in [:remove_application, :restart_application],
+        do: name
   end
 
   @doc """
@@ -103,8 +178,8 @@ defmodule HotPatch.NodeAgent.Instructions do
   defp left(_payload),
     do: for(%{id: id, down: [_ | _]} <- Store.Applied.list(), do: id)
 
-  defp impossible(%{what: :add_application} = one, _payload) do
-    if not on_path?(one.subject <> ".app"),
+  defp impossible(%{what: :add_application} = one, payload) do
+    if not on_path?(one.subject <> ".app") and not brings?(payload, one.subject),
       do: "#{one.text}: this node has no #{one.subject}.app on its code path"
   end
 
@@ -117,6 +192,11 @@ defmodule HotPatch.NodeAgent.Instructions do
   end
 
   defp impossible(_other, _payload), do: nil
+
+  defp brings?(payload, name) do
+    upgrade = Upgrade.of(payload)
+    upgrade != nil and Enum.any?(upgrade.applications, &(&1.name == name and &1.to != nil))
+  end
 
   defp runs?(name) do
     case LoadedCode.module(name) do

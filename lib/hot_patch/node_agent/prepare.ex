@@ -18,6 +18,7 @@ defmodule HotPatch.NodeAgent.Prepare do
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.MemoryOnly
   alias HotPatch.NodeAgent.Payload
+  alias HotPatch.NodeAgent.Upgrade.Course
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Operation
   alias HotPatch.Store
@@ -60,7 +61,8 @@ defmodule HotPatch.NodeAgent.Prepare do
     with {:ok, accepted} <- Acceptance.accept(examination, payload),
          modes = callback_modes(accepted),
          {:ok, ready, unknown} <- ready(accepted, examination, operation, payload),
-         {:staged, {:ok, staged, digest}} <- {:staged, stage(verdicts, operation, payload, ready)} do
+         {:staged, {:ok, staged, digest}} <-
+           {:staged, stage(examination, operation, payload, ready)} do
       {:ok,
        %__MODULE__{
          examination: examination,
@@ -117,12 +119,20 @@ defmodule HotPatch.NodeAgent.Prepare do
         do: {Atom.to_string(module), mode}
   end
 
-  defp stage(verdicts, operation, payload, ready) do
+  defp stage(%{verdicts: verdicts} = examination, operation, payload, ready) do
     former = if operation.kind == :apply, do: MemoryOnly.former(), else: %{}
+
+    # Of an upgrade all is in place before the code path leads there: nothing that runs is in those folders.
+    early =
+      cond do
+        examination.upgrade != nil and operation.kind == :apply -> :all
+        ready != nil and examination.upgrade == nil -> :others
+        true -> :none
+      end
 
     changes =
       for %{target: target} = verdict when target != nil <- verdicts,
-          do: file(verdict, former[target], ready != nil)
+          do: file(verdict, former[target], early)
 
     with :ok <- keep_running(verdicts),
          {:ok, digest} <- keep(payload),
@@ -139,19 +149,23 @@ defmodule HotPatch.NodeAgent.Prepare do
   defp tag(operation), do: "hot_patch-#{:erlang.phash2({node(), operation.ref})}"
 
   # Modules are loaded from memory; what else there is they may look for when they are.
-  defp file(%Verdict{entry: entry} = verdict, former, loads?) do
+  defp file(%Verdict{entry: entry} = verdict, former, early) do
     %FileChange{
       target: verdict.target,
       bytes: on_disk(verdict),
       folders: verdict.folders,
       executable?: entry.executable,
-      early?: loads? and entry.kind == :other and entry.bytes != nil,
+      early?: early?(early, entry.kind) and entry.bytes != nil,
       disk?: verdict.disk?,
       former: former,
       rights: verdict.rights,
       alone?: match?(%{on_load: true}, entry.beam)
     }
   end
+
+  defp early?(:all, _kind), do: true
+  defp early?(:others, kind), do: kind == :other
+  defp early?(:none, _kind), do: false
 
   # What the file is to be need not be the code that is to run.
   defp on_disk(%{disk: {:bytes, bytes}}), do: bytes
@@ -217,6 +231,7 @@ defmodule HotPatch.NodeAgent.Prepare do
           purge: operation.purge,
           after_load: fn ->
             Environment.set(accepted.config)
+            with %Course{} = course <- examination.upgrade, do: Course.follow(course)
             Hook.run(:after_load, change(changes, Check.paths(examination), operation))
           end
         }

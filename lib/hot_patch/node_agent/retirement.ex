@@ -5,6 +5,7 @@ defmodule HotPatch.NodeAgent.Retirement do
   #
   # Runs where nobody else writes the state: at the start, and in the agent while nothing goes on.
 
+  alias HotPatch.NodeAgent.Upgrade.Releases
   alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
@@ -31,6 +32,22 @@ defmodule HotPatch.NodeAgent.Retirement do
 
   defp settle(:same, _recorded, _state), do: :ok
   defp settle(:carried, recorded, state), do: carried(recorded, state)
+
+  # An upgrade that was decided before the start is none that this node has missed.
+  defp settle(:returned, recorded, state) do
+    in_force = for record <- state.stack, do: record.id
+    ids = for record <- recorded.stack, record.id not in in_force, do: record.id
+
+    why =
+      "#{Release.text(recorded.release)} was not made permanent, and the node has started #{Release.text(state.release)}"
+
+    Log.warning("HotPatch: #{Enum.join(ids, ", ")} ended: #{why}")
+    :ok = Store.Decisions.tidy(%{state | ops: recorded.ops})
+    note_failure(Applied.put(state))
+    entry = %{by: "HotPatch", reason: why}
+    for id <- ids, do: note_failure(Store.Journal.add(:retire, Map.put(entry, :patch, id)))
+    Releases.returned()
+  end
 
   # What was decided under a release that has ended is none that this node has missed, should the
   # same release be started again.

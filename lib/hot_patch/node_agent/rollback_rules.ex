@@ -177,7 +177,7 @@ defmodule HotPatch.NodeAgent.RollbackRules do
           :ok | {:transient, String.t()}
   def unused(:delete, file, %{purge: :soft} = payload) do
     {:ok, module} = LoadedCode.module(file.module)
-    users = Swap.users(module)
+    users = Enum.reject(Swap.users(module), &stops?(&1, Instructions.stopping(payload)))
 
     case users -- Children.about_to_stop(users, Instructions.supervisors(payload)) do
       [] ->
@@ -192,6 +192,16 @@ defmodule HotPatch.NodeAgent.RollbackRules do
   end
 
   def unused(_change, _file, _payload), do: :ok
+
+  # With its application, before the pause.
+  defp stops?(_pid, []), do: false
+
+  defp stops?(pid, applications) do
+    case :application.get_application(pid) do
+      {:ok, application} -> Atom.to_string(application) in applications
+      :undefined -> false
+    end
+  end
 
   # Somebody else's file is nobody's to overwrite.
   defp untouched(file) do

@@ -12,7 +12,8 @@ defmodule HotPatch.NodeAgent.Verdict do
   # module goes and the boot script of the release needs its file; `disk?` is false where only memory
   # is changed. `rights` are those that the file had when it was taken away. `returns?` is a module
   # that comes back to such a file. `move`: of the two files of a module that moves to another
-  # application, the one that comes, `:here`, or the one that goes, `:away`. `held_back?`: nothing is wrong
+  # application, the one that comes, `:here`, or the one that goes, `:away`. `former` is the file of the code of before
+  # where that stays beside the new one, as in an upgrade. `held_back?`: nothing is wrong
   # with the file itself, and it waits for another.
 
   alias HotPatch.Composition.Entry
@@ -41,7 +42,8 @@ defmodule HotPatch.NodeAgent.Verdict do
           ran: PreviousCode.t(),
           disk: :entry | {:bytes, binary() | nil},
           returns?: boolean(),
-          move: :here | :away | nil
+          move: :here | :away | nil,
+          former: Path.t() | nil
         }
   @enforce_keys [:entry, :status]
   defstruct [
@@ -52,6 +54,7 @@ defmodule HotPatch.NodeAgent.Verdict do
     :change,
     :callback_mode,
     :move,
+    :former,
     :rights,
     folders: [],
     direction: :up,

@@ -53,6 +53,8 @@ defmodule HotPatch.Options.Schema do
         :stragglers,
         :drift,
         :releases,
+        :make_permanent,
+        :remove_release,
         :journal,
         {:prove,
          type: :count,
@@ -77,6 +79,8 @@ defmodule HotPatch.Options.Schema do
         :apply,
         :rollback,
         :rehearse,
+        :make_permanent,
+        :remove_release,
         {:build,
          type: :path,
          in_person: false,
@@ -188,6 +192,8 @@ defmodule HotPatch.Options.Schema do
         :stragglers,
         :drift,
         :releases,
+        :make_permanent,
+        :remove_release,
         :journal,
         :restart,
         :attach,
@@ -463,6 +469,21 @@ defmodule HotPatch.Options.Schema do
         values: [true: "yes, and take back what goes wrong", false: "no"]
       ]
     ],
+    permanent: [
+      calls: [:apply],
+      type: {:one_of, [:never, :now, :after_watch]},
+      default: :never,
+      alone: :never,
+      doc:
+        "of an upgrade: when a restart boots the new release. `:never` (default): only when somebody says so, with " <>
+          "`make_permanent/2`; until then it boots the former one. `:now`: as soon as all nodes run the new one. " <>
+          "`:after_watch`: when they have been watched and nothing was wrong. A patch is on disk anyway",
+      field: [
+        label: "Of an upgrade: a restart boots the new release",
+        empty: "when it is made permanent",
+        values: [now: "from now on", after_watch: "when the nodes were watched"]
+      ]
+    ],
     on_failure: [
       calls: [:apply],
       type: {:one_of, [:rollback, :keep]},
@@ -679,7 +700,9 @@ defmodule HotPatch.Options.Schema do
         :detach,
         :apply,
         :rollback,
-        :rehearse
+        :rehearse,
+        :make_permanent,
+        :remove_release
       ],
       type: :text,
       in_person: true,
@@ -695,7 +718,9 @@ defmodule HotPatch.Options.Schema do
         :detach,
         :apply,
         :rollback,
-        :rehearse
+        :rehearse,
+        :make_permanent,
+        :remove_release
       ],
       type: :text,
       doc: "why, for the record",

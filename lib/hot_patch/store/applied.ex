@@ -81,7 +81,19 @@ defmodule HotPatch.Store.Applied do
           applications: [map()],
           stopped: [{atom(), atom()}],
           strategy: HotPatch.Strategy.t(),
-          replaced: [t()]
+          replaced: [t()],
+          upgrade: upgrade() | nil
+        }
+
+  @typedoc """
+  What an upgrade has made of this node. `course` leads from one release to the other
+  (HotPatch.NodeAgent.Upgrade.Course), `files` are those of the release that came, and `modules` tell how each goes back.
+  Its record has no files of its own: nothing was replaced on disk.
+  """
+  @type upgrade :: %{
+          course: map(),
+          files: [%{target: Path.t(), new: Blobs.digest()}],
+          modules: [map()]
         }
 
   @typedoc """
@@ -168,7 +180,7 @@ defmodule HotPatch.Store.Applied do
   What becomes of a state, as it was written, under the running release, and the state that counts: see
   HotPatch.Store.Succession.
   """
-  @spec succeed(state()) :: {:same | :carried | :ended, state()}
+  @spec succeed(state()) :: {:same | :carried | :returned | :ended, state()}
   def succeed(state) do
     facts = %{
       release: Release.identity(),
@@ -185,6 +197,22 @@ defmodule HotPatch.Store.Applied do
 
   defp succeeded(:carried, state, facts),
     do: %{without_gone(state) | release: facts.release, boot: facts.boot}
+
+  # What the upgrade has brought lies on disk as it came, but for what patches of the new release have made of it.
+  defp succeeded(:returned, state, facts) do
+    {upgrade, above} = Succession.find(state.stack, facts)
+    gone = MapSet.new([upgrade | above], & &1.id)
+    files = above |> on_disk() |> Enum.reject(& &1.upgrade) |> net()
+
+    without_gone(%{
+      state
+      | release: facts.release,
+        boot: facts.boot,
+        stack: upgrade.replaced,
+        ops: Enum.reject(state.ops, &(&1.kind == :apply and &1.patch in gone)),
+        ended: Leftovers.of(files, state.release, state.ended)
+    })
+  end
 
   defp succeeded(:ended, state, _facts),
     do: %{empty() | pending: state.pending ++ stays(state), ended: leftovers(state)}
@@ -355,6 +383,13 @@ defmodule HotPatch.Store.Applied do
       end
 
     noted(%{state | stack: stack}, op)
+  end
+
+  @doc "The state after an upgrade to a release was applied: what was in force before is so no more, until it goes back."
+  @spec upgraded(state(), op(), t(), Release.t()) :: state()
+  def upgraded(state, op, record, release) do
+    stack = [%{record | replaced: state.stack}]
+    noted(%{state | release: release, stack: stack}, op)
   end
 
   @doc "The state after a patch was rolled back; what it had replaced is in force again."
@@ -555,7 +590,9 @@ defmodule HotPatch.Store.Applied do
           is_binary(digest),
           do: digest
 
-    List.wrap(record.payload) ++ files
+    # Code that ran and was not that of its file.
+    kept = if record.upgrade, do: record.upgrade.modules, else: []
+    List.wrap(record.payload) ++ files ++ for(%{old: old} when old != nil <- kept, do: old)
   end
 
   defp path, do: Path.join(Store.directory(), @name)

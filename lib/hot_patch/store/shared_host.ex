@@ -83,10 +83,13 @@ defmodule HotPatch.Store.SharedHost do
 
   defp in_force(folder) do
     case Applied.read(folder) do
-      %{stack: stack} -> stack |> Applied.on_disk() |> Enum.flat_map(& &1.files)
+      %{stack: stack} -> stack |> Applied.on_disk() |> Applied.all() |> Enum.flat_map(&files/1)
       nil -> []
     end
   end
+
+  defp files(%{upgrade: nil, files: files}), do: files
+  defp files(%{upgrade: upgrade}), do: upgrade.files
 
   # The last of them counts.
   defp last(files, target) do

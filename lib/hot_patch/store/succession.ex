@@ -6,6 +6,9 @@ defmodule HotPatch.Store.Succession do
   # code: it was configured, or given to HotPatch.attach/2, or an application was put on the code path
   # of a system that has no release. Then the patches are what runs, and they must stay known, because
   # without their records nothing could take them back.
+  #
+  # And an upgrade that is not permanent is one until the next start, which boots the former release: with the
+  # patches that were in force there, as if the upgrade had never come.
 
   alias HotPatch.Release
 
@@ -21,8 +24,8 @@ defmodule HotPatch.Store.Succession do
         }
 
   @doc """
-  `:same`: it counts as it is. `:carried`: it counts under the release of now. `:ended`: its patches
-  have ended.
+  `:same`: it counts as it is. `:carried`: it counts under the release of now. `:returned`: the release from which
+  an upgrade has started runs again. `:ended`: its patches have ended.
   """
   @spec judge(
           %{
@@ -32,7 +35,7 @@ defmodule HotPatch.Store.Succession do
             optional(atom()) => term()
           },
           facts()
-        ) :: :same | :carried | :ended
+        ) :: :same | :carried | :returned | :ended
   def judge(%{release: same}, %{release: same}), do: :same
 
   def judge(state, %{release: release} = facts) do
@@ -40,6 +43,7 @@ defmodule HotPatch.Store.Succession do
       # At the start of a system without a release none of its applications is loaded yet.
       Release.none?(release) and Release.unreleased?(state.release) -> :same
       facts.installed?.() -> :ended
+      find(state.stack, facts) != nil -> :returned
       # Within the life of a VM nobody else changes the release.
       state.boot == facts.boot -> :carried
       state.stack == [] -> :ended
@@ -48,6 +52,24 @@ defmodule HotPatch.Store.Succession do
       true -> :ended
     end
   end
+
+  @doc """
+  The upgrade that has started from the release that runs, in an earlier boot, with what lies above it: both are gone.
+  """
+  @spec find([map()], %{:release => Release.t(), :boot => term(), optional(atom()) => term()}) ::
+          {record :: map(), above :: [map()]} | nil
+  def find([%{upgrade: %{course: course}, boot: boot} = record | above], facts)
+      when boot != facts.boot do
+    if course.from == {facts.release.name, facts.release.version},
+      do: {record, above},
+      else:
+        with(
+          {found, below} <- find(record.replaced, facts),
+          do: {found, below ++ [record | above]}
+        )
+  end
+
+  def find(_no_upgrade_below, _facts), do: nil
 
   defp another_version?(before, now),
     do: before.name == now.name and not Release.unreleased?(now)

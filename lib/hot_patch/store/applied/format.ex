@@ -7,7 +7,7 @@ defmodule HotPatch.Store.Applied.Format do
   alias HotPatch.Release
   alias HotPatch.Store.Applied
 
-  @version 2
+  @version 3
 
   @doc "A state as it is written."
   @spec encode(Applied.state()) :: map()
@@ -42,6 +42,10 @@ defmodule HotPatch.Store.Applied.Format do
   # become one of today here.
   defp migrate(%{v: @version} = map), do: map
 
+  # There were no upgrades.
+  defp migrate(%{v: 2} = map),
+    do: migrate(%{map | v: 3, stack: Enum.map(map.stack, &with_upgrade/1)})
+
   # Settings took the place of what was there.
   defp migrate(%{v: 1} = map),
     do: migrate(%{map | v: 2, stack: Enum.map(map.stack, &with_given/1)})
@@ -52,6 +56,11 @@ defmodule HotPatch.Store.Applied.Format do
   end
 
   defp migrate(_no_state), do: nil
+
+  defp with_upgrade(record) do
+    replaced = Enum.map(record.replaced, &with_upgrade/1)
+    record |> Map.put_new(:upgrade, nil) |> Map.put(:replaced, replaced)
+  end
 
   defp with_given(record) do
     config = for setting <- record.config, do: Map.put_new(setting, :given, :replace)

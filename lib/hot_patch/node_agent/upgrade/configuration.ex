@@ -1,0 +1,262 @@
+defmodule HotPatch.NodeAgent.Upgrade.Configuration do
+  @moduledoc false
+  # What an upgrade changes in the environments of applications: the configuration of the release that comes against
+  # that of the one that runs, each as its own boot makes it (HotPatch.NodeAgent.Upgrade.Evaluation). A key
+  # that is the same in both stays as it is now, whoever has set it.
+
+  alias HotPatch.NodeAgent.Environment
+  alias HotPatch.NodeAgent.Upgrade.Course
+  alias HotPatch.NodeAgent.Upgrade.Evaluation
+  alias HotPatch.Store
+  alias HotPatch.Support.FileName
+  alias HotPatch.Support.Hex
+
+  # Milliseconds that providers of both releases may take; a boot that waits longer is none to wait for.
+  @within 60_000
+
+  # A VM that starts would read these as if they stood on its command line.
+  @inherited ~w(ERL_FLAGS ERL_AFLAGS ERL_ZFLAGS ERL_LIBS ERL_INETRC HEART_COMMAND)
+
+  @typedoc "The configurations of both releases."
+  @type t :: %{former: Evaluation.configuration(), new: Evaluation.configuration()}
+
+  @doc """
+  Both configurations. `entries` are the files of the release that comes, which need not be on disk yet: it is
+  evaluated in a folder in which the rest is what this node has.
+  """
+  @spec evaluate(Course.t(), [HotPatch.Composition.Entry.t()]) ::
+          {:ok, t()} | {:error, String.t()}
+  def evaluate(course, entries) do
+    folder = Path.join(Store.directory(), "upgrade-" <> Hex.random())
+
+    try do
+      new = Path.join(folder, "root")
+
+      with :ok <- lay_out(course, entries, new),
+           {:ok, [former, new]} <- ask(sides(course, new), folder) do
+        both(former, new, course)
+      end
+    after
+      File.rm_rf(folder)
+    end
+  end
+
+  defp both({:ok, former}, {:ok, new}, _course), do: {:ok, %{former: former, new: new}}
+
+  defp both(_former, {:error, text}, course),
+    do:
+      {:error,
+       "the configuration of #{elem(course.to, 1)} cannot be evaluated, and its boot would fail: #{text}"}
+
+  # What it was booted with it has read then.
+  defp both({:error, text}, _new, course) do
+    {:error,
+     "the configuration of #{elem(course.from, 1)}, which runs, cannot be evaluated any more, so that it is not known " <>
+       "what changes: #{text}"}
+  end
+
+  defp sides(course, new) do
+    [
+      %{
+        root: course.root,
+        version: elem(course.from, 1),
+        resources:
+          for(
+            %{former: former} when former != nil <- course.applications,
+            do: resource(course.root, former)
+          )
+      },
+      %{
+        root: new,
+        version: elem(course.to, 1),
+        resources: for(%{new: own} when own != nil <- course.applications, do: resource(new, own))
+      }
+    ]
+  end
+
+  defp resource(root, folder) do
+    [name | _vsn] = folder |> Path.basename() |> String.split("-")
+    Path.join([root, folder, "ebin", name <> ".app"])
+  end
+
+  # Links to what is there, and the files that come.
+  defp lay_out(course, entries, root) do
+    new = for %{new: own} when own != nil <- course.applications, do: own
+    release = Path.join("releases", elem(course.to, 1))
+
+    with :ok <- make(Path.join(root, "lib")),
+         :ok <- make(Path.join(root, "releases")) do
+      for kind <- ["lib", "releases"],
+          {:ok, names} <- [File.ls(Path.join(course.root, kind))],
+          name <- names,
+          path = Path.join(kind, name),
+          path not in [release | new],
+          do: _ = File.ln_s(Path.join(course.root, path), Path.join(root, path))
+
+      each(entries, fn entry ->
+        path = Path.join(root, entry.path)
+        with :ok <- make(Path.dirname(path)), do: wrote(path, File.write(path, entry.bytes))
+      end)
+    end
+  end
+
+  defp make(folder), do: wrote(folder, File.mkdir_p(folder))
+
+  defp wrote(_path, :ok), do: :ok
+
+  defp wrote(path, {:error, posix}),
+    do: {:error, "cannot write #{path}: #{:file.format_error(posix)}"}
+
+  defp each(items, fun) do
+    Enum.reduce_while(items, :ok, fn item, :ok ->
+      case fun.(item) do
+        :ok -> {:cont, :ok}
+        error -> {:halt, error}
+      end
+    end)
+  end
+
+  defp ask(sides, folder) do
+    request = Path.join(folder, "request")
+    answer = Path.join(folder, "answer")
+
+    with :ok <- wrote(request, File.write(request, :erlang.term_to_binary(sides))),
+         {:ok, emulator, environment} <- emulator(),
+         :ok <- run(emulator, environment, arguments(sides, [request, answer])),
+         {:ok, bytes} <- File.read(answer) do
+      # Written by our own function: names and values are binaries in it, and no atom is made.
+      {:ok, :erlang.binary_to_term(bytes, [:safe])}
+    else
+      {:error, text} when is_binary(text) ->
+        {:error, text}
+
+      {:error, posix} ->
+        {:error, "the VM that evaluates configurations has left no answer: #{posix}"}
+    end
+  end
+
+  defp arguments([former, new], files) do
+    ebins = Path.wildcard(Path.join([new.root, "lib", "*", "ebin"]))
+    others = for folder <- :code.get_path(), folder != ~c".", do: FileName.to_binary(folder)
+
+    [
+      "-noinput",
+      "-boot",
+      boot(former),
+      "-boot_var",
+      "RELEASE_LIB",
+      Path.join(former.root, "lib"),
+      "-pa"
+    ] ++
+      others ++
+      ebins ++
+      ["-s", Atom.to_string(Evaluation), "main", "-extra" | files]
+  end
+
+  # One that starts nothing of the system: of the release, or of OTP.
+  defp boot(former) do
+    root = FileName.to_binary(:code.root_dir())
+
+    [
+      Path.join([former.root, "releases", former.version, "start_clean"]),
+      Path.join([former.root, "bin", "start_clean"]),
+      Path.join([root, "bin", "start_clean"]),
+      Path.join([root, "bin", "no_dot_erlang"])
+    ]
+    |> Enum.find("start_clean", &File.regular?(&1 <> ".boot"))
+  end
+
+  defp emulator do
+    root = FileName.to_binary(:code.root_dir())
+
+    folder =
+      FileName.from_environment("BINDIR") ||
+        Path.join([root, "erts-#{:erlang.system_info(:version)}", "bin"])
+
+    path = Path.join(folder, "erlexec")
+
+    own = [
+      {~c"BINDIR", FileName.to_charlist(folder)},
+      {~c"ROOTDIR", FileName.to_charlist(root)},
+      {~c"EMU", ~c"beam"},
+      {~c"PROGNAME", ~c"erl"},
+      {~c"ERL_CRASH_DUMP_SECONDS", ~c"0"}
+    ]
+
+    if File.regular?(path),
+      do: {:ok, path, own ++ for(name <- @inherited, do: {String.to_charlist(name), false})},
+      else: {:error, "there is no emulator at #{path} that could evaluate configurations"}
+  end
+
+  defp run(emulator, environment, arguments) do
+    options = [:binary, :exit_status, :hide, :stderr_to_stdout, args: arguments, env: environment]
+    port = Port.open({:spawn_executable, emulator}, options)
+    os_pid = Port.info(port, :os_pid)
+    await(port, os_pid, "", System.monotonic_time(:millisecond) + @within)
+  end
+
+  defp await(port, os_pid, said, deadline) do
+    receive do
+      {^port, {:data, more}} ->
+        await(port, os_pid, String.slice(said <> more, -2_000, 2_000) || said <> more, deadline)
+
+      {^port, {:exit_status, 0}} ->
+        :ok
+
+      {^port, {:exit_status, status}} ->
+        {:error, "the VM that evaluates configurations ended with exit status #{status}: #{said}"}
+    after
+      max(deadline - System.monotonic_time(:millisecond), 0) ->
+        stop(port, os_pid)
+        {:error, "the configuration was not evaluated within #{@within} ms"}
+    end
+  end
+
+  defp stop(port, os_pid) do
+    with {:os_pid, pid} <- os_pid, do: System.cmd("kill", ["-KILL", Integer.to_string(pid)])
+    Port.close(port)
+  rescue
+    # It has ended meanwhile.
+    ArgumentError -> true
+  end
+
+  @doc "What changes, by keys; the values are as they came, and no atom is made of a name."
+  @spec foresee(t()) :: [Environment.foreseen()]
+  def foresee(%{former: former, new: new}) do
+    for application <- Enum.uniq(Map.keys(former) ++ Map.keys(new)),
+        known = known(application),
+        Application.spec(known) != nil,
+        one <-
+          differences(known, Map.get(former, application, %{}), Map.get(new, application, %{})),
+        do: one
+  end
+
+  defp differences(application, former, new) do
+    for key <- Enum.sort(Enum.uniq(Map.keys(former) ++ Map.keys(new))),
+        former[key] != new[key],
+        do: %{
+          application: application,
+          key: known(key) || key,
+          base: :none,
+          new: if(is_map_key(new, key), do: {:etf, new[key]}, else: :gone)
+        }
+  end
+
+  defp known(name) do
+    String.to_existing_atom(name)
+  rescue
+    ArgumentError -> nil
+  end
+
+  @doc "A configuration as a `sys.config` has it, of an upgrade that is accepted."
+  @spec accepted(Evaluation.configuration()) :: keyword()
+  def accepted(configuration) do
+    for {application, environment} <- configuration do
+      {:erlang.binary_to_atom(application),
+       for(
+         {key, value} <- environment,
+         do: {:erlang.binary_to_atom(key), :erlang.binary_to_term(value)}
+       )}
+    end
+  end
+end

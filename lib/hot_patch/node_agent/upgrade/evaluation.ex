@@ -1,0 +1,111 @@
+defmodule HotPatch.NodeAgent.Upgrade.Evaluation do
+  @moduledoc false
+  # The configuration of a release as its boot would make it: `sys.config`, then the configuration providers
+  # that it names (`runtime.exs` is one), over what the applications' resource files say. It runs in a VM of its own,
+  # which may end: providers are code of the release that comes, and may do whatever they like.
+  #
+  # Names and values are given as text and as External Term Format: whoever only looks makes no atom of them.
+
+  @typedoc "Where a release lies; `resources` are the files of the applications whose own environment counts."
+  @type side :: %{root: Path.t(), version: String.t(), resources: [Path.t()]}
+
+  @typedoc "By application, by key: the value in External Term Format."
+  @type configuration :: %{String.t() => %{String.t() => binary()}}
+
+  @doc """
+  What the VM runs that was started for it: reads what is asked from the first file that its command
+  line names, and leaves the answer in the second.
+  """
+  @spec main() :: :ok
+  def main do
+    [request, answer] = for path <- :init.get_plain_arguments(), do: List.to_string(path)
+    sides = request |> File.read!() |> :erlang.binary_to_term()
+    # Without an application controller's word nothing of Elixir is started here.
+    {:ok, _started} = :application.ensure_all_started(:elixir)
+    File.write!(answer, :erlang.term_to_binary(Enum.map(sides, &tried/1)))
+    :erlang.halt(0)
+  end
+
+  defp tried(side) do
+    {:ok, of(side)}
+  rescue
+    error -> {:error, Exception.message(error)}
+  catch
+    kind, reason -> {:error, inspect({kind, reason}, limit: 20)}
+  end
+
+  @doc "The configuration of one side."
+  @spec of(side()) :: configuration()
+  def of(%{root: root, version: version, resources: resources}) do
+    folder = Path.join([root, "releases", version])
+
+    System.put_env(%{
+      "RELEASE_ROOT" => root,
+      "RELEASE_VSN" => version,
+      "RELEASE_SYS_CONFIG" => Path.join(folder, "sys")
+    })
+
+    folder
+    |> Path.join("sys.config")
+    |> read()
+    |> provided()
+    |> over(Enum.map(resources, &own/1))
+    |> as_text()
+  end
+
+  # It may name other files, as the release handler reads them.
+  defp read(file) do
+    case :file.consult(file) do
+      {:ok, [entries]} -> Enum.reduce(entries, [], &entry(&1, &2, Path.dirname(file)))
+      {:error, :enoent} -> []
+      {:error, reason} -> raise "#{file} cannot be read: #{:file.format_error(reason)}"
+    end
+  end
+
+  defp entry({application, environment}, config, _folder),
+    do: merge(config, [{application, environment}])
+
+  defp entry(other, config, folder) do
+    path = Path.expand(List.to_string(other), folder)
+    merge(config, read(if Path.extname(path) == "", do: path <> ".config", else: path))
+  end
+
+  defp provided(config) do
+    case config[:elixir][:config_provider_init] do
+      %{providers: providers} ->
+        config = Keyword.update!(config, :elixir, &Keyword.delete(&1, :config_provider_init))
+
+        Enum.reduce(providers, config, fn {provider, state}, so_far ->
+          provider.load(so_far, state)
+        end)
+
+      nil ->
+        config
+    end
+  end
+
+  # What a resource file says is below all else, each key as a whole.
+  defp over(config, own) do
+    Enum.reduce(own, config, fn {application, environment}, config ->
+      Keyword.update(config, application, environment, &Keyword.merge(environment, &1))
+    end)
+  end
+
+  defp own(file) do
+    {:ok, [{:application, name, properties}]} = :file.consult(file)
+    {name, Keyword.get(properties, :env, [])}
+  end
+
+  defp merge(below, above) do
+    Keyword.merge(below, above, fn _application, a, b -> Keyword.merge(a, b) end)
+  end
+
+  defp as_text(config) do
+    for {application, environment} <- config, into: %{} do
+      {Atom.to_string(application),
+       for({key, value} <- environment, into: %{}, do: {Atom.to_string(key), etf(value)})}
+    end
+  end
+
+  defp etf(value), do: :erlang.term_to_binary(value, [:deterministic, minor_version: 2])
+end

@@ -1,0 +1,342 @@
+defmodule HotPatch.NodeAgent.Upgrade.Rules do
+  @moduledoc false
+  # Judges an upgrade on this node: whether it starts from what runs here, and what becomes of each of its files. All of
+  # them go into folders that are new; nothing that runs is overwritten. What a restart would boot is another matter,
+  # and not touched.
+
+  alias HotPatch.Composition.Entry
+  alias HotPatch.Host.Attachment
+  alias HotPatch.Host.Config
+  alias HotPatch.Host.ReleaseSource
+  alias HotPatch.Host.SystemLibrary
+  alias HotPatch.Manifest
+  alias HotPatch.NodeAgent.BaseVersion
+  alias HotPatch.NodeAgent.LoadRules
+  alias HotPatch.NodeAgent.LoadedCode
+  alias HotPatch.NodeAgent.Payload
+  alias HotPatch.NodeAgent.PreviousCode
+  alias HotPatch.NodeAgent.RemovalRules
+  alias HotPatch.NodeAgent.Upgrade.Configuration
+  alias HotPatch.NodeAgent.Upgrade.Course
+  alias HotPatch.NodeAgent.Verdict
+  alias HotPatch.Release
+  alias HotPatch.Store.Transaction
+  alias HotPatch.Support.Folder
+  alias HotPatch.Upgrade
+
+  @doc """
+  Where an upgrade leads from here. `:elsewhere` is a node of another system, `:there` one that runs the new release
+  already; an error is a rule that this node breaks.
+  """
+  @spec course(Payload.t()) :: {:ok, Course.t()} | :elsewhere | :there | {:error, String.t()}
+  def course(%Payload{manifest: %Manifest{release: from, upgrade: upgrade}}) do
+    current = Release.current()
+
+    cond do
+      current.name != from.name -> :elsewhere
+      current.version == upgrade.to -> :there
+      current.version != from.version -> {:error, other_version(from, upgrade, current)}
+      true -> starts(from, upgrade)
+    end
+  end
+
+  defp starts(from, upgrade) do
+    with :ok <- own_identity(),
+         :ok <- same_erts(upgrade),
+         {:ok, root} <- root(from),
+         :ok <- no_system(upgrade),
+         :ok <- shared(upgrade, root) do
+      {:ok, Course.new({from.name, from.version}, upgrade, root)}
+    end
+  end
+
+  defp other_version(from, upgrade, current) do
+    "the upgrade leads from #{from.name} #{from.version} to #{upgrade.to}, but this node runs #{current.name} " <>
+      "#{current.version}: build one from that, or go to #{from.version} first"
+  end
+
+  defp own_identity do
+    cond do
+      Config.current().release != nil ->
+        {:error,
+         "this node's release is what config :hot_patch, release: says, whatever it runs: an upgrade could not change " <>
+           "that; remove it there"}
+
+      Attachment.here() != nil ->
+        {:error,
+         "HotPatch was attached to this node and is not part of its release: a release without it cannot be taken to " <>
+           "the next while it runs; install it by a restart"}
+
+      ReleaseSource.booted() == nil ->
+        {:error,
+         "this node runs without a release, so there is none to go to the next version of"}
+
+      true ->
+        :ok
+    end
+  end
+
+  defp same_erts(upgrade) do
+    case List.to_string(:erlang.system_info(:version)) do
+      same when same == upgrade.erts ->
+        :ok
+
+      other ->
+        {:error,
+         "the upgrade is built for ERTS #{upgrade.erts}, but this node runs ERTS #{other}: the VM cannot change while it " <>
+           "runs; install it by a restart of the nodes, one after the other (restart: :rolling)"}
+    end
+  end
+
+  # By the folder of the version that runs it is known that it is the root.
+  defp root(from) do
+    root = Release.root()
+    folder = root && Path.join([root, "releases", from.version])
+
+    if folder && File.dir?(folder),
+      do: {:ok, root},
+      else:
+        {:error,
+         "where the releases of this node lie is not known: there is no folder #{folder || "releases/#{from.version}"}; " <>
+           "start the node with RELEASE_ROOT set"}
+  end
+
+  defp no_system(upgrade) do
+    case for(
+           %{name: name, from: from} when from != nil <- upgrade.applications,
+           SystemLibrary.application?(name),
+           do: name
+         ) do
+      [] ->
+        :ok
+
+      names ->
+        {:error,
+         "the upgrade changes #{Enum.join(names, ", ")}, of #{SystemLibrary.owner(hd(names))}: that cannot change while " <>
+           "the node runs; install it by a restart of the nodes, one after the other (restart: :rolling)"}
+    end
+  end
+
+  # What is not carried has to be here, to the letter: patches count as well.
+  defp shared(upgrade, root) do
+    case for(
+           %{path: path, sha256: sha256} <- upgrade.shared,
+           digest(root, path) != sha256,
+           do: path
+         ) do
+      [] ->
+        :ok
+
+      [first | _] = others ->
+        {:error,
+         "the upgrade does not carry #{length(others)} folders that this node does not have as they were when it was built: " <>
+           "#{Enum.join(Enum.take(others, 5), ", ")}; roll back the patches that have files in #{first}, put it right, or " <>
+           "build the upgrade from what runs"}
+    end
+  end
+
+  @doc "The digest of a folder below the root, as a manifest has it; nil where there is none."
+  @spec digest(Path.t(), Path.t()) :: String.t() | nil
+  def digest(root, path) do
+    case below(Path.join(root, path)) do
+      [] -> nil
+      files -> Upgrade.folder_digest(files)
+    end
+  end
+
+  # All files at once: of a whole OTP there are some thousand. Links count as what they lead to, as where the archive
+  # was built.
+  defp below(folder) do
+    folder
+    |> files("")
+    |> Task.async_stream(&{&1, Transaction.digest(Path.join(folder, &1))}, timeout: :infinity)
+    |> Enum.map(fn {:ok, file} -> file end)
+  end
+
+  # Folders within each other that are more than this lead in circles.
+  @deepest 32
+
+  defp files(folder, below, depth \\ 0)
+  defp files(_folder, _below, @deepest), do: []
+
+  defp files(folder, below, depth) do
+    case File.ls(Path.join(folder, below)) do
+      {:ok, names} -> Enum.flat_map(names, &file(folder, Path.join(below, &1), depth))
+      {:error, _posix} -> []
+    end
+  end
+
+  defp file(folder, path, depth) do
+    case File.stat(Path.join(folder, path)) do
+      {:ok, %File.Stat{type: :directory}} -> files(folder, path, depth + 1)
+      {:ok, %File.Stat{type: :regular}} -> if temporary?(path), do: [], else: [path]
+      _something_else -> []
+    end
+  end
+
+  @doc "The verdicts on all files, and those on modules that go."
+  @spec verdicts(Course.t(), Payload.t()) :: [Verdict.t()]
+  def verdicts(course, payload) do
+    taken = taken(course, payload.entries)
+    types = Map.new(course.applications, &{&1.new, &1.type})
+
+    for(entry <- payload.entries, do: judge(entry, {course, taken, types}, payload)) ++
+      removed(payload)
+  end
+
+  # A folder that is there already is this upgrade's own, unpacked before, or nobody's to write into.
+  defp taken(course, entries) do
+    ours = Map.new(entries, &{&1.path, &1.sha256})
+
+    for folder <- new_folders(course),
+        {path, _stat} <- Folder.tree(Path.join(course.root, folder)),
+        File.regular?(path),
+        relative = Path.relative_to(path, course.root),
+        not temporary?(relative),
+        Transaction.digest(path) != ours[relative],
+        into: %{},
+        do: {folder, relative}
+  end
+
+  # What a node of this host is about to put there.
+  defp temporary?(path), do: String.contains?(Path.basename(path), ".hot_patch-")
+
+  @doc "The folders that an upgrade brings."
+  @spec new_folders(Course.t()) :: [Path.t()]
+  def new_folders(course) do
+    own = for %{new: new} when new != nil <- course.applications, do: new
+    own ++ ["releases/#{elem(course.to, 1)}"]
+  end
+
+  defp judge(entry, {course, taken, types}, payload) do
+    folder = entry.path |> Path.split() |> Enum.take(2) |> Path.join()
+    target = Path.join(course.root, entry.path)
+
+    cond do
+      other = taken[folder] ->
+        Verdict.new(entry, :error, in_the_way(course, folder, other))
+
+      entry.kind == :damaged ->
+        Verdict.new(entry, :error, entry.reason)
+
+      entry.kind == :other ->
+        Verdict.carried(entry, "no Erlang module: it goes to #{target}", target)
+
+      true ->
+        judge_module(entry, target, types[folder], payload)
+    end
+  end
+
+  defp in_the_way(course, folder, other) do
+    "#{Path.join(course.root, folder)} is there already and is not what the upgrade brings (#{other}): remove it, with " <>
+      "HotPatch.remove_release/1 where it is of a release that HotPatch has unpacked"
+  end
+
+  # A module that the node has in another folder is still the same module: what counts is the code.
+  defp judge_module(%Entry{beam: beam} = entry, target, type, payload) do
+    {have, present} = have(beam.module, target)
+    ran = ran(beam, have, present, payload)
+
+    with :ok <- BaseVersion.check(beam.module, present, base(have), payload),
+         {:load, change} <- wanted(beam, have, type),
+         :ok <- LoadRules.check(beam, payload),
+         :ok <- PreviousCode.restorable(ran, present, payload) do
+      %Verdict{
+        entry: entry,
+        status: :ok,
+        reason: PreviousCode.remark(ran, present),
+        ran: ran,
+        target: target,
+        former: if(have != :new, do: present),
+        change: change,
+        new?: change == :add,
+        alone?: beam.on_load
+      }
+    else
+      {status, reason} -> %{Verdict.new(entry, status, reason, target) | ran: ran}
+    end
+  end
+
+  @spec have(String.t(), Path.t()) :: {:loaded | :on_disk | :new | :system, Path.t()}
+  defp have(name, target) do
+    case LoadedCode.path(name) do
+      {:loaded, :no_file} -> {:loaded, target}
+      {have, path} -> {have, path}
+      :none -> {:new, target}
+      :system -> {:system, target}
+    end
+  end
+
+  defp base(:system), do: :loaded
+  defp base(have), do: have
+
+  defp ran(beam, :loaded, present, payload) do
+    {:ok, module} = LoadedCode.module(beam.module)
+    facts = LoadedCode.facts(module)
+    brought? = facts != nil and LoadedCode.same?(facts, beam.md5, beam.vsn)
+    PreviousCode.find(module, present, brought?, payload.patch)
+  end
+
+  defp ran(_beam, _not_loaded, _present, _payload), do: :file
+
+  defp wanted(beam, :system, _type), do: {:error, SystemLibrary.reason(beam.module, "erts")}
+
+  defp wanted(beam, :loaded, _type) do
+    {:ok, module} = LoadedCode.module(beam.module)
+
+    case LoadedCode.facts(module) do
+      %{} = facts ->
+        if LoadedCode.same?(facts, beam.md5, beam.vsn),
+          do:
+            {:not_changed, "the same code runs already; from now on it belongs to the new folder"},
+          else: {:load, :replace}
+
+      nil ->
+        {:load, :add}
+    end
+  end
+
+  # An application that nobody loads has its modules loaded by nobody.
+  defp wanted(_beam, _have, :none),
+    do: {:not_loaded, "the new release does not load this application by itself"}
+
+  # With the others of the release it becomes current in the same step.
+  defp wanted(_beam, _on_disk_or_new, _type), do: {:load, :add}
+
+  # Their files stay: the former release boots from them.
+  defp removed(payload) do
+    for verdict <- RemovalRules.verdicts(payload),
+        do: %{
+          verdict
+          | disk?: false,
+            disk: :entry,
+            former: verdict.target,
+            reason: if(verdict.status != :ok, do: verdict.reason)
+        }
+  end
+
+  @doc """
+  The verdicts, with what would wait for a restart as what is refused: a restart boots the former release.
+  """
+  @spec live([Verdict.t()]) :: [Verdict.t()]
+  def live(verdicts), do: Enum.map(verdicts, &live_one/1)
+
+  defp live_one(%Verdict{status: :not_updated, transient?: false, held_back?: false} = verdict) do
+    Verdict.change_status(
+      verdict,
+      :error,
+      "#{verdict.reason}: an upgrade changes all or nothing, and a restart boots the release of before; install it by a " <>
+        "restart of the nodes, one after the other (restart: :rolling)"
+    )
+  end
+
+  defp live_one(verdict), do: verdict
+
+  @doc "What changes in environments, and the course with it; or why that is not known."
+  @spec configured(Course.t(), Payload.t()) :: {:ok, Course.t(), [map()]} | {:error, String.t()}
+  def configured(course, payload) do
+    with {:ok, configuration} <- Configuration.evaluate(course, payload.entries) do
+      {:ok, %{course | configuration: configuration}, Configuration.foresee(configuration)}
+    end
+  end
+end

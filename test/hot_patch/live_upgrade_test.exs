@@ -1,0 +1,192 @@
+defmodule HotPatch.LiveUpgradeTest do
+  use ExUnit.Case, async: false
+
+  import HotPatch.Test.NextRelease, only: [ask: 2, ask: 3]
+
+  alias HotPatch.Test.Cluster
+  alias HotPatch.Test.NextRelease
+
+  @moduletag :starts_nodes
+  @moduletag :slow
+  @moduletag timeout: 240_000
+
+  # A system that an upgrade takes to the next version of its release, and back.
+
+  setup do
+    made = NextRelease.make()
+    {node, peer} = NextRelease.boot(made.old)
+    %{made: made, node: node, peer: peer}
+  end
+
+  # The same node, started once more.
+  defp again(made, node) do
+    [name, _host] = node |> Atom.to_string() |> String.split("@")
+    NextRelease.boot(made.old, String.to_atom(name))
+  end
+
+  defp hot_patch(node, function, args), do: Cluster.call(node, HotPatch, function, args)
+
+  defp upload!(node, made) do
+    {:ok, patch} = hot_patch(node, :upload, [made.zip])
+    patch
+  end
+
+  # What it says of itself where it is not ok.
+  defp ok!({:ok, %{status: :ok} = report}), do: report
+  defp ok!({_ok_or_error, %{} = other}), do: flunk(said(other))
+
+  defp said(error) when is_exception(error), do: Exception.message(error)
+
+  defp said(report) do
+    for(
+      %{files: files, error: error} <- report.nodes,
+      text <- [error | Enum.map(files, &"#{&1.path} #{&1.status}: #{&1.reason}")],
+      do: text
+    )
+    |> Enum.join("\n")
+  end
+
+  defp running(node) do
+    for {name, _, vsn} <- Cluster.call(node, :application, :which_applications, []),
+        name in [:shop, :rates, :legacy, :scales],
+        into: %{},
+        do: {name, to_string(vsn)}
+  end
+
+  defp children(node) do
+    for {id, pid, _, _} <- Cluster.call(node, :supervisor, :which_children, [:shop_sup]),
+        is_pid(pid),
+        into: MapSet.new(),
+        do: id
+  end
+
+  test "it goes to the next release with its states, and back", %{made: made, node: node} do
+    :ok = ask(node, :shop_server, :sell)
+    sold = Cluster.call(node, Process, :whereis, [:shop_server])
+    patch = upload!(node, made)
+    ok!(hot_patch(node, :check, [patch.id]))
+
+    assert {:ok, plan} = hot_patch(node, :plan, [patch.id])
+    assert hd(plan.nodes).config == ["shop: :colour", "shop: :limit", "shop: :rounding"]
+
+    ok!(hot_patch(node, :apply, [patch.id]))
+    assert ask(node, :shop_server) == {2, %{sold: 1}}
+    assert Cluster.call(node, Process, :whereis, [:shop_server]) == sold
+    assert running(node) == %{shop: "1.1.0", rates: "0.1.0", scales: "1.0.0"}
+    assert children(node) == MapSet.new([:shop_server, :shop_till])
+    assert Cluster.call(node, :application, :get_env, [:shop, :limit]) == {:ok, 2}
+    assert Cluster.call(node, :application, :get_env, [:shop, :colour]) == {:ok, :blue}
+    assert Cluster.call(node, :application, :get_env, [:shop, :rounding]) == {:ok, :up}
+    refute Cluster.call(node, :erlang, :module_loaded, [:shop_old])
+    assert [%{release: release, applied: [_]}] = hot_patch(node, :nodes, [])
+    assert to_string(release) == "shop 1.1.0"
+
+    ok!(hot_patch(node, :rollback, [patch.id]))
+    assert ask(node, :shop_server) == {1, {:v1, 1}}
+    assert running(node) == %{shop: "1.0.0", legacy: "0.3.0", scales: "1.0.0"}
+    assert children(node) == MapSet.new([:shop_server, :shop_sign])
+    assert Cluster.call(node, :application, :get_env, [:shop, :limit]) == {:ok, 1}
+    assert Cluster.call(node, :application, :get_env, [:shop, :colour]) == :undefined
+    assert Cluster.call(node, :erlang, :module_loaded, [:shop_old])
+    assert [%{release: release, applied: []}] = hot_patch(node, :nodes, [])
+    assert to_string(release) == "shop 1.0.0"
+  end
+
+  defp statuses(node) do
+    {:ok, releases} = hot_patch(node, :releases, [])
+
+    for one <- releases.items,
+        into: %{},
+        do: {one.version, {one.status, one.running?, one.boots?}}
+  end
+
+  defp otp(node) do
+    for {_name, vsn, _libs, status} <- Cluster.call(node, :release_handler, :which_releases, []),
+        into: %{},
+        do: {to_string(vsn), status}
+  end
+
+  test "a restart boots the former release until the new one is permanent", %{made: made} = run do
+    %{node: node, peer: peer} = run
+    before = tree(made.old)
+    patch = upload!(node, made)
+    ok!(hot_patch(node, :apply, [patch.id]))
+
+    assert statuses(node) == %{
+             "1.0.0" => {:permanent, false, true},
+             "1.1.0" => {:current, true, false}
+           }
+
+    assert otp(node) == %{"1.0.0" => :permanent, "1.1.0" => :current}
+    assert {:error, %{reason: :refused}} = hot_patch(node, :remove_release, ["1.1.0"])
+    assert {:error, %{reason: :refused}} = hot_patch(node, :remove_release, ["1.0.0"])
+
+    # Nothing that runs was overwritten.
+    assert Map.take(tree(made.old), Map.keys(before)) == before
+
+    NextRelease.stop(peer)
+    {node, peer} = again(made, node)
+    assert running(node) == %{shop: "1.0.0", legacy: "0.3.0", scales: "1.0.0"}
+    assert [%{applied: [], restart_needed: []}] = hot_patch(node, :nodes, [])
+
+    assert statuses(node) == %{
+             "1.0.0" => {:permanent, true, true},
+             "1.1.0" => {:unpacked, false, false}
+           }
+
+    assert otp(node) == %{"1.0.0" => :permanent, "1.1.0" => :unpacked}
+
+    # What lies there already is this upgrade's own.
+    ok!(hot_patch(node, :apply, [patch.id, [permanent: :now]]))
+
+    assert statuses(node) == %{
+             "1.0.0" => {:old, false, false},
+             "1.1.0" => {:permanent, true, true}
+           }
+
+    assert otp(node) == %{"1.0.0" => :old, "1.1.0" => :permanent}
+
+    NextRelease.stop(peer)
+    {node, peer} = again(made, node)
+    assert running(node) == %{shop: "1.1.0", rates: "0.1.0", scales: "1.0.0"}
+    assert [%{applied: [_], restart_needed: []}] = hot_patch(node, :nodes, [])
+
+    assert statuses(node) == %{
+             "1.0.0" => {:old, false, false},
+             "1.1.0" => {:permanent, true, true}
+           }
+
+    assert {:ok, %{items: []}} = hot_patch(node, :drift, [])
+
+    # Back from there, while it runs.
+    :ok = ask(node, :shop_server, :sell)
+    ok!(hot_patch(node, :rollback, [patch.id]))
+    assert ask(node, :shop_server) == {1, {:v1, 1}}
+    assert running(node) == %{shop: "1.0.0", legacy: "0.3.0", scales: "1.0.0"}
+
+    assert statuses(node) == %{
+             "1.0.0" => {:permanent, true, true},
+             "1.1.0" => {:old, false, false}
+           }
+
+    assert {:error, %{reason: :refused}} = hot_patch(node, :remove_release, ["1.1.0"])
+
+    NextRelease.stop(peer)
+    {node, _peer} = again(made, node)
+    assert {:ok, _releases} = hot_patch(node, :remove_release, ["1.1.0"])
+    assert statuses(node) == %{"1.0.0" => {:permanent, true, true}}
+    assert {:ok, %{items: []}} = hot_patch(node, :drift, [])
+    refute File.exists?(Path.join(made.old, "lib/shop-1.1.0"))
+    assert File.exists?(Path.join(made.old, "lib/scales-1.0.0"))
+  end
+
+  defp tree(root) do
+    for folder <- ["lib", "releases"],
+        path <- Path.wildcard(Path.join([root, folder, "**"])),
+        File.regular?(path),
+        Path.basename(path) not in ["RELEASES"],
+        not String.starts_with?(Path.basename(path), "hot_patch"),
+        into: %{},
+        do: {path, :erlang.md5(File.read!(path))}
+  end
+end
