@@ -73,6 +73,11 @@ defmodule HotPatch.Report do
     commit_us: 0
   ]
 
+  @doc "Whether all of it runs on every node of the system as it should: nothing failed, and no node is away."
+  @spec everywhere?(t()) :: boolean()
+  def everywhere?(%__MODULE__{status: status, missing: missing}),
+    do: missing == [] and status in [:ok, :not_changed, :not_loaded, :not_beam]
+
   @doc false
   @spec to_table(t()) :: iodata()
   def to_table(report) do

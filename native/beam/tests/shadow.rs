@@ -20,10 +20,10 @@ const FORMATS: [AtomFormat; 3] = [AtomFormat::Latin1, AtomFormat::Utf8, AtomForm
 
 /// No lines.
 const LINE: [u8; 20] = [0; 20];
-const PLAIN: Naming<'_> = Naming { suffix: "$2", helper: None };
+const PLAIN: Naming<'_> = Naming { suffix: "$2", helper: None, closed: false };
 
 fn named(suffix: &str) -> Naming<'_> {
-    Naming { suffix, helper: None }
+    Naming { suffix, helper: None, closed: false }
 }
 
 fn make(beam: &Beam) -> Result<Shadow, String> {
@@ -301,7 +301,7 @@ fn calls_by_name_go_to_the_helper() {
         assert!(!plain.by_name);
         assert!(chunk(&plain, b"Code").unwrap().windows(2).any(|two| two == [112, 0x10]));
 
-        let naming = Naming { suffix: "$2", helper: Some("helper") };
+        let naming = Naming { suffix: "$2", helper: Some("helper"), closed: false };
         let shadow = shadow::make(&[&file], &naming).remove(0).unwrap();
         assert!(shadow.by_name);
         let module = module(&shadow);
@@ -329,7 +329,7 @@ fn calls_by_name_go_to_the_helper() {
 
 #[test]
 fn a_module_that_calls_nothing_by_name_has_no_helper() {
-    let naming = Naming { suffix: "$2", helper: Some("helper") };
+    let naming = Naming { suffix: "$2", helper: Some("helper"), closed: false };
     let file = minimal(AtomFormat::Utf8).bytes();
     let shadow = shadow::make(&[&file], &naming).remove(0).unwrap();
     assert!(!shadow.by_name);
@@ -339,7 +339,7 @@ fn a_module_that_calls_nothing_by_name_has_no_helper() {
 
 #[test]
 fn a_call_by_name_with_very_many_arguments_is_refused() {
-    let naming = Naming { suffix: "$2", helper: Some("helper") };
+    let naming = Naming { suffix: "$2", helper: Some("helper"), closed: false };
     let code = raw_code(180, 3, 1, &[1, 0x10, 2, 0x12, 0x22, 0x30, 1, 0x20, 112, 0x08, 33, 19, 3]);
     let file = calling_by_name(AtomFormat::Utf8).with(b"Code", code).bytes();
     let reason = shadow::make(&[&file], &naming).remove(0).unwrap_err().to_string();

@@ -31,5 +31,5 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn naming(suffix: &str) -> Naming<'_> {
-    Naming { suffix, helper: Some("helper") }
+    Naming { suffix, helper: Some("helper"), closed: false }
 }

@@ -165,12 +165,8 @@ defmodule HotPatch.Swap.Discovery.CallbackModule do
 
   # A line that names the function, then one for each of its values. Line ends within a value
   # are escaped.
-  defp behaviours_own(text) do
-    text
-    |> :binary.split("\n\n", [:global])
-    |> Enum.find("", fn part -> part |> first_line() |> elem(0) =~ ":system_replace_state/2" end)
-    |> :binary.copy()
-  end
+  defp behaviours_own(text),
+    do: text |> StackText.frame(":system_replace_state/2") |> :binary.copy()
 
   defp split(answer) do
     {line, values} = first_line(answer)

@@ -6,18 +6,17 @@ defmodule HotPatch.Swap.Discovery.Uncertain do
 
   alias HotPatch.Support.Table
   alias HotPatch.Swap.Change
-  alias HotPatch.Swap.Discovery.KeptFrames
-  alias HotPatch.Swap.Target
+  alias HotPatch.Swap.Discovery.Running
 
   @doc "A line for each module, with how many they are."
-  @spec lines([Change.t()], [Target.t()], silent :: [pid()]) :: [String.t()]
-  def lines(changes, targets, silent) do
+  @spec lines([Change.t()], [Running.t()], silent :: [pid()]) :: [String.t()]
+  def lines(changes, running, silent) do
     case Enum.filter(changes, &(&1.kind == :replace and Change.converts?(&1))) do
       [] ->
         []
 
       converting ->
-        loops = KeptFrames.loops(converting, targets)
+        loops = Running.loops(running, converting)
 
         for %{module: module} <- converting,
             by_hand = length(Map.get(loops, module, [])),
