@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use hot_patch_core::analysis::{Analysis, Kind};
-use hot_patch_core::appup::{Instruction, Update, Value};
+use hot_patch_core::appup::{Instruction, Update};
 use hot_patch_core::manifest::{Application, Upgrade};
 
 use crate::appups::{self, Written};
@@ -139,7 +139,7 @@ impl Course<'_> {
 
     /// Whether the `mod` of its resource file is another.
     fn starts_otherwise(&self, name: &str) -> bool {
-        let [old, new] = [self.from, self.to].map(|side| callback(side, name));
+        let [old, new] = [self.from, self.to].map(|side| side.property(name, "mod"));
         old != new
     }
 }
@@ -179,23 +179,6 @@ fn module(instruction: &Instruction) -> Option<&str> {
         Instruction::LoadModule(load) => Some(&load.module),
         _ => None,
     }
-}
-
-fn callback(side: &Side, name: &str) -> Option<Value> {
-    let key = Key::Of { application: name.to_owned(), below: format!("ebin/{name}.app") };
-    let bytes = side.files.get(&key)?.read().ok()?;
-    let text = str::from_utf8(&bytes).ok()?;
-    let Value::Tuple(parts) = Value::parse(text.trim_end().strip_suffix('.')?).ok()? else {
-        return None;
-    };
-    let [_, _, Value::List(properties)] = parts.as_slice() else { return None };
-    properties.iter().find_map(|property| match property {
-        Value::Tuple(pair) => match pair.as_slice() {
-            [Value::Atom(key), value] if key == "mod" => Some(value.clone()),
-            _ => None,
-        },
-        _ => None,
-    })
 }
 
 fn by_pattern(application: &Application, from: &str) -> String {

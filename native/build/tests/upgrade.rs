@@ -148,6 +148,26 @@ fn modules_are_told_by_what_runs_until_then() {
 }
 
 #[test]
+fn applications_come_behind_those_that_they_need() {
+    let from = release("order_from", "1.0.0", "{one,\"1.0\"},{two,\"1.0\"}");
+    let to = release("order_to", "1.1.0", "{web,\"1.0\"},{shop,\"1.0\"},{store,\"1.0\"}");
+    for (folder, name, needs) in [
+        (&from, "one", "[kernel]"),
+        (&from, "two", "[one]"),
+        (&to, "web", "[kernel,shop]"),
+        (&to, "shop", "[store,web]"),
+        (&to, "store", "[kernel]"),
+    ] {
+        let resource = format!("{{application,{name},[{{applications,{needs}}}]}}.");
+        folder.put(&format!("lib/{name}-1.0/ebin/{name}.app"), resource.as_bytes());
+    }
+    let upgrade = built_of(&[from, to]).manifest.upgrade.unwrap();
+    let names: Vec<&str> = upgrade.applications.iter().map(|one| one.name.as_str()).collect();
+    // A circle ends somewhere.
+    assert_eq!(names, ["store", "shop", "web", "two", "one"]);
+}
+
+#[test]
 fn the_same_from_folders_and_tars() {
     let releases = releases("tars");
     let first = built_of(&releases);
