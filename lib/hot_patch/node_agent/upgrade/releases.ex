@@ -223,7 +223,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
 
     list =
       for {id, status} <- fun.(for entry <- entries, do: {id(entry), elem(entry, 5)}),
-          entry = have[id] || ReleaseFiles.entry(root, id, status),
+          entry = entry(have[id], root, id, status),
           do: put_elem(entry, 5, status)
 
     tell(root, list)
@@ -243,6 +243,12 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
 
   defp kept(:current), do: :tmp_current
   defp kept(status), do: status
+
+  # The release handler makes one up, without applications, of what the VM was booted with.
+  defp entry(have, root, id, status) when have == nil or elem(have, 4) == [],
+    do: ReleaseFiles.entry(root, id, status) || have
+
+  defp entry(have, _root, _id, _status), do: have
 
   defp id(entry), do: {to_string(elem(entry, 1)), to_string(elem(entry, 2))}
 

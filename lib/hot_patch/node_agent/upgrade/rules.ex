@@ -220,7 +220,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
         Verdict.new(entry, :error, entry.reason)
 
       entry.kind == :other ->
-        Verdict.carried(entry, "no Erlang module: it goes to #{target}", target)
+        Verdict.carried(entry, "no Erlang module: it comes to a new folder", target)
 
       true ->
         judge_module(entry, target, types[folder], payload)
@@ -287,8 +287,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
     case LoadedCode.facts(module) do
       %{} = facts ->
         if LoadedCode.same?(facts, beam.md5, beam.vsn),
-          do:
-            {:not_changed, "the same code runs already; from now on it belongs to the new folder"},
+          do: {:ok, "the same code runs already, and stays; its file comes"},
           else: {:load, :replace}
 
       nil ->

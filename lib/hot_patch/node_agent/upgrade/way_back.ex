@@ -54,8 +54,18 @@ defmodule HotPatch.NodeAgent.Upgrade.WayBack do
 
   @doc "The verdicts on all modules, and on what says which release a start boots. The course is that of the way back."
   @spec verdicts(Applied.upgrade(), Course.t(), Payload.t()) :: [Verdict.t()]
-  def verdicts(upgrade, course, payload),
-    do: for(module <- upgrade.modules, do: judge(module, payload)) ++ start_data(course)
+  def verdicts(upgrade, course, payload) do
+    case for(module <- upgrade.modules, do: judge(module, payload)) do
+      [] -> [release(course) | start_data(course)]
+      modules -> modules ++ start_data(course)
+    end
+  end
+
+  # Where the releases differ in no module.
+  defp release(%{to: {_name, former}}) do
+    file = %{path: "releases/#{former}", module: nil, alone?: false}
+    Verdict.new(RollbackRules.entry(file, nil), :ok, "no module goes back, and the rest does")
+  end
 
   # Where the release that goes is permanent, the one that comes back is so again.
   defp start_data(%{root: root, from: {_name, version}, to: {_same, former}} = course) do
