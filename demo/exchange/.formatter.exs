@@ -1,1 +1,1 @@
-[inputs: ["{mix,.formatter}.exs", "{builds,config,lib,test}/**/*.{ex,exs}"]]
+[inputs: ["{mix,.formatter}.exs", "{apps,builds,config,lib,test}/**/*.{ex,exs}"]]

@@ -132,8 +132,20 @@ defmodule HotPatch.Build do
   defp key(nil), do: {:ok, nil}
   defp key(path), do: Keys.read_secret(path)
 
+  # An upgrade brings the configuration of its release.
+  defp with_settings(
+         %{"from" => from, "to" => to, "modules" => nil, "in_place" => false} = request,
+         own
+       ) do
+    if Settings.versions?(from, to),
+      do: {request, Settings.told(from, to)},
+      else: with_differences(request, own)
+  end
+
+  defp with_settings(request, own), do: with_differences(request, own)
+
   # What was given by hand is meant instead of what the build says.
-  defp with_settings(request, %{config_differences: take?}) do
+  defp with_differences(request, %{config_differences: take?}) do
     settings = Settings.between(request["from"], request["to"])
 
     if take? do

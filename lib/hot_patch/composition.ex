@@ -18,6 +18,7 @@ defmodule HotPatch.Composition do
   alias HotPatch.Support.Hex
   alias HotPatch.Support.Printable
   alias HotPatch.Support.Table
+  alias HotPatch.Upgrade
 
   @type t :: %__MODULE__{
           id: String.t(),
@@ -47,9 +48,16 @@ defmodule HotPatch.Composition do
 
   @doc """
   The files that every node refuses, as it is known from their paths alone, each with the reason: what
-  systems boot by, and applications of Erlang, Elixir and HotPatch.
+  systems boot by, and applications of Erlang, Elixir and HotPatch. An upgrade brings boot files, and of these
+  applications what is new to the system; for those that it changes there is one entry each, with their folder.
   """
   @spec refused(t()) :: [{path :: String.t(), reason :: String.t()}]
+  def refused(%{manifest: %Manifest{upgrade: %Upgrade{} = upgrade}}) do
+    for application <- Upgrade.applications(upgrade, :upgraded),
+        SystemLibrary.application?(application.name),
+        do: {Upgrade.Application.folder(application), Upgrade.Application.not_live(application)}
+  end
+
   def refused(composition) do
     for entry <- composition.files, reason = refusal(entry), do: {entry.path, reason}
   end
@@ -82,8 +90,10 @@ defmodule HotPatch.Composition do
   @doc false
   @spec to_table(t()) :: iodata()
   def to_table(composition) do
+    {shown, rest} = Enum.split_with(composition.files, &telling?(&1, composition.manifest))
+
     rows =
-      for entry <- composition.files do
+      for entry <- shown do
         [
           entry.path,
           Entry.kind_text(entry),
@@ -93,14 +103,31 @@ defmodule HotPatch.Composition do
       end
 
     [
-      "#{Printable.line(composition.id)}: #{length(rows)} files, #{length(modules(composition))} modules, ",
+      "#{Printable.line(composition.id)}: #{length(composition.files)} files, #{length(modules(composition))} modules, ",
       "#{Table.bytes(composition.size)}, in #{Printable.line(Enum.join(applications(composition), ", "))}\n",
       Table.render(["file", "kind", "size", "md5"], rows),
+      below(unchanged(rest)),
       below(for({_path, reason} <- refused(composition), do: "refused by every node: #{reason}")),
       below(left_out(composition)),
       below(declared(composition))
     ]
   end
+
+  # An upgrade brings folders whole.
+  defp telling?(%Entry{beam: %{module: name}}, %Manifest{upgrade: %Upgrade{}} = manifest),
+    do: not Manifest.unchanged?(manifest, name)
+
+  defp telling?(%Entry{kind: :other, path: path}, %Manifest{upgrade: %Upgrade{}}),
+    do: Path.extname(path) != ".beam"
+
+  defp telling?(_entry, _manifest), do: true
+
+  defp unchanged([]), do: []
+
+  defp unchanged(files),
+    do: [
+      "and #{Table.count(length(files), "file", "files")} of modules whose code stays as it is"
+    ]
 
   @doc "What is left out of it, in a line for people."
   @spec left_out(t()) :: [String.t()]

@@ -143,6 +143,19 @@ defmodule HotPatch.Manifest do
         do: {name, removed}
   end
 
+  @doc "The version to which an upgrade leads; `nil` of a patch."
+  @spec to(t()) :: String.t() | nil
+  def to(%__MODULE__{upgrade: upgrade}), do: upgrade && upgrade.to
+
+  @doc "Whether a module comes in the very version that it takes the place of, as those of an upgrade may."
+  @spec unchanged?(t(), String.t()) :: boolean()
+  def unchanged?(manifest, module) do
+    case manifest.modules do
+      %{^module => %{replaces: version, brings: version}} -> true
+      _changed_or_not_there -> false
+    end
+  end
+
   @doc "What it says beside the files, in lines for people."
   @spec lines(t()) :: [String.t()]
   def lines(manifest) do

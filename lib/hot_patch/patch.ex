@@ -6,6 +6,7 @@ defmodule HotPatch.Patch do
     * `:name`, `:sha256`, `:size` - of the archive; size in bytes
     * `:files`, `:modules` - how many it holds
     * `:release` - the release to which it is bound
+    * `:upgrade` - the version to which an upgrade takes that release, or `nil` of a patch
     * `:uploaded_at`, `:by` - when and by whom
     * `:signed_by` - name and id of the key, or `nil`
     * `:kept_on` - nodes that have the archive
@@ -26,6 +27,7 @@ defmodule HotPatch.Patch do
           files: non_neg_integer(),
           modules: non_neg_integer(),
           release: Release.t(),
+          upgrade: String.t() | nil,
           uploaded_at: DateTime.t(),
           by: String.t(),
           signed_by: String.t() | nil,
@@ -44,6 +46,7 @@ defmodule HotPatch.Patch do
     :release,
     :uploaded_at,
     :by,
+    :upgrade,
     :signed_by,
     kept_on: [],
     applied_on: [],
@@ -57,9 +60,12 @@ defmodule HotPatch.Patch do
   def line(patch) do
     HotPatch.Support.Printable.line([
       "#{patch.id} #{patch.state}, #{HotPatch.Support.Table.count(patch.modules, "module", "modules")}, ",
-      "for #{patch.release}"
+      to(patch)
     ])
   end
+
+  defp to(%{upgrade: nil, release: release}), do: "for #{release}"
+  defp to(%{upgrade: to, release: release}), do: "upgrade from #{release} to #{to}"
 
   defimpl Inspect do
     def inspect(patch, _options), do: "#HotPatch.Patch<#{HotPatch.Patch.line(patch)}>"

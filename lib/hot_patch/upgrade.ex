@@ -6,7 +6,7 @@ defmodule HotPatch.Upgrade do
     * `:to` - the version to which it leads
     * `:erts` - the version of the runtime system that both releases run on
     * `:applications` - those that are not the same in both, as `HotPatch.Upgrade.Application`: those of the new
-      release in the order in which it starts them, then those that are gone
+      release in the order in which it starts them, then those that are gone, in the order in which they stop
     * `:shared` - the folders of applications that both have, which are not carried: `path` and `sha256`, see
       `folder_digest/1`
     * `:files` - the archive's files that belong to the release itself, and to no application

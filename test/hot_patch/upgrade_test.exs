@@ -72,6 +72,79 @@ defmodule HotPatch.UpgradeTest do
            ]
   end
 
+  test "supervisors follow their new init, and states are converted", context do
+    assert context.composition.manifest.instructions == %{
+             up: [
+               "{add_module,rates_server}",
+               "{add_module,rates_sup}",
+               "{add_module,shop_till}",
+               "{update,shop_server,{advanced,[]}}",
+               "{update,shop_sup,{supervisor,children}}",
+               "{delete_module,legacy_server}",
+               "{delete_module,legacy_sup}",
+               "{delete_module,shop_old}",
+               "{delete_module,shop_sign}"
+             ],
+             down: [
+               "{add_module,legacy_server}",
+               "{add_module,legacy_sup}",
+               "{add_module,shop_old}",
+               "{add_module,shop_sign}",
+               "{update,shop_server,{advanced,[]}}",
+               "{update,shop_sup,{supervisor,children}}",
+               "{delete_module,rates_server}",
+               "{delete_module,rates_sup}",
+               "{delete_module,shop_till}"
+             ]
+           }
+  end
+
+  test "it is shown, and what no node takes live is named", %{composition: composition} do
+    text = composition |> HotPatch.Composition.to_table() |> IO.chardata_to_string()
+
+    for line <- [
+          "upgrade to 1.1.0 from 1.0.0, on ERTS #{:erlang.system_info(:version)}",
+          "adds the application rates 0.1.0",
+          "changes shop from 1.0.0 to 1.1.0",
+          "removes the application legacy 0.3.0",
+          "11 applications stay as they are, and are not carried"
+        ],
+        do: assert(text =~ line)
+
+    assert HotPatch.Composition.refused(composition) == []
+    assert {:ok, json} = HotPatch.to_json(composition)
+    assert json =~ ~s({"from":"0.3.0","name":"legacy","to":null,"type":null})
+    elixir = %Upgrade.Application{name: "elixir", from: "1.14.0", to: "1.15.0", type: :permanent}
+    upgrade = %{composition.manifest.upgrade | applications: [elixir]}
+    other = %{composition | manifest: %{composition.manifest | upgrade: upgrade}}
+
+    assert [{"lib/elixir-1.15.0", "elixir is 1.14.0 where the release runs" <> _}] =
+             HotPatch.Composition.refused(other)
+  end
+
+  test "configuration is told by its keys, and none is given beside it", %{made: made} do
+    options = [from: made.old, to: made.new, dry_run: true]
+    assert {:ok, built} = Build.run(options)
+    assert "sys.config differs in shop: :limit, shop: :colour" in built.notes
+    assert built.composition.manifest.config == []
+    assert {:ok, same} = Build.run([config_differences: true] ++ options)
+    assert same.composition.manifest.config == []
+    assert {:error, error} = Build.run([config: ["shop.limit=3"]] ++ options)
+    assert Exception.message(error) =~ "an upgrade brings the configuration of its release"
+    assert {:ok, patch} = Build.run([in_place: true, config: ["shop.limit=3"]] ++ options)
+    assert {patch.composition.manifest.upgrade, patch.composition.manifest.removed} != {nil, []}
+    assert [%{key: "limit"}] = patch.composition.manifest.config
+  end
+
+  @tag :tmp_dir
+  test "it is signed as a patch is", %{made: made, tmp_dir: folder} do
+    key = Path.join(folder, "alice")
+    {:ok, _public} = HotPatch.Host.Keys.generate(key, "alice")
+    assert {:ok, built} = Build.run(from: made.old, to: made.new, dry_run: true, sign: key)
+    assert built.composition.signature.name == "alice"
+    assert built.composition.manifest.upgrade.to == "1.1.0"
+  end
+
   test "the same releases give the same bytes", %{made: made} do
     assert {:ok, built} = Build.run(from: made.old, to: made.new, dry_run: true, name: "upgrade")
     assert built.zip == File.read!(made.zip)

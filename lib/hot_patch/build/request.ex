@@ -19,6 +19,8 @@ defmodule HotPatch.Build.Request do
         "to" => Path.expand(options.to),
         "modules" => options.modules && Enum.map(options.modules, &module_name/1),
         "all_differences" => options.all_differences,
+        "in_place" => options.in_place,
+        "restart" => Enum.map(options.restart, &to_string/1),
         "release" => release(options.for),
         "name" => options.name || name(options.out || "patch"),
         "author" => options.author || OSUser.name(),

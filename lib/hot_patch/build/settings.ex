@@ -33,6 +33,44 @@ defmodule HotPatch.Build.Settings do
     end
   end
 
+  @doc "Whether they are two versions of a release."
+  @spec versions?(Path.t() | nil, Path.t()) :: boolean()
+  def versions?(nil, _to), do: false
+  def versions?(from, to), do: version(from) != version(to)
+
+  @doc "What an upgrade changes of what the release is started with: names, and no values."
+  @spec told(Path.t(), Path.t()) :: [String.t()]
+  def told(from, to) do
+    for {file, text} <- [
+          {"sys.config", &keys/2},
+          {"runtime.exs", fn _, _ -> ": each node's plan shows what it sets there" end},
+          {"vm.args", &at_the_next_start/2},
+          {"env.sh", &at_the_next_start/2}
+        ],
+        {one, other} = {read(from, file), read(to, file)},
+        one != other,
+        rest = text.(one, other),
+        do: "#{file} differs#{rest}"
+  end
+
+  defp at_the_next_start(_one, _other), do: ": what it says counts from a node's next start"
+
+  defp keys(one, other) do
+    with {:ok, from} <- terms(one || "[]."),
+         {:ok, to} <- terms(other || "[]."),
+         [_ | _] = names <- differing(from, to) do
+      " in #{Enum.map_join(names, ", ", &text/1)}"
+    else
+      :error -> ", and one of both cannot be read as a list of applications"
+      [] -> nil
+    end
+  end
+
+  defp differing(from, to) do
+    names = Enum.uniq(names(from) ++ names(to)) -- @of_the_start
+    for name <- names, fetch(from, name) != fetch(to, name), do: name
+  end
+
   # What a script sets is known where it runs.
   defp script(from, to) do
     if read(from, "runtime.exs") == read(to, "runtime.exs"),

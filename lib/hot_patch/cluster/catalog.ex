@@ -400,6 +400,7 @@ defmodule HotPatch.Cluster.Catalog do
       files: length(composition.files),
       modules: length(Composition.modules(composition)),
       release: release,
+      upgrade: composition.manifest && Manifest.to(composition.manifest),
       uploaded_at: DateTime.utc_now(),
       by: by,
       signed_by: Trust.signer(composition)

@@ -164,6 +164,14 @@ defmodule HotPatch.Options.Schema do
       doc:
         "`true`: also modules that differ only in line numbers, debug information or documentation"
     ],
+    in_place: [
+      calls: [:build],
+      type: :boolean,
+      default: false,
+      doc:
+        "`true`: a patch of the version that runs, also where `to` is another version of its release. " <>
+          "Default: `false`, that gives an upgrade"
+    ],
     for: [
       calls: [:build],
       type: :release,
@@ -642,7 +650,12 @@ defmodule HotPatch.Options.Schema do
          type: :names,
          default: [],
          doc:
-           "applications that are restarted, where they have no appup of their own, instead of changed in place"}
+           "applications that are restarted, where they have no appup of their own, instead of changed in place"},
+        {:build,
+         type: :names,
+         default: [],
+         doc:
+           "of an upgrade: applications that are restarted, where they have no appup of their own, instead of changed in place"}
       ],
       type: :boolean,
       default: false,

@@ -8,6 +8,8 @@ defmodule HotPatch.Upgrade.Application do
     * `:type` - how the new release starts it: `:permanent`, `:transient`, `:temporary`, `:load` or `:none`
   """
 
+  alias HotPatch.Host.SystemLibrary
+
   @type type :: :permanent | :transient | :temporary | :load | :none
   @type change :: :added | :upgraded | :removed
   @type t :: %__MODULE__{
@@ -61,6 +63,14 @@ defmodule HotPatch.Upgrade.Application do
       :removed ->
         "removes the application #{application.name} #{application.from}"
     end
+  end
+
+  @doc "Why nodes do not take an application of OTP, Elixir or HotPatch in another version while they run."
+  @spec not_live(t()) :: String.t()
+  def not_live(application) do
+    "#{application.name} is #{application.from} where the release runs, and #{application.to} in the upgrade: " <>
+      "#{SystemLibrary.owner(application.name)} is not changed live. Build both releases with the same, or have " <>
+      "the nodes take it by a restart"
   end
 
   defp started(%{type: :permanent}), do: ""

@@ -1,5 +1,5 @@
 defmodule Mix.Tasks.HotPatch.Build do
-  @shortdoc "Builds a patch from two builds of the system"
+  @shortdoc "Builds a patch, or an upgrade, from two builds of the system"
 
   @moduledoc """
   Compares two builds module by module and writes what differs as a patch.
@@ -17,6 +17,13 @@ defmodule Mix.Tasks.HotPatch.Build do
   one application to another, consolidated protocols, files below `priv`. What is not: modules that differ only in line numbers, debug
   information or documentation; settings (see `--config` and `--config-differences`); applications of OTP, of Elixir and
   HotPatch itself, which change with an upgrade. Notes say what was left out.
+
+  Of two versions of one release an **upgrade** is made, which takes the system from the one to the other: whole
+  folders of the applications that change, all that belongs to the new release itself (boot script, configuration,
+  consolidated protocols), and of the rest a digest. It is uploaded, checked, applied and rolled back as a patch is. An application goes as
+  its own `.appup` says, where that names the former version, else as the analysis finds; supervisors whose `init` changes start
+  what is new in it and stop what is gone. An application of the same version must be the same in both. With
+  `--in-place` a patch of the version that runs is made instead.
 
   What the change means is shown with it: which modules change for whom, and what stands out (see
   `HotPatch.Analysis`). What is dangerous refuses the patch, unless it is accepted by name; the
@@ -42,6 +49,7 @@ defmodule Mix.Tasks.HotPatch.Build do
       mix hot_patch.build --from my_app-1.2.0.tar.gz --to _build/prod/rel/my_app --out fix.zip --dry-run
       MIX_ENV=prod mix hot_patch.build --from /opt/my_app --out fix.zip --sign ~/.hot_patch/alice
       mix hot_patch.build --from old --to new --out fix.zip --transition none --config my_app.limit=100
+      mix hot_patch.build --from my_app-1.0.0.tar.gz --to my_app-1.1.0.tar.gz --out upgrade.zip
   """
 
   use Mix.Task

@@ -141,6 +141,7 @@ defmodule Mix.Tasks.HotPatch.Deploy do
     options =
       [from: from, to: to, out: out, name: own[:name] || "deploy"] ++
         [accept: Keyword.get_values(own, :accept), dry_run: own[:dry_run] == true] ++
+        [in_place: true] ++
         Keyword.take(own, [:sign, :config_differences]) ++ for_release(node, from)
 
     built = ok!(Build.run(options))

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 use crate::changes::Change;
 use crate::error::Error;
 use crate::side::Side;
+use crate::steps::{Course, Way};
 use hot_patch_beam::Stop;
 use hot_patch_core::analysis::{self, Analysis, Request};
-use hot_patch_core::appup::{Appup, Script};
+use hot_patch_core::appup::{Appup, Instruction, Script};
 use hot_patch_core::manifest::Instructions;
 
 /// What goes into the manifest of a patch besides its files, and why.
@@ -32,26 +33,47 @@ struct Versions<'c> {
     removed: Vec<&'c str>,
 }
 
+/// A change is judged here, and nowhere else.
 impl Advice {
-    /// The one place where a change is judged. `running` is the build that the change is made to;
-    /// where nothing says which one that is, the build that the modules were `picked` from: then
-    /// they have no version before, and no instruction can lead to them or back.
-    pub(crate) fn on(
+    /// A change of the build that runs.
+    pub(crate) fn on(changes: &[Change], running: &Side, stop: &Stop) -> Result<Advice, Error> {
+        let versions = Versions::of(changes, running, false)?;
+        let (up, down) = (versions.up(stop), versions.down(stop));
+        let appup = appup(&up, &down);
+        let instructions =
+            Instructions { up: texts(&made(appup.up)), down: texts(&made(appup.down)) };
+        Ok(Advice { load_order: load_order(changes, &up), instructions, analysis: up })
+    }
+
+    /// Modules that were picked from a build, where nothing says which one runs: they have no version
+    /// before, and no instruction can lead to them or back.
+    pub(crate) fn on_picked(
         changes: &[Change],
-        running: &Side,
-        picked: bool,
+        build: &Side,
         stop: &Stop,
     ) -> Result<Advice, Error> {
-        let versions = Versions::of(changes, running, picked)?;
-        let analysis = versions.up(stop);
-        let instructions = if picked {
-            Instructions::default()
-        } else {
-            // The versions of an appup are no part of its instructions.
-            let appup = Appup::from_changes("", ["", ""], [&analysis, &versions.down(stop)], false);
-            Instructions { up: texts(&appup.up), down: texts(&appup.down) }
-        };
+        let analysis = Versions::of(changes, build, true)?.up(stop);
+        let instructions = Instructions::default();
         Ok(Advice { load_order: load_order(changes, &analysis), instructions, analysis })
+    }
+
+    /// The way to the next version of a release.
+    pub(crate) fn on_upgrade(
+        changes: &[Change],
+        course: Course<'_>,
+        notes: &mut Vec<String>,
+        stop: &Stop,
+    ) -> Result<Advice, Error> {
+        let versions = Versions::of(changes, course.from, false)?;
+        let (mut up, mut down) = (versions.up(stop), versions.down(stop));
+        let appup = appup(&up, &down);
+        let (ways_up, ways_down) = (made(appup.up), made(appup.down));
+        let way = Way { is_up: true, made: ways_up, analysis: &mut up };
+        let steps_up = course.steps(way, notes)?;
+        let way = Way { is_up: false, made: ways_down, analysis: &mut down };
+        let steps_down = course.steps(way, notes)?;
+        let instructions = Instructions { up: texts(&steps_up), down: texts(&steps_down) };
+        Ok(Advice { load_order: load_order(changes, &up), instructions, analysis: up })
     }
 }
 
@@ -66,8 +88,17 @@ fn load_order(changes: &[Change], analysis: &Analysis) -> Vec<String> {
     order
 }
 
-fn texts(scripts: &[Script]) -> Vec<String> {
-    scripts.iter().flat_map(|script| &script.instructions).map(ToString::to_string).collect()
+/// The versions of an appup are no part of its instructions.
+fn appup(up: &Analysis, down: &Analysis) -> Appup {
+    Appup::from_changes("", ["", ""], [up, down], false)
+}
+
+fn made(scripts: Vec<Script>) -> Vec<Instruction> {
+    scripts.into_iter().flat_map(|script| script.instructions).collect()
+}
+
+fn texts(instructions: &[Instruction]) -> Vec<String> {
+    instructions.iter().map(ToString::to_string).collect()
 }
 
 impl<'c> Versions<'c> {

@@ -15,6 +15,7 @@
 //! | `side`, `release`, `system` | one of the two builds: its applications, versions, what is OTP's |
 //! | `compare`, `pair`, `changes`, `moves` | what differs between them |
 //! | `upgrade` | the next version of a release, with whole folders |
+//! | `steps`, `appups` | its instructions: those of the analysis, and what authors have written |
 //! | `advice`, `judgement` | what the change means, and whether the patch goes out with it |
 //! | `describe`, `write` | the manifest, the archive |
 //! | [`progress`](Progress) | how far it has come, and whether anybody waits |
@@ -28,6 +29,7 @@
 )]
 
 mod advice;
+mod appups;
 mod changes;
 mod compare;
 mod describe;
@@ -41,6 +43,7 @@ mod release;
 mod reply;
 mod request;
 mod side;
+mod steps;
 mod system;
 mod tree;
 mod upgrade;
@@ -59,6 +62,7 @@ use hot_patch_core::analysis::{Analysis, Finding};
 use hot_patch_core::manifest::Manifest;
 use judgement::Judgement;
 use side::Side;
+use steps::Course;
 
 /// A patch that was built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +96,7 @@ pub fn build(
     progress: &Progress,
 ) -> Result<Built, Error> {
     let (from, to) = sides(request)?;
-    let compared = match &from {
+    let mut compared = match &from {
         Some(from) if upgrade::is_meant(from, &to, request) => {
             upgrade::compare(from, &to, request, significant, progress)?
         }
@@ -102,8 +106,15 @@ pub fn build(
     if compared.changes.is_empty() && request.config.is_empty() {
         return Err(Error::NothingChanged { compared: compared.count });
     }
-    let running = from.as_ref().unwrap_or(&to);
-    let advice = Advice::on(&compared.changes, running, from.is_none(), progress.stop())?;
+    steps::known(&request.restart, compared.upgrade.as_ref())?;
+    let advice = match (&from, &compared.upgrade) {
+        (None, _) => Advice::on_picked(&compared.changes, &to, progress.stop())?,
+        (Some(from), None) => Advice::on(&compared.changes, from, progress.stop())?,
+        (Some(from), Some(upgrade)) => {
+            let course = Course { upgrade, from, to: &to, restart: &request.restart };
+            Advice::on_upgrade(&compared.changes, course, &mut compared.notes, progress.stop())?
+        }
+    };
     progress.unless_stopped()?;
     let Judgement { accepted, refused } =
         Judgement::on(&advice.analysis.findings, &request.accepted_findings)?;

@@ -72,6 +72,22 @@ pub(crate) fn version(app: &[u8]) -> Option<String> {
     pairs(text).into_iter().find(|(name, _)| name == "vsn").map(|(_, version)| version)
 }
 
+/// What a resource file says of one thing, as `mod` or `applications`.
+pub(crate) fn property(app: &[u8], name: &str) -> Option<Value> {
+    let text = str::from_utf8(app).ok()?;
+    let Value::Tuple(parts) = Value::parse(text.trim_end().strip_suffix('.')?).ok()? else {
+        return None;
+    };
+    let [_, _, Value::List(properties)] = parts.as_slice() else { return None };
+    properties.iter().find_map(|property| match property {
+        Value::Tuple(pair) => match pair.as_slice() {
+            [Value::Atom(key), value] if key == name => Some(value.clone()),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
 /// The name and the version that stand behind `{release,`.
 fn named(text: &str) -> Option<Release> {
     let (_, rest) = text.split_once("{release")?;

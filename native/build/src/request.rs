@@ -25,6 +25,9 @@ pub struct Request {
     /// A patch of the version that runs, also where the two are different versions of a release.
     #[serde(default)]
     pub in_place: bool,
+    /// Applications that an upgrade restarts, where their authors say nothing of how they change.
+    #[serde(default)]
+    pub restart: Vec<String>,
     /// The release that it is for, where the build that runs does not say it.
     #[serde(default)]
     pub release: Option<Release>,
@@ -68,6 +71,7 @@ impl Request {
             modules: None,
             all_differences: false,
             in_place: false,
+            restart: Vec::new(),
             release: None,
             name,
             author: None,

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::error::Error;
 use crate::release::{self, Facts};
 use crate::tree::{Content, Files, parts};
+use hot_patch_core::appup::Value;
 
 /// What a file is, whatever version its application has and wherever the build keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +79,13 @@ impl Side {
     pub(crate) fn modules(&self) -> BTreeMap<&str, &Content> {
         // Consolidated protocols come last, so they take the place of the others.
         self.files.iter().filter_map(|(key, content)| Some((key.module()?, content))).collect()
+    }
+
+    /// What the resource file of an application says of one thing; none where that cannot be read.
+    pub(crate) fn property(&self, application: &str, name: &str) -> Option<Value> {
+        let below = format!("ebin/{application}.app");
+        let key = Key::Of { application: application.to_owned(), below };
+        release::property(&self.files.get(&key)?.read().ok()?, name)
     }
 
     /// The files of an application, by their paths below its folder.

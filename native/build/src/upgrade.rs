@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use hot_patch_beam::ChunkId;
 use hot_patch_beam::digest;
+use hot_patch_core::appup::Value;
 use hot_patch_core::archive;
 use hot_patch_core::manifest::{Application, Hex, Shared, Upgrade, folder_digest};
 use hot_patch_core::workers;
@@ -36,6 +37,7 @@ struct Releases<'s> {
     /// The version of the new one.
     version: &'s str,
     erts: &'s str,
+    /// Their applications, each behind those that it needs.
     old: Vec<&'s Listed>,
     new: Vec<&'s Listed>,
 }
@@ -123,8 +125,8 @@ impl<'s> Releases<'s> {
             to,
             version: &release.version,
             erts,
-            old: old.iter().collect(),
-            new: new.iter().collect(),
+            old: in_order(from, old),
+            new: in_order(to, new),
         })
     }
 
@@ -140,7 +142,9 @@ impl<'s> Releases<'s> {
             to: Some(one.version.clone()),
             start: Some(one.start),
         });
-        let goes = self.old.iter().filter(|one| Self::version(&self.new, &one.name).is_none());
+        // Who needs another goes first.
+        let goes =
+            self.old.iter().rev().filter(|one| Self::version(&self.new, &one.name).is_none());
         let goes = goes.map(|one| Application {
             name: one.name.clone(),
             from: Some(one.version.clone()),
@@ -297,6 +301,36 @@ impl Wanted<'_> {
         let path = pair.path.clone();
         Ok(Change { path, moved_from: None, before, after, picked: false, unchanged })
     }
+}
+
+/// The applications of a release in the order in which it starts them: as its `.rel` file has them, but
+/// each behind those that its resource file names.
+fn in_order<'s>(side: &'s Side, listed: &'s [Listed]) -> Vec<&'s Listed> {
+    let mut order = Vec::new();
+    let mut seen = HashSet::new();
+    // Each waits on the stack for those that it needs; one that was seen is not waited for again, so
+    // that a circle ends.
+    let mut stack: Vec<(&Listed, bool)> = listed.iter().rev().map(|one| (one, false)).collect();
+    while let Some((one, waited)) = stack.pop() {
+        if waited {
+            order.push(one);
+        } else if seen.insert(one.name.as_str()) {
+            stack.push((one, true));
+            let needed = needed(side, &one.name);
+            let needs = |other: &&Listed| needed.contains(&other.name);
+            stack.extend(listed.iter().rev().filter(needs).map(|other| (other, false)));
+        }
+    }
+    order
+}
+
+fn needed(side: &Side, name: &str) -> Vec<String> {
+    let Some(Value::List(names)) = side.property(name, "applications") else { return Vec::new() };
+    let name = |value: Value| match value {
+        Value::Atom(name) => Some(name),
+        _ => None,
+    };
+    names.into_iter().filter_map(name).collect()
 }
 
 /// What the one who builds it should know.

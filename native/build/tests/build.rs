@@ -5,67 +5,17 @@
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../beam/tests/support/beam.rs"]
 mod beam;
+#[allow(dead_code)]
+mod support;
 
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use beam::{AtomFormat, Beam, atom_chunk, code, function, minimal, words};
-use hot_patch_beam::SIGNIFICANT_CHUNKS;
-use hot_patch_build::{Built, Error, Progress, Request, build};
-use hot_patch_core::manifest::{Change, Finding, Manifest, Signature};
+use beam::{AtomFormat, atom_chunk, code, function, minimal, words};
+use hot_patch_build::{Built, Request};
+use hot_patch_core::manifest::{Change, Finding, Signature};
 use hot_patch_core::{Options, read_archive, sign};
-
-/// The module `name` in the version `vsn`.
-fn module(name: &str, vsn: u8) -> Beam {
-    minimal(AtomFormat::Utf8).with(b"AtU8", atoms(name)).with(b"Attr", attributes(vsn))
-}
-
-fn atoms(name: &str) -> Vec<u8> {
-    atom_chunk(AtomFormat::Utf8, &[name, "f", "module_info", "erlang", "+"]).1
-}
-
-/// `[{vsn, [Vsn]}]`
-fn attributes(vsn: u8) -> Vec<u8> {
-    let mut chunk = b"\x83l\0\0\0\x01h\x02w\x03vsnk\0\x01".to_vec();
-    chunk.extend([vsn, b'j']);
-    chunk
-}
-
-/// A folder for one test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("build").join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    fn put(&self, path: &str, bytes: &[u8]) {
-        let path = self.0.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes).unwrap();
-    }
-
-    /// The same as a tar, packed or not.
-    fn tar(&self, packed: bool) -> PathBuf {
-        let path = self.0.with_extension(if packed { "tar.gz" } else { "tar" });
-        let mut tar = tar::Builder::new(Vec::new());
-        tar.append_dir_all(".", &self.0).unwrap();
-        let bytes = tar.into_inner().unwrap();
-        let file = fs::File::create(&path).unwrap();
-        if packed {
-            let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
-            gzip.write_all(&bytes).unwrap();
-            gzip.finish().unwrap();
-        } else {
-            (&file).write_all(&bytes).unwrap();
-        }
-        path
-    }
-}
+use support::{Folder, built, module, paths, request, try_build};
 
 /// A release that has every kind of file that there is.
 fn release(name: &str, vsn: &str) -> Folder {
@@ -85,22 +35,6 @@ fn release(name: &str, vsn: &str) -> Folder {
     folder.put(&format!("lib/shop-{vsn}/priv/rates/eu.csv"), b"1");
     folder.put("lib/elixir-1.14.0/ebin/e.beam", &module("e", 1).bytes());
     folder
-}
-
-fn request(from: &Path, to: &Path) -> Request {
-    Request::new(Some(from.to_owned()), to.to_owned(), "fix".to_owned())
-}
-
-fn try_build(request: &Request) -> Result<Built, Error> {
-    build(request, &SIGNIFICANT_CHUNKS, &Progress::new())
-}
-
-fn built(request: &Request) -> Built {
-    try_build(request).unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn paths(manifest: &Manifest) -> Vec<&str> {
-    manifest.files.iter().map(|file| file.path.as_str()).collect()
 }
 
 #[test]

@@ -27,6 +27,9 @@ applications (APP/ebin/*.beam). Files are named as in --from, because that is wh
 What differs is taken: modules whose code or vsn differs, new and removed ones, consolidated
 protocols, files below priv. OTP's, Elixir's and HotPatch's own applications never are.
 
+Of two versions of one release an upgrade is made: whole folders of the applications that change,
+and what belongs to the new release itself. --in-place makes a patch of the version that runs.
+
 What the change means is shown with it. A patch that looks dangerous is not built, unless what
 was found is accepted by name.
 
@@ -74,6 +77,16 @@ pub(crate) struct Build {
     /// Take also modules that differ only in line numbers, debug information or documentation
     #[arg(long)]
     all_differences: bool,
+
+    /// A patch of the version that runs, also where --to is another version of its release;
+    /// without it that gives an upgrade
+    #[arg(long)]
+    in_place: bool,
+
+    /// An application that an upgrade restarts, where its authors say nothing of how it changes; may
+    /// be given several times
+    #[arg(long, value_name = "APP")]
+    restart: Vec<String>,
 
     /// The release that it is for, where --from does not say it
     #[arg(long = "for", value_name = "NAME-VERSION", value_parser = release)]
@@ -178,6 +191,8 @@ impl Build {
         Request {
             modules: self.modules.clone(),
             all_differences: self.all_differences,
+            in_place: self.in_place,
+            restart: self.restart.clone(),
             release: self.release.clone(),
             author: self.author.clone(),
             text: self.text.clone(),

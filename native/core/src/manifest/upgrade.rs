@@ -31,7 +31,7 @@ pub struct Upgrade {
     /// The version of the runtime system that both releases run on.
     pub erts: String,
     /// The applications that are not the same in both: those of the new release in the order in
-    /// which it starts them, then those that are gone.
+    /// which it starts them, then those that are gone, in the order in which they stop.
     pub applications: Vec<Application>,
     /// The folders that the new release has in common with the former one.
     #[serde(default)]

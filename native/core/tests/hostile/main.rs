@@ -9,6 +9,7 @@ mod manifest;
 mod structure;
 #[path = "../support/mod.rs"]
 mod support;
+mod upgrade;
 
 use hot_patch_core::{Options, Rule, read_archive};
 
@@ -25,7 +26,8 @@ fn case(rule: Rule, what: &'static str, bytes: Vec<u8>) -> Case {
 }
 
 fn cases() -> Vec<Case> {
-    [structure::cases(), entries::cases(), content::cases(), load::cases(), manifest::cases()]
+    let manifests = [manifest::cases(), upgrade::cases()].into_iter().flatten().collect();
+    [structure::cases(), entries::cases(), content::cases(), load::cases(), manifests]
         .into_iter()
         .flatten()
         .collect()

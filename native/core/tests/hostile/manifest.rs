@@ -17,7 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
     [forms(), contents(), settings(), covers(), signatures()].into_iter().flatten().collect()
 }
 
-fn module() -> Vec<u8> {
+pub(crate) fn module() -> Vec<u8> {
     minimal(AtomFormat::Utf8).bytes()
 }
 
@@ -29,7 +29,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// What the archive of `items` must say of itself.
-fn good(items: &[Item]) -> Value {
+pub(crate) fn good(items: &[Item]) -> Value {
     let bytes = build(items, b"").bytes;
     let composition = read_archive(&bytes, &Options::default()).unwrap();
     let files: Vec<Value> = composition
@@ -54,7 +54,7 @@ fn items() -> Vec<Item> {
     vec![file("a-1/ebin/m.beam", &module()), file("a-1/priv/rates", b"1, 2, 3")]
 }
 
-fn archive(items: &[Item], manifest: &[u8]) -> Vec<u8> {
+pub(crate) fn archive(items: &[Item], manifest: &[u8]) -> Vec<u8> {
     let mut all = vec![deflated(MANIFEST, manifest)];
     all.extend_from_slice(items);
     build(&all, b"").bytes

@@ -1,0 +1,9 @@
+defmodule Dialling.V100.MixProject do
+  use Mix.Project
+
+  def project do
+    [app: :dialling, version: "1.0.0", elixir: "~> 1.14", deps: []]
+  end
+
+  def application, do: [extra_applications: [:logger]]
+end

@@ -1,0 +1,8 @@
+defmodule Notices.Application do
+  @moduledoc false
+
+  use Application
+
+  @impl Application
+  def start(_type, _args), do: Supervisor.start_link([Notices], strategy: :one_for_one)
+end

@@ -1,0 +1,3 @@
+import Config
+
+config :exchange, region: System.get_env("EXCHANGE_REGION", "north")

@@ -1,0 +1,322 @@
+//! Upgrades out of two releases.
+
+#![allow(clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../beam/tests/support/beam.rs"]
+mod beam;
+#[allow(dead_code)]
+mod support;
+
+use std::fs;
+
+use hot_patch_build::Built;
+use hot_patch_core::manifest::Change;
+use hot_patch_core::{Kind, Options, read_archive};
+use support::{Folder, built, module, paths, request, try_build};
+
+const SYSTEM: &str = "{kernel,\"8.5.3\"},{elixir,\"1.14.0\"},{scales,\"1.0.0\"}";
+
+/// A release of a shop with what more `own` names, such as `{shop,"1.0.0"}`.
+fn release(name: &str, vsn: &str, own: &str) -> Folder {
+    let folder = Folder::new(&format!("upgrade_{name}"));
+    folder.put("releases/start_erl.data", format!("13.1.5 {vsn}").as_bytes());
+    let rel = format!(
+        "%% coding: utf-8\n{{release,{{\"shop\",\"{vsn}\"}},{{erts,\"13.1.5\"}},[{SYSTEM},{own}]}}.\n"
+    );
+    let version = |file: &str| format!("releases/{vsn}/{file}");
+    folder.put(&version("shop.rel"), rel.as_bytes());
+    folder.put(&version("start.boot"), vsn.as_bytes());
+    folder.put(&version("sys.config"), b"[].");
+    folder.put(&version("consolidated/p.beam"), &module("p", 1).bytes());
+    folder.put("lib/scales-1.0.0/ebin/w.beam", &module("w", 1).bytes());
+    folder.put("lib/scales-1.0.0/ebin/scales.app", b"{application,scales,[{vsn,\"1.0.0\"}]}.");
+    folder.put("lib/kernel-8.5.3/ebin/k.beam", &module("k", 1).bytes());
+    folder
+}
+
+fn application(folder: &Folder, name: &str, vsn: &str, modules: &[(&str, u8)]) {
+    let root = format!("lib/{name}-{vsn}");
+    let resource = format!("{{application,{name},[{{vsn,\"{vsn}\"}},{{mod,{{{name},[]}}}}]}}.\n");
+    folder.put(&format!("{root}/ebin/{name}.app"), resource.as_bytes());
+    folder.put(&format!("{root}/priv/help/{name}.txt"), b"1");
+    for (name, vsn) in modules {
+        folder.put(&format!("{root}/ebin/{name}.beam"), &module(name, *vsn).bytes());
+    }
+}
+
+/// Of the two releases `a` stays, `b` changes, `c` goes and `d` comes; `legacy` goes, `rates` comes.
+fn releases(test: &str) -> [Folder; 2] {
+    let from =
+        release(&format!("{test}_from"), "1.0.0", "{legacy,\"0.3.0\"},{shop,\"1.0.0\",permanent}");
+    application(&from, "shop", "1.0.0", &[("a", 1), ("b", 1), ("c", 1), ("p", 1)]);
+    application(&from, "legacy", "0.3.0", &[("l", 1)]);
+    let to = release(
+        &format!("{test}_to"),
+        "1.1.0",
+        "{rates,\"0.1.0\",temporary},{shop,\"1.1.0\",permanent}",
+    );
+    application(&to, "shop", "1.1.0", &[("a", 1), ("b", 2), ("d", 1), ("p", 1)]);
+    application(&to, "rates", "0.1.0", &[("r", 1)]);
+    [from, to]
+}
+
+fn built_of(releases: &[Folder; 2]) -> Built {
+    built(&request(&releases[0].0, &releases[1].0))
+}
+
+fn error_of(releases: &[Folder; 2]) -> String {
+    try_build(&request(&releases[0].0, &releases[1].0)).unwrap_err().to_string()
+}
+
+#[test]
+fn what_changes_comes_whole() {
+    let releases = releases("whole");
+    let manifest = built_of(&releases).manifest;
+    assert_eq!(
+        paths(&manifest),
+        [
+            "lib/rates-0.1.0/ebin/r.beam",
+            "lib/rates-0.1.0/ebin/rates.app",
+            "lib/rates-0.1.0/priv/help/rates.txt",
+            "lib/shop-1.1.0/ebin/a.beam",
+            "lib/shop-1.1.0/ebin/b.beam",
+            "lib/shop-1.1.0/ebin/d.beam",
+            "lib/shop-1.1.0/ebin/p.beam",
+            "lib/shop-1.1.0/ebin/shop.app",
+            "lib/shop-1.1.0/priv/help/shop.txt",
+            "releases/1.1.0/consolidated/p.beam",
+            "releases/1.1.0/shop.rel",
+            "releases/1.1.0/start.boot",
+            "releases/1.1.0/sys.config",
+        ]
+    );
+    let upgrade = manifest.upgrade.as_ref().unwrap();
+    assert_eq!((upgrade.to.as_str(), upgrade.erts.as_str()), ("1.1.0", "13.1.5"));
+    let found: Vec<_> = upgrade
+        .applications
+        .iter()
+        .map(|one| (one.name.as_str(), one.from.as_deref(), one.to.as_deref()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("rates", None, Some("0.1.0")),
+            ("shop", Some("1.0.0"), Some("1.1.0")),
+            ("legacy", Some("0.3.0"), None),
+        ]
+    );
+    let starts: Vec<_> =
+        upgrade.applications.iter().map(|one| one.start.map(|s| s.name())).collect();
+    assert_eq!(starts, [Some("temporary"), Some("permanent"), None]);
+    let shared: Vec<&str> = upgrade.shared.iter().map(|one| one.path.as_str()).collect();
+    assert_eq!(shared, ["lib/kernel-8.5.3", "lib/scales-1.0.0"]);
+    assert_eq!(upgrade.files, &paths(&manifest)[9..]);
+    let gone: Vec<&str> = manifest.removed.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(gone, ["lib/legacy-0.3.0/ebin/l.beam", "lib/shop-1.0.0/ebin/c.beam"]);
+}
+
+#[test]
+fn modules_are_told_by_what_runs_until_then() {
+    let releases = releases("modules");
+    let built = built_of(&releases);
+    let modules = built.manifest.files.iter().filter_map(|file| {
+        let module = file.module.as_ref()?;
+        let unchanged = module.replaces.as_ref() == Some(&module.brings);
+        Some((file.path.rsplit('/').next()?, module.change, unchanged))
+    });
+    let expected = [
+        ("r.beam", Change::Add, false),
+        ("a.beam", Change::Replace, true),
+        ("b.beam", Change::Replace, false),
+        ("d.beam", Change::Add, false),
+        // The application's own copy of a protocol is never loaded.
+        ("p.beam", Change::Replace, true),
+    ];
+    assert!(modules.eq(expected));
+    // What is found is of what changes.
+    let found: Vec<&str> = built.analysis.modules.iter().map(|one| one.module.as_str()).collect();
+    assert_eq!(found, ["b", "c", "d", "l", "r"]);
+    let order = &built.manifest.load_order;
+    assert_eq!(order.len(), 5, "{order:?}");
+
+    let composition = read_archive(&built.zip, &Options::default()).unwrap();
+    let kind = |path: &str| &composition.files.iter().find(|file| file.path == path).unwrap().kind;
+    assert_eq!(kind("lib/shop-1.1.0/ebin/p.beam"), &Kind::Other);
+    assert!(matches!(kind("releases/1.1.0/consolidated/p.beam"), Kind::Beam(_)));
+    assert_eq!(composition.manifest.unwrap().manifest, built.manifest);
+}
+
+#[test]
+fn applications_come_behind_those_that_they_need() {
+    let from = release("order_from", "1.0.0", "{one,\"1.0\"},{two,\"1.0\"}");
+    let to = release("order_to", "1.1.0", "{web,\"1.0\"},{shop,\"1.0\"},{store,\"1.0\"}");
+    for (folder, name, needs) in [
+        (&from, "one", "[kernel]"),
+        (&from, "two", "[one]"),
+        (&to, "web", "[kernel,shop]"),
+        (&to, "shop", "[store,web]"),
+        (&to, "store", "[kernel]"),
+    ] {
+        let resource = format!("{{application,{name},[{{applications,{needs}}}]}}.");
+        folder.put(&format!("lib/{name}-1.0/ebin/{name}.app"), resource.as_bytes());
+    }
+    let upgrade = built_of(&[from, to]).manifest.upgrade.unwrap();
+    let names: Vec<&str> = upgrade.applications.iter().map(|one| one.name.as_str()).collect();
+    // A circle ends somewhere.
+    assert_eq!(names, ["store", "shop", "web", "two", "one"]);
+}
+
+#[test]
+fn the_same_from_folders_and_tars() {
+    let releases = releases("tars");
+    let first = built_of(&releases);
+    let [from, to] = &releases;
+    assert_eq!(built(&request(&from.tar(true), &to.tar(false))), first);
+}
+
+#[test]
+fn what_an_upgrade_before_has_left_there_does_not_count() {
+    let releases = releases("left");
+    let first = built_of(&releases);
+    application(&releases[0], "shop", "0.9.0", &[("a", 9), ("z", 9)]);
+    application(&releases[0], "forgotten", "0.1.0", &[("f", 9)]);
+    assert_eq!(built_of(&releases), first);
+}
+
+#[test]
+fn nothing_that_runs_is_overwritten() {
+    let releases = releases("overwritten");
+    // Other lines are no other code.
+    let lines = module("w", 1).with(b"Line", [beam::words(&[0, 0, 0, 1, 0]), vec![0x11]].concat());
+    releases[1].put("lib/scales-1.0.0/ebin/w.beam", &lines.bytes());
+    let first = built_of(&releases);
+    releases[1].put("lib/scales-1.0.0/ebin/w.beam", &module("w", 2).bytes());
+    releases[1].put("lib/kernel-8.5.3/priv/new", b"");
+    let error = error_of(&releases);
+    assert!(error.contains("kernel-8.5.3/priv/new, scales-1.0.0/ebin/w.beam"), "{error}");
+    assert!(error.contains("raise the version"), "{error}");
+    // Of what is shared the digest is that of the release that runs.
+    releases[1].put("lib/scales-1.0.0/ebin/w.beam", &module("w", 1).bytes());
+    fs::remove_dir_all(releases[1].0.join("lib/kernel-8.5.3/priv")).unwrap();
+    assert_eq!(built_of(&releases), first);
+}
+
+#[test]
+fn another_runtime_system_is_refused_and_another_elixir_is_told() {
+    let releases = releases("system");
+    let rel = releases[1].0.join("releases/1.1.0/shop.rel");
+    let text = fs::read_to_string(&rel).unwrap();
+    fs::write(&rel, text.replace("13.1.5", "14.0")).unwrap();
+    let error = error_of(&releases);
+    assert!(
+        error.contains("shop 1.0.0 runs on ERTS 13.1.5 and shop 1.1.0 on ERTS 14.0"),
+        "{error}"
+    );
+    fs::write(&rel, text.replace("1.14.0", "1.15.0")).unwrap();
+    releases[1].put("lib/elixir-1.15.0/ebin/elixir.app", b"{application,elixir,[]}.");
+    let notes = built_of(&releases).notes;
+    assert!(notes.iter().any(|note| note.starts_with("elixir change: ")), "{notes:?}");
+}
+
+#[test]
+fn a_patch_of_what_runs_is_made_when_told() {
+    let releases = releases("in_place");
+    let mut request = request(&releases[0].0, &releases[1].0);
+    request.in_place = true;
+    let manifest = built(&request).manifest;
+    assert_eq!(manifest.upgrade, None);
+    assert!(paths(&manifest).contains(&"shop-1.0.0/ebin/b.beam"), "{:?}", paths(&manifest));
+    // In the manifest of a patch is nothing more than before.
+    assert!(!String::from_utf8(manifest.to_json()).unwrap().contains("upgrade"));
+}
+
+#[test]
+fn what_authors_have_written_counts() {
+    let releases = releases("authors");
+    let made = built_of(&releases).manifest.instructions;
+    assert_eq!(
+        made.up,
+        [
+            "{add_module,d}",
+            "{add_module,r}",
+            "{load_module,b}",
+            "{delete_module,c}",
+            "{delete_module,l}"
+        ]
+    );
+    let appup = |text: &str| {
+        releases[1].put("lib/shop-1.1.0/ebin/shop.appup", text.as_bytes());
+        built_of(&releases)
+    };
+    let built = appup(
+        "%% by hand\n{\"1.1.0\",\n [{\"1.0.0\",[{update,b,{advanced,x}},{add_application,rates},\
+         {apply,{b,f,[]}}]}],\n [{\"0.9.0\",[]}]}.\n",
+    );
+    let up = &built.manifest.instructions.up;
+    assert_eq!(
+        up,
+        &[
+            "{add_module,d}",
+            "{add_module,r}",
+            "{delete_module,c}",
+            "{delete_module,l}",
+            "{update,b,{advanced,x}}",
+            "{apply,{b,f,[]}}"
+        ]
+    );
+    // It says nothing of the way back.
+    assert_eq!(built.manifest.instructions.down, made.down);
+    assert!(built.notes.iter().any(|note| note == "shop goes up as its own .appup says"));
+    let left = "shop.appup says nothing of c, d, which change";
+    assert!(built.notes.iter().any(|note| note.starts_with(left)), "{:?}", built.notes);
+    // Low-level instructions, as the release handler takes them.
+    let built = appup(
+        "{\"1.1.0\",[{\"1.0.0\",[{load_object_code,{shop,\"1.1.0\",[b]}},point_of_no_return,\
+         {suspend,[b]},{load,{b,brutal_purge,brutal_purge}},{code_change,up,[{b,[y]}]},{resume,[b]}]}],[]}.",
+    );
+    assert!(built.manifest.instructions.up.contains(&"{update,b,{advanced,[y]}}".to_owned()));
+    assert!(!built.manifest.instructions.up.iter().any(|one| one.contains("load_module,b")));
+}
+
+#[test]
+fn what_cannot_be_carried_out_is_refused_by_name() {
+    let releases = releases("refused");
+    let error = |text: &str| {
+        releases[1].put("lib/shop-1.1.0/ebin/shop.appup", text.as_bytes());
+        error_of(&releases)
+    };
+    let text = error("{\"1.1.0\",[{\"1.0.0\",[{stop,[b]}]}],[]}.");
+    assert!(text.contains("shop.appup: {stop,[b]} is no instruction"), "{text}");
+    let text = error("[].");
+    assert!(text.contains("shop.appup: it is no {Vsn"), "{text}");
+    // What was made by a tool is made again.
+    releases[1].put("lib/shop-1.1.0/ebin/shop.appup", b"%% Made by mix hot_patch.relup, x\n[].");
+    built_of(&releases);
+    let by_pattern = b"{\"1.1.0\",[{<<\"1\\\\..*\">>,[]}],[]}.";
+    releases[1].put("lib/shop-1.1.0/ebin/shop.appup", by_pattern);
+    let notes = built_of(&releases).notes;
+    assert!(notes.iter().any(|note| note.starts_with("shop.appup names versions by patterns")));
+}
+
+#[test]
+fn an_application_is_restarted_when_told_or_when_it_starts_otherwise() {
+    let releases = releases("restarted");
+    let mut request = request(&releases[0].0, &releases[1].0);
+    request.restart = vec!["shop".to_owned()];
+    let instructions = built(&request).manifest.instructions;
+    assert!(
+        [&instructions.up, &instructions.down]
+            .map(|way| way.last().unwrap())
+            .iter()
+            .all(|one| *one == "{restart_application,shop}")
+    );
+    request.restart = vec!["rates".to_owned()];
+    let error = try_build(&request).unwrap_err().to_string();
+    assert!(error.contains("--restart rates"), "{error}");
+    let other = b"{application,shop,[{vsn,\"1.1.0\"},{mod,{shop,[x]}}]}.";
+    releases[1].put("lib/shop-1.1.0/ebin/shop.app", other);
+    let built = built_of(&releases);
+    assert_eq!(built.manifest.instructions.up.last().unwrap(), "{restart_application,shop}");
+    assert!(built.notes.iter().any(|note| note.contains("another callback module")));
+}
