@@ -112,6 +112,17 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
       for flag <- [:boot, :config], do: of_version(:init.get_argument(flag), root, version)
 
     _ = if boot, do: :init.make_permanent(boot, config)
+    environment(root, version)
+  end
+
+  # What the scripts of `mix release` have told the VM: configuration providers look there.
+  defp environment(root, version) do
+    for name <- ["RELEASE_SYS_CONFIG", "RELEASE_VM_ARGS"],
+        value = System.get_env(name),
+        path = of_version({:ok, [[value]]}, root, version),
+        do: System.put_env(name, FileName.to_binary(path))
+
+    if System.get_env("RELEASE_VSN"), do: System.put_env("RELEASE_VSN", version)
     :ok
   end
 
