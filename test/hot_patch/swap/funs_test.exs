@@ -446,6 +446,39 @@ defmodule HotPatch.Swap.FunsTest do
     end
   end
 
+  test "what a gen_statem keeps beside its data is named, and in the way of the next change" do
+    machine = fn version ->
+      Builds.erlang("""
+      -module(#{@server}).
+      -vsn("#{version}").
+      -export([init/1, callback_mode/0, handle_event/4, code_change/4]).
+      init(N) -> {ok, on, {#{version}, own(N)}}.
+      callback_mode() -> handle_event_function.
+      handle_event({call, From}, later, on, {_, F}) ->
+          {keep_state_and_data, [{{timeout, later}, 3600000, F}, {reply, From, ok}]};
+      handle_event({call, From}, never, on, _) ->
+          {keep_state_and_data, [{{timeout, later}, cancel}, {reply, From, ok}]};
+      handle_event({call, From}, ask, on, {#{version}, F}) -> {keep_state_and_data, [{reply, From, F()}]}.
+      code_change(_, on, {_, F}, _) -> {ok, on, {#{version}, F}}.
+      own(N) -> fun() -> {#{version}, N} end.
+      """)
+    end
+
+    [v1, v2, v3] = Enum.map([:v1, :v2, :v3], machine)
+    load(@server, v1)
+    {:ok, pid} = :gen_statem.start(@server, 7, [])
+    on_exit(fn -> kill([pid]) end)
+    :ok = :gen_statem.call(pid, :later)
+    assert {:ok, %{suspended: 1}} = run(job([{@server, v1, v2}]))
+    assert :gen_statem.call(pid, :ask) == {:v2, 7}
+    assert [%{pid: ^pid, kind: :holds_fun}] = Swap.stragglers([@server], [])
+    assert {:error, %{reason: :old_code, text: text}} = run(job([{@server, v2, v3}]))
+    assert text =~ inspect(pid)
+    :ok = :gen_statem.call(pid, :never)
+    assert {:ok, %{suspended: 1}} = run(job([{@server, v2, v3}]))
+    assert :gen_statem.call(pid, :ask) == {:v3, 7}
+  end
+
   test "who is busy with something else for long is not waited for, and named" do
     [h1, h2, h3] = [helper(:h1), helper(:h2, "fun() -> extra end"), helper(:h3)]
     load(@helper, h1)
