@@ -271,15 +271,30 @@ defmodule HotPatch.Swap.Conversion do
   # Funs come last, so that they are also those that the new code has handed on.
   defp attempt(conversion, state) do
     with :ok <- still_works(conversion, state),
-         {:ok, new} <- attempt_state(conversion, state) do
+         {{:ok, new}, written} <- apart(conversion, state),
+         :ok <- lasting(conversion, written) do
       if conversion.rehearsal? do
         {:ok, new}
       else
-        :ok = FunRenewal.put_dictionary_aside(conversion.funs)
+        :ok = FunRenewal.put_dictionary_aside(conversion.funs, written)
         {:ok, renewed(new, conversion.funs)}
       end
+    else
+      {{:not, what}, _written} -> {:not, what}
+      {:not, what} -> {:not, what}
     end
   end
+
+  # What the callback writes into the dictionary is put aside like the state: the change may be taken back. The
+  # handlers of an event manager read what others have written.
+  defp apart(%{at_once?: true} = conversion, state), do: {attempt_state(conversion, state), []}
+  defp apart(%{kind: :event} = conversion, state), do: {attempt_state(conversion, state), []}
+  defp apart(conversion, state), do: FunRenewal.apart(fn -> attempt_state(conversion, state) end)
+
+  defp lasting(%{lambdas?: true}, [_ | _] = written),
+    do: if(shadow_fun?(written), do: {:not, :again}, else: :ok)
+
+  defp lasting(_conversion, _written), do: :ok
 
   defp renewed({@by_loop, new, how}, funs), do: {@by_loop, FunRenewal.renewed(new, funs), how}
   defp renewed(new, funs), do: FunRenewal.renewed(new, funs)
