@@ -11,6 +11,7 @@ defmodule HotPatch.Swap.Discovery.StateKeepers do
   alias HotPatch.Plan.Risk
   alias HotPatch.Support.Table
   alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Discovery.Classification
   alias HotPatch.Swap.Discovery.NameHolders
   alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.Target
@@ -94,7 +95,7 @@ defmodule HotPatch.Swap.Discovery.StateKeepers do
           not MapSet.member?(known, pid),
           {module, behaviour, application, pattern} <- looks,
           server != module,
-          sure? = at_work(pid, server, behaviour, application),
+          sure? = at_work(pid, server, {module, behaviour}, application),
           sure? != :no,
           NameHolders.named?(text.(), pattern),
           do: {{module, behaviour, server, sure? == :sure}, pid}
@@ -103,12 +104,13 @@ defmodule HotPatch.Swap.Discovery.StateKeepers do
   end
 
   # A behaviour that is a loop itself (cowboy's websockets) is on the stack of whoever is in it: another process of
-  # the library may have the name in its table of routes.
-  defp at_work(pid, server, behaviour, application) do
+  # the library may have the name in its table of routes. And of a module that is a server itself it has the name to
+  # start such (poolboy, ranch).
+  defp at_work(pid, server, {module, behaviour}, application) do
     cond do
       server == behaviour or Stacktrace.any?(pid, %{behaviour => []}) -> :sure
       application == nil or application(server) != application -> :no
-      function_exported?(behaviour, :system_continue, 3) -> :no
+      function_exported?(behaviour, :system_continue, 3) or Classification.behaves?(module) -> :no
       true -> :perhaps
     end
   end
