@@ -253,7 +253,10 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
         alone?: beam.on_load
       }
     else
-      {status, reason} -> %{Verdict.new(entry, status, reason, target) | ran: ran}
+      # One whose code stays comes along with its folder, and says nothing of how the upgrade goes.
+      {status, reason} ->
+        verdict = Verdict.new(entry, status, reason, target)
+        %{verdict | ran: ran, carried?: status == :not_changed}
     end
   end
 
