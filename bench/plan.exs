@@ -1,12 +1,15 @@
-# What it costs a running system to be looked at: `HotPatch.plan/2` of a patch of one module and
-# `HotPatch.drift/1` on a system of 400 modules and 2,000 processes that serves clients, against the
+# What it costs a running system to be looked at: `HotPatch.plan/2` and `HotPatch.check/2` of a patch of one
+# module and `HotPatch.drift/1` on a system of 400 modules and N processes that serves clients, against the
 # plain way: reading the files of all modules, comparing each with the code that runs by what
 # `Module.module_info/0` says, and analysing all of them.
 #
-#     MIX_ENV=prod mix run --no-start bench/plan.exs [ROUNDS]
+#     MIX_ENV=prod mix run --no-start bench/plan.exs [--processes 2000,100000] [--rounds 5]
+#                                                    [--ways "plan,check,drift,counting,nothing"]
 #
-# The ways take turns; figures are medians. Calls are those of the clients while a way is at work;
-# the last line has what they wait when nothing is looked at.
+# The ways take turns; figures are medians. Calls are those of the clients while a way is at work: each waits
+# a millisecond between two. "counting" is a process of low priority for each scheduler that only counts for as long
+# as the plan of the round took, which is what any work costs there; "nothing" is as long without it. "first" is the
+# first plan, for which no file was measured yet.
 
 Code.require_file("table.exs", __DIR__)
 Code.require_file("swap/callers.exs", __DIR__)
@@ -16,57 +19,101 @@ defmodule Bench.Plan do
   alias Bench.Table
 
   @modules 400
-  @processes 2_000
   # Calls from each module to others, and functions besides, so that a file has some 20 kB.
   @calls 20
   @functions 60
 
-  def run(rounds) do
+  def run(options) do
     root = Path.join(System.tmp_dir!(), "hot_patch_bench-#{System.pid()}")
 
     try do
       modules = system(root)
-      servers = for n <- 1..@processes, do: start(Enum.at(modules, rem(n, @modules)))
       patch = patch(hd(modules))
 
       IO.puts(
         "OTP #{System.otp_release()}, Elixir #{System.version()}, #{System.schedulers_online()} schedulers, " <>
-          "#{rounds} rounds, #{@modules} modules, #{@processes} processes\n"
+          "#{options.rounds} rounds, #{@modules} modules\n"
       )
 
-      compare(rounds, servers, [
-        {"plain way", fn -> plain(modules, patch) end},
-        {"plan", fn -> {:ok, _plan} = HotPatch.plan(patch.id) end},
-        {"drift", fn -> {:ok, _none} = HotPatch.drift() end},
-        {"nothing", fn -> receive after: (500 -> :ok) end}
-      ])
+      IO.puts(line(["processes", "way", "ms", "calls p99", "worst"]))
+      for n <- options.processes, do: series(n, modules, patch, options)
     after
       File.rm_rf!(root)
     end
   end
 
-  defp compare(rounds, servers, ways) do
-    IO.puts(line(["way", "ms", "ratio", "calls p99", "worst"]))
-    runs = for _round <- 1..rounds, {name, way} <- ways, do: {name, measure(servers, way)}
-    figures = Enum.group_by(runs, &elem(&1, 0), &elem(&1, 1))
-    median = fn name, place -> figures[name] |> Enum.map(&elem(&1, place)) |> Table.median() end
-    base = median.("plain way", 0)
+  defp series(n, modules, patch, options) do
+    servers = for i <- 1..n, do: start(Enum.at(modules, rem(i, @modules)))
+    settle()
+    write(n, "first", [measure(servers, fn -> HotPatch.plan(patch.id) end)])
 
-    for {name, _way} <- ways do
-      ratio = if name == "nothing", do: "", else: Table.decimal(base / median.(name, 0))
-      [p99, worst] = for place <- [1, 2], do: Table.decimal(median.(name, place), 2)
-      IO.puts(line([name, Table.decimal(median.(name, 0)), ratio, p99, worst]))
+    runs =
+      for _round <- 1..options.rounds, name <- options.ways, reduce: [] do
+        runs ->
+          settle()
+          lasts = Enum.find_value(runs, 500, fn {name, {ms, _, _}} -> name == "plan" && ms end)
+          [{name, measure(servers, way(name, modules, patch, round(lasts)))} | runs]
+      end
+
+    for name <- options.ways, do: write(n, name, for({^name, figures} <- runs, do: figures))
+    for pid <- servers, do: Process.exit(pid, :kill)
+  end
+
+  defp way("plain way", modules, patch, _ms), do: fn -> plain(modules, patch) end
+
+  defp way("plan", _modules, patch, _ms),
+    do: fn -> {:ok, %{status: :ok}} = HotPatch.plan(patch.id) end
+
+  defp way("check", _modules, patch, _ms),
+    do: fn -> {:ok, %{status: :ok}} = HotPatch.check(patch.id) end
+
+  defp way("drift", _modules, _patch, _ms), do: fn -> {:ok, _none} = HotPatch.drift() end
+  defp way("counting", _modules, _patch, ms), do: fn -> count(ms) end
+  defp way("nothing", _modules, _patch, ms), do: fn -> wait(ms) end
+
+  defp count(ms) do
+    until = System.monotonic_time(:millisecond) + ms
+
+    counters =
+      for _ <- 1..System.schedulers_online(),
+          do: :erlang.spawn_opt(fn -> count_until(until) end, [:monitor, priority: :low])
+
+    for {pid, monitor} <- counters do
+      receive do
+        {:DOWN, ^monitor, :process, ^pid, :normal} -> :ok
+      end
     end
+  end
+
+  defp count_until(until),
+    do: if(System.monotonic_time(:millisecond) < until, do: count_until(until))
+
+  defp wait(ms) do
+    receive do
+    after
+      ms -> :ok
+    end
+  end
+
+  # Nothing that came before is still to be collected.
+  defp settle do
+    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+    wait(300)
+  end
+
+  defp write(n, name, runs) do
+    figures = for place <- 0..2, do: runs |> Enum.map(&elem(&1, place)) |> Table.median()
+    IO.puts(line([n, name | Enum.map(figures, &Table.decimal(&1, 1))]))
   end
 
   # Milliseconds: the way itself, and what clients waited meanwhile.
   defp measure(servers, way) do
     callers = Callers.start(servers)
+    wait(100)
     since = Callers.now()
     {us, _result} = :timer.tc(way)
     waits = callers |> Callers.stop(since) |> Enum.sort()
-    p99 = Enum.at(waits, div(length(waits) * 99, 100))
-    {us / 1000, p99 / 1000, List.last(waits) / 1000}
+    {us / 1000, Table.percentile(waits, 0.99) / 1000, List.last(waits) / 1000}
   end
 
   defp plain(modules, patch) do
@@ -162,13 +209,15 @@ defmodule Bench.Plan do
   defp chunk({:dot, _} = token, form), do: {:cont, Enum.reverse([token | form]), []}
   defp chunk(token, form), do: {:cont, [token | form]}
 
-  defp line(cells), do: Table.line([10, 9, 7, 10, 8], cells)
+  defp line(cells), do: Table.line([9, 10, 9, 10, 8], cells)
 end
 
-rounds =
-  case System.argv() do
-    [text] -> String.to_integer(text)
-    [] -> 5
-  end
+{given, [], []} =
+  OptionParser.parse(System.argv(), strict: [processes: :string, rounds: :integer, ways: :string])
 
-Bench.Plan.run(rounds)
+Bench.Plan.run(%{
+  processes:
+    for(n <- String.split(given[:processes] || "2000,100000", ","), do: String.to_integer(n)),
+  rounds: given[:rounds] || 5,
+  ways: String.split(given[:ways] || "plain way,plan,check,drift,counting,nothing", ",")
+})

@@ -43,6 +43,7 @@ defmodule HotPatch do
   alias HotPatch.Drift
   alias HotPatch.Error
   alias HotPatch.Event
+  alias HotPatch.Host.RunningBuild
   alias HotPatch.InstalledRelease
   alias HotPatch.JournalEntry
   alias HotPatch.NodeInfo
@@ -54,6 +55,7 @@ defmodule HotPatch do
   alias HotPatch.Rehearsal
   alias HotPatch.Report
   alias HotPatch.Straggler
+  alias HotPatch.Support.Hex
   alias HotPatch.Support.OSUser
 
   @typedoc "The id of a patch, its name, or the beginning of its id, where only one has that."
@@ -210,6 +212,10 @@ defmodule HotPatch do
   A callback that has effects, as far as the code shows, is named and left out, unless `effects: :run` is given.
   As it runs in a process of its own, what a callback asks of itself (`self/0`, links, timers, tables of its own)
   is asked of that. Of `transition: :none` there is nothing to try.
+
+  With `replay: seconds` messages that processes really receive are run by the old and the new code, too, on copies
+  from where nothing gets out; see `HotPatch.Rehearsal.Replay` for what is found. Where only the new code crashes the
+  outcome is `:failed`; where it answers something else that may be what is wanted, and is only told.
 
   The nodes are held as for an apply: meanwhile nobody else can apply, roll back or restart. `cancel/2` ends it, and
   so does the end of the coordinator. It is written into the journal.
@@ -762,6 +768,39 @@ defmodule HotPatch do
          :ok <- Cluster.ReleaseCall.run(call, Argument.text(version), members, options),
          do: {:ok, collected_releases(members, options)}
   end
+
+  @doc """
+  The digest (SHA-256, in hexadecimal) of each file of the build that this node runs, by its path as in a release: what
+  `mix hot_patch.deploy` compares with the build of the working tree, so that no old build has to be kept.
+
+  ## Examples
+
+      HotPatch.build_digests()
+      #=> %{"lib/shop-1.0.0/ebin/Elixir.Shop.Cart.beam" => "9f86d081884c7d65...", ...}
+
+      iex> HotPatch.build_digests() |> Map.values() |> Enum.all?(&(byte_size(&1) == 64))
+      true
+  """
+  @spec build_digests() :: %{String.t() => String.t()}
+  def build_digests do
+    for {path, digest} <- RunningBuild.digests(), into: %{}, do: {path, Hex.encode(digest)}
+  end
+
+  @doc """
+  What is in some files of the build that this node runs, by their paths as `build_digests/0` gives them. What is none of these
+  files is not read, and not in the answer.
+
+  ## Examples
+
+      HotPatch.build_files(["lib/shop-1.0.0/ebin/Elixir.Shop.Cart.beam"])
+      #=> %{"lib/shop-1.0.0/ebin/Elixir.Shop.Cart.beam" => <<70, 79, 82, 49, ...>>}
+
+      iex> HotPatch.build_files(["/etc/passwd", "../secret"])
+      %{}
+  """
+  @spec build_files([String.t()]) :: %{String.t() => binary()}
+  def build_files(paths) when is_list(paths),
+    do: paths |> Enum.map(&Argument.text/1) |> RunningBuild.contents()
 
   @doc """
   The JSON text of anything that the other functions give, errors included.

@@ -1,5 +1,5 @@
 # Run by script/demo, which builds the exchange and starts its nodes.
-for file <- ~w(console archive cluster traffic story page),
+for file <- ~w(console archive cluster traffic story upgrade page),
     do: Code.require_file("#{file}.ex", __DIR__)
 
 {options, []} =
@@ -10,14 +10,16 @@ for file <- ~w(console archive cluster traffic story page),
       patched: :string,
       broken: :string,
       work: :string,
-      page: :string
+      page: :string,
+      upgrade: :string
     ]
   )
 
 demo = %{
   total: options[:calls],
   folders: Map.new(Keyword.take(options, [:shipped, :patched, :broken])),
-  work: options[:work]
+  work: options[:work],
+  upgrade: options[:upgrade]
 }
 
 # Until somebody ends it.
@@ -27,7 +29,7 @@ started = System.monotonic_time(:millisecond)
 
 outcome =
   try do
-    Demo.Story.run(demo)
+    if demo.upgrade, do: Demo.Upgrade.run(demo), else: Demo.Story.run(demo)
   rescue
     error -> {:failed, [Exception.message(error)]}
   end

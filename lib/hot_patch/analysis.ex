@@ -7,6 +7,7 @@ defmodule HotPatch.Analysis do
     * `:order` - groups of modules, each behind those that it calls; several in a group call each
       other in a circle
     * `:findings` - what stands out, the worst first, see `HotPatch.Analysis.Finding`
+    * `:steps` - whether it is better made in two steps, see `HotPatch.Analysis.Steps`
     * `:stateless?` - whether, as far as can be seen, no state changes its form and nothing is
       converted: then `transition: :none` will do
 
@@ -19,6 +20,7 @@ defmodule HotPatch.Analysis do
 
   alias HotPatch.Analysis.Change
   alias HotPatch.Analysis.Finding
+  alias HotPatch.Analysis.Steps
   alias HotPatch.Bridge
   alias HotPatch.Error
   alias HotPatch.Support.Table
@@ -27,13 +29,14 @@ defmodule HotPatch.Analysis do
           modules: [Change.t()],
           order: [[String.t()]],
           findings: [Finding.t()],
-          stateless?: boolean()
+          stateless?: boolean(),
+          steps: Steps.t()
         }
   @enforce_keys [:modules, :order, :findings, :stateless?]
-  defstruct [:modules, :order, :findings, :stateless?]
+  defstruct [:modules, :order, :findings, :stateless?, steps: %Steps{}]
 
   # The keys of the reply, which is decoded with :safe.
-  @keys ~w(modules order findings stateless name severity module items message true false nil)a
+  @keys ~w(modules order findings stateless name severity module items message steps true false nil)a
 
   # They have no file on the code path.
   @preloaded Enum.map(:erlang.pre_loaded(), &Atom.to_string/1)
@@ -105,7 +108,8 @@ defmodule HotPatch.Analysis do
   @spec vocabulary() :: [atom()]
   def vocabulary do
     @keys ++
-      Change.vocabulary() ++ Finding.severities() ++ Enum.map(Finding.table(), &elem(&1, 0))
+      Change.vocabulary() ++
+      Steps.vocabulary() ++ Finding.severities() ++ Enum.map(Finding.table(), &elem(&1, 0))
   end
 
   @doc false
@@ -121,7 +125,8 @@ defmodule HotPatch.Analysis do
       modules: Enum.map(read.modules, &Change.new/1),
       order: read.order,
       findings: for(read <- read.findings, not about_known?(read), do: struct!(Finding, read)),
-      stateless?: read.stateless
+      stateless?: read.stateless,
+      steps: struct!(Steps, read.steps)
     }
   end
 

@@ -13,6 +13,7 @@ defmodule HotPatch.Build do
   alias HotPatch.Bridge
   alias HotPatch.Build.Request
   alias HotPatch.Build.Settings
+  alias HotPatch.Build.Split
   alias HotPatch.Composition
   alias HotPatch.Error
   alias HotPatch.Host.Keys
@@ -35,6 +36,7 @@ defmodule HotPatch.Build do
     * `:compared` - how many files were compared
     * `:analysis` - what the change means; `nil` for what was only signed
     * `:refusal` - of a dry run: why the patch would not be built, or `nil`
+    * `:first` - where it was split: the patch that has to be in force before this one, of the same kind; or `nil`
   """
   @type t :: %__MODULE__{
           composition: Composition.t(),
@@ -43,10 +45,11 @@ defmodule HotPatch.Build do
           notes: [String.t()],
           compared: non_neg_integer(),
           analysis: Analysis.t() | nil,
-          refusal: Error.t() | nil
+          refusal: Error.t() | nil,
+          first: t() | nil
         }
   @enforce_keys [:composition, :zip]
-  defstruct [:composition, :zip, :out, :analysis, :refusal, notes: [], compared: 0]
+  defstruct [:composition, :zip, :out, :analysis, :refusal, :first, notes: [], compared: 0]
 
   @doc """
   Builds a patch and writes it, unless something in it is of severity `:danger` and not accepted
@@ -73,9 +76,18 @@ defmodule HotPatch.Build do
   def run(options) do
     with {:ok, request, own} <- Request.new(options),
          {:ok, key} <- key(own.sign),
-         :ok <- Bridge.check(Bridge.Nif),
-         {request, notes} = with_settings(request, own),
-         {:ok, built} <- build(request, own.progress, notes),
+         :ok <- Bridge.check(Bridge.Nif) do
+      {request, notes} = with_settings(request, own)
+      make = &make(&1, key, Map.merge(own, &2), notes)
+
+      if own.split,
+        do: Split.run(request, own.out, make),
+        else: make.(request, %{})
+    end
+  end
+
+  defp make(request, key, own, notes) do
+    with {:ok, built} <- build(request, own.progress, notes),
          refusal = refusal(built),
          :ok <- if(own.dry_run or refusal == nil, do: :ok, else: {:error, refusal}),
          {:ok, zip} <- sign_with(key, built.zip, request["name"]),
@@ -245,20 +257,26 @@ defmodule HotPatch.Build do
       do: HotPatch.Support.Printable.line("#HotPatch.Build<#{built.composition.id}>")
   end
 
-  defimpl String.Chars do
-    def to_string(built) do
-      notes = for note <- built.notes, do: ["note: ", Printable.line(note), "\n"]
+  @doc false
+  # What it is and what it means, without where it was written.
+  @spec about(t()) :: String.t()
+  def about(built) do
+    notes = for note <- built.notes, do: ["note: ", Printable.line(note), "\n"]
+    analysis = if built.analysis, do: [Analysis.to_table(built.analysis), "\n"], else: []
+    Printable.lines([Composition.to_table(built.composition), "\n", analysis, notes])
+  end
 
+  defimpl String.Chars do
+    def to_string(%{first: %{} = first} = built),
+      do: Kernel.to_string(first) <> "\n" <> Kernel.to_string(%{built | first: nil})
+
+    def to_string(built) do
       where =
         if built.out,
           do: "written to #{Printable.line(built.out)} (#{Table.bytes(byte_size(built.zip))})\n",
           else: "nothing was written\n"
 
-      about = [Composition.to_table(built.composition), "\n", analysis(built.analysis)]
-      Printable.lines([about, notes, where])
+      HotPatch.Build.about(built) <> where
     end
-
-    defp analysis(nil), do: []
-    defp analysis(analysis), do: [Analysis.to_table(analysis), "\n"]
   end
 end

@@ -41,8 +41,8 @@ defmodule HotPatch.Command do
     detach: {:node, "takes it away again"}
   ]
 
-  # Functions that mean something only within a VM.
-  @left_out [:subscribe, :unsubscribe, :to_json]
+  # Functions that mean something only within a VM, or to another command.
+  @left_out [:subscribe, :unsubscribe, :to_json, :build_digests, :build_files]
 
   # Beside those of the functions.
   @own [cookie: :string, json: :boolean]

@@ -42,9 +42,18 @@ defmodule HotPatch.Composition do
   """
   @spec applications(t()) :: [String.t()]
   def applications(composition) do
-    folders = for entry <- composition.files, folder = folder(entry.path), uniq: true, do: folder
+    folders =
+      for entry <- composition.files,
+          folder = folder(entry.path) || above_priv(Path.split(entry.path)),
+          uniq: true,
+          do: folder
+
     Enum.sort(folders)
   end
+
+  defp above_priv([folder, "priv", _file | _]), do: folder
+  defp above_priv([_folder | below]), do: above_priv(below)
+  defp above_priv([]), do: nil
 
   @doc """
   The files that every node refuses, as it is known from their paths alone, each with the reason: what
@@ -104,7 +113,7 @@ defmodule HotPatch.Composition do
 
     [
       "#{Printable.line(composition.id)}: #{length(composition.files)} files, #{length(modules(composition))} modules, ",
-      "#{Table.bytes(composition.size)}, in #{Printable.line(Enum.join(applications(composition), ", "))}\n",
+      "#{Table.bytes(composition.size)}#{within(applications(composition))}\n",
       Table.render(["file", "kind", "size", "md5"], rows),
       below(unchanged(rest)),
       below(for({_path, reason} <- refused(composition), do: "refused by every node: #{reason}")),
@@ -128,6 +137,9 @@ defmodule HotPatch.Composition do
     do: [
       "and #{Table.count(length(files), "file", "files")} of modules whose code stays as it is"
     ]
+
+  defp within([]), do: ""
+  defp within(folders), do: ", in #{Printable.line(Enum.join(folders, ", "))}"
 
   @doc "What is left out of it, in a line for people."
   @spec left_out(t()) :: [String.t()]

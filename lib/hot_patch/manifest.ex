@@ -23,6 +23,8 @@ defmodule HotPatch.Manifest do
       cannot be undone. Beside OTP's there is `{update, Module, {supervisor, children}}`: supervisors
       start new children and stop those that are gone
     * `:config` - changes of applications' environments: `application`, `key`, `value` as text
+    * `:follows` - the patch that has to be in force before this one and as long as this one is: its name, and the modules that it brings with
+      their versions; or `nil`
     * `:accepted_findings` - what the author has accepted of what was found
   """
 
@@ -57,10 +59,14 @@ defmodule HotPatch.Manifest do
           load_order: [String.t()],
           instructions: %{up: [String.t()], down: [String.t()]},
           config: [%{application: String.t(), key: String.t(), value: String.t()}],
+          follows: follows() | nil,
           accepted_findings: [
             %{rule: String.t(), module: String.t() | nil, reason: String.t() | nil}
           ]
         }
+
+  @typedoc "The first of two patches."
+  @type follows :: %{name: String.t(), modules: %{String.t() => version()}}
 
   @typedoc "By option of an apply: what the manifest says, and what was given in its place."
   @type overridden :: %{atom() => %{manifest: term(), given: term()}}
@@ -74,6 +80,7 @@ defmodule HotPatch.Manifest do
               :author,
               :text,
               :modules,
+              :follows,
               upgrade: nil,
               removed: [],
               load_order: [],
@@ -103,6 +110,7 @@ defmodule HotPatch.Manifest do
       load_order: content["load_order"],
       instructions: plain(content["instructions"], [:up, :down]),
       config: Enum.map(content["config"], &plain(&1, [:application, :key, :value])),
+      follows: follows(content["follows"]),
       accepted_findings:
         Enum.map(content["accepted_findings"], &plain(&1, [:rule, :module, :reason]))
     }
@@ -126,6 +134,15 @@ defmodule HotPatch.Manifest do
 
   defp removed(%{"path" => path, "module" => module}) do
     %{path: path, module: %{name: module["name"], replaces: version(module["replaces"])}}
+  end
+
+  defp follows(nil), do: nil
+
+  defp follows(%{"name" => name, "modules" => modules}) do
+    %{
+      name: name,
+      modules: for(one <- modules, into: %{}, do: {one["name"], version(one["version"])})
+    }
   end
 
   defp version(nil), do: nil
@@ -170,6 +187,7 @@ defmodule HotPatch.Manifest do
       for(removed <- manifest.removed, do: removed_line(removed, moved(manifest))),
       for({way, texts} <- manifest.instructions, text <- texts, do: "#{way}: #{text}"),
       for(c <- manifest.config, do: "sets #{c.application} #{c.key}"),
+      follows_line(manifest.follows),
       for(accepted <- accepted(manifest), do: "accepted: #{accepted}")
     ]
     |> List.flatten()
@@ -199,6 +217,12 @@ defmodule HotPatch.Manifest do
       rule <> of <> if(reason, do: " (#{reason})", else: "")
     end
   end
+
+  defp follows_line(nil), do: []
+
+  defp follows_line(%{name: name, modules: modules}),
+    do:
+      "comes after #{name} (#{Enum.map_join(modules, ", ", fn {module, _} -> String.replace_prefix(module, "Elixir.", "") end)})"
 
   defp for_release(nil), do: ""
   defp for_release(release), do: " for #{release}"

@@ -31,6 +31,7 @@ defmodule HotPatch.NodeAgent do
   alias HotPatch.Store
   alias HotPatch.Strategy
   alias HotPatch.Support.FaultPoint
+  alias HotPatch.Support.Quiet
   alias HotPatch.Swap
   alias HotPatch.Telemetry
 
@@ -215,7 +216,7 @@ defmodule HotPatch.NodeAgent do
           | {:error, String.t()}
   def check(payload) do
     with {:ok, payload} <- Inbox.whole(payload) do
-      Store.Applied.read_once(fn ->
+      quietly_once(fn ->
         examination = Check.run(payload)
 
         {:ok,
@@ -228,6 +229,9 @@ defmodule HotPatch.NodeAgent do
     end
   end
 
+  # Nothing waits for it but whoever asked.
+  defp quietly_once(fun), do: Quiet.run(fn -> Store.Applied.read_once(fun) end)
+
   @doc """
   Judges a patch and says what applying it would do here, changing nothing; and which modules run
   here, for the comparison with what the patch brings.
@@ -236,7 +240,7 @@ defmodule HotPatch.NodeAgent do
           {:ok, {HotPatch.Plan.NodePlan.t(), Inventory.summary()}} | {:error, String.t()}
   def foresee(payload) do
     with {:ok, payload} <- Inbox.whole(payload) do
-      plan = Store.Applied.read_once(fn -> payload |> Check.run() |> PlanBuilder.plan() end)
+      plan = quietly_once(fn -> payload |> Check.run() |> PlanBuilder.plan() end)
       {:ok, {plan, Inventory.summary()}}
     end
   end
@@ -310,7 +314,7 @@ defmodule HotPatch.NodeAgent do
 
   defp vote(operation, payload) do
     with {:ok, payload} <- Inbox.whole(payload),
-         {:ok, preparation} <- payload |> Check.run() |> Prepare.run(operation, payload) do
+         {:ok, preparation} <- prepare_quietly(operation, payload) do
       FaultPoint.point(:prepared)
       kept(GenServer.call(Server, {:prepared, operation, preparation}), preparation)
     else
@@ -318,6 +322,9 @@ defmodule HotPatch.NodeAgent do
       {:error, text} -> {:failed, text}
     end
   end
+
+  defp prepare_quietly(operation, payload),
+    do: Quiet.run(fn -> payload |> Check.run() |> Prepare.run(operation, payload) end)
 
   @doc """
   Second half: makes what was prepared current. Answers `:held` when all is changed and

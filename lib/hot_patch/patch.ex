@@ -9,6 +9,7 @@ defmodule HotPatch.Patch do
     * `:upgrade` - the version to which an upgrade takes that release, or `nil` of a patch
     * `:uploaded_at`, `:by` - when and by whom
     * `:signed_by` - name and id of the key, or `nil`
+    * `:follows` - the patch that has to be in force before it: `:name`, and the `:modules` that it brings; or `nil`
     * `:kept_on` - nodes that have the archive
     * `:applied_on` - nodes on which it is applied
     * `:state` - `:uploaded`, `:applied` (on at least one node), `:rolled_back`, or `:retired` (made
@@ -31,6 +32,7 @@ defmodule HotPatch.Patch do
           uploaded_at: DateTime.t(),
           by: String.t(),
           signed_by: String.t() | nil,
+          follows: %{name: String.t(), modules: [String.t()]} | nil,
           kept_on: [node()],
           applied_on: [node()],
           state: state()
@@ -48,6 +50,7 @@ defmodule HotPatch.Patch do
     :by,
     :upgrade,
     :signed_by,
+    :follows,
     kept_on: [],
     applied_on: [],
     state: :uploaded

@@ -3,12 +3,14 @@ defmodule HotPatch.Rehearsal do
   What would happen if a patch were applied now, tried on the state that processes have now, with nobody
   paused: the result of `HotPatch.rehearse/2`. `IO.puts/1` prints it, `HotPatch.to_json/1` gives JSON.
 
-  No value of a state is in it, only forms (see `HotPatch.Rehearsal.Form`).
+  No value of a state is in it, only forms (see `HotPatch.Rehearsal.Form`), unless `show: :values` asks for those of
+  messages and answers.
 
     * `:outcome` - see below
     * `:patch` - id of the patch
     * `:nodes` - what was found on each node, see `HotPatch.Rehearsal.NodeResult`
     * `:sample` - how many processes of each module were tried at most, on a node; `nil`: all
+    * `:replay` - for how many seconds messages were played; `nil`: none were
     * `:effects` - `:skip` where a callback that has effects was left out, else `:run`
     * `:effective` - callbacks that have effects, as far as the code shows, with what they call
     * `:unmanaged` - connected nodes that do not run HotPatch, and so were left out
@@ -19,7 +21,7 @@ defmodule HotPatch.Rehearsal do
   |---|---|
   | `:ok` | all that was to be tried went well |
   | `:incomplete` | nothing failed, and something could not be tried: the nodes' results say what and why |
-  | `:failed` | a callback failed for a state, or a node would refuse the patch: an apply now would change nothing |
+  | `:failed` | a callback failed for a state, the new code crashed at a message that the old took, or a node would refuse the patch |
 
   What a process does after this it may do in another state. So `:ok` is about this moment, and about those
   processes that were there.
@@ -28,6 +30,7 @@ defmodule HotPatch.Rehearsal do
   alias HotPatch.Rehearsal.ModuleResult
   alias HotPatch.Rehearsal.NodeResult
   alias HotPatch.Rehearsal.Outcome
+  alias HotPatch.Rehearsal.Replay
   alias HotPatch.Support.Printable
   alias HotPatch.Support.Table
 
@@ -41,6 +44,7 @@ defmodule HotPatch.Rehearsal do
           outcome: Outcome.t(),
           nodes: [NodeResult.t()],
           sample: pos_integer() | nil,
+          replay: pos_integer() | nil,
           effects: :skip | :run,
           effective: [effective()],
           unmanaged: [node()],
@@ -55,6 +59,7 @@ defmodule HotPatch.Rehearsal do
     :outcome,
     :nodes,
     :sample,
+    :replay,
     :by,
     :started_at,
     effects: :skip,
@@ -83,6 +88,7 @@ defmodule HotPatch.Rehearsal do
       nodes(rehearsal),
       modules(rehearsal, total),
       failures(rehearsal, total),
+      replays(rehearsal, total),
       left_out(rehearsal, total),
       effective(rehearsal),
       Table.notes(
@@ -165,6 +171,72 @@ defmodule HotPatch.Rehearsal do
     if rows == [],
       do: [],
       else: ["\n", Table.render(["failed", "nodes", "processes", "reason"], rows)]
+  end
+
+  defp replays(%{replay: nil}, _total), do: []
+
+  defp replays(rehearsal, total) do
+    by_module =
+      for(node <- rehearsal.nodes, replay <- node.replays, do: {node.node, replay})
+      |> Enum.group_by(fn {_node, replay} -> replay.module end)
+      |> Enum.sort()
+
+    rows =
+      for {name, found} <- by_module,
+          do: [name, Table.nodes(Enum.map(found, &elem(&1, 0)), total) | Replay.cells(found)]
+
+    [
+      "\n",
+      Table.render(
+        ["played", "nodes", "processes", "messages", "same", "crashed", "differ", "left aside"],
+        rows
+      ),
+      crashes(by_module),
+      differences(by_module),
+      aside(by_module, total)
+    ]
+  end
+
+  defp crashes(by_module) do
+    rows =
+      for {name, found} <- by_module, crash <- Replay.together(found, :crashes) do
+        place = if crash.place, do: " in #{crash.place}", else: ""
+        [name, "#{crash.count}", crash.message, "#{crash.reason}#{place}"]
+      end
+
+    if rows == [],
+      do: [],
+      else: ["\n", Table.render(["crashes in the new code", "times", "at", "reason"], rows)]
+  end
+
+  defp differences(by_module) do
+    rows =
+      for {name, found} <- by_module,
+          difference <- Replay.together(found, :differences),
+          line <- [nil | difference.values] do
+        case line do
+          nil ->
+            change = "#{Replay.what(difference)}: #{Replay.change(difference)}"
+            [name, "#{difference.count}", difference.message, change]
+
+          values ->
+            ["", "", values.message, "#{values.from} became #{values.to}"]
+        end
+      end
+
+    if rows == [],
+      do: [],
+      else: ["\n", Table.render(["does something else", "times", "at", "what"], rows)]
+  end
+
+  defp aside(by_module, total) do
+    notes =
+      for {_name, found} <- by_module,
+          {node, replay} <- found,
+          line <- Replay.notes(replay),
+          do: {node, line}
+
+    Table.notes(notes, total)
   end
 
   defp left_out(rehearsal, total) do

@@ -43,6 +43,7 @@ defmodule HotPatch.Swap do
   @inside [
     HotPatch.Swap.Discovery.CallbackModule,
     HotPatch.Swap.Discovery.Employer,
+    HotPatch.Swap.Discovery.Idleness,
     HotPatch.Swap.Discovery.StackText,
     HotPatch.Swap.Employment,
     HotPatch.Swap.Foreign,
@@ -76,11 +77,19 @@ defmodule HotPatch.Swap do
   whether they are among them. Changes nothing.
   """
   @spec find([Change.t()]) :: Discovery.found()
-  defdelegate find(changes), to: Discovery
+  defdelegate find(changes), to: Discovery, as: :look
+
+  @doc "Who has changed modules on its stack, but for those that were found: for `bare/2` and `uncertain/3`."
+  @spec running([Change.t()], [Target.t()]) :: [Discovery.Running.t()]
+  defdelegate running(changes, targets), to: Discovery.Running, as: :of
 
   @doc "Processes that run these modules and can be neither suspended nor moved."
-  @spec bare([Change.t()], [Target.t()]) :: [{pid(), module()}]
-  def bare(changes, targets), do: Discovery.bare(changes, targets)
+  @spec bare([Discovery.Running.t()], [Change.t()]) :: [{pid(), module()}]
+  defdelegate bare(running, changes), to: Discovery.Running
+
+  @doc "Whether a process is a Task."
+  @spec task?(pid()) :: boolean()
+  defdelegate task?(pid), to: Discovery
 
   @doc """
   Who still runs old code of these modules, as far as their stacks show: quick, for many
@@ -110,23 +119,34 @@ defmodule HotPatch.Swap do
     # Loaded on first use, they would be asked for by every process that stands still.
     :ok = :code.ensure_modules_loaded(@inside)
 
+    shadows = Enum.filter(job.shadows, &needed?(&1, job.transition))
+
+    # Shadows come first: to make room for them has all processes look, and whoever is looked at is best left in peace
+    # from then on.
     with :ok <- OldCode.Room.check(job),
-         %{silent: []} = found <- Discovery.find(job.changes),
-         shadows = Enum.filter(job.shadows, &needed?(&1, job.transition)),
          :ok <- Shadow.load(shadows),
+         %{silent: []} = found <- Discovery.find(job.changes),
          fatal = Casualties.reasons(job.changes, job.transition, shadows),
          :ok <- survived(job, shadows, found, fatal) do
       found = needed(found, job.transition)
-      back = if goes_back?(job), do: PreviousCode.prepare(job.changes)
+      back = if goes_back?(job), do: PreviousCode.read(job.changes)
       funs = FunRenewal.table(job.changes)
 
       {:ok,
        %Ready{job: job, found: found, shadows: shadows, back: back, fatal: fatal, funs: funs}}
     else
-      {:held, text} -> {:error, Failure.new(:old_code, text)}
-      %{silent: silent} -> {:error, Failure.new(:busy, Description.silent(silent))}
-      {:fatal, casualties} -> {:error, Failure.new(:fatal, Casualties.refused(casualties))}
-      {:error, text} -> {:error, Failure.new(:shadow, text)}
+      {:held, text} ->
+        {:error, Failure.new(:old_code, text)}
+
+      %{silent: silent} ->
+        Shadow.unload(shadows)
+        {:error, Failure.new(:busy, Description.silent(silent))}
+
+      {:fatal, casualties} ->
+        {:error, Failure.new(:fatal, Casualties.refused(casualties))}
+
+      {:error, text} ->
+        {:error, Failure.new(:shadow, text)}
     end
   end
 
@@ -166,9 +186,13 @@ defmodule HotPatch.Swap do
   @spec kept_frames([Change.t()], [Target.t()]) :: [HotPatch.Plan.Risk.t()]
   defdelegate kept_frames(changes, targets), to: Discovery.KeptFrames, as: :risks
 
+  @doc "Servers of libraries that keep states of the modules that change within their own."
+  @spec state_keepers([Change.t()], [Target.t()]) :: [HotPatch.Plan.Risk.t()]
+  defdelegate state_keepers(changes, targets), to: Discovery.StateKeepers, as: :risks
+
   @doc "In lines: of how many processes it is not known whether they have a state that would have to change."
-  @spec uncertain([Change.t()], [Target.t()], silent :: [pid()]) :: [String.t()]
-  defdelegate uncertain(changes, targets, silent), to: Discovery.Uncertain, as: :lines
+  @spec uncertain([Change.t()], [Discovery.Running.t()], silent :: [pid()]) :: [String.t()]
+  defdelegate uncertain(changes, running, silent), to: Discovery.Uncertain, as: :lines
 
   @doc "Processes that changes are known to end."
   @spec casualties([Change.t()], Strategy.transition()) :: [Casualties.t()]
@@ -179,7 +203,7 @@ defmodule HotPatch.Swap do
       []
     else
       concerned = for {{module, _kind}, _why} <- reasons, uniq: true, do: module
-      found = Discovery.find(Enum.filter(changes, &(&1.module in concerned)))
+      found = Discovery.look(Enum.filter(changes, &(&1.module in concerned)))
       Casualties.among(found.targets ++ found.unpaused, reasons)
     end
   end
@@ -257,7 +281,7 @@ defmodule HotPatch.Swap do
   @spec users(module()) :: [pid()]
   def users(module) do
     change = %Change{module: module, kind: :replace, exports: [], md5: nil}
-    found = Discovery.find([change])
+    found = Discovery.look([change])
     Enum.map(found.targets ++ found.unpaused, & &1.pid)
   end
 
@@ -265,7 +289,7 @@ defmodule HotPatch.Swap do
   @spec supervisors(module()) :: [pid()]
   def supervisors(module) do
     change = %Change{module: module, kind: :replace, exports: [], md5: nil}
-    for %{kind: :supervisor, pid: pid} <- Discovery.find([change]).targets, do: pid
+    for %{kind: :supervisor, pid: pid} <- Discovery.look([change]).targets, do: pid
   end
 
   @doc "The code of a module as it runs now; nil if it does not run or is in no file."

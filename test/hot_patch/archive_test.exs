@@ -239,6 +239,7 @@ defmodule HotPatch.ArchiveTest do
       String.to_integer(kilobytes)
     end
 
+    @tag :slow
     test "is given for any truncation and any changed byte that matters" do
       good = zip([Builds.changed("patched", "Tariff")])
       {:ok, %Composition{files: [%{bytes: bytes}]}} = Archive.read(good, "good")

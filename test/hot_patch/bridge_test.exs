@@ -19,6 +19,7 @@ defmodule HotPatch.BridgeTest do
   @limits {10 * 1024 * 1024, 10_000, 100 * 1024 * 1024, 1024, @load, @chunks}
 
   describe "both bridges give the same bytes for" do
+    @tag :slow
     test "all modules of this machine's OTP and Elixir" do
       batches = Enum.chunk_every(system_beams(), 60)
       assert length(batches) > 8
@@ -266,6 +267,7 @@ defmodule HotPatch.BridgeTest do
     end
   end
 
+  @tag :slow
   test "the bridge's end, however often, leaves the agent alone" do
     agent = Process.whereis(HotPatch.NodeAgent.Server)
     application = Process.whereis(HotPatch.Supervisor)

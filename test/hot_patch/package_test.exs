@@ -27,6 +27,7 @@ defmodule HotPatch.PackageTest do
     for {_name, _version, options} <- project[:deps], do: assert(options == [optional: true])
   end
 
+  @tag :slow
   test "its dependencies are optional, and there where somebody can ask for them" do
     optional = [{:plug, "~> 1.14", [optional: true]}, {:telemetry, "~> 1.0", [optional: true]}]
     hex = "defmodule Hex do end; "

@@ -11,6 +11,7 @@ defmodule HotPatch.ProvingTest do
   alias HotPatch.Test.Archives
   alias HotPatch.Test.BootedRelease
   alias HotPatch.Test.Builds
+  alias HotPatch.Test.NextRelease
 
   doctest HotPatch.Proving
 
@@ -64,6 +65,60 @@ defmodule HotPatch.ProvingTest do
     end
 
     until(gone?, "the nodes are gone", 60_000)
+  end
+
+  # As the script of a release has it: what boots is what start_erl.data names.
+  @script """
+  #!/bin/sh
+  set -e
+  [ "$1" = start ]
+  root=$(cd "$(dirname "$0")/.." && pwd)
+  read -r _erts version < "$root/releases/start_erl.data" || true
+  export RELEASE_ROOT="$root"
+  exec "ERLANG/bin/erl" -noinput -boot "$root/releases/$version/start" -boot_var RELEASE_LIB "$root/lib" \\
+    -config "$root/releases/$version/sys" -mode embedded -sasl releases_dir "\\"$root/releases\\"" \\
+    -hot_patch data_dir "\\"$root/data\\"" -name "$RELEASE_NODE" -setcookie "$RELEASE_COOKIE"
+  """
+
+  @sales """
+  defmodule HotPatch.ProvingTest.Sales do
+    @behaviour HotPatch.Proving.Load
+    def start(nodes), do: for(node <- nodes, do: :erpc.call(node, :gen_server, :call, [:shop_server, :sell]))
+    def check(nodes, _sold) do
+      sold = for node <- nodes, do: :erpc.call(node, :gen_server, :call, [:shop_server, :get])
+      if Enum.all?(sold, &match?({version, _state} when version in [1, 2], &1)), do: :ok, else: {:error, inspect(sold)}
+    end
+    def stop(nodes, _sold), do: check(nodes, nil)
+  end
+  """
+
+  @tag :starts_nodes
+  test "an upgrade goes the whole way, and what is restarted boots the new release", %{
+    tmp_dir: dir
+  } do
+    %{old: old, new: new} = NextRelease.make()
+    script = Path.join(old, "bin/shop")
+    File.mkdir_p!(Path.dirname(script))
+    File.write!(script, String.replace(@script, "ERLANG", "#{:code.root_dir()}"))
+    File.chmod!(script, 0o755)
+    load = Path.join(dir, "sales.exs")
+    File.write!(load, @sales)
+
+    options = [
+      from: old,
+      to: new,
+      load: load,
+      logs: Path.join(dir, "logs"),
+      watch: 300,
+      timeout: 120_000
+    ]
+
+    assert {:ok, proving} = Proving.run(options)
+    assert proving.outcome == :ok, "#{proving}"
+    steps = List.insert_at(Story.steps(), -3, :make_permanent)
+    assert outcomes(proving) == for(name <- steps, do: {name, :ok})
+    assert to_string(proving) =~ "the next start of each node boots 1.1.0"
+    nobody_left(proving)
   end
 
   @tag :starts_nodes

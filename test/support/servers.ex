@@ -136,10 +136,33 @@ defmodule HotPatch.Test.Servers do
       sample: nil,
       without: [],
       most_bytes: 32_000_000,
-      owner: self()
+      owner: self(),
+      replay: nil
     }
 
     Swap.Rehearsal.run(job, Map.merge(how, Map.new(more)))
+  end
+
+  @doc "How messages are played for so many seconds, with shadows of old and new versions: `{module, old, new}`."
+  @spec replay([{module(), binary(), binary()}], pos_integer(), keyword()) :: Swap.Replay.how()
+  def replay(versions, seconds, options \\ []) do
+    [old, new] =
+      for {side, place} <- [old: 1, new: 2] do
+        beams = Enum.map(versions, &elem(&1, place))
+
+        {:ok, answers} =
+          HotPatch.Bridge.request("closed_shadow", beams, Swap.Replay.naming(side), "servers")
+
+        for {{:ok, %{name: name, bytes: bytes}}, version} <- Enum.zip(answers, versions),
+            do: %{
+              module: elem(version, 0),
+              name: String.to_atom(name),
+              bytes: bytes,
+              lambdas?: false
+            }
+      end
+
+    %{seconds: seconds, values?: Keyword.get(options, :values, false), old: old, new: new}
   end
 
   @doc "Whether a process that speaks the system messages stands still, in whichever way."

@@ -13,6 +13,7 @@ defmodule HotPatch.Build.Request do
   def new(options) do
     with {:ok, options} <- Options.validate(:build, options),
          :ok <- something(options),
+         :ok <- splittable(options),
          {:ok, config} <- config(options.config) do
       request = %{
         "from" => options.from && Path.expand(options.from),
@@ -31,7 +32,7 @@ defmodule HotPatch.Build.Request do
         "elixir" => System.version()
       }
 
-      own = Map.take(options, [:sign, :dry_run, :config_differences])
+      own = Map.take(options, [:sign, :dry_run, :config_differences, :split])
       out = if options.dry_run, do: nil, else: Path.expand(options.out)
       progress = options.progress || fn _done, _all -> :ok end
 
@@ -61,6 +62,14 @@ defmodule HotPatch.Build.Request do
     do: wrong(:from, "is missing: give the build that runs, or choose :modules by hand")
 
   defp something(_options), do: :ok
+
+  defp splittable(%{split: true, cumulative: true}),
+    do: wrong(:split, "makes two patches, and a cumulative one would take the first away again")
+
+  defp splittable(%{split: true, modules: [_ | _]}),
+    do: wrong(:split, "chooses the modules of the two by itself, so that :modules cannot")
+
+  defp splittable(_options), do: :ok
 
   defp release(nil), do: nil
   defp release({name, version}), do: %{"name" => name, "version" => version}

@@ -1,74 +1,90 @@
 defmodule HotPatch.Build.Running do
   @moduledoc false
   # The build that a node runs, made here again without having been kept: the node tells the digests of its files,
-  # what is the same here is taken from here, and only the rest is asked for. `digests/0` and `contents/1`
-  # run on that node, `mirror/3` where somebody compares.
+  # what is the same here is taken from here, and only the rest is asked for.
 
-  alias HotPatch.Host.ReleaseSource
+  alias HotPatch.Host.RunningBuild
   alias HotPatch.Host.SystemLibrary
   alias HotPatch.Support.Folder
+  alias HotPatch.Support.Hex
+  alias HotPatch.Support.Table
 
-  @typedoc "A path as in a release: `lib/APP-VSN/...`, `releases/...`."
-  @type path :: String.t()
+  @typedoc "How to ask the node: for its digests in hexadecimal, and for some of its files."
+  @type source :: %{
+          digests: (() -> %{RunningBuild.path() => String.t()}),
+          contents: ([RunningBuild.path()] -> %{RunningBuild.path() => binary()})
+        }
 
   # Files asked for at once: one answer must not be all of a system.
   @at_once 50
 
-  @settings ~w(sys.config runtime.exs vm.args env.sh)
-
-  @doc "The digest of each file of the build that this node runs."
-  @spec digests() :: %{path() => binary()}
-  def digests do
-    for {path, file} <- files(),
-        {:ok, bytes} <- [File.read(file)],
-        into: %{},
-        do: {path, digest(bytes)}
-  end
-
-  @doc "What is in some of them."
-  @spec contents([path()]) :: %{path() => binary()}
-  def contents(paths) do
-    for {path, file} <- Map.take(files(), paths),
-        {:ok, bytes} <- [File.read(file)],
-        into: %{},
-        do: {path, bytes}
-  end
-
   @doc """
   Makes the build that a node runs in an empty folder, with the help of another, `near`, that has most of it.
-  `ask` calls a function of this module on the node. Gives the paths in which the two differ for a patch.
+  Gives the paths in which the two differ for a patch, and those that the node keeps to itself.
   """
-  @spec mirror((atom(), [term()] -> term()), Path.t(), Path.t()) :: [path()]
-  def mirror(ask, near, folder) do
+  @spec mirror(source(), Path.t(), Path.t()) :: {[RunningBuild.path()], [RunningBuild.path()]}
+  def mirror(source, near, folder) do
     # What the other has not at all stays as it is, and is not asked for.
     known = MapSet.new(File.ls!(Path.join(near, "lib")), &application/1)
-    there = Map.filter(ask.(:digests, []), fn {path, _digest} -> of_known?(path, known) end)
+    there = Map.filter(source.digests.(), fn {path, _digest} -> of_known?(path, known) end)
     same? = fn {path, digest} -> digest_of(Path.join(near, path)) == digest end
     {same, other} = Enum.split_with(there, same?)
 
     for {path, _digest} <- same, do: put(folder, path, File.read!(Path.join(near, path)))
-
-    for paths <- other |> Enum.map(&elem(&1, 0)) |> Enum.chunk_every(@at_once),
-        {path, bytes} <- ask.(:contents, [paths]),
-        do: put(folder, path, bytes)
-
+    other = Enum.map(other, &elem(&1, 0))
+    given = fetch(other, source, folder)
+    withheld = Enum.sort(other -- given)
+    complete!(withheld)
     added = for path <- own(near), not is_map_key(there, path), do: path
 
-    other =
-      for {path, _digest} <- other,
-          not same_code?(Path.join(near, path), Path.join(folder, path)),
+    differing =
+      for path <- other,
+          path in given,
+          not same?(Path.join(near, path), Path.join(folder, path)),
           do: path
 
-    Enum.sort(added ++ other)
+    {Enum.sort(added ++ differing), withheld}
   end
 
-  # Compiled apart, modules differ in their documentation and debug information; and the resource file of an
-  # application is no part of a patch.
-  defp same_code?(one, other) do
+  # Settings are kept back on purpose. Any other file that is told of and not given makes this less than the build that
+  # runs, and a patch made of it one that lacks something.
+  defp complete!(withheld) do
+    case Enum.reject(withheld, &RunningBuild.settings?/1) do
+      [] ->
+        :ok
+
+      [path | _] = lost ->
+        raise "the node has told of #{Table.count(length(lost), "file", "files")} that it did not hand out, #{path} " <>
+                "the first of them: they may have changed meanwhile, so try again"
+    end
+  end
+
+  defp fetch(paths, source, folder) do
+    for some <- Enum.chunk_every(paths, @at_once), {path, bytes} <- source.contents.(some) do
+      put(folder, path, bytes)
+      path
+    end
+  end
+
+  # Compiled apart, modules differ in their documentation and debug information, and settings in the order of maps; and
+  # the resource file of an application is no part of a patch.
+  defp same?(one, other) do
     case Path.extname(one) do
       ".app" -> true
       ".beam" -> code(one) != nil and code(one) == code(other)
+      ".config" -> same_settings?(one, other)
       _other -> false
+    end
+  end
+
+  # What is the same is then so for whoever compares the two builds by their files.
+  defp same_settings?(near, mirrored) do
+    with {:ok, terms} <- :file.consult(near),
+         {:ok, ^terms} <- :file.consult(mirrored) do
+      File.cp!(near, mirrored)
+      true
+    else
+      _another_or_unreadable -> false
     end
   end
 
@@ -108,66 +124,7 @@ defmodule HotPatch.Build.Running do
   end
 
   defp digest_of(file) do
-    with {:ok, bytes} <- File.read(file), do: digest(bytes)
-  end
-
-  defp digest(bytes), do: :crypto.hash(:sha256, bytes)
-
-  # By the code path: also a system that is no release has one.
-  defp files do
-    for entry <- :code.get_path(),
-        folder = to_string(entry),
-        {path, file} <- of(Path.basename(folder), folder),
-        not String.contains?(file, ".hot_patch-"),
-        File.regular?(file),
-        into: release(),
-        do: {path, file}
-  end
-
-  defp of("ebin", ebin) do
-    root = Path.dirname(ebin)
-    name = Path.basename(root)
-    application = application(name)
-
-    if SystemLibrary.application?(application),
-      do: below(root, name, ["ebin/#{application}.app"]),
-      else: below(root, name, ["ebin/*", "priv/**"])
-  end
-
-  # Of a release it lies beside its boot script.
-  defp of("consolidated", folder) do
-    case folder |> Path.split() |> Enum.take(-3) do
-      ["releases", version, _] -> named(folder, "releases/#{version}/consolidated", ["*"])
-      [_, application, _] -> named(folder, "lib/#{application}/consolidated", ["*"])
-      _ -> []
-    end
-  end
-
-  defp of(_other, _folder), do: []
-
-  defp below(root, name, patterns), do: named(root, "lib/#{name}", patterns)
-
-  defp named(root, name, patterns) do
-    for pattern <- patterns,
-        file <- Folder.matching(root, pattern),
-        do: {Path.join(name, file), Path.join(root, file)}
-  end
-
-  # What it is started with; none where it is no release: then the boot script is OTP's own.
-  defp release, do: if(ReleaseSource.booted(), do: boot_files(), else: %{})
-
-  defp boot_files do
-    root = System.get_env("RELEASE_ROOT") || to_string(:code.root_dir())
-    start = Path.join(root, "releases/start_erl.data")
-
-    with {:ok, text} <- File.read(start),
-         [_erts, version] <- String.split(text) do
-      folder = Path.join([root, "releases", version])
-      found = named(folder, "releases/#{version}", ["*.rel" | @settings])
-      Map.new([{"releases/start_erl.data", start} | found])
-    else
-      _no_release -> %{}
-    end
+    with {:ok, bytes} <- File.read(file), do: Hex.encode(:crypto.hash(:sha256, bytes))
   end
 
   defp application(folder), do: folder |> String.split("-", parts: 2) |> hd()

@@ -403,9 +403,15 @@ defmodule HotPatch.Cluster.Catalog do
       upgrade: composition.manifest && Manifest.to(composition.manifest),
       uploaded_at: DateTime.utc_now(),
       by: by,
-      signed_by: Trust.signer(composition)
+      signed_by: Trust.signer(composition),
+      follows: follows(composition.manifest)
     }
   end
+
+  defp follows(%Manifest{follows: %{name: name, modules: modules}}),
+    do: %{name: name, modules: Map.keys(modules)}
+
+  defp follows(_no_manifest_or_alone), do: nil
 
   defp bound_to(%{manifest: %Manifest{release: %Release{} = release}} = composition, asked) do
     if asked in [nil, {release.name, release.version}] do

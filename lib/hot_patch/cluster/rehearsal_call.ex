@@ -78,6 +78,7 @@ defmodule HotPatch.Cluster.RehearsalCall do
           outcome: Rehearsal.Outcome.combine(Enum.map(results, & &1.outcome)),
           nodes: results,
           sample: options.sample,
+          replay: options.replay,
           effects: options.effects,
           effective: effective,
           unmanaged: unmanaged,
@@ -146,7 +147,7 @@ defmodule HotPatch.Cluster.RehearsalCall do
 
     waiting = %{
       stop: options.stop,
-      timeout: options.timeout + @margin,
+      timeout: time(options) + @margin,
       answered: &answered(teller, &1, &2)
     }
 
@@ -169,12 +170,16 @@ defmodule HotPatch.Cluster.RehearsalCall do
     without = if options.effects == :run, do: [], else: for(one <- effective, do: one.module)
 
     %{
-      timeout: options.timeout,
+      timeout: time(options),
       sample: options.sample,
       without: Enum.uniq(without),
-      most_bytes: options.max_state_bytes
+      most_bytes: options.max_state_bytes,
+      replay: options.replay && %{seconds: options.replay, values?: options.show == :values}
     }
   end
+
+  # What comes from the live system takes as long as it is listened to.
+  defp time(options), do: options.timeout + 1_000 * (options.replay || 0)
 
   defp found(_node, {:ok, {:ok, %NodeResult{} = result}}), do: result
   defp found(node, {:ok, {:error, text}}), do: NodeResult.unknown(node, text)

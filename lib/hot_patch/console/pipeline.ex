@@ -85,15 +85,13 @@ defmodule HotPatch.Console.Pipeline do
         "config :hot_patch, console: [hosts: [...]] names the hosts under which it does"
 
     if Request.api?(request),
-      do: Problem.new(421, :host, text) |> Problem.to_response() |> Response.protect(request),
+      do:
+        Problem.new(421, :host, text) |> Problem.to_response(request) |> Response.protect(request),
       else: plain(request, 421, text)
   end
 
   defp plain(request, status, text) do
-    Response.protect(
-      %Response{status: status, headers: [{"content-type", "text/plain"}], body: text},
-      request
-    )
+    text |> Response.text(status) |> Response.protect(request)
   end
 
   defp route(request) do
@@ -208,8 +206,8 @@ defmodule HotPatch.Console.Pipeline do
     request |> refuse(problem) |> allow(problem) |> Response.protect(request)
   end
 
-  defp refuse(%Request{path: ["api" | _]}, problem) do
-    response = Problem.to_response(%{problem | more: Map.delete(problem.more, :allow)})
+  defp refuse(%Request{path: ["api" | _]} = request, problem) do
+    response = Problem.to_response(%{problem | more: Map.delete(problem.more, :allow)}, request)
 
     if problem.status == 401,
       do: Response.put(response, "www-authenticate", ~s(Bearer realm="HotPatch")),
@@ -244,8 +242,8 @@ defmodule HotPatch.Console.Pipeline do
     # A page may be what has failed.
     response =
       if Request.api?(request),
-        do: Problem.to_response(Problem.new(500, :internal, text)),
-        else: %Response{status: 500, headers: [{"content-type", "text/plain"}], body: text}
+        do: Problem.to_response(Problem.new(500, :internal, text), request),
+        else: Response.text(text, 500)
 
     Response.protect(response, request)
   end

@@ -147,12 +147,16 @@ defmodule HotPatch.Console.Plug do
     do: is_binary(value) or (is_list(value) and Enum.all?(value, &is_binary/1))
 
   # Whoever names two nodes must not get one, because the other was lost on the way; the page names them in one text.
+  # The same goes for files of the build.
   defp lists do
-    for call <- [:apply, :rollback, :check, :plan],
-        %{name: name, type: type} <- Options.fields_of_form(call),
-        type in [:nodes, :node_names, :canary, :config],
-        uniq: true,
-        do: Atom.to_string(name)
+    options =
+      for call <- [:apply, :rollback, :check, :plan],
+          %{name: name, type: type} <- Options.fields_of_form(call),
+          type in [:nodes, :node_names, :canary, :config],
+          uniq: true,
+          do: Atom.to_string(name)
+
+    ["path" | options]
   end
 
   defp unclear(text) do

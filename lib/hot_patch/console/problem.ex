@@ -2,6 +2,7 @@ defmodule HotPatch.Console.Problem do
   @moduledoc false
   # Errors as problem details (RFC 9457), and what HTTP calls them.
 
+  alias HotPatch.Console.Request
   alias HotPatch.Console.Response
   alias HotPatch.Error
   alias HotPatch.Refusal
@@ -80,6 +81,18 @@ defmodule HotPatch.Console.Problem do
   @doc "What a page calls a problem."
   @spec headline(t()) :: String.t()
   def headline(problem), do: Map.get(@headlines, problem.reason, title(problem.status))
+
+  @doc "The problem in the form that a request asks for."
+  @spec to_response(t(), Request.t()) :: Response.t()
+  def to_response(problem, request) do
+    if Request.text?(request),
+      do: Response.lines([problem.detail, report(problem.more)], problem.status),
+      else: to_response(problem)
+  end
+
+  # After an empty line.
+  defp report(%{report: report}) when report != nil, do: ["\n\n", to_string(report)]
+  defp report(_more), do: []
 
   @doc "The problem as JSON."
   @spec to_response(t()) :: Response.t()

@@ -114,6 +114,18 @@ defmodule HotPatch.Console.Request do
   @spec query(t(), String.t()) :: String.t() | nil
   def query(request, name), do: request.query |> Map.get(name, []) |> List.first()
 
+  @doc "Whether it asks for text for a terminal in place of JSON."
+  @spec text?(t()) :: boolean()
+  def text?(request), do: String.starts_with?(header(request, "accept") || "", "text/plain")
+
+  @doc """
+  Whether it asks for a stream of events. The page asks for one or HTML, as a host's pipeline for browsers lets
+  nothing else through.
+  """
+  @spec stream?(t()) :: boolean()
+  def stream?(request),
+    do: String.starts_with?(header(request, "accept") || "", "text/event-stream")
+
   @doc "Whether it is for the JSON interface."
   @spec api?(t()) :: boolean()
   def api?(request), do: match?(["api" | _], request.path)

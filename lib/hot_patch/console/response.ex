@@ -5,6 +5,7 @@ defmodule HotPatch.Console.Response do
   """
 
   alias HotPatch.Console.Request
+  alias HotPatch.Support.Printable
 
   @type sender :: (iodata() -> :ok | :closed)
   @type t :: %__MODULE__{
@@ -57,6 +58,23 @@ defmodule HotPatch.Console.Response do
   @spec json(iodata(), 100..599, String.t()) :: t()
   def json(body, status \\ 200, type \\ "application/json") do
     %__MODULE__{status: status, headers: [{"content-type", type}], body: body}
+  end
+
+  @doc "Text for a terminal."
+  @spec text(iodata(), 100..599) :: t()
+  def text(body, status \\ 200) do
+    %__MODULE__{
+      status: status,
+      headers: [{"content-type", "text/plain; charset=utf-8"}],
+      body: body
+    }
+  end
+
+  @doc "Lines for a terminal, whose last one ends as the others do."
+  @spec lines(iodata(), 100..599) :: t()
+  def lines(body, status \\ 200) do
+    text = body |> IO.iodata_to_binary() |> Printable.lines() |> String.trim_trailing("\n")
+    text(text <> "\n", status)
   end
 
   @doc "Sends the client elsewhere, by GET; `path` is below the mount point."

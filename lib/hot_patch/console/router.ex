@@ -127,6 +127,8 @@ defmodule HotPatch.Console.Router do
   defp route("POST", ["api", "operations", id, "cancel"]), do: act(&API.cancel(&1, &2, &3, id))
   defp route("GET", ["api", "nodes"]), do: view(&API.nodes/3)
   defp route("POST", ["api", "nodes", name, "restart"]), do: act(&API.restart(&1, &2, &3, name))
+  defp route("GET", ["api", "build"]), do: admin(&API.build/3)
+  defp route("POST", ["api", "build", "files"]), do: act(&API.build_files/3)
   defp route("GET", ["api", "stragglers"]), do: view(&API.look(&1, &2, &3, :stragglers))
   defp route("GET", ["api", "releases"]), do: view(&API.look(&1, &2, &3, :releases))
   defp route("GET", ["api", "drift"]), do: view(&API.look(&1, &2, &3, :drift))

@@ -9,6 +9,7 @@ defmodule HotPatch.NodeAgent.BaseVersion do
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Blobs
+  alias HotPatch.Support.FileName
   alias HotPatch.Support.Hex
   alias HotPatch.Support.VsnText
 
@@ -45,6 +46,15 @@ defmodule HotPatch.NodeAgent.BaseVersion do
         {:error,
          "made against other code: the patch takes away #{version(replaces)} of #{name}, but " <>
            "here it is #{version(current)}: build the patch from what runs"}
+    end
+  end
+
+  @doc "The version of a module that this node has, in memory or on its code path; nil where it has none."
+  @spec running(String.t()) :: Manifest.version() | nil
+  def running(name) do
+    case :code.where_is_file(String.to_charlist(name <> ".beam")) do
+      :non_existing -> current(name, "", :loaded)
+      file -> current(name, FileName.to_binary(file), :loaded)
     end
   end
 

@@ -10,6 +10,7 @@ defmodule HotPatch.NodeAgent.Check do
   alias HotPatch.NodeAgent.BaseVersion
   alias HotPatch.NodeAgent.DiskCheck
   alias HotPatch.NodeAgent.Environment
+  alias HotPatch.NodeAgent.Forerunner
   alias HotPatch.NodeAgent.Instructions
   alias HotPatch.NodeAgent.LoadRules
   alias HotPatch.NodeAgent.LoadedCode
@@ -181,6 +182,7 @@ defmodule HotPatch.NodeAgent.Check do
          :ok <- trusted(payload),
          :ok <- on_top(payload, state, record),
          :ok <- latest(payload, state),
+         :ok <- Forerunner.check(payload),
          {:ok, config} <- config(payload, state, record) do
       payload
       |> verdicts(record)
@@ -278,7 +280,7 @@ defmodule HotPatch.NodeAgent.Check do
         what = if kind == :rollback, do: "cannot be taken back", else: "is applied already"
 
         {:error,
-         "#{patch} #{what}: #{top} was applied later and has files or settings in common with it; roll back #{top} first"}
+         "#{patch} #{what}: #{top} was applied later and has files or settings in common with it, or follows it; roll back #{top} first"}
     end
   end
 

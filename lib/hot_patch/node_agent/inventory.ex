@@ -12,6 +12,7 @@ defmodule HotPatch.NodeAgent.Inventory do
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Mentions
   alias HotPatch.Support.FileName
+  alias HotPatch.Support.Quiet
 
   @typedoc "A loaded module with its file."
   @type one :: %{module: module(), name: String.t(), path: Path.t()}
@@ -58,7 +59,7 @@ defmodule HotPatch.NodeAgent.Inventory do
   @doc "The names of all modules, and a digest in which two nodes agree that run the same code."
   @spec summary() :: summary()
   def summary do
-    quietly(fn ->
+    Quiet.run(fn ->
       running =
         for %{module: m, name: name} <- modules(), md5 = LoadedCode.md5(m), do: {name, md5}
 
@@ -70,7 +71,7 @@ defmodule HotPatch.NodeAgent.Inventory do
   @doc "The files that a comparison with a change of some modules has to look at."
   @spec related(query()) :: related()
   def related(query) do
-    quietly(fn ->
+    Quiet.run(fn ->
       modules = modules()
       wanted = MapSet.new(query.change ++ query.named ++ named_before(query.change, modules))
       naming = if query.naming == :all, do: :all, else: Mentions.patterns(query.naming)
@@ -123,18 +124,6 @@ defmodule HotPatch.NodeAgent.Inventory do
 
       _ ->
         false
-    end
-  end
-
-  @doc "Runs a function at low priority."
-  @spec quietly((() -> result)) :: result when result: term()
-  def quietly(fun) do
-    before = Process.flag(:priority, :low)
-
-    try do
-      fun.()
-    after
-      Process.flag(:priority, before)
     end
   end
 end

@@ -9,6 +9,7 @@ defmodule HotPatch.NodeAgent.ModuleDigests do
   alias HotPatch.NodeAgent.RestartNeed
   alias HotPatch.Store.Applied
   alias HotPatch.Support.Hex
+  alias HotPatch.Support.Quiet
 
   @type line :: %{
           module: String.t(),
@@ -22,7 +23,7 @@ defmodule HotPatch.NodeAgent.ModuleDigests do
   @doc "One line for each module that belongs to no system library."
   @spec take() :: [line()]
   def take do
-    Inventory.quietly(fn ->
+    Quiet.run(fn ->
       state = Applied.state()
       patches = patches(state)
       restarts = RestartNeed.by_module(state)

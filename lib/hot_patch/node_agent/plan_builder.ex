@@ -34,7 +34,7 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
       %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
 
       IdleConversions.warnings(changes, targets ++ unpaused, examination.instructions) ++
-        Swap.uncertain(changes, targets ++ unpaused, silent)
+        Swap.uncertain(changes, Swap.running(changes, targets ++ unpaused), silent)
     else
       []
     end
@@ -105,6 +105,8 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
   @spec risks(Check.t(), [Swap.Change.t()], [Swap.Target.t()], [pid()]) ::
           [Plan.Risk.t() | String.t()]
   defp risks(%{verdicts: verdicts} = examination, changes, targets, silent) do
+    running = Swap.running(changes, targets)
+
     Enum.concat([
       for(%{status: :not_updated} = v <- verdicts, do: "#{Verdict.name(v)}: #{v.reason}"),
       Strategy.lines(examination.strategy),
@@ -114,9 +116,10 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
       busy(silent),
       without_code_change(changes, targets),
       supervisors(targets),
-      bare(changes, targets),
+      bare(changes, running),
       Swap.kept_frames(changes, targets),
-      Swap.uncertain(changes, targets, silent),
+      Swap.state_keepers(changes, targets),
+      Swap.uncertain(changes, running, silent),
       alone(examination),
       untried_loading(examination),
       untried(examination),
@@ -171,19 +174,29 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
     end
   end
 
-  defp bare(changes, targets) do
-    changes
-    |> Swap.bare(targets)
+  @doc "What a plan says of those that run changed modules by themselves."
+  @spec bare([Swap.Change.t()], [Swap.Discovery.Running.t()]) :: [Plan.Risk.t()]
+  def bare(changes, running) do
+    running
+    |> Swap.bare(changes)
     |> Enum.group_by(&elem(&1, 1), &elem(&1, 0))
     |> Enum.map(fn {module, pids} ->
       Plan.Risk.of(
         "#{inspect(module)} is run by #{Table.count(length(pids), "process", "processes")} without system " <>
-          "messages: not paused, in the old code until the next fully qualified call; until then neither a " <>
-          "failed code_change nor the patch can be taken back",
+          "messages#{tasks(pids)}: not paused, in the old code until the next fully qualified call; until then " <>
+          "neither a failed code_change nor the patch can be taken back, nor the module be changed again, without " <>
+          "purge: :force, which kills them",
         module,
         pids
       )
     end)
+  end
+
+  defp tasks(pids) do
+    case Enum.count(pids, &Swap.task?/1) do
+      0 -> ""
+      count -> ", #{count} of them #{if count == 1, do: "a Task", else: "Tasks"}"
+    end
   end
 
   defp alone(examination) do

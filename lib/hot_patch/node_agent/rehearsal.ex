@@ -9,6 +9,7 @@ defmodule HotPatch.NodeAgent.Rehearsal do
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.NodeAgent.Prepare
+  alias HotPatch.NodeAgent.ReplayCode
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Operation
   alias HotPatch.Rehearsal.NodeResult
@@ -18,13 +19,15 @@ defmodule HotPatch.NodeAgent.Rehearsal do
 
   @typedoc """
   How it is rehearsed: `timeout` milliseconds in all, `sample` processes of each module at most; `without`
-  modules whose callbacks have effects; `most_bytes` the largest state that is copied.
+  modules whose callbacks have effects; `most_bytes` the largest state that is copied. `replay` is for how many
+  seconds messages are played, and whether their values are told; nil where none are.
   """
   @type how :: %{
           timeout: pos_integer(),
           sample: pos_integer() | nil,
           without: [String.t()],
-          most_bytes: pos_integer()
+          most_bytes: pos_integer(),
+          replay: %{seconds: pos_integer(), values?: boolean()} | nil
         }
 
   @doc "Rehearses a patch on this node."
@@ -55,10 +58,30 @@ defmodule HotPatch.NodeAgent.Rehearsal do
         %{}
 
       {job, unknown} ->
-        case Swap.Rehearsal.run(job, here(how, operation)) do
-          {:ok, found} -> Map.update!(found, :warnings, &(unknown ++ &1))
-          {:error, text} -> %{refused: [text]}
+        {replay, not_played, warnings} = replay(accepted, how.replay)
+        here = Map.put(here(how, operation), :replay, replay)
+
+        case Swap.Rehearsal.run(job, here) do
+          {:ok, found} ->
+            found
+            |> Map.update!(:warnings, &(unknown ++ warnings ++ &1))
+            |> Map.update!(:uncertain, &(not_played ++ &1))
+
+          {:error, text} ->
+            %{refused: [text]}
         end
+    end
+  end
+
+  defp replay(_accepted, nil), do: {nil, [], []}
+
+  defp replay(accepted, replay) do
+    case ReplayCode.make(accepted.changes) do
+      {:ok, %{old: old, new: new, warnings: warnings}} ->
+        {Map.merge(replay, %{old: old, new: new}), [], warnings}
+
+      {:error, text} ->
+        {nil, ["no message was played: #{text}"], []}
     end
   end
 
@@ -93,8 +116,14 @@ defmodule HotPatch.NodeAgent.Rehearsal do
   def measured({:ok, result}) do
     failed = for module <- result.modules, failure <- module.failures, do: failure.count
 
-    {%{tried: NodeResult.tried(result), failed: Enum.sum(failed), pause_us: result.pause_us},
-     result.outcome}
+    measured = %{
+      tried: NodeResult.tried(result),
+      failed: Enum.sum(failed),
+      played: result.replays |> Enum.map(& &1.messages) |> Enum.sum(),
+      pause_us: result.pause_us
+    }
+
+    {measured, result.outcome}
   end
 
   def measured({:error, _text}), do: {%{}, :failed}

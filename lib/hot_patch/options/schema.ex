@@ -157,6 +157,14 @@ defmodule HotPatch.Options.Schema do
       type: :boolean,
       default: false
     ],
+    split: [
+      calls: [:build],
+      type: :boolean,
+      default: false,
+      doc:
+        "`true`: two archives where that helps, `NAME-1` and `NAME-2`: first the functions that take both the former and the " <>
+          "new states, then the processes. The second is refused where the first is not in force"
+    ],
     all_differences: [
       calls: [:build],
       type: :boolean,
@@ -528,6 +536,28 @@ defmodule HotPatch.Options.Schema do
         label: "Callbacks that have effects",
         empty: "are left out",
         values: [run: "are run: their effects are real"]
+      ]
+    ],
+    replay: [
+      calls: [:rehearse],
+      type: :seconds,
+      doc:
+        "for so many seconds messages that processes really get are also run by the old and the new code, on copies of their " <>
+          "states, from where nothing gets out; then both are compared, see `HotPatch.Rehearsal.Replay`. Processes of " <>
+          "gen_servers are heard, ten of each module on a node, or as many as `sample` says. Default: none are",
+      field: [label: "Play their messages, for seconds", empty: "no", example: "5"]
+    ],
+    show: [
+      calls: [:rehearse],
+      type: {:one_of, [:forms, :values]},
+      default: :forms,
+      doc:
+        "what the report has of messages and answers that the new code takes otherwise. `:forms` (default): how they are made. " <>
+          "`:values`: of each kind the first three, as they are; no journal and no log has them",
+      field: [
+        label: "Of messages and answers show",
+        empty: "how they are made",
+        values: [values: "what is in them, of some"]
       ]
     ],
     max_state_bytes: [

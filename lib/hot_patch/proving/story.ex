@@ -14,6 +14,7 @@ defmodule HotPatch.Proving.Story do
            state: term(),
            zip: binary(),
            patch: String.t() | nil,
+           upgrade: String.t() | nil,
            options: map()
          }
 
@@ -26,18 +27,33 @@ defmodule HotPatch.Proving.Story do
 
   @steps [:boot, :load, :upload, :rehearse, :apply, :rollback, :apply_again, :restart, :end]
 
-  @doc "All steps, in their order."
+  @doc "All steps, in their order; of an upgrade one more, behind `:apply_again`: `:make_permanent`."
   @spec steps() :: [atom()]
   def steps, do: @steps
 
   @doc "Runs it; gives the patch's id, once it has one, and the steps."
   @spec run(Nodes.t(), module(), binary(), map()) :: {String.t() | nil, [Step.t()]}
   def run(nodes, load, zip, options) do
-    course = %{nodes: nodes, load: load, state: nil, zip: zip, patch: nil, options: options}
-    {course, steps} = Enum.reduce(@steps, {course, []}, &step/2)
+    course = %{
+      nodes: nodes,
+      load: load,
+      state: nil,
+      zip: zip,
+      patch: nil,
+      upgrade: nil,
+      options: options
+    }
+
+    {course, steps} = Enum.reduce(@steps, {course, []}, &with_permanence/2)
     :ok = Nodes.stop(course.nodes)
     {course.patch, Enum.reverse(steps)}
   end
+
+  # Until it is permanent a restart boots the former release.
+  defp with_permanence(:restart, {%{upgrade: version}, _steps} = so_far) when version != nil,
+    do: step(:restart, step(:make_permanent, so_far))
+
+  defp with_permanence(name, so_far), do: step(name, so_far)
 
   defp step(name, {course, [%{outcome: outcome} | _] = steps}) when outcome != :ok,
     do: {course, [%Step{name: name, outcome: :skipped} | steps]}
@@ -93,7 +109,7 @@ defmodule HotPatch.Proving.Story do
 
   defp do_step(:upload, course) do
     with {:ok, patch} <- call(course, :upload, [course.zip, [name: "rehearsal"]]) do
-      {:ok, "#{patch.id} is taken in", %{course | patch: patch.id}}
+      {:ok, "#{patch.id} is taken in", %{course | patch: patch.id, upgrade: patch.upgrade}}
     else
       {:error, error} -> {:error, Exception.message(error), course}
     end
@@ -122,6 +138,19 @@ defmodule HotPatch.Proving.Story do
 
   defp do_step(:rollback, course),
     do: operation(course, :rollback, timeout: course.options.timeout, reason: "rehearsal")
+
+  defp do_step(:make_permanent, course) do
+    case call(course, :make_permanent, [course.upgrade, []]) do
+      {:ok, %{failed: []}} ->
+        {:ok, "the next start of each node boots #{course.upgrade}", course}
+
+      {:ok, answers} ->
+        {:error, Enum.join(HotPatch.Answers.lines(answers), "; "), course}
+
+      {:error, error} ->
+        {:error, Exception.message(error), course}
+    end
+  end
 
   defp do_step(:restart, course) do
     %{node: node} = one = List.last(course.nodes)

@@ -45,6 +45,48 @@ defmodule HotPatch.Rehearsal.Form do
   def of(port) when is_port(port), do: "port"
   def of(fun) when is_function(fun), do: "function"
 
+  @doc """
+  The form of a message or an answer: an atom that stands first in a tuple names what it is, as the name of a
+  field does.
+
+      iex> HotPatch.Rehearsal.Form.tagged({:charge, 7, "0123"})
+      "{:charge, integer, binary}"
+      iex> HotPatch.Rehearsal.Form.tagged([1])
+      "[_]"
+  """
+  @spec tagged(term()) :: String.t()
+  def tagged(tuple)
+      when is_tuple(tuple) and tuple_size(tuple) in 2..@most_elements and is_atom(elem(tuple, 0)) do
+    [tag | rest] = Tuple.to_list(tuple)
+    "{#{Enum.join([inspect(tag) | Enum.map(rest, &of/1)], ", ")}}"
+  end
+
+  def tagged(other), do: of(other)
+
+  @doc """
+  The form of what a gen_server gets: how it comes, and its name.
+
+      iex> HotPatch.Rehearsal.Form.message({:"$gen_call", {self(), make_ref()}, {:charge, 7}})
+      "call {:charge, integer}"
+      iex> HotPatch.Rehearsal.Form.message({:"$gen_cast", :reset})
+      "cast :reset"
+      iex> HotPatch.Rehearsal.Form.message({:tick, "0123"})
+      "info {:tick, binary}"
+  """
+  @spec message(term()) :: String.t()
+  def message({:"$gen_call", _from, request}), do: "call #{named(request)}"
+  def message({:"$gen_cast", request}), do: "cast #{named(request)}"
+  def message(other), do: "info #{named(other)}"
+
+  @doc "What is in such a message."
+  @spec content(term()) :: term()
+  def content({:"$gen_call", _from, request}), do: request
+  def content({:"$gen_cast", request}), do: request
+  def content(other), do: other
+
+  defp named(atom) when is_atom(atom), do: inspect(atom)
+  defp named(other), do: tagged(other)
+
   defp of_map(map) when map_size(map) > @most_keys, do: "{_ => _}"
 
   defp of_map(map) do

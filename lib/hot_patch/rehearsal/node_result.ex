@@ -4,6 +4,7 @@ defmodule HotPatch.Rehearsal.NodeResult do
 
     * `:outcome` - as that of the whole, see `HotPatch.Rehearsal`
     * `:modules` - for each module with processes what was tried, see `HotPatch.Rehearsal.ModuleResult`
+    * `:replays` - for each module what its messages have shown, with `replay: seconds`, see `HotPatch.Rehearsal.Replay`
     * `:suspended` - how many processes would pause
     * `:pause_us` - about how long, in microseconds: the longest that a process took until it got to its turn,
       and the conversions of all, spread over the schedulers
@@ -19,11 +20,13 @@ defmodule HotPatch.Rehearsal.NodeResult do
 
   alias HotPatch.Rehearsal.ModuleResult
   alias HotPatch.Rehearsal.Outcome
+  alias HotPatch.Rehearsal.Replay
 
   @type t :: %__MODULE__{
           node: node(),
           outcome: Outcome.t(),
           modules: [ModuleResult.t()],
+          replays: [Replay.t()],
           suspended: non_neg_integer(),
           pause_us: non_neg_integer(),
           wait_us: non_neg_integer(),
@@ -41,6 +44,7 @@ defmodule HotPatch.Rehearsal.NodeResult do
     :outcome,
     :error,
     modules: [],
+    replays: [],
     suspended: 0,
     pause_us: 0,
     wait_us: 0,
@@ -66,8 +70,11 @@ defmodule HotPatch.Rehearsal.NodeResult do
         true -> :ok
       end
 
-    outcomes = [own | Enum.map(result.modules, &ModuleResult.outcome/1)]
-    %{result | outcome: Outcome.combine(outcomes)}
+    outcomes =
+      Enum.map(result.modules, &ModuleResult.outcome/1) ++
+        Enum.map(result.replays, &Replay.outcome/1)
+
+    %{result | outcome: Outcome.combine([own | outcomes])}
   end
 
   @doc "How many processes were tried."
@@ -79,10 +86,15 @@ defmodule HotPatch.Rehearsal.NodeResult do
   def failure(%__MODULE__{error: error}) when error != nil, do: error
   def failure(%__MODULE__{refused: [reason | _]}), do: reason
 
-  def failure(%__MODULE__{modules: modules}) do
-    Enum.find_value(modules, fn %{module: module, failures: failures} ->
-      with [first | _] <- failures, do: ModuleResult.failure_line(module, first), else: (_ -> nil)
-    end)
+  def failure(%__MODULE__{modules: modules, replays: replays}) do
+    unconverted =
+      Enum.find_value(modules, fn %{module: module, failures: failures} ->
+        with [first | _] <- failures,
+             do: ModuleResult.failure_line(module, first),
+             else: (_ -> nil)
+      end)
+
+    unconverted || Enum.find_value(replays, &Replay.failure/1)
   end
 
   @doc "What is to be said of it besides its figures."

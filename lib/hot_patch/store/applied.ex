@@ -338,10 +338,20 @@ defmodule HotPatch.Store.Applied do
         []
 
       [record | later] ->
-        own = MapSet.new(touched(record))
-        for other <- Enum.reverse(later), Enum.any?(touched(other), &(&1 in own)), do: other.id
+        own = MapSet.new(touched(record) ++ brought(record))
+
+        for other <- Enum.reverse(later),
+            Enum.any?(touched(other) ++ followed(other), &(&1 in own)),
+            do: other.id
     end
   end
+
+  defp brought(record),
+    do: for(%{module: name} when name != nil <- record.files, do: {:module, name})
+
+  # What it wants to run as long as it is in force.
+  defp followed(%{about: %{follows: %{modules: modules}}}), do: Enum.map(modules, &{:module, &1})
+  defp followed(_alone), do: []
 
   defp touched(record) do
     settings = for setting <- record.config, do: {setting.application, setting.key}

@@ -27,17 +27,28 @@ defmodule HotPatch.Support.Log do
     quote do
       require Logger
 
-      Logger.error(fn ->
-        [Printable.line(unquote(text)), " "] ++
-          [Printable.exception(unquote(kind), unquote(reason), unquote(stack))]
-      end)
+      Logger.error(
+        fn ->
+          [Printable.line(unquote(text)), " "] ++
+            [Printable.exception(unquote(kind), unquote(reason), unquote(stack))]
+        end,
+        HotPatch.Support.Log.metadata([])
+      )
     end
   end
 
   @doc "Metadata with every text in it made safe."
   @spec metadata(keyword()) :: keyword()
   def metadata(metadata) do
-    for {key, value} <- metadata,
-        do: {key, if(is_binary(value), do: Printable.line(value), else: value)}
+    safe =
+      for {key, value} <- metadata,
+          do: {key, if(is_binary(value), do: Printable.line(value), else: value)}
+
+    safe ++ here(Process.group_leader())
   end
+
+  # What an operator calls from a node of their own has that node's group leader. OTP would log it there, where
+  # nobody looks for it afterwards, and not where it has happened.
+  defp here(leader) when node(leader) == node(), do: []
+  defp here(_leader), do: for(pid <- [Process.whereis(:user)], pid != nil, do: {:gl, pid})
 end

@@ -81,9 +81,9 @@ defmodule HotPatch.Swap.Casualties do
   defp runs?(kind, _module) when kind in [:server, :below], do: true
 
   # All callback modules of a gen_statem work on the same data, and the one in whose turn it is is asked
-  # to convert it.
+  # to convert it. It asks each of them for its callback mode.
   defp below(change, transition) do
-    if transition != :none and Change.converts?(change) do
+    if transition != :none and statem?(change.module) and Change.converts?(change) do
       {:mode,
        "#{inspect(change.module)} converts states, and its gen_statems have another callback module now, " <>
          "which does not: they would come back to it (pop_callback_module) with data as of before"}

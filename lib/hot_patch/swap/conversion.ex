@@ -28,7 +28,7 @@ defmodule HotPatch.Swap.Conversion do
   not kept: the process will convert its state by itself, after the load. One that `keeps?` its
   state has it in the right format already. What may be done before everybody stands still is done
   `at_once?`. `works_for` says how it is made sure that the process works
-  for the module still, nil where it need not; `loop` is that of a behaviour that is not OTP's. `gone` are the modules that the change takes away, `funs`
+  for the module still, or what it has found, nil where it need not; `loop` is that of a behaviour that is not OTP's. `gone` are the modules that the change takes away, `funs`
   those that are made anew in whatever the process holds.
   """
   @type t :: %{
@@ -42,7 +42,7 @@ defmodule HotPatch.Swap.Conversion do
           rehearsal?: boolean(),
           keeps?: boolean(),
           at_once?: boolean(),
-          works_for: Employment.t() | nil,
+          works_for: Employment.t() | Employment.found() | nil,
           loop: module() | nil,
           gone: [module()],
           funs: FunRenewal.shared() | nil,
@@ -284,11 +284,14 @@ defmodule HotPatch.Swap.Conversion do
   defp renewed({@by_loop, new, how}, funs), do: {@by_loop, FunRenewal.renewed(new, funs), how}
   defp renewed(new, funs), do: FunRenewal.renewed(new, funs)
 
-  defp still_works(%{works_for: nil}, _state), do: :ok
+  defp still_works(%{works_for: found}, _state) when found in [nil, :ok], do: :ok
 
-  defp still_works(%{module: module, works_for: works_for}, state) do
-    with {:another, other} <- Employment.check(works_for, state, module),
-         do: {:not, {:failed, {:works_for, other}}}
+  defp still_works(%{works_for: {:another, other}}, _state),
+    do: {:not, {:failed, {:works_for, other}}}
+
+  defp still_works(%{module: module, works_for: works_for} = conversion, state) do
+    found = Employment.check(works_for, state, module)
+    still_works(%{conversion | works_for: found}, state)
   end
 
   # Who has not changed its state since it was converted goes back to the very one it had.

@@ -14,6 +14,7 @@ defmodule HotPatch.Swap.Crew do
   # They are linked to the engine and watch it, and end with it. A message that one of them still sends when the
   # engine is dead does nothing: the swap is over by then (HotPatch.Swap.Signal).
 
+  alias HotPatch.Swap.Employment
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.Signal
@@ -40,11 +41,14 @@ defmodule HotPatch.Swap.Crew do
   @enforce_keys [:ref, :senders, :tasks, :later?]
   defstruct [:ref, :senders, :tasks, :later?, :part]
 
-  @typedoc "What each process of a part is to do, and each as the place of that among `alike`."
+  @typedoc """
+  What each process of a part is to do, and each as the place of that among `alike`, with its reductions when
+  it was looked at.
+  """
   @type part :: %{
           first: non_neg_integer(),
           alike: tuple(),
-          items: [nonempty_improper_list(non_neg_integer(), pid())]
+          items: [nonempty_improper_list(non_neg_integer() | Employment.before(), pid())]
         }
 
   @typedoc "What is sent: stand still, convert, or go on; those in `skip` are left alone."
@@ -84,7 +88,8 @@ defmodule HotPatch.Swap.Crew do
     end
   end
 
-  defp later?(alike), do: Enum.any?(alike, fn {_like, {_at_once, later}} -> later != nil end)
+  defp later?(alike),
+    do: Enum.any?(alike, fn {_like, {_at_once, later, _looks}} -> later != nil end)
 
   defp sender(part, size) do
     words = min(@most_words, 1_000 + @words * size)
@@ -138,7 +143,10 @@ defmodule HotPatch.Swap.Crew do
   def again(%{tally: tally, waiter: waiter, crew: crew} = round, place, standing) do
     task = elem(crew.tasks, place)
     Tally.expect(tally, place)
-    Parking.ask(standing, task.pid, at_once(task), {tally, place, waiter, round.going})
+    seat = {tally, place, waiter, round.going}
+    # It was let go of meanwhile.
+    looks = with looks when looks != nil <- ProcessTask.looks(task), do: {looks, nil}
+    Parking.ask(standing, task.pid, at_once(task), looks, seat)
     %{round | again: Enum.uniq([place | round.again])}
   end
 
@@ -224,16 +232,20 @@ defmodule HotPatch.Swap.Crew do
     %{
       first: first,
       alike: alike |> Enum.map(&elem(&1, 1)) |> List.to_tuple(),
-      items: for(task <- tasks, do: [places[task.like] | task.pid])
+      items: for(task <- tasks, do: [places[task.like], task.reductions | task.pid])
     }
   end
 
-  # What is to be done is the same for most: by what tells them apart, at once and later.
+  # What is to be done is the same for most: by what tells them apart, at once and later, and how they look
+  # for whom they work.
   defp alike(tasks) do
     tasks
     |> Enum.reduce(%{}, fn
-      %{like: like}, alike when is_map_key(alike, like) -> alike
-      task, alike -> Map.put(alike, task.like, {at_once(task), later(task)})
+      %{like: like}, alike when is_map_key(alike, like) ->
+        alike
+
+      task, alike ->
+        Map.put(alike, task.like, {at_once(task), later(task), ProcessTask.looks(task)})
     end)
     |> Map.to_list()
   end
@@ -289,24 +301,28 @@ defmodule HotPatch.Swap.Crew do
   defp send_some([], place, _count, _what), do: {[], place}
   defp send_some(items, place, 0, _what), do: {items, place}
 
-  defp send_some([[like | pid] | rest], place, count, {alike, {order, seats}} = what) do
+  defp send_some([[like, before | pid] | rest], place, count, {alike, {order, seats}} = what) do
     {tally, waiter, going} = seats
-    :ok = send_one(order, pid, elem(alike, like), {tally, place, waiter, going})
+    :ok = send_one(order, [before | pid], elem(alike, like), {tally, place, waiter, going})
     send_some(rest, place + 1, less(count), what)
   end
 
   defp less(:infinity), do: :infinity
   defp less(count), do: count - 1
 
-  defp send_one({:stand, standing}, pid, {at_once, _later}, seat),
-    do: Parking.ask(standing, pid, at_once, seat)
+  defp send_one({:stand, standing}, [_before | pid], {at_once, _later, nil}, seat),
+    do: Parking.ask(standing, pid, at_once, nil, seat)
 
-  defp send_one({:convert, _standing}, _pid, {_at_once, nil}, seat), do: Tally.arrive(seat)
+  defp send_one({:stand, standing}, [before | pid], {at_once, _later, looks}, seat),
+    do: Parking.ask(standing, pid, at_once, {looks, before}, seat)
 
-  defp send_one({:convert, standing}, pid, {_at_once, later}, seat),
+  defp send_one({:convert, _standing}, _pid, {_at_once, nil, _looks}, seat),
+    do: Tally.arrive(seat)
+
+  defp send_one({:convert, standing}, [_before | pid], {_at_once, later, _looks}, seat),
     do: Parking.convert(standing, pid, later, seat)
 
-  defp send_one({:wake, standing, skip}, pid, _alike, seat) do
+  defp send_one({:wake, standing, skip}, [_before | pid], _alike, seat) do
     if MapSet.member?(skip, pid), do: Tally.leave(seat), else: Parking.wake(standing, pid)
   end
 end

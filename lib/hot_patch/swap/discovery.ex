@@ -7,6 +7,7 @@ defmodule HotPatch.Swap.Discovery do
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Discovery.Classification
   alias HotPatch.Swap.Discovery.FunHolders
+  alias HotPatch.Swap.Discovery.Lookers
   alias HotPatch.Swap.Discovery.Loop
   alias HotPatch.Swap.Discovery.Query
   alias HotPatch.Swap.Discovery.Stacktrace
@@ -57,14 +58,17 @@ defmodule HotPatch.Swap.Discovery do
   """
   @spec find([Change.t()], found(), [pid()]) :: found()
   def find(changes, before \\ nothing(), list \\ Process.list()) do
-    replaced =
-      for %Change{kind: kind} = change <- changes,
-          kind in [:replace, :delete],
-          into: %{},
-          do: {change.module, change}
-
-    if replaced == %{}, do: %{nothing() | seen: before.seen}, else: scan(replaced, list, before)
+    %{pids: pids, fresh: fresh} = looked_at = scan(changes, list, before)
+    # One that is not looked at yet shall not be taken for seen the next time.
+    list = if length(pids) == fresh, do: list, else: before.list
+    # Not Map.new/2, which keeps a scheduler to itself until it is done with all of them.
+    seen = Enum.reduce(pids, before.seen, fn pid, seen -> Map.put(seen, pid, []) end)
+    %{looked_at.found | list: list, seen: seen}
   end
+
+  @doc "The same for those who look once: what was seen is not kept."
+  @spec look([Change.t()]) :: found()
+  def look(changes), do: scan(changes, Process.list(), nothing()).found
 
   @doc "What a later scan has found, with what was found before."
   @spec merge(found(), found()) :: found()
@@ -92,50 +96,78 @@ defmodule HotPatch.Swap.Discovery do
     end
   end
 
-  defp scan(replaced, list, before) do
-    seen = before.seen
-    fresh = fresh(list, before.list, seen, [])
-    looked_at = for pid <- fresh, facts = facts(pid), do: {pid, facts}
-    {unborn, facts} = Enum.split_with(looked_at, &unborn?(&1, replaced))
+  # What is found; which processes need not be looked at again, and how many were new.
+  defp scan(changes, list, before) do
+    replaced =
+      for %Change{kind: kind} = change <- changes,
+          kind in [:replace, :delete],
+          into: %{},
+          do: {change.module, change}
 
-    loops = Loop.of(facts, Map.keys(replaced), map_size(seen) > 0)
-    by_pid = by_pid(facts)
-    {targets, to_ask} = Enum.flat_map_reduce(loops, [], &recognise(&1, by_pid, &2, replaced))
+    if replaced == %{},
+      do: %{found: nothing(), pids: [], fresh: nil},
+      else: scan_for(replaced, list, before)
+  end
 
-    {silent, asked} = Query.ask(to_ask, replaced)
-    {targets, unpaused} = Enum.split_with(asked ++ targets, &converts?/1)
-    settled = settled(facts, targets ++ unpaused)
-    # One that is not looked at yet shall not be taken for seen the next time.
-    list = if length(settled) == length(fresh), do: list, else: before.list
-    {own, others} = FunHolders.among(Enum.map(facts, &elem(&1, 0)), targets, unpaused, replaced)
+  defp scan_for(replaced, list, before) do
+    fresh = fresh(list, before.list, before.seen, [])
+    later? = map_size(before.seen) > 0
+    wanted = FunHolders.wanted(replaced)
+    parts = Lookers.look(fresh, &[part(&1, replaced, wanted, later?)])
+    all = fn key -> Enum.flat_map(parts, &Map.fetch!(&1, key)) end
+
+    {silent, asked} = Query.ask(all.(:to_ask), replaced)
+    {targets, unpaused} = Enum.split_with(asked ++ all.(:targets), &converts?/1)
+    found = MapSet.new(if(all.(:hosts) == [], do: [], else: targets ++ unpaused), & &1.pid)
+    pids = Enum.filter(all.(:hosts), &(&1 in found)) ++ all.(:pids)
+
+    {own, others} = FunHolders.among(all.(:shown), targets, unpaused, wanted)
+
     targets = own ++ targets
     holding = for %{rule: :holds_fun, pid: pid} <- others ++ before.targets, do: pid
-    {parents, starters} = parents(targets, by_pid)
+    {parents, starters} = parents(targets, Map.new(all.(:facts)))
+
+    found = %{
+      nothing()
+      | targets: others ++ targets,
+        unpaused: unpaused -- Enum.map(own, &%{&1 | holds?: false}),
+        parents: (parents -- before.parents) -- holding,
+        starters: starters -- before.starters,
+        children: Enum.group_by(all.(:children), &elem(&1, 0), &elem(&1, 1)),
+        silent: silent,
+        unborn: all.(:unborn)
+    }
+
+    %{found: found, pids: pids, fresh: length(fresh)}
+  end
+
+  # Of some processes, so that what is known of those that are of no interest is forgotten at once: of a
+  # hundred thousand it is more than anybody should have to carry along. `hosts` are those that Phoenix has
+  # started: one that is to mount or to join works for nobody yet.
+  defp part(pids, replaced, wanted, later?) do
+    looked_at = for pid <- pids, facts = facts(pid), do: {pid, facts}
+    {unborn, facts} = Enum.split_with(looked_at, &unborn?(&1, replaced))
+    by_pid = Map.new(facts)
+    looks = Loop.of(facts, Map.keys(replaced), wanted, later?)
+    {targets, to_ask} = Enum.flat_map_reduce(looks, [], &recognise(&1, by_pid, &2, replaced))
+    {hosts, others} = Enum.split_with(facts, &host?/1)
+    concerned = Enum.map(targets, & &1.pid) ++ Enum.map(to_ask, &elem(&1, 0))
 
     %{
-      targets: others ++ targets,
-      unpaused: unpaused -- Enum.map(own, &%{&1 | holds?: false}),
-      parents: (parents -- before.parents) -- holding,
-      starters: starters -- before.starters,
+      targets: targets,
+      to_ask: to_ask,
+      facts: Map.to_list(Map.take(by_pid, concerned)),
       # Of a first scan these are everybody's; only what is younger can be in its init.
-      children: if(map_size(seen) == 0, do: %{}, else: children(facts)),
-      silent: silent,
+      children: if(later?, do: children(facts), else: []),
       unborn: Enum.map(unborn, &elem(&1, 0)),
-      list: list,
-      seen: Enum.reduce(settled, seen, fn {pid, _facts}, seen -> Map.put(seen, pid, []) end)
+      shown: for({pid, %{funs: funs}} <- looks, do: {pid, funs}),
+      hosts: Enum.map(hosts, &elem(&1, 0)),
+      pids: Enum.map(others, &elem(&1, 0))
     }
   end
 
-  # One that Phoenix has started, and that is to mount or to join, works for nobody yet.
-  defp settled(facts, targets) do
-    {waiting, settled} =
-      Enum.split_with(facts, fn {_pid, {call, _parent, _label}} ->
-        is_tuple(call) and Hosted.library?(elem(call, 0))
-      end)
-
-    found = MapSet.new(if(waiting == [], do: [], else: targets), & &1.pid)
-    Enum.filter(waiting, fn {pid, _facts} -> pid in found end) ++ settled
-  end
+  defp host?({_pid, {call, _parent, _label}}),
+    do: is_tuple(call) and Hosted.library?(elem(call, 0))
 
   # One of a changed module that proc_lib has not handed to the behaviour's code yet, or to a loop that was
   # written by hand: the stack does not show which of both it will be.
@@ -147,44 +179,23 @@ defmodule HotPatch.Swap.Discovery do
 
   defp unborn?(_facts, _replaced), do: false
 
-  defp recognise({pid, loop}, facts, to_ask, replaced) do
+  defp recognise({pid, %{loop: loop, reductions: reductions}}, facts, to_ask, replaced) do
     case Classification.by_loop(pid, facts[pid], loop, replaced) do
       {:ask, question} -> {[], [{pid, question} | to_ask]}
-      targets -> {targets, to_ask}
+      [] -> {[], to_ask}
+      targets -> {for(target <- targets, do: %{target | reductions: reductions}), to_ask}
     end
   end
 
   defp converts?(target),
     do: Enum.any?(target.modules, fn {_module, change_code?} -> change_code? end)
 
-  # Not Map.new/1, which keeps a scheduler to itself until it is done with all of them.
-  defp by_pid(facts),
-    do: Enum.reduce(facts, %{}, fn {pid, facts}, map -> Map.put(map, pid, facts) end)
+  defp children(facts),
+    do: for({pid, {_call, parent, _label}} <- facts, parent != nil, do: {parent, pid})
 
-  defp children(facts) do
-    Enum.group_by(
-      for({pid, {_call, parent, _label}} <- facts, parent != nil, do: {parent, pid}),
-      &elem(&1, 0),
-      &elem(&1, 1)
-    )
-  end
-
-  @doc """
-  Processes that run changed modules without speaking the system messages: hand-written
-  loops, tasks. They are never suspended and move to the new code by themselves, or not.
-  """
-  @spec bare([Change.t()], [Target.t()]) :: [{pid(), module()}]
-  def bare(changes, targets) do
-    replaced = MapSet.new(Change.replaced(changes))
-    suspended = MapSet.new(targets, & &1.pid)
-
-    for pid <- Process.list(),
-        pid not in suspended,
-        {:current_stacktrace, stack} <- [Process.info(pid, :current_stacktrace)],
-        {module, _function, _arity, _location} <-
-          Enum.take(Enum.filter(stack, &(elem(&1, 0) in replaced)), 1),
-        do: {pid, module}
-  end
+  @doc "Whether a process is a Task."
+  @spec task?(pid()) :: boolean()
+  defdelegate task?(pid), to: Stacktrace
 
   # What proc_lib noted when it started the process, and the label that it may have been
   # given since; bare processes have nothing. One that proc_lib has just spawned is known only

@@ -8,9 +8,14 @@ defmodule HotPatch.Swap.Employment do
   # seen in its loop before, and its stack is as deep now as that of one that is in no other loop, it is
   # still the same. How deep that is the first of them finds out, and the others let it: to read takes
   # longer than a turn of the scheduler, and thousands would have begun to before one is done.
+  #
+  # Of a gen_statem the depth says nothing, as its callback module is a value. One that has done too
+  # little for a change since it was looked at (HotPatch.Swap.Discovery.Idleness) is what it was; the others
+  # read, and wait for nobody.
 
   alias HotPatch.Swap.Discovery.CallbackModule
   alias HotPatch.Swap.Discovery.Employer
+  alias HotPatch.Swap.Discovery.Idleness
 
   # Words of a heap beyond which the text takes too long, of whoever stands still.
   @most_words 300_000
@@ -23,12 +28,29 @@ defmodule HotPatch.Swap.Employment do
   @depth 1
   @reader 2
 
-  @typedoc "Whether it was seen in its loop; what is known of the depth of stacks."
-  @type t :: %{sure?: boolean(), depth: :atomics.atomics_ref()}
+  @typedoc """
+  What tells of one that was seen in its loop: the depth of its stack, with what is known of that, or its
+  reductions, with the most up to which it is what it was.
+  """
+  @type t :: %{
+          by_depth?: boolean(),
+          depth: :atomics.atomics_ref(),
+          idle: non_neg_integer() | nil
+        }
 
-  @doc "For processes of one change."
-  @spec new(:atomics.atomics_ref(), boolean()) :: t()
-  def new(depth, sure?), do: %{sure?: sure?, depth: depth}
+  @typedoc "What a process finds."
+  @type found :: :ok | {:another, module()}
+
+  @typedoc "What it takes to look, for one module, and the reductions of the process when it was looked at."
+  @type looks :: {t(), module()}
+  @type before :: non_neg_integer() | nil
+
+  @doc "For processes of one change and kind; those that are sure were seen in their loop."
+  @spec new(:atomics.atomics_ref(), boolean(), kind :: atom()) :: t()
+  def new(depth, sure?, kind) do
+    idle = if sure? and kind == :statem, do: Idleness.most()
+    %{by_depth?: sure? and kind == :server, depth: depth, idle: idle}
+  end
 
   @doc "The depth of stacks, as far as the calling engine's processes have found it out; not at all at first."
   @spec depth() :: :atomics.atomics_ref()
@@ -44,15 +66,23 @@ defmodule HotPatch.Swap.Employment do
     end
   end
 
-  @doc "Of the calling process, which runs a function over its state."
-  @spec check(t(), term(), module()) :: :ok | {:another, module()}
-  def check(%{sure?: sure?, depth: depth}, state, module) do
+  @doc "What the calling process finds, which runs a function over its state and has nothing else in hand."
+  @spec look(looks(), before(), now :: non_neg_integer(), term()) :: found()
+  def look({%{idle: idle}, _module}, before, now, _state)
+      when is_integer(idle) and is_integer(before) and now - before <= idle,
+      do: :ok
+
+  def look({works_for, module}, _before, _now, state), do: check(works_for, state, module)
+
+  @doc "The same, wherever it is."
+  @spec check(t(), term(), module()) :: found()
+  def check(%{by_depth?: by_depth?, depth: depth}, state, module) do
     [stack_size: size, total_heap_size: words] =
       Process.info(self(), [:stack_size, :total_heap_size])
 
     cond do
       words > @most_words -> :ok
-      not sure? -> read(state, module, {depth, size})
+      not by_depth? -> state |> text_says(module) |> elem(0)
       true -> compared(state, module, {depth, size}, @most_turns)
     end
   end
@@ -82,21 +112,25 @@ defmodule HotPatch.Swap.Employment do
     :atomics.put(depth, @reader, 0)
   end
 
-  defp read(state, module, known) do
-    text = CallbackModule.text(self())
-
-    case text |> Employer.of_text(state, [module]) |> Employer.read() do
-      {:works_for, [^module | _below]} -> learn(text, known)
-      {:works_for, [other | _below]} -> {:another, other}
-      {:foreign, loop, _module} -> {:another, loop}
-      # The VM writes it otherwise than we know: it is believed what was found.
-      nil -> :ok
+  defp read(state, module, {depth, size}) do
+    with {:ok, text} when text != nil <- text_says(state, module) do
+      if Employer.in_one_loop?(text, :gen_server), do: :atomics.put(depth, @depth, size)
+      :ok
+    else
+      {result, _no_text} -> result
     end
   end
 
-  # Of a gen_statem the depth says nothing: its callback module is a value.
-  defp learn(text, {depth, size}) do
-    if Employer.in_one_loop?(text, :gen_server), do: :atomics.put(depth, @depth, size)
-    :ok
+  # With the text where that shows it.
+  defp text_says(state, module) do
+    text = CallbackModule.text(self())
+
+    case text |> Employer.of_text(state, [module]) |> Employer.read() do
+      {:works_for, [^module | _below]} -> {:ok, text}
+      {:works_for, [other | _below]} -> {{:another, other}, nil}
+      {:foreign, loop, _module} -> {{:another, loop}, nil}
+      # The VM writes it otherwise than we know: it is believed what was found.
+      nil -> {:ok, nil}
+    end
   end
 end

@@ -68,7 +68,7 @@ defmodule HotPatch.Swap.Engine do
 
   # Who has a state that may hold funs of the code that goes.
   defp holders(%{funs: nil}), do: []
-  defp holders(%{job: job}), do: Discovery.find(job.changes).targets
+  defp holders(%{job: job}), do: Discovery.look(job.changes).targets
 
   # The new code takes the old state too: load first, then each changes its state when it
   # gets to it. Tried before, in the same way, so that a failure finds the old code current.
@@ -113,7 +113,7 @@ defmodule HotPatch.Swap.Engine do
   defp casualties(%{fatal: fatal}) when fatal == %{}, do: {:ok, []}
 
   defp casualties(%{job: job, fatal: fatal}) do
-    found = Discovery.find(job.changes)
+    found = Discovery.look(job.changes)
     casualties = Casualties.among(found.targets ++ found.unpaused, fatal)
 
     if casualties != [] and job.purge == :soft,

@@ -21,6 +21,8 @@ defmodule HotPatch.Swap.Parking do
   #     the mailbox. Nobody is to wake it up then: it looks at the signal when it has finished.
 
   alias HotPatch.Swap.Conversion
+  alias HotPatch.Swap.Discovery.Idleness
+  alias HotPatch.Swap.Employment
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.StateForm
@@ -33,17 +35,18 @@ defmodule HotPatch.Swap.Parking do
 
   @typedoc """
   `ref` is the alias of the engine under which answers come (see SysMessage), `seat` that of a process
-  that stands still.
+  that stands still, `employer` what it has found of whom it works for.
   """
   @type t :: %__MODULE__{
           ref: reference(),
           signal: Signal.t(),
           engine: pid(),
           guard: pid(),
-          seat: Tally.seat() | nil
+          seat: Tally.seat() | nil,
+          employer: Employment.found() | nil
         }
   @enforce_keys [:ref, :signal, :engine, :guard]
-  defstruct [:ref, :signal, :engine, :guard, :seat]
+  defstruct [:ref, :signal, :engine, :guard, :seat, :employer]
 
   @doc "For the calling engine and its guard; nobody stands still yet."
   @spec new(pid(), Signal.t()) :: t()
@@ -52,12 +55,29 @@ defmodule HotPatch.Swap.Parking do
 
   @doc """
   Asks a process to stand still, and to convert its state at once where a conversion is given. It takes
-  its seat when it has done both.
+  its seat when it has done both. With `looks` it looks first for whom it works.
   """
-  @spec ask(t(), pid(), Conversion.t() | nil, Tally.seat()) :: :ok
-  def ask(standing, pid, conversion, seat) do
+  @spec ask(
+          t(),
+          pid(),
+          Conversion.t() | nil,
+          {Employment.looks(), Employment.before()} | nil,
+          Tally.seat()
+        ) :: :ok
+  def ask(standing, pid, conversion, nil, seat) do
     base = %{standing | seat: seat}
     SysMessage.run_in(pid, &still(&1, conversion, base))
+  end
+
+  # What it is about to do is within a fun, and so not in the text of its stack, which is read meanwhile: that
+  # would be several times as long.
+  def ask(standing, pid, conversion, {looks, before}, seat) do
+    base = %{standing | seat: seat}
+    go_on = fn state, employer -> still(state, conversion, %{base | employer: employer}) end
+
+    SysMessage.run_in(pid, fn state ->
+      go_on.(state, Employment.look(looks, before, Idleness.now(), state))
+    end)
   end
 
   @doc """
@@ -107,13 +127,17 @@ defmodule HotPatch.Swap.Parking do
   # here: the VM lets the process wait for the answer.
   defp still(state, conversion, base) do
     if Signal.open?(base.signal) do
-      {new, conversion} = at_once(state, conversion, base.seat)
+      {new, conversion} = at_once(state, known(conversion, base), base.seat)
       Tally.arrive(base.seat)
       look(state, new, conversion, base)
     else
       state
     end
   end
+
+  defp known(nil, _base), do: nil
+  defp known(conversion, %{employer: nil}), do: conversion
+  defp known(conversion, %{employer: found}), do: %{conversion | works_for: found}
 
   # Where it cannot be done yet, it is asked for when all stand still.
   defp at_once(state, nil, _seat), do: {state, nil}
@@ -178,6 +202,8 @@ defmodule HotPatch.Swap.Parking do
   end
 
   defp follow({:convert, conversion, seat}, {state, new, former}, base) do
+    conversion = known(conversion, base)
+
     if Signal.open?(base.signal) do
       look(state, converted(state, conversion, seat), conversion, base)
     else

@@ -21,10 +21,12 @@ defmodule HotPatch.Swap.ProcessTask do
 
   @typedoc """
   One process, and the loop that it is in where that is not OTP's. `conversions` are run before the load, and may be none; `by_itself` are the modules that
-  have to change by themselves. Processes of one `like` are alike in all that is to be done.
+  have to change by themselves. Processes of one `like` are alike in all that is to be done. `reductions` are
+  those of the process when it was looked at.
   """
   @type t :: %__MODULE__{
           pid: pid(),
+          reductions: Employment.before(),
           loop: module() | nil,
           how: how(),
           conversions: %{module() => Conversion.t()},
@@ -32,7 +34,7 @@ defmodule HotPatch.Swap.ProcessTask do
           like: integer()
         }
   @enforce_keys [:pid]
-  defstruct [:pid, :loop, how: :still, conversions: %{}, by_itself: [], like: 0]
+  defstruct [:pid, :loop, :reductions, how: :still, conversions: %{}, by_itself: [], like: 0]
 
   @doc """
   The work on targets, in windows: enough of them at a time to keep the schedulers busy, few
@@ -50,7 +52,7 @@ defmodule HotPatch.Swap.ProcessTask do
         key = {target.kind, modules, sure?, loop, target.keeps?, target.ends?, target.holds?}
         new = fn -> %{task(target, conversions, hold) | like: :erlang.unique_integer()} end
         alike = Map.put_new_lazy(alike, key, new)
-        {%{alike[key] | pid: target.pid}, alike}
+        {%{alike[key] | pid: target.pid, reductions: target.reductions}, alike}
       end)
 
     Enum.chunk_every(tasks, window)
@@ -69,6 +71,17 @@ defmodule HotPatch.Swap.ProcessTask do
   @doc "The same process, which does not convert its state at once."
   @spec later(t()) :: t()
   def later(task), do: converting(task, &%{&1 | at_once?: false})
+
+  @doc "How a process that stands still looks for whom it works; nil where it need not."
+  @spec looks(t()) :: Employment.looks() | nil
+  def looks(%{how: :still, conversions: conversions}) when map_size(conversions) == 1 do
+    case Map.to_list(conversions) do
+      [{_module, %{works_for: nil}}] -> nil
+      [{module, %{works_for: works_for}}] -> {works_for, module}
+    end
+  end
+
+  def looks(_task), do: nil
 
   @doc "The conversion of a process that has one state, as all have but event managers."
   @spec only(t()) :: Conversion.t()
@@ -206,7 +219,8 @@ defmodule HotPatch.Swap.ProcessTask do
     # Nothing can be tried, but whether it works for the module.
     if target.kind == :server do
       base = conversion(change, %{name: change.module, lambdas?: false}, under)
-      works_for = Employment.new(depth, target.sure?)
+      kind = Shadow.kind(target.kind, change)
+      works_for = Employment.new(depth, target.sure?, kind)
       checked = %{base | kind: :server, rehearsal?: true, keeps?: true, works_for: works_for}
       put_in(task.conversions[change.module], checked)
     else
@@ -222,7 +236,7 @@ defmodule HotPatch.Swap.ProcessTask do
     else
       kind = Shadow.kind(target.kind, change)
       rehearsal? = itself?(kind, conversion)
-      works_for = if target.kind == :server, do: Employment.new(depth, target.sure?)
+      works_for = if target.kind == :server, do: Employment.new(depth, target.sure?, kind)
 
       conversion = %{
         conversion

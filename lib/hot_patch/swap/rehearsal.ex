@@ -26,6 +26,7 @@ defmodule HotPatch.Swap.Rehearsal do
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Rehearsal.Round
   alias HotPatch.Swap.Rehearsal.Tally
+  alias HotPatch.Swap.Replay
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
@@ -34,7 +35,7 @@ defmodule HotPatch.Swap.Rehearsal do
   `within`: milliseconds in which a process has to come to its turn, and to have converted. `deadline`: the end
   of it all, in monotonic milliseconds. `sample`: how many processes of each module at most; nil for all.
   `without`: modules whose callbacks are not called, because they have effects. `most_bytes`: the largest
-  state that is copied. `owner`: when it dies nobody wants the result any more.
+  state that is copied. `owner`: when it dies nobody wants the result any more. `replay`: how messages are played, nil where none are.
   """
   @type how :: %{
           within: pos_integer(),
@@ -42,12 +43,14 @@ defmodule HotPatch.Swap.Rehearsal do
           sample: pos_integer() | nil,
           without: [module()],
           most_bytes: pos_integer(),
-          owner: pid()
+          owner: pid(),
+          replay: Replay.how() | nil
         }
 
   @typedoc "What was found, as `HotPatch.Rehearsal.NodeResult` has it."
   @type found :: %{
           modules: [ModuleResult.t()],
+          replays: [HotPatch.Rehearsal.Replay.t()],
           suspended: non_neg_integer(),
           pause_us: non_neg_integer(),
           wait_us: non_neg_integer(),
@@ -92,6 +95,7 @@ defmodule HotPatch.Swap.Rehearsal do
     signal = Signal.new()
     caller = self()
     ref = make_ref()
+    copies = job.shadows ++ Replay.shadows(how.replay)
 
     {engine, monitor} =
       :erlang.spawn_opt(fn -> engine(caller, ref, {job, how, signal}) end, [
@@ -100,7 +104,7 @@ defmodule HotPatch.Swap.Rehearsal do
         message_queue_data: :off_heap
       ])
 
-    {guard, guard_monitor} = spawn_monitor(fn -> guard(caller, engine, {job, signal}) end)
+    {guard, guard_monitor} = spawn_monitor(fn -> guard(caller, engine, {job, copies, signal}) end)
     result = begun(engine, guard, {ref, monitor, guard_monitor})
 
     receive do
@@ -160,7 +164,7 @@ defmodule HotPatch.Swap.Rehearsal do
   end
 
   # Ends what the engine has begun, whatever becomes of that.
-  defp guard(caller, engine, {job, signal}) do
+  defp guard(caller, engine, {job, copies, signal}) do
     if register() do
       monitor = Process.monitor(engine)
       send(caller, {self(), :ready})
@@ -168,7 +172,7 @@ defmodule HotPatch.Swap.Rehearsal do
       _ = Signal.settle(signal, :drop)
       # Also what an engine has left that was killed in the middle.
       _ = EarlyLoad.back(job)
-      :ok = Shadow.unload(job.shadows)
+      :ok = Shadow.unload(copies)
     else
       send(caller, {self(), :busy})
     end
@@ -210,10 +214,16 @@ defmodule HotPatch.Swap.Rehearsal do
   end
 
   # Nobody stands still for it.
-  defp try_all(%{transition: :none}, _how, _signal), do: {:ok, nobody()}
+  defp try_all(%{transition: :none} = job, how, signal) do
+    with :ok <- Shadow.load(Replay.shadows(how.replay)) do
+      found = if how.replay, do: Discovery.find(job.changes), else: Discovery.nothing()
+      {:ok, Map.put(nobody(), :replays, replays(found, job, how, signal))}
+    end
+  end
 
   defp try_all(job, how, signal) do
     with :ok <- Room.look(job),
+         :ok <- Shadow.load(Replay.shadows(how.replay)),
          {:ok, ready} <- loaded(job, how),
          found = Discovery.find(job.changes),
          reasons = Casualties.reasons(job.changes, job.transition, ready.shadows),
@@ -228,7 +238,14 @@ defmodule HotPatch.Swap.Rehearsal do
 
   defp nobody do
     tally = Tally.new([])
-    Map.merge(Tally.figures(tally, 0, 1), %{modules: [], late: [], uncertain: [], warnings: []})
+
+    Map.merge(Tally.figures(tally, 0, 1), %{
+      modules: [],
+      replays: [],
+      late: [],
+      uncertain: [],
+      warnings: []
+    })
   end
 
   # Where nothing is to be called, nothing has to be there for it.
@@ -260,16 +277,31 @@ defmodule HotPatch.Swap.Rehearsal do
     {tally, late} = Round.run(chosen, tally, {ref, signal}, how)
     suspended = if ready.job.transition == :suspend, do: length(found.targets), else: 0
     figures = Tally.figures(tally, suspended, System.schedulers_online())
+    replays = replays(found, ready.job, how, signal)
 
     Map.merge(figures, %{
       modules: Tally.results(tally),
+      replays: replays,
       late: late(late) ++ silent(found.silent),
       uncertain:
-        Uncertain.lines(ready.job.changes, found.targets ++ found.unpaused, found.silent),
+        Uncertain.lines(
+          ready.job.changes,
+          Discovery.Running.of(ready.job.changes, found.targets ++ found.unpaused),
+          found.silent
+        ),
       warnings:
         Enum.map(KeptFrames.risks(ready.job.changes, found.targets), &Risk.line/1) ++
           long(figures, how)
     })
+  end
+
+  defp replays(_found, _job, %{replay: nil}, _signal), do: []
+
+  defp replays(found, job, how, signal) do
+    # Nobody's state changes there.
+    kept? = job.transition == :none
+    changes = Enum.map(job.changes, &if(kept?, do: %{&1 | convert?: false}, else: &1))
+    Replay.run(found.targets ++ found.unpaused, changes, how.replay, signal, how)
   end
 
   # What each process is to do, by its module; nil where it cannot be tried. Nothing is converted in one that

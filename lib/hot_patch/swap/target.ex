@@ -27,7 +27,8 @@ defmodule HotPatch.Swap.Target do
   One that `keeps?` its state converts nothing, one that `holds?` funs of the code that goes only makes
   them anew where it has nothing to convert, and one that `ends?` is ended with the load. Of one that is
   `sure?` it was read in its loop that it works for the module; of the others that is looked at when
-  they stand still. `loop` is the module of a behaviour that is not OTP's.
+  they stand still. `reductions` are those that it had when it was read; nil where it was not. `loop` is the
+  module of a behaviour that is not OTP's.
   """
   @type t :: %__MODULE__{
           pid: pid(),
@@ -38,6 +39,7 @@ defmodule HotPatch.Swap.Target do
           holds?: boolean(),
           ends?: boolean(),
           sure?: boolean(),
+          reductions: non_neg_integer() | nil,
           loop: module() | nil
         }
   @type kind ::
@@ -73,6 +75,7 @@ defmodule HotPatch.Swap.Target do
     :rule,
     :modules,
     :loop,
+    :reductions,
     keeps?: false,
     holds?: false,
     ends?: false,

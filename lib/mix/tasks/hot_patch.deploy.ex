@@ -12,6 +12,9 @@ defmodule Mix.Tasks.HotPatch.Deploy do
   ## Options
 
     * `--to NODE` - any node of the cluster; it runs the same HotPatch as this project
+    * `--to URL` - or the address at which the page is mounted, as in `https://shop.example.com/patch-api`: where web servers can
+      be reached and nodes cannot. A token of an admin stands in the environment, in `HOT_PATCH_TOKEN`. What
+      the system is started with (`sys.config`, `runtime.exs`, `vm.args`) is not handed out there, and so not compared
     * `--release FOLDER` - a release that is built already; without it `mix release` is run, in this `MIX_ENV`
     * `--name TEXT` - of the patch. Default: `deploy`
     * `--accept NAME` - build it although this was found, see `mix help hot_patch.build`; may be given several times
@@ -20,6 +23,7 @@ defmodule Mix.Tasks.HotPatch.Deploy do
     * `--dry-run` - shows what it would do, and ends
     * `--yes` - does not ask; where this is no terminal, nothing is applied without it
     * `--cookie TEXT` - of the cluster; default: that of this user (`~/.erlang.cookie`)
+    * `--cacert FILE` - certificates to trust with `https`; default: those of this system
     * `--help` - this text
 
   and those of `apply`:
@@ -37,13 +41,16 @@ defmodule Mix.Tasks.HotPatch.Deploy do
 
       MIX_ENV=prod mix hot_patch.deploy --to shop@10.0.0.5 --dry-run
       MIX_ENV=prod mix hot_patch.deploy --to shop@10.0.0.5 --yes --canary 1 --watch-for 60000 --reason "ticket 4711"
+      MIX_ENV=prod HOT_PATCH_TOKEN=... mix hot_patch.deploy --to https://shop.example.com/patch-api --reason "ticket 4711"
   """
 
   use Mix.Task
 
   alias HotPatch.Build
   alias HotPatch.Build.Running
-  alias HotPatch.Command.Connection
+  alias HotPatch.Build.Settings
+  alias HotPatch.Command.Target
+  alias HotPatch.Host.RunningBuild
   alias HotPatch.Options.CommandLine
   alias HotPatch.Support.Folder
   alias HotPatch.Support.Printable
@@ -58,6 +65,7 @@ defmodule Mix.Tasks.HotPatch.Deploy do
     dry_run: :boolean,
     yes: :boolean,
     cookie: :string,
+    cacert: :string,
     help: :boolean
   ]
 
@@ -79,7 +87,9 @@ defmodule Mix.Tasks.HotPatch.Deploy do
 
   defp asked(options) do
     {own, given} = Keyword.split(options, Keyword.keys(@own))
-    if own[:to] == nil, do: stop(2, "--to NODE is missing: any node of the cluster")
+
+    if own[:to] == nil,
+      do: stop(2, "--to is missing: any node of the cluster, or the address of its page")
 
     case CommandLine.read(:apply, given) do
       {:ok, apply_options} -> deploy(own, apply_options, ok!(release(own[:release])))
@@ -107,18 +117,48 @@ defmodule Mix.Tasks.HotPatch.Deploy do
   end
 
   defp deploy(own, apply_options, release) do
-    node = ok!(Connection.open(own[:to], own[:cookie]))
+    target = ok!(Target.open(own[:to], own))
 
     in_folder(fn folder ->
-      case mirror(node, release, folder) do
-        [] -> say("nothing differs: #{own[:to]} runs what is in #{release}")
-        _differing -> build(node, own, {folder, release}) |> offer(node, own, apply_options)
+      {differing, withheld} = mirror(target, release, folder)
+      if withheld != [], do: say("not compared: #{Enum.join(withheld, ", ")}")
+
+      case nothing(differing, own, {folder, release}) do
+        nil ->
+          build(target, own, {folder, release}) |> offer(target, own, apply_options)
+
+        notes ->
+          say("nothing differs: #{own[:to]} runs what is in #{release}")
+          for note <- notes, do: say("note: #{note}")
       end
     end)
   end
 
-  defp mirror(node, release, folder) do
-    Running.mirror(&told!(Connection.call(node, Running, &1, &2)), release, folder)
+  # Whether there is nothing that a patch could be made of, and what is to be said of what differs all the same; nil where
+  # there is something.
+  defp nothing(differing, own, {from, to}) do
+    cond do
+      not Enum.all?(differing, &RunningBuild.settings?/1) -> nil
+      differing == [] -> []
+      true -> settings(Settings.between(from, to), own[:config_differences] == true)
+    end
+  end
+
+  defp settings(%{differences: [_ | _]}, true), do: nil
+  defp settings(settings, _take?), do: Settings.offered(settings)
+
+  # What is not handed out counts as the same.
+  defp mirror(%module{} = target, release, folder) do
+    {differing, withheld} = target |> module.source() |> Running.mirror(release, folder)
+
+    for path <- withheld, near = Path.join(release, path), File.regular?(near) do
+      folder |> Path.join(path) |> Path.dirname() |> File.mkdir_p!()
+      File.cp!(near, Path.join(folder, path))
+    end
+
+    {differing, withheld}
+  rescue
+    error in RuntimeError -> stop(1, error.message)
   end
 
   # The files of a system may hold its secrets.
@@ -134,55 +174,42 @@ defmodule Mix.Tasks.HotPatch.Deploy do
     end
   end
 
-  defp build(node, own, {from, to}) do
-    out = Path.join(from, "patch.zip")
+  defp build(target, own, {from, to}) do
     File.mkdir_p!(from)
 
+    # It is sent, and written nowhere here.
     options =
-      [from: from, to: to, out: out, name: own[:name] || "deploy"] ++
-        [accept: Keyword.get_values(own, :accept), dry_run: own[:dry_run] == true] ++
-        [in_place: true] ++
-        Keyword.take(own, [:sign, :config_differences]) ++ for_release(node, from)
+      [from: from, to: to, name: own[:name] || "deploy"] ++
+        [accept: Keyword.get_values(own, :accept), dry_run: true, in_place: true] ++
+        Keyword.take(own, [:sign, :config_differences]) ++ for_release(target, from)
 
     built = ok!(Build.run(options))
-    say(to_string(built))
+    say(Build.about(built))
     if built.refusal, do: stop(1, Exception.message(built.refusal)), else: built
   end
 
   # A system that is no release says itself what it is.
-  defp for_release(node, from) do
-    if Folder.matching(from, "releases/*/*.rel") == [] do
-      %{name: name, version: version} =
-        told!(Connection.call(node, HotPatch.Release, :current, []))
-
-      [for: "#{name}-#{version}"]
-    else
-      []
-    end
+  defp for_release(%module{} = target, from) do
+    if Folder.matching(from, "releases/*/*.rel") == [],
+      do: [for: ok!(module.release(target))],
+      else: []
   end
 
-  defp offer(built, node, own, apply_options) do
+  defp offer(built, %module{} = target, own, apply_options) do
     if own[:dry_run] do
-      say("a dry run: nothing was sent to #{node}")
+      say("a dry run: nothing was sent to #{own[:to]}")
     else
-      name = own[:name] || "deploy"
-      patch = ok!(Connection.call(node, HotPatch, :upload, [built.zip, [name: name]]))
-
-      plan =
-        ok!(
-          Connection.call(node, HotPatch, :plan, [patch.id, Keyword.take(apply_options, [:nodes])])
-        )
-
-      say(to_string(plan))
-      confirm(own, node, patch)
-      apply_patch(node, own, patch, apply_options)
+      id = ok!(module.upload(target, built.zip, own[:name] || "deploy"))
+      say(ok!(module.plan(target, id, Keyword.take(apply_options, [:nodes]))))
+      confirm(own, target, id)
+      apply_patch(target, id, apply_options)
     end
   end
 
-  defp confirm(own, node, patch) do
+  defp confirm(own, %module{} = target, id) do
     unless own[:yes] ||
-             (terminal?() && Mix.shell().yes?("Apply #{patch.id} to all nodes?", default: :no)) do
-      _ = Connection.call(node, HotPatch, :delete, [patch.id, []])
+             (terminal?() && Mix.shell().yes?("Apply #{id} to all nodes?", default: :no)) do
+      _ = module.delete(target, id)
 
       stop(
         3,
@@ -191,45 +218,30 @@ defmodule Mix.Tasks.HotPatch.Deploy do
     end
   end
 
-  defp apply_patch(node, own, patch, options) do
-    options = Keyword.put_new(options, :progress, if(terminal?(), do: :bar, else: :none))
+  defp apply_patch(%module{} = target, id, options) do
+    %{text: text, everywhere?: everywhere?} = ok!(module.apply(target, id, options, terminal?()))
 
-    case Connection.call(node, HotPatch, :apply, [patch.id, options]) do
-      {:ok, report} ->
-        say(to_string(report))
-        end_with(report, node, own, patch)
+    say(text)
+    back = "take it back: #{module.rollback_line(target, id)}"
 
-      {:error, error} ->
-        if is_exception(error) and error.report, do: say(to_string(error.report))
-        stop(1, text(error))
-    end
-  end
-
-  # Read back on every node: code and files are what was sent.
-  defp end_with(%{status: status, missing: []}, _node, own, patch)
-       when status in [:ok, :not_changed, :not_loaded, :not_beam] do
-    say("take it back: mix hot_patch.remote #{own[:to]} rollback #{patch.id}")
-  end
-
-  defp end_with(report, _node, own, patch) do
-    stop(
-      1,
-      "#{patch.id} is not on every node as it should be (#{report.status}), see the report; take it back: " <>
-        "mix hot_patch.remote #{own[:to]} rollback #{patch.id}"
-    )
+    # Read back on every node: code and files are what was sent.
+    if everywhere?,
+      do: say(back),
+      else: stop(1, "#{id} is not on every node as it should be, see the report; #{back}")
   end
 
   defp terminal?, do: match?({:ok, _columns}, :io.columns())
   defp say(text), do: text |> String.trim_trailing() |> Printable.lines() |> Mix.shell().info()
 
   defp ok!({:ok, result}), do: result
-  defp ok!({:error, error}), do: stop(1, text(error))
 
-  defp told!({:error, error}), do: stop(1, text(error))
-  defp told!(result), do: result
+  defp ok!({:error, {text, report}}) do
+    if report, do: say(report)
+    stop(1, text)
+  end
 
-  defp text(error) when is_exception(error), do: Exception.message(error)
-  defp text(text), do: text
+  defp ok!({:error, error}) when is_exception(error), do: stop(1, Exception.message(error))
+  defp ok!({:error, text}), do: stop(1, text)
 
   @spec stop(1..3, String.t()) :: no_return()
   defp stop(code, text) do

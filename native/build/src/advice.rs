@@ -2,12 +2,13 @@
 //! with the processes, and what looks dangerous.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::changes::Change;
 use crate::error::Error;
 use crate::side::Side;
 use crate::steps::{Course, Way};
+use crate::tree::Content;
 use hot_patch_beam::Stop;
 use hot_patch_core::analysis::{self, Analysis, Request};
 use hot_patch_core::appup::{Appup, Instruction, Script};
@@ -36,7 +37,11 @@ struct Versions<'c> {
 /// A change is judged here, and nowhere else.
 impl Advice {
     /// A change of the build that runs.
-    pub(crate) fn on(changes: &[Change], running: &Side, stop: &Stop) -> Result<Advice, Error> {
+    pub(crate) fn on<'s>(
+        changes: &'s [Change],
+        running: BTreeMap<&'s str, &'s Content>,
+        stop: &Stop,
+    ) -> Result<Advice, Error> {
         let versions = Versions::of(changes, running, false)?;
         let (up, down) = (versions.up(stop), versions.down(stop));
         let appup = appup(&up, &down);
@@ -52,7 +57,7 @@ impl Advice {
         build: &Side,
         stop: &Stop,
     ) -> Result<Advice, Error> {
-        let analysis = Versions::of(changes, build, true)?.up(stop);
+        let analysis = Versions::of(changes, build.modules(), true)?.up(stop);
         let instructions = Instructions::default();
         Ok(Advice { load_order: load_order(changes, &analysis), instructions, analysis })
     }
@@ -64,7 +69,7 @@ impl Advice {
         notes: &mut Vec<String>,
         stop: &Stop,
     ) -> Result<Advice, Error> {
-        let versions = Versions::of(changes, course.from, false)?;
+        let versions = Versions::of(changes, course.from.modules(), false)?;
         let (mut up, mut down) = (versions.up(stop), versions.down(stop));
         let appup = appup(&up, &down);
         let (ways_up, ways_down) = (made(appup.up), made(appup.down));
@@ -102,7 +107,11 @@ fn texts(instructions: &[Instruction]) -> Vec<String> {
 }
 
 impl<'c> Versions<'c> {
-    fn of(changes: &'c [Change], running: &'c Side, picked: bool) -> Result<Self, Error> {
+    fn of(
+        changes: &'c [Change],
+        mut all: BTreeMap<&'c str, &'c Content>,
+        picked: bool,
+    ) -> Result<Self, Error> {
         let mut versions = Versions {
             around: Vec::new(),
             before: Vec::new(),
@@ -110,7 +119,6 @@ impl<'c> Versions<'c> {
             added: Vec::new(),
             removed: Vec::new(),
         };
-        let mut all = running.modules();
         for change in changes {
             let (Some(name), false) = (change.module(), change.unchanged) else { continue };
             // Of a protocol what runs is the consolidated one, whatever lies beside it.

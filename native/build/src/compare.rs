@@ -42,6 +42,7 @@ pub(crate) fn both(
     if let Some(modules) = &request.modules {
         choose(&mut pairs, modules)?;
     }
+    pairs.retain(|pair| !pair.key.module().is_some_and(|name| request.is_applied(name)));
     progress.begin(pairs.len());
     let take_all = request.all_differences || request.modules.is_some();
     let compare = |_: &mut (), pair: &Pair<'_>| {

@@ -38,6 +38,7 @@ pub(crate) fn manifest(
         instructions: advice.instructions,
         config: request.config.clone(),
         accepted_findings,
+        follows: request.follows.clone(),
     }
 }
 

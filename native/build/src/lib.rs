@@ -109,7 +109,13 @@ pub fn build(
     steps::known(&request.restart, compared.upgrade.as_ref())?;
     let advice = match (&from, &compared.upgrade) {
         (None, _) => Advice::on_picked(&compared.changes, &to, progress.stop())?,
-        (Some(from), None) => Advice::on(&compared.changes, from, progress.stop())?,
+        (Some(from), None) => {
+            // What the patch before it has brought runs already.
+            let mut running = from.modules();
+            let brought = to.modules().into_iter().filter(|(name, _)| request.is_applied(name));
+            running.extend(brought);
+            Advice::on(&compared.changes, running, progress.stop())?
+        }
         (Some(from), Some(upgrade)) => {
             let course = Course { upgrade, from, to: &to, restart: &request.restart };
             Advice::on_upgrade(&compared.changes, course, &mut compared.notes, progress.stop())?

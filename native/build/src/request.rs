@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use hot_patch_core::manifest::{ConfigChange, Finding, OnLoad, Release, Transition};
+use hot_patch_core::manifest::{ConfigChange, Finding, Follows, OnLoad, Release, Transition};
 
 /// What to build a patch from, and what its manifest is to say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,9 @@ pub struct Request {
     /// What the author accepts, if the analysis finds it: by rule, or by rule and module.
     #[serde(default)]
     pub accepted_findings: Vec<Finding>,
+    /// The patch that comes before this one: what it brings counts as running already.
+    #[serde(default)]
+    pub follows: Option<Follows>,
     /// The OTP release that compiled it, where the build does not say it.
     #[serde(default)]
     pub otp: Option<String>,
@@ -63,6 +66,12 @@ pub struct Request {
 }
 
 impl Request {
+    /// Whether a module is of the patch that comes before this one.
+    pub(crate) fn is_applied(&self, module: &str) -> bool {
+        let follows = self.follows.iter();
+        follows.flat_map(|follows| &follows.modules).any(|one| one.name == module)
+    }
+
     /// A request for what differs between two builds.
     pub fn new(from: Option<PathBuf>, to: PathBuf, name: String) -> Self {
         Request {
@@ -81,6 +90,7 @@ impl Request {
             on_load: OnLoad::default(),
             config: Vec::new(),
             accepted_findings: Vec::new(),
+            follows: None,
             otp: None,
             elixir: None,
         }

@@ -6,7 +6,7 @@ use hot_patch_beam::shadow::{self, Naming};
 use hot_patch_core::reply;
 use support::beam::{AtomFormat, minimal};
 
-const PLAIN: Naming<'_> = Naming { suffix: "$2", helper: None };
+const PLAIN: Naming<'_> = Naming { suffix: "$2", helper: None, closed: false };
 
 #[test]
 fn the_reply_keeps_the_order() {

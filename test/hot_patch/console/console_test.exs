@@ -201,6 +201,7 @@ defmodule HotPatch.ConsoleTest do
       assert alive == Enum.take(cookies, -20)
     end
 
+    @tag :slow
     test "others' failures behind the same proxy lock nobody out" do
       try_one = fn name, password ->
         body = URI.encode_query(name: name, password: password)
@@ -273,6 +274,7 @@ defmodule HotPatch.ConsoleTest do
       end)
     end
 
+    @tag :slow
     test "ends with the logout of its user" do
       start!()
       headers = log_in("alice")
@@ -286,6 +288,7 @@ defmodule HotPatch.ConsoleTest do
       Enum.each(others, &goes_on!/1)
     end
 
+    @tag :slow
     test "ends with a role that is taken away, and so do sessions, forms and tokens" do
       start!()
       [alice, eve] = [log_in("alice"), log_in("eve")]
@@ -331,6 +334,7 @@ defmodule HotPatch.ConsoleTest do
       ended!(dave)
     end
 
+    @tag :slow
     test "a configuration that is wrong changes nothing; one that is gone ends it all" do
       start!()
       alice = log_in("alice")
@@ -549,6 +553,79 @@ defmodule HotPatch.ConsoleTest do
       assert {:ok,
               %{items: [%{what: :delete, reason: "done", by: "deploy", from: "192.0.2.7"} | _]}} =
                HotPatch.journal(patch: id)
+    end
+
+    test "gives text where text is asked for", %{admin: admin} do
+      plain = Map.put(admin, "accept", "text/plain")
+      assert %{status: 201} = response = upload(plain)
+      assert header(response, "content-type") =~ "text/plain"
+      id = response |> header("location") |> Path.basename()
+      assert text(get("/api/patches", plain)) =~ id
+      assert text(get("/api/nodes", plain)) =~ "#{node()}"
+
+      for {call, said} <- [{"check", "check #{id}: "}, {"plan", "plan"}, {"", "priv/a"}],
+          do: assert(text(get("/api/patches/#{id}/#{call}", plain)) =~ said)
+
+      for {headers, path, status, said} <- [
+            {plain, "/api/patches/no-such", 404, "no-such"},
+            {plain, "/api/patches/#{id}/plan?sideways=1", 422, "sideways"},
+            {%{"accept" => "text/plain"}, "/api/nodes", 401, "log in, or send a token"}
+          ] do
+        response = get(path, headers)
+        assert response.status == status
+        assert header(response, "content-type") =~ "text/plain"
+        assert text(response) =~ said
+      end
+
+      response = post("/api/patches/#{id}/apply", %{}, Map.put(plain, "prefer", "respond-async"))
+
+      assert response.status == 202
+      place = header(response, "location")
+
+      ended =
+        HotPatch.Test.Until.until(
+          fn ->
+            response = get(place, plain)
+            if response.status != 202, do: response
+          end,
+          "the operation ends"
+        )
+
+      # It ends with a line's end, as what is written to a terminal does.
+      for response <- [get("/api/nodes", plain), ended],
+          do: assert(text(response) =~ ~r/[^\n]\n\z/)
+
+      # This node has no place for such a file: what is wrong, and then the report.
+      assert ended.status == 409
+      assert [why, report] = String.split(text(ended), "\n\n", parts: 2)
+      assert why =~ "priv/a names no application's folder"
+      assert report =~ "apply #{id}: "
+    end
+
+    test "tells an admin which build runs, and gives what is in it but for settings", %{
+      admin: admin
+    } do
+      assert %{status: 403} = get("/api/build", token("monitor"))
+      response = get("/api/build", Map.put(admin, "accept", "text/plain"))
+      assert header(response, "content-disposition") =~ ~r/filename="unreleased-.+\.sha256"/
+
+      sums =
+        for line <- String.split(text(response), "\n", trim: true), do: String.split(line, "  ")
+
+      [_digest, path] = sum = Enum.find(sums, fn [_, path] -> path =~ "hot_patch.app" end)
+      assert %{^path => digest} = HotPatch.build_digests()
+      assert sum == [digest, path]
+      assert text(get("/api/build", admin)) =~ ~s("#{path}":"#{digest}")
+
+      form =
+        URI.encode_query([{"path", path}, {"path", "../../etc/passwd"}, {"path", "/etc/passwd"}])
+
+      response = Console.call(request("POST", "/api/build/files", headers: admin, body: form))
+      assert header(response, "content-type") == "application/zip"
+      {:ok, files} = :zip.unzip(text(response), [:memory])
+      assert [{name, bytes}] = files
+      assert to_string(name) == path
+      assert Base.encode16(:crypto.hash(:sha256, bytes), case: :lower) == digest
     end
 
     test "carries operations out, waits for them or does not", %{admin: admin} do

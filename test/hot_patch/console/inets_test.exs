@@ -165,6 +165,7 @@ defmodule HotPatch.Console.InetsTest do
     assert post.(%{"origin" => "http://127.0.0.1"}) in [401, 403]
   end
 
+  @tag :slow
   test "a body of 11 MB is refused, whether it is announced, sent, or both", %{port: port} do
     megabyte = :binary.copy(<<0>>, 1024 * 1024)
     large = Map.merge(token("deploy"), %{"content-length" => 11 * 1024 * 1024})
@@ -193,6 +194,7 @@ defmodule HotPatch.Console.InetsTest do
     served!(port)
   end
 
+  @tag :slow
   test "slow heads, slow bodies and slow uploads are not waited for; others are served meanwhile",
        %{port: port} do
     slow =
@@ -273,6 +275,7 @@ defmodule HotPatch.Console.InetsTest do
     served!(port)
   end
 
+  @tag :slow
   test "floods of headers, and what is no HTTP at all", %{port: port} do
     # Who goes on sending may lose the answer with the connection.
     many = for n <- 1..20_000, do: {"x-#{n}", "y"}
@@ -448,6 +451,7 @@ defmodule HotPatch.Console.InetsTest do
     assert {:error, :econnrefused} = :gen_tcp.connect({127, 0, 0, 1}, port, [])
   end
 
+  @tag :slow
   test "streams have a bound, and go when the client goes", %{port: port} do
     head = head("GET", "/api/events", token("monitor"))
 
@@ -517,6 +521,7 @@ defmodule HotPatch.Console.InetsTest do
       assert answer =~ "strict-transport-security"
     end
 
+    @tag :slow
     test "who does not even begin to speak it goes too, and keeps nobody out" do
       port = start_tls!(max_connections: 5, request_seconds: 600)
       silent = for _ <- 1..60, do: connect(port)

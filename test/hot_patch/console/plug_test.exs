@@ -143,11 +143,21 @@ defmodule HotPatch.Console.PlugTest do
     assert upload.(headers, [one, :never]).status == 408
   end
 
+  @tag :slow
   test "streams until the client is gone" do
     headers = [{"authorization", "Bearer token-of-monitor"}, {"accept", "text/event-stream"}]
     conn = plug(path_info: ["api", "events"], req_headers: headers)
     assert header(conn, "content-type") == "text/event-stream"
     assert_received {:chunk, "event: progress\ndata: []\n\n"}
+  end
+
+  @tag :slow
+  test "streams to the page, which says that it takes HTML: `plug :accepts, [\"html\"]` wants that" do
+    accept = {"accept", "text/event-stream, text/html;q=0.5"}
+    headers = [{"authorization", "Bearer token-of-monitor"}, accept]
+    conn = plug(path_info: ["live"], req_headers: headers)
+    assert header(conn, "content-type") == "text/event-stream"
+    assert_received {:chunk, "event: progress\ndata: " <> _}
   end
 
   describe "behind the plugs of an application" do
@@ -185,6 +195,12 @@ defmodule HotPatch.Console.PlugTest do
       assert act.(%{"nodes" => %{"a" => "b"}}).status == 400
       assert %{status: 422, resp_body: body} = act.(%{"nodes" => ["a@host", "b@host"]})
       assert body =~ "a@host"
+
+      # The same goes for files of the build, of which the last would be taken for all.
+      files = &parsed(["api", "build", "files"], &1, by_token(length))
+      conn = files.(%{"path" => "lib/a/ebin/a.beam"})
+      assert {conn.status, conn.resp_body =~ "write path[]= for each"} == {400, true}
+      assert files.(%{"path" => ["lib/a/ebin/a.beam"]}).status == 200
 
       # As far as the call itself: this archive goes nowhere.
       conn = act.(%{"reason" => "ticket", "_csrf_token" => "x"})

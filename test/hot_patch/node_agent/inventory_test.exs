@@ -173,6 +173,7 @@ defmodule HotPatch.NodeAgent.InventoryTest do
       assert after_it.names == before.names and after_it.digest != before.digest
     end
 
+    @tag :slow
     test "are given where they change, are named by what changes, or name it", %{modules: modules} do
       # b changes: a names it, and b names c.
       assert %{files: files, unknown: []} =

@@ -213,6 +213,7 @@ defmodule HotPatch.Support.PrintableTest do
       analysis(),
       change(),
       finding(),
+      %Analysis.Steps{first: [@hostile], why: [{@hostile, @hostile}], across: [@hostile]},
       %Plan{patch: @hostile, status: :error, nodes: [plan_node()], unmanaged: [hostile_atom()]},
       plan_node(),
       risk(),
@@ -536,6 +537,25 @@ defmodule HotPatch.Support.PrintableTest do
     shown!(logged, "log")
     assert length(String.split(String.trim(logged), "\n")) == 1
     assert HotPatch.Support.Log.metadata(metadata)[:node] == :n
+  end
+
+  # An operator's call from another node has that node's group leader, and OTP would log it there.
+  test "the log of what another node has called is written here" do
+    {pid, monitor} =
+      spawn_monitor(fn ->
+        name = :erlang.term_to_binary(:"operator@127.0.0.1")
+
+        elsewhere =
+          <<131, 88>> <> binary_part(name, 1, byte_size(name) - 1) <> <<9::32, 0::32, 1::32>>
+
+        Process.group_leader(self(), :erlang.binary_to_term(elsewhere))
+        exit({node(Process.group_leader()), HotPatch.Support.Log.metadata(by: "alice")})
+      end)
+
+    assert_receive {:DOWN, ^monitor, :process, ^pid, {leader, metadata}}
+    assert leader == :"operator@127.0.0.1"
+    assert Keyword.take(metadata, [:by, :gl]) == [by: "alice", gl: Process.whereis(:user)]
+    assert HotPatch.Support.Log.metadata([]) == []
   end
 
   test "nothing goes to the log another way" do

@@ -9,7 +9,7 @@ defmodule HotPatch.Swap.BirthsTest do
   @module :hot_patch_test_born
   @parents 6
   @kept 10
-  @rounds "HOT_PATCH_ROUNDS" |> System.get_env("10") |> String.to_integer()
+  @rounds "HOT_PATCH_ROUNDS" |> System.get_env("60") |> String.to_integer() |> div(6) |> max(1)
 
   setup do
     on_exit(fn -> unload(@module) end)

@@ -8,6 +8,8 @@ defmodule HotPatch.Swap.CallbackModulesTest do
   import HotPatch.Test.Until
 
   alias HotPatch.Swap
+  alias HotPatch.Swap.Discovery.Idleness
+  alias HotPatch.Swap.Employment
   alias HotPatch.Test.Builds
 
   @first :hot_patch_test_first
@@ -136,6 +138,50 @@ defmodule HotPatch.Swap.CallbackModulesTest do
 
     for {pid, n} <- Enum.zip(pids, 1..50),
         do: assert({_, :v1, {:v1, ^n}} = :gen_server.call(pid, :get))
+  end
+
+  test "a thousand stand still at once, and the one that has changed among them is seen", %{
+    v1: v1
+  } do
+    pids = for n <- 1..1_000, do: :gen_statem.start(@first, n, []) |> elem(1)
+    on_exit(fn -> kill(pids) end)
+    job = job([{@first, v1[@first], machine(@first, "v2")}], pause_timeout: 30_000)
+    assert {:ok, ready} = Swap.prepare(job)
+    # These have had something to do, and are what they were.
+    for pid <- Enum.take_every(pids, 10), do: {@first, :v1, _} = :gen_statem.call(pid, :get)
+    switch(Enum.at(pids, 700), :change, @second)
+    assert {:error, %{reason: :taken_back, text: text}} = Swap.run(ready)
+    assert text =~ inspect(Enum.at(pids, 700))
+    switch(Enum.at(pids, 700), :change, @first)
+    assert {:ok, %{suspended: 1_000}} = run(job)
+    for pid <- pids, do: assert({@first, :v2, {@first, :v2, _}} = :gen_statem.call(pid, :get))
+  end
+
+  describe "one that has done too little for it since it was looked at" do
+    defp look(pid, events) do
+      [_words, {:reductions, before}] = Process.info(pid, [:total_heap_size, :reductions])
+      for event <- events, do: :ok = :gen_statem.call(pid, event)
+      works_for = Employment.new(Employment.depth(), true, :statem)
+      test = self()
+
+      :sys.replace_state(pid, fn state ->
+        # It is looked for a module that it does not work for: who reads sees that.
+        send(test, {:found, Employment.look({works_for, @second}, before, Idleness.now(), state)})
+        state
+      end)
+
+      receive(do: ({:found, found} -> found))
+    end
+
+    test "does not read whom it works for, and every other does" do
+      assert is_integer(Idleness.most())
+      pid = start()
+      assert look(pid, []) == :ok
+      assert look(pid, [{:change, @first}]) == {:another, @first}
+      assert look(pid, []) == :ok
+      assert look(pid, [{:push, @first}]) == {:another, @first}
+      assert look(pid, [:pop]) == {:another, @first}
+    end
   end
 
   defp start do

@@ -309,7 +309,7 @@ defmodule HotPatch.Swap.DiscoveryTest do
 
       job = job([{@module, v1, by_hand("v2", unquote(more))}])
       assert %{targets: [], unpaused: []} = Swap.find(job.changes)
-      assert [{^pid, @module}] = Swap.bare(job.changes, [])
+      assert [{^pid, @module}] = Swap.bare(Swap.running(job.changes, []), job.changes)
       assert {:ok, %{suspended: 0}} = run(job)
       kill([pid])
       refute_received {:seen, _pid, _message}

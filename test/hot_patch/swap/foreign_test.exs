@@ -11,24 +11,11 @@ defmodule HotPatch.Swap.ForeignTest do
   alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.Foreign
   alias HotPatch.Test.Builds
+  alias HotPatch.Test.Loops
 
   @module :hot_patch_test_employee
   @other :hot_patch_test_other_employee
   @own :hot_patch_test_behaviour
-
-  # Where libraries are: installed, or as script/debian-libraries unpacks them; the first run needs the
-  # network. What is not there is left out.
-  @unpacked Path.expand("../../../tmp/debian", __DIR__)
-  {_output, _status} =
-    System.cmd(Path.expand("../../../script/debian-libraries", __DIR__), [@unpacked],
-      stderr_to_stdout: true
-    )
-
-  @folders [to_string(:code.lib_dir()), "#{@unpacked}/bookworm/lib"]
-  @ebin (for library <- ~w(p1_utils rabbit_common), into: %{} do
-           found = for folder <- @folders, do: Path.wildcard("#{folder}/#{library}-*/ebin")
-           {library, found |> List.flatten() |> List.first()}
-         end)
 
   # The loop, the library that it is from, and the callbacks of which kind it takes.
   @loops [
@@ -46,7 +33,7 @@ defmodule HotPatch.Swap.ForeignTest do
         :ok
 
       {loop, library, kind} ->
-        if library, do: Code.append_path(@ebin[library]), else: load(@own, own())
+        if library, do: Code.append_path(Loops.ebin(library)), else: load(@own, Loops.own(@own))
         {:module, ^loop} = Code.ensure_loaded(loop)
         v1 = beam(kind, @module, "v1")
         load(@module, v1)
@@ -56,7 +43,7 @@ defmodule HotPatch.Swap.ForeignTest do
   end
 
   for {loop, library, kind} <- @loops do
-    @missing library != nil and @ebin[library] == nil
+    @missing library != nil and Loops.ebin(library) == nil
     describe "#{loop}" do
       @describetag loop: {loop, library, kind}
       @describetag skip: if(@missing, do: "#{library} is not here", else: false)
@@ -164,7 +151,7 @@ defmodule HotPatch.Swap.ForeignTest do
 
   for {loop, library, kind} <- @loops, loop in [@own, :gen_server2] do
     @tag loop: {loop, library, kind}
-    @tag skip: if(library != nil and @ebin[library] == nil, do: "not here", else: false)
+    @tag skip: if(library != nil and Loops.ebin(library) == nil, do: "not here", else: false)
     test "#{loop} is found by the module that it has become", context do
       %{loop: loop, kind: kind, v1: v1} = context
       other = beam(kind, @other, "v1")
@@ -291,46 +278,6 @@ defmodule HotPatch.Swap.ForeignTest do
     terminate(_, _, _) -> ok.
     code_change({down, [Vsn]}, on, {#{v}, N}, _Extra) -> {ok, on, {Vsn, N}};
     code_change([_Vsn], on, {_, N}, _Extra) -> _ = N, #{first}, {ok, on, {#{v}, N}}.
-    """)
-  end
-
-  # Begins as gen_server does, keeps one record, keeps what it has made of the callback module, becomes
-  # another's, and puts a list around its record when it changes code.
-  defp own do
-    Builds.erlang("""
-    -module(#{@own}).
-    -export([start/3, init_it/6, call/2, call/3, reply/2, loop/1]).
-    -export([system_continue/3, system_terminate/4, system_code_change/4]).
-    -record(own, {parent, name, state, mod, priority}).
-    start(M, Arg, Options) -> gen:start(#{@own}, nolink, M, Arg, Options).
-    init_it(Starter, self, Name, M, Arg, Options) -> init_it(Starter, self(), Name, M, Arg, Options);
-    init_it(Starter, Parent, Name, M, Arg, _) ->
-        {ok, State} = M:init(Arg),
-        proc_lib:init_ack(Starter, {ok, self()}),
-        loop(made(#own{parent = Parent, name = Name, state = State, mod = M})).
-    made(#own{mod = M} = Own) ->
-        Own#own{priority = case erlang:function_exported(M, priority, 0) of true -> fun() -> M:priority() end; false -> fun() -> 0 end end}.
-    call(Pid, What) -> call(Pid, What, 5000).
-    call(Pid, What, Timeout) -> {ok, R} = gen:call(Pid, '$own_call', What, Timeout), R.
-    reply({To, Tag}, R) -> To ! {Tag, R}, ok.
-    loop(#own{parent = Parent, mod = M} = Own) ->
-        receive
-            {system, From, Req} -> sys:handle_system_msg(Req, From, Parent, #{@own}, [], Own);
-            {'$own_call', From, priority} -> reply(From, (Own#own.priority)()), loop(Own);
-            {'$own_call', From, What} ->
-                case M:handle_call(What, From, Own#own.state) of
-                    {reply, R, S} -> reply(From, R), loop(Own#own{state = S});
-                    {reply, R, S, hibernate} -> reply(From, R), proc_lib:hibernate(#{@own}, loop, [Own#own{state = S}]);
-                    {become, M2, S} -> loop(made(Own#own{mod = M2, state = S}))
-                end
-        end.
-    system_continue(_, _, #own{} = Own) -> loop(Own).
-    system_terminate(Reason, _, _, _) -> exit(Reason).
-    system_code_change(#own{mod = M, state = S} = Own, _, Vsn, Extra) ->
-        case catch M:code_change(Vsn, S, Extra) of
-            {ok, New} -> {ok, [made(Own#own{state = New})]};
-            Else -> Else
-        end.
     """)
   end
 end

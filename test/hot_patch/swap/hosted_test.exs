@@ -290,6 +290,7 @@ defmodule HotPatch.Swap.HostedTest do
       assert Views.running?()
     end
 
+    @tag :slow
     test "what is busy for long is told, and renders when it comes to it" do
       load(@view, Fake.view(@view, "v1", key: "n"))
       pid = Fake.connect(:view, @view)

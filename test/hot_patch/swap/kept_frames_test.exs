@@ -161,12 +161,13 @@ defmodule HotPatch.Swap.KeptFramesTest do
 
     # Of the second it is not known whether it has a state.
     %{targets: targets, silent: silent} = Swap.find(job.changes)
-    assert [line] = Swap.uncertain(job.changes, targets, silent)
+    running = fn -> Swap.running(job.changes, targets) end
+    assert [line] = Swap.uncertain(job.changes, running.(), silent)
     assert line =~ "danger: :hot_patch_test_plain converts states, and of 1 process"
-    assert [line] = Swap.uncertain(job.changes, targets, [self()])
+    assert [line] = Swap.uncertain(job.changes, running.(), [self()])
     assert line =~ "2 processes"
     assert line =~ "1 too busy"
     kill([by_hand])
-    assert [] == Swap.uncertain(job.changes, targets, [])
+    assert [] == Swap.uncertain(job.changes, running.(), [])
   end
 end

@@ -1,7 +1,9 @@
 defmodule HotPatch.Swap.PropertyTest do
   # Random sets of servers that call each other, random versions, random trouble, under load,
   # round after round: afterwards nobody is suspended, all run one version, no state is lost
-  # or mixed, and no call was lost but those of processes that were meant to die.
+  # or mixed, and no call was lost but those of processes that were meant to die. They are gen_servers, gen_statems, and in
+  # the loop of a behaviour that is not OTP's; some have become our module's only by then. All hold funs, and fail
+  # on a message that is not theirs.
   #
   # A run is told by its seed: HOT_PATCH_SEED=n repeats it, HOT_PATCH_ROUNDS=n makes it longer.
   use ExUnit.Case, async: false
@@ -10,10 +12,21 @@ defmodule HotPatch.Swap.PropertyTest do
 
   alias HotPatch.Swap
   alias HotPatch.Test.Builds
+  alias HotPatch.Test.Loops
 
   @module :hot_patch_test_random
   @helper :hot_patch_test_random_helper
+  @machine :hot_patch_test_random_machine
   @first :hot_patch_test_random_first
+  @turns :hot_patch_test_random_turns
+  @loop :hot_patch_test_random_loop
+  @starts [
+    {:gen_server, @module},
+    {:gen_server, @first},
+    {:gen_statem, @machine},
+    {:gen_statem, @turns},
+    {@loop, @module}
+  ]
   @table :hot_patch_test_random_funs
   @versions 4
   @rounds "HOT_PATCH_ROUNDS" |> System.get_env("100") |> String.to_integer()
@@ -43,11 +56,16 @@ defmodule HotPatch.Swap.PropertyTest do
     :rand.seed(:exsss, seed)
     beams = for v <- 1..@versions, into: %{}, do: {v, beam(v, :fine)}
     helpers = for v <- 1..@versions, into: %{}, do: {{:helper, v}, helper(v)}
-    beams = Map.merge(beams, helpers)
+    machines = for v <- 1..@versions, into: %{}, do: {{:machine, v}, machine(v)}
+    beams = beams |> Map.merge(helpers) |> Map.merge(machines)
     load(@helper, beams[{:helper, 1}])
+    load(@machine, beams[{:machine, 1}])
     load(@module, beams[1])
-    load(@first, first())
-    on_exit(fn -> Enum.each([@module, @helper, @first], &unload/1) end)
+    for {module, beam} <- unchanged(), do: load(module, beam)
+
+    on_exit(fn ->
+      Enum.each([@module, @helper, @machine, @first, @turns, @loop], &unload/1)
+    end)
 
     Enum.reduce(1..@rounds, 1, fn round, version -> round(round, version, beams, seed) end)
   end
@@ -141,7 +159,7 @@ defmodule HotPatch.Swap.PropertyTest do
 
     result =
       run(job(versions, beams, hold_timeout: 10_000), fn engine ->
-        late = for _ <- 1..3, do: elem(:gen_server.start(@module, {from, 0}, []), 1)
+        late = for _ <- 1..3, do: start_one(from)
         send(test, {:late, late})
         Swap.decide(engine, :finish)
       end)
@@ -194,7 +212,8 @@ defmodule HotPatch.Swap.PropertyTest do
     HotPatch.Test.Servers.job(
       [
         {@module, running(beams[from], from), beams[to]},
-        {@helper, beams[{:helper, from}], beams[{:helper, to}]}
+        {@helper, beams[{:helper, from}], beams[{:helper, to}]},
+        {@machine, beams[{:machine, from}], beams[{:machine, to}]}
       ],
       Keyword.put_new(options, :pause_timeout, 5_000)
     )
@@ -208,10 +227,16 @@ defmodule HotPatch.Swap.PropertyTest do
   # Some begin as servers of a module that never changes, and become ours.
   defp start(version) do
     for _ <- 1..Enum.random(2..60) do
-      {:ok, pid} = :gen_server.start(Enum.random([@module, @module, @first]), {version, 0}, [])
+      pid = start_one(version)
       {^version, 0} = :gen_server.call(pid, :get)
       pid
     end
+  end
+
+  defp start_one(version) do
+    {behaviour, module} = Enum.random(@starts)
+    {:ok, pid} = behaviour.start(module, {version, 0}, [])
+    pid
   end
 
   # A mark that only the trouble's code_change looks at.
@@ -286,6 +311,39 @@ defmodule HotPatch.Swap.PropertyTest do
     % Of the test, and no others.
     handle_info(Message, {#{version}, _, _} = State) when Message =:= go; Message =:= go_on -> {noreply, State}.
     code_change(_, {_, Count, Funs}, _) -> #{code_change(trouble)}, {ok, {#{version}, Count, Funs}}.
+    """)
+  end
+
+  # A gen_statem whose data is the state of such a server.
+  defp machine(version) do
+    Builds.erlang("""
+    -module(#{@machine}).
+    -vsn(#{version}).
+    -export([init/1, callback_mode/0, handle_event/4, code_change/4]).
+    init(Begin) -> {ok, State} = #{@module}:init(Begin), {ok, on, State}.
+    callback_mode() -> handle_event_function.
+    handle_event({call, From}, Call, on, State) ->
+        {reply, Reply, New} = #{@module}:handle_call(Call, From, State), {keep_state, New, [{reply, From, Reply}]};
+    handle_event(info, Message, on, {#{version}, _, _} = State) ->
+        {noreply, State} = #{@module}:handle_info(Message, State), keep_state_and_data.
+    code_change(Old, on, State, Extra) -> {ok, New} = #{@module}:code_change(Old, State, Extra), {ok, on, New}.
+    """)
+  end
+
+  defp unchanged,
+    do: [{@first, first()}, {@turns, turns()}, {@loop, Loops.own(@loop, "$gen_call")}]
+
+  defp turns do
+    Builds.erlang("""
+    -module(#{@turns}).
+    -export([init/1, callback_mode/0, handle_event/4, code_change/4]).
+    init(Begin) -> {ok, off, Begin, [{next_event, internal, become}]}.
+    callback_mode() -> handle_event_function.
+    handle_event(internal, become, off, Begin) ->
+        {ok, State} = #{@module}:init(Begin),
+        How = case rand:uniform(2) of 1 -> change_callback_module; 2 -> push_callback_module end,
+        {next_state, on, State, [{How, #{@machine}}]}.
+    code_change(_, _, _, _) -> error(of_another).
     """)
   end
 

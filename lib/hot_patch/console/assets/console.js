@@ -115,18 +115,49 @@
       setTimeout(poll, 2000);
     };
 
-    if (!window.EventSource) return poll();
-    let failures = 0;
-    const source = new EventSource(element.dataset.source);
-    source.addEventListener("progress", (event) => { failures = 0; show(event.data); });
-    // Logged out, here or elsewhere: what is on the page is no longer this browser's to see.
-    source.addEventListener("ended", () => { source.close(); location.reload(); });
-    source.addEventListener("full", () => { source.close(); poll(); });
-    source.onerror = () => {
-      failures += 1;
-      if (source.readyState === EventSource.CLOSED || failures > 3) { source.close(); poll(); }
+    // Gives whether to ask again and again instead.
+    const told = (event, data) => {
+      if (event === "progress") { failures = 0; show(data); }
+      // Logged out, here or elsewhere: what is on the page is no longer this browser's to see.
+      if (event === "ended") location.reload();
+      return event === "full";
     };
-    addEventListener("pagehide", () => source.close());
+
+    let failures = 0;
+    const leaving = new AbortController();
+    addEventListener("pagehide", () => leaving.abort());
+    const listen = async () => {
+      try {
+        if (await stream(element.dataset.source, leaving.signal, told)) return poll();
+      } catch {
+        failures += 1;
+      }
+      if (leaving.signal.aborted) return;
+      if (failures > 3) return poll();
+      setTimeout(listen, 2000);
+    };
+    if (window.TextDecoderStream) listen(); else poll();
+  }
+
+  // What EventSource does, which would ask for events alone: a host's pipeline for browsers (`plug :accepts, ["html"]`)
+  // answers nobody who does not take HTML. Gives true where there are no events to be had.
+  async function stream(source, signal, told) {
+    const answer = await fetch(source, { headers: { accept: "text/event-stream, text/html;q=0.5" }, signal });
+    if (answer.redirected || !(answer.headers.get("content-type") || "").startsWith("text/event-stream")) return true;
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return false;
+      const blocks = (rest + value).split("\n\n");
+      rest = blocks.pop();
+      for (const block of blocks) {
+        const lines = block.split("\n");
+        const event = lines.find((line) => line.startsWith("event: "));
+        const data = lines.filter((line) => line.startsWith("data: ")).map((line) => line.slice(6));
+        if (event && told(event.slice(7), data.join("\n"))) return true;
+      }
+    }
   }
 
   // What takes the nodes a moment to find out.

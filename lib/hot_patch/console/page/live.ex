@@ -14,7 +14,7 @@ defmodule HotPatch.Console.Page.Live do
   # A browser that has no streams asks for it again and again.
   @spec show(Router.request(), Router.access(), Router.form()) :: Router.response()
   def show(request, access, _form) do
-    if Request.header(request, "accept") == "text/event-stream",
+    if Request.stream?(request),
       do:
         EventStream.response(request, access, &HTML.to_iodata(fragment(request.base, access, &1))),
       else: Response.html(HTML.to_iodata(fragment(request.base, access)))

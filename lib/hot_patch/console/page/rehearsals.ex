@@ -12,7 +12,13 @@ defmodule HotPatch.Console.Page.Rehearsals do
   @spec findings(Rehearsal.t()) :: HTML.safe()
   def findings(%Rehearsal{} = rehearsal) do
     tried = rehearsal.nodes |> Enum.map(&NodeResult.tried/1) |> Enum.sum()
-    rehearsal(%{rehearsal: rehearsal, tried: tried, modules: modules(rehearsal)})
+
+    rehearsal(%{
+      rehearsal: rehearsal,
+      tried: tried,
+      modules: by_module(rehearsal, :modules),
+      replays: by_module(rehearsal, :replays)
+    })
   end
 
   @doc "An outcome, as a flag."
@@ -23,8 +29,8 @@ defmodule HotPatch.Console.Page.Rehearsals do
   end
 
   # By module, with the node of each.
-  defp modules(rehearsal) do
-    for(node <- rehearsal.nodes, module <- node.modules, do: {module.module, node.node, module})
+  defp by_module(rehearsal, field) do
+    for(node <- rehearsal.nodes, one <- Map.fetch!(node, field), do: {one.module, node.node, one})
     |> Enum.sort_by(fn {name, node, _module} -> {name, node} end)
   end
 end

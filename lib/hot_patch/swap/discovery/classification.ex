@@ -57,7 +57,10 @@ defmodule HotPatch.Swap.Discovery.Classification do
       {:busy, named?} ->
         by_call(pid, call, label, named?, replaced)
 
-      :new ->
+      {:new, loop} when loop != nil and loop != elem(call, 0) ->
+        [foreign(pid, loop, replaced[elem(call, 0)])]
+
+      {:new, _otp} ->
         with [%{kind: :server} = target] <- by_call(pid, call, label, false, replaced),
              do: [%{target | sure?: true}]
 

@@ -104,10 +104,7 @@ defmodule HotPatch.Swap.Discovery.Employer do
   # Of one function's frame.
   defp values(text, function) do
     text
-    |> :binary.split("\n\n", [:global])
-    |> Enum.find("", fn part ->
-      part |> :binary.split("\n") |> hd() |> String.contains?("(" <> function)
-    end)
+    |> StackText.frame("(" <> function)
     |> :binary.split("\n", [:global])
     |> Enum.flat_map(&List.wrap(StackText.value(&1)))
   end

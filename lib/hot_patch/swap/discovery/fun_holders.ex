@@ -36,27 +36,41 @@ defmodule HotPatch.Swap.Discovery.FunHolders do
   @type wanted :: %{module() => [non_neg_integer()]}
   @type seen :: {:holds, [module(), ...]} | :others | :none | :unseen
 
+  @typedoc "What a text shows."
+  @type shown :: seen()
+
+  @typedoc "What to look for in texts."
+  @opaque patterns :: {:binary.cp() | nil, %{binary() => module()}, wanted()}
+
+  @doc "The funs that changes are about."
+  @spec wanted(%{module() => Change.t()}) :: wanted()
+  def wanted(replaced) do
+    case FunRenewal.table(Map.values(replaced)) do
+      nil -> %{}
+      %{modules: wanted} -> wanted
+    end
+  end
+
   @doc """
   Of processes those that have to stand still for the funs that they hold: those of changed
-  modules that would not otherwise, and those of other modules.
+  modules that would not otherwise, and those of other modules. Of some it is known what their text shows.
   """
-  @spec among([pid()], [Target.t()], [Target.t()], %{module() => Change.t()}) ::
+  @spec among([{pid(), shown() | nil}], [Target.t()], [Target.t()], wanted()) ::
           {own :: [Target.t()], others :: [Target.t()]}
-  def among(pids, targets, unpaused, replaced) do
-    case FunRenewal.table(Map.values(replaced)) do
-      nil ->
-        {[], []}
+  def among(_processes, _targets, _unpaused, wanted) when map_size(wanted) == 0, do: {[], []}
 
-      %{modules: wanted} ->
-        standing = MapSet.new(targets, & &1.pid)
-        by_pid = Map.new(unpaused, &{&1.pid, &1})
-        looked_at = Enum.reject(pids, &(&1 in standing))
+  def among(processes, targets, unpaused, wanted) do
+    standing = MapSet.new(targets, & &1.pid)
+    by_pid = Map.new(unpaused, &{&1.pid, &1})
 
-        looked_at
-        |> look(wanted)
-        |> Enum.flat_map(fn {pid, seen} -> target(by_pid[pid], pid, seen, wanted) end)
-        |> Enum.split_with(&(&1.rule != :holds_fun))
-    end
+    {unread, shown} =
+      processes
+      |> Enum.reject(fn {pid, _shown} -> pid in standing end)
+      |> Enum.split_with(&match?({_pid, nil}, &1))
+
+    (asked(shown, wanted) ++ look(Enum.map(unread, &elem(&1, 0)), wanted))
+    |> Enum.flat_map(fn {pid, seen} -> target(by_pid[pid], pid, seen, wanted) end)
+    |> Enum.split_with(&(&1.rule != :holds_fun))
   end
 
   # Of another module.
@@ -131,7 +145,12 @@ defmodule HotPatch.Swap.Discovery.FunHolders do
   def look(pids, wanted) when map_size(wanted) == 0, do: Enum.map(pids, &{&1, :none})
 
   def look(pids, wanted) do
-    seen = pids |> List.delete(self()) |> Lookers.look(&look_at_each(&1, wanted))
+    patterns = patterns(wanted)
+    pids |> List.delete(self()) |> Lookers.look(&look_at_each(&1, patterns)) |> asked(wanted)
+  end
+
+  # Of some the text is not enough.
+  defp asked(seen, wanted) do
     {asleep, seen} = Enum.split_with(seen, &match?({_pid, :asleep}, &1))
     {others, seen} = Enum.split_with(seen, &match?({_pid, :others}, &1))
 
@@ -160,6 +179,8 @@ defmodule HotPatch.Swap.Discovery.FunHolders do
   end
 
   # Who is asked wakes up, and goes to sleep again. Who does not answer is what it was.
+  defp ask([], _otherwise, _wanted), do: []
+
   defp ask(some, otherwise, wanted) do
     pids = Enum.map(some, &elem(&1, 0))
     ref = SysMessage.open()
@@ -181,42 +202,53 @@ defmodule HotPatch.Swap.Discovery.FunHolders do
     state
   end
 
-  defp look_at_each(pids, wanted) do
-    names = Map.new(wanted, fn {module, _uniqs} -> {"#Fun<#{module}.", module} end)
-    pattern = :binary.compile_pattern(Map.keys(names))
-
+  defp look_at_each(pids, patterns) do
     for pid <- pids,
         {:total_heap_size, words} <- [Process.info(pid, :total_heap_size)],
-        seen = seen(pid, words, {names, pattern}, wanted),
+        seen = seen(pid, words, patterns),
         seen != :dead,
         do: {pid, seen}
   end
 
-  defp seen(_pid, words, _patterns, _wanted) when words > @most_words, do: :unseen
+  defp seen(_pid, words, _patterns) when words > @most_words, do: :unseen
 
-  defp seen(pid, _words, patterns, wanted) do
-    if Stacktrace.hibernates?(pid), do: :asleep, else: shown(pid, patterns, wanted)
+  defp seen(pid, _words, patterns) do
+    if Stacktrace.hibernates?(pid), do: :asleep, else: shown(pid, patterns)
   end
 
-  defp shown(pid, {names, pattern}, wanted) do
+  defp shown(pid, patterns) do
     case Process.info(pid, :backtrace) do
-      {:backtrace, text} ->
-        found =
-          for {from, size} <- :binary.matches(text, pattern),
-              module = names[binary_part(text, from, size)],
-              uniq = uniq(text, from + size),
-              uniq not in wanted[module],
-              uniq: true,
-              do: module
+      {:backtrace, text} -> in_text(text, patterns)
+      nil -> :dead
+    end
+  end
 
-        cond do
-          found != [] -> {:holds, found}
-          :binary.match(text, "#Fun<") != :nomatch -> :others
-          true -> :none
-        end
+  @doc "What is looked for in texts."
+  @spec patterns(wanted()) :: patterns()
+  def patterns(wanted) when map_size(wanted) == 0, do: {nil, %{}, wanted}
 
-      nil ->
-        :dead
+  def patterns(wanted) do
+    names = Map.new(wanted, fn {module, _uniqs} -> {"#Fun<#{module}.", module} end)
+    {:binary.compile_pattern(Map.keys(names)), names, wanted}
+  end
+
+  @doc "What a text shows of funs."
+  @spec in_text(binary(), patterns()) :: shown()
+  def in_text(_text, {nil, _names, _wanted}), do: :none
+
+  def in_text(text, {pattern, names, wanted}) do
+    found =
+      for {from, size} <- :binary.matches(text, pattern),
+          module = names[binary_part(text, from, size)],
+          uniq = uniq(text, from + size),
+          uniq not in wanted[module],
+          uniq: true,
+          do: module
+
+    cond do
+      found != [] -> {:holds, found}
+      :binary.match(text, "#Fun<") != :nomatch -> :others
+      true -> :none
     end
   end
 

@@ -45,21 +45,6 @@ defmodule HotPatch.Swap.Discovery.KeptFrames do
     end
   end
 
-  @doc "Processes that wait in a function of one of these modules, and are no targets."
-  @spec loops([Change.t()], [Target.t()]) :: %{module() => [pid()]}
-  def loops(changes, targets) do
-    replaced = MapSet.new(Change.replaced(changes))
-    known = MapSet.new(targets, & &1.pid)
-
-    for pid <- Process.list(),
-        not MapSet.member?(known, pid),
-        [{module, _, _, _} | _] <- waiting(pid),
-        MapSet.member?(replaced, module),
-        reduce: %{} do
-      found -> Map.update(found, module, [pid], &[pid | &1])
-    end
-  end
-
   defp waiting(pid) do
     case Process.info(pid, [:status, :current_stacktrace]) do
       [status: :waiting, current_stacktrace: stack] -> [stack]

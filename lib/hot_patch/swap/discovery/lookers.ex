@@ -2,10 +2,13 @@ defmodule HotPatch.Swap.Discovery.Lookers do
   @moduledoc false
   # Several look at very many processes at the same time: the text of a stack shows when its process gets
   # to a scheduler, and on a busy node that is not to be waited for a hundred thousand times one
-  # after the other.
+  # after the other. They work at the priority of who has them look.
+
+  alias HotPatch.Support.Quiet
 
   @lookers 8
-  # Up to so many one looks at.
+  # Up to so many one looks at; and of more, so many at a time, so that what is known of them all is never in one
+  # heap: to collect its garbage would keep a scheduler from everybody else.
   @few 500
 
   @doc "What `look` gives for parts of a list, which together are the whole, in their order."
@@ -16,8 +19,10 @@ defmodule HotPatch.Swap.Discovery.Lookers do
     else
       list
       |> Enum.chunk_every(div(length(list), @lookers) + 1)
-      |> Enum.map(fn part -> Task.async(fn -> look.(part) end) end)
+      |> Enum.map(fn part -> Quiet.task(fn -> a_few_at_a_time(part, look) end) end)
       |> Enum.flat_map(&Task.await(&1, :infinity))
     end
   end
+
+  defp a_few_at_a_time(part, look), do: part |> Enum.chunk_every(@few) |> Enum.flat_map(look)
 end

@@ -4,11 +4,15 @@ defmodule HotPatch.Swap.Discovery.Loop do
   # the loop of a gen_server or gen_statem has its callback module in hand there, and that is the
   # truth: the module that it began in may be another by now. Of the others it is said what is
   # known, and they are asked where that is not enough (HotPatch.Swap.Discovery.Query).
+  #
+  # The same text shows which funs it holds (HotPatch.Swap.Discovery.FunHolders): it is read once for both.
 
   alias HotPatch.Swap.Discovery.CallbackModule
   alias HotPatch.Swap.Discovery.Classification
+  alias HotPatch.Swap.Discovery.FunHolders
   alias HotPatch.Swap.Discovery.Lookers
   alias HotPatch.Swap.Discovery.Stacktrace
+  alias HotPatch.Swap.Discovery.Wrapper
 
   # Words of a heap up to which its text is looked at: it would be as large.
   @most_words 100_000
@@ -19,7 +23,8 @@ defmodule HotPatch.Swap.Discovery.Loop do
   @typedoc """
   It works for a module, below which others may be (see CallbackModule); it is in the loop of a behaviour
   that is not OTP's, of that module; it is somewhere else; it has no stack while it hibernates; its
-  stack is too large to be read. `named?`: whether a changed module's name is among its values.
+  stack is too large to be read; it is new, and began for a changed module, in the loop of a behaviour that is not
+  OTP's or in another. `named?`: whether a changed module's name is among its values.
   """
   @type t ::
           {:works_for, CallbackModule.stack()}
@@ -27,19 +32,32 @@ defmodule HotPatch.Swap.Discovery.Loop do
           | {:busy, named? :: boolean()}
           | :asleep
           | :unread
-          | :new
+          | {:new, foreign :: module() | nil}
+
+  @typedoc """
+  What a process is in, nil where that is of no interest; which funs of interest its text shows, nil where it
+  was not read; and its reductions when it was, of one that works for a module.
+  """
+  @type look :: %{
+          loop: t() | nil,
+          funs: FunHolders.shown() | nil,
+          reductions: non_neg_integer() | nil
+        }
 
   @type facts :: {call :: mfa() | nil, parent :: pid() | nil, label :: term()}
 
-  @doc """
-  What each of some processes is in, as far as it is of interest for changes of modules. Of those that are
-  new since a scan before only what may not be as it began (`:new`): that is looked at when they stand
-  still, and time is short.
-  """
-  @spec of([{pid(), facts()}], [module()], new? :: boolean()) :: [{pid(), t() | nil}]
-  def of(processes, modules, new? \\ false)
+  @not_looked_at %{loop: nil, funs: nil, reductions: nil}
 
-  def of(processes, modules, true) do
+  @doc """
+  What each of some processes is in, as far as it is of interest for changes of modules, and of funs: those for
+  whom it is not are left out. Of those that are new since a scan before only what may not be as it began: that is looked at when they
+  stand still, and time is short.
+  """
+  @spec of([{pid(), facts()}], [module()], FunHolders.wanted(), new? :: boolean()) ::
+          [{pid(), look()}]
+  def of(processes, modules, wanted \\ %{}, new? \\ false)
+
+  def of(processes, modules, wanted, true) do
     {began, others} =
       Enum.split_with(processes, fn {_pid, {call, _parent, _label}} ->
         match?({_module, :init, 1}, call) and elem(call, 0) in modules
@@ -51,48 +69,74 @@ defmodule HotPatch.Swap.Discovery.Loop do
         match?({_module, :init, 1}, call)
       end)
 
-    for({pid, _facts} <- began, do: {pid, :new}) ++
-      for({pid, _facts} <- rest, do: {pid, nil}) ++ of(servers, modules, false)
+    for(
+      {pid, _facts} <- began,
+      do: {pid, %{@not_looked_at | loop: {:new, Stacktrace.foreign_loop(pid)}}}
+    ) ++
+      for({pid, _facts} <- rest, do: {pid, @not_looked_at}) ++
+      of(servers, modules, wanted, false)
   end
 
-  def of(processes, modules, false) do
+  def of(processes, modules, wanted, false) do
     if Enum.any?(modules, &Classification.worked_for?/1) do
       names = for module <- modules, do: to_string(:io_lib.write_atom(module))
-      looks = %{places: CallbackModule.places(), names: :binary.compile_pattern(names)}
-      Lookers.look(processes, &look_at_each(&1, looks))
+
+      looks = %{
+        modules: Map.new(modules, &{&1, []}),
+        places: CallbackModule.places(),
+        names: :binary.compile_pattern(names),
+        funs: FunHolders.patterns(wanted)
+      }
+
+      Lookers.look(processes, fn part ->
+        for {pid, facts} <- part,
+            look = look(pid, facts, looks),
+            not another?(facts, look, looks.modules),
+            do: {pid, look}
+      end)
     else
-      for {pid, _facts} <- processes, do: {pid, nil}
+      for {pid, _facts} <- processes, do: {pid, @not_looked_at}
     end
   end
 
-  defp look_at_each(processes, looks) do
-    for {pid, facts} <- processes, do: {pid, look(pid, facts, looks)}
-  end
+  # The servers of other modules are most of all there are.
+  defp another?({{_module, :init, 1}, _, _}, %{loop: {:works_for, stack}, funs: :none}, modules),
+    do: not Enum.any?(stack, &is_map_key(modules, &1)) and Wrapper.path(hd(stack)) == nil
 
-  defp look(_pid, {nil, _parent, _label}, _looks), do: nil
-  defp look(_pid, {{:supervisor, _module, _arity}, _parent, _label}, _looks), do: nil
-  defp look(_pid, {{module, _, _}, _parent, _label}, _looks) when module in @never, do: nil
-  defp look(pid, _facts, _looks) when pid == self(), do: nil
+  defp another?(_facts, _look, _modules), do: false
+
+  defp look(_pid, {nil, _parent, _label}, _looks), do: @not_looked_at
+  defp look(_pid, {{:supervisor, _module, _arity}, _parent, _label}, _looks), do: @not_looked_at
+
+  defp look(_pid, {{module, _, _}, _parent, _label}, _looks) when module in @never,
+    do: @not_looked_at
+
+  defp look(pid, _facts, _looks) when pid == self(), do: @not_looked_at
 
   defp look(pid, _facts, looks) do
-    case Process.info(pid, :total_heap_size) do
-      {:total_heap_size, words} when words > @most_words -> :unread
-      {:total_heap_size, _words} -> seen(pid, looks)
-      nil -> nil
+    case Process.info(pid, [:total_heap_size, :reductions]) do
+      [{:total_heap_size, words}, _reductions] when words > @most_words ->
+        %{@not_looked_at | loop: :unread, funs: :unseen}
+
+      [_words, {:reductions, reductions}] ->
+        seen(pid, reductions, looks)
+
+      nil ->
+        @not_looked_at
     end
   end
 
-  defp seen(pid, looks) do
+  defp seen(pid, reductions, looks) do
     text = CallbackModule.text(pid)
+    funs = FunHolders.in_text(text, looks.funs)
 
     case CallbackModule.stack(text, looks.places) do
-      nil -> elsewhere(pid, text, looks)
-      stack -> {:works_for, stack}
+      nil -> elsewhere(pid, text, funs, looks)
+      stack -> %{loop: {:works_for, stack}, funs: funs, reductions: reductions}
     end
   end
 
-  # From OTP 28 on the stack of one that hibernates stays, at a point that is none of those that are
-  # learnt.
+  # From OTP 28 on the stack of one that hibernates in OTP's loops stays, and shows for whom it works.
   @hibernates ["(gen_server:loop_hibernate/", "(gen_statem:loop_hibernate/", "(erlang:hibernate/"]
 
   defp asleep?(pid, text) do
@@ -100,13 +144,19 @@ defmodule HotPatch.Swap.Discovery.Loop do
     Stacktrace.hibernates?(pid) or String.contains?(first, @hibernates)
   end
 
-  defp elsewhere(pid, text, looks) do
+  # Of one that sleeps the text may have nothing, and it is asked for its funs.
+  defp elsewhere(pid, text, funs, looks) do
     named? = :binary.match(text, looks.names) != :nomatch
 
     cond do
-      asleep?(pid, text) -> :asleep
-      loop = Stacktrace.foreign_loop(pid) -> {:foreign, loop, named?}
-      true -> {:busy, named?}
+      asleep?(pid, text) ->
+        %{@not_looked_at | loop: :asleep}
+
+      loop = Stacktrace.foreign_loop(pid) ->
+        %{@not_looked_at | loop: {:foreign, loop, named?}, funs: funs}
+
+      true ->
+        %{@not_looked_at | loop: {:busy, named?}, funs: funs}
     end
   end
 end

@@ -19,6 +19,40 @@ defmodule HotPatch.Swap.Discovery.StackText do
     end
   end
 
+  @doc """
+  The frame of the first function whose line has a mark: that line, and one for each of its values. Empty
+  where there is none. Line ends within a value are escaped.
+  """
+  @spec frame(binary(), binary()) :: binary()
+  def frame(text, mark), do: frame(text, 0, mark)
+
+  defp frame(text, from, mark) do
+    case :binary.match(text, mark, scope: {from, byte_size(text) - from}) do
+      {at, size} ->
+        line = line_start(text, at)
+
+        if line == 0 or (line > 1 and :binary.at(text, line - 2) == ?\n),
+          do: part(text, line),
+          else: frame(text, at + size, mark)
+
+      :nomatch ->
+        ""
+    end
+  end
+
+  # That a function is named there is told by the empty line before it; else it stands in a value.
+  defp line_start(_text, 0), do: 0
+
+  defp line_start(text, at),
+    do: if(:binary.at(text, at - 1) == ?\n, do: at, else: line_start(text, at - 1))
+
+  defp part(text, from) do
+    case :binary.match(text, "\n\n", scope: {from, byte_size(text) - from}) do
+      {at, _size} -> binary_part(text, from, at - from)
+      :nomatch -> binary_part(text, from, byte_size(text) - from)
+    end
+  end
+
   @doc "What stands on one of the lines that begin at a place, behind the name of the register."
   @spec value(binary(), non_neg_integer(), non_neg_integer()) :: binary() | nil
   def value(text, from, 0) when from <= byte_size(text),
@@ -35,13 +69,9 @@ defmodule HotPatch.Swap.Discovery.StackText do
 
   @doc "What stands behind the name of the register: `y(2)     value`."
   @spec value(binary()) :: binary() | nil
-  def value(<<"y(", rest::binary>>) do
-    case :binary.split(rest, ")") do
-      [_number, value] -> skip_spaces(value)
-      [_no_bracket] -> nil
-    end
-  end
-
+  def value(<<"y(", _number, ")", value::binary>>), do: skip_spaces(value)
+  def value(<<"y(", _tens, _number, ")", value::binary>>), do: skip_spaces(value)
+  def value(<<"y(", _hundreds, _tens, _number, ")", value::binary>>), do: skip_spaces(value)
   def value(_other), do: nil
 
   defp skip_spaces(<<" ", rest::binary>>), do: skip_spaces(rest)

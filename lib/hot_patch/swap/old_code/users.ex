@@ -11,6 +11,8 @@ defmodule HotPatch.Swap.OldCode.Users do
   # into it again. Whether old code may go is decided by its purge alone, see
   # HotPatch.Swap.OldCode.Purge.
 
+  alias HotPatch.Support.Quiet
+
   @type holder :: {pid(), module(), Exception.stacktrace()}
   @typep question :: {pid(), module()}
 
@@ -59,7 +61,7 @@ defmodule HotPatch.Swap.OldCode.Users do
 
     pids
     |> Enum.chunk_every(div(length(pids), @lookers) + 1)
-    |> Enum.map(&Task.async(fn -> look(&1, modules) end))
+    |> Enum.map(&Quiet.task(fn -> look(&1, modules) end))
     |> Enum.flat_map(&Task.await(&1, :infinity))
   end
 

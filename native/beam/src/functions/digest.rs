@@ -320,7 +320,7 @@ fn small(index: usize) -> u32 {
 }
 
 /// Which operand is the place of an import.
-pub(super) fn import_place(opcode: u8) -> Option<usize> {
+pub(crate) fn import_place(opcode: u8) -> Option<usize> {
     let is_import = |role: &Role| {
         matches!(role, Role::Import | Role::Bif0 | Role::Bif1 | Role::Bif2 | Role::Bif3)
     };

@@ -14,6 +14,8 @@ mod outline;
 mod tables;
 mod unread;
 
+pub(crate) use digest::import_place;
+
 use std::collections::{BTreeSet, HashMap};
 
 use crate::atoms::{AtomId, Atoms};

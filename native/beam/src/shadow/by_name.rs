@@ -41,13 +41,13 @@ pub(super) const CALL: &str = "call";
 /// The most arguments that such a call may have.
 const MOST: u64 = 32;
 
-/// The imports of the helper's `call` that a shadow has got: one for each number of arguments, behind
-/// those that the module had.
+/// The imports of the helper's functions that a shadow has got: one for each function and number of
+/// arguments, behind those that the module had.
 #[derive(Debug)]
 pub(super) struct Calls {
     /// How many imports the module had.
     imports: u32,
-    places: BTreeMap<u32, u32>,
+    places: BTreeMap<(&'static str, u32), u32>,
 }
 
 impl Calls {
@@ -55,39 +55,45 @@ impl Calls {
         Calls { imports, places: BTreeMap::new() }
     }
 
-    /// The number of arguments with the module and the function, and the import, for a call of so
-    /// many arguments.
-    pub(super) fn import(&mut self, arguments: Option<u64>) -> Result<(u32, u32), Reason> {
+    /// The number of arguments with what stands behind them, and the import, for a call of the
+    /// helper's function that takes `more` behind so many arguments.
+    pub(super) fn import(
+        &mut self,
+        function: &'static str,
+        arguments: Option<u64>,
+        more: u32,
+    ) -> Result<(u32, u32), Reason> {
         let arguments = arguments.filter(|count| *count <= MOST);
-        let arity = arguments.and_then(|count| u32::try_from(count).ok()?.checked_add(2));
+        let arity = arguments.and_then(|count| u32::try_from(count).ok()?.checked_add(more));
         let arity = arity.ok_or(Reason::ManyArguments(MOST))?;
         let next = u32::try_from(self.places.len()).ok().and_then(|n| self.imports.checked_add(n));
         let next = next.ok_or(Damage::OutOfMemory)?;
-        Ok((arity, *self.places.entry(arity).or_insert(next)))
+        Ok((arity, *self.places.entry((function, arity)).or_insert(next)))
     }
 
-    /// The numbers of arguments, in the order of the imports.
-    pub(super) fn arities(&self) -> Vec<u32> {
-        let mut places: Vec<(u32, u32)> =
-            self.places.iter().map(|(arity, place)| (*place, *arity)).collect();
+    /// The functions with their numbers of arguments, in the order of the imports.
+    pub(super) fn functions(&self) -> Vec<(&'static str, u32)> {
+        let mut places: Vec<(u32, (&'static str, u32))> =
+            self.places.iter().map(|(function, place)| (*place, *function)).collect();
         places.sort_unstable();
-        places.into_iter().map(|(_, arity)| arity).collect()
+        places.into_iter().map(|(_, function)| function).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Calls, Reason};
+    use super::{CALL, Calls, Reason};
 
     #[test]
     fn each_number_of_arguments_has_one_import() {
         let mut calls = Calls::new(5);
-        assert_eq!(calls.import(Some(3)), Ok((5, 5)));
-        assert_eq!(calls.import(Some(0)), Ok((2, 6)));
-        assert_eq!(calls.import(Some(3)), Ok((5, 5)));
-        assert_eq!(calls.import(Some(32)), Ok((34, 7)));
-        assert_eq!(calls.import(Some(33)), Err(Reason::ManyArguments(32)));
-        assert_eq!(calls.import(None), Err(Reason::ManyArguments(32)));
-        assert_eq!(calls.arities(), [5, 2, 34]);
+        assert_eq!(calls.import(CALL, Some(3), 2), Ok((5, 5)));
+        assert_eq!(calls.import(CALL, Some(0), 2), Ok((2, 6)));
+        assert_eq!(calls.import(CALL, Some(3), 2), Ok((5, 5)));
+        assert_eq!(calls.import("send", Some(2), 0), Ok((2, 7)));
+        assert_eq!(calls.import(CALL, Some(32), 2), Ok((34, 8)));
+        assert_eq!(calls.import(CALL, Some(33), 2), Err(Reason::ManyArguments(32)));
+        assert_eq!(calls.import(CALL, None, 2), Err(Reason::ManyArguments(32)));
+        assert_eq!(calls.functions(), [(CALL, 5), (CALL, 2), ("send", 2), (CALL, 34)]);
     }
 }

@@ -1,7 +1,8 @@
 //! The code of a shadow.
 
 use super::Reason;
-use super::by_name::Calls;
+use super::by_name::{self, Calls};
+use super::closed::{self, Ways};
 use super::names::Renamed;
 use crate::code::Code;
 use crate::damage::Damage;
@@ -12,13 +13,15 @@ use crate::writer::{Copier, Writer};
 
 /// The chunk `Code` with the module's name as data at its new place. Where a function begins,
 /// `func_info` names the module itself: there it stays at the first place, and is the new name. Calls
-/// by names that stand in registers become calls of the helper, if there is one.
+/// by names that stand in registers become calls of the helper, if there is one. In a closed set all
+/// [ways](Ways) out lead to it.
 ///
 /// Jumps go to numbered labels, so nothing has to know that operands get longer.
 pub(super) fn rewrite(
     chunk: &[u8],
     code: Code<'_>,
     atoms: &Renamed<'_>,
+    ways: Option<&Ways>,
     calls: &mut Calls,
 ) -> Result<Vec<u8>, Reason> {
     let out = Writer::with_room_for(chunk.len().saturating_add(chunk.len() / 8))?;
@@ -32,23 +35,48 @@ pub(super) fn rewrite(
             call.write(copier.skip(from, reader.rest())?, calls)?;
             continue;
         }
-        let count = opcodes::operands(opcode).unwrap_or_default();
-        let is_own_name = |place| opcode == opcodes::FUNC_INFO && place == 0;
-        for (place, operand) in Operands::new(&mut reader, count).enumerate() {
-            let Some(operand) = operand else { return Err(UNREADABLE.into()) };
-            let names_module =
-                operand.number.tag == operands::ATOM && operand.number.value == Some(1);
-            if names_module && !is_own_name(place) {
-                copier
-                    .skip(operand.from, operand.behind)?
-                    .tagged(operands::ATOM, atoms.old_name())?;
-            }
+        if let Some(ways) = ways
+            && let Some(way) = ways.out(opcode, reader)?
+        {
+            way.write(copier.skip(from, way.behind)?, calls)?;
+            reader = Reader::new(way.behind);
+            continue;
+        }
+        names(opcode, &mut reader, atoms, &mut copier)?;
+        if let Some(ways) = ways
+            && opcode == opcodes::LABEL
+            && ways.receives(from)
+        {
+            closed::receives(copier.skip(reader.rest(), reader.rest())?, calls)?;
         }
     }
-    Ok(copier.finish(&[])?.into_bytes())
+    let mut code = copier.finish(&[])?.into_bytes();
+    if ways.is_some() {
+        closed::raise_highest(&mut code);
+    }
+    Ok(code)
 }
 
-const UNREADABLE: Damage =
+/// An instruction as it is, but for the module's own name.
+fn names<'a>(
+    opcode: u8,
+    reader: &mut Reader<'a>,
+    atoms: &Renamed<'_>,
+    copier: &mut Copier<'a>,
+) -> Result<(), Reason> {
+    let count = opcodes::operands(opcode).unwrap_or_default();
+    let is_own_name = |place| opcode == opcodes::FUNC_INFO && place == 0;
+    for (place, operand) in Operands::new(reader, count).enumerate() {
+        let Some(operand) = operand else { return Err(UNREADABLE.into()) };
+        let names_module = operand.number.tag == operands::ATOM && operand.number.value == Some(1);
+        if names_module && !is_own_name(place) {
+            copier.skip(operand.from, operand.behind)?.tagged(operands::ATOM, atoms.old_name())?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) const UNREADABLE: Damage =
     Damage::Malformed { chunk: *b"Code", what: "an operand is cut off or of an unknown kind" };
 
 /// A call of a function by names that stand behind its arguments.
@@ -70,7 +98,7 @@ impl Call {
     }
 
     fn write(&self, out: &mut Writer, calls: &mut Calls) -> Result<(), Reason> {
-        let (arity, import) = calls.import(self.arguments)?;
+        let (arity, import) = calls.import(by_name::CALL, self.arguments, 2)?;
         out.put(&[if self.deallocate.is_some() { op::CALL_EXT_LAST } else { op::CALL_EXT }])?;
         for number in [Some(arity), Some(import), self.deallocate].into_iter().flatten() {
             out.tagged(PLAIN, number)?;
@@ -80,4 +108,4 @@ impl Call {
 }
 
 /// The tag of a plain number.
-const PLAIN: u8 = 0;
+pub(super) const PLAIN: u8 = 0;

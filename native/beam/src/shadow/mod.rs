@@ -11,6 +11,7 @@
 //! they lead to the module that is current.
 
 mod by_name;
+mod closed;
 mod code;
 mod literals;
 mod names;
@@ -31,6 +32,7 @@ use crate::stop::Stop;
 use crate::verify::{Bounds, Verified};
 use crate::{gzip, iff};
 use by_name::Calls;
+use closed::Ways;
 use names::{Names, Renamed};
 
 /// A copy of a module under another name.
@@ -58,6 +60,11 @@ pub struct Naming<'a> {
     /// `call` for any number of arguments, which are followed by a module and a function, and those
     /// that [go by a name](self) they are given. Without one such calls stay as they are.
     pub helper: Option<&'a str>,
+    /// Whether the set is closed: all that leads out of it goes through the helper, which decides
+    /// what becomes of it. Calls of other modules are calls of its `call`, those of funs of its
+    /// `call_fun`, which takes the fun behind the arguments; what is sent goes to its `send`. A function
+    /// that receives is its `receives`.
+    pub closed: bool,
 }
 
 /// What the loader wants of a file and that needs no change: strings, lines, types, and the
@@ -145,7 +152,9 @@ fn shadow(module: &Verified<'_>, names: &Names<'_>, effects: Effects) -> Result<
     let mut renamed = Renamed::new(module.atoms(), names)?;
     let imported = chunks.required(b"ImpT")?;
     let mut calls = Calls::new(tables::count(imported));
-    let code = code::rewrite(chunks.required(b"Code")?, module.code(), &renamed, &mut calls)?;
+    let out = if names.closed() { Some(Ways::new(module, names)?) } else { None };
+    let code = chunks.required(b"Code")?;
+    let code = code::rewrite(code, module.code(), &renamed, out.as_ref(), &mut calls)?;
     let (imports, by_name) = tables::imports(imported, &calls, &mut renamed)?;
     let exports = tables::exports(chunks.required(b"ExpT")?, &renamed)?;
     let lambdas = chunks.get(b"FunT").map(|chunk| tables::lambdas(chunk, &renamed)).transpose()?;

@@ -12,12 +12,28 @@ pub(super) struct Names<'a> {
     modules: HashMap<&'a str, String>,
     /// The module that carries out calls by names known only when the code runs.
     helper: Option<&'a str>,
+    /// Whether all that leads out of the set goes through the helper.
+    closed: bool,
 }
 
 impl<'a> Names<'a> {
     pub(super) fn new(modules: impl Iterator<Item = &'a str>, naming: &Naming<'a>) -> Self {
         let named = |name| (name, format!("{name}{}", naming.suffix));
-        Names { modules: modules.map(named).collect(), helper: naming.helper }
+        Names {
+            modules: modules.map(named).collect(),
+            helper: naming.helper,
+            closed: naming.closed,
+        }
+    }
+
+    /// Whether a module is of the set.
+    pub(super) fn has(&self, module: &str) -> bool {
+        self.modules.contains_key(module)
+    }
+
+    /// Whether all that leads out of the set goes through the helper.
+    pub(super) fn closed(&self) -> bool {
+        self.closed && self.helper.is_some()
     }
 
     /// The name of the shadow of `module`, if that is of the set.
@@ -113,6 +129,10 @@ impl<'a> Renamed<'a> {
         &mut self,
         [module, function, arity]: [u32; 3],
     ) -> Result<Option<u32>, Damage> {
+        // There the calls themselves are changed.
+        if self.names.closed() {
+            return Ok(None);
+        }
         let atoms = self.atoms;
         let text = |index| atoms.id(index).map(|id| atoms.text(id));
         let (Some(module), Some(function)) = (text(module), text(function)) else {

@@ -20,6 +20,9 @@ pub enum Reason {
     /// A call by a name that is known only when it runs, with very many arguments.
     #[error("It calls functions of more than {0} arguments by names known only when it runs.")]
     ManyArguments(u64),
+    /// An instruction for a function that may have effects, in a closed set.
+    #[error("It has an instruction that calls {}, which may have effects.", crate::text::printable(.0.as_bytes()))]
+    Instruction(String),
     /// Values of native records name the module that made them.
     #[error("The module defines native records, whose values name their module.")]
     NativeRecords,

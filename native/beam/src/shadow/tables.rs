@@ -1,7 +1,7 @@
 //! The tables of a shadow: imports, exports and local funs.
 
 use super::Reason;
-use super::by_name::{self, Calls};
+use super::by_name::Calls;
 use super::names::Renamed;
 use crate::chunk::ChunkId;
 use crate::damage::Damage;
@@ -24,16 +24,16 @@ pub(super) fn imports(
         let module = atoms.called(module)?;
         Ok(module.zip(atoms.data(function)).map(|(module, function)| [module, function, arity]))
     })?;
-    let arities = calls.arities();
-    if !arities.is_empty()
+    let functions = calls.functions();
+    if !functions.is_empty()
         && let Some(helper) = atoms.helper()?
     {
         found = true;
-        let function = atoms.place_of(by_name::CALL)?;
         let mut out = Writer::default();
-        out.u32(count(&table).saturating_add(u32::try_from(arities.len()).unwrap_or(u32::MAX)))?;
+        out.u32(count(&table).saturating_add(u32::try_from(functions.len()).unwrap_or(u32::MAX)))?;
         out.put(table.get(4..).unwrap_or_default())?;
-        for arity in arities {
+        for (function, arity) in functions {
+            let function = atoms.place_of(function)?;
             [helper, function, arity].into_iter().try_for_each(|word| out.u32(word))?;
         }
         table = out.into_bytes();

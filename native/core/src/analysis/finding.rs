@@ -113,6 +113,11 @@ kinds! {
         "A view or component shows an assign that nothing of the version before names: sessions that are there do not have it, and rendering fails in them.",
         "Convert a view's socket in a code_change; a component, whose state is in the view's process, has none: let it read the assign as assigns[:name].";
 
+    // Several nodes.
+    TwoStepsBetweenNodes, Info, "two_steps_between_nodes",
+        "Functions that processes hand their new states to change with them, and the change calls other nodes.",
+        "Build it with --split: two archives, first the functions that take both states, on all nodes, then the processes; or apply it to all nodes at once.";
+
     // Kinds of modules.
     RoleChanged, Danger, "role_changed",
         "The module is another kind of process than before; those that run are of the former kind.",

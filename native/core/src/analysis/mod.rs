@@ -14,6 +14,7 @@ mod reply;
 mod role;
 mod rules;
 mod state;
+mod steps;
 mod system;
 mod text;
 mod unread;
@@ -25,6 +26,7 @@ pub use generate::Builds;
 pub use graph::{components, is_cycle};
 pub use role::Role;
 pub use state::Conversion;
+pub use steps::Steps;
 
 use hot_patch_beam::Stop;
 use hot_patch_beam::effort::Effort;
@@ -68,6 +70,8 @@ pub struct Analysis {
     /// Whether, as far as can be seen, no state changes its form and nothing is converted, so
     /// that nobody needs to pause.
     pub stateless: bool,
+    /// Whether it is better made in two steps, and in which.
+    pub steps: Steps,
 }
 
 impl Analysis {
@@ -110,6 +114,8 @@ fn analyse_within(effort: &Effort, request: &Request<'_>) -> Analysis {
     let modules: Vec<ModuleChange> =
         system.changes.iter().map(|change| describe::describe(change, &system)).collect();
     let order = rules::order(&system);
+    let steps = steps::steps(&system, &modules);
+    findings.extend(steps::advice(&steps));
     // What could not be read is known when all have asked for what they want to know.
     findings.extend(unread::all(&system));
     findings
@@ -117,7 +123,7 @@ fn analyse_within(effort: &Effort, request: &Request<'_>) -> Analysis {
     findings.dedup();
     let still = |module: &ModuleChange| module.pause == Pause::None || !module.state_moves;
     let stateless = modules.iter().all(still) && !findings.iter().any(|one| one.kind.is_of_state());
-    Analysis { modules, order, findings, stateless }
+    Analysis { modules, order, findings, stateless, steps }
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! An analysis as one encoded term:
 //!
 //! ```text
-//! %{modules: [module], order: [[binary]], findings: [finding], stateless: boolean}
+//! %{modules: [module], order: [[binary]], findings: [finding], stateless: boolean, steps: steps}
 //!
 //! module = %{module: binary, operation: :add | :replace | :delete, roles: [atom],
 //!            functions: %{added: [binary], removed: [binary], changed: [binary]} | nil,
 //!            exports_added: [binary], exports_removed: [binary], calls: [binary],
 //!            callers: [binary], code_change: :absent | :keeps | :untouched | :touched,
 //!            state_moves: boolean, pause: :none | :state | :supervisor, why: binary}
+//! steps = %{first: [binary], why: [{binary, binary}], across: [binary], tied: [binary]}
 //! finding = %{name: atom, severity: :info | :warning | :danger, module: binary,
 //!             items: [binary], message: binary}
 //! ```
@@ -17,7 +18,7 @@ use std::borrow::Cow;
 use super::describe::{Functions, ModuleChange, Operation, Pause};
 use super::finding::Finding;
 use super::state::Conversion;
-use super::{Analysis, Role};
+use super::{Analysis, Role, Steps};
 use hot_patch_beam::etf::Term;
 
 /// The term.
@@ -28,6 +29,16 @@ pub(super) fn term(analysis: &Analysis) -> Term<'_> {
         ("order", list(order)),
         ("findings", list(analysis.findings.iter().map(finding))),
         ("stateless", boolean(analysis.stateless)),
+        ("steps", steps(&analysis.steps)),
+    ])
+}
+
+fn steps(steps: &Steps) -> Term<'_> {
+    map([
+        ("first", texts(&steps.first)),
+        ("why", list(steps.why.iter().map(pair))),
+        ("across", texts(&steps.across)),
+        ("tied", texts(&steps.tied)),
     ])
 }
 
@@ -46,6 +57,10 @@ fn module(module: &ModuleChange) -> Term<'_> {
         ("pause", atom(pause(module.pause))),
         ("why", text(module.why)),
     ])
+}
+
+fn pair((caller, called): &(String, String)) -> Term<'_> {
+    Term::Tuple(vec![text(caller), text(called)])
 }
 
 fn functions(functions: &Functions) -> Term<'_> {

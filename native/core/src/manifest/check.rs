@@ -24,6 +24,9 @@ const LONGEST_TERM: usize = 64 * 1024;
 const MOST_SETTINGS: usize = 1_000;
 const MOST_CONFIG_BYTES: usize = 256 * 1024;
 
+/// The most modules of another patch that one can want to run.
+const MOST_NEEDED: usize = 10_000;
+
 fn refuse<T>(rule: Rule, detail: String) -> Result<T, Refusal> {
     Err(Refusal::entry(rule, MANIFEST.as_bytes(), detail))
 }
@@ -36,8 +39,37 @@ pub(super) fn values(manifest: &Manifest) -> Result<(), Refusal> {
     changes(manifest)?;
     names(manifest)?;
     config(manifest)?;
+    follows(manifest)?;
     upgrade::check(manifest)?;
     instructions::check(manifest)
+}
+
+/// What has to run before is another patch's: what this one brings cannot be a condition of it.
+fn follows(manifest: &Manifest) -> Result<(), Refusal> {
+    let Some(follows) = &manifest.follows else { return Ok(()) };
+    let brought: HashSet<&str> =
+        manifest.files.iter().filter_map(|file| file.module.as_ref()).map(|m| &*m.name).collect();
+    if !is_name(&follows.name) || follows.modules.is_empty() || follows.modules.len() > MOST_NEEDED
+    {
+        let detail = format!(
+            "has a \"follows\" that is not a patch's name and 1 to {MOST_NEEDED} modules that it brings"
+        );
+        return refuse(Rule::ManifestMalformed, detail);
+    }
+    for module in &follows.modules {
+        if !is_line(&module.name, LONGEST_LINE) {
+            let detail = format!(
+                "has a \"follows.modules.name\" that is no line of at most {LONGEST_LINE} bytes"
+            );
+            return refuse(Rule::ManifestMalformed, detail);
+        }
+        if brought.contains(&*module.name) {
+            let name = printable(module.name.as_bytes());
+            let detail = format!("wants {name} to run before, and brings it itself");
+            return refuse(Rule::ManifestMalformed, detail);
+        }
+    }
+    Ok(())
 }
 
 fn lines(manifest: &Manifest) -> Result<(), Refusal> {
@@ -100,7 +132,9 @@ fn terms(manifest: &Manifest) -> Result<(), Refusal> {
     let versions = manifest.files.iter().filter_map(|file| file.module.as_ref()).flat_map(|m| {
         [m.brings.vsn.as_ref(), m.replaces.as_ref().and_then(|version| version.vsn.as_ref())]
     });
-    for term in instructions.chain(values).chain(versions.flatten()) {
+    let needed = manifest.follows.iter().flat_map(|follows| &follows.modules);
+    let versions = versions.flatten().chain(needed.filter_map(|one| one.version.vsn.as_ref()));
+    for term in instructions.chain(values).chain(versions) {
         if term.is_empty() || term.len() > LONGEST_TERM {
             let detail =
                 format!("has the text of a term that is empty or longer than {LONGEST_TERM} bytes");

@@ -84,6 +84,29 @@ pub struct Manifest {
     /// What the analysis has found and the author has accepted.
     #[serde(default)]
     pub accepted_findings: Vec<Finding>,
+    /// The patch that has to be in force before this one, and as long as this one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Follows>,
+}
+
+/// The first of two patches, by what it brings: so it counts too where a build brings the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Follows {
+    /// Its name.
+    pub name: String,
+    /// The modules that have to run.
+    pub modules: Vec<NeededModule>,
+}
+
+/// A module that has to run in a certain version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NeededModule {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: Version,
 }
 
 /// A release.

@@ -59,10 +59,10 @@ impl<'a> Arguments<'a> {
         })
     }
 
-    /// The options as the naming of shadows.
-    pub(super) fn naming(&self) -> Result<Naming<'a>, Failure> {
+    /// The options as the naming of shadows, of a closed set or not.
+    pub(super) fn naming(&self, closed: bool) -> Result<Naming<'a>, Failure> {
         match pair(&self.options) {
-            Some((suffix, helper)) => Ok(Naming { suffix, helper: Some(helper) }),
+            Some((suffix, helper)) => Ok(Naming { suffix, helper: Some(helper), closed }),
             None => Err(self.bad("takes {suffix, helper} as its options")),
         }
     }

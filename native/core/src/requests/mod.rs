@@ -5,6 +5,7 @@
 //! |---|---|---|---|
 //! | `read_archive` | the archive | the limits, see [`Options`] | a composition or a refusal |
 //! | `shadow` | the modules | `{suffix, helper}`, two binaries | a list of shadows |
+//! | `closed_shadow` | the modules | the same | the same: shadows of which all that leads out goes through the helper |
 //! | `encode_json` | the encoded term | any | the JSON |
 //! | `sign` | the archive, the signature as JSON | the limits | the archive with it |
 //! | `analyse` | modules before the change, modules after it | `{count before, names that go or rest, pairs compiled with, down}` | an [`analysis`] |
@@ -78,8 +79,8 @@ fn dispatch<R>(
             unless(stop)?;
             Ok(take((&outcome).into()))
         }
-        "shadow" => {
-            let naming = arguments.naming()?;
+        "shadow" | "closed_shadow" => {
+            let naming = arguments.naming(request.name == "closed_shadow")?;
             let shadows = shadow::make_until(stop, request.blobs, &naming);
             unless(stop)?;
             Ok(take(shadows.as_slice().into()))

@@ -8,6 +8,7 @@ mod hostile;
 mod instructions;
 mod rules;
 mod states;
+mod steps;
 #[path = "../support/mod.rs"]
 mod support;
 mod views;

@@ -1,0 +1,192 @@
+defmodule HotPatch.Swap.Replay do
+  @moduledoc false
+  # Has messages that processes really receive played by the old and the new code, on copies of their states.
+  #
+  # The director hears what a sample of processes receives. A process hands out a copy of its state in its own
+  # turn, by a system message; that this message is among what is heard says which messages come after the copy. A
+  # player (HotPatch.Swap.Replay.Player) plays these one by one, until it does not know any more what the state would be:
+  # then there is a new copy. The code that it runs can reach nobody, see HotPatch.Swap.Replay.Gate.
+
+  alias HotPatch.Rehearsal.Replay
+  alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Replay.Director
+  alias HotPatch.Swap.Replay.Sandbox
+  alias HotPatch.Swap.Replay.Tally
+  alias HotPatch.Swap.Shadow
+  alias HotPatch.Swap.Signal
+  alias HotPatch.Swap.Target
+
+  @typedoc """
+  How it is done. `old` and `new` are shadows of a closed set each, of the patch's modules and of others that they
+  call; `values?` says whether values are told.
+  """
+  @type how :: %{
+          seconds: pos_integer(),
+          values?: boolean(),
+          old: [Shadow.t()],
+          new: [Shadow.t()]
+        }
+
+  # So many processes of each module are heard, unless it is said how many.
+  @sample 10
+
+  # What runs inside the processes concerned, and where nothing shall be loaded.
+  @inside [
+    HotPatch.Rehearsal.Form,
+    HotPatch.Rehearsal.Reason,
+    HotPatch.Swap.Replay.Callback,
+    HotPatch.Swap.Replay.Closed,
+    HotPatch.Swap.Replay.Comparison,
+    HotPatch.Swap.Replay.Gate,
+    HotPatch.Swap.Replay.Player,
+    HotPatch.Swap.Replay.Sandbox,
+    HotPatch.Swap.Replay.Table,
+    HotPatch.Swap.Signal
+  ]
+
+  @doc "All shadows that it takes."
+  @spec shadows(how() | nil) :: [Shadow.t()]
+  def shadows(nil), do: []
+  def shadows(how), do: how.old ++ how.new
+
+  @doc """
+  Runs it for processes that were found. `limits` are those of a rehearsal. The calling process traps exits; `:stop`
+  or the end of its `owner` ends it.
+  """
+  @spec run([Target.t()], [Change.t()], how(), Signal.t(), map()) :: [Replay.t()]
+  def run(targets, changes, how, signal, limits) do
+    :ok = :code.ensure_modules_loaded(@inside)
+    families = %{old: family(how.old), new: family(how.new)}
+    {tally, chosen} = choose(targets, changes, families, limits.sample || @sample)
+
+    if chosen == [] do
+      Tally.results(tally)
+    else
+      direct(chosen, tally, {families, how, signal, limits})
+    end
+  end
+
+  defp direct(chosen, tally, {families, how, signal, limits}) do
+    engine = self()
+    ref = make_ref()
+
+    about = %{
+      families: families,
+      values?: how.values?,
+      signal: signal,
+      until: min(now() + how.seconds * 1_000, limits.deadline),
+      deadline: limits.deadline,
+      within: limits.within,
+      most_words: div(limits.most_bytes, :erlang.system_info(:wordsize))
+    }
+
+    # It does little, and what it hears shall not pile up.
+    {director, monitor} =
+      :erlang.spawn_opt(
+        fn -> send(engine, {ref, Director.run(chosen, tally, about, engine)}) end,
+        [
+          :monitor,
+          message_queue_data: :off_heap
+        ]
+      )
+
+    owner = Process.monitor(limits.owner)
+    result = await(ref, director, monitor, owner)
+    Process.demonitor(owner, [:flush])
+    result
+  end
+
+  defp await(ref, director, monitor, owner) do
+    receive do
+      {^ref, results} ->
+        Process.demonitor(monitor, [:flush])
+        results
+
+      {:DOWN, ^monitor, :process, ^director, reason} ->
+        exit({:replay_died, reason})
+
+      {:DOWN, ^owner, :process, _pid, _reason} ->
+        send(director, :stop)
+        await(ref, director, monitor, owner)
+
+      :stop ->
+        send(director, :stop)
+        await(ref, director, monitor, owner)
+    end
+  end
+
+  defp family(shadows), do: Map.new(shadows, &{&1.module, &1.name})
+
+  # The processes that are heard, a sample of each module, and why others are not.
+  defp choose(targets, changes, families, most) do
+    changes = Map.new(changes, &{&1.module, &1})
+
+    works =
+      for %{kind: :server, ends?: false} = target <- targets,
+          {module, _converts?} <- target.modules,
+          %{kind: :replace} = change <- [changes[module]],
+          do: {module, target.pid, change}
+
+    by_module = Enum.group_by(works, &elem(&1, 0))
+    tally = Tally.new(Map.new(by_module, fn {module, works} -> {module, length(works)} end))
+
+    Enum.reduce(by_module, {tally, []}, fn {module, works}, {tally, chosen} ->
+      change = works |> hd() |> elem(2)
+
+      case impossible(module, change, families) do
+        nil ->
+          some = spread(works, most)
+          {Tally.unheard(tally, module, :sample, 0), Enum.map(some, &one/1) ++ chosen}
+
+        why ->
+          {Tally.unheard(tally, module, why, length(works)), chosen}
+      end
+    end)
+    |> heard()
+  end
+
+  # Who is not in the sample is not counted as one that could not be heard.
+  defp heard({tally, chosen}) do
+    counts = Enum.frequencies_by(chosen, & &1.module)
+
+    tally =
+      Map.new(tally, fn {module, one} ->
+        {module, %{one | processes: Map.get(counts, module, 0)}}
+      end)
+
+    {tally, chosen}
+  end
+
+  defp impossible(module, change, families) do
+    cond do
+      {"callback_mode", 0} in change.exports ->
+        {:kind, "is no gen_server: only these are played"}
+
+      not (is_map_key(families.old, module) and is_map_key(families.new, module)) ->
+        :no_copy
+
+      true ->
+        nil
+    end
+  end
+
+  defp one({module, pid, change}) do
+    converts? = change.convert? and {"code_change", 3} in change.exports
+    %{module: module, pid: pid, vsn: if(converts?, do: {change.old_vsn, change.extra})}
+  end
+
+  # Spread over all of them: those that are neighbours are alike.
+  defp spread(works, most) do
+    count = length(works)
+
+    if count <= most,
+      do: works,
+      else: works |> Enum.take_every(div(count, most)) |> Enum.take(most)
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+
+  @doc false
+  @spec naming(Sandbox.side()) :: {String.t(), String.t()}
+  defdelegate naming(side), to: HotPatch.Swap.Replay.Gate
+end

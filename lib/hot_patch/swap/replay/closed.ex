@@ -1,0 +1,284 @@
+defmodule HotPatch.Swap.Replay.Closed do
+  @moduledoc false
+  # Whether what a function is given lets it out of a replay. A function that only works something out calls the
+  # funs that it is given, and goes by the structs and modules that it finds: by a protocol, by a sorter, by a calendar. So
+  # a fun is wrapped, so that it is called through the gate, and a struct whose code is not known leaves the
+  # message aside.
+
+  alias HotPatch.Swap.Replay.Sandbox
+
+  # Structs that Elixir's own functions know how to go by, with their own code.
+  @structs [
+    Range,
+    MapSet,
+    Date,
+    Date.Range,
+    Time,
+    NaiveDateTime,
+    DateTime,
+    Regex,
+    URI,
+    Version
+  ]
+  # Elixir's modules that can compare.
+  @sorters [Date, Time, NaiveDateTime, DateTime, Version]
+  @words [:asc, :desc, nil, true, false]
+
+  # Their functions know nothing of protocols, calendars or modules. What they are given is only data.
+  @plain [
+    :lists,
+    :maps,
+    :sets,
+    :ordsets,
+    :orddict,
+    :dict,
+    :gb_trees,
+    :gb_sets,
+    :queue,
+    :proplists,
+    :string,
+    :binary,
+    :math,
+    :unicode,
+    :array,
+    :erlang,
+    :ets,
+    :persistent_term,
+    :application,
+    :os,
+    :counters,
+    :atomics,
+    :calendar,
+    :rand,
+    :crypto,
+    :global,
+    :pg,
+    :logger,
+    :re,
+    :io_lib,
+    :base64,
+    :timer,
+    String,
+    Integer,
+    Float,
+    Atom,
+    Base,
+    Bitwise,
+    System,
+    Application,
+    Process,
+    Node,
+    Registry,
+    Logger,
+    Regex,
+    Version,
+    IO,
+    Tuple,
+    Function
+  ]
+  # Of these only the arguments themselves are gone by, and not what is in them,
+  @shallow [
+    Enum,
+    Map,
+    Keyword,
+    List,
+    MapSet,
+    Access,
+    String.Chars,
+    List.Chars,
+    Date,
+    Time,
+    NaiveDateTime,
+    DateTime,
+    Range
+  ]
+  # but for these: the elements of their arguments,
+  @elements [
+    {Enum, :concat},
+    {Enum, :join},
+    {Enum, :map_join},
+    {Enum, :zip},
+    {Enum, :zip_with},
+    {Enum, :zip_reduce},
+    {List, :zip}
+  ]
+  # what the fun gives,
+  @results [{Enum, :flat_map}, {Enum, :flat_map_reduce}, {Enum, :map_join}]
+  # and by what is sorted, which may be a module.
+  @sorting [
+    {Enum, :sort},
+    {Enum, :sort_by},
+    {Enum, :min},
+    {Enum, :max},
+    {Enum, :min_by},
+    {Enum, :max_by},
+    {Enum, :min_max_by},
+    {List, :keysort}
+  ]
+
+  @doc "Where a fun leads: it is closed where all that it does goes through the gate."
+  @spec fun(fun()) :: :closed | {:external, module(), atom()} | {:local, module()}
+  def fun(fun) do
+    {:module, module} = Function.info(fun, :module)
+    %{names: names} = Sandbox.inside()
+
+    case Function.info(fun, :type) do
+      _any_type when is_map_key(names, module) ->
+        :closed
+
+      {:type, :local} when module == __MODULE__ ->
+        :closed
+
+      {:type, :external} ->
+        {:name, name} = Function.info(fun, :name)
+        {:external, module, name}
+
+      {:type, :local} ->
+        {:local, module}
+    end
+  end
+
+  @typedoc "How a fun is called that is wrapped."
+  @type run :: (fun(), [term()] -> term())
+
+  @doc "The arguments of a function that is run, with their funs wrapped: `run` calls them."
+  @spec arguments(module(), atom(), [term()], run()) :: [term()]
+  def arguments(module, function, arguments, run) do
+    cond do
+      module in @plain -> Enum.map(arguments, &wrapped(&1, :any, run))
+      module in @shallow -> Enum.map(arguments, &shallow(&1, {module, function}, run))
+      true -> Enum.map(arguments, &deep(&1, run))
+    end
+  end
+
+  @doc "Refuses arguments that are gone by and are none that are known."
+  @spec top!([term()]) :: :ok
+  def top!(arguments), do: Enum.each(arguments, &top/1)
+
+  defp shallow(fun, about, run) when is_function(fun),
+    do: wrapped(fun, if(about in @results, do: :flat, else: :any), run)
+
+  defp shallow(argument, about, _run) do
+    :ok = top(argument)
+    if about in @elements, do: elements(argument)
+    if about in @sorting, do: sorter(argument)
+    argument
+  end
+
+  defp elements([head | tail]) do
+    :ok = given(head)
+    elements(tail)
+  end
+
+  defp elements(%MapSet{} = set), do: set |> MapSet.to_list() |> elements()
+  defp elements(_other), do: :ok
+
+  # What is gone by although it was not an argument.
+  defp given(fun) when is_function(fun) do
+    if fun(fun) == :closed, do: :ok, else: Sandbox.leave_aside(:unknown_fun)
+  end
+
+  defp given(other), do: top(other)
+
+  defp top(%{__struct__: module} = struct) when module in @structs do
+    case struct do
+      %{calendar: calendar} when calendar != Calendar.ISO -> unknown(calendar)
+      %Date.Range{first: first, last: last} -> Enum.each([first, last], &top/1)
+      _of_elixir -> :ok
+    end
+  end
+
+  defp top(%{__struct__: module}), do: unknown(module)
+  defp top(%{calendar: calendar}) when calendar != Calendar.ISO, do: unknown(calendar)
+  defp top(_other), do: :ok
+
+  defp sorter({order, module}) when order in [:asc, :desc] and module in @sorters, do: :ok
+  defp sorter({_order, module}), do: unknown(module)
+
+  defp sorter(atom) when is_atom(atom) and atom not in @words and atom not in @sorters,
+    do: unknown(atom)
+
+  defp sorter(_other), do: :ok
+
+  defp unknown(module), do: Sandbox.leave_aside({:struct_of, module})
+
+  @doc "Refuses a seed that OTP has not made."
+  @spec seed!(term()) :: :ok
+  def seed!(:undefined), do: :ok
+
+  def seed!({%{} = algorithm, _state}) do
+    of_otp? = fn
+      fun when is_function(fun) -> Function.info(fun, :module) == {:module, :rand}
+      _other -> true
+    end
+
+    if algorithm |> Map.values() |> Enum.all?(of_otp?),
+      do: :ok,
+      else: Sandbox.leave_aside(:unknown_fun)
+  end
+
+  def seed!(_other), do: Sandbox.leave_aside(:unknown_fun)
+
+  defp deep(fun, run) when is_function(fun), do: wrapped(fun, :deep, run)
+
+  defp deep(argument, _run) do
+    :ok = scan(argument)
+    argument
+  end
+
+  @doc "Refuses a term that holds, however deep, a struct whose code is not known, or a fun that is not closed."
+  @spec scan(term()) :: :ok
+  def scan(%{__struct__: _module} = struct) do
+    :ok = top(struct)
+    struct |> Map.delete(:__struct__) |> scan()
+  end
+
+  def scan(map) when is_map(map) do
+    :ok = top(map)
+    map |> :maps.to_list() |> scan()
+  end
+
+  def scan([head | tail]) do
+    :ok = scan(head)
+    scan(tail)
+  end
+
+  def scan(tuple) when is_tuple(tuple), do: tuple |> Tuple.to_list() |> scan()
+
+  def scan(fun) when is_function(fun) do
+    case fun(fun) do
+      :closed -> :ok
+      # Elixir's own paths into what is nested.
+      {:local, Access} -> fun |> Function.info(:env) |> elem(1) |> scan()
+      _leads_out -> Sandbox.leave_aside(:unknown_fun)
+    end
+  end
+
+  def scan(_other), do: :ok
+
+  # The one that is given calls through the gate; what it gives is looked at where that is gone by.
+  defp wrapped(fun, results, run) when is_function(fun) do
+    if results == :any and fun(fun) == :closed, do: fun, else: wrap(fun, results, run)
+  end
+
+  defp wrapped(other, _results, _run), do: other
+
+  for arity <- 0..12 do
+    arguments = Macro.generate_arguments(arity, __MODULE__)
+
+    defp wrap(fun, results, run) when is_function(fun, unquote(arity)) do
+      fn unquote_splicing(arguments) ->
+        result = run.(fun, unquote(arguments))
+        :ok = looked_at(result, results)
+        result
+      end
+    end
+  end
+
+  defp wrap(_fun, _results, _run), do: Sandbox.leave_aside(:many_arguments)
+
+  defp looked_at(_result, :any), do: :ok
+  defp looked_at({list, _acc}, :flat), do: given(list)
+  defp looked_at(result, :flat), do: given(result)
+  defp looked_at(result, :deep), do: scan(result)
+end

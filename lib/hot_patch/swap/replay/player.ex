@@ -1,0 +1,159 @@
+defmodule HotPatch.Swap.Replay.Player do
+  @moduledoc false
+  # The process that plays messages: it has a copy of the state of one process, and one that the new code has
+  # converted, and runs each message by both. It tells what it has found in forms; states and messages end with it.
+
+  alias HotPatch.Swap.Replay.Callback
+  alias HotPatch.Swap.Replay.Comparison
+  alias HotPatch.Swap.Replay.Sandbox
+  alias HotPatch.Swap.Signal
+
+  @typedoc """
+  What is asked of a process in its turn. `id` tells one question from another where it is seen among what
+  the process receives.
+  """
+  @type order :: %{
+          ref: reference(),
+          id: reference(),
+          director: pid(),
+          signal: Signal.t(),
+          most_words: pos_integer()
+        }
+
+  @typedoc """
+  Whom it plays and how. `stage` says what runs: 0 nothing, 1 the old code, 2 the new. `vsn` is nil where states are
+  not converted.
+  """
+  @type about :: %{
+          stage: :atomics.atomics_ref(),
+          module: module(),
+          families: %{Sandbox.side() => Sandbox.family()},
+          vsn: {old_vsn :: term(), extra :: term()} | nil,
+          values?: boolean()
+        }
+
+  # Words that it may take besides some times the state.
+  @room 4_000_000
+  @times 8
+
+  @doc "Runs inside the process that is played, in its turn; gives the state as it is."
+  @spec turn(state, order()) :: state when state: term()
+  def turn(state, order) do
+    if Signal.open?(order.signal), do: hand_out(state, order)
+    state
+  catch
+    # Whatever it is, it is none of the process' business.
+    _kind, _reason -> state
+  end
+
+  defp hand_out(state, order) do
+    at = System.monotonic_time()
+    dictionary = Process.get()
+    words = :erts_debug.flat_size([state | dictionary])
+
+    told =
+      if words > order.most_words,
+        do: :too_large,
+        else: {:played_by, player({state, dictionary}, words, order)}
+
+    us = System.convert_time_unit(System.monotonic_time() - at, :native, :microsecond)
+    send(order.director, {order.ref, self(), {:turn, told, us}})
+  end
+
+  defp player({state, dictionary}, words, order) do
+    real = self()
+
+    :erlang.spawn_opt(fn -> run(state, dictionary, real, order) end,
+      priority: :low,
+      max_heap_size: %{size: @times * words + @room, kill: true, error_logger: false}
+    )
+  end
+
+  # Runs until it is told no more, or does not know any more what the state would be.
+  defp run(state, dictionary, real, %{ref: ref} = order) do
+    if linked?(order.director) do
+      receive do
+        {^ref, :about, about} ->
+          about = Map.merge(about, %{real: real, ref: ref, director: order.director})
+          begin(state, dictionary, about)
+      end
+    end
+  catch
+    # A fault of ours: nobody logs it, with what it was about.
+    _kind, _reason -> exit(:replay_failed)
+  end
+
+  defp begin(state, dictionary, about) do
+    state = Sandbox.swapped(state, about.real, self())
+    dictionary = Sandbox.swapped(dictionary, about.real, self())
+    [old, new] = for side <- [:old, :new], do: actor(side, state, dictionary, about)
+
+    case converted(new, about) do
+      {:ok, new} ->
+        tell(about, :ready)
+        play(old, new, about)
+
+      {:not, why} ->
+        tell(about, {:unconverted, why})
+    end
+  end
+
+  defp actor(side, state, dictionary, about) do
+    family = about.families[side]
+
+    %{
+      side: side,
+      module: family[about.module],
+      family: family,
+      real: about.real,
+      state: state,
+      dictionary: dictionary
+    }
+  end
+
+  defp linked?(director) do
+    Process.link(director)
+  rescue
+    ErlangError -> false
+  end
+
+  defp converted(new, %{vsn: nil}), do: {:ok, new}
+
+  defp converted(new, %{vsn: {old_vsn, extra}} = about) do
+    :atomics.put(about.stage, 1, 2)
+    {outcome, new} = Callback.convert(new, old_vsn, extra)
+    :atomics.put(about.stage, 1, 0)
+
+    case outcome do
+      {:done, _done} -> {:ok, new}
+      {:crashed, _crash} -> {:not, :crashed}
+      {:left, reason} -> {:not, reason}
+    end
+  end
+
+  defp play(old, new, %{ref: ref} = about) do
+    receive do
+      {^ref, :play, message} ->
+        message = Sandbox.swapped(message, about.real, self())
+        :atomics.put(about.stage, 1, 1)
+        {was, old_after, reads} = Callback.run(old, message, %{})
+        :atomics.put(about.stage, 1, 2)
+        {is, new_after, _reads} = Callback.run(new, message, Sandbox.in_order(reads))
+        :atomics.put(about.stage, 1, 0)
+        about_it = %{message: message, old: old, new: new, values?: about.values?}
+        finding = Comparison.of({was, old_after.state}, {is, new_after.state}, about_it)
+        goes_on? = goes_on?(was) and goes_on?(is)
+        tell(about, {:played, finding, goes_on?})
+        if goes_on?, do: play(old_after, new_after, about)
+
+      {^ref, :enough} ->
+        :ok
+    end
+  end
+
+  # After a timeout it would have done what no message says.
+  defp goes_on?({:done, %{next: {:go_on, :infinity}}}), do: true
+  defp goes_on?(_other), do: false
+
+  defp tell(about, what), do: send(about.director, {about.ref, self(), {:player, what}})
+end

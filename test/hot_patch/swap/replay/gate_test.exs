@@ -1,0 +1,103 @@
+defmodule HotPatch.Swap.Replay.GateTest do
+  # Nothing of a replay gets out, whatever the code tries.
+  use ExUnit.Case, async: false
+
+  import HotPatch.Test.Servers
+  import HotPatch.Test.Until
+
+  alias HotPatch.Swap.Replay.Callback
+  alias HotPatch.Swap.Shadow
+  alias HotPatch.Test.Builds
+  alias HotPatch.Test.Leaks
+
+  @module HotPatch.Test.Leaking
+
+  setup_all do
+    [old, new] = for side <- [:old, :new], do: Leaks.compile(@module, side)
+    %{old: old, new: new, file: Path.join(Builds.tmp(), "leak")}
+  end
+
+  setup %{file: file} do
+    witness = Leaks.watch(file)
+
+    on_exit(fn ->
+      Leaks.unwatch()
+      unload(@module)
+    end)
+
+    %{witness: witness}
+  end
+
+  # Plays one message by the new code, in a process that lives for it.
+  defp play(name, file, family) do
+    actor = %{
+      side: :new,
+      module: family[@module],
+      family: family,
+      real: self(),
+      state: Leaks.state(file),
+      dictionary: []
+    }
+
+    task = Task.async(fn -> Callback.run(actor, {:attempt, name}, %{}) |> elem(0) end)
+    Task.await(task, 60_000)
+  end
+
+  test "no attempt reaches anybody or anything", %{
+    old: old,
+    new: new,
+    file: file,
+    witness: witness
+  } do
+    how = replay([{@module, old, new}], 1)
+    :ok = Shadow.load(how.new)
+    on_exit(fn -> Shadow.unload(how.new) end)
+    family = Map.new(how.new, &{&1.module, &1.name})
+
+    outcomes =
+      for name <- Leaks.names() do
+        outcome = play(name, file, family)
+        assert {name, Leaks.marks(file)} == {name, []}
+        {name, outcome}
+      end
+
+    assert Process.info(witness, [:links, :monitored_by]) == [links: [], monitored_by: []]
+
+    # What is sent and forgotten is known, the rest is left aside. None of it was just an error.
+    {noted, left} = Enum.split_with(outcomes, &match?({_name, {:done, _what}}, &1))
+    assert Enum.reject(left, &match?({_name, {:left, _why}}, &1)) == []
+
+    sent = for {name, {:done, %{sent: [_ | _]}}} <- noted, do: name
+
+    for name <- [:send, :send_reduce, :send_captured, :cast, :exit, :send_after, :continue],
+        do: assert(name in sent)
+
+    why = fn name ->
+      {:left, why} = outcomes[name]
+      why
+    end
+
+    assert why.(:halt) == {:calls, {:erlang, :halt, 1}}
+    assert why.(:ets) == {:calls, {:ets, :insert, 2}}
+    assert why.(:receive) == :receives
+    assert why.(:send_caught) == {:calls, {:erlang, :spawn, 1}}
+    assert why.(:foreign) == {:calls, {Leaks.Leaky, :leak, 1}}
+    assert why.(:foreign_fun) == {:calls, {Leaks.Leaky, :leak, 1}}
+    assert why.(:sorter) == {:struct_of, Leaks.Leaky}
+    assert {:fun_of, _this} = why.(:state_fun)
+  end
+
+  @tag :slow
+  test "made for real, each of these attempts is seen", %{new: new, file: file} do
+    load(@module, new)
+
+    for name <- Leaks.seen() do
+      {:ok, pid} = :gen_server.start(@module, Leaks.state(file), [])
+      monitor = Process.monitor(pid)
+      send(pid, {:attempt, name})
+      until(fn -> Leaks.marks(file) != [] end, "#{name} is seen", 10_000)
+      Process.exit(pid, :kill)
+      assert_receive {:DOWN, ^monitor, :process, ^pid, _reason}, 10_000
+    end
+  end
+end

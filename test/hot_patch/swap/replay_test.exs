@@ -1,0 +1,264 @@
+defmodule HotPatch.Swap.ReplayTest do
+  # Messages that processes really get are played by old and new code: what differs is found, nobody notices, and
+  # nothing of it gets out.
+  use ExUnit.Case, async: false
+
+  import HotPatch.Test.Servers
+
+  alias HotPatch.Rehearsal.Replay
+  alias HotPatch.Test.Builds
+  alias HotPatch.Test.Leaks
+
+  @module :hot_patch_test_replayed
+
+  setup do
+    on_exit(fn -> unload(@module) end)
+  end
+
+  defp beam(version, body) do
+    Builds.erlang("""
+    -module(#{@module}).
+    -vsn("#{version}").
+    -behaviour(gen_server).
+    -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3, handle_continue/2]).
+    -compile([nowarn_unused_function]).
+    #{body}
+    """)
+  end
+
+  @v1 """
+  init(Count) -> {ok, {v1, Count}}.
+  handle_call({charge, Amount}, _From, {v1, Count}) -> {reply, {charged, Amount, Count + 1}, {v1, Count + 1}};
+  handle_call({refund, Amount}, _From, {v1, Count}) -> {reply, {refunded, Amount}, {v1, Count - 1}};
+  handle_call(count, _From, {v1, Count} = State) -> {reply, Count, State}.
+  handle_cast({tell, Pid}, {v1, _} = State) -> Pid ! told, {noreply, State}.
+  handle_info(tick, {v1, Count}) -> {noreply, {v1, Count}, {continue, Count}}.
+  handle_continue(Count, {v1, Count}) -> {noreply, {v1, Count + 1}}.
+  code_change(_, State, _) -> {ok, State}.
+  """
+
+  @v2 """
+  init(Count) -> {ok, \#{version => v2, count => Count}}.
+  handle_call({charge, 13}, _From, \#{count := _} = State) -> {reply, 13 / maps:get(zero, State, 0), State};
+  handle_call({charge, Amount}, _From, \#{count := Count} = State) ->
+      {reply, {charged, Amount + (Amount div 100), Count + 1}, State\#{count := Count + 1}};
+  handle_call({refund, Amount}, _From, \#{count := Count} = State) -> {reply, {refunded, Amount}, State\#{count := Count - 1}};
+  handle_call(count, _From, \#{count := Count} = State) -> {reply, Count, State}.
+  handle_cast({tell, Pid}, State) -> Pid ! {told, maps:size(State)}, {noreply, State}.
+  handle_info(tick, \#{count := Count} = State) -> {noreply, State, {continue, Count}}.
+  handle_continue(Count, \#{count := Count} = State) -> {noreply, State\#{count := Count + 1}}.
+  code_change(_, {v1, Count}, _) -> {ok, \#{version => v2, count => Count}}.
+  """
+
+  # Callers that go on for as long as the replay takes.
+  defp under(load, fun) do
+    task = Task.async(fn -> keep(load, 0) end)
+    result = fun.()
+    send(task.pid, :enough)
+    {result, Task.await(task, 60_000)}
+  end
+
+  defp keep(load, count) do
+    receive do
+      :enough -> count
+    after
+      1 -> load.(count) && keep(load, count + 1)
+    end
+  end
+
+  defp replay!(old, new, options \\ []) do
+    versions = [{@module, old, new}]
+    how = replay(versions, 1, options)
+    assert {:ok, found} = rehearse(job(versions), replay: how)
+    assert [%Replay{} = one] = found.replays
+    one
+  end
+
+  test "a crash and wrong answers of the new code are found, and the process goes on as it was" do
+    {old, new} = {beam("1", @v1), beam("2", @v2)}
+    load(@module, old)
+    {:ok, pid} = :gen_server.start(@module, 0, [])
+    on_exit(fn -> kill([pid]) end)
+
+    {one, count} =
+      under(
+        fn n ->
+          amount = if rem(n, 10) == 3, do: 13, else: n
+          assert {:charged, ^amount, _count} = :gen_server.call(pid, {:charge, amount})
+          {:refunded, 5} = :gen_server.call(pid, {:refund, 5})
+          send(pid, :tick)
+        end,
+        fn -> replay!(old, new) end
+      )
+
+    assert :gen_server.call(pid, :count) == count
+
+    assert [%{reason: "badarith", message: "call {:charge, integer}", count: crashes} = crash] =
+             one.crashes
+
+    assert crashes >= 1
+    assert crash.place =~ "handle_call/3"
+    assert crash.values == []
+
+    assert [%{what: :reply, from: same, to: same, message: "call {:charge, integer}"} | _] =
+             one.differences
+
+    assert one.messages > 20
+    assert one.left_aside == []
+    assert Replay.outcome(one) == :failed
+  end
+
+  defp started(beam, state) do
+    load(@module, beam)
+    {:ok, pid} = :gen_server.start(@module, state, [])
+    on_exit(fn -> kill([pid]) end)
+    pid
+  end
+
+  # Old and new code that differ in what they make of a message, `go`.
+  defp pair(old, new, more \\ "") do
+    for {version, body} <- [{"1", old}, {"2", new}] do
+      beam(version, """
+      init(S) -> {ok, S}.
+      handle_call(go, _From, S) -> #{body};
+      handle_call(_, _From, S) -> {reply, S, S}.
+      handle_cast(go, S) -> #{body};
+      handle_cast(_, S) -> {noreply, S}.
+      handle_info(go, S) -> #{body};
+      handle_info(_, S) -> {noreply, S}.
+      handle_continue(_, S) -> {noreply, S}.
+      code_change(_, S, _) -> {ok, S}.
+      #{more}
+      """)
+    end
+  end
+
+  defp played(old, new, state, load, options \\ [], more \\ "") do
+    [old, new] = pair(old, new, more)
+    pid = started(old, state)
+    {one, _count} = under(fn _n -> load.(pid) end, fn -> replay!(old, new, options) end)
+    {pid, one}
+  end
+
+  test "values are shown where that is asked for, and nowhere else" do
+    call = fn pid -> :gen_server.call(pid, :go) end
+    answers = ["{reply, {ok, S}, S}", "{reply, {ok, S + 45}, S}"]
+
+    {_pid, one} = twice(answers, call, [])
+    assert [%{what: :reply, values: [], from: "{:ok, integer}"}] = one.differences
+    refute inspect(one) =~ "7777"
+    unload(@module)
+
+    {_pid, one} = twice(answers, call, values: true)
+
+    assert [%{values: [%{message: ":go", from: "{:ok, 7777}", to: "{:ok, 7822}"} | _]}] =
+             one.differences
+  end
+
+  defp twice([old, new], call, options), do: played(old, new, 7777, call, options)
+
+  test "both read the same, and find themselves in their state" do
+    body = """
+    begin
+      true = lists:nth(1, S) =:= self(), {_, Reductions} = process_info(self(), reductions),
+      {reply, {erlang:unique_integer(), erlang:monotonic_time(), make_ref(), Reductions, rand:uniform(1000000)}, S}
+    end
+    """
+
+    [old, new] = pair(body, body)
+    pid = started(old, [])
+    :sys.replace_state(pid, fn _state -> [pid] end)
+    {one, _count} = under(fn _n -> :gen_server.call(pid, :go) end, fn -> replay!(old, new) end)
+    assert %{differences: [], crashes: [], left_aside: []} = one
+    assert one.messages > 10
+    assert one.same == one.messages
+  end
+
+  test "what would be sent is compared, and what goes on without an end is a crash" do
+    cast = fn pid -> :gen_server.cast(pid, :go) end
+    sink = spawn(fn -> receive(do: (:never -> :ok)) end)
+    Process.register(sink, :hot_patch_test_nobody)
+    on_exit(fn -> kill([sink]) end)
+
+    {_pid, one} =
+      played(
+        "begin hot_patch_test_nobody ! S, {noreply, S} end",
+        "begin hot_patch_test_nobody ! [S], {noreply, S} end",
+        1,
+        cast
+      )
+
+    assert [] = one.crashes
+
+    assert [%{what: :sent, from: "send integer", to: "send [_]", message: "cast :go"}] =
+             one.differences
+
+    unload(@module)
+
+    {_pid, one} = played("{noreply, S}", "spin(S)", 1, cast, [], "spin(S) -> spin([S]). ")
+    assert [%{why: :too_much_memory}] = one.left_aside
+    unload(@module)
+
+    {_pid, one} = played("{noreply, S}", "spin(S)", 1, cast, [], "spin(S) -> spin(S). ")
+    assert [%{reason: "it takes longer" <> _}] = one.crashes
+  end
+
+  test "who is traced by somebody else is not heard, and goes on being traced" do
+    [old, new] = pair("{noreply, S}", "{noreply, S}")
+    pid = started(old, 1)
+    1 = :erlang.trace(pid, true, [:receive])
+
+    versions = [{@module, old, new}]
+    assert {:ok, %{replays: [one]}} = rehearse(job(versions), replay: replay(versions, 1))
+
+    if System.otp_release() < "27",
+      do: assert([%{why: :traced, count: 1}] = one.unheard),
+      else: assert(one.unheard == [])
+
+    send(pid, :seen)
+    assert_receive {:trace, ^pid, :receive, :seen}
+  end
+
+  test "nothing gets out of what a server really receives, to nobody, and nobody hears of it" do
+    module = HotPatch.Test.Leaking
+    [old, new] = for side <- [:old, :new], do: Leaks.compile(module, side)
+    load(module, old)
+    file = Path.join(Builds.tmp(), "leaks")
+    witness = Leaks.watch(file)
+    {:ok, pid} = :gen_server.start(module, Leaks.state(file), [])
+    names = Leaks.names()
+
+    on_exit(fn ->
+      Leaks.unwatch()
+      kill([pid])
+      unload(module)
+    end)
+
+    versions = [{module, old, new}]
+    {job, how} = {job(versions), replay(versions, 3)}
+    heard = Leaks.count([pid])
+
+    {found, count} =
+      under(
+        fn n -> send(pid, {:attempt, Enum.at(names, rem(n, length(names)))}) end,
+        fn -> rehearse(job, replay: how) end
+      )
+
+    assert {:ok, %{replays: [one]}} = found
+    assert count > length(names)
+    assert Leaks.marks(file) == []
+    # What is sent is found, as something else than the old code does.
+    assert Enum.any?(one.differences, &(&1.what == :sent))
+    assert length(one.left_aside) > 3
+    assert one.crashes == []
+    assert heard.() == 0
+    assert :gen_server.call(pid, :state) == Leaks.state(file)
+    refute Enum.any?(:code.all_loaded(), fn {name, _file} -> "#{name}" =~ "@hot_patch" end)
+
+    # It would have been heard.
+    heard = Leaks.count([pid])
+    send(witness, {:hot_patch_test_leak, :control})
+    assert Leaks.marks(file) != []
+    assert heard.() == 1
+  end
+end
