@@ -5,7 +5,8 @@
 #                                          [--load calls,busy] [--rounds 3]
 #
 # Two steps, each in the way that OTP offers and in ours: finding who runs old code, and the
-# purge. The ways take turns, figures are medians of the rounds, "ratio" is to OTP's way in
+# purge. A third is what no purge of the VM does: asking each process for all modules at once, against one module
+# after the other; it purges nothing, and says what the order of the questions costs. The ways take turns, figures are medians of the rounds, "ratio" is to OTP's way in
 # the same run. Meanwhile one process asks the code server and others call the gen_servers,
 # once a millisecond: "server" and "call" are the longest that one of them waited. On a
 # busy node twice as many processes as there are schedulers compute without end.
@@ -22,12 +23,13 @@ defmodule Bench.Purge do
   # The first of each step is what the others are measured against.
   @steps [
     find: ["check_process_code", "HotPatch"],
-    purge: ["code:soft_purge", "HotPatch"]
+    purge: ["code:soft_purge", "HotPatch"],
+    asks: ["module by module", "process by process"]
   ]
 
   def run(options) do
     root = Path.join(System.tmp_dir!(), "hot_patch-bench-#{System.pid()}")
-    Subject.compile(root, Enum.max(options.modules) + 1)
+    Subject.compile(root, Enum.max(options.modules) + 1, false)
     Logger.configure(level: :error)
 
     IO.puts(
@@ -90,6 +92,37 @@ defmodule Bench.Purge do
     do: for(module <- modules, do: true = :code.soft_purge(module))
 
   defp do_step(:purge, "HotPatch", modules), do: :ok = Swap.OldCode.Purge.all(modules)
+
+  defp do_step(:asks, "module by module", modules),
+    do: for(module <- modules, do: ask_all(for pid <- others(), do: {pid, module}))
+
+  defp do_step(:asks, "process by process", modules),
+    do: ask_all(for pid <- others(), module <- modules, do: {pid, module})
+
+  defp others, do: List.delete(Process.list(), self())
+
+  # As the VM's own purger asks: so many questions are under way.
+  @under_way 64
+
+  defp ask_all(questions) do
+    {first, rest} = Enum.split(questions, @under_way)
+    Enum.each(first, &ask_one/1)
+
+    for question <- rest do
+      answered()
+      ask_one(question)
+    end
+
+    for _ <- first, do: answered()
+  end
+
+  defp ask_one({pid, module}), do: :erlang.check_process_code(pid, module, async: module)
+
+  defp answered do
+    receive do
+      {:check_process_code, _module, false} -> :ok
+    end
+  end
 
   defp measure(pids, load, fun) do
     settle()

@@ -4,18 +4,22 @@
 #
 #     MIX_ENV=prod mix run bench/swap.exs [--processes 1000,10000,100000] [--modules 1,100]
 #                                         [--load idle,calls] [--rounds 3]
-#                                         [--ways "HotPatch,release_handler_1"] [--funs]
-#                                         [--hogs 8] [--others 8]
+#                                         [--ways "HotPatch,release_handler_1"] [--funs] [--statems]
+#                                         [--hogs 8] [--others 8] [--plots docs]
 #
 # --hogs are processes of the VM that are always busy, --others programs beside it.
-# With --funs every server's state holds a fun of its module, which HotPatch makes anew.
+# With --funs every server's state holds a fun of its module, which HotPatch makes anew, with --statems they are gen_statems. With --plots the pause and the
+# 99th percentile of the calls over the number of processes are drawn into a folder; those of docs/figures.md by
+#
+#     MIX_ENV=prod mix run bench/swap.exs --modules 1 --load calls --plots docs \
+#       --ways "release_handler_1,sys:suspend 100 wide,HotPatch"
 #
 # Every way changes the same two builds, whose state format differs, in fresh processes; the
 # ways take turns, figures are medians of the rounds. Pauses are seen from outside, by a trace
 # of what a sample of the processes receive. "gap" is the longest that one caller waited, "p99"
 # of all calls that touch the time of the change. Milliseconds.
 
-for file <- ~w(table swap/subject swap/callers swap/load swap/probe swap/ways),
+for file <- ~w(table plot swap/subject swap/callers swap/load swap/probe swap/ways),
     do: Code.require_file("#{file}.exs", __DIR__)
 
 defmodule Bench.Swap do
@@ -30,7 +34,7 @@ defmodule Bench.Swap do
 
   def run(options) do
     root = Path.join(System.tmp_dir!(), "hot_patch-bench-#{System.pid()}")
-    Subject.compile(root, Enum.max(options.modules), options.funs)
+    Subject.compile(root, Enum.max(options.modules), Map.take(options, [:funs, :statems]))
     {:ok, _} = Application.ensure_all_started(:sasl)
     Logger.configure(level: :error)
 
@@ -53,13 +57,31 @@ defmodule Bench.Swap do
       ])
     )
 
-    for n <- options.processes, modules <- options.modules, load <- options.load do
-      compare(root, Subject.modules(modules), n, load, options)
-    end
+    figures =
+      for n <- options.processes, modules <- options.modules, load <- options.load do
+        {n, compare(root, Subject.modules(modules), n, load, options)}
+      end
+
+    if options.plots, do: plot(figures, options)
 
     File.rm_rf!(root)
   end
 
+  defp plot(figures, %{plots: folder, ways: ways}) do
+    for {column, file, title} <- [
+          {:total, "pause.svg", "The whole pause"},
+          {:p99, "p99.svg", "What callers wait, 99th percentile"}
+        ] do
+      series =
+        for name <- ways do
+          {name, for({n, medians} <- figures, us = medians[name][column], do: {n, us / 1000})}
+        end
+
+      Bench.Plot.write(Path.join(folder, file), title, series)
+    end
+  end
+
+  # By way the medians of all columns.
   defp compare(root, modules, n, load, %{rounds: rounds, ways: ways} = options) do
     results =
       for _round <- 1..rounds, name <- ways do
@@ -67,15 +89,22 @@ defmodule Bench.Swap do
       end
       |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
 
-    for name <- ways do
-      figures =
-        for column <- @columns,
-            do: results[name] |> Enum.map(& &1[column]) |> Table.median() |> Table.ms()
+    medians =
+      for name <- ways, into: %{} do
+        {name,
+         Map.new(
+           @columns,
+           &{&1, results[name] |> Enum.map(fn one -> one[&1] end) |> Table.median()}
+         )}
+      end
 
+    for name <- ways do
+      figures = for column <- @columns, do: Table.ms(medians[name][column])
       IO.puts(line([n, length(modules), load, name | figures]))
     end
 
     IO.puts("")
+    medians
   end
 
   defp measure(root, modules, n, load, name, options) do
@@ -113,8 +142,10 @@ end
       load: :string,
       rounds: :integer,
       funs: :boolean,
+      statems: :boolean,
       hogs: :integer,
       others: :integer,
+      plots: :string,
       ways: :string
     ]
   )
@@ -127,7 +158,9 @@ Bench.Swap.run(%{
   load: String.split(given[:load] || "idle,calls", ","),
   rounds: given[:rounds] || 3,
   funs: given[:funs] || false,
+  statems: given[:statems] || false,
   hogs: given[:hogs] || 0,
   others: given[:others] || 0,
+  plots: given[:plots],
   ways: if(given[:ways], do: String.split(given[:ways], ","), else: Bench.Swap.Ways.names())
 })

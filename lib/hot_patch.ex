@@ -213,6 +213,10 @@ defmodule HotPatch do
   As it runs in a process of its own, what a callback asks of itself (`self/0`, links, timers, tables of its own)
   is asked of that. Of `transition: :none` there is nothing to try.
 
+  With `replay: seconds` messages that processes really receive are run by the old and the new code, too, on copies
+  from where nothing gets out; see `HotPatch.Rehearsal.Replay` for what is found. Where only the new code crashes the
+  outcome is `:failed`; where it answers something else that may be what is wanted, and is only told.
+
   The nodes are held as for an apply: meanwhile nobody else can apply, roll back or restart. `cancel/2` ends it, and
   so does the end of the coordinator. It is written into the journal.
 

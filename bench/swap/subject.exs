@@ -1,5 +1,5 @@
 defmodule Bench.Swap.Subject do
-  # What is swapped: an application whose supervisor has N gen_servers of one module, and
+  # What is swapped: an application whose supervisor has N gen_servers, or gen_statems, of one module, and
   # pure modules beside it to fill a patch. Two versions of each, on disk in the layout of a
   # release, because release_handler reads them from there.
 
@@ -9,12 +9,15 @@ defmodule Bench.Swap.Subject do
   def server, do: @server
   def app, do: @app
 
-  @doc "Compiles both versions of `count` modules below `root`; `funs?`: each state holds a fun."
-  def compile(root, count, funs?) do
+  @doc """
+  Compiles both versions of `count` modules below `root`. Of `as`, `funs`: each state holds a fun; `statems`:
+  they are gen_statems.
+  """
+  def compile(root, count, as) do
     for version <- [1, 2] do
       ebin = ebin(root, version)
       File.mkdir_p!(ebin)
-      write(ebin, @server, server_text(version, funs?))
+      write(ebin, @server, server_text(version, as))
       write(ebin, :bench_sup, supervisor_text())
       for n <- 1..(count - 1)//1, do: write(ebin, pure(n), pure_text(n, version))
     end
@@ -94,14 +97,21 @@ defmodule Bench.Swap.Subject do
 
   # The state's format differs: {s, N} and {s, N, Version}. Calls take both, as the transition
   # that is declared compatible needs.
-  defp server_text(version, funs?) do
-    {fun, first} = if funs?, do: {", F", "F = fun() -> {#{version}, N} end, "}, else: {"", ""}
+  defp server_text(version, as) do
+    {fun, first} = if as.funs, do: {", F", "F = fun() -> {#{version}, N} end, "}, else: {"", ""}
     {one, two} = {"{s, N#{fun}}", "{s, N, 2#{fun}}"}
     {state, pattern} = if version == 1, do: {one, two}, else: {two, one}
 
+    text =
+      if as.statems,
+        do: statem_text(first, state, pattern),
+        else: server_text(first, state, pattern)
+
+    "-module(#{@server}).\n-vsn(#{version}).\n" <> String.replace(text, "?MODULE", "#{@server}")
+  end
+
+  defp server_text(first, state, pattern) do
     """
-    -module(#{@server}).
-    -vsn(#{version}).
     -behaviour(gen_server).
     -export([start_link/1, init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3]).
     start_link(N) -> gen_server:start_link(?MODULE, N, []).
@@ -111,7 +121,19 @@ defmodule Bench.Swap.Subject do
     handle_info(_, S) -> {noreply, S}.
     code_change(_Vsn, #{pattern}, _Extra) -> {ok, #{state}}.
     """
-    |> String.replace("?MODULE", "#{@server}")
+  end
+
+  # A gen_server's calls are its, too.
+  defp statem_text(first, state, pattern) do
+    """
+    -behaviour(gen_statem).
+    -export([start_link/1, init/1, callback_mode/0, handle_event/4, code_change/4]).
+    start_link(N) -> gen_statem:start_link(?MODULE, N, []).
+    init(N) -> #{first}{ok, on, #{state}}.
+    callback_mode() -> handle_event_function.
+    handle_event({call, From}, get, on, S) -> {keep_state_and_data, [{reply, From, element(2, S)}]}.
+    code_change(_Vsn, on, #{pattern}, _Extra) -> {ok, on, #{state}}.
+    """
   end
 
   defp supervisor_text do

@@ -9,6 +9,7 @@ defmodule HotPatch.Report do
   alias HotPatch.Manifest
   alias HotPatch.Report
   alias HotPatch.Report.NodeResult
+  alias HotPatch.Report.Phase
   alias HotPatch.Status
   alias HotPatch.Straggler
   alias HotPatch.Strategy
@@ -52,6 +53,9 @@ defmodule HotPatch.Report do
           watch: HotPatch.Watch.t() | nil,
           rollback: t() | nil
         }
+  # Nodes whose phases a terminal is shown.
+  @bars 5
+
   @enforce_keys [:operation, :patch, :status, :nodes, :started_at]
   defstruct [
     :operation,
@@ -81,7 +85,14 @@ defmodule HotPatch.Report do
   @doc false
   @spec to_table(t()) :: iodata()
   def to_table(report) do
-    [headline(report), nodes(report), files(report), problems(report), afterwards(report)]
+    [
+      headline(report),
+      nodes(report),
+      pauses(report),
+      files(report),
+      problems(report),
+      afterwards(report)
+    ]
   end
 
   defp afterwards(report) do
@@ -125,6 +136,29 @@ defmodule HotPatch.Report do
       end
 
     Table.render(["node", "status", "paused", "pause", "restart", "files"], rows)
+  end
+
+  # Of those that took longest, as many as are read.
+  defp pauses(report) do
+    changed = for %{phases: [_ | _]} = node <- report.nodes, do: node
+    {shown, more} = changed |> Enum.sort_by(&(-Phase.last(&1.phases))) |> Enum.split(@bars)
+
+    if shown == [] do
+      []
+    else
+      longest = Phase.last(hd(shown).phases)
+
+      [
+        "\nwhat the time went into (s: suspend, c: convert, l: load, r: resume, dots: waits)\n",
+        for(node <- shown, do: pause(node, longest)),
+        if(more == [], do: [], else: "and #{length(more)} more, which took less\n")
+      ]
+    end
+  end
+
+  defp pause(%{node: node, phases: phases}, longest) do
+    name = node |> Atom.to_string() |> Printable.line()
+    "#{Phase.bar(phases, longest)}  #{name}: #{Phase.words(phases)}\n"
   end
 
   defp tally(node) do

@@ -87,6 +87,10 @@ defmodule HotPatch.Swap do
   @spec bare([Discovery.Running.t()], [Change.t()]) :: [{pid(), module()}]
   defdelegate bare(running, changes), to: Discovery.Running
 
+  @doc "Whether a process is a Task."
+  @spec task?(pid()) :: boolean()
+  defdelegate task?(pid), to: Discovery
+
   @doc """
   Who still runs old code of these modules, as far as their stacks show: quick, for many
   modules. `prepare/1` has the last word.
@@ -125,7 +129,7 @@ defmodule HotPatch.Swap do
          fatal = Casualties.reasons(job.changes, job.transition, shadows),
          :ok <- survived(job, shadows, found, fatal) do
       found = needed(found, job.transition)
-      back = if goes_back?(job), do: PreviousCode.prepare(job.changes)
+      back = if goes_back?(job), do: PreviousCode.read(job.changes)
       funs = FunRenewal.table(job.changes)
 
       {:ok,
@@ -181,6 +185,10 @@ defmodule HotPatch.Swap do
   @doc "Who will keep a frame of the code that goes, so that the change cannot be taken back."
   @spec kept_frames([Change.t()], [Target.t()]) :: [HotPatch.Plan.Risk.t()]
   defdelegate kept_frames(changes, targets), to: Discovery.KeptFrames, as: :risks
+
+  @doc "Servers of libraries that keep states of the modules that change within their own."
+  @spec state_keepers([Change.t()], [Target.t()]) :: [HotPatch.Plan.Risk.t()]
+  defdelegate state_keepers(changes, targets), to: Discovery.StateKeepers, as: :risks
 
   @doc "In lines: of how many processes it is not known whether they have a state that would have to change."
   @spec uncertain([Change.t()], [Discovery.Running.t()], silent :: [pid()]) :: [String.t()]

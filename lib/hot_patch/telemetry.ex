@@ -9,7 +9,7 @@ defmodule HotPatch.Telemetry do
   |---|---|---|---|
   | `:apply`, `:rollback` | coordinator | `patch`, `by`, `nodes`; at the end `result` (`:ok` or the error's reason) | |
   | `:rehearse` | coordinator | `patch`, `by`, `nodes`; at the end `result` (the outcome, or the error's reason) | |
-  | `:rehearsal` | each node | `patch`, `by`; at the end `outcome` | `tried`, `failed`, `pause_us` (foreseen) |
+  | `:rehearsal` | each node | `patch`, `by`; at the end `outcome` | `tried`, `failed`, `played` (messages), `pause_us` (foreseen) |
   | `:prepare` | each node | `patch`, `by`; at the end `vote` (`:yes` or `:no`) | |
   | `:commit` | each node | `patch`, `by`; at the end `status`, `error` | `pause_us`, `suspended` |
   | `:suspend` | each node, within `:commit` | `patch`, `by`; at the end `error` | `suspended`, `releases` |

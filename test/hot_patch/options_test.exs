@@ -26,7 +26,7 @@ defmodule HotPatch.OptionsTest do
       type when type in [:boolean, :watch] -> {true, ["true"], true}
       :canary -> {0.5, ["0.5"], "0.5"}
       :config -> {["app.key=[1]"], ["app.key=[1]"], "app.key=[1]"}
-      type when type in [:count, :milliseconds] -> {7, ["7"], 7}
+      type when type in [:count, :milliseconds, :seconds] -> {7, ["7"], 7}
       :findings -> {["cycle:M"], ["cycle:M"], "cycle:M"}
       :function -> {fn _done, _all -> :ok end, nil, nil}
       type when type in [:nodes, :node_names] -> {[node()], [here], here}

@@ -117,6 +117,126 @@ defmodule HotPatch.RehearsalTest do
 
     assert {:ok, %{outcome: :ok}} = hot_patch(a, :rehearse, [good.id, [sample: 1]])
     assert {:ok, _report} = hot_patch(a, :apply, [good.id, [rehearse: true]])
+    # The meter leaves its former code within a second.
+    until(
+      fn -> match?({:ok, _report}, hot_patch(a, :rollback, [good.id])) end,
+      "it is taken back"
+    )
+  end
+
+  # The repaired code of a call, with a fault that no check sees: what a call is asked for, `:info`, it fails at.
+  defp planted({path, bytes}) do
+    {:ok, {module, [debug_info: {:debug_info_v1, backend, data}]}} =
+      :beam_lib.chunks(bytes, [:debug_info])
+
+    {:ok, forms} = backend.debug_info(:erlang_v1, module, data, [])
+
+    forms =
+      for form <- forms do
+        with {:function, line, :serve, 2, clauses} <- form,
+             do: {:function, line, :serve, 2, Enum.map(clauses, &faulty/1)}
+      end
+
+    {:ok, ^module, bytes} = :compile.forms(forms)
+    {path, bytes}
+  end
+
+  defp faulty({:clause, line, [{:atom, _, :info} = info, {:var, _, state} | _], guards, _body}) do
+    element = {:remote, line, {:atom, line, :erlang}, {:atom, line, :element}}
+    fails = {:call, line, element, [{:integer, line, 1}, {:var, line, state}]}
+    {:clause, line, [info, {:var, line, state}], guards, [fails]}
+  end
+
+  defp faulty(clause), do: clause
+
+  defp talks(node, calls, requests) do
+    receive do
+      :enough -> requests
+    after
+      1 ->
+        for call <- calls do
+          assert %{} = Cluster.call(node, :gen_server, :call, [call, {:talk, 0}])
+          assert 0 = Cluster.call(node, :gen_server, :call, [call, :charge])
+          assert %{} = Cluster.call(node, :gen_server, :call, [call, :info])
+        end
+
+        talks(node, calls, requests + 3)
+    end
+  end
+
+  test "a crash and other answers are found in what is really asked, before anything is applied",
+       context do
+    %{a: a, b: b} = context
+
+    files =
+      Enum.map(
+        Builds.changed("patched"),
+        &if(elem(&1, 0) =~ "Exchange.Call.", do: planted(&1), else: &1)
+      )
+
+    patch = upload!(a, files, "planted")
+    before = Map.new([a, b], &{&1, exchange_code(&1)})
+
+    # Nothing else finds it.
+    assert {:ok, %{nodes: [_a, _b]} = check} = hot_patch(a, :check, [patch.id])
+    refute HotPatch.Status.refuses?(check.status)
+    # The meter may be in code of an earlier test still.
+    silent = fn ->
+      match?({:ok, %{outcome: :ok}}, hot_patch(a, :rehearse, [patch.id, [nodes: [a]]]))
+    end
+
+    until(silent, "the states are converted")
+
+    calls = Cluster.call(a, HotPatch.Swap, :users, [Exchange.Call])
+
+    requests = fn ->
+      for call <- calls, do: Cluster.call(a, :gen_server, :call, [call, :info]).requests
+    end
+
+    for call <- calls, do: Cluster.call(a, :gen_server, :call, [call, {:talk, 30}])
+    had = requests.()
+    talk = Task.async(fn -> talks(a, calls, 0) end)
+    options = [nodes: [a], replay: 3, show: :values, by: "ada"]
+    assert {:ok, %Rehearsal{} = found} = hot_patch(a, :rehearse, [patch.id, options])
+    silent = [nodes: [a], replay: 1, sample: 2]
+    assert {:ok, %{outcome: :failed} = silent} = hot_patch(a, :rehearse, [patch.id, silent])
+    send(talk.pid, :enough)
+    asked = Task.await(talk, 60_000)
+
+    assert found.outcome == :failed
+    assert [%{replays: replays}] = found.nodes
+    assert %{crashes: [crash]} = call = Enum.find(replays, &(&1.module == "Exchange.Call"))
+    assert %{message: "call :info", reason: "badarg"} = crash
+    assert crash.place =~ "Exchange.Call.serve/2"
+    assert call.processes == length(calls)
+
+    # A minute that has begun costs: that is what the patch is for.
+    assert %{values: [_ | _] = values} =
+             Enum.find(call.differences, &(&1.what == :reply and &1.message == "call :charge"))
+
+    assert Enum.all?(
+             values,
+             &(&1.message == ":charge" and &1.from == "0" and &1.to in ["3", "10", "45"])
+           )
+
+    # What a meter is told is the same.
+    refute Enum.any?(call.differences, &(&1.what == :sent))
+
+    # Each call has had the requests that it was sent, and the two looks, and no other.
+    assert requests.() == Enum.map(had, &(&1 + asked + 1))
+    untouched([a, b], before)
+
+    text = to_string(found)
+    assert text =~ "crashes in the new code"
+    assert text =~ "0 became "
+    assert {:ok, json} = hot_patch(a, :to_json, [found])
+    assert json =~ ~s("message":"call :info")
+    assert {:ok, %{items: items}} = hot_patch(a, :journal, [[patch: patch.id]])
+    assert Enum.any?(items, &match?(%{what: :rehearse, outcome: :failed, by: "ada"}, &1))
+    for item <- items, do: refute(inspect(Map.from_struct(item)) =~ ~r/became|1234567|0044123/)
+
+    for text <- [to_string(silent), inspect(Map.from_struct(silent), limit: :infinity)],
+        do: refute(text =~ ~r/became|1234567|talked_ms: /)
   end
 
   test "a callback that has effects is named, and run only when it is said", %{a: a} do

@@ -8,6 +8,7 @@ defmodule HotPatch.ReportTest do
   alias HotPatch.Straggler
 
   doctest HotPatch.Report.FileResult
+  doctest HotPatch.Report.Phase
   doctest HotPatch.Support.Table
 
   defp file(path, status, reason \\ nil),
@@ -27,6 +28,24 @@ defmodule HotPatch.ReportTest do
     do: struct!(Report.NodeResult, [node: name, status: :ok] ++ more)
 
   defp lines(report), do: report |> to_string() |> String.split("\n")
+
+  defp phase(name, from_us, until_us, error \\ nil),
+    do: %Report.Phase{phase: name, from_us: from_us, until_us: until_us, error: error}
+
+  test "what a pause went into is a line of bars for each node, those that took longest, to one scale" do
+    short = [phase(:suspend, 0, 100), phase(:load, 100, 150), phase(:resume, 150, 300)]
+    long = [phase(:suspend, 0, 300), phase(:load, 400, 450), phase(:resume, 450, 600)]
+    others = for n <- 1..5, do: node_report(:"n#{n}@h", phases: short)
+    nodes = others ++ [node_report(:slow@h, phases: long), node_report(:none@h, [])]
+
+    lines = lines(report(nodes))
+    assert [bar] = Enum.filter(lines, &(&1 =~ "slow@h: suspend 0.3 ms, load 0.1 ms"))
+    assert bar =~ ~r/^s{30}\.{10}l{5}r{15}  slow@h: /
+    assert [first | _] = bars = Enum.filter(lines, &(&1 =~ ~r/^s{10}l{5}r{15}  n\d@h: /))
+    assert length(bars) == 4 and is_binary(first)
+    assert "and 1 more, which took less" in lines
+    refute to_string(report([node_report(:none@h, [])])) =~ "the time went into"
+  end
 
   test "a reason that many files have is given once, with how many they are" do
     reason = "the swap engine died"

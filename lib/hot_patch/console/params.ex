@@ -50,7 +50,7 @@ defmodule HotPatch.Console.Params do
   defp value([_, _ | _] = names, :canary), do: nodes(names)
   defp value([_, _ | _], _rule), do: {:error, "is given twice"}
 
-  defp value([text], kind) when kind in [:milliseconds, :count] do
+  defp value([text], kind) when kind in [:milliseconds, :seconds, :count] do
     case Integer.parse(text) do
       {number, ""} -> {:ok, number}
       _no_number -> {:error, "must be a number"}

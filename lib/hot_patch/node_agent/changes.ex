@@ -20,7 +20,7 @@ defmodule HotPatch.NodeAgent.Changes do
       kind: kind,
       exports: entry.beam.exports,
       arriving: entry.beam.exports,
-      md5: :code.module_md5(entry.bytes),
+      md5: entry.beam.md5,
       old_vsn: old_vsn(kind, module),
       convert?: converts?(module, verdict)
     }

@@ -35,6 +35,7 @@ defmodule HotPatch.NodeAgent.Commit do
           optional(:as_told?) => boolean(),
           files: [Report.FileResult.t()],
           pause_us: non_neg_integer(),
+          phases: [Report.Phase.t()],
           suspended: non_neg_integer(),
           killed: [pid()],
           stragglers: [HotPatch.Straggler.t()],
@@ -328,6 +329,7 @@ defmodule HotPatch.NodeAgent.Commit do
       %{
         files: Enum.map(verdicts, &Verdict.to_report/1),
         pause_us: done.pause_us,
+        phases: Report.Phase.of(done.phases),
         suspended: done.suspended,
         killed: done.killed,
         stragglers: [],

@@ -16,10 +16,14 @@ defmodule HotPatch.NodeAgent.DiskCheck do
   @doc "The verdicts, with those files that cannot be written."
   @spec hindered([Verdict.t()]) :: [Verdict.t()]
   def hindered(verdicts) do
-    # What is refused already says why.
-    wanted = Enum.filter(verdicts, &(&1.target != nil and not Status.refuses?(&1.status)))
-    on_disk = Enum.filter(wanted, & &1.disk?)
-    written = Enum.filter(on_disk, &writes?/1)
+    # What is refused already says why. Each file is read once.
+    wanted =
+      for verdict <- verdicts,
+          verdict.target != nil and not Status.refuses?(verdict.status),
+          do: {verdict, new(verdict.entry), old(verdict.target)}
+
+    on_disk = Enum.filter(wanted, fn {verdict, _new, _old} -> verdict.disk? end)
+    written = for {verdict, new, old} <- on_disk, writes?(verdict, new, old), do: verdict
     failures = failures(written)
 
     if failures != %{} do
@@ -41,10 +45,8 @@ defmodule HotPatch.NodeAgent.DiskCheck do
          do: FreeSpace.enough(staged(written) ++ kept(wanted))
   end
 
-  defp writes?(%{entry: %{bytes: nil}, target: target}), do: File.exists?(target)
-
-  defp writes?(%{entry: %{bytes: bytes}, target: target}),
-    do: Transaction.digest(target) != :crypto.hash(:sha256, bytes)
+  defp writes?(%{entry: %{bytes: nil}, target: target}, _new, _old), do: File.exists?(target)
+  defp writes?(_verdict, {new, _size}, {old, _of_old}), do: new != old
 
   @doc "The users whose files are replaced by files of this node's own user, who cannot give them away."
   @spec former_owners([Verdict.t()]) :: [non_neg_integer()]
@@ -55,7 +57,7 @@ defmodule HotPatch.NodeAgent.DiskCheck do
 
       user ->
         for %{target: target, disk?: true} = verdict when target != nil <- verdicts,
-            writes?(verdict),
+            writes?(verdict, new(verdict.entry), old(target)),
             {:ok, %File.Stat{uid: uid}} when uid != user <- [File.stat(target)],
             uniq: true,
             do: uid
@@ -109,20 +111,25 @@ defmodule HotPatch.NodeAgent.DiskCheck do
 
   defp advice(_path, _reason), do: ""
 
+  # Many files lie in few folders.
   defp failures(verdicts) do
-    for verdict <- verdicts, {:error, reason} <- [file(verdict)], into: %{}, do: {verdict, reason}
+    places = for verdict <- verdicts, do: {verdict, Transaction.real(verdict.target)}
+    folders = for {_verdict, place} <- places, uniq: true, do: Path.dirname(place)
+    folders = Map.new(folders, &{&1, writable(&1)})
+
+    for {verdict, place} <- places,
+        {:error, reason} <- [file(place, folders[Path.dirname(place)])],
+        into: %{},
+        do: {verdict, reason}
   end
 
-  defp file(%Verdict{target: target}) do
-    target = Transaction.real(target)
+  defp file(place, :ok), do: replaceable(place)
+  defp file(_place, error), do: error
 
-    with :ok <- no_archive(target),
-         {:error, {_path, reason}} <- folder(Path.dirname(target)) do
-      {:error, reason}
-    else
-      :ok -> replaceable(target)
-      error -> error
-    end
+  defp writable(folder) do
+    with :ok <- no_archive(folder),
+         {:error, {_path, reason}} <- folder(folder),
+         do: {:error, reason}
   end
 
   # A folder that is to be made is made in the nearest that is there.
@@ -146,8 +153,8 @@ defmodule HotPatch.NodeAgent.DiskCheck do
   end
 
   # The code path may lead into an archive, where there are no files for the system.
-  defp no_archive(target) do
-    case target |> parents() |> Enum.find(&File.regular?/1) do
+  defp no_archive(folder) do
+    case Enum.find([folder | parents(folder)], &File.regular?/1) do
       nil -> :ok
       archive -> {:error, {:archive, archive}}
     end
@@ -198,11 +205,11 @@ defmodule HotPatch.NodeAgent.DiskCheck do
   end
 
   # In the data directory, each content once.
-  defp kept(verdicts) do
-    for(verdict <- verdicts, content <- [new(verdict.entry), old(verdict)], do: content)
+  defp kept(wanted) do
+    for({_verdict, new, old} <- wanted, content <- [new, old], do: content)
     |> Enum.uniq()
     |> Enum.filter(fn {digest, _size} ->
-      digest != nil and Blobs.fetch(Store.blobs(), digest) == :unknown
+      digest != nil and not Blobs.there?(Store.blobs(), digest)
     end)
     |> Enum.map(fn {_digest, size} -> {Store.directory(), size} end)
   end
@@ -210,9 +217,9 @@ defmodule HotPatch.NodeAgent.DiskCheck do
   defp new(%{bytes: nil}), do: {nil, 0}
   defp new(%{bytes: bytes}), do: {:crypto.hash(:sha256, bytes), byte_size(bytes)}
 
-  defp old(%{target: target}) do
-    case File.stat(target) do
-      {:ok, %File.Stat{size: size}} -> {Transaction.digest(target), size}
+  defp old(target) do
+    case File.read(target) do
+      {:ok, bytes} -> {:crypto.hash(:sha256, bytes), byte_size(bytes)}
       {:error, _posix} -> {nil, 0}
     end
   end

@@ -25,6 +25,9 @@ defmodule HotPatch.NodeAgent.FunMaps do
   @spec of([{module(), binary(), binary()}]) ::
           {%{module() => FunRenewal.of_module() | nil | {:unknown, String.t()}}, [String.t()]}
   def of(pairs) do
+    # Of code that makes no funs nobody holds any.
+    pairs = Enum.filter(pairs, fn {_module, old, _new} -> makes_funs?(old) end)
+
     case compare(pairs) do
       {:ok, answers} ->
         known = pairs |> Enum.zip(answers) |> Map.new(&known/1)
@@ -49,6 +52,19 @@ defmodule HotPatch.NodeAgent.FunMaps do
 
   defp running(_module, {:other, bytes}), do: bytes
   defp running(module, _ran), do: Swap.former_code(module)
+
+  # By the file's table of funs; one that is compressed may have one.
+  defp makes_funs?(<<"FOR1", _size::32, "BEAM", chunks::binary>>), do: in_chunks?(chunks)
+  defp makes_funs?(_compressed), do: true
+
+  defp in_chunks?(<<"FunT", _size::32, count::32, _rest::binary>>), do: count > 0
+
+  defp in_chunks?(<<_id::32, size::32, _chunk::binary-size(size), rest::binary>>) do
+    padding = min(rem(4 - rem(size, 4), 4), byte_size(rest))
+    in_chunks?(binary_part(rest, padding, byte_size(rest) - padding))
+  end
+
+  defp in_chunks?(_end), do: false
 
   # The program that compares has as much memory as an archive needs.
   defp compare(pairs) do

@@ -19,11 +19,13 @@ defmodule HotPatch.NodeAgent.InstructionRunner do
   @typedoc """
   What was done before the pause: `stopped` applications with how they ran, the last one first;
   `children` of supervisors as they were, and `left`, those among them that were stopped because
-  their module goes, the last one first. Should this process die, `keeper` starts again what was
+  their module goes, the last one first. `leaves` are applications that run until the new code does, and are stopped
+  then. Should this process die, `keeper` starts again what was
   stopped.
   """
   @type begun :: %{
           stopped: [{atom(), atom()}],
+          leaves: [{atom(), atom()}],
           children: Children.known(),
           left: [Children.child()],
           gone: [module()],
@@ -38,7 +40,13 @@ defmodule HotPatch.NodeAgent.InstructionRunner do
   def begin(instructions, gone, deadline) do
     {steps, _later} = Instructions.split(instructions)
     keeper = if Enum.any?(steps, &stops?/1), do: Restarter.start()
-    begun = %{stopped: [], children: %{}, left: [], gone: gone, keeper: keeper}
+
+    leaves =
+      for %{what: :remove_application, how: :later, subject: name} <- instructions.steps,
+          running = Applications.running(name),
+          do: running
+
+    begun = %{stopped: [], leaves: leaves, children: %{}, left: [], gone: gone, keeper: keeper}
     begin_each(steps, begun, deadline)
   end
 
@@ -112,7 +120,39 @@ defmodule HotPatch.NodeAgent.InstructionRunner do
   @doc "The applications that were stopped, and how they ran."
   @spec stopped(begun() | nil) :: [{atom(), atom()}]
   def stopped(nil), do: []
-  def stopped(%{stopped: stopped}), do: stopped
+  def stopped(%{stopped: stopped, leaves: leaves}), do: stopped ++ leaves
+
+  # Milliseconds for which processes stand still at most so that applications which they may call run before they go
+  # on.
+  @within_pause 500
+
+  @doc """
+  Starts the applications that come, in their order, while processes stand still: converted, they may call them. Who
+  needs one of those that stand still to start is left to it, and is waited for after the resume.
+  """
+  @spec start_ahead(Instructions.t()) :: :ok
+  def start_ahead(instructions) do
+    case Instructions.coming(instructions) do
+      [] ->
+        :ok
+
+      some ->
+        # What fails is tried again after the resume, and told then.
+        {pid, monitor} =
+          spawn_monitor(fn ->
+            HotPatch.Swap.Guard.outlive_application()
+            for {name, type} <- some, do: Applications.add(name, type)
+          end)
+
+        receive do
+          {:DOWN, ^monitor, :process, ^pid, _reason} -> :ok
+        after
+          @within_pause ->
+            Process.demonitor(monitor, [:flush])
+            :ok
+        end
+    end
+  end
 
   @doc """
   Does what comes after the resume. Where a step fails, those behind it are left out, but for
@@ -149,6 +189,9 @@ defmodule HotPatch.NodeAgent.InstructionRunner do
 
   defp do_later(%{what: :add_application} = step, _, _),
     do: Applications.add(step.subject, step.how)
+
+  defp do_later(%{what: :remove_application, how: :later} = step, _, _),
+    do: Applications.remove(step.subject)
 
   defp do_later(%{what: :remove_application} = step, _, _), do: Applications.unload(step.subject)
 

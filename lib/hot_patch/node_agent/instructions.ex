@@ -100,9 +100,12 @@ defmodule HotPatch.NodeAgent.Instructions do
       for %{from: nil, type: type} = one when type != :none <- upgrade.applications,
           do: {one.name, type}
 
-    gone = for %{to: nil} = one <- upgrade.applications, do: {one.name, :stop}
+    gone = for %{to: nil} = one <- upgrade.applications, do: {one.name, :later}
     up = new(added, :add_application, mine.steps) ++ new(gone, :remove_application, mine.steps)
-    down = added |> Enum.reverse() |> new(:remove_application, mine.down)
+
+    down =
+      for({name, _type} <- Enum.reverse(added), do: {name, :later})
+      |> new(:remove_application, mine.down)
 
     %{
       mine
@@ -150,6 +153,26 @@ defmodule HotPatch.NodeAgent.Instructions do
       brutal: false,
       time: nil
     }
+  end
+
+  @doc """
+  The applications that run after the change and did not before, with how they are started: those that an upgrade
+  brings, and those that it had stopped and that come back.
+  """
+  @spec coming(t()) :: [{String.t(), atom()}]
+  def coming(%__MODULE__{} = mine) do
+    added =
+      for %{what: :add_application, how: how, subject: name} <- mine.steps,
+          how in [:permanent, :transient, :temporary],
+          do: {name, how}
+
+    back =
+      for {application, type} <- mine.ran,
+          name = Atom.to_string(application),
+          not Enum.any?(mine.steps, &(not &1.module and &1.subject == name)),
+          do: {name, type}
+
+    added ++ back
   end
 
   @doc "The applications that are stopped before the pause, by name."
@@ -257,7 +280,7 @@ defmodule HotPatch.NodeAgent.Instructions do
 
     stops =
       for %{what: what} = one <- steps,
-          what in [:remove_application, :restart_application] or
+          (what in [:remove_application, :restart_application] and one.how != :later) or
             (what == :apply and one in calls) or one.how == :children,
           do: one
 
@@ -309,6 +332,10 @@ defmodule HotPatch.NodeAgent.Instructions do
 
   defp later_line(%{what: :add_application} = one),
     do: "starts the application #{one.subject} (#{one.how})"
+
+  defp later_line(%{what: :remove_application, how: :later} = one),
+    do:
+      "stops the application #{one.subject}, which nobody needs any more, and takes its modules out"
 
   defp later_line(%{what: :remove_application} = one),
     do: "unloads the application #{one.subject}"

@@ -4,6 +4,7 @@ defmodule HotPatch.NodeAgent.LoadedCode do
   # calling into any of the modules.
 
   alias HotPatch.Support.FileName
+  alias HotPatch.Support.Folder
 
   @typedoc "The current code of a module: its digest, and its `vsn` attribute as the code has it."
   @type t :: %__MODULE__{md5: binary(), vsn: [term()]}
@@ -163,5 +164,5 @@ defmodule HotPatch.NodeAgent.LoadedCode do
 
   defp vsn(attributes), do: Keyword.get(attributes, :vsn, [])
 
-  defp expand(charlist), do: charlist |> FileName.to_binary() |> Path.expand()
+  defp expand(charlist), do: charlist |> FileName.to_binary() |> Folder.absolute()
 end

@@ -118,6 +118,7 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
       supervisors(targets),
       bare(changes, running),
       Swap.kept_frames(changes, targets),
+      Swap.state_keepers(changes, targets),
       Swap.uncertain(changes, running, silent),
       alone(examination),
       untried_loading(examination),
@@ -173,19 +174,29 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
     end
   end
 
-  defp bare(changes, running) do
+  @doc "What a plan says of those that run changed modules by themselves."
+  @spec bare([Swap.Change.t()], [Swap.Discovery.Running.t()]) :: [Plan.Risk.t()]
+  def bare(changes, running) do
     running
     |> Swap.bare(changes)
     |> Enum.group_by(&elem(&1, 1), &elem(&1, 0))
     |> Enum.map(fn {module, pids} ->
       Plan.Risk.of(
         "#{inspect(module)} is run by #{Table.count(length(pids), "process", "processes")} without system " <>
-          "messages: not paused, in the old code until the next fully qualified call; until then neither a " <>
-          "failed code_change nor the patch can be taken back",
+          "messages#{tasks(pids)}: not paused, in the old code until the next fully qualified call; until then " <>
+          "neither a failed code_change nor the patch can be taken back, nor the module be changed again, without " <>
+          "purge: :force, which kills them",
         module,
         pids
       )
     end)
+  end
+
+  defp tasks(pids) do
+    case Enum.count(pids, &Swap.task?/1) do
+      0 -> ""
+      count -> ", #{count} of them #{if count == 1, do: "a Task", else: "Tasks"}"
+    end
   end
 
   defp alone(examination) do

@@ -231,13 +231,18 @@ defmodule HotPatch.NodeAgent.Prepare do
           purge: operation.purge,
           after_load: fn ->
             Environment.set(accepted.config)
-            with %Course{} = course <- examination.upgrade, do: Course.follow(course)
+            with %Course{} = course <- examination.upgrade, do: follow(course, examination)
             Hook.run(:after_load, change(changes, Check.paths(examination), operation))
           end
         }
 
         {job, unknown}
     end
+  end
+
+  defp follow(course, examination) do
+    :ok = Course.follow(course)
+    InstructionRunner.start_ahead(examination.instructions)
   end
 
   # Those that run code when they are loaded, in the order of the archive.

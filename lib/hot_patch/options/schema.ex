@@ -540,7 +540,7 @@ defmodule HotPatch.Options.Schema do
     ],
     replay: [
       calls: [:rehearse],
-      type: :count,
+      type: :seconds,
       doc:
         "for so many seconds messages that processes really get are also run by the old and the new code, on copies of their " <>
           "states, from where nothing gets out; then both are compared, see `HotPatch.Rehearsal.Replay`. Processes of " <>

@@ -20,12 +20,14 @@ defmodule HotPatch.Options.Type do
           | :nodes
           | :path
           | :release
+          | :seconds
           | :text
           | :watch
           | :words
           | {:one_of, [atom()]}
 
   @longest_ms 3_600_000
+  @longest_s 3_600
 
   @doc "The values of a type, for `@type`."
   @spec spec(t()) :: Macro.t()
@@ -40,6 +42,7 @@ defmodule HotPatch.Options.Type do
     do: quote(do: (non_neg_integer(), non_neg_integer() -> term()))
 
   def spec(:milliseconds), do: quote(do: 1..unquote(@longest_ms))
+  def spec(:seconds), do: quote(do: 1..unquote(@longest_s))
   def spec(:names), do: quote(do: [module() | String.t()])
   def spec(:node_names), do: quote(do: [node()])
   def spec(:nodes), do: quote(do: HotPatch.nodes())
@@ -51,7 +54,7 @@ defmodule HotPatch.Options.Type do
   @doc "The type of the switch, as `OptionParser` has it; nil where a command line cannot say it."
   @spec switch(t()) :: :boolean | :integer | :keep | :string | nil
   def switch(type) when type in [:boolean, :watch], do: :boolean
-  def switch(type) when type in [:count, :milliseconds], do: :integer
+  def switch(type) when type in [:count, :milliseconds, :seconds], do: :integer
   def switch(type) when type in [:config, :findings], do: :keep
   def switch(:function), do: nil
   def switch(_text_or_names), do: :string
@@ -65,6 +68,7 @@ defmodule HotPatch.Options.Type do
   def sample(:count), do: "N"
   def sample(:findings), do: "NAME[:MODULE]"
   def sample(:milliseconds), do: "MS"
+  def sample(:seconds), do: "SECONDS"
   def sample(:name), do: "NAME"
   def sample(type) when type in [:names, :node_names], do: "A,B"
   def sample(:nodes), do: "A,B|role:ROLE"
@@ -131,6 +135,7 @@ defmodule HotPatch.Options.Type do
   defp valid?(:findings, value), do: texts?(value)
   defp valid?(:function, value), do: is_function(value, 2)
   defp valid?(:milliseconds, value), do: is_integer(value) and value in 1..@longest_ms
+  defp valid?(:seconds, value), do: is_integer(value) and value in 1..@longest_s
 
   defp valid?(:name, value),
     do: is_binary(value) and value =~ ~r/\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\z/
@@ -167,6 +172,7 @@ defmodule HotPatch.Options.Type do
   defp rule(:findings), do: "a list of texts"
   defp rule(:function), do: "a function of two arguments"
   defp rule(:milliseconds), do: "1 to 3,600,000 milliseconds"
+  defp rule(:seconds), do: "1 to 3,600 seconds"
 
   defp rule(:name),
     do: "1 to 64 letters, digits, `.`, `_` or `-` and begin with a letter or digit"

@@ -5,6 +5,7 @@ defmodule HotPatch.Report.NodeResult do
     * `:status` - the smallest code of its files, or `:error` if the node failed
     * `:files` - `t:HotPatch.Report.FileResult.t/0`, in the order of the archive
     * `:pause_us` - microseconds from the first suspend to the last resume; 0 in a check
+    * `:phases` - what that time went into, in its order: `t:HotPatch.Report.Phase.t/0`
     * `:suspended` - how many processes were suspended
     * `:stragglers` - processes that still run old code, see `HotPatch.Straggler`
     * `:killed` - processes that were killed because `purge: :force` was given
@@ -20,6 +21,7 @@ defmodule HotPatch.Report.NodeResult do
   """
 
   alias HotPatch.Report.FileResult
+  alias HotPatch.Report.Phase
   alias HotPatch.Status
   alias HotPatch.Straggler
 
@@ -28,6 +30,7 @@ defmodule HotPatch.Report.NodeResult do
           status: Status.t(),
           files: [FileResult.t()],
           pause_us: non_neg_integer(),
+          phases: [Phase.t()],
           suspended: non_neg_integer(),
           killed: [pid()],
           stragglers: [Straggler.t()],
@@ -49,6 +52,7 @@ defmodule HotPatch.Report.NodeResult do
     already?: false,
     files: [],
     pause_us: 0,
+    phases: [],
     suspended: 0,
     killed: [],
     stragglers: [],

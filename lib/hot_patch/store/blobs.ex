@@ -46,6 +46,15 @@ defmodule HotPatch.Store.Blobs do
     end
   end
 
+  @doc "Whether there is a file for a digest, which need not be a good one."
+  @spec there?(Path.t(), digest()) :: boolean()
+  def there?(folder, digest) do
+    case :file.read_file_info(path(folder, digest), [:raw]) do
+      {:error, posix} when posix in [:enoent, :enotdir] -> false
+      _there_or_not_to_be_told -> true
+    end
+  end
+
   @doc """
   Removes all but these, and what interrupted writes have left; says how many files that
   were, and their bytes. Files of other names stay.

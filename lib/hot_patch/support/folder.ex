@@ -47,6 +47,22 @@ defmodule HotPatch.Support.Folder do
         do: path
   end
 
+  @doc """
+  A path from the root, without `.` and `..`: as `Path.expand/1`, which walks along its characters and asks for
+  the current folder each time. Most paths are like that already.
+
+      iex> HotPatch.Support.Folder.absolute("/srv/./app/../app")
+      "/srv/app"
+  """
+  @spec absolute(Path.t()) :: Path.t()
+  def absolute(<<"/", _::binary>> = path) do
+    if :binary.match(path, ["/.", "//"]) == :nomatch and :binary.last(path) != ?/,
+      do: path,
+      else: Path.expand(path)
+  end
+
+  def absolute(path), do: Path.expand(path)
+
   @doc "A path as the system names it: without links on the way. Of it nothing need be there."
   @spec resolve(Path.t()) :: Path.t()
   def resolve(path), do: path |> Path.expand() |> Path.split() |> resolve("/", @most_links)

@@ -193,6 +193,10 @@ defmodule HotPatch.Swap.Discovery do
   defp children(facts),
     do: for({pid, {_call, parent, _label}} <- facts, parent != nil, do: {parent, pid})
 
+  @doc "Whether a process is a Task."
+  @spec task?(pid()) :: boolean()
+  defdelegate task?(pid), to: Stacktrace
+
   # What proc_lib noted when it started the process, and the label that it may have been
   # given since; bare processes have nothing. One that proc_lib has just spawned is known only
   # when it has run its first lines. A dictionary may be large: it is copied only where there

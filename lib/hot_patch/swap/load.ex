@@ -8,6 +8,7 @@ defmodule HotPatch.Swap.Load do
   alias HotPatch.Swap.EarlyLoad
   alias HotPatch.Swap.OldCode.Purge
   alias HotPatch.Swap.OldCode.Users
+  alias HotPatch.Swap.PreviousCode
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
@@ -51,9 +52,13 @@ defmodule HotPatch.Swap.Load do
   """
   @spec back(Ready.t()) :: :ok | {:error, String.t()}
   def back(%Ready{back: nil}), do: {:error, "nothing was prepared for that"}
-  def back(%Ready{back: {:none, why}}), do: {:error, why}
 
-  def back(%Ready{back: {changes, prepared}, found: found}) do
+  def back(%Ready{back: back, found: found}) do
+    with {:ok, changes, prepared} <- PreviousCode.prepare(back),
+         do: back(changes, prepared, found)
+  end
+
+  defp back(changes, prepared, found) do
     modules = for %{md5: md5, module: module} <- changes, md5 != nil, do: module
     old = Enum.filter(modules, &:erlang.check_old_code/1)
 

@@ -1,24 +1,32 @@
 defmodule HotPatch.Swap.PreviousCode do
   @moduledoc false
-  # The code that runs before a swap, prepared so that it can become current again at once.
+  # The code that runs before a swap, read while there is time, so that it can become current again at once. The
+  # loader prepares it only when it is needed, which is a fraction of a millisecond for a module; and it takes it,
+  # as it is the very code that this VM runs, by its digest.
 
   alias HotPatch.Swap.Change
 
-  @typedoc "Changes that lead back, and the loader's preparation; or why there is no way back."
-  @type t :: {[Change.t()], term()} | {:none, String.t()}
+  @typedoc "Changes that lead back, and the code of before; or why there is no way back."
+  @type t :: {[Change.t()], [{module(), charlist(), binary()}]} | {:none, String.t()}
 
   @doc """
-  Prepares the way back from changes that are not made yet. The code is taken from the
+  Reads the way back from changes that are not made yet. The code is taken from the
   node's files: those of what runs, as its digest tells.
   """
-  @spec prepare([Change.t()]) :: t()
-  def prepare(changes) do
+  @spec read([Change.t()]) :: t()
+  def read(changes) do
     with {:ok, modules} <- code(Change.replaced(changes)),
-         {:ok, prepared} <- :code.prepare_loading(modules) do
-      {Enum.map(changes, &back/1), prepared}
-    else
-      {:none, _why} = none -> none
-      {:error, reasons} -> {:none, "its former code cannot be prepared: #{inspect(reasons)}"}
+         do: {Enum.map(changes, &back/1), modules}
+  end
+
+  @doc "The way back, ready to become current; or why there is none."
+  @spec prepare(t()) :: {:ok, [Change.t()], prepared :: term()} | {:error, String.t()}
+  def prepare({:none, why}), do: {:error, why}
+
+  def prepare({changes, modules}) do
+    case :code.prepare_loading(modules) do
+      {:ok, prepared} -> {:ok, changes, prepared}
+      {:error, reasons} -> {:error, "its former code cannot be prepared: #{inspect(reasons)}"}
     end
   end
 

@@ -1,6 +1,6 @@
 defmodule HotPatch.Swap.Ready do
   @moduledoc false
-  # A job with everything done that needs no pause. `back` is the code that runs now, ready to
+  # A job with everything done that needs no pause. `back` is the code that runs now, to
   # be made current again, or why there is none; nil where it cannot be needed. `ahead?`: what
   # becomes current ahead of the rest is current. `fatal`: why processes would die of the change.
   # `signal` is that of the processes concerned. `load` is settled when the load begins: what was

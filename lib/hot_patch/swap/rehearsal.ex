@@ -284,7 +284,11 @@ defmodule HotPatch.Swap.Rehearsal do
       replays: replays,
       late: late(late) ++ silent(found.silent),
       uncertain:
-        Uncertain.lines(ready.job.changes, found.targets ++ found.unpaused, found.silent),
+        Uncertain.lines(
+          ready.job.changes,
+          Discovery.Running.of(ready.job.changes, found.targets ++ found.unpaused),
+          found.silent
+        ),
       warnings:
         Enum.map(KeptFrames.risks(ready.job.changes, found.targets), &Risk.line/1) ++
           long(figures, how)

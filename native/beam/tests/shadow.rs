@@ -345,3 +345,115 @@ fn a_call_by_name_with_very_many_arguments_is_refused() {
     let reason = shadow::make(&[&file], &naming).remove(0).unwrap_err().to_string();
     assert!(reason.contains("more than 32 arguments"), "{reason}");
 }
+
+const CLOSED: Naming<'_> = Naming { suffix: "$2", helper: Some("gate"), closed: true };
+
+/// The module `m`, atoms from 1: m f ets insert erlang error + n.
+fn leading_out(format: AtomFormat, instructions: &[u8], functions: u32) -> Beam {
+    let names = ["m", "f", "ets", "insert", "erlang", "error", "+", "halt"];
+    let mut beam = minimal(format)
+        .without(b"FunT")
+        .without(b"LocT")
+        .with(b"Code", raw_code(180, if functions == 1 { 3 } else { 7 }, functions, instructions))
+        .with(b"ExpT", table(&[[2, 3, 2]]))
+        .with(b"ImpT", table(&[[3, 4, 2], [5, 6, 1], [1, 2, 3], [5, 7, 2], [5, 8, 1]]));
+    beam.0[0] = atom_chunk(format, &names);
+    beam
+}
+
+const BEGIN: &[u8] = &[1, 0x10, 2, 0x12, 0x22, 0x30, 1, 0x20]; // label 1; func_info m f 3; label 2
+const END: &[u8] = &[19, 3];
+
+#[test]
+fn all_that_leads_out_of_a_closed_set_goes_to_the_gate() {
+    for format in FORMATS {
+        let instructions = [
+            BEGIN,
+            &[7, 0x20, 0x00],                           // call_ext 2 ets:insert/2
+            &[78, 0x20, 0x00],                          // call_ext_only
+            &[8, 0x20, 0x00, 0x40],                     // call_ext_last, 4 words
+            &[7, 0x10, 0x10],                           // call_ext 1 erlang:error/1
+            &[7, 0x30, 0x20],                           // call_ext 3 m:f/3
+            &[20],                                      // send
+            &[75, 0x10],                                // call_fun 1
+            &[178, 0x22, 0x10, 0x04],                   // call_fun2 f 1 y0
+            &[112, 0x10],                               // apply 1
+            &[125, 0x05, 0x20, 0x30, 0x03, 0x13, 0x03], // gc_bif2 + x0 x1 x0
+            END,
+        ];
+        let file = leading_out(format, &instructions.concat(), 1).bytes();
+        let shadow = shadow::make(&[&file], &CLOSED).remove(0).unwrap();
+        let module = module(&shadow);
+        let imports: Vec<(&str, &str, u8)> = module
+            .imports()
+            .map(|Import { module, function, arity }| (module, function, arity))
+            .collect();
+        let expected = [
+            ("ets", "insert", 2),
+            ("erlang", "error", 1),
+            ("m$2", "f", 3),
+            ("erlang", "+", 2),
+            ("erlang", "halt", 1),
+            ("gate", "call", 4),
+            ("gate", "send", 2),
+            ("gate", "call_fun", 2),
+            ("gate", "call", 3),
+        ];
+        assert_eq!(imports, expected);
+        let named = &[64, 0x32, 0x23, 64, 0x42, 0x33][..]; // move ets x2; move insert x3
+        let code = [
+            BEGIN,
+            named,
+            &[7, 0x40, 0x50],
+            named,
+            &[78, 0x40, 0x50],
+            named,
+            &[8, 0x40, 0x50, 0x40],
+            &[7, 0x10, 0x10],
+            &[7, 0x30, 0x20],
+            &[7, 0x20, 0x60],
+            &[7, 0x20, 0x70],
+            &[64, 0x04, 0x13, 7, 0x20, 0x70], // move y0 x1
+            &[7, 0x30, 0x80],
+            &[125, 0x05, 0x20, 0x30, 0x03, 0x13, 0x03],
+            END,
+        ];
+        assert_eq!(chunk(&shadow, b"Code").unwrap()[20..], code.concat());
+    }
+}
+
+#[test]
+fn a_function_that_receives_is_left_where_it_begins() {
+    let receives = [
+        BEGIN,
+        &[12, 0x10, 0x30],                               // allocate 1 3
+        &[1, 0x30, 23, 0x45, 0x03, 21], // label 3; loop_rec label 4 x0; remove_message
+        &[18, 0x10, 19, 1, 0x40, 25, 0x35], // deallocate 1; return; label 4; wait label 3
+        &[1, 0x50, 2, 0x12, 0x22, 0x00, 1, 0x60, 19, 3], // another function, which does not
+    ];
+    let file = leading_out(AtomFormat::Utf8, &receives.concat(), 2).bytes();
+    let shadow = shadow::make(&[&file], &CLOSED).remove(0).unwrap();
+    let mut code = receives.to_vec();
+    code.insert(1, &[78, 0x00, 0x50]);
+    assert_eq!(chunk(&shadow, b"Code").unwrap()[20..], code.concat());
+    let gate = module(&shadow).imports().last().map(|import| import.function.to_owned());
+    assert_eq!(gate.as_deref(), Some("receives"));
+}
+
+#[test]
+fn an_instruction_for_what_is_no_guard_has_no_place_in_a_closed_set() {
+    let halts = [BEGIN, &[10, 0x05, 0x40, 0x03, 0x03], END].concat(); // bif1 halt x0 x0
+    let file = leading_out(AtomFormat::Utf8, &halts, 1).bytes();
+    let reason = shadow::make(&[&file], &CLOSED).remove(0).unwrap_err().to_string();
+    assert!(reason.contains("erlang:halt/1"), "{reason}");
+    assert!(shadow::make(&[&file], &PLAIN).remove(0).is_ok());
+}
+
+#[test]
+fn a_header_says_what_has_come_in() {
+    let code = raw_code(20, 3, 1, &[BEGIN, &[20, 19, 3]].concat());
+    let file = leading_out(AtomFormat::Utf8, &[], 1).with(b"Code", code).bytes();
+    let shadow = shadow::make(&[&file], &CLOSED).remove(0).unwrap();
+    assert_eq!(chunk(&shadow, b"Code").unwrap()[8..12], 78_u32.to_be_bytes());
+    module(&shadow);
+}

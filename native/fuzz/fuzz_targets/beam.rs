@@ -26,6 +26,12 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(again.iter().all(Result::is_ok), "{again:?}");
     }
     check(shadows.as_slice().into());
+    // Where all that leads out goes elsewhere it is a module all the same.
+    let closed = Naming { closed: true, ..naming("@hot_patch") };
+    for shadow in shadow::make(&[bytes], &closed).iter().flatten() {
+        let again = shadow::make(&[&shadow.bytes], &naming("@again"));
+        assert!(again.iter().all(Result::is_ok), "{again:?}");
+    }
     // {0, rest, [], false}: it is new, so that all of it is read. See the target `analysis` too.
     request("analyse", &[bytes], b"\x83h\x04a\0w\x04restjw\x05false");
 });

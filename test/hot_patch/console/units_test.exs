@@ -443,4 +443,76 @@ defmodule HotPatch.Console.UnitsTest do
 
     assert {Plans.range([2, 2]), Plans.range([3, 1])} == {"2", "1 to 3"}
   end
+
+  describe "pictures" do
+    alias HotPatch.Console.Page.Pictures
+    alias HotPatch.Composition
+    alias HotPatch.Report
+
+    defp drawn({:safe, svg}), do: IO.iodata_to_binary(svg)
+    defp many(text, part), do: length(String.split(text, part)) - 1
+
+    test "what a pause went into: a bar for each phase, of the node that took longest first" do
+      phases = fn factor ->
+        for {name, from, until} <- [{:suspend, 0, 200}, {:load, 300, 320}, {:resume, 320, 500}],
+            do: %Report.Phase{phase: name, from_us: from * factor, until_us: until * factor}
+      end
+
+      nodes =
+        for {name, factor} <- [{:a@h, 1}, {:"<b>@h", 2}],
+            do: %Report.NodeResult{node: name, status: :ok, phases: phases.(factor)}
+
+      report = %Report{
+        operation: :apply,
+        patch: "p",
+        status: :ok,
+        nodes: nodes,
+        started_at: DateTime.utc_now()
+      }
+
+      svg = report |> Pictures.timeline() |> drawn()
+      assert many(svg, ~s(<rect class="ph-suspend")) == 2
+      assert [_, first | _] = String.split(svg, ~s(class="name"))
+      assert first =~ "&lt;b&gt;@h" and first =~ ~s(<title>suspend: 0.4 ms</title>)
+      refute svg =~ "style="
+      assert Pictures.timeline(%{report | nodes: Enum.map(nodes, &%{&1 | phases: []})}) == nil
+    end
+
+    test "which modules call which: an arc for each pair, and a circle around those that call each other" do
+      file = fn name, calls ->
+        %{beam: %{module: name, imports: for(called <- calls, do: {called, "f", 1})}}
+      end
+
+      composition =
+        struct!(Composition, %{
+          Map.from_struct(struct(Composition))
+          | files: [
+              file.("Elixir.Shop.Cart", ["Elixir.Shop.Price", "Elixir.Shop.Price", "lists"]),
+              file.("Elixir.Shop.Price", ["shop_tax"]),
+              file.("shop_tax", ["Elixir.Shop.Price"])
+            ]
+        })
+
+      analysis = %Analysis{
+        modules: [],
+        order: [["Elixir.Shop.Price", "shop_tax"], ["Elixir.Shop.Cart"]],
+        findings: [],
+        stateless?: true
+      }
+
+      order = [replace: "Shop.Price", replace: ":shop_tax", add: "Shop.Cart"]
+      node = %Plan.NodePlan{node: :a@h, status: :ok, order: order, analysis: analysis}
+      plan = %Plan{patch: "p", status: :ok, nodes: [node]}
+
+      svg = plan |> Pictures.calls(composition) |> drawn()
+      assert many(svg, "<path ") == 3
+      assert [_, to_later] = String.split(svg, ~s(<path class="later"))
+      assert to_later =~ "Elixir.Shop.Price calls shop_tax"
+      assert many(svg, ~s(<rect class="circle")) == 1
+      assert svg =~ "3. Shop.Cart"
+
+      one = %{plan | nodes: [%{node | order: [replace: "Shop.Price"]}]}
+      assert Pictures.calls(one, composition) == nil
+    end
+  end
 end

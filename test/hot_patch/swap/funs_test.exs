@@ -490,6 +490,19 @@ defmodule HotPatch.Swap.FunsTest do
     assert List.keymember?(:logger.get_primary_config().filters, log, 0)
   end
 
+  test "a handler of :logger that holds a local one is named" do
+    [h1, h2, h3] = [helper(:h1), helper(:h2, "fun() -> extra end"), helper(:h3)]
+    load(@helper, h1)
+    config = %{config: %{on_start: apply(@helper, :made, [7])}}
+    :ok = :logger.add_handler(@helper, :logger_std_h, %{config: %{type: :standard_error}})
+    :ok = :logger.update_handler_config(@helper, :metadata, config)
+    on_exit(fn -> :logger.remove_handler(@helper) end)
+    assert {:ok, _done} = run(job([{@helper, h1, h2}]))
+    assert {[_ | _] = holders, _unseen} = FunPlaces.of_old([@helper])
+    assert Enum.any?(holders, fn {_pid, place, _module} -> to_string(place) =~ "logger" end)
+    assert {:error, %{reason: :old_code}} = Swap.prepare(job([{@helper, h2, h3}]))
+  end
+
   test "a local one is named, and in the way of the next change" do
     [h1, h2, h3] = [helper(:h1), helper(:h2, "fun() -> extra end"), helper(:h3)]
     load(@helper, h1)

@@ -52,7 +52,7 @@ defmodule HotPatch.Console.Page.Fields do
   defp control(:nodes), do: :nodes
   defp control(type) when type in [:boolean, :watch], do: :select
   defp control({:one_of, _values}), do: :select
-  defp control(type) when type in [:count, :milliseconds], do: :number
+  defp control(type) when type in [:count, :milliseconds, :seconds], do: :number
   defp control(:config), do: :lines
   defp control(_text_or_names), do: :text
 

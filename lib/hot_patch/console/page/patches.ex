@@ -58,9 +58,20 @@ defmodule HotPatch.Console.Page.Patches do
   @spec plan(Router.request(), Router.access(), Router.form(), String.t()) :: Router.response()
   def plan(request, access, _form, id) do
     surveyed(request, access, {id, :plan}, fn context, plan ->
-      plan(Map.merge(context, %{plan: plan, plans: HotPatch.Console.Page.Plans.digest(plan)}))
+      plans = HotPatch.Console.Page.Plans.digest(plan)
+      plan(Map.merge(context, %{plan: plan, plans: plans, calls: calls(context, plan)}))
     end)
   end
+
+  # What comes is in the archive; what comes back by a rollback is not.
+  defp calls(%{operation: :apply, patch: patch}, plan) do
+    case HotPatch.composition(patch) do
+      {:ok, composition} -> Page.Pictures.calls(plan, composition)
+      {:error, _no_longer_kept} -> nil
+    end
+  end
+
+  defp calls(_rollback, _plan), do: nil
 
   defp surveyed(request, access, {_id, call} = tab, fun) do
     with_patch(request, access, tab, fn context, patch ->

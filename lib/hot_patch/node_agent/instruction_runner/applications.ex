@@ -4,6 +4,8 @@ defmodule HotPatch.NodeAgent.InstructionRunner.Applications do
   # ends that process.
 
   alias HotPatch.NodeAgent.LoadedCode
+  alias HotPatch.Support.FileName
+  alias HotPatch.Swap
 
   @doc "An application that runs here, with how it was started; nil if it does not run."
   @spec running(String.t()) :: {atom(), atom()} | nil
@@ -41,6 +43,33 @@ defmodule HotPatch.NodeAgent.InstructionRunner.Applications do
   @spec unload(String.t()) :: :ok
   def unload(name),
     do: name |> LoadedCode.accepted_module() |> :application.unload() |> done(:not_loaded)
+
+  @doc "Stops one that is gone from the release, forgets it, and takes out those of its modules that no other has by now."
+  @spec remove(String.t()) :: :ok
+  def remove(name) do
+    application = LoadedCode.accepted_module(name)
+    modules = own_modules(application)
+    _ = if running(name), do: stop(application)
+    :ok = unload(name)
+    Enum.each(modules, &Swap.take_out/1)
+  end
+
+  defp own_modules(application) do
+    with {:ok, modules} <- :application.get_key(application, :modules),
+         {:ok, vsn} <- :application.get_key(application, :vsn) do
+      folder = "/#{application}-#{vsn}/ebin"
+      Enum.filter(modules, &String.ends_with?(folder_of(&1), folder))
+    else
+      :undefined -> []
+    end
+  end
+
+  defp folder_of(module) do
+    case :code.is_loaded(module) do
+      {:file, [_ | _] = file} -> file |> FileName.to_binary() |> Path.dirname()
+      _not_from_a_file -> ""
+    end
+  end
 
   # It may have been so already.
   defp done(:ok, _already), do: :ok

@@ -10,8 +10,8 @@ defmodule HotPatch.NodeAgent.InstructionRunner.Children do
   alias HotPatch.Swap
   alias HotPatch.Swap.Conversion
 
-  @typedoc "The children that each supervisor had."
-  @type ids :: %{pid() => [term()]}
+  @typedoc "The children that each supervisor had, and which of them its init named: others have been added since."
+  @type ids :: %{pid() => %{there: [term()], named: [term()]}}
   @type known :: %{module() => ids()}
   @typedoc "A child that was stopped, by its supervisor and its id."
   @type child :: {supervisor :: pid(), id :: term()}
@@ -23,8 +23,19 @@ defmodule HotPatch.NodeAgent.InstructionRunner.Children do
   @spec known(module()) :: ids()
   def known(module) do
     for pid <- Swap.supervisors(module), into: %{} do
-      {pid, for({id, _pid, _type, _modules} <- :supervisor.which_children(pid), do: id)}
+      there = for {id, _pid, _type, _modules} <- :supervisor.which_children(pid), do: id
+      {pid, %{there: there, named: named(pid, module, there)}}
     end
+  end
+
+  # Where that cannot be told all of them are taken for its own.
+  defp named(pid, module, there) do
+    case specs(pid, module) do
+      {:ok, specs} -> for spec <- specs, do: spec.id
+      :alike -> there
+    end
+  catch
+    _kind, _reason -> there
   end
 
   @doc "The children of a module's supervisors that work for one of the modules that go."
@@ -86,16 +97,17 @@ defmodule HotPatch.NodeAgent.InstructionRunner.Children do
   end
 
   @doc """
-  Stops those that the new init does not name, and starts those that were not there before, and those
-  that were stopped before the pause and that it names all the same.
+  Stops those that the former init named and the new one does not, and starts those that were not there before, and
+  those that were stopped before the pause and that it names all the same. Whoever was added otherwise stays.
   """
   @spec follow(module(), ids(), [child()]) :: :ok
   def follow(module, before, stopped) do
     for pid <- Swap.supervisors(module), {:ok, specs} <- [specs(pid, module)] do
       wanted = for spec <- specs, do: spec.id
       there = for {id, _pid, _type, _modules} <- :supervisor.which_children(pid), do: id
-      Enum.each(there -- wanted, &stop(pid, &1))
-      known = Map.get(before, pid, there) -- for({^pid, id} <- stopped, do: id)
+      had = Map.get(before, pid, %{there: there, named: there})
+      for id <- there -- wanted, id in had.named, do: stop(pid, id)
+      known = had.there -- for({^pid, id} <- stopped, do: id)
       specs |> Enum.reject(&(&1.id in known)) |> Enum.each(&start(pid, &1))
     end
 

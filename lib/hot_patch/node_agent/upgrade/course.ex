@@ -105,6 +105,14 @@ defmodule HotPatch.NodeAgent.Upgrade.Course do
   def arrive(course),
     do: UpgradedRelease.put(if(course.to != ReleaseSource.booted(), do: course.to))
 
+  @doc "Whether a file of a module is in the folder of an application that the course takes away."
+  @spec leaves?(t(), Path.t()) :: boolean()
+  def leaves?(course, path) do
+    Enum.any?(course.applications, fn one ->
+      one.new == nil and String.starts_with?(path, one.former <> "/")
+    end)
+  end
+
   @doc "The release to which the course leads."
   @spec release(t()) :: Release.t()
   def release(%{to: {name, version}}), do: %Release{name: name, version: version}

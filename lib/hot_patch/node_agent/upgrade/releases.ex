@@ -112,6 +112,17 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
       for flag <- [:boot, :config], do: of_version(:init.get_argument(flag), root, version)
 
     _ = if boot, do: :init.make_permanent(boot, config)
+    environment(root, version)
+  end
+
+  # What the scripts of `mix release` have told the VM: configuration providers look there.
+  defp environment(root, version) do
+    for name <- ["RELEASE_SYS_CONFIG", "RELEASE_VM_ARGS"],
+        value = System.get_env(name),
+        path = of_version({:ok, [[value]]}, root, version),
+        do: System.put_env(name, FileName.to_binary(path))
+
+    if System.get_env("RELEASE_VSN"), do: System.put_env("RELEASE_VSN", version)
     :ok
   end
 
@@ -223,7 +234,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
 
     list =
       for {id, status} <- fun.(for entry <- entries, do: {id(entry), elem(entry, 5)}),
-          entry = have[id] || ReleaseFiles.entry(root, id, status),
+          entry = entry(have[id], root, id, status),
           do: put_elem(entry, 5, status)
 
     tell(root, list)
@@ -243,6 +254,12 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
 
   defp kept(:current), do: :tmp_current
   defp kept(status), do: status
+
+  # The release handler makes one up, without applications, of what the VM was booted with.
+  defp entry(have, root, id, status) when have == nil or elem(have, 4) == [],
+    do: ReleaseFiles.entry(root, id, status) || have
+
+  defp entry(have, _root, _id, _status), do: have
 
   defp id(entry), do: {to_string(elem(entry, 1)), to_string(elem(entry, 2))}
 

@@ -20,9 +20,12 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   alias HotPatch.NodeAgent.Upgrade.Course
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Release
+  alias HotPatch.Status
   alias HotPatch.Store.Transaction
   alias HotPatch.Support.Folder
   alias HotPatch.Upgrade
+
+  @with_application "it goes when its application has stopped"
 
   @doc """
   Where an upgrade leads from here. `:elsewhere` is a node of another system, `:there` one that runs the new release
@@ -181,7 +184,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
     types = Map.new(course.applications, &{&1.new, &1.type})
 
     for(entry <- payload.entries, do: judge(entry, {course, taken, types}, payload)) ++
-      removed(payload)
+      removed(course, payload)
   end
 
   # A folder that is there already is this upgrade's own, unpacked before, or nobody's to write into.
@@ -220,7 +223,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
         Verdict.new(entry, :error, entry.reason)
 
       entry.kind == :other ->
-        Verdict.carried(entry, "no Erlang module: it goes to #{target}", target)
+        Verdict.carried(entry, "no Erlang module: it comes to a new folder", target)
 
       true ->
         judge_module(entry, target, types[folder], payload)
@@ -290,8 +293,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
     case LoadedCode.facts(module) do
       %{} = facts ->
         if LoadedCode.same?(facts, beam.md5, beam.vsn),
-          do:
-            {:not_changed, "the same code runs already; from now on it belongs to the new folder"},
+          do: {:ok, "the same code runs already, and stays; its file comes"},
           else: {:load, :replace}
 
       nil ->
@@ -307,16 +309,26 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   defp wanted(_beam, _on_disk_or_new, _type), do: {:load, :add}
 
   # Their files stay: the former release boots from them.
-  defp removed(payload) do
-    for verdict <- RemovalRules.verdicts(payload),
-        do: %{
-          verdict
-          | disk?: false,
-            disk: :entry,
-            former: verdict.target,
-            reason: if(verdict.status != :ok, do: verdict.reason)
-        }
+  defp removed(course, payload) do
+    for verdict <- RemovalRules.verdicts(payload), do: removal(verdict, course)
   end
+
+  defp removal(verdict, course) do
+    verdict = %{verdict | disk?: false, disk: :entry, former: verdict.target}
+
+    cond do
+      Status.refuses?(verdict.status) -> verdict
+      Course.leaves?(course, verdict.entry.path) -> later(verdict)
+      verdict.status == :ok -> %{verdict | reason: nil}
+      true -> verdict
+    end
+  end
+
+  # With its application, when nobody needs that any more. Its processes are no hindrance.
+  defp later(%{status: status} = verdict) when status in [:ok, :not_updated],
+    do: %{verdict | status: :ok, change: nil, transient?: false, reason: @with_application}
+
+  defp later(verdict), do: verdict
 
   @doc """
   The verdicts, with what would wait for a restart as what is refused: a restart boots the former release.

@@ -23,12 +23,15 @@ defmodule HotPatch.NodeAgent.Upgrade.WayBack do
       course: Course.to_map(course),
       files: for({%{disk?: true}, file} <- files, do: Map.take(file, [:target, :new])),
       modules:
-        for(
-          {%{change: change} = verdict, _file} when change != nil <- files,
-          do: module(verdict, callback_modes)
-        )
+        for {verdict, _file} <- files, change = change(verdict) do
+          module(%{verdict | change: change}, callback_modes)
+        end
     }
   end
+
+  # One of an application that goes is taken out with that.
+  defp change(%{change: nil, status: :ok, entry: %{bytes: nil}}), do: :delete
+  defp change(%{change: change}), do: change
 
   defp module(%Verdict{entry: entry, change: change} = verdict, callback_modes) do
     name = Verdict.module(verdict)
@@ -54,8 +57,35 @@ defmodule HotPatch.NodeAgent.Upgrade.WayBack do
 
   @doc "The verdicts on all modules, and on what says which release a start boots. The course is that of the way back."
   @spec verdicts(Applied.upgrade(), Course.t(), Payload.t()) :: [Verdict.t()]
-  def verdicts(upgrade, course, payload),
-    do: for(module <- upgrade.modules, do: judge(module, payload)) ++ start_data(course)
+  def verdicts(upgrade, course, payload) do
+    case for(module <- upgrade.modules, do: module |> judge(payload) |> with_application(course)) do
+      [] -> [release(course) | start_data(course)]
+      modules -> modules ++ start_data(course)
+    end
+  end
+
+  # What an application that goes has goes with it, when nobody needs it any more.
+  defp with_application(%{change: :delete} = verdict, course), do: later(verdict, course)
+  defp with_application(%{transient?: true} = verdict, course), do: later(verdict, course)
+  defp with_application(verdict, _course), do: verdict
+
+  defp later(verdict, course) do
+    if Course.leaves?(course, verdict.entry.path),
+      do: %{
+        verdict
+        | status: :ok,
+          change: nil,
+          transient?: false,
+          reason: "it goes when its application has stopped"
+      },
+      else: verdict
+  end
+
+  # Where the releases differ in no module.
+  defp release(%{to: {_name, former}}) do
+    file = %{path: "releases/#{former}", module: nil, alone?: false}
+    Verdict.new(RollbackRules.entry(file, nil), :ok, "no module goes back, and the rest does")
+  end
 
   # Where the release that goes is permanent, the one that comes back is so again.
   defp start_data(%{root: root, from: {_name, version}, to: {_same, former}} = course) do

@@ -15,6 +15,7 @@ defmodule HotPatch.Swap.Discovery.CallbackModule do
   # back with pop_callback_module, and all of them work on the same data.
 
   alias HotPatch.Swap.Discovery.StackText
+  alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.SysMessage
 
   @typedoc """
@@ -53,17 +54,26 @@ defmodule HotPatch.Swap.Discovery.CallbackModule do
     end
   end
 
+  # From OTP 28 on one that hibernates shows it as well; before, it has no stack.
   defp learn do
     known = start_known()
+    asleep = start_asleep()
     ref = SysMessage.open()
     Enum.each(known, &ask(&1, ref))
     deadline = System.monotonic_time(:millisecond) + @answer_within
     note = fn _pid, answer, answers -> {:done, [answer | answers]} end
     {_silent, answers} = SysMessage.collect_until({ref, known}, deadline, [], note)
     SysMessage.close(ref)
-    waiting = Enum.map(known, &waiting(&1, @looks))
-    stop_known(known)
+    waiting = Enum.map(known ++ asleep, &waiting(&1, @looks))
+    stop_known(known ++ asleep)
     places(answers ++ waiting)
+  end
+
+  defp start_asleep do
+    [
+      :proc_lib.spawn_link(:gen_server, :enter_loop, [__MODULE__, [], nil, :hibernate]),
+      :proc_lib.spawn_link(:gen_statem, :enter_loop, [__MODULE__, [], nil, nil, [:hibernate]])
+    ]
   end
 
   defp waiting(_pid, 0), do: ""
@@ -71,13 +81,18 @@ defmodule HotPatch.Swap.Discovery.CallbackModule do
   defp waiting(pid, looks) do
     text = text(pid)
 
-    if first_line(text) |> elem(0) =~ ~r/gen_(server|statem):loop/ do
-      text |> :binary.split("\n\n") |> hd()
-    else
-      receive do
-      after
-        1 -> waiting(pid, looks - 1)
-      end
+    cond do
+      first_line(text) |> elem(0) =~ ~r/gen_(server|statem):loop/ ->
+        text |> :binary.split("\n\n") |> hd()
+
+      Stacktrace.hibernates?(pid) ->
+        ""
+
+      true ->
+        receive do
+        after
+          1 -> waiting(pid, looks - 1)
+        end
     end
   end
 

@@ -12,6 +12,7 @@ defmodule HotPatch.Swap.Discovery.Loop do
   alias HotPatch.Swap.Discovery.FunHolders
   alias HotPatch.Swap.Discovery.Lookers
   alias HotPatch.Swap.Discovery.Stacktrace
+  alias HotPatch.Swap.Discovery.Wrapper
 
   # Words of a heap up to which its text is looked at: it would be as large.
   @most_words 100_000
@@ -48,8 +49,8 @@ defmodule HotPatch.Swap.Discovery.Loop do
   @not_looked_at %{loop: nil, funs: nil, reductions: nil}
 
   @doc """
-  What each of some processes is in, as far as it is of interest for changes of modules, and of funs. Of those
-  that are new since a scan before only what may not be as it began: that is looked at when they
+  What each of some processes is in, as far as it is of interest for changes of modules, and of funs: those for
+  whom it is not are left out. Of those that are new since a scan before only what may not be as it began: that is looked at when they
   stand still, and time is short.
   """
   @spec of([{pid(), facts()}], [module()], FunHolders.wanted(), new? :: boolean()) ::
@@ -81,18 +82,28 @@ defmodule HotPatch.Swap.Discovery.Loop do
       names = for module <- modules, do: to_string(:io_lib.write_atom(module))
 
       looks = %{
+        modules: Map.new(modules, &{&1, []}),
         places: CallbackModule.places(),
         names: :binary.compile_pattern(names),
         funs: FunHolders.patterns(wanted)
       }
 
       Lookers.look(processes, fn part ->
-        for {pid, facts} <- part, do: {pid, look(pid, facts, looks)}
+        for {pid, facts} <- part,
+            look = look(pid, facts, looks),
+            not another?(facts, look, looks.modules),
+            do: {pid, look}
       end)
     else
       for {pid, _facts} <- processes, do: {pid, @not_looked_at}
     end
   end
+
+  # The servers of other modules are most of all there are.
+  defp another?({{_module, :init, 1}, _, _}, %{loop: {:works_for, stack}, funs: :none}, modules),
+    do: not Enum.any?(stack, &is_map_key(modules, &1)) and Wrapper.path(hd(stack)) == nil
+
+  defp another?(_facts, _look, _modules), do: false
 
   defp look(_pid, {nil, _parent, _label}, _looks), do: @not_looked_at
   defp look(_pid, {{:supervisor, _module, _arity}, _parent, _label}, _looks), do: @not_looked_at
@@ -125,8 +136,7 @@ defmodule HotPatch.Swap.Discovery.Loop do
     end
   end
 
-  # From OTP 28 on the stack of one that hibernates stays, at a point that is none of those that are
-  # learnt.
+  # From OTP 28 on the stack of one that hibernates in OTP's loops stays, and shows for whom it works.
   @hibernates ["(gen_server:loop_hibernate/", "(gen_statem:loop_hibernate/", "(erlang:hibernate/"]
 
   defp asleep?(pid, text) do

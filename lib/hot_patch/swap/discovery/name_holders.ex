@@ -21,9 +21,8 @@ defmodule HotPatch.Swap.Discovery.NameHolders do
   def of(modules) do
     looks = Map.new(modules, &{&1, pattern(&1)})
 
-    for pid <- Enum.take(Process.list(), @most),
-        pid != self(),
-        {server, text} <- [server(pid)],
+    for {_pid, server, read} <- servers(),
+        text = read.(),
         {module, pattern} <- looks,
         server != module,
         named?(text, pattern) do
@@ -34,6 +33,17 @@ defmodule HotPatch.Swap.Discovery.NameHolders do
     |> Map.new(fn {module, found} -> {module, Enum.sort_by(found, &(-elem(&1, 1)))} end)
   end
 
+  @doc """
+  Servers with the module that they began in, and the text of their stack, when it is asked for.
+  """
+  @spec servers() :: [{pid(), module(), (() -> binary())}]
+  def servers do
+    for pid <- Enum.take(Process.list(), @most),
+        pid != self(),
+        server = server(pid),
+        do: {pid, server, fn -> text(pid) end}
+  end
+
   # Supervisors have names of modules in the specifications of children, and processes of OTP and
   # Elixir for reasons of their own.
   defp server(pid) do
@@ -41,11 +51,17 @@ defmodule HotPatch.Swap.Discovery.NameHolders do
          {module, _function, _arity} when module != :supervisor <- dictionary[:"$initial_call"],
          false <- system?(module),
          {:total_heap_size, size} when size <= @largest_heap <-
-           Process.info(pid, :total_heap_size),
-         {:backtrace, text} <- Process.info(pid, :backtrace) do
-      {module, text}
+           Process.info(pid, :total_heap_size) do
+      module
     else
       _ -> nil
+    end
+  end
+
+  defp text(pid) do
+    case Process.info(pid, :backtrace) do
+      {:backtrace, text} -> text
+      nil -> ""
     end
   end
 
@@ -56,8 +72,9 @@ defmodule HotPatch.Swap.Discovery.NameHolders do
     end
   end
 
-  # As the VM writes an atom in that text.
-  defp pattern(module), do: :binary.compile_pattern(to_string(:io_lib.write_atom(module)))
+  @doc "What a name is looked for by: as the VM writes an atom in that text."
+  @spec pattern(module()) :: :binary.cp()
+  def pattern(module), do: :binary.compile_pattern(to_string(:io_lib.write_atom(module)))
 
   @doc false
   # Whether a text has the name, and not only as a part of another.

@@ -1,19 +1,30 @@
 defmodule HotPatch.Swap.Discovery.Running do
   @moduledoc false
-  # Who has a function of some modules on the part of its stack that the VM shows, seen by one look at each
-  # process: those that run the module without speaking the system messages, and those that only wait in it.
+  # Who has a function of some modules on its stack, seen by one look at each process: those that run the module
+  # without speaking the system messages, and those that only wait in it. Of a deep stack the VM shows only a part:
+  # it is read in full where that does not take too long. Who hibernates has no stack before OTP 28; of those it
+  # counts where they began.
 
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Discovery.Lookers
+  alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.Target
 
-  @typedoc "The process, whether it waits, and its stack from the innermost function."
-  @type t :: {pid(), waits? :: boolean(), Exception.stacktrace()}
+  @typedoc """
+  The process, and its stack from the innermost function; of one that hibernates the function in which it began.
+  """
+  @type t :: {pid(), :waits | :runs | :hibernates, Exception.stacktrace()}
 
   @doc "Of changes; processes that are found already are not looked at."
   @spec of([Change.t()], [Target.t()]) :: [t()]
   def of(changes, targets) do
-    replaced = MapSet.new(Change.replaced(changes))
+    case Change.replaced(changes) do
+      [] -> []
+      replaced -> of_modules(MapSet.new(replaced), targets)
+    end
+  end
+
+  defp of_modules(replaced, targets) do
     known = MapSet.new(targets, & &1.pid)
     unknown = Enum.reject(Process.list(), &MapSet.member?(known, &1))
     Lookers.look(unknown, &look_at_each(&1, replaced))
@@ -23,8 +34,34 @@ defmodule HotPatch.Swap.Discovery.Running do
     for pid <- pids,
         [status: status, current_stacktrace: stack] <-
           [Process.info(pid, [:status, :current_stacktrace])],
-        Enum.any?(stack, &on?(&1, replaced)),
-        do: {pid, status == :waiting, stack}
+        seen = seen(pid, status, stack, replaced),
+        do: seen
+  end
+
+  defp seen(pid, _status, [], replaced) do
+    with true <- Stacktrace.hibernates?(pid),
+         {:dictionary, dictionary} <- Process.info(pid, :dictionary),
+         {module, function, arity} <- dictionary[:"$initial_call"],
+         true <- MapSet.member?(replaced, module) do
+      {pid, :hibernates, [{module, function, arity, []}]}
+    else
+      _of_others -> nil
+    end
+  end
+
+  defp seen(pid, status, stack, replaced) do
+    how = if status == :waiting, do: :waits, else: :runs
+
+    cond do
+      Enum.any?(stack, &on?(&1, replaced)) ->
+        {pid, how, stack}
+
+      module = Stacktrace.deeper(pid, stack, replaced) ->
+        {pid, how, stack ++ [{module, :_, 0, []}]}
+
+      true ->
+        nil
+    end
   end
 
   @doc """
@@ -35,7 +72,7 @@ defmodule HotPatch.Swap.Discovery.Running do
   def bare(running, changes) do
     replaced = MapSet.new(Change.replaced(changes))
 
-    for {pid, _waits?, stack} <- running,
+    for {pid, how, stack} when how != :hibernates <- running,
         {module, _, _, _} <- Enum.take(Enum.filter(stack, &on?(&1, replaced)), 1),
         do: {pid, module}
   end
@@ -45,8 +82,21 @@ defmodule HotPatch.Swap.Discovery.Running do
   def loops(running, changes) do
     replaced = MapSet.new(Change.replaced(changes))
 
-    for {pid, true, [{module, _, _, _} = innermost | _]} <- running,
+    for {pid, :waits, [{module, _, _, _} = innermost | _]} <- running,
         on?(innermost, replaced),
+        reduce: %{} do
+      found -> Map.update(found, module, [pid], &[pid | &1])
+    end
+  end
+
+  @doc "Those that hibernate and began in a function of changed modules, but for some."
+  @spec asleep([t()], [Change.t()], [pid()]) :: %{module() => [pid()]}
+  def asleep(running, changes, but) do
+    replaced = MapSet.new(Change.replaced(changes))
+
+    for {pid, :hibernates, [{module, _, _, _} = began]} <- running,
+        on?(began, replaced),
+        pid not in but,
         reduce: %{} do
       found -> Map.update(found, module, [pid], &[pid | &1])
     end

@@ -103,7 +103,50 @@ defmodule HotPatch.Swap.Discovery.Stacktrace do
 
   @doc "Whether a process is a Task, whatever it runs."
   @spec task?(pid()) :: boolean()
-  def task?(pid), do: pid |> shown() |> Enum.any?(&match?({Task.Supervised, _, _, _}, &1))
+  def task?(pid) do
+    stack = shown(pid)
+
+    Enum.any?(stack, &match?({Task.Supervised, _, _, _}, &1)) or
+      (long?(stack) and small_text(pid) =~ "('Elixir.Task.Supervised':")
+  end
+
+  # As many functions as the VM shows, unless it is told otherwise; words of a heap up to which its text is read.
+  @shown 8
+  @most_words 100_000
+
+  defp long?(stack), do: length(stack) >= @shown
+
+  @doc """
+  The innermost of these modules on the stack of a process below the part that the VM shows, which is `stack`; nil where
+  there is none, or to read it would take too long.
+  """
+  @spec deeper(pid(), Exception.stacktrace(), MapSet.t(module())) :: module() | nil
+  def deeper(pid, stack, modules),
+    do: if(long?(stack), do: pid |> small_text() |> first_in(modules))
+
+  defp first_in("", _modules), do: nil
+
+  # Of a function that will go on the line has its address before it, which no value of a process can have.
+  defp first_in(text, modules) do
+    names = Map.new(modules, &{"(" <> to_string(:io_lib.write_atom(&1)) <> ":", &1})
+    pattern = :binary.compile_pattern(Map.keys(names))
+
+    text
+    |> :binary.split("\n", [:global])
+    |> Enum.filter(&String.starts_with?(&1, "0x"))
+    |> Enum.find_value(fn line ->
+      with {from, size} <- :binary.match(line, pattern),
+           do: names[binary_part(line, from, size)],
+           else: (:nomatch -> nil)
+    end)
+  end
+
+  defp small_text(pid) do
+    case Process.info(pid, :total_heap_size) do
+      {:total_heap_size, words} when words <= @most_words -> text(pid)
+      _large_or_dead -> ""
+    end
+  end
 
   @doc "Whether any of these modules is on the part of a stack that the VM shows."
   @spec any?(pid() | Exception.stacktrace(), %{module() => term()}) :: boolean()

@@ -1,8 +1,9 @@
 defmodule HotPatch.Swap.Discovery.Uncertain do
   @moduledoc false
   # Processes of which it is not known whether a state of theirs has to change with a module: those that
-  # wait in a loop of it which was written by hand, and those that are too busy to say whom they work
-  # for. Where the module changes states that is a danger: theirs would stay as they are, under the new code.
+  # wait in a loop of it which was written by hand, those that are too busy to say whom they work
+  # for, and those that began in a function of it and hibernate: Agents or loops written by hand, which nothing tells
+  # apart before OTP 28, as they have no stack. Where the module changes states that is a danger: theirs would stay as they are, under the new code.
 
   alias HotPatch.Support.Table
   alias HotPatch.Swap.Change
@@ -17,18 +18,23 @@ defmodule HotPatch.Swap.Discovery.Uncertain do
 
       converting ->
         loops = Running.loops(running, converting)
+        asleep = Running.asleep(running, converting, silent)
 
         for %{module: module} <- converting,
             by_hand = length(Map.get(loops, module, [])),
-            count = by_hand + length(silent),
+            asleep = length(Map.get(asleep, module, [])),
+            count = by_hand + asleep + length(silent),
             count > 0,
-            do: line(module, count, by_hand, length(silent))
+            do: line(module, count, {by_hand, asleep, length(silent)})
     end
   end
 
-  defp line(module, count, by_hand, silent) do
+  defp line(module, count, {by_hand, asleep, silent}) do
     parts = [
       by_hand > 0 && "#{by_hand} in a loop of it that speaks no system messages",
+      asleep > 0 &&
+        "#{asleep} that began in a function of it and hibernate, Agents or loops written by hand: an Agent that is " <>
+          "called is awake, and found",
       silent > 0 && "#{silent} too busy to say whom they work for"
     ]
 

@@ -18,10 +18,8 @@ defmodule HotPatch.Swap.OldCode.FunLines do
   end
 
   defp kept(wanted, targets) do
-    standing = MapSet.new(targets, & &1.pid)
-    {holders, unseen} = FunPlaces.of(wanted)
     # A table belongs to a process, and is not made anew with its state.
-    left = Enum.reject(holders, &(elem(&1, 0) in standing and not in_table?(&1)))
+    {left, unseen} = FunPlaces.of(wanted, MapSet.new(targets, & &1.pid))
 
     lines =
       for {module, some} <- Enum.group_by(left, &elem(&1, 2)) do
@@ -32,8 +30,6 @@ defmodule HotPatch.Swap.OldCode.FunLines do
 
     lines ++ unseen(unseen)
   end
-
-  defp in_table?({_pid, place, _module}), do: place != nil and place != FunPlaces.in_dictionary()
 
   defp unseen([]), do: []
 

@@ -6,7 +6,7 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
   #
   # Not looked at, and told as that with their number: tables that only their owner can read, large
   # ones, processes with a large heap or with many messages that wait, and bare processes that hold funs of other
-  # modules, which may have been made with such ones. Timers of the VM are never looked at.
+  # modules, which may have been made with such ones. Timers of the VM are never looked at: nobody can.
 
   alias HotPatch.Swap.Discovery.FunHolders
   alias HotPatch.Swap.FunRenewal
@@ -23,12 +23,17 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
   @most_messages 1_000
   @at_once 200
 
-  @doc "Who holds funs of these modules that are not of the versions with these uniqs."
-  @spec of(FunHolders.wanted()) :: {[holder()], unseen :: [String.t()]}
-  def of(wanted) when map_size(wanted) == 0, do: {[], []}
+  @doc """
+  Who holds funs of these modules that are not of the versions with these uniqs. Of processes that are `standing`
+  only the mailbox is looked into: they make anew what else they hold.
+  """
+  @spec of(FunHolders.wanted(), standing :: MapSet.t(pid())) ::
+          {[holder()], unseen :: [String.t()]}
+  def of(wanted, standing \\ MapSet.new())
+  def of(wanted, _standing) when map_size(wanted) == 0, do: {[], []}
 
-  def of(wanted) do
-    {processes, {large, others, crowded}} = processes(wanted)
+  def of(wanted, standing) do
+    {processes, {large, others, crowded}} = processes(wanted, standing)
     {tables, unread} = tables(wanted)
     {terms, too_large} = terms(wanted)
     {processes ++ tables ++ terms, unseen(large, others, crowded, unread, too_large)}
@@ -49,10 +54,14 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
   defp current(module),
     do: if(:erlang.module_loaded(module), do: :erlang.get_module_info(module, :md5))
 
-  defp processes(wanted) do
-    seen = FunHolders.look(Process.list(), wanted)
+  defp processes(wanted, standing) do
+    {still, others} = Enum.split_with(Process.list(), &MapSet.member?(standing, &1))
+    seen = FunHolders.look(others, wanted)
 
-    found = for {pid, what} <- seen, one <- on_stack(pid, what) ++ beside(pid, wanted), do: one
+    found =
+      for({pid, what} <- seen, one <- on_stack(pid, what) ++ beside(pid, wanted), do: one) ++
+        for pid <- still, one <- waiting(pid, wanted), do: one
+
     {crowded, holders} = Enum.split_with(found, &(&1 == :crowded))
     counts = Enum.frequencies(for {_pid, what} <- seen, is_atom(what), do: what)
     {holders, {Map.get(counts, :unseen, 0), Map.get(counts, :others, 0), length(crowded)}}
@@ -61,9 +70,7 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
   defp on_stack(pid, {:holds, modules}), do: Enum.map(modules, &{pid, nil, &1})
   defp on_stack(_pid, _seen), do: []
 
-  @doc "The place of what is in a process's dictionary."
-  @spec in_dictionary() :: String.t()
-  def in_dictionary, do: "in the dictionary"
+  defp in_dictionary, do: "in the dictionary"
 
   @doc "The place of a message that waits."
   @spec in_mailbox() :: String.t()
@@ -77,6 +84,13 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
 
       _large_or_dead ->
         []
+    end
+  end
+
+  defp waiting(pid, wanted) do
+    case Process.info(pid, :message_queue_len) do
+      {:message_queue_len, count} -> mailbox(pid, count, wanted)
+      nil -> []
     end
   end
 

@@ -255,7 +255,10 @@ defmodule HotPatch.Swap.Replay.Gate do
 
   # Alike where it comes to the same.
   defp noted(:reply, {_module, :reply, [to, reply]}), do: {to, reply}
-  defp noted(:message, {_module, :cast, [to, message]}), do: {:cast, to, message}
+
+  defp noted(:message, {_module, how, [to, message]}) when how in [:cast, :notify],
+    do: {how, to, message}
+
   defp noted(:message, {_module, _send, [to, message | _options]}), do: {:send, to, message}
   defp noted(_kind, {_module, function, arguments}), do: {function, arguments}
 end

@@ -13,6 +13,7 @@ defmodule HotPatch.Swap.Rolling.Undo do
   alias HotPatch.Swap.Guard
   alias HotPatch.Swap.Load
   alias HotPatch.Swap.OldCode.Users
+  alias HotPatch.Swap.PreviousCode
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.Rolling
   alias HotPatch.Swap.Signal
@@ -44,9 +45,12 @@ defmodule HotPatch.Swap.Rolling.Undo do
     end
   end
 
-  defp back(%{ready: %{back: {:none, why}}}, _found, _changed), do: {:error, why}
+  defp back(%{ready: ready} = swap, found, changed) do
+    with {:ok, changes, prepared} <- PreviousCode.prepare(ready.back),
+         do: back(swap, {changes, prepared}, found, changed)
+  end
 
-  defp back(%{ready: %{back: {changes, prepared}} = ready} = swap, found, changed) do
+  defp back(%{ready: ready} = swap, {changes, prepared}, found, changed) do
     targets =
       for target <- found.targets,
           do: %{target | keeps?: not MapSet.member?(changed, target.pid)}
