@@ -8,8 +8,7 @@ defmodule HotPatch.Report.FileResult do
     * `:reason` - why, in words a person can act on; mostly `nil` for `ok` and `not_changed`
     * `:target` - where the file lies, or would lie, on that node; `nil` if nowhere
     * `:carried?` - of a file that is no module: it is, or will be, where it belongs on that node, which
-      is nowhere where the node has no such application; of a module that an upgrade brings along with the
-      folder of its application: its code stays as it is
+      is nowhere where the node has no such application
     * `:held_back?` - nothing is wrong with the file: it only waits for another one of the patch, which
       its reason names
   """
@@ -29,8 +28,9 @@ defmodule HotPatch.Report.FileResult do
   defstruct [:path, :module, :status, :reason, :target, carried?: false, held_back?: false]
 
   @doc """
-  The status of a node from those of its files: the smallest code. What is only carried, as it should be,
-  does not count beside others: all that there is to say of it is that it is no module, or that its code stays.
+  The status of a node from those of its files: the smallest code. Files that are no modules and are
+  carried as they should be do not count beside others: all that there is to say of them is that they
+  are no modules.
 
       iex> priv = %HotPatch.Report.FileResult{path: "a-1/priv/x", status: :not_beam, carried?: true}
       iex> module = %HotPatch.Report.FileResult{path: "a-1/ebin/a.beam", status: :ok}

@@ -256,10 +256,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
         alone?: beam.on_load
       }
     else
-      # One whose code stays comes along with its folder, and says nothing of how the upgrade goes.
-      {status, reason} ->
-        verdict = Verdict.new(entry, status, reason, target)
-        %{verdict | ran: ran, carried?: status == :not_changed}
+      {status, reason} -> %{Verdict.new(entry, status, reason, target) | ran: ran}
     end
   end
 

@@ -157,11 +157,7 @@ defmodule HotPatch.NodeAgent.Upgrade.WayBack do
   end
 
   defp new(entry, status, reason, module),
-    do: %{
-      Verdict.new(entry, status, reason, module.target)
-      | disk?: false,
-        carried?: status == :not_changed
-    }
+    do: %{Verdict.new(entry, status, reason, module.target) | disk?: false}
 
   defp wanted(module, beam) do
     with {:ok, name} <- LoadedCode.module(module.module),
