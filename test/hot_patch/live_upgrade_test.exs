@@ -2,6 +2,7 @@ defmodule HotPatch.LiveUpgradeTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.NextRelease, only: [ask: 2, ask: 3]
+  import HotPatch.Test.Until
 
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.NextRelease
@@ -63,6 +64,9 @@ defmodule HotPatch.LiveUpgradeTest do
   test "it goes to the next release with its states, and back", %{made: made, node: node} do
     :ok = ask(node, :shop_server, :sell)
     sold = Cluster.call(node, Process, :whereis, [:shop_server])
+    # Whoever was added by hand is none of the release's.
+    spec = %{id: :stranger, start: {Agent, :start_link, [Map, :new, []]}}
+    {:ok, stranger} = Cluster.call(node, :supervisor, :start_child, [:shop_sup, spec])
     patch = upload!(node, made)
     ok!(hot_patch(node, :check, [patch.id]))
 
@@ -73,21 +77,26 @@ defmodule HotPatch.LiveUpgradeTest do
     assert ask(node, :shop_server) == {2, %{sold: 1}}
     assert Cluster.call(node, Process, :whereis, [:shop_server]) == sold
     assert running(node) == %{shop: "1.1.0", rates: "0.1.0", scales: "1.0.0"}
-    assert children(node) == MapSet.new([:shop_server, :shop_till])
+    assert children(node) == MapSet.new([:shop_server, :shop_till, :stranger])
     assert Cluster.call(node, :application, :get_env, [:shop, :limit]) == {:ok, 2}
     assert Cluster.call(node, :application, :get_env, [:shop, :colour]) == {:ok, :blue}
     assert Cluster.call(node, :application, :get_env, [:shop, :rounding]) == {:ok, :up}
-    refute Cluster.call(node, :erlang, :module_loaded, [:shop_old])
+
+    for gone <- [:shop_old, :shop_sign, :legacy_server, :legacy_sup],
+        do: refute(Cluster.call(node, :erlang, :module_loaded, [gone]), "#{gone} is loaded")
+
+    assert Cluster.call(node, Process, :alive?, [stranger])
     assert [%{release: release, applied: [_]}] = hot_patch(node, :nodes, [])
     assert to_string(release) == "shop 1.1.0"
 
     ok!(hot_patch(node, :rollback, [patch.id]))
     assert ask(node, :shop_server) == {1, {:v1, 1}}
     assert running(node) == %{shop: "1.0.0", legacy: "0.3.0", scales: "1.0.0"}
-    assert children(node) == MapSet.new([:shop_server, :shop_sign])
+    assert children(node) == MapSet.new([:shop_server, :shop_sign, :stranger])
     assert Cluster.call(node, :application, :get_env, [:shop, :limit]) == {:ok, 1}
     assert Cluster.call(node, :application, :get_env, [:shop, :colour]) == :undefined
     assert Cluster.call(node, :erlang, :module_loaded, [:shop_old])
+    refute Cluster.call(node, :erlang, :module_loaded, [:rates_server])
     assert [%{release: release, applied: []}] = hot_patch(node, :nodes, [])
     assert to_string(release) == "shop 1.0.0"
   end
@@ -188,5 +197,91 @@ defmodule HotPatch.LiveUpgradeTest do
         not String.starts_with?(Path.basename(path), "hot_patch"),
         into: %{},
         do: {path, :erlang.md5(File.read!(path))}
+  end
+
+  describe "on several nodes" do
+    setup %{made: made, node: node} do
+      root = Path.join(Path.dirname(made.old), "other")
+      {_, 0} = System.cmd("cp", ["-a", made.old, root])
+      File.rm_rf!(Path.join(root, "data"))
+      {other, peer} = NextRelease.boot(root)
+      true = Cluster.call(node, Node, :connect, [other])
+      %{root: root, other: other, other_peer: peer, patch: upload!(node, made)}
+    end
+
+    test "it is for all or for none", %{node: node, other: other, patch: patch} = run do
+      before = for root <- [run.made.old, run.root], do: all(root)
+      was = facts(node)
+
+      # Its code_change does not know this state.
+      Cluster.call(other, :sys, :replace_state, [:shop_server, &:erlang.tuple_to_list/1])
+      assert {:error, error} = hot_patch(node, :apply, [patch.id])
+      assert error.reason == :failed
+      assert facts(node) == was
+      assert for(root <- [run.made.old, run.root], do: all(root)) == before
+
+      # Somebody else's folder is where it would go.
+      Cluster.call(other, :sys, :replace_state, [:shop_server, &:erlang.list_to_tuple/1])
+      foreign = Path.join(run.root, "lib/shop-1.1.0/README")
+      File.mkdir_p!(Path.dirname(foreign))
+      File.write!(foreign, "mine")
+      assert {:error, %{report: report}} = hot_patch(node, :apply, [patch.id])
+      assert said(report) =~ "is there already and is not what the upgrade brings"
+      assert facts(node) == was
+      File.rm_rf!(Path.dirname(foreign))
+
+      report = ok!(hot_patch(node, :apply, [patch.id]))
+      assert length(report.nodes) == 2
+      for one <- [node, other], do: assert(running(one)[:shop] == "1.1.0")
+      assert {:ok, _} = hot_patch(other, :make_permanent, ["1.1.0"])
+      assert {_, _, true} = statuses(node)["1.1.0"]
+    end
+
+    test "one that was restarted comes to it again, and goes back with the others", run do
+      %{node: node, other: other, patch: patch} = run
+      ok!(hot_patch(node, :apply, [patch.id]))
+      NextRelease.stop(run.other_peer)
+      [name, _host] = other |> Atom.to_string() |> String.split("@")
+      {^other, peer} = NextRelease.boot(run.root, String.to_atom(name))
+      true = Cluster.call(node, Node, :connect, [other])
+
+      back? = fn -> match?([%{applied: [_]}, %{applied: [_]}], hot_patch(node, :nodes, [])) end
+      until(back?, "the node has come to the upgrade again")
+      assert running(other)[:shop] == "1.1.0"
+      assert ask(other, :shop_server) == {2, %{sold: 0}}
+
+      assert [%{applied: [_]}, %{applied: [_]}] = hot_patch(node, :nodes, [])
+
+      # What is done while it is away is done when it is back.
+      NextRelease.stop(peer)
+      ok!(hot_patch(node, :rollback, [patch.id]))
+      {^other, _peer} = NextRelease.boot(run.root, String.to_atom(name))
+      true = Cluster.call(node, Node, :connect, [other])
+      assert running(other) == running(node)
+
+      until(
+        fn -> match?([%{behind: nil}, %{behind: nil}], hot_patch(node, :nodes, [])) end,
+        "they agree"
+      )
+
+      assert running(other)[:shop] == "1.0.0"
+    end
+  end
+
+  # All that an upgrade could have changed.
+  defp facts(node) do
+    {ask(node, :shop_server), running(node), children(node), statuses(node),
+     Cluster.call(node, :code, :get_path, []),
+     Cluster.call(node, :application, :get_all_env, [:shop]),
+     Cluster.call(node, :application, :get_all_key, [:shop]),
+     for(one <- hot_patch(node, :nodes, []), do: one.applied),
+     for(m <- [:rates_server, :shop_till], do: Cluster.call(node, :erlang, :module_loaded, [m]))}
+  end
+
+  # Whatever lies in the release.
+  defp all(root) do
+    for folder <- ["lib", "releases"],
+        path <- Path.wildcard(Path.join([root, folder, "**"])),
+        do: path
   end
 end

@@ -59,6 +59,7 @@ defmodule HotPatch.UpgradeTest do
     assert Map.new(manifest.modules, fn {name, module} -> {name, module.change} end) == %{
              "rates_server" => :add,
              "rates_sup" => :add,
+             "shop_same" => :replace,
              "shop_server" => :replace,
              "shop_sup" => :replace,
              "shop_till" => :add
@@ -70,6 +71,14 @@ defmodule HotPatch.UpgradeTest do
              "lib/shop-1.0.0/ebin/shop_old.beam",
              "lib/shop-1.0.0/ebin/shop_sign.beam"
            ]
+  end
+
+  test "a module whose code stays says nothing of how it goes", %{composition: composition} do
+    assert HotPatch.Manifest.unchanged?(composition.manifest, "shop_same")
+    refute HotPatch.Manifest.unchanged?(composition.manifest, "shop_server")
+    text = composition |> HotPatch.Composition.to_table() |> IO.chardata_to_string()
+    assert text =~ "and 1 file of modules whose code stays as it is"
+    refute text =~ "shop_same"
   end
 
   test "supervisors follow their new init, and states are converted", context do

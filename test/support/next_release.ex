@@ -3,7 +3,7 @@ defmodule HotPatch.Test.NextRelease do
   # A small system in two versions of its release, as a build machine has them, and the upgrade between them.
   #
   #   * `shop` goes from 1.0.0 to 1.1.0: its server counts in a map instead of a tuple, its supervisor has one more
-  #     child (`shop_till`) and one less (`shop_sign`), `shop_old` is gone, and it is configured otherwise
+  #     child (`shop_till`) and one less (`shop_sign`), `shop_old` is gone, `shop_same` is not, and it is configured otherwise
   #   * `rates` 0.1.0 is new, `legacy` 0.3.0 is gone
   #   * `scales` 1.0.0 and all of the system are the same
   #
@@ -58,7 +58,8 @@ defmodule HotPatch.Test.NextRelease do
       shop_server(1),
       supervisor(:shop_sup, [:shop_server, :shop_sign]),
       server(:shop_sign, 1, "code_change(_, State, _) -> {ok, State}."),
-      Upgrade.erlang(:shop_old, "-export([f/0]).\nf() -> 1.")
+      Upgrade.erlang(:shop_old, "-export([f/0]).\nf() -> 1."),
+      plain(:shop_same)
     ]
 
     applications = [
@@ -80,7 +81,8 @@ defmodule HotPatch.Test.NextRelease do
     shop = [
       shop_server(2),
       supervisor(:shop_sup, [:shop_server, :shop_till]),
-      plain(:shop_till)
+      plain(:shop_till),
+      plain(:shop_same)
     ]
 
     applications = [
