@@ -3,6 +3,7 @@ defmodule HotPatch.Swap.OwnersTest do
   # hibernate. What cannot be converted is named beforehand, with how many they are.
   use ExUnit.Case, async: false
 
+  import HotPatch.Test.Operator
   import HotPatch.Test.Servers
   import HotPatch.Test.Until
 
@@ -10,6 +11,7 @@ defmodule HotPatch.Swap.OwnersTest do
   alias HotPatch.Plan.Risk
   alias HotPatch.Swap
   alias HotPatch.Test.Builds
+  alias HotPatch.Test.Cluster
 
   @module :hot_patch_test_owned
   @pool :hot_patch_test_owning_pool
@@ -407,5 +409,59 @@ defmodule HotPatch.Swap.OwnersTest do
           assert line =~ "2 that began in a function of it and hibernate"
       end
     end
+  end
+
+  # From the operator's calls to the report.
+  @tag :starts_nodes
+  test "check, plan and report of a node say it" do
+    [a] = Cluster.start(1)
+
+    owned = fn version ->
+      Builds.erlang("""
+      -module(#{@module}).
+      -vsn(#{version}).
+      -behaviour(#{@pool}).
+      -export([init_worker/1, handle_checkout/1, code_change/3, long/0]).
+      init_worker(N) -> {#{version}, N}.
+      handle_checkout({V, N}) -> {#{version}, {V, N + 1}}.
+      code_change(_, {_, N}, _) -> {ok, {#{version}, N}}.
+      long() -> receive go -> #{version} end.
+      """)
+    end
+
+    put(a, @pool, pool())
+    put(a, @module, owned.(:v1))
+    {:ok, pool} = Cluster.call(a, :gen_server, :start, [@pool, @module, []])
+    {:ok, task} = Cluster.call(a, Task, :start, [@module, :long, []])
+    waiting? = fn -> Cluster.call(a, Process, :info, [task, :status]) == {:status, :waiting} end
+    until(waiting?, "it waits")
+    id = upload!(a, [{"exchange-1.0.0/ebin/#{@module}.beam", owned.(:v2)}]).id
+
+    keeps = "danger: 1 process of #{inspect(@pool)}: at work for #{inspect(@module)}"
+    {:ok, %{nodes: [%{warnings: warnings}]}} = hot_patch(a, :check, [id])
+    assert Enum.any?(warnings, &(&1 =~ keeps))
+    {:ok, %{nodes: [%{risks: risks}]}} = hot_patch(a, :plan, [id])
+    lines = Enum.map(risks, &to_string/1)
+    assert Enum.any?(lines, &(&1 =~ keeps))
+
+    assert Enum.any?(
+             lines,
+             &(&1 =~ "1 of them a Task" and &1 =~ "nor the patch can be taken back")
+           )
+
+    assert {:ok, %{nodes: [%{warnings: [warning]}]}} = hot_patch(a, :apply, [id])
+    assert warning =~ "danger: its name is in the state of 1 process of #{inspect(@pool)}"
+    assert Cluster.call(a, :gen_server, :call, [pool, :checkout]) == {:v2, {:v1, 1}}
+    assert {:error, %{reason: :refused, message: message}} = hot_patch(a, :rollback, [id])
+    assert message =~ "old code" and message =~ "Task.Supervised"
+    send(task, :go)
+    until(fn -> not Cluster.call(a, Process, :alive?, [task]) end, "it has ended")
+    assert {:ok, _report} = hot_patch(a, :rollback, [id])
+    assert Cluster.call(a, :gen_server, :call, [pool, :checkout]) == {:v1, {:v1, 2}}
+  end
+
+  defp put(node, module, bytes) do
+    File.write!(Path.join(Cluster.exchange(node), "ebin/#{module}.beam"), bytes)
+    {:module, ^module} = Cluster.call(node, :code, :load_file, [module])
   end
 end
