@@ -6,6 +6,7 @@ defmodule HotPatch.Swap.Discovery.NameHolders do
   # it is run. It is a hint: a name may be kept for another reason.
 
   alias HotPatch.Host.SystemLibrary
+  alias HotPatch.Swap.Discovery.Lookers
 
   @typedoc "The module whose servers they are, and how many."
   @type keepers :: {module(), pos_integer()}
@@ -21,17 +22,22 @@ defmodule HotPatch.Swap.Discovery.NameHolders do
   def of(modules) do
     looks = Map.new(modules, &{&1, pattern(&1)})
 
-    for pid <- Enum.take(Process.list(), @most),
-        pid != self(),
-        {server, text} <- [server(pid)],
-        {module, pattern} <- looks,
-        server != module,
-        named?(text, pattern) do
-      {module, server}
-    end
+    Process.list()
+    |> List.delete(self())
+    |> Enum.take(@most)
+    |> Lookers.look(&look_at_each(&1, looks))
     |> Enum.frequencies()
     |> Enum.group_by(fn {{module, _}, _} -> module end, fn {{_, by}, count} -> {by, count} end)
     |> Map.new(fn {module, found} -> {module, Enum.sort_by(found, &(-elem(&1, 1)))} end)
+  end
+
+  defp look_at_each(pids, looks) do
+    for pid <- pids,
+        {server, text} <- [server(pid)],
+        {module, pattern} <- looks,
+        server != module,
+        named?(text, pattern),
+        do: {module, server}
   end
 
   # Supervisors have names of modules in the specifications of children, and processes of OTP and
