@@ -11,7 +11,9 @@ defmodule Bench.Swap.Ways do
       "sys:suspend 100 wide",
       "HotPatch",
       "HotPatch compatible",
-      "HotPatch no change"
+      "HotPatch no change",
+      "bare load",
+      "nothing"
     ]
   end
 
@@ -21,6 +23,10 @@ defmodule Bench.Swap.Ways do
   def prepare("HotPatch", root, modules), do: hot_patch(root, modules, :suspend)
   def prepare("HotPatch compatible", root, modules), do: hot_patch(root, modules, :compatible)
   def prepare("HotPatch no change", root, modules), do: hot_patch(root, modules, :none)
+
+  # What no way can do without where states stay as they are, and what callers wait when nothing is done.
+  def prepare("bare load", root, modules), do: bare_load(root, modules)
+  def prepare("nothing", _root, _modules), do: fn -> :nothing end
 
   # OTP's own, through its script evaluator, with the instructions that systools would make.
   defp release_handler(root, modules) do
@@ -91,6 +97,11 @@ defmodule Bench.Swap.Ways do
       {:ok, _done} = Swap.run(ready)
       :ok
     end
+  end
+
+  defp bare_load(root, modules) do
+    prepared = prepared(root, 2, modules)
+    fn -> :ok = :code.finish_loading(prepared) end
   end
 
   defp shadows(root, modules) do

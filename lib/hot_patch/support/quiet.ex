@@ -33,6 +33,8 @@ defmodule HotPatch.Support.Quiet do
     end)
   end
 
-  defp full?,
+  @doc "Whether there are so many that are ready to run that each waits long for its turn."
+  @spec full?() :: boolean()
+  def full?,
     do: :erlang.statistics(:run_queue) > @full * :erlang.system_info(:schedulers_online)
 end

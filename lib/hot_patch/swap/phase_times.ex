@@ -28,6 +28,17 @@ defmodule HotPatch.Swap.PhaseTimes do
     result
   end
 
+  @doc "What is known only now of a phase that failed."
+  @spec explain(phase(), String.t()) :: :ok
+  def explain(phase, text) do
+    notes =
+      for one <- Process.get(__MODULE__, []),
+          do: if(one.phase == phase and one.error, do: %{one | error: text}, else: one)
+
+    _ = Process.put(__MODULE__, notes)
+    :ok
+  end
+
   @doc "The result of a swap with the phases noted in this process, in their order."
   @spec into({:ok | :error, map()}) :: {:ok | :error, map()}
   def into({outcome, result}) do

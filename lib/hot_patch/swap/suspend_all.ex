@@ -8,6 +8,7 @@ defmodule HotPatch.Swap.SuspendAll do
   # result aside. Up to here going back is a resume. Then all modules become current in one
   # step, the states put aside become the real ones, and all are resumed.
 
+  alias HotPatch.Support.Quiet
   alias HotPatch.Swap.Batch
   alias HotPatch.Swap.Casualties
   alias HotPatch.Swap.Crew
@@ -30,13 +31,15 @@ defmodule HotPatch.Swap.SuspendAll do
 
   # After so many rounds newcomers come faster than they can be found.
   @most_rounds 20
+  # Milliseconds that may pass until it is seen who was late, when all go on again.
+  @look_within 2_000
   # How often it is looked, a ms apart, what processes will be that have only just been spawned.
   @most_looks 500
 
   @typedoc """
   `ref` is that of the conversions. `late` says which processes are in the user's code,
   converting their state, for all that is known; `again` those that have to change by themselves, as far as
-  the conversions have shown it. `held` are those who could start others in the moment of the load.
+  the conversions have shown it. `held` are those who could start others in the moment of the load; `look` looks at who was late.
   """
   @type swap :: %{
           ready: Ready.t(),
@@ -48,6 +51,7 @@ defmodule HotPatch.Swap.SuspendAll do
           again: [{pid(), module()}],
           late: (() -> [pid()]),
           held: [HeldParents.t()],
+          look: Task.t() | nil,
           suspension: Suspension.t()
         }
   @typep result :: :ok | {:error, atom(), String.t()}
@@ -74,7 +78,7 @@ defmodule HotPatch.Swap.SuspendAll do
     took = System.monotonic_time() - started
     Process.flag(:priority, normal)
     :ok = Suspension.stop(swap.suspension)
-    outcome(resumed, swap, unsure, took)
+    resumed |> explained(swap) |> outcome(swap, unsure, took)
   end
 
   # What was started since the preparation is looked at before anybody is suspended.
@@ -97,6 +101,7 @@ defmodule HotPatch.Swap.SuspendAll do
       again: [],
       late: fn -> [] end,
       held: [],
+      look: nil,
       suspension: Suspension.announce(suspension, [bystanders, windows])
     }
   end
@@ -348,41 +353,67 @@ defmodule HotPatch.Swap.SuspendAll do
     end
   end
 
-  # One whose code_change does not end is not busy with something else.
+  # Who they are and what they do is looked at while all others go on again: where the schedulers are full a look
+  # takes as long as a turn of everybody, and the pause is over.
   defp late(swap) do
     with :ok <- Decision.called_off() do
-      case Enum.find_value(swap.suspension.waiting, &converting(&1, swap.windows)) do
-        nil -> {swap, {:error, :busy, busy(swap.suspension)}}
-        text -> {swap, {:error, :taken_back, text}}
-      end
+      pids = swap.suspension.waiting
+      look = Quiet.task(fn -> Enum.find(pids, &converting?/1) || Description.processes(pids) end)
+      {%{swap | look: look}, {:error, :busy, "not all processes could be suspended in time"}}
     else
       called_off -> {swap, called_off}
     end
   end
 
-  defp converting(pid, windows) do
-    with {:current_stacktrace, stack} <- Process.info(pid, :current_stacktrace),
-         true <- Enum.any?(stack, fn {module, _, _, _} -> DynamicCalls.shadow?(module) end),
-         [[task]] <- only(windows, &(&1.pid == pid)) do
-      Description.too_long(pid, ProcessTask.only(task).module, "code_change")
-    else
-      _ -> nil
+  # One whose code_change does not end is not busy with something else.
+  defp converting?(pid) do
+    case Process.info(pid, :current_stacktrace) do
+      {:current_stacktrace, stack} ->
+        Enum.any?(stack, fn {module, _, _, _} -> DynamicCalls.shadow?(module) end)
+
+      nil ->
+        false
     end
   end
+
+  # It is over; what was looked at meanwhile comes before what could not be taken back.
+  defp explained(result, %{look: nil}), do: result
+
+  defp explained({:error, :busy, text}, swap) do
+    {reason, why} = seen(Task.yield(swap.look, @look_within), swap)
+    _ = Task.shutdown(swap.look, :brutal_kill)
+    PhaseTimes.explain(:suspend, why)
+
+    {:error, reason,
+     String.replace_prefix(text, "not all processes could be suspended in time", why)}
+  end
+
+  defp seen({:ok, pid}, swap) when is_pid(pid) do
+    case only(swap.windows, &(&1.pid == pid)) do
+      [[task]] ->
+        {:taken_back, Description.too_long(pid, ProcessTask.only(task).module, "code_change")}
+
+      _not_its_own ->
+        {:busy, busy(swap.suspension, Description.processes([pid]))}
+    end
+  end
+
+  defp seen({:ok, text}, swap), do: {:busy, busy(swap.suspension, text)}
+  defp seen(_late, swap), do: {:busy, busy(swap.suspension, "who they are was not seen in time")}
 
   defp told(swap) do
     [{pid, {{:failed, reason}, module}} | _] = swap.suspension.told
     {swap, {:error, :taken_back, Description.failure({pid, module, reason})}}
   end
 
-  defp busy(%{waiting: [], ours: ours}) do
+  defp busy(%{waiting: [], ours: ours}, _who) do
     "#{map_size(ours)} processes stood still only when the time for it was up, nothing was loaded: try again, or " <>
       "with a longer pause_timeout"
   end
 
-  defp busy(%{waiting: busy, ours: ours}) do
+  defp busy(%{waiting: busy, ours: ours}, who) do
     "#{length(busy)} of #{map_size(ours)} processes could not be suspended in time, nothing was " <>
-      "loaded: #{Description.processes(busy)}"
+      "loaded: #{who}"
   end
 
   defp resume({:loaded, failures, killed}, swap) do

@@ -14,6 +14,7 @@ defmodule HotPatch.Swap.Discovery.KeptFrames do
   alias HotPatch.Plan.Risk
   alias HotPatch.Support.Table
   alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Discovery.Lookers
   alias HotPatch.Swap.Target
 
   @behaviours [:gen_server, :gen_statem, :gen_event]
@@ -23,12 +24,7 @@ defmodule HotPatch.Swap.Discovery.KeptFrames do
   def risks(changes, targets) do
     replaced = MapSet.new(for %{kind: :replace, module: module} <- changes, do: module)
 
-    kept =
-      for %{pid: pid} <- targets,
-          stack <- waiting(pid),
-          frames = kept(stack, replaced),
-          frames != [],
-          do: {pid, frames}
+    kept = Lookers.look(targets, &kept_of_each(&1, replaced))
 
     for {[{module, _, _} | _] = frames, pids} <-
           Enum.group_by(kept, &elem(&1, 1), &elem(&1, 0)) do
@@ -43,6 +39,14 @@ defmodule HotPatch.Swap.Discovery.KeptFrames do
         pids
       )
     end
+  end
+
+  defp kept_of_each(targets, replaced) do
+    for %{pid: pid} <- targets,
+        stack <- waiting(pid),
+        frames = kept(stack, replaced),
+        frames != [],
+        do: {pid, frames}
   end
 
   defp waiting(pid) do

@@ -6,6 +6,7 @@ defmodule HotPatch.Swap.Discovery.NameHolders do
   # it is run. It is a hint: a name may be kept for another reason.
 
   alias HotPatch.Host.SystemLibrary
+  alias HotPatch.Swap.Discovery.Lookers
 
   @typedoc "The module whose servers they are, and how many."
   @type keepers :: {module(), pos_integer()}
@@ -21,16 +22,23 @@ defmodule HotPatch.Swap.Discovery.NameHolders do
   def of(modules) do
     looks = Map.new(modules, &{&1, pattern(&1)})
 
-    for {_pid, server, read} <- servers(),
-        text = read.(),
-        {module, pattern} <- looks,
-        server != module,
-        named?(text, pattern) do
-      {module, server}
-    end
+    Process.list()
+    |> List.delete(self())
+    |> Enum.take(@most)
+    |> Lookers.look(&look_at_each(&1, looks))
     |> Enum.frequencies()
     |> Enum.group_by(fn {{module, _}, _} -> module end, fn {{_, by}, count} -> {by, count} end)
     |> Map.new(fn {module, found} -> {module, Enum.sort_by(found, &(-elem(&1, 1)))} end)
+  end
+
+  defp look_at_each(pids, looks) do
+    for pid <- pids,
+        server = server(pid),
+        text = text(pid),
+        {module, pattern} <- looks,
+        server != module,
+        named?(text, pattern),
+        do: {module, server}
   end
 
   @doc """

@@ -9,6 +9,7 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
   # modules, which may have been made with such ones. Timers of the VM are never looked at: nobody can.
 
   alias HotPatch.Swap.Discovery.FunHolders
+  alias HotPatch.Swap.Discovery.Lookers
   alias HotPatch.Swap.FunRenewal
 
   @typedoc "A process, or a place in words with the process that it belongs to, if there is one."
@@ -59,13 +60,16 @@ defmodule HotPatch.Swap.OldCode.FunPlaces do
     seen = FunHolders.look(others, wanted)
 
     found =
-      for({pid, what} <- seen, one <- on_stack(pid, what) ++ beside(pid, wanted), do: one) ++
+      Lookers.look(seen, &at_each(&1, wanted)) ++
         for pid <- still, one <- waiting(pid, wanted), do: one
 
     {crowded, holders} = Enum.split_with(found, &(&1 == :crowded))
     counts = Enum.frequencies(for {_pid, what} <- seen, is_atom(what), do: what)
     {holders, {Map.get(counts, :unseen, 0), Map.get(counts, :others, 0), length(crowded)}}
   end
+
+  defp at_each(seen, wanted),
+    do: for({pid, what} <- seen, one <- on_stack(pid, what) ++ beside(pid, wanted), do: one)
 
   defp on_stack(pid, {:holds, modules}), do: Enum.map(modules, &{pid, nil, &1})
   defp on_stack(_pid, _seen), do: []

@@ -9,6 +9,7 @@ defmodule HotPatch.Swap.OldCode.Room do
   #
   # Funs of a version that comes again are no reason: with its load they come to life.
 
+  alias HotPatch.Support.Quiet
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Job
@@ -47,9 +48,12 @@ defmodule HotPatch.Swap.OldCode.Room do
     with :ok <- unused(old, @attempts), do: unheld(old, coming)
   end
 
-  # Funs of a version that comes again live by its load: not those in between.
+  # Funs of a version that comes again live by its load: not those in between. Where the schedulers are full any purge
+  # takes long, as everybody is asked and answers in a turn of its own.
+  defp beforehand([]), do: :ok
+
   defp beforehand(old) do
-    if length(old) * :erlang.system_info(:process_count) > @in_pause do
+    if Quiet.full?() or length(old) * :erlang.system_info(:process_count) > @in_pause do
       {holders, _unseen} = FunPlaces.of_old(old)
       Purge.unused(old -- Enum.map(holders, &elem(&1, 2)))
     else

@@ -11,7 +11,7 @@ defmodule HotPatch.Swap.OldCode.Users do
   # into it again. Whether old code may go is decided by its purge alone, see
   # HotPatch.Swap.OldCode.Purge.
 
-  alias HotPatch.Support.Quiet
+  alias HotPatch.Swap.Discovery.Lookers
 
   @type holder :: {pid(), module(), Exception.stacktrace()}
   @typep question :: {pid(), module()}
@@ -19,10 +19,8 @@ defmodule HotPatch.Swap.OldCode.Users do
   # Stack traces are never cut shorter, unless somebody has set the VM so.
   @shortest_cut 8
 
-  # A process shows its stack, and answers, when it gets to a scheduler. On a busy node it
-  # has to wait for that: not a hundred thousand times one after the other. All questions at
-  # once would fill the mailbox.
-  @lookers 16
+  # A process answers when it gets to a scheduler. On a busy node it has to wait for that: not a hundred thousand times
+  # one after the other. All questions at once would fill the mailbox.
   @asked_at_once 500
 
   @doc "Who runs old code of which of these modules, and what it is doing."
@@ -57,12 +55,7 @@ defmodule HotPatch.Swap.OldCode.Users do
 
   # Who has one of the modules on its stack, or so deep a stack that it may have been cut.
   defp seen(modules) do
-    pids = others()
-
-    pids
-    |> Enum.chunk_every(div(length(pids), @lookers) + 1)
-    |> Enum.map(&Quiet.task(fn -> look(&1, modules) end))
-    |> Enum.flat_map(&Task.await(&1, :infinity))
+    Lookers.look(others(), &look(&1, modules))
   end
 
   defp look(pids, modules) do

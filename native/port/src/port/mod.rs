@@ -25,8 +25,23 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Exit code when the parent did not keep to the protocol.
 const BROKEN: u8 = 3;
 
+/// Bytes of a pipe, as many as anybody may ask for on Linux unless it is set otherwise.
+#[cfg(target_os = "linux")]
+const PIPE: usize = 1024 * 1024;
+
+/// Archives are large: whenever a pipe is full one side waits for a turn of the other. Where a pipe cannot be made
+/// larger it stays as it is.
+fn widen() {
+    #[cfg(target_os = "linux")]
+    {
+        let _ = rustix::pipe::fcntl_setpipe_size(io::stdin(), PIPE);
+        let _ = rustix::pipe::fcntl_setpipe_size(io::stdout(), PIPE);
+    }
+}
+
 /// Serves standard input until it closes.
 pub fn run(limits: &Limits) -> ExitCode {
+    widen();
     if let Err(error) = limits.impose() {
         return leave(&protocol::broken(&format!("the limits could not be set: {error}")));
     }
