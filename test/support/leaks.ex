@@ -80,6 +80,11 @@ defmodule HotPatch.Test.Leaks do
     access_deep: "get_in(%{a: %{__struct__: HotPatch.Test.Leaks.Leaky, k: 1}}, [:a, :k])",
     exception: "raise HotPatch.Test.Leaks.Leaky, w",
     message: "Exception.message(%{__struct__: HotPatch.Test.Leaks.Leaky, __exception__: true})",
+    explained:
+      "try do :erlang.error(:badarg, [], error_info: %{module: HotPatch.Test.Leaks.Leaky}) rescue e -> Exception.message(e) end",
+    explained_more:
+      "Exception.normalize(:error, :badarg, [{:lists, :nth, 2, [error_info: %{module: HotPatch.Test.Leaks.Leaky}]}])",
+    inspect_fun: "inspect(leak, inspect_fun: &HotPatch.Test.Leaks.Leaky.enumerate/2)",
     struct: "struct(HotPatch.Test.Leaks.Leaky)",
     calendar:
       "Date.add(%{__struct__: Date, calendar: HotPatch.Test.Leaks.Leaky, year: 2000, month: 1, day: 1}, 1)",
@@ -127,6 +132,7 @@ defmodule HotPatch.Test.Leaks do
     def message(_exception), do: said("x")
     def __struct__, do: said(%{__struct__: __MODULE__})
     def __struct__(_fields), do: said(%{__struct__: __MODULE__})
+    def format_error(_reason, _stack), do: said(%{})
     def next(seed), do: said({1, seed})
     def naive_datetime_to_iso_days(_, _, _, _, _, _, _), do: said({0, {0, 1}})
     def date_to_string(_, _, _), do: said("")

@@ -140,6 +140,7 @@ defmodule HotPatch.Swap.ReplayTest do
     {pid, one}
   end
 
+  @tag :slow
   test "values are shown where that is asked for, and nowhere else" do
     call = fn pid -> :gen_server.call(pid, :go) end
     answers = ["{reply, {ok, S}, S}", "{reply, {ok, S + 45}, S}"]
@@ -174,6 +175,7 @@ defmodule HotPatch.Swap.ReplayTest do
     assert one.same == one.messages
   end
 
+  @tag :slow
   test "what would be sent is compared, and what goes on without an end is a crash" do
     cast = fn pid -> :gen_server.cast(pid, :go) end
     sink = spawn(fn -> receive(do: (:never -> :ok)) end)
@@ -219,6 +221,7 @@ defmodule HotPatch.Swap.ReplayTest do
     assert_receive {:trace, ^pid, :receive, :seen}
   end
 
+  @tag :slow
   test "nothing gets out of what a server really receives, to nobody, and nobody hears of it" do
     module = HotPatch.Test.Leaking
     [old, new] = for side <- [:old, :new], do: Leaks.compile(module, side)

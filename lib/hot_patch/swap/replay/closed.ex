@@ -18,8 +18,19 @@ defmodule HotPatch.Swap.Replay.Closed do
     DateTime,
     Regex,
     URI,
-    Version
+    Version,
+    RuntimeError,
+    ArgumentError,
+    ArithmeticError,
+    KeyError,
+    MatchError,
+    CaseClauseError,
+    WithClauseError,
+    BadMapError,
+    ErlangError
   ]
+  # OTP's modules that explain errors.
+  @explaining [:erl_erts_errors, :erl_stdlib_errors, :erl_kernel_errors]
   # Elixir's modules that can compare.
   @sorters [Date, Time, NaiveDateTime, DateTime, Version]
   @words [:asc, :desc, nil, true, false]
@@ -144,6 +155,10 @@ defmodule HotPatch.Swap.Replay.Closed do
   @doc "The arguments of a function that is run, with their funs wrapped: `run` calls them."
   @spec arguments(module(), atom(), [term()], run()) :: [term()]
   def arguments(module, function, arguments, run) do
+    # It may be set for the whole system.
+    if function == :inspect and Inspect.Opts.default_inspect_fun() != (&Inspect.inspect/2),
+      do: Sandbox.leave_aside(:unknown_fun)
+
     cond do
       module in @plain -> Enum.map(arguments, &wrapped(&1, :any, run))
       module in @shallow -> Enum.map(arguments, &shallow(&1, {module, function}, run))
@@ -201,6 +216,52 @@ defmodule HotPatch.Swap.Replay.Closed do
   defp sorter(_other), do: :ok
 
   defp unknown(module), do: Sandbox.leave_aside({:struct_of, module})
+
+  @doc "A stack in which only OTP's own modules are named to explain an error."
+  @spec stack(term()) :: term()
+  def stack(stack) when is_list(stack) do
+    for entry <- stack do
+      case entry do
+        {module, function, arity, [_ | _] = location} ->
+          {module, function, arity, Enum.reject(location, &explained?/1)}
+
+        other ->
+          other
+      end
+    end
+  end
+
+  def stack(_other), do: []
+
+  defp explained?({:error_info, %{module: module}}) when module in @explaining, do: false
+  defp explained?({:error_info, _by_another}), do: true
+  defp explained?(_place), do: false
+
+  @doc "What a function that makes atoms gives, where these are there already."
+  @spec atoms(module(), atom(), [term()]) :: term()
+  def atoms(module, name, arguments) do
+    made(module, name, arguments)
+  rescue
+    ArgumentError -> Sandbox.leave_aside(:atoms)
+  end
+
+  defp made(:erlang, :binary_to_atom, [text]), do: :erlang.binary_to_existing_atom(text)
+
+  defp made(:erlang, :binary_to_atom, [text, encoding]),
+    do: :erlang.binary_to_existing_atom(text, encoding)
+
+  defp made(:erlang, :list_to_atom, [text]), do: :erlang.list_to_existing_atom(text)
+
+  defp made(:erlang, :binary_to_term, [bytes | options]),
+    do: :erlang.binary_to_term(bytes, [:safe | List.first(options, [])])
+
+  defp made(String, :to_atom, [text]), do: String.to_existing_atom(text)
+  defp made(List, :to_atom, [text]), do: List.to_existing_atom(text)
+
+  defp made(Module, :concat, parts) do
+    :ok = scan(parts)
+    apply(Module, :safe_concat, parts)
+  end
 
   @doc "Refuses a seed that OTP has not made."
   @spec seed!(term()) :: :ok

@@ -20,6 +20,16 @@ defmodule HotPatch.Swap.Replay.Gate do
 
   @most 32
 
+  # What makes atoms.
+  @makers [
+    {:erlang, :binary_to_atom},
+    {:erlang, :list_to_atom},
+    {:erlang, :binary_to_term},
+    {String, :to_atom},
+    {List, :to_atom},
+    {Module, :concat}
+  ]
+
   # The arguments come first, as they stand in the registers.
   for count <- 0..@most do
     arguments = Macro.generate_arguments(count, __MODULE__)
@@ -39,6 +49,10 @@ defmodule HotPatch.Swap.Replay.Gate do
   @doc false
   @spec receives() :: no_return()
   def receives, do: Sandbox.leave_aside(:receives)
+
+  @doc false
+  @spec makes_atoms() :: no_return()
+  def makes_atoms, do: Sandbox.leave_aside(:atoms)
 
   @doc "A call by its name, as one of the replayed code."
   @spec through(term(), term(), term()) :: term()
@@ -144,6 +158,17 @@ defmodule HotPatch.Swap.Replay.Gate do
         :ok = Sandbox.note(:telemetry, {event, start})
         result
     end
+  end
+
+  # Whoever has a stack explained has the module called that it names.
+  defp out(Exception, :normalize, [kind, payload | stack]) do
+    :ok = Closed.scan(payload)
+    apply(Exception, :normalize, [kind, payload | Enum.map(stack, &Closed.stack/1)])
+  end
+
+  # No atom is made that was not there: they are never given back.
+  defp out(module, name, arguments) when {module, name} in @makers do
+    Closed.atoms(module, name, arguments)
   end
 
   # The seed that a process keeps holds funs that are called.

@@ -66,8 +66,17 @@ defmodule HotPatch.Swap.Replay.Player do
 
     :erlang.spawn_opt(fn -> run(state, dictionary, real, order) end,
       priority: :low,
-      max_heap_size: %{size: @times * words + @room, kill: true, error_logger: false}
+      max_heap_size: most(@times * words + @room)
     )
+  end
+
+  # From OTP 27 on binaries count, too.
+  defp most(words) do
+    most = %{size: words, kill: true, error_logger: false}
+
+    if :erlang.system_info(:otp_release) >= ~c"27",
+      do: Map.put(most, :include_shared_binaries, true),
+      else: most
   end
 
   # Runs until it is told no more, or does not know any more what the state would be.

@@ -22,6 +22,7 @@ defmodule HotPatch.Swap.Replay.Sandbox do
           | :unknown_fun
           | :own_table
           | :many_arguments
+          | :atoms
 
   @typedoc "What was noted: `sent` the last first, `left` why the message was left aside."
   @type notes :: %{sent: [{atom(), term()}], left: reason() | nil}

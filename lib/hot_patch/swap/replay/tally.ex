@@ -128,6 +128,7 @@ defmodule HotPatch.Swap.Replay.Tally do
       receives: "receives messages by itself",
       unknown_fun: "hands on a fun of which it is not known where it leads",
       own_table: "reads an ETS table that only the process itself may read",
+      atoms: "makes an atom that is not there yet",
       many_arguments: "hands on a fun of many arguments",
       too_long_before: "the old code takes long for it",
       too_much_memory: "needs more memory than a replay gives",

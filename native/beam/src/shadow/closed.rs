@@ -10,12 +10,13 @@
 //! | `call_fun`, `call_fun2` | `call_fun(X0, .., Fun)` |
 //! | `send` | `send(X0, X1)` |
 //! | a function that receives | `receives()`, where it begins |
+//! | a function with an instruction that makes atoms (OTP 29) | `makes_atoms()`, where it begins |
 //!
 //! What ends in an exception is left as it is: the compiler relies on it that it does not return. So
 //! are instructions for functions that may stand in guards. The other functions that an instruction can
 //! name are none that code could do without: a module with one is refused.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::Reason;
 use super::by_name::{self, Calls};
@@ -32,6 +33,7 @@ use crate::writer::Writer;
 const CALL_FUN: &str = "call_fun";
 const SEND: &str = "send";
 const RECEIVES: &str = "receives";
+const MAKES_ATOMS: &str = "makes_atoms";
 
 /// What ends in an exception, of `erlang`.
 const EXCEPTIONS: [(&str, u8); 7] = [
@@ -67,8 +69,8 @@ enum Lead {
 /// Where the code of a module leads out of the set.
 pub(super) struct Ways {
     imports: Vec<Lead>,
-    /// Lengths of what is left of the code where functions that receive begin.
-    receiving: HashSet<usize>,
+    /// What functions do that are left where they begin, by the length of what is left of the code there.
+    leaving: HashMap<usize, &'static str>,
 }
 
 impl Ways {
@@ -83,13 +85,13 @@ impl Ways {
                 Lead::Out(import.module.place(), import.function.place())
             }
         });
-        let receiving = receiving(module)?;
-        Ok(Ways { imports: imports.collect(), receiving })
+        let leaving = leaving(module)?;
+        Ok(Ways { imports: imports.collect(), leaving })
     }
 
-    /// Whether a function that receives begins with the label that stands here.
-    pub(super) fn receives(&self, label: &[u8]) -> bool {
-        self.receiving.contains(&label.len())
+    /// What a function does, which is left where it begins: with the label that stands here.
+    pub(super) fn leaves(&self, label: &[u8]) -> Option<&'static str> {
+        self.leaving.get(&label.len()).copied()
     }
 
     /// The way out that an instruction is, if it is one; `reader` stands at its operands.
@@ -200,9 +202,9 @@ fn call(out: &mut Writer, opcode: u8, arity: u32, import: u32) -> Result<(), Dam
     out.tagged(PLAIN, import)
 }
 
-/// What a function that receives does instead, from where it begins. Nothing leads to the rest of it.
-pub(super) fn receives(out: &mut Writer, calls: &mut Calls) -> Result<(), Reason> {
-    let (arity, import) = calls.import(RECEIVES, Some(0), 0)?;
+/// What a function does instead that is left where it begins. Nothing leads to the rest of it.
+pub(super) fn leave(what: &'static str, out: &mut Writer, calls: &mut Calls) -> Result<(), Reason> {
+    let (arity, import) = calls.import(what, Some(0), 0)?;
     Ok(call(out, op::CALL_EXT_ONLY, arity, import)?)
 }
 
@@ -216,10 +218,10 @@ pub(super) fn raise_highest(code: &mut [u8]) {
     }
 }
 
-/// Where functions that receive begin, by the length of what is left there. Nothing else in the code has an
-/// effect: that is made sure of on the way.
-fn receiving(module: &Verified<'_>) -> Result<HashSet<usize>, Reason> {
-    let mut found = HashSet::new();
+/// Functions that are left where they begin. No other instruction has an effect: that is made sure of on
+/// the way.
+fn leaving(module: &Verified<'_>) -> Result<HashMap<usize, &'static str>, Reason> {
+    let mut found = HashMap::new();
     let mut reader = Reader::new(module.code().instructions());
     // Where the function begins, which is the label behind `func_info`.
     let mut begins = None;
@@ -233,7 +235,7 @@ fn receiving(module: &Verified<'_>) -> Result<HashSet<usize>, Reason> {
             _ => {}
         }
         if receives_or_more(opcodes::find(opcode).ok_or(UNREADABLE)?.name) {
-            found.insert(begins.ok_or(UNREADABLE)?);
+            found.insert(begins.ok_or(UNREADABLE)?, RECEIVES);
         }
         let named = crate::functions::import_place(opcode);
         let named = named
@@ -242,7 +244,9 @@ fn receiving(module: &Verified<'_>) -> Result<HashSet<usize>, Reason> {
         for (place, operand) in Operands::new(&mut reader, count).enumerate() {
             let operand = operand.ok_or(UNREADABLE)?;
             if named == Some(place) {
-                guard(module, operand.number.value)?;
+                if makes_atoms(module, operand.number.value)? {
+                    found.entry(begins.ok_or(UNREADABLE)?).or_insert(MAKES_ATOMS);
+                }
             }
         }
     }
@@ -255,8 +259,9 @@ fn receives_or_more(name: &str) -> bool {
         || name.starts_with("recv_")
 }
 
-/// A function that an instruction names must be one that may stand in guards, or has no effects.
-fn guard(module: &Verified<'_>, import: Option<u64>) -> Result<(), Reason> {
+/// Whether a function that an instruction names makes atoms; else it must be one that may stand in
+/// guards, or have no effects.
+fn makes_atoms(module: &Verified<'_>, import: Option<u64>) -> Result<bool, Reason> {
     let import = import.and_then(|import| module.imports().get(usize::try_from(import).ok()?));
     let import = import.ok_or(UNREADABLE)?;
     let [of, function] = [import.module, import.function].map(|id| module.atoms().text(id));
@@ -264,7 +269,7 @@ fn guard(module: &Verified<'_>, import: Option<u64>) -> Result<(), Reason> {
     let may_guard = !name.contains(' ') && GUARDS.contains(&format!(" {name} "));
     // OTP 29 has instructions call others that only work something out.
     if of == "erlang" && (may_guard || crate::functions::is_pure(of, function, import.arity)) {
-        return Ok(());
+        return Ok(matches!(function, "list_to_atom" | "binary_to_atom" | "binary_to_term"));
     }
     Err(Reason::Instruction(format!("{of}:{name}")))
 }

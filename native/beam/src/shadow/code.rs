@@ -45,9 +45,9 @@ pub(super) fn rewrite(
         names(opcode, &mut reader, atoms, &mut copier)?;
         if let Some(ways) = ways
             && opcode == opcodes::LABEL
-            && ways.receives(from)
+            && let Some(what) = ways.leaves(from)
         {
-            closed::receives(copier.skip(reader.rest(), reader.rest())?, calls)?;
+            closed::leave(what, copier.skip(reader.rest(), reader.rest())?, calls)?;
         }
     }
     let mut code = copier.finish(&[])?.into_bytes();

@@ -63,7 +63,7 @@ pub struct Naming<'a> {
     /// Whether the set is closed: all that leads out of it goes through the helper, which decides
     /// what becomes of it. Calls of other modules are calls of its `call`, those of funs of its
     /// `call_fun`, which takes the fun behind the arguments; what is sent goes to its `send`. A function
-    /// that receives is its `receives`.
+    /// that receives is its `receives`, one with an instruction that makes atoms its `makes_atoms`.
     pub closed: bool,
 }
 

@@ -88,6 +88,49 @@ defmodule HotPatch.Swap.Replay.GateTest do
     assert {:fun_of, _this} = why.(:state_fun)
   end
 
+  test "no atom is made, as they are never given back" do
+    body = fn code ->
+      Builds.erlang("""
+      -module(hot_patch_test_atoms).
+      -export([handle_info/2]).
+      handle_info({go, S}, S) -> #{code}, {noreply, S}.
+      """)
+    end
+
+    for {code, n} <-
+          Enum.with_index([
+            "list_to_atom(S)",
+            "binary_to_atom(list_to_binary(S))",
+            "binary_to_term(<<131, 119, (length(S)), (list_to_binary(S))/binary>>)",
+            "'Elixir.String':to_atom(list_to_binary(S))",
+            "'Elixir.List':to_atom(S)",
+            "'Elixir.Module':concat([list_to_binary(S)])"
+          ]) do
+      beam = body.(code)
+      how = replay([{:hot_patch_test_atoms, beam, beam}], 1)
+      :ok = Shadow.load(how.new)
+      name = ~c"hot_patch_test_atom_" ++ Integer.to_charlist(n)
+      family = Map.new(how.new, &{&1.module, &1.name})
+
+      actor = %{
+        side: :new,
+        kind: :server,
+        module: family.hot_patch_test_atoms,
+        family: family,
+        real: self(),
+        state: name,
+        dictionary: []
+      }
+
+      task = Task.async(fn -> Callback.run(actor, {:go, name}, %{}) |> elem(0) end)
+      assert {code, {:left, :atoms}} == {code, Task.await(task, 60_000)}
+      Shadow.unload(how.new)
+
+      for made <- [name, ~c"Elixir." ++ name],
+          do: assert_raise(ArgumentError, fn -> :erlang.list_to_existing_atom(made) end)
+    end
+  end
+
   @tag :slow
   test "made for real, each of these attempts is seen", %{new: new, file: file} do
     load(@module, new)
