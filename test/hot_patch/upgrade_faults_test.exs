@@ -5,6 +5,7 @@ defmodule HotPatch.UpgradeFaultsTest do
   import HotPatch.Test.Until
 
   alias HotPatch.Support.FaultPoint
+  alias HotPatch.Support.Folder
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.NextRelease
 
@@ -242,12 +243,15 @@ defmodule HotPatch.UpgradeFaultsTest do
   defp clean(node, root) do
     left =
       for folder <- ["lib", "releases"],
-          path <-
-            Path.wildcard(Path.join([root, folder, "**", "*.hot_patch-*"]), match_dot: true),
+          {path, _stat} <- Folder.tree(Path.join(root, folder)),
+          Path.basename(path) =~ ".hot_patch-",
           do: path
 
     assert left == []
-    assert Path.wildcard(Path.join([root, "data", "*", "staged", "*"])) == []
+
+    for data <- Folder.folders(Path.join(root, "data")),
+        do: assert(Folder.files(Path.join(data, "staged"), "") == [])
+
     :ok = ask(node, :shop_server, :sell)
   end
 
