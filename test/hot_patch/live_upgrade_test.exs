@@ -4,6 +4,7 @@ defmodule HotPatch.LiveUpgradeTest do
   import HotPatch.Test.NextRelease, only: [ask: 2, ask: 3]
   import HotPatch.Test.Until
 
+  alias HotPatch.Support.Folder
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.NextRelease
 
@@ -191,7 +192,7 @@ defmodule HotPatch.LiveUpgradeTest do
 
   defp tree(root) do
     for folder <- ["lib", "releases"],
-        path <- Path.wildcard(Path.join([root, folder, "**"])),
+        {path, _stat} <- Folder.tree(Path.join(root, folder)),
         File.regular?(path),
         Path.basename(path) not in ["RELEASES"],
         not String.starts_with?(Path.basename(path), "hot_patch"),
@@ -254,6 +255,7 @@ defmodule HotPatch.LiveUpgradeTest do
 
       # What is done while it is away is done when it is back.
       NextRelease.stop(peer)
+      until(fn -> other not in Cluster.call(node, Node, :list, []) end, "it is away")
       ok!(hot_patch(node, :rollback, [patch.id]))
       {^other, _peer} = NextRelease.boot(run.root, String.to_atom(name))
       true = Cluster.call(node, Node, :connect, [other])
@@ -281,7 +283,7 @@ defmodule HotPatch.LiveUpgradeTest do
   # Whatever lies in the release.
   defp all(root) do
     for folder <- ["lib", "releases"],
-        path <- Path.wildcard(Path.join([root, folder, "**"])),
+        {path, _stat} <- Folder.tree(Path.join(root, folder)),
         do: path
   end
 end
