@@ -72,7 +72,7 @@ pub(super) fn for_atom<'f>(
 }
 
 /// Hands on each instruction, up to one that cannot be read.
-fn each<'a>(
+pub(super) fn each<'a>(
     functions: &Functions<'a>,
     function: &Function,
     mut with: impl FnMut(u8, &[Arg<'a>]),

@@ -10,6 +10,7 @@ mod decode;
 mod digest;
 mod effects;
 mod funs;
+mod maps;
 mod outline;
 mod tables;
 mod unread;
@@ -293,6 +294,12 @@ impl<'a> Functions<'a> {
         argument: u64,
     ) -> BTreeSet<&'f str> {
         constants::given(self, function, to, argument)
+    }
+
+    /// The atoms by which the function reads from maps that stand in others under a key, as
+    /// `socket.assigns.count` does for the key `assigns`.
+    pub fn read_below<'f>(&'f self, function: &Function, key: &str) -> BTreeSet<&'f str> {
+        maps::read_below(self, function, key)
     }
 
     /// The outline of the literal that the function returns for this atom, where it does nothing but

@@ -110,8 +110,8 @@ kinds! {
         "Give the module another @vsn, or none.";
 
     AssignNotThere, Warning, "assign_not_there",
-        "A view or component shows an assign that nothing of the version before names: sessions that are there do not have it, and rendering fails in them.",
-        "Convert a view's socket in a code_change; a component, whose state is in the view's process, has none: let it read the assign as assigns[:name].";
+        "A view, component or channel uses an assign that nothing of the version before names: sessions that are there do not have it, and rendering, or what reads it, fails in them.",
+        "Convert the socket of a view or channel in a code_change; a component, whose state is in the view's process, has none: let it read the assign as assigns[:name].";
 
     // Several nodes.
     TwoStepsBetweenNodes, Info, "two_steps_between_nodes",

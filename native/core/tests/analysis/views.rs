@@ -103,6 +103,52 @@ fn assigns_that_sessions_of_before_do_not_have() {
 }
 
 #[test]
+fn assigns_that_functions_read_and_sessions_of_before_do_not_have() {
+    if !compiled::has("erlc") {
+        return;
+    }
+    let module = |behaviour: &str, body: &str| {
+        let behaviour = behaviour.trim_start_matches("Elixir.");
+        elixir(&format!(
+            "defmodule Shown do
+               @behaviour {behaviour}
+               def mount(_, _, socket), do: {{:ok, socket.assigns.mounted, socket}}
+               {body}
+             end"
+        ))
+    };
+    let missing = |behaviour: &str, body: &str| {
+        let old = module(behaviour, "def f(socket), do: socket.assigns.count");
+        let analysis = compare(&old, &module(behaviour, body));
+        let found = analysis.findings.iter().find(|one| one.kind.name() == "assign_not_there");
+        found.map(|one| one.items.clone()).unwrap_or_default()
+    };
+    for behaviour in [VIEW, COMPONENT, CHANNEL] {
+        for body in [
+            // Two of them, one of which is held while others are called.
+            "def f(socket), do: {socket.assigns.count + socket.assigns.step, socket}",
+            "def f(socket) do
+               assigns = socket.assigns
+               IO.inspect(socket)
+               assigns.step
+             end",
+            "def f(%{assigns: %{step: step}}), do: step",
+        ] {
+            assert_eq!(missing(behaviour, body), ["step"], "{behaviour}: {body}");
+        }
+    }
+    for body in [
+        // One that it makes itself; one of another map; and what stands below an assign.
+        "def f(socket), do: Phoenix.Component.assign(socket, :step, 1).assigns.step",
+        "def f(socket), do: socket.private.step",
+        "def f(socket), do: socket.assigns.count.step",
+        "def f(socket), do: Map.get(socket.assigns, :step)",
+    ] {
+        assert!(missing(VIEW, body).is_empty(), "{body}");
+    }
+}
+
+#[test]
 fn assigns_that_another_module_makes_are_there() {
     if !compiled::has("erlc") {
         return;

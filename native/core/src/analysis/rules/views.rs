@@ -1,4 +1,4 @@
-//! Assigns that the new code of views and components shows, and sessions of before do not have.
+//! Assigns that the new code of views, components and channels uses, and sessions of before do not have.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,14 @@ const ASKED: (&str, &[&str]) =
 const NAME: u64 = 1;
 
 /// By which assigns are made.
-const MAKERS: [&str; 2] = ["Elixir.Phoenix.Component", "Elixir.Phoenix.LiveView"];
+const MAKERS: [&str; 3] =
+    ["Elixir.Phoenix.Component", "Elixir.Phoenix.LiveView", "Elixir.Phoenix.Socket"];
+
+/// Where they stand in a socket.
+const ASSIGNS: &str = "assigns";
+
+/// Are called for sessions that begin, and not for those of before.
+const BEGIN: [&str; 2] = ["mount", "join"];
 
 /// Modules of the library name atoms of its own, which are no assigns.
 const LIBRARY: &str = "Elixir.Phoenix.";
@@ -33,12 +40,13 @@ pub(super) fn all(system: &System<'_>) -> Vec<Finding> {
 fn one<'s>(change: &Change<'s>, system: &System<'s>) -> Option<Finding> {
     let (old, new) = change.both()?;
     let component = new.is(Role::LiveComponent);
-    let converted = new.is(Role::LiveView) && state::conversion(change, system).is_called();
-    if converted || !(component || new.is(Role::LiveView)) {
+    let session = new.is(Role::LiveView) || new.is(Role::Channel);
+    let converted = session && state::conversion(change, system).is_called();
+    if converted || !(component || session) {
         return None;
     }
-    let before = shown(old);
-    let mut missing = shown(new);
+    let before = used(old);
+    let mut missing = used(new);
     missing.retain(|name| {
         !before.contains(name)
             && !OF_THE_LIBRARY.contains(name)
@@ -49,15 +57,28 @@ fn one<'s>(change: &Change<'s>, system: &System<'s>) -> Option<Finding> {
     let names: Vec<String> = items.iter().map(|name| format!("@{name}")).collect();
     let whose = if component { "components" } else { "sessions" };
     let what = format!(
-        "shows {}, which the version before does not name: {whose} that are there do not have it",
+        "uses {}, which the version before does not name: {whose} that are there do not have it",
         text::list(&names)
     );
     (!items.is_empty()).then(|| finding(Kind::AssignNotThere, change.name, items, &what))
 }
 
-fn shown<'v>(version: &'v Version<'_>) -> BTreeSet<&'v str> {
-    let functions = version.functions().into_iter();
-    functions.flat_map(|all| all.iter().flat_map(|one| all.given(one, ASKED, NAME))).collect()
+/// What templates show, and what functions read from `socket.assigns` that they have not put there themselves.
+fn used<'v>(version: &'v Version<'_>) -> BTreeSet<&'v str> {
+    let Some(all) = version.functions() else {
+        return BTreeSet::new();
+    };
+    let shown = all.iter().flat_map(|one| all.given(one, ASKED, NAME));
+    let read = all.iter().filter(|one| !BEGIN.contains(&all.name(one))).flat_map(|one| {
+        let mut read = all.read_below(one, ASSIGNS);
+        for maker in MAKERS {
+            for made in all.given(one, (maker, &["assign", "assign_new"]), NAME) {
+                read.remove(made);
+            }
+        }
+        read
+    });
+    shown.chain(read).collect()
 }
 
 fn mentions(version: &Version<'_>, atom: &str) -> bool {
