@@ -92,27 +92,11 @@ defmodule Bench.Prepare do
 
   defp measure(way, back \\ fn _result -> :ok end) do
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
-    before = processor()
+    before = Table.processor()
     {us, result} = :timer.tc(way)
-    cpu = processor() - before
+    cpu = Table.processor() - before
     back.(result)
-    {us / 1000, cpu}
-  end
-
-  # Milliseconds, more exactly than `erlang:statistics(runtime)`: nanoseconds that the scheduler of Linux has counted
-  # for each thread of this VM.
-  defp processor do
-    for task <- File.ls!("/proc/self/task"), reduce: 0 do
-      sum -> sum + (task |> spent() |> div(1000))
-    end
-    |> Kernel./(1000)
-  end
-
-  defp spent(task) do
-    case File.read("/proc/self/task/#{task}/schedstat") do
-      {:ok, text} -> text |> String.split() |> hd() |> String.to_integer()
-      {:error, _ended} -> 0
-    end
+    {us / 1000, cpu / 1000}
   end
 
   defp system(root, count) do

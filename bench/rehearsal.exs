@@ -1,10 +1,11 @@
 # What callers notice of a rehearsal: N supervised gen_servers under calls, whose states all convert, without
-# anything, rehearsed, rehearsed in a sample, and beside a process of low priority that only counts.
+# anything, rehearsed, rehearsed in a sample, beside a process of low priority that only counts, and while what ten of
+# them receive is played for three seconds.
 #
 #     MIX_ENV=prod mix run bench/rehearsal.exs [--processes 1000,10000,100000] [--rounds 3]
 #
 # The servers and callers are those of bench/swap.exs. The ways take turns, figures are medians of the
-# rounds; "none" waits, and "counting" counts, as long as the rehearsal of all took in the same round. Of the waits of all calls that touch
+# rounds; "none" waits, and "counting" counts, as long as the rehearsal of all took in the same round, and "quiet" waits as long as the replay. Of the waits of all calls that touch
 # that time the longest, and the 99th and 50th percentile. Milliseconds.
 
 for file <- ~w(table swap/subject swap/callers),
@@ -17,13 +18,15 @@ defmodule Bench.Rehearsal do
   alias HotPatch.Swap
   alias HotPatch.Swap.DynamicCalls
 
-  @ways [:all, :sample, :counting, :none]
+  @ways [:all, :sample, :counting, :none, :replay, :quiet]
+  @seconds 3
   @columns [:whole, :longest, :p99, :p50, :foreseen]
   @sample 100
 
   def run(options) do
     root = Path.join(System.tmp_dir!(), "hot_patch-bench-#{System.pid()}")
     Subject.compile(root, 1, false)
+    :persistent_term.put(__MODULE__, root)
     Logger.configure(level: :error)
 
     IO.puts(
@@ -82,12 +85,8 @@ defmodule Bench.Rehearsal do
     result
   end
 
-  defp carry_out(:none, _job, _n, done) do
-    receive do
-    after
-      div(done.all.whole, 1_000) -> nil
-    end
-  end
+  defp carry_out(:none, _job, _n, done), do: wait(done.all.whole)
+  defp carry_out(:quiet, _job, _n, done), do: wait(done.replay.whole)
 
   # What any work at low priority costs the others on this machine.
   defp carry_out(:counting, _job, _n, done) do
@@ -100,20 +99,59 @@ defmodule Bench.Rehearsal do
     end
   end
 
-  defp carry_out(way, job, n, _done) do
-    how = %{
-      within: 60_000,
-      deadline: System.monotonic_time(:millisecond) + 600_000,
-      sample: if(way == :sample, do: @sample),
-      without: [],
-      most_bytes: 32_000_000,
-      owner: self()
-    }
+  # Nothing is converted there: only what is heard is played.
+  defp carry_out(:replay, job, _n, _done) do
+    without = Enum.map(job.changes, & &1.module)
+    how = Map.merge(how(10), %{without: without, replay: replay(job)})
+    {:ok, %{replays: [one]}} = Swap.Rehearsal.run(job, how)
+    true = one.messages > 0 and one.crashes == []
+    nil
+  end
 
+  defp carry_out(way, job, n, _done) do
+    how = how(if(way == :sample, do: @sample))
     {:ok, %{modules: [one], pause_us: us}} = Swap.Rehearsal.run(job, how)
     true = one.tried == if(way == :sample, do: min(n, @sample), else: n)
     [] = one.failures
     us
+  end
+
+  defp how(sample) do
+    %{
+      within: 60_000,
+      deadline: System.monotonic_time(:millisecond) + 600_000,
+      sample: sample,
+      without: [],
+      most_bytes: 32_000_000,
+      owner: self(),
+      replay: nil
+    }
+  end
+
+  defp replay(%{changes: [%{module: module}]}) do
+    root = :persistent_term.get(__MODULE__)
+
+    [old, new] =
+      for {side, version} <- [old: 1, new: 2] do
+        {:ok, [{:ok, %{name: name, bytes: bytes}}]} =
+          HotPatch.Bridge.request(
+            "closed_shadow",
+            [Subject.beam(root, version, module)],
+            Swap.Replay.naming(side),
+            "bench"
+          )
+
+        [%{module: module, name: String.to_atom(name), bytes: bytes, lambdas?: false}]
+      end
+
+    %{seconds: @seconds, values?: false, old: old, new: new}
+  end
+
+  defp wait(us) do
+    receive do
+    after
+      div(us, 1_000) -> nil
+    end
   end
 
   defp count(until, n),

@@ -17,7 +17,8 @@
 # Every way changes the same two builds, whose state format differs, in fresh processes; the
 # ways take turns, figures are medians of the rounds. Pauses are seen from outside, by a trace
 # of what a sample of the processes receive. "gap" is the longest that one caller waited, "p99"
-# of all calls that touch the time of the change. Milliseconds.
+# of all calls that touch the time of the change; "cpu" is the processor time of this VM from the beginning of the change to
+# its end, with that of the callers and hogs, and what else the machine does does not count. Milliseconds.
 
 for file <- ~w(table plot swap/subject swap/callers swap/load swap/probe swap/ways),
     do: Code.require_file("#{file}.exs", __DIR__)
@@ -30,7 +31,7 @@ defmodule Bench.Swap do
   alias Bench.Swap.Ways
   alias Bench.Table
 
-  @columns [:total, :longest, :median, :gap, :p99, :whole]
+  @columns [:total, :longest, :median, :gap, :p99, :whole, :cpu]
 
   def run(options) do
     root = Path.join(System.tmp_dir!(), "hot_patch-bench-#{System.pid()}")
@@ -53,7 +54,8 @@ defmodule Bench.Swap do
         "median",
         "gap",
         "p99",
-        "whole"
+        "whole",
+        "cpu"
       ])
     )
 
@@ -115,9 +117,11 @@ defmodule Bench.Swap do
 
     stop = Load.start(options)
     probe = Probe.start(pids)
+    used = Table.processor()
     started = Callers.now()
     change.()
     whole = Callers.now() - started
+    cpu = Table.processor() - used
     pauses = Probe.stop(probe)
     stop.()
     waits = callers |> Callers.stop(started) |> Enum.sort()
@@ -128,10 +132,11 @@ defmodule Bench.Swap do
         do: ^i = :gen_server.call(pid, :get)
 
     Subject.stop(modules)
-    Map.merge(pauses, %{whole: whole, gap: List.last(waits), p99: Table.percentile(waits, 0.99)})
+    p99 = Table.percentile(waits, 0.99)
+    Map.merge(pauses, %{whole: whole, cpu: cpu, gap: List.last(waits), p99: p99})
   end
 
-  defp line(cells), do: Table.line([9, 7, 5, 20, 8, 8, 8, 8, 8, 8], cells)
+  defp line(cells), do: Table.line([9, 7, 5, 20, 8, 8, 8, 8, 8, 8, 8], cells)
 end
 
 {given, [], []} =

@@ -22,6 +22,19 @@ defmodule Bench.Table do
   def percentile(sorted, share),
     do: Enum.at(sorted, min(length(sorted) - 1, trunc(length(sorted) * share)))
 
+  # Microseconds of processor time that this VM has used, more exactly than `erlang:statistics(runtime)`: as the scheduler
+  # of Linux has counted it for each thread. What else runs on the machine does not count.
+  def processor do
+    for task <- File.ls!("/proc/self/task"), reduce: 0, do: (sum -> sum + div(spent(task), 1000))
+  end
+
+  defp spent(task) do
+    case File.read("/proc/self/task/#{task}/schedstat") do
+      {:ok, text} -> text |> String.split() |> hd() |> String.to_integer()
+      {:error, _ended} -> 0
+    end
+  end
+
   # Microseconds as milliseconds; nil if nothing was measured.
   def ms(nil), do: "-"
   def ms(us), do: decimal(us / 1000)

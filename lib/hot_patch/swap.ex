@@ -129,7 +129,7 @@ defmodule HotPatch.Swap do
          fatal = Casualties.reasons(job.changes, job.transition, shadows),
          :ok <- survived(job, shadows, found, fatal) do
       found = needed(found, job.transition)
-      back = if goes_back?(job), do: PreviousCode.read(job.changes)
+      back = if goes_back?(job, found), do: PreviousCode.read(job.changes)
       funs = FunRenewal.table(job.changes)
 
       {:ok,
@@ -151,10 +151,14 @@ defmodule HotPatch.Swap do
   end
 
   # What can fail when the new code is current: a transition that is not as it was declared, a process
-  # that changes its state by itself.
-  defp goes_back?(%{transition: :compatible}), do: true
-  defp goes_back?(%{transition: :none}), do: false
-  defp goes_back?(job), do: Enum.any?(job.changes, &Change.converts?/1)
+  # that changes its state by itself, as supervisors do, whose module has no code_change.
+  defp goes_back?(%{transition: :compatible}, _found), do: true
+  defp goes_back?(%{transition: :none}, _found), do: false
+
+  defp goes_back?(job, found) do
+    Enum.any?(job.changes, &Change.converts?/1) or
+      Enum.any?(found.targets, &(&1.kind == :supervisor))
+  end
 
   # Those who work for a module that goes may be about to be stopped: they are looked for before the
   # load.

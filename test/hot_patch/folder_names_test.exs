@@ -95,7 +95,9 @@ defmodule HotPatch.FolderNamesTest do
       release: Release.current(),
       uploaded_at: DateTime.utc_now(),
       by: "alice",
-      signed_by: nil
+      signed_by: nil,
+      upgrade: nil,
+      follows: nil
     }
   end
 

@@ -85,8 +85,8 @@ defmodule HotPatch.SplitTest do
 
     assert {:error, error} = hot_patch(a, :rollback, [first.id, []])
     assert error.message =~ "or follows it; roll back #{later.id} first"
-    assert {:ok, %{status: :ok}} = hot_patch(a, :rollback, [later.id, []])
-    assert {:ok, %{status: :ok}} = hot_patch(a, :rollback, [first.id, []])
+    assert {:ok, %{status: :ok}} = hot_patch(a, :rollback, [later.id, [purge: :force]])
+    assert {:ok, %{status: :ok}} = hot_patch(a, :rollback, [first.id, [purge: :force]])
     assert Enum.map(nodes, &exchange_code/1) == before
   end
 end

@@ -3,6 +3,7 @@ defmodule HotPatch.Test.Loops do
   # Loops of behaviours that are not OTP's: those of libraries that Debian has (p1_utils, RabbitMQ's
   # gen_server2), and one made for tests with the habits of gen_server2.
 
+  alias HotPatch.Support.Folder
   alias HotPatch.Test.Builds
 
   # Installed, or as script/debian-libraries unpacks them; the first run needs the network.
@@ -26,8 +27,8 @@ defmodule HotPatch.Test.Loops do
   defp find(library) do
     {_output, _status} = System.cmd(@script, [@unpacked], stderr_to_stdout: true)
     folders = [to_string(:code.lib_dir()), "#{@unpacked}/bookworm/lib"]
-    found = for folder <- folders, do: Path.wildcard("#{folder}/#{library}-*/ebin")
-    found |> List.flatten() |> List.first()
+    named = &for ebin <- Folder.matching(&1, "#{library}-*/ebin"), do: Path.join(&1, ebin)
+    folders |> Enum.flat_map(named) |> List.first()
   end
 
   @doc """

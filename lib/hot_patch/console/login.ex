@@ -24,10 +24,12 @@ defmodule HotPatch.Console.Login do
   Mounted in a Phoenix or Plug application (`HotPatch.Console.Plug`) the request has the `conn`, with what the
   application's own plugs have put there; for the console's own server it is `nil`:
 
-      def user(%{conn: %{assigns: %{current_user: %{admin?: true} = user}}}),
+      def user(%{conn: %{assigns: %{current_scope: %{user: %{admin?: true} = user}}}}),
         do: {:ok, %HotPatch.Console.User{name: user.email, role: :admin}}
 
       def user(_request), do: :error
+
+  (`current_scope` is what Phoenix 1.8's `mix phx.gen.auth` assigns, before that it was `current_user`.)
 
   Who is in `conn.assigns` is who was there when the request came: a stream of events that goes on for long is
   ended by `HotPatch.Console.log_out/1`.

@@ -25,7 +25,8 @@ defmodule HotPatch.Console.Plug do
       a token has none, so it needs a mount of its own, behind no protection
     * `Plug.SSL`, `Plug.RewriteOn` - `conn.scheme`, `conn.host`, `conn.port` and `conn.remote_ip` are believed:
       behind a proxy see to it that they are the client's
-    * `plug :accepts, ["html"]` - the page asks every two seconds, as its stream of events is refused
+    * `plug :accepts, ["html"]` - the page takes HTML beside its stream of events, and so gets the stream. A script does
+      not, so it gets 406: the mount for scripts stands behind no pipeline for browsers
   """
 
   # Plug is an optional dependency: whoever adds it later finds this module as it is, which calls Plug only where

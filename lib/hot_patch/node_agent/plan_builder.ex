@@ -33,7 +33,10 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
     if Enum.any?(changes, &Swap.Change.converts?/1) do
       %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
 
+      converting = Enum.filter(changes, &Swap.Change.converts?/1)
+
       IdleConversions.warnings(changes, targets ++ unpaused, examination.instructions) ++
+        Enum.map(Swap.state_keepers(converting, targets), &to_string/1) ++
         Swap.uncertain(changes, Swap.running(changes, targets ++ unpaused), silent)
     else
       []

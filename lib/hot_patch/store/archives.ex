@@ -17,6 +17,7 @@ defmodule HotPatch.Store.Archives do
           required(:modules) => non_neg_integer(),
           required(:release) => Release.t(),
           required(:upgrade) => String.t() | nil,
+          required(:follows) => %{name: String.t(), modules: [String.t()]} | nil,
           required(:uploaded_at) => DateTime.t(),
           required(:by) => String.t(),
           required(:signed_by) => String.t() | nil
@@ -72,7 +73,7 @@ defmodule HotPatch.Store.Archives do
   # The first records had no version, and the release as a struct.
   defp migrate(%{release: release, id: _, sha256: _} = term) do
     record = term |> Map.delete(:v) |> Map.put(:release, Release.from_map(release))
-    {:ok, Map.merge(%{signed_by: nil, upgrade: nil}, record)}
+    {:ok, Map.merge(%{signed_by: nil, upgrade: nil, follows: nil}, record)}
   end
 
   defp migrate(_no_record), do: :error

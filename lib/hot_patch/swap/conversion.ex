@@ -271,15 +271,30 @@ defmodule HotPatch.Swap.Conversion do
   # Funs come last, so that they are also those that the new code has handed on.
   defp attempt(conversion, state) do
     with :ok <- still_works(conversion, state),
-         {:ok, new} <- attempt_state(conversion, state) do
+         {{:ok, new}, written} <- apart(conversion, state),
+         :ok <- lasting(conversion, written) do
       if conversion.rehearsal? do
         {:ok, new}
       else
-        :ok = FunRenewal.put_dictionary_aside(conversion.funs)
+        :ok = FunRenewal.put_dictionary_aside(conversion.funs, written)
         {:ok, renewed(new, conversion.funs)}
       end
+    else
+      {{:not, what}, _written} -> {:not, what}
+      {:not, what} -> {:not, what}
     end
   end
+
+  # What the callback writes into the dictionary is put aside like the state: the change may be taken back. The
+  # handlers of an event manager read what others have written.
+  defp apart(%{at_once?: true} = conversion, state), do: {attempt_state(conversion, state), []}
+  defp apart(%{kind: :event} = conversion, state), do: {attempt_state(conversion, state), []}
+  defp apart(conversion, state), do: FunRenewal.apart(fn -> attempt_state(conversion, state) end)
+
+  defp lasting(%{lambdas?: true}, [_ | _] = written),
+    do: if(shadow_fun?(written), do: {:not, :again}, else: :ok)
+
+  defp lasting(_conversion, _written), do: :ok
 
   defp renewed({@by_loop, new, how}, funs), do: {@by_loop, FunRenewal.renewed(new, funs), how}
   defp renewed(new, funs), do: FunRenewal.renewed(new, funs)
@@ -383,9 +398,17 @@ defmodule HotPatch.Swap.Conversion do
   end
 
   # A supervisor's code_change asks init for the child specs and takes them over. Here they
-  # are only looked at: the supervisor itself does it after the load.
-  defp call(:supervisor, %{shadow: shadow, module: module} = conversion, state) do
-    case shadow.init(supervisor_argument(state, module)) do
+  # are only looked at: the supervisor itself does it after the load. What the init of a library's supervisor is
+  # given is not known, and is not tried.
+  defp call(:supervisor, %{module: module} = conversion, state) do
+    case supervisor_argument(state, module) do
+      {:ok, argument} -> child_specs(conversion, argument, state)
+      :unknown -> {:ok, state}
+    end
+  end
+
+  defp child_specs(%{shadow: shadow} = conversion, argument, state) do
+    case shadow.init(argument) do
       {:ok, {_flags, specs}} ->
         with :ok <- :supervisor.check_childspecs(specs),
              [] <- Enum.filter(specs, &(started_in(&1) in conversion.gone)) do
@@ -415,14 +438,15 @@ defmodule HotPatch.Swap.Conversion do
 
   # supervisor.erl's #state{} ends with the callback module and its argument on OTP 25 to 29;
   # Elixir's DynamicSupervisor is a struct.
-  @doc "What the init of a supervisor's callback module is given."
-  @spec supervisor_argument(term(), module()) :: term()
-  def supervisor_argument(%{mod: module, args: argument}, module), do: argument
+  @doc "What the init of a supervisor's callback module is given; unknown of one that is a library's."
+  @spec supervisor_argument(term(), module()) :: {:ok, term()} | :unknown
+  def supervisor_argument(%{mod: module, args: argument}, module), do: {:ok, argument}
 
-  def supervisor_argument(state, module) when is_tuple(state) do
-    ^module = elem(state, tuple_size(state) - 2)
-    elem(state, tuple_size(state) - 1)
-  end
+  def supervisor_argument(state, module)
+      when is_tuple(state) and elem(state, tuple_size(state) - 2) == module,
+      do: {:ok, elem(state, tuple_size(state) - 1)}
+
+  def supervisor_argument(_state, _module), do: :unknown
 
   # A fun that a shadow made, its own or one that it calls, would be dead with it: such a state is
   # converted again, by the module itself, after the load.

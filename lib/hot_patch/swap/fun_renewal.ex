@@ -138,31 +138,81 @@ defmodule HotPatch.Swap.FunRenewal do
     _kind, _reason -> term
   end
 
-  @doc """
-  Makes the funs in the calling process's dictionary anew, and puts them aside: the dictionary
-  itself stays.
-  """
-  @spec put_dictionary_aside(shared() | nil) :: :ok
-  def put_dictionary_aside(nil), do: :ok
+  @typedoc "An entry of a dictionary that was written, or that is gone."
+  @type written :: {:put, key :: term(), value :: term()} | {:delete, key :: term()}
 
-  def put_dictionary_aside(table) do
-    entries =
-      for {key, value} <- Process.get(),
+  @doc """
+  Does something, with the dictionary of the calling process as it was afterwards; gives the result, and what was
+  written.
+  """
+  @spec apart((() -> result)) :: {result, [written()]} when result: term()
+  def apart(fun) do
+    before = Process.get()
+    result = fun.()
+    now = Process.get()
+    {result, if(now === before, do: [], else: written(Map.new(before), Map.new(now)))}
+  end
+
+  defp written(before, now) do
+    put =
+      for {key, value} <- now,
           not ours?(key),
+          not (is_map_key(before, key) and before[key] === value),
+          do: {:put, key, value}
+
+    deleted = for {key, _} <- before, not ours?(key), not is_map_key(now, key), do: {:delete, key}
+
+    written = put ++ deleted
+    Enum.each(written, &restore(elem(&1, 1), before))
+    written
+  end
+
+  defp restore(key, before) do
+    case before do
+      %{^key => value} -> Process.put(key, value)
+      _new -> Process.delete(key)
+    end
+  end
+
+  @doc """
+  Makes the funs in the calling process's dictionary anew, and puts them aside, with what is to be written
+  besides: the dictionary itself stays.
+  """
+  @spec put_dictionary_aside(shared() | nil, [written()]) :: :ok
+  def put_dictionary_aside(table, written \\ [])
+  def put_dictionary_aside(nil, []), do: :ok
+
+  def put_dictionary_aside(table, written) do
+    entries =
+      for {key, value} <- if(table, do: Process.get(), else: []),
+          not ours?(key),
+          not List.keymember?(written, key, 1),
           {new_key, new_value} = {renewed(key, table), renewed(value, table)},
           not (same?(key, new_key) and same?(value, new_value)),
           do: {key, new_key, new_value}
 
+    entries = entries ++ Enum.map(written, &renewed_entry(&1, table))
     if entries != [], do: Process.put(@aside, entries)
     :ok
   end
 
+  defp renewed_entry({:put, key, value}, table),
+    do: {key, renewed(key, table), renewed(value, table)}
+
+  defp renewed_entry({:delete, _key} = deleted, _table), do: deleted
+
   @doc "What was put aside becomes the dictionary."
   @spec take_dictionary() :: :ok
   def take_dictionary do
-    for {key, new_key, value} <- List.wrap(Process.delete(@aside)) do
-      if key !== new_key, do: Process.delete(key)
-      Process.put(new_key, value)
+    for entry <- List.wrap(Process.delete(@aside)) do
+      case entry do
+        {:delete, key} ->
+          Process.delete(key)
+
+        {key, new_key, value} ->
+          if key !== new_key, do: Process.delete(key)
+          Process.put(new_key, value)
+      end
     end
 
     :ok

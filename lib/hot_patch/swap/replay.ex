@@ -131,9 +131,7 @@ defmodule HotPatch.Swap.Replay do
     tally = Tally.new(Map.new(by_module, fn {module, works} -> {module, length(works)} end))
 
     Enum.reduce(by_module, {tally, []}, fn {module, works}, {tally, chosen} ->
-      change = works |> hd() |> elem(2)
-
-      case impossible(module, change, families) do
+      case impossible(module, families) do
         nil ->
           some = spread(works, most)
           {Tally.unheard(tally, module, :sample, 0), Enum.map(some, &one/1) ++ chosen}
@@ -157,22 +155,26 @@ defmodule HotPatch.Swap.Replay do
     {tally, chosen}
   end
 
-  defp impossible(module, change, families) do
-    cond do
-      {"callback_mode", 0} in change.exports ->
-        {:kind, "is no gen_server: only these are played"}
-
-      not (is_map_key(families.old, module) and is_map_key(families.new, module)) ->
-        :no_copy
-
-      true ->
-        nil
-    end
+  defp impossible(module, families) do
+    if is_map_key(families.old, module) and is_map_key(families.new, module),
+      do: nil,
+      else: :no_copy
   end
 
   defp one({module, pid, change}) do
-    converts? = change.convert? and {"code_change", 3} in change.exports
-    %{module: module, pid: pid, vsn: if(converts?, do: {change.old_vsn, change.extra})}
+    {kind, converter} =
+      if {"callback_mode", 0} in change.exports,
+        do: {:statem, {"code_change", 4}},
+        else: {:server, {"code_change", 3}}
+
+    converts? = change.convert? and converter in change.exports
+
+    %{
+      module: module,
+      pid: pid,
+      kind: kind,
+      vsn: if(converts?, do: {change.old_vsn, change.extra})
+    }
   end
 
   # Spread over all of them: those that are neighbours are alike.

@@ -375,6 +375,11 @@ defmodule HotPatch.Swap.SuspendAll do
     {swap, {:error, :taken_back, Description.failure({pid, module, reason})}}
   end
 
+  defp busy(%{waiting: [], ours: ours}) do
+    "#{map_size(ours)} processes stood still only when the time for it was up, nothing was loaded: try again, or " <>
+      "with a longer pause_timeout"
+  end
+
   defp busy(%{waiting: busy, ours: ours}) do
     "#{length(busy)} of #{map_size(ours)} processes could not be suspended in time, nothing was " <>
       "loaded: #{Description.processes(busy)}"

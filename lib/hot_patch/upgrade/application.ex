@@ -10,6 +10,8 @@ defmodule HotPatch.Upgrade.Application do
 
   alias HotPatch.Host.SystemLibrary
 
+  alias HotPatch.Support.Printable
+
   @type type :: :permanent | :transient | :temporary | :load | :none
   @type change :: :added | :upgraded | :removed
   @type t :: %__MODULE__{
@@ -53,16 +55,18 @@ defmodule HotPatch.Upgrade.Application do
   @doc "What becomes of it, in a line."
   @spec line(t()) :: String.t()
   def line(application) do
-    case change(application) do
-      :added ->
-        "adds the application #{application.name} #{application.to}#{started(application)}"
+    Printable.line(
+      case change(application) do
+        :added ->
+          "adds the application #{application.name} #{application.to}#{started(application)}"
 
-      :upgraded ->
-        "changes #{application.name} from #{application.from} to #{application.to}"
+        :upgraded ->
+          "changes #{application.name} from #{application.from} to #{application.to}"
 
-      :removed ->
-        "removes the application #{application.name} #{application.from}"
-    end
+        :removed ->
+          "removes the application #{application.name} #{application.from}"
+      end
+    )
   end
 
   @doc "Why nodes do not take an application of OTP, Elixir or HotPatch in another version while they run."

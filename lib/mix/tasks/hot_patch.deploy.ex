@@ -92,7 +92,7 @@ defmodule Mix.Tasks.HotPatch.Deploy do
       do: stop(2, "--to is missing: any node of the cluster, or the address of its page")
 
     case CommandLine.read(:apply, given) do
-      {:ok, apply_options} -> deploy(own, apply_options, ok!(release(own[:release])))
+      {:ok, apply_options} -> deploy(own, apply_options)
       {:unknown, option} -> stop(2, "--#{CommandLine.name(option)} is no option of this task")
       {:error, text} -> stop(2, text)
     end
@@ -116,8 +116,11 @@ defmodule Mix.Tasks.HotPatch.Deploy do
     config[:default_release] || List.first(Keyword.keys(config[:releases] || [])) || config[:app]
   end
 
-  defp deploy(own, apply_options, release) do
+  # Whether there is somebody to deploy to is known at once, a release after minutes.
+  defp deploy(own, apply_options) do
+    built = if own[:release], do: ok!(release(own[:release]))
     target = ok!(Target.open(own[:to], own))
+    release = built || ok!(release(nil))
 
     in_folder(fn folder ->
       {differing, withheld} = mirror(target, release, folder)

@@ -95,6 +95,49 @@ defmodule HotPatch.Support.PrintableTest do
     }
   end
 
+  defp upgrade do
+    %HotPatch.Upgrade{
+      to: @hostile,
+      erts: @hostile,
+      applications: [
+        %HotPatch.Upgrade.Application{name: @hostile, from: @hostile, to: @hostile, type: :load}
+      ],
+      shared: [%{path: @hostile, sha256: @hostile}],
+      files: [@hostile]
+    }
+  end
+
+  defp replay do
+    values = %{message: @hostile, from: @hostile, to: @hostile}
+
+    %HotPatch.Rehearsal.Replay{
+      module: @hostile,
+      messages: 3,
+      crashes: [
+        %{
+          message: @hostile,
+          reason: @hostile,
+          place: @hostile,
+          stack: [@hostile],
+          count: 1,
+          values: [values]
+        }
+      ],
+      differences: [
+        %{
+          what: :reply,
+          message: @hostile,
+          from: @hostile,
+          to: @hostile,
+          count: 1,
+          values: [values]
+        }
+      ],
+      left_aside: [%{why: :calls, text: @hostile, count: 1}],
+      unheard: [%{why: :late, text: @hostile, count: 1}]
+    }
+  end
+
   defp finding do
     %Analysis.Finding{
       name: :on_load,
@@ -214,6 +257,10 @@ defmodule HotPatch.Support.PrintableTest do
       change(),
       finding(),
       %Analysis.Steps{first: [@hostile], why: [{@hostile, @hostile}], across: [@hostile]},
+      %Report.Phase{phase: :convert, from_us: 0, until_us: 1, error: @hostile},
+      upgrade(),
+      hd(upgrade().applications),
+      replay(),
       %Plan{patch: @hostile, status: :error, nodes: [plan_node()], unmanaged: [hostile_atom()]},
       plan_node(),
       risk(),
@@ -317,7 +364,9 @@ defmodule HotPatch.Support.PrintableTest do
         release: release(),
         uploaded_at: at(),
         by: @hostile,
-        signed_by: @hostile
+        signed_by: @hostile,
+        follows: %{name: @hostile, modules: [@hostile]},
+        upgrade: @hostile
       },
       %HotPatch.Answers{
         of: :patches,

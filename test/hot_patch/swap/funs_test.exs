@@ -446,6 +446,92 @@ defmodule HotPatch.Swap.FunsTest do
     end
   end
 
+  test "what a gen_statem keeps beside its data is named, and in the way of the next change" do
+    machine = fn version ->
+      Builds.erlang("""
+      -module(#{@server}).
+      -vsn("#{version}").
+      -export([init/1, callback_mode/0, handle_event/4, code_change/4]).
+      init(N) -> {ok, on, {#{version}, own(N)}}.
+      callback_mode() -> handle_event_function.
+      handle_event({call, From}, later, on, {_, F}) ->
+          {keep_state_and_data, [{{timeout, later}, 3600000, F}, {reply, From, ok}]};
+      handle_event({call, From}, never, on, _) ->
+          {keep_state_and_data, [{{timeout, later}, cancel}, {reply, From, ok}]};
+      handle_event({call, From}, ask, on, {#{version}, F}) -> {keep_state_and_data, [{reply, From, F()}]}.
+      code_change(_, on, {_, F}, _) -> {ok, on, {#{version}, F}}.
+      own(N) -> fun() -> {#{version}, N} end.
+      """)
+    end
+
+    [v1, v2, v3] = Enum.map([:v1, :v2, :v3], machine)
+    load(@server, v1)
+    {:ok, pid} = :gen_statem.start(@server, 7, [])
+    on_exit(fn -> kill([pid]) end)
+    :ok = :gen_statem.call(pid, :later)
+    assert {:ok, %{suspended: 1}} = run(job([{@server, v1, v2}]))
+    assert :gen_statem.call(pid, :ask) == {:v2, 7}
+    assert [%{pid: ^pid, kind: :holds_fun}] = Swap.stragglers([@server], [])
+    assert {:error, %{reason: :old_code, text: text}} = run(job([{@server, v2, v3}]))
+    assert text =~ inspect(pid)
+    :ok = :gen_statem.call(pid, :never)
+    assert {:ok, %{suspended: 1}} = run(job([{@server, v2, v3}]))
+    assert :gen_statem.call(pid, :ask) == {:v3, 7}
+  end
+
+  describe "what code_change writes into the dictionary" do
+    defp writer(version, trial \\ "ok") do
+      Builds.erlang("""
+      -module(#{@server}).
+      -vsn("#{version}").
+      -behaviour(gen_server).
+      -export([init/1, handle_call/3, handle_cast/2, code_change/3]).
+      init(N) -> put(goes, N), put(false, N), {ok, N}.
+      handle_call(ask, _, N) ->
+          Called = case get(written) of undefined -> none; F -> F() end,
+          {reply, {#{version}, N, Called, get(goes), get(false)}, N}.
+      handle_cast(_, N) -> {noreply, N}.
+      code_change(_, N, _) ->
+          put(written, own(N)), put(false, {#{version}, N}), erase(goes), _ = N, #{trial}, {ok, N}.
+      own(N) -> fun() -> {#{version}, N} end.
+      """)
+    end
+
+    setup do
+      [v1, v2, v3] = Enum.map([:v1, :v2, :v3], &writer/1)
+      load(@server, v1)
+      pids = for n <- 1..3, do: :gen_server.start(@server, n, []) |> elem(1)
+      on_exit(fn -> kill(pids) end)
+      %{v1: v1, v2: v2, v3: v3, pids: pids}
+    end
+
+    defp dictionaries(pids), do: for(pid <- pids, do: :gen_server.call(pid, :ask))
+
+    test "is there afterwards, and its funs live through the next changes", context do
+      %{v1: v1, v2: v2, v3: v3, pids: pids} = context
+      assert {:ok, %{suspended: 3}} = run(job([{@server, v1, v2}]))
+      assert dictionaries(pids) == for(n <- 1..3, do: {:v2, n, {:v2, n}, :undefined, {:v2, n}})
+      assert Swap.stragglers([@server], []) == []
+      assert {:ok, %{suspended: 3}} = run(job([{@server, v2, v3}]))
+      assert dictionaries(pids) == for(n <- 1..3, do: {:v3, n, {:v3, n}, :undefined, {:v3, n}})
+      assert Swap.stragglers([@server], []) == []
+    end
+
+    test "is not where the change is taken back", context do
+      %{v1: v1, v2: v2, pids: pids} = context
+      before = for n <- 1..3, do: {:v1, n, :none, n, n}
+      on_disk(@server, v1)
+      failing = writer(:v2, "case N of 3 -> error(no); _ -> ok end")
+      assert {:error, %{loaded?: false}} = run(job([{@server, v1, failing}]))
+      assert dictionaries(pids) == before
+      held = job([{@server, v1, v2}], hold_timeout: 60_000)
+      assert {:error, %{loaded?: false}} = run(held, &Swap.decide(&1, {:take_back, "no"}))
+      assert dictionaries(pids) == before
+      assert {:ok, _done} = run(job([{@server, v1, v2}]))
+      assert {:v2, 1, {:v2, 1}, :undefined, {:v2, 1}} = hd(dictionaries(pids))
+    end
+  end
+
   test "who is busy with something else for long is not waited for, and named" do
     [h1, h2, h3] = [helper(:h1), helper(:h2, "fun() -> extra end"), helper(:h3)]
     load(@helper, h1)

@@ -31,12 +31,13 @@ defmodule HotPatch.Swap.LifeCycleTest do
     :own_loop,
     :gen_server2,
     :p1_server,
+    :p1_fsm,
     :channel,
     :view,
     :wrapped,
     :newborn
   ]
-  @libraries %{gen_server2: "rabbit_common", p1_server: "p1_utils"}
+  @libraries %{gen_server2: "rabbit_common", p1_server: "p1_utils", p1_fsm: "p1_utils"}
 
   setup do
     on_exit(fn -> Enum.each([@module, @first, @own], &unload/1) end)
@@ -258,6 +259,9 @@ defmodule HotPatch.Swap.LifeCycleTest do
 
   defp ask(:own_loop, pid), do: apply(@own, :call, [pid, :get, :infinity])
 
+  defp ask(:p1_fsm, pid),
+    do: apply(:p1_fsm, :sync_send_all_state_event, [pid, :get, :infinity])
+
   defp ask(library, pid) when is_map_key(@libraries, library),
     do: apply(library, :call, [pid, :get, :infinity])
 
@@ -286,6 +290,19 @@ defmodule HotPatch.Swap.LifeCycleTest do
     init(N) -> {ok, on, made(N)}.
     callback_mode() -> handle_event_function.
     handle_event({call, From}, get, on, S) -> {keep_state_and_data, [{reply, From, answer(S)}]}.
+    code_change(Old, on, S, _) -> {ok, on, changed(Old, S)}.
+    """
+  end
+
+  defp source(:p1_fsm, _v) do
+    """
+    -export([init/1, on/2, handle_event/3, handle_sync_event/4, handle_info/3, terminate/3, code_change/4]).
+    init(N) -> {ok, on, made(N)}.
+    on(none, S) -> {next_state, on, S}.
+    handle_event(none, on, S) -> {next_state, on, S}.
+    handle_sync_event(get, _, on, S) -> {reply, answer(S), on, S}.
+    handle_info(Strange, _, _) -> exit({strange, Strange}).
+    terminate(_, _, _) -> ok.
     code_change(Old, on, S, _) -> {ok, on, changed(Old, S)}.
     """
   end

@@ -3,6 +3,7 @@ defmodule HotPatch.Swap.OwnersTest do
   # hibernate. What cannot be converted is named beforehand, with how many they are.
   use ExUnit.Case, async: false
 
+  import HotPatch.Test.Operator
   import HotPatch.Test.Servers
   import HotPatch.Test.Until
 
@@ -10,6 +11,7 @@ defmodule HotPatch.Swap.OwnersTest do
   alias HotPatch.Plan.Risk
   alias HotPatch.Swap
   alias HotPatch.Test.Builds
+  alias HotPatch.Test.Cluster
 
   @module :hot_patch_test_owned
   @pool :hot_patch_test_owning_pool
@@ -134,8 +136,8 @@ defmodule HotPatch.Swap.OwnersTest do
 
       assert about == inspect(@module)
       assert Enum.sort(named) == Enum.sort(Enum.map(pools, &inspect/1))
-      assert message =~ "2 processes of #{inspect(@pool)} work for #{inspect(@module)}"
-      assert message =~ "nobody converts these"
+      assert message =~ "2 processes of #{inspect(@pool)}: at work for #{inspect(@module)}"
+      assert message =~ "nobody converts it"
       assert message =~ "wrappers: [{#{inspect(@pool)},"
 
       assert {:ok, %{suspended: 0}} = run(job)
@@ -159,18 +161,122 @@ defmodule HotPatch.Swap.OwnersTest do
           do: assert(:gen_server.call(pid, :get) == {:v2, n})
     end
 
-    test "of which the way to the module is named is converted with it", _context do
-      configure_wrapper()
+    test "of which the way to the module is named is converted with it, else that is a danger",
+         _context do
       [v1, v2] = Enum.map([:v1, :v2], &worker(&1, @pool, true))
       load(@pool, pool())
       load(@module, v1)
       pool = :gen_server.start(@pool, @module, []) |> elem(1)
       on_exit(fn -> kill([pool]) end)
       job = job([{@module, v1, v2}])
+      assert %{targets: []} = Swap.find(job.changes)
+      assert [%Risk{message: message}] = Swap.state_keepers(job.changes, [])
+      assert message =~ "danger: 1 process of #{inspect(@pool)}: at work for #{inspect(@module)}"
+      assert message =~ "wrappers: [{#{inspect(@pool)},"
+
+      configure_wrapper()
       assert %{targets: [%{pid: ^pool, kind: :wrapper}] = targets} = Swap.find(job.changes)
       assert Swap.state_keepers(job.changes, targets) == []
       assert {:ok, %{suspended: 1}} = run(job)
       assert :gen_server.call(pool, :checkout) == {:v2, {:v2, 1}}
+    end
+
+    # As DBConnection: the behaviour is another module of the library than the server that keeps the state. One that has
+    # the name of a server, to start it, keeps nothing of it.
+    test "of another module of the library may be, unless the module is a server itself",
+         _context do
+      library = :hot_patch_test_owning_library
+      load(@pool, pool())
+      load(library, Builds.erlang("-module(#{library}).\n-export([run/0]).\nrun() -> ok."))
+      application = [vsn: ~c"1", modules: [library, @pool], applications: [:kernel]]
+      :ok = :application.load({:application, library, application})
+
+      on_exit(fn ->
+        :application.unload(library)
+        unload(library)
+      end)
+
+      [v1, v2] = Enum.map([:v1, :v2], &worker(&1, library))
+      load(@module, v1)
+      pool = :gen_server.start(@pool, @module, []) |> elem(1)
+      on_exit(fn -> kill([pool]) end)
+      job = job([{@module, v1, v2}])
+      assert [%Risk{message: message}] = Swap.state_keepers(job.changes, [])
+      assert message =~ "1 process of #{inspect(@pool)}: with the name in what they keep"
+
+      server =
+        "-module(#{@module}).\n-behaviour(#{library}).\n-export([handle_call/3]).\nhandle_call(_, _, S) -> {reply, S, S}."
+
+      load(@module, Builds.erlang(server))
+      assert [] == Swap.state_keepers(job.changes, [])
+    end
+
+    # As cowboy: the process begins in one module of the library, and is in the loop of another, which speaks the
+    # system messages, calls the handler, and no code_change. A connection that only knows the route is none.
+    test "that is a web server: a connection in the handler's loop is named, and serves on",
+         _context do
+      web = :hot_patch_test_owning_web
+      load(web, web(web))
+      load(@pool, connection(web))
+
+      :ok =
+        :application.load(
+          {:application, web, [vsn: ~c"1", modules: [web, @pool], applications: [:kernel]]}
+        )
+
+      on_exit(fn ->
+        :application.unload(web)
+        unload(web)
+      end)
+
+      [v1, v2] = Enum.map([:v1, :v2], &worker(&1, web))
+      load(@module, v1)
+      routes = [{"/", @module}]
+      [pid, other] = for how <- [:upgrade, :wait], do: apply(@pool, :start, [how, routes])
+      on_exit(fn -> kill([pid, other]) end)
+      assert ask(pid) == {:v1, {:v1, 1}}
+
+      job = job([{@module, v1, v2}])
+      assert %{targets: [], silent: []} = Swap.find(job.changes)
+      assert [%Risk{message: message, processes: named}] = Swap.state_keepers(job.changes, [])
+      assert named == [inspect(pid)]
+      assert message =~ "1 process of #{inspect(@pool)}: at work for #{inspect(@module)}"
+      refute message =~ "wrappers"
+      assert {:ok, %{suspended: 0}} = run(job)
+      assert ask(pid) == {:v2, {:v1, 2}}
+    end
+
+    defp ask(pid) do
+      send(pid, {:frame, self()})
+      assert_receive {^pid, answer}
+      answer
+    end
+
+    defp connection(web) do
+      Builds.erlang("""
+      -module(#{@pool}).
+      -export([start/2, connection/2, loop/1]).
+      start(How, Routes) -> proc_lib:spawn(#{@pool}, connection, [How, Routes]).
+      connection(wait, Routes) -> loop(Routes);
+      connection(upgrade, [{_, Handler}] = Routes) -> #{web}:loop({state, self(), Handler, Routes}, Handler:init_worker(1)).
+      loop(Routes) -> receive stop -> Routes end.
+      """)
+    end
+
+    defp web(web) do
+      Builds.erlang("""
+      -module(#{web}).
+      -export([loop/2, system_continue/3, system_terminate/4, system_code_change/4]).
+      loop({state, Parent, Handler, _} = State, HandlerState) ->
+          receive
+              {system, From, Request} -> sys:handle_system_msg(Request, From, Parent, #{web}, [], {State, HandlerState});
+              {frame, From} ->
+                  {Reply, New} = Handler:handle_checkout(HandlerState), From ! {self(), {Reply, HandlerState}}, loop(State, New)
+          end.
+      system_continue(_, _, {State, HandlerState}) -> loop(State, HandlerState).
+      system_terminate(Reason, _, _, _) -> exit(Reason).
+      system_code_change(Misc, _, _, _) -> {ok, Misc}.
+      """)
     end
 
     defp configure_wrapper,
@@ -207,6 +313,58 @@ defmodule HotPatch.Swap.OwnersTest do
       init_worker(N) -> {#{version}, N}.
       handle_checkout({V, N}) -> {#{version}, {V, N + 1}}.
       """)
+    end
+  end
+
+  # As GenStage's ConsumerSupervisor: a gen_server of the library's that takes the name of a supervisor for its initial
+  # call, with the module and its argument deep in its state; its code_change asks the module's init.
+  describe "a supervisor that is a library's" do
+    setup do
+      library = """
+      -module(#{@pool}).
+      -behaviour(gen_server).
+      -export([init/1, handle_call/3, handle_cast/2, code_change/3]).
+      init(Arg) ->
+          put('$initial_call', {supervisor, #{@module}, 1}),
+          {ok, Specs, _} = #{@module}:init(Arg), {ok, \#{stage => \#{mod => #{@module}, args => Arg, specs => Specs}}}.
+      handle_call(specs, _, \#{stage := \#{specs := Specs}} = S) -> {reply, Specs, S}.
+      handle_cast(_, S) -> {noreply, S}.
+      code_change(_, \#{stage := \#{mod := M, args := Arg} = Stage} = S, _) ->
+          {ok, Specs, _} = M:init(Arg), {ok, S\#{stage := Stage\#{specs := Specs}}}.
+      """
+
+      load(@pool, Builds.erlang(library))
+      [v1, v2] = for v <- [:v1, :v2], do: supervisor(v)
+      load(@module, v1)
+      {:ok, pid} = :gen_server.start(@pool, 7, [])
+      on_exit(fn -> kill([pid]) end)
+      %{v1: v1, v2: v2, pid: pid}
+    end
+
+    defp supervisor(version, trial \\ "ok") do
+      Builds.erlang("""
+      -module(#{@module}).
+      -vsn(#{version}).
+      -export([init/1]).
+      init(N) -> #{trial}, {ok, [{#{version}, N}], []}.
+      """)
+    end
+
+    test "takes over what the new init says, after the load", %{v1: v1, v2: v2, pid: pid} do
+      job = job([{@module, v1, v2}])
+      assert %{targets: [%{pid: ^pid, kind: :supervisor}]} = Swap.find(job.changes)
+      assert {:ok, %{suspended: 1}} = run(job)
+      assert :gen_server.call(pid, :specs) == [v2: 7]
+    end
+
+    test "goes back with all where that fails", %{v1: v1, pid: pid} do
+      on_disk(@module, v1)
+
+      assert {:error, %{reason: :taken_back}} =
+               run(job([{@module, v1, supervisor(:v2, "error(no)")}]))
+
+      assert :gen_server.call(pid, :specs) == [v1: 7]
+      assert @module.module_info(:attributes)[:vsn] == [:v1]
     end
   end
 
@@ -251,5 +409,59 @@ defmodule HotPatch.Swap.OwnersTest do
           assert line =~ "2 that began in a function of it and hibernate"
       end
     end
+  end
+
+  # From the operator's calls to the report.
+  @tag :starts_nodes
+  test "check, plan and report of a node say it" do
+    [a] = Cluster.start(1)
+
+    owned = fn version ->
+      Builds.erlang("""
+      -module(#{@module}).
+      -vsn(#{version}).
+      -behaviour(#{@pool}).
+      -export([init_worker/1, handle_checkout/1, code_change/3, long/0]).
+      init_worker(N) -> {#{version}, N}.
+      handle_checkout({V, N}) -> {#{version}, {V, N + 1}}.
+      code_change(_, {_, N}, _) -> {ok, {#{version}, N}}.
+      long() -> receive go -> #{version} end.
+      """)
+    end
+
+    put(a, @pool, pool())
+    put(a, @module, owned.(:v1))
+    {:ok, pool} = Cluster.call(a, :gen_server, :start, [@pool, @module, []])
+    {:ok, task} = Cluster.call(a, Task, :start, [@module, :long, []])
+    waiting? = fn -> Cluster.call(a, Process, :info, [task, :status]) == {:status, :waiting} end
+    until(waiting?, "it waits")
+    id = upload!(a, [{"exchange-1.0.0/ebin/#{@module}.beam", owned.(:v2)}]).id
+
+    keeps = "danger: 1 process of #{inspect(@pool)}: at work for #{inspect(@module)}"
+    {:ok, %{nodes: [%{warnings: warnings}]}} = hot_patch(a, :check, [id])
+    assert Enum.any?(warnings, &(&1 =~ keeps))
+    {:ok, %{nodes: [%{risks: risks}]}} = hot_patch(a, :plan, [id])
+    lines = Enum.map(risks, &to_string/1)
+    assert Enum.any?(lines, &(&1 =~ keeps))
+
+    assert Enum.any?(
+             lines,
+             &(&1 =~ "1 of them a Task" and &1 =~ "nor the patch can be taken back")
+           )
+
+    assert {:ok, %{nodes: [%{warnings: [warning]}]}} = hot_patch(a, :apply, [id])
+    assert warning =~ "danger: its name is in the state of 1 process of #{inspect(@pool)}"
+    assert Cluster.call(a, :gen_server, :call, [pool, :checkout]) == {:v2, {:v1, 1}}
+    assert {:error, %{reason: :refused, message: message}} = hot_patch(a, :rollback, [id])
+    assert message =~ "old code" and message =~ "Task.Supervised"
+    send(task, :go)
+    until(fn -> not Cluster.call(a, Process, :alive?, [task]) end, "it has ended")
+    assert {:ok, _report} = hot_patch(a, :rollback, [id])
+    assert Cluster.call(a, :gen_server, :call, [pool, :checkout]) == {:v1, {:v1, 2}}
+  end
+
+  defp put(node, module, bytes) do
+    File.write!(Path.join(Cluster.exchange(node), "ebin/#{module}.beam"), bytes)
+    {:module, ^module} = Cluster.call(node, :code, :load_file, [module])
   end
 end

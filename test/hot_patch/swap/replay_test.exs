@@ -261,4 +261,56 @@ defmodule HotPatch.Swap.ReplayTest do
     assert Leaks.marks(file) != []
     assert heard.() == 1
   end
+
+  test "a gen_statem is played with its state and its data" do
+    statem = fn version, open, code_change ->
+      Builds.erlang("""
+      -module(#{@module}).
+      -vsn("#{version}").
+      -behaviour(gen_statem).
+      -export([init/1, callback_mode/0, open/3, full/3, code_change/4]).
+      init(Data) -> {ok, open, Data}.
+      callback_mode() -> [state_functions, state_enter].
+      open(enter, _, _) -> keep_state_and_data;
+      #{open}
+      open({call, From}, seize, Data) -> {next_state, full, Data, [{reply, From, {seized, 1}}, {next_event, internal, more}]};
+      open(info, _, _) -> keep_state_and_data.
+      full(enter, open, _) -> keep_state_and_data;
+      full(internal, more, _) -> keep_state_and_data;
+      full({call, From}, free, Data) -> {next_state, open, Data, {reply, From, ok}}.
+      code_change(_, State, Data, _) -> #{code_change}.
+      """)
+    end
+
+    old = statem.("1", "", "{ok, State, Data}")
+    # The new one forgets that it is full.
+    new =
+      statem.(
+        "2",
+        "open({call, From}, seize, \#{n := N} = Data) -> {keep_state, Data, {reply, From, {seized, N}}};\n" <>
+          "open({call, From}, free, Data) -> {keep_state, Data, {reply, From, ok}};",
+        "{ok, State, \#{n => Data}}"
+      )
+
+    load(@module, old)
+    {:ok, pid} = :gen_statem.start(@module, 1, [])
+    on_exit(fn -> kill([pid]) end)
+
+    {one, _count} =
+      under(
+        fn _n ->
+          {:seized, 1} = :gen_statem.call(pid, :seize)
+          :ok = :gen_statem.call(pid, :free)
+        end,
+        fn -> replay!(old, new) end
+      )
+
+    assert one.crashes == [] and one.left_aside == []
+    assert one.messages > 10
+
+    assert [_, _] = one.differences
+
+    assert %{what: :state, from: ":full, integer as before", to: "%{n} as before"} =
+             Enum.find(one.differences, &(&1.message == "call :seize"))
+  end
 end

@@ -116,8 +116,10 @@ defmodule HotPatch.NodeAgent.InstructionRunner.Children do
 
   # Unlike the supervisor's own, they say what init says now.
   defp specs(pid, module) do
-    case pid |> :sys.get_state() |> Conversion.supervisor_argument(module) |> module.init() do
-      {:ok, {flags, specs}} -> if alike?(flags), do: :alike, else: {:ok, Enum.map(specs, &map/1)}
+    with {:ok, argument} <- pid |> :sys.get_state() |> Conversion.supervisor_argument(module),
+         {:ok, {flags, specs}} <- module.init(argument) do
+      if alike?(flags), do: :alike, else: {:ok, Enum.map(specs, &map/1)}
+    else
       _other -> :alike
     end
   end

@@ -9,6 +9,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   alias HotPatch.NodeAgent.Upgrade.Evaluation
   alias HotPatch.Store
   alias HotPatch.Support.FileName
+  alias HotPatch.Support.Folder
   alias HotPatch.Support.Hex
 
   # Milliseconds that providers of both releases may take; a boot that waits longer is none to wait for.
@@ -136,7 +137,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   end
 
   defp arguments([former, new], files) do
-    ebins = Path.wildcard(Path.join([new.root, "lib", "*", "ebin"]))
+    lib = Path.join(new.root, "lib")
+    ebins = for folder <- Folder.matching(lib, "*/ebin"), do: Path.join(lib, folder)
     others = for folder <- :code.get_path(), folder != ~c".", do: FileName.to_binary(folder)
 
     [

@@ -1,8 +1,10 @@
 defmodule HotPatch.Swap.Replay.Callback do
   @moduledoc false
-  # One message, handled as gen_server handles it, by a copy of the callback module inside the sandbox.
+  # One message, handled as gen_server handles it (a gen_statem as that does, see HotPatch.Swap.Replay.Statem), by a
+  # copy of the callback module inside the sandbox.
 
   alias HotPatch.Swap.Replay.Sandbox
+  alias HotPatch.Swap.Replay.Statem
 
   @typedoc """
   A version of the code on its state. `module` is the shadow, `family` all of them; `real` is the process
@@ -10,6 +12,7 @@ defmodule HotPatch.Swap.Replay.Callback do
   """
   @type actor :: %{
           side: Sandbox.side(),
+          kind: :server | :statem,
           module: module(),
           family: Sandbox.family(),
           real: pid(),
@@ -27,6 +30,10 @@ defmodule HotPatch.Swap.Replay.Callback do
 
   @doc "Plays a message. The actor that comes back has the next state, where there is one."
   @spec run(actor(), term(), reads :: map()) :: {outcome(), actor(), reads :: map()}
+  def run(%{kind: :statem} = actor, message, reads) do
+    called(actor, reads, fn -> Statem.handle(actor.module, actor.state, message) end)
+  end
+
   def run(actor, message, reads) do
     called(actor, reads, fn -> handle(actor, message) |> continued(actor) end)
   end
@@ -36,14 +43,21 @@ defmodule HotPatch.Swap.Replay.Callback do
   def convert(actor, old_vsn, extra) do
     {outcome, actor, _reads} =
       called(actor, %{}, fn ->
-        case actor.module.code_change(old_vsn, actor.state, extra) do
+        case changed(actor, old_vsn, extra) do
           {:ok, new} -> {:go_on, new, :infinity}
+          {:ok, name, data} when actor.kind == :statem -> {:go_on, {name, data}, :infinity}
           other -> {:bad, other}
         end
       end)
 
     {outcome, actor}
   end
+
+  defp changed(%{kind: :statem, module: module, state: {name, data}}, old_vsn, extra),
+    do: module.code_change(old_vsn, name, data, extra)
+
+  defp changed(%{module: module, state: state}, old_vsn, extra),
+    do: module.code_change(old_vsn, state, extra)
 
   defp called(actor, reads, fun) do
     :ok = Sandbox.enter(actor.side, actor.family, actor.real, actor.dictionary, reads)
@@ -94,18 +108,7 @@ defmodule HotPatch.Swap.Replay.Callback do
       else: {:go_on, state, :infinity}
   end
 
-  # What is thrown counts as given.
-  defp tried(from, fun) do
-    result =
-      try do
-        fun.()
-      catch
-        :throw, value -> value
-      end
-
-    :ok = Sandbox.go_on()
-    given(result, from)
-  end
+  defp tried(from, fun), do: fun |> Sandbox.given() |> given(from)
 
   defp given({:reply, reply, state}, from) when from != nil, do: replied(from, reply, state, [])
 

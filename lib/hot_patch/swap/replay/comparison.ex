@@ -101,8 +101,19 @@ defmodule HotPatch.Swap.Replay.Comparison do
     end
   end
 
-  defp turned({actor, state}) do
-    case {Form.of(actor.state), Form.of(state)} do
+  defp turned({%{kind: :statem} = actor, {name, data}}) do
+    {was, before} = actor.state
+    {turn, text} = turned_to(before, data)
+    # The name of a state is a word of the code.
+    if is_atom(name) and was != name,
+      do: {{turn, name}, "#{inspect(name)}, #{text}"},
+      else: {turn, text}
+  end
+
+  defp turned({actor, state}), do: turned_to(actor.state, state)
+
+  defp turned_to(before, state) do
+    case {Form.of(before), Form.of(state)} do
       {same, same} -> {:kept, "#{same} as before"}
       {from, to} -> {:changed, "#{from} -> #{to}"}
     end
@@ -127,6 +138,7 @@ defmodule HotPatch.Swap.Replay.Comparison do
   end
 
   defp form(:next, {:go_on, :infinity}), do: "goes on"
+  defp form(:next, {:go_on, {:later, _actions}}), do: "goes on with timers, or postpones it"
   defp form(:next, {:go_on, _wait}), do: "goes on after a timeout"
   defp form(:next, {:stop, reason}), do: "stops (#{Form.tagged(reason)})"
 
@@ -142,7 +154,7 @@ defmodule HotPatch.Swap.Replay.Comparison do
   end
 
   defp reason(%{kind: :given, reason: given}, _actor),
-    do: "it gives #{Form.tagged(given)}, which no gen_server takes"
+    do: "it gives #{Form.tagged(given)}, which its behaviour does not take"
 
   defp reason(%{kind: :error, reason: :undef, stack: [entry | _]}, actor) do
     case named(entry, actor) do

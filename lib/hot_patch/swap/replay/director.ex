@@ -213,7 +213,12 @@ defmodule HotPatch.Swap.Replay.Director do
 
   defp turned(%{doing: :asked} = one, {:played_by, player}, us, all) do
     about = Map.take(all, [:families, :values?])
-    send(player, {all.ref, :about, Map.merge(about, Map.take(one, [:stage, :module, :vsn]))})
+
+    send(
+      player,
+      {all.ref, :about, Map.merge(about, Map.take(one, [:stage, :module, :kind, :vsn]))}
+    )
+
     all = put_in(all.players[player], one.pid)
     {%{one | doing: :begins, player: player, copy: us, at: now()}, all}
   end

@@ -27,6 +27,7 @@ defmodule HotPatch.Swap.Replay.Player do
   @type about :: %{
           stage: :atomics.atomics_ref(),
           module: module(),
+          kind: :server | :statem,
           families: %{Sandbox.side() => Sandbox.family()},
           vsn: {old_vsn :: term(), extra :: term()} | nil,
           values?: boolean()
@@ -103,6 +104,7 @@ defmodule HotPatch.Swap.Replay.Player do
 
     %{
       side: side,
+      kind: about.kind,
       module: family[about.module],
       family: family,
       real: about.real,

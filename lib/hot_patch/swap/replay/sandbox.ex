@@ -71,6 +71,20 @@ defmodule HotPatch.Swap.Replay.Sandbox do
     end
   end
 
+  @doc "What a callback gives. What it throws counts as given."
+  @spec given((() -> term())) :: term()
+  def given(fun) do
+    result =
+      try do
+        fun.()
+      catch
+        :throw, value -> value
+      end
+
+    :ok = go_on()
+    result
+  end
+
   @doc "Notes what would have been done."
   @spec note(atom(), term()) :: :ok
   def note(kind, what) do

@@ -258,6 +258,11 @@ type Name = (&'static str, &'static str, u8);
 /// The places of those arguments that a function calls.
 type Pure = HashMap<Name, Vec<u64>>;
 
+/// Whether a function is known to have no effects, whatever it is given.
+pub(crate) fn is_pure(module: &str, function: &str, arity: u8) -> bool {
+    pure().get(&(module, function, arity)).is_some_and(Vec::is_empty)
+}
+
 /// The functions that are known to have no effects: a line for each module, with a word for each
 /// function (`name/arity`, then the places of funs).
 fn pure() -> &'static Pure {

@@ -26,6 +26,7 @@ use crate::etf::{Canonical, Outline, StructForm};
 use crate::iff::Chunks;
 use decode::Bounds;
 use digest::Digests;
+pub(crate) use effects::is_pure;
 pub use effects::{Effects, Together, effects};
 pub use funs::{Fun, Renewal, renewal};
 pub use outline::{Find, Found, makes_struct};

@@ -32,6 +32,7 @@ defmodule HotPatch.Swap.Replay.GateTest do
   defp play(name, file, family) do
     actor = %{
       side: :new,
+      kind: :server,
       module: family[@module],
       family: family,
       real: self(),
