@@ -86,6 +86,11 @@ defmodule HotPatch do
 
   Archives may be 10 MB large; `config :hot_patch, max_archive_bytes: n` changes that.
 
+  It may also be the tarball of a release (`.tar.gz`, as `mix release` and rebar3 make it), by its path or its bytes: of what this
+  node runs and of the tarball the archive is made that leads there, an upgrade or a patch, and that is judged, kept and
+  passed on; `config :hot_patch, max_release_bytes: n` limits it. Nobody has signed such an archive. It takes a
+  node that runs from a release, and the native library.
+
   ## Options
 
   #{Options.docs(:upload)}
@@ -94,7 +99,7 @@ defmodule HotPatch do
 
     * `HotPatch.Refusal` - the archive breaks a rule; `rule` and `entry` say which and where
     * `HotPatch.Error` with `:file`, `:invalid_option`, `:no_native`, `:reader`, `:no_manifest`,
-      `:bad_signature`
+      `:bad_signature`; of a tarball `:build`, `:dangerous`
 
   ## Examples
 
@@ -105,8 +110,9 @@ defmodule HotPatch do
   @spec upload(Path.t() | binary(), upload_options()) :: {:ok, Patch.t()} | error()
   def upload(path_or_bytes, options \\ []) do
     with {:ok, options} <- Options.validate(:upload, options),
-         {:ok, bytes, default_name} <- Input.read(path_or_bytes) do
-      asked = %{options | by: options.by || OSUser.name()}
+         by = options.by || OSUser.name(),
+         {:ok, bytes, default_name} <- Input.uploaded(path_or_bytes, by) do
+      asked = %{options | by: by}
       Catalog.upload(bytes, Map.put(asked, :default_name, default_name))
     end
   end

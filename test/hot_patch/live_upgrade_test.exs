@@ -102,6 +102,28 @@ defmodule HotPatch.LiveUpgradeTest do
     assert to_string(release) == "shop 1.0.0"
   end
 
+  test "the tarball of a release is taken for the upgrade that leads there",
+       %{made: made} = run do
+    tarball = Path.join(Path.dirname(made.zip), "shop-1.1.0.tar.gz")
+    parts = for part <- ["lib", "releases"], do: {~c"#{part}", ~c"#{Path.join(made.new, part)}"}
+    :ok = :erl_tar.create(~c"#{tarball}", parts, [:compressed, :dereference])
+
+    assert {:ok, patch} = hot_patch(run.node, :upload, [tarball, [by: "alice"]])
+    assert {patch.name, patch.upgrade} == {"shop-1.1.0", "1.1.0"}
+    assert {:ok, same} = hot_patch(run.node, :upload, [File.read!(tarball), [name: "same"]])
+    assert {:ok, composition} = hot_patch(run.node, :composition, [same.id])
+    assert {:ok, zip} = hot_patch(run.node, :composition, [patch.id])
+    files = &Map.new(&1.files, fn file -> {file.path, file.sha256} end)
+    assert files.(composition) == files.(zip)
+
+    ok!(hot_patch(run.node, :apply, [patch.id]))
+    assert running(run.node) == %{shop: "1.1.0", rates: "0.1.0", scales: "1.0.0"}
+
+    # What it leads to runs now.
+    assert {:error, error} = hot_patch(run.node, :upload, [tarball])
+    assert Exception.message(error) =~ "nothing differs"
+  end
+
   defp statuses(node) do
     {:ok, releases} = hot_patch(node, :releases, [])
 

@@ -2,6 +2,7 @@ defmodule HotPatch.Archive.Input do
   @moduledoc false
   # What a caller gives as an archive: a path or the bytes themselves.
 
+  alias HotPatch.Archive.Tarball
   alias HotPatch.Error
   alias HotPatch.Host.Config
   alias HotPatch.Options.Argument
@@ -32,6 +33,34 @@ defmodule HotPatch.Archive.Input do
      )}
   end
 
+  @doc """
+  The same of what is uploaded: also the tarball of a release, of which the archive is made that takes what this node
+  runs there.
+  """
+  @spec uploaded(term(), String.t()) :: {:ok, binary(), String.t()} | {:error, Error.t()}
+  def uploaded([first | _] = charlist, by) when is_integer(first) do
+    case Argument.text(charlist) do
+      path when is_binary(path) -> uploaded(path, by)
+      no_text -> no_input(no_text)
+    end
+  end
+
+  def uploaded(<<0x1F, 0x8B, _::binary>> = bytes, by) do
+    Tarball.with_file(bytes, fn path -> Tarball.archive(path, "release", by) end)
+  end
+
+  def uploaded(path_or_bytes, by) when is_binary(path_or_bytes) do
+    with :nomatch <- :binary.match(path_or_bytes, <<0>>),
+         true <- Tarball.tarball?(path_or_bytes) do
+      name = path_or_bytes |> Path.basename() |> String.replace(~r/\.(tar\.gz|tgz|gz)\z/, "")
+      Tarball.archive(path_or_bytes, plain(name), by)
+    else
+      _no_tarball -> read(path_or_bytes)
+    end
+  end
+
+  def uploaded(other, _by), do: no_input(other)
+
   # One byte more than the limit is enough for the reader to refuse the archive.
   defp read_file(path) do
     # Anything but a plain file could keep the reader waiting for ever.
@@ -59,10 +88,11 @@ defmodule HotPatch.Archive.Input do
      )}
   end
 
-  defp name(path) do
+  defp name(path), do: path |> Path.basename(".zip") |> plain()
+
+  defp plain(name) do
     name =
-      path
-      |> Path.basename(".zip")
+      name
       |> String.replace(~r/[^A-Za-z0-9._-]/, "_")
       |> String.slice(0, 64)
 

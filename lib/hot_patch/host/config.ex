@@ -32,6 +32,7 @@ defmodule HotPatch.Host.Config do
           journal_entries: pos_integer(),
           max_kept_bytes: pos_integer(),
           max_archive_bytes: pos_integer(),
+          max_release_bytes: pos_integer(),
           max_entries: pos_integer(),
           max_unpacked_bytes: pos_integer(),
           max_name_bytes: pos_integer(),

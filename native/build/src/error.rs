@@ -38,6 +38,14 @@ pub enum Error {
         /// The entry.
         entry: String,
     },
+    /// A tar that is not what release tools write.
+    #[error("{}: {why}. Make the tar again, as `mix release` or rebar3 does", named(tar))]
+    Tar {
+        /// The archive.
+        tar: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// Two versions of one application.
     #[error(
         "{}: there are {one} and {other}, and no release says which of them runs: \

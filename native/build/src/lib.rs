@@ -142,10 +142,13 @@ pub fn build(
 
 /// Both sides at once: most of it is waiting for the disk.
 fn sides(request: &Request) -> Result<(Option<Side>, Side), Error> {
-    let read = |path: &std::path::Path| Side::new(tree::read(path)?, path);
+    let read = |path: &std::path::Path, running: Option<&str>| {
+        Side::new(tree::read(path, request.most_unpacked)?, path, running)
+    };
     std::thread::scope(|scope| {
-        let from = request.from.as_deref().map(|path| scope.spawn(move || read(path)));
-        let to = read(&request.to);
+        let running = request.running.as_deref();
+        let from = request.from.as_deref().map(|path| scope.spawn(move || read(path, running)));
+        let to = read(&request.to, None);
         let from = from
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         Ok((from.transpose()?, to?))

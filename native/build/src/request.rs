@@ -25,6 +25,12 @@ pub struct Request {
     /// A patch of the version that runs, also where the two are different versions of a release.
     #[serde(default)]
     pub in_place: bool,
+    /// The version of the release that runs, where [`Request::from`] boots another.
+    #[serde(default)]
+    pub running: Option<String>,
+    /// The most bytes that a tar may be unpacked to, where it comes from somebody else.
+    #[serde(default)]
+    pub most_unpacked: Option<u64>,
     /// Applications that an upgrade restarts, where their authors say nothing of how they change.
     #[serde(default)]
     pub restart: Vec<String>,
@@ -80,6 +86,8 @@ impl Request {
             modules: None,
             all_differences: false,
             in_place: false,
+            running: None,
+            most_unpacked: None,
             restart: Vec::new(),
             release: None,
             name,

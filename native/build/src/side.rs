@@ -52,8 +52,9 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    pub(crate) fn new(files: Files, root: &Path) -> Result<Self, Error> {
-        let (booting, facts) = facts(&files)?;
+    /// `running` is the version that counts, where the build boots another.
+    pub(crate) fn new(files: Files, root: &Path, running: Option<&str>) -> Result<Self, Error> {
+        let (booting, facts) = facts(&files, running)?;
         let mut side = Side {
             applications: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -190,11 +191,12 @@ impl Side {
 }
 
 /// The version that boots, and what its `.rel` says.
-fn facts(files: &Files) -> Result<(Option<String>, Facts), Error> {
+fn facts(files: &Files, running: Option<&str>) -> Result<(Option<String>, Facts), Error> {
     let start = files.iter().find(|(path, _)| path == "releases/start_erl.data");
-    let booting = match start {
-        Some((_, content)) => release::booting(&content.read()?),
-        None => None,
+    let booting = match (running, start) {
+        (Some(running), _) => Some(running.to_owned()),
+        (None, Some((_, content))) => release::booting(&content.read()?),
+        (None, None) => None,
     };
     let described: Vec<(&str, &Content)> = files
         .iter()

@@ -2,11 +2,11 @@
 //! build: `lib/APP-VSN/ebin/...`, `releases/VSN/...`.
 
 use std::borrow::Cow;
-use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use flate2::read::GzDecoder;
+mod tar;
 
 use crate::changes::Build;
 use crate::error::Error;
@@ -66,13 +66,15 @@ fn is_executable(_about: &fs::Metadata) -> bool {
 /// A path from the root, and its content.
 pub(crate) type Files = Vec<(String, Content)>;
 
-/// All files of the build at `path`.
-pub(crate) fn read(path: &Path) -> Result<Files, Error> {
+/// All files of the build at `path`; `most` are the most bytes that a tar may be unpacked to.
+pub(crate) fn read(path: &Path, most: Option<u64>) -> Result<Files, Error> {
     let about = fs::metadata(path).map_err(|error| at(path, error))?;
-    let mut files = if about.is_dir() { folder(path)? } else { tar(path)? };
+    let mut files = if about.is_dir() { folder(path)? } else { tar::read(path, most)? };
     if !files.iter().any(|(name, _)| matches!(parts(name)[..], ["lib", _, "ebin", _])) {
         return Err(Error::NoBuild(path.to_owned()));
     }
+    // What HotPatch has staged there is of no build.
+    files.retain(|(name, _)| !name.contains(".hot_patch-"));
     files.sort_by(|(one, _), (other, _)| one.cmp(other));
     Ok(files)
 }
@@ -95,7 +97,7 @@ fn is_wanted(path: &str) -> bool {
 
 /// Whether it is of an application or of a version of the release, whatever it is.
 fn is_of_release(path: &str) -> bool {
-    matches!(parts(path)[..], ["lib" | "releases", _, _, ..]) && !path.contains(".hot_patch-")
+    matches!(parts(path)[..], ["lib" | "releases", _, _, ..])
 }
 
 fn folder(path: &Path) -> Result<Files, Error> {
@@ -148,43 +150,6 @@ fn walk(
         }
     }
     Ok(())
-}
-
-fn tar(path: &Path) -> Result<Files, Error> {
-    let mut file = BufReader::new(File::open(path).map_err(|error| at(path, error))?);
-    let mut start = [0; 2];
-    let known = file.read(&mut start).map_err(|error| at(path, error))?;
-    let rest = io::Cursor::new(start.get(..known).unwrap_or_default().to_vec()).chain(file);
-    match start {
-        [0x1f, 0x8b] => entries(path, GzDecoder::new(rest)),
-        _ => entries(path, rest),
-    }
-}
-
-fn entries(path: &Path, bytes: impl Read) -> Result<Files, Error> {
-    let no_tar = |_: io::Error| Error::NoBuild(path.to_owned());
-    let mut archive = tar::Archive::new(bytes);
-    let mut files = Vec::new();
-    for entry in archive.entries().map_err(no_tar)? {
-        let mut entry = entry.map_err(no_tar)?;
-        let bytes = entry.path_bytes().into_owned();
-        let name = String::from_utf8(bytes).map_err(|_| Error::Name(path.to_owned()))?;
-        let name = name.trim_start_matches("./").to_owned();
-        let kind = entry.header().entry_type();
-        if !(is_wanted(&name) || is_of_release(&name)) || kind.is_dir() {
-            continue;
-        }
-        if kind.is_symlink() || kind.is_hard_link() {
-            let place = Place::Link { tar: path.to_owned(), entry: name.clone() };
-            files.push((name, Content { place, executable: false }));
-            continue;
-        }
-        let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).map_err(|error| at(path, error))?;
-        let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
-        files.push((name, Content { place: Place::InMemory(bytes), executable }));
-    }
-    Ok(files)
 }
 
 fn at(path: &Path, source: io::Error) -> Error {

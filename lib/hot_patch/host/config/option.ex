@@ -73,6 +73,13 @@ defmodule HotPatch.Host.Config.Option do
       default: 10 * 1024 * 1024,
       doc: "how large an archive may be. Default: 10 MB"
     ],
+    max_release_bytes: [
+      rule: {:number, @largest_limit},
+      default: 100 * 1024 * 1024,
+      doc:
+        "how large the tarball of a release may be that is uploaded; it may unpack to five times as much. " <>
+          "Default: 100 MB"
+    ],
     max_entries: [
       rule: {:number, @largest_limit},
       default: 10_000,

@@ -35,7 +35,7 @@ use crate::refusal::{Refusal, Rule};
 use central::{Central, Method};
 pub(crate) use inflate::Unpacker;
 pub use leftovers::is_of_mac;
-pub(crate) use names::check as check_name;
+pub use names::check as check_name;
 pub use write::{Content, WriteError, write};
 
 /// An entry whose headers keep all rules. Its content is still to be unpacked and checked.

@@ -4,7 +4,7 @@ use crate::refusal::{Refusal, Rule};
 use hot_patch_beam::text;
 
 /// Checks the name of an entry as it stands in a header. A folder's name ends with a slash.
-pub(crate) fn check(raw: &[u8], longest: u32) -> Result<&str, Refusal> {
+pub fn check(raw: &[u8], longest: u32) -> Result<&str, Refusal> {
     let refuse = |rule, detail: &str| Err(Refusal::entry(rule, raw, detail));
     if raw.len() > usize::try_from(longest).unwrap_or(usize::MAX) {
         let detail = format!("has a name of {} bytes; the limit is {longest}", raw.len());
