@@ -35,6 +35,9 @@ defmodule HotPatch.Command.Target do
   @callback apply(t(), id :: String.t(), keyword(), bars? :: boolean()) ::
               {:ok, applied()} | {:error, failure()}
 
+  @doc "How a release is made permanent, as something to type."
+  @callback permanent_line(t(), version :: String.t()) :: String.t()
+
   @doc "How a patch is taken back, as something to type."
   @callback rollback_line(t(), id :: String.t()) :: String.t()
 

@@ -86,13 +86,34 @@ defmodule HotPatch.Host.RunningBuild do
     root = System.get_env("RELEASE_ROOT") || to_string(:code.root_dir())
     start = Path.join(root, "releases/start_erl.data")
 
+    case booting(start) do
+      nil ->
+        %{}
+
+      booting ->
+        # After an upgrade what runs is not yet what the next start boots.
+        version = running(root) || booting
+        folder = Path.join([root, "releases", version])
+        found = Map.new(named(folder, "releases/#{version}", ["*.rel" | @settings]))
+        if version == booting, do: Map.put(found, "releases/start_erl.data", start), else: found
+    end
+  end
+
+  defp booting(start) do
     with {:ok, text} <- File.read(start),
          [_erts, version] <- String.split(text) do
-      folder = Path.join([root, "releases", version])
-      found = named(folder, "releases/#{version}", ["*.rel" | @settings])
-      Map.new([{"releases/start_erl.data", start} | found])
+      version
     else
-      _no_release -> %{}
+      _no_release -> nil
+    end
+  end
+
+  defp running(root) do
+    with {_name, version} <- ReleaseSource.installed(),
+         true <- File.dir?(Path.join([root, "releases", version])) do
+      version
+    else
+      _as_it_was_booted -> nil
     end
   end
 

@@ -9,6 +9,11 @@ defmodule Mix.Tasks.HotPatch.Deploy do
   What runs is asked for on the node: digests of its files, and those files that differ. No old build is needed.
   The patch says what it takes the place of, and every node checks that it runs that.
 
+  Where the version of the release is another than that which runs it is an upgrade: the release is sent as a tarball, the
+  node makes of it and of what it runs what leads there, and all else is the same. What it runs then is booted by a
+  restart once it is permanent (`--permanent`). Such an archive is not signed; what looks dangerous is built with
+  `mix hot_patch.build`, where it can be accepted. Through the page's interface a tarball may be as large as an archive.
+
   ## Options
 
     * `--to NODE` - any node of the cluster; it runs the same HotPatch as this project
@@ -19,6 +24,7 @@ defmodule Mix.Tasks.HotPatch.Deploy do
     * `--name TEXT` - of the patch. Default: `deploy`
     * `--accept NAME` - build it although this was found, see `mix help hot_patch.build`; may be given several times
     * `--sign KEY` - signs the patch, see `mix help hot_patch.sign`
+    * `--in-place` - a patch of the version that runs, although the version of the release differs
     * `--config-differences` - sets what the new `sys.config` sets otherwise
     * `--dry-run` - shows what it would do, and ends
     * `--yes` - does not ask; where this is no terminal, nothing is applied without it
@@ -50,6 +56,7 @@ defmodule Mix.Tasks.HotPatch.Deploy do
   alias HotPatch.Build.Running
   alias HotPatch.Build.Settings
   alias HotPatch.Command.Target
+  alias HotPatch.Command.Upgrade
   alias HotPatch.Host.RunningBuild
   alias HotPatch.Options.CommandLine
   alias HotPatch.Support.Folder
@@ -62,6 +69,7 @@ defmodule Mix.Tasks.HotPatch.Deploy do
     accept: :keep,
     sign: :string,
     config_differences: :boolean,
+    in_place: :boolean,
     dry_run: :boolean,
     yes: :boolean,
     cookie: :string,
@@ -122,6 +130,37 @@ defmodule Mix.Tasks.HotPatch.Deploy do
     target = ok!(Target.open(own[:to], own))
     release = built || ok!(release(nil))
 
+    case own[:in_place] != true && Upgrade.version(target, release) do
+      {:ok, version} -> upgrade(target, release, own, {version, apply_options})
+      _the_same_or_none -> patch(target, release, own, apply_options)
+    end
+  end
+
+  defp upgrade(%module{} = target, release, own, {version, apply_options}) do
+    if own[:sign] || own[:accept] do
+      stop(
+        2,
+        "--sign and --accept are for patches: build an upgrade with mix hot_patch.build, and upload it"
+      )
+    end
+
+    say("an upgrade to #{version}: the release is packed and sent")
+    id = ok!(module.upload(target, ok!(Upgrade.tarball(release)), own[:name] || "deploy"))
+    say(ok!(module.plan(target, id, Keyword.take(apply_options, [:nodes]))))
+
+    if own[:dry_run] do
+      _ = module.delete(target, id)
+      say("a dry run: #{id} is not kept on #{own[:to]}")
+    else
+      confirm(own, target, id)
+      apply_patch(target, id, apply_options)
+
+      if apply_options[:permanent] in [nil, :never],
+        do: say("have a restart boot it: #{module.permanent_line(target, version)}")
+    end
+  end
+
+  defp patch(target, release, own, apply_options) do
     in_folder(fn folder ->
       {differing, withheld} = mirror(target, release, folder)
       if withheld != [], do: say("not compared: #{Enum.join(withheld, ", ")}")

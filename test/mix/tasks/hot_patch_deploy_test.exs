@@ -8,6 +8,7 @@ defmodule Mix.Tasks.HotPatch.DeployTest do
   alias HotPatch.Build.Running
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
+  alias HotPatch.Test.NextRelease
 
   @moduletag :tmp_dir
   @moduletag :starts_nodes
@@ -111,6 +112,31 @@ defmodule Mix.Tasks.HotPatch.DeployTest do
     :ok = Cluster.call(node, Application, :put_env, [:hot_patch, :console, console])
     Cluster.call(node, HotPatch.Console, :reload, [])
     until(fn -> Cluster.call(node, HotPatch.Console, :port, []) end, "the console listens")
+  end
+
+  test "a release of the next version is an upgrade, and runs as that" do
+    %{old: old, new: new} = NextRelease.make()
+    {node, _peer} = NextRelease.boot(old)
+    :ok = NextRelease.ask(node, :shop_server, :sell)
+    to = ["--to", "#{node}", "--release", new]
+
+    assert {output, 2} = deploy(to ++ ["--accept", "on_load"])
+    assert output =~ "are for patches"
+
+    assert {output, 0} = deploy(to ++ ["--dry-run"])
+    assert output =~ "an upgrade to 1.1.0" and output =~ "is not kept on #{node}"
+    assert hot_patch(node, :list, []).items == []
+
+    assert {output, 3} = deploy(to)
+    assert output =~ "not confirmed: nothing was changed"
+    assert NextRelease.ask(node, :shop_server) == {1, {:v1, 1}}
+
+    assert {output, 0} = deploy(to ++ ["--yes"])
+    assert NextRelease.ask(node, :shop_server) == {2, %{sold: 1}}
+    assert output =~ "have a restart boot it: mix hot_patch.remote #{node} make-permanent 1.1.0"
+
+    assert {output, 0} = deploy(to)
+    assert output =~ "nothing differs"
   end
 
   test "wrong calls say what is wrong", %{tmp_dir: dir} do

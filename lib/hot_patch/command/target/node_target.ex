@@ -76,6 +76,10 @@ defmodule HotPatch.Command.Target.NodeTarget do
   @impl Target
   def rollback_line(target, id), do: "mix hot_patch.remote #{target.node} rollback #{id}"
 
+  @impl Target
+  def permanent_line(target, version),
+    do: "mix hot_patch.remote #{target.node} make-permanent #{version}"
+
   defp call(target, function, arguments),
     do: Connection.call(target.node, HotPatch, function, arguments)
 

@@ -190,6 +190,10 @@ defmodule HotPatch.Command.Target.WebTarget do
     ~s(curl -H "authorization: Bearer $HOT_PATCH_TOKEN" -d reason=... #{target.base}/patches/#{encoded(id)}/rollback)
   end
 
+  @impl Target
+  def permanent_line(_target, version),
+    do: "HotPatch.make_permanent(#{inspect(version)}) in a shell of a node"
+
   # Options as a form has them. What stands between us and the interface may be a parser that keeps one value of a
   # name, where the name does not say that it may have several.
   defp form(options) do
