@@ -30,12 +30,12 @@ defmodule HotPatch.Swap.Employment do
 
   @typedoc """
   What tells of one that was seen in its loop: the depth of its stack, with what is known of that, or its
-  reductions, with the most up to which it is what it was.
+  reductions, with the most up to which it is what it was, at that depth.
   """
   @type t :: %{
           by_depth?: boolean(),
           depth: :atomics.atomics_ref(),
-          idle: non_neg_integer() | nil
+          idle: Idleness.measure() | nil
         }
 
   @typedoc "What a process finds."
@@ -67,12 +67,12 @@ defmodule HotPatch.Swap.Employment do
   end
 
   @doc "What the calling process finds, which runs a function over its state and has nothing else in hand."
-  @spec look(looks(), before(), now :: non_neg_integer(), term()) :: found()
-  def look({%{idle: idle}, _module}, before, now, _state)
-      when is_integer(idle) and is_integer(before) and now - before <= idle,
+  @spec look(looks(), Idleness.measure(), before(), term()) :: found()
+  def look({%{idle: {most, depth}}, _module}, {reductions, depth}, before, _state)
+      when is_integer(before) and reductions - before <= most,
       do: :ok
 
-  def look({works_for, module}, _before, _now, state), do: check(works_for, state, module)
+  def look({works_for, module}, _now, _before, state), do: check(works_for, state, module)
 
   @doc "The same, wherever it is."
   @spec check(t(), term(), module()) :: found()

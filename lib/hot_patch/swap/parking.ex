@@ -69,15 +69,11 @@ defmodule HotPatch.Swap.Parking do
     SysMessage.run_in(pid, &still(&1, conversion, base))
   end
 
-  # What it is about to do is within a fun, and so not in the text of its stack, which is read meanwhile: that
-  # would be several times as long.
   def ask(standing, pid, conversion, {looks, before}, seat) do
     base = %{standing | seat: seat}
     go_on = fn state, employer -> still(state, conversion, %{base | employer: employer}) end
-
-    SysMessage.run_in(pid, fn state ->
-      go_on.(state, Employment.look(looks, before, Idleness.now(), state))
-    end)
+    look = fn now, before, state -> Employment.look(looks, now, before, state) end
+    SysMessage.run_in(pid, Idleness.asked(go_on, look, before))
   end
 
   @doc """

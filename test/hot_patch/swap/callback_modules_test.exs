@@ -158,29 +158,46 @@ defmodule HotPatch.Swap.CallbackModulesTest do
   end
 
   describe "one that has done too little for it since it was looked at" do
-    defp look(pid, events) do
+    defp happens(pid, :enter), do: :gen_statem.cast(pid, :enter)
+    defp happens(pid, event), do: :gen_statem.call(pid, event)
+
+    defp look(pid, events, module \\ @second) do
       [_words, {:reductions, before}] = Process.info(pid, [:total_heap_size, :reductions])
-      for event <- events, do: :ok = :gen_statem.call(pid, event)
+
+      for event <- events, do: :ok = happens(pid, event)
       works_for = Employment.new(Employment.depth(), true, :statem)
       test = self()
 
-      :sys.replace_state(pid, fn state ->
-        # It is looked for a module that it does not work for: who reads sees that.
-        send(test, {:found, Employment.look({works_for, @second}, before, Idleness.now(), state)})
-        state
-      end)
+      # It is looked for a module that it does not work for: who reads sees that.
+      look = fn now, before, state ->
+        Employment.look({works_for, module}, now, before, state)
+      end
 
+      tell = fn state, found ->
+        send(test, {:found, found})
+        state
+      end
+
+      :sys.replace_state(pid, Idleness.asked(tell, look, before))
       receive(do: ({:found, found} -> found))
     end
 
     test "does not read whom it works for, and every other does" do
-      assert is_integer(Idleness.most())
+      assert {_reductions, _depth} = Idleness.most()
       pid = start()
       assert look(pid, []) == :ok
       assert look(pid, [{:change, @first}]) == {:another, @first}
       assert look(pid, []) == :ok
       assert look(pid, [{:push, @first}]) == {:another, @first}
       assert look(pid, [:pop]) == {:another, @first}
+    end
+
+    # Which may take fewer calls.
+    test "is not one that has entered another loop" do
+      load(@second, becoming(@second, "v1"))
+      pid = start()
+      assert look(pid, []) == :ok
+      assert look(pid, [:enter], @first) == {:another, @second}
     end
   end
 
@@ -201,6 +218,7 @@ defmodule HotPatch.Swap.CallbackModulesTest do
     -export([init/1, callback_mode/0, handle_event/4, code_change/4]).
     init(N) -> {ok, on, {#{v}, N}}.
     callback_mode() -> handle_event_function.
+    handle_event(cast, enter, _State, Data) -> gen_server:enter_loop(#{@second}, [], Data);
     handle_event({call, From}, get, _State, Data) -> {keep_state_and_data, [{reply, From, {#{module}, #{v}, Data}}]};
     handle_event({call, From}, pop, _State, _Data) -> {keep_state_and_data, [pop_callback_module, {reply, From, ok}]};
     handle_event({call, From}, {change, M}, _State, _Data) ->

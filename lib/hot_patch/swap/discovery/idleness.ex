@@ -4,8 +4,9 @@ defmodule HotPatch.Swap.Discovery.Idleness do
   # longer than all else that it does to stand still. The VM counts the calls that a process makes, its
   # reductions, and that is exact: to come to where it is asked takes so many, and to handle before that an event that
   # changes the callback module so many more. What that is at least a process of our own shows, in whichever
-  # way it is done. One that has made fewer has not done it. What others do to a process meanwhile
-  # (process_info, a garbage collection) costs it some, too, and makes it look busy at worst: then it reads.
+  # way it is done. One that has made fewer has not done it. To enter another loop takes less, but makes the stack
+  # deeper than that of ours. What others do to a process meanwhile (process_info, a garbage collection) costs it some
+  # calls, too, and makes it look busy at worst: then it reads.
 
   alias HotPatch.Swap.SysMessage
 
@@ -14,11 +15,15 @@ defmodule HotPatch.Swap.Discovery.Idleness do
   @spare 4
   @answer_within 5_000
 
+  @typedoc "Reductions, and how deep the stack is."
+  @type measure :: {non_neg_integer(), non_neg_integer()}
+
   @doc """
   The reductions up to which no callback module was changed, from when a process was looked at to when it is
-  asked; nil where that cannot be told. It is learnt once.
+  asked by `asked/3`, and how deep its stack is then if it is in no other loop; nil where that cannot be told. It is
+  learnt once.
   """
-  @spec most() :: non_neg_integer() | nil
+  @spec most() :: measure() | nil
   def most do
     code = for module <- [:gen_statem, :sys, __MODULE__], do: module.module_info(:md5)
 
@@ -36,28 +41,30 @@ defmodule HotPatch.Swap.Discovery.Idleness do
   defp learn do
     pid = :proc_lib.spawn(:gen_statem, :enter_loop, [__MODULE__, [], nil, nil])
     # The first time it comes to its loop, too.
-    _first = cost(pid, [])
-    idle = cost(pid, [])
-    changed = for _run <- 1..@runs, event <- [:change, :push, :pop], do: cost(pid, [event])
+    _first = measure(pid, [])
+    idle = measure(pid, [])
+    changed = for _run <- 1..@runs, event <- [:change, :push, :pop], do: measure(pid, [event])
     Process.exit(pid, :kill)
-    if nil not in [idle | changed], do: below(idle, Enum.min(changed) - @spare)
+    if nil not in [idle | changed], do: below(idle, changed)
   end
 
   # Where the two are as good as the same, it tells nothing.
-  defp below(idle, most) when most >= idle + @spare, do: most
-  defp below(_idle, _most), do: nil
+  defp below({idle, depth}, changed) do
+    most = (changed |> Enum.map(&elem(&1, 0)) |> Enum.min()) - @spare
+    if most >= idle + @spare, do: {most, depth}
+  end
 
-  defp cost(pid, events) do
+  defp measure(pid, events) do
     [_words, {:reductions, before}] = Process.info(pid, [:total_heap_size, :reductions])
     _text = Process.info(pid, :backtrace)
     for event <- events, do: send(pid, event)
     ref = SysMessage.open()
     tell = fn state, now -> told(state, now, ref) end
-    SysMessage.run_in(pid, fn state -> tell.(state, now()) end)
+    SysMessage.run_in(pid, asked(tell, fn now, _before, _state -> now end, before))
     note = fn _pid, now, nil -> {:done, now} end
     {_none, now} = SysMessage.collect({ref, [pid]}, @answer_within, nil, note)
     SysMessage.close(ref)
-    now && now - before
+    with {reductions, depth} <- now, do: {reductions - before, depth}
   end
 
   defp told(state, now, ref) do
@@ -65,11 +72,20 @@ defmodule HotPatch.Swap.Discovery.Idleness do
     state
   end
 
-  @doc "The reductions of the calling process."
-  @spec now() :: non_neg_integer()
-  def now do
-    {:reductions, now} = :erlang.process_info(self(), :reductions)
-    now
+  @doc """
+  What a process is asked by, to run it over its state: `look` gets what it measures now, and `go_on` what that has
+  found. Both are funs, so that what they have to do is not in the text of the stack, which `look` may read.
+  """
+  @spec asked((state, found -> state), (measure(), before, state -> found), before) ::
+          (state -> state)
+        when state: term(), found: term(), before: term()
+  def asked(go_on, look, before), do: fn state -> go_on.(state, look.(now(), before, state)) end
+
+  defp now do
+    [{:reductions, reductions}, {:stack_size, depth}] =
+      :erlang.process_info(self(), [:reductions, :stack_size])
+
+    {reductions, depth}
   end
 
   @doc "What a gen_statem asks of its callback module before it enters its loop."
