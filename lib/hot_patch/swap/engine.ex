@@ -80,7 +80,7 @@ defmodule HotPatch.Swap.Engine do
   end
 
   defp run_in_turn(caller, ready, guard, found) do
-    standing = Parking.new(guard, ready.signal)
+    standing = Parking.new(guard, ready.signal, length(found.targets))
 
     with {:ok, casualties} <- casualties(ready),
          found = without(found, casualties),
