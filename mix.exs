@@ -83,7 +83,7 @@ defmodule HotPatch.MixProject do
     [
       main: "readme",
       formatters: ["html"],
-      assets: %{"docs/images" => "images"},
+      assets: %{"docs/images" => "images", "docs/assets" => "assets"},
       extras: ["README.md"] ++ pages ++ maintainers ++ ["CHANGELOG.md", "LICENSE"],
       # They name modules that are not for users; that these exist is tested.
       skip_undefined_reference_warnings_on: maintainers,

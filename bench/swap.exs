@@ -5,13 +5,13 @@
 #     MIX_ENV=prod mix run bench/swap.exs [--processes 1000,10000,100000] [--modules 1,100]
 #                                         [--load idle,calls] [--rounds 3]
 #                                         [--ways "HotPatch,release_handler_1"] [--funs] [--statems]
-#                                         [--hogs 8] [--others 8] [--plots docs]
+#                                         [--hogs 8] [--others 8] [--plots docs/assets]
 #
 # --hogs are processes of the VM that are always busy, --others programs beside it.
 # With --funs every server's state holds a fun of its module, which HotPatch makes anew, with --statems they are gen_statems. With --plots the pause and the
 # 99th percentile of the calls over the number of processes are drawn into a folder; those of docs/figures.md by
 #
-#     MIX_ENV=prod mix run bench/swap.exs --modules 1 --load calls --plots docs \
+#     MIX_ENV=prod mix run bench/swap.exs --modules 1 --load calls --plots docs/assets \
 #       --ways "release_handler_1,sys:suspend 100 wide,HotPatch"
 #
 # Every way changes the same two builds, whose state format differs, in fresh processes; the

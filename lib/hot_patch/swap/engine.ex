@@ -6,6 +6,7 @@ defmodule HotPatch.Swap.Engine do
   # messages of a swap come from this one process, and messages between two processes keep
   # their order, so the resume that follows it undoes it.
 
+  alias HotPatch.Support.Quiet
   alias HotPatch.Swap.Casualties
   alias HotPatch.Swap.Decision
   alias HotPatch.Swap.Description
@@ -68,19 +69,20 @@ defmodule HotPatch.Swap.Engine do
 
   # Who has a state that may hold funs of the code that goes.
   defp holders(%{funs: nil}), do: []
-  defp holders(%{job: job}), do: Discovery.look(job.changes).targets
+  defp holders(%{job: job}), do: Quiet.run(fn -> Discovery.look(job.changes).targets end)
 
   # The new code takes the old state too: load first, then each changes its state when it
   # gets to it. Tried before, in the same way, so that a failure finds the old code current.
   defp run_in_turn(caller, ready, guard) do
-    case Discovery.find(ready.job.changes) do
+    # Nobody stands still, and nobody is to wait for this.
+    case Quiet.run(fn -> Discovery.find(ready.job.changes) end) do
       %{silent: []} = found -> run_in_turn(caller, ready, guard, found)
       %{silent: silent} -> {:error, Failure.new(:busy, Description.silent(silent))}
     end
   end
 
   defp run_in_turn(caller, ready, guard, found) do
-    standing = Parking.new(guard, ready.signal)
+    standing = Parking.new(guard, ready.signal, length(found.targets))
 
     with {:ok, casualties} <- casualties(ready),
          found = without(found, casualties),
@@ -89,7 +91,7 @@ defmodule HotPatch.Swap.Engine do
          :ok <- EarlyLoad.on_load(ready, deadline(ready)),
          :ok <- Decision.await(caller, ready),
          # Whoever is started from here on may have either state; the new code takes both.
-         found = Discovery.merge(Discovery.find(ready.job.changes, found), found),
+         found = later(ready, found),
          {:ok, casualties} <- casualties(ready),
          found = without(found, casualties),
          {:ok, killed} <- PhaseTimes.note(:load, fn -> Load.run(ready, casualties) end) do
@@ -109,11 +111,16 @@ defmodule HotPatch.Swap.Engine do
     end
   end
 
+  defp later(ready, found) do
+    new = Quiet.run(fn -> Discovery.find(ready.job.changes, found) end)
+    Discovery.merge(new, found)
+  end
+
   # Those that the change ends: none without the operator's word.
   defp casualties(%{fatal: fatal}) when fatal == %{}, do: {:ok, []}
 
   defp casualties(%{job: job, fatal: fatal}) do
-    found = Discovery.look(job.changes)
+    found = Quiet.run(fn -> Discovery.look(job.changes) end)
     casualties = Casualties.among(found.targets ++ found.unpaused, fatal)
 
     if casualties != [] and job.purge == :soft,

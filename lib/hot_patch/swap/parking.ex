@@ -30,28 +30,38 @@ defmodule HotPatch.Swap.Parking do
   alias HotPatch.Swap.Tally
 
   # Milliseconds. A process is woken up when the swap is over; this is for the case that all who
-  # could do so are dead.
+  # could do so are dead. Many look less often: a hundred thousand that wake up each second would take, on a machine that
+  # has little time for them, all the time that it has, and so make their own pause longer.
   @look_every 1_000
+  @looks_in_a_ms 10
 
   @typedoc """
   `ref` is the alias of the engine under which answers come (see SysMessage), `seat` that of a process
-  that stands still, `employer` what it has found of whom it works for.
+  that stands still, `employer` what it has found of whom it works for; `look_every` is how often it looks by itself.
   """
   @type t :: %__MODULE__{
           ref: reference(),
           signal: Signal.t(),
           engine: pid(),
           guard: pid(),
+          look_every: pos_integer(),
           seat: Tally.seat() | nil,
           employer: Employment.found() | nil
         }
-  @enforce_keys [:ref, :signal, :engine, :guard]
-  defstruct [:ref, :signal, :engine, :guard, :seat, :employer]
+  @enforce_keys [:ref, :signal, :engine, :guard, :look_every]
+  defstruct [:ref, :signal, :engine, :guard, :look_every, :seat, :employer]
 
-  @doc "For the calling engine and its guard; nobody stands still yet."
-  @spec new(pid(), Signal.t()) :: t()
-  def new(guard, signal),
-    do: %__MODULE__{ref: SysMessage.open(), signal: signal, engine: self(), guard: guard}
+  @doc "For the calling engine and its guard, and about so many processes; nobody stands still yet."
+  @spec new(pid(), Signal.t(), non_neg_integer()) :: t()
+  def new(guard, signal, count) do
+    %__MODULE__{
+      ref: SysMessage.open(),
+      signal: signal,
+      engine: self(),
+      guard: guard,
+      look_every: max(@look_every, div(count, @looks_in_a_ms))
+    }
+  end
 
   @doc """
   Asks a process to stand still, and to convert its state at once where a conversion is given. It takes
@@ -176,7 +186,7 @@ defmodule HotPatch.Swap.Parking do
         SysMessage.reply(from, :ok)
         follow(order, {state, new, conversion}, base)
     after
-      @look_every ->
+      base.look_every ->
         if Process.alive?(base.engine) or Process.alive?(base.guard),
           do: look(state, new, conversion, base),
           else: abandoned(state, new, conversion, base)

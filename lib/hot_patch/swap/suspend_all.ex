@@ -85,7 +85,7 @@ defmodule HotPatch.Swap.SuspendAll do
   defp begin(ready, guard) do
     deadline = deadline(ready)
     found = Casualties.mark(later(ready, ready.found), ready.fatal)
-    standing = Parking.new(guard, ready.signal)
+    standing = Parking.new(guard, ready.signal, length(found.targets))
     ref = SysMessage.open()
     bystanders = ProcessTask.bystanders(found.parents)
     windows = ProcessTask.of(found.targets, ready, {ref, standing.signal})

@@ -52,6 +52,9 @@ defmodule HotPatch.Support.PrintableTest do
     }
   end
 
+  defp phase,
+    do: %Report.Phase{phase: :suspend, from_us: 0, until_us: 1_000, error: @hostile}
+
   defp straggler do
     %HotPatch.Straggler{
       node: hostile_atom(),
@@ -68,6 +71,7 @@ defmodule HotPatch.Support.PrintableTest do
       node: hostile_atom(),
       status: :error,
       files: [file()],
+      phases: [phase()],
       restart_needed: @hostile,
       error: "#{@hostile} of the node",
       killed: [self()],
@@ -251,6 +255,7 @@ defmodule HotPatch.Support.PrintableTest do
       report(),
       report_node(),
       file(),
+      phase(),
       straggler(),
       watch(),
       analysis(),
