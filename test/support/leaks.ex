@@ -218,6 +218,8 @@ defmodule HotPatch.Test.Leaks do
   """
   @spec watch(Path.t()) :: pid()
   def watch(file) do
+    # What is there is not ours, and would be removed.
+    false = File.exists?(file)
     _ = :ets.new(@table, [:named_table, :public, :bag])
     _ = :ets.new(:hot_patch_test_seed, [:named_table, :public])
     true = :ets.insert(:hot_patch_test_seed, {:fun, state(file).fun})

@@ -301,6 +301,7 @@ defmodule HotPatch.Support.PrintableTest do
       rehearsal(),
       hd(rehearsal().nodes),
       hd(hd(rehearsal().nodes).modules),
+      hd(hd(rehearsal().nodes).replays),
       %HotPatch.Proving{
         outcome: :failed,
         patch: @hostile,
@@ -424,10 +425,13 @@ defmodule HotPatch.Support.PrintableTest do
       left_out: [%{why: :late, text: @hostile, count: 1}]
     }
 
+    values = [%{message: @hostile, from: @hostile, to: @hostile}]
+
     node = %HotPatch.Rehearsal.NodeResult{
       node: hostile_atom(),
       outcome: :failed,
       modules: [module],
+      replays: [replay(values)],
       instructions: [@hostile],
       late: [@hostile],
       uncertain: [@hostile],
@@ -440,11 +444,36 @@ defmodule HotPatch.Support.PrintableTest do
       patch: @hostile,
       outcome: :failed,
       nodes: [node],
+      replay: 3,
       effective: [%{module: @hostile, function: @hostile, calls: [@hostile]}],
       unmanaged: [hostile_atom()],
       missing: [hostile_atom()],
       by: @hostile,
       started_at: at()
+    }
+  end
+
+  defp replay(values) do
+    %HotPatch.Rehearsal.Replay{
+      module: @hostile,
+      processes: 1,
+      messages: 3,
+      same: 1,
+      crashes: [
+        %{
+          message: @hostile,
+          reason: @hostile,
+          place: @hostile,
+          stack: [@hostile],
+          count: 1,
+          values: values
+        }
+      ],
+      differences: [
+        %{what: :reply, message: @hostile, from: @hostile, to: @hostile, count: 1, values: values}
+      ],
+      left_aside: [%{why: :calls, text: @hostile, count: 1}],
+      unheard: [%{why: :late, text: @hostile, count: 1}]
     }
   end
 

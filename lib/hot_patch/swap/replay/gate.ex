@@ -67,7 +67,8 @@ defmodule HotPatch.Swap.Replay.Gate do
   end
 
   # It fails as it would anywhere.
-  def through(module, function, arguments), do: :erlang.apply(module, function, arguments)
+  def through(module, function, arguments),
+    do: :erlang.error(:badarg, [module, function, arguments])
 
   @doc "A call of a fun, as one of the replayed code."
   @spec run(term(), [term()]) :: term()
@@ -89,7 +90,7 @@ defmodule HotPatch.Swap.Replay.Gate do
     end
   end
 
-  def run(other, arguments), do: apply(other, arguments)
+  def run(other, _arguments), do: :erlang.error({:badfun, other})
 
   # What goes by the name of a module, or of a function.
   defp out(:erlang, :apply, [module, function, arguments]),

@@ -75,6 +75,9 @@ pub(super) struct Ways {
 
 impl Ways {
     pub(super) fn new(module: &Verified<'_>, names: &Names<'_>) -> Result<Self, Reason> {
+        if module.on_load() {
+            return Err(Reason::OnLoad);
+        }
         let atoms = module.atoms();
         let imports = module.imports().iter().map(|import| {
             let [of, function] = [import.module, import.function].map(|id| atoms.text(id));

@@ -23,6 +23,9 @@ pub enum Reason {
     /// An instruction for a function that may have effects, in a closed set.
     #[error("It has an instruction that calls {}, which may have effects.", crate::text::printable(.0.as_bytes()))]
     Instruction(String),
+    /// Code that runs when the module is loaded, in a closed set.
+    #[error("It runs code when it is loaded.")]
+    OnLoad,
     /// Values of native records name the module that made them.
     #[error("The module defines native records, whose values name their module.")]
     NativeRecords,

@@ -14,18 +14,21 @@ defmodule HotPatch.Swap.Replay.GateTest do
 
   setup_all do
     [old, new] = for side <- [:old, :new], do: Leaks.compile(@module, side)
-    %{old: old, new: new, file: Path.join(Builds.tmp(), "leak")}
+    %{old: old, new: new}
   end
 
-  setup %{file: file} do
-    witness = Leaks.watch(file)
+  setup do
+    # What one test has begun may come late.
+    name = "hot_patch_leak-#{System.pid()}-#{System.unique_integer([:positive])}"
+    path = Path.join(System.tmp_dir!(), name)
+    witness = Leaks.watch(path)
 
     on_exit(fn ->
       Leaks.unwatch()
       unload(@module)
     end)
 
-    %{witness: witness}
+    %{witness: witness, path: path}
   end
 
   # Plays one message by the new code, in a process that lives for it.
@@ -47,7 +50,7 @@ defmodule HotPatch.Swap.Replay.GateTest do
   test "no attempt reaches anybody or anything", %{
     old: old,
     new: new,
-    file: file,
+    path: file,
     witness: witness
   } do
     how = replay([{@module, old, new}], 1)
@@ -132,7 +135,7 @@ defmodule HotPatch.Swap.Replay.GateTest do
   end
 
   @tag :slow
-  test "made for real, each of these attempts is seen", %{new: new, file: file} do
+  test "made for real, each of these attempts is seen", %{new: new, path: file} do
     load(@module, new)
 
     for name <- Leaks.seen() do
