@@ -231,10 +231,11 @@ defmodule HotPatch.LiveUpgradeTest do
       assert facts(node) == was
       File.rm_rf!(Path.dirname(foreign))
 
-      report = ok!(hot_patch(node, :apply, [patch.id]))
+      watch = [duration: 100, baseline: 100]
+      options = [watch: watch, permanent: :after_watch]
+      report = ok!(hot_patch(node, :apply, [patch.id, options]))
       assert length(report.nodes) == 2
       for one <- [node, other], do: assert(running(one)[:shop] == "1.1.0")
-      assert {:ok, _} = hot_patch(other, :make_permanent, ["1.1.0"])
       assert {_, _, true} = statuses(node)["1.1.0"]
     end
 
