@@ -12,6 +12,7 @@ defmodule HotPatch.Cluster.CatchUp do
   alias HotPatch.Cluster
   alias HotPatch.Cluster.AbandonedCanary
   alias HotPatch.Cluster.Catalog
+  alias HotPatch.Cluster.Comparison
   alias HotPatch.Cluster.Ledger
   alias HotPatch.Cluster.Rollout
   alias HotPatch.Cluster.Shadows
@@ -123,12 +124,41 @@ defmodule HotPatch.Cluster.CatchUp do
     forth = Enum.drop(wanted, same)
     Log.notice("HotPatch: catching up: #{describe(back, Enum.map(forth, &elem(&1, 0)))}")
 
-    with {:ok, payloads} <- payloads(forth, ops, peers) do
+    with {:ok, payloads} <- payloads(forth, ops, peers),
+         :ok <- started(Enum.any?(payloads, &upgrade?/1) or Enum.any?(back, &to_another?/1)) do
       # An upgrade takes the place of what is in force as it is, and brings it back when it goes.
       back = if Enum.any?(payloads, &upgrade?/1), do: [], else: back
       steps = for(id <- back, do: {rollback(id, missed), nil, nil}) ++ payloads
 
       with :ok <- each(steps, missed), :ok <- NodeAgent.note(missed), do: :changed
+    end
+  end
+
+  defp to_another?(id), do: match?(%{upgrade: %{}}, Applied.find(id))
+
+  # To another release a node goes when it has started: its boot script starts the applications of this one.
+  defp started(false), do: :ok
+
+  defp started(true) do
+    if match?({:started, _}, :init.get_status()) do
+      :ok
+    else
+      _ = spawn(&soon_after_start/0)
+      {:error, "the node is starting, and goes to another release when it has started"}
+    end
+  end
+
+  # Milliseconds between two looks.
+  @every 100
+
+  defp soon_after_start do
+    if match?({:started, _}, :init.get_status()) do
+      Comparison.soon()
+    else
+      receive do
+      after
+        @every -> soon_after_start()
+      end
     end
   end
 
