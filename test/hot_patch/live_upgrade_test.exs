@@ -253,11 +253,24 @@ defmodule HotPatch.LiveUpgradeTest do
       assert facts(node) == was
       File.rm_rf!(Path.dirname(foreign))
 
-      report = ok!(hot_patch(node, :apply, [patch.id]))
+      watch = [duration: 100, baseline: 100]
+      options = [watch: watch, permanent: :after_watch]
+      report = ok!(hot_patch(node, :apply, [patch.id, options]))
       assert length(report.nodes) == 2
       for one <- [node, other], do: assert(running(one)[:shop] == "1.1.0")
-      assert {:ok, _} = hot_patch(other, :make_permanent, ["1.1.0"])
       assert {_, _, true} = statuses(node)["1.1.0"]
+    end
+
+    test "one that was installed as the new release has missed nothing", run do
+      %{node: node, made: made, patch: patch} = run
+      ok!(hot_patch(node, :apply, [patch.id]))
+      {new, _peer} = NextRelease.boot(made.new)
+      true = Cluster.call(node, Node, :connect, [new])
+      until(fn -> length(hot_patch(node, :nodes, [])) == 3 end, "all three are there")
+      assert Cluster.call(new, HotPatch.Cluster.CatchUp, :run, [[node]]) == :ok
+      assert Cluster.call(node, HotPatch.Cluster.CatchUp, :run, [[new]]) == :ok
+      assert %{behind: nil, applied: []} = Cluster.call(new, HotPatch.NodeAgent, :info, [])
+      assert running(new) == running(node)
     end
 
     test "one that was restarted comes to it again, and goes back with the others", run do

@@ -59,6 +59,21 @@ defmodule HotPatch.UpgradeFaultsTest do
     end
   end
 
+  test "the way back from a permanent release is finished by a start that begins with the other" do
+    rig = start(1)
+    [{node, root, _peer}] = rig.nodes
+    {:ok, %{status: :ok}} = hot_patch(node, :apply, [rig.patch, [permanent: :now]])
+    rig = again(rig, 0)
+    assert looks(node) == rig.new
+    :ok = Cluster.call(node, FaultPoint, :arm, [:decision_written, 1])
+    _ = attempt(node, :rollback, [rig.patch])
+    assert File.read!(Path.join(root, "releases/start_erl.data")) =~ " 1.1.0"
+    rig = again(rig, 0)
+    agree(rig, :decision_written)
+    assert looks(node) == rig.old
+    assert File.read!(Path.join(root, "releases/start_erl.data")) =~ " 1.0.0"
+  end
+
   test "a torn start_erl.data is told, and put right" do
     %{nodes: [{node, root, _peer}], patch: patch} = start(1)
     {:ok, _report} = hot_patch(node, :apply, [patch])

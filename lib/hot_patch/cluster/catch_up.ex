@@ -12,6 +12,7 @@ defmodule HotPatch.Cluster.CatchUp do
   alias HotPatch.Cluster
   alias HotPatch.Cluster.AbandonedCanary
   alias HotPatch.Cluster.Catalog
+  alias HotPatch.Cluster.Comparison
   alias HotPatch.Cluster.Ledger
   alias HotPatch.Cluster.Rollout
   alias HotPatch.Cluster.Shadows
@@ -48,7 +49,28 @@ defmodule HotPatch.Cluster.CatchUp do
 
   defp compared(mine, peers) do
     histories = for {node, h} <- histories(differing(peers)), related?(mine, h), do: {node, h}
-    compare(mine, histories, peers)
+    compare(mine, since(histories, mine), peers)
+  end
+
+  # A node that was booted into a release runs it without the upgrade by which others have come to it: what was done
+  # up to that is none that it has missed.
+  defp since(histories, mine) do
+    seqs =
+      for {_node, h} <- histories,
+          {id, to, seq} <- h.upgrades,
+          to == mine.release and id not in mine.stack,
+          do: seq
+
+    case seqs do
+      [] ->
+        histories
+
+      _ ->
+        later = fn ops -> Enum.filter(ops, &(&1.seq > Enum.max(seqs))) end
+
+        for {node, h} <- histories,
+            do: {node, %{h | ops: later.(h.ops), decided: later.(h.decided)}}
+    end
   end
 
   # Only who differs is asked for more: also one that an upgrade has taken to another version.
@@ -102,12 +124,41 @@ defmodule HotPatch.Cluster.CatchUp do
     forth = Enum.drop(wanted, same)
     Log.notice("HotPatch: catching up: #{describe(back, Enum.map(forth, &elem(&1, 0)))}")
 
-    with {:ok, payloads} <- payloads(forth, ops, peers) do
+    with {:ok, payloads} <- payloads(forth, ops, peers),
+         :ok <- started(Enum.any?(payloads, &upgrade?/1) or Enum.any?(back, &to_another?/1)) do
       # An upgrade takes the place of what is in force as it is, and brings it back when it goes.
       back = if Enum.any?(payloads, &upgrade?/1), do: [], else: back
       steps = for(id <- back, do: {rollback(id, missed), nil, nil}) ++ payloads
 
       with :ok <- each(steps, missed), :ok <- NodeAgent.note(missed), do: :changed
+    end
+  end
+
+  defp to_another?(id), do: match?(%{upgrade: %{}}, Applied.find(id))
+
+  # To another release a node goes when it has started: its boot script starts the applications of this one.
+  defp started(false), do: :ok
+
+  defp started(true) do
+    if match?({:started, _}, :init.get_status()) do
+      :ok
+    else
+      _ = spawn(&soon_after_start/0)
+      {:error, "the node is starting, and goes to another release when it has started"}
+    end
+  end
+
+  # Milliseconds between two looks.
+  @every 100
+
+  defp soon_after_start do
+    if match?({:started, _}, :init.get_status()) do
+      Comparison.soon()
+    else
+      receive do
+      after
+        @every -> soon_after_start()
+      end
     end
   end
 
