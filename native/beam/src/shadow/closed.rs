@@ -54,7 +54,7 @@ const GUARDS: &str = " abs/1 binary_part/2 binary_part/3 bit_size/1 byte_size/1 
     node/1 round/1 self/0 size/1 tl/1 trunc/1 tuple_size/1 and/2 or/2 xor/2 not/1 band/2 bor/2 bxor/2 \
     bnot/1 bsl/2 bsr/2 div/2 rem/2 */2 +/1 +/2 -/1 -/2 //2 /=/2 </2 =/=/2 =:=/2 =</2 ==/2 >/2 >=/2 ";
 
-/// The tags of operands that are moved to registers, and of those.
+/// The tag of an X register.
 const X: u8 = 3;
 
 /// What a call leads to.
@@ -246,10 +246,8 @@ fn leaving(module: &Verified<'_>) -> Result<HashMap<usize, &'static str>, Reason
         let count = opcodes::operands(opcode).unwrap_or_default();
         for (place, operand) in Operands::new(&mut reader, count).enumerate() {
             let operand = operand.ok_or(UNREADABLE)?;
-            if named == Some(place) {
-                if makes_atoms(module, operand.number.value)? {
-                    found.entry(begins.ok_or(UNREADABLE)?).or_insert(MAKES_ATOMS);
-                }
+            if named == Some(place) && makes_atoms(module, operand.number.value)? {
+                found.entry(begins.ok_or(UNREADABLE)?).or_insert(MAKES_ATOMS);
             }
         }
     }
