@@ -4,6 +4,7 @@ defmodule HotPatch.LiveUpgradeTest do
   import HotPatch.Test.NextRelease, only: [ask: 2, ask: 3]
   import HotPatch.Test.Until
 
+  alias HotPatch.Support.Folder
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.NextRelease
 
@@ -213,7 +214,7 @@ defmodule HotPatch.LiveUpgradeTest do
 
   defp tree(root) do
     for folder <- ["lib", "releases"],
-        path <- Path.wildcard(Path.join([root, folder, "**"])),
+        {path, _stat} <- Folder.tree(Path.join(root, folder)),
         File.regular?(path),
         Path.basename(path) not in ["RELEASES"],
         not String.starts_with?(Path.basename(path), "hot_patch"),
@@ -252,11 +253,24 @@ defmodule HotPatch.LiveUpgradeTest do
       assert facts(node) == was
       File.rm_rf!(Path.dirname(foreign))
 
-      report = ok!(hot_patch(node, :apply, [patch.id]))
+      watch = [duration: 100, baseline: 100]
+      options = [watch: watch, permanent: :after_watch]
+      report = ok!(hot_patch(node, :apply, [patch.id, options]))
       assert length(report.nodes) == 2
       for one <- [node, other], do: assert(running(one)[:shop] == "1.1.0")
-      assert {:ok, _} = hot_patch(other, :make_permanent, ["1.1.0"])
       assert {_, _, true} = statuses(node)["1.1.0"]
+    end
+
+    test "one that was installed as the new release has missed nothing", run do
+      %{node: node, made: made, patch: patch} = run
+      ok!(hot_patch(node, :apply, [patch.id]))
+      {new, _peer} = NextRelease.boot(made.new)
+      true = Cluster.call(node, Node, :connect, [new])
+      until(fn -> length(hot_patch(node, :nodes, [])) == 3 end, "all three are there")
+      assert Cluster.call(new, HotPatch.Cluster.CatchUp, :run, [[node]]) == :ok
+      assert Cluster.call(node, HotPatch.Cluster.CatchUp, :run, [[new]]) == :ok
+      assert %{behind: nil, applied: []} = Cluster.call(new, HotPatch.NodeAgent, :info, [])
+      assert running(new) == running(node)
     end
 
     test "one that was restarted comes to it again, and goes back with the others", run do
@@ -276,6 +290,7 @@ defmodule HotPatch.LiveUpgradeTest do
 
       # What is done while it is away is done when it is back.
       NextRelease.stop(peer)
+      until(fn -> other not in Cluster.call(node, Node, :list, []) end, "it is away")
       ok!(hot_patch(node, :rollback, [patch.id]))
       {^other, _peer} = NextRelease.boot(run.root, String.to_atom(name))
       true = Cluster.call(node, Node, :connect, [other])
@@ -303,7 +318,7 @@ defmodule HotPatch.LiveUpgradeTest do
   # Whatever lies in the release.
   defp all(root) do
     for folder <- ["lib", "releases"],
-        path <- Path.wildcard(Path.join([root, folder, "**"])),
+        {path, _stat} <- Folder.tree(Path.join(root, folder)),
         do: path
   end
 end

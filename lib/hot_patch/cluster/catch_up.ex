@@ -48,7 +48,28 @@ defmodule HotPatch.Cluster.CatchUp do
 
   defp compared(mine, peers) do
     histories = for {node, h} <- histories(differing(peers)), related?(mine, h), do: {node, h}
-    compare(mine, histories, peers)
+    compare(mine, since(histories, mine), peers)
+  end
+
+  # A node that was booted into a release runs it without the upgrade by which others have come to it: what was done
+  # up to that is none that it has missed.
+  defp since(histories, mine) do
+    seqs =
+      for {_node, h} <- histories,
+          {id, to, seq} <- h.upgrades,
+          to == mine.release and id not in mine.stack,
+          do: seq
+
+    case seqs do
+      [] ->
+        histories
+
+      _ ->
+        later = fn ops -> Enum.filter(ops, &(&1.seq > Enum.max(seqs))) end
+
+        for {node, h} <- histories,
+            do: {node, %{h | ops: later.(h.ops), decided: later.(h.decided)}}
+    end
   end
 
   # Only who differs is asked for more: also one that an upgrade has taken to another version.

@@ -71,7 +71,8 @@ defmodule HotPatch.Cluster.PatchCall do
 
   defp watch(%{watch: nil} = options) do
     in_groups? = options.canary || options.max_concurrency || options.one_per_host
-    watch(%{options | watch: in_groups? != false})
+    watch? = in_groups? != false or options[:permanent] == :after_watch
+    watch(%{options | watch: watch?})
   end
 
   defp watch(%{watch: true} = options), do: %{options | watch: WatchLimits.defaults()}

@@ -116,6 +116,11 @@ defmodule HotPatch.Cluster.ReleaseCall do
   @doc "After an apply, where its options say so. What fails then is told by the report: the upgrade is in force."
   @spec follow({:ok, Report.t()} | {:error, Error.t()}, Payload.t(), map()) ::
           {:ok, Report.t()} | {:error, Error.t()}
+  def follow({:ok, %{watch: nil} = report}, %{kind: :apply} = payload, %{permanent: :after_watch}) do
+    text = "it was not watched, and so it is not permanent: see HotPatch.make_permanent/2"
+    {:ok, if(Upgrade.of(payload), do: warned(report, text), else: report)}
+  end
+
   def follow({:ok, report}, %{kind: :apply} = payload, %{permanent: permanent} = options)
       when permanent in [:now, :after_watch] do
     nodes = for %{node: node, status: :ok} <- report.nodes, do: node
@@ -123,7 +128,7 @@ defmodule HotPatch.Cluster.ReleaseCall do
     case Upgrade.of(payload) do
       %{to: version} when nodes != [] ->
         with {:error, error} <- lead(:make_permanent, version, nodes, options),
-             do: {:ok, warned(report, error)},
+             do: {:ok, warned(report, Exception.message(error))},
              else: (:ok -> {:ok, report})
 
       _a_patch ->
@@ -133,8 +138,8 @@ defmodule HotPatch.Cluster.ReleaseCall do
 
   def follow(result, _payload, _options), do: result
 
-  defp warned(report, error) do
+  defp warned(report, text) do
     [first | rest] = report.nodes
-    %{report | nodes: [%{first | warnings: first.warnings ++ [Exception.message(error)]} | rest]}
+    %{report | nodes: [%{first | warnings: first.warnings ++ [text]} | rest]}
   end
 end

@@ -17,6 +17,7 @@ defmodule HotPatch.NodeAgent.Boot do
   alias HotPatch.NodeAgent.InstructionRunner.Restore
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Retirement
+  alias HotPatch.NodeAgent.Upgrade.Releases
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.FileChange
@@ -38,6 +39,7 @@ defmodule HotPatch.NodeAgent.Boot do
     begun = Store.Transaction.pending()
     early = Enum.filter(begun, &Store.EarlyFiles.begun?/1)
     for {intent, failure} <- Store.Recovery.run(), do: not_finished(intent, failure)
+    if Releases.other?(begun), do: start_other()
     sweep(begun)
     back = retire()
     forget_memory(written, Applied.state())
@@ -56,6 +58,19 @@ defmodule HotPatch.NodeAgent.Boot do
     # Whatever is wrong with the store, the host system shall start.
     kind, reason ->
       note_failure(:store, {:error, Cause.of(kind, reason, __STACKTRACE__)})
+  end
+
+  # The way back from a permanent release was decided, and cut off before the file said so by which this start has
+  # chosen. Nothing of the system runs yet: it starts once more, as what was decided.
+  @spec start_other() :: no_return()
+  defp start_other do
+    Log.warning("HotPatch: a rollback to another release was decided: the node starts that")
+    :ok = :init.restart()
+
+    receive do
+    after
+      :infinity -> exit(:restarting)
+    end
   end
 
   # What writes that were cut short have left.

@@ -102,8 +102,9 @@ defmodule HotPatch.NodeAgent.CommitRecord do
         record = record(preparation, result)
         state |> marked(preparation) |> Applied.upgraded(op, record, Course.release(course))
 
+      # It is none of this node's: its system is another one, or was installed as what the upgrade makes of others.
       {:apply, :nowhere} ->
-        Applied.noted(state, op)
+        state
 
       {:rollback, %Course{} = course} ->
         %{Applied.rolled_back(state, op) | release: Course.release(course)}

@@ -13,6 +13,7 @@ defmodule HotPatch.NodeAgent.History do
   @type history :: %{
           release: Release.t(),
           lineage: [Release.t()],
+          upgrades: [{id :: String.t(), to :: Release.t(), seq :: non_neg_integer()}],
           ops: [Applied.op()],
           decided: [Applied.op()],
           stack: [String.t()],
@@ -81,6 +82,7 @@ defmodule HotPatch.NodeAgent.History do
     |> Map.take([:release, :ops, :retired])
     |> Map.merge(%{
       lineage: [state.release | below(state.stack)],
+      upgrades: upgrades(state),
       decided: decided(state),
       stack: Enum.map(state.stack, & &1.id),
       abouts: for(%{about: about} when about != nil <- state.stack, do: about)
@@ -92,6 +94,13 @@ defmodule HotPatch.NodeAgent.History do
     do: [%Release{name: name, version: version} | below(replaced)]
 
   defp below(_no_upgrade), do: []
+
+  # Who runs such a release without the upgrade has nothing to do with what was done before it.
+  defp upgrades(state) do
+    for %{upgrade: %{course: %{to: {name, version}}}} = record <- Applied.all(state.stack),
+        %{seq: seq} <- Enum.filter(state.ops, &(&1.id == record.op)),
+        do: {record.id, %Release{name: name, version: version}, seq}
+  end
 
   @doc "Tells by which nodes there is anything to ask `history/0` for."
   @spec fingerprint() :: {Release.t(), integer()}

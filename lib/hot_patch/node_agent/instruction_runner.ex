@@ -124,7 +124,7 @@ defmodule HotPatch.NodeAgent.InstructionRunner do
 
   # Milliseconds for which processes stand still at most so that applications which they may call run before they go
   # on.
-  @within_pause 500
+  @within_pause 200
 
   @doc """
   Starts the applications that come, in their order, while processes stand still: converted, they may call them. Who

@@ -137,8 +137,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   end
 
   defp arguments([former, new], files) do
-    lib = Path.join(new.root, "lib")
-    ebins = for folder <- Folder.matching(lib, "*/ebin"), do: Path.join(lib, folder)
+    ebins = for one <- Folder.folders(Path.join(new.root, "lib")), do: Path.join(one, "ebin")
     others = for folder <- :code.get_path(), folder != ~c".", do: FileName.to_binary(folder)
 
     [

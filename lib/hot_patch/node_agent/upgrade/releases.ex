@@ -10,6 +10,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Journal
   alias HotPatch.Store.ReleaseFiles
+  alias HotPatch.Store.Transaction
   alias HotPatch.Support.FaultPoint
   alias HotPatch.Support.FileName
   alias HotPatch.Support.Folder
@@ -61,6 +62,27 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
       :ok
     end
   end
+
+  @doc """
+  Whether sets of files that were just finished have the next start boot another release than the one that this
+  start has booted. A restart inside the VM boots that, too, from here on.
+  """
+  @spec other?([Transaction.intent()]) :: boolean()
+  def other?(intents) do
+    with [_ | _] <- intents,
+         root when root != nil <- Release.root(),
+         {_name, booted} <- ReleaseSource.booted(),
+         {_erts, version} when version != booted <- ReleaseFiles.boots(root),
+         path = Folder.resolve(ReleaseFiles.start_data(root)),
+         true <- Enum.any?(intents, &(&1.state == :decided and changes?(&1, path))) do
+      boots_here(root, version)
+      true
+    else
+      _the_same_or_not_of_ours -> false
+    end
+  end
+
+  defp changes?(intent, path), do: Enum.any?(intent.files, &(Folder.resolve(&1.target) == path))
 
   @doc "Why this node could not make a release permanent; `:ok` if it can."
   @spec may_be_permanent(String.t()) :: :ok | {:error, String.t()}

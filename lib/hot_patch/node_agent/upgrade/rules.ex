@@ -87,7 +87,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
       other ->
         {:error,
          "the upgrade is built for ERTS #{upgrade.erts}, but this node runs ERTS #{other}: the VM cannot change while it " <>
-           "runs; install it by a restart of the nodes, one after the other (restart: :rolling)"}
+           "runs; put the new release beside this one and restart the nodes into it, one after the other"}
     end
   end
 
@@ -116,7 +116,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
       names ->
         {:error,
          "the upgrade changes #{Enum.join(names, ", ")}, of #{SystemLibrary.owner(hd(names))}: that cannot change while " <>
-           "the node runs; install it by a restart of the nodes, one after the other (restart: :rolling)"}
+           "the node runs; put the new release beside this one and restart the nodes into it, one after the other"}
     end
   end
 
@@ -337,8 +337,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
     Verdict.change_status(
       verdict,
       :error,
-      "#{verdict.reason}: an upgrade changes all or nothing, and a restart boots the release of before; install it by a " <>
-        "restart of the nodes, one after the other (restart: :rolling)"
+      "#{verdict.reason}: an upgrade changes all or nothing, and a restart boots the release of before; put the new " <>
+        "release beside this one and restart the nodes into it, one after the other"
     )
   end
 
