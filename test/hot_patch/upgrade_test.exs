@@ -154,6 +154,21 @@ defmodule HotPatch.UpgradeTest do
     assert built.composition.manifest.upgrade.to == "1.1.0"
   end
 
+  @tag :tmp_dir
+  test "a tarball needs a release that runs, and leaves nothing behind", %{tmp_dir: folder} do
+    packed = :zlib.gzip("no tar")
+    path = Path.join(folder, "shop.tar.gz")
+    File.write!(path, packed)
+
+    for given <- [path, String.to_charlist(path), packed] do
+      assert {:error, %{reason: :build} = error} = HotPatch.upload(given)
+      assert Exception.message(error) =~ "needs a node that runs from a release"
+    end
+
+    own = "hot_patch_#{System.pid()}_"
+    assert Enum.filter(File.ls!(System.tmp_dir!()), &String.starts_with?(&1, own)) == []
+  end
+
   test "the same releases give the same bytes", %{made: made} do
     assert {:ok, built} = Build.run(from: made.old, to: made.new, dry_run: true, name: "upgrade")
     assert built.zip == File.read!(made.zip)

@@ -73,8 +73,8 @@ defmodule HotPatch.Upgrade.Application do
   @spec not_live(t()) :: String.t()
   def not_live(application) do
     "#{application.name} is #{application.from} where the release runs, and #{application.to} in the upgrade: " <>
-      "#{SystemLibrary.owner(application.name)} is not changed live. Build both releases with the same, or have " <>
-      "the nodes take it by a restart"
+      "#{SystemLibrary.owner(application.name)} is not changed live. Build both releases with the same, or " <>
+      "install the new one and restart the nodes"
   end
 
   defp started(%{type: :permanent}), do: ""

@@ -342,8 +342,9 @@ fn notes(upgrade: &Upgrade) -> Vec<String> {
         return Vec::new();
     }
     vec![format!(
-        "{} change: what belongs to OTP, to Elixir or to HotPatch itself cannot change live. Nodes \
-         take this upgrade by a restart only",
+        "{} change: what belongs to OTP, to Elixir or to HotPatch itself cannot change live. No node \
+         takes this upgrade while it runs: build both releases with the same, or install the new one \
+         and restart the nodes",
         some(&changed)
     )]
 }

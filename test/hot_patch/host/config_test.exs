@@ -45,6 +45,7 @@ defmodule HotPatch.Host.ConfigTest do
     journal_entries: {[0, -1, "1", 1.5, :all, :infinity], 10_000},
     max_kept_bytes: {[0, -1, "1", 1.5, :infinity, {1}], 524_288_000},
     max_archive_bytes: {[0, "1", :infinity, 0x1_0000_0000], 10_485_760},
+    max_release_bytes: {[0, "1", :infinity, 0x1_0000_0000], 104_857_600},
     max_unpacked_bytes: {[0, 0x1_0000_0000], 104_857_600},
     max_entries: {[0, 0x1_0000_0000], 10_000},
     max_name_bytes: {[0, 0x1_0000_0000], 1_024},
