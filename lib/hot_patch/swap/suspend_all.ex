@@ -34,6 +34,9 @@ defmodule HotPatch.Swap.SuspendAll do
   # Milliseconds that may pass until it is seen who was late, when all go on again.
   @look_within 2_000
   # How often it is looked, a ms apart, what processes will be that have only just been spawned.
+  # What is said of a pause until it is known who was late; what could not be taken back stands behind it.
+  @late "not all processes could be suspended in time"
+
   @most_looks 500
 
   @typedoc """
@@ -359,7 +362,7 @@ defmodule HotPatch.Swap.SuspendAll do
     with :ok <- Decision.called_off() do
       pids = swap.suspension.waiting
       look = Quiet.task(fn -> Enum.find(pids, &converting?/1) || Description.processes(pids) end)
-      {%{swap | look: look}, {:error, :busy, "not all processes could be suspended in time"}}
+      {%{swap | look: look}, {:error, :busy, @late}}
     else
       called_off -> {swap, called_off}
     end
@@ -384,8 +387,7 @@ defmodule HotPatch.Swap.SuspendAll do
     _ = Task.shutdown(swap.look, :brutal_kill)
     PhaseTimes.explain(:suspend, why)
 
-    {:error, reason,
-     String.replace_prefix(text, "not all processes could be suspended in time", why)}
+    {:error, reason, String.replace_prefix(text, @late, why)}
   end
 
   defp seen({:ok, pid}, swap) when is_pid(pid) do
