@@ -36,7 +36,7 @@ defmodule Demo.Story do
   @spec run(options()) :: {:ok, summary :: String.t()} | {:failed, [String.t(), ...]}
   def run(options) do
     story =
-      struct!(__MODULE__, options)
+      struct!(__MODULE__, Map.take(options, @enforce_keys))
       |> start()
       |> show_bug()
       |> make_patch()

@@ -68,8 +68,7 @@ defmodule HotPatch.NodeAgent.Boot do
     :ok = :init.restart()
 
     receive do
-    after
-      :infinity -> exit(:restarting)
+      :never -> exit(:restarting)
     end
   end
 

@@ -19,7 +19,8 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(load) = verify::judge(&file, &LoadLimits::default()) else { return };
     assert!(load.memory > 0 && load.atoms >= 64);
     // What passes can be copied under another name, and the copy passes too.
-    let copies = shadow::make(&[&file], &Naming { suffix: "@hot_patch", helper: None, closed: false });
+    let copies =
+        shadow::make(&[&file], &Naming { suffix: "@hot_patch", helper: None, closed: false });
     for copy in copies {
         let copy = copy.expect("a module that passes has a copy");
         verify::judge(&copy.bytes, &LoadLimits::default()).expect("the copy passes too");
