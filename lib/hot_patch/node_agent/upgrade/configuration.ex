@@ -15,6 +15,9 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   # Milliseconds that providers of both releases may take; a boot that waits longer is none to wait for.
   @within 60_000
 
+  # Bytes of what that VM says that are kept.
+  @said 2_000
+
   # A VM that starts would read these as if they stood on its command line.
   @inherited ~w(ERL_FLAGS ERL_AFLAGS ERL_ZFLAGS ERL_LIBS ERL_INETRC HEART_COMMAND)
 
@@ -196,10 +199,16 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
     await(port, os_pid, "", System.monotonic_time(:millisecond) + @within)
   end
 
+  # Of much that it says the end tells most.
+  defp last_of(said) do
+    size = byte_size(said)
+    if size > @said, do: binary_part(said, size - @said, @said), else: said
+  end
+
   defp await(port, os_pid, said, deadline) do
     receive do
       {^port, {:data, more}} ->
-        await(port, os_pid, String.slice(said <> more, -2_000, 2_000) || said <> more, deadline)
+        await(port, os_pid, last_of(said <> more), deadline)
 
       {^port, {:exit_status, 0}} ->
         :ok
