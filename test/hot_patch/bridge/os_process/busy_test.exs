@@ -7,7 +7,7 @@ defmodule HotPatch.Bridge.OSProcess.BusyTest do
   alias HotPatch.Bridge.OSProcess.Server
 
   # More than a pipe and the VM's buffer hold.
-  @large :binary.copy("x", 1_000_000)
+  @large :binary.copy("x", 1_500_000)
 
   setup do
     server = start_supervised!({Server, [grace: 60_000]})
