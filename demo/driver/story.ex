@@ -36,7 +36,7 @@ defmodule Demo.Story do
   @spec run(options()) :: {:ok, summary :: String.t()} | {:failed, [String.t(), ...]}
   def run(options) do
     story =
-      struct!(__MODULE__, Map.take(options, @enforce_keys))
+      struct!(__MODULE__, Map.take(options, [:total, :folders, :work]))
       |> start()
       |> show_bug()
       |> make_patch()

@@ -16,7 +16,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Evaluation do
   What the VM runs that was started for it: reads what is asked from the first file that its command
   line names, and leaves the answer in the second.
   """
-  @spec main() :: :ok
+  @spec main() :: no_return()
   def main do
     [request, answer] = for path <- :init.get_plain_arguments(), do: List.to_string(path)
     sides = request |> File.read!() |> :erlang.binary_to_term()

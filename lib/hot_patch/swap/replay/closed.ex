@@ -215,6 +215,7 @@ defmodule HotPatch.Swap.Replay.Closed do
 
   defp sorter(_other), do: :ok
 
+  @spec unknown(term()) :: no_return()
   defp unknown(module), do: Sandbox.leave_aside({:struct_of, module})
 
   @doc "A stack in which only OTP's own modules are named to explain an error."

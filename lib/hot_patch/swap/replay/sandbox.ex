@@ -24,8 +24,8 @@ defmodule HotPatch.Swap.Replay.Sandbox do
           | :many_arguments
           | :atoms
 
-  @typedoc "What was noted: `sent` the last first, `left` why the message was left aside."
-  @type notes :: %{sent: [{atom(), term()}], left: reason() | nil}
+  @typedoc "What was noted: `sent` the last first, `left` why the message was left aside, `reads` what it has read."
+  @type notes :: %{sent: [{atom(), term()}], left: reason() | nil, reads: map()}
 
   @doc "Begins to play one message by one side, with the dictionary that it has."
   @spec enter(side(), family(), pid(), [{term(), term()}], reads :: map()) :: :ok

@@ -5,22 +5,20 @@ defmodule HotPatch.Swap.Replay.Tap do
   #
   # It ends with the process that hears.
 
-  @compile {:no_warn_undefined, :trace}
-
   @type t :: :only_one | {:session, term()}
 
   @doc "Opens one; the calling process hears."
   @spec open() :: t()
   def open do
     if Code.ensure_loaded?(:trace) and function_exported?(:trace, :session_create, 3),
-      do: {:session, :trace.session_create(:hot_patch_replay, self(), [])},
+      do: {:session, trace(:session_create, [:hot_patch_replay, self(), []])},
       else: :only_one
   end
 
   @doc "Begins to hear what a process receives: `{:trace, pid, :receive, message}`."
   @spec on(t(), pid()) :: :ok | :gone | :traced
   def on({:session, session}, pid) do
-    if :trace.process(session, pid, true, [:receive]) == 1, do: :ok, else: :gone
+    if trace(:process, [session, pid, true, [:receive]]) == 1, do: :ok, else: :gone
   rescue
     ArgumentError -> :gone
   end
@@ -44,7 +42,7 @@ defmodule HotPatch.Swap.Replay.Tap do
   @doc "Ends to hear of a process."
   @spec off(t(), pid()) :: :ok
   def off({:session, session}, pid) do
-    _ = :trace.process(session, pid, false, [:receive])
+    _ = trace(:process, [session, pid, false, [:receive]])
     :ok
   rescue
     ArgumentError -> :ok
@@ -60,9 +58,12 @@ defmodule HotPatch.Swap.Replay.Tap do
   @doc "Closes it."
   @spec close(t()) :: :ok
   def close({:session, session}) do
-    _ = :trace.session_destroy(session)
+    _ = trace(:session_destroy, [session])
     :ok
   end
 
   def close(:only_one), do: :ok
+
+  # There is no such module before OTP 27.
+  defp trace(function, arguments), do: apply(:trace, function, arguments)
 end
