@@ -29,7 +29,7 @@ defmodule Bench.Purge do
 
   def run(options) do
     root = Path.join(System.tmp_dir!(), "hot_patch-bench-#{System.pid()}")
-    Subject.compile(root, Enum.max(options.modules) + 1, false)
+    Subject.compile(root, Enum.max(options.modules) + 1)
     Logger.configure(level: :error)
 
     IO.puts(

@@ -25,7 +25,7 @@ defmodule Bench.Rehearsal do
 
   def run(options) do
     root = Path.join(System.tmp_dir!(), "hot_patch-bench-#{System.pid()}")
-    Subject.compile(root, 1, false)
+    Subject.compile(root, 1)
     :persistent_term.put(__MODULE__, root)
     Logger.configure(level: :error)
 

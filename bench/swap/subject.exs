@@ -13,7 +13,7 @@ defmodule Bench.Swap.Subject do
   Compiles both versions of `count` modules below `root`. Of `as`, `funs`: each state holds a fun; `statems`:
   they are gen_statems.
   """
-  def compile(root, count, as) do
+  def compile(root, count, as \\ %{funs: false, statems: false}) do
     for version <- [1, 2] do
       ebin = ebin(root, version)
       File.mkdir_p!(ebin)
