@@ -137,15 +137,16 @@ defmodule HotPatch.Console.API do
   @spec build(Router.request(), Router.access(), Router.form()) :: Router.response()
   def build(request, _access, _form) do
     digests = HotPatch.build_digests()
+    release = Release.current()
 
     response =
       if Request.text?(request),
         do: digests |> Enum.sort() |> Enum.map(&sum/1) |> Response.text(),
-        else: json(%{release: Release.current(), files: digests})
+        else: json(%{release: release, files: digests})
 
     # For a file beside the system's files, which sha256sum --check takes.
-    %{name: name, version: version} = Release.current()
-    Response.put(response, "content-disposition", attachment("#{name}-#{version}.sha256"))
+    file = "#{release.name}-#{release.version}.sha256"
+    Response.put(response, "content-disposition", attachment(file))
   end
 
   defp sum({path, digest}), do: [digest, "  ", path, "\n"]

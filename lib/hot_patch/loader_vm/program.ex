@@ -12,8 +12,8 @@ defmodule HotPatch.LoaderVM.Program do
   # `{:module, name, bytes}` it answers `:prepared` or `{:refused, reason}`, to `:finish`
   # `:finished` or `{:unfinished, reason}`. It ends when its input ends.
 
+  alias HotPatch.Host.Emulator
   alias HotPatch.LoaderVM.BootScript
-  alias HotPatch.Support.FileName
 
   @enforce_keys [:port, :shell, :os_pid]
   defstruct [:port, :shell, :os_pid]
@@ -22,9 +22,6 @@ defmodule HotPatch.LoaderVM.Program do
 
   # One scheduler of each kind is enough, and they need not wait for work by spinning.
   @flags ~w(-noinput -noshell +S 1:1 +SDcpu 1:1 +SDio 1 +A 1 +sbwt none)
-
-  # Would otherwise be read by the emulator as if they stood on its command line.
-  @inherited ~w(ERL_FLAGS ERL_AFLAGS ERL_ZFLAGS ERL_LIBS ERL_INETRC HEART_COMMAND)
 
   # $1 is kilobytes of memory, $2 seconds of processor time; what follows is the command.
   # Memory is limited as data, not as address space, of which an emulator reserves a great deal
@@ -44,7 +41,7 @@ defmodule HotPatch.LoaderVM.Program do
   @spec start(pos_integer(), pos_integer()) :: {:ok, t()} | {:error, String.t()}
   def start(memory, seconds) do
     with {:ok, shell} <- shell(),
-         {:ok, emulator, environment} <- emulator(),
+         {:ok, emulator, environment} <- Emulator.find(),
          {:ok, folder} <- boot_folder() do
       limits = [Integer.to_string(div(memory, 1024)), Integer.to_string(seconds)]
       command = [emulator, "-boot", Path.join(folder, "loader") | @flags]
@@ -94,33 +91,6 @@ defmodule HotPatch.LoaderVM.Program do
       path -> {:ok, path}
     end
   end
-
-  # `erlexec` is what `erl` becomes; it takes from the environment where everything is.
-  defp emulator do
-    root = FileName.to_binary(:code.root_dir())
-
-    folder =
-      FileName.from_environment("BINDIR") ||
-        Path.join([root, "erts-#{:erlang.system_info(:version)}", "bin"])
-
-    path = Path.join(folder, "erlexec")
-
-    if File.regular?(path) do
-      own = [
-        {~c"BINDIR", FileName.to_charlist(folder)},
-        {~c"ROOTDIR", FileName.to_charlist(root)},
-        {~c"EMU", ~c"beam"},
-        {~c"PROGNAME", ~c"erl"},
-        {~c"ERL_CRASH_DUMP_SECONDS", ~c"0"}
-      ]
-
-      {:ok, path, own ++ for(name <- inherited(), do: {String.to_charlist(name), false})}
-    else
-      {:error, "there is no emulator at #{path}"}
-    end
-  end
-
-  defp inherited, do: ["ERL_OTP#{System.otp_release()}_FLAGS" | @inherited]
 
   # A file of this trial alone, in a folder that nobody else can write to.
   defp boot_folder do

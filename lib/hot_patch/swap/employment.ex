@@ -13,7 +13,7 @@ defmodule HotPatch.Swap.Employment do
   # little for a change since it was looked at (HotPatch.Swap.Discovery.Idleness) is what it was; the others
   # read, and wait for nobody.
 
-  alias HotPatch.Swap.Discovery.CallbackModule
+  alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.Discovery.Employer
   alias HotPatch.Swap.Discovery.Idleness
 
@@ -123,7 +123,7 @@ defmodule HotPatch.Swap.Employment do
 
   # With the text where that shows it.
   defp text_says(state, module) do
-    text = CallbackModule.text(self())
+    text = Stacktrace.text(self())
 
     case text |> Employer.of_text(state, [module]) |> Employer.read() do
       {:works_for, [^module | _below]} -> {:ok, text}

@@ -4,6 +4,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   # that of the one that runs, each as its own boot makes it (HotPatch.NodeAgent.Upgrade.Evaluation). A key
   # that is the same in both stays as it is now, whoever has set it.
 
+  alias HotPatch.Host.Emulator
   alias HotPatch.NodeAgent.Environment
   alias HotPatch.NodeAgent.Upgrade.Course
   alias HotPatch.NodeAgent.Upgrade.Evaluation
@@ -17,9 +18,6 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
 
   # Bytes of what that VM says that are kept.
   @said 2_000
-
-  # A VM that starts would read these as if they stood on its command line.
-  @inherited ~w(ERL_FLAGS ERL_AFLAGS ERL_ZFLAGS ERL_LIBS ERL_INETRC HEART_COMMAND)
 
   @typedoc "The configurations of both releases."
   @type t :: %{former: Evaluation.configuration(), new: Evaluation.configuration()}
@@ -171,25 +169,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   end
 
   defp emulator do
-    root = FileName.to_binary(:code.root_dir())
-
-    folder =
-      FileName.from_environment("BINDIR") ||
-        Path.join([root, "erts-#{:erlang.system_info(:version)}", "bin"])
-
-    path = Path.join(folder, "erlexec")
-
-    own = [
-      {~c"BINDIR", FileName.to_charlist(folder)},
-      {~c"ROOTDIR", FileName.to_charlist(root)},
-      {~c"EMU", ~c"beam"},
-      {~c"PROGNAME", ~c"erl"},
-      {~c"ERL_CRASH_DUMP_SECONDS", ~c"0"}
-    ]
-
-    if File.regular?(path),
-      do: {:ok, path, own ++ for(name <- @inherited, do: {String.to_charlist(name), false})},
-      else: {:error, "there is no emulator at #{path} that could evaluate configurations"}
+    with {:error, text} <- Emulator.find(),
+         do: {:error, text <> " that could evaluate configurations"}
   end
 
   defp run(emulator, environment, arguments) do

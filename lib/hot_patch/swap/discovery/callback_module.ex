@@ -79,7 +79,7 @@ defmodule HotPatch.Swap.Discovery.CallbackModule do
   defp waiting(_pid, 0), do: ""
 
   defp waiting(pid, looks) do
-    text = text(pid)
+    text = Stacktrace.text(pid)
 
     cond do
       first_line(text) |> elem(0) =~ ~r/gen_(server|statem):loop/ ->
@@ -93,15 +93,6 @@ defmodule HotPatch.Swap.Discovery.CallbackModule do
         after
           1 -> waiting(pid, looks - 1)
         end
-    end
-  end
-
-  @doc "The text of a process's stack, with the values on it; empty of one that is dead."
-  @spec text(pid()) :: binary()
-  def text(pid) do
-    case Process.info(pid, :backtrace) do
-      {:backtrace, text} -> text
-      nil -> ""
     end
   end
 
@@ -174,7 +165,7 @@ defmodule HotPatch.Swap.Discovery.CallbackModule do
 
   # Runs inside.
   defp tell(state, ref) do
-    SysMessage.tell(ref, ref, behaviours_own(text(self())))
+    SysMessage.tell(ref, ref, behaviours_own(Stacktrace.text(self())))
     state
   end
 

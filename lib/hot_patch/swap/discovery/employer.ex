@@ -7,6 +7,7 @@ defmodule HotPatch.Swap.Discovery.Employer do
   # replace_state itself its term is read as text.
 
   alias HotPatch.Swap.Discovery.CallbackModule
+  alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.Discovery.StackText
   alias HotPatch.Swap.Foreign
   alias HotPatch.Swap.SysMessage
@@ -38,7 +39,7 @@ defmodule HotPatch.Swap.Discovery.Employer do
 
   @doc "Of the calling process, which runs a function over its state."
   @spec own(term(), [module()]) :: answer()
-  def own(state, modules), do: self() |> CallbackModule.text() |> of_text(state, modules)
+  def own(state, modules), do: self() |> Stacktrace.text() |> of_text(state, modules)
 
   @doc "The same, of the text of its stack."
   @spec of_text(binary(), term(), [module()]) :: answer()

@@ -127,7 +127,7 @@ defmodule HotPatch.Swap.Discovery.Loop do
   end
 
   defp seen(pid, reductions, looks) do
-    text = CallbackModule.text(pid)
+    text = Stacktrace.text(pid)
     funs = FunHolders.in_text(text, looks.funs)
 
     case CallbackModule.stack(text, looks.places) do

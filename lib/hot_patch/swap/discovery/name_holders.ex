@@ -7,6 +7,7 @@ defmodule HotPatch.Swap.Discovery.NameHolders do
 
   alias HotPatch.Host.SystemLibrary
   alias HotPatch.Swap.Discovery.Lookers
+  alias HotPatch.Swap.Discovery.Stacktrace
 
   @typedoc "The module whose servers they are, and how many."
   @type keepers :: {module(), pos_integer()}
@@ -34,7 +35,7 @@ defmodule HotPatch.Swap.Discovery.NameHolders do
   defp look_at_each(pids, looks) do
     for pid <- pids,
         server = server(pid),
-        text = text(pid),
+        text = Stacktrace.text(pid),
         {module, pattern} <- looks,
         server != module,
         named?(text, pattern),
@@ -49,7 +50,7 @@ defmodule HotPatch.Swap.Discovery.NameHolders do
     for pid <- Enum.take(Process.list(), @most),
         pid != self(),
         server = server(pid),
-        do: {pid, server, fn -> text(pid) end}
+        do: {pid, server, fn -> Stacktrace.text(pid) end}
   end
 
   # Supervisors have names of modules in the specifications of children, and processes of OTP and
@@ -63,13 +64,6 @@ defmodule HotPatch.Swap.Discovery.NameHolders do
       module
     else
       _ -> nil
-    end
-  end
-
-  defp text(pid) do
-    case Process.info(pid, :backtrace) do
-      {:backtrace, text} -> text
-      nil -> ""
     end
   end
 

@@ -186,7 +186,9 @@ defmodule HotPatch.Swap.Discovery.Stacktrace do
   defp cut?([]), do: false
   defp cut?(stack), do: not match?({:proc_lib, _, _, _}, List.last(stack))
 
-  defp text(pid) do
+  @doc "The text of a process's stack, with the values on it; empty of one that is dead."
+  @spec text(pid()) :: binary()
+  def text(pid) do
     case Process.info(pid, :backtrace) do
       {:backtrace, text} -> text
       nil -> ""
