@@ -392,20 +392,7 @@ defmodule Demo.Story do
   ## Helpers
 
   # Every node answers for a while, in the phase of this name.
-  defp phase(story, phase) do
-    before = answers(story, phase)
-    Traffic.phase(story.traffic, phase)
-
-    Cluster.wait_until("every node has answered in the phase #{phase}", fn ->
-      story
-      |> answers(phase)
-      |> Enum.zip_with(before, &(&1 - &2))
-      |> Enum.all?(&(&1 >= @answers_per_phase))
-    end)
-  end
-
-  defp answers(story, phase),
-    do: for({_node, result} <- results(story, phase), do: result.answers)
+  defp phase(story, phase), do: Traffic.phase(story.traffic, phase, @answers_per_phase)
 
   defp results(story, phase), do: Traffic.results(story.traffic, phase)
 

@@ -63,6 +63,23 @@ defmodule Demo.Traffic do
     :ok
   end
 
+  @doc "Begins a phase, and waits until each node has given so many answers in it."
+  @spec phase(t(), atom(), pos_integer()) :: :ok
+  def phase(traffic, phase, least) do
+    before = answers(traffic, phase)
+    phase(traffic, phase)
+
+    Cluster.wait_until("every node has answered in the phase #{phase}", fn ->
+      traffic
+      |> answers(phase)
+      |> Enum.zip_with(before, &(&1 - &2))
+      |> Enum.all?(&(&1 >= least))
+    end)
+  end
+
+  defp answers(traffic, phase),
+    do: for({_node, result} <- results(traffic, phase), do: result.answers)
+
   @doc "How the nodes did in a phase."
   @spec results(t(), atom()) :: [{node(), result()}]
   def results(traffic, phase) do

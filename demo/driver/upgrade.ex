@@ -260,20 +260,7 @@ defmodule Demo.Upgrade do
     %{story | longest_us: Enum.max([story.longest_us | pauses])}
   end
 
-  defp phase(story, phase) do
-    before = answers(story, phase)
-    Traffic.phase(story.traffic, phase)
-
-    Cluster.wait_until("every node has answered in the phase #{phase}", fn ->
-      story
-      |> answers(phase)
-      |> Enum.zip_with(before, &(&1 - &2))
-      |> Enum.all?(&(&1 >= @answers_per_phase))
-    end)
-  end
-
-  defp answers(story, phase),
-    do: for({_node, result} <- Traffic.results(story.traffic, phase), do: result.answers)
+  defp phase(story, phase), do: Traffic.phase(story.traffic, phase, @answers_per_phase)
 
   defp audit(story), do: Traffic.audit(story.traffic)
 

@@ -11,25 +11,15 @@ defmodule HotPatch.Test.NextRelease do
 
   alias HotPatch.Build
   alias HotPatch.Support.Folder
+  alias HotPatch.Test.BootedRelease
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.NodeTag
+  alias HotPatch.Test.Releases
   alias HotPatch.Test.Upgrade
 
   @old "1.0.0"
   @new "1.1.0"
-  @system [
-    :kernel,
-    :stdlib,
-    :sasl,
-    :compiler,
-    :crypto,
-    :asn1,
-    :public_key,
-    :elixir,
-    :logger,
-    :hot_patch
-  ]
 
   @enforce_keys [:old, :new, :zip]
   defstruct [:old, :new, :zip]
@@ -167,8 +157,8 @@ defmodule HotPatch.Test.NextRelease do
 
   # With the system beside it, so that it starts wherever it is copied to.
   defp release(root, version, applications, config) do
-    Upgrade.make(root, version, applications, system: @system)
-    for one <- @system, do: link(root, one)
+    Upgrade.make(root, version, applications, system: Releases.system())
+    for one <- Releases.system(), do: link(root, one)
     folder = Path.join([root, "releases", version])
     File.write!(Path.join(folder, "sys.config"), :io_lib.format("~tp.~n", [settings(config)]))
     File.write!(Path.join(folder, "vm.args"), "-sname shop\n")
@@ -264,12 +254,7 @@ defmodule HotPatch.Test.NextRelease do
 
   @doc "Ends a node."
   @spec stop(pid()) :: :ok
-  def stop(peer) do
-    :peer.stop(peer)
-  catch
-    # The test itself has ended it.
-    :exit, _gone -> :ok
-  end
+  defdelegate stop(peer), to: BootedRelease
 
   @doc "What a server answers: the version of its code, and its state."
   @spec ask(node(), atom(), term()) :: term()

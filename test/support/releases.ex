@@ -28,6 +28,10 @@ defmodule HotPatch.Test.Releases do
 
   @type t :: %__MODULE__{root: Path.t(), node: node(), peer: pid() | nil}
 
+  @doc "The applications that a release has besides its own."
+  @spec system() :: [atom()]
+  def system, do: @system
+
   @doc "The name of the releases."
   @spec name() :: String.t()
   def name, do: @name
