@@ -261,6 +261,17 @@ defmodule HotPatch.Swap.EarlyLoadTest do
       assert @new.version() == 1
     end
 
+    test "says why also where the log is slow" do
+      # Longer than anybody would wait who does not know that something is to come.
+      slow = fn event, _ -> receive(do: (:never -> event), after: (300 -> event)) end
+      :ok = :logger.add_primary_filter(:hot_patch_test_slow, {slow, []})
+      on_exit(fn -> :logger.remove_primary_filter(:hot_patch_test_slow) end)
+      load(@new, old = on_load(1, "ok"))
+      new = on_load(2, "{error, not_today}")
+      assert {:error, %{text: text}} = run(on_load_job(old, new))
+      assert text =~ "{:error, :not_today}"
+    end
+
     test "goes back when the engine is killed while all wait" do
       load(@new, old = on_load(1, "ok"))
       job = on_load_job(old, on_load(2, "ok"), hold_timeout: 60_000)
