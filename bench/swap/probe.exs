@@ -76,7 +76,11 @@ defmodule Bench.Swap.Probe do
   defp what({:system, _from, what}) when what in [:suspend, :resume], do: what
 
   # Of those that look first for whom the process works the function is another's.
-  @standing [module: HotPatch.Swap.Parking, module: HotPatch.Swap.Discovery.Idleness]
+  @standing [
+    module: HotPatch.Swap.Parking,
+    module: HotPatch.Swap.Discovery.Idleness,
+    module: Bench.Swap.Ways
+  ]
 
   # Other functions are run over states, too: by them nobody stands still.
   defp what({:system, _from, {:replace_state, fun}}) when is_function(fun),

@@ -12,6 +12,7 @@ defmodule Bench.Swap.Ways do
       "HotPatch",
       "HotPatch compatible",
       "HotPatch no change",
+      "bare two turns",
       "bare load",
       "nothing"
     ]
@@ -24,7 +25,10 @@ defmodule Bench.Swap.Ways do
   def prepare("HotPatch compatible", root, modules), do: hot_patch(root, modules, :compatible)
   def prepare("HotPatch no change", root, modules), do: hot_patch(root, modules, :none)
 
-  # What no way can do without where states stay as they are, and what callers wait when nothing is done.
+  # What no way can do without where states change, all together.
+  def prepare("bare two turns", root, modules), do: bare_two_turns(root, modules)
+
+  # The same where states stay as they are, and what callers wait when nothing is done.
   def prepare("bare load", root, modules), do: bare_load(root, modules)
   def prepare("nothing", _root, _modules), do: fn -> :nothing end
 
@@ -97,6 +101,61 @@ defmodule Bench.Swap.Ways do
       {:ok, _done} = Swap.run(ready)
       :ok
     end
+  end
+
+  # Nothing but what has to be: each process is told once to stand still, converts its state by the new
+  # code under another name and counts that, and is told once more to go on. Who is late, what fails, who
+  # is born or dies meanwhile, whose state holds a fun: nothing of that is looked at, and there is no way back.
+  defp bare_two_turns(root, modules) do
+    prepared = prepared(root, 2, modules)
+    [%{name: shadow, bytes: bytes}] = shadows(root, [Subject.server()])
+    {:module, ^shadow} = :code.load_binary(shadow, ~c"nofile", bytes)
+    pids = for {_id, pid, _type, _modules} <- :supervisor.which_children(:bench_sup), do: pid
+    count = :erlang.system_info(:schedulers_online)
+    parts = Enum.chunk_every(pids, div(length(pids) + count - 1, count))
+
+    fn ->
+      left = :atomics.new(1, [])
+      :atomics.put(left, 1, length(pids))
+      waiter = self()
+      still = fn state -> bare_still(state, shadow, left, waiter) end
+      senders = for part <- parts, do: bare_sender(part, still, waiter)
+      receive(do: (:all -> :ok))
+      :ok = :code.finish_loading(prepared)
+      for sender <- senders, do: send(sender, :go)
+      for sender <- senders, do: receive(do: ({^sender, :done} -> :ok))
+      :code.purge(shadow)
+      :code.delete(shadow)
+      :code.purge(shadow)
+      :ok
+    end
+  end
+
+  defp bare_sender(pids, still, waiter) do
+    nobody = nobody()
+
+    :erlang.spawn_opt(
+      fn ->
+        for pid <- pids, do: send(pid, {:system, nobody, {:replace_state, still}})
+        receive(do: (:go -> :ok))
+        for pid <- pids, do: send(pid, {:system, nobody, {:hot_patch, nil, :look}})
+        send(waiter, {self(), :done})
+      end,
+      [:link, priority: :high, min_heap_size: 100_000]
+    )
+  end
+
+  # An alias that is in use no more: what is sent to it is dropped.
+  defp nobody do
+    ref = :erlang.alias([:explicit_unalias])
+    :erlang.unalias(ref)
+    {self(), [:alias | ref]}
+  end
+
+  defp bare_still(state, shadow, left, waiter) do
+    {:ok, new} = shadow.code_change(1, state, [])
+    if :atomics.sub_get(left, 1, 1) == 0, do: send(waiter, :all)
+    receive(do: ({:system, _from, {:hot_patch, nil, :look}} -> new))
   end
 
   defp bare_load(root, modules) do

@@ -2,7 +2,7 @@ defmodule HotPatch.Swap.Crew do
   @moduledoc false
   # Sends the messages of a swap to many processes at once: as many senders as there are
   # schedulers, each with its own part of the processes, which it is given before anybody stands still.
-  # What all have in common is in a sender's heap and is not copied to the next with each message.
+  # What all have in common is not copied with each message (HotPatch.Swap.SharedTerm).
   #
   # They run before others, and so they must be brief: after some messages a sender lets all others have
   # their turn, those first to whom it has just sent something, so that the queues of the schedulers
@@ -14,9 +14,11 @@ defmodule HotPatch.Swap.Crew do
   # They are linked to the engine and watch it, and end with it. A message that one of them still sends when the
   # engine is dead does nothing: the swap is over by then (HotPatch.Swap.Signal).
 
+  alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Employment
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
+  alias HotPatch.Swap.SharedTerm
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
   alias HotPatch.Swap.Tally
@@ -30,26 +32,37 @@ defmodule HotPatch.Swap.Crew do
   @words 40
   @most_words 2_000_000
 
-  @typedoc "`tasks` by their places; whether some of them have a state to convert that they do not convert at once."
+  @typedoc """
+  `tasks` by their places, and what they are to do: what is the same for several stands once in `alike`. Whether
+  some of them have a state to convert that they do not convert at once.
+  """
   @type t :: %__MODULE__{
           ref: reference(),
           senders: [pid()],
           tasks: tuple(),
+          alike: [alike()],
           later?: boolean(),
           part: part() | nil
         }
-  @enforce_keys [:ref, :senders, :tasks, :later?]
-  defstruct [:ref, :senders, :tasks, :later?, :part]
+  @enforce_keys [:ref, :senders, :tasks, :alike, :later?]
+  defstruct [:ref, :senders, :tasks, :alike, :later?, :part]
 
-  @typedoc """
-  What each process of a part is to do, and each as the place of that among `alike`, with its reductions when
-  it was looked at.
-  """
+  @typedoc "What is converted at once, what later, and how a process looks for whom it works."
+  @type alike ::
+          {at_once :: Conversion.t() | nil, later :: Conversion.t() | nil,
+           Employment.looks() | nil}
+
+  @typedoc "Each process of a part, with its place in `alike` and its reductions when it was looked at."
   @type part :: %{
-          first: non_neg_integer(),
-          alike: tuple(),
+          first: Tally.place(),
           items: [nonempty_improper_list(non_neg_integer() | Employment.before(), pid())]
         }
+
+  @typedoc "An order as it is carried out, with what is sent; by the places in `alike` where that differs."
+  @type errand ::
+          {:stand, requests :: tuple(), Signal.t()}
+          | {:convert, Parking.t(), laters :: tuple(), Tally.seats()}
+          | {:wake, SysMessage.t(), skip :: MapSet.t(pid()), Tally.seats()}
 
   @typedoc "What is sent: stand still, convert, or go on; those in `skip` are left alone."
   @type order ::
@@ -74,22 +87,20 @@ defmodule HotPatch.Swap.Crew do
     count = :erlang.system_info(:schedulers_online)
     all = List.to_tuple(tasks)
     blocks = div(tuple_size(all) + Tally.block() - 1, Tally.block())
-    alike = alike(tasks)
-
-    crew = %__MODULE__{ref: make_ref(), senders: [], tasks: all, later?: later?(alike)}
+    {likes, alike} = tasks |> alike() |> Enum.unzip()
+    places = likes |> Enum.with_index() |> Map.new()
+    later? = Enum.any?(alike, fn {_at_once, later, _looks} -> later != nil end)
+    crew = %__MODULE__{ref: make_ref(), senders: [], tasks: all, alike: alike, later?: later?}
 
     # Few are sent to by the engine itself.
     if tuple_size(all) <= @window do
-      %{crew | part: part(tasks, 0, alike)}
+      %{crew | part: part(tasks, 0, places)}
     else
       size = div(blocks + count - 1, count) * Tally.block()
       parts = tasks |> Enum.chunk_every(size) |> Enum.with_index()
-      %{crew | senders: for({tasks, n} <- parts, do: sender(part(tasks, n * size, alike), size))}
+      %{crew | senders: for({tasks, n} <- parts, do: sender(part(tasks, n * size, places), size))}
     end
   end
-
-  defp later?(alike),
-    do: Enum.any?(alike, fn {_like, {_at_once, later, _looks}} -> later != nil end)
 
   defp sender(part, size) do
     words = min(@most_words, 1_000 + @words * size)
@@ -112,7 +123,7 @@ defmodule HotPatch.Swap.Crew do
     going = if match?({:stand, _}, order), do: Tally.new(size)
     tally = Tally.new(size)
     waiter = SysMessage.open()
-    tell(crew, {order, {tally, waiter, going}})
+    tell(crew, errand(order, crew, {tally, waiter, going}), waiter)
 
     %{
       crew: crew,
@@ -130,23 +141,42 @@ defmodule HotPatch.Swap.Crew do
   `{waiter, :gone}` when all do.
   """
   @spec wake(round(), Parking.t(), late :: MapSet.t(pid())) :: :ok
-  def wake(%{crew: crew} = round, standing, late),
-    do: tell(crew, {{:wake, standing, late}, {nil, round.waiter, round.going}})
-
-  defp tell(crew, what) do
-    for sender <- crew.senders, do: send(sender, what)
-    if crew.part, do: send_all(crew.part, what, :infinity), else: :ok
+  def wake(%{crew: crew} = round, standing, late) do
+    seats = {nil, round.waiter, round.going}
+    tell(crew, {:wake, Parking.wake_message(standing), late, seats}, round.waiter)
   end
+
+  defp tell(crew, errand, waiter) do
+    for sender <- crew.senders, do: send(sender, {:errand, errand, waiter})
+    if crew.part, do: send_all(crew.part, errand, :infinity), else: :ok
+  end
+
+  defp errand({:stand, standing}, crew, seats) do
+    requests =
+      for {at_once, _later, looks} <- crew.alike,
+          do: Parking.request(standing, at_once, looks, seats)
+
+    requests = List.to_tuple(requests)
+    {:stand, shared(requests, crew, standing), standing.signal}
+  end
+
+  defp errand({:convert, standing}, crew, seats) do
+    laters = for {_at_once, later, _looks} <- crew.alike, do: later
+    {:convert, standing, List.to_tuple(laters), seats}
+  end
+
+  defp shared(requests, %{senders: []}, _standing), do: requests
+  defp shared(requests, _crew, standing), do: SharedTerm.keep(standing.guard, requests)
 
   @doc "Gives the order to stand still to one of them once more."
   @spec again(round(), non_neg_integer(), Parking.t()) :: round()
   def again(%{tally: tally, waiter: waiter, crew: crew} = round, place, standing) do
     task = elem(crew.tasks, place)
     Tally.expect(tally, place)
-    seat = {tally, place, waiter, round.going}
-    # It was let go of meanwhile.
-    looks = with looks when looks != nil <- ProcessTask.looks(task), do: {looks, nil}
-    Parking.ask(standing, task.pid, at_once(task), looks, seat)
+    seats = {tally, waiter, round.going}
+    request = Parking.request(standing, at_once(task), ProcessTask.looks(task), seats)
+    # Since it was looked at it has been let go of.
+    Parking.ask(request, task.pid, place, nil)
     %{round | again: Enum.uniq([place | round.again])}
   end
 
@@ -224,16 +254,11 @@ defmodule HotPatch.Swap.Crew do
     end
   end
 
-  defp part([], _first, _alike), do: nil
+  defp part([], _first, _places), do: nil
 
-  defp part(tasks, first, alike) do
-    places = alike |> Enum.with_index() |> Map.new(fn {{like, _what}, n} -> {like, n} end)
-
-    %{
-      first: first,
-      alike: alike |> Enum.map(&elem(&1, 1)) |> List.to_tuple(),
-      items: for(task <- tasks, do: [places[task.like], task.reductions | task.pid])
-    }
+  defp part(tasks, first, places) do
+    items = for task <- tasks, do: [places[task.like], task.reductions | task.pid]
+    %{first: first, items: items}
   end
 
   # What is to be done is the same for most: by what tells them apart, at once and later, and how they look
@@ -265,23 +290,22 @@ defmodule HotPatch.Swap.Crew do
       {:DOWN, ^engine, :process, _pid, _reason} ->
         :ok
 
-      {_order, {_tally, waiter, _going}} = what ->
-        send_all(part, what, @window)
+      {:errand, errand, waiter} ->
+        send_all(part, errand, @window)
         _ = send(waiter, {waiter, :sent})
         serve(part, engine)
     end
   end
 
-  defp send_all(part, what, window),
-    do: send_windows(part.items, part.first, window, {part.alike, what})
+  defp send_all(part, errand, window), do: send_windows(part.items, part.first, window, errand)
 
-  defp send_windows(items, place, window, {_alike, {order, _seats}} = what) do
-    {rest, next} = send_some(items, place, window, what)
+  defp send_windows(items, place, window, errand) do
+    {rest, next} = send_some(items, place, window, errand)
 
     cond do
-      rest == [] or not open?(order) -> :ok
-      let_others() < @long -> send_windows(rest, next, window, what)
-      true -> send_windows(rest, next, window * 2, what)
+      rest == [] or not open?(errand) -> :ok
+      let_others() < @long -> send_windows(rest, next, window, errand)
+      true -> send_windows(rest, next, window * 2, errand)
     end
   end
 
@@ -295,34 +319,33 @@ defmodule HotPatch.Swap.Crew do
   end
 
   # A swap that is over is not to reach more.
-  defp open?({:stand, standing}), do: Signal.open?(standing.signal)
-  defp open?(_order), do: true
+  defp open?({:stand, _requests, signal}), do: Signal.open?(signal)
+  defp open?(_errand), do: true
 
-  defp send_some([], place, _count, _what), do: {[], place}
-  defp send_some(items, place, 0, _what), do: {items, place}
+  defp send_some([], place, _count, _errand), do: {[], place}
+  defp send_some(items, place, 0, _errand), do: {items, place}
 
-  defp send_some([[like, before | pid] | rest], place, count, {alike, {order, seats}} = what) do
-    {tally, waiter, going} = seats
-    :ok = send_one(order, [before | pid], elem(alike, like), {tally, place, waiter, going})
-    send_some(rest, place + 1, less(count), what)
+  defp send_some([item | rest], place, count, errand) do
+    :ok = send_one(errand, item, place)
+    send_some(rest, place + 1, less(count), errand)
   end
 
   defp less(:infinity), do: :infinity
   defp less(count), do: count - 1
 
-  defp send_one({:stand, standing}, [_before | pid], {at_once, _later, nil}, seat),
-    do: Parking.ask(standing, pid, at_once, nil, seat)
+  defp send_one({:stand, requests, _signal}, [like, before | pid], place),
+    do: Parking.ask(elem(requests, like), pid, place, before)
 
-  defp send_one({:stand, standing}, [before | pid], {at_once, _later, looks}, seat),
-    do: Parking.ask(standing, pid, at_once, {looks, before}, seat)
+  defp send_one({:convert, standing, laters, seats}, [like, _before | pid], place) do
+    case elem(laters, like) do
+      nil -> Tally.arrive(Tally.seat(seats, place))
+      later -> Parking.convert(standing, pid, later, Tally.seat(seats, place))
+    end
+  end
 
-  defp send_one({:convert, _standing}, _pid, {_at_once, nil, _looks}, seat),
-    do: Tally.arrive(seat)
-
-  defp send_one({:convert, standing}, [_before | pid], {_at_once, later, _looks}, seat),
-    do: Parking.convert(standing, pid, later, seat)
-
-  defp send_one({:wake, standing, skip}, [_before | pid], _alike, seat) do
-    if MapSet.member?(skip, pid), do: Tally.leave(seat), else: Parking.wake(standing, pid)
+  defp send_one({:wake, message, skip, seats}, [_like, _before | pid], place) do
+    if MapSet.member?(skip, pid),
+      do: Tally.leave(Tally.seat(seats, place)),
+      else: Parking.wake(message, pid)
   end
 end

@@ -72,20 +72,20 @@ defmodule HotPatch.Swap.Employment do
       when is_integer(before) and reductions - before <= most,
       do: :ok
 
+  # How large its heap is matters to who reads.
+  def look({%{by_depth?: true, depth: depth}, module}, {_reductions, size}, _before, state),
+    do: compared(state, module, {depth, size}, @most_turns)
+
   def look({works_for, module}, _now, _before, state), do: check(works_for, state, module)
 
   @doc "The same, wherever it is."
   @spec check(t(), term(), module()) :: found()
-  def check(%{by_depth?: by_depth?, depth: depth}, state, module) do
-    [stack_size: size, total_heap_size: words] =
-      Process.info(self(), [:stack_size, :total_heap_size])
-
-    cond do
-      words > @most_words -> :ok
-      not by_depth? -> state |> text_says(module) |> elem(0)
-      true -> compared(state, module, {depth, size}, @most_turns)
-    end
+  def check(%{by_depth?: true, depth: depth}, state, module) do
+    {:stack_size, size} = Process.info(self(), :stack_size)
+    compared(state, module, {depth, size}, @most_turns)
   end
+
+  def check(_works_for, state, module), do: state |> text_says(module) |> elem(0)
 
   defp compared(state, module, {depth, size} = known, turns) do
     case :atomics.get(depth, @depth) do
@@ -123,6 +123,11 @@ defmodule HotPatch.Swap.Employment do
 
   # With the text where that shows it.
   defp text_says(state, module) do
+    {:total_heap_size, words} = Process.info(self(), :total_heap_size)
+    if words > @most_words, do: {:ok, nil}, else: text_says_now(state, module)
+  end
+
+  defp text_says_now(state, module) do
     text = Stacktrace.text(self())
 
     case text |> Employer.of_text(state, [module]) |> Employer.read() do

@@ -12,6 +12,7 @@ defmodule HotPatch.Swap.Guard do
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
+  alias HotPatch.Swap.SharedTerm
   alias HotPatch.Swap.SysMessage
 
   # How long one round waits for busy processes before it looks again.
@@ -73,10 +74,11 @@ defmodule HotPatch.Swap.Guard do
         watch(engine, monitor, ending, stopped)
 
       {:DOWN, ^monitor, :process, ^engine, :normal} ->
-        :ok
+        SharedTerm.erase(self())
 
       {:DOWN, ^monitor, :process, ^engine, _killed} ->
         end_it(outcome(ending), stopped)
+        SharedTerm.erase(self())
     end
   end
 

@@ -63,28 +63,37 @@ defmodule HotPatch.Swap.Parking do
     }
   end
 
-  @doc """
-  Asks a process to stand still, and to convert its state at once where a conversion is given. It takes
-  its seat when it has done both. With `looks` it looks first for whom it works.
+  @typedoc """
+  What processes that are alike are asked: to convert their state at once where a conversion is given, and
+  to look first for whom they work where it has to be looked. It is the same for all of them, and so it can be
+  a shared term (HotPatch.Swap.SharedTerm).
   """
-  @spec ask(
-          t(),
-          pid(),
-          Conversion.t() | nil,
-          {Employment.looks(), Employment.before()} | nil,
-          Tally.seat()
-        ) :: :ok
-  def ask(standing, pid, conversion, nil, seat) do
-    base = %{standing | seat: seat}
-    SysMessage.run_in(pid, &still(&1, conversion, base))
+  @opaque request :: %{
+            standing: t(),
+            conversion: Conversion.t() | nil,
+            seats: Tally.seats(),
+            asked: {go_on :: fun(), look :: fun()} | nil
+          }
+
+  @doc "The request of those that take these seats."
+  @spec request(t(), Conversion.t() | nil, Employment.looks() | nil, Tally.seats()) :: request()
+  def request(standing, conversion, looks, seats) do
+    request = %{standing: standing, conversion: conversion, seats: seats, asked: nil}
+    if looks, do: %{request | asked: {go_on(request), look(looks)}}, else: request
   end
 
-  def ask(standing, pid, conversion, {looks, before}, seat) do
-    base = %{standing | seat: seat}
-    go_on = fn state, employer -> still(state, conversion, %{base | employer: employer}) end
-    look = fn now, before, state -> Employment.look(looks, now, before, state) end
-    SysMessage.run_in(pid, Idleness.asked(go_on, look, before))
-  end
+  defp go_on(request), do: fn state, employer, place -> still(state, request, place, employer) end
+  defp look(looks), do: fn now, before, state -> Employment.look(looks, now, before, state) end
+
+  @doc """
+  Asks a process to stand still, as the request says. It takes the seat of its place when it has done all that.
+  """
+  @spec ask(request(), pid(), Tally.place(), Employment.before()) :: :ok
+  def ask(%{asked: nil} = request, pid, place, _before),
+    do: SysMessage.run_in(pid, fn state -> still(state, request, place, nil) end)
+
+  def ask(%{asked: {go_on, look}}, pid, place, before),
+    do: SysMessage.run_in(pid, Idleness.asked(go_on, look, place, before))
 
   @doc """
   Has a process that stands still convert its state. It takes its seat when it has; what it has to
@@ -111,9 +120,16 @@ defmodule HotPatch.Swap.Parking do
   @spec settle(t(), Signal.outcome()) :: Signal.outcome()
   def settle(standing, outcome), do: Signal.settle(standing.signal, outcome)
 
+  @doc "What has a process look at the signal; the same for all."
+  @spec wake_message(t()) :: SysMessage.t()
+  def wake_message(standing), do: SysMessage.to_nobody(order(standing, :look))
+
   @doc "Has a process look at the signal. It must not be converting its state."
-  @spec wake(t(), pid()) :: :ok
-  def wake(standing, pid), do: SysMessage.unanswered(pid, order(standing, :look))
+  @spec wake(SysMessage.t(), pid()) :: :ok
+  def wake(message, pid) do
+    _ = Kernel.send(pid, message)
+    :ok
+  end
 
   @doc "The same; it answers under a ref when it has looked."
   @spec wake_answered(t(), pid(), reference()) :: :ok
@@ -131,9 +147,10 @@ defmodule HotPatch.Swap.Parking do
 
   # A process that was busy may get here when the swap is over. Whether the engine lives is not asked
   # here: the VM lets the process wait for the answer.
-  defp still(state, conversion, base) do
-    if Signal.open?(base.signal) do
-      {new, conversion} = at_once(state, known(conversion, base), base.seat)
+  defp still(state, %{standing: standing, conversion: conversion, seats: seats}, place, employer) do
+    if Signal.open?(standing.signal) do
+      base = %{standing | seat: Tally.seat(seats, place), employer: employer}
+      {new, conversion} = at_once(state, known(conversion, employer), base.seat)
       Tally.arrive(base.seat)
       look(state, new, conversion, base)
     else
@@ -141,9 +158,9 @@ defmodule HotPatch.Swap.Parking do
     end
   end
 
-  defp known(nil, _base), do: nil
-  defp known(conversion, %{employer: nil}), do: conversion
-  defp known(conversion, %{employer: found}), do: %{conversion | works_for: found}
+  defp known(nil, _employer), do: nil
+  defp known(conversion, nil), do: conversion
+  defp known(conversion, found), do: %{conversion | works_for: found}
 
   # Where it cannot be done yet, it is asked for when all stand still.
   defp at_once(state, nil, _seat), do: {state, nil}
@@ -208,7 +225,7 @@ defmodule HotPatch.Swap.Parking do
   end
 
   defp follow({:convert, conversion, seat}, {state, new, former}, base) do
-    conversion = known(conversion, base)
+    conversion = known(conversion, base.employer)
 
     if Signal.open?(base.signal) do
       look(state, converted(state, conversion, seat), conversion, base)

@@ -169,7 +169,9 @@ defmodule HotPatch.Swap.SysMessage do
     end
   end
 
-  defp to_nobody(message), do: {:system, nobody(), message}
+  @doc "A system message whose answer nobody gets."
+  @spec to_nobody(term()) :: t()
+  def to_nobody(message), do: {:system, nobody(), message}
 
   # An alias of a process that is dead. What is sent to it is dropped without being copied, and
   # no process that is started later can have it.

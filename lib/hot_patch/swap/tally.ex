@@ -23,7 +23,11 @@ defmodule HotPatch.Swap.Tally do
   What a process is sent to tell by: its place, under which alias it wakes up the one who waits for all,
   and where it marks the same place once it goes on, by whatever it has learned that it may.
   """
-  @type seat :: {t(), non_neg_integer(), waiter :: reference(), going :: t() | nil}
+  @type seat :: {t(), place(), waiter :: reference(), going :: t() | nil}
+  @type place :: non_neg_integer()
+
+  @typedoc "What the seats of all have in common."
+  @type seats :: {t(), waiter :: reference(), going :: t() | nil}
 
   @doc "The places of one block."
   @spec block() :: pos_integer()
@@ -38,6 +42,10 @@ defmodule HotPatch.Swap.Tally do
     for block <- blocks(size), do: :atomics.put(tally, count(block), in_block(block, size))
     tally
   end
+
+  @doc "The seat of one of them."
+  @spec seat(seats(), place()) :: seat()
+  def seat({tally, waiter, going}, place), do: {tally, place, waiter, going}
 
   @doc "The calling process has come so far."
   @spec arrive(seat()) :: :ok

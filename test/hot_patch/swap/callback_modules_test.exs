@@ -173,12 +173,12 @@ defmodule HotPatch.Swap.CallbackModulesTest do
         Employment.look({works_for, module}, now, before, state)
       end
 
-      tell = fn state, found ->
+      tell = fn state, found, _place ->
         send(test, {:found, found})
         state
       end
 
-      :sys.replace_state(pid, Idleness.asked(tell, look, before))
+      :sys.replace_state(pid, Idleness.asked(tell, look, 0, before))
       receive(do: ({:found, found} -> found))
     end
 

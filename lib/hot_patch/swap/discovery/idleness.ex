@@ -59,8 +59,8 @@ defmodule HotPatch.Swap.Discovery.Idleness do
     _text = Process.info(pid, :backtrace)
     for event <- events, do: send(pid, event)
     ref = SysMessage.open()
-    tell = fn state, now -> told(state, now, ref) end
-    SysMessage.run_in(pid, asked(tell, fn now, _before, _state -> now end, before))
+    tell = fn state, now, _place -> told(state, now, ref) end
+    SysMessage.run_in(pid, asked(tell, fn now, _before, _state -> now end, 0, before))
     note = fn _pid, now, nil -> {:done, now} end
     {_none, now} = SysMessage.collect({ref, [pid]}, @answer_within, nil, note)
     SysMessage.close(ref)
@@ -74,12 +74,17 @@ defmodule HotPatch.Swap.Discovery.Idleness do
 
   @doc """
   What a process is asked by, to run it over its state: `look` gets what it measures now, and `go_on` what that has
-  found. Both are funs, so that what they have to do is not in the text of the stack, which `look` may read.
+  found, and the place. Both are funs, so that what they have to do is not in the text of the stack, which `look` may read.
   """
-  @spec asked((state, found -> state), (measure(), before, state -> found), before) ::
-          (state -> state)
-        when state: term(), found: term(), before: term()
-  def asked(go_on, look, before), do: fn state -> go_on.(state, look.(now(), before, state)) end
+  @spec asked(
+          (state, found, place -> state),
+          (measure(), before, state -> found),
+          place,
+          before
+        ) :: (state -> state)
+        when state: term(), found: term(), place: term(), before: term()
+  def asked(go_on, look, place, before),
+    do: fn state -> go_on.(state, look.(now(), before, state), place) end
 
   defp now do
     [{:reductions, reductions}, {:stack_size, depth}] =
