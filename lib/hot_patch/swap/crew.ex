@@ -23,10 +23,14 @@ defmodule HotPatch.Swap.Crew do
   alias HotPatch.Swap.SysMessage
   alias HotPatch.Swap.Tally
 
-  # Processes that are sent to before others have their turn for the first time, and microseconds after
-  # which that is long.
-  @window 256
-  @long 1_000
+  # So few are sent to by the engine itself.
+  @few 256
+
+  # Processes that are sent to before others have their turn for the first time: to go on is less to do than to
+  # convert a state. And the microseconds for each of them after which that turn was long.
+  @window 512
+  @waking_window 2_048
+  @long 4
 
   # Words of a sender's heap for each process of its part: it is not to collect garbage meanwhile.
   @words 40
@@ -92,8 +96,7 @@ defmodule HotPatch.Swap.Crew do
     later? = Enum.any?(alike, fn {_at_once, later, _looks} -> later != nil end)
     crew = %__MODULE__{ref: make_ref(), senders: [], tasks: all, alike: alike, later?: later?}
 
-    # Few are sent to by the engine itself.
-    if tuple_size(all) <= @window do
+    if tuple_size(all) <= @few do
       %{crew | part: part(tasks, 0, places)}
     else
       size = div(blocks + count - 1, count) * Tally.block()
@@ -291,11 +294,14 @@ defmodule HotPatch.Swap.Crew do
         :ok
 
       {:errand, errand, waiter} ->
-        send_all(part, errand, @window)
+        send_all(part, errand, window(errand))
         _ = send(waiter, {waiter, :sent})
         serve(part, engine)
     end
   end
+
+  defp window({:wake, _message, _skip, _seats}), do: @waking_window
+  defp window(_errand), do: @window
 
   defp send_all(part, errand, window), do: send_windows(part.items, part.first, window, errand)
 
@@ -304,7 +310,7 @@ defmodule HotPatch.Swap.Crew do
 
     cond do
       rest == [] or not open?(errand) -> :ok
-      let_others() < @long -> send_windows(rest, next, window, errand)
+      let_others() < window * @long -> send_windows(rest, next, window, errand)
       true -> send_windows(rest, next, window * 2, errand)
     end
   end
