@@ -80,8 +80,8 @@ defmodule HotPatch.Swap do
   defdelegate find(changes), to: Discovery, as: :look
 
   @doc "Who has changed modules on its stack, but for those that were found: for `bare/2` and `uncertain/3`."
-  @spec running([Change.t()], [Target.t()]) :: [Discovery.Running.t()]
-  defdelegate running(changes, targets), to: Discovery.Running, as: :of
+  @spec running([Change.t()], [Target.t()], [pid()]) :: [Discovery.Running.t()]
+  defdelegate running(changes, targets, among \\ Process.list()), to: Discovery.Running, as: :of
 
   @doc "Processes that run these modules and can be neither suspended nor moved."
   @spec bare([Discovery.Running.t()], [Change.t()]) :: [{pid(), module()}]
@@ -231,7 +231,7 @@ defmodule HotPatch.Swap do
   # What is found goes to the engine, and copying a hundred thousand targets keeps a
   # scheduler busy for a while: not where callers shall notice nothing. There the engine
   # looks for itself.
-  defp needed(found, :suspend), do: found
+  defp needed(found, :suspend), do: %{found | running: []}
 
   defp needed(found, _transition) do
     specials = for %{kind: :special} = target <- found.unpaused, do: target

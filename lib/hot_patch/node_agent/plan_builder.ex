@@ -31,13 +31,13 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
     changes = examination |> Check.known_changes() |> Changes.of(examination.instructions)
 
     if Enum.any?(changes, &Swap.Change.converts?/1) do
-      %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
-
+      %{targets: targets, unpaused: unpaused, silent: silent} = found = Swap.find(changes)
+      running = Swap.running(changes, targets ++ unpaused, found.running)
       converting = Enum.filter(changes, &Swap.Change.converts?/1)
 
       IdleConversions.warnings(changes, targets ++ unpaused, examination.instructions) ++
         Enum.map(Swap.state_keepers(converting, targets), &to_string/1) ++
-        Swap.uncertain(changes, Swap.running(changes, targets ++ unpaused), silent)
+        Swap.uncertain(changes, running, silent)
     else
       []
     end
@@ -50,7 +50,8 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
     known = Check.known_changes(examination)
     {changes, unknown} = known |> Changes.of(examination.instructions) |> FunMaps.attach(known)
 
-    %{targets: targets, unpaused: unpaused, silent: silent} = Swap.find(changes)
+    %{targets: targets, unpaused: unpaused, silent: silent} = found = Swap.find(changes)
+    running = Swap.running(changes, targets ++ unpaused, found.running)
     pause? = examination.strategy.transition == :suspend
     files = Enum.map(verdicts, &Verdict.to_report/1)
 
@@ -68,7 +69,7 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
       instructions: Instructions.lines(examination.instructions),
       risks:
         examination
-        |> risks(changes, targets ++ unpaused, silent)
+        |> risks(changes, targets ++ unpaused, {running, silent})
         |> Enum.concat(unknown)
         |> Enum.concat(Swap.fun_lines(changes, targets, examination.instructions.purge))
         |> Enum.map(&Plan.Risk.of/1)
@@ -105,11 +106,10 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
   end
 
   # Those that are about a module's processes say so, the others are their message.
-  @spec risks(Check.t(), [Swap.Change.t()], [Swap.Target.t()], [pid()]) ::
+  @spec risks(Check.t(), [Swap.Change.t()], [Swap.Target.t()], {running, [pid()]}) ::
           [Plan.Risk.t() | String.t()]
-  defp risks(%{verdicts: verdicts} = examination, changes, targets, silent) do
-    running = Swap.running(changes, targets)
-
+        when running: [Swap.Discovery.Running.t()]
+  defp risks(%{verdicts: verdicts} = examination, changes, targets, {running, silent}) do
     Enum.concat([
       for(%{status: :not_updated} = v <- verdicts, do: "#{Verdict.name(v)}: #{v.reason}"),
       Strategy.lines(examination.strategy),

@@ -7,6 +7,7 @@ defmodule HotPatch.Swap.Discovery do
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Discovery.Classification
   alias HotPatch.Swap.Discovery.FunHolders
+  alias HotPatch.Swap.Discovery.Glance
   alias HotPatch.Swap.Discovery.Lookers
   alias HotPatch.Swap.Discovery.Loop
   alias HotPatch.Swap.Discovery.Query
@@ -20,8 +21,8 @@ defmodule HotPatch.Swap.Discovery do
   nothing would be done to them while they stood still; or their module goes. `parents` are the supervisors of targets,
   `starters` others that have started some; `children` processes by the one that
   started them; `silent` those that had to be asked, may be targets, and were too busy to
-  answer; `unborn` those of which it cannot be told yet what they will be; `seen` all processes that need
-  not be looked at again.
+  answer; `unborn` those of which it cannot be told yet what they will be; `running` those, of a first scan, that may
+  have a changed module on their stack (see Running); `seen` all processes that need not be looked at again.
   """
   @type found :: %{
           targets: [Target.t()],
@@ -31,6 +32,7 @@ defmodule HotPatch.Swap.Discovery do
           children: %{pid() => [pid()]},
           silent: [pid()],
           unborn: [pid()],
+          running: [pid()],
           list: [pid()],
           seen: %{pid() => []}
         }
@@ -46,6 +48,7 @@ defmodule HotPatch.Swap.Discovery do
       children: %{},
       silent: [],
       unborn: [],
+      running: [],
       list: [],
       seen: %{}
     }
@@ -135,7 +138,8 @@ defmodule HotPatch.Swap.Discovery do
         starters: starters -- before.starters,
         children: Enum.group_by(all.(:children), &elem(&1, 0), &elem(&1, 1)),
         silent: silent,
-        unborn: all.(:unborn)
+        unborn: all.(:unborn),
+        running: all.(:running)
     }
 
     %{found: found, pids: pids, fresh: length(fresh)}
@@ -145,10 +149,14 @@ defmodule HotPatch.Swap.Discovery do
   # hundred thousand it is more than anybody should have to carry along. `hosts` are those that Phoenix has
   # started: one that is to mount or to join works for nobody yet.
   defp part(pids, replaced, wanted, later?) do
-    looked_at = for pid <- pids, facts = facts(pid), do: {pid, facts}
-    {unborn, facts} = Enum.split_with(looked_at, &unborn?(&1, replaced))
+    modules = Map.keys(replaced)
+    # Of those that are new since a scan before, texts are read of few.
+    texts? = not later? and Loop.texts?(modules)
+    glances = for pid <- pids, glance = Glance.of(pid, texts?), do: glance
+    {unborn, glances} = Enum.split_with(glances, &unborn?(&1, replaced))
+    facts = for glance <- glances, do: {glance.pid, glance.facts}
     by_pid = Map.new(facts)
-    looks = Loop.of(facts, Map.keys(replaced), wanted, later?)
+    looks = Loop.of(glances, modules, wanted, later?)
     {targets, to_ask} = Enum.flat_map_reduce(looks, [], &recognise(&1, by_pid, &2, replaced))
     {hosts, others} = Enum.split_with(facts, &host?/1)
     concerned = Enum.map(targets, & &1.pid) ++ Enum.map(to_ask, &elem(&1, 0))
@@ -159,25 +167,29 @@ defmodule HotPatch.Swap.Discovery do
       facts: Map.to_list(Map.take(by_pid, concerned)),
       # Of a first scan these are everybody's; only what is younger can be in its init.
       children: if(later?, do: children(facts), else: []),
-      unborn: Enum.map(unborn, &elem(&1, 0)),
+      unborn: Enum.map(unborn, & &1.pid),
+      running: if(later?, do: [], else: running(unborn, looks)),
       shown: for({pid, %{funs: funs}} <- looks, do: {pid, funs}),
       hosts: Enum.map(hosts, &elem(&1, 0)),
       pids: Enum.map(others, &elem(&1, 0))
     }
   end
 
+  defp running(unborn, looks),
+    do: Enum.map(unborn, & &1.pid) ++ for({pid, %{runs?: true}} <- looks, do: pid)
+
   defp host?({_pid, {call, _parent, _label}}),
     do: is_tuple(call) and Hosted.library?(elem(call, 0))
 
   # One of a changed module that proc_lib has not handed to the behaviour's code yet, or to a loop that was
   # written by hand: the stack does not show which of both it will be.
-  defp unborn?({_pid, :unborn}, _replaced), do: true
+  defp unborn?(%{facts: :unborn}, _replaced), do: true
 
-  defp unborn?({pid, {{module, :init, _arity}, _parent, _label}}, replaced)
+  defp unborn?(%{pid: pid, facts: {{module, :init, _arity}, _parent, _label}}, replaced)
        when is_map_key(replaced, module),
        do: Stacktrace.in_proc_lib?(pid)
 
-  defp unborn?(_facts, _replaced), do: false
+  defp unborn?(_glance, _replaced), do: false
 
   defp recognise({pid, %{loop: loop, reductions: reductions}}, facts, to_ask, replaced) do
     case Classification.by_loop(pid, facts[pid], loop, replaced) do
@@ -197,32 +209,6 @@ defmodule HotPatch.Swap.Discovery do
   @spec task?(pid()) :: boolean()
   defdelegate task?(pid), to: Stacktrace
 
-  # What proc_lib noted when it started the process, and the label that it may have been
-  # given since; bare processes have nothing. One that proc_lib has just spawned is known only
-  # when it has run its first lines. A dictionary may be large: it is copied only where there
-  # is something in it to find.
-  defp facts(pid) do
-    case Process.info(pid, :initial_call) do
-      {:initial_call, {:proc_lib, :init_p, _arity}} ->
-        with {:dictionary, dictionary} <- Process.info(pid, :dictionary) do
-          case dictionary[:"$initial_call"] do
-            nil -> :unborn
-            call -> {call, parent(dictionary[:"$ancestors"]), dictionary[:"$process_label"]}
-          end
-        end
-
-      {:initial_call, _bare} ->
-        {nil, nil, nil}
-
-      nil ->
-        nil
-    end
-  end
-
-  defp parent([pid | _]) when is_pid(pid), do: pid
-  defp parent([name | _]) when is_atom(name), do: Process.whereis(name)
-  defp parent(_), do: nil
-
   # Supervisors stand still with their children. Other parents have work of their own.
   defp parents(targets, facts) do
     own = MapSet.new(targets, & &1.pid)
@@ -237,6 +223,9 @@ defmodule HotPatch.Swap.Discovery do
   end
 
   defp supervisor?(pid, facts) do
-    match?({{:supervisor, _module, _arity}, _, _}, Map.get_lazy(facts, pid, fn -> facts(pid) end))
+    facts =
+      Map.get_lazy(facts, pid, fn -> with %{facts: facts} <- Glance.of(pid, false), do: facts end)
+
+    match?({{:supervisor, _module, _arity}, _, _}, facts)
   end
 end

@@ -8,6 +8,7 @@ defmodule HotPatch.Swap.CallbackModulesTest do
   import HotPatch.Test.Until
 
   alias HotPatch.Swap
+  alias HotPatch.Swap.Discovery.Glance
   alias HotPatch.Swap.Discovery.Idleness
   alias HotPatch.Swap.Employment
   alias HotPatch.Test.Builds
@@ -162,7 +163,7 @@ defmodule HotPatch.Swap.CallbackModulesTest do
     defp happens(pid, event), do: :gen_statem.call(pid, event)
 
     defp look(pid, events, module \\ @second) do
-      [_words, {:reductions, before}] = Process.info(pid, [:total_heap_size, :reductions])
+      %{reductions: before} = Glance.of(pid, true)
 
       for event <- events, do: :ok = happens(pid, event)
       works_for = Employment.new(Employment.depth(), true, :statem)

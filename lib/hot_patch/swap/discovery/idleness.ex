@@ -8,6 +8,7 @@ defmodule HotPatch.Swap.Discovery.Idleness do
   # deeper than that of ours. What others do to a process meanwhile (process_info, a garbage collection) costs it some
   # calls, too, and makes it look busy at worst: then it reads.
 
+  alias HotPatch.Swap.Discovery.Glance
   alias HotPatch.Swap.SysMessage
 
   @runs 5
@@ -55,8 +56,8 @@ defmodule HotPatch.Swap.Discovery.Idleness do
   end
 
   defp measure(pid, events) do
-    [_words, {:reductions, before}] = Process.info(pid, [:total_heap_size, :reductions])
-    _text = Process.info(pid, :backtrace)
+    # As HotPatch.Swap.Discovery.Glance looks.
+    %{reductions: before} = Glance.of(pid, true)
     for event <- events, do: send(pid, event)
     ref = SysMessage.open()
     tell = fn state, now, _place -> told(state, now, ref) end

@@ -10,12 +10,9 @@ defmodule HotPatch.Swap.Discovery.Loop do
   alias HotPatch.Swap.Discovery.CallbackModule
   alias HotPatch.Swap.Discovery.Classification
   alias HotPatch.Swap.Discovery.FunHolders
-  alias HotPatch.Swap.Discovery.Lookers
+  alias HotPatch.Swap.Discovery.Glance
   alias HotPatch.Swap.Discovery.Stacktrace
   alias HotPatch.Swap.Discovery.Wrapper
-
-  # Words of a heap up to which its text is looked at: it would be as large.
-  @most_words 100_000
 
   # Their loops are nobody's callback module.
   @never [:supervisor_bridge, :application_controller, :gen_event]
@@ -36,105 +33,107 @@ defmodule HotPatch.Swap.Discovery.Loop do
 
   @typedoc """
   What a process is in, nil where that is of no interest; which funs of interest its text shows, nil where it
-  was not read; and its reductions when it was, of one that works for a module.
+  was not read; its reductions when it was, of one that works for a module; and whether a changed module may be on
+  its stack.
   """
   @type look :: %{
           loop: t() | nil,
           funs: FunHolders.shown() | nil,
-          reductions: non_neg_integer() | nil
+          reductions: non_neg_integer() | nil,
+          runs?: boolean()
         }
 
   @type facts :: {call :: mfa() | nil, parent :: pid() | nil, label :: term()}
 
-  @not_looked_at %{loop: nil, funs: nil, reductions: nil}
+  @not_looked_at %{loop: nil, funs: nil, reductions: nil, runs?: true}
+
+  @doc "Whether texts are read for changes of modules: of those that nobody works for, no."
+  @spec texts?([module()]) :: boolean()
+  def texts?(modules), do: Enum.any?(modules, &Classification.worked_for?/1)
 
   @doc """
   What each of some processes is in, as far as it is of interest for changes of modules, and of funs: those for
   whom it is not are left out. Of those that are new since a scan before only what may not be as it began: that is looked at when they
   stand still, and time is short.
   """
-  @spec of([{pid(), facts()}], [module()], FunHolders.wanted(), new? :: boolean()) ::
-          [{pid(), look()}]
-  def of(processes, modules, wanted \\ %{}, new? \\ false)
+  @spec of([Glance.t()], [module()], FunHolders.wanted(), new? :: boolean()) :: [{pid(), look()}]
+  def of(glances, modules, wanted \\ %{}, new? \\ false)
 
-  def of(processes, modules, wanted, true) do
+  def of(glances, modules, wanted, true) do
     {began, others} =
-      Enum.split_with(processes, fn {_pid, {call, _parent, _label}} ->
+      Enum.split_with(glances, fn %{facts: {call, _parent, _label}} ->
         match?({_module, :init, 1}, call) and elem(call, 0) in modules
       end)
 
     # Tasks and the like come and go in great numbers.
     {servers, rest} =
-      Enum.split_with(others, fn {_pid, {call, _parent, _label}} ->
+      Enum.split_with(others, fn %{facts: {call, _parent, _label}} ->
         match?({_module, :init, 1}, call)
       end)
 
     for(
-      {pid, _facts} <- began,
+      %{pid: pid} <- began,
       do: {pid, %{@not_looked_at | loop: {:new, Stacktrace.foreign_loop(pid)}}}
     ) ++
-      for({pid, _facts} <- rest, do: {pid, @not_looked_at}) ++
+      for(%{pid: pid} <- rest, do: {pid, @not_looked_at}) ++
       of(servers, modules, wanted, false)
   end
 
-  def of(processes, modules, wanted, false) do
-    if Enum.any?(modules, &Classification.worked_for?/1) do
+  def of(glances, modules, wanted, false) do
+    if texts?(modules) do
       names = for module <- modules, do: to_string(:io_lib.write_atom(module))
 
       looks = %{
         modules: Map.new(modules, &{&1, []}),
         places: CallbackModule.places(),
         names: :binary.compile_pattern(names),
+        frames: :binary.compile_pattern(Enum.map(names, &"(#{&1}:")),
         funs: FunHolders.patterns(wanted)
       }
 
-      Lookers.look(processes, fn part ->
-        for {pid, facts} <- part,
-            look = look(pid, facts, looks),
-            not another?(facts, look, looks.modules),
-            do: {pid, look}
-      end)
+      for %{pid: pid, facts: facts} = glance <- glances,
+          look = look(glance, looks),
+          not another?(facts, look, looks.modules),
+          do: {pid, look}
     else
-      for {pid, _facts} <- processes, do: {pid, @not_looked_at}
+      for %{pid: pid} <- glances, do: {pid, @not_looked_at}
     end
   end
 
   # The servers of other modules are most of all there are.
-  defp another?({{_module, :init, 1}, _, _}, %{loop: {:works_for, stack}, funs: :none}, modules),
-    do: not Enum.any?(stack, &is_map_key(modules, &1)) and Wrapper.path(hd(stack)) == nil
+  defp another?(
+         {{_module, :init, 1}, _, _},
+         %{loop: {:works_for, stack}, funs: :none, runs?: false},
+         modules
+       ),
+       do: not Enum.any?(stack, &is_map_key(modules, &1)) and Wrapper.path(hd(stack)) == nil
 
   defp another?(_facts, _look, _modules), do: false
 
-  defp look(_pid, {nil, _parent, _label}, _looks), do: @not_looked_at
-  defp look(_pid, {{:supervisor, _module, _arity}, _parent, _label}, _looks), do: @not_looked_at
+  defp look(%{facts: {nil, _parent, _label}}, _looks), do: @not_looked_at
 
-  defp look(_pid, {{module, _, _}, _parent, _label}, _looks) when module in @never,
-    do: @not_looked_at
+  defp look(%{facts: {{module, _, _}, _, _}} = glance, looks)
+       when module == :supervisor or module in @never,
+       do: %{@not_looked_at | runs?: runs?(glance.text, looks)}
 
-  defp look(pid, _facts, _looks) when pid == self(), do: @not_looked_at
+  defp look(%{pid: pid}, _looks) when pid == self(), do: @not_looked_at
+  defp look(%{large?: true}, _looks), do: %{@not_looked_at | loop: :unread, funs: :unseen}
+  defp look(%{text: nil} = glance, looks), do: seen(glance, Stacktrace.text(glance.pid), looks)
+  defp look(glance, looks), do: seen(glance, glance.text, looks)
 
-  defp look(pid, _facts, looks) do
-    case Process.info(pid, [:total_heap_size, :reductions]) do
-      [{:total_heap_size, words}, _reductions] when words > @most_words ->
-        %{@not_looked_at | loop: :unread, funs: :unseen}
-
-      [_words, {:reductions, reductions}] ->
-        seen(pid, reductions, looks)
-
-      nil ->
-        @not_looked_at
-    end
-  end
-
-  defp seen(pid, reductions, looks) do
-    text = Stacktrace.text(pid)
+  defp seen(%{pid: pid, reductions: reductions}, text, looks) do
     funs = FunHolders.in_text(text, looks.funs)
+    runs? = runs?(text, looks)
 
     case CallbackModule.stack(text, looks.places) do
-      nil -> elsewhere(pid, text, funs, looks)
-      stack -> %{loop: {:works_for, stack}, funs: funs, reductions: reductions}
+      nil -> %{elsewhere(pid, text, funs, looks) | runs?: runs? or Stacktrace.hibernates?(pid)}
+      stack -> %{loop: {:works_for, stack}, funs: funs, reductions: reductions, runs?: runs?}
     end
   end
+
+  # A function that is run, or will go on, is in the text as `(module:function/arity + offset)`.
+  defp runs?(nil, _looks), do: true
+  defp runs?(text, looks), do: :binary.match(text, looks.frames) != :nomatch
 
   # From OTP 28 on the stack of one that hibernates in OTP's loops stays, and shows for whom it works.
   @hibernates ["(gen_server:loop_hibernate/", "(gen_statem:loop_hibernate/", "(erlang:hibernate/"]
