@@ -84,8 +84,12 @@ defmodule HotPatch.Error do
 
   defexception [:reason, :message, :report, details: %{}]
 
-  # For people; the field has it as it is.
+  # For people; the field has it as it is. What looks dangerous in a patch is told in lines that are ours: what stands
+  # in them from outside, names of modules and functions, is printable already.
   @impl Exception
+  def message(%{reason: :dangerous, message: message}),
+    do: HotPatch.Support.Printable.lines(message)
+
   def message(error), do: HotPatch.Support.Printable.line(error.message)
 
   @doc false

@@ -136,17 +136,15 @@ defmodule HotPatch.SwapTest do
       assert version(@module) == ~c"v2"
     end
 
-    test "goes on when a process dies in between", %{v1: v1} do
+    test "goes on when a process dies in between", %{v1: v1, v2: v2} do
       pids = start(20)
-      # Dies in its code_change.
-      v2 =
-        server(
-          @module,
-          "v2",
-          "case Count of 7 -> exit(self(), kill), timer:sleep(infinity); _ -> {ok, {VERSION, Count}} end"
-        )
+      # While it stands still, and of something else.
+      killed = fn engine ->
+        kill([Enum.at(pids, 6)])
+        Swap.decide(engine, :finish)
+      end
 
-      assert {:ok, _} = run(job([{@module, v1, v2}]))
+      assert {:ok, _} = run(job([{@module, v1, v2}], hold_timeout: 60_000), killed)
       refute Process.alive?(Enum.at(pids, 6))
       for pid <- List.delete_at(pids, 6), do: assert({:v2, _} = :gen_server.call(pid, :get))
     end

@@ -18,6 +18,8 @@ defmodule HotPatch.Host.BootFile do
   #
   # Consolidated protocols lie beside them, but are modules like others.
 
+  alias HotPatch.Support.FileName
+
   @names ~w(vm.args remote.vm.args vm.args.src env.sh env.bat sys.config sys.config.src runtime.exs
             start_erl.data releases cookie)
   @extensions ~w(.boot .script .rel)
@@ -65,17 +67,58 @@ defmodule HotPatch.Host.BootFile do
   end
 
   @doc """
-  The files by which this VM was booted, wherever they are: its boot script, and the configuration
-  that it was given.
+  The files by which this VM was booted, wherever they are: its boot script, the configuration
+  that it was given with what that includes, and every other file that an argument of the VM names (as
+  `-ssl_dist_optfile`, `-kernel inetrc`, `-args_file` do).
   """
   @spec of_this_vm() :: [Path.t()]
   def of_this_vm do
+    configs = given(:config, [".config"]) ++ from_environment("RELEASE_SYS_CONFIG", ".config")
+
     Enum.uniq(
       given(:boot, [".boot", ".script"]) ++
-        given(:config, [".config"]) ++
-        from_environment("RELEASE_SYS_CONFIG", ".config") ++
-        from_environment("RELEASE_VM_ARGS", "")
+        configs ++
+        Enum.flat_map(configs, &included/1) ++
+        from_environment("RELEASE_VM_ARGS", "") ++
+        from_environment("ERL_INETRC", "") ++
+        Enum.flat_map(arguments(), &named/1)
     )
+  end
+
+  # A configuration names others (application.erl, "Configuration File"), from here or from its own folder.
+  defp included(path) do
+    case :file.consult(path) do
+      {:ok, [terms]} when is_list(terms) ->
+        for name <- terms,
+            not is_tuple(name),
+            name = FileName.to_binary(name),
+            place <- Enum.uniq([name, Path.absname(name, Path.dirname(path))]),
+            file <- paths(place, [".config"]),
+            do: file
+
+      _no_configuration ->
+        []
+    end
+  end
+
+  # What is in the environment or in a file of arguments is an argument like others by now, but for the name of
+  # that file.
+  defp arguments do
+    given = for {_flag, values} <- :init.get_arguments(), value <- values, do: value
+
+    variables =
+      for name <- [~c"ERL_FLAGS", ~c"ERL_AFLAGS", ~c"ERL_ZFLAGS"],
+          flags = :os.getenv(name),
+          flags != false,
+          do: :string.lexemes(flags, ~c" ")
+
+    given ++ Enum.concat(variables)
+  end
+
+  # As it stands there, or as an Erlang term; folders are no such files.
+  defp named(argument) do
+    path = argument |> FileName.to_binary() |> String.trim("\"")
+    if path =~ "/" and File.regular?(path), do: [absolute(path)], else: []
   end
 
   defp given(flag, endings) do
@@ -86,12 +129,12 @@ defmodule HotPatch.Host.BootFile do
   end
 
   defp paths(name, endings) do
-    path = HotPatch.Support.FileName.to_binary(name)
+    path = FileName.to_binary(name)
     for ending <- ["" | endings], do: absolute(path <> ending)
   end
 
   defp from_environment(variable, ending) do
-    case HotPatch.Support.FileName.from_environment(variable) do
+    case FileName.from_environment(variable) do
       nil -> []
       path -> [absolute(path), absolute(path <> ending)]
     end

@@ -12,6 +12,7 @@ defmodule HotPatch.Swap.Batch do
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.Signal
   alias HotPatch.Swap.Suspension
   alias HotPatch.Swap.SysMessage
   alias HotPatch.Swap.Target
@@ -99,6 +100,32 @@ defmodule HotPatch.Swap.Batch do
   end
 
   @doc """
+  Where all have converted: whether one was ended by it. Whoever dies of something else meanwhile is no
+  concern of the change.
+  """
+  @spec survived([[ProcessTask.t()]], Signal.t()) :: :ok | {:error, :taken_back, String.t()}
+  def survived(windows, signal) do
+    if Signal.within(signal) == 0 do
+      :ok
+    else
+      dead =
+        for window <- windows,
+            %{pid: pid, conversions: mine} <- window,
+            mine != %{},
+            not Process.alive?(pid),
+            do: {pid, mine}
+
+      case dead do
+        [] -> :ok
+        [{pid, mine} | _] -> {:error, :taken_back, ended(pid, mine, dead)}
+      end
+    end
+  end
+
+  defp ended(pid, mine, dead),
+    do: Description.failure({pid, hd(Map.keys(mine)), :ended}, what(dead, pid))
+
+  @doc """
   After the load: the states put aside become the real ones and everybody goes on. `slow` are processes
   that may be in the user's code still, and are not waited for.
   """
@@ -146,7 +173,9 @@ defmodule HotPatch.Swap.Batch do
 
   def by_themselves(again, ready, {targets, standing}, deadline) do
     messages = ProcessTask.messages(ready.job)
-    again = Enum.group_by(again, &elem(&1, 0), &elem(&1, 1))
+    # Who is dead before it is asked has not died of this.
+    alive = Enum.filter(again, fn {pid, _module} -> Process.alive?(pid) end)
+    again = Enum.group_by(alive, &elem(&1, 0), &elem(&1, 1))
     others = others(targets, again)
     ref = SysMessage.open()
 
@@ -317,26 +346,32 @@ defmodule HotPatch.Swap.Batch do
   defp note(pid, {{:failed, reason}, module}, {_again, done}),
     do: {:halt, {{:failed, pid, module, reason}, done}}
 
-  # Of the modules that were asked by themselves; every one answers.
+  # Of the modules that were asked by themselves; every one answers, unless its process is ended by that.
   defp failures(ref, again, deadline) do
     owed = for {pid, modules} <- again, _module <- modules, do: pid
 
-    {silent, failed} =
-      SysMessage.collect_until({ref, owed}, deadline, [], fn
-        _pid, :ok, failed ->
-          {:done, failed}
+    {silent, {failed, answered}} =
+      SysMessage.collect_until({ref, owed}, deadline, {[], []}, fn
+        pid, :ok, {failed, answered} ->
+          {:done, {failed, [pid | answered]}}
 
-        pid, {:error, reason}, failed ->
-          {:done, [{pid, again |> Map.get(pid) |> hd(), reason} | failed]}
+        pid, {:error, reason}, {failed, answered} ->
+          {:done, {[failed_first(again, pid, reason) | failed], [pid | answered]}}
 
         # Of one that is converted where it stands; it tells its end, too.
-        pid, {{:failed, reason}, module}, failed ->
-          {:more, [{pid, module, reason} | failed]}
+        pid, {{:failed, reason}, module}, {failed, answered} ->
+          {:more, {[{pid, module, reason} | failed], answered}}
       end)
 
     SysMessage.close(ref)
-    failed ++ for pid <- Enum.uniq(silent), do: {pid, again |> Map.get(pid) |> hd(), :too_long}
+    late = Enum.uniq(silent)
+
+    failed ++
+      for(pid <- late, do: failed_first(again, pid, :too_long)) ++
+      for(pid <- Enum.uniq(owed -- answered) -- late, do: failed_first(again, pid, :ended))
   end
+
+  defp failed_first(again, pid, reason), do: {pid, again |> Map.fetch!(pid) |> hd(), reason}
 
   defp now, do: System.monotonic_time(:millisecond)
 end

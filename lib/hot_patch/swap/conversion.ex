@@ -268,8 +268,11 @@ defmodule HotPatch.Swap.Conversion do
     if new === state, do: :same, else: {module, id, new}
   end
 
+  defp attempt(conversion, state),
+    do: Signal.within(conversion.signal, fn -> attempt_all(conversion, state) end)
+
   # Funs come last, so that they are also those that the new code has handed on.
-  defp attempt(conversion, state) do
+  defp attempt_all(conversion, state) do
     with :ok <- still_works(conversion, state),
          {{:ok, new}, written} <- apart(conversion, state),
          :ok <- lasting(conversion, written) do

@@ -83,6 +83,11 @@ defmodule HotPatch.Swap.Description do
 
   def failure({pid, module, :too_long}, what), do: too_long(pid, module, what)
 
+  def failure({pid, module, :ended}, what) do
+    "#{what} of #{inspect(module)} ended #{inspect(pid)}: the process died while it ran, as of an exit signal of " <>
+      "what it is linked to, or of its max_heap_size"
+  end
+
   def failure({pid, module, reason}, what) do
     "#{what} of #{inspect(module)} failed in #{name(pid)}: #{reason(module, reason)}"
   end
@@ -102,8 +107,10 @@ defmodule HotPatch.Swap.Description do
   def failures([{pid, module, reason, why} | rest]) do
     others = if rest == [], do: "", else: " and #{length(rest)} more"
 
+    left = if reason != :ended, do: ", and these processes kept their old state: restart them"
+
     "#{failure({pid, module, reason})}#{others}; the new code is current and could not be taken back " <>
-      "(#{why}), and these processes kept their old state: restart them"
+      "(#{why})#{left}"
   end
 
   @doc "Those that failed before anything was loaded."

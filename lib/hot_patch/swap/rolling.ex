@@ -50,9 +50,12 @@ defmodule HotPatch.Swap.Rolling do
       |> ProcessTask.of(ready, {ref, standing.signal}, @window)
       |> Enum.map(fn window -> Enum.map(window, &ProcessTask.rehearsal/1) end)
 
-    case Batch.convert_in_turn(windows, ref, deadline, also) do
-      {:ok, _again} -> {:ok, watch}
+    with {:ok, _again} <- Batch.convert_in_turn(windows, ref, deadline, also),
+         :ok <- Batch.survived(windows, standing.signal) do
+      {:ok, watch}
+    else
       {:error, reason, text, _late} -> {:error, reason, text}
+      ended -> ended
     end
   end
 

@@ -224,8 +224,11 @@ defmodule HotPatch.Swap.SuspendAll do
     Enum.each(late, &Crew.stop/1)
 
     case result do
-      {:ok, again} -> {%{swap | again: again ++ swap.again}, :ok}
-      {:error, reason, text, late} -> {%{swap | late: late}, {:error, reason, text}}
+      {:ok, again} ->
+        {%{swap | again: again ++ swap.again}, Batch.survived(swap.windows, standing.signal)}
+
+      {:error, reason, text, late} ->
+        {%{swap | late: late}, {:error, reason, text}}
     end
   end
 

@@ -150,6 +150,43 @@ defmodule HotPatch.Host.BootFileTest do
     end
   end
 
+  @tag :tmp_dir
+  test "whatever a VM was given to boot by is known", %{tmp_dir: dir} do
+    dir = Path.expand(dir)
+
+    [main, included, beside, inetrc, arguments] =
+      for {name, text} <- [
+            {"sys.config", ~s(["#{dir}/included", "beside.config", {kernel, []}].)},
+            {"included.config", "[]."},
+            {"beside.config", "[]."},
+            {"inetrc", "{lookup, [file]}."},
+            {"more.args", "-hot_patch_nothing 1"}
+          ] do
+        path = Path.join(dir, name)
+        File.write!(path, text)
+        path
+      end
+
+    [node] =
+      Cluster.start(1,
+        exchange: false,
+        args: [
+          ~c"-config",
+          ~c"#{main}",
+          ~c"-kernel",
+          ~c"inetrc",
+          ~c"\"#{inetrc}\""
+        ]
+      )
+
+    # Of a file of arguments nothing is left but its name in the environment.
+    :ok = Cluster.call(node, System, :put_env, ["ERL_ZFLAGS", "-args_file #{arguments}"])
+
+    known = Cluster.call(node, BootFile, :of_this_vm, [])
+    assert [main, included, beside, inetrc, arguments] -- known == []
+    refute dir in known
+  end
+
   test "a node without a release refuses what it was started with, wherever that is" do
     [host] = Hosts.start(1, [], 0)
     priv = Path.join(host.home, "lib/exchange-1.0.0/priv")

@@ -125,6 +125,12 @@ kinds! {
     CallbackModeChanged, Warning, "callback_mode_changed",
         "The callback mode of a gen_statem has changed.",
         "See that its code_change gives a state of the new mode; a rollback, which cannot change the mode of a process that runs, is refused while such processes are alive, unless it is forced.";
+    StateFunctionGone, Danger, "state_function_gone",
+        "A gen_statem has no function any more for a state that its processes may be in: they end with their next event.",
+        "Keep the function, or lead the state to another one in a code_change.";
+    StartFunctionGone, Danger, "start_function_gone",
+        "A function that starts processes is no longer offered: a supervisor that has it in a child specification cannot start such a child again, and ends with it.",
+        "Keep the function, or put the supervisor whose init makes the new specification into the patch.";
     SupervisorInitChanged, Warning, "supervisor_init_changed",
         "The init of a supervisor has changed: it takes over the new child specifications, and running children stay as they are.",
         "Start children that are new, and stop those that go, by hand; children whose specification changed have it from their next restart.";

@@ -204,6 +204,64 @@ fn another_kind_of_process_and_another_mode() {
 }
 
 #[test]
+fn states_without_a_function() {
+    if !compiled::has("erlc") {
+        return;
+    }
+    let statem = |exports: &str, more: &str| {
+        erlang(&[(
+            "p",
+            &format!(
+                "-behaviour(gen_statem).\n-export([init/1, callback_mode/0, idle/3, terminate/3{exports}]).\ncallback_mode() -> state_functions.\ninit(_) -> {{ok, idle, #{{}}}}.\nidle(_, _, _) -> keep_state_and_data.\nterminate(_, _, _) -> ok.\n{more}"
+            ),
+        )])
+    };
+    let old = statem(
+        ", busy/3, api/3",
+        "busy(_, _, D) -> {next_state, idle, D}.\napi(_, _, _) -> {next_state, busy, #{}}.",
+    );
+    let gone = compare(&old, &statem("", ""));
+    let gone = finding(&gone, "state_function_gone");
+    // Into a state of the name api nobody goes.
+    assert_eq!(
+        (gone.items.as_slice(), gone.severity()),
+        (["busy/3".to_owned()].as_slice(), Severity::Danger)
+    );
+    assert!(gone.message.starts_with("p no longer has busy/3"), "{}", gone.message);
+    let led = statem(
+        ", code_change/4",
+        "code_change(_, busy, D, _) -> {ok, idle, D};\ncode_change(_, S, D, _) -> {ok, S, D}.",
+    );
+    assert!(found(&compare(&old, &led)).iter().all(|(name, _)| *name != "state_function_gone"));
+    // The way back is a change like any other.
+    assert!(found(&compare(&statem("", ""), &old)).is_empty());
+}
+
+#[test]
+fn functions_by_which_supervisors_start_their_children() {
+    if !compiled::has("erlc") {
+        return;
+    }
+    let build = |arguments: &str, given: &str, supervisor: u32| {
+        let arity = arguments.split(',').count();
+        let worker = format!(
+            "-behaviour(gen_server).\n-export([start_link/{arity}, init/1, handle_call/3, handle_cast/2]).\nstart_link({arguments}) -> gen_server:start_link(worker, [], []).\ninit(_) -> {{ok, #{{}}}}.\nhandle_call(_, _, S) -> {{reply, S, S}}.\nhandle_cast(_, S) -> {{noreply, S}}."
+        );
+        let top = format!(
+            "-behaviour(supervisor).\n-export([init/1, f/0]).\ninit(_) -> {{ok, {{#{{}}, [#{{id => w, start => {{worker, start_link, [{given}]}}}}]}}}}.\nf() -> {supervisor}."
+        );
+        erlang(&[("worker", worker.as_str()), ("top", top.as_str())])
+    };
+    let old = build("_", "1", 1);
+    // The supervisor is as before: what it has in mind is nowhere any more.
+    let gone = compare(&old, &build("_, _", "1", 1));
+    assert_eq!(finding(&gone, "start_function_gone").items, ["start_link/1"]);
+    assert_eq!(finding(&gone, "start_function_gone").severity(), Severity::Danger);
+    let with_it = compare(&old, &build("_, _", "1, 2", 1));
+    assert!(found(&with_it).iter().all(|(name, _)| *name != "start_function_gone"));
+}
+
+#[test]
 fn macros_and_who_was_compiled_with_them() {
     if !compiled::has("elixirc") {
         return;

@@ -2,6 +2,7 @@
 
 mod calls;
 mod compile_time;
+mod entries;
 mod protocols;
 mod roles;
 mod states;
@@ -23,6 +24,8 @@ pub(super) fn all(system: &System<'_>) -> Vec<Finding> {
         calls::unknown,
         cycles,
         roles::all,
+        entries::states,
+        entries::starts,
         states::all,
         structs::all,
         supervisors::all,

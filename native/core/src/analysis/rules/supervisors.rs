@@ -46,7 +46,7 @@ fn one(change: &Change<'_>, system: &System<'_>) -> Option<Finding> {
 }
 
 /// Modules and strategies that `init` names, itself or in what it calls.
-fn named(version: &Version<'_>, system: &System<'_>) -> BTreeSet<String> {
+pub(super) fn named(version: &Version<'_>, system: &System<'_>) -> BTreeSet<String> {
     let Some((functions, init)) = version.function("init", 1) else { return BTreeSet::new() };
     let mut names = BTreeSet::new();
     for function in functions.reached(init) {
