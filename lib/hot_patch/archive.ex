@@ -18,12 +18,12 @@ defmodule HotPatch.Archive do
   @rules ~w(
     archive_too_big not_a_zip truncated empty_archive too_many_entries unpacked_too_big
     out_of_memory multi_disk zip64 prefix suffix second_archive hidden_entry gap overlap
-    bad_directory bad_local_header header_mismatch bad_descriptor bad_extra_field
+    bad_directory bad_local_header header_mismatch bad_descriptor bare_descriptor bad_extra_field
     unknown_extra_field inconsistent_headers name_empty name_too_long name_not_utf8 name_nul name_control
     name_invisible name_backslash name_absolute name_drive name_parent name_dot
-    name_empty_part name_trailing_dot name_trailing_space name_colon name_reserved name_version
-    second_name duplicate_name case_collision unicode_collision file_is_folder symlink
-    special_file volume_label kind_mismatch folder_with_data encrypted unsupported_method
+    name_empty_part name_trailing_dot name_trailing_space name_colon name_windows name_reserved
+    name_version second_name duplicate_name case_collision unicode_collision file_is_folder symlink
+    special_file unknown_system volume_label kind_mismatch folder_with_data encrypted unsupported_method
     unsupported_version unsupported_flag record_in_data damaged_stream bytes_after_stream
     size_too_small size_too_large bad_crc too_many_atoms too_many_functions too_much_memory
     manifest_too_big manifest_too_deep manifest_malformed manifest_duplicate

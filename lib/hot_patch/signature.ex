@@ -3,10 +3,12 @@ defmodule HotPatch.Signature do
   The signature of a patch: Ed25519 over the signer's name, the manifest and all files.
 
   What is signed is a text. Its first line names the signer; one line for the manifest and one for
-  each file follow, sorted by path, exactly as `sha256sum` prints them for the unpacked archive:
+  each file follow, sorted by path, exactly as `sha256sum` prints them for the unpacked archive; then one
+  for each file that is a program, as the archive says, sorted too, because such a file may be run once it is new on a node:
 
       signed by <name><newline>
       <SHA-256 in hex><two spaces><path><newline>
+      program<two spaces><path><newline>
 
   So it can be verified by hand, and every byte that is loaded or written is covered also where
   nobody can read the manifest's JSON. The name is covered because it is shown: nobody but the
@@ -56,7 +58,9 @@ defmodule HotPatch.Signature do
       for {path, bytes} <- Enum.sort([{@manifest, manifest} | files]),
           do: [Hex.encode(:crypto.hash(:sha256, bytes)), "  ", path, "\n"]
 
-    IO.iodata_to_binary(["signed by ", name, "\n" | lines])
+    programs = for %{executable: true, path: path} <- entries, do: path
+    programs = for path <- Enum.sort(programs), do: ["program  ", path, "\n"]
+    IO.iodata_to_binary(["signed by ", name, "\n", lines, programs])
   end
 
   @doc "Whether the key that it names has signed this."

@@ -285,8 +285,31 @@ defmodule HotPatch.BuildTest do
       refute Signature.genuine?(signature, manifest.bytes, [%{first | path: "else"} | rest])
       other = %{first | bytes: first.bytes <> "\0"}
       refute Signature.genuine?(signature, manifest.bytes, [other | rest])
+      # Nobody else makes a program of a file.
+      refute Signature.genuine?(signature, manifest.bytes, [%{first | executable: true} | rest])
       {other_key, _secret} = :crypto.generate_key(:eddsa, :ed25519)
       refute Signature.genuine?(%{signature | key: other_key}, manifest.bytes, files)
+    end
+
+    test "says which files are programs", %{tmp_dir: dir} do
+      to = Path.join(dir, "to")
+      File.cp_r!(build("patched"), to)
+      [ebin | _] = Path.wildcard(Path.join(to, "**/ebin"))
+      tool = Path.join(Path.dirname(ebin), "priv/tool")
+      File.mkdir_p!(Path.dirname(tool))
+      File.write!(tool, "#!/bin/sh\n")
+      File.chmod!(tool, 0o755)
+      %{composition: built, out: out} = build!(dir, to: to, sign: key!(dir, "alice"))
+      assert [%{path: path}] = for(%{executable: true} = entry <- built.files, do: entry)
+      assert path =~ "priv/tool"
+      text = Signature.statement("alice", built.manifest.bytes, built.files)
+      assert String.ends_with?(text, "\nprogram  #{path}\n")
+      # Signed anew, it is a program still.
+      {:ok, again} = Build.sign(out, key!(dir, "bob"))
+      %{signature: signature, manifest: manifest, files: files} = again.composition
+      assert Signature.genuine?(signature, manifest.bytes, files)
+      none = for entry <- files, do: %{entry | executable: false}
+      refute Signature.genuine?(signature, manifest.bytes, none)
     end
 
     test "is put into an archive that is there already", %{tmp_dir: dir} do

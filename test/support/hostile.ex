@@ -148,6 +148,7 @@ defmodule HotPatch.Test.Hostile do
       name_trailing_dot: "a./b",
       name_trailing_space: "a ",
       name_colon: "a.beam:b",
+      name_windows: "what?.beam",
       name_reserved: "lib/CON.beam",
       name_version: "b;1"
     ]
@@ -166,6 +167,7 @@ defmodule HotPatch.Test.Hostile do
     [
       symlink: zip([entry("a", "/etc/passwd", mode: 0o120777)]),
       special_file: zip([entry("a", "", mode: 0o010644)]),
+      unknown_system: zip([entry("a", "x", made_by: 0x0114, mode: 0o104755)]),
       volume_label: zip([entry("a", "x", made_by: 0x0014, attributes: 0x08, mode: 0)]),
       special_file: zip([entry("a", "x", made_by: 0x0014, attributes: 0x40, mode: 0)]),
       kind_mismatch: zip([entry("a", "x", made_by: 0x0014, attributes: 0x10, mode: 0)]),
@@ -179,6 +181,7 @@ defmodule HotPatch.Test.Hostile do
       unknown_extra_field:
         zip([entry("a", "/etc/passwd", local: [extra: <<"xl", 5::16-little, 4, 0xA1FF::32>>])]),
       unknown_extra_field: zip([entry("a", "x", extra: <<0x1234::16-little, 0::16>>)]),
+      bare_descriptor: zip([bare("a/", ""), deflated("b", "text")]),
       record_in_data: zip([streamed("a", "text" <> local(entry("b")))]),
       record_in_data: zip([streamed("a", "textPK\a\b" <> facts(entry("", "text")))]),
       bad_extra_field: zip([entry("a", "x", extra: <<1, 2, 3>>)]),
@@ -191,6 +194,13 @@ defmodule HotPatch.Test.Hostile do
       too_many_entries: zip(for n <- 1..10_001, do: entry("f#{n}", "")),
       archive_too_big: zip([entry("a", :binary.copy("x", 10 * 1024 * 1024))])
     ]
+  end
+
+  # As `streamed/2`, without the signature by which a reader of a stream finds the end of the data.
+  defp bare(name, data) do
+    entry = streamed(name, data)
+    right = facts(%{entry | data: data})
+    %{entry | mode: 0o040755, local: Keyword.put(entry.local, :data, data <> right)}
   end
 
   defp trailing(name, data) do

@@ -112,7 +112,9 @@ defmodule HotPatch.Console.Config do
   defp rule(:accounts, list), do: each(list, &account?/1, "a name, a role and a password")
 
   defp rule(:tokens, list) do
-    with :ok <- each(list, &token?/1, "a name, a role and a sha256"), do: told_apart(list)
+    with :ok <- each(list, &token?/1, "a name, a role and a sha256"),
+         :ok <- something(list),
+         do: told_apart(list)
   end
 
   defp rule(:hosts, hosts) do
@@ -150,6 +152,16 @@ defmodule HotPatch.Console.Config do
 
       false ->
         {:error, "must be a list of maps, each with a name of its own"}
+    end
+  end
+
+  # As a script makes it of a variable that is not set: who sends nothing would be let in.
+  @nothing :crypto.hash(:sha256, "") |> Base.encode16(case: :lower)
+
+  defp something(tokens) do
+    case Enum.find(tokens, &(&1.sha256 == @nothing)) do
+      nil -> :ok
+      %{name: name} -> {:error, "has for #{name} the sha256 of an empty text, which is no token"}
     end
   end
 

@@ -17,7 +17,7 @@ defmodule HotPatch.Console.Lockout do
   # Failures are forgotten after this, in seconds.
   @remembered 3_600
 
-  # A flood of names must not fill the memory.
+  # A flood of names must not fill the memory, nor names as long as a form may be: they are known by their digests.
   @most 10_000
 
   @type key :: {:both | :address | :name, term()}
@@ -29,13 +29,13 @@ defmodule HotPatch.Console.Lockout do
     keys =
       if failed_here?(failures, name, address, now),
         do: keys(name, address),
-        else: [name: name]
+        else: [name: digest(name)]
 
     keys |> Enum.map(&wait_for(failures[&1], elem(&1, 0), now)) |> Enum.max()
   end
 
   defp failed_here?(failures, name, address, now) do
-    case failures[{:both, {name, address}}] do
+    case failures[{:both, {digest(name), address}}] do
       {_count, last} -> now - last <= @remembered
       nil -> false
     end
@@ -62,7 +62,12 @@ defmodule HotPatch.Console.Lockout do
   @spec succeeded(t(), String.t(), String.t()) :: t()
   def succeeded(failures, name, address), do: Map.drop(failures, keys(name, address))
 
-  defp keys(name, address), do: [both: {name, address}, address: address, name: name]
+  defp keys(name, address) do
+    name = digest(name)
+    [both: {name, address}, address: address, name: name]
+  end
+
+  defp digest(name), do: :crypto.hash(:sha256, name)
 
   defp wait_for(nil, _kind, _now), do: 0
 

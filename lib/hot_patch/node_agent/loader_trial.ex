@@ -57,12 +57,17 @@ defmodule HotPatch.NodeAgent.LoaderTrial do
   # What comes back was loaded here before.
   defp comes?(verdict), do: verdict.direction == :up and verdict.change in [:replace, :add]
 
+  # That another node does without is its own affair: here it is nothing to rely on.
   defp found(payload) do
     identity = LoaderVM.identity()
 
     case payload.loader do
-      %{identity: ^identity} = found -> found
-      _another_loader_or_none -> run(payload.entries, payload.shadows)
+      %{identity: ^identity, modules: modules, copies: copies} = found
+      when modules != :off and copies != :off ->
+        found
+
+      _another_loader_or_none ->
+        run(payload.entries, payload.shadows)
     end
   end
 

@@ -47,6 +47,11 @@ pub fn to_json(etf: &[u8]) -> Result<Vec<u8>, JsonError> {
     Ok(escape_unseen(serde_json::to_string(&Json(&term))?).into_bytes())
 }
 
+/// Anything as JSON of several lines, for people who look at what programs get.
+pub fn pretty(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    Ok(escape_unseen(serde_json::to_string_pretty(value)?))
+}
+
 /// `json` with the characters escaped that JSON itself leaves as they are, and that a terminal
 /// obeys or hides. They can stand in strings only.
 fn escape_unseen(json: String) -> String {

@@ -94,6 +94,9 @@ rules! {
     BadDescriptor, "bad_descriptor",
         "The record after an entry's data contradicts the directory.",
         "The archive is damaged or was tampered with: build it afresh.";
+    BareDescriptor, "bare_descriptor",
+        "The sizes after the data of a stored entry have no signature, so that a reader of a stream does not find them.",
+        "Build the archive into a file, or with compression.";
     BadExtraField, "bad_extra_field",
         "An extra field of an entry is cut off or malformed.",
         "Build the archive afresh with a common zip tool.";
@@ -150,6 +153,9 @@ rules! {
     NameColon, "name_colon",
         "The name of an entry contains a colon, behind which Windows sees a stream of another file.",
         "Rename the file.";
+    NameWindows, "name_windows",
+        "The name of an entry contains one of the characters `\" * < > ? |`, which Windows has in no name and readers there replace.",
+        "Rename the file.";
     NameReserved, "name_reserved",
         "The name of an entry has a part that is a device on Windows, as CON or NUL, whatever follows its first dot.",
         "Rename the file.";
@@ -181,6 +187,9 @@ rules! {
     SpecialFile, "special_file",
         "An entry is a fifo, a device, a socket or the like.",
         "Put only files and folders into the archive.";
+    UnknownSystem, "unknown_system",
+        "An entry says that it was made on a system whose attributes some readers take for another kind of thing.",
+        "Build the archive afresh with a common zip tool.";
     VolumeLabel, "volume_label",
         "An entry is the label of a disk by its MS-DOS attributes, which some readers leave out.",
         "Build the archive afresh with a common zip tool.";

@@ -36,8 +36,8 @@ fn streamed_with_descriptors() {
     for descriptor in [Descriptor::Bare, Descriptor::Signed] {
         let items = [
             deflated("a", TEXT).streamed(descriptor),
-            file("b", TEXT).streamed(descriptor),
-            folder("c/").streamed(descriptor),
+            file("b", TEXT).streamed(Descriptor::Signed),
+            folder("c/").streamed(Descriptor::Signed),
             deflated("last", b"").streamed(descriptor),
         ];
         assert_holds(&build(&items, b""), &[("a", TEXT), ("b", TEXT), ("last", b"")]);
@@ -48,7 +48,7 @@ fn streamed_with_descriptors() {
 fn a_bare_descriptor_whose_checksum_looks_like_a_signature() {
     // The checksum of these four bytes is the signature of a descriptor.
     let content = preimage(u32::from_le_bytes(*b"PK\x07\x08"));
-    let item = file("a", &content).streamed(Descriptor::Bare);
+    let item = deflated("a", &content).streamed(Descriptor::Bare);
     assert_holds(&build(&[item.clone(), file("b", b"x")], b""), &[("a", &content), ("b", b"x")]);
     assert_holds(&build(&[item], b""), &[("a", &content)]);
 }

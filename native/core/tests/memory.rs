@@ -154,9 +154,8 @@ fn maps_in_each_other_are_hashed_once() {
 #[test]
 fn functions_labels_and_operands() {
     let _alone = alone();
-    // 20,000 functions of nothing: label, func_info, label, return.
-    let functions = functions(std::iter::repeat_n(2, 20_000));
-    let module = one_function(&[]).with(b"Code", raw_code(180, 40_001, 20_000, &functions));
+    // 20,000 functions of nothing, all exported: label, func_info, label, return.
+    let module = calling(&names(20_000), &[]);
     let (before, after) = (one_function(&move_literal(0)).bytes(), module.bytes());
     let (peak, analysis) = peak(&before, &after);
     assert_eq!(analysis.modules.len(), 1);

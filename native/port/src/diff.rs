@@ -5,7 +5,7 @@ use std::path::Path;
 
 use hot_patch_beam::Module;
 use hot_patch_beam::text::visible;
-use hot_patch_core::{Composition, File, Kind, Options, read_archive};
+use hot_patch_core::{Composition, File, Kind, Options, json, read_archive};
 use serde::Serialize;
 
 use crate::cli::Diff;
@@ -47,11 +47,8 @@ pub(crate) fn run(args: &Diff, paint: Paint) -> Result<Said, Error> {
     let same = difference.added.is_empty()
         && difference.removed.is_empty()
         && difference.changed.is_empty();
-    let text = if args.json {
-        serde_json::to_string_pretty(&difference)? + "\n"
-    } else {
-        render(&difference, paint)
-    };
+    let text =
+        if args.json { json::pretty(&difference)? + "\n" } else { render(&difference, paint) };
     Ok(Said { text, verdict: Verdict::good_if(same) })
 }
 

@@ -1,7 +1,7 @@
 //! The command `inspect`: what archives hold.
 
 use hot_patch_beam::text::visible;
-use hot_patch_core::read_archive;
+use hot_patch_core::{json, read_archive};
 
 use crate::cli::Inspect;
 use crate::outcome::{Error, Said, Verdict};
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Inspect, paint: Paint) -> Result<Said, Error> {
     }
     let verdict = Verdict::good_if(reports.iter().all(Report::is_accepted));
     let text = if args.json {
-        serde_json::to_string_pretty(&reports)? + "\n"
+        json::pretty(&reports)? + "\n"
     } else {
         reports.iter().map(|report| render(report, paint)).collect::<Vec<_>>().join("\n")
     };

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use hot_patch_beam::text::visible;
-use hot_patch_core::{Composition, File, Kind, Refusal, read_archive};
+use hot_patch_core::{Composition, File, Kind, Refusal, json, read_archive};
 use serde::Serialize;
 
 use crate::cli::Verify;
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Verify, paint: Paint) -> Result<Said, Error> {
     }
     let verdict = Verdict::good_if(all.iter().all(|findings| findings.good));
     let text = if args.json {
-        serde_json::to_string_pretty(&all)? + "\n"
+        json::pretty(&all)? + "\n"
     } else {
         all.iter().map(|findings| render(findings, paint)).collect()
     };

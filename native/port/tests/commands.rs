@@ -237,9 +237,17 @@ fn names_of_files_cannot_play_tricks_with_the_terminal() {
             assert!(text.contains("trick-") && !text.contains(trick), "{args:?}: {text:?}");
         }
         // JSON has escapes of its own, and is to lead back to the file.
-        let json = hot_patch(&["verify", "--json", good]).stdout;
-        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
-        assert_eq!(json.pointer("/0/archive"), Some(&good.into()));
+        for (args, at) in [
+            (&["verify", good][..], "/0/archive"),
+            (&["inspect", good], "/0/archive"),
+            (&["diff", good, good], "/new"),
+        ] {
+            let json = hot_patch(&[args, &["--json"]].concat()).stdout;
+            let text = String::from_utf8(json).unwrap();
+            assert!(!text.contains(trick), "{args:?}: {text:?}");
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(json.pointer(at), Some(&good.into()), "{text}");
+        }
     }
 }
 

@@ -5,6 +5,7 @@ defmodule HotPatch.Bridge.HostileModulesTest do
   import HotPatch.Test.Until
 
   alias HotPatch.Bridge
+  alias HotPatch.Bridge.OSProcess.Server
   alias HotPatch.Native
 
   # The module m with the function f/0 of these instructions.
@@ -68,6 +69,28 @@ defmodule HotPatch.Bridge.HostileModulesTest do
       end
 
     assert [%{modules: [%{functions: %{changed: ["f/0"]}}]} = one, one] = replies
+  end
+
+  test "an analysis for which nobody waits any more is stopped, and costs others nothing" do
+    # A program that goes on after a cancel is given up after the grace.
+    server = start_supervised!({Server, [grace: 600_000]})
+    ask = &GenServer.call(server, {:request, "analyse", &1, options(), "hostile"}, :infinity)
+    assert {:ok, _} = ask.([plain(), plain()])
+    {:os_pid, os} = Port.info(:sys.get_state(server).program, :os_pid)
+    before = ticks(os)
+    caller = spawn(fn -> ask.([plain(), endless()]) end)
+    until(fn -> ticks(os) > before + 20 end, "the program is at work")
+    Process.exit(caller, :kill)
+    until(fn -> :sys.get_state(server).running == %{} end, "it has stopped")
+    assert {:ok, _} = ask.([plain(), plain()])
+    assert {:os_pid, os} == Port.info(:sys.get_state(server).program, :os_pid)
+  end
+
+  # The time of the processor that a program has taken, in hundredths of a second.
+  defp ticks(os) do
+    [_name, numbers] = String.split(File.read!("/proc/#{os}/stat"), ") ", parts: 2)
+    [user, system] = numbers |> String.split() |> Enum.slice(11, 2)
+    String.to_integer(user) + String.to_integer(system)
   end
 
   test "a request whose caller was killed leaves its scheduler" do

@@ -3,6 +3,8 @@ defmodule HotPatch.Command.WebTargetTest do
   # may have several values, the last one counts.
   use ExUnit.Case, async: true
 
+  import ExUnit.CaptureIO
+
   alias HotPatch.Build.Running
   alias HotPatch.Command.Target.WebTarget
   alias HotPatch.Support.Hex
@@ -100,6 +102,33 @@ defmodule HotPatch.Command.WebTargetTest do
     assert_raise RuntimeError, ~r/told of 1 file that it did not hand out, .*b\.css/, fn ->
       mirror(dir, ["lib/shop-1.0.0/priv/b.css"])
     end
+  end
+
+  test "what is told of an apply on its way says nothing to the terminal" do
+    asked = :counters.new(1, [])
+
+    answer = fn
+      :GET, "/patch-api/api/nodes", _body ->
+        {200, "text/plain", "none\n"}
+
+      :POST, "/patch-api/api/patches/fix/apply", _form ->
+        {202, "text/plain\r\nlocation: /patch-api/api/operations/7", "begun\n"}
+
+      :GET, "/patch-api/api/operations/7", _body ->
+        :ok = :counters.add(asked, 1, 1)
+
+        if :counters.get(asked, 1) == 1,
+          do: {202, "text/plain", "a\e[2J@host\u009B2J: prepared\n"},
+          else: {200, "text/plain\r\nx-everywhere: yes", "done\n"}
+    end
+
+    {:ok, target} = WebTarget.open(serve(answer), "token", nil)
+    test = self()
+
+    shown = capture_io(:stderr, fn -> send(test, WebTarget.apply(target, "fix", [], true)) end)
+
+    assert_received {:ok, %{text: "done\n", everywhere?: true}}
+    assert shown =~ "a\\u{1b}[2J@host\\u{9b}2J: prepared\n"
   end
 
   test "who is sent to a login gets told which mount is meant" do

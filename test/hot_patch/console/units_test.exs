@@ -103,6 +103,9 @@ defmodule HotPatch.Console.UnitsTest do
 
       flood = Enum.reduce(1..30_000, failures(9), &Lockout.failed(&2, "n#{&1}", "#{&1}", 100))
       assert map_size(flood) <= 10_003
+      # However long a name may be.
+      long = Lockout.failed(%{}, String.duplicate("n", 60_000), "1.1.1.1", 100)
+      assert byte_size(:erlang.term_to_binary(long)) < 1_000
       assert Lockout.wait(flood, "alice", "1.1.1.1", 100) > 0
     end
   end
@@ -135,6 +138,12 @@ defmodule HotPatch.Console.UnitsTest do
       assert text =~ "a and b"
       refute text =~ Password.digest("secret")
       assert {:ok, _config} = Config.new(tokens: [token.("a", :admin)])
+    end
+
+    test "the digest of nothing is no token" do
+      tokens = [%{name: "ci", role: :admin, sha256: Password.digest("")}]
+      assert {:error, text} = Config.new(tokens: tokens)
+      assert text =~ "has for ci the sha256 of an empty text"
     end
 
     test "of two configurations it is known whose access has gone" do

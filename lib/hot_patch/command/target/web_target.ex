@@ -7,6 +7,7 @@ defmodule HotPatch.Command.Target.WebTarget do
 
   alias HotPatch.Command.Target
   alias HotPatch.Options.Argument
+  alias HotPatch.Support.Printable
 
   @type t :: %__MODULE__{base: String.t(), token: String.t(), http: keyword()}
   @derive {Inspect, only: [:base]}
@@ -174,7 +175,7 @@ defmodule HotPatch.Command.Target.WebTarget do
   defp wait(path, target, bars?, shown) do
     case ask(target, :get, path, "text/plain") do
       {:ok, %{status: 202, body: progress}} ->
-        if bars? and progress != shown, do: IO.write(:stderr, progress)
+        if bars? and progress != shown, do: IO.write(:stderr, Printable.lines(progress))
         receive(do: (:never -> :ok), after: (@again -> wait(path, target, bars?, progress)))
 
       {:ok, answer} ->

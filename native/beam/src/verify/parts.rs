@@ -1,5 +1,7 @@
 //! The parts of a module that a loader reads, and whether they fit each other.
 
+use std::collections::HashSet;
+
 use super::code::{self, Found, Named};
 use super::labels::Labels;
 use super::lambdas::{self, Lambda};
@@ -82,6 +84,7 @@ impl<'a> Parts<'a> {
             debug: self.debug,
         };
         let found = code::check(&self.code, &named)?;
+        distinct(&found.labels, &self.atoms)?;
         if self.lines.is_some_and(|lines| lines.instructions > found.lines) {
             return Err(Breach::of(b"Line", LoaderRule::LineCount));
         }
@@ -136,6 +139,19 @@ impl<'a> Parts<'a> {
         let broken = rules.iter().find(|(_, is_broken, _)| *is_broken);
         broken.map_or(Ok(()), |(chunk, _, rule)| Err(Breach::of(chunk, *rule)))
     }
+}
+
+/// Checks that no function is there twice, by its name as text: a table of atoms may have one twice.
+/// The loader takes the last, and who compares modules might take another.
+fn distinct(labels: &Labels, atoms: &Atoms) -> Result<(), Breach> {
+    let mut seen = HashSet::with_capacity(labels.functions().len());
+    for function in labels.functions() {
+        let name = atoms.id(function.name).map(|id| atoms.text(id));
+        if !seen.insert((name, function.arity)) {
+            return Err(Breach::of(b"Code", LoaderRule::CodeFunctionTwice));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that each entry of a table is of the function at its label, and none there twice.

@@ -43,6 +43,8 @@ rules! {
     // The code as a whole.
     CodeFunction, "code_function",
         "a function does not begin with a label, func_info of this module and the next label";
+    CodeFunctionTwice, "code_function_twice",
+        "two functions have one name and as many arguments, and it is not said which of them counts";
     CodeEnd, "code_end",
         "the code does not end with int_code_end, or has it before its end";
     CodeUnknown, "code_unknown",

@@ -3,10 +3,10 @@
 use hot_patch_beam::LoaderRule as Rule;
 
 use crate::module::{
-    LABELS, NIL, a, code_of, fr, functions, i, l, list, module, need, op, q, tx, types, u, with, x,
-    y,
+    ATOMS, LABELS, NIL, a, code_of, fr, functions, i, l, list, module, need, op, q, tx, types, u,
+    with, x, y,
 };
-use crate::support::beam::{code, words};
+use crate::support::beam::{AtomFormat, atom_chunk, code, words};
 use crate::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -83,6 +83,12 @@ fn shape() -> Vec<Case> {
             let mut functions = functions(&[]);
             functions[3][7] = 0x90;
             module().with(b"Code", code(178, LABELS + 1, &functions))
+        }),
+        case(Rule::CodeFunctionTwice, "by one atom", changed(3, &|f| f[4] = 0x22)),
+        case(Rule::CodeFunctionTwice, "by two atoms of one name", {
+            // The local function `lambda/1` is called `f` like the one that is exported.
+            let names = ATOMS.map(|name| if name == "lambda" { "f" } else { name });
+            module().with(b"AtU8", atom_chunk(AtomFormat::Utf8, &names).1)
         }),
         case(Rule::CodeEnd, "no end", open(&|code| code.truncate(code.len() - 1))),
         case(Rule::CodeEnd, "something behind it", open(&|code| code.push(3))),

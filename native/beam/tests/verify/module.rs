@@ -7,7 +7,7 @@ use crate::support::beam::{
 };
 
 /// The atoms, by their places from 1.
-const ATOMS: [&str; 15] = [
+pub(crate) const ATOMS: [&str; 15] = [
     "m",
     "f",
     "module_info",

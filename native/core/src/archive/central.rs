@@ -67,6 +67,21 @@ pub(super) fn check_version(needed: u16, name: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The systems by which tools of today say that an entry was made (4.4.2.2): MS-DOS, Unix, NTFS by its
+/// number and by that of Info-ZIP, VFAT, the Mac.
+const SYSTEMS: [u16; 6] = [0, 3, 10, 11, 14, 19];
+
+/// Checks the system that made an entry. The attributes of others have bits of their own: a file of
+/// the Amiga that runs as another user is a folder for 7-Zip.
+fn check_system(made_by: u16, name: &[u8]) -> Result<(), Refusal> {
+    let system = made_by >> 8;
+    if SYSTEMS.contains(&system) {
+        return Ok(());
+    }
+    let detail = format!("says that it was made by the system {system}");
+    Err(Refusal::entry(Rule::UnknownSystem, name, detail))
+}
+
 /// Reads the whole directory, which must fill its place exactly.
 pub(super) fn read<'a>(
     bytes: &'a [u8],
@@ -140,6 +155,7 @@ impl<'a> Raw<'a> {
             return Err(refuse(Rule::UnsupportedFlag, &detail));
         }
         check_version(self.u16(6), self.name)?;
+        check_system(self.u16(4), self.name)?;
         let (packed_size, size, offset) = (self.u32(20), self.u32(24), self.u32(42));
         if [packed_size, size, offset].contains(&u32::MAX) || self.u16(34) == u16::MAX {
             return Err(refuse(Rule::Zip64, "refers to zip64 sizes"));

@@ -89,7 +89,8 @@ impl<'a> Header<'a> {
 /// Checks the data descriptor of `entry`, which lies between its data and the `next` part of the
 /// archive, and returns where it ends.
 ///
-/// The signature is optional and may by chance be the checksum, so the room there is decides.
+/// Behind deflated data the signature is optional and may by chance be the checksum, so the room
+/// there is decides.
 pub(super) fn descriptor_end(
     bytes: &[u8],
     entry: &Central<'_>,
@@ -100,23 +101,38 @@ pub(super) fn descriptor_end(
     let signed = (has(bytes, data.end, signature::DESCRIPTOR)
         && agrees(bytes, data.end + 4, entry))
     .then_some(data.end + 16);
+    if entry.method == Method::Store && signed.is_none() {
+        return Err(unsigned(entry, bare));
+    }
     let end = match (bare, signed) {
-        (Some(end), _) if end == next => end,
+        (Some(end), _) if end == next && entry.method == Method::Deflate => end,
         (_, Some(end)) | (Some(end), None) => end,
-        (None, None) => {
-            let detail = "has sizes or a checksum after its data that differ from the directory";
-            return Err(Refusal::entry(Rule::BadDescriptor, entry.name.as_bytes(), detail));
-        }
+        (None, None) => return Err(differs(entry)),
     };
-    check_stored(bytes, entry, data, end)?;
+    check_stored(bytes, entry, data)?;
     Ok(end)
 }
 
+fn differs(entry: &Central<'_>) -> Refusal {
+    let detail = "has sizes or a checksum after its data that differ from the directory";
+    Refusal::entry(Rule::BadDescriptor, entry.name.as_bytes(), detail)
+}
+
+/// Who reads a stream finds the end of what is stored by the signature of the descriptor alone, also
+/// where there is nothing before it: without one the next entry is read as its data.
+fn unsigned(entry: &Central<'_>, bare: Option<usize>) -> Refusal {
+    if bare.is_none() {
+        return differs(entry);
+    }
+    let detail = "is stored, and the sizes after its data have no signature by which to find them";
+    Refusal::entry(Rule::BareDescriptor, entry.name.as_bytes(), detail)
+}
+
 /// What is stored does not say itself where it ends, so who reads a stream looks for the record
-/// that follows it: none may begin before its end.
-fn check_stored(bytes: &[u8], entry: &Central<'_>, data: Data, end: usize) -> Result<(), Refusal> {
-    let (stored, size) = (bytes.get(data.start..end).unwrap_or_default(), data.end - data.start);
-    let found = |record| memmem::find(stored, record).is_some_and(|at| at < size);
+/// that follows it: none may stand before that.
+fn check_stored(bytes: &[u8], entry: &Central<'_>, data: Data) -> Result<(), Refusal> {
+    let stored = bytes.get(data.start..data.end).unwrap_or_default();
+    let found = |record| memmem::find(stored, record).is_some();
     if entry.method == Method::Store && signature::ALL.iter().any(|record| found(&record[..])) {
         let detail = "has a zip record in its data, and no size before it";
         return Err(Refusal::entry(Rule::RecordInData, entry.name.as_bytes(), detail));

@@ -60,6 +60,9 @@ fn fault(part: &str) -> Option<(Rule, &'static str)> {
         "." => (Rule::NameDot, "has a part `.`"),
         "" => (Rule::NameEmptyPart, "has an empty part"),
         _ if part.contains(':') => (Rule::NameColon, "has a colon in its name"),
+        _ if part.contains(['"', '*', '<', '>', '?', '|']) => {
+            (Rule::NameWindows, "has a character in its name that Windows has in none")
+        }
         _ if part.ends_with('.') => (Rule::NameTrailingDot, "has a part that ends with a dot"),
         _ if part.ends_with(' ') => (Rule::NameTrailingSpace, "has a part that ends with a space"),
         _ if is_device(part) => (Rule::NameReserved, "has a part that is a device on Windows"),
@@ -156,6 +159,11 @@ mod tests {
             ("com².txt".as_bytes(), Rule::NameReserved),
             (b"con .txt", Rule::NameReserved),
             (b"CONIN$", Rule::NameReserved),
+            (b"what?", Rule::NameWindows),
+            (b"a/*/b", Rule::NameWindows),
+            (b"a|b", Rule::NameWindows),
+            (b"<a>", Rule::NameWindows),
+            (b"a\"b", Rule::NameWindows),
             (b"b;1", Rule::NameVersion),
             (b"a;12/b", Rule::NameVersion),
             (b"a\\x", Rule::NameBackslash),
@@ -167,6 +175,7 @@ mod tests {
             ("a\u{85}".as_bytes(), Rule::NameControl),
             ("a\u{202e}x".as_bytes(), Rule::NameInvisible),
             ("a\u{200b}x".as_bytes(), Rule::NameInvisible),
+            ("a\u{1d173}x".as_bytes(), Rule::NameInvisible),
             (&[b'a'; 1025], Rule::NameTooLong),
         ] {
             assert_eq!(check(name, 1024).unwrap_err().rule, rule, "{}", name.escape_ascii());

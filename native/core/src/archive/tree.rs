@@ -62,12 +62,14 @@ fn sort_key(name: &str) -> String {
 }
 
 /// The name with case taken out, and all that is composed taken apart. Going up and then down
-/// also joins characters such as the Kelvin sign, which only have a partner in one direction.
+/// also joins characters such as the Kelvin sign, which only have a partner in one direction; doing so
+/// twice joins the capital sharp s, which goes down to what goes up to two letters.
 fn fold(path: &str) -> String {
     if path.is_ascii() {
         return path.to_ascii_lowercase();
     }
-    path.nfd().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfd().collect()
+    let once = path.nfd().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
+    once.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfd().collect()
 }
 
 #[cfg(test)]
@@ -92,6 +94,9 @@ mod tests {
         assert_eq!(rule(&["x/a", "X/b"]), Some(Rule::CaseCollision));
         assert_eq!(rule(&["é", "É"]), Some(Rule::CaseCollision));
         assert_eq!(rule(&["k", "\u{212a}"]), Some(Rule::CaseCollision));
+        for one in ["ss", "ß", "SS"] {
+            assert_eq!(rule(&[one, "\u{1e9e}"]), Some(Rule::CaseCollision));
+        }
         // Composed and not, in both orders, and with the case changed too.
         assert_eq!(rule(&["é", "e\u{301}"]), Some(Rule::UnicodeCollision));
         assert_eq!(rule(&["x/e\u{301}/a", "x/é/b"]), Some(Rule::UnicodeCollision));

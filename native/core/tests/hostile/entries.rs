@@ -41,6 +41,8 @@ fn names() -> Vec<Case> {
         named(Rule::NameTrailingSpace, "lib /x.beam"),
         named(Rule::NameColon, "x.beam:y"),
         named(Rule::NameColon, "x.beam::$DATA"),
+        named(Rule::NameWindows, "what?.beam"),
+        named(Rule::NameWindows, "lib*/x.beam"),
         named(Rule::NameReserved, "CON"),
         named(Rule::NameReserved, "lib/nul.beam"),
         named(Rule::NameReserved, "com1.beam"),
@@ -65,6 +67,7 @@ fn trees() -> Vec<Case> {
         two(Rule::CaseCollision, "a.beam", "A.beam"),
         two(Rule::CaseCollision, "lib/a.beam", "Lib/b.beam"),
         two(Rule::CaseCollision, "é.beam", "É.beam"),
+        two(Rule::CaseCollision, "ß.beam", "\u{1e9e}.beam"),
         two(Rule::UnicodeCollision, "é.beam", "e\u{301}.beam"),
         two(Rule::UnicodeCollision, "lib/e\u{301}/a", "lib/é/b"),
         two(Rule::UnicodeCollision, "한.beam", "\u{1112}\u{1161}\u{11ab}.beam"),
@@ -96,6 +99,9 @@ fn kinds() -> Vec<Case> {
         mode(Rule::KindMismatch, "folder by mode", 0o040_755),
         one(Rule::KindMismatch, "folder by MS-DOS", file("a", b"").with(|i| i.external = 0x10)),
         one(Rule::KindMismatch, "file by mode", folder_mode),
+        // A folder for 7-Zip, by the bits of that system.
+        dos(Rule::UnknownSystem, "a file of the Amiga that sets its user", 0x0114, 0o104_755 << 16),
+        dos(Rule::UnknownSystem, "of no system", 0xff14, 0),
         dos(Rule::VolumeLabel, "label of a FAT disk", 0x0014, 0x08),
         dos(Rule::VolumeLabel, "label, from Unix", 0x031e, 0x08),
         dos(

@@ -209,6 +209,15 @@ fn headers() -> Vec<Case> {
         case(Rule::BadDescriptor, "missing", {
             build(&[Item { flags: 8, ..file("a.txt", b"first") }], b"").bytes
         }),
+        case(Rule::BareDescriptor, "stored", {
+            build(&[file("a.txt", b"first").streamed(Descriptor::Bare)], b"").bytes
+        }),
+        // A reader of a stream takes what is behind the folder for its data.
+        case(Rule::BareDescriptor, "a folder", {
+            let folder = folder("a/").streamed(Descriptor::Bare);
+            let file = deflated("b.txt", b"").streamed(Descriptor::Signed);
+            build(&[folder, file], b"").bytes
+        }),
         case(Rule::InconsistentHeaders, "another time", good.clone().put16(at + 10, 0x7000).bytes),
     ]
 }
