@@ -268,6 +268,19 @@ defmodule HotPatch do
   is `:not_updated` was replaced on disk only, and with it all modules of the patch on
   that node: they become current when the node restarts.
 
+  ## An upgrade by restarts
+
+  With `restart: :rolling` an upgrade (see `HotPatch.Upgrade`) comes without a change of what runs: node after node gets
+  its files, is told to let go of its work (`before_restart/1` of `HotPatch.Hook`), and is started again in the new
+  release, which is the permanent one there from then on. So also another ERTS, OTP or Elixir can come. One node at a time:
+  `canary` names those that go first, hosts come after each other, the node that leads comes last and is led by another.
+  The next node begins when the one before it serves in the new release: all its applications have started, `config
+  :hot_patch, health: ...` finds it well, and `watch`, which counts here by default, has seen nothing wrong. `timeout` is
+  how long it may take to end, and then to serve. One that does not serve goes back to the release of before by itself,
+  and it ends there: nodes that were restarted before stay in the new release. `check/2` and `plan/2` with the same
+  option say whether each node is started again when it ends, and by whom; where that is not known it is refused.
+  `cancel/2` ends it before the next node.
+
   ## Options
 
   #{Options.docs(:apply)}
@@ -337,10 +350,16 @@ defmodule HotPatch do
     options = Map.put(options, :id, Cluster.Coordinator.new_id())
 
     Cluster.ProgressBars.during(options.id, options.progress, fn ->
-      payload
-      |> Cluster.Rollout.run(nodes, unmanaged, options)
-      |> Cluster.ReleaseCall.follow(payload, options)
+      if options[:restart] == :rolling,
+        do: Cluster.RollingRestart.run(payload, nodes, unmanaged, options),
+        else: live(options, payload, nodes, unmanaged)
     end)
+  end
+
+  defp live(options, payload, nodes, unmanaged) do
+    payload
+    |> Cluster.Rollout.run(nodes, unmanaged, options)
+    |> Cluster.ReleaseCall.follow(payload, options)
   end
 
   @doc """

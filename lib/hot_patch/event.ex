@@ -7,6 +7,7 @@ defmodule HotPatch.Event do
     * `:node` - the node that it is about, or `nil` for the operation as a whole
     * `:phase` - `:reserve`, `:send` (what the node lacks of the patch), `:prepare`, `:commit` (up to
       where all stand still and have converted their states), `:decide` (load, write, resume),
+      `:restart` (of an upgrade with `restart: :rolling`: the node is about to come back in the new release),
       `:rehearse` (see `HotPatch.rehearse/2`), `:watch` (after the change, see `watch:` of `HotPatch.apply/2`), `:ended`
     * `:state` - `:running`, `:done` or `:failed`
     * `:done`, `:total` - how much of the phase, where that is known: bytes in `:send`, milliseconds
@@ -15,7 +16,8 @@ defmodule HotPatch.Event do
     * `:at` - when, UTC
   """
 
-  @type phase :: :reserve | :send | :prepare | :commit | :decide | :watch | :rehearse | :ended
+  @type phase ::
+          :reserve | :send | :prepare | :commit | :decide | :restart | :watch | :rehearse | :ended
   @type t :: %__MODULE__{
           operation: String.t(),
           kind: :apply | :rollback | :rehearse,
@@ -32,7 +34,7 @@ defmodule HotPatch.Event do
   @enforce_keys [:operation, :kind, :patch, :by, :phase, :state, :at]
   defstruct [:operation, :kind, :patch, :by, :node, :phase, :state, :done, :total, :text, :at]
 
-  @phases [:reserve, :send, :prepare, :commit, :decide, :watch, :rehearse, :ended]
+  @phases [:reserve, :send, :prepare, :commit, :decide, :restart, :watch, :rehearse, :ended]
 
   @doc false
   # Whether it is an event as this version knows them: it may have come from another node.

@@ -114,6 +114,26 @@ defmodule HotPatch.NodeAgent do
 
   def change_release(:remove_release, version, facts), do: Upgrade.Releases.remove(version, facts)
 
+  @doc "Puts the files of a release beside what runs here, for a restart into it."
+  @spec unpack(Payload.t()) :: :ok | {:no, [Report.FileResult.t()]} | {:error, String.t()}
+  def unpack(payload) do
+    with {:ok, payload} <- Inbox.whole(payload),
+         {:no, verdicts} <- Quiet.run(fn -> Upgrade.Restart.unpack(payload) end),
+         do: {:no, Enum.map(verdicts, &Verdict.to_report/1)}
+  end
+
+  @doc "Ends this VM, so that it starts in another release."
+  @spec leave(Upgrade.Restart.order()) :: :ok | {:error, String.t()}
+  defdelegate leave(order), to: Upgrade.Restart
+
+  @doc "How a restart into a release stands on this node, and which release runs here."
+  @spec restarted(String.t()) :: {Release.t(), :trying | :served | :taken_back | :none}
+  def restarted(version), do: {Release.current(), Upgrade.Restart.state(version)}
+
+  @doc "Has this node go back from a release into which it was restarted, by another restart."
+  @spec restart_back(String.t()) :: :ok | {:error, String.t()}
+  defdelegate restart_back(version), to: Upgrade.Restart, as: :take_back
+
   @doc "An archive kept on this node."
   @spec archive(String.t()) :: {:ok, Store.Archives.t(), binary()} | :unknown | :damaged
   defdelegate archive(id), to: Store.Archives, as: :fetch

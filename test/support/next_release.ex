@@ -16,6 +16,7 @@ defmodule HotPatch.Test.NextRelease do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.NodeTag
   alias HotPatch.Test.Releases
+  alias HotPatch.Test.Until
   alias HotPatch.Test.Upgrade
 
   @old "1.0.0"
@@ -87,6 +88,92 @@ defmodule HotPatch.Test.NextRelease do
     release(Path.join(root, "new"), @new, applications, shop: [limit: 2, colour: :blue])
   end
 
+  @doc """
+  Starts a copy of a release as `mix release` has it started: by a script that reads `start_erl.data`, with heart. It ends
+  with the calling test. `flags` are for the command line of every VM that the script starts.
+  """
+  @spec start_with_heart(Path.t(), atom(), [String.t()]) :: node()
+  def start_with_heart(
+        root,
+        name \\ :"shop_#{System.unique_integer([:positive])}_#{System.pid()}",
+        flags \\ []
+      ) do
+    NodeTag.check!()
+    script = Path.join(root, "bin/shop")
+    File.mkdir_p!(Path.dirname(script))
+    File.write!(script, script(root))
+    File.chmod!(script, 0o755)
+    node = :"#{name}@127.0.0.1"
+
+    env = [
+      {"RELEASE_NODE", "#{node}"},
+      {"RELEASE_COOKIE", "#{Node.get_cookie()}"},
+      {"SHOP_FLAGS", Enum.join(flags, " ")}
+    ]
+
+    ExUnit.Callbacks.on_exit(fn -> end_all(root, node) end)
+    {_, 0} = System.cmd("/bin/sh", ["-c", "'#{script}' start > '#{root}/log' 2>&1 &"], env: env)
+    Until.until(fn -> serves?(node) end, "#{node} serves", 60_000)
+    node
+  end
+
+  defp serves?(node) do
+    match?({:started, _}, Cluster.call(node, :init, :get_status, []))
+  catch
+    _kind, _not_there -> false
+  end
+
+  # As the script of Mix, as far as it matters here: what it finds in the environment counts, and it exports that.
+  defp script(root) do
+    """
+    #!/bin/sh
+    set -e
+    if [ -e '#{root}/ended' ]; then exit 1; fi
+    RELEASE_ROOT=$(cd "$(dirname "$0")/.." && pwd)
+    RELEASE_VSN="${RELEASE_VSN:-"$(cut -d' ' -f2 "$RELEASE_ROOT/releases/start_erl.data")"}"
+    RELEASE_SYS_CONFIG="${RELEASE_SYS_CONFIG:-"$RELEASE_ROOT/releases/$RELEASE_VSN/sys"}"
+    HEART_COMMAND="$RELEASE_ROOT/bin/shop start"
+    export RELEASE_ROOT RELEASE_VSN RELEASE_SYS_CONFIG HEART_COMMAND
+    erts="$RELEASE_ROOT/erts-$(cut -d' ' -f1 "$RELEASE_ROOT/releases/start_erl.data")"
+    erl='#{:code.root_dir()}/bin/erl'
+    if [ -e "$erts/bin/erl" ]; then erl="$erts/bin/erl"; fi
+    echo $$ >> "$RELEASE_ROOT/pids"
+    exec "$erl" -heart -noinput -boot "$RELEASE_ROOT/releases/$RELEASE_VSN/start" \\
+      -boot_var RELEASE_LIB "$RELEASE_ROOT/lib" -config "$RELEASE_SYS_CONFIG" -mode embedded \\
+      -name "$RELEASE_NODE" -setcookie "$RELEASE_COOKIE" -sasl releases_dir "\\"$RELEASE_ROOT/releases\\"" \\
+      -hot_patch data_dir "\\"$RELEASE_ROOT/data\\"" $SHOP_FLAGS
+    """
+  end
+
+  # Heart would start again what is ended otherwise.
+  defp end_all(root, node) do
+    File.write!(Path.join(root, "ended"), "")
+    _ = :erpc.cast(node, :init, :stop, [])
+
+    gone? = fn -> root |> pids() |> Enum.all?(&(not ours?(&1, root))) end
+
+    try do
+      Until.until(gone?, "#{node} ends", 10_000)
+    rescue
+      _late in ExUnit.AssertionError ->
+        for pid <- pids(root), ours?(pid, root), do: System.cmd("kill", ["-KILL", pid])
+    end
+  end
+
+  defp pids(root) do
+    case File.read(Path.join(root, "pids")) do
+      {:ok, text} -> String.split(text)
+      {:error, _none} -> []
+    end
+  end
+
+  defp ours?(pid, root) do
+    case File.read("/proc/#{pid}/cmdline") do
+      {:ok, line} -> String.contains?(line, root)
+      {:error, _gone} -> false
+    end
+  end
+
   # Its state is {v1, Count} in the one, and a map in the other.
   defp shop_server(1) do
     Upgrade.erlang(:shop_server, """
@@ -140,7 +227,7 @@ defmodule HotPatch.Test.NextRelease do
     Upgrade.erlang(name, """
     -behaviour(supervisor).
     -export([start/2, stop/1, init/1, config_change/3]).
-    start(_, _) -> supervisor:start_link({local, #{name}}, #{name}, []).
+    start(_, _) -> undefined = application:get_env(broken), supervisor:start_link({local, #{name}}, #{name}, []).
     stop(_) -> ok.
     init([]) -> {ok, {\#{}, [#{children}]}}.
     config_change(Changed, New, Removed) -> persistent_term:put({#{name}, config}, {Changed, New, Removed}).

@@ -15,6 +15,7 @@ defmodule HotPatch.Cluster.PatchCall do
   alias HotPatch.Options.WatchLimits
   alias HotPatch.Patch
   alias HotPatch.Support.OSUser
+  alias HotPatch.Upgrade
 
   @type t :: {:ok, map(), Payload.t(), [node()], unmanaged :: [node()]}
 
@@ -27,6 +28,7 @@ defmodule HotPatch.Cluster.PatchCall do
          kind = kind(call, options),
          census = Catalog.census(id, options.nodes),
          {:ok, payload, about, said} <- payload(kind, call, {id, census}, {options, given}),
+         :ok <- by_restart(call, payload, options),
          {:ok, members} <- Cluster.members(census, options.nodes),
          :ok <- possible(payload, members.infos),
          {:ok, payload, about} <- Catalog.bound(payload, about, members.infos),
@@ -51,6 +53,27 @@ defmodule HotPatch.Cluster.PatchCall do
   # Of another system, or of none, as an operator's own node: nobody is to wait for it later.
   defp same_release?(info, payload), do: info.release.name == payload.release.name
 
+  # What restarts nodes leads to another release, and converts nothing.
+  defp by_restart(call, %{restart: :rolling} = payload, options) do
+    cond do
+      Upgrade.of(payload) == nil ->
+        text =
+          "is of an upgrade, and #{payload.patch} is a patch: HotPatch.restart/2 restarts a node"
+
+        Options.wrong(call, :restart, text)
+
+      options[:rehearse] ->
+        text = "tries how states are converted, and with restart: :rolling none is: leave it out"
+
+        Options.wrong(call, :rehearse, text)
+
+      true ->
+        :ok
+    end
+  end
+
+  defp by_restart(_call, _payload, _options), do: :ok
+
   defp canary(named, nodes) when is_list(named) do
     case named -- nodes do
       [] ->
@@ -70,7 +93,9 @@ defmodule HotPatch.Cluster.PatchCall do
   defp canary(_number_or_share, _nodes), do: :ok
 
   defp watch(%{watch: nil} = options) do
-    in_groups? = options.canary || options.max_concurrency || options.one_per_host
+    in_groups? =
+      options.canary || options.max_concurrency || options.one_per_host || rolling?(options)
+
     watch? = in_groups? != false or options[:permanent] == :after_watch
     watch(%{options | watch: watch?})
   end
@@ -89,7 +114,7 @@ defmodule HotPatch.Cluster.PatchCall do
   defp payload(:apply, call, {id, census}, {options, given}) do
     with {:ok, composition, patch} <- Catalog.open(id, census),
          :ok <- Catalog.current(patch),
-         {:ok, shadows} <- shadows(call, composition),
+         {:ok, shadows} <- shadows(if(rolling?(options), do: :check, else: call), composition),
          {:ok, instructions} <- Archive.instructions(composition) do
       {options, overridden} = ManifestDefaults.options(options, given, composition.manifest)
 
@@ -97,7 +122,7 @@ defmodule HotPatch.Cluster.PatchCall do
         shadows: shadows,
         config: ManifestDefaults.config(options.config, composition.manifest),
         instructions: instructions,
-        loader: composition.files |> LoaderTrial.run(shadows) |> LoaderTrial.conclusive()
+        loader: loader(rolling?(options), composition.files, shadows)
       ]
 
       payload = Payload.new(composition, patch.release, Options.payload(:apply, options) ++ more)
@@ -113,6 +138,14 @@ defmodule HotPatch.Cluster.PatchCall do
       {:ok, payload, Catalog.about(patch), options}
     end
   end
+
+  defp rolling?(options), do: options[:restart] == :rolling
+
+  # What comes by a restart is loaded by a VM of its own, maybe of another OTP.
+  defp loader(true, _files, _shadows), do: nil
+
+  defp loader(false, files, shadows),
+    do: files |> LoaderTrial.run(shadows) |> LoaderTrial.conclusive()
 
   # Only what is carried out, or tried, needs them, and they are as large as the modules.
   defp shadows(call, composition) when call in [:apply, :rehearse], do: Shadows.of(composition)

@@ -29,6 +29,8 @@ defmodule HotPatch.Host.Config do
           live_view: boolean(),
           wrappers: [{module(), [term()]}],
           health: mfa() | nil,
+          comes_back: boolean() | nil,
+          drain_timeout: pos_integer(),
           journal_entries: pos_integer(),
           max_kept_bytes: pos_integer(),
           max_archive_bytes: pos_integer(),

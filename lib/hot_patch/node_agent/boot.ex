@@ -3,6 +3,7 @@ defmodule HotPatch.NodeAgent.Boot do
   # What a start has to set right before the applications that depend on HotPatch start.
   # The VM's boot script has loaded their modules by then, but none of their processes runs.
   #
+  #   * a restart into another release is looked after: a second start in it goes back
   #   * a set of files that was decided is finished, one that was not is removed
   #   * patches of another version of the release, or of one that was installed anew, end, and their
   #     files go back to what they were
@@ -17,6 +18,7 @@ defmodule HotPatch.NodeAgent.Boot do
   alias HotPatch.NodeAgent.InstructionRunner.Restore
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Retirement
+  alias HotPatch.NodeAgent.Upgrade
   alias HotPatch.NodeAgent.Upgrade.Releases
   alias HotPatch.Store
   alias HotPatch.Store.Applied
@@ -36,6 +38,7 @@ defmodule HotPatch.NodeAgent.Boot do
     :ok = Store.Privacy.check()
     note_failure(:journal, Store.Journal.open())
     written = Applied.read()
+    if Upgrade.Restart.start() == :again, do: never()
     begun = Store.Transaction.pending()
     early = Enum.filter(begun, &Store.EarlyFiles.begun?/1)
     for {intent, failure} <- Store.Recovery.run(), do: not_finished(intent, failure)
@@ -66,7 +69,12 @@ defmodule HotPatch.NodeAgent.Boot do
   defp start_other do
     Log.warning("HotPatch: a rollback to another release was decided: the node starts that")
     :ok = :init.restart()
+    never()
+  end
 
+  # The VM is about to end.
+  @spec never() :: no_return()
+  defp never do
     receive do
       :never -> exit(:restarting)
     end

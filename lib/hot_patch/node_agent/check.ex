@@ -5,6 +5,7 @@ defmodule HotPatch.NodeAgent.Check do
   # the first half of an apply, which then goes on with HotPatch.NodeAgent.Acceptance.
 
   alias HotPatch.Composition.Entry
+  alias HotPatch.Host.Comeback
   alias HotPatch.Host.Trust
   alias HotPatch.Manifest
   alias HotPatch.NodeAgent.BaseVersion
@@ -48,7 +49,8 @@ defmodule HotPatch.NodeAgent.Check do
           strategy: Strategy.t(),
           apart: [String.t()],
           already?: boolean(),
-          upgrade: Course.t() | :nowhere | nil
+          upgrade: Course.t() | :nowhere | nil,
+          restart: Comeback.t() | nil
         }
   @enforce_keys [:verdicts]
   defstruct [
@@ -58,7 +60,8 @@ defmodule HotPatch.NodeAgent.Check do
     strategy: Strategy.default(),
     apart: [],
     already?: false,
-    upgrade: nil
+    upgrade: nil,
+    restart: nil
   ]
 
   @doc "Judges a patch on this node."
@@ -115,6 +118,18 @@ defmodule HotPatch.NodeAgent.Check do
 
   defp judge(payload, state, record), do: judge_patch(payload, state, record)
 
+  defp judge_upgrade(%{restart: :rolling} = payload, _state) do
+    with :ok <- trusted(payload),
+         :ok <- on_disk(payload),
+         {:ok, course} <- Rules.restart_course(payload),
+         {:ok, way} <- Comeback.how() do
+      verdicts = course |> Rules.unpacked(payload) |> refuse_twins() |> DiskCheck.hindered()
+      %__MODULE__{verdicts: verdicts, upgrade: :nowhere, restart: way}
+    else
+      not_here -> not_upgraded(not_here, payload)
+    end
+  end
+
   defp judge_upgrade(payload, state) do
     with :ok <- trusted(payload),
          :ok <- on_disk(payload),
@@ -125,11 +140,18 @@ defmodule HotPatch.NodeAgent.Check do
       examination = possible(verdicts, payload, nil, config)
       %{examination | upgrade: course, verdicts: Rules.live(examination.verdicts)}
     else
-      :elsewhere -> unchanged(payload, :not_loaded, "this node runs another system")
-      :there -> unchanged(payload, :not_changed, "this node runs that release already")
-      {:error, reason} -> %__MODULE__{verdicts: refuse_all(payload, nil, reason)}
+      not_here -> not_upgraded(not_here, payload)
     end
   end
+
+  defp not_upgraded(:elsewhere, payload),
+    do: unchanged(payload, :not_loaded, "this node runs another system")
+
+  defp not_upgraded(:there, payload),
+    do: unchanged(payload, :not_changed, "this node runs that release already")
+
+  defp not_upgraded({:error, reason}, payload),
+    do: %__MODULE__{verdicts: refuse_all(payload, nil, reason)}
 
   defp unchanged(payload, status, reason) do
     verdicts = for entry <- payload.entries, do: Verdict.new(entry, status, reason)

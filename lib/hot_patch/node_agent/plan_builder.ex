@@ -116,6 +116,7 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
       examination.apart,
       for(v <- verdicts, Status.refuses?(v.status), do: "#{v.entry.path}: #{v.reason}"),
       drifted(verdicts),
+      restart(examination),
       busy(silent),
       without_code_change(changes, targets),
       supervisors(targets),
@@ -133,6 +134,16 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
       ended(examination, changes),
       Instructions.risks(examination.instructions)
     ])
+  end
+
+  # By whom it is started again.
+  defp restart(%{restart: nil}), do: []
+  defp restart(%{restart: {:heart, command}}), do: [restart_line("heart (#{command})")]
+  defp restart(%{restart: {:exit, _status, by}}), do: [restart_line(by)]
+
+  defp restart_line(by) do
+    "the node is restarted into the new release, all its processes end, and is started again by #{by}; patches of the " <>
+      "former release end with it"
   end
 
   # Where memory and disk differ now; and, of a rollback, what cannot come back.

@@ -676,6 +676,28 @@ defmodule HotPatch.Options.Schema do
     restart: [
       calls: [
         :appup,
+        {:apply,
+         type: {:one_of, [:none, :rolling]},
+         default: :none,
+         payload: :restart,
+         doc:
+           "of an upgrade. `:rolling`: it comes by a restart of one node after the other, also with another ERTS, OTP or " <>
+             "Elixir, see below. `:none` (default): live",
+         field: [
+           label: "Of an upgrade: how it comes",
+           empty: "live",
+           values: [rolling: "by a restart of one node after the other"]
+         ]},
+        {@survey,
+         type: {:one_of, [:none, :rolling]},
+         default: :none,
+         payload: :restart,
+         doc: "of an upgrade: as for `apply/2`",
+         field: [
+           label: "Of an upgrade: how it comes",
+           empty: "live",
+           values: [rolling: "by a restart of one node after the other"]
+         ]},
         {:relup,
          type: :names,
          default: [],

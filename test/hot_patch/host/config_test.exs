@@ -60,6 +60,8 @@ defmodule HotPatch.Host.ConfigTest do
     max_memory: {[0, -1, "1", :infinity, 1.5, 0x1_0000_0000], 536_870_912},
     loader_vm: {["on", true, false, 1, []], :on},
     bridge: {["port", :ports, HotPatch, 1], :port},
+    comes_back: {["true", 1, :yes, []], nil},
+    drain_timeout: {[0, -1, 1.5, "30000", :infinity, 0x1_0000_0000], 30_000},
     port_timeout: {[0, -1, 1.5, "60000", :infinity, {1}, 0x1_0000_0000], 60_000},
     port_memory: {[0, -1, 1.5, "1", :all, {1}, 1, 1_000_000, 0x1_0000_0000_0000_0000], nil},
     # Whoever mistypes these finds the gate shut, not open.
@@ -85,6 +87,7 @@ defmodule HotPatch.Host.ConfigTest do
     max_kept_bytes: [{1, 1}, {10_000_000_000, 10_000_000_000}],
     max_atoms: [{1, 1}, {1_000_000, 1_000_000}],
     live_view: [{false, false}, {true, true}, {nil, true}],
+    comes_back: [{true, true}, {false, false}, {nil, nil}],
     loader_vm: [{:off, :off}, {:on, :on}, {nil, :on}],
     bridge: [{:nif, :nif}, {nil, :port}],
     port_memory: [{:infinity, :infinity}, {33_554_432, 33_554_432}],

@@ -57,6 +57,20 @@ defmodule HotPatch.Host.Config.Option do
       default: nil,
       doc: "`{module, function, args}` that gives `:ok` where all is well, see `HotPatch.Watch`"
     ],
+    comes_back: [
+      rule: {:one_of, [true, false]},
+      default: nil,
+      doc:
+        "whether something starts this system again, with the same disk, when its VM ends by itself: asked by " <>
+          "`restart: :rolling`. Default: as heart or systemd say; `true` where something else does"
+    ],
+    drain_timeout: [
+      rule: {:number, @longest},
+      default: 30_000,
+      doc:
+        "milliseconds that `before_restart/1` of the hooks may take before a node is restarted into another release. " <>
+          "Default: 30,000"
+    ],
     journal_entries: [
       rule: {:number, @largest_limit},
       default: 10_000,
@@ -278,10 +292,12 @@ defmodule HotPatch.Host.Config.Option do
 
   defp check(:mfa, _value), do: {:error, "must be {module, function, args}"}
 
-  defp check({:number, most}, value) do
-    if is_integer(value) and value in 1..most,
+  defp check({:number, most}, value), do: check({:number, 1, most}, value)
+
+  defp check({:number, least, most}, value) do
+    if is_integer(value) and value in least..most,
       do: {:ok, value},
-      else: {:error, "must be a number from 1 to #{most}"}
+      else: {:error, "must be a number from #{least} to #{most}"}
   end
 
   defp check(:memory, value) do

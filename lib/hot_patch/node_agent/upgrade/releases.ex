@@ -112,19 +112,33 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
          :ok <- written(ReleaseFiles.boot(root, erts, version)) do
       FaultPoint.point(:permanent)
       boots_here(root, version)
-      %Release{name: name} = Release.current()
-
-      change(root, fn entries ->
-        for {id, status} <- known(entries, root, {name, version}, :current) do
-          cond do
-            id == {name, version} -> {id, :permanent}
-            status in [:permanent, :current, :tmp_current] -> {id, :old}
-            true -> {id, status}
-          end
-        end
-      end)
-
+      counts_as_permanent(version, root)
       note(:make_permanent, version, facts)
+    end
+  end
+
+  @doc "A node has been started in a release to which it was switched before: it is the permanent one, and runs."
+  @spec started(String.t(), from :: String.t(), Path.t()) :: :ok
+  def started(version, from, root) do
+    %Release{name: name} = Release.current()
+
+    change(root, fn entries ->
+      entries |> known(root, {name, from}, :permanent) |> permanent({name, version}, root)
+    end)
+  end
+
+  defp counts_as_permanent(version, root) do
+    %Release{name: name} = Release.current()
+    change(root, &permanent(&1, {name, version}, root))
+  end
+
+  defp permanent(entries, one, root) do
+    for {id, status} <- known(entries, root, one, :current) do
+      cond do
+        id == one -> {id, :permanent}
+        status in [:permanent, :current, :tmp_current] -> {id, :old}
+        true -> {id, status}
+      end
     end
   end
 

@@ -26,6 +26,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   alias HotPatch.Upgrade
 
   @with_application "it goes when its application has stopped"
+  @by_restart "apply it with restart: :rolling, which restarts the nodes into it, one after the other"
 
   @doc """
   Where an upgrade leads from here. `:elsewhere` is a node of another system, `:there` one that runs the new release
@@ -52,6 +53,61 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
       {:ok, Course.new({from.name, from.version}, upgrade, root)}
     end
   end
+
+  @doc "The same of one that comes by a restart, which takes another VM, OTP and Elixir, too."
+  @spec restart_course(Payload.t()) ::
+          {:ok, Course.t()} | :elsewhere | :there | {:error, String.t()}
+  def restart_course(%Payload{manifest: %Manifest{release: from, upgrade: upgrade}} = payload) do
+    with {:error, _not_live} <- course(payload),
+         true <- runs?(from) || {:error, other_version(from, upgrade, Release.current())},
+         :ok <- own_identity(),
+         {:ok, root} <- root(from),
+         :ok <- erts(upgrade, payload, root),
+         :ok <- shared(upgrade, root) do
+      {:ok, Course.new({from.name, from.version}, upgrade, root)}
+    end
+  end
+
+  defp runs?(from), do: Release.current().version == from.version
+
+  # A release that brings its own VM starts that which `start_erl.data` names; one that brings none, that of the host.
+  defp erts(upgrade, payload, root) do
+    folder = "erts-#{upgrade.erts}"
+    own? = root |> Folder.folders() |> Enum.any?(&(&1 |> Path.basename() |> erts?()))
+    brought? = Enum.any?(payload.entries, &String.starts_with?(&1.path, folder <> "/"))
+
+    cond do
+      brought? or File.dir?(Path.join(root, folder)) ->
+        :ok
+
+      not own? and same_erts(upgrade) == :ok ->
+        :ok
+
+      true ->
+        {:error,
+         "the new release needs ERTS #{upgrade.erts}, and there is no #{Path.join(root, folder)}, nor does the upgrade " <>
+           "bring one: build the new release with include_erts: true, or put that folder there"}
+    end
+  end
+
+  defp erts?(name), do: String.starts_with?(name, "erts-")
+
+  @doc "The verdicts on all files of an upgrade that comes by a restart: nothing that runs changes."
+  @spec unpacked(Course.t(), Payload.t()) :: [Verdict.t()]
+  def unpacked(course, payload) do
+    taken = taken(course, payload.entries)
+
+    for entry <- payload.entries do
+      target = Path.join(course.root, entry.path)
+
+      case taken[folder_of(entry)] do
+        nil -> Verdict.new(entry, :ok, "it runs from the restart of this node on", target)
+        other -> Verdict.new(entry, :error, in_the_way(course, folder_of(entry), other))
+      end
+    end
+  end
+
+  defp folder_of(entry), do: entry.path |> Path.split() |> Enum.take(2) |> Path.join()
 
   defp other_version(from, upgrade, current) do
     "the upgrade leads from #{from.name} #{from.version} to #{upgrade.to}, but this node runs #{current.name} " <>
@@ -87,7 +143,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
       other ->
         {:error,
          "the upgrade is built for ERTS #{upgrade.erts}, but this node runs ERTS #{other}: the VM cannot change while it " <>
-           "runs; put the new release beside this one and restart the nodes into it, one after the other"}
+           "runs; #{@by_restart}"}
     end
   end
 
@@ -116,7 +172,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
       names ->
         {:error,
          "the upgrade changes #{Enum.join(names, ", ")}, of #{SystemLibrary.owner(hd(names))}: that cannot change while " <>
-           "the node runs; put the new release beside this one and restart the nodes into it, one after the other"}
+           "the node runs; #{@by_restart}"}
     end
   end
 
@@ -212,7 +268,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   end
 
   defp judge(entry, {course, taken, types}, payload) do
-    folder = entry.path |> Path.split() |> Enum.take(2) |> Path.join()
+    folder = folder_of(entry)
     target = Path.join(course.root, entry.path)
 
     cond do
@@ -337,8 +393,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
     Verdict.change_status(
       verdict,
       :error,
-      "#{verdict.reason}: an upgrade changes all or nothing, and a restart boots the release of before; put the new " <>
-        "release beside this one and restart the nodes into it, one after the other"
+      "#{verdict.reason}: an upgrade changes all or nothing, and a restart boots the release of before; #{@by_restart}"
     )
   end
 
