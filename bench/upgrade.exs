@@ -32,7 +32,7 @@ defmodule Bench.Upgrade do
   alias Bench.Upgrade.Ways
 
   # Microseconds for which a node is looked at when the install has ended.
-  @afterwards 3_000_000
+  @afterwards 10_000_000
 
   @columns [:bring, :install, :pause, :longest, :p99]
 

@@ -63,6 +63,8 @@ defmodule HotPatch.NodeAgent do
   def info, do: info(Store.Applied.state())
 
   defp info(state) do
+    holder = holder()
+
     %NodeInfo{
       node: node(),
       managed?: true,
@@ -78,8 +80,8 @@ defmodule HotPatch.NodeAgent do
       forced: for(%{forced?: true, id: id} <- state.stack, do: id),
       memory_only: for(record <- state.stack, Store.Applied.memory_only?(record), do: record.id),
       archives?: HotPatch.Bridge.check() == :ok,
-      warnings: Config.warnings(),
-      operation: Operation.holder(holder()),
+      warnings: Config.warnings() ++ if(holder == nil, do: Store.Recovery.unfinished(), else: []),
+      operation: Operation.holder(holder),
       known: KnownNodes.known(state),
       dismissed: KnownNodes.dismissed()
     }

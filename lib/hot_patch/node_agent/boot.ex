@@ -18,6 +18,7 @@ defmodule HotPatch.NodeAgent.Boot do
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Retirement
   alias HotPatch.NodeAgent.Upgrade.Releases
+  alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.FileChange
@@ -39,6 +40,7 @@ defmodule HotPatch.NodeAgent.Boot do
     begun = Store.Transaction.pending()
     early = Enum.filter(begun, &Store.EarlyFiles.begun?/1)
     for {intent, failure} <- Store.Recovery.run(), do: not_finished(intent, failure)
+    Releases.mend(Release.root())
     if Releases.other?(begun), do: start_other()
     sweep(begun)
     back = retire()

@@ -238,6 +238,18 @@ defmodule HotPatch.NodeAgent.Commit do
     end
   end
 
+  # All that an upgrade brings lay there before the load: what is started finds what is its own, and the other release runs,
+  # whether that could be written down or not.
+  defp carry_out(
+         %{error: text} = result,
+         %{examination: %{upgrade: %Course{}} = examination} = preparation
+       ) do
+    case InstructionRunner.finish(examination.instructions, preparation.begun) do
+      :ok -> result
+      {:error, more} -> %{result | error: "#{text}; #{more}"}
+    end
+  end
+
   defp carry_out(%{error: text} = result, preparation),
     do: %{result | error: and_back(text, preparation)}
 

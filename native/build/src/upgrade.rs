@@ -184,7 +184,8 @@ impl<'s> Releases<'s> {
             if let Some(content) = pair.before {
                 digests.push((below.to_owned(), digest::sha256(&content.read()?)));
             }
-            if !pair.is_same(significant)? {
+            let both = pair.before.is_some() && pair.after.is_some();
+            if (both || runs(below)) && !pair.is_same(significant)? {
                 different.push(pair.path);
             }
         }
@@ -349,6 +350,14 @@ fn notes(upgrade: &Upgrade) -> Vec<String> {
     )]
 }
 
+/// Whether a file of an application's folder is there for the system that runs. Others lie there
+/// or do not, as the tool that made the release likes: a tarball of systools has no sources and no
+/// include files.
+fn runs(below: &str) -> bool {
+    below.starts_with("priv/")
+        || below.strip_prefix("ebin/").is_some_and(|file| !file.ends_with(".appup"))
+}
+
 fn unreadable(side: &Side) -> Error {
     Error::NoUpgrade(format!(
         "the .rel file of {} cannot be read: build the release again",
@@ -366,7 +375,7 @@ fn named(side: &Side) -> String {
 fn same_version(different: &[String]) -> Error {
     let different: Vec<&str> = different.iter().map(String::as_str).collect();
     Error::NoUpgrade(format!(
-        "not the same in both releases, though the version of the application is: {}. Nothing that \
+        "there are files that are not the same in both releases, though the version of the application is: {}. Nothing that \
          runs is overwritten by an upgrade: raise the version, or build both releases with the same \
          build of it",
         some(&different)
