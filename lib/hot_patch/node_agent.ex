@@ -75,7 +75,7 @@ defmodule HotPatch.NodeAgent do
       otp: System.otp_release(),
       elixir: System.version(),
       applied: Enum.map(state.stack, & &1.id),
-      restart_needed: RestartNeed.list(state),
+      restart_needed: RestartNeed.list(state) ++ Upgrade.Releases.start_differs(),
       behind: :persistent_term.get(@behind, nil),
       forced: for(%{forced?: true, id: id} <- state.stack, do: id),
       memory_only: for(record <- state.stack, Store.Applied.memory_only?(record), do: record.id),

@@ -184,13 +184,32 @@ impl<'s> Releases<'s> {
             if let Some(content) = pair.before {
                 digests.push((below.to_owned(), digest::sha256(&content.read()?)));
             }
-            let both = pair.before.is_some() && pair.after.is_some();
-            if (both || runs(below)) && !pair.is_same(significant)? {
+            let matters = match (pair.before, pair.after) {
+                (Some(_), Some(_)) => true,
+                (Some(_), None) => runs(below) && !self.is_stranger(&listed.name, below),
+                _ => runs(below),
+            };
+            if matters && !pair.is_same(significant)? {
                 different.push(pair.path);
             }
         }
         let path = format!("lib/{}-{}", listed.name, listed.version);
         Ok((Shared { path, sha256: Hex(folder_digest(&mut digests)) }, different))
+    }
+
+    /// Whether it is the file of a module that the new release's application does not name as its own:
+    /// systools puts no such file into a tarball.
+    fn is_stranger(&self, application: &str, below: &str) -> bool {
+        let Some(module) = below.strip_prefix("ebin/").and_then(|file| file.strip_suffix(".beam"))
+        else {
+            return false;
+        };
+        match self.to.property(application, "modules") {
+            Some(Value::List(own)) => {
+                !own.iter().any(|one| matches!(one, Value::Atom(name) if name == module))
+            }
+            _ => false,
+        }
     }
 
     fn wanted(&self) -> Vec<Wanted<'s>> {

@@ -209,7 +209,18 @@ fn what_nobody_needs_who_runs_it_may_be_there_or_not() {
     releases[0].put("lib/kernel-8.5.3/include/k.hrl", b"");
     releases[0].put("lib/kernel-8.5.3/ebin/kernel.appup", b"");
     releases[1].put("lib/kernel-8.5.3/src/k.erl", b"");
+    let resource = b"{application,kernel,[{vsn,\"8.5.3\"},{modules,[k,l]}]}.";
+    releases.iter().for_each(|one| one.put("lib/kernel-8.5.3/ebin/kernel.app", resource));
+    releases[0].put("lib/kernel-8.5.3/ebin/stranger.beam", &module("stranger", 1).bytes());
     built_of(&releases);
+    // But what is the application's own, or what only the new release has, counts.
+    for (folder, name) in [(0, "l"), (1, "other")] {
+        let file = format!("lib/kernel-8.5.3/ebin/{name}.beam");
+        releases[folder].put(&file, &module(name, 1).bytes());
+        let error = error_of(&releases);
+        assert!(error.contains(&format!("kernel-8.5.3/ebin/{name}.beam")), "{error}");
+        fs::remove_file(releases[folder].0.join(file)).unwrap();
+    }
     releases[1].put("lib/kernel-8.5.3/include/k.hrl", b"other");
     let error = error_of(&releases);
     assert!(error.contains("kernel-8.5.3/include/k.hrl"), "{error}");

@@ -114,6 +114,24 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
 
   defp changes?(intent, path), do: Enum.any?(intent.files, &(Folder.resolve(&1.target) == path))
 
+  @doc """
+  That this node runs what it was booted with while its next start boots another, in words: a way back could only be written
+  to the end when the node was there again, as where its disk was full, or somebody has started it by hand.
+  """
+  @spec start_differs() :: [String.t()]
+  def start_differs do
+    with root when root != nil <- Release.root(),
+         {_name, booted} <- ReleaseSource.booted(),
+         %Release{version: ^booted} <- Release.current(),
+         version when version not in [nil, booted] <- NextBoot.version(root) do
+      [
+        "it runs release #{booted}, and a start boots #{version}: restart it, or make #{booted} permanent"
+      ]
+    else
+      _the_same_or_not_known -> []
+    end
+  end
+
   @doc "Why this node could not make a release permanent; `:ok` if it can."
   @spec may_be_permanent(String.t()) :: :ok | {:error, String.t()}
   def may_be_permanent(version) do
