@@ -134,7 +134,9 @@ defmodule HotPatch.NodeAgent.Commit do
   end
 
   # What the new code looks for when it is loaded is there by then, and goes back with it. Before
-  # the pause: the disk may take its time.
+  # the pause: the disk may take its time. Of an upgrade all lies there since it was prepared.
+  defp place(%Prepare{examination: %{upgrade: %Course{}}}), do: :ok
+
   defp place(%Prepare{staged: staged}) do
     with {:error, {path, reason}} <- Store.EarlyFiles.put(staged) do
       {:error, nothing_done("cannot write #{path}: #{inspect(reason)}")}
