@@ -63,6 +63,8 @@ defmodule HotPatch.NodeAgent do
   def info, do: info(Store.Applied.state())
 
   defp info(state) do
+    holder = holder()
+
     %NodeInfo{
       node: node(),
       managed?: true,
@@ -73,13 +75,13 @@ defmodule HotPatch.NodeAgent do
       otp: System.otp_release(),
       elixir: System.version(),
       applied: Enum.map(state.stack, & &1.id),
-      restart_needed: RestartNeed.list(state),
+      restart_needed: RestartNeed.list(state) ++ Upgrade.Releases.start_differs(),
       behind: :persistent_term.get(@behind, nil),
       forced: for(%{forced?: true, id: id} <- state.stack, do: id),
       memory_only: for(record <- state.stack, Store.Applied.memory_only?(record), do: record.id),
       archives?: HotPatch.Bridge.check() == :ok,
-      warnings: Config.warnings(),
-      operation: Operation.holder(holder()),
+      warnings: Config.warnings() ++ if(holder == nil, do: Store.Recovery.unfinished(), else: []),
+      operation: Operation.holder(holder),
       known: KnownNodes.known(state),
       dismissed: KnownNodes.dismissed()
     }

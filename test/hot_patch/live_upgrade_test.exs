@@ -321,4 +321,22 @@ defmodule HotPatch.LiveUpgradeTest do
         {path, _stat} <- Folder.tree(Path.join(root, folder)),
         do: path
   end
+
+  # systools makes no `start_clean` as mix and relx do: the VM that evaluates configurations boots by this.
+  test "of the system's own boot script kernel and stdlib are left", %{made: made, node: node} do
+    {:ok, script} = Cluster.call(node, HotPatch.NodeAgent.BootScript, :clean, [])
+    boot = Path.join(made.old, "clean")
+    File.write!(boot <> ".boot", script)
+    {:ok, emulator, environment} = HotPatch.Host.Emulator.find()
+
+    runs =
+      ~c"io:format(\"~w\", [lists:sort([N || {N, _, _} <- application:which_applications()])])"
+
+    args =
+      ["-noinput", "-boot", boot, "-boot_var", "RELEASE_LIB", Path.join(made.old, "lib")] ++
+        ["-eval", "#{runs}, halt()"]
+
+    env = for {name, value} <- environment, do: {"#{name}", if(value, do: "#{value}")}
+    assert {"[kernel,stdlib]", 0} = System.cmd(emulator, args, env: env, stderr_to_stdout: true)
+  end
 end

@@ -7,14 +7,16 @@ defmodule HotPatch.UpgradeFaultsTest do
   alias HotPatch.Support.FaultPoint
   alias HotPatch.Support.Folder
   alias HotPatch.Test.Cluster
+  alias HotPatch.Test.Faults.Damage
   alias HotPatch.Test.NextRelease
 
   @moduletag :starts_nodes
   @moduletag :slow
   @moduletag timeout: :infinity
 
-  # Nodes are killed at steps of upgrades, of their way back, and of making them permanent; each is wholly old or wholly
-  # new when it is back, and all agree. script/faults --upgrade has more of them.
+  # Nodes are killed at steps of upgrades, of their way back, and of making them permanent, or their disk is full from a
+  # step on; what names the release that a start boots is torn. Each is wholly old or wholly new when it is back, and all
+  # agree. script/faults --upgrade has more of them; few are kills alone.
 
   @faults String.to_integer(System.get_env("HOT_PATCH_UPGRADE_FAULTS", "4"))
   @seed String.to_integer(System.get_env("HOT_PATCH_SEED", "1"))
@@ -40,6 +42,10 @@ defmodule HotPatch.UpgradeFaultsTest do
   ]
   @down Keyword.drop(@up, [:early_placed, :file])
   @permanent [before_permanent: 1, permanent: 1]
+
+  # What is done to a node, the kills the more often; and bytes of its disk where that may be full.
+  @hows [:kill, :kill, :kill, :full_disk, :torn]
+  @room 3_000_000
 
   setup do
     _ = :rand.seed(:exsss, {@seed, 0, 0})
@@ -83,6 +89,25 @@ defmodule HotPatch.UpgradeFaultsTest do
     assert for(one <- releases.items, do: one.boots?) == [nil, nil]
     assert {:ok, _releases} = hot_patch(node, :make_permanent, ["1.1.0"])
     assert File.read!(path) == "#{:erlang.system_info(:version)} 1.1.0"
+
+    # By the way back, which finds it torn; then by a start.
+    File.write!(path, "")
+    {:ok, _report} = hot_patch(node, :rollback, [patch])
+    assert File.read!(path) == "#{:erlang.system_info(:version)} 1.0.0"
+  end
+
+  test "a start by hand, where start_erl.data is torn, writes it anew" do
+    rig = start(1)
+    [{node, root, _peer}] = rig.nodes
+    path = Path.join(root, "releases/start_erl.data")
+
+    Enum.reduce(["", "13.", "13.1 9.9.9", <<0, 255, 32, 47, 46, 46>>], rig, fn torn, rig ->
+      File.write!(path, torn)
+      rig = again(rig, 0, "1.0.0")
+      assert File.read!(path) == "#{:erlang.system_info(:version)} 1.0.0"
+      assert looks(node) == rig.old
+      rig
+    end)
   end
 
   defp hot_patch(node, function, args), do: Cluster.call(node, HotPatch, function, args)
@@ -93,7 +118,8 @@ defmodule HotPatch.UpgradeFaultsTest do
     nodes =
       for n <- 1..count do
         root = Path.join(Path.dirname(made.old), "m#{n}")
-        {_, 0} = System.cmd("cp", ["-a", made.old, root])
+        if damages?(), do: small_disk(root)
+        {_, 0} = System.cmd("cp", ["-a", made.old <> "/.", root])
         {node, peer} = NextRelease.boot(root)
         {node, root, peer}
       end
@@ -109,6 +135,14 @@ defmodule HotPatch.UpgradeFaultsTest do
     %{nodes: nodes, patch: patch.id, old: old, new: new, version: "1.0.0", permanent?: false}
   end
 
+  # With little room, to be filled.
+  defp small_disk(root) do
+    Damage.mount(root, @room)
+    ExUnit.Callbacks.on_exit(fn -> Damage.unmount(root) end)
+  end
+
+  defp damages?, do: @faults > 4 and Damage.mounts?()
+
   defp choose(rig) do
     kind =
       cond do
@@ -122,6 +156,7 @@ defmodule HotPatch.UpgradeFaultsTest do
     step = if step == :file, do: {:file, :any, :any}, else: step
 
     %{
+      how: if(damages?(), do: Enum.random(@hows), else: :kill),
       kind: kind,
       step: step,
       nth: :rand.uniform(most),
@@ -131,17 +166,99 @@ defmodule HotPatch.UpgradeFaultsTest do
   end
 
   defp strike(rig, fault) do
-    {victim, _root, _peer} = Enum.at(rig.nodes, fault.victim)
-    {coordinator, _root, _peer} = Enum.at(rig.nodes, fault.coordinator)
-    :ok = Cluster.call(victim, FaultPoint, :arm, [fault.step, fault.nth])
-    _ = carry_out(coordinator, fault.kind, rig)
-    rig = if disarmed?(victim), do: rig, else: again(rig, fault.victim)
+    rig = damage(rig, fault.how, fault)
     connect(rig.nodes)
-
     agree(rig, fault)
     for {node, root, _peer} <- rig.nodes, do: clean(node, root)
     next(rig)
   end
+
+  defp damage(rig, :kill, fault) do
+    {victim, _root, _peer} = Enum.at(rig.nodes, fault.victim)
+    :ok = Cluster.call(victim, FaultPoint, :arm, [fault.step, fault.nth])
+    _ = carry_out(coordinator(rig, fault), fault.kind, rig)
+    if disarmed?(victim), do: rig, else: again(rig, fault.victim)
+  end
+
+  # From a step on; it may be killed and started again before there is room, or when there is.
+  defp damage(rig, :full_disk, fault) do
+    {victim, root, peer} = Enum.at(rig.nodes, fault.victim)
+    filler = Path.join(root, "filler")
+    fill = ["-c", "head -c #{@room} /dev/zero > '#{filler}' 2>/dev/null"]
+    action = {System, :cmd, ["sh", fill]}
+    :ok = Cluster.call(victim, FaultPoint, :arm, [fault.step, fault.nth, action])
+    _ = carry_out(coordinator(rig, fault), fault.kind, rig)
+    _ = disarmed?(victim)
+
+    case Enum.random([:stays, :killed, :killed_full]) do
+      :stays ->
+        File.rm(filler)
+        agree(rig, fault)
+        if staged(root) == [], do: rig, else: finished_by_a_start(rig, fault, victim)
+
+      :killed ->
+        NextRelease.stop(peer)
+        File.rm(filler)
+        again(rig, fault.victim)
+
+      :killed_full ->
+        rig = again(rig, fault.victim)
+        File.rm(filler)
+        restarted_if_told(rig, fault, victim)
+    end
+  end
+
+  # By somebody else: it is found by what is done next, or by the start that somebody finds the way to by hand.
+  defp damage(rig, :torn, fault) do
+    {_victim, root, _peer} = Enum.at(rig.nodes, fault.victim)
+    path = Path.join(root, "releases/start_erl.data")
+    booted = NextRelease.boots(root)
+
+    torn = Enum.random(["", String.slice(File.read!(path), 0..3), :rand.bytes(20), "13.1 9.9.9"])
+
+    File.write!(path, torn)
+
+    rig =
+      if :rand.uniform(2) == 1 do
+        again(rig, fault.victim, booted)
+      else
+        _ = carry_out(coordinator(rig, fault), fault.kind, rig)
+        rig
+      end
+
+    {victim, _root, _peer} = Enum.at(rig.nodes, fault.victim)
+    {:ok, releases} = hot_patch(victim, :releases, [])
+    mine = for one <- releases.items, one.node == victim, do: one.boots?
+    # It is whole again, or said.
+    assert true in mine or Enum.uniq(mine) == [nil]
+
+    if true not in mine,
+      do: {:ok, _report} = hot_patch(victim, :make_permanent, [running(victim)])
+
+    rig
+  end
+
+  # A way back from a permanent release that is written to the end only now leads there by a start, and the node says so.
+  defp restarted_if_told(rig, fault, victim) do
+    settled? = fn ->
+      staged(Enum.at(rig.nodes, fault.victim) |> elem(1)) == [] and me(victim).operation == nil
+    end
+
+    until(settled?, "what was begun is written", 60_000)
+    if me(victim).restart_needed == [], do: rig, else: again(rig, fault.victim)
+  end
+
+  defp me(node), do: Enum.find(hot_patch(node, :nodes, []), &(&1.node == node))
+
+  # What could not be written is said, and written by the next start or operation.
+  defp finished_by_a_start(rig, fault, victim) do
+    assert me(victim).warnings != [] or staged(Enum.at(rig.nodes, fault.victim) |> elem(1)) == []
+    again(rig, fault.victim)
+  end
+
+  defp running(node), do: looks(node).release.version
+
+  defp coordinator(rig, fault), do: rig.nodes |> Enum.at(fault.coordinator) |> elem(0)
 
   defp agree(rig, fault) do
     until(fn -> agreed(rig) end, "all agree", 60_000)
@@ -167,11 +284,11 @@ defmodule HotPatch.UpgradeFaultsTest do
     _class, _gone -> false
   end
 
-  defp again(rig, index) do
+  defp again(rig, index, version \\ nil) do
     {node, root, peer} = Enum.at(rig.nodes, index)
     NextRelease.stop(peer)
     [name, _host] = node |> Atom.to_string() |> String.split("@")
-    {^node, peer} = NextRelease.boot(root, String.to_atom(name))
+    {^node, peer} = NextRelease.boot(root, String.to_atom(name), version)
     %{rig | nodes: List.replace_at(rig.nodes, index, {node, root, peer})}
   end
 
@@ -264,10 +381,15 @@ defmodule HotPatch.UpgradeFaultsTest do
 
     assert left == []
 
-    for data <- Folder.folders(Path.join(root, "data")),
-        do: assert(Folder.files(Path.join(data, "staged"), "") == [])
+    assert staged(root) == []
 
     :ok = ask(node, :shop_server, :sell)
+  end
+
+  defp staged(root) do
+    for data <- Folder.folders(Path.join(root, "data")),
+        file <- Folder.files(Path.join(data, "staged"), ""),
+        do: file
   end
 
   defp next(rig) do

@@ -298,13 +298,14 @@ defmodule HotPatch.Test.NextRelease do
   Starts a copy of a release until the calling test ends, in the version that its `start_erl.data` names; gives the
   node, and the peer to stop it by.
   """
-  @spec boot(Path.t(), atom()) :: {node(), pid()}
-  def boot(root, name \\ :"shop_#{System.unique_integer([:positive])}_#{System.pid()}") do
+  @spec boot(Path.t(), atom(), String.t() | nil) :: {node(), pid()}
+  def boot(
+        root,
+        name \\ :"shop_#{System.unique_integer([:positive])}_#{System.pid()}",
+        version \\ nil
+      ) do
     NodeTag.check!()
-
-    [_erts, version] =
-      root |> Path.join("releases/start_erl.data") |> File.read!() |> String.split()
-
+    version = version || boots(root)
     folder = Path.join([root, "releases", version])
 
     {:ok, peer, node} =
@@ -337,6 +338,15 @@ defmodule HotPatch.Test.NextRelease do
 
     ExUnit.Callbacks.on_exit(fn -> stop(peer) end)
     {node, peer}
+  end
+
+  @doc "The version that the `start_erl.data` of a release names."
+  @spec boots(Path.t()) :: String.t()
+  def boots(root) do
+    [_erts, version] =
+      root |> Path.join("releases/start_erl.data") |> File.read!() |> String.split()
+
+    version
   end
 
   @doc "Ends a node."

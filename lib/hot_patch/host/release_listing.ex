@@ -4,6 +4,7 @@ defmodule HotPatch.Host.ReleaseListing do
   # does not run everywhere; what it has written, `RELEASES`, comes next; `mix release` writes no such
   # file, and then there is what lies on disk and which of it the next start boots.
 
+  alias HotPatch.Host.NextBoot
   alias HotPatch.Host.ReleaseSource
   alias HotPatch.Host.UpgradedRelease
   alias HotPatch.Release
@@ -117,17 +118,8 @@ defmodule HotPatch.Host.ReleaseListing do
 
   defp id(name, vsn), do: {to_string(name), to_string(vsn)}
 
-  # The scripts of release tools read it at every start.
   defp boots(nil), do: nil
-
-  defp boots(folder) do
-    with {:ok, text} <- File.read(Path.join(folder, "start_erl.data")),
-         [_erts, version | _] <- String.split(text) do
-      version
-    else
-      _none_or_torn -> nil
-    end
-  end
+  defp boots(folder), do: NextBoot.version(Path.dirname(folder))
 
   defp on_disk(nil), do: []
 

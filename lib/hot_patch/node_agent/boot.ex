@@ -20,6 +20,7 @@ defmodule HotPatch.NodeAgent.Boot do
   alias HotPatch.NodeAgent.Retirement
   alias HotPatch.NodeAgent.Upgrade
   alias HotPatch.NodeAgent.Upgrade.Releases
+  alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
   alias HotPatch.Store.FileChange
@@ -42,6 +43,7 @@ defmodule HotPatch.NodeAgent.Boot do
     begun = Store.Transaction.pending()
     early = Enum.filter(begun, &Store.EarlyFiles.begun?/1)
     for {intent, failure} <- Store.Recovery.run(), do: not_finished(intent, failure)
+    Releases.mend(Release.root())
     if Releases.other?(begun), do: start_other()
     sweep(begun)
     back = retire()

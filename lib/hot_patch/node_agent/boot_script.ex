@@ -6,6 +6,32 @@ defmodule HotPatch.NodeAgent.BootScript do
 
   alias HotPatch.NodeAgent.LoadedCode
 
+  # What a VM has to have that starts nothing of the system.
+  @clean [:kernel, :stdlib]
+
+  @doc """
+  The script by which this VM was booted, in which nothing starts but kernel and stdlib. Not every release has one of
+  that kind (`start_clean`): `systools` makes none.
+  """
+  @spec clean() :: {:ok, binary()} | :error
+  def clean do
+    with {:ok, bytes} <- File.read(path()) do
+      {:script, id, instructions} = :erlang.binary_to_term(bytes)
+      {:ok, :erlang.term_to_binary({:script, id, Enum.filter(instructions, &clean?/1)})}
+    else
+      {:error, _posix} -> :error
+    end
+  end
+
+  defp clean?({:apply, {:application, :load, [{:application, name, _properties}]}}),
+    do: name in @clean
+
+  defp clean?({:apply, {:application, :start_boot, [name | _type]}}), do: name in @clean
+
+  # What a start has besides is of the system that starts, as are the providers of its configuration.
+  defp clean?({:apply, _other}), do: false
+  defp clean?(_instruction), do: true
+
   @doc """
   Whether the next start would fail without a file of this module. Of a script that cannot be read
   this is taken for granted: a file too many does no harm.

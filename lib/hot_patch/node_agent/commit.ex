@@ -134,7 +134,9 @@ defmodule HotPatch.NodeAgent.Commit do
   end
 
   # What the new code looks for when it is loaded is there by then, and goes back with it. Before
-  # the pause: the disk may take its time.
+  # the pause: the disk may take its time. Of an upgrade all lies there since it was prepared.
+  defp place(%Prepare{examination: %{upgrade: %Course{}}}), do: :ok
+
   defp place(%Prepare{staged: staged}) do
     with {:error, {path, reason}} <- Store.EarlyFiles.put(staged) do
       {:error, nothing_done("cannot write #{path}: #{inspect(reason)}")}
@@ -235,6 +237,18 @@ defmodule HotPatch.NodeAgent.Commit do
         entry = %{CommitRecord.entry(preparation, result) | status: :error}
         _ = Store.Journal.add(:failed, entry)
         result
+    end
+  end
+
+  # All that an upgrade brings lay there before the load: what is started finds what is its own, and the other release runs,
+  # whether that could be written down or not.
+  defp carry_out(
+         %{error: text} = result,
+         %{examination: %{upgrade: %Course{}} = examination} = preparation
+       ) do
+    case InstructionRunner.finish(examination.instructions, preparation.begun) do
+      :ok -> result
+      {:error, more} -> %{result | error: "#{text}; #{more}"}
     end
   end
 

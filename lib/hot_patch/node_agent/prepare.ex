@@ -136,7 +136,8 @@ defmodule HotPatch.NodeAgent.Prepare do
 
     with :ok <- keep_running(verdicts),
          {:ok, digest} <- keep(payload),
-         {:ok, staged} <- Store.Transaction.stage(changes, tag(operation)) do
+         {:ok, staged} <- Store.Transaction.stage(changes, tag(operation)),
+         :ok <- ahead(early, staged) do
       {:ok, staged, digest}
     else
       {:error, failure} ->
@@ -144,6 +145,17 @@ defmodule HotPatch.NodeAgent.Prepare do
         {:error, failure}
     end
   end
+
+  # What lies in folders that nothing knows yet harms nobody there, and nobody stands still while a node is slow to
+  # put it there: all begin their pause at the same time.
+  defp ahead(:all, staged) do
+    with {:error, failure} <- Store.EarlyFiles.put(staged) do
+      _ = Store.Recovery.undo(staged)
+      {:error, failure}
+    end
+  end
+
+  defp ahead(_others_or_none, _staged), do: :ok
 
   # Nodes of one host may share a release folder: each stages under a name of its own.
   defp tag(operation), do: "hot_patch-#{:erlang.phash2({node(), operation.ref})}"

@@ -47,6 +47,15 @@ defmodule HotPatch.Store.Recovery do
     end)
   end
 
+  @doc "What was decided and could not be written to the end, a line each; only to be asked where nothing is going on."
+  @spec unfinished() :: [String.t()]
+  def unfinished do
+    for %{state: :decided, note: %{what: what, entry: entry}} <- Transaction.pending() do
+      "what #{what} of #{entry[:patch]} has to write in #{Store.directory()} is not all written: make room there or make it " <>
+        "writable; the next operation, comparison with other nodes or start of HotPatch finishes it"
+    end
+  end
+
   @doc """
   Ends a set that was not decided: the system's files are as they were. If one cannot go back, the
   intent stays, for whoever tries next.

@@ -3,10 +3,12 @@ defmodule HotPatch.Store.ReleaseFiles do
   # The two files by which a system knows its releases, in the folder `releases`:
   #
   #   * `start_erl.data` names the one that the next start boots: "ERTS VERSION". It changes by one rename, so that a
-  #     start finds the one or the other.
+  #     start finds the one or the other. Where relx has made the release that is the rename of its script, behind the
+  #     other (HotPatch.Host.NextBoot).
   #   * `RELEASES` is what OTP's release handler knows, one `{release, Name, Version, Erts, Libs, Status}` each. Whether
   #     that runs or not it is kept, because `mix release` writes none and nobody else would know what is old.
 
+  alias HotPatch.Host.NextBoot
   alias HotPatch.Store
   alias HotPatch.Support.FileName
   alias HotPatch.Support.Folder
@@ -18,35 +20,68 @@ defmodule HotPatch.Store.ReleaseFiles do
 
   @readable 0o644
 
-  @doc "ERTS and version that the next start boots; nil where no such file says."
-  @spec boots(Path.t()) :: {String.t(), String.t()} | nil
-  def boots(root) do
-    with {:ok, text} <- File.read(start_data(root)),
-         [erts, version | _] <- String.split(text) do
-      {erts, version}
-    else
-      _none_or_torn -> nil
+  @doc "Whether `start_erl.data` is there, and names no release that is: no start finds its way by it."
+  @spec torn?(Path.t()) :: boolean()
+  def torn?(root), do: File.exists?(NextBoot.start_data(root)) and NextBoot.named(root) == nil
+
+  @doc "The version that a start is meant to boot: where that file is torn, what `RELEASES` has as permanent."
+  @spec permanent(Path.t()) :: String.t() | nil
+  def permanent(root) do
+    NextBoot.version(root) || if torn?(root), do: listed_permanent(root)
+  end
+
+  defp listed_permanent(root) do
+    Enum.find_value(list(root), fn
+      {:release, _name, version, _erts, _libs, :permanent} ->
+        version = to_string(version)
+        if NextBoot.there?(root, version), do: version
+
+      _other ->
+        nil
+    end)
+  end
+
+  @doc "Has the next start boot another: the last rename counts."
+  @spec boot(Path.t(), String.t(), String.t()) :: :ok | {:error, {Path.t(), File.posix()}}
+  def boot(root, erts, version) do
+    path = NextBoot.start_data(root)
+
+    with :ok <- write(path, "#{erts} #{version}", mode(path)) do
+      each(NextBoot.scripts(root), fn {script, own} -> copy(script, own[version], version) end)
     end
   end
 
-  @doc "Has the next start boot another."
-  @spec boot(Path.t(), String.t(), String.t()) :: :ok | {:error, {Path.t(), File.posix()}}
-  def boot(root, erts, version) do
-    path = start_data(root)
+  # relx keeps that of each version beside it.
+  defp copy(script, nil, version), do: {:error, {"#{script}-#{version}", :enoent}}
 
-    mode =
-      case File.stat(path) do
-        {:ok, %File.Stat{mode: mode}} -> Bitwise.band(mode, 0o777)
-        {:error, _posix} -> @readable
-      end
+  defp copy(script, from, version) do
+    mode = mode(script)
 
-    with {:error, posix} <- Store.write(path, "#{erts} #{version}", mode),
-         do: {:error, {path, posix}}
+    case File.read(from) do
+      {:ok, bytes} ->
+        each(Enum.uniq(["#{script}-#{version}", script]), &write(&1, bytes, mode))
+
+      {:error, posix} ->
+        {:error, {from, posix}}
+    end
   end
 
-  @doc "The file that says what the next start boots."
-  @spec start_data(Path.t()) :: Path.t()
-  def start_data(root), do: Path.join([root, "releases", "start_erl.data"])
+  defp each(items, fun) do
+    Enum.reduce_while(items, :ok, fn item, :ok ->
+      with :ok <- fun.(item), do: {:cont, :ok}, else: (error -> {:halt, error})
+    end)
+  end
+
+  defp write(path, bytes, mode) do
+    with {:error, posix} <- Store.write(path, bytes, mode), do: {:error, {path, posix}}
+  end
+
+  defp mode(path) do
+    case File.stat(path) do
+      {:ok, %File.Stat{mode: mode}} -> Bitwise.band(mode, 0o777)
+      {:error, _posix} -> @readable
+    end
+  end
 
   @doc "What `RELEASES` says; none where there is no such file, or none that can be read."
   @spec list(Path.t()) :: [entry()]
@@ -63,10 +98,7 @@ defmodule HotPatch.Store.ReleaseFiles do
   @doc "Writes it, as the release handler does."
   @spec put(Path.t(), [entry()]) :: :ok | {:error, {Path.t(), File.posix()}}
   def put(root, entries) do
-    path = releases(root)
-
-    with {:error, posix} <- Store.write(path, :io_lib.format("~tp.~n", [entries]), @readable),
-         do: {:error, {path, posix}}
+    write(releases(root), :io_lib.format("~tp.~n", [entries]), @readable)
   end
 
   defp releases(root), do: Path.join([root, "releases", "RELEASES"])

@@ -130,10 +130,20 @@ impl Side {
                 let below = path.splitn(3, '/').nth(2).unwrap_or_default().to_owned();
                 self.files.insert(Key::OfRelease(below), content);
             }
+            ["bin", script] => self.add_script(script, content, booting),
             ["lib", folder, ..] => self.add_of(folder, path, content, root)?,
             _ => {}
         }
         Ok(())
+    }
+
+    /// relx writes the version into the script that starts a release, `bin/NAME-VSN`, of which
+    /// `bin/NAME` is a copy. It comes among the files of the release, by the name of the latter.
+    fn add_script(&mut self, script: &str, content: Content, booting: Option<&str>) {
+        let name = booting.and_then(|version| script.strip_suffix(version)?.strip_suffix('-'));
+        if let Some(name) = name.filter(|name| !name.is_empty()) {
+            self.files.insert(Key::OfRelease(format!("bin/{name}")), content);
+        }
     }
 
     fn add_consolidated(&mut self, folder: &str, file: &str, content: Content) {

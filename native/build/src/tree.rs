@@ -95,9 +95,10 @@ fn is_wanted(path: &str) -> bool {
     )
 }
 
-/// Whether it is of an application or of a version of the release, whatever it is.
+/// Whether it is of an application or of a version of the release, whatever it is; or a script that
+/// starts it.
 fn is_of_release(path: &str) -> bool {
-    matches!(parts(path)[..], ["lib" | "releases", _, _, ..])
+    matches!(parts(path)[..], ["lib" | "releases", _, _, ..] | ["bin"] | ["bin", _])
 }
 
 fn folder(path: &Path) -> Result<Files, Error> {

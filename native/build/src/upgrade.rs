@@ -184,12 +184,32 @@ impl<'s> Releases<'s> {
             if let Some(content) = pair.before {
                 digests.push((below.to_owned(), digest::sha256(&content.read()?)));
             }
-            if !pair.is_same(significant)? {
+            let matters = match (pair.before, pair.after) {
+                (Some(_), Some(_)) => true,
+                (Some(_), None) => runs(below) && !self.is_stranger(&listed.name, below),
+                _ => runs(below),
+            };
+            if matters && !pair.is_same(significant)? {
                 different.push(pair.path);
             }
         }
         let path = format!("lib/{}-{}", listed.name, listed.version);
         Ok((Shared { path, sha256: Hex(folder_digest(&mut digests)) }, different))
+    }
+
+    /// Whether it is the file of a module that the new release's application does not name as its own:
+    /// systools puts no such file into a tarball.
+    fn is_stranger(&self, application: &str, below: &str) -> bool {
+        let Some(module) = below.strip_prefix("ebin/").and_then(|file| file.strip_suffix(".beam"))
+        else {
+            return false;
+        };
+        match self.to.property(application, "modules") {
+            Some(Value::List(own)) => {
+                !own.iter().any(|one| matches!(one, Value::Atom(name) if name == module))
+            }
+            _ => false,
+        }
     }
 
     fn wanted(&self) -> Vec<Wanted<'s>> {
@@ -349,6 +369,14 @@ fn notes(upgrade: &Upgrade) -> Vec<String> {
     )]
 }
 
+/// Whether a file of an application's folder is there for the system that runs. Others lie there
+/// or do not, as the tool that made the release likes: a tarball of systools has no sources and no
+/// include files.
+fn runs(below: &str) -> bool {
+    below.starts_with("priv/")
+        || below.strip_prefix("ebin/").is_some_and(|file| !file.ends_with(".appup"))
+}
+
 fn unreadable(side: &Side) -> Error {
     Error::NoUpgrade(format!(
         "the .rel file of {} cannot be read: build the release again",
@@ -366,7 +394,7 @@ fn named(side: &Side) -> String {
 fn same_version(different: &[String]) -> Error {
     let different: Vec<&str> = different.iter().map(String::as_str).collect();
     Error::NoUpgrade(format!(
-        "not the same in both releases, though the version of the application is: {}. Nothing that \
+        "there are files that are not the same in both releases, though the version of the application is: {}. Nothing that \
          runs is overwritten by an upgrade: raise the version, or build both releases with the same \
          build of it",
         some(&different)

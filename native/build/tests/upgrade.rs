@@ -203,6 +203,47 @@ fn nothing_that_runs_is_overwritten() {
 }
 
 #[test]
+fn what_nobody_needs_who_runs_it_may_be_there_or_not() {
+    let releases = releases("needed");
+    // As systools leaves it out of a tarball.
+    releases[0].put("lib/kernel-8.5.3/include/k.hrl", b"");
+    releases[0].put("lib/kernel-8.5.3/ebin/kernel.appup", b"");
+    releases[1].put("lib/kernel-8.5.3/src/k.erl", b"");
+    let resource = b"{application,kernel,[{vsn,\"8.5.3\"},{modules,[k,l]}]}.";
+    releases.iter().for_each(|one| one.put("lib/kernel-8.5.3/ebin/kernel.app", resource));
+    releases[0].put("lib/kernel-8.5.3/ebin/stranger.beam", &module("stranger", 1).bytes());
+    built_of(&releases);
+    // But what is the application's own, or what only the new release has, counts.
+    for (folder, name) in [(0, "l"), (1, "other")] {
+        let file = format!("lib/kernel-8.5.3/ebin/{name}.beam");
+        releases[folder].put(&file, &module(name, 1).bytes());
+        let error = error_of(&releases);
+        assert!(error.contains(&format!("kernel-8.5.3/ebin/{name}.beam")), "{error}");
+        fs::remove_file(releases[folder].0.join(file)).unwrap();
+    }
+    releases[1].put("lib/kernel-8.5.3/include/k.hrl", b"other");
+    let error = error_of(&releases);
+    assert!(error.contains("kernel-8.5.3/include/k.hrl"), "{error}");
+}
+
+#[test]
+fn the_script_of_the_version_that_comes_is_carried() {
+    let releases = releases("script");
+    for (folder, script) in
+        [(0, "shop"), (0, "shop-1.0.0"), (1, "shop"), (1, "nodetool"), (1, "-1.1.0")]
+    {
+        releases[folder].put(&format!("bin/{script}"), b"1");
+    }
+    let built = built_of(&releases);
+    assert!(!paths(&built.manifest).iter().any(|path| path.contains("/bin/")));
+    releases[1].put("bin/shop-1.1.0", b"2");
+    let built = built_of(&releases);
+    let script = "releases/1.1.0/bin/shop".to_owned();
+    assert!(paths(&built.manifest).contains(&script.as_str()), "{:?}", paths(&built.manifest));
+    assert!(built.manifest.upgrade.unwrap().files.contains(&script));
+}
+
+#[test]
 fn another_runtime_system_is_refused_and_another_elixir_is_told() {
     let releases = releases("system");
     let rel = releases[1].0.join("releases/1.1.0/shop.rel");

@@ -5,6 +5,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   # that is the same in both stays as it is now, whoever has set it.
 
   alias HotPatch.Host.Emulator
+  alias HotPatch.NodeAgent.BootScript
   alias HotPatch.NodeAgent.Environment
   alias HotPatch.NodeAgent.Upgrade.Course
   alias HotPatch.NodeAgent.Upgrade.Evaluation
@@ -124,7 +125,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
 
     with :ok <- wrote(request, File.write(request, :erlang.term_to_binary(sides))),
          {:ok, emulator, environment} <- emulator(),
-         :ok <- run(emulator, environment, arguments(sides, [request, answer])),
+         {:ok, boot} <- boot(hd(sides), folder),
+         :ok <- run(emulator, environment, arguments(sides, boot, [request, answer])),
          {:ok, bytes} <- File.read(answer) do
       # Written by our own function: names and values are binaries in it, and no atom is made.
       {:ok, :erlang.binary_to_term(bytes, [:safe])}
@@ -137,26 +139,34 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
     end
   end
 
-  defp arguments([former, new], files) do
+  defp arguments([former, new], boot, files) do
     ebins = for one <- Folder.folders(Path.join(new.root, "lib")), do: Path.join(one, "ebin")
     others = for folder <- :code.get_path(), folder != ~c".", do: FileName.to_binary(folder)
 
-    [
-      "-noinput",
-      "-boot",
-      boot(former),
-      "-boot_var",
-      "RELEASE_LIB",
-      Path.join(former.root, "lib"),
-      "-pa"
-    ] ++
+    ["-noinput", "-boot", boot] ++
+      variables() ++
+      ["-boot_var", "RELEASE_LIB", Path.join(former.root, "lib"), "-pa"] ++
       others ++
       ebins ++
       ["-s", Atom.to_string(Evaluation), "main", "-extra" | files]
   end
 
-  # One that starts nothing of the system: of the release, or of OTP.
-  defp boot(former) do
+  # By which a boot script names its folders: a release without an ERTS has them for those of OTP.
+  defp variables do
+    case :init.get_argument(:boot_var) do
+      {:ok, lists} ->
+        for list <- lists,
+            [name, value] <- Enum.chunk_every(list, 2),
+            one <- ["-boot_var", name, value],
+            do: FileName.to_binary(one)
+
+      :error ->
+        []
+    end
+  end
+
+  # One that starts nothing of the system: of the release, or of OTP; else made of the one that this VM has.
+  defp boot(former, folder) do
     root = FileName.to_binary(:code.root_dir())
 
     [
@@ -165,7 +175,23 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
       Path.join([root, "bin", "start_clean"]),
       Path.join([root, "bin", "no_dot_erlang"])
     ]
-    |> Enum.find("start_clean", &File.regular?(&1 <> ".boot"))
+    |> Enum.find(&File.regular?(&1 <> ".boot"))
+    |> case do
+      nil -> own_boot(Path.join(folder, "clean"))
+      boot -> {:ok, boot}
+    end
+  end
+
+  defp own_boot(path) do
+    file = path <> ".boot"
+
+    with {:ok, bytes} <- BootScript.clean(),
+         :ok <- wrote(file, File.write(file, bytes)) do
+      {:ok, path}
+    else
+      :error -> {:error, "there is no boot script for a VM that could evaluate configurations"}
+      error -> error
+    end
   end
 
   defp emulator do

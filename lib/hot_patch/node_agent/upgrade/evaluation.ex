@@ -46,19 +46,52 @@ defmodule HotPatch.NodeAgent.Upgrade.Evaluation do
     })
 
     folder
-    |> Path.join("sys.config")
+    |> template()
     |> read()
     |> provided()
     |> over(Enum.map(resources, &own/1))
     |> as_text()
   end
 
+  # The script of relx makes the one of the other at every start.
+  defp template(folder) do
+    file = Path.join(folder, "sys.config")
+    if File.regular?(file <> ".src"), do: file <> ".src", else: file
+  end
+
   # It may name other files, as the release handler reads them.
   defp read(file) do
-    case :file.consult(file) do
+    case consult(file) do
       {:ok, [entries]} -> Enum.reduce(entries, [], &entry(&1, &2, Path.dirname(file)))
       {:error, :enoent} -> []
       {:error, reason} -> raise "#{file} cannot be read: #{:file.format_error(reason)}"
+    end
+  end
+
+  # Names of variables in it are replaced, as that script replaces them: `${NAME}`, `${NAME:-or this}`.
+  defp consult(file) do
+    if Path.extname(file) == ".src" or System.get_env("RELX_REPLACE_OS_VARS", "") != "" do
+      with {:ok, text} <- File.read(file), do: text |> replaced() |> terms()
+    else
+      :file.consult(file)
+    end
+  end
+
+  defp replaced(text) do
+    Regex.replace(~r/\$\{([^}\n]*)\}/, text, fn _whole, inside ->
+      [name | default] = String.split(inside, ":-", parts: 2)
+      value = System.get_env(name, "")
+      if value == "" and default != [], do: hd(default), else: value
+    end)
+  end
+
+  defp terms(text) do
+    with {:ok, tokens, _line} <- :erl_scan.string(String.to_charlist(text)),
+         {:ok, term} <- :erl_parse.parse_term(tokens) do
+      {:ok, [term]}
+    else
+      {:error, {line, module, what}} -> {:error, {line, module, what}}
+      {:error, {_, module, what}, line} -> {:error, {line, module, what}}
     end
   end
 

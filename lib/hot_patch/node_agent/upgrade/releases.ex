@@ -4,6 +4,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
   # next start boots, and which ones are removed. OTP's release handler, where it runs, has its own idea of that,
   # which it keeps in its state and writes to `RELEASES`: it is told.
 
+  alias HotPatch.Host.NextBoot
   alias HotPatch.Host.ReleaseSource
   alias HotPatch.NodeAgent.Upgrade.Course
   alias HotPatch.Release
@@ -29,19 +30,20 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
   """
   @spec arrived(Course.t()) :: :ok
   def arrived(course) do
+    mend(course.root)
     # A way back may have changed that.
-    with {_erts, version} <- ReleaseFiles.boots(course.root), do: boots_here(course.root, version)
+    if version = NextBoot.version(course.root), do: boots_here(course.root, version)
 
     change(course.root, fn entries ->
       entries
       |> known(course.root, course.from, :permanent)
       |> known(course.root, course.to, :unpacked)
-      |> Enum.map(&now(&1, course.to, ReleaseFiles.boots(course.root)))
+      |> Enum.map(&now(&1, course.to, NextBoot.version(course.root)))
     end)
   end
 
   # The one that a start boots is permanent, whatever runs.
-  defp now({{_name, version} = id, _status}, _runs, {_erts, version}), do: {id, :permanent}
+  defp now({{_name, version} = id, _status}, _runs, version), do: {id, :permanent}
   defp now({runs, _status}, runs, _boots), do: {runs, :current}
   defp now({id, :permanent}, _runs, nil), do: {id, :permanent}
 
@@ -49,6 +51,34 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
     do: {id, :old}
 
   defp now(other, _runs, _boots), do: other
+
+  @doc """
+  Writes anew what says which release a start boots, where that is torn. We write it by one rename, so somebody else
+  has; but no start would find its way by it. What `RELEASES` has as permanent counts, else what this VM was booted with.
+  """
+  @spec mend(Path.t() | nil) :: :ok
+  def mend(root) do
+    with true <- root != nil and ReleaseFiles.torn?(root),
+         {_name, booted} <- ReleaseSource.booted(),
+         version = ReleaseFiles.permanent(root) || booted,
+         true <- NextBoot.there?(root, version) do
+      erts = List.to_string(:erlang.system_info(:version))
+      path = NextBoot.start_data(root)
+
+      case ReleaseFiles.boot(root, erts, version) do
+        :ok ->
+          Log.warning("HotPatch: #{path} was torn: it says again that a start boots #{version}")
+
+        {:error, {path, posix}} ->
+          Log.error(
+            "HotPatch: #{path} is torn, and no start finds a release by it: write \"#{erts} #{version}\" into it " <>
+              "(#{:file.format_error(posix)})"
+          )
+      end
+    else
+      _whole_or_not_known -> :ok
+    end
+  end
 
   @doc "A start has gone back to the permanent release: what was current lies there."
   @spec returned() :: :ok
@@ -72,8 +102,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
     with [_ | _] <- intents,
          root when root != nil <- Release.root(),
          {_name, booted} <- ReleaseSource.booted(),
-         {_erts, version} when version != booted <- ReleaseFiles.boots(root),
-         path = Folder.resolve(ReleaseFiles.start_data(root)),
+         version when version not in [nil, booted] <- NextBoot.version(root),
+         path = Folder.resolve(NextBoot.start_data(root)),
          true <- Enum.any?(intents, &(&1.state == :decided and changes?(&1, path))) do
       boots_here(root, version)
       true
@@ -83,6 +113,24 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
   end
 
   defp changes?(intent, path), do: Enum.any?(intent.files, &(Folder.resolve(&1.target) == path))
+
+  @doc """
+  That this node runs what it was booted with while its next start boots another, in words: a way back could only be written
+  to the end when the node was there again, as where its disk was full, or somebody has started it by hand.
+  """
+  @spec start_differs() :: [String.t()]
+  def start_differs do
+    with root when root != nil <- Release.root(),
+         {_name, booted} <- ReleaseSource.booted(),
+         %Release{version: ^booted} <- Release.current(),
+         version when version not in [nil, booted] <- NextBoot.version(root) do
+      [
+        "it runs release #{booted}, and a start boots #{version}: restart it, or make #{booted} permanent"
+      ]
+    else
+      _the_same_or_not_known -> []
+    end
+  end
 
   @doc "Why this node could not make a release permanent; `:ok` if it can."
   @spec may_be_permanent(String.t()) :: :ok | {:error, String.t()}
@@ -187,7 +235,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
       Release.current().version == version ->
         {:error, "it runs #{version}"}
 
-      match?({_erts, ^version}, ReleaseFiles.boots(root)) or
+      NextBoot.version(root) == version or
           elem(ReleaseSource.booted(), 1) == version ->
         {:error,
          "#{version} is what its boot is of: make another permanent, and restart it, first"}
@@ -220,6 +268,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
 
       # Nobody knows it any more before it is half gone.
       forget(root, version)
+      for {_script, %{^version => own}} <- NextBoot.scripts(root), do: _ = File.rm(own)
       _ = File.rm_rf(folder)
       for one <- libs, one not in needed, do: _ = File.rm_rf(Path.join([root, "lib", one]))
 

@@ -3,6 +3,7 @@ defmodule HotPatch.NodeAgent.Upgrade.WayBack do
   # The way back from an upgrade on a node that it has taken to another release. The files of both releases lie beside
   # each other and stay: only memory goes back, to the code that the folders of the former release have.
 
+  alias HotPatch.Host.NextBoot
   alias HotPatch.NodeAgent.LoadRules
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Payload
@@ -89,15 +90,21 @@ defmodule HotPatch.NodeAgent.Upgrade.WayBack do
 
   # Where the release that goes is permanent, the one that comes back is so again.
   defp start_data(%{root: root, from: {_name, version}, to: {_same, former}} = course) do
-    case ReleaseFiles.boots(root) do
-      {_erts, ^version} ->
-        file = %{path: "releases/start_erl.data", module: nil, alone?: false}
-        reason = "no Erlang module: a restart boots #{former} again"
-        entry = RollbackRules.entry(file, "#{course.erts} #{former}")
-        [Verdict.carried(entry, reason, ReleaseFiles.start_data(root))]
+    if ReleaseFiles.permanent(root) == version do
+      data = {NextBoot.start_data(root), "#{course.erts} #{former}"}
 
-      _boots_the_former_or_not_known ->
-        []
+      scripts =
+        for {script, %{^former => own}} <- NextBoot.scripts(root),
+            {:ok, bytes} <- [File.read(own)],
+            do: {script, bytes}
+
+      for {path, bytes} <- [data | scripts] do
+        file = %{path: Path.relative_to(path, root), module: nil, alone?: false}
+        reason = "no Erlang module: a restart boots #{former} again"
+        file |> RollbackRules.entry(bytes) |> Verdict.carried(reason, path)
+      end
+    else
+      []
     end
   end
 
