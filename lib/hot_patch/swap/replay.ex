@@ -9,12 +9,12 @@ defmodule HotPatch.Swap.Replay do
 
   alias HotPatch.Rehearsal.Replay
   alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Rehearsal.Concerned
   alias HotPatch.Swap.Replay.Director
   alias HotPatch.Swap.Replay.Sandbox
   alias HotPatch.Swap.Replay.Tally
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Signal
-  alias HotPatch.Swap.Target
 
   @typedoc """
   How it is done. `old` and `new` are shadows of a closed set each, of the patch's modules and of others that they
@@ -50,14 +50,14 @@ defmodule HotPatch.Swap.Replay do
   def shadows(how), do: how.old ++ how.new
 
   @doc """
-  Runs it for processes that were found. `limits` are those of a rehearsal. The calling process traps exits; `:stop`
+  Runs it for processes that were found, alike ones together. `limits` are those of a rehearsal. The calling process traps exits; `:stop`
   or the end of its `owner` ends it.
   """
-  @spec run([Target.t()], [Change.t()], how(), Signal.t(), map()) :: [Replay.t()]
-  def run(targets, changes, how, signal, limits) do
+  @spec run([Concerned.group()], [Change.t()], how(), Signal.t(), map()) :: [Replay.t()]
+  def run(groups, changes, how, signal, limits) do
     :ok = :code.ensure_modules_loaded(@inside)
     families = %{old: family(how.old), new: family(how.new)}
-    {tally, chosen} = choose(targets, changes, families, limits.sample || @sample)
+    {tally, chosen} = choose(groups, changes, families, limits.sample || @sample)
 
     if chosen == [] do
       Tally.results(tally)
@@ -118,30 +118,30 @@ defmodule HotPatch.Swap.Replay do
   defp family(shadows), do: Map.new(shadows, &{&1.module, &1.name})
 
   # The processes that are heard, a sample of each module, and why others are not.
-  defp choose(targets, changes, families, most) do
+  defp choose(groups, changes, families, most) do
     changes = Map.new(changes, &{&1.module, &1})
 
-    works =
-      for %{kind: :server, ends?: false} = target <- targets,
-          {module, _converts?} <- target.modules,
-          %{kind: :replace} = change <- [changes[module]],
-          do: {module, target.pid, change}
+    by_module =
+      for(
+        {%{kind: :server, ends?: false} = target, pids} <- groups,
+        {module, _converts?} <- target.modules,
+        %{kind: :replace} = change <- [changes[module]],
+        do: {change, pids}
+      )
+      |> Enum.group_by(fn {change, _pids} -> change.module end)
 
-    by_module = Enum.group_by(works, &elem(&1, 0))
-    tally = Tally.new(Map.new(by_module, fn {module, works} -> {module, length(works)} end))
+    tally = Tally.new(Map.new(by_module, fn {module, works} -> {module, count(works)} end))
 
     Enum.reduce(by_module, {tally, []}, fn {module, works}, {tally, chosen} ->
       case impossible(module, families) do
-        nil ->
-          some = spread(works, most)
-          {Tally.unheard(tally, module, :sample, 0), Enum.map(some, &one/1) ++ chosen}
-
-        why ->
-          {Tally.unheard(tally, module, why, length(works)), chosen}
+        nil -> {tally, works |> spread(most) |> Enum.map(&one/1) |> Enum.concat(chosen)}
+        why -> {Tally.unheard(tally, module, why, count(works)), chosen}
       end
     end)
     |> heard()
   end
+
+  defp count(works), do: works |> Enum.map(fn {_, pids} -> length(pids) end) |> Enum.sum()
 
   # Who is not in the sample is not counted as one that could not be heard.
   defp heard({tally, chosen}) do
@@ -161,7 +161,7 @@ defmodule HotPatch.Swap.Replay do
       else: :no_copy
   end
 
-  defp one({module, pid, change}) do
+  defp one({%{module: module} = change, pid}) do
     {kind, converter} =
       if {"callback_mode", 0} in change.exports,
         do: {:statem, {"code_change", 4}},
@@ -179,11 +179,9 @@ defmodule HotPatch.Swap.Replay do
 
   # Spread over all of them: those that are neighbours are alike.
   defp spread(works, most) do
-    count = length(works)
-
-    if count <= most,
-      do: works,
-      else: works |> Enum.take_every(div(count, most)) |> Enum.take(most)
+    every = max(div(count(works), most), 1)
+    all = for {change, pids} <- works, pid <- pids, do: {change, pid}
+    all |> Enum.take_every(every) |> Enum.take(most)
   end
 
   defp now, do: System.monotonic_time(:millisecond)

@@ -15,18 +15,18 @@ defmodule HotPatch.Swap.Discovery.Running do
   """
   @type t :: {pid(), :waits | :runs | :hibernates, Exception.stacktrace()}
 
-  @doc "Of changes; processes that are found already are not looked at."
-  @spec of([Change.t()], [Target.t()]) :: [t()]
-  def of(changes, targets) do
+  @doc "Of changes, among some processes; those that are found already are not looked at."
+  @spec of([Change.t()], [Target.t()], [pid()]) :: [t()]
+  def of(changes, targets, list \\ Process.list()) do
     case Change.replaced(changes) do
       [] -> []
-      replaced -> of_modules(MapSet.new(replaced), targets)
+      replaced -> of_modules(MapSet.new(replaced), targets, list)
     end
   end
 
-  defp of_modules(replaced, targets) do
+  defp of_modules(replaced, targets, list) do
     known = MapSet.new(targets, & &1.pid)
-    unknown = Enum.reject(Process.list(), &MapSet.member?(known, &1))
+    unknown = Enum.reject(list, &MapSet.member?(known, &1))
     Lookers.look(unknown, &look_at_each(&1, replaced))
   end
 
