@@ -539,7 +539,15 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     replay: [
-      calls: [:rehearse],
+      calls: [
+        :rehearse,
+        {:prove,
+         sample: "SECONDS",
+         doc:
+           "for so many seconds messages that processes get under the load are also run by the old and the new code, on copies " <>
+             "of their states, see `HotPatch.Rehearsal.Replay`: a step of its own, `:replay`, which fails if the new code " <>
+             "crashes at a message that the old takes. Default: none are"}
+      ],
       type: :seconds,
       doc:
         "for so many seconds messages that processes really get are also run by the old and the new code, on copies of their " <>
@@ -548,7 +556,7 @@ defmodule HotPatch.Options.Schema do
       field: [label: "Play their messages, for seconds", empty: "no", example: "5"]
     ],
     show: [
-      calls: [:rehearse],
+      calls: [:rehearse, :prove],
       type: {:one_of, [:forms, :values]},
       default: :forms,
       doc:
