@@ -30,6 +30,10 @@ defmodule HotPatch.Swap.Replay do
   # So many processes of each module are heard, unless it is said how many.
   @sample 10
 
+  # Whose messages are played; and whose lead to no code of the module but by the behaviour itself, or by a fun.
+  @played [:server, :event_manager]
+  @gets_none [:supervisor, :holder]
+
   # What runs inside the processes concerned, and where nothing shall be loaded.
   @inside [
     HotPatch.Rehearsal.Form,
@@ -37,6 +41,7 @@ defmodule HotPatch.Swap.Replay do
     HotPatch.Swap.Replay.Callback,
     HotPatch.Swap.Replay.Closed,
     HotPatch.Swap.Replay.Comparison,
+    HotPatch.Swap.Replay.Event,
     HotPatch.Swap.Replay.Gate,
     HotPatch.Swap.Replay.Player,
     HotPatch.Swap.Replay.Sandbox,
@@ -123,16 +128,24 @@ defmodule HotPatch.Swap.Replay do
 
     by_module =
       for(
-        {%{kind: :server, ends?: false} = target, pids} <- groups,
-        {module, _converts?} <- target.modules,
+        {%{ends?: false, kind: kind} = target, pids} <- groups,
+        kind not in @gets_none,
+        module <- played(target),
         %{kind: :replace} = change <- [changes[module]],
-        do: {change, pids}
+        do: {change, kind, pids}
       )
-      |> Enum.group_by(fn {change, _pids} -> change.module end)
+      |> Enum.group_by(fn {change, _kind, _pids} -> change.module end)
 
     tally = Tally.new(Map.new(by_module, fn {module, works} -> {module, count(works)} end))
 
     Enum.reduce(by_module, {tally, []}, fn {module, works}, {tally, chosen} ->
+      {works, others} = Enum.split_with(works, fn {_, kind, _} -> kind in @played end)
+
+      tally =
+        for {_change, kind, pids} <- others, reduce: tally do
+          tally -> Tally.unheard(tally, module, kind, length(pids))
+        end
+
       case impossible(module, families) do
         nil -> {tally, works |> spread(most) |> Enum.map(&one/1) |> Enum.concat(chosen)}
         why -> {Tally.unheard(tally, module, why, count(works)), chosen}
@@ -141,7 +154,12 @@ defmodule HotPatch.Swap.Replay do
     |> heard()
   end
 
-  defp count(works), do: works |> Enum.map(fn {_, pids} -> length(pids) end) |> Enum.sum()
+  # Each handler gets what an event manager gets; of callback modules only the one in whose turn it is.
+  defp played(%{kind: :event_manager, modules: modules}), do: Enum.map(modules, &elem(&1, 0))
+  defp played(%{kind: :below, modules: modules}), do: Enum.map(modules, &elem(&1, 0))
+  defp played(%{modules: [{module, _converts?} | _]}), do: [module]
+
+  defp count(works), do: works |> Enum.map(fn {_, _, pids} -> length(pids) end) |> Enum.sum()
 
   # Who is not in the sample is not counted as one that could not be heard.
   defp heard({tally, chosen}) do
@@ -161,11 +179,13 @@ defmodule HotPatch.Swap.Replay do
       else: :no_copy
   end
 
-  defp one({%{module: module} = change, pid}) do
+  defp one({%{module: module} = change, kind, pid}) do
     {kind, converter} =
-      if {"callback_mode", 0} in change.exports,
-        do: {:statem, {"code_change", 4}},
-        else: {:server, {"code_change", 3}}
+      cond do
+        kind == :event_manager -> {:event, {"code_change", 3}}
+        {"callback_mode", 0} in change.exports -> {:statem, {"code_change", 4}}
+        true -> {:server, {"code_change", 3}}
+      end
 
     converts? = change.convert? and converter in change.exports
 
@@ -180,7 +200,7 @@ defmodule HotPatch.Swap.Replay do
   # Spread over all of them: those that are neighbours are alike.
   defp spread(works, most) do
     every = max(div(count(works), most), 1)
-    all = for {change, pids} <- works, pid <- pids, do: {change, pid}
+    all = for {change, kind, pids} <- works, pid <- pids, do: {change, kind, pid}
     all |> Enum.take_every(every) |> Enum.take(most)
   end
 
