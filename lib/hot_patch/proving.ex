@@ -1,7 +1,8 @@
 defmodule HotPatch.Proving do
   @moduledoc """
   Proves a patch on a build machine: boots the release that runs, on nodes of its own, under a load, and does to them
-  what will be done to the system: rehearse, apply, roll back, apply again, restart a node. `mix hot_patch.rehearse`
+  what will be done to the system: rehearse, apply, roll back, apply again, restart a node. With `replay: seconds`
+  what the load has processes receive is also run by both versions, before anything is applied. `mix hot_patch.rehearse`
   does no more than read its options.
 
   The nodes are copies of the release, in folders of their own, with a cookie of their own, on the loopback
@@ -13,6 +14,8 @@ defmodule HotPatch.Proving do
     * `:patch` - id of the patch
     * `:nodes` - the nodes that were started
     * `:steps` - what was done, see `HotPatch.Proving.Step`. With the first that fails it ends
+    * `:rehearsal` - the last `HotPatch.Rehearsal`: with `replay:` what messages have shown, of which the table has all; `nil` where
+      it did not come to that
     * `:logs` - the folder with the nodes' logs
     * `:started_at`, `:duration_us` - when, and how long it took
 
@@ -29,6 +32,7 @@ defmodule HotPatch.Proving do
   alias HotPatch.Proving.Step
   alias HotPatch.Proving.Story
   alias HotPatch.Refusal
+  alias HotPatch.Rehearsal
   alias HotPatch.Support.Hex
   alias HotPatch.Support.Printable
   alias HotPatch.Support.Table
@@ -40,12 +44,13 @@ defmodule HotPatch.Proving do
           patch: String.t() | nil,
           nodes: [node()],
           steps: [Step.t()],
+          rehearsal: Rehearsal.t() | nil,
           logs: Path.t(),
           started_at: DateTime.t(),
           duration_us: non_neg_integer()
         }
   @enforce_keys [:outcome, :steps, :logs, :started_at]
-  defstruct [:outcome, :patch, :steps, :logs, :started_at, nodes: [], duration_us: 0]
+  defstruct [:outcome, :patch, :steps, :rehearsal, :logs, :started_at, nodes: [], duration_us: 0]
 
   @doc """
   Proves a patch. The error is that it could not be begun; that the patch has failed is the outcome.
@@ -78,14 +83,15 @@ defmodule HotPatch.Proving do
       try do
         with {:ok, release} <- Release.unpack(options.from, Path.join(work, "release")),
              {:ok, nodes} <- Nodes.prepare(release, options.nodes, work, logs) do
-          {patch, steps} = Story.run(nodes, load, zip, options)
+          told = Story.run(nodes, load, zip, options)
 
           {:ok,
            %__MODULE__{
-             outcome: if(Enum.all?(steps, &(&1.outcome == :ok)), do: :ok, else: :failed),
-             patch: patch,
+             outcome: if(Enum.all?(told.steps, &(&1.outcome == :ok)), do: :ok, else: :failed),
+             patch: told.patch,
              nodes: Nodes.names(nodes),
-             steps: steps,
+             steps: told.steps,
+             rehearsal: told.rehearsal,
              logs: logs,
              started_at: started_at,
              duration_us: DateTime.diff(DateTime.utc_now(), started_at, :microsecond)
@@ -137,9 +143,16 @@ defmodule HotPatch.Proving do
     [
       "rehearsal #{Printable.line(proving.patch || "of a patch")}: #{proving.outcome}, ",
       "#{Table.milliseconds(proving.duration_us)}; logs in #{Printable.line(proving.logs)}\n",
-      Table.render(["step", "outcome", "took", "what was found"], rows)
+      Table.render(["step", "outcome", "took", "what was found"], rows),
+      replay(proving.rehearsal)
     ]
   end
+
+  # What messages have shown is what a person has to judge.
+  defp replay(%{replay: seconds} = rehearsal) when seconds != nil,
+    do: ["\n", Rehearsal.to_table(rehearsal)]
+
+  defp replay(_none), do: []
 
   defimpl Inspect do
     def inspect(proving, _options) do

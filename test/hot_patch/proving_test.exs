@@ -23,7 +23,19 @@ defmodule HotPatch.ProvingTest do
     @behaviour HotPatch.Proving.Load
     @number {"1234567", "7654321"}
 
-    def start(nodes), do: for(node <- nodes, do: :erpc.call(node, Exchange, :start_calls, [List.duplicate(@number, 3)]))
+    def start(nodes) do
+      calls = for(node <- nodes, do: :erpc.call(node, Exchange, :start_calls, [List.duplicate(@number, 3)]))
+      for pid <- List.flatten(calls), do: spawn(fn -> asks(pid) end)
+      calls
+    end
+
+    # As long as there is somebody to be asked.
+    defp asks(pid) do
+      %{} = GenServer.call(pid, :info, :infinity)
+      receive(do: (:never -> nil), after: (5 -> asks(pid)))
+    catch
+      :exit, _gone -> :ok
+    end
 
     def check(nodes, calls) do
       # Whoever talks is metered, by a loop that comes to the new code with that.
@@ -123,9 +135,12 @@ defmodule HotPatch.ProvingTest do
 
   @tag :starts_nodes
   test "a good patch goes the whole way, and nothing is left but logs", %{tmp_dir: dir} do
-    options = options(dir, patch: patch(dir, "patched"), nodes: 2)
+    options = options(dir, patch: patch(dir, "patched"), nodes: 2, replay: 1)
     assert {:ok, %Proving{} = proving} = Proving.run(options)
-    assert outcomes(proving) == for(name <- Story.steps(), do: {name, :ok}), to_string(proving)
+    steps = List.insert_at(Story.steps(), 4, :replay)
+    assert outcomes(proving) == for(name <- steps, do: {name, :ok}), to_string(proving)
+    assert %{text: text} = Enum.find(proving.steps, &(&1.name == :replay))
+    assert text =~ ~r/\A[1-9]\d* messages of \d+ processes played: [1-9]\d* alike, 0 not; /
     assert proving.outcome == :ok
     assert proving.patch =~ ~r/\Arehearsal-[0-9a-f]{12}\z/
     assert File.ls!(Path.join(dir, "logs")) |> Enum.sort() == ["node1.log", "node2.log"]
@@ -153,6 +168,46 @@ defmodule HotPatch.ProvingTest do
 
     xml = Proving.junit(proving)
     assert xml =~ ~s(tests="9" failures="1" skipped="5")
+  after
+    :code.purge(HotPatch.ProvingTest.Calls)
+    :code.delete(HotPatch.ProvingTest.Calls)
+  end
+
+  @tag :starts_nodes
+  test "a crash at what the load asks is found before anything is applied", %{tmp_dir: dir} do
+    files =
+      Enum.map(
+        Builds.changed("patched"),
+        &if(elem(&1, 0) =~ "Exchange.Call.", do: Builds.planted(&1), else: &1)
+      )
+
+    zip = Path.join(dir, "planted.zip")
+    File.write!(zip, Archives.zip(files))
+    [json, junit] = for name <- ~w(result.json result.xml), do: Path.join(dir, name)
+    options = options(dir, [])
+
+    args =
+      ~w(--patch #{zip} --replay 1 --json #{json} --junit #{junit} --timeout 120000) ++
+        Enum.flat_map([:from, :load, :logs], &["--#{&1}", options[&1]])
+
+    {told, table} =
+      ExUnit.CaptureIO.with_io(fn ->
+        ExUnit.CaptureIO.capture_io(:stderr, fn ->
+          assert catch_exit(Mix.Tasks.HotPatch.Rehearse.run(args)) == {:shutdown, 1}
+        end)
+      end)
+
+    assert told =~ "replay: the new code of Exchange.Call crashed at "
+    assert table =~ ~r/rehearse +ok /
+    assert table =~ ~r/replay +failed /
+    assert table =~ ~r/apply +skipped /
+    assert table =~ "crashes in the new code"
+    assert table =~ "call :info"
+    assert File.read!(json) =~ ~s("message":"call :info")
+    assert File.read!(junit) =~ ~s(tests="10" failures="1" skipped="5")
+
+    assert File.read!(junit) =~
+             ~r/name="replay" time="[0-9.]+"><failure message="the new code of Exchange.Call/
   after
     :code.purge(HotPatch.ProvingTest.Calls)
     :code.delete(HotPatch.ProvingTest.Calls)

@@ -124,31 +124,6 @@ defmodule HotPatch.RehearsalTest do
     )
   end
 
-  # The repaired code of a call, with a fault that no check sees: what a call is asked for, `:info`, it fails at.
-  defp planted({path, bytes}) do
-    {:ok, {module, [debug_info: {:debug_info_v1, backend, data}]}} =
-      :beam_lib.chunks(bytes, [:debug_info])
-
-    {:ok, forms} = backend.debug_info(:erlang_v1, module, data, [])
-
-    forms =
-      for form <- forms do
-        with {:function, line, :serve, 2, clauses} <- form,
-             do: {:function, line, :serve, 2, Enum.map(clauses, &faulty/1)}
-      end
-
-    {:ok, ^module, bytes} = :compile.forms(forms)
-    {path, bytes}
-  end
-
-  defp faulty({:clause, line, [{:atom, _, :info} = info, {:var, _, state} | _], guards, _body}) do
-    element = {:remote, line, {:atom, line, :erlang}, {:atom, line, :element}}
-    fails = {:call, line, element, [{:integer, line, 1}, {:var, line, state}]}
-    {:clause, line, [info, {:var, line, state}], guards, [fails]}
-  end
-
-  defp faulty(clause), do: clause
-
   defp talks(node, calls, requests) do
     receive do
       :enough -> requests
@@ -171,7 +146,7 @@ defmodule HotPatch.RehearsalTest do
     files =
       Enum.map(
         Builds.changed("patched"),
-        &if(elem(&1, 0) =~ "Exchange.Call.", do: planted(&1), else: &1)
+        &if(elem(&1, 0) =~ "Exchange.Call.", do: Builds.planted(&1), else: &1)
       )
 
     patch = upload!(a, files, "planted")

@@ -89,6 +89,32 @@ defmodule HotPatch.Test.Builds do
     List.keyfind!(changed(build), "exchange-1.0.0/ebin/Elixir.Exchange.#{name}.beam", 0)
   end
 
+  @doc "The repaired code of a call, with a fault that no check sees: what a call is asked for, `:info`, it fails at."
+  @spec planted({Path.t(), binary()}) :: {Path.t(), binary()}
+  def planted({path, bytes}) do
+    {:ok, {module, [debug_info: {:debug_info_v1, backend, data}]}} =
+      :beam_lib.chunks(bytes, [:debug_info])
+
+    {:ok, forms} = backend.debug_info(:erlang_v1, module, data, [])
+
+    forms =
+      for form <- forms do
+        with {:function, line, :serve, 2, clauses} <- form,
+             do: {:function, line, :serve, 2, Enum.map(clauses, &faulty/1)}
+      end
+
+    {:ok, ^module, bytes} = :compile.forms(forms)
+    {path, bytes}
+  end
+
+  defp faulty({:clause, line, [{:atom, _, :info} = info, {:var, _, state} | _], guards, _body}) do
+    element = {:remote, line, {:atom, line, :erlang}, {:atom, line, :element}}
+    fails = {:call, line, element, [{:integer, line, 1}, {:var, line, state}]}
+    {:clause, line, [info, {:var, line, state}], guards, [fails]}
+  end
+
+  defp faulty(clause), do: clause
+
   @doc "A small module that says which version it is."
   @spec versioned(atom() | String.t(), pos_integer()) :: binary()
   def versioned(name, vsn) do

@@ -539,16 +539,24 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     replay: [
-      calls: [:rehearse],
+      calls: [
+        :rehearse,
+        {:prove,
+         sample: "SECONDS",
+         doc:
+           "for so many seconds messages that processes get under the load are also run by the old and the new code, on copies " <>
+             "of their states, see `HotPatch.Rehearsal.Replay`: a step of its own, `:replay`, which fails if the new code " <>
+             "crashes at a message that the old takes. Default: none are"}
+      ],
       type: :seconds,
       doc:
         "for so many seconds messages that processes really get are also run by the old and the new code, on copies of their " <>
-          "states, from where nothing gets out; then both are compared, see `HotPatch.Rehearsal.Replay`. gen_servers and " <>
-          "gen_statems are heard, ten of each module on a node, or as many as `sample` says. Default: none are",
+          "states, from where nothing gets out; then both are compared, see `HotPatch.Rehearsal.Replay`. gen_servers, " <>
+          "gen_statems and event handlers are heard, ten of each module on a node, or as many as `sample` says. Default: none are",
       field: [label: "Play their messages, for seconds", empty: "no", example: "5"]
     ],
     show: [
-      calls: [:rehearse],
+      calls: [:rehearse, :prove],
       type: {:one_of, [:forms, :values]},
       default: :forms,
       doc:

@@ -2,7 +2,8 @@ defmodule HotPatch.Proving.Step do
   @moduledoc """
   One step of `HotPatch.Proving`.
 
-    * `:name` - `:boot`, `:load`, `:upload`, `:rehearse`, `:apply`, `:rollback`, `:apply_again`, `:restart`, `:end`
+    * `:name` - `:boot`, `:load`, `:upload`, `:rehearse`, `:apply`, `:rollback`, `:apply_again`, `:restart`, `:end`; with
+      `replay:` also `:replay` behind `:rehearse`, and of an upgrade `:make_permanent` before `:restart`
     * `:outcome` - `:ok`, `:failed`, or `:skipped`: one before it has failed
     * `:text` - what was found, or what went wrong
     * `:us` - how long it took, in microseconds

@@ -5,6 +5,9 @@ defmodule HotPatch.Proving.Story do
 
   alias HotPatch.Proving.Nodes
   alias HotPatch.Proving.Step
+  alias HotPatch.Rehearsal
+  alias HotPatch.Rehearsal.NodeResult
+  alias HotPatch.Rehearsal.Replay
   alias HotPatch.Support.Cause
   alias HotPatch.Support.Table
 
@@ -15,11 +18,22 @@ defmodule HotPatch.Proving.Story do
            zip: binary(),
            patch: String.t() | nil,
            upgrade: String.t() | nil,
+           rehearsal: Rehearsal.t() | nil,
            options: map()
          }
 
+  @typedoc "The patch's id, once it has one; the last rehearsal, where there was one; the steps."
+  @type told :: %{
+          patch: String.t() | nil,
+          rehearsal: Rehearsal.t() | nil,
+          steps: [Step.t()]
+        }
+
   # Beside the time that an operation takes by its own options.
   @margin 30_000
+
+  # So many processes of each module are heard on a node.
+  @heard 10
 
   # Until those who are in old code have left it, and how often that is looked for.
   @leaves_within 10_000
@@ -27,12 +41,15 @@ defmodule HotPatch.Proving.Story do
 
   @steps [:boot, :load, :upload, :rehearse, :apply, :rollback, :apply_again, :restart, :end]
 
-  @doc "All steps, in their order; of an upgrade one more, behind `:apply_again`: `:make_permanent`."
+  @doc """
+  All steps, in their order; of an upgrade one more, behind `:apply_again`: `:make_permanent`, and where messages are
+  played one behind `:rehearse`: `:replay`.
+  """
   @spec steps() :: [atom()]
   def steps, do: @steps
 
-  @doc "Runs it; gives the patch's id, once it has one, and the steps."
-  @spec run(Nodes.t(), module(), binary(), map()) :: {String.t() | nil, [Step.t()]}
+  @doc "Runs it."
+  @spec run(Nodes.t(), module(), binary(), map()) :: told()
   def run(nodes, load, zip, options) do
     course = %{
       nodes: nodes,
@@ -41,19 +58,24 @@ defmodule HotPatch.Proving.Story do
       zip: zip,
       patch: nil,
       upgrade: nil,
+      rehearsal: nil,
       options: options
     }
 
-    {course, steps} = Enum.reduce(@steps, {course, []}, &with_permanence/2)
+    {course, steps} = Enum.reduce(@steps, {course, []}, &with_others/2)
     :ok = Nodes.stop(course.nodes)
-    {course.patch, Enum.reverse(steps)}
+    %{patch: course.patch, rehearsal: course.rehearsal, steps: Enum.reverse(steps)}
   end
 
   # Until it is permanent a restart boots the former release.
-  defp with_permanence(:restart, {%{upgrade: version}, _steps} = so_far) when version != nil,
+  defp with_others(:restart, {%{upgrade: version}, _steps} = so_far) when version != nil,
     do: step(:restart, step(:make_permanent, so_far))
 
-  defp with_permanence(name, so_far), do: step(name, so_far)
+  defp with_others(:rehearse, {%{options: %{replay: seconds}}, _steps} = so_far)
+       when seconds != nil,
+       do: step(:replay, step(:rehearse, so_far))
+
+  defp with_others(name, so_far), do: step(name, so_far)
 
   defp step(name, {course, [%{outcome: outcome} | _] = steps}) when outcome != :ok,
     do: {course, [%Step{name: name, outcome: :skipped} | steps]}
@@ -115,20 +137,11 @@ defmodule HotPatch.Proving.Story do
     end
   end
 
-  defp do_step(:rehearse, course) do
-    case call(course, :rehearse, [course.patch, [timeout: course.options.timeout]]) do
-      {:ok, %{outcome: :failed} = rehearsal} ->
-        {:error, HotPatch.Rehearsal.failure(rehearsal), course}
+  defp do_step(:rehearse, course), do: rehearsed(course, [], &tried/1)
 
-      {:ok, rehearsal} ->
-        tried = rehearsal.nodes |> Enum.map(&HotPatch.Rehearsal.NodeResult.tried/1) |> Enum.sum()
-        tried = Table.count(tried, "process", "processes")
-        {:ok, "on live states: #{rehearsal.outcome}, #{tried} tried", course}
-
-      {:error, error} ->
-        {:error, Exception.message(error), course}
-    end
-  end
+  # It has been seen that states convert: there is no need to try all of them again.
+  defp do_step(:replay, %{options: %{replay: seconds, show: show}} = course),
+    do: rehearsed(course, [replay: seconds, show: show, sample: @heard], &played/1)
 
   defp do_step(name, course) when name in [:apply, :apply_again] do
     watch = [duration: course.options.watch]
@@ -235,10 +248,40 @@ defmodule HotPatch.Proving.Story do
     end
   end
 
+  defp rehearsed(course, options, told) do
+    case call(course, :rehearse, [course.patch, [timeout: course.options.timeout] ++ options]) do
+      {:ok, rehearsal} ->
+        course = %{course | rehearsal: rehearsal}
+
+        if rehearsal.outcome == :failed,
+          do: {:error, Rehearsal.failure(rehearsal), course},
+          else: {:ok, told.(rehearsal), course}
+
+      {:error, error} ->
+        {:error, Exception.message(error), course}
+    end
+  end
+
+  defp tried(rehearsal) do
+    tried = rehearsal.nodes |> Enum.map(&NodeResult.tried/1) |> Enum.sum()
+    "on live states: #{rehearsal.outcome}, #{Table.count(tried, "process", "processes")} tried"
+  end
+
+  defp played(rehearsal) do
+    replays = for node <- rehearsal.nodes, replay <- node.replays, do: replay
+    sum = fn count -> replays |> Enum.map(count) |> Enum.sum() end
+    messages = Table.count(sum.(& &1.messages), "message", "messages")
+    processes = Table.count(sum.(& &1.processes), "process", "processes")
+
+    "#{messages} of #{processes} played: #{sum.(& &1.same)} alike, " <>
+      "#{sum.(&Replay.different/1)} not; #{sum.(&Replay.left/1)} left aside"
+  end
+
   # On the first node, as an operator does it.
   defp call(course, function, arguments) do
     %{node: node} = hd(course.nodes)
-    within = course.options.timeout * 2 + course.options.watch + @margin
+    played = 1_000 * (course.options.replay || 0)
+    within = course.options.timeout * 2 + course.options.watch + played + @margin
     :erpc.call(node, HotPatch, function, arguments, within)
   end
 end

@@ -64,7 +64,7 @@ defmodule HotPatch.Rehearsal.Form do
   def tagged(other), do: of(other)
 
   @doc """
-  The form of what a gen_server gets: how it comes, and its name.
+  The form of what a gen_server, or an event handler, gets: how it comes, and its name.
 
       iex> HotPatch.Rehearsal.Form.message({:"$gen_call", {self(), make_ref()}, {:charge, 7}})
       "call {:charge, integer}"
@@ -72,11 +72,19 @@ defmodule HotPatch.Rehearsal.Form do
       "cast :reset"
       iex> HotPatch.Rehearsal.Form.message({:tick, "0123"})
       "info {:tick, binary}"
+      iex> HotPatch.Rehearsal.Form.told({:event, {:tick, "0123"}})
+      "event {:tick, binary}"
   """
   @spec message(term()) :: String.t()
   def message({:"$gen_call", _from, request}), do: "call #{named(request)}"
   def message({:"$gen_cast", request}), do: "cast #{named(request)}"
   def message(other), do: "info #{named(other)}"
+
+  @doc "The same of what an event handler gets."
+  @spec told({:event, term()} | {:call, term(), term()} | {:info, term()}) :: String.t()
+  def told({:event, event}), do: "event #{named(event)}"
+  def told({:call, _from, query}), do: "call #{named(query)}"
+  def told({:info, message}), do: "info #{named(message)}"
 
   @doc "What is in such a message."
   @spec content(term()) :: term()

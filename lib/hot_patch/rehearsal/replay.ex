@@ -78,9 +78,13 @@ defmodule HotPatch.Rehearsal.Replay do
       "#{Table.count(replay.messages, "message", "messages")} that were played: #{crash.message}: #{crash.reason}#{place}"
   end
 
+  @doc "How many messages both have taken to their end, and not alike."
+  @spec different(t()) :: non_neg_integer()
+  def different(replay), do: replay.messages - replay.same - counted(replay.crashes)
+
   @doc "How many messages were left aside."
   @spec left(t()) :: non_neg_integer()
-  def left(replay), do: replay.left_aside |> Enum.map(& &1.count) |> Enum.sum()
+  def left(replay), do: counted(replay.left_aside)
 
   @whats %{
     reply: "reply",

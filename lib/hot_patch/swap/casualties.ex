@@ -206,14 +206,17 @@ defmodule HotPatch.Swap.Casualties do
 
   @doc "That a change is refused because of them, and what can be done."
   @spec refused([t(), ...]) :: String.t()
-  def refused(casualties) do
-    "#{lines(casualties) |> Enum.join("; ")}. Stop them first, or do it with purge: :force, which " <>
-      "ends them in the moment of the load"
-  end
+  def refused(casualties), do: casualties |> by_reason() |> refused_for()
 
-  defp lines(casualties) do
-    for {why, pids} <- by_reason(casualties),
-        do: "#{text(why, pids)} (#{Description.names(pids)})"
+  @doc "The same of those that were put together by why they would die."
+  @spec refused_for(%{(why :: String.t()) => [pid()]}) :: String.t()
+  def refused_for(by_reason) do
+    lines =
+      for {why, pids} <- by_reason,
+          do: "#{text(why, pids)} (#{Description.names(pids)})"
+
+    "#{Enum.join(lines, "; ")}. Stop them first, or do it with purge: :force, which " <>
+      "ends them in the moment of the load"
   end
 
   @doc "For each reason how many would die of it, in words, and the first of them by name."
@@ -222,7 +225,9 @@ defmodule HotPatch.Swap.Casualties do
     for {why, pids} <- by_reason(casualties), do: {text(why, pids), Description.first_names(pids)}
   end
 
-  defp by_reason(casualties), do: Enum.group_by(casualties, & &1.why, & &1.pid)
+  @doc "The processes, by why they would die."
+  @spec by_reason([t()]) :: %{(why :: String.t()) => [pid()]}
+  def by_reason(casualties), do: Enum.group_by(casualties, & &1.why, & &1.pid)
 
   defp text(why, pids),
     do: "#{Table.count(length(pids), "process", "processes")} would die: #{why}"

@@ -69,9 +69,9 @@ defmodule HotPatch.Swap.Discovery do
     %{looked_at.found | list: list, seen: seen}
   end
 
-  @doc "The same for those who look once: what was seen is not kept."
-  @spec look([Change.t()]) :: found()
-  def look(changes), do: scan(changes, Process.list(), nothing()).found
+  @doc "The same for those who look once, at all or at some: what was seen is not kept."
+  @spec look([Change.t()], [pid()]) :: found()
+  def look(changes, list \\ Process.list()), do: scan(changes, list, nothing()).found
 
   @doc "What a later scan has found, with what was found before."
   @spec merge(found(), found()) :: found()

@@ -24,6 +24,7 @@ defmodule HotPatch.Swap.Rehearsal do
   alias HotPatch.Swap.OldCode.Room
   alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.Ready
+  alias HotPatch.Swap.Rehearsal.Concerned
   alias HotPatch.Swap.Rehearsal.Round
   alias HotPatch.Swap.Rehearsal.Tally
   alias HotPatch.Swap.Replay
@@ -216,8 +217,10 @@ defmodule HotPatch.Swap.Rehearsal do
   # Nobody stands still for it.
   defp try_all(%{transition: :none} = job, how, signal) do
     with :ok <- Shadow.load(Replay.shadows(how.replay)) do
-      found = if how.replay, do: Discovery.find(job.changes), else: Discovery.nothing()
-      {:ok, Map.put(nobody(), :replays, replays(found, job, how, signal))}
+      replays =
+        if how.replay, do: replays(Concerned.find(job.changes, %{}, %{}), job, how, signal)
+
+      {:ok, Map.put(nobody(), :replays, replays || [])}
     end
   end
 
@@ -225,10 +228,10 @@ defmodule HotPatch.Swap.Rehearsal do
     with :ok <- Room.look(job),
          :ok <- Shadow.load(Replay.shadows(how.replay)),
          {:ok, ready} <- loaded(job, how),
-         found = Discovery.find(job.changes),
          reasons = Casualties.reasons(job.changes, job.transition, ready.shadows),
-         :ok <- survived(job, found, reasons) do
-      {:ok, rehearsed(ready, Casualties.mark(found, reasons), how, signal)}
+         concerned = Concerned.find(job.changes, reasons, fatal(job, reasons)),
+         :ok <- survived(concerned) do
+      {:ok, rehearsed(ready, concerned, how, signal)}
     else
       {:held, text} -> {:error, text}
       {:error, text} -> {:error, text}
@@ -256,60 +259,57 @@ defmodule HotPatch.Swap.Rehearsal do
          do: EarlyLoad.added(%{ready | ahead?: job.added == nil}, how.deadline)
   end
 
-  defp survived(%{purge: :force}, _found, _reasons), do: :ok
+  defp fatal(%{purge: :force}, _reasons), do: %{}
 
-  defp survived(job, found, reasons) do
+  defp fatal(job, reasons) do
     gone = for %{kind: :delete, module: module} <- job.changes, do: module
     # They may be about to be stopped by an instruction.
-    reasons = Map.reject(reasons, fn {{module, _kind}, _why} -> module in gone end)
-
-    case Casualties.among(found.targets ++ found.unpaused, reasons) do
-      [] -> :ok
-      casualties -> {:error, Casualties.refused(casualties)}
-    end
+    Map.reject(reasons, fn {{module, _kind}, _why} -> module in gone end)
   end
 
-  defp rehearsed(ready, found, how, signal) do
+  defp survived(%{casualties: casualties}) when casualties == %{}, do: :ok
+  defp survived(%{casualties: casualties}), do: {:error, Casualties.refused_for(casualties)}
+
+  defp rehearsed(ready, concerned, how, signal) do
     ref = SysMessage.open()
-    tasks = found.targets |> ProcessTask.of(ready, {ref, signal}) |> Enum.concat()
-    works = works(found.targets, tasks)
+    works = works(concerned.groups, ready, {ref, signal})
     {tally, chosen} = Tally.begin(works, how)
     {tally, late} = Round.run(chosen, tally, {ref, signal}, how)
-    suspended = if ready.job.transition == :suspend, do: length(found.targets), else: 0
+
+    suspended =
+      if ready.job.transition == :suspend, do: Concerned.count(concerned.groups), else: 0
+
     figures = Tally.figures(tally, suspended, System.schedulers_online())
-    replays = replays(found, ready.job, how, signal)
+    replays = replays(concerned, ready.job, how, signal)
 
     Map.merge(figures, %{
       modules: Tally.results(tally),
       replays: replays,
-      late: late(late) ++ silent(found.silent),
-      uncertain:
-        Uncertain.lines(
-          ready.job.changes,
-          Discovery.Running.of(ready.job.changes, found.targets ++ found.unpaused),
-          found.silent
-        ),
-      warnings:
-        Enum.map(KeptFrames.risks(ready.job.changes, found.targets), &Risk.line/1) ++
-          long(figures, how)
+      late: late(late) ++ silent(concerned.silent),
+      uncertain: Uncertain.told(concerned.uncertain),
+      warnings: Enum.map(KeptFrames.told(concerned.kept), &Risk.line/1) ++ long(figures, how)
     })
   end
 
-  defp replays(_found, _job, %{replay: nil}, _signal), do: []
+  defp replays(_concerned, _job, %{replay: nil}, _signal), do: []
 
-  defp replays(found, job, how, signal) do
+  defp replays(concerned, job, how, signal) do
     # Nobody's state changes there.
     kept? = job.transition == :none
     changes = Enum.map(job.changes, &if(kept?, do: %{&1 | convert?: false}, else: &1))
-    Replay.run(found.targets ++ found.unpaused, changes, how.replay, signal, how)
+    Replay.run(concerned.groups ++ concerned.unpaused, changes, how.replay, signal, how)
   end
 
-  # What each process is to do, by its module; nil where it cannot be tried. Nothing is converted in one that
-  # is ended.
-  defp works(targets, tasks) do
-    for {%{ends?: false} = target, task} <- Enum.zip(targets, tasks),
-        {module, true} <- target.modules,
-        do: {module, target.kind, task.pid, conversion(task, module)}
+  # What processes that are alike are to do, by their modules; nil where it cannot be tried. Nothing is
+  # converted in one that is ended.
+  defp works(groups, ready, under) do
+    groups = Enum.reject(groups, fn {target, _pids} -> target.ends? end)
+    tasks = groups |> Enum.map(&elem(&1, 0)) |> ProcessTask.of(ready, under) |> Enum.concat()
+
+    for {{target, pids}, task} <- Enum.zip(groups, tasks) do
+      modules = for {module, true} <- target.modules, do: {module, conversion(task, module)}
+      %{kind: target.kind, modules: modules, pids: pids}
+    end
   end
 
   # Of one that only looks for whom its process works there is no copy to be called.

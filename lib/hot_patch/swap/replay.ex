@@ -9,12 +9,12 @@ defmodule HotPatch.Swap.Replay do
 
   alias HotPatch.Rehearsal.Replay
   alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Rehearsal.Concerned
   alias HotPatch.Swap.Replay.Director
   alias HotPatch.Swap.Replay.Sandbox
   alias HotPatch.Swap.Replay.Tally
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Signal
-  alias HotPatch.Swap.Target
 
   @typedoc """
   How it is done. `old` and `new` are shadows of a closed set each, of the patch's modules and of others that they
@@ -30,6 +30,10 @@ defmodule HotPatch.Swap.Replay do
   # So many processes of each module are heard, unless it is said how many.
   @sample 10
 
+  # Whose messages are played; and whose lead to no code of the module but by the behaviour itself, or by a fun.
+  @played [:server, :event_manager]
+  @gets_none [:supervisor, :holder]
+
   # What runs inside the processes concerned, and where nothing shall be loaded.
   @inside [
     HotPatch.Rehearsal.Form,
@@ -37,6 +41,7 @@ defmodule HotPatch.Swap.Replay do
     HotPatch.Swap.Replay.Callback,
     HotPatch.Swap.Replay.Closed,
     HotPatch.Swap.Replay.Comparison,
+    HotPatch.Swap.Replay.Event,
     HotPatch.Swap.Replay.Gate,
     HotPatch.Swap.Replay.Player,
     HotPatch.Swap.Replay.Sandbox,
@@ -50,14 +55,14 @@ defmodule HotPatch.Swap.Replay do
   def shadows(how), do: how.old ++ how.new
 
   @doc """
-  Runs it for processes that were found. `limits` are those of a rehearsal. The calling process traps exits; `:stop`
+  Runs it for processes that were found, alike ones together. `limits` are those of a rehearsal. The calling process traps exits; `:stop`
   or the end of its `owner` ends it.
   """
-  @spec run([Target.t()], [Change.t()], how(), Signal.t(), map()) :: [Replay.t()]
-  def run(targets, changes, how, signal, limits) do
+  @spec run([Concerned.group()], [Change.t()], how(), Signal.t(), map()) :: [Replay.t()]
+  def run(groups, changes, how, signal, limits) do
     :ok = :code.ensure_modules_loaded(@inside)
     families = %{old: family(how.old), new: family(how.new)}
-    {tally, chosen} = choose(targets, changes, families, limits.sample || @sample)
+    {tally, chosen} = choose(groups, changes, families, limits.sample || @sample)
 
     if chosen == [] do
       Tally.results(tally)
@@ -118,30 +123,43 @@ defmodule HotPatch.Swap.Replay do
   defp family(shadows), do: Map.new(shadows, &{&1.module, &1.name})
 
   # The processes that are heard, a sample of each module, and why others are not.
-  defp choose(targets, changes, families, most) do
+  defp choose(groups, changes, families, most) do
     changes = Map.new(changes, &{&1.module, &1})
 
-    works =
-      for %{kind: :server, ends?: false} = target <- targets,
-          {module, _converts?} <- target.modules,
-          %{kind: :replace} = change <- [changes[module]],
-          do: {module, target.pid, change}
+    by_module =
+      for(
+        {%{ends?: false, kind: kind} = target, pids} <- groups,
+        kind not in @gets_none,
+        module <- played(target),
+        %{kind: :replace} = change <- [changes[module]],
+        do: {change, kind, pids}
+      )
+      |> Enum.group_by(fn {change, _kind, _pids} -> change.module end)
 
-    by_module = Enum.group_by(works, &elem(&1, 0))
-    tally = Tally.new(Map.new(by_module, fn {module, works} -> {module, length(works)} end))
+    tally = Tally.new(Map.new(by_module, fn {module, works} -> {module, count(works)} end))
 
     Enum.reduce(by_module, {tally, []}, fn {module, works}, {tally, chosen} ->
-      case impossible(module, families) do
-        nil ->
-          some = spread(works, most)
-          {Tally.unheard(tally, module, :sample, 0), Enum.map(some, &one/1) ++ chosen}
+      {works, others} = Enum.split_with(works, fn {_, kind, _} -> kind in @played end)
 
-        why ->
-          {Tally.unheard(tally, module, why, length(works)), chosen}
+      tally =
+        for {_change, kind, pids} <- others, reduce: tally do
+          tally -> Tally.unheard(tally, module, kind, length(pids))
+        end
+
+      case impossible(module, families) do
+        nil -> {tally, works |> spread(most) |> Enum.map(&one/1) |> Enum.concat(chosen)}
+        why -> {Tally.unheard(tally, module, why, count(works)), chosen}
       end
     end)
     |> heard()
   end
+
+  # Each handler gets what an event manager gets; of callback modules only the one in whose turn it is.
+  defp played(%{kind: :event_manager, modules: modules}), do: Enum.map(modules, &elem(&1, 0))
+  defp played(%{kind: :below, modules: modules}), do: Enum.map(modules, &elem(&1, 0))
+  defp played(%{modules: [{module, _converts?} | _]}), do: [module]
+
+  defp count(works), do: works |> Enum.map(fn {_, _, pids} -> length(pids) end) |> Enum.sum()
 
   # Who is not in the sample is not counted as one that could not be heard.
   defp heard({tally, chosen}) do
@@ -161,11 +179,13 @@ defmodule HotPatch.Swap.Replay do
       else: :no_copy
   end
 
-  defp one({module, pid, change}) do
+  defp one({%{module: module} = change, kind, pid}) do
     {kind, converter} =
-      if {"callback_mode", 0} in change.exports,
-        do: {:statem, {"code_change", 4}},
-        else: {:server, {"code_change", 3}}
+      cond do
+        kind == :event_manager -> {:event, {"code_change", 3}}
+        {"callback_mode", 0} in change.exports -> {:statem, {"code_change", 4}}
+        true -> {:server, {"code_change", 3}}
+      end
 
     converts? = change.convert? and converter in change.exports
 
@@ -179,11 +199,9 @@ defmodule HotPatch.Swap.Replay do
 
   # Spread over all of them: those that are neighbours are alike.
   defp spread(works, most) do
-    count = length(works)
-
-    if count <= most,
-      do: works,
-      else: works |> Enum.take_every(div(count, most)) |> Enum.take(most)
+    every = max(div(count(works), most), 1)
+    all = for {change, kind, pids} <- works, pid <- pids, do: {change, kind, pid}
+    all |> Enum.take_every(every) |> Enum.take(most)
   end
 
   defp now, do: System.monotonic_time(:millisecond)

@@ -7,6 +7,7 @@ defmodule Mix.Tasks.HotPatch.Rehearse do
 
       mix hot_patch.rehearse --from RELEASE --to BUILD [--load LOAD.exs] [--nodes 3]
       mix hot_patch.rehearse --from RELEASE --patch fix.zip --junit report.xml
+      mix hot_patch.rehearse --from RELEASE --to BUILD --load LOAD.exs --replay 10
       mix hot_patch.rehearse --init load.exs
 
   The nodes are copies of the release in folders of their own, on the loopback interface, with a cookie of their own;

@@ -52,24 +52,25 @@ defmodule HotPatch.Swap.RehearsalTest do
     assert Process.whereis(Rehearsal) == nil
   end
 
+  # More than are looked at at once.
   test "every state is tried, and nothing is another afterwards", %{v1: v1} do
-    pids = start(300)
+    pids = start(700)
     before = Enum.map(pids, &seen/1)
     found = tried(v1, ~S"{ok, #{vsn => VERSION, count => Count}}")
 
-    assert [%ModuleResult{kind: :server, processes: 300, tried: 300, left_out: []} = one] =
+    assert [%ModuleResult{kind: :server, processes: 700, tried: 700, left_out: []} = one] =
              found.modules
 
-    assert one.forms == [%{from: "{_, _}", to: "%{count, vsn}", count: 300}]
+    assert one.forms == [%{from: "{_, _}", to: "%{count, vsn}", count: 700}]
     assert ModuleResult.outcome(one) == :ok
-    assert found.suspended == 300
+    assert found.suspended == 700
     assert found.pause_us >= found.wait_us
-    # A map of two keys, 300 times.
-    assert found.memory_bytes >= 300 * 4 * 8
+    # A map of two keys, 700 times.
+    assert found.memory_bytes >= 700 * 4 * 8
     assert found.late == []
 
     assert Enum.map(pids, &seen/1) == before
-    for {pid, n} <- Enum.zip(pids, 1..300), do: assert(:gen_server.call(pid, :get) == {:v1, n})
+    for {pid, n} <- Enum.zip(pids, 1..700), do: assert(:gen_server.call(pid, :get) == {:v1, n})
     nothing_left()
   end
 
@@ -377,8 +378,12 @@ defmodule HotPatch.Swap.RehearsalTest do
     test "leaves out what cannot or shall not be tried" do
       conversion = %{kind: :server}
 
+      # Also where they are of two groups.
       works = fn count, conversion ->
-        for _ <- 1..count, do: {:m, :server, make_ref(), conversion}
+        for pids <- [1..1//1, 2..count//1] do
+          pids = Enum.map(pids, fn _ -> make_ref() end)
+          %{kind: :server, modules: [{:m, conversion}], pids: pids}
+        end
       end
 
       for {how, works, tried, left} <- [
@@ -389,7 +394,7 @@ defmodule HotPatch.Swap.RehearsalTest do
             {[without: [:m]], works.(4, conversion), 0, %{effects: 4}}
           ] do
         {tally, chosen} = Tally.begin(works, Enum.into(how, %{sample: nil, without: []}))
-        assert length(chosen) == tried
+        assert chosen |> Enum.flat_map(&elem(&1, 1)) |> length() == tried
         assert [result] = Tally.results(tally)
         assert Map.new(result.left_out, &{&1.why, &1.count}) == left
       end

@@ -265,6 +265,110 @@ defmodule HotPatch.Swap.ReplayTest do
     assert heard.() == 1
   end
 
+  test "each handler of an event manager is played with what is for it" do
+    handler = fn version, event, query ->
+      Builds.erlang("""
+      -module(#{@module}).
+      -vsn("#{version}").
+      -behaviour(gen_event).
+      -export([init/1, handle_event/2, handle_call/2, handle_info/2, code_change/3]).
+      init(N) -> {ok, {#{version}, N}}.
+      handle_event({sold, Amount}, {_, N}) -> {ok, {#{version}, N + #{event}}};
+      handle_event(_, State) -> {ok, State}.
+      handle_call(total, {_, N} = State) -> {ok, #{query}, State}.
+      handle_info({go, Pid}, State) -> Pid ! {#{version}, gone}, {ok, State}.
+      code_change(_, {_, N}, _) -> {ok, {v2, N}}.
+      """)
+    end
+
+    {old, new} =
+      {handler.("v1", "Amount", "N"), handler.("v2", "100 div (5 - Amount)", "{total, N}")}
+
+    load(@module, old)
+    {:ok, pid} = :gen_event.start()
+    on_exit(fn -> kill([pid]) end)
+    :ok = :gen_event.add_handler(pid, {@module, :till}, 0)
+
+    {one, count} =
+      under(
+        fn n ->
+          :ok = :gen_event.sync_notify(pid, {:sold, rem(n, 6)})
+          :ok = :gen_event.notify(pid, {:opened, n})
+          total = :gen_event.call(pid, {@module, :till}, :total)
+          {:error, :bad_module} = :gen_event.call(pid, {@module, :another}, :total)
+          send(pid, {:go, self()})
+          assert_receive {:v1, :gone}
+          is_integer(total)
+        end,
+        fn -> replay!(old, new) end
+      )
+
+    # It goes on as it was.
+    sum = 1..count |> Enum.map(&rem(&1 - 1, 6)) |> Enum.sum()
+    assert [{@module, :till, {:v1, ^sum}}] = :sys.get_state(pid)
+    assert {one.processes, one.left_aside, one.unheard} == {1, [], []}
+    assert [%{reason: "badarith", message: "event {:sold, integer}"} = crash] = one.crashes
+    assert crash.place =~ "handle_event/2"
+
+    kinds =
+      for difference <- one.differences, uniq: true, do: {difference.what, difference.message}
+
+    assert {:reply, "call :total"} in kinds
+    assert {:sent, "info {:go, pid}"} in kinds
+    refute Enum.any?(kinds, fn {_what, message} -> message =~ "opened" end)
+    assert one.same > 0
+  end
+
+  test "two handlers in one manager are played each for itself, and other processes are named by what they are" do
+    other = :hot_patch_test_replayed_other
+    on_exit(fn -> unload(other) end)
+
+    handler = fn module, answer ->
+      Builds.erlang("""
+      -module(#{module}).
+      -behaviour(gen_event).
+      -export([init/1, handle_event/2, handle_call/2, made/0]).
+      init(N) -> {ok, N}.
+      handle_event(_, N) -> {ok, N + 1}.
+      handle_call(count, N) -> {ok, #{answer}, N}.
+      made() -> #{answer}.
+      """)
+    end
+
+    versions =
+      for module <- [@module, other],
+          do: {module, handler.(module, "N = 1"), handler.(module, "N = 2")}
+
+    versions =
+      for {module, old, new} <- versions do
+        load(module, old)
+        {module, old, new}
+      end
+
+    {:ok, pid} = :gen_event.start()
+    {:ok, agent} = Agent.start(@module, :made, [])
+    on_exit(fn -> kill([pid, agent]) end)
+    for module <- [@module, other], do: :ok = :gen_event.add_handler(pid, module, 0)
+
+    {found, _count} =
+      under(
+        fn _n -> :gen_event.sync_notify(pid, :tick) end,
+        fn ->
+          assert {:ok, found} = rehearse(job(versions), replay: replay(versions, 1))
+          found
+        end
+      )
+
+    assert [one, another] = found.replays
+    assert {one.processes, another.processes} == {1, 1}
+
+    for %{messages: messages, same: same} <- [one, another],
+        do: assert(messages > 0 and same == messages)
+
+    assert one.unheard == [%{why: :agent, text: "Agents are not played", count: 1}]
+    assert Replay.outcome(one) == :incomplete
+  end
+
   test "a gen_statem is played with its state and its data" do
     statem = fn version, open, code_change ->
       Builds.erlang("""

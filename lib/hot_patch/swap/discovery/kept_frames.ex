@@ -19,15 +19,34 @@ defmodule HotPatch.Swap.Discovery.KeptFrames do
 
   @behaviours [:gen_server, :gen_statem, :gen_event]
 
+  @typedoc "Processes, by the frames that they keep."
+  @type kept :: %{[mfa()] => [pid()]}
+
   @doc "What a plan says of them: that the patch cannot be taken back while they live."
   @spec risks([Change.t()], [Target.t()]) :: [Risk.t()]
   def risks(changes, targets) do
+    targets
+    |> Enum.map(& &1.pid)
+    |> Lookers.look(&[of(changes, &1)])
+    |> Enum.reduce(%{}, &merge/2)
+    |> told()
+  end
+
+  @doc "Those of two parts together."
+  @spec merge(kept(), kept()) :: kept()
+  def merge(kept, other), do: Map.merge(kept, other, fn _frames, pids, more -> pids ++ more end)
+
+  @doc "Those among some processes, which the swap reaches."
+  @spec of([Change.t()], [pid()]) :: kept()
+  def of(changes, pids) do
     replaced = MapSet.new(for %{kind: :replace, module: module} <- changes, do: module)
+    pids |> kept_of_each(replaced) |> Enum.group_by(&elem(&1, 1), &elem(&1, 0))
+  end
 
-    kept = Lookers.look(targets, &kept_of_each(&1, replaced))
-
-    for {[{module, _, _} | _] = frames, pids} <-
-          Enum.group_by(kept, &elem(&1, 1), &elem(&1, 0)) do
+  @doc "What is said of them."
+  @spec told(kept()) :: [Risk.t()]
+  def told(kept) do
+    for {[{module, _, _} | _] = frames, pids} <- kept do
       where = Enum.map_join(frames, " < ", fn {m, f, a} -> Exception.format_mfa(m, f, a) end)
 
       Risk.of(
@@ -41,8 +60,8 @@ defmodule HotPatch.Swap.Discovery.KeptFrames do
     end
   end
 
-  defp kept_of_each(targets, replaced) do
-    for %{pid: pid} <- targets,
+  defp kept_of_each(pids, replaced) do
+    for pid <- pids,
         stack <- waiting(pid),
         frames = kept(stack, replaced),
         frames != [],

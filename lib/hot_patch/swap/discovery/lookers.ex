@@ -16,11 +16,14 @@ defmodule HotPatch.Swap.Discovery.Lookers do
   @few 500
   @few_where_full 8
 
-  @doc "What `look` gives for parts of a list, which together are the whole, in their order."
-  @spec look([item], ([item] -> [seen])) :: [seen] when item: term(), seen: term()
-  def look(list, look) do
+  @doc """
+  What `look` gives for parts of a list, which together are the whole, in their order. Whoever has time has one look:
+  then one scheduler at most is kept from others, and one process that is looked at.
+  """
+  @spec look([item], ([item] -> [seen]), pos_integer()) :: [seen] when item: term(), seen: term()
+  def look(list, look, lookers \\ @lookers) do
     {lookers, few} =
-      if Quiet.full?(), do: {@lookers_where_full, @few_where_full}, else: {@lookers, @few}
+      if Quiet.full?(), do: {@lookers_where_full, @few_where_full}, else: {lookers, @few}
 
     if length(list) <= few do
       look.(list)

@@ -3,16 +3,12 @@ defmodule HotPatch.Swap.Rehearsal.Round do
   # Asks processes to try their conversion, a few at a time, and collects what comes of it. Nobody is waited
   # for beyond its time, and nothing beyond that of the whole.
 
-  alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Rehearsal
   alias HotPatch.Swap.Rehearsal.Tally
   alias HotPatch.Swap.Rehearsal.Turn
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.SysMessage
-
-  @typedoc "A process, and what it is to try by its modules."
-  @type work :: {pid(), %{module() => Conversion.t()}}
 
   # So many at a time for each scheduler: enough that none is idle, few enough that copies of states do not
   # pile up.
@@ -24,7 +20,7 @@ defmodule HotPatch.Swap.Rehearsal.Round do
   @doc """
   Runs it; gives the tally, and those who did not get to their turn in time, with what they were doing then.
   """
-  @spec run([work()], Tally.t(), {reference(), Signal.t()}, Rehearsal.how()) ::
+  @spec run([Tally.chosen()], Tally.t(), {reference(), Signal.t()}, Rehearsal.how()) ::
           {Tally.t(), [{pid(), String.t() | nil}]}
   def run(works, tally, {ref, signal}, how) do
     owner = Process.monitor(how.owner)
@@ -58,9 +54,11 @@ defmodule HotPatch.Swap.Rehearsal.Round do
     end
   end
 
-  defp fill(%{waiting: [{pid, conversions} | rest]} = round) do
+  defp fill(%{waiting: [{_conversions, []} | rest]} = round), do: fill(%{round | waiting: rest})
+
+  defp fill(%{waiting: [{conversions, [pid | pids]} | rest]} = round) do
     if map_size(round.running) < @at_a_time * System.schedulers_online(),
-      do: fill(asked(%{round | waiting: rest}, pid, conversions)),
+      do: fill(asked(%{round | waiting: [{conversions, pids} | rest]}, pid, conversions)),
       else: round
   end
 
@@ -253,11 +251,17 @@ defmodule HotPatch.Swap.Rehearsal.Round do
     _ = Signal.settle(round.signal, :drop)
     for {_pid, one} <- round.running, {attempt, _facts} <- one.attempts, do: kill(attempt)
 
-    modules =
-      Enum.flat_map(round.running, fn {_pid, one} -> one.modules end) ++
-        Enum.flat_map(round.waiting, fn {_pid, conversions} -> Map.keys(conversions) end)
+    left =
+      for({_pid, one} <- round.running, module <- one.modules, do: {module, 1}) ++
+        for {conversions, pids} <- round.waiting,
+            module <- Map.keys(conversions),
+            do: {module, length(pids)}
 
-    tally = Enum.reduce(modules, round.tally, &Tally.left(&2, &1, :out_of_time))
+    tally =
+      Enum.reduce(left, round.tally, fn {module, count}, tally ->
+        Tally.left(tally, module, :out_of_time, count)
+      end)
+
     %{round | tally: tally, running: %{}, waiting: []}
   end
 

@@ -6,8 +6,11 @@ defmodule HotPatch.Swap.Rehearsal.Tally do
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Rehearsal.Attempt
 
-  @typedoc "A module's process and how it converts; nil where that cannot be tried."
-  @type work :: {module(), kind :: atom(), pid(), Conversion.t() | nil}
+  @typedoc "Processes that are alike, and how their modules convert; nil where that cannot be tried."
+  @type work :: %{kind: atom(), modules: [{module(), Conversion.t() | nil}], pids: [pid()]}
+
+  @typedoc "Processes that are to try the same."
+  @type chosen :: {%{module() => Conversion.t()}, [pid()]}
   @type t :: %__MODULE__{modules: %{module() => map()}, wait: non_neg_integer()}
   defstruct modules: %{}, wait: 0
 
@@ -41,49 +44,67 @@ defmodule HotPatch.Swap.Rehearsal.Tally do
   end
 
   @doc """
-  What is to be tried: a sample of each module, without those that cannot or shall not be. Gives the work
-  of each process, and a tally in which the others are counted.
+  What is to be tried: a sample of each module, without those that cannot or shall not be. Gives what processes
+  are to try, and a tally in which the others are counted.
   """
   @spec begin([work()], %{
           :sample => pos_integer() | nil,
           :without => [module()],
           optional(atom()) => term()
-        }) :: {t(), [{pid(), %{module() => Conversion.t()}}]}
+        }) :: {t(), [chosen()]}
   def begin(works, how) do
-    by_module = Enum.group_by(works, &elem(&1, 0))
+    by_module =
+      for(
+        work <- works,
+        {module, conversion} <- work.modules,
+        do: {module, {(conversion && conversion.kind) || work.kind, conversion, work.pids}}
+      )
+      |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
 
     tally =
-      new(
-        for {module, [{_module, kind, _pid, conversion} | _] = works} <- by_module,
-            do: {module, (conversion && conversion.kind) || kind, length(works)}
-      )
+      new(for {module, [{kind, _, _} | _] = ones} <- by_module, do: {module, kind, count(ones)})
 
-    {tally, chosen} =
-      Enum.reduce(by_module, {tally, []}, fn {module, works}, {tally, chosen} ->
-        {possible, others} = Enum.split_with(works, &elem(&1, 3))
-
-        cond do
-          module in how.without ->
-            {left(tally, module, :effects, length(works)), chosen}
-
-          true ->
-            tally = left(tally, module, :no_copy, length(others))
-            {tally, sample(possible, how.sample) ++ chosen}
-        end
-      end)
-
-    {tally, chosen |> Enum.group_by(&elem(&1, 2), &{elem(&1, 0), elem(&1, 3)}) |> conversions()}
+    tally = Enum.reduce(by_module, tally, &left_out(&1, &2, how.without))
+    {tally, chosen(works, how.without, how.sample)}
   end
 
-  defp conversions(by_process),
-    do: for({pid, works} <- by_process, do: {pid, Map.new(works)})
+  defp count(ones), do: ones |> Enum.map(fn {_kind, _, pids} -> length(pids) end) |> Enum.sum()
 
-  defp sample(works, nil), do: works
+  defp left_out({module, ones}, tally, without) do
+    if module in without,
+      do: left(tally, module, :effects, count(ones)),
+      else: left(tally, module, :no_copy, ones |> Enum.filter(&(elem(&1, 1) == nil)) |> count())
+  end
+
+  defp chosen(works, without, sample) do
+    possible =
+      for %{modules: modules, pids: pids} <- works,
+          tried = for({module, %{} = one} <- modules, module not in without, do: {module, one}),
+          tried != [],
+          do: {tried, pids}
+
+    if sample,
+      do: sampled(possible, sample),
+      else: for({tried, pids} <- possible, do: {Map.new(tried), pids})
+  end
+
+  # So many of each module. The few that have several try those for which they were taken.
+  defp sampled(possible, most) do
+    for({tried, pids} <- possible, one <- tried, do: {one, pids})
+    |> Enum.group_by(fn {{module, _conversion}, _pids} -> module end)
+    |> Enum.flat_map(fn {_module, ones} -> spread(ones, most) end)
+    |> Enum.group_by(&elem(&1, 1), &elem(&1, 0))
+    |> Enum.map(fn {pid, tried} -> {Map.new(tried), [pid]} end)
+  end
 
   # Spread over all of them: those that are neighbours are alike.
-  defp sample(works, most) do
-    count = length(works)
-    if count <= most, do: works, else: Enum.take_every(works, div(count, most)) |> Enum.take(most)
+  defp spread(ones, most) do
+    count = ones |> Enum.map(fn {_one, pids} -> length(pids) end) |> Enum.sum()
+    every = max(div(count, most), 1)
+
+    for({one, pids} <- ones, pid <- pids, do: {one, pid})
+    |> Enum.take_every(every)
+    |> Enum.take(most)
   end
 
   @doc "A process took so long, in native units, until it got to its turn."

@@ -1,8 +1,9 @@
 defmodule HotPatch.Swap.Replay.Callback do
   @moduledoc false
-  # One message, handled as gen_server handles it (a gen_statem as that does, see HotPatch.Swap.Replay.Statem), by a
-  # copy of the callback module inside the sandbox.
+  # One message, handled as gen_server handles it (a gen_statem as that does, see HotPatch.Swap.Replay.Statem, and an
+  # event manager's handler as HotPatch.Swap.Replay.Event says), by a copy of the callback module inside the sandbox.
 
+  alias HotPatch.Swap.Replay.Event
   alias HotPatch.Swap.Replay.Sandbox
   alias HotPatch.Swap.Replay.Statem
 
@@ -12,7 +13,7 @@ defmodule HotPatch.Swap.Replay.Callback do
   """
   @type actor :: %{
           side: Sandbox.side(),
-          kind: :server | :statem,
+          kind: :server | :statem | :event,
           module: module(),
           family: Sandbox.family(),
           real: pid(),
@@ -28,10 +29,14 @@ defmodule HotPatch.Swap.Replay.Callback do
           | {:crashed, %{kind: :error | :exit | :throw | :given, reason: term(), stack: list()}}
           | {:left, Sandbox.reason()}
 
-  @doc "Plays a message. The actor that comes back has the next state, where there is one."
+  @doc "Plays a message; an event handler gets what that is to it. The actor that comes back has the next state, where there is one."
   @spec run(actor(), term(), reads :: map()) :: {outcome(), actor(), reads :: map()}
   def run(%{kind: :statem} = actor, message, reads) do
     called(actor, reads, fn -> Statem.handle(actor.module, actor.state, message) end)
+  end
+
+  def run(%{kind: :event} = actor, told, reads) do
+    called(actor, reads, fn -> Event.handle(actor.module, actor.state, told) end)
   end
 
   def run(actor, message, reads) do

@@ -49,7 +49,7 @@ defmodule HotPatch.Swap.Replay.Comparison do
   def of({{:crashed, crash}, _state}, {{:done, _done} = new, _new_state}, about) do
     difference = %{
       what: :result,
-      message: Form.message(about.message),
+      message: message(about),
       from: "a crash (#{reason(crash, about.old)})",
       to: "none"
     }
@@ -75,7 +75,7 @@ defmodule HotPatch.Swap.Replay.Comparison do
   defp different(what, old, new, about) do
     difference = %{
       what: what,
-      message: Form.message(about.message),
+      message: message(about),
       from: form(what, old),
       to: form(what, new)
     }
@@ -93,7 +93,7 @@ defmodule HotPatch.Swap.Replay.Comparison do
       [
         {%{
            what: :state,
-           message: Form.message(about.message),
+           message: message(about),
            from: elem(old, 1),
            to: elem(new, 1)
          }, nil}
@@ -146,7 +146,7 @@ defmodule HotPatch.Swap.Replay.Comparison do
     stack = for entry <- crash.stack, named = named(entry, new), do: named
 
     %{
-      message: Form.message(about.message),
+      message: message(about),
       reason: reason(crash, new),
       place: place(stack, new),
       stack: stack |> Enum.take(@most_frames) |> Enum.map(&line/1)
@@ -209,11 +209,17 @@ defmodule HotPatch.Swap.Replay.Comparison do
 
   defp named_as_module(line), do: line
 
+  defp message(%{old: %{kind: :event}, message: told}), do: Form.told(told)
+  defp message(%{message: message}), do: Form.message(message)
+
+  defp content(%{old: %{kind: :event}, message: told}), do: elem(told, tuple_size(told) - 1)
+  defp content(%{message: message}), do: Form.content(message)
+
   defp values(%{values?: false}, _from, _to), do: nil
 
   defp values(about, from, to) do
     %{
-      message: text(Form.content(about.message), about),
+      message: text(content(about), about),
       from: text(from, about),
       to: text(to, about)
     }

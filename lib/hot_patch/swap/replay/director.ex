@@ -35,18 +35,22 @@ defmodule HotPatch.Swap.Replay.Director do
         tap: tap,
         tally: tally,
         ones: %{},
+        keys: %{},
         players: %{},
         looked: now()
       })
 
     all = chosen |> Enum.reduce(all, &heard/2) |> loop()
-    Enum.each(all.ones, fn {pid, _one} -> Tap.off(tap, pid) end)
+    Enum.each(all.keys, fn {pid, _keys} -> Tap.off(tap, pid) end)
     all |> drain() |> ended()
   end
 
-  defp heard(one, all) do
-    case Tap.on(all.tap, one.pid) do
+  # Of an event manager there may be several: who is heard is known by its pid and its module.
+  defp heard(%{pid: pid} = one, all) do
+    case if(is_map_key(all.keys, pid), do: :ok, else: Tap.on(all.tap, pid)) do
       :ok ->
+        key = {pid, one.module}
+
         one =
           Map.merge(one, %{
             doing: :nothing,
@@ -60,7 +64,8 @@ defmodule HotPatch.Swap.Replay.Director do
             copy: 0
           })
 
-        put_in(all.ones[one.pid], one)
+        all = put_in(all.ones[key], Map.put(one, :key, key))
+        %{all | keys: Map.update(all.keys, pid, [key], &[key | &1])}
 
       why ->
         %{all | tally: Tally.unheard(all.tally, one.module, why)}
@@ -88,7 +93,7 @@ defmodule HotPatch.Swap.Replay.Director do
 
   defp drained(all) do
     all = look(all)
-    busy? = Enum.any?(all.ones, fn {_pid, one} -> one.doing in [:plays, :begins] end)
+    busy? = Enum.any?(all.ones, fn {_key, one} -> one.doing in [:plays, :begins] end)
 
     if busy? and now() < all.deadline do
       case hear(all, @tick) do
@@ -102,10 +107,10 @@ defmodule HotPatch.Swap.Replay.Director do
 
   defp ended(all) do
     :ok = Tap.close(all.tap)
-    for {player, _pid} <- all.players, do: Process.exit(player, :kill)
+    for {player, _key} <- all.players, do: Process.exit(player, :kill)
 
     all.ones
-    |> Enum.reduce(all.tally, fn {_pid, one}, tally ->
+    |> Enum.reduce(all.tally, fn {_key, one}, tally ->
       waiting = :queue.len(one.queue)
       waiting = if one.doing == :plays, do: waiting + 1, else: waiting
 
@@ -120,8 +125,8 @@ defmodule HotPatch.Swap.Replay.Director do
 
   defp hear(%{ref: ref, engine: engine} = all, within) do
     receive do
-      {:trace, pid, :receive, message} -> {:on, change(all, pid, &received(&1, message, &2))}
-      {^ref, pid, {:turn, told, us}} -> {:on, change(all, pid, &turned(&1, told, us, &2))}
+      {:trace, pid, :receive, message} -> {:on, hear_all(all, pid, message)}
+      {^ref, key, {:turn, told, us}} -> {:on, change(all, key, &turned(&1, told, us, &2))}
       {^ref, player, {:player, what}} -> {:on, told(all, player, what)}
       {:EXIT, player, reason} -> {:on, died(all, player, reason)}
       {:DOWN, ^engine, :process, _pid, _reason} -> {:stop, all}
@@ -131,11 +136,17 @@ defmodule HotPatch.Swap.Replay.Director do
     end
   end
 
-  defp change(all, pid, fun) do
+  defp hear_all(all, pid, message) do
+    all.keys
+    |> Map.get(pid, [])
+    |> Enum.reduce(all, fn key, all -> change(all, key, &received(&1, message, &2)) end)
+  end
+
+  defp change(all, key, fun) do
     case all.ones do
-      %{^pid => one} ->
+      %{^key => one} ->
         {one, all} = fun.(one, all)
-        put_in(all.ones[pid], one)
+        put_in(all.ones[key], one)
 
       _nobody ->
         all
@@ -167,9 +178,20 @@ defmodule HotPatch.Swap.Replay.Director do
   defp system(one, {:system, _from, request}, all) when request in [:get_state, :get_status],
     do: {one, all}
 
-  defp system(%{cut?: false} = one, _message, all), do: {one, all}
+  # So does the question for the copy of another handler.
+  defp system(one, {:system, _from, {:replace_state, fun}} = message, %{ref: ref} = all)
+       when is_function(fun) do
+    case Function.info(fun, :env) do
+      {:env, [%{ref: ^ref, id: _} | _]} -> {one, all}
+      _somebody_elses -> changed(one, message, all)
+    end
+  end
 
-  defp system(one, _message, all),
+  defp system(one, message, all), do: changed(one, message, all)
+
+  defp changed(%{cut?: false} = one, _message, all), do: {one, all}
+
+  defp changed(one, _message, all),
     do: {next(%{one | queue: :queue.in(:lost, one.queue)}, all), all}
 
   defp next(%{doing: :ready} = one, all) do
@@ -206,7 +228,8 @@ defmodule HotPatch.Swap.Replay.Director do
 
   defp off(one, why, all) do
     if one.player, do: Process.exit(one.player, :kill)
-    Tap.off(all.tap, one.pid)
+    alone? = all.keys[one.pid] |> List.delete(one.key) |> Enum.all?(&(all.ones[&1].doing == :off))
+    if alone?, do: Tap.off(all.tap, one.pid)
     tally = if one.ever?, do: all.tally, else: Tally.unheard(all.tally, one.module, why)
     {%{lost(%{one | player: nil}) | doing: :off}, %{all | tally: tally}}
   end
@@ -219,7 +242,7 @@ defmodule HotPatch.Swap.Replay.Director do
       {all.ref, :about, Map.merge(about, Map.take(one, [:stage, :module, :kind, :vsn]))}
     )
 
-    all = put_in(all.players[player], one.pid)
+    all = put_in(all.players[player], one.key)
     {%{one | doing: :begins, player: player, copy: us, at: now()}, all}
   end
 
@@ -235,7 +258,7 @@ defmodule HotPatch.Swap.Replay.Director do
 
   defp told(all, player, what) do
     case all.players do
-      %{^player => pid} -> change(all, pid, &said(&1, player, what, &2))
+      %{^player => key} -> change(all, key, &said(&1, player, what, &2))
       _unknown -> all
     end
   end
@@ -265,8 +288,8 @@ defmodule HotPatch.Swap.Replay.Director do
       {nil, _players} ->
         all
 
-      {pid, players} ->
-        change(%{all | players: players}, pid, fn
+      {key, players} ->
+        change(%{all | players: players}, key, fn
           %{player: ^player} = one, all when reason != :normal ->
             why = if reason == :killed, do: :too_much_memory, else: :failed
             {lost(%{one | player: nil}), %{all | tally: Tally.left(all.tally, one.module, why)}}
@@ -287,20 +310,20 @@ defmodule HotPatch.Swap.Replay.Director do
       {:message_queue_len, heard} = Process.info(self(), :message_queue_len)
       all = if heard > @heard, do: too_many(all), else: all
 
-      Enum.reduce(Map.keys(all.ones), all, fn pid, all ->
-        change(all, pid, &overdue(&1, now, &2))
+      Enum.reduce(Map.keys(all.ones), all, fn key, all ->
+        change(all, key, &overdue(&1, now, &2))
       end)
     end
   end
 
   # What is heard comes in the way of those who are heard.
   defp too_many(all) do
-    Enum.reduce(all.ones, all, fn {_pid, one}, all ->
+    Enum.reduce(all.ones, all, fn {key, one}, all ->
       if one.doing == :off do
         all
       else
         {one, all} = off(one, :overtaken, all)
-        put_in(%{all | tally: Tally.left(all.tally, one.module, :overtaken)}.ones[one.pid], one)
+        put_in(%{all | tally: Tally.left(all.tally, one.module, :overtaken)}.ones[key], one)
       end
     end)
   end
@@ -355,6 +378,8 @@ defmodule HotPatch.Swap.Replay.Director do
     order = %{
       ref: all.ref,
       id: make_ref(),
+      key: one.key,
+      kind: one.kind,
       director: self(),
       signal: all.signal,
       most_words: all.most_words

@@ -5,16 +5,19 @@ defmodule HotPatch.Swap.Replay.Player do
 
   alias HotPatch.Swap.Replay.Callback
   alias HotPatch.Swap.Replay.Comparison
+  alias HotPatch.Swap.Replay.Event
   alias HotPatch.Swap.Replay.Sandbox
   alias HotPatch.Swap.Signal
 
   @typedoc """
   What is asked of a process in its turn. `id` tells one question from another where it is seen among what
-  the process receives.
+  the process receives. `key` says who is meant: of an event manager one of its handlers.
   """
   @type order :: %{
           ref: reference(),
           id: reference(),
+          key: {pid(), module()},
+          kind: :server | :statem | :event,
           director: pid(),
           signal: Signal.t(),
           most_words: pos_integer()
@@ -27,7 +30,7 @@ defmodule HotPatch.Swap.Replay.Player do
   @type about :: %{
           stage: :atomics.atomics_ref(),
           module: module(),
-          kind: :server | :statem,
+          kind: :server | :statem | :event,
           families: %{Sandbox.side() => Sandbox.family()},
           vsn: {old_vsn :: term(), extra :: term()} | nil,
           values?: boolean()
@@ -40,14 +43,21 @@ defmodule HotPatch.Swap.Replay.Player do
   @doc "Runs inside the process that is played, in its turn; gives the state as it is."
   @spec turn(state, order()) :: state when state: term()
   def turn(state, order) do
-    if Signal.open?(order.signal), do: hand_out(state, order)
+    if Signal.open?(order.signal), do: hand_out(own(state, order), order)
     state
   catch
     # Whatever it is, it is none of the process' business.
     _kind, _reason -> state
   end
 
-  defp hand_out(state, order) do
+  # The state of a handler comes with its module and its id.
+  defp own({module, id, state}, %{kind: :event, key: {_pid, module}}), do: {state, id}
+  defp own(_of_another, %{kind: :event}), do: :none
+  defp own(state, _order), do: {state, nil}
+
+  defp hand_out(:none, _order), do: :ok
+
+  defp hand_out({state, id}, order) do
     at = System.monotonic_time()
     dictionary = Process.get()
     words = :erts_debug.flat_size([state | dictionary])
@@ -55,16 +65,16 @@ defmodule HotPatch.Swap.Replay.Player do
     told =
       if words > order.most_words,
         do: :too_large,
-        else: {:played_by, player({state, dictionary}, words, order)}
+        else: {:played_by, player({state, id, dictionary}, words, order)}
 
     us = System.convert_time_unit(System.monotonic_time() - at, :native, :microsecond)
-    send(order.director, {order.ref, self(), {:turn, told, us}})
+    send(order.director, {order.ref, order.key, {:turn, told, us}})
   end
 
-  defp player({state, dictionary}, words, order) do
+  defp player({state, id, dictionary}, words, order) do
     real = self()
 
-    :erlang.spawn_opt(fn -> run(state, dictionary, real, order) end,
+    :erlang.spawn_opt(fn -> run(state, dictionary, {real, id}, order) end,
       priority: :low,
       max_heap_size: most(@times * words + @room)
     )
@@ -80,11 +90,11 @@ defmodule HotPatch.Swap.Replay.Player do
   end
 
   # Runs until it is told no more, or does not know any more what the state would be.
-  defp run(state, dictionary, real, %{ref: ref} = order) do
+  defp run(state, dictionary, {real, id}, %{ref: ref} = order) do
     if linked?(order.director) do
       receive do
         {^ref, :about, about} ->
-          about = Map.merge(about, %{real: real, ref: ref, director: order.director})
+          about = Map.merge(about, %{real: real, id: id, ref: ref, director: order.director})
           begin(state, dictionary, about)
       end
     end
@@ -145,21 +155,37 @@ defmodule HotPatch.Swap.Replay.Player do
   defp play(old, new, %{ref: ref} = about) do
     receive do
       {^ref, :play, message} ->
-        message = Sandbox.swapped(message, about.real, self())
-        :atomics.put(about.stage, 1, 1)
-        {was, old_after, reads} = Callback.run(old, message, %{})
-        :atomics.put(about.stage, 1, 2)
-        {is, new_after, _reads} = Callback.run(new, message, Sandbox.in_order(reads))
-        :atomics.put(about.stage, 1, 0)
-        about_it = %{message: message, old: old, new: new, values?: about.values?}
-        finding = Comparison.of({was, old_after.state}, {is, new_after.state}, about_it)
-        goes_on? = goes_on?(was) and goes_on?(is)
-        tell(about, {:played, finding, goes_on?})
-        if goes_on?, do: play(old_after, new_after, about)
+        case told(about, message) do
+          {:ok, told} ->
+            played(old, new, Sandbox.swapped(told, about.real, self()), about)
+
+          :others ->
+            tell(about, {:played, :not_its_own, true})
+            play(old, new, about)
+
+          :lost ->
+            tell(about, {:played, :not_its_own, false})
+        end
 
       {^ref, :enough} ->
         :ok
     end
+  end
+
+  defp told(%{kind: :event} = about, message), do: Event.told(message, about.module, about.id)
+  defp told(_server, message), do: {:ok, message}
+
+  defp played(old, new, message, about) do
+    :atomics.put(about.stage, 1, 1)
+    {was, old_after, reads} = Callback.run(old, message, %{})
+    :atomics.put(about.stage, 1, 2)
+    {is, new_after, _reads} = Callback.run(new, message, Sandbox.in_order(reads))
+    :atomics.put(about.stage, 1, 0)
+    about_it = %{message: message, old: old, new: new, values?: about.values?}
+    finding = Comparison.of({was, old_after.state}, {is, new_after.state}, about_it)
+    goes_on? = goes_on?(was) and goes_on?(is)
+    tell(about, {:played, finding, goes_on?})
+    if goes_on?, do: play(old_after, new_after, about)
   end
 
   # After a timeout it would have done what no message says.

@@ -29,7 +29,8 @@ defmodule HotPatch.Swap.Replay.Tally do
   end
 
   @doc "What was found of a message."
-  @spec add(t(), module(), Comparison.finding()) :: t()
+  @spec add(t(), module(), Comparison.finding() | :not_its_own) :: t()
+  def add(tally, _module, :not_its_own), do: tally
   def add(tally, module, {:left, reason}), do: left(tally, module, reason)
 
   def add(tally, module, :same),
@@ -143,6 +144,12 @@ defmodule HotPatch.Swap.Replay.Tally do
       traced: "is traced by somebody else",
       sample: "not in the sample",
       no_copy: "its code cannot be copied, see below",
+      special: "special processes are not played",
+      hosted: "LiveViews and channels are not played",
+      wrapper: "servers that keep the module in their state are not played",
+      foreign: "servers of a behaviour that is not OTP's are not played",
+      below: "a gen_statem has another callback module now, and may come back to this one",
+      agent: "Agents are not played",
       others: "other reasons"
     }
   end

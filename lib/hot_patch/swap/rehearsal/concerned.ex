@@ -1,0 +1,80 @@
+defmodule HotPatch.Swap.Rehearsal.Concerned do
+  @moduledoc false
+  # The processes that a swap has to do with, as a rehearsal needs them.
+  #
+  # A swap keeps what it knows of each process, for it is in a hurry later. A rehearsal has time, and nobody shall
+  # notice it: of a hundred thousand that would be a heap whose garbage keeps a scheduler from everybody
+  # else for many milliseconds, at whatever priority. So processes are looked at some hundred at a time, all that there
+  # is to be known of them at once, and what is kept are their pids, by what they have in common.
+
+  alias HotPatch.Swap.Casualties
+  alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Discovery
+  alias HotPatch.Swap.Discovery.KeptFrames
+  alias HotPatch.Swap.Discovery.Lookers
+  alias HotPatch.Swap.Discovery.Running
+  alias HotPatch.Swap.Discovery.Uncertain
+  alias HotPatch.Swap.Target
+
+  @typedoc "Processes that are alike in all that is to be done with them; of the target only what they have in common counts."
+  @type group :: {Target.t(), [pid(), ...]}
+
+  @typedoc """
+  `groups` have a state to convert, `unpaused` have not, see `HotPatch.Swap.Discovery`. `casualties` are those for whom
+  the change would be refused, by why.
+  """
+  @type t :: %{
+          groups: [group()],
+          unpaused: [group()],
+          casualties: %{String.t() => [pid()]},
+          silent: [pid()],
+          uncertain: Uncertain.counts(),
+          kept: KeptFrames.kept()
+        }
+
+  @doc "Finds them; `reasons` are why some would end, `fatal` those of them for which the change is refused."
+  @spec find([Change.t()], Casualties.reasons(), Casualties.reasons()) :: t()
+  def find(changes, reasons, fatal) do
+    found =
+      Process.list()
+      |> Lookers.look(&[part(&1, changes, {reasons, fatal})], 1)
+      |> Enum.reduce(part([], changes, {reasons, fatal}), &together/2)
+
+    %{found | groups: Map.to_list(found.groups), unpaused: Map.to_list(found.unpaused)}
+  end
+
+  @doc "How many processes there are in groups."
+  @spec count([group()]) :: non_neg_integer()
+  def count(groups), do: groups |> Enum.map(fn {_target, pids} -> length(pids) end) |> Enum.sum()
+
+  defp part(pids, changes, {reasons, fatal}) do
+    found = Discovery.look(changes, pids)
+    all = found.targets ++ found.unpaused
+    marked = Casualties.mark(found, reasons)
+
+    %{
+      groups: alike(marked.targets),
+      unpaused: alike(marked.unpaused),
+      casualties: all |> Casualties.among(fatal) |> Casualties.by_reason(),
+      silent: found.silent,
+      uncertain: Uncertain.counts(changes, Running.of(changes, all, pids), found.silent),
+      kept: KeptFrames.of(changes, Enum.map(found.targets, & &1.pid))
+    }
+  end
+
+  # How many reductions one had is of interest only to who comes back to it.
+  defp alike(targets), do: Enum.group_by(targets, &%{&1 | pid: nil, reductions: nil}, & &1.pid)
+
+  defp together(part, all) do
+    more = fn _key, pids, others -> pids ++ others end
+
+    %{
+      groups: Map.merge(part.groups, all.groups, more),
+      unpaused: Map.merge(part.unpaused, all.unpaused, more),
+      casualties: Map.merge(part.casualties, all.casualties, more),
+      silent: part.silent ++ all.silent,
+      uncertain: Uncertain.sum(part.uncertain, all.uncertain),
+      kept: KeptFrames.merge(part.kept, all.kept)
+    }
+  end
+end
