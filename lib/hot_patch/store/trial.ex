@@ -11,6 +11,7 @@ defmodule HotPatch.Store.Trial do
   #
   # HotPatch of the release that is tried reads what that of the former one has written: its form is a plain map.
 
+  alias HotPatch.Host.NextBoot
   alias HotPatch.Store
   alias HotPatch.Store.ReleaseFiles
   alias HotPatch.Support.FileName
@@ -119,7 +120,7 @@ defmodule HotPatch.Store.Trial do
   defp script(trial) do
     {erts, version} = trial.from
     record = quoted(path(:record))
-    data = quoted(ReleaseFiles.start_data(trial.root))
+    data = quoted(NextBoot.start_data(trial.root))
 
     text = """
     #!/bin/sh

@@ -57,7 +57,7 @@ defmodule HotPatch.Swap.Rehearsal.Concerned do
       unpaused: alike(marked.unpaused),
       casualties: all |> Casualties.among(fatal) |> Casualties.by_reason(),
       silent: found.silent,
-      uncertain: Uncertain.counts(changes, Running.of(changes, all, pids), found.silent),
+      uncertain: Uncertain.counts(changes, Running.of(changes, all, found.running), found.silent),
       kept: KeptFrames.of(changes, Enum.map(found.targets, & &1.pid))
     }
   end
