@@ -112,6 +112,14 @@ defmodule HotPatch.Store.Trial do
           do: name
   end
 
+  # Where relx has made the release, its start script is a copy of that of the version.
+  defp scripts_back(root, version) do
+    for {script, %{^version => own}} <- NextBoot.scripts(root), into: "" do
+      new = quoted("#{script}.back")
+      "    cp -p #{quoted(own)} #{new} && mv -f #{new} #{quoted(script)}\n"
+    end
+  end
+
   defp script(%{command: nil}), do: :ok
 
   # `begin` starts the other release, and a second process that looks whether it serves in time: until then the record is
@@ -130,6 +138,7 @@ defmodule HotPatch.Store.Trial do
     if [ "$1" = back ]; then
       if mv #{record} #{quoted(path(:over))} 2>/dev/null; then
         printf '%s' #{quoted("#{erts} #{version}")} > #{data}.back && mv -f #{data}.back #{data}
+    #{scripts_back(trial.root, version)}
       fi
       HEART_COMMAND=#{quoted(trial.command)}
       export HEART_COMMAND

@@ -18,7 +18,6 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
   alias HotPatch.Status
   alias HotPatch.Store.FileChange
   alias HotPatch.Store.Journal
-  alias HotPatch.Store.ReleaseFiles
   alias HotPatch.Store.Transaction
   alias HotPatch.Store.Trial
   alias HotPatch.Support.FileName
@@ -73,11 +72,10 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
 
   defp trial(order, way) do
     root = Release.root()
-    erts = with {erts, _version} <- ReleaseFiles.boots(root), do: erts, else: (nil -> erts())
 
     %{
       root: root,
-      from: {erts, Release.current().version},
+      from: {erts(), Release.current().version},
       to: order.to,
       command: with({:heart, command} <- way, do: command, else: (_exits -> nil)),
       starts: 0,
