@@ -90,7 +90,12 @@ defmodule HotPatch.Swap.Batch do
   The same for processes that do not stand still: each runs it in its turn. `also` is done
   with each beside it.
   """
-  @spec convert_in_turn([[ProcessTask.t()]], reference(), integer(), (pid() -> term())) ::
+  @spec convert_in_turn(
+          Enumerable.t([ProcessTask.t()]),
+          reference(),
+          integer(),
+          (pid() -> term())
+        ) ::
           {:ok, [{pid(), module()}]} | failed()
   def convert_in_turn(windows, ref, deadline, also) do
     convert_each(windows, ref, deadline, fn %{pid: pid, conversions: mine} ->
@@ -103,7 +108,8 @@ defmodule HotPatch.Swap.Batch do
   Where all have converted: whether one was ended by it. Whoever dies of something else meanwhile is no
   concern of the change.
   """
-  @spec survived([[ProcessTask.t()]], Signal.t()) :: :ok | {:error, :taken_back, String.t()}
+  @spec survived(Enumerable.t([ProcessTask.t()]), Signal.t()) ::
+          :ok | {:error, :taken_back, String.t()}
   def survived(windows, signal) do
     if Signal.within(signal) == 0 do
       :ok
@@ -273,7 +279,7 @@ defmodule HotPatch.Swap.Batch do
   defp resume(pid), do: SysMessage.resume_unanswered(pid)
 
   @doc "Does something to all, a window at a time: the last of each answers for it."
-  @spec in_windows([[ProcessTask.t()]], (ProcessTask.t() -> term())) :: :ok
+  @spec in_windows(Enumerable.t([ProcessTask.t()]), (ProcessTask.t() -> term())) :: :ok
   def in_windows(windows, fun) do
     for [_ | _] = window <- windows do
       Enum.each(window, fun)

@@ -69,9 +69,15 @@ defmodule HotPatch.Swap.Discovery do
     %{looked_at.found | list: list, seen: seen}
   end
 
-  @doc "The same for those who look once, at all or at some: what was seen is not kept."
+  @doc """
+  The same for those who look once, at all or at some: what was seen is not kept, but for the list of those that need
+  not be looked at again.
+  """
   @spec look([Change.t()], [pid()]) :: found()
-  def look(changes, list \\ Process.list()), do: scan(changes, list, nothing()).found
+  def look(changes, list \\ Process.list()) do
+    looked_at = scan(changes, list, nothing())
+    %{looked_at.found | list: looked_at.pids}
+  end
 
   @doc "What a later scan has found, with what was found before."
   @spec merge(found(), found()) :: found()

@@ -8,6 +8,7 @@ defmodule HotPatch.Swap.Engine do
 
   alias HotPatch.Support.Quiet
   alias HotPatch.Swap.Casualties
+  alias HotPatch.Swap.Concerned
   alias HotPatch.Swap.Decision
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Discovery
@@ -69,34 +70,34 @@ defmodule HotPatch.Swap.Engine do
 
   # Who has a state that may hold funs of the code that goes.
   defp holders(%{funs: nil}), do: []
-  defp holders(%{job: job}), do: Quiet.run(fn -> Discovery.look(job.changes).targets end)
+  defp holders(%{job: job}), do: Quiet.run(fn -> Concerned.in_turn(job.changes).groups end)
 
   # The new code takes the old state too: load first, then each changes its state when it
   # gets to it. Tried before, in the same way, so that a failure finds the old code current.
   defp run_in_turn(caller, ready, guard) do
     # Nobody stands still, and nobody is to wait for this.
-    case Quiet.run(fn -> Discovery.find(ready.job.changes) end) do
+    case Quiet.run(fn -> Concerned.in_turn(ready.job.changes) end) do
       %{silent: []} = found -> run_in_turn(caller, ready, guard, found)
       %{silent: silent} -> {:error, Failure.new(:busy, Description.silent(silent))}
     end
   end
 
   defp run_in_turn(caller, ready, guard, found) do
-    standing = Parking.new(guard, ready.signal, length(found.targets))
+    standing = Parking.new(guard, ready.signal, Concerned.count(found.groups))
 
     with {:ok, casualties} <- casualties(ready),
          found = without(found, casualties),
          {:ok, ready} <- ahead(ready, found),
-         {:ok, watch} <- Rolling.rehearse(found.targets, ready, standing),
+         {:ok, watch} <- Rolling.rehearse(found.groups, ready, standing),
          :ok <- EarlyLoad.on_load(ready, deadline(ready)),
          :ok <- Decision.await(caller, ready),
          # Whoever is started from here on may have either state; the new code takes both.
-         found = later(ready, found),
+         found = later(ready, found, watch),
          {:ok, casualties} <- casualties(ready),
          found = without(found, casualties),
          {:ok, killed} <- PhaseTimes.note(:load, fn -> Load.run(ready, casualties) end) do
       case PhaseTimes.note(:convert, fn ->
-             Rolling.change(found.targets, ready, standing, watch)
+             Rolling.change(found.groups, ready, standing, watch)
            end) do
         :ok ->
           {:ok, %Done{killed: killed}}
@@ -111,9 +112,9 @@ defmodule HotPatch.Swap.Engine do
     end
   end
 
-  defp later(ready, found) do
-    new = Quiet.run(fn -> Discovery.find(ready.job.changes, found) end)
-    Discovery.merge(new, found)
+  defp later(ready, found, watch) do
+    known? = &Rolling.tried?(watch, &1)
+    Quiet.run(fn -> Concerned.with_new(found, ready.job.changes, known?) end)
   end
 
   # Those that the change ends: none without the operator's word.
@@ -128,13 +129,10 @@ defmodule HotPatch.Swap.Engine do
       else: {:ok, casualties}
   end
 
-  defp without(found, casualties) do
-    pids = MapSet.new(casualties, & &1.pid)
-    %{found | targets: Enum.reject(found.targets, &(&1.pid in pids))}
-  end
+  defp without(found, casualties), do: Concerned.without(found, Enum.map(casualties, & &1.pid))
 
   # What is tried may call new modules.
-  defp ahead(ready, %{targets: []}), do: {:ok, ready}
+  defp ahead(ready, %{groups: []}), do: {:ok, ready}
   defp ahead(ready, _found), do: EarlyLoad.added(ready, deadline(ready))
 
   defp taken_back(error, ready) do

@@ -43,8 +43,8 @@ defmodule HotPatch.Swap.Guard do
   @spec outlive_application() :: true
   def outlive_application, do: Process.group_leader(self(), Process.whereis(:init))
 
-  @doc "Tells the guard about processes that the engine is going to have stand still, and how."
-  @spec tell(Parking.t(), [{pid(), ProcessTask.how()}]) :: :ok
+  @doc "Tells the guard about processes that the engine is going to have stand still, by how."
+  @spec tell(Parking.t(), %{ProcessTask.how() => [pid()]}) :: :ok
   def tell(standing, hows) do
     send(standing.guard, {self(), :stops, standing, hows})
     :ok
@@ -98,13 +98,15 @@ defmodule HotPatch.Swap.Guard do
     ref = SysMessage.open()
 
     standing =
-      for {standing, hows} <- stopped, {pid, :still} <- hows, Parking.standing?(pid) do
+      for {standing, %{still: pids}} <- stopped, pid <- pids, Parking.standing?(pid) do
         Parking.wake_answered(standing, pid, ref)
         pid
       end
 
     suspended =
-      for {_standing, hows} <- stopped, {pid, how} <- hows, how in [:suspended, :in_turn] do
+      for {_standing, hows} <- stopped,
+          how <- [:suspended, :in_turn],
+          pid <- Map.get(hows, how, []) do
         SysMessage.run_in(pid, state(outcome))
         if how == :in_turn, do: SysMessage.run_in(pid, &Conversion.forget/1)
         SysMessage.send(pid, ref, :resume)

@@ -24,7 +24,7 @@ defmodule HotPatch.Swap.Rehearsal do
   alias HotPatch.Swap.OldCode.Room
   alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.Ready
-  alias HotPatch.Swap.Rehearsal.Concerned
+  alias HotPatch.Swap.Concerned
   alias HotPatch.Swap.Rehearsal.Round
   alias HotPatch.Swap.Rehearsal.Tally
   alias HotPatch.Swap.Replay

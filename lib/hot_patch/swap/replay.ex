@@ -9,7 +9,7 @@ defmodule HotPatch.Swap.Replay do
 
   alias HotPatch.Rehearsal.Replay
   alias HotPatch.Swap.Change
-  alias HotPatch.Swap.Rehearsal.Concerned
+  alias HotPatch.Swap.Concerned
   alias HotPatch.Swap.Replay.Director
   alias HotPatch.Swap.Replay.Sandbox
   alias HotPatch.Swap.Replay.Tally

@@ -10,6 +10,7 @@ defmodule HotPatch.Swap.Rolling do
   # HotPatch.Swap.Rolling.Undo). Until then every process keeps the state it had.
 
   alias HotPatch.Swap.Batch
+  alias HotPatch.Swap.Concerned
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Foreign
@@ -19,7 +20,6 @@ defmodule HotPatch.Swap.Rolling do
   alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.SysMessage
-  alias HotPatch.Swap.Target
 
   # A caller waits for what is in the schedulers' queues before its own process: few at a time.
   @window 100
@@ -33,9 +33,9 @@ defmodule HotPatch.Swap.Rolling do
   Tries the conversion in every process, in its turn; nobody's state changes. From here on it
   is noticed when one of them dies.
   """
-  @spec rehearse([Target.t()], Ready.t(), Parking.t()) ::
+  @spec rehearse([Concerned.group()], Ready.t(), Parking.t()) ::
           {:ok, watch()} | {:error, :taken_back, String.t()}
-  def rehearse(targets, ready, standing) do
+  def rehearse(groups, ready, standing) do
     watch = :ets.new(__MODULE__, [:private])
     deadline = System.monotonic_time(:millisecond) + @turn_within
     # A process that is woken once does all of it.
@@ -43,12 +43,14 @@ defmodule HotPatch.Swap.Rolling do
 
     ref = SysMessage.open()
     # Should this process die, what is still under way is not to be tried any more.
-    Guard.tell(standing, [])
+    Guard.tell(standing, %{})
 
     windows =
-      targets
-      |> ProcessTask.of(ready, {ref, standing.signal}, @window)
-      |> Enum.map(fn window -> Enum.map(window, &ProcessTask.rehearsal/1) end)
+      Stream.flat_map(groups, fn {target, pids} ->
+        [[task]] = ProcessTask.of([target], ready, {ref, standing.signal})
+        task = ProcessTask.rehearsal(task)
+        windows(pids, &%{task | pid: &1})
+      end)
 
     with {:ok, _again} <- Batch.convert_in_turn(windows, ref, deadline, also),
          :ok <- Batch.survived(windows, standing.signal) do
@@ -59,21 +61,28 @@ defmodule HotPatch.Swap.Rolling do
     end
   end
 
+  # Made when their turn comes.
+  defp windows(pids, of), do: pids |> Stream.chunk_every(@window) |> Stream.map(&Enum.map(&1, of))
+
+  @doc "Whether a process is among those that were tried."
+  @spec tried?(watch(), pid()) :: boolean()
+  def tried?(watch, pid), do: :ets.member(watch, pid)
+
   @doc """
   After the load: has every process change its state in its turn. If one dies in the new
   code or cannot change, those that are changed are given.
   """
-  @spec change([Target.t()], Ready.t(), Parking.t(), watch()) ::
+  @spec change([Concerned.group()], Ready.t(), Parking.t(), watch()) ::
           :ok | {:untrue, String.t(), changed :: MapSet.t(pid())}
-  def change(targets, ready, standing, watch) do
+  def change(groups, ready, standing, watch) do
     messages = ProcessTask.messages(ready.job)
-    # Should this process die between a suspend and its resume, the guard resumes.
-    Guard.tell(standing, for(%{pid: pid} <- targets, do: {pid, :in_turn}))
 
     result =
-      targets
-      |> Enum.chunk_every(@window)
+      groups
+      |> Stream.flat_map(fn {target, pids} -> windows(pids, &%{target | pid: &1}) end)
       |> Enum.reduce_while({:ok, []}, fn window, {:ok, changed} ->
+        # Should this process die between a suspend and its resume, the guard resumes.
+        Guard.tell(standing, %{in_turn: Enum.map(window, & &1.pid)})
         {result, pids} = change_window(window, messages, {ready, standing})
         changed = pids ++ changed
 
@@ -83,31 +92,30 @@ defmodule HotPatch.Swap.Rolling do
         end
       end)
 
-    with {:ok, _changed} <- result, do: forget(targets, watch)
+    with {:ok, _changed} <- result, do: forget(groups, watch)
   end
 
   @doc "Nobody needs the states from before any more, nor is watched."
-  @spec forget([Target.t()], watch()) :: :ok
-  def forget(targets, watch) do
-    targets
-    |> Enum.map(& &1.pid)
-    |> ProcessTask.bystanders(@window)
+  @spec forget([Concerned.group()], watch()) :: :ok
+  def forget(groups, watch) do
+    groups
+    |> bystanders()
     |> Batch.in_windows(fn %{pid: pid} ->
       SysMessage.run_in(pid, &Conversion.forget/1)
       for {_pid, monitor} <- :ets.take(watch, pid), do: Process.demonitor(monitor)
     end)
   end
 
-  @doc "Has every process make the funs that it holds anew, in its turn, and nothing else."
-  @spec renew_funs([Target.t()], FunRenewal.shared() | nil) :: :ok
-  def renew_funs(_targets, nil), do: :ok
-
-  def renew_funs(targets, funs) do
-    targets
-    |> Enum.map(& &1.pid)
-    |> ProcessTask.bystanders(@window)
-    |> Batch.in_windows(&renew_in(&1.pid, funs))
+  defp bystanders(groups) do
+    Stream.flat_map(groups, fn {_target, pids} -> windows(pids, &%ProcessTask{pid: &1}) end)
   end
+
+  @doc "Has every process make the funs that it holds anew, in its turn, and nothing else."
+  @spec renew_funs([Concerned.group()], FunRenewal.shared() | nil) :: :ok
+  def renew_funs(_groups, nil), do: :ok
+
+  def renew_funs(groups, funs),
+    do: groups |> bystanders() |> Batch.in_windows(&renew_in(&1.pid, funs))
 
   defp renew_in(_pid, nil), do: :ok
   defp renew_in(pid, funs), do: SysMessage.run_in(pid, &FunRenewal.now(&1, funs))

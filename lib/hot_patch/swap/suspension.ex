@@ -99,8 +99,8 @@ defmodule HotPatch.Swap.Suspension do
   """
   @spec announce(t(), [[[ProcessTask.t()]]]) :: t()
   def announce(suspension, waves) do
-    hows = for windows <- waves, window <- windows, task <- window, do: {task.pid, task.how}
-    Guard.tell(suspension.standing, hows)
+    tasks = for windows <- waves, window <- windows, task <- window, do: task
+    Guard.tell(suspension.standing, Enum.group_by(tasks, & &1.how, & &1.pid))
     waves = for [_ | _] = windows <- waves, do: wave(windows)
     ours = Enum.reduce(waves, suspension.ours, &known/2)
     %{suspension | ours: ours, coming: suspension.coming ++ waves}

@@ -1,0 +1,182 @@
+defmodule HotPatch.Swap.Concerned do
+  @moduledoc false
+  # The processes that a swap has to do with, for whoever has time: a rehearsal, and a transition in which
+  # each process changes in its turn.
+  #
+  # A swap for which all stand still keeps what it knows of each process, for it is in a hurry later. Here nobody shall
+  # notice anything: of a hundred thousand that would be a heap whose garbage keeps a scheduler from everybody
+  # else for many milliseconds, at whatever priority. So processes are looked at some hundred at a time, all that there
+  # is to be known of them at once, and what is kept are their pids, by what they have in common.
+
+  alias HotPatch.Swap.Casualties
+  alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Discovery
+  alias HotPatch.Swap.Discovery.KeptFrames
+  alias HotPatch.Swap.Discovery.Lookers
+  alias HotPatch.Swap.Discovery.Running
+  alias HotPatch.Swap.Discovery.Uncertain
+  alias HotPatch.Swap.Target
+
+  @typedoc "Processes that are alike in all that is to be done with them; of the target only what they have in common counts."
+  @type group :: {Target.t(), [pid(), ...]}
+
+  @typedoc """
+  `groups` have a state to convert, `unpaused` have not, see `HotPatch.Swap.Discovery`. `casualties` are those for whom
+  the change would be refused, by why.
+  """
+  @type t :: %{
+          groups: [group()],
+          unpaused: [group()],
+          casualties: %{String.t() => [pid()]},
+          silent: [pid()],
+          uncertain: Uncertain.counts(),
+          kept: KeptFrames.kept()
+        }
+
+  @typedoc """
+  The same of a swap in which each changes in its turn, and what else a swap for which all stand still would have to know.
+  """
+  @type in_turn :: %{
+          groups: [group()],
+          unpaused: [group()],
+          silent: [pid()],
+          parents: [pid()],
+          starters: [pid()],
+          seen: [pid()]
+        }
+
+  @doc "Finds those that change in their turn."
+  @spec in_turn([Change.t()]) :: in_turn()
+  def in_turn(changes) do
+    none = %{groups: %{}, unpaused: %{}, silent: [], parents: [], starters: [], seen: []}
+
+    found =
+      Process.list()
+      |> Lookers.look(&[part_in_turn(&1, changes)], 1)
+      |> Enum.reduce(none, &together_in_turn/2)
+
+    %{
+      found
+      | groups: Map.to_list(found.groups),
+        unpaused: Map.to_list(found.unpaused),
+        parents: Enum.uniq(found.parents),
+        starters: Enum.uniq(found.starters)
+    }
+  end
+
+  defp part_in_turn(pids, changes) do
+    found = Discovery.look(changes, pids)
+
+    found
+    |> Map.take([:silent, :parents, :starters])
+    |> Map.merge(%{
+      groups: alike(found.targets),
+      unpaused: alike(found.unpaused),
+      seen: found.list
+    })
+  end
+
+  defp together_in_turn(part, all) do
+    %{
+      groups: Map.merge(part.groups, all.groups, &more/3),
+      unpaused: Map.merge(part.unpaused, all.unpaused, &more/3),
+      silent: part.silent ++ all.silent,
+      parents: part.parents ++ all.parents,
+      starters: part.starters ++ all.starters,
+      seen: part.seen ++ all.seen
+    }
+  end
+
+  @doc "With those that are there now and were not known before."
+  @spec with_new(in_turn(), [Change.t()], known? :: (pid() -> boolean())) :: in_turn()
+  def with_new(found, changes, known?) do
+    now = in_turn(changes)
+
+    %{
+      now
+      | groups: rejected(now.groups, known?) ++ found.groups,
+        unpaused: now.unpaused
+    }
+  end
+
+  @doc "Without some processes."
+  @spec without(in_turn(), [pid()]) :: in_turn()
+  def without(found, []), do: found
+
+  def without(found, pids) do
+    pids = MapSet.new(pids)
+    %{found | groups: rejected(found.groups, &MapSet.member?(pids, &1))}
+  end
+
+  defp rejected(groups, reject?) do
+    for {target, pids} <- groups,
+        left = Enum.reject(pids, reject?),
+        left != [],
+        do: {target, left}
+  end
+
+  @doc "The same as a swap needs it for which all stand still."
+  @spec found(in_turn()) :: Discovery.found()
+  def found(in_turn) do
+    targets = expanded(in_turn.groups)
+    own = MapSet.new(targets, & &1.pid)
+
+    %{
+      Discovery.nothing()
+      | targets: targets,
+        unpaused: expanded(in_turn.unpaused),
+        parents: Enum.reject(in_turn.parents, &MapSet.member?(own, &1)),
+        starters: Enum.reject(in_turn.starters, &MapSet.member?(own, &1)),
+        list: in_turn.seen,
+        seen: Map.new(in_turn.seen, &{&1, []})
+    }
+  end
+
+  defp expanded(groups), do: for({target, pids} <- groups, pid <- pids, do: %{target | pid: pid})
+
+  @doc "Finds those of a rehearsal; `reasons` are why some would end, `fatal` those of them for which the change is refused."
+  @spec find([Change.t()], Casualties.reasons(), Casualties.reasons()) :: t()
+  def find(changes, reasons, fatal) do
+    found =
+      Process.list()
+      |> Lookers.look(&[part(&1, changes, {reasons, fatal})], 1)
+      |> Enum.reduce(part([], changes, {reasons, fatal}), &together/2)
+
+    %{found | groups: Map.to_list(found.groups), unpaused: Map.to_list(found.unpaused)}
+  end
+
+  @doc "How many processes there are in groups."
+  @spec count([group()]) :: non_neg_integer()
+  def count(groups), do: groups |> Enum.map(fn {_target, pids} -> length(pids) end) |> Enum.sum()
+
+  defp part(pids, changes, {reasons, fatal}) do
+    found = Discovery.look(changes, pids)
+    all = found.targets ++ found.unpaused
+    marked = Casualties.mark(found, reasons)
+
+    %{
+      groups: alike(marked.targets),
+      unpaused: alike(marked.unpaused),
+      casualties: all |> Casualties.among(fatal) |> Casualties.by_reason(),
+      silent: found.silent,
+      uncertain: Uncertain.counts(changes, Running.of(changes, all, found.running), found.silent),
+      kept: KeptFrames.of(changes, Enum.map(found.targets, & &1.pid))
+    }
+  end
+
+  # How many reductions one had is of interest only to who comes back to it.
+  defp alike(targets), do: Enum.group_by(targets, &%{&1 | pid: nil, reductions: nil}, & &1.pid)
+
+  defp together(part, all) do
+    %{
+      groups: Map.merge(part.groups, all.groups, &more/3),
+      unpaused: Map.merge(part.unpaused, all.unpaused, &more/3),
+      casualties: Map.merge(part.casualties, all.casualties, &more/3),
+      silent: part.silent ++ all.silent,
+      uncertain: Uncertain.sum(part.uncertain, all.uncertain),
+      kept: KeptFrames.merge(part.kept, all.kept)
+    }
+  end
+
+  defp more(_key, pids, others), do: pids ++ others
+end
