@@ -500,7 +500,7 @@ defmodule HotPatch do
   @doc """
   Cancels what is under way: an apply, a rollback, a restart, a check, a plan, a rehearsal, an attach or a detach, from
   any node of the cluster. `id` is that of the operation (`progress/0` has it), of the patch that it is about,
-  or the name of the node.
+  the beginning of one of them, or the name of the node.
 
   Waits until it has ended, and says how. As long as it is not decided that all nodes go on, nothing has
   changed, and nothing will. After that an apply, whose watch may go on for long, or which goes group after
@@ -528,9 +528,10 @@ defmodule HotPatch do
       :not_under_way
   """
   @spec cancel(String.t() | node(), cancel_options()) :: {:ok, Cancellation.t()} | error()
-  def cancel(id, options \\ []) when is_binary(id) or is_atom(id) do
+  def cancel(id, options \\ []) do
     with {:ok, options} <- Options.validate(:cancel, options),
-         do: Cluster.CancelCall.run("#{id}", %{options | by: options.by || OSUser.name()})
+         {:ok, id} <- Argument.name(:cancel, id),
+         do: Cluster.CancelCall.run(id, %{options | by: options.by || OSUser.name()})
   end
 
   @doc """
@@ -569,8 +570,11 @@ defmodule HotPatch do
       :refused
   """
   @spec dismiss(node(), dismiss_options()) :: :ok | error()
-  def dismiss(node, options \\ []) when is_atom(node) do
+  def dismiss(node, options \\ []) do
     with {:ok, options} <- Options.validate(:dismiss, options),
+         # Whoever is to be dismissed is away: only the survey knows its name.
+         known = if(is_atom(node), do: [], else: Enum.map(Cluster.nodes(), & &1.node)),
+         {:ok, node} <- Argument.node(:dismiss, node, known),
          do: Cluster.Dismissal.run(node, %{options | by: options.by || OSUser.name()})
   end
 

@@ -298,7 +298,9 @@ defmodule HotPatch.CancelTest do
     %{operation: id} = under_way(b, :watch, patch)
     assert {:error, %Error{reason: :not_under_way} = error} = hot_patch(b, :cancel, ["fix"])
     assert error.message =~ "apply of #{patch.id} by alice (#{id})"
-    assert {:ok, %{outcome: :rolled_back}} = hot_patch(b, :cancel, [id])
+    # As much of the patch's id as only this one has, as a shell of Erlang gives it.
+    beginning = patch.id |> binary_part(0, byte_size(patch.id) - 2) |> String.to_charlist()
+    assert {:ok, %{outcome: :rolled_back}} = hot_patch(b, :cancel, [beginning])
     assert {:error, _} = Task.await(task, 60_000)
   end
 end

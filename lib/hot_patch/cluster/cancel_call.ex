@@ -19,7 +19,7 @@ defmodule HotPatch.Cluster.CancelCall do
     infos = Cluster.infos(Cluster.everyone())
     {led, failed} = led(infos)
 
-    case chosen(for({node, facts} <- led, meant?(facts, id), do: {node, facts})) do
+    case led |> found(id) |> chosen() do
       [{node, facts}] -> tell(node, facts, options)
       [] -> {:error, nothing(id, {infos, led, failed})}
       several -> {:error, ambiguous(id, several)}
@@ -32,6 +32,16 @@ defmodule HotPatch.Cluster.CancelCall do
     nodes = for(%{managed?: true, node: node} <- infos, do: node) ++ holders
     {answers, failed} = Cluster.survey(Enum.uniq(nodes), :led, [], @within)
     {for({node, list} <- answers, facts <- list, do: {node, facts}), failed}
+  end
+
+  # What begins so counts where nothing is called so.
+  defp found(led, id) do
+    with [] <- Enum.filter(led, fn {_node, facts} -> meant?(facts, id) end),
+         do: Enum.filter(led, fn {_node, facts} -> begins?(facts, id) end)
+  end
+
+  defp begins?(facts, beginning) do
+    Enum.any?([facts.id, facts.patch], &(is_binary(&1) and String.starts_with?(&1, beginning)))
   end
 
   # As patches are called: by the id, or by the name in front of it.
@@ -103,7 +113,9 @@ defmodule HotPatch.Cluster.CancelCall do
   end
 
   defp held?(%{operation: %{id: held, patch: patch} = holder}, id),
-    do: meant?(%{id: held, patch: patch}, id) or holder[:course] == id
+    do:
+      meant?(%{id: held, patch: patch}, id) or holder[:course] == id or
+        begins?(%{id: held, patch: patch}, id)
 
   defp held?(_info, _id), do: false
 

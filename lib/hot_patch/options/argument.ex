@@ -57,6 +57,22 @@ defmodule HotPatch.Options.Argument do
   defp key_name(<<first, _::binary>> = key),
     do: if(first in ?A..?Z, do: "Elixir." <> key, else: key)
 
+  @doc "What an operation, a patch, or a node is called, as text."
+  @spec name(atom(), term()) :: {:ok, String.t()} | {:error, Error.t()}
+  def name(_call, name) when is_atom(name) and name not in [nil, true, false],
+    do: {:ok, Atom.to_string(name)}
+
+  def name(call, name) do
+    case text(name) do
+      text when is_binary(text) and text != "" ->
+        {:ok, text}
+
+      other ->
+        shown = inspect(other, limit: 5, printable_limit: 80)
+        {:error, Error.new(:invalid_option, "#{call}: #{shown} is no name", %{option: :id})}
+    end
+  end
+
   @doc "The name of a node; text counts where a node of this name is known, so that no atom is made."
   @spec node(atom(), term(), [node()]) :: {:ok, node()} | {:error, Error.t()}
   def node(_call, name, _known) when is_atom(name) and name not in [nil, true, false],
@@ -79,7 +95,7 @@ defmodule HotPatch.Options.Argument do
 
     Error.new(
       :invalid_option,
-      "#{call}: #{inspect(text, limit: 5, printable_limit: 80)} is no connected node: a node is named by an " <>
+      "#{call}: #{inspect(text, limit: 5, printable_limit: 80)} is no node that is known: a node is named by an " <>
         "atom, such as :\"a@10.0.0.1\"#{question}",
       %{option: :node}
     )

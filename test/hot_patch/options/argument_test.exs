@@ -74,12 +74,19 @@ defmodule HotPatch.Options.ArgumentTest do
   test "nodes are atoms, and what is none is an error that says so" do
     [a, b] = Cluster.start(2)
 
-    for function <- [:restart, :attach, :detach],
+    for function <- [:restart, :attach, :detach, :dismiss],
         name <- ["nobody@nowhere", ~c"nobody@nowhere", nil, 1, [], %{}] do
       assert {:error, %Error{reason: :invalid_option} = error} = hot_patch(a, function, [name])
       assert error.details.option == :node
       assert error.message =~ "a node is named by an atom"
     end
+
+    for name <- [nil, 1, [], "", %{}] do
+      assert {:error, %Error{reason: :invalid_option, details: %{option: :id}}} =
+               hot_patch(a, :cancel, [name])
+    end
+
+    assert {:error, %Error{reason: :not_under_way}} = hot_patch(a, :cancel, [~c"fix"])
 
     assert {:error, error} =
              hot_patch(a, :restart, [String.replace(to_string(b), "peer", "pear")])

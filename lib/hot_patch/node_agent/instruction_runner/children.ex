@@ -7,6 +7,7 @@ defmodule HotPatch.NodeAgent.InstructionRunner.Children do
   # A child that works for a module which goes with the same change cannot wait for that: it is stopped
   # before the pause, while its code is there, and started again if the change is taken back.
 
+  alias HotPatch.Support.Isolated
   alias HotPatch.Swap
   alias HotPatch.Swap.Conversion
 
@@ -18,6 +19,9 @@ defmodule HotPatch.NodeAgent.InstructionRunner.Children do
 
   # Milliseconds that a supervisor may take to name its children where nothing depends on it.
   @answer_within 1_000
+
+  # Milliseconds that the start of one child may take: less than the step, so that the answer names the child.
+  @start_within 8_000
 
   @doc "The children that the supervisors of a module have now."
   @spec known(module()) :: ids()
@@ -99,16 +103,19 @@ defmodule HotPatch.NodeAgent.InstructionRunner.Children do
   @doc """
   Stops those that the former init named and the new one does not, and starts those that were not there before, and
   those that were stopped before the pause and that it names all the same. Whoever was added otherwise stays.
+
+  A child whose start does not end within so many milliseconds is ended, and that is told: its supervisor does
+  nothing else as long as it waits for it, and could not go back either.
   """
-  @spec follow(module(), ids(), [child()]) :: :ok
-  def follow(module, before, stopped) do
+  @spec follow(module(), ids(), [child()], pos_integer()) :: :ok
+  def follow(module, before, stopped, within \\ @start_within) do
     for pid <- Swap.supervisors(module), {:ok, specs} <- [specs(pid, module)] do
       wanted = for spec <- specs, do: spec.id
       there = for {id, _pid, _type, _modules} <- :supervisor.which_children(pid), do: id
       had = Map.get(before, pid, %{there: there, named: there})
       for id <- there -- wanted, id in had.named, do: stop(pid, id)
       known = had.there -- for({^pid, id} <- stopped, do: id)
-      specs |> Enum.reject(&(&1.id in known)) |> Enum.each(&start(pid, &1))
+      specs |> Enum.reject(&(&1.id in known)) |> Enum.each(&start(pid, &1, within))
     end
 
     :ok
@@ -148,6 +155,30 @@ defmodule HotPatch.NodeAgent.InstructionRunner.Children do
   defp there(:ok, _id), do: :ok
   defp there({:error, :not_found}, _id), do: :ok
   defp there({:error, reason}, id), do: exit({id, reason})
+
+  defp start(pid, spec, within) do
+    before = links(pid)
+
+    case Isolated.run(fn -> start(pid, spec) end, within) do
+      {:ok, :ok} ->
+        :ok
+
+      {:died, reason} ->
+        exit(reason)
+
+      {:late, _where} ->
+        for child <- links(pid) -- before, is_pid(child), do: Process.exit(child, :kill)
+        exit({spec.id, {:start_took_too_long, within}})
+    end
+  end
+
+  # While it starts a child that is the only one that comes.
+  defp links(supervisor) do
+    case Process.info(supervisor, :links) do
+      {:links, links} -> links
+      nil -> []
+    end
+  end
 
   defp start(pid, spec) do
     case :supervisor.restart_child(pid, spec.id) do
