@@ -61,7 +61,7 @@ defmodule HotPatch.Store do
   @spec place(Path.t(), iodata(), non_neg_integer()) :: :ok | {:error, File.posix()}
   def place(path, data, mode \\ @private) do
     # Random: what this VM counts, another node with the same folder counts as well.
-    temporary = "#{path}.#{Base.encode16(:crypto.strong_rand_bytes(8))}.tmp"
+    temporary = temporary(path)
 
     with :ok <- make_folder(Path.dirname(path)),
          :ok <- write_flushed(temporary, data, mode),
@@ -92,21 +92,33 @@ defmodule HotPatch.Store do
   @spec remove_all_temporaries(Path.t()) :: :ok
   def remove_all_temporaries(folder) do
     for {:ok, names} <- [File.ls(folder)], name <- names, path = Path.join(folder, name) do
-      _ = if name =~ ~r/\.[0-9A-F]{16}\.tmp\z/, do: File.rm(path)
-      if File.dir?(path), do: remove_all_temporaries(path), else: :ok
+      _ = if name =~ ~r/\.[0-9A-F]{16}\.tmp\z/, do: File.rm_rf(path)
+      # What a link leads to is not of this folder.
+      with {:ok, %File.Stat{type: :directory}} <- File.lstat(path),
+           do: remove_all_temporaries(path)
     end
 
     :ok
   end
 
+  @doc "A name beside a path for what is removed by the next start, should this one leave it behind."
+  @spec temporary(Path.t()) :: Path.t()
+  def temporary(path), do: "#{path}.#{Base.encode16(:crypto.strong_rand_bytes(8))}.tmp"
+
   @doc "Writes a file and has the disk confirm it. Its mode is set while it is still empty."
   @spec write_flushed(Path.t(), iodata(), non_neg_integer()) :: :ok | {:error, File.posix()}
-  def write_flushed(path, data, mode \\ @private) do
+  def write_flushed(path, data, mode \\ @private), do: fill(path, data, mode, &:file.sync/1)
+
+  @doc "Writes a file for the node's own user alone; a power cut may take it away."
+  @spec write_private(Path.t(), iodata()) :: :ok | {:error, File.posix()}
+  def write_private(path, data), do: fill(path, data, @private, fn _device -> :ok end)
+
+  defp fill(path, data, mode, confirm) do
     with {:ok, device} <- :file.open(path, [:write, :raw, :binary]) do
       result =
         with :ok <- File.chmod(path, mode),
              :ok <- :file.write(device, data),
-             do: :file.sync(device)
+             do: confirm.(device)
 
       _ = :file.close(device)
       result

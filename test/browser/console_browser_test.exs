@@ -144,7 +144,7 @@ defmodule HotPatch.ConsoleBrowserTest do
           "billing.zip" => patched,
           "mixed.zip" => mixed,
           "lazy.zip" => [{"exchange-1.0.0/ebin/hot_patch_test_lazy.beam", lazy()}],
-          "names.zip" => [{"exchange-1.0.0/priv/<img src=x onerror=alert(2)>", "text"}],
+          "names.zip" => [{"exchange-1.0.0/priv/&lt;img src=x onerror=alert(2)&gt;", "text"}],
           "refused.zip" => [{"../../etc/passwd", "root"}]
         },
         do: File.write!(Path.join(folder, name), Archives.zip(files))

@@ -49,7 +49,7 @@ module.exports = {
     const id = decodeURIComponent(page.url().split("/patch/")[1]);
     assert.match(id, /^[A-Za-z0-9._-]+-[0-9a-f]{12}$/);
     // The names in the archive, too, are text and nothing else.
-    await page.getByText("<img src=x onerror=alert(2)>").first().waitFor();
+    await page.getByText("&lt;img src=x onerror=alert(2)&gt;").first().waitFor();
     assert.equal(await page.locator("main img").count(), 0);
     await shoot(page, "contents-hostile");
     await page.getByRole("link", { name: "Delete" }).click();

@@ -398,6 +398,8 @@ defmodule HotPatch.RollbackTest do
       assert antipatch.files == [elem(billing, 0)]
       assert antipatch.left_out == [@ebin <> "hot_patch_test_a.beam"]
       assert File.read!(path) == antipatch.zip
+      # It may hold a key that nobody else could read.
+      assert Bitwise.band(File.stat!(path).mode, 0o777) == 0o600
 
       assert {:ok, back} = hot_patch(node, :upload, [path])
       # It is of the release itself, so nothing older is to be brought back.

@@ -5,6 +5,7 @@ defmodule HotPatch.Cluster.Antipatch do
   alias HotPatch.Cluster
   alias HotPatch.Cluster.Catalog
   alias HotPatch.Error
+  alias HotPatch.Store
 
   @within 30_000
 
@@ -100,7 +101,8 @@ defmodule HotPatch.Cluster.Antipatch do
   defp write(nil, _zip), do: :ok
 
   defp write(path, zip) do
-    with {:error, posix} <- File.write(path, zip) do
+    # What it brings back may be a private key.
+    with {:error, posix} <- Store.write_private(path, zip) do
       {:error,
        Error.new(
          :file,

@@ -125,8 +125,12 @@ defmodule Mix.Tasks.HotPatch.Remote do
   end
 
   defp show({:ok, %{zip: zip} = antipatch}, call, node, options) do
-    case File.write(options[:to], zip) do
-      :ok -> antipatch |> Map.delete(:zip) |> print(call, node, options)
+    # What it brings back may be a private key.
+    with :ok <- File.write(options[:to], ""),
+         :ok <- File.chmod(options[:to], 0o600),
+         :ok <- File.write(options[:to], zip) do
+      antipatch |> Map.delete(:zip) |> print(call, node, options)
+    else
       {:error, posix} -> fail("cannot write #{options[:to]}: #{:file.format_error(posix)}")
     end
   end

@@ -12,7 +12,6 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   alias HotPatch.Store
   alias HotPatch.Support.FileName
   alias HotPatch.Support.Folder
-  alias HotPatch.Support.Hex
 
   # Milliseconds that providers of both releases may take; a boot that waits longer is none to wait for.
   @within 60_000
@@ -30,7 +29,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   @spec evaluate(Course.t(), [HotPatch.Composition.Entry.t()]) ::
           {:ok, t()} | {:error, String.t()}
   def evaluate(course, entries) do
-    folder = Path.join(Store.directory(), "upgrade-" <> Hex.random())
+    folder = Store.directory() |> Path.join("upgrade") |> Store.temporary()
 
     try do
       new = Path.join(folder, "root")
@@ -98,12 +97,15 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
 
       each(entries, fn entry ->
         path = Path.join(root, entry.path)
-        with :ok <- make(Path.dirname(path)), do: wrote(path, File.write(path, entry.bytes))
+
+        with :ok <- make(Path.dirname(path)),
+             do: wrote(path, Store.write_private(path, entry.bytes))
       end)
     end
   end
 
-  defp make(folder), do: wrote(folder, File.mkdir_p(folder))
+  # What comes may be secret, and so may be what becomes of it.
+  defp make(folder), do: wrote(folder, Store.make_folder(folder))
 
   defp wrote(_path, :ok), do: :ok
 
@@ -123,7 +125,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
     request = Path.join(folder, "request")
     answer = Path.join(folder, "answer")
 
-    with :ok <- wrote(request, File.write(request, :erlang.term_to_binary(sides))),
+    with :ok <- wrote(request, Store.write_private(request, :erlang.term_to_binary(sides))),
+         :ok <- wrote(answer, Store.write_private(answer, "")),
          {:ok, emulator, environment} <- emulator(),
          {:ok, boot} <- boot(hd(sides), folder),
          :ok <- run(emulator, environment, arguments(sides, boot, [request, answer])),
