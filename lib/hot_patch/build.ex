@@ -81,7 +81,7 @@ defmodule HotPatch.Build do
       make = &make(&1, key, Map.merge(own, &2), notes)
 
       if own.split,
-        do: Split.run(request, own.out, make),
+        do: Split.run(request, own.out, make, &write(&1, wanted(own))),
         else: make.(request, %{})
     end
   end
@@ -92,7 +92,7 @@ defmodule HotPatch.Build do
          :ok <- if(own.dry_run or refusal == nil, do: :ok, else: {:error, refusal}),
          {:ok, zip} <- sign_with(key, built.zip, request["name"]),
          {:ok, composition} <- Archive.read(zip, request["name"]),
-         {:ok, out} <- write(zip, if(own.dry_run, do: nil, else: own.out)) do
+         {:ok, out} <- write(zip, wanted(own)) do
       {:ok,
        %__MODULE__{
          composition: composition,
@@ -105,6 +105,8 @@ defmodule HotPatch.Build do
        }}
     end
   end
+
+  defp wanted(own), do: if(own.dry_run, do: nil, else: own.out)
 
   @doc "Like `run/1`, but raises the error."
   @spec run!(options()) :: t()

@@ -12,17 +12,26 @@ defmodule HotPatch.Build.Split do
           (request :: map(), out :: Path.t() | nil ->
              {:ok, Build.t()} | {:error, Exception.t()})
 
-  @doc "Both patches, the second with its `:first`; one, with a note, where one is enough."
-  @spec run(map(), Path.t() | nil, make()) :: {:ok, Build.t()} | {:error, Exception.t()}
-  def run(request, out, make) do
+  @doc """
+  Both patches, the second with its `:first`; one, with a note, where one is enough. `write` writes a patch that is
+  built where that is wanted, and gives the path.
+  """
+  @spec run(
+          map(),
+          Path.t() | nil,
+          make(),
+          (binary() -> {:ok, Path.t() | nil} | {:error, Exception.t()})
+        ) ::
+          {:ok, Build.t()} | {:error, Exception.t()}
+  def run(request, out, make, write) do
     with {:ok, whole} <- make.(request, %{out: nil}) do
       case one(whole) do
         nil ->
           both(request, out, make, whole.analysis.steps)
 
         why ->
-          with {:ok, built} <- make.(request, %{}),
-               do: {:ok, noted(built, ["one patch is made: " <> why])}
+          with {:ok, out} <- write.(whole.zip),
+               do: {:ok, noted(%{whole | out: out}, ["one patch is made: " <> why])}
       end
     end
   end

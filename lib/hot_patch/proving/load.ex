@@ -21,15 +21,27 @@ defmodule HotPatch.Proving.Load do
   defmodule Load do
     @behaviour HotPatch.Proving.Load
 
-    # What the system does all day, begun here: clients that call, messages that come in.
+    # What the system does all day, begun here: clients that call, messages that come in. It goes on between
+    # the steps, and while messages are played (--replay): in processes of its own.
     @impl true
-    def start(nodes) do
-      for node <- nodes, do: {node, :erpc.call(node, :erlang, :system_info, [:process_count])}
+    def start(nodes), do: for(node <- nodes, do: spawn(fn -> client(node) end))
+
+    defp client(node) do
+      ask(node)
+      Process.sleep(100)
+      client(node)
+    end
+
+    # In place of this question a call of your system. A node that is restarted is away for a while.
+    defp ask(node) do
+      :erpc.call(node, :erlang, :system_info, [:process_count])
+    rescue
+      _error -> :away
     end
 
     # After each step: is everybody there, is every answer right?
     @impl true
-    def check(nodes, _state) do
+    def check(nodes, _clients) do
       case for node <- nodes, Node.ping(node) != :pong, do: node do
         [] -> :ok
         lost -> {:error, "\#{inspect(lost)} do not answer"}
@@ -38,7 +50,10 @@ defmodule HotPatch.Proving.Load do
 
     # At the end: was every call answered?
     @impl true
-    def stop(_nodes, _state), do: :ok
+    def stop(_nodes, clients) do
+      for client <- clients, do: Process.exit(client, :kill)
+      :ok
+    end
 
     # Ports and the like, another for each node. PORT is one that is free.
     @impl true

@@ -4,7 +4,7 @@ defmodule HotPatch.Rehearsal.Replay do
   the old and the new code, on copies of their states.
 
     * `:module` - the module
-    * `:processes` - how many processes were heard
+    * `:processes` - how many processes were heard. If none of them got a message nothing is known (`:incomplete`)
     * `:messages` - how many messages were run by both to the end, or to a crash of the new code
     * `:same` - in how many of these both did the same
     * `:crashes` - where only the new code crashed, alike ones together: `message` (its form), `reason`, `place`, `stack`, `count`,
@@ -61,9 +61,17 @@ defmodule HotPatch.Rehearsal.Replay do
     unheard: []
   ]
 
-  @doc "What it means: a crash is a failure, a difference may be what was wanted."
+  @doc """
+  What it means: a crash is a failure, a difference may be what was wanted. Where no message came nothing is known.
+
+      iex> HotPatch.Rehearsal.Replay.outcome(%HotPatch.Rehearsal.Replay{module: "Shop", processes: 1})
+      :incomplete
+      iex> HotPatch.Rehearsal.Replay.outcome(%HotPatch.Rehearsal.Replay{module: "Shop", processes: 1, messages: 1, same: 1})
+      :ok
+  """
   @spec outcome(t()) :: Outcome.t()
   def outcome(%__MODULE__{crashes: [_ | _]}), do: :failed
+  def outcome(%__MODULE__{messages: 0, processes: heard}) when heard > 0, do: :incomplete
   def outcome(%__MODULE__{left_aside: [], unheard: []}), do: :ok
   def outcome(%__MODULE__{}), do: :incomplete
 
@@ -106,17 +114,25 @@ defmodule HotPatch.Rehearsal.Replay do
   @doc "What is to be said of it besides its figures."
   @spec notes(t()) :: [String.t()]
   def notes(replay) do
-    for(
-      left <- replay.left_aside,
-      do:
-        "#{replay.module}: #{Table.count(left.count, "message", "messages")} left aside: #{left.text}"
-    ) ++
+    silent(replay) ++
+      for(
+        left <- replay.left_aside,
+        do:
+          "#{replay.module}: #{Table.count(left.count, "message", "messages")} left aside: #{left.text}"
+      ) ++
       for(
         left <- replay.unheard,
         do:
           "#{replay.module}: #{Table.count(left.count, "process", "processes")} not heard: #{left.text}"
       )
   end
+
+  defp silent(%{messages: 0, left_aside: [], processes: heard} = replay) when heard > 0,
+    do: [
+      "#{replay.module}: no message came to those that were heard: nothing is known of what it does with any"
+    ]
+
+  defp silent(_replay), do: []
 
   @doc false
   # What several nodes have of a module, as the last cells of a row.

@@ -33,7 +33,9 @@ and what belongs to the new release itself. --in-place makes a patch of the vers
 What the change means is shown with it. A patch that looks dangerous is not built, unless what
 was found is accepted by name.
 
-A patch is signed by `mix hot_patch.build --sign KEY` or `mix hot_patch.sign`.
+A patch is signed by `mix hot_patch.build --sign KEY` or `mix hot_patch.sign`. Two patches in place
+of one, for nodes of the old and the new code that call each other, are made by
+`mix hot_patch.build --split`.
 
 Exit codes:
   0  the patch is built (or would be, with --dry-run)
@@ -119,6 +121,10 @@ pub(crate) struct Build {
     /// A change of an application's environment; may be given several times
     #[arg(long, value_name = "APP.KEY=TERM", value_parser = config)]
     config: Vec<ConfigChange>,
+
+    /// Is of the mix task
+    #[arg(long, hide = true)]
+    split: bool,
 
     /// Build it although this was found; may be given several times
     #[arg(long, value_name = "NAME[:MODULE]", value_parser = finding)]
@@ -226,6 +232,12 @@ fn name(out: &Path) -> String {
 
 /// Builds the patch and says what is in it.
 pub(crate) fn run(args: &Build, paint: Paint) -> ExitCode {
+    if args.split {
+        complain(
+            "--split: two patches are made by `mix hot_patch.build --split`, with the same options",
+        );
+        return ExitCode::from(2);
+    }
     let options = Options::default();
     let progress = Progress::new();
     let request = args.request();

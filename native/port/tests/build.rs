@@ -68,6 +68,7 @@ fn what_cannot_be_built_is_told_from_wrong_usage() {
         &["build", "--from", &from, "--to", &to, "--out", &out, "--config", "limit"],
         &["build", "--from", &from, "--to", &to, "--out", &out, "--for", "shop"],
         &["build", "--from", &from, "--to", &to, "--out", &out, "--accept", "on_load:"],
+        &["build", "--from", &from, "--to", &to, "--out", &out, "--split"],
     ] {
         assert_eq!(hot_patch(wrong).status.code(), Some(2), "{wrong:?}");
     }
@@ -102,7 +103,9 @@ fn what_is_replaced_keeps_its_rights_and_nothing_is_left_beside_it() {
 #[test]
 fn help_teaches() {
     let text = stdout(&hot_patch(&["build", "--help"]));
-    for taught in ["Exit codes", "--dry-run", "Examples", "_build/ENV", "--sign", "--accept"] {
+    for taught in
+        ["Exit codes", "--dry-run", "Examples", "_build/ENV", "--sign", "--split", "--accept"]
+    {
         assert!(text.contains(taught), "the help does not mention {taught}");
     }
 }

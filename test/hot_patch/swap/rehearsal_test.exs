@@ -12,6 +12,7 @@ defmodule HotPatch.Swap.RehearsalTest do
 
   doctest HotPatch.Analysis.Effects
   doctest HotPatch.Rehearsal.Outcome
+  doctest HotPatch.Rehearsal.Replay
   doctest HotPatch.Rehearsal.Form
   doctest HotPatch.Rehearsal.Reason
 
