@@ -8,8 +8,7 @@
 # that comes and one that goes. Both ways begin in fresh nodes and take turns; figures are medians of the rounds, of the
 # worst node each. "bring" is `unpack_release` on each node, or `upload` on one; "install" is `install_release`
 # on all nodes at once, or `apply`; "pause" is from the first process of a node that is told to stand still to the last that goes
-# on; "longest" what one caller waited, "p99" of all calls since the beginning of the install. Milliseconds; the last line
-# is the ratio of both.
+# on; "longest" what one caller waited. Milliseconds; the last line is the ratio of both.
 #
 # With --failing one server of the second node has a state that the new `code_change` does not take, and it is
 # counted what is left a moment later: nodes by the release that they run, processes that have lost their state, and "away" is
@@ -34,7 +33,7 @@ defmodule Bench.Upgrade do
   # Microseconds for which a node is looked at when the install has ended.
   @afterwards 10_000_000
 
-  @columns [:bring, :install, :pause, :longest, :p99]
+  @columns [:bring, :install, :pause, :longest]
 
   def run(options, helpers) do
     Nodes.distribute()
@@ -122,8 +121,7 @@ defmodule Bench.Upgrade do
       bring: bring,
       install: install,
       pause: worst.(fn {pauses, _waits} -> pauses.total end),
-      longest: worst.(fn {_pauses, waits} -> List.last(waits) end),
-      p99: worst.(fn {_pauses, waits} -> Table.percentile(waits, 0.99) end)
+      longest: worst.(fn {_pauses, waits} -> List.last(waits) end)
     }
   end
 
@@ -228,7 +226,7 @@ defmodule Bench.Upgrade do
       ])
 
   defp failing_line(cells), do: Table.line([9, 7, 16, 8, 8, 11, 8], cells)
-  defp line(cells), do: Table.line([9, 7, 16, 8, 8, 8, 8, 8], cells)
+  defp line(cells), do: Table.line([9, 7, 16, 8, 8, 8, 8], cells)
 end
 
 {given, [], []} =

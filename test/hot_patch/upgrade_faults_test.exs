@@ -80,6 +80,20 @@ defmodule HotPatch.UpgradeFaultsTest do
     assert File.read!(Path.join(root, "releases/start_erl.data")) =~ " 1.0.0"
   end
 
+  test "a start that finds another release permanent in RELEASES writes there what it booted" do
+    rig = start(1)
+    [{node, root, _peer}] = rig.nodes
+    {:ok, _report} = hot_patch(node, :apply, [rig.patch])
+    :ok = Cluster.call(node, FaultPoint, :arm, [:permanent, 1])
+    _ = attempt(node, :make_permanent, ["1.1.0"])
+    assert HotPatch.Store.ReleaseFiles.permanent(root) == "1.1.0"
+    rig = again(rig, 0)
+    assert looks(node) == rig.new
+    # Torn, nothing else is left that says it.
+    File.write!(Path.join(root, "releases/start_erl.data"), "")
+    assert HotPatch.Store.ReleaseFiles.permanent(root) == "1.1.0"
+  end
+
   test "a torn start_erl.data is told, and put right" do
     %{nodes: [{node, root, _peer}], patch: patch} = start(1)
     {:ok, _report} = hot_patch(node, :apply, [patch])

@@ -114,7 +114,9 @@ defmodule HotPatch.Archive.Tarball do
     listener = spawn(fn -> receive(do: (:done -> :ok)) end)
     answer = Native.build(json, Archive.significant_chunks(), listener)
     send(listener, :done)
-    with {:error, text} <- :erlang.binary_to_term(answer, [:safe]), do: refused(text)
+
+    with {:error, text} <- :erlang.binary_to_term(answer, [:safe]),
+         do: refused("cannot be taken: #{text}")
   end
 
   defp dangerous(text) do

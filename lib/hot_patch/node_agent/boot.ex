@@ -44,6 +44,7 @@ defmodule HotPatch.NodeAgent.Boot do
     early = Enum.filter(begun, &Store.EarlyFiles.begun?/1)
     for {intent, failure} <- Store.Recovery.run(), do: not_finished(intent, failure)
     Releases.mend(Release.root())
+    Releases.align(Release.root())
     if Releases.other?(begun), do: start_other()
     sweep(begun)
     back = retire()

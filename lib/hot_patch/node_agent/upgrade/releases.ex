@@ -80,6 +80,32 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
     end
   end
 
+  @doc """
+  A start by what says which release boots has booted that one: it is the permanent one, in `RELEASES` too. Whoever was
+  killed between the two has left another there.
+  """
+  @spec align(Path.t() | nil) :: :ok
+  def align(root) do
+    with true <- root != nil,
+         {_name, booted} = id <- ReleaseSource.booted(),
+         ^booted <- NextBoot.version(root),
+         true <- Enum.any?(ReleaseFiles.list(root), &other_permanent?(&1, id)) do
+      change(root, fn entries ->
+        for {one, status} <- known(entries, root, id, :permanent) do
+          cond do
+            one == id -> {one, :permanent}
+            status == :permanent -> {one, :old}
+            true -> {one, status}
+          end
+        end
+      end)
+    else
+      _agrees_or_not_known -> :ok
+    end
+  end
+
+  defp other_permanent?(entry, id), do: elem(entry, 5) == :permanent and id(entry) != id
+
   @doc "A start has gone back to the permanent release: what was current lies there."
   @spec returned() :: :ok
   def returned do
