@@ -4,12 +4,14 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
   # next start boots, and which ones are removed. OTP's release handler, where it runs, has its own idea of that,
   # which it keeps in its state and writes to `RELEASES`: it is told.
 
+  alias HotPatch.Host.Config
   alias HotPatch.Host.ReleaseSource
   alias HotPatch.NodeAgent.Upgrade.Course
   alias HotPatch.Release
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Journal
   alias HotPatch.Store.ReleaseFiles
+  alias HotPatch.Store.SharedHost
   alias HotPatch.Store.Transaction
   alias HotPatch.Support.FaultPoint
   alias HotPatch.Support.FileName
@@ -113,7 +115,9 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
       FaultPoint.point(:permanent)
       boots_here(root, version)
       counts_as_permanent(version, root)
-      note(:make_permanent, version, facts)
+      noted = note(:make_permanent, version, facts)
+      :ok = keep_few(root)
+      noted
     end
   end
 
@@ -125,6 +129,39 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
     change(root, fn entries ->
       entries |> known(root, {name, from}, :permanent) |> permanent({name, version}, root)
     end)
+
+    keep_few(root)
+  end
+
+  # What the configuration keeps of the releases on disk; the rest goes, as far as it may. The last is the one whose
+  # files were put there last.
+  defp keep_few(root) do
+    with most when most != nil <- Config.current().kept_releases,
+         {_old, [_ | _] = surplus} <- root |> versions() |> Enum.split(most) do
+      facts = %{by: "HotPatch", reason: "config :hot_patch, kept_releases: #{most}", from: nil}
+
+      for version <- surplus,
+          version not in SharedHost.versions(),
+          {:error, text} <- [remove(version, facts)],
+          do: Log.info("HotPatch: #{version} stays, though kept_releases is #{most}: #{text}")
+    end
+
+    :ok
+  end
+
+  # Those of this release on disk, the latest first.
+  defp versions(root) do
+    %Release{name: name} = Release.current()
+
+    for(
+      folder <- Folder.folders(Path.join(root, "releases")),
+      version = Path.basename(folder),
+      ReleaseFiles.entry(root, {name, version}, :unpacked) != nil,
+      {:ok, %File.Stat{mtime: at}} <- [File.stat(Path.join(folder, "start.boot"), time: :posix)],
+      do: {at, version}
+    )
+    |> Enum.sort(:desc)
+    |> Enum.map(&elem(&1, 1))
   end
 
   defp counts_as_permanent(version, root) do
