@@ -149,6 +149,35 @@ defmodule HotPatch.RollingRestartTest do
     assert Enum.all?(hot_patch(a, :nodes, []), &(&1.operation == nil))
   end
 
+  test "what was made permanent while it runs is what heart starts", %{made: made} do
+    node =
+      NextRelease.start_with_heart(
+        made.old,
+        :"h_#{System.unique_integer([:positive])}_#{System.pid()}"
+      )
+
+    {:ok, patch} = hot_patch(node, :upload, [made.zip])
+    assert {:ok, %{status: :ok}} = hot_patch(node, :apply, [patch.id, [permanent: :now]])
+    pid = os_pid(node)
+    :ok = Cluster.call(node, :init, :reboot, [])
+
+    until(
+      fn -> match?({"1.1.0", _}, version(node)) and os_pid(node) != pid end,
+      "it is back",
+      60_000
+    )
+
+    # And once more, of which the VM knows nothing any more.
+    pid = os_pid(node)
+    :ok = Cluster.call(node, :init, :reboot, [])
+
+    until(
+      fn -> match?({"1.1.0", _}, version(node)) and os_pid(node) != pid end,
+      "it is back",
+      60_000
+    )
+  end
+
   test "it is refused where nobody starts the node again", %{made: made} do
     {node, _peer} = NextRelease.boot(made.old)
     {:ok, patch} = hot_patch(node, :upload, [made.zip])

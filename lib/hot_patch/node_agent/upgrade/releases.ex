@@ -4,6 +4,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
   # next start boots, and which ones are removed. OTP's release handler, where it runs, has its own idea of that,
   # which it keeps in its state and writes to `RELEASES`: it is told.
 
+  alias HotPatch.Host.Comeback
   alias HotPatch.Host.Config
   alias HotPatch.Host.ReleaseSource
   alias HotPatch.NodeAgent.Upgrade.Course
@@ -13,6 +14,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
   alias HotPatch.Store.ReleaseFiles
   alias HotPatch.Store.SharedHost
   alias HotPatch.Store.Transaction
+  alias HotPatch.Store.Trial
   alias HotPatch.Support.FaultPoint
   alias HotPatch.Support.FileName
   alias HotPatch.Support.Folder
@@ -185,7 +187,25 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
       for flag <- [:boot, :config], do: of_version(:init.get_argument(flag), root, version)
 
     _ = if boot, do: :init.make_permanent(boot, config)
+    if System.get_env("RELEASE_VSN") not in [nil, version], do: heart(root)
     environment(root, version)
+  end
+
+  # Heart has the environment with which this VM was started, and would hand the release that is named there to the next.
+  defp heart(root) do
+    with pid when is_pid(pid) <- Process.whereis(:heart),
+         command when is_binary(command) <- Comeback.command(),
+         false <- String.starts_with?(command, "unset "),
+         unset = "unset #{Enum.join(Trial.variables(root), " ")}; #{command}",
+         {:error, _too_long} <- :heart.set_cmd(FileName.to_charlist(unset)) do
+      Log.error(
+        "HotPatch: heart does not take its command, and starts the release of before: #{unset}"
+      )
+    end
+
+    :ok
+  catch
+    :exit, _busy -> :ok
   end
 
   # What the scripts of `mix release` have told the VM: configuration providers look there.
