@@ -149,6 +149,29 @@ defmodule HotPatch.RollingRestartTest do
     assert Enum.all?(hot_patch(a, :nodes, []), &(&1.operation == nil))
   end
 
+  test "cancelled, it goes no further than the node it is at", %{made: made} do
+    {[{a, _}, {b, _}], patch} = two(made, [])
+    pid = os_pid(a)
+    options = [restart: :rolling, watch: [duration: 120_000, baseline: 100]]
+    applied = Task.async(fn -> hot_patch(a, :apply, [patch.id, options]) end)
+    until(fn -> version(b) == {"1.1.0", :served} end, "the first serves", 60_000)
+
+    operation =
+      until(
+        fn ->
+          for(%{phase: :watch} = event <- hot_patch(a, :progress, []), do: event) |> List.first()
+        end,
+        "it is watched"
+      )
+
+    assert {:ok, %{outcome: :kept}} = hot_patch(a, :cancel, [operation.operation, [by: "alice"]])
+    assert {:error, %{reason: :cancelled} = error} = Task.await(applied, 60_000)
+    assert Exception.message(error) =~ "in 1.1.0 by now: #{b}; no more nodes are restarted"
+    assert {os_pid(a), version(a)} == {pid, {"1.0.0", :none}}
+    assert version(b) == {"1.1.0", :served}
+    assert Enum.all?(hot_patch(a, :nodes, []), &(&1.operation == nil))
+  end
+
   test "what was made permanent while it runs is what heart starts", %{made: made} do
     node =
       NextRelease.start_with_heart(
@@ -158,16 +181,6 @@ defmodule HotPatch.RollingRestartTest do
 
     {:ok, patch} = hot_patch(node, :upload, [made.zip])
     assert {:ok, %{status: :ok}} = hot_patch(node, :apply, [patch.id, [permanent: :now]])
-    pid = os_pid(node)
-    :ok = Cluster.call(node, :init, :reboot, [])
-
-    until(
-      fn -> match?({"1.1.0", _}, version(node)) and os_pid(node) != pid end,
-      "it is back",
-      60_000
-    )
-
-    # And once more, of which the VM knows nothing any more.
     pid = os_pid(node)
     :ok = Cluster.call(node, :init, :reboot, [])
 
