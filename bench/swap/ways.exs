@@ -13,6 +13,7 @@ defmodule Bench.Swap.Ways do
       "HotPatch compatible",
       "HotPatch no change",
       "bare two turns",
+      "bare in turn",
       "bare load",
       "nothing"
     ]
@@ -27,6 +28,9 @@ defmodule Bench.Swap.Ways do
 
   # What no way can do without where states change, all together.
   def prepare("bare two turns", root, modules), do: bare_two_turns(root, modules)
+
+  # The same where each changes in its turn.
+  def prepare("bare in turn", root, modules), do: bare_in_turn(root, modules)
 
   # The same where states stay as they are, and what callers wait when nothing is done.
   def prepare("bare load", root, modules), do: bare_load(root, modules)
@@ -143,6 +147,38 @@ defmodule Bench.Swap.Ways do
       end,
       [:link, priority: :high, min_heap_size: 100_000]
     )
+  end
+
+  # The load, and then each process converts its state, so many at a time as HotPatch has; nobody is watched, nothing tried
+  # before.
+  defp bare_in_turn(root, modules) do
+    prepared = prepared(root, 2, modules)
+    server = Subject.server()
+    pids = for {_id, pid, _type, _modules} <- :supervisor.which_children(:bench_sup), do: pid
+    windows = Enum.chunk_every(pids, 25)
+
+    fn ->
+      :ok = :code.finish_loading(prepared)
+      Enum.each(windows, &bare_window(&1, server, nobody()))
+      :ok
+    end
+  end
+
+  defp bare_window(pids, server, nobody) do
+    waiter = self()
+    last = List.last(pids)
+
+    for pid <- pids do
+      change = fn state ->
+        {:ok, new} = server.code_change(1, state, [])
+        if pid == last, do: send(waiter, :last)
+        new
+      end
+
+      send(pid, {:system, nobody, {:replace_state, change}})
+    end
+
+    receive(do: (:last -> :ok))
   end
 
   # An alias that is in use no more: what is sent to it is dropped.

@@ -4,7 +4,8 @@ defmodule HotPatch.Upgrade do
   as `:upgrade`, and its `:release` is the one that it starts from.
 
     * `:to` - the version to which it leads
-    * `:erts` - the version of the runtime system that both releases run on
+    * `:erts` - the version of the runtime system that the new release runs on; where that is another, the archive
+      brings it, and nodes take it by a restart only
     * `:applications` - those that are not the same in both, as `HotPatch.Upgrade.Application`: those of the new
       release in the order in which it starts them, then those that are gone, in the order in which they stop
     * `:shared` - the folders of applications that both have, which are not carried: `path` and `sha256`, see

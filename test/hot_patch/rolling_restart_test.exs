@@ -4,8 +4,11 @@ defmodule HotPatch.RollingRestartTest do
   import HotPatch.Test.NextRelease, only: [ask: 2]
   import HotPatch.Test.Until
 
+  alias HotPatch.Test.Archives
   alias HotPatch.Test.Cluster
+  alias HotPatch.Test.Disks
   alias HotPatch.Test.NextRelease
+  alias HotPatch.Test.Upgrade
 
   @moduletag :starts_nodes
   @moduletag :slow
@@ -20,9 +23,9 @@ defmodule HotPatch.RollingRestartTest do
   defp hot_patch(node, function, args), do: Cluster.call(node, HotPatch, function, args)
 
   # Two nodes with a copy of the former release each, of which the first is the one to be called.
-  defp two(made, flags) do
+  defp two(made, of_b) do
     nodes =
-      for {part, own} <- [{"a", []}, {"b", flags}] do
+      for {part, own} <- [{"a", []}, {"b", of_b}] do
         root = Path.join(Path.dirname(made.old), part)
         {_, 0} = System.cmd("cp", ["-a", made.old, root])
         name = :"#{part}_#{System.unique_integer([:positive])}_#{System.pid()}"
@@ -33,6 +36,13 @@ defmodule HotPatch.RollingRestartTest do
     true = Cluster.call(a, Node, :connect, [b])
     {:ok, patch} = hot_patch(a, :upload, [made.zip])
     {nodes, patch}
+  end
+
+  defp scales_fix do
+    {_module, bytes} =
+      Upgrade.server(:scales_server, 2, "code_change(_, State, _) -> {ok, State}.")
+
+    Archives.zip([{"scales-1.0.0/ebin/scales_server.beam", bytes}])
   end
 
   defp os_pid(node), do: Cluster.call(node, System, :pid, [])
@@ -53,10 +63,21 @@ defmodule HotPatch.RollingRestartTest do
 
   @quick [watch: [duration: 300, baseline: 100]]
 
-  test "it goes from node to node, also to the one that was called", %{made: made} do
+  test "it goes from node to node, also to the one that was called, with another runtime system",
+       %{made: made} do
+    made = NextRelease.with_other_erts(made)
     {[{a, root_a}, {b, root_b}], patch} = two(made, [])
     pids = Enum.map([a, b], &os_pid/1)
 
+    # A patch of what both releases share ends with the former one, and is in nobody's way.
+    scales = "lib/scales-1.0.0/ebin/scales_server.beam"
+    shipped = File.read!(Path.join(root_a, scales))
+    {:ok, fix} = hot_patch(a, :upload, [scales_fix(), [name: "fix"]])
+    assert {:ok, %{status: :ok}} = hot_patch(a, :apply, [fix.id])
+    refute File.read!(Path.join(root_b, scales)) == shipped
+
+    assert {:ok, %{status: :error} = report} = hot_patch(a, :check, [patch.id])
+    assert hd(hd(report.nodes).files).reason =~ "apply it with restart: :rolling"
     assert {:ok, %{status: :ok}} = hot_patch(a, :check, [patch.id, [restart: :rolling]])
     assert {:ok, plan} = hot_patch(a, :plan, [patch.id, [restart: :rolling]])
     assert to_string(plan) =~ "started again by heart"
@@ -74,7 +95,10 @@ defmodule HotPatch.RollingRestartTest do
 
     for {node, root} <- [{a, root_a}, {b, root_b}] do
       assert ask(node, :shop_server) == {2, %{sold: 0}}
-      assert [_erts, "1.1.0"] = String.split(boots(root))
+      assert {1, []} = ask(node, :scales_server)
+      assert File.read!(Path.join(root, scales)) == shipped
+      assert [erts, "1.1.0"] = String.split(boots(root))
+      assert Cluster.call(node, System, :get_env, ["SHOP_ERTS"]) == erts
       assert statuses(node) == %{"1.0.0" => {:old, false}, "1.1.0" => {:permanent, true}}
       # Heart has the command of the system, and its release no longer that of the trial.
       assert Cluster.call(node, :heart, :get_cmd, []) == {:ok, ~c"#{root}/bin/shop start"}
@@ -86,10 +110,25 @@ defmodule HotPatch.RollingRestartTest do
     assert {:ok, %{items: entries}} = hot_patch(b, :journal, [[]])
     restarts = for %{what: :restart, patch: id} = entry <- entries, id == patch.id, do: entry
     assert length(restarts) == 2
+
+    # And back, where it serves, and not well.
+    assert Cluster.call(b, HotPatch.NodeAgent, :restart_back, ["1.1.0"]) == :ok
+    until(fn -> version(b) == {"1.0.0", :taken_back} end, "it is back", 60_000)
+    assert ask(b, :shop_server) == {1, {:v1, 0}}
+    assert statuses(b) == %{"1.0.0" => {:permanent, true}, "1.1.0" => {:old, false}}
+  end
+
+  test "one whose VM does not start at all is started in the former release", %{made: made} do
+    {[{a, _}, {b, root_b}], patch} = two(made, [{"SHOP_BREAK", "1.1.0"}])
+    options = [restart: :rolling, timeout: 6_000] ++ @quick
+    assert {:error, %{reason: :failed}} = hot_patch(a, :apply, [patch.id, options])
+    until(fn -> version(b) == {"1.0.0", :taken_back} end, "it is back", 60_000)
+    assert [_erts, "1.0.0"] = String.split(boots(root_b))
+    assert version(a) == {"1.0.0", :none}
   end
 
   test "it stops at the first that does not serve, which goes back", %{made: made} do
-    {[{a, root_a}, {b, root_b}], patch} = two(made, ["-rates", "broken", "true"])
+    {[{a, root_a}, {b, root_b}], patch} = two(made, [{"SHOP_FLAGS", "-rates broken true"}])
     pids = Enum.map([a, b], &os_pid/1)
 
     options = [restart: :rolling, timeout: 20_000] ++ @quick
@@ -110,6 +149,48 @@ defmodule HotPatch.RollingRestartTest do
     assert Enum.all?(hot_patch(a, :nodes, []), &(&1.operation == nil))
   end
 
+  test "cancelled, it goes no further than the node it is at", %{made: made} do
+    {[{a, _}, {b, _}], patch} = two(made, [])
+    pid = os_pid(a)
+    options = [restart: :rolling, watch: [duration: 120_000, baseline: 100]]
+    applied = Task.async(fn -> hot_patch(a, :apply, [patch.id, options]) end)
+    until(fn -> version(b) == {"1.1.0", :served} end, "the first serves", 60_000)
+
+    operation =
+      until(
+        fn ->
+          for(%{phase: :watch} = event <- hot_patch(a, :progress, []), do: event) |> List.first()
+        end,
+        "it is watched"
+      )
+
+    assert {:ok, %{outcome: :kept}} = hot_patch(a, :cancel, [operation.operation, [by: "alice"]])
+    assert {:error, %{reason: :cancelled} = error} = Task.await(applied, 60_000)
+    assert Exception.message(error) =~ "in 1.1.0 by now: #{b}; no more nodes are restarted"
+    assert {os_pid(a), version(a)} == {pid, {"1.0.0", :none}}
+    assert version(b) == {"1.1.0", :served}
+    assert Enum.all?(hot_patch(a, :nodes, []), &(&1.operation == nil))
+  end
+
+  test "what was made permanent while it runs is what heart starts", %{made: made} do
+    node =
+      NextRelease.start_with_heart(
+        made.old,
+        :"h_#{System.unique_integer([:positive])}_#{System.pid()}"
+      )
+
+    {:ok, patch} = hot_patch(node, :upload, [made.zip])
+    assert {:ok, %{status: :ok}} = hot_patch(node, :apply, [patch.id, [permanent: :now]])
+    pid = os_pid(node)
+    :ok = Cluster.call(node, :init, :reboot, [])
+
+    until(
+      fn -> match?({"1.1.0", _}, version(node)) and os_pid(node) != pid end,
+      "it is back",
+      60_000
+    )
+  end
+
   test "it is refused where nobody starts the node again", %{made: made} do
     {node, _peer} = NextRelease.boot(made.old)
     {:ok, patch} = hot_patch(node, :upload, [made.zip])
@@ -122,5 +203,44 @@ defmodule HotPatch.RollingRestartTest do
 
     assert ask(node, :shop_server) == {1, {:v1, 0}}
     refute File.exists?(Path.join(made.old, "releases/1.1.0"))
+
+    if Disks.available?() do
+      lib = Path.join(made.old, "lib")
+      Disks.read_only(lib)
+      on_exit(fn -> System.cmd("umount", [lib], stderr_to_stdout: true) end)
+      assert {:ok, report} = hot_patch(node, :check, [patch.id])
+      assert hd(hd(report.nodes).files).reason =~ "Deliver an image of the new release"
+      Disks.writable(lib)
+    end
+  end
+
+  test "of the releases on disk so many stay as are to be kept, and what runs", %{made: made} do
+    {node, _peer} = NextRelease.boot(made.old)
+    folder = &Path.join([made.old, "releases", &1])
+
+    for {version, hours} <- [{"0.9.0", 1}, {"0.8.0", 2}, {"0.7.0", 3}, {"0.6.0", 4}] do
+      File.cp_r!(folder.("1.0.0"), folder.(version))
+      rel = Path.join(folder.(version), "shop.rel")
+
+      File.write!(
+        rel,
+        rel |> File.read!() |> String.replace(~s("1.0.0"}), ~s("#{version}"}), global: false)
+      )
+
+      File.touch!(
+        Path.join(folder.(version), "start.boot"),
+        System.os_time(:second) - hours * 3600
+      )
+    end
+
+    # What runs is the oldest of all, and stays beside the last three.
+    File.touch!(Path.join(folder.("1.0.0"), "start.boot"), System.os_time(:second) - 50 * 3600)
+    :ok = Cluster.call(node, Application, :put_env, [:hot_patch, :kept_releases, 3])
+    :ok = Cluster.call(node, HotPatch.Host.Config, :reload, [])
+    assert {:ok, _releases} = hot_patch(node, :make_permanent, ["1.0.0"])
+    there = for one <- File.ls!(Path.join(made.old, "releases")), File.dir?(folder.(one)), do: one
+    assert Enum.sort(there) == ["0.7.0", "0.8.0", "0.9.0", "1.0.0"]
+    # What it shares with the others is theirs, too.
+    assert File.exists?(Path.join(made.old, "lib/shop-1.0.0"))
   end
 end

@@ -42,6 +42,28 @@ defmodule HotPatch.Test.NextRelease do
     made
   end
 
+  @doc "The same with another runtime system in the new release, that of this VM under another number."
+  @spec with_other_erts(t()) :: t()
+  def with_other_erts(made) do
+    erts = List.to_string(:erlang.system_info(:version))
+    program = Path.join(made.new, "erts-#{erts}.1/bin/erl")
+    File.mkdir_p!(Path.dirname(program))
+
+    text =
+      "#!/bin/sh\nSHOP_ERTS=#{erts}.1; export SHOP_ERTS; exec #{:code.root_dir()}/bin/erl \"$@\"\n"
+
+    File.write!(program, text)
+    File.chmod!(program, 0o755)
+
+    for file <- ["start_erl.data", "#{@new}/#{Upgrade.name()}.rel"],
+        path = Path.join([made.new, "releases", file]) do
+      File.write!(path, path |> File.read!() |> String.replace(erts, "#{erts}.1", global: false))
+    end
+
+    {:ok, _built} = Build.run(from: made.old, to: made.new, out: made.zip)
+    made
+  end
+
   @doc "The former release, in `old` below a folder."
   @spec old(Path.t()) :: Path.t()
   def old(root) do
@@ -90,14 +112,11 @@ defmodule HotPatch.Test.NextRelease do
 
   @doc """
   Starts a copy of a release as `mix release` has it started: by a script that reads `start_erl.data`, with heart. It ends
-  with the calling test. `flags` are for the command line of every VM that the script starts.
+  with the calling test. Of the environment `SHOP_FLAGS` are for the command line of every VM that the script starts, and
+  `SHOP_BREAK` is a version that it does not start.
   """
-  @spec start_with_heart(Path.t(), atom(), [String.t()]) :: node()
-  def start_with_heart(
-        root,
-        name \\ :"shop_#{System.unique_integer([:positive])}_#{System.pid()}",
-        flags \\ []
-      ) do
+  @spec start_with_heart(Path.t(), atom(), [{String.t(), String.t()}]) :: node()
+  def start_with_heart(root, name, more \\ []) do
     NodeTag.check!()
     script = Path.join(root, "bin/shop")
     File.mkdir_p!(Path.dirname(script))
@@ -107,12 +126,14 @@ defmodule HotPatch.Test.NextRelease do
 
     env = [
       {"RELEASE_NODE", "#{node}"},
-      {"RELEASE_COOKIE", "#{Node.get_cookie()}"},
-      {"SHOP_FLAGS", Enum.join(flags, " ")}
+      {"RELEASE_COOKIE", "#{Node.get_cookie()}"}
     ]
 
     ExUnit.Callbacks.on_exit(fn -> end_all(root, node) end)
-    {_, 0} = System.cmd("/bin/sh", ["-c", "'#{script}' start > '#{root}/log' 2>&1 &"], env: env)
+
+    {_, 0} =
+      System.cmd("/bin/sh", ["-c", "'#{script}' start > '#{root}/log' 2>&1 &"], env: env ++ more)
+
     Until.until(fn -> serves?(node) end, "#{node} serves", 60_000)
     node
   end
@@ -132,6 +153,7 @@ defmodule HotPatch.Test.NextRelease do
     RELEASE_ROOT=$(cd "$(dirname "$0")/.." && pwd)
     RELEASE_VSN="${RELEASE_VSN:-"$(cut -d' ' -f2 "$RELEASE_ROOT/releases/start_erl.data")"}"
     RELEASE_SYS_CONFIG="${RELEASE_SYS_CONFIG:-"$RELEASE_ROOT/releases/$RELEASE_VSN/sys"}"
+    if [ "$RELEASE_VSN" = "$SHOP_BREAK" ]; then exit 1; fi
     HEART_COMMAND="$RELEASE_ROOT/bin/shop start"
     export RELEASE_ROOT RELEASE_VSN RELEASE_SYS_CONFIG HEART_COMMAND
     erts="$RELEASE_ROOT/erts-$(cut -d' ' -f1 "$RELEASE_ROOT/releases/start_erl.data")"

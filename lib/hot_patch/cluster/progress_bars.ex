@@ -12,8 +12,26 @@ defmodule HotPatch.Cluster.ProgressBars do
   @width 20
 
   # How far along a node is when a phase is over.
-  @share %{reserve: 1, send: 6, prepare: 10, commit: 14, decide: 18, watch: 20, rehearse: 20}
-  @begins %{reserve: 0, send: 1, prepare: 6, commit: 10, decide: 14, watch: 18, rehearse: 6}
+  @share %{
+    reserve: 1,
+    send: 6,
+    prepare: 10,
+    commit: 14,
+    decide: 18,
+    restart: 18,
+    watch: 20,
+    rehearse: 20
+  }
+  @begins %{
+    reserve: 0,
+    send: 1,
+    prepare: 6,
+    commit: 10,
+    decide: 14,
+    restart: 10,
+    watch: 18,
+    rehearse: 6
+  }
 
   @doc "Runs a call that carries an operation out, shown in the way that was asked for."
   @spec during(String.t(), :auto | :bar | :none, (() -> result)) :: result when result: term()

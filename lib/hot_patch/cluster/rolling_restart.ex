@@ -363,8 +363,8 @@ defmodule HotPatch.Cluster.RollingRestart do
   defp how_far(course, _node) do
     former = course.payload.release.version
 
-    "#{Enum.join(course.done, ", ")} run #{course.version}, all others stay as they were: when that is put right, apply it " <>
-      "again on a node that runs #{former}"
+    "in #{course.version} by now: #{Enum.join(course.done, ", ")}; all others stay as they were: when that is put right, " <>
+      "apply it again on a node that runs #{former}"
   end
 
   defp stopped(order, %{done: []} = course) do
@@ -373,7 +373,9 @@ defmodule HotPatch.Cluster.RollingRestart do
   end
 
   defp stopped(order, course) do
-    how = "#{Enum.join(course.done, ", ")} run #{course.version}, and no more nodes are restarted"
+    how =
+      "in #{course.version} by now: #{Enum.join(course.done, ", ")}; no more nodes are restarted"
+
     {:error, Coordinator.error(course.operation, order, :kept, how)}
   end
 

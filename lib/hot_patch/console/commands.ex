@@ -39,6 +39,8 @@ defmodule HotPatch.Console.Commands do
 
       iex> HotPatch.Console.Commands.name("C:\\\\fixes\\\\Billing fix (2).zip")
       "Billing-fix-2"
+      iex> HotPatch.Console.Commands.name("shop-1.1.0.tar.gz")
+      "shop-1.1.0"
   """
   @spec name(String.t() | nil) :: String.t()
   def name(file) do
@@ -46,13 +48,17 @@ defmodule HotPatch.Console.Commands do
       (file || "")
       |> String.split(["/", "\\"])
       |> List.last()
-      |> String.replace(~r/\.zip\z/i, "")
+      |> String.replace(~r/\.(zip|tar\.gz|tgz)\z/i, "")
       |> String.replace(~r/[^A-Za-z0-9._-]+/, "-")
       |> String.replace(~r/\A[^A-Za-z0-9]+|[^A-Za-z0-9]+\z/, "")
       |> String.slice(0, 48)
 
     if name == "", do: "patch", else: name
   end
+
+  @doc "Whether a client's file is called as the tarball of a release."
+  @spec tarball?(String.t() | nil) :: boolean()
+  def tarball?(file), do: (file || "") =~ ~r/\.(tar\.gz|tgz)\z/i
 
   # What is begun is kept by the id of its patch, however that was named. Of one that is not found the
   # call itself says why.

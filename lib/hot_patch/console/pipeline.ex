@@ -3,6 +3,7 @@ defmodule HotPatch.Console.Pipeline do
   # The way of a request: first its head is judged, before any of its body is read, then all of it.
 
   alias HotPatch.Console.Authorization
+  alias HotPatch.Console.Commands
   alias HotPatch.Console.Config
   alias HotPatch.Console.HostNames
   alias HotPatch.Console.Page
@@ -24,7 +25,7 @@ defmodule HotPatch.Console.Pipeline do
          {:ok, access} <- access(request, route),
          :ok <- complete(request, route),
          :ok <- meant(access, request, route, {Request.header(request, "x-form-token"), :head}) do
-      {:read, limit(route)}
+      {:read, limit(route, request)}
     else
       {:off, response} -> {:refuse, response}
       {:error, problem} -> {:refuse, refusal(request, problem)}
@@ -62,7 +63,10 @@ defmodule HotPatch.Console.Pipeline do
 
   @doc "The largest body that is ever read."
   @spec largest() :: pos_integer()
-  def largest, do: max(limit(%{body: :archive}), @form_bytes)
+  def largest do
+    config = HotPatch.Host.Config.current()
+    Enum.max([config.max_archive_bytes, config.max_release_bytes, @form_bytes])
+  end
 
   # A host may forward to a console that is not configured; and what came under a name that is not the
   # console's gets none of its pages.
@@ -132,7 +136,7 @@ defmodule HotPatch.Console.Pipeline do
 
   defp complete(request, route) do
     length = Request.content_length(request)
-    limit = limit(route)
+    limit = limit(route, request)
 
     cond do
       Request.header(request, "transfer-encoding") != nil or
@@ -148,10 +152,17 @@ defmodule HotPatch.Console.Pipeline do
     end
   end
 
-  defp limit(%{body: :none}), do: 0
-  defp limit(%{body: :form}), do: @form_bytes
+  defp limit(%{body: :none}, _request), do: 0
+  defp limit(%{body: :form}, _request), do: @form_bytes
 
-  defp limit(%{body: :archive}), do: HotPatch.Host.Config.current().max_archive_bytes
+  # What it really is says whoever reads it: a zip under the name of a tarball has its own limit there.
+  defp limit(%{body: :archive}, request) do
+    config = HotPatch.Host.Config.current()
+
+    if Commands.tarball?(Request.query(request, "file")),
+      do: config.max_release_bytes,
+      else: config.max_archive_bytes
+  end
 
   # Only a form's own token can be known from the head alone.
   defp meant(nil, request, %{body: :form}, {_token, _when}) do

@@ -6,6 +6,7 @@ defmodule HotPatch.Console.Progress do
 
   @phases [:reserve, :send, :prepare, :commit, :decide, :watch]
   @of_a_rehearsal [:reserve, :send, :rehearse]
+  @of_a_restart [:send, :prepare, :restart, :watch]
 
   @typedoc "One operation under way, with the latest event of each node."
   @type operation :: %{
@@ -17,9 +18,10 @@ defmodule HotPatch.Console.Progress do
           nodes: [{node(), Event.t()}]
         }
 
-  @doc "The phases of an operation of this kind, in their order."
-  @spec phases(atom()) :: [atom()]
-  def phases(:rehearse), do: @of_a_rehearsal
+  @doc "The phases of the operation that an event is of, in their order."
+  @spec phases(Event.t()) :: [atom()]
+  def phases(%Event{kind: :rehearse}), do: @of_a_rehearsal
+  def phases(%Event{phase: :restart}), do: @of_a_restart
   def phases(_change), do: @phases
 
   @doc "The latest event of each operation under way, by node."

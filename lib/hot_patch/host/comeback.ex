@@ -84,8 +84,10 @@ defmodule HotPatch.Host.Comeback do
   defp refuse(why),
     do: {:error, "this node would not be started again when it ends: #{why}"}
 
+  @doc "By what heart starts the system; nil without heart, or where it has nothing to do that by."
+  @spec command() :: String.t() | nil
   # What was set by a call counts before what the environment says.
-  defp command do
+  def command do
     case Process.whereis(:heart) && :heart.get_cmd() do
       {:ok, [_ | _] = command} -> FileName.to_binary(command)
       _none_set -> FileName.from_environment("HEART_COMMAND")

@@ -32,6 +32,7 @@ defmodule HotPatch.Host.Config do
           comes_back: boolean() | nil,
           drain_timeout: pos_integer(),
           journal_entries: pos_integer(),
+          kept_releases: pos_integer() | nil,
           max_kept_bytes: pos_integer(),
           max_archive_bytes: pos_integer(),
           max_release_bytes: pos_integer(),

@@ -27,6 +27,8 @@ defmodule HotPatch.NodeAgent.Check do
   alias HotPatch.NodeAgent.RemovalRules
   alias HotPatch.NodeAgent.RollbackRules
   alias HotPatch.NodeAgent.Upgrade.Course
+  alias HotPatch.NodeAgent.Upgrade.NextStart
+  alias HotPatch.NodeAgent.Upgrade.OwnChildren
   alias HotPatch.NodeAgent.Upgrade.Rules
   alias HotPatch.NodeAgent.Upgrade.WayBack
   alias HotPatch.NodeAgent.Verdict
@@ -41,6 +43,7 @@ defmodule HotPatch.NodeAgent.Check do
   archive; `instructions` what is to be done beside; `strategy` how, and `apart` where that is
   another way than the one by which the patch came; `already?`: the patch is in force here before it
   is applied. `upgrade` is where an upgrade leads from here; `:nowhere` where it changes nothing, nil of a patch.
+  `restart`: it comes by a restart, after which this starts the node again. `notes` is what else is to be known.
   """
   @type t :: %__MODULE__{
           verdicts: [Verdict.t()],
@@ -50,7 +53,8 @@ defmodule HotPatch.NodeAgent.Check do
           apart: [String.t()],
           already?: boolean(),
           upgrade: Course.t() | :nowhere | nil,
-          restart: Comeback.t() | nil
+          restart: Comeback.t() | nil,
+          notes: [String.t()]
         }
   @enforce_keys [:verdicts]
   defstruct [
@@ -61,7 +65,8 @@ defmodule HotPatch.NodeAgent.Check do
     apart: [],
     already?: false,
     upgrade: nil,
-    restart: nil
+    restart: nil,
+    notes: []
   ]
 
   @doc "Judges a patch on this node."
@@ -138,7 +143,15 @@ defmodule HotPatch.NodeAgent.Check do
          {:ok, course, own} <- configured(course, payload, verdicts) do
       config = Environment.instead(own, Store.Applied.all(state.stack))
       examination = possible(verdicts, payload, nil, config)
-      %{examination | upgrade: course, verdicts: Rules.live(examination.verdicts)}
+
+      restarted =
+        for %{what: :restart_application} = one <- examination.instructions.steps, do: one.subject
+
+      notes =
+        NextStart.lines(course, payload.entries) ++
+          OwnChildren.lines(course, examination.verdicts, restarted)
+
+      %{examination | upgrade: course, verdicts: Rules.live(examination.verdicts), notes: notes}
     else
       not_here -> not_upgraded(not_here, payload)
     end

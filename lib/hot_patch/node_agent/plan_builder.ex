@@ -27,7 +27,9 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
 
   @doc "What whoever applies this patch should know beforehand, of the processes of this node."
   @spec warnings(Check.t()) :: [String.t()]
-  def warnings(%Check{} = examination) do
+  def warnings(%Check{} = examination), do: examination.notes ++ of_processes(examination)
+
+  defp of_processes(examination) do
     changes = examination |> Check.known_changes() |> Changes.of(examination.instructions)
 
     if Enum.any?(changes, &Swap.Change.converts?/1) do
@@ -117,6 +119,7 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
       for(v <- verdicts, Status.refuses?(v.status), do: "#{v.entry.path}: #{v.reason}"),
       drifted(verdicts),
       restart(examination),
+      examination.notes,
       busy(silent),
       without_code_change(changes, targets),
       supervisors(targets),

@@ -21,6 +21,15 @@ defmodule HotPatch.Store.SharedHost do
         do: {folder, record}
   end
 
+  @doc "The versions of the releases that other nodes are known to run."
+  @spec versions() :: [String.t()]
+  def versions do
+    for {folder, %{release: release}} <- states(),
+        folder != Store.directory(),
+        uniq: true,
+        do: release.version
+  end
+
   @doc "Rollbacks in the same installation of what a state has in force, that it does not know."
   @spec rollbacks(Applied.state()) :: [Applied.op()]
   def rollbacks(%{install: nil}), do: []

@@ -51,11 +51,15 @@ defmodule HotPatch.Store.Trial do
     {erts, version} = trial.to
     for former <- [:over, :done], do: _ = File.rm(path(former))
 
+    # What starts next is switched last: without that nothing has begun.
     with :ok <- written(path(:record), Store.write_term(path(:record), trial)),
          :ok <- script(trial),
-         {:error, failure} <- ReleaseFiles.boot(trial.root, erts, version) do
-      _ = File.rm(path(:record))
-      {:error, failure}
+         :ok <- ReleaseFiles.boot(trial.root, erts, version) do
+      :ok
+    else
+      {:error, failure} ->
+        _ = File.rm(path(:record))
+        {:error, failure}
     end
   end
 
@@ -85,10 +89,10 @@ defmodule HotPatch.Store.Trial do
     end
   end
 
-  @doc "It was told of."
-  @spec forget(:record | :over) :: :ok
-  def forget(which) do
-    _ = File.rm(path(which))
+  @doc "That one was taken back has been said, and need not be said again; whoever leads may still ask."
+  @spec told(t()) :: :ok
+  def told(trial) do
+    _ = Store.write_term(path(:over), put_in(trial.facts[:told], true))
     :ok
   end
 

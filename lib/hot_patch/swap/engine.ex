@@ -8,7 +8,6 @@ defmodule HotPatch.Swap.Engine do
 
   alias HotPatch.Support.Quiet
   alias HotPatch.Swap.Casualties
-  alias HotPatch.Swap.Concerned
   alias HotPatch.Swap.Decision
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Discovery
@@ -17,6 +16,7 @@ defmodule HotPatch.Swap.Engine do
   alias HotPatch.Swap.Failure
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Guard
+  alias HotPatch.Swap.InTurn
   alias HotPatch.Swap.Load
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.PhaseTimes
@@ -70,25 +70,25 @@ defmodule HotPatch.Swap.Engine do
 
   # Who has a state that may hold funs of the code that goes.
   defp holders(%{funs: nil}), do: []
-  defp holders(%{job: job}), do: Quiet.run(fn -> Concerned.in_turn(job.changes).groups end)
+  defp holders(%{job: job}), do: job.changes |> InTurn.find() |> InTurn.groups()
 
   # The new code takes the old state too: load first, then each changes its state when it
   # gets to it. Tried before, in the same way, so that a failure finds the old code current.
   defp run_in_turn(caller, ready, guard) do
     # Nobody stands still, and nobody is to wait for this.
-    case Quiet.run(fn -> Concerned.in_turn(ready.job.changes) end) do
+    case InTurn.find(ready.job.changes) do
       %{silent: []} = found -> run_in_turn(caller, ready, guard, found)
       %{silent: silent} -> {:error, Failure.new(:busy, Description.silent(silent))}
     end
   end
 
   defp run_in_turn(caller, ready, guard, found) do
-    standing = Parking.new(guard, ready.signal, Concerned.count(found.groups))
+    standing = Parking.new(guard, ready.signal, InTurn.count(found))
 
     with {:ok, casualties} <- casualties(ready),
          found = without(found, casualties),
          {:ok, ready} <- ahead(ready, found),
-         {:ok, watch} <- Rolling.rehearse(found.groups, ready, standing),
+         {:ok, watch} <- Rolling.rehearse(InTurn.groups(found), ready, standing),
          :ok <- EarlyLoad.on_load(ready, deadline(ready)),
          :ok <- Decision.await(caller, ready),
          # Whoever is started from here on may have either state; the new code takes both.
@@ -97,7 +97,7 @@ defmodule HotPatch.Swap.Engine do
          found = without(found, casualties),
          {:ok, killed} <- PhaseTimes.note(:load, fn -> Load.run(ready, casualties) end) do
       case PhaseTimes.note(:convert, fn ->
-             Rolling.change(found.groups, ready, standing, watch)
+             Rolling.change(InTurn.groups(found), ready, standing, watch)
            end) do
         :ok ->
           {:ok, %Done{killed: killed}}
@@ -113,8 +113,7 @@ defmodule HotPatch.Swap.Engine do
   end
 
   defp later(ready, found, watch) do
-    known? = &Rolling.tried?(watch, &1)
-    Quiet.run(fn -> Concerned.with_new(found, ready.job.changes, known?) end)
+    InTurn.with_new(found, ready.job.changes, &Rolling.tried?(watch, &1))
   end
 
   # Those that the change ends: none without the operator's word.
@@ -129,11 +128,12 @@ defmodule HotPatch.Swap.Engine do
       else: {:ok, casualties}
   end
 
-  defp without(found, casualties), do: Concerned.without(found, Enum.map(casualties, & &1.pid))
+  defp without(found, casualties), do: InTurn.without(found, Enum.map(casualties, & &1.pid))
 
   # What is tried may call new modules.
-  defp ahead(ready, %{groups: []}), do: {:ok, ready}
-  defp ahead(ready, _found), do: EarlyLoad.added(ready, deadline(ready))
+  defp ahead(ready, found) do
+    if InTurn.count(found) == 0, do: {:ok, ready}, else: EarlyLoad.added(ready, deadline(ready))
+  end
 
   defp taken_back(error, ready) do
     {:error, reason, text} = EarlyLoad.back(ready, error)

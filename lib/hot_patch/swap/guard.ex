@@ -67,6 +67,11 @@ defmodule HotPatch.Swap.Guard do
   # Signals from the engine keep their order: its end comes after all that it told.
   defp watch(engine, monitor, ending, stopped) do
     receive do
+      # Who was in its turn before has had it.
+      {^engine, :stops, standing, %{in_turn: _pids} = hows} ->
+        others = Enum.reject(stopped, &match?({_standing, %{in_turn: _had_it}}, &1))
+        watch(engine, monitor, ending, [{standing, hows} | others])
+
       {^engine, :stops, standing, hows} ->
         watch(engine, monitor, ending, [{standing, hows} | stopped])
 

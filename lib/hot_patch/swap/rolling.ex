@@ -10,36 +10,36 @@ defmodule HotPatch.Swap.Rolling do
   # HotPatch.Swap.Rolling.Undo). Until then every process keeps the state it had.
 
   alias HotPatch.Swap.Batch
-  alias HotPatch.Swap.Concerned
   alias HotPatch.Swap.Conversion
   alias HotPatch.Swap.Description
   alias HotPatch.Swap.Foreign
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Guard
+  alias HotPatch.Swap.InTurn
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.SysMessage
 
   # A caller waits for what is in the schedulers' queues before its own process: few at a time.
-  @window 100
+  @window 25
   # How long one window of processes may take to get to it.
   @turn_within 60_000
 
-  @typedoc "Monitors of the processes concerned. Outside the heap: there may be very many."
+  @typedoc "Monitors of the processes concerned, and who is changed. Outside the heap: there may be very many."
   @opaque watch :: :ets.table()
 
   @doc """
   Tries the conversion in every process, in its turn; nobody's state changes. From here on it
   is noticed when one of them dies.
   """
-  @spec rehearse([Concerned.group()], Ready.t(), Parking.t()) ::
+  @spec rehearse(Enumerable.t(InTurn.group()), Ready.t(), Parking.t()) ::
           {:ok, watch()} | {:error, :taken_back, String.t()}
   def rehearse(groups, ready, standing) do
     watch = :ets.new(__MODULE__, [:private])
     deadline = System.monotonic_time(:millisecond) + @turn_within
     # A process that is woken once does all of it.
-    also = fn pid -> :ets.insert(watch, {pid, Process.monitor(pid)}) end
+    also = fn pid -> :ets.insert(watch, {pid, Process.monitor(pid), false}) end
 
     ref = SysMessage.open()
     # Should this process die, what is still under way is not to be tried any more.
@@ -72,7 +72,7 @@ defmodule HotPatch.Swap.Rolling do
   After the load: has every process change its state in its turn. If one dies in the new
   code or cannot change, those that are changed are given.
   """
-  @spec change([Concerned.group()], Ready.t(), Parking.t(), watch()) ::
+  @spec change(Enumerable.t(InTurn.group()), Ready.t(), Parking.t(), watch()) ::
           :ok | {:untrue, String.t(), changed :: MapSet.t(pid())}
   def change(groups, ready, standing, watch) do
     messages = ProcessTask.messages(ready.job)
@@ -80,29 +80,27 @@ defmodule HotPatch.Swap.Rolling do
     result =
       groups
       |> Stream.flat_map(fn {target, pids} -> windows(pids, &%{target | pid: &1}) end)
-      |> Enum.reduce_while({:ok, []}, fn window, {:ok, changed} ->
+      |> Enum.reduce_while(:ok, fn window, :ok ->
         # Should this process die between a suspend and its resume, the guard resumes.
         Guard.tell(standing, %{in_turn: Enum.map(window, & &1.pid)})
         {result, pids} = change_window(window, messages, {ready, standing})
-        changed = pids ++ changed
-
-        case result do
-          :ok -> {:cont, {:ok, changed}}
-          {:untrue, text} -> {:halt, {:untrue, text, MapSet.new(changed)}}
-        end
+        Enum.each(pids, &:ets.update_element(watch, &1, {3, true}))
+        if result == :ok, do: {:cont, :ok}, else: {:halt, result}
       end)
 
-    with {:ok, _changed} <- result, do: forget(groups, watch)
+    with {:untrue, text} <- result,
+         do: {:untrue, text, MapSet.new(:ets.select(watch, [{{:"$1", :_, true}, [], [:"$1"]}]))},
+         else: (:ok -> forget(groups, watch))
   end
 
   @doc "Nobody needs the states from before any more, nor is watched."
-  @spec forget([Concerned.group()], watch()) :: :ok
+  @spec forget(Enumerable.t(InTurn.group()), watch()) :: :ok
   def forget(groups, watch) do
     groups
     |> bystanders()
     |> Batch.in_windows(fn %{pid: pid} ->
       SysMessage.run_in(pid, &Conversion.forget/1)
-      for {_pid, monitor} <- :ets.take(watch, pid), do: Process.demonitor(monitor)
+      for {_pid, monitor, _changed?} <- :ets.take(watch, pid), do: Process.demonitor(monitor)
     end)
   end
 
@@ -111,7 +109,7 @@ defmodule HotPatch.Swap.Rolling do
   end
 
   @doc "Has every process make the funs that it holds anew, in its turn, and nothing else."
-  @spec renew_funs([Concerned.group()], FunRenewal.shared() | nil) :: :ok
+  @spec renew_funs(Enumerable.t(InTurn.group()), FunRenewal.shared() | nil) :: :ok
   def renew_funs(_groups, nil), do: :ok
 
   def renew_funs(groups, funs),

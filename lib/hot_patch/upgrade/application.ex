@@ -74,7 +74,7 @@ defmodule HotPatch.Upgrade.Application do
   def not_live(application) do
     "#{application.name} is #{application.from} where the release runs, and #{application.to} in the upgrade: " <>
       "#{SystemLibrary.owner(application.name)} is not changed live. Build both releases with the same, or " <>
-      "install the new one and restart the nodes"
+      "apply the upgrade with restart: :rolling"
   end
 
   defp started(%{type: :permanent}), do: ""

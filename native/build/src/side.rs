@@ -47,6 +47,8 @@ pub(crate) struct Side {
     pub(crate) applications: BTreeMap<String, Application>,
     pub(crate) files: BTreeMap<Key, Content>,
     pub(crate) facts: Facts,
+    /// The files of the runtime system that it has of its own, by their paths below its folder.
+    pub(crate) runtime: BTreeMap<String, Content>,
     /// The folder of consolidated protocols, as an archive names it.
     pub(crate) consolidated: Option<String>,
 }
@@ -59,6 +61,7 @@ impl Side {
             applications: BTreeMap::new(),
             files: BTreeMap::new(),
             facts,
+            runtime: BTreeMap::new(),
             consolidated: None,
         };
         for (path, content) in files {
@@ -132,6 +135,10 @@ impl Side {
             }
             ["bin", script] => self.add_script(script, content, booting),
             ["lib", folder, ..] => self.add_of(folder, path, content, root)?,
+            [folder, _, ..] if self.is_own_runtime(folder) => {
+                let below = path.split_once('/').unwrap_or_default().1.to_owned();
+                self.runtime.insert(below, content);
+            }
             _ => {}
         }
         Ok(())
@@ -144,6 +151,13 @@ impl Side {
         if let Some(name) = name.filter(|name| !name.is_empty()) {
             self.files.insert(Key::OfRelease(format!("bin/{name}")), content);
         }
+    }
+
+    /// Of several it is that which the release names.
+    fn is_own_runtime(&self, folder: &str) -> bool {
+        folder
+            .strip_prefix("erts-")
+            .is_some_and(|version| Some(version) == self.facts.erts.as_deref())
     }
 
     fn add_consolidated(&mut self, folder: &str, file: &str, content: Content) {

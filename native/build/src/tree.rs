@@ -95,10 +95,16 @@ fn is_wanted(path: &str) -> bool {
     )
 }
 
-/// Whether it is of an application or of a version of the release, whatever it is; or a script that
-/// starts it.
+/// Whether it is of an application or of a version of the release, whatever it is; a script that
+/// starts it; or of its runtime system.
 fn is_of_release(path: &str) -> bool {
     matches!(parts(path)[..], ["lib" | "releases", _, _, ..] | ["bin"] | ["bin", _])
+        || is_of_runtime(path)
+}
+
+/// Whether it is of a runtime system that comes with the release.
+fn is_of_runtime(path: &str) -> bool {
+    path.starts_with("erts-")
 }
 
 fn folder(path: &Path) -> Result<Files, Error> {

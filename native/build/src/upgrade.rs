@@ -36,11 +36,15 @@ struct Releases<'s> {
     to: &'s Side,
     /// The version of the new one.
     version: &'s str,
+    old_erts: &'s str,
     erts: &'s str,
     /// Their applications, each behind those that it needs.
     old: Vec<&'s Listed>,
     new: Vec<&'s Listed>,
 }
+
+/// What a file of the runtime system is called in both builds does not matter: it is only carried.
+static RUNTIME: Key = Key::OfRelease(String::new());
 
 /// What a file of the archive is made of.
 enum Wanted<'s> {
@@ -82,9 +86,9 @@ pub(crate) fn compare(
         erts: releases.erts.to_owned(),
         applications: releases.applications(),
         shared: folders,
-        files: files.filter(|path| path.starts_with("releases/")).collect(),
+        files: files.filter(|path| !path.starts_with("lib/")).collect(),
     };
-    let notes = notes(&upgrade);
+    let notes = notes(&upgrade, releases.old_erts);
     Ok(Compared { count: wanted.len(), changes, notes, upgrade: Some(upgrade) })
 }
 
@@ -110,11 +114,11 @@ impl<'s> Releases<'s> {
         let (old, new) = (listed(from)?, listed(to)?);
         let erts = |side: &'s Side| side.facts.erts.as_deref().ok_or_else(|| unreadable(side));
         let (old_erts, erts) = (erts(from)?, erts(to)?);
-        if old_erts != erts {
+        if old_erts != erts && to.runtime.is_empty() {
             return Err(Error::NoUpgrade(format!(
-                "{} runs on ERTS {old_erts} and {} on ERTS {erts}: another runtime system cannot \
-                 come live. Build both on the same Erlang/OTP, or restart the nodes into the new \
-                 release",
+                "{} runs on ERTS {old_erts} and {} on ERTS {erts}, which it does not have of its own: \
+                 another runtime system comes with its release (include_erts: true), or both are \
+                 built on the same Erlang/OTP",
                 named(from),
                 named(to)
             )));
@@ -124,6 +128,7 @@ impl<'s> Releases<'s> {
             from,
             to,
             version: &release.version,
+            old_erts,
             erts,
             old: in_order(from, old),
             new: in_order(to, new),
@@ -251,11 +256,26 @@ impl<'s> Releases<'s> {
         let paths: Vec<String> = found.iter().map(|pair| pair.path.clone()).collect();
         let paths: HashSet<&str> = paths.iter().map(String::as_str).collect();
         let upgrade = self.bare();
+        let runtime = self.runtime();
         let comes = found.into_iter().map(|pair| {
             let data = upgrade.is_data(&pair.path, &paths);
             Wanted::Comes { pair, data }
         });
-        comes.collect()
+        comes.chain(runtime).collect()
+    }
+
+    /// The runtime system, where it is another.
+    fn runtime(&self) -> Vec<Wanted<'s>> {
+        if self.old_erts == self.erts {
+            return Vec::new();
+        }
+        let runtime = self.to.runtime.iter().map(|(below, content)| {
+            let path = format!("erts-{}/{below}", self.erts);
+            let after = Some(content);
+            let pair = Pair { key: &RUNTIME, path, moved_from: None, before: None, after };
+            Wanted::Comes { pair, data: true }
+        });
+        runtime.collect()
     }
 
     /// What says which files are data.
@@ -354,7 +374,19 @@ fn needed(side: &Side, name: &str) -> Vec<String> {
 }
 
 /// What the one who builds it should know.
-fn notes(upgrade: &Upgrade) -> Vec<String> {
+fn notes(upgrade: &Upgrade, old_erts: &str) -> Vec<String> {
+    let mut notes = system(upgrade);
+    if upgrade.erts != old_erts {
+        notes.push(format!(
+            "it brings ERTS {} in place of ERTS {old_erts}: no node takes that while it runs, apply it \
+             with restart: :rolling",
+            upgrade.erts
+        ));
+    }
+    notes
+}
+
+fn system(upgrade: &Upgrade) -> Vec<String> {
     let of_system = |one: &&Application| is_system(&one.name) && one.from.is_some();
     let changed: Vec<&str> =
         upgrade.applications.iter().filter(of_system).map(|one| one.name.as_str()).collect();
@@ -363,8 +395,8 @@ fn notes(upgrade: &Upgrade) -> Vec<String> {
     }
     vec![format!(
         "{} change: what belongs to OTP, to Elixir or to HotPatch itself cannot change live. No node \
-         takes this upgrade while it runs: build both releases with the same, or install the new one \
-         and restart the nodes",
+         takes this upgrade while it runs: build both releases with the same, or apply it with \
+         restart: :rolling",
         some(&changed)
     )]
 }

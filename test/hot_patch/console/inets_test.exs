@@ -173,6 +173,14 @@ defmodule HotPatch.Console.InetsTest do
     assert status(answer) == 413
     assert answer =~ "application/problem+json"
 
+    # As the tarball of a release it may be larger, and is none.
+    tarball = "/api/patches?file=shop-1.1.0.tar.gz"
+    answer = exchange(port, [head("POST", tarball, large) | List.duplicate(megabyte, 11)])
+    assert status(answer) == 422
+
+    larger = Map.merge(token("deploy"), %{"content-length" => 101 * 1024 * 1024})
+    assert status(exchange(port, [head("POST", tarball, larger), megabyte])) == 413
+
     # One that says it is far larger, one that lies, one in chunks, one that has no length.
     huge = Map.merge(token("deploy"), %{"content-length" => 900_000_000})
     assert status(exchange(port, head("POST", "/api/patches", huge))) == 413

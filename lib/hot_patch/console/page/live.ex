@@ -34,7 +34,7 @@ defmodule HotPatch.Console.Page.Live do
 
   # A node's phases before the one it is in are done.
   defp steps(event) do
-    phases = Progress.phases(event.kind)
+    phases = Progress.phases(event)
     reached = Enum.find_index(phases, &(&1 == event.phase))
 
     for {phase, index} <- Enum.with_index(phases) do

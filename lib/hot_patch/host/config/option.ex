@@ -77,6 +77,14 @@ defmodule HotPatch.Host.Config.Option do
       doc:
         "how many entries the journal keeps; older ones are dropped at a start. Default: 10,000"
     ],
+    kept_releases: [
+      rule: {:number, 2, @largest_limit},
+      default: nil,
+      doc:
+        "how many releases stay on disk beside each other, at least 2: when another has been made permanent, the oldest " <>
+          "of those that are more go, never what runs, what the next start boots, where a rollback leads, nor the last two. " <>
+          "Default: all stay"
+    ],
     max_kept_bytes: [
       rule: {:number, @most_memory},
       default: 500 * 1024 * 1024,

@@ -4,6 +4,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
   # next start boots, and which ones are removed. OTP's release handler, where it runs, has its own idea of that,
   # which it keeps in its state and writes to `RELEASES`: it is told.
 
+  alias HotPatch.Host.Comeback
+  alias HotPatch.Host.Config
   alias HotPatch.Host.NextBoot
   alias HotPatch.Host.ReleaseSource
   alias HotPatch.NodeAgent.Upgrade.Course
@@ -11,7 +13,9 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Journal
   alias HotPatch.Store.ReleaseFiles
+  alias HotPatch.Store.SharedHost
   alias HotPatch.Store.Transaction
+  alias HotPatch.Store.Trial
   alias HotPatch.Support.FaultPoint
   alias HotPatch.Support.FileName
   alias HotPatch.Support.Folder
@@ -187,7 +191,9 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
       FaultPoint.point(:permanent)
       boots_here(root, version)
       counts_as_permanent(version, root)
-      note(:make_permanent, version, facts)
+      noted = note(:make_permanent, version, facts)
+      :ok = keep_few(root)
+      noted
     end
   end
 
@@ -199,6 +205,39 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
     change(root, fn entries ->
       entries |> known(root, {name, from}, :permanent) |> permanent({name, version}, root)
     end)
+
+    keep_few(root)
+  end
+
+  # What the configuration keeps of the releases on disk; the rest goes, as far as it may. The last is the one whose
+  # files were put there last.
+  defp keep_few(root) do
+    with most when most != nil <- Config.current().kept_releases,
+         {_old, [_ | _] = surplus} <- root |> versions() |> Enum.split(most) do
+      facts = %{by: "HotPatch", reason: "config :hot_patch, kept_releases: #{most}", from: nil}
+
+      for version <- surplus,
+          version not in SharedHost.versions(),
+          {:error, text} <- [remove(version, facts)],
+          do: Log.info("HotPatch: #{version} stays, though kept_releases is #{most}: #{text}")
+    end
+
+    :ok
+  end
+
+  # Those of this release on disk, the latest first.
+  defp versions(root) do
+    %Release{name: name} = Release.current()
+
+    for(
+      folder <- Folder.folders(Path.join(root, "releases")),
+      version = Path.basename(folder),
+      ReleaseFiles.entry(root, {name, version}, :unpacked) != nil,
+      {:ok, %File.Stat{mtime: at}} <- [File.stat(Path.join(folder, "start.boot"), time: :posix)],
+      do: {at, version}
+    )
+    |> Enum.sort(:desc)
+    |> Enum.map(&elem(&1, 1))
   end
 
   defp counts_as_permanent(version, root) do
@@ -222,7 +261,25 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
       for flag <- [:boot, :config], do: of_version(:init.get_argument(flag), root, version)
 
     _ = if boot, do: :init.make_permanent(boot, config)
+    if System.get_env("RELEASE_VSN") not in [nil, version], do: heart(root)
     environment(root, version)
+  end
+
+  # Heart has the environment with which this VM was started, and would hand the release that is named there to the next.
+  defp heart(root) do
+    with pid when is_pid(pid) <- Process.whereis(:heart),
+         command when is_binary(command) <- Comeback.command(),
+         false <- String.starts_with?(command, "unset "),
+         unset = "unset #{Enum.join(Trial.variables(root), " ")}; #{command}",
+         {:error, _too_long} <- :heart.set_cmd(FileName.to_charlist(unset)) do
+      Log.error(
+        "HotPatch: heart does not take its command, and starts the release of before: #{unset}"
+      )
+    end
+
+    :ok
+  catch
+    :exit, _busy -> :ok
   end
 
   # What the scripts of `mix release` have told the VM: configuration providers look there.

@@ -171,6 +171,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
   end
 
   defp tell_over(nil), do: :ok
+  defp tell_over(%{facts: %{told: true}}), do: :ok
 
   defp tell_over(%{to: {_erts, version}} = trial) do
     own_command(trial)
@@ -182,7 +183,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
     entry = Map.merge(trial.facts, %{kind: :restart, status: :error, error: text})
     Log.error("HotPatch: #{text}", patch: entry.patch)
     _ = Journal.add_once(:failed, entry)
-    :ok
+    Trial.told(trial)
   end
 
   # The VM has begun to start what follows; it serves when all of that has started and the host finds itself well.

@@ -21,6 +21,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Release
   alias HotPatch.Status
+  alias HotPatch.Store.Applied
   alias HotPatch.Store.Transaction
   alias HotPatch.Support.Folder
   alias HotPatch.Upgrade
@@ -48,6 +49,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
     with :ok <- own_identity(),
          :ok <- same_erts(upgrade),
          {:ok, root} <- root(from),
+         :ok <- writable(root),
          :ok <- no_system(upgrade),
          :ok <- shared(upgrade, root) do
       {:ok, Course.new({from.name, from.version}, upgrade, root)}
@@ -62,8 +64,10 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
          true <- runs?(from) || {:error, other_version(from, upgrade, Release.current())},
          :ok <- own_identity(),
          {:ok, root} <- root(from),
+         :ok <- writable(root),
          :ok <- erts(upgrade, payload, root),
-         :ok <- shared(upgrade, root) do
+         # With the release the patches of now end, and their files go back before anything of the system starts.
+         :ok <- shared(upgrade, root, patched()) do
       {:ok, Course.new({from.name, from.version}, upgrade, root)}
     end
   end
@@ -107,7 +111,9 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
     end
   end
 
-  defp folder_of(entry), do: entry.path |> Path.split() |> Enum.take(2) |> Path.join()
+  # That which is new with it: of an application, of the release, or of its VM.
+  defp folder_of(%{path: "erts-" <> _version = path}), do: path |> Path.split() |> hd()
+  defp folder_of(%{path: path}), do: path |> Path.split() |> Enum.take(2) |> Path.join()
 
   defp other_version(from, upgrade, current) do
     "the upgrade leads from #{from.name} #{from.version} to #{upgrade.to}, but this node runs #{current.name} " <>
@@ -160,6 +166,27 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
            "start the node with RELEASE_ROOT set"}
   end
 
+  # Whole folders come to it, so that a patch's way past it, in memory only, is none here.
+  defp writable(root) do
+    case Enum.find(["lib", "releases"], &(not writable?(Path.join(root, &1)))) do
+      nil ->
+        :ok
+
+      folder ->
+        {:error,
+         "the release lies where this node may not write (#{Path.join(root, folder)}): an upgrade puts whole folders there, " <>
+           "from which the next start boots, and the data directory cannot take their place. Deliver an image of the new " <>
+           "release, or make #{root} writable for the node's user"}
+    end
+  end
+
+  defp writable?(folder),
+    do:
+      match?(
+        {:ok, %File.Stat{access: access}} when access in [:write, :read_write],
+        File.stat(folder)
+      )
+
   defp no_system(upgrade) do
     case for(
            %{name: name, from: from} when from != nil <- upgrade.applications,
@@ -177,10 +204,10 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   end
 
   # What is not carried has to be here, to the letter: patches count as well.
-  defp shared(upgrade, root) do
+  defp shared(upgrade, root, patched \\ %{}) do
     case for(
            %{path: path, sha256: sha256} <- upgrade.shared,
-           digest(root, path) != sha256,
+           digest(root, path, patched) != sha256,
            do: path
          ) do
       [] ->
@@ -194,12 +221,27 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
     end
   end
 
-  @doc "The digest of a folder below the root, as a manifest has it; nil where there is none."
-  @spec digest(Path.t(), Path.t()) :: String.t() | nil
-  def digest(root, path) do
-    case below(Path.join(root, path)) do
-      [] -> nil
-      files -> Upgrade.folder_digest(files)
+  # What the files of patches were before: by their paths, and nil where there was none.
+  defp patched do
+    files = Applied.state().stack |> Applied.on_disk() |> Applied.net()
+    for %{target: target, old: old} <- files, into: %{}, do: {Transaction.real(target), old}
+  end
+
+  # The digest of a folder below the root, as a manifest has it; nil where there is none.
+  defp digest(root, path, patched) do
+    folder = Path.join(root, path)
+
+    case Enum.reduce(patched, Map.new(below(folder)), &unpatched(&1, &2, folder)) do
+      none when none == %{} -> nil
+      files -> files |> Enum.to_list() |> Upgrade.folder_digest()
+    end
+  end
+
+  defp unpatched({target, old}, files, folder) do
+    case Path.relative_to(target, folder) do
+      ^target -> files
+      relative when old == nil -> Map.delete(files, relative)
+      relative -> Map.put(files, relative, old)
     end
   end
 
@@ -246,8 +288,10 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   # A folder that is there already is this upgrade's own, unpacked before, or nobody's to write into.
   defp taken(course, entries) do
     ours = Map.new(entries, &{&1.path, &1.sha256})
+    runtime = "erts-#{course.erts}"
+    brings? = Enum.any?(entries, &(folder_of(&1) == runtime))
 
-    for folder <- new_folders(course),
+    for folder <- if(brings?, do: [runtime], else: []) ++ new_folders(course),
         {path, _stat} <- Folder.tree(Path.join(course.root, folder)),
         File.regular?(path),
         relative = Path.relative_to(path, course.root),

@@ -8,9 +8,9 @@ defmodule HotPatch.Swap.Rolling.Undo do
   # old code becomes current. Where one cannot go back, forward: all that were not changed
   # yet stand still and are converted, as they were able to before the load.
 
-  alias HotPatch.Swap.Concerned
   alias HotPatch.Swap.Failure
   alias HotPatch.Swap.Guard
+  alias HotPatch.Swap.InTurn
   alias HotPatch.Swap.Load
   alias HotPatch.Swap.OldCode.Users
   alias HotPatch.Swap.PreviousCode
@@ -23,10 +23,10 @@ defmodule HotPatch.Swap.Rolling.Undo do
   @type swap :: %{caller: pid(), ready: Ready.t(), guard: pid()}
 
   @doc "Ends a swap whose declaration was untrue; `changed` are the processes with the new state."
-  @spec run(swap(), Concerned.in_turn(), {String.t(), MapSet.t(pid()), Rolling.watch()}) ::
+  @spec run(swap(), InTurn.t(), {String.t(), MapSet.t(pid()), Rolling.watch()}) ::
           {:error, Failure.t()}
   def run(%{ready: ready} = swap, in_turn, {text, changed, watch}) do
-    found = Concerned.found(in_turn)
+    found = InTurn.found(in_turn)
     # That of the swap before is settled.
     _ = Signal.settle(ready.signal, :take)
     text = "the transition was declared compatible and is not: #{text}"
@@ -34,13 +34,13 @@ defmodule HotPatch.Swap.Rolling.Undo do
 
     case ended do
       {:ok, done} ->
-        :ok = Rolling.forget(in_turn.groups, watch)
+        :ok = Rolling.forget(InTurn.groups(in_turn), watch)
         text = "#{text}; the old code is current again and all have their old states"
         {:error, Failure.new(:taken_back, text, pause_us: done.pause_us)}
 
       {:forward, why} ->
         {how, pause_us} = forward(swap, found, changed)
-        :ok = Rolling.forget(in_turn.groups, watch)
+        :ok = Rolling.forget(InTurn.groups(in_turn), watch)
         text = "#{text}; it could not be taken back (#{why}), #{how}"
         {:error, Failure.new(:half, text, pause_us: pause_us, loaded?: true)}
     end

@@ -28,7 +28,7 @@ const LONGEST_PATH: u32 = 1024;
 pub struct Upgrade {
     /// The version to which it leads.
     pub to: String,
-    /// The version of the runtime system that both releases run on.
+    /// The version of the runtime system that the new release runs on.
     pub erts: String,
     /// The applications that are not the same in both: those of the new release in the order in
     /// which it starts them, then those that are gone, in the order in which they stop.
@@ -173,18 +173,19 @@ fn shared(upgrade: &Upgrade) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Each file is in the folder of an application that comes, or in that of the new release.
+/// Each file is in the folder of an application that comes, in that of the new release, or in that of
+/// its runtime system.
 fn places(manifest: &Manifest, upgrade: &Upgrade) -> Result<(), Refusal> {
     let folders: HashSet<String> =
         upgrade.applications.iter().filter_map(Application::folder).collect();
-    let own = format!("releases/{}/", upgrade.to);
+    let own = [format!("releases/{}/", upgrade.to), format!("erts-{}/", upgrade.erts)];
     let of_release: BTreeSet<&str> = upgrade.files.iter().map(String::as_str).collect();
     if of_release.len() != upgrade.files.len() {
         return refuse("names a file of the release twice".to_owned());
     }
     let mut found = BTreeSet::new();
     for path in manifest.files.iter().map(|file| file.path.as_str()) {
-        if path.starts_with(&own) {
+        if own.iter().any(|folder| path.starts_with(folder)) {
             found.insert(path);
         } else if !folder(path).is_some_and(|folder| folders.contains(folder)) {
             return refuse(format!(
