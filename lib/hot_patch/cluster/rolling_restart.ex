@@ -239,7 +239,7 @@ defmodule HotPatch.Cluster.RollingRestart do
     end
   end
 
-  defp release(course), do: %Release{course.payload.release | version: course.version}
+  defp release(course), do: %{course.payload.release | version: course.version}
 
   defp seconds(options), do: max(1, div(options.timeout, 1_000))
 
