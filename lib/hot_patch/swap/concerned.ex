@@ -1,7 +1,6 @@
 defmodule HotPatch.Swap.Concerned do
   @moduledoc false
-  # The processes that a swap has to do with, for whoever has time: a rehearsal, and a transition in which
-  # each process changes in its turn.
+  # The processes that a swap has to do with, as a rehearsal needs them.
   #
   # A swap for which all stand still keeps what it knows of each process, for it is in a hurry later. Here nobody shall
   # notice anything: of a hundred thousand that would be a heap whose garbage keeps a scheduler from everybody
@@ -17,16 +16,13 @@ defmodule HotPatch.Swap.Concerned do
   alias HotPatch.Swap.Discovery.Uncertain
   alias HotPatch.Swap.Target
 
-  @typedoc "Processes that are alike in all that is to be done with them; of the target only what they have in common counts."
-  @type group :: {Target.t(), [pid(), ...]}
-
   @typedoc """
   `groups` have a state to convert, `unpaused` have not, see `HotPatch.Swap.Discovery`. `casualties` are those for whom
   the change would be refused, by why.
   """
   @type t :: %{
-          groups: [group()],
-          unpaused: [group()],
+          groups: [Target.group()],
+          unpaused: [Target.group()],
           casualties: %{String.t() => [pid()]},
           silent: [pid()],
           uncertain: Uncertain.counts(),
@@ -45,7 +41,7 @@ defmodule HotPatch.Swap.Concerned do
   end
 
   @doc "How many processes there are in groups."
-  @spec count([group()]) :: non_neg_integer()
+  @spec count([Target.group()]) :: non_neg_integer()
   def count(groups), do: groups |> Enum.map(fn {_target, pids} -> length(pids) end) |> Enum.sum()
 
   defp part(pids, changes, {reasons, fatal}) do
@@ -54,17 +50,14 @@ defmodule HotPatch.Swap.Concerned do
     marked = Casualties.mark(found, reasons)
 
     %{
-      groups: alike(marked.targets),
-      unpaused: alike(marked.unpaused),
+      groups: Target.alike(marked.targets),
+      unpaused: Target.alike(marked.unpaused),
       casualties: all |> Casualties.among(fatal) |> Casualties.by_reason(),
       silent: found.silent,
       uncertain: Uncertain.counts(changes, Running.of(changes, all, found.running), found.silent),
       kept: KeptFrames.of(changes, Enum.map(found.targets, & &1.pid))
     }
   end
-
-  # How many reductions one had is of interest only to who comes back to it.
-  defp alike(targets), do: Enum.group_by(targets, &%{&1 | pid: nil, reductions: nil}, & &1.pid)
 
   defp together(part, all) do
     %{

@@ -27,9 +27,6 @@ defmodule HotPatch.Swap.InTurn do
   @enforce_keys [:table]
   defstruct [:table, unpaused: [], silent: [], parents: [], starters: []]
 
-  @typedoc "Some processes that are alike in all that is to be done with them; of the target only what they have in common counts."
-  @type group :: {Target.t(), [pid(), ...]}
-
   @doc "Finds them, at low priority."
   @spec find([Change.t()]) :: t()
   def find(changes) do
@@ -55,8 +52,7 @@ defmodule HotPatch.Swap.InTurn do
   defp looked_at(pids, changes) do
     fn ->
       found = Discovery.look(changes, pids)
-      groups = Enum.group_by(found.targets, &%{&1 | pid: nil, reductions: nil}, & &1.pid)
-      {Map.to_list(groups), found}
+      {found.targets |> Target.alike() |> Map.to_list(), found}
     end
     |> Quiet.task()
     |> Task.await(:infinity)
@@ -85,7 +81,7 @@ defmodule HotPatch.Swap.InTurn do
   end
 
   @doc "Those that have a state to convert, row after row."
-  @spec groups(t()) :: Enumerable.t(group())
+  @spec groups(t()) :: Enumerable.t(Target.group())
   def groups(%{table: table}),
     do: rows(table, :group, fn {_key, target, pids} -> {target, pids} end)
 
@@ -123,7 +119,7 @@ defmodule HotPatch.Swap.InTurn do
   @doc "The same as a swap needs it for which all stand still."
   @spec found(t()) :: Discovery.found()
   def found(%{table: table} = found) do
-    targets = for {target, pids} <- groups(found), pid <- pids, do: %{target | pid: pid}
+    targets = found |> groups() |> Target.apart()
     own = MapSet.new(targets, & &1.pid)
     seen = table |> rows(:seen, &elem(&1, 1)) |> Enum.concat()
 

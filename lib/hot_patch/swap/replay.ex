@@ -9,12 +9,12 @@ defmodule HotPatch.Swap.Replay do
 
   alias HotPatch.Rehearsal.Replay
   alias HotPatch.Swap.Change
-  alias HotPatch.Swap.Concerned
   alias HotPatch.Swap.Replay.Director
   alias HotPatch.Swap.Replay.Sandbox
   alias HotPatch.Swap.Replay.Tally
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Signal
+  alias HotPatch.Swap.Target
 
   @typedoc """
   How it is done. `old` and `new` are shadows of a closed set each, of the patch's modules and of others that they
@@ -58,7 +58,7 @@ defmodule HotPatch.Swap.Replay do
   Runs it for processes that were found, alike ones together. `limits` are those of a rehearsal. The calling process traps exits; `:stop`
   or the end of its `owner` ends it.
   """
-  @spec run([Concerned.group()], [Change.t()], how(), Signal.t(), map()) :: [Replay.t()]
+  @spec run([Target.group()], [Change.t()], how(), Signal.t(), map()) :: [Replay.t()]
   def run(groups, changes, how, signal, limits) do
     :ok = :code.ensure_modules_loaded(@inside)
     families = %{old: family(how.old), new: family(how.new)}

@@ -15,11 +15,11 @@ defmodule HotPatch.Swap.Rolling do
   alias HotPatch.Swap.Foreign
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Guard
-  alias HotPatch.Swap.InTurn
   alias HotPatch.Swap.Parking
   alias HotPatch.Swap.ProcessTask
   alias HotPatch.Swap.Ready
   alias HotPatch.Swap.SysMessage
+  alias HotPatch.Swap.Target
 
   # A caller waits for what is in the schedulers' queues before its own process: few at a time.
   @window 25
@@ -33,7 +33,7 @@ defmodule HotPatch.Swap.Rolling do
   Tries the conversion in every process, in its turn; nobody's state changes. From here on it
   is noticed when one of them dies.
   """
-  @spec rehearse(Enumerable.t(InTurn.group()), Ready.t(), Parking.t()) ::
+  @spec rehearse(Enumerable.t(Target.group()), Ready.t(), Parking.t()) ::
           {:ok, watch()} | {:error, :taken_back, String.t()}
   def rehearse(groups, ready, standing) do
     watch = :ets.new(__MODULE__, [:private])
@@ -72,7 +72,7 @@ defmodule HotPatch.Swap.Rolling do
   After the load: has every process change its state in its turn. If one dies in the new
   code or cannot change, those that are changed are given.
   """
-  @spec change(Enumerable.t(InTurn.group()), Ready.t(), Parking.t(), watch()) ::
+  @spec change(Enumerable.t(Target.group()), Ready.t(), Parking.t(), watch()) ::
           :ok | {:untrue, String.t(), changed :: MapSet.t(pid())}
   def change(groups, ready, standing, watch) do
     messages = ProcessTask.messages(ready.job)
@@ -94,7 +94,7 @@ defmodule HotPatch.Swap.Rolling do
   end
 
   @doc "Nobody needs the states from before any more, nor is watched."
-  @spec forget(Enumerable.t(InTurn.group()), watch()) :: :ok
+  @spec forget(Enumerable.t(Target.group()), watch()) :: :ok
   def forget(groups, watch) do
     groups
     |> bystanders()
@@ -109,7 +109,7 @@ defmodule HotPatch.Swap.Rolling do
   end
 
   @doc "Has every process make the funs that it holds anew, in its turn, and nothing else."
-  @spec renew_funs(Enumerable.t(InTurn.group()), FunRenewal.shared() | nil) :: :ok
+  @spec renew_funs(Enumerable.t(Target.group()), FunRenewal.shared() | nil) :: :ok
   def renew_funs(_groups, nil), do: :ok
 
   def renew_funs(groups, funs),

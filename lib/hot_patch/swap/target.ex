@@ -81,4 +81,16 @@ defmodule HotPatch.Swap.Target do
     ends?: false,
     sure?: false
   ]
+
+  @typedoc "Some that are alike in all that is to be done with them; of the target only what they have in common counts."
+  @type group :: {t(), [pid(), ...]}
+
+  @doc "Their pids, by what they have in common."
+  @spec alike([t()]) :: %{t() => [pid(), ...]}
+  # How many reductions one had is of interest only to who comes back to it.
+  def alike(targets), do: Enum.group_by(targets, &%{&1 | pid: nil, reductions: nil}, & &1.pid)
+
+  @doc "The way back."
+  @spec apart(Enumerable.t(group())) :: [t()]
+  def apart(groups), do: for({target, pids} <- groups, pid <- pids, do: %{target | pid: pid})
 end
