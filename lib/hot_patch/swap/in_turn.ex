@@ -76,7 +76,7 @@ defmodule HotPatch.Swap.InTurn do
   end
 
   defp insert(table, row) do
-    key = {elem(row, 0), :erlang.unique_integer([:monotonic])}
+    key = {elem(row, 0), :erlang.unique_integer([:positive, :monotonic])}
     true = :ets.insert(table, Tuple.insert_at(Tuple.delete_at(row, 0), 0, key))
   end
 
@@ -85,7 +85,7 @@ defmodule HotPatch.Swap.InTurn do
   def groups(%{table: table}),
     do: rows(table, :group, fn {_key, target, pids} -> {target, pids} end)
 
-  # Integers come before all else.
+  # All numbers of rows are positive.
   defp rows(table, kind, of) do
     Stream.unfold({kind, 0}, fn key ->
       case :ets.next(table, key) do
