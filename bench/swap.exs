@@ -128,6 +128,7 @@ defmodule Bench.Swap do
 
     version = Subject.server().module_info(:attributes)[:vsn] |> hd()
     true = left? or version == 2
+    true = not Ways.converts?(name) or pids |> Enum.take_every(97) |> Enum.all?(&converted?/1)
 
     for {pid, i} <- pids |> Enum.with_index(1) |> Enum.take_every(97),
         do: ^i = :gen_server.call(pid, :get)
@@ -136,6 +137,10 @@ defmodule Bench.Swap do
     p99 = Table.percentile(waits, 0.99)
     Map.merge(pauses, %{whole: whole, cpu: cpu, gap: List.last(waits), p99: p99})
   end
+
+  defp converted?(pid) when is_pid(pid), do: pid |> :sys.get_state() |> converted?()
+  defp converted?({:on, data}), do: converted?(data)
+  defp converted?(state), do: tuple_size(state) > 2 and elem(state, 2) == 2
 
   defp line(cells), do: Table.line([9, 7, 5, 20, 8, 8, 8, 8, 8, 8, 8], cells)
 end
