@@ -63,6 +63,21 @@ defmodule HotPatch.Swap do
     HotPatch.Swap.Discovery.Wrapper
   ]
 
+  # What the engine and its senders run while they stand still.
+  @meanwhile [
+    HotPatch.Swap.Batch,
+    HotPatch.Swap.Blockers,
+    HotPatch.Swap.Crew,
+    HotPatch.Swap.Decision,
+    HotPatch.Swap.EarlyLoad,
+    HotPatch.Swap.HeldParents,
+    HotPatch.Swap.Load,
+    HotPatch.Swap.PhaseTimes,
+    HotPatch.Swap.SharedTerm,
+    HotPatch.Swap.SuspendAll,
+    HotPatch.Swap.Suspension
+  ]
+
   defp engine_options do
     needed = @heap_per_process * :erlang.system_info(:process_count)
     words = needed |> max(@heap) |> min(@most_heap)
@@ -116,8 +131,9 @@ defmodule HotPatch.Swap do
   """
   @spec prepare(Job.t()) :: {:ok, Ready.t()} | {:error, Failure.t()}
   def prepare(%Job{} = job) do
-    # Loaded on first use, they would be asked for by every process that stands still.
-    :ok = :code.ensure_modules_loaded(@inside)
+    # Loaded on first use, they would be asked for by every process that stands still, or all would wait for
+    # them.
+    :ok = :code.ensure_modules_loaded(@inside ++ @meanwhile)
 
     shadows = Enum.filter(job.shadows, &needed?(&1, job.transition))
 
