@@ -1,6 +1,7 @@
 defmodule HotPatch.Proving.OwnStart do
   @moduledoc false
-  # The load where none is given: the applications of the release are there, and stay.
+  # The load where none is given: the applications of the release are there, and stay. One that an upgrade takes away is
+  # unloaded as well; one that has ended by itself stays loaded.
 
   @behaviour HotPatch.Proving.Load
 
@@ -11,7 +12,7 @@ defmodule HotPatch.Proving.OwnStart do
 
   @impl true
   def check(nodes, before) do
-    case for node <- nodes, gone = before[node] -- running(node), gone != [], do: {node, gone} do
+    case for node <- nodes, gone = ended(node, before[node]), gone != [], do: {node, gone} do
       [] ->
         :ok
 
@@ -24,7 +25,14 @@ defmodule HotPatch.Proving.OwnStart do
   @impl true
   def stop(nodes, before), do: check(nodes, before)
 
-  defp running(node) do
-    for {name, _, _} <- :erpc.call(node, :application, :which_applications, [], @within), do: name
+  defp ended(node, before) do
+    gone = before -- running(node)
+    gone -- (gone -- names(node, :loaded_applications))
+  end
+
+  defp running(node), do: names(node, :which_applications)
+
+  defp names(node, function) do
+    for {name, _, _} <- :erpc.call(node, :application, function, [], @within), do: name
   end
 end
