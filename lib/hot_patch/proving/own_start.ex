@@ -27,7 +27,7 @@ defmodule HotPatch.Proving.OwnStart do
 
   defp ended(node, before) do
     gone = before -- running(node)
-    gone -- (gone -- names(node, :loaded_applications))
+    gone -- gone -- names(node, :loaded_applications)
   end
 
   defp running(node), do: names(node, :which_applications)
