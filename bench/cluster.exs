@@ -29,7 +29,7 @@
 # as /dev/shm, shows how much of the time is the disk, which on a real cluster each node has
 # for itself.
 
-for file <- ~w(table cluster/patch cluster/nodes),
+for file <- ~w(table erlang hidden_node cluster/patch cluster/nodes),
     do: Code.require_file("#{file}.exs", __DIR__)
 
 # These run on the nodes too.
@@ -62,7 +62,7 @@ defmodule Bench.Cluster do
   ]
 
   def run(options, helpers) do
-    Nodes.distribute()
+    Bench.HiddenNode.start()
     root = Path.join(options.folder, "hot_patch-bench-#{System.pid()}")
 
     try do

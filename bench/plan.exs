@@ -12,6 +12,7 @@
 # first plan, for which no file was measured yet.
 
 Code.require_file("table.exs", __DIR__)
+Code.require_file("erlang.exs", __DIR__)
 Code.require_file("swap/callers.exs", __DIR__)
 
 defmodule Bench.Plan do
@@ -191,23 +192,8 @@ defmodule Bench.Plan do
     #{Enum.map_join(calls ++ functions, "\n", fn {_name, text} -> text <> "." end)}
     """
 
-    {:ok, _module, beam} = text |> forms() |> :compile.forms([:debug_info])
-    beam
+    Bench.Erlang.compile(text, [:debug_info])
   end
-
-  defp forms(text) do
-    {:ok, tokens, _end} = text |> String.to_charlist() |> :erl_scan.string()
-
-    tokens
-    |> Enum.chunk_while([], &chunk/2, fn [] -> {:cont, []} end)
-    |> Enum.map(fn form ->
-      {:ok, parsed} = :erl_parse.parse_form(form)
-      parsed
-    end)
-  end
-
-  defp chunk({:dot, _} = token, form), do: {:cont, Enum.reverse([token | form]), []}
-  defp chunk(token, form), do: {:cont, [token | form]}
 
   defp line(cells), do: Table.line([9, 10, 9, 10, 8], cells)
 end

@@ -8,7 +8,7 @@
 # rounds; "none" waits, and "counting" counts, as long as the rehearsal of all took in the same round, and "quiet" waits as long as the replay. Of the waits of all calls that touch
 # that time the longest, and the 99th and 50th percentile. Milliseconds.
 
-for file <- ~w(table swap/subject swap/callers),
+for file <- ~w(table erlang swap/subject swap/callers),
     do: Code.require_file("#{file}.exs", __DIR__)
 
 defmodule Bench.Rehearsal do

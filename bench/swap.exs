@@ -20,7 +20,7 @@
 # of all calls that touch the time of the change; "cpu" is the processor time of this VM from the beginning of the change to
 # its end, with that of the callers and hogs, and what else the machine does does not count. Milliseconds.
 
-for file <- ~w(table plot swap/subject swap/callers swap/load swap/probe swap/ways),
+for file <- ~w(table plot erlang swap/subject swap/callers swap/load swap/probe swap/ways),
     do: Code.require_file("#{file}.exs", __DIR__)
 
 defmodule Bench.Swap do

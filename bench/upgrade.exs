@@ -14,7 +14,7 @@
 # counted what is left a moment later: nodes by the release that they run, processes that have lost their state, and "away" is
 # the longest time in which the second node did not answer. A VM that has ended is started again at once.
 
-for file <- ~w(table upgrade/subject upgrade/nodes upgrade/ways),
+for file <- ~w(table erlang hidden_node upgrade/subject upgrade/nodes upgrade/ways),
     do: Code.require_file("#{file}.exs", __DIR__)
 
 # These run on the nodes too.
@@ -36,7 +36,7 @@ defmodule Bench.Upgrade do
   @columns [:bring, :install, :pause, :longest]
 
   def run(options, helpers) do
-    Nodes.distribute()
+    Bench.HiddenNode.start()
     root = Path.join(System.tmp_dir!(), "hot_patch-bench-#{System.pid()}")
     {:ok, _} = Application.ensure_all_started(:sasl)
     Logger.configure(level: :error)

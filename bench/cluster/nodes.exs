@@ -8,14 +8,6 @@ defmodule Bench.Cluster.Nodes do
   @small ~w(+S 1:1 +SDcpu 1:1 +SDio 1 +A 1 +sbwt none +sbwtdcpu none +sbwtdio none)
   @at_a_time 4
 
-  @doc "Makes this VM a hidden node."
-  def distribute do
-    {_output, 0} = System.cmd("epmd", ["-daemon"], env: [{"ERL_EPMD_ADDRESS", "127.0.0.1"}])
-    name = :"hot_patch_bench_#{System.pid()}@127.0.0.1"
-    {:ok, _pid} = :net_kernel.start(name, %{name_domain: :longnames, hidden: true})
-    :ok
-  end
-
   @doc "Starts a cluster of `count` nodes on version 0 of the modules."
   def start(count, root, beams, helpers) do
     ebin = Path.join([root, "shipped", "ebin"])

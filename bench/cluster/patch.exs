@@ -30,9 +30,10 @@ defmodule Bench.Cluster.Patch do
   defp name(n), do: :"bench_#{n}"
 
   defp beam(n, version) do
-    {:ok, tokens, _} = n |> text(version) |> String.to_charlist() |> :erl_scan.string()
-    {:ok, _module, beam} = tokens |> forms([], []) |> :compile.forms([:deterministic])
-    fill(beam, :crypto.strong_rand_bytes(@size))
+    n
+    |> text(version)
+    |> Bench.Erlang.compile([:deterministic])
+    |> fill(:crypto.strong_rand_bytes(@size))
   end
 
   defp fill(beam, bytes) do
@@ -56,15 +57,6 @@ defmodule Bench.Cluster.Patch do
 
     [<<byte_size(literal)::32>>, literal | literals(rest, bytes)]
   end
-
-  defp forms([], [], done), do: Enum.reverse(done)
-
-  defp forms([{:dot, _} = dot | rest], form, done) do
-    {:ok, parsed} = :erl_parse.parse_form(Enum.reverse([dot | form]))
-    forms(rest, [], [parsed | done])
-  end
-
-  defp forms([token | rest], form, done), do: forms(rest, [token | form], done)
 
   defp text(n, version) when n <= 10 do
     """

@@ -81,19 +81,8 @@ defmodule Bench.Swap.Subject do
   defp pure(n), do: :"bench_pure_#{n}"
 
   defp write(ebin, module, text) do
-    {:ok, tokens, _} = text |> String.to_charlist() |> :erl_scan.string()
-    {:ok, ^module, beam} = tokens |> forms([], []) |> :compile.forms([])
-    File.write!(Path.join(ebin, "#{module}.beam"), beam)
+    File.write!(Path.join(ebin, "#{module}.beam"), Bench.Erlang.compile(text))
   end
-
-  defp forms([], [], done), do: Enum.reverse(done)
-
-  defp forms([{:dot, _} = dot | rest], form, done) do
-    {:ok, parsed} = :erl_parse.parse_form(Enum.reverse([dot | form]))
-    forms(rest, [], [parsed | done])
-  end
-
-  defp forms([token | rest], form, done), do: forms(rest, [token | form], done)
 
   # The state's format differs: {s, N} and {s, N, Version}. Calls take both, as the transition
   # that is declared compatible needs.

@@ -6,14 +6,6 @@ defmodule Bench.Upgrade.Nodes do
 
   @within 60_000
 
-  @doc "Makes this VM a hidden node."
-  def distribute do
-    {_output, 0} = System.cmd("epmd", ["-daemon"], env: [{"ERL_EPMD_ADDRESS", "127.0.0.1"}])
-    name = :"hot_patch_bench_#{System.pid()}@127.0.0.1"
-    {:ok, _pid} = :net_kernel.start(name, %{name_domain: :longnames, hidden: true})
-    :ok
-  end
-
   @doc "Starts so many on the former release, connected with each other, with modules of ours."
   def start(count, root, made, helpers) do
     nodes =

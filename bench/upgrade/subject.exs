@@ -58,7 +58,7 @@ defmodule Bench.Upgrade.Subject do
 
     for {module, text} <- modules do
       text = "-module(#{module}).\n" <> String.replace(text, "?APP", "#{name}")
-      File.write!(Path.join(ebin, "#{module}.beam"), compiled(module, text))
+      File.write!(Path.join(ebin, "#{module}.beam"), Bench.Erlang.compile(text))
     end
 
     properties = [
@@ -73,21 +73,6 @@ defmodule Bench.Upgrade.Subject do
     write(Path.join(ebin, "#{name}.app"), {:application, name, properties})
     [{name, to_charlist(version)}]
   end
-
-  defp compiled(module, text) do
-    {:ok, tokens, _} = text |> String.to_charlist() |> :erl_scan.string()
-    {:ok, ^module, beam} = tokens |> forms([], []) |> :compile.forms([])
-    beam
-  end
-
-  defp forms([], [], done), do: Enum.reverse(done)
-
-  defp forms([{:dot, _} = dot | rest], form, done) do
-    {:ok, parsed} = :erl_parse.parse_form(Enum.reverse([dot | form]))
-    forms(rest, [], [parsed | done])
-  end
-
-  defp forms([token | rest], form, done), do: forms(rest, [token | form], done)
 
   # {s, N} becomes {s, N, 2}. One that is poisoned has no way there.
   defp server(version) do

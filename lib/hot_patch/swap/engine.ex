@@ -132,7 +132,9 @@ defmodule HotPatch.Swap.Engine do
 
   # What is tried may call new modules.
   defp ahead(ready, found) do
-    if InTurn.count(found) == 0, do: {:ok, ready}, else: EarlyLoad.added(ready, deadline(ready))
+    if Enum.empty?(InTurn.groups(found)),
+      do: {:ok, ready},
+      else: EarlyLoad.added(ready, deadline(ready))
   end
 
   defp taken_back(error, ready) do
