@@ -2,6 +2,7 @@ defmodule HotPatchTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Archives
+  import HotPatch.Test.Folders
   import HotPatch.Test.Settings, only: [configure: 2]
 
   alias HotPatch.Error
@@ -14,7 +15,7 @@ defmodule HotPatchTest do
   @moduletag :tmp_dir
 
   setup do
-    on_exit(fn -> File.rm_rf!(HotPatch.Store.directory()) end)
+    remove_on_exit(HotPatch.Store.directory())
   end
 
   describe "upload/2" do

@@ -2,6 +2,7 @@ defmodule HotPatch.FolderNamesTest do
   # Where the system and its data lie is the host's affair: folders may be called anything.
   use ExUnit.Case, async: false
 
+  import HotPatch.Test.Folders
   import HotPatch.Test.Operator
   import HotPatch.Test.Settings
 
@@ -46,8 +47,8 @@ defmodule HotPatch.FolderNamesTest do
   for name <- @names do
     test "a data directory called #{inspect(name)} keeps what is put there" do
       folder = Path.join([Builds.tmp(), "names", unquote(name), "data"])
+      remove_on_exit(Path.dirname(folder))
       configure(:data_dir, folder)
-      on_exit(fn -> File.rm_rf!(Path.dirname(folder)) end)
       target = Path.join([Path.dirname(folder), "app", "priv", "file"])
       File.mkdir_p!(Path.dirname(target))
       File.write!(target, "old")
@@ -175,7 +176,7 @@ defmodule HotPatch.FolderNamesTest do
       folder = Path.join([Builds.tmp(), "patterns", name])
       File.mkdir_p!(Path.join(folder, "lib/a/ebin"))
       for file <- ["a.beam", ".hidden"], do: File.touch!(Path.join(folder, "lib/a/ebin/#{file}"))
-      on_exit(fn -> File.rm_rf!(folder) end)
+      remove_on_exit(folder)
       assert HotPatch.Support.Folder.matching(folder, "lib/*/ebin/*") == ["lib/a/ebin/a.beam"]
 
       assert "lib/a/ebin/a.beam" in HotPatch.Support.Folder.matching(

@@ -3,7 +3,6 @@ defmodule HotPatch.GuidesTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.Operator
-  import HotPatch.Test.Until
 
   alias HotPatch.Host.Config
   alias HotPatch.Test.Archives
@@ -87,8 +86,7 @@ defmodule HotPatch.GuidesTest do
 
       assert {status, line} == {0, line}, text
 
-      # A loop of the exchange's own is in the old code until its next message.
-      until(fn -> Cluster.call(a, HotPatch, :stragglers!, []).items == [] end, "nobody runs it")
+      left_old_code([a])
     end
 
     for node <- [a, b] do

@@ -1,6 +1,8 @@
 defmodule HotPatch.ReleaseTest do
   use ExUnit.Case, async: true
 
+  import HotPatch.Test.Folders
+
   alias HotPatch.Host.ReleaseSource
   alias HotPatch.Release
 
@@ -59,7 +61,7 @@ defmodule HotPatch.ReleaseTest do
       root =
         Path.join(System.tmp_dir!(), "hot_patch_release-#{System.unique_integer([:positive])}")
 
-      on_exit(fn -> File.rm_rf!(root) end)
+      remove_on_exit(root)
       %{root: root}
     end
 

@@ -3,6 +3,7 @@ defmodule HotPatch.RightsTest do
   use ExUnit.Case, async: false
 
   import Bitwise
+  import HotPatch.Test.Folders
   import HotPatch.Test.Hostile, only: [entry: 2, entry: 3]
   import HotPatch.Test.Operator
 
@@ -21,7 +22,7 @@ defmodule HotPatch.RightsTest do
   defp folder do
     folder = Path.join(Builds.tmp(), "rights-#{System.unique_integer([:positive])}")
     File.mkdir_p!(folder)
-    on_exit(fn -> File.rm_rf!(folder) end)
+    remove_on_exit(folder)
     folder
   end
 

@@ -16,16 +16,6 @@ defmodule HotPatch.RollbackTest do
   # Disk without the mark that the first patch leaves in the folder of the applications.
   defp picture(nodes), do: Map.new(nodes, &{&1, {exchange_code(&1), Cluster.disk(&1)}})
 
-  # The exchange's meter is a loop of its own, which gets to the new code at its next round.
-  defp settled(nodes) do
-    for node <- nodes do
-      until(
-        fn -> match?({:ok, %{items: []}}, hot_patch(node, :stragglers, [[nodes: [node]]])) end,
-        "nobody runs old code"
-      )
-    end
-  end
-
   defp file(name, vsn), do: {@ebin <> "#{name}.beam", Builds.versioned(name, vsn)}
 
   describe "rollback" do
@@ -42,7 +32,7 @@ defmodule HotPatch.RollbackTest do
         upload!(a, Builds.changed("patched") ++ [{"exchange-1.0.0/priv/new/note.txt", "hi"}])
 
       assert {:ok, %Report{}} = hot_patch(a, :apply, [patch.id])
-      settled(nodes)
+      left_old_code(nodes)
       for call <- calls, do: Cluster.call(node(call), Exchange, :talk, [call, 5])
       assert picture(nodes) != before
 
@@ -81,10 +71,10 @@ defmodule HotPatch.RollbackTest do
       assert {:error, %Error{reason: :not_applied}} = hot_patch(a, :rollback, [patch.id])
 
       # And again, forth and back.
-      settled(nodes)
+      left_old_code(nodes)
       assert {:ok, %Report{}} = hot_patch(b, :apply, [patch.id])
       assert %{items: [%{state: :applied}]} = hot_patch(a, :list, [])
-      settled(nodes)
+      left_old_code(nodes)
       assert {:ok, %Report{}} = hot_patch(a, :rollback, [patch.id])
       assert picture(nodes) == before
     end
@@ -94,7 +84,7 @@ defmodule HotPatch.RollbackTest do
       calls = start_calls(node, 20)
       patch = upload!(node, Builds.changed("patched"))
       assert {:ok, _} = hot_patch(node, :apply, [patch.id])
-      settled([node])
+      left_old_code([node])
       before = picture([node])
 
       # A state that the way back does not know.
@@ -157,7 +147,7 @@ defmodule HotPatch.RollbackTest do
       before = picture([node])
       patch = upload!(node, Builds.changed("patched"))
       assert {:ok, _} = hot_patch(node, :apply, [patch.id])
-      settled([node])
+      left_old_code([node])
       assert hot_patch(node, :delete, [patch.id, [by: "carol"]]) == :ok
       assert {:ok, _} = hot_patch(node, :rollback, [patch.id])
       assert picture([node]) == before
@@ -438,7 +428,7 @@ defmodule HotPatch.RollbackTest do
       patch = upload!(a, Builds.changed("patched"))
       broken = upload!(a, [{"exchange-1.0.0/ebin/hot_patch_test_a.beam", "no module"}], "broken")
       assert {:ok, _} = hot_patch(a, :apply, [patch.id, [by: "alice", reason: "ticket 7"]])
-      settled(nodes)
+      left_old_code(nodes)
       assert {:error, _} = hot_patch(a, :apply, [broken.id, [by: "alice"]])
       assert {:ok, _} = hot_patch(b, :rollback, [patch.id, [by: "bob"]])
       assert :ok = hot_patch(b, :delete, [patch.id, [by: "carol"]])

@@ -19,7 +19,7 @@ defmodule HotPatch.Test.Booted do
   def install(modules) do
     node = :"booted_#{System.unique_integer([:positive])}_#{System.pid()}@127.0.0.1"
     home = Cluster.home(node)
-    ExUnit.Callbacks.on_exit(fn -> File.rm_rf!(home) end)
+    HotPatch.Test.Folders.remove_on_exit(home)
     put(home, :shop, modules)
     put(home, :store, [{:hot_patch_test_store, Builds.versioned(:hot_patch_test_store, 1)}])
     boot_script(home)

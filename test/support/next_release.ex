@@ -36,7 +36,7 @@ defmodule HotPatch.Test.NextRelease do
   @spec make() :: t()
   def make do
     root = Path.join([Builds.tmp(), "next", "n#{System.unique_integer([:positive])}"])
-    ExUnit.Callbacks.on_exit(fn -> File.rm_rf!(root) end)
+    HotPatch.Test.Folders.remove_on_exit(root)
     made = %__MODULE__{old: old(root), new: new(root), zip: Path.join(root, "upgrade.zip")}
     {:ok, _built} = Build.run(from: made.old, to: made.new, out: made.zip)
     made

@@ -3,6 +3,7 @@ defmodule HotPatch.Test.Operator do
   # What an operator does on a node, for tests with a cluster.
 
   import HotPatch.Test.Archives
+  import HotPatch.Test.Until
 
   alias HotPatch.Test.Cluster
 
@@ -32,6 +33,20 @@ defmodule HotPatch.Test.Operator do
   @spec start_calls(node(), pos_integer()) :: [pid()]
   def start_calls(node, count) do
     Cluster.call(node, Exchange, :start_calls, [Enum.take(Stream.cycle(@numbers), count)])
+  end
+
+  @doc """
+  Waits until nobody runs old code on any of the nodes: a loop of its own, like the exchange's meter, leaves
+  it with its next round, and until then the next change of its module is refused.
+  """
+  @spec left_old_code([node()]) :: :ok
+  def left_old_code([node | _] = nodes) do
+    until(
+      fn -> match?({:ok, %{items: []}}, hot_patch(node, :stragglers, [[nodes: nodes]])) end,
+      "nobody runs old code"
+    )
+
+    :ok
   end
 
   @doc "Takes a key out of the state of a process."

@@ -74,7 +74,7 @@ defmodule HotPatch.Test.Releases do
       File.write!(file, :io_lib.format("~tp.~n", [config]))
     end
 
-    ExUnit.Callbacks.on_exit(fn -> File.rm_rf!(root) end)
+    HotPatch.Test.Folders.remove_on_exit(root)
     system
   end
 

@@ -4,6 +4,7 @@ defmodule HotPatch.Host.ConfigTest do
 
   import ExUnit.CaptureLog
   import HotPatch.Test.Archives
+  import HotPatch.Test.Folders
   import HotPatch.Test.Settings
   import HotPatch.Test.Until
 
@@ -235,7 +236,7 @@ defmodule HotPatch.Host.ConfigTest do
     [host] = Hosts.start(1, [data_dir: :tmp, release: "x"], 0)
     [info] = Operator.hot_patch(host.node, :nodes, [])
     data = Cluster.call(host.node, HotPatch.Store, :directory, [])
-    on_exit(fn -> File.rm_rf!(data) end)
+    remove_on_exit(data)
     assert Enum.any?(info.warnings, &(&1 =~ "data_dir: must be a path, got: :tmp"))
     assert Enum.any?(info.warnings, &(&1 =~ ~s(release: must be {"name", "version"}, got: "x")))
     patch = Operator.upload!(host.node, HotPatch.Test.Builds.changed("patched"))

@@ -1,6 +1,8 @@
 defmodule HotPatch.Host.NextBootTest do
   use ExUnit.Case, async: true
 
+  import HotPatch.Test.Folders
+
   alias HotPatch.Host.NextBoot
   alias HotPatch.Store.ReleaseFiles
   alias HotPatch.Test.Builds
@@ -10,7 +12,7 @@ defmodule HotPatch.Host.NextBootTest do
   setup do
     root = Path.join([Builds.tmp(), "next_boot", "r#{System.unique_integer([:positive])}"])
     for vsn <- ["1.0.0", "1.1.0"], do: File.mkdir_p!(Path.join([root, "releases", vsn]))
-    on_exit(fn -> File.rm_rf!(root) end)
+    remove_on_exit(root)
     %{root: root, data: Path.join(root, "releases/start_erl.data")}
   end
 

@@ -1,12 +1,14 @@
 defmodule HotPatch.Store.BlobsTest do
   use ExUnit.Case, async: true
 
+  import HotPatch.Test.Folders
+
   alias HotPatch.Store.Blobs
   alias HotPatch.Test.Builds
 
   setup do
     folder = Path.join(Builds.tmp(), "blobs-#{System.unique_integer([:positive])}")
-    on_exit(fn -> File.rm_rf!(folder) end)
+    remove_on_exit(folder)
     %{folder: folder}
   end
 

@@ -1,6 +1,7 @@
 defmodule HotPatch.Store.LockTest do
   use ExUnit.Case, async: true
 
+  import HotPatch.Test.Folders
   import HotPatch.Test.Until
 
   alias HotPatch.Store.Lock
@@ -12,7 +13,7 @@ defmodule HotPatch.Store.LockTest do
   setup do
     folder = Path.join(Builds.tmp(), "lock-#{System.unique_integer([:positive])}")
     File.mkdir_p!(folder)
-    on_exit(fn -> File.rm_rf!(folder) end)
+    remove_on_exit(folder)
     %{folder: folder, lock: Path.join(folder, "lock")}
   end
 

@@ -3,6 +3,8 @@ defmodule HotPatch.Store.LogTest do
   # HOT_PATCH_ROUNDS=n makes it longer.
   use ExUnit.Case, async: true
 
+  import HotPatch.Test.Folders
+
   alias HotPatch.Store.Log
   alias HotPatch.Test.Builds
 
@@ -19,7 +21,7 @@ defmodule HotPatch.Store.LogTest do
   setup %{seed: seed} do
     :rand.seed(:exsss, seed)
     folder = Path.join(Builds.tmp(), "log-#{System.unique_integer([:positive])}")
-    on_exit(fn -> File.rm_rf!(folder) end)
+    remove_on_exit(folder)
     %{folder: folder, path: Path.join(folder, "some.log")}
   end
 

@@ -1,6 +1,7 @@
 defmodule HotPatch.Store.RecoveryTest do
   use ExUnit.Case, async: false
 
+  import HotPatch.Test.Folders
   import HotPatch.Test.Settings
 
   alias HotPatch.Store
@@ -10,8 +11,8 @@ defmodule HotPatch.Store.RecoveryTest do
   # there before.
   test "where it cannot be told which sets of files were begun, that is said" do
     folder = Path.join([Builds.tmp(), "recovery", "data"])
+    remove_on_exit(Path.dirname(folder))
     configure(:data_dir, folder)
-    on_exit(fn -> File.rm_rf!(Path.dirname(folder)) end)
     assert Store.Recovery.run() == []
 
     staged = Path.join(Store.directory(), "staged")

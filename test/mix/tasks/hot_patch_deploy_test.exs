@@ -64,6 +64,7 @@ defmodule Mix.Tasks.HotPatch.DeployTest do
     assert {output, code} = deploy(to ++ ["--yes"])
     assert {code, output =~ "nothing differs"} == {0, true}, output
 
+    left_old_code(nodes)
     assert {:ok, _} = hot_patch(b, :rollback, [id])
     assert Enum.map(nodes, &exchange_code/1) == before
   end
@@ -103,6 +104,7 @@ defmodule Mix.Tasks.HotPatch.DeployTest do
 
     assert {output, 0} = deploy(to, "token-of-deploy")
     assert output =~ "nothing differs"
+    left_old_code(nodes)
     assert {:ok, _} = hot_patch(b, :rollback, [id])
     assert Enum.map(nodes, &exchange_code/1) == before
   end

@@ -1,6 +1,8 @@
 defmodule HotPatch.NodeAgent.Upgrade.NextStartTest do
   use ExUnit.Case, async: true
 
+  import HotPatch.Test.Folders
+
   alias HotPatch.NodeAgent.Upgrade.Course
   alias HotPatch.NodeAgent.Upgrade.NextStart
   alias HotPatch.Test.Builds
@@ -10,7 +12,7 @@ defmodule HotPatch.NodeAgent.Upgrade.NextStartTest do
   setup do
     root = Path.join([Builds.tmp(), "next_start", "n#{System.unique_integer([:positive])}"])
     File.mkdir_p!(Path.join(root, "releases/1.0.0"))
-    on_exit(fn -> File.rm_rf!(root) end)
+    remove_on_exit(root)
 
     course = %Course{
       from: {"shop", "1.0.0"},
