@@ -119,6 +119,8 @@ defmodule HotPatch.ProvingTest do
     options = [
       from: old,
       to: new,
+      # Of a single node nobody but who rehearses can tell that it is back.
+      nodes: 1,
       load: load,
       logs: Path.join(dir, "logs"),
       watch: 300,
@@ -171,6 +173,47 @@ defmodule HotPatch.ProvingTest do
   after
     :code.purge(HotPatch.ProvingTest.Calls)
     :code.delete(HotPatch.ProvingTest.Calls)
+  end
+
+  @failing """
+  defmodule HotPatch.ProvingTest.Failing do
+    @behaviour HotPatch.Proving.Load
+    def start(_nodes), do: spawn_link(fn -> exit(:no_more_calls) end)
+    def check(_nodes, _pid), do: :ok
+    def stop(_nodes, _pid), do: :ok
+  end
+  """
+
+  @tag :starts_nodes
+  test "a load that fails ends it with words, and one whose VM is killed leaves nothing", %{
+    tmp_dir: dir
+  } do
+    load = Path.join(dir, "failing.exs")
+    File.write!(load, @failing)
+    options = options(dir, patch: patch(dir, "patched"), nodes: 1)
+    assert {:ok, proving} = Proving.run(Keyword.put(options, :load, load))
+    assert %{text: text} = failed = Enum.find(proving.steps, &(&1.outcome == :failed))
+    assert text =~ "then a process of the load ended: :no_more_calls"
+    assert failed.name in [:load, :rehearse], "#{proving}"
+    nobody_left(proving)
+
+    # Whoever has started the nodes is killed, as a VM is: what it has open is closed then.
+    work = Path.join(dir, "work")
+    test = self()
+
+    starter =
+      spawn(fn ->
+        {:ok, release} = Proving.Release.unpack(options[:from], Path.join(work, "release"))
+        {:ok, nodes} = Proving.Nodes.prepare(release, 1, work, Path.join(dir, "logs"))
+        {:ok, [one]} = Proving.Nodes.boot(nodes, HotPatch.Proving.OwnStart, 60_000)
+        send(test, {:up, one.node})
+        receive(do: (:never -> :ok))
+      end)
+
+    assert_receive {:up, node}, 120_000
+    Process.exit(starter, :kill)
+    nobody_left(%{nodes: [node]})
+    until(fn -> not File.exists?(work) end, "its folder is gone")
   end
 
   @tag :starts_nodes

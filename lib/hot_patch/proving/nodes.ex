@@ -19,6 +19,24 @@ defmodule HotPatch.Proving.Nodes do
         }
   @type t :: [one()]
 
+  # Starts a node, and ends it with the first line that comes, or when nobody is there any more who could
+  # send one: this VM may be killed. Then what it has left on disk goes, too. The output of the node goes to a
+  # file, also when nobody reads any more; its script becomes the program itself, so the number stays.
+  @guarded """
+  exec 3<&0
+  "$0" start > "$1" 2>&1 < /dev/null 3<&- &
+  node=$!
+  {
+    if read -r _; then kill -KILL $node; else trap '' TERM; kill -KILL $node; rm -rf "$2"; fi
+  } <&3 > /dev/null 2>&1 &
+  guard=$!
+  exec 3<&- < /dev/null 2> /dev/null
+  wait $node
+  status=$?
+  kill $guard 2> /dev/null
+  exit $status
+  """
+
   # Milliseconds: how long a call may take, and how often it is looked.
   @within 5_000
   @look_every 100
@@ -122,14 +140,11 @@ defmodule HotPatch.Proving.Nodes do
         {"PORT", "#{port}"}
       ] ++ Load.environment(load, one.index)
 
-    # Its output goes to a file, also when nobody reads any more.
-    command = ~s(exec "$0" start > "$1" 2>&1 < /dev/null)
-
     port =
       Port.open({:spawn_executable, "/bin/sh"}, [
         :binary,
         :exit_status,
-        args: ["-c", command, one.script, one.log],
+        args: ["-c", @guarded, one.script, one.log, Path.dirname(one.folder)],
         cd: one.folder,
         env: for({name, value} <- environment, do: {to_charlist(name), to_charlist(value)})
       ])
@@ -191,34 +206,21 @@ defmodule HotPatch.Proving.Nodes do
     end
   end
 
-  @doc "Ends them, and whatever they have left running."
+  @doc "Ends them. Those that have ended already are no obstacle."
   @spec stop(t()) :: :ok
   def stop(nodes) do
-    Enum.each(nodes, fn
-      %{port: nil} ->
-        :ok
-
-      one ->
-        # It is the program itself: its script becomes it. After a restart it still is.
-        pids = [os_pid(one.port), by_node(one.node)] |> Enum.reject(&is_nil/1) |> Enum.uniq()
-        Enum.each(pids, &System.cmd("kill", ["-KILL", &1], stderr_to_stdout: true))
-        if Port.info(one.port), do: Port.close(one.port)
-    end)
+    started = for %{port: port} <- nodes, port != nil, do: port
+    # One that has ended takes no order, and its port is closed.
+    for port <- started, Port.info(port) != nil, do: send(port, {self(), {:command, "end\n"}})
+    Enum.each(started, &await_end(&1, now() + @within))
   end
 
-  defp os_pid(port) do
-    case Port.info(port, :os_pid) do
-      {:os_pid, pid} -> Integer.to_string(pid)
-      nil -> nil
+  defp await_end(port, deadline) do
+    receive do
+      {^port, {:exit_status, _status}} -> :ok
+    after
+      max(0, deadline - now()) -> if Port.info(port) != nil, do: Port.close(port)
     end
-  end
-
-  defp by_node(node) do
-    :erpc.call(node, System, :pid, [], @within)
-  rescue
-    _error -> nil
-  catch
-    _kind, _reason -> nil
   end
 
   @doc "Their names."

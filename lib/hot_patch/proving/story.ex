@@ -62,9 +62,25 @@ defmodule HotPatch.Proving.Story do
       options: options
     }
 
-    {course, steps} = Enum.reduce(@steps, {course, []}, &with_others/2)
-    :ok = Nodes.stop(course.nodes)
-    %{patch: course.patch, rehearsal: course.rehearsal, steps: Enum.reverse(steps)}
+    alone(fn ->
+      {course, steps} = Enum.reduce(@steps, {course, []}, &with_others/2)
+      :ok = Nodes.stop(course.nodes)
+      %{patch: course.patch, rehearsal: course.rehearsal, steps: Enum.reverse(steps)}
+    end)
+  end
+
+  # In a process of its own, to which is linked what the load starts: that may fail, and it ends with the story.
+  @spec alone((() -> told())) :: told()
+  defp alone(tell) do
+    {pid, monitor} =
+      spawn_monitor(fn ->
+        Process.flag(:trap_exit, true)
+        exit({:shutdown, tell.()})
+      end)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^pid, {:shutdown, told}} -> told
+    end
   end
 
   # Until it is permanent a restart boots the former release.
@@ -98,17 +114,32 @@ defmodule HotPatch.Proving.Story do
       {{:failed, "#{name} failed: #{Cause.of(kind, reason, __STACKTRACE__)}"}, course}
   end
 
-  defp checked(text, name, course) when name in [:boot, :load, :upload, :end],
-    do: {{:ok, text}, course}
+  defp checked(text, name, course) when name in [:boot, :upload], do: {{:ok, text}, course}
 
-  # Nobody has ended, and the load says that all is well.
-  defp checked(text, _name, course) do
-    case Enum.find_value(course.nodes, &Nodes.ended/1) || well(course) do
+  # Nobody has ended, and the load says that all is well; at its beginning and its end it has said so itself.
+  defp checked(text, name, course) do
+    well = fn -> if name in [:load, :end], do: :ok, else: well(course) end
+
+    case Enum.find_value(course.nodes, &Nodes.ended/1) || lost() || well.() do
       :ok -> {{:ok, text}, course}
       {:error, what} -> {{:failed, "#{text}; then #{what}"}, course}
       ended -> {{:failed, "#{text}; then #{ended}"}, course}
     end
   end
+
+  # What the load has started may fail as it likes, but not unsaid. What is ended on purpose is none of that.
+  defp lost do
+    receive do
+      {:EXIT, pid, reason} when is_pid(pid) -> if not on_purpose?(reason), do: lost(reason)
+    after
+      0 -> nil
+    end
+  end
+
+  defp lost(reason), do: "a process of the load ended: #{Cause.of_exit(reason)}"
+
+  defp on_purpose?({:shutdown, _why}), do: true
+  defp on_purpose?(reason), do: reason in [:normal, :shutdown, :killed]
 
   defp well(course), do: course.load.check(Nodes.names(course.nodes), course.state)
 
@@ -206,8 +237,8 @@ defmodule HotPatch.Proving.Story do
     end
   end
 
-  # It is another one after a restart.
-  defp started(node), do: :erpc.call(node, :erlang, :system_info, [:start_time])
+  # It is another one after a restart, also of `:init.restart/0`, which keeps the VM and the time of its start.
+  defp started(node), do: :erpc.call(node, :erlang, :whereis, [:application_controller])
 
   defp info(node) do
     {:ok, Enum.find(:erpc.call(node, HotPatch, :nodes, []), &(&1.node == node))}
