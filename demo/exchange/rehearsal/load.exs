@@ -77,7 +77,8 @@ defmodule Exchange.RehearsalLoad do
     {call, {seconds, requests}} = Enum.random(client.calls)
     wanted = {seconds + 1, requests + 1}
 
-    case :erpc.call(client.node, Exchange, :talk, [call, 1]) do
+    # As Exchange.talk/2 does it, whose module is not here.
+    case GenServer.call(call, {:talk, 1}) do
       %{seconds: seconds, requests: requests} when {seconds, requests} == wanted ->
         %{client | answers: client.answers + 1, calls: %{client.calls | call => wanted}}
 
@@ -85,7 +86,7 @@ defmodule Exchange.RehearsalLoad do
         problem(client, "#{inspect(other)} where #{inspect(wanted)} is right")
     end
   catch
-    kind, reason -> lost(client, Exception.format_banner(kind, reason))
+    :exit, reason -> lost(client, Exception.format_exit(reason))
   end
 
   # A node that is restarted loses its calls, as with any restart; every other loss is a fault.
