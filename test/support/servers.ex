@@ -162,7 +162,13 @@ defmodule HotPatch.Test.Servers do
             }
       end
 
-    %{seconds: seconds, values?: Keyword.get(options, :values, false), old: old, new: new}
+    %{
+      seconds: seconds,
+      values?: Keyword.get(options, :values, false),
+      old: old,
+      new: new,
+      coming: Keyword.get(options, :coming, %HotPatch.Swap.Replay.Coming{})
+    }
   end
 
   @doc "Whether a process that speaks the system messages stands still, in whichever way."

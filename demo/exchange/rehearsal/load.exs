@@ -73,20 +73,55 @@ defmodule Exchange.RehearsalLoad do
     client |> turn() |> talk()
   end
 
+  # Most turns are talk; some ask for the price, which is what the repair changes, and some are calls of their own,
+  # from which trunks and books get something to do.
   defp turn(client) do
+    client =
+      case :rand.uniform(10) do
+        1 -> short_call(client)
+        2 -> charge(client)
+        _more -> talk_on(client)
+      end
+
+    %{client | answers: client.answers + 1}
+  catch
+    :exit, reason -> lost(client, Exception.format_exit(reason))
+    :error, {:erpc, reason} -> lost(client, inspect(reason))
+    :error, {:exception, reason, _stack} -> lost(client, inspect(reason))
+  end
+
+  # As Exchange.talk/2 does it, whose module is not here; so the others.
+  defp talk_on(client) do
     {call, {seconds, requests}} = Enum.random(client.calls)
     wanted = {seconds + 1, requests + 1}
 
-    # As Exchange.talk/2 does it, whose module is not here.
     case GenServer.call(call, {:talk, 1}) do
       %{seconds: seconds, requests: requests} when {seconds, requests} == wanted ->
-        %{client | answers: client.answers + 1, calls: %{client.calls | call => wanted}}
+        %{client | calls: %{client.calls | call => wanted}}
 
       other ->
         problem(client, "#{inspect(other)} where #{inspect(wanted)} is right")
     end
-  catch
-    :exit, reason -> lost(client, Exception.format_exit(reason))
+  end
+
+  # To ask is a request, too.
+  defp charge(client) do
+    {call, {seconds, requests}} = Enum.random(client.calls)
+    cents = GenServer.call(call, :charge)
+    client = %{client | calls: %{client.calls | call => {seconds, requests + 1}}}
+
+    if is_integer(cents) and cents >= 0,
+      do: client,
+      else: problem(client, "#{inspect(cents)} cents")
+  end
+
+  defp short_call(client) do
+    {:ok, call} = :erpc.call(client.node, Exchange, :start_call, ["0201"])
+
+    case GenServer.call(call, :hang_up) do
+      %{seconds: 0} -> client
+      other -> problem(client, "#{inspect(other)} where no second was talked")
+    end
   end
 
   # A node that is restarted loses its calls, as with any restart; every other loss is a fault.

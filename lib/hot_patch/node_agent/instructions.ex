@@ -287,6 +287,14 @@ defmodule HotPatch.NodeAgent.Instructions do
     {stops, Enum.reject(steps, &(&1.what == :apply and &1 in calls))}
   end
 
+  @doc "Whether anything is called or started beside the modules: it may make tables, and take names."
+  @spec start?(t()) :: boolean()
+  def start?(%__MODULE__{steps: steps}) do
+    Enum.any?(steps, fn one ->
+      one.how == :children or one.what in [:apply, :add_application, :restart_application]
+    end)
+  end
+
   @doc "Those that a start of the node has to follow: its boot script does not know of them."
   @spec applications(t()) :: [one()]
   def applications(%__MODULE__{kind: :rollback}), do: []

@@ -58,7 +58,7 @@ defmodule HotPatch.NodeAgent.Rehearsal do
         %{}
 
       {job, unknown} ->
-        {replay, not_played, warnings} = replay(accepted, how.replay)
+        {replay, not_played, warnings} = replay(accepted, examination, how.replay)
         here = Map.put(here(how, operation), :replay, replay)
 
         case Swap.Rehearsal.run(job, here) do
@@ -73,16 +73,25 @@ defmodule HotPatch.NodeAgent.Rehearsal do
     end
   end
 
-  defp replay(_accepted, nil), do: {nil, [], []}
+  defp replay(_accepted, _examination, nil), do: {nil, [], []}
 
-  defp replay(accepted, replay) do
+  defp replay(accepted, examination, replay) do
     case ReplayCode.make(accepted.changes) do
       {:ok, %{old: old, new: new, warnings: warnings}} ->
-        {Map.merge(replay, %{old: old, new: new}), [], warnings}
+        coming = coming(accepted.config, examination)
+        {Map.merge(replay, %{old: old, new: new, coming: coming}), [], warnings}
 
       {:error, text} ->
         {nil, ["no message was played: #{text}"], []}
     end
+  end
+
+  # What comes besides code, and is not there while the new code is played.
+  defp coming(config, examination) do
+    %Swap.Replay.Coming{
+      settings: for(one <- config, into: %{}, do: {{one.application, one.key}, one.new}),
+      starts?: Instructions.start?(examination.instructions)
+    }
   end
 
   defp here(how, operation) do

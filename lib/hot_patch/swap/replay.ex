@@ -9,6 +9,7 @@ defmodule HotPatch.Swap.Replay do
 
   alias HotPatch.Rehearsal.Replay
   alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Replay.Coming
   alias HotPatch.Swap.Replay.Director
   alias HotPatch.Swap.Replay.Sandbox
   alias HotPatch.Swap.Replay.Tally
@@ -18,13 +19,14 @@ defmodule HotPatch.Swap.Replay do
 
   @typedoc """
   How it is done. `old` and `new` are shadows of a closed set each, of the patch's modules and of others that they
-  call; `values?` says whether values are told.
+  call; `values?` says whether values are told; `coming` is what comes with the new code.
   """
   @type how :: %{
           seconds: pos_integer(),
           values?: boolean(),
           old: [Shadow.t()],
-          new: [Shadow.t()]
+          new: [Shadow.t()],
+          coming: Coming.t()
         }
 
   # So many processes of each module are heard, unless it is said how many.
@@ -40,6 +42,7 @@ defmodule HotPatch.Swap.Replay do
     HotPatch.Rehearsal.Reason,
     HotPatch.Swap.Replay.Callback,
     HotPatch.Swap.Replay.Closed,
+    HotPatch.Swap.Replay.Coming,
     HotPatch.Swap.Replay.Comparison,
     HotPatch.Swap.Replay.Event,
     HotPatch.Swap.Replay.Gate,
@@ -78,6 +81,7 @@ defmodule HotPatch.Swap.Replay do
     about = %{
       families: families,
       values?: how.values?,
+      coming: how.coming,
       signal: signal,
       until: min(now() + how.seconds * 1_000, limits.deadline),
       deadline: limits.deadline,

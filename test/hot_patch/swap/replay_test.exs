@@ -6,6 +6,7 @@ defmodule HotPatch.Swap.ReplayTest do
   import HotPatch.Test.Servers
 
   alias HotPatch.Rehearsal.Replay
+  alias HotPatch.Swap.Replay.Coming
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Leaks
 
@@ -72,6 +73,55 @@ defmodule HotPatch.Swap.ReplayTest do
     assert {:ok, found} = rehearse(job(versions), replay: how)
     assert [%Replay{} = one] = found.replays
     one
+  end
+
+  @reads """
+  init([]) -> {ok, 0}.
+  handle_call(price, _From, S) -> {reply, application:get_env(kernel, hot_patch_price, none), S};
+  handle_call(table, _From, S) -> {reply, TABLE, S};
+  handle_call(name, _From, S) -> {reply, NAME, S}.
+  handle_cast(_, S) -> {noreply, S}.
+  handle_info(_, S) -> {noreply, S}.
+  handle_continue(_, S) -> {noreply, S}.
+  code_change(_, S, _) -> {ok, S}.
+  """
+
+  test "the new code reads the environment that comes with it, and what is to be started is not missed" do
+    old = beam("1", @reads |> String.replace("TABLE", "0") |> String.replace("NAME", "0"))
+
+    new =
+      @reads
+      |> String.replace("TABLE", "ets:lookup_element(hot_patch_coming, price, 2)")
+      |> String.replace("NAME", "is_pid(whereis(hot_patch_coming))")
+
+    new = beam("2", new)
+    load(@module, old)
+    # Whoever is left aside is heard again a little later: each is asked for one thing.
+    asked_for =
+      for what <- [:price, :table, :name] do
+        {:ok, pid} = :gen_server.start(@module, [], [])
+        {pid, what}
+      end
+
+    asked = fn coming ->
+      load = fn _count ->
+        Enum.all?(asked_for, fn {pid, what} -> :gen_server.call(pid, what) != :never end)
+      end
+
+      under(load, fn -> replay!(old, new, coming: coming) end) |> elem(0)
+    end
+
+    settings = %{{:kernel, :hot_patch_price} => {:ok, 7}}
+    one = asked.(%Coming{settings: settings, starts?: true})
+    assert %Replay{crashes: [], differences: [%{what: :reply}], left_aside: left} = one
+    assert Enum.all?(left, &(&1.why == :not_there)) and length(left) == 2
+    assert hd(left).text =~ ~r/reads with (:ets|:erlang)\.\w+\/\d what is not there now/
+
+    # Where nothing is started, nothing will be there.
+    one = asked.(%Coming{})
+    assert %Replay{crashes: [%{reason: "ArgumentError"}], left_aside: []} = one
+    assert Enum.map(one.differences, & &1.what) == [:reply]
+    for {pid, _what} <- asked_for, do: :gen_server.stop(pid)
   end
 
   test "a crash and wrong answers of the new code are found, and the process goes on as it was" do

@@ -3,6 +3,7 @@ defmodule HotPatch.Swap.Replay.Callback do
   # One message, handled as gen_server handles it (a gen_statem as that does, see HotPatch.Swap.Replay.Statem, and an
   # event manager's handler as HotPatch.Swap.Replay.Event says), by a copy of the callback module inside the sandbox.
 
+  alias HotPatch.Swap.Replay.Coming
   alias HotPatch.Swap.Replay.Event
   alias HotPatch.Swap.Replay.Sandbox
   alias HotPatch.Swap.Replay.Statem
@@ -16,6 +17,7 @@ defmodule HotPatch.Swap.Replay.Callback do
           kind: :server | :statem | :event,
           module: module(),
           family: Sandbox.family(),
+          coming: Coming.t(),
           real: pid(),
           state: term(),
           dictionary: [{term(), term()}]
@@ -65,7 +67,7 @@ defmodule HotPatch.Swap.Replay.Callback do
     do: module.code_change(old_vsn, state, extra)
 
   defp called(actor, reads, fun) do
-    :ok = Sandbox.enter(actor.side, actor.family, actor.real, actor.dictionary, reads)
+    :ok = Sandbox.enter(actor, reads)
     result = caught(fun)
     {notes, dictionary, reads} = Sandbox.leave()
     actor = %{actor | dictionary: dictionary}

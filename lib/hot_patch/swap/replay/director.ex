@@ -235,7 +235,7 @@ defmodule HotPatch.Swap.Replay.Director do
   end
 
   defp turned(%{doing: :asked} = one, {:played_by, player}, us, all) do
-    about = Map.take(all, [:families, :values?])
+    about = Map.take(all, [:families, :coming, :values?])
 
     send(
       player,

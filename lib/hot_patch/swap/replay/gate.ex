@@ -10,6 +10,7 @@ defmodule HotPatch.Swap.Replay.Gate do
   import Kernel, except: [send: 2]
 
   alias HotPatch.Swap.Replay.Closed
+  alias HotPatch.Swap.Replay.Coming
   alias HotPatch.Swap.Replay.Sandbox
   alias HotPatch.Swap.Replay.Table
 
@@ -207,21 +208,40 @@ defmodule HotPatch.Swap.Replay.Gate do
     end
   end
 
-  # It is asked for the process that is played, and what it says of that is of the one that plays.
   defp read(module, function, arguments) do
+    case Coming.answer(Sandbox.inside().coming, module, function, arguments) do
+      {:ok, value} -> value
+      :as_now -> read_now(module, function, arguments)
+    end
+  end
+
+  # It is asked for the process that is played, and what it says of that is of the one that plays.
+  defp read_now(module, function, arguments) do
     %{real: real} = Sandbox.inside()
 
-    Sandbox.read({module, function, arguments}, fn ->
-      module
-      |> apply(function, Sandbox.swapped(arguments, self(), real))
-      |> Sandbox.swapped(real, self())
-    end)
+    result =
+      Sandbox.read({module, function, arguments}, fn ->
+        module
+        |> apply(function, Sandbox.swapped(arguments, self(), real))
+        |> Sandbox.swapped(real, self())
+      end)
+
+    :ok = there!(module, function, arguments, {:ok, result})
+    result
   rescue
     # Only the process itself may look at a protected table of its own.
     error in ArgumentError ->
+      :ok = there!(module, function, arguments, :failed)
+
       if module == :ets and private?(arguments),
         do: Sandbox.leave_aside(:own_table),
         else: reraise(error, __STACKTRACE__)
+  end
+
+  defp there!(module, function, arguments, result) do
+    if Coming.absent?(Sandbox.inside().coming, module, function, arguments, result),
+      do: Sandbox.leave_aside({:not_there, {module, function, length(arguments)}}),
+      else: :ok
   end
 
   defp private?([table | _]) do

@@ -4,6 +4,7 @@ defmodule HotPatch.Swap.Replay.Player do
   # converted, and runs each message by both. It tells what it has found in forms; states and messages end with it.
 
   alias HotPatch.Swap.Replay.Callback
+  alias HotPatch.Swap.Replay.Coming
   alias HotPatch.Swap.Replay.Comparison
   alias HotPatch.Swap.Replay.Event
   alias HotPatch.Swap.Replay.Sandbox
@@ -32,6 +33,7 @@ defmodule HotPatch.Swap.Replay.Player do
           module: module(),
           kind: :server | :statem | :event,
           families: %{Sandbox.side() => Sandbox.family()},
+          coming: Coming.t(),
           vsn: {old_vsn :: term(), extra :: term()} | nil,
           values?: boolean()
         }
@@ -126,6 +128,7 @@ defmodule HotPatch.Swap.Replay.Player do
       kind: about.kind,
       module: family[about.module],
       family: family,
+      coming: if(side == :new, do: about.coming, else: %Coming{}),
       real: about.real,
       state: state,
       dictionary: dictionary

@@ -7,6 +7,8 @@ defmodule HotPatch.Swap.Replay.Sandbox do
   # The process has another pid than the one that it plays. So that code finds itself in its state and in
   # messages, that one's pid becomes its own there, and back in what leaves.
 
+  alias HotPatch.Swap.Replay.Coming
+
   @inside :"$hot_patch_replay"
   @notes :"$hot_patch_replay_notes"
   @keys [@inside, @notes]
@@ -18,6 +20,7 @@ defmodule HotPatch.Swap.Replay.Sandbox do
           {:calls, mfa()}
           | {:fun_of, module()}
           | {:struct_of, module()}
+          | {:not_there, mfa()}
           | :receives
           | :unknown_fun
           | :own_table
@@ -27,13 +30,26 @@ defmodule HotPatch.Swap.Replay.Sandbox do
   @typedoc "What was noted: `sent` the last first, `left` why the message was left aside, `reads` what it has read."
   @type notes :: %{sent: [{atom(), term()}], left: reason() | nil, reads: map()}
 
-  @doc "Begins to play one message by one side, with the dictionary that it has."
-  @spec enter(side(), family(), pid(), [{term(), term()}], reads :: map()) :: :ok
-  def enter(side, family, real, dictionary, reads) do
+  @doc """
+  Begins to play one message by an actor: its side, the shadows that it has, whom it stands for, and what comes
+  with its code; with the dictionary that it has.
+  """
+  @spec enter(
+          %{
+            :side => side(),
+            :family => family(),
+            :real => pid(),
+            :coming => Coming.t(),
+            :dictionary => [{term(), term()}],
+            optional(atom()) => term()
+          },
+          reads :: map()
+        ) :: :ok
+  def enter(%{family: family} = actor, reads) do
     _ = :erlang.erase()
-    Enum.each(dictionary, fn {key, value} -> Process.put(key, value) end)
+    Enum.each(actor.dictionary, fn {key, value} -> Process.put(key, value) end)
     names = for {_module, shadow} <- family, into: %{}, do: {shadow, true}
-    inside = %{side: side, family: family, names: names, real: real}
+    inside = actor |> Map.take([:side, :family, :real, :coming]) |> Map.put(:names, names)
     Process.put(@inside, inside)
     Process.put(@notes, %{sent: [], left: nil, reads: reads})
     :ok

@@ -118,6 +118,10 @@ defmodule HotPatch.Swap.Replay.Tally do
 
   defp text({:fun_of, module}), do: "calls a fun of #{inspect(module)}"
 
+  defp text({:not_there, {module, function, arity}}),
+    do:
+      "reads with #{Exception.format_mfa(module, function, arity)} what is not there now, and may be there then"
+
   defp text({:struct_of, module}),
     do: "has #{inspect(module)} called by a library, by a protocol or its name"
 

@@ -38,6 +38,7 @@ defmodule HotPatch.Swap.Replay.GateTest do
       kind: :server,
       module: family[@module],
       family: family,
+      coming: %HotPatch.Swap.Replay.Coming{},
       real: self(),
       state: Leaks.state(file),
       dictionary: []
@@ -120,6 +121,7 @@ defmodule HotPatch.Swap.Replay.GateTest do
         kind: :server,
         module: family.hot_patch_test_atoms,
         family: family,
+        coming: %HotPatch.Swap.Replay.Coming{},
         real: self(),
         state: name,
         dictionary: []
