@@ -23,6 +23,7 @@ defmodule HotPatch.Rehearsal.ModuleResult do
     * `:too_large` - its state is larger than `max_state_bytes`
     * `:too_much_memory` - the conversion needs more memory than a rehearsal gives it
     * `:own_table` - it reads an ETS table that only the process itself may read
+    * `:unasked` - a supervisor of a library: what its `init` is given is not known
     * `:out_of_time` - `timeout` was over, or the rehearsal was told to stop
     * `:gone` - the process ended meanwhile
     * `:works_for_another` - it turned out to work for another module
@@ -34,6 +35,7 @@ defmodule HotPatch.Rehearsal.ModuleResult do
           | :too_large
           | :too_much_memory
           | :own_table
+          | :unasked
           | :out_of_time
           | :gone
           | :works_for_another
@@ -78,6 +80,7 @@ defmodule HotPatch.Rehearsal.ModuleResult do
     too_large: "have a state larger than max_state_bytes",
     too_much_memory: "need more memory to convert than a rehearsal gives",
     own_table: "read an ETS table that only they themselves may read",
+    unasked: "are supervisors of a library, and what their init is given is not known",
     out_of_time: "were not got to within timeout",
     gone: "ended meanwhile",
     works_for_another: "turned out to work for another module"

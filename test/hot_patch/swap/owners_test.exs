@@ -357,6 +357,11 @@ defmodule HotPatch.Swap.OwnersTest do
       assert :gen_server.call(pid, :specs) == [v2: 7]
     end
 
+    test "is not tried by a rehearsal, which says so", %{v1: v1, v2: v2} do
+      assert {:ok, %{modules: [one]}} = rehearse(job([{@module, v1, v2}]))
+      assert %{tried: 0, forms: [], left_out: [%{why: :unasked, count: 1}]} = one
+    end
+
     test "goes back with all where that fails", %{v1: v1, pid: pid} do
       on_disk(@module, v1)
 

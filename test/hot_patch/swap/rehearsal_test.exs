@@ -329,6 +329,10 @@ defmodule HotPatch.Swap.RehearsalTest do
         v2 = supervisor.("v2", specs)
         assert [one] = rehearse!([{@new, nil, new}, {@module, v1, v2}]).modules
         assert %{kind: :supervisor, tried: 1} = one
+        # That the same ones come again is not known of it.
+        assert Enum.map(one.forms, & &1.to) ==
+                 if(wanted == [], do: ["those of its new init"], else: [])
+
         assert Enum.map(one.failures, & &1.reason) == wanted
         nothing_left()
       end

@@ -19,6 +19,7 @@ defmodule HotPatch.Swap.Rehearsal.Attempt do
            %{us: non_neg_integer(), words: non_neg_integer(), from: String.t(), to: String.t()}}
           | {:failed, %{us: non_neg_integer(), reason: String.t(), place: String.t() | nil}}
           | {:own_table, %{us: non_neg_integer()}}
+          | {:unasked, %{us: non_neg_integer()}}
   @type told :: {:result, process :: pid(), module(), result()}
 
   @doc "Runs it. When the one that leads the rehearsal is gone, this process goes too."
@@ -42,10 +43,20 @@ defmodule HotPatch.Swap.Rehearsal.Attempt do
     ErlangError -> false
   end
 
+  # The state is handed back as it was; what is tried is whether its new init gives child specs that are right.
+  defp result({:ok, state}, state, %{kind: :supervisor, module: module}, us) do
+    case Conversion.supervisor_argument(state, module) do
+      {:ok, _argument} ->
+        {:made, %{us: us, words: 0, from: "child specs", to: "those of its new init"}}
+
+      :unknown ->
+        {:unasked, %{us: us}}
+    end
+  end
+
   defp result({:ok, new}, state, %{kind: kind} = conversion, us) do
-    words = if kind == :supervisor, do: 0, else: :erts_debug.flat_size(new)
     from = form(kind, before(state, conversion))
-    {:made, %{us: us, words: words, from: from, to: form(kind, new)}}
+    {:made, %{us: us, words: :erts_debug.flat_size(new), from: from, to: form(kind, new)}}
   end
 
   # Only the process itself may have a look at it: that is no fault of the callback.
@@ -84,8 +95,7 @@ defmodule HotPatch.Swap.Rehearsal.Attempt do
   defp form(:hosted, %{assigns: assigns}), do: Form.of(assigns)
   defp form(:foreign, parts) when is_list(parts), do: parts |> List.last() |> Form.of()
 
-  # Of a gen_statem the data are what has a form; a supervisor's state is not its callback module's.
+  # Of a gen_statem the data are what has a form.
   defp form(:statem, {_state, data}), do: Form.of(data)
-  defp form(:supervisor, _state), do: "child specs"
   defp form(_kind, state), do: Form.of(state)
 end

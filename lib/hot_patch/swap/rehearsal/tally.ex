@@ -130,7 +130,8 @@ defmodule HotPatch.Swap.Rehearsal.Tally do
     end)
   end
 
-  def add(tally, module, {:own_table, _facts}, _pid), do: left(tally, module, :own_table)
+  def add(tally, module, {why, _facts}, _pid) when why in [:own_table, :unasked],
+    do: left(tally, module, why)
 
   defp timed(one, us), do: %{one | us: one.us + us, longest: max(one.longest, us)}
 
