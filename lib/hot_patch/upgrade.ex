@@ -11,6 +11,10 @@ defmodule HotPatch.Upgrade do
     * `:shared` - the folders of applications that both have, which are not carried: `path` and `sha256`, see
       `folder_digest/1`
     * `:files` - the archive's files that belong to the release itself, and to no application
+    * `:relup` - which ways are as the `relup` of the release says, as `%{up: true, down: false}`; `nil` where there
+      is none
+    * `:remarks` - where the instructions are from, and what of them is done otherwise than their authors have
+      written it, in sentences
   """
 
   alias HotPatch.Support.Hex
@@ -24,10 +28,12 @@ defmodule HotPatch.Upgrade do
           erts: String.t(),
           applications: [Application.t()],
           shared: [shared()],
-          files: [Path.t()]
+          files: [Path.t()],
+          relup: %{up: boolean(), down: boolean()} | nil,
+          remarks: [String.t()]
         }
   @enforce_keys [:to, :erts, :applications, :shared, :files]
-  defstruct @enforce_keys
+  defstruct @enforce_keys ++ [relup: nil, remarks: []]
 
   @doc false
   # The schema was checked where the archive was read: every field is there.
@@ -44,9 +50,14 @@ defmodule HotPatch.Upgrade do
           %{"path" => path, "sha256" => sha256} <- content["shared"],
           do: %{path: path, sha256: sha256}
         ),
-      files: content["files"]
+      files: content["files"],
+      relup: relup(content["relup"]),
+      remarks: content["remarks"] || []
     }
   end
+
+  defp relup(nil), do: nil
+  defp relup(%{"up" => up, "down" => down}), do: %{up: up, down: down}
 
   @doc false
   # That of an archive, or of what a coordinator sends of one; nil of a patch, and of what a version without upgrades has
@@ -73,6 +84,11 @@ defmodule HotPatch.Upgrade do
     :sha256 |> :crypto.hash(all) |> Hex.encode()
   end
 
+  @doc false
+  # A coordinator of a version without them sends none.
+  @spec remarks(t()) :: [String.t()]
+  def remarks(upgrade), do: Map.get(upgrade, :remarks, [])
+
   @doc "What it changes beside modules, in lines for people."
   @spec lines(t(), String.t() | nil) :: [String.t()]
   def lines(upgrade, from) do
@@ -80,6 +96,7 @@ defmodule HotPatch.Upgrade do
 
     ["upgrade to #{upgrade.to}#{if from, do: " from #{from}"}, on ERTS #{upgrade.erts}"] ++
       Enum.map(upgrade.applications, &Application.line/1) ++
+      remarks(upgrade) ++
       if(shared > 0,
         do: [
           "#{Table.count(shared, "application stays", "applications stay")} as they are, and are not carried"

@@ -102,12 +102,72 @@ defmodule HotPatch.LiveUpgradeTest do
     assert to_string(release) == "shop 1.0.0"
   end
 
+  # That of the new release.
+  defp tarball(made) do
+    path = Path.join(Path.dirname(made.zip), "shop-1.1.0.tar.gz")
+    parts = for part <- ["lib", "releases"], do: {~c"#{part}", ~c"#{Path.join(made.new, part)}"}
+    :ok = :erl_tar.create(~c"#{path}", parts, [:compressed, :dereference])
+    path
+  end
+
+  test "by a relup with what code_change is given and with calls, up and back", run do
+    %{made: made, node: node} = run
+    noted = fn what -> Cluster.call(node, :persistent_term, :get, [{:shop, what}, nil]) end
+    note = fn what -> {:apply, {:shop_server, :note, [what]}} end
+
+    # Who stops the child that goes, and starts the one that comes, is the supervisor of the new code.
+    up = [
+      note.(:before_up),
+      {:add_module, :shop_till},
+      {:update, :shop_server, {:advanced, {:more, 10}}},
+      {:update, :shop_sup, :supervisor},
+      {:delete_module, :shop_old},
+      {:delete_module, :shop_sign},
+      note.(:after_up)
+    ]
+
+    down = [
+      note.(:before_down),
+      {:add_module, :shop_old},
+      {:add_module, :shop_sign},
+      {:update, :shop_server, {:advanced, {:less, 10}}},
+      {:update, :shop_sup, :supervisor},
+      {:delete_module, :shop_till},
+      note.(:after_down)
+    ]
+
+    made = NextRelease.with_relup(made, up, down)
+    :ok = ask(node, :shop_server, :sell)
+    {:ok, patch} = hot_patch(node, :upload, [tarball(made)])
+    assert {:ok, plan} = hot_patch(node, :plan, [patch.id])
+    text = Cluster.call(node, String.Chars, :to_string, [plan])
+
+    for line <- [
+          "the way up is as releases/1.1.0/relup says",
+          "the way back is as releases/1.1.0/relup says",
+          "before the pause: calls shop_server:note/1",
+          "shop_server: code_change is given {more,10}",
+          "after the resume: calls shop_server:note/1"
+        ],
+        do: assert(text =~ line, text)
+
+    refute text =~ "carried and not used"
+    ok!(hot_patch(node, :apply, [patch.id]))
+    assert ask(node, :shop_server) == {2, %{sold: 11}}
+    assert {noted.(:before_up), noted.(:after_up)} == {1, 2}
+    assert running(node) == %{shop: "1.1.0", rates: "0.1.0", scales: "1.0.0"}
+    assert children(node) == MapSet.new([:shop_server, :shop_till])
+
+    ok!(hot_patch(node, :rollback, [patch.id]))
+    assert ask(node, :shop_server) == {1, {:v1, 1}}
+    assert {noted.(:before_down), noted.(:after_down)} == {2, 1}
+    assert running(node) == %{shop: "1.0.0", legacy: "0.3.0", scales: "1.0.0"}
+    assert children(node) == MapSet.new([:shop_server, :shop_sign])
+  end
+
   test "the tarball of a release is taken for the upgrade that leads there",
        %{made: made} = run do
-    tarball = Path.join(Path.dirname(made.zip), "shop-1.1.0.tar.gz")
-    parts = for part <- ["lib", "releases"], do: {~c"#{part}", ~c"#{Path.join(made.new, part)}"}
-    :ok = :erl_tar.create(~c"#{tarball}", parts, [:compressed, :dereference])
-
+    tarball = tarball(made)
     assert {:ok, patch} = hot_patch(run.node, :upload, [tarball, [by: "alice"]])
     assert {patch.name, patch.upgrade} == {"shop-1.1.0", "1.1.0"}
     assert {:ok, same} = hot_patch(run.node, :upload, [File.read!(tarball), [name: "same"]])

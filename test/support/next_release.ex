@@ -7,7 +7,8 @@ defmodule HotPatch.Test.NextRelease do
   #   * `rates` 0.1.0 is new, `legacy` 0.3.0 is gone
   #   * `scales` 1.0.0 and all of the system are the same
   #
-  # The servers are registered by their names, and answer `get` with {version of their code, state}.
+  # The servers are registered by their names, and answer `get` with {version of their code, state}. That of the shop
+  # notes by `shop_server:note(What)` in a persistent term {shop, What} the version of the code which was called.
 
   alias HotPatch.Build
   alias HotPatch.Support.Folder
@@ -38,6 +39,19 @@ defmodule HotPatch.Test.NextRelease do
     root = Path.join([Builds.tmp(), "next", "n#{System.unique_integer([:positive])}"])
     HotPatch.Test.Folders.remove_on_exit(root)
     made = %__MODULE__{old: old(root), new: new(root), zip: Path.join(root, "upgrade.zip")}
+    {:ok, _built} = Build.run(from: made.old, to: made.new, out: made.zip)
+    made
+  end
+
+  @doc """
+  The same with a relup in the new release, which systools makes of these instructions for `shop`, and of those for
+  what comes and goes.
+  """
+  @spec with_relup(t(), [term()], [term()]) :: t()
+  def with_relup(made, up, down) do
+    appup = {to_charlist(@new), [{to_charlist(@old), up}], [{to_charlist(@old), down}]}
+    Upgrade.appup(made.new, :shop, @new, appup)
+    Upgrade.relup({made.old, @old}, {made.new, @new})
     {:ok, _built} = Build.run(from: made.old, to: made.new, out: made.zip)
     made
   end
@@ -201,12 +215,13 @@ defmodule HotPatch.Test.NextRelease do
     Upgrade.erlang(:shop_server, """
     -vsn(1).
     -behaviour(gen_server).
-    -export([init/1, handle_call/3, handle_cast/2, code_change/3]).
+    -export([init/1, handle_call/3, handle_cast/2, code_change/3, note/1]).
     init(_) -> {ok, {v1, 0}}.
     handle_call(get, _, State) -> {reply, {1, State}, State};
     handle_call(sell, _, {v1, Count}) -> {reply, ok, {v1, Count + 1}}.
     handle_cast(_, State) -> {noreply, State}.
     code_change(_, State, _) -> {ok, State}.
+    note(What) -> persistent_term:put({shop, What}, 1).
     """)
   end
 
@@ -214,13 +229,16 @@ defmodule HotPatch.Test.NextRelease do
     Upgrade.erlang(:shop_server, """
     -vsn(2).
     -behaviour(gen_server).
-    -export([init/1, handle_call/3, handle_cast/2, code_change/3]).
+    -export([init/1, handle_call/3, handle_cast/2, code_change/3, note/1]).
     init(_) -> {ok, \#{sold => 0}}.
     handle_call(get, _, State) -> {reply, {2, State}, State};
     handle_call(sell, _, \#{sold := Count}) -> {reply, ok, \#{sold => Count + 1}}.
     handle_cast(_, State) -> {noreply, State}.
+    code_change({down, _}, \#{sold := Count}, {less, N}) -> {ok, {v1, Count - N}};
     code_change({down, _}, \#{sold := Count}, _) -> {ok, {v1, Count}};
+    code_change(_, {v1, Count}, {more, N}) -> {ok, \#{sold => Count + N}};
     code_change(_, {v1, Count}, _) -> {ok, \#{sold => Count}}.
+    note(What) -> persistent_term:put({shop, What}, 2).
     """)
   end
 

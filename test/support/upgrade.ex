@@ -69,6 +69,27 @@ defmodule HotPatch.Test.Upgrade do
     root
   end
 
+  @doc "Gives an application of a release an appup."
+  @spec appup(Path.t(), atom(), String.t(), tuple()) :: :ok
+  def appup(root, name, version, appup),
+    do: write(Path.join([root, "lib", "#{name}-#{version}", "ebin", "#{name}.appup"]), appup)
+
+  @doc "Has systools make the relup between two releases, by their appups, and put it into the second."
+  @spec relup({Path.t(), String.t()}, {Path.t(), String.t()}, [atom()]) :: :ok
+  def relup({old, from}, {new, to}, options \\ []) do
+    own =
+      for root <- [new, old],
+          one <- Folder.folders(Path.join(root, "lib")),
+          do: to_charlist(Path.join(one, "ebin"))
+
+    name = fn root, vsn -> to_charlist(Path.join([root, "releases", vsn, @name])) end
+    folder = to_charlist(Path.join([new, "releases", to]))
+    options = [:silent, path: own, outdir: folder] ++ options
+    before = [name.(old, from)]
+    {:ok, _, _, _} = sasl(:systools).make_relup(name.(new, to), before, before, options)
+    :ok
+  end
+
   @doc "Boots a release, with the other beside it, until the calling test ends; gives the system."
   @spec deploy(Path.t(), Path.t()) :: Releases.t()
   def deploy(old, new) do
@@ -166,5 +187,8 @@ defmodule HotPatch.Test.Upgrade do
     Application.spec(application, :vsn)
   end
 
-  defp write(file, term), do: File.write!(file, :io_lib.format("~tp.~n", [term]))
+  defp write(file, term) do
+    text = :unicode.characters_to_binary(:io_lib.format("~tp.~n", [term]))
+    File.write!(file, text)
+  end
 end

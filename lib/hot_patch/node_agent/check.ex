@@ -148,7 +148,8 @@ defmodule HotPatch.NodeAgent.Check do
         for %{what: :restart_application} = one <- examination.instructions.steps, do: one.subject
 
       notes =
-        NextStart.lines(course, payload.entries) ++
+        Upgrade.remarks(payload.manifest.upgrade) ++
+          NextStart.lines(course, payload.manifest.upgrade, payload.entries) ++
           OwnChildren.lines(course, examination.verdicts, restarted)
 
       %{examination | upgrade: course, verdicts: Rules.live(examination.verdicts), notes: notes}

@@ -12,7 +12,7 @@ use crate::tree::Content;
 use hot_patch_beam::Stop;
 use hot_patch_core::analysis::{self, Analysis, Request};
 use hot_patch_core::appup::{Appup, Instruction, Script};
-use hot_patch_core::manifest::Instructions;
+use hot_patch_core::manifest::{Instructions, Relup};
 
 /// What goes into the manifest of a patch besides its files, and why.
 #[derive(Debug)]
@@ -23,6 +23,10 @@ pub(crate) struct Advice {
     pub(crate) instructions: Instructions,
     /// What the way up means.
     pub(crate) analysis: Analysis,
+    /// Which ways of an upgrade are those of a relup, where the new release has one.
+    pub(crate) relup: Option<Relup>,
+    /// Where the instructions of an upgrade are from, and what of them is done otherwise.
+    pub(crate) remarks: Vec<String>,
 }
 
 /// The modules of a change as files, and those around it.
@@ -47,7 +51,11 @@ impl Advice {
         let appup = appup(&up, &down);
         let instructions =
             Instructions { up: texts(&made(appup.up)), down: texts(&made(appup.down)) };
-        Ok(Advice { load_order: load_order(changes, &up), instructions, analysis: up })
+        Ok(Advice::new(load_order(changes, &up), instructions, up))
+    }
+
+    fn new(load_order: Vec<String>, instructions: Instructions, analysis: Analysis) -> Advice {
+        Advice { load_order, instructions, analysis, relup: None, remarks: Vec::new() }
     }
 
     /// Modules that were picked from a build, where nothing says which one runs: they have no version
@@ -59,26 +67,30 @@ impl Advice {
     ) -> Result<Advice, Error> {
         let analysis = Versions::of(changes, build.modules(), true)?.up(stop);
         let instructions = Instructions::default();
-        Ok(Advice { load_order: load_order(changes, &analysis), instructions, analysis })
+        Ok(Advice::new(load_order(changes, &analysis), instructions, analysis))
     }
 
     /// The way to the next version of a release.
     pub(crate) fn on_upgrade(
         changes: &[Change],
         course: Course<'_>,
-        notes: &mut Vec<String>,
         stop: &Stop,
     ) -> Result<Advice, Error> {
         let versions = Versions::of(changes, course.from.modules(), false)?;
         let (mut up, mut down) = (versions.up(stop), versions.down(stop));
         let appup = appup(&up, &down);
         let (ways_up, ways_down) = (made(appup.up), made(appup.down));
+        let mut remarks = Vec::new();
         let way = Way { is_up: true, made: ways_up, analysis: &mut up };
-        let steps_up = course.steps(way, notes)?;
+        let steps_up = course.steps(way, &mut remarks)?;
         let way = Way { is_up: false, made: ways_down, analysis: &mut down };
-        let steps_down = course.steps(way, notes)?;
-        let instructions = Instructions { up: texts(&steps_up), down: texts(&steps_down) };
-        Ok(Advice { load_order: load_order(changes, &up), instructions, analysis: up })
+        let steps_down = course.steps(way, &mut remarks)?;
+        let instructions = Instructions { up: texts(&steps_up.all), down: texts(&steps_down.all) };
+        let (up_by, down_by) = (steps_up.by_relup, steps_down.by_relup);
+        let relup =
+            (up_by || down_by || course.has_relup()).then_some(Relup { up: up_by, down: down_by });
+        let load_order = load_order(changes, &up);
+        Ok(Advice { relup, remarks, ..Advice::new(load_order, instructions, up) })
     }
 }
 

@@ -15,7 +15,8 @@
 //! | `side`, `release`, `system` | one of the two builds: its applications, versions, what is OTP's |
 //! | `compare`, `pair`, `changes`, `moves` | what differs between them |
 //! | `upgrade` | the next version of a release, with whole folders |
-//! | `steps`, `appups` | its instructions: those of the analysis, and what authors have written |
+//! | `steps` | its instructions: those of the analysis, and what authors have written |
+//! | `appups`, `relup`, `script`, `ground` | where they have written it, what it comes to, and how it fits what changes |
 //! | `advice`, `judgement` | what the change means, and whether the patch goes out with it |
 //! | `describe`, `write` | the manifest, the archive |
 //! | [`progress`](Progress) | how far it has come, and whether anybody waits |
@@ -34,14 +35,17 @@ mod changes;
 mod compare;
 mod describe;
 mod error;
+mod ground;
 mod judgement;
 mod moves;
 mod names;
 mod pair;
 mod progress;
 mod release;
+mod relup;
 mod reply;
 mod request;
+mod script;
 mod side;
 mod steps;
 mod system;
@@ -58,8 +62,9 @@ pub use system::APPLICATIONS as SYSTEM_APPLICATIONS;
 
 use advice::Advice;
 use hot_patch_beam::ChunkId;
+use hot_patch_beam::text::visible;
 use hot_patch_core::analysis::{Analysis, Finding};
-use hot_patch_core::manifest::Manifest;
+use hot_patch_core::manifest::{LONGEST_REMARK, Manifest};
 use judgement::Judgement;
 use side::Side;
 use steps::Course;
@@ -118,9 +123,14 @@ pub fn build(
         }
         (Some(from), Some(upgrade)) => {
             let course = Course { upgrade, from, to: &to, restart: &request.restart };
-            Advice::on_upgrade(&compared.changes, course, &mut compared.notes, progress.stop())?
+            Advice::on_upgrade(&compared.changes, course, progress.stop())?
         }
     };
+    compared.notes.extend(advice.remarks.iter().cloned());
+    if let Some(upgrade) = &mut compared.upgrade {
+        upgrade.relup = advice.relup;
+        upgrade.remarks = advice.remarks.iter().map(|remark| line(remark)).collect();
+    }
     progress.unless_stopped()?;
     let Judgement { accepted, refused } =
         Judgement::on(&advice.analysis.findings, &request.accepted_findings)?;
@@ -138,6 +148,17 @@ pub fn build(
     let zip = write::archive(&manifest, &compared.changes)?;
     let (notes, compared) = (compared.notes, compared.count);
     Ok(Built { zip, manifest, notes, compared, analysis, refused })
+}
+
+/// A remark as a manifest may have it.
+fn line(remark: &str) -> String {
+    let mut line = visible(remark);
+    let fits = |end: &usize| *end <= LONGEST_REMARK;
+    if line.len() > LONGEST_REMARK {
+        let end = line.char_indices().map(|(at, _)| at).take_while(fits).last();
+        line.truncate(end.unwrap_or_default());
+    }
+    line
 }
 
 /// Both sides at once: most of it is waiting for the disk.

@@ -99,19 +99,24 @@ impl Pair<'_> {
     }
 
     fn module(&self, bytes: &[u8], significant: &[ChunkId]) -> Result<Option<Box<Module>>, Error> {
-        // The builds are the caller's own, so nothing but memory bounds what is unpacked.
-        let limits = LoadLimits::default();
-        match Judge::new(&limits, significant, u64::MAX, 0).read_file(&self.path, bytes) {
-            Reading::Module(module) => Ok(Some(module)),
-            Reading::Other => Ok(None),
-            Reading::Damaged(damage) => {
-                Err(Error::Damaged { file: self.path.clone(), what: damage.to_string() })
-            }
-            Reading::OverBudget => {
-                let what = "It does not fit into memory.".to_owned();
-                Err(Error::Damaged { file: self.path.clone(), what })
-            }
-        }
+        module(&self.path, bytes, significant)
+    }
+}
+
+/// The module that a file of a build has; none if it is another file.
+pub(crate) fn module(
+    path: &str,
+    bytes: &[u8],
+    significant: &[ChunkId],
+) -> Result<Option<Box<Module>>, Error> {
+    // The builds are the caller's own, so nothing but memory bounds what is unpacked.
+    let limits = LoadLimits::default();
+    let damaged = |what: String| Err(Error::Damaged { file: path.to_owned(), what });
+    match Judge::new(&limits, significant, u64::MAX, 0).read_file(path, bytes) {
+        Reading::Module(module) => Ok(Some(module)),
+        Reading::Other => Ok(None),
+        Reading::Damaged(damage) => damaged(damage.to_string()),
+        Reading::OverBudget => damaged("It does not fit into memory.".to_owned()),
     }
 }
 

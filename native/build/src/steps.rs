@@ -4,13 +4,17 @@
 use std::collections::BTreeSet;
 
 use hot_patch_core::analysis::{Analysis, Kind};
-use hot_patch_core::appup::{Instruction, Update};
+use hot_patch_core::appup::{Instruction, Start, Update};
 use hot_patch_core::manifest::{Application, Upgrade};
 
-use crate::appups::{self, Written};
+use crate::appups;
 use crate::error::Error;
+use crate::ground::{Fitted, Ground};
 use crate::names::some;
+use crate::relup::{self, Found};
+use crate::script::module;
 use crate::side::{Key, Side};
+use crate::system::is_system;
 
 /// An upgrade, and what it is made of.
 #[derive(Clone, Copy)]
@@ -46,87 +50,186 @@ pub(crate) struct Way<'a> {
     pub(crate) analysis: &'a mut Analysis,
 }
 
-impl Course<'_> {
+/// Its instructions.
+pub(crate) struct Steps {
+    pub(crate) all: Vec<Instruction>,
+    /// Whether they are those of a relup.
+    pub(crate) by_relup: bool,
+}
+
+impl<'s> Course<'s> {
     /// The instructions for one way. What is found of supervisors is no finding any more where their
     /// children follow.
-    pub(crate) fn steps(
-        &self,
-        way: Way<'_>,
-        notes: &mut Vec<String>,
-    ) -> Result<Vec<Instruction>, Error> {
+    pub(crate) fn steps(&self, way: Way<'_>, remarks: &mut Vec<String>) -> Result<Steps, Error> {
         let Way { is_up, mut made, analysis } = way;
-        let changed: BTreeSet<&str> =
-            analysis.modules.iter().map(|module| module.module.as_str()).collect();
-        let mut own = Vec::new();
-        for application in self.upgrade.applications.iter() {
-            let Some(from) = application.from.as_deref().filter(|_| application.to.is_some())
-            else {
-                continue;
-            };
-            let written = appups::written(self.to, &application.name, from)?;
-            if written.by_pattern && is_up {
-                notes.push(by_pattern(application, from));
-            }
-            own.extend(self.own(application, written, is_up, &changed, notes));
-        }
-        let own: Vec<Instruction> = own.into_iter().filter(|one| !self.is_course(one)).collect();
-        let named: BTreeSet<&str> = own.iter().filter_map(module).collect();
+        let ground = Ground::new(self, is_up, &made, analysis);
+        let relup = self.by_relup(&ground, remarks)?;
+        let by_relup = relup.is_some();
+        let Fitted { early, rest, .. } = match relup {
+            Some(fitted) => fitted,
+            None => self.by_appups(&ground, remarks)?,
+        };
+        let named: BTreeSet<&str> = rest.iter().filter_map(module).collect();
         made.retain(|one| module(one).is_none_or(|module| !named.contains(module)));
         follow(&mut made, analysis);
-        made.extend(own);
-        Ok(made)
+        // What is called before anything changes stands before the first instruction for a module.
+        let all = early.into_iter().chain(made).chain(rest).collect();
+        Ok(Steps { all, by_relup })
     }
 
-    /// Those of one application: written, or none but that it is restarted.
-    fn own(
+    /// Those of a relup that has the way.
+    fn by_relup(
         &self,
-        application: &Application,
-        written: Written,
-        is_up: bool,
-        changed: &BTreeSet<&str>,
-        notes: &mut Vec<String>,
-    ) -> Vec<Instruction> {
-        let name = &application.name;
-        match if is_up { written.up } else { written.down } {
-            Some(own) => {
-                let direction = if is_up { "up" } else { "down" };
-                notes.push(format!("{name} goes {direction} as its own .appup says"));
-                let named: BTreeSet<&str> = own.iter().filter_map(module).collect();
-                let restarts = own.iter().any(|one| is_restart(one, name));
-                let left: Vec<&str> = self
-                    .modules(name)
-                    .into_iter()
-                    .filter(|module| changed.contains(module) && !named.contains(module))
-                    .collect();
-                if is_up && !left.is_empty() && !restarts {
-                    notes.push(format!(
-                        "{name}.appup says nothing of {}, which change: for these counts what the \
-                         analysis finds",
-                        some(&left)
-                    ));
+        ground: &Ground<'_>,
+        remarks: &mut Vec<String>,
+    ) -> Result<Option<Fitted>, Error> {
+        let is_live = self.is_live();
+        let found =
+            if is_live { relup::find(self.from, self.to, ground.is_up)? } else { Found::None };
+        let written = match found {
+            Found::None => {
+                if !is_live && ground.is_up && self.has_relup() {
+                    remarks.push(NOT_LIVE.to_owned());
                 }
-                own
+                return Ok(None);
             }
-            None if self.restart.contains(name) || self.starts_otherwise(name) => {
-                if is_up && !self.restart.contains(name) {
-                    notes.push(format!(
-                        "{name} has another callback module or start argument, and is restarted"
-                    ));
-                }
-                vec![Instruction::RestartApplication(name.clone())]
+            Found::Other(why) => {
+                remarks.push(format!(
+                    "{why}: what counts are the applications' own appups, and what the analysis finds"
+                ));
+                return Ok(None);
             }
-            None => Vec::new(),
+            Found::Way(written) => written,
+        };
+        let way = if ground.is_up { "the way up" } else { "the way back" };
+        remarks.push(format!("{way} is as {} says", written.file));
+        let fitted = ground.read(&written.file, &written.script, remarks)?;
+        self.left_by_relup(&written.file, &fitted, ground, remarks);
+        Ok(Some(fitted))
+    }
+
+    /// What changes with the way, and its relup does not say.
+    fn left_by_relup(
+        &self,
+        file: &str,
+        fitted: &Fitted,
+        ground: &Ground<'_>,
+        remarks: &mut Vec<String>,
+    ) {
+        let changed = ground.changed.iter().filter(|name| !fitted.modules.contains(*name));
+        let left: Vec<&str> = changed.map(String::as_str).collect();
+        if !left.is_empty() {
+            remarks.push(says_nothing(file, &left));
+        }
+        let starts = |start: &Option<Start>| !matches!(start, None | Some(Start::None));
+        let comes = ground.comes.iter().filter(|(_, start)| starts(start)).map(|(name, _)| *name);
+        for (names, what) in [
+            (comes.collect::<Vec<_>>(), "start, which come: they are started as the release says"),
+            (ground.goes.iter().copied().collect(), "stop, which go: they are stopped"),
+        ] {
+            let left: Vec<&str> =
+                names.into_iter().filter(|name| !fitted.applications.contains_key(*name)).collect();
+            if !left.is_empty() {
+                remarks.push(format!("{file} does not name {} among those to {what}", some(&left)));
+            }
+        }
+        for application in self.changing() {
+            let name = &application.name;
+            let restarts = fitted.applications.get(name).copied().unwrap_or_default();
+            self.not_restarted(name, restarts, file, ground.is_up, remarks);
         }
     }
 
-    /// What the applications of the upgrade say already.
-    fn is_course(&self, instruction: &Instruction) -> bool {
-        let (Instruction::AddApplication { application: name, .. }
-        | Instruction::RemoveApplication(name)) = instruction
-        else {
-            return false;
-        };
-        self.upgrade.applications.iter().any(|one| one.name == *name)
+    /// The applications that go from one version to another.
+    fn changing(&self) -> impl Iterator<Item = &'s Application> {
+        self.upgrade.applications.iter().filter(|one| one.from.is_some() && one.to.is_some())
+    }
+
+    /// Those of the applications' own appups, where they have the way.
+    fn by_appups(&self, ground: &Ground<'_>, remarks: &mut Vec<String>) -> Result<Fitted, Error> {
+        let mut all = Fitted::default();
+        for application in self.changing() {
+            let Some(from) = application.from.as_deref() else { continue };
+            let name = &application.name;
+            let written = appups::written(self.to, name, from, ground.is_up)?;
+            if written.by_pattern && ground.is_up {
+                remarks.push(by_pattern(application, from));
+            }
+            match written.script {
+                Some(script) => {
+                    let direction = if ground.is_up { "up" } else { "down" };
+                    remarks.push(format!("{name} goes {direction} as its own .appup says"));
+                    let file = format!("{name}.appup");
+                    let fitted = ground.read(&file, &script, remarks)?;
+                    self.left_by_appup(name, &fitted, ground, remarks);
+                    all.early.extend(fitted.early);
+                    all.rest.extend(fitted.rest);
+                }
+                None if self.restart.contains(name) || self.starts_otherwise(name) => {
+                    if ground.is_up && !self.restart.contains(name) {
+                        remarks.push(format!(
+                            "{name} has another callback module or start argument, and is restarted"
+                        ));
+                    }
+                    all.rest.push(Instruction::RestartApplication(name.clone()));
+                }
+                None => {}
+            }
+        }
+        Ok(all)
+    }
+
+    fn left_by_appup(
+        &self,
+        name: &str,
+        fitted: &Fitted,
+        ground: &Ground<'_>,
+        remarks: &mut Vec<String>,
+    ) {
+        let restarts = fitted.applications.get(name).copied().unwrap_or_default();
+        let left: Vec<&str> = self
+            .modules(name)
+            .into_iter()
+            .filter(|module| ground.changed.contains(*module) && !fitted.modules.contains(*module))
+            .collect();
+        let file = format!("{name}.appup");
+        if ground.is_up && !left.is_empty() && !restarts {
+            remarks.push(says_nothing(&file, &left));
+        }
+        self.not_restarted(name, restarts, &file, ground.is_up, remarks);
+    }
+
+    /// What would have an application restarted if its authors had said nothing.
+    fn not_restarted(
+        &self,
+        name: &str,
+        restarts: bool,
+        file: &str,
+        is_up: bool,
+        remarks: &mut Vec<String>,
+    ) {
+        if restarts || !is_up {
+            return;
+        }
+        if self.restart.iter().any(|one| one == name) {
+            remarks.push(format!("--restart {name} does not count: {file} says how it changes"));
+        } else if self.starts_otherwise(name) {
+            remarks.push(format!(
+                "{name} has another callback module or start argument, and {file} does not restart it"
+            ));
+        }
+    }
+
+    /// Whether the new release has one.
+    pub(crate) fn has_relup(&self) -> bool {
+        self.to.files.contains_key(&relup::key())
+    }
+
+    /// Whether nodes can take it while they run, so that there are instructions to follow.
+    fn is_live(&self) -> bool {
+        let same_erts = self.from.facts.erts.as_deref() == Some(self.upgrade.erts.as_str());
+        let of_system = |one: &Application| is_system(&one.name) && one.from.is_some();
+        same_erts && !self.upgrade.applications.iter().any(of_system)
     }
 
     fn modules(&self, name: &str) -> BTreeSet<&str> {
@@ -165,20 +268,14 @@ fn follow(made: &mut [Instruction], analysis: &mut Analysis) {
         .retain(|one| one.kind != Kind::SupervisorInitChanged || !following.contains(&one.module));
 }
 
-fn is_restart(instruction: &Instruction, name: &str) -> bool {
-    matches!(instruction, Instruction::RestartApplication(other) if other == name)
-}
+const NOT_LIVE: &str = "the relup of the new release is not used: the upgrade comes by restarts, which \
+                        follow no instructions";
 
-/// The module that an instruction is about.
-fn module(instruction: &Instruction) -> Option<&str> {
-    match instruction {
-        Instruction::Update(Update::Supervisor(module) | Update::Children(module))
-        | Instruction::AddModule { module, .. }
-        | Instruction::DeleteModule { module, .. } => Some(module),
-        Instruction::Update(Update::Processes(update)) => Some(&update.module),
-        Instruction::LoadModule(load) => Some(&load.module),
-        _ => None,
-    }
+fn says_nothing(file: &str, modules: &[&str]) -> String {
+    format!(
+        "{file} says nothing of {}, which change: for these counts what the analysis finds",
+        some(modules)
+    )
 }
 
 fn by_pattern(application: &Application, from: &str) -> String {

@@ -87,6 +87,8 @@ pub(crate) fn compare(
         applications: releases.applications(),
         shared: folders,
         files: files.filter(|path| !path.starts_with("lib/")).collect(),
+        relup: None,
+        remarks: Vec::new(),
     };
     let notes = notes(&upgrade, releases.old_erts);
     Ok(Compared { count: wanted.len(), changes, notes, upgrade: Some(upgrade) })
@@ -286,6 +288,8 @@ impl<'s> Releases<'s> {
             applications: Vec::new(),
             shared: Vec::new(),
             files: Vec::new(),
+            relup: None,
+            remarks: Vec::new(),
         }
     }
 

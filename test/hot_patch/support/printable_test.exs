@@ -107,7 +107,8 @@ defmodule HotPatch.Support.PrintableTest do
         %HotPatch.Upgrade.Application{name: @hostile, from: @hostile, to: @hostile, type: :load}
       ],
       shared: [%{path: @hostile, sha256: @hostile}],
-      files: [@hostile]
+      files: [@hostile],
+      remarks: [@hostile]
     }
   end
 

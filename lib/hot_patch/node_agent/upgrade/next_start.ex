@@ -1,29 +1,30 @@
 defmodule HotPatch.NodeAgent.Upgrade.NextStart do
   @moduledoc false
   # What an upgrade brings that a node which goes on running does not come to: how its VM is started, by `vm.args` and
-  # `env.sh`, and a `relup`, which OTP's release handler would follow and nobody does here. Flags are named, and no
+  # `env.sh`, and a `relup` where whoever has built the upgrade did not look at it. Flags are named, and no
   # values: a cookie is one.
 
   alias HotPatch.NodeAgent.Upgrade.Course
+  alias HotPatch.Upgrade
 
   @files ~w(vm.args env.sh)
 
   @doc "In words, what counts from a node's next start only; and what is carried without being used."
-  @spec lines(Course.t(), [HotPatch.Composition.Entry.t()]) :: [String.t()]
-  def lines(course, entries) do
+  @spec lines(Course.t(), Upgrade.t(), [HotPatch.Composition.Entry.t()]) :: [String.t()]
+  def lines(course, upgrade, entries) do
     {_name, version} = course.to
     brought = Map.new(entries, &{&1.path, &1.bytes})
     files = for file <- @files, line = differs(file, course, brought), do: line
 
-    relup =
-      if is_map_key(brought, "releases/#{version}/relup"),
-        do: [
-          "the relup of #{version} is carried and not used: what is done is what the plan says, by the appups of the " <>
-            "applications and by what the analysis finds"
-        ],
-        else: []
+    # Else the remarks of the upgrade say what became of it.
+    unseen? = Map.get(upgrade, :relup) == nil and is_map_key(brought, "releases/#{version}/relup")
 
-    files ++ relup
+    files ++ if(unseen?, do: [unseen(version)], else: [])
+  end
+
+  defp unseen(version) do
+    "the relup of #{version} is carried and not used, as the upgrade was built by a version of HotPatch that reads none: " <>
+      "what is done is what the plan says. Build the upgrade afresh to have it followed"
   end
 
   defp differs(file, course, brought) do

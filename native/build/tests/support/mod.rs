@@ -1,5 +1,7 @@
 //! Builds for tests, and what is made of them.
 
+pub(crate) mod shop;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -37,6 +37,32 @@ impl Value {
         let (mut reader, value) = first(text)?;
         reader.end(value)
     }
+
+    /// The one term of a file, as `file:consult` reads it: in UTF-8, or in Latin-1 where a comment in
+    /// its first two lines says so, with the dot behind it. A file without that is taken too.
+    pub fn consult(bytes: &[u8]) -> Result<Self, SyntaxError> {
+        match str::from_utf8(bytes) {
+            Ok(text) => term(text),
+            Err(_) if says_latin1(bytes) => {
+                term(&bytes.iter().copied().map(char::from).collect::<String>())
+            }
+            Err(error) => {
+                Err(SyntaxError::Expected { what: "text in UTF-8", at: error.valid_up_to() })
+            }
+        }
+    }
+}
+
+/// By the letters of the encoding's name, as `epp` finds it behind `coding`.
+fn says_latin1(bytes: &[u8]) -> bool {
+    let start = bytes.splitn(3, |byte| *byte == b'\n').take(2);
+    start.filter(|line| line.trim_ascii_start().starts_with(b"%")).any(|line| {
+        let line = String::from_utf8_lossy(line).to_ascii_lowercase();
+        let named = line.split_once("coding").map(|(_, rest)| rest.trim_start());
+        named
+            .and_then(|rest| rest.strip_prefix([':', '=']))
+            .is_some_and(|name| name.trim_start().starts_with("latin-1"))
+    })
 }
 
 /// One term, with or without a dot behind it.

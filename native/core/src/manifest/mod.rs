@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use hex::Hex;
 pub use signature::Signature;
 pub(crate) use signature::alone;
-pub use upgrade::{Application, Shared, Upgrade, folder_digest};
+pub use upgrade::{Application, LONGEST_REMARK, Relup, Shared, Upgrade, folder_digest};
 
 use crate::refusal::Refusal;
 use hot_patch_beam::Module;

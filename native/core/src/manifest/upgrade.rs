@@ -22,6 +22,11 @@ const LONGEST_NAME: usize = 100;
 /// The longest path that is looked at here, in bytes.
 const LONGEST_PATH: u32 = 1024;
 
+/// The longest remark, in bytes.
+pub const LONGEST_REMARK: usize = 1_000;
+/// The most remarks.
+const MOST_REMARKS: usize = 1_000;
+
 /// From the manifest's release to another version of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +43,23 @@ pub struct Upgrade {
     pub shared: Vec<Shared>,
     /// The files of the archive that belong to the release itself, and to no application.
     pub files: Vec<String>,
+    /// Which ways are as the release's own `relup` says; none where no release has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relup: Option<Relup>,
+    /// Where the instructions are from, and what of them is done otherwise than their authors have
+    /// written it: in sentences, for those who apply it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
+}
+
+/// Which ways are as a `relup` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relup {
+    /// The way to the new release.
+    pub up: bool,
+    /// The way back.
+    pub down: bool,
 }
 
 /// An application in both releases.
@@ -104,6 +126,7 @@ pub fn folder_digest(files: &mut [(String, Sha256Sum)]) -> Sha256Sum {
 pub(super) fn check(manifest: &Manifest) -> Result<(), Refusal> {
     let Some(upgrade) = &manifest.upgrade else { return Ok(()) };
     versions(manifest, upgrade)?;
+    remarks(upgrade)?;
     applications(upgrade)?;
     shared(upgrade)?;
     places(manifest, upgrade)?;
@@ -130,6 +153,18 @@ fn versions(manifest: &Manifest, upgrade: &Upgrade) -> Result<(), Refusal> {
         return refuse("is an upgrade and has \"config\": the release brings its own".to_owned());
     }
     Ok(())
+}
+
+fn remarks(upgrade: &Upgrade) -> Result<(), Refusal> {
+    if upgrade.remarks.len() > MOST_REMARKS {
+        return refuse(format!("has more than {MOST_REMARKS} remarks"));
+    }
+    match upgrade.remarks.iter().find(|remark| !is_line(remark, LONGEST_REMARK)) {
+        None => Ok(()),
+        Some(_) => {
+            refuse(format!("has a remark that is no line of at most {LONGEST_REMARK} bytes"))
+        }
+    }
 }
 
 fn applications(upgrade: &Upgrade) -> Result<(), Refusal> {

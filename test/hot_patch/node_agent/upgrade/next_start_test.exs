@@ -6,6 +6,7 @@ defmodule HotPatch.NodeAgent.Upgrade.NextStartTest do
   alias HotPatch.NodeAgent.Upgrade.Course
   alias HotPatch.NodeAgent.Upgrade.NextStart
   alias HotPatch.Test.Builds
+  alias HotPatch.Upgrade
 
   # What of an upgrade a VM that runs does not come to is named, by flags and without values.
 
@@ -26,9 +27,19 @@ defmodule HotPatch.NodeAgent.Upgrade.NextStartTest do
     %{course: course, former: former}
   end
 
-  defp lines(course, files) do
+  defp lines(course, files, relup \\ nil) do
     entries = for {name, bytes} <- files, do: %{path: "releases/1.1.0/#{name}", bytes: bytes}
-    NextStart.lines(course, entries)
+
+    upgrade = %Upgrade{
+      to: "1.1.0",
+      erts: "13.1",
+      applications: [],
+      shared: [],
+      files: [],
+      relup: relup
+    }
+
+    NextStart.lines(course, upgrade, entries)
   end
 
   test "flags of vm.args that differ, come or go", %{course: course, former: former} do
@@ -58,8 +69,13 @@ defmodule HotPatch.NodeAgent.Upgrade.NextStartTest do
     assert gone =~ "env.sh differs"
   end
 
-  test "a relup that nobody follows", %{course: course} do
-    assert [line] = lines(course, [{"relup", "{\"1.1.0\",[],[]}."}])
+  test "a relup that whoever has built the upgrade did not look at", %{course: course} do
+    relup = [{"relup", "{\"1.1.0\",[],[]}."}]
+    assert [line] = lines(course, relup)
     assert line =~ "the relup of 1.1.0 is carried and not used"
+    assert lines(course, relup, %{up: true, down: true}) == []
+    # What became of it is a remark of the upgrade.
+    assert lines(course, relup, %{up: false, down: false}) == []
+    assert lines(course, []) == []
   end
 end
