@@ -26,11 +26,16 @@ defmodule HotPatch.Cluster.CatchUp do
 
   @within 10_000
 
+  @typedoc """
+  Why it was not done now: somebody else has this node, or it is starting, which is told in words to who asks how it is.
+  """
+  @type later :: :held | {:starting, String.t()}
+
   @doc "Compares this node with others, and does what it has missed; says whether it did anything."
-  @spec run([node()]) :: :ok | :changed | {:error, String.t()}
+  @spec run([node()]) :: :ok | :changed | {:later, later()} | {:error, String.t()}
   def run(peers) do
     # What goes on here now is compared when it has ended.
-    if NodeAgent.holder() == nil, do: run_idle(peers), else: :ok
+    if NodeAgent.holder() == nil, do: run_idle(peers), else: {:later, :held}
   end
 
   defp run_idle(peers) do
@@ -45,7 +50,7 @@ defmodule HotPatch.Cluster.CatchUp do
 
   defp changed?(:ok), do: {:ok, false}
   defp changed?(:changed), do: {:ok, true}
-  defp changed?({:error, text}), do: {:error, text}
+  defp changed?(not_done), do: not_done
 
   defp compared(mine, peers) do
     histories = for {node, h} <- histories(differing(peers)), related?(mine, h), do: {node, h}
@@ -144,7 +149,9 @@ defmodule HotPatch.Cluster.CatchUp do
       :ok
     else
       _ = spawn(&soon_after_start/0)
-      {:error, "the node is starting, and goes to another release when it has started"}
+
+      {:later,
+       {:starting, "the node is starting, and goes to another release when it has started"}}
     end
   end
 
