@@ -14,6 +14,7 @@ defmodule HotPatch.Cluster.CatchUp do
   alias HotPatch.Cluster.Catalog
   alias HotPatch.Cluster.Comparison
   alias HotPatch.Cluster.Ledger
+  alias HotPatch.Cluster.RollingCatchUp
   alias HotPatch.Cluster.Rollout
   alias HotPatch.Cluster.Shadows
   alias HotPatch.NodeAgent
@@ -40,11 +41,15 @@ defmodule HotPatch.Cluster.CatchUp do
 
   defp run_idle(peers) do
     with :ok <- NodeAgent.settle(),
-         {:ok, did} <- changed?(compared(NodeAgent.history(), peers)),
+         mine = NodeAgent.history(),
+         theirs = histories(differing(peers)),
+         # Where it is restarted that comes first: what was done there is done there.
+         restarted = RollingCatchUp.run(mine, theirs),
+         {:ok, did} <- changed?(compared(mine, theirs, peers)),
          mine = NodeAgent.history(),
          :ok <- NodeAgent.tidy_decisions(),
          {:ok, did_too} <- changed?(AbandonedCanary.run(mine)) do
-      if did or did_too, do: :changed, else: :ok
+      ended(did or did_too, restarted, peers)
     end
   end
 
@@ -52,8 +57,16 @@ defmodule HotPatch.Cluster.CatchUp do
   defp changed?(:changed), do: {:ok, true}
   defp changed?(not_done), do: not_done
 
-  defp compared(mine, peers) do
-    histories = for {node, h} <- histories(differing(peers)), related?(mine, h), do: {node, h}
+  defp ended(true, :ok, _peers), do: :changed
+
+  # What was done all the same is told, whatever this node is behind.
+  defp ended(did?, restarted, peers) do
+    if did?, do: Comparison.tell(peers)
+    restarted
+  end
+
+  defp compared(mine, theirs, peers) do
+    histories = for {node, h} <- theirs, related?(mine, h), do: {node, h}
     compare(mine, since(histories, mine), peers)
   end
 
