@@ -128,12 +128,11 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
     Enum.any?([root, :code.root_dir()], &File.dir?(Path.join([&1, "lib", "#{library}-#{vsn}"])))
   end
 
-  # That of the host counts where no release brings one.
+  # Where that of this VM is none of the releases' own, it is the host's, and there for the other, too.
   defp runtime(root, erts) do
     own = Path.join(root, "erts-" <> erts)
-    brought? = root |> Folder.folders() |> Enum.any?(&(&1 |> Path.basename() |> erts?()))
     same? = erts == List.to_string(:erlang.system_info(:version))
-    if File.dir?(own) or (same? and not brought?), do: :ok, else: own
+    if File.dir?(own) or same?, do: :ok, else: own
   end
 
   defp boot_file(folder),
