@@ -36,7 +36,7 @@ defmodule HotPatch.NodeAgent do
   alias HotPatch.Telemetry
 
   # Raised whenever what nodes say to each other changes its meaning.
-  @protocol 8
+  @protocol 9
 
   # Milliseconds in which a rehearsal that is to end does so.
   @rehearsal_ends_within 10_000
@@ -131,6 +131,17 @@ defmodule HotPatch.NodeAgent do
   @doc "How a restart into a release stands on this node, and which release runs here."
   @spec restarted(String.t()) :: {Release.t(), :trying | :served | :taken_back | :none}
   def restarted(version), do: {Release.current(), Upgrade.Restart.state(version)}
+
+  @doc "The restarts known here by which all nodes came to another release, and back."
+  @spec rolled() :: [Store.Rolled.t()]
+  defdelegate rolled(), to: Store.Rolled, as: :list
+
+  @doc "Keeps these, too: by them a node that was away finds where it is to go."
+  @spec rolled([Store.Rolled.t()]) :: :ok | {:error, String.t()}
+  def rolled(entries) do
+    with {:error, posix} <- Store.Rolled.add(entries),
+         do: {:error, "cannot write to which release nodes were restarted: #{posix}"}
+  end
 
   @doc "Has this node go back from a release into which it was restarted, by another restart."
   @spec restart_back(String.t()) :: :ok | {:error, String.t()}

@@ -2,6 +2,7 @@ defmodule HotPatch.RollingRestartTest do
   use ExUnit.Case, async: false
 
   import HotPatch.Test.NextRelease, only: [ask: 2]
+  import HotPatch.Test.Settings
   import HotPatch.Test.Until
 
   alias HotPatch.Test.Archives
@@ -16,26 +17,44 @@ defmodule HotPatch.RollingRestartTest do
 
   # An upgrade that comes by a restart of one node after the other, on a system that heart starts again.
 
-  setup do
-    %{made: NextRelease.make()}
+  setup_all do
+    %{pristine: NextRelease.make()}
   end
+
+  # Both releases, for each test to change.
+  setup %{pristine: pristine} do
+    root = Path.join(Path.dirname(pristine.old), "t#{System.unique_integer([:positive])}")
+    File.mkdir_p!(root)
+    own = &Path.join(root, Path.basename(&1))
+    paths = Map.take(pristine, [:old, :new, :zip])
+    for {_part, path} <- paths, do: copy(path, own.(path))
+    %{made: struct!(pristine, for({part, path} <- paths, do: {part, own.(path)}))}
+  end
+
+  defp copy(from, to), do: {_, 0} = System.cmd("cp", ["-a", from, to])
 
   defp hot_patch(node, function, args), do: Cluster.call(node, HotPatch, function, args)
 
   # Two nodes with a copy of the former release each, of which the first is the one to be called.
   defp two(made, of_b) do
-    nodes =
-      for {part, own} <- [{"a", []}, {"b", of_b}] do
-        root = Path.join(Path.dirname(made.old), part)
-        {_, 0} = System.cmd("cp", ["-a", made.old, root])
-        name = :"#{part}_#{System.unique_integer([:positive])}_#{System.pid()}"
-        {NextRelease.start_with_heart(root, name, own), root}
-      end
-
-    [{a, _}, {b, _}] = nodes
+    [{a, _}, {b, _}] = nodes = apart(made, of_b)
     true = Cluster.call(a, Node, :connect, [b])
     {:ok, patch} = hot_patch(a, :upload, [made.zip])
     {nodes, patch}
+  end
+
+  # Not connected to each other.
+  defp apart(made, of_b) do
+    nodes =
+      for {part, own} <- [{"a", []}, {"b", of_b}] do
+        root = Path.join(Path.dirname(made.old), part)
+        copy(made.old, root)
+        name = :"#{part}_#{System.unique_integer([:positive])}_#{System.pid()}"
+        {NextRelease.launch_with_heart(root, name, own), root}
+      end
+
+    for {node, _root} <- nodes, do: NextRelease.await(node)
+    nodes
   end
 
   defp scales_fix do
@@ -54,8 +73,8 @@ defmodule HotPatch.RollingRestartTest do
     :error, {:erpc, :noconnection} -> false
   end
 
-  defp version(node) do
-    {release, state} = Cluster.call(node, HotPatch.NodeAgent, :restarted, ["1.1.0"])
+  defp version(node, tried \\ "1.1.0") do
+    {release, state} = Cluster.call(node, HotPatch.NodeAgent, :restarted, [tried])
     {release.version, state}
   catch
     _kind, _away -> :away
@@ -117,17 +136,114 @@ defmodule HotPatch.RollingRestartTest do
     assert {:ok, %{items: entries}} = hot_patch(b, :journal, [[]])
     restarts = for %{what: :restart, patch: id} = entry <- entries, id == patch.id, do: entry
     assert length(restarts) == 2
+    assert Enum.all?(restarts, &(&1.status == :ok))
+    # All are there: whoever was away is to follow.
+    for node <- [a, b], do: until(fn -> rolled(node) != [] end, "#{node} knows of it", 60_000)
+    assert for(one <- rolled(a), do: {one.kind, one.to, one.scope}) == [{:apply, "1.1.0", :all}]
+    assert rolled(b) == rolled(a)
 
-    # And back, where it serves, and not well.
-    assert Cluster.call(b, HotPatch.NodeAgent, :restart_back, ["1.1.0"]) == :ok
-    until(fn -> version(b) == {"1.0.0", :taken_back} end, "it is back", 60_000)
+    # The way back: not live, not where the former release is gone; and as it came, from the other node.
+    back = [operation: :rollback, restart: :rolling]
+    assert {:error, %{reason: :not_applied}} = hot_patch(b, :rollback, [patch.id])
+    gone = Path.join(root_a, "releases/1.0.0")
+    File.rename!(gone, gone <> ".gone")
+    assert {:ok, %{status: :error} = report} = hot_patch(b, :check, [patch.id, back])
+    assert [:ok, :error] = for(one <- Enum.sort_by(report.nodes, &(&1.node == a)), do: one.status)
+    assert to_string(report) =~ "1.0.0 is not on this node's disk any more"
+
+    assert {:error, %{reason: :refused}} =
+             hot_patch(b, :rollback, [patch.id, [restart: :rolling] ++ @quick])
+
+    File.rename!(gone <> ".gone", gone)
+    assert {:ok, plan} = hot_patch(b, :plan, [patch.id, back])
+    assert to_string(plan) =~ "started again by heart"
+
+    caller =
+      Task.async(fn ->
+        catch_error(hot_patch(b, :rollback, [patch.id, [restart: :rolling] ++ @quick]))
+      end)
+
+    assert {:erpc, :noconnection} = Task.await(caller, 120_000)
+
+    for node <- [a, b] do
+      until(fn -> version(node, "1.0.0") == {"1.0.0", :served} end, "#{node} is back", 60_000)
+      assert ask(node, :shop_server) == {1, {:v1, 0}}
+      assert statuses(node) == %{"1.0.0" => {:permanent, true}, "1.1.0" => {:old, false}}
+      until(fn -> length(rolled(node)) == 2 end, "#{node} knows of it", 60_000)
+    end
+
+    assert boots(root_b) == "#{:erlang.system_info(:version)} 1.0.0"
+    assert %{kind: :rollback, from: "1.1.0", to: "1.0.0"} = List.last(rolled(b))
+  end
+
+  test "one that is alone goes by itself, and one that was away follows it, there and back", %{
+    made: made
+  } do
+    [{a, _}, {b, root_b}] = apart(made, [])
+    {:ok, patch} = hot_patch(a, :upload, [made.zip])
+
+    assert {:ok, %{status: :not_updated} = report} =
+             hot_patch(a, :apply, [patch.id, [restart: :rolling]])
+
+    assert hd(hd(report.nodes).warnings) =~ "its journal will say how that ended"
+    until(fn -> version(a) == {"1.1.0", :served} end, "it serves", 60_000)
+    restarts = fn node -> for %{what: :restart} = one <- journal(node), do: one end
+    until(fn -> match?([%{status: :ok}], restarts.(a)) end, "it has noted that", 60_000)
+    assert boots(root_b) =~ "1.0.0"
+
+    # One that was away is restarted there by the other.
+    pids = Enum.map([a, b], &os_pid/1)
+    true = Cluster.call(a, Node, :connect, [b])
+    until(fn -> version(b) == {"1.1.0", :served} end, "it has followed", 60_000)
+    assert os_pid(a) == hd(pids)
+    assert boots(root_b) =~ "1.1.0"
+    assert Enum.any?(restarts.(b), &(&1.reason == "catching up"))
+    until(fn -> at_rest?([a, b]) end, "nobody is held or behind", 60_000)
+
+    # The way back without it; then nobody would start it again, and it says so.
+    true = Cluster.call(a, Node, :disconnect, [b])
+    assert {:ok, _report} = hot_patch(a, :rollback, [patch.id, [restart: :rolling]])
+    until(fn -> version(a, "1.0.0") == {"1.0.0", :served} end, "it is back", 60_000)
+    until(fn -> length(rolled(a)) == 2 end, "it has noted that", 60_000)
+    pid = os_pid(b)
+    configure_on(b, comes_back: false)
+    true = Cluster.call(b, Node, :connect, [a])
+    until(fn -> behind(b) =~ "would not be started again" end, "it says that", 60_000)
+    assert behind(b) =~ "restarted into shop 1.0.0 by #{patch.id} while this node was away"
+    assert os_pid(b) == pid
+
+    configure_on(b, comes_back: true)
+    until(fn -> version(b, "1.0.0") == {"1.0.0", :served} end, "it has followed", 60_000)
     assert ask(b, :shop_server) == {1, {:v1, 0}}
-    assert statuses(b) == %{"1.0.0" => {:permanent, true}, "1.1.0" => {:old, false}}
+  end
+
+  defp rolled(node), do: Cluster.call(node, HotPatch.NodeAgent, :rolled, [])
+
+  defp journal(node) do
+    {:ok, %{items: entries}} = hot_patch(node, :journal, [[nodes: [node]]])
+    entries
+  catch
+    _kind, _away -> []
+  end
+
+  defp behind(node) do
+    Cluster.call(node, HotPatch.NodeAgent, :info, []).behind || ""
+  catch
+    _kind, _away -> ""
+  end
+
+  defp at_rest?(nodes) do
+    Enum.all?(nodes, fn node ->
+      info = Cluster.call(node, HotPatch.NodeAgent, :info, [])
+      {info.operation, info.behind} == {nil, nil}
+    end)
+  catch
+    _kind, _away -> false
   end
 
   test "one whose VM does not start at all is started in the former release", %{made: made} do
     {[{a, _}, {b, root_b}], patch} = two(made, [{"SHOP_BREAK", "1.1.0"}])
-    options = [restart: :rolling, timeout: 6_000] ++ @quick
+    options = [restart: :rolling, timeout: 4_000] ++ @quick
     assert {:error, %{reason: :failed}} = hot_patch(a, :apply, [patch.id, options])
     until(fn -> version(b) == {"1.0.0", :taken_back} end, "it is back", 60_000)
     assert [_erts, "1.0.0"] = String.split(boots(root_b))
@@ -177,6 +293,13 @@ defmodule HotPatch.RollingRestartTest do
     assert {os_pid(a), version(a)} == {pid, {"1.0.0", :none}}
     assert version(b) == {"1.1.0", :served}
     assert Enum.all?(hot_patch(a, :nodes, []), &(&1.operation == nil))
+    # It was not all of them: nobody is to follow.
+    assert rolled(a) == []
+
+    # What serves, and not well, goes back.
+    assert Cluster.call(b, HotPatch.NodeAgent, :restart_back, ["1.1.0"]) == :ok
+    until(fn -> version(b) == {"1.0.0", :taken_back} end, "it is back", 60_000)
+    assert ask(b, :shop_server) == {1, {:v1, 0}}
   end
 
   test "what was made permanent while it runs is what heart starts", %{made: made} do
@@ -206,6 +329,14 @@ defmodule HotPatch.RollingRestartTest do
 
     assert ask(node, :shop_server) == {1, {:v1, 0}}
     refute File.exists?(Path.join(made.old, "releases/1.1.0"))
+
+    # A way back from where nobody is, and first nodes of one that has none.
+    assert {:error, %{reason: :not_applied} = error} =
+             hot_patch(node, :rollback, [patch.id, [restart: :rolling]])
+
+    assert Exception.message(error) =~ "runs shop 1.1.0, there is nothing to go back from"
+    wrong = hot_patch(node, :rollback, [patch.id, [canary: 1]])
+    assert {:error, %{reason: :invalid_option, details: %{option: :canary}}} = wrong
 
     if Disks.available?() do
       lib = Path.join(made.old, "lib")

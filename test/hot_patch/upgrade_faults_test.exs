@@ -278,7 +278,18 @@ defmodule HotPatch.UpgradeFaultsTest do
     until(fn -> agreed(rig) end, "all agree", 60_000)
   rescue
     error in ExUnit.AssertionError ->
-      flunk("#{error.message} after #{inspect(fault)}: #{inspect(seen(rig), limit: :infinity)}")
+      how = inspect({stands(rig), seen(rig)}, limit: :infinity)
+      flunk("#{error.message} after #{inspect(fault)}: #{how}")
+  end
+
+  # What each says itself of why it is not there.
+  defp stands(rig) do
+    {node, _root, _peer} = hd(rig.nodes)
+
+    for info <- hot_patch(node, :nodes, []),
+        do: Map.take(info, [:node, :release, :behind, :operation, :warnings, :problem])
+  catch
+    _class, reason -> reason
   end
 
   # Whatever comes of it: the node that leads may be the one that is killed.

@@ -130,7 +130,11 @@ defmodule HotPatch.Test.NextRelease do
   `SHOP_BREAK` is a version that it does not start.
   """
   @spec start_with_heart(Path.t(), atom(), [{String.t(), String.t()}]) :: node()
-  def start_with_heart(root, name, more \\ []) do
+  def start_with_heart(root, name, more \\ []), do: await(launch_with_heart(root, name, more))
+
+  @doc "The same, without waiting for it: several start at once."
+  @spec launch_with_heart(Path.t(), atom(), [{String.t(), String.t()}]) :: node()
+  def launch_with_heart(root, name, more) do
     NodeTag.check!()
     script = Path.join(root, "bin/shop")
     File.mkdir_p!(Path.dirname(script))
@@ -148,6 +152,12 @@ defmodule HotPatch.Test.NextRelease do
     {_, 0} =
       System.cmd("/bin/sh", ["-c", "'#{script}' start > '#{root}/log' 2>&1 &"], env: env ++ more)
 
+    node
+  end
+
+  @doc "Waits until all applications of a node have started."
+  @spec await(node()) :: node()
+  def await(node) do
     Until.until(fn -> serves?(node) end, "#{node} serves", 60_000)
     node
   end
@@ -170,30 +180,36 @@ defmodule HotPatch.Test.NextRelease do
     if [ "$RELEASE_VSN" = "$SHOP_BREAK" ]; then exit 1; fi
     HEART_COMMAND="$RELEASE_ROOT/bin/shop start"
     export RELEASE_ROOT RELEASE_VSN RELEASE_SYS_CONFIG HEART_COMMAND
+    # Heart would wait, by whole seconds, until nothing is left of the VM that has ended, and for its dump.
+    HEART_NO_KILL=TRUE ERL_CRASH_DUMP_SECONDS=0
+    export HEART_NO_KILL ERL_CRASH_DUMP_SECONDS
     erts="$RELEASE_ROOT/erts-$(cut -d' ' -f1 "$RELEASE_ROOT/releases/start_erl.data")"
     erl='#{:code.root_dir()}/bin/erl'
     if [ -e "$erts/bin/erl" ]; then erl="$erts/bin/erl"; fi
     echo $$ >> "$RELEASE_ROOT/pids"
     exec "$erl" -heart -noinput -boot "$RELEASE_ROOT/releases/$RELEASE_VSN/start" \\
-      -boot_var RELEASE_LIB "$RELEASE_ROOT/lib" -config "$RELEASE_SYS_CONFIG" -mode embedded \\
+      -boot_var RELEASE_LIB "$RELEASE_ROOT/lib" -config "$RELEASE_SYS_CONFIG" \\
       -name "$RELEASE_NODE" -setcookie "$RELEASE_COOKIE" -sasl releases_dir "\\"$RELEASE_ROOT/releases\\"" \\
       -hot_patch data_dir "\\"$RELEASE_ROOT/data\\"" $SHOP_FLAGS
     """
   end
 
-  # Heart would start again what is ended otherwise.
+  # Heart starts nothing any more, and what it has just started is found by the next look.
   defp end_all(root, node) do
     File.write!(Path.join(root, "ended"), "")
-    _ = :erpc.cast(node, :init, :stop, [])
 
-    gone? = fn -> root |> pids() |> Enum.all?(&(not ours?(&1, root))) end
+    gone? = fn ->
+      case for(pid <- pids(root), ours?(pid, root), do: pid) do
+        [] ->
+          true
 
-    try do
-      Until.until(gone?, "#{node} ends", 10_000)
-    rescue
-      _late in ExUnit.AssertionError ->
-        for pid <- pids(root), ours?(pid, root), do: System.cmd("kill", ["-KILL", pid])
+        left ->
+          _ = System.cmd("kill", ["-KILL" | left], stderr_to_stdout: true)
+          false
+      end
     end
+
+    Until.until(gone?, "#{node} ends")
   end
 
   defp pids(root) do

@@ -14,6 +14,7 @@ defmodule HotPatch.Cluster.CatchUp do
   alias HotPatch.Cluster.Catalog
   alias HotPatch.Cluster.Comparison
   alias HotPatch.Cluster.Ledger
+  alias HotPatch.Cluster.RollingCatchUp
   alias HotPatch.Cluster.Rollout
   alias HotPatch.Cluster.Shadows
   alias HotPatch.NodeAgent
@@ -26,29 +27,46 @@ defmodule HotPatch.Cluster.CatchUp do
 
   @within 10_000
 
+  @typedoc """
+  Why it was not done now: somebody else has this node, or it is starting, which is told in words to who asks how it is.
+  """
+  @type later :: :held | {:starting, String.t()}
+
   @doc "Compares this node with others, and does what it has missed; says whether it did anything."
-  @spec run([node()]) :: :ok | :changed | {:error, String.t()}
+  @spec run([node()]) :: :ok | :changed | {:later, later()} | {:error, String.t()}
   def run(peers) do
     # What goes on here now is compared when it has ended.
-    if NodeAgent.holder() == nil, do: run_idle(peers), else: :ok
+    if NodeAgent.holder() == nil, do: run_idle(peers), else: {:later, :held}
   end
 
   defp run_idle(peers) do
     with :ok <- NodeAgent.settle(),
-         {:ok, did} <- changed?(compared(NodeAgent.history(), peers)),
+         mine = NodeAgent.history(),
+         theirs = histories(differing(peers)),
+         # Where it is restarted that comes first: what was done there is done there.
+         restarted = RollingCatchUp.run(mine, theirs),
+         {:ok, did} <- changed?(compared(mine, theirs, peers)),
          mine = NodeAgent.history(),
          :ok <- NodeAgent.tidy_decisions(),
          {:ok, did_too} <- changed?(AbandonedCanary.run(mine)) do
-      if did or did_too, do: :changed, else: :ok
+      ended(did or did_too, restarted, peers)
     end
   end
 
   defp changed?(:ok), do: {:ok, false}
   defp changed?(:changed), do: {:ok, true}
-  defp changed?({:error, text}), do: {:error, text}
+  defp changed?(not_done), do: not_done
 
-  defp compared(mine, peers) do
-    histories = for {node, h} <- histories(differing(peers)), related?(mine, h), do: {node, h}
+  defp ended(true, :ok, _peers), do: :changed
+
+  # What was done all the same is told, whatever this node is behind.
+  defp ended(did?, restarted, peers) do
+    if did?, do: Comparison.tell(peers)
+    restarted
+  end
+
+  defp compared(mine, theirs, peers) do
+    histories = for {node, h} <- theirs, related?(mine, h), do: {node, h}
     compare(mine, since(histories, mine), peers)
   end
 
@@ -144,7 +162,9 @@ defmodule HotPatch.Cluster.CatchUp do
       :ok
     else
       _ = spawn(&soon_after_start/0)
-      {:error, "the node is starting, and goes to another release when it has started"}
+
+      {:later,
+       {:starting, "the node is starting, and goes to another release when it has started"}}
     end
   end
 

@@ -80,8 +80,17 @@ defmodule HotPatch.Cluster.Journals do
       disk: first[:disk] || :replace,
       forced?: Enum.any?(entries, &(Map.get(&1, :killed, 0) > 0)),
       status: status(for %{status: status} <- entries, do: status),
-      nodes: Enum.map(entries, &Map.put(Map.take(&1, @own), :node, &1.node))
+      nodes: nodes(entries)
     }
+  end
+
+  # One that has noted its part more than once, as its restart and how that has ended: what it has noted last.
+  defp nodes(entries) do
+    entries
+    |> Enum.reverse()
+    |> Enum.uniq_by(& &1.node)
+    |> Enum.reverse()
+    |> Enum.map(&Map.put(Map.take(&1, @own), :node, &1.node))
   end
 
   defp status([]), do: nil

@@ -29,12 +29,13 @@ defmodule HotPatch.Cluster.PatchCall do
          census = Catalog.census(id, options.nodes),
          {:ok, payload, about, said} <- payload(kind, call, {id, census}, {options, given}),
          :ok <- by_restart(call, payload, options),
+         :ok <- only_by_restart(kind, call, options),
          {:ok, members} <- Cluster.members(census, options.nodes),
          :ok <- possible(payload, members.infos),
          {:ok, payload, about} <- Catalog.bound(payload, about, members.infos),
          payload = in_memory(payload, members.infos),
          nodes = Members.nodes(members),
-         :ok <- canary(options[:canary], nodes) do
+         :ok <- canary(call, options[:canary], nodes) do
       # Chosen by a rule, the nodes are those to which it applies now.
       scope = if options.nodes, do: nodes
 
@@ -56,7 +57,7 @@ defmodule HotPatch.Cluster.PatchCall do
   # What restarts nodes leads to another release, and converts nothing.
   defp by_restart(call, %{restart: :rolling} = payload, options) do
     cond do
-      Upgrade.of(payload) == nil ->
+      Upgrade.of(payload) == nil and payload.leads_from == nil ->
         text =
           "is of an upgrade, and #{payload.patch} is a patch: HotPatch.restart/2 restarts a node"
 
@@ -74,7 +75,17 @@ defmodule HotPatch.Cluster.PatchCall do
 
   defp by_restart(_call, _payload, _options), do: :ok
 
-  defp canary(named, nodes) when is_list(named) do
+  # A way back in one step has no first nodes, and nobody takes it back.
+  defp only_by_restart(:rollback, call, %{restart: :none} = options) do
+    case Enum.find([:canary, :watch], &(options[&1] not in [nil, false])) do
+      nil -> :ok
+      name -> Options.wrong(call, name, "of a rollback is of one with restart: :rolling")
+    end
+  end
+
+  defp only_by_restart(_kind, _call, _options), do: :ok
+
+  defp canary(call, named, nodes) when is_list(named) do
     case named -- nodes do
       [] ->
         :ok
@@ -83,20 +94,20 @@ defmodule HotPatch.Cluster.PatchCall do
         {:error,
          Error.new(
            :invalid_option,
-           "apply: option :canary names #{Enum.join(others, ", ")}, which is not among the nodes of this " <>
-             "apply: #{Enum.join(nodes, ", ")}",
+           "#{call}: option :canary names #{Enum.join(others, ", ")}, which is not among the nodes of this " <>
+             "#{call}: #{Enum.join(nodes, ", ")}",
            %{option: :canary}
          )}
     end
   end
 
-  defp canary(_number_or_share, _nodes), do: :ok
+  defp canary(_call, _number_or_share, _nodes), do: :ok
 
   defp watch(%{watch: nil} = options) do
     in_groups? =
-      options.canary || options.max_concurrency || options.one_per_host || rolling?(options)
+      options.canary || options[:max_concurrency] || options[:one_per_host] || rolling?(options)
 
-    watch? = in_groups? != false or options[:permanent] == :after_watch
+    watch? = in_groups? not in [nil, false] or options[:permanent] == :after_watch
     watch(%{options | watch: watch?})
   end
 
@@ -134,7 +145,10 @@ defmodule HotPatch.Cluster.PatchCall do
   defp payload(:rollback, call, {id, census}, {options, _given}) do
     with :ok <- Options.foresees(call, :rollback, options),
          {:ok, %Patch{} = patch} <- Catalog.resolve(id, census) do
-      payload = Payload.rollback(patch.id, patch.release, Options.payload(:rollback, options))
+      # By a restart nodes go back that have no record of it.
+      leads_from = if rolling?(options), do: [leads_from: patch.upgrade], else: []
+      more = Options.payload(:rollback, options) ++ leads_from
+      payload = Payload.rollback(patch.id, patch.release, more)
       {:ok, payload, Catalog.about(patch), options}
     end
   end
@@ -150,6 +164,22 @@ defmodule HotPatch.Cluster.PatchCall do
   # Only what is carried out, or tried, needs them, and they are as large as the modules.
   defp shadows(call, composition) when call in [:apply, :rehearse], do: Shadows.of(composition)
   defp shadows(_check_or_plan, _composition), do: {:ok, []}
+
+  defp possible(%Payload{kind: :rollback, restart: :rolling} = payload, members) do
+    runs = %{payload.release | version: payload.leads_from}
+
+    if Enum.any?(members, &(&1.release == runs)) do
+      :ok
+    else
+      {:error,
+       Error.new(
+         :not_applied,
+         "rollback #{payload.patch}: none of #{Enum.map_join(members, ", ", & &1.node)} runs #{runs}, there is nothing " <>
+           "to go back from; HotPatch.nodes() shows what runs",
+         %{id: payload.patch}
+       )}
+    end
+  end
 
   defp possible(%Payload{kind: :rollback, patch: id}, members) do
     case Enum.filter(members, &(id in &1.applied)) do

@@ -17,11 +17,13 @@ defmodule HotPatch.Cluster.Reconciler do
   require HotPatch.Support.Log, as: Log
 
   # Milliseconds. How long a start waits for the others; how long after an event it is
-  # compared, for several come at once; how often without any; and where that goes wrong, at
-  # most, for trying may have processes pause. How soon the agent is looked for again.
+  # compared, for several come at once; how often without any; how soon again where it could not be,
+  # or has failed the first time; and where it goes on to fail, at most, for trying may have processes
+  # pause. How soon the agent is looked for again.
   @start_within 30_000
   @agent_again 50
   @soon 200
+  @again 1_000
   @now_and_then 10_000
   @seldom 600_000
 
@@ -43,7 +45,7 @@ defmodule HotPatch.Cluster.Reconciler do
   @impl GenServer
   def init([]) do
     if Node.alive?(), do: :ok = :net_kernel.monitor_nodes(true)
-    state = %{worker: nil, timer: nil, failures: 0, agent: nil, first?: true, waiting: []}
+    state = %{worker: nil, timer: nil, failing: nil, agent: nil, first?: true, waiting: []}
     {:ok, find_agent(state), {:continue, :connect}}
   end
 
@@ -151,6 +153,9 @@ defmodule HotPatch.Cluster.Reconciler do
       {:result, {:error, text}} ->
         behind(state, text)
 
+      {:result, {:later, why}} ->
+        later(state, why)
+
       died ->
         behind(state, "comparing with the other nodes failed: #{inspect(died, limit: 10)}")
     end
@@ -159,16 +164,33 @@ defmodule HotPatch.Cluster.Reconciler do
   defp well(state) do
     NodeAgent.behind(nil)
     # rule: now-and-then
-    soon(%{state | failures: 0}, @now_and_then)
+    soon(%{state | failing: nil}, @now_and_then)
+  end
+
+  # It has not been compared: what is known of it stays. Who has reserved this node may let go of it again, and
+  # nothing ends then that would be told.
+  defp later(state, :held), do: soon(state, @again)
+
+  # Whoever has seen it start has it compared.
+  defp later(state, {:starting, text}) do
+    NodeAgent.behind(text)
+    soon(state, @now_and_then)
   end
 
   # The first time it may only have met another operation.
   defp behind(state, text) do
     Log.error("HotPatch: this node is behind the others: #{text}")
     NodeAgent.behind(text)
-    wait = min(1_000 * Integer.pow(2, min(state.failures, 10)), @seldom)
-    soon(%{state | failures: state.failures + 1}, wait)
+    now = System.monotonic_time(:millisecond)
+    since = state.failing || now
+    soon(%{state | failing: since}, pause(now - since))
   end
+
+  @doc false
+  # As long again as it has failed by now, however often that was: several events at once are several failures, and no
+  # reason to let the one that would go well wait for minutes.
+  @spec pause(non_neg_integer()) :: pos_integer()
+  def pause(failing_for), do: failing_for |> max(@again) |> min(@seldom)
 
   # rule: tell-others
   defp tell_others, do: Comparison.tell(Cluster.peers())

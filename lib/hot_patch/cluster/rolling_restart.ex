@@ -3,12 +3,17 @@ defmodule HotPatch.Cluster.RollingRestart do
   # An upgrade that comes by restarts: all nodes are asked first, then one after the other gets the files, lets go of its
   # work, and starts in the new release; the next begins only when that one serves, and was watched. It ends with the
   # first that does not: that node goes back by itself, those before it stay in the new release, the others in theirs.
+  # The way back is the same into the former release, which lies on the disk of each node.
   #
   # Nobody's operation may come between: all nodes are held, a node that was restarted again as soon as it is back. The
-  # node that leads comes last, and is led by another, as nobody can wait for itself.
+  # node that leads comes last, and is led by another, as nobody can wait for itself. Where there is no other, nobody
+  # waits: the node says in its journal how it has ended.
+  #
+  # When all are there that is kept by all of them (HotPatch.Store.Rolled), for those that were away.
 
   alias HotPatch.Cluster
   alias HotPatch.Cluster.CanaryAnalysis
+  alias HotPatch.Cluster.Catalog
   alias HotPatch.Cluster.Coordinator
   alias HotPatch.Cluster.Draft
   alias HotPatch.Cluster.Outcome
@@ -18,10 +23,12 @@ defmodule HotPatch.Cluster.RollingRestart do
   alias HotPatch.Error
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.Operation
+  alias HotPatch.Options
   alias HotPatch.Release
   alias HotPatch.Report
   alias HotPatch.Status
   alias HotPatch.Store.Journal
+  alias HotPatch.Store.Rolled
   alias HotPatch.Telemetry
   alias HotPatch.Watch
 
@@ -33,17 +40,17 @@ defmodule HotPatch.Cluster.RollingRestart do
   @every 200
   @margin 10_000
 
-  @doc "Takes the nodes into the release of an upgrade, one after the other."
+  @doc "Takes the nodes into the release of an upgrade, or back, one after the other."
   @spec run(Payload.t(), [node()], [node()], map()) :: {:ok, Report.t()} | {:error, Error.t()}
   def run(payload, nodes, unmanaged, options) do
-    options = Map.put(options, :origin, :operator)
-    what = %{id: options.id, kind: :apply, patch: payload.patch, by: options.by}
+    options = Map.put_new(options, :origin, :operator)
+    what = %{id: options.id, kind: payload.kind, patch: payload.patch, by: options.by}
 
-    Coordinator.run(what, fn tell ->
+    coordinate(what, options, fn tell, options ->
       metadata = %{patch: payload.patch, by: options.by, nodes: nodes}
 
-      Telemetry.span(:apply, metadata, fn ->
-        result = lead(payload, nodes, unmanaged, Map.put(options, :stop, Coordinator.stop()))
+      Telemetry.span(payload.kind, metadata, fn ->
+        result = lead(payload, nodes, unmanaged, options)
         :ok = tell.(result)
 
         {:ok, %{},
@@ -52,27 +59,93 @@ defmodule HotPatch.Cluster.RollingRestart do
     end)
   end
 
+  # What a node misses it would only ask for again, if that were told to stop.
+  defp coordinate(what, %{origin: :operator} = options, fun),
+    do: Coordinator.run(what, &fun.(&1, Map.put(options, :stop, Coordinator.stop())))
+
+  defp coordinate(what, options, fun),
+    do: Coordinator.unheard(what, &fun.(&1, Map.put(options, :stop, fn -> false end)))
+
+  @doc """
+  Brings a node to where such restarts have led all others, for that node: it ends while this goes on. The others are
+  held meanwhile, so that there is one at a time.
+  """
+  @spec bring(Rolled.t(), node()) :: :ok | {:busy, String.t()} | {:error, String.t()}
+  def bring(missed, node) do
+    with {:ok, payload} <- payload(missed) do
+      options =
+        Map.merge(Options.alone(), %{
+          id: missed.id,
+          origin: {:missed, missed.id},
+          by: missed.by,
+          reason: "catching up",
+          nodes: [node],
+          roster: [node],
+          held: others(missed.name, node)
+        })
+
+      case run(payload, [node], [], options) do
+        {:ok, _report} -> :ok
+        {:error, %{reason: :busy, message: text}} -> {:busy, text}
+        {:error, error} -> {:error, Exception.message(error)}
+      end
+    else
+      {:error, error} -> {:error, Exception.message(error)}
+    end
+  end
+
+  defp payload(%{kind: :apply} = missed) do
+    with {:ok, composition, patch} <- Catalog.open(missed.patch) do
+      more = [restart: :rolling] ++ Options.inherited(:catch_up, :apply, %{})
+      {:ok, Payload.new(composition, patch.release, more)}
+    end
+  end
+
+  defp payload(%{kind: :rollback, name: name} = missed) do
+    to = %Release{name: name, version: missed.to}
+    {:ok, Payload.rollback(missed.patch, to, restart: :rolling, leads_from: missed.from)}
+  end
+
+  # Of the same system, whatever version of it they run.
+  defp others(name, node) do
+    for %{managed?: true, release: %{name: ^name}} = info <- Cluster.infos(Cluster.everyone()),
+        info.node != node,
+        do: info.node
+  end
+
   defp lead(payload, nodes, unmanaged, options) do
     operation = Draft.operation(payload, nodes, options)
 
-    course = %{
-      payload: payload,
-      operation: operation,
-      teller: Progress.teller(operation, nodes),
-      report: Draft.report(payload, unmanaged, options),
-      options: options,
-      version: payload.manifest.upgrade.to,
-      done: []
-    }
+    course =
+      Map.merge(ways(payload), %{
+        payload: payload,
+        operation: operation,
+        teller: Progress.teller(operation, nodes),
+        report: Draft.report(payload, unmanaged, options),
+        options: options,
+        done: []
+      })
+
+    held = nodes ++ Map.get(options, :held, [])
 
     result =
-      with {:ok, _granted} <- hold(nodes, course),
+      with {:ok, _granted} <- hold(held, course),
            {:ok, course} <- foreseen(nodes, course),
-           do: each(order(course), course)
+           {:ok, course} <- each(order(course), course) do
+        completed(course)
+        {:ok, course}
+      end
 
-    _ = Cluster.call(nodes, :unlock, [self()], @within)
+    _ = Cluster.call(held, :unlock, [self()], @within)
     ended(result, course)
   end
+
+  # From which version to which, and the runtime system of that: what lies on its disk each node knows best.
+  defp ways(%Payload{kind: :apply, manifest: %{upgrade: upgrade}, release: release}),
+    do: %{former: release.version, version: upgrade.to, erts: upgrade.erts}
+
+  defp ways(%Payload{kind: :rollback, release: release, leads_from: former}),
+    do: %{former: former, version: release.version, erts: nil}
 
   defp hold(nodes, %{operation: operation, options: options}) do
     holder = Operation.holder(operation)
@@ -85,8 +158,46 @@ defmodule HotPatch.Cluster.RollingRestart do
     end
   end
 
+  # All are there: whoever was away is to follow. One that is brought there follows what is kept already, and what was
+  # only begun (a system of one node) that node keeps itself.
+  defp completed(%{options: %{origin: {:missed, _id}}}), do: :ok
+  defp completed(%{done: []}), do: :ok
+
+  defp completed(course) do
+    everyone = Enum.uniq([node() | others(course.payload.release.name, node())])
+
+    known =
+      for {_node, {:ok, entries}} <- Cluster.call(everyone, :rolled, [], @within), do: entries
+
+    entry = Map.put(entry(course), :seq, Rolled.seq(Enum.concat(known)) + 1)
+
+    # This node first: from then on it is known, whoever dies.
+    for nodes <- [[node()], everyone -- [node()]],
+        {node, answer} <- Cluster.call(nodes, :rolled, [[entry]], @within),
+        answer != {:ok, :ok} do
+      {_how, text} = answer
+      Log.warning("HotPatch: #{node} does not keep that all were restarted: #{inspect(text)}")
+    end
+
+    :ok
+  end
+
+  defp entry(%{payload: payload, options: options, operation: operation} = course) do
+    Rolled.new(%{
+      id: Map.get(options, :part_of, operation.id),
+      seq: 1,
+      kind: payload.kind,
+      patch: payload.patch,
+      name: payload.release.name,
+      from: course.former,
+      to: course.version,
+      scope: Map.get(options, :of_all, operation.scope),
+      by: options.by
+    })
+  end
+
   # What all nodes say to it before the first is touched.
-  defp foreseen(nodes, %{payload: payload, options: options} = course) do
+  defp foreseen(nodes, %{options: options} = course) do
     for node <- nodes, do: Progress.tell(course.teller, node, {:prepare, :running})
     {stripped, failed} = send_to(nodes, course)
 
@@ -109,13 +220,6 @@ defmodule HotPatch.Cluster.RollingRestart do
         {_nothing, error} = Outcome.refused(report)
         _ = Outcome.note_refusal(error, course.operation)
         {:error, error}
-
-      alone?(course) ->
-        text =
-          "apply #{payload.patch}: #{node()} is the only node to be restarted, and leads it: nobody would see whether it " <>
-            "comes back. Lead it from another node of the system, or from one of your own that has HotPatch"
-
-        {:error, Error.new(:refused, text, %{node: node()})}
 
       true ->
         {:ok, course}
@@ -142,11 +246,9 @@ defmodule HotPatch.Cluster.RollingRestart do
   # Those that are of another system, or there already, are none of it.
   defp concerned(course), do: for(%{status: :ok, node: node} <- course.report.nodes, do: node)
 
-  defp alone?(course), do: concerned(course) == [node()]
-
   # One at a time whatever else is said; canaries first, hosts after each other, and whoever leads comes last.
   defp order(course) do
-    one = %{course.options | max_concurrency: 1, one_per_host: true}
+    one = Map.merge(course.options, %{max_concurrency: 1, one_per_host: true})
     nodes = course |> concerned() |> RolloutGroups.of(one) |> Enum.concat()
     Enum.sort_by(nodes, &(&1 == node()))
   end
@@ -161,19 +263,11 @@ defmodule HotPatch.Cluster.RollingRestart do
     end
   end
 
-  # Nobody waits for itself: one that is there already leads.
+  # Nobody waits for itself: another leads, one that is there already if there is.
   defp step(node, course) when node == node() do
-    [helper | _] = course.done
-    _ = Cluster.call([node], :unlock, [self()], @within)
-
-    options =
-      Map.drop(course.options, [:stop, :id]) |> Map.merge(%{nodes: [node], roster: [node]})
-
-    options = Map.put(options, :id, Coordinator.new_id())
-
-    case :erpc.call(helper, __MODULE__, :run, [course.payload, [node], [], options]) do
-      {:ok, report} -> {:ok, put_in(course.report, Outcome.joined(course.report, report))}
-      {:error, error} -> failed(node, error.message, course)
+    case course.done ++ others(course.payload.release.name, node) do
+      [helper | _] -> led_by(helper, node, course)
+      [] -> by_itself(node, course)
     end
   end
 
@@ -183,7 +277,7 @@ defmodule HotPatch.Cluster.RollingRestart do
 
     with :ok <- unpack(node, course),
          Progress.tell(course.teller, node, {:restart, :running}),
-         :ok <- leave(node, course),
+         :ok <- leave(node, %{}, course),
          :ok <- await(node, course) do
       took = System.monotonic_time(:millisecond) - started
       Progress.tell(course.teller, node, {:restart, :done})
@@ -194,6 +288,48 @@ defmodule HotPatch.Cluster.RollingRestart do
       {:stopped, order} -> stopped(order, course)
     end
   end
+
+  # There is nobody else: this ends with it.
+  defp by_itself(node, course) do
+    Progress.tell(course.teller, node, {:prepare, :running})
+    entry = Map.put(entry(course), :seq, Rolled.seq(Rolled.list()) + 1)
+
+    with :ok <- unpack(node, course),
+         :ok <- leave(node, %{rolled: entry}, course) do
+      Progress.tell(course.teller, node, {:restart, :running})
+
+      text =
+        "it is being restarted into #{Release.text(release(course))}, and nobody waits for it or watches it: its journal " <>
+          "will say how that ended (HotPatch.journal/1)"
+
+      {:ok, put_in(course.report.nodes, changed(node, course, &left(&1, text)))}
+    else
+      {:error, text} -> failed(node, text, course)
+    end
+  end
+
+  defp led_by(helper, node, course) do
+    _ = Cluster.call([node], :unlock, [self()], @within)
+
+    options =
+      course.options
+      |> Map.drop([:stop])
+      |> Map.merge(%{
+        id: Coordinator.new_id(),
+        nodes: [node],
+        roster: [node],
+        part_of: course.operation.id,
+        of_all: course.operation.scope
+      })
+
+    case :erpc.call(helper, __MODULE__, :run, [course.payload, [node], [], options]) do
+      {:ok, report} -> {:ok, put_in(course.report, Outcome.joined(course.report, report))}
+      {:error, error} -> failed(node, error.message, course)
+    end
+  end
+
+  # What the way back leads to lies there.
+  defp unpack(_node, %{payload: %{kind: :rollback}}), do: :ok
 
   defp unpack(node, course) do
     {stripped, failed} = send_to([node], course)
@@ -215,7 +351,8 @@ defmodule HotPatch.Cluster.RollingRestart do
     "#{file.path}: #{file.reason}"
   end
 
-  defp leave(node, course) do
+  # `keeps` is what the node itself is to note when it serves.
+  defp leave(node, keeps, course) do
     %{operation: operation, options: options, payload: payload} = course
 
     facts = %{
@@ -227,12 +364,16 @@ defmodule HotPatch.Cluster.RollingRestart do
       coordinator: node()
     }
 
-    upgrade = payload.manifest.upgrade
-    order = %{to: {upgrade.erts, upgrade.to}, seconds: seconds(options), facts: facts}
-    true = Node.monitor(node, true)
+    order = %{
+      to: {course.erts, course.version},
+      seconds: seconds(options),
+      facts: facts
+    }
+
+    true = node == node() or Node.monitor(node, true)
     _ = Journal.add(:restart, Map.put(facts, :release, release(course)))
 
-    case Cluster.call([node], :leave, [order], :infinity) do
+    case Cluster.call([node], :leave, [Map.merge(order, keeps)], :infinity) do
       [{_node, {:ok, :ok}}] -> :ok
       [{_node, {:ok, {:error, text}}}] -> {:error, text}
       [{_node, {:error, text}}] -> {:error, text}
@@ -305,12 +446,14 @@ defmodule HotPatch.Cluster.RollingRestart do
   defp served(node, took, course) do
     text = "restarted into #{Release.text(release(course))} within #{took} ms"
 
-    nodes =
-      for one <- course.report.nodes,
-          do: if(one.node == node, do: %{one | warnings: one.warnings ++ [text]}, else: one)
-
+    nodes = changed(node, course, &%{&1 | warnings: &1.warnings ++ [text]})
     %{put_in(course.report.nodes, nodes) | done: course.done ++ [node]}
   end
+
+  defp left(one, text), do: %{one | status: :not_updated, warnings: one.warnings ++ [text]}
+
+  defp changed(node, course, fun),
+    do: for(one <- course.report.nodes, do: if(one.node == node, do: fun.(one), else: one))
 
   defp watched(_node, %{options: %{watch: false}} = course), do: {:ok, course}
 
@@ -347,13 +490,10 @@ defmodule HotPatch.Cluster.RollingRestart do
   end
 
   defp failed(node, text, course) do
-    nodes =
-      for one <- course.report.nodes,
-          do: if(one.node == node, do: %{one | status: :error, error: text}, else: one)
-
+    nodes = changed(node, course, &%{&1 | status: :error, error: text})
     report = Outcome.finished(%{course.report | nodes: nodes})
     Progress.tell(course.teller, node, {:restart, :failed}, text: text)
-    message = "apply #{report.patch}: on #{node} #{text}; #{how_far(course, node)}"
+    message = "#{report.operation} #{report.patch}: on #{node} #{text}; #{how_far(course, node)}"
     {:error, Outcome.error(:failed, report, message)}
   end
 
@@ -361,10 +501,10 @@ defmodule HotPatch.Cluster.RollingRestart do
     do: "no node runs #{course.version}, and nothing is done on the others"
 
   defp how_far(course, _node) do
-    former = course.payload.release.version
+    again = if course.payload.kind == :apply, do: "apply it again", else: "roll it back again"
 
     "in #{course.version} by now: #{Enum.join(course.done, ", ")}; all others stay as they were: when that is put right, " <>
-      "apply it again on a node that runs #{former}"
+      "#{again} on a node that runs #{course.former}"
   end
 
   defp stopped(order, %{done: []} = course) do
@@ -382,9 +522,11 @@ defmodule HotPatch.Cluster.RollingRestart do
   defp ended({:ok, course}, _before) do
     Progress.tell(course.teller, nil, {:ended, :done})
 
-    Log.info("HotPatch: all nodes were restarted into #{course.version}",
-      patch: course.report.patch
-    )
+    if course.done != [] do
+      Log.info("HotPatch: restarted into #{course.version}: #{Enum.join(course.done, ", ")}",
+        patch: course.report.patch
+      )
+    end
 
     {:ok, Outcome.finished(course.report)}
   end

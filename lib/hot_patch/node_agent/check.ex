@@ -99,6 +99,17 @@ defmodule HotPatch.NodeAgent.Check do
     end
   end
 
+  defp judge(%Payload{kind: :rollback, restart: :rolling} = payload, _state, _record) do
+    with :ok <- Rules.back_by_restart(payload), {:ok, way} <- Comeback.how() do
+      text = "the former release is there: it runs from the restart of this node on"
+      %{back(payload, :ok, text) | restart: way}
+    else
+      :elsewhere -> back(payload, :not_loaded, "this node runs another system")
+      :there -> back(payload, :not_changed, "this node runs that release already")
+      {:error, reason} -> back(payload, :error, reason)
+    end
+  end
+
   defp judge(%Payload{kind: :rollback} = payload, state, %{upgrade: %{} = upgrade} = record) do
     with :ok <- lowest(payload, state) do
       course = upgrade.course |> Course.from_map() |> Course.back()
@@ -209,8 +220,18 @@ defmodule HotPatch.NodeAgent.Check do
 
   defp refused_upgrade(upgrade, reason) do
     {_name, version} = Course.from_map(upgrade.course).to
+    of_release(version, :error, reason)
+  end
+
+  # What is said of a release as a whole, in place of files.
+  defp of_release(version, status, reason) do
     entry = RollbackRules.entry(%{path: "releases/#{version}", module: nil, alone?: false}, nil)
-    Verdict.new(entry, :error, reason)
+    Verdict.new(entry, status, reason)
+  end
+
+  defp back(payload, status, reason) do
+    verdict = of_release(payload.release.version, status, reason)
+    %__MODULE__{verdicts: [verdict], upgrade: :nowhere}
   end
 
   defp judge_patch(payload, state, record) do

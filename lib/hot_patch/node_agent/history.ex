@@ -17,6 +17,7 @@ defmodule HotPatch.NodeAgent.History do
           ops: [Applied.op()],
           decided: [Applied.op()],
           stack: [String.t()],
+          rolled: [Store.Rolled.t()],
           retired: %{String.t() => %{at: DateTime.t(), seq: non_neg_integer()}},
           abouts: [map()]
         }
@@ -85,6 +86,7 @@ defmodule HotPatch.NodeAgent.History do
       upgrades: upgrades(state),
       decided: decided(state),
       stack: Enum.map(state.stack, & &1.id),
+      rolled: Store.Rolled.list(),
       abouts: for(%{about: about} when about != nil <- state.stack, do: about)
     })
   end
@@ -106,7 +108,7 @@ defmodule HotPatch.NodeAgent.History do
   @spec fingerprint() :: {Release.t(), integer()}
   def fingerprint do
     state = Applied.state()
-    ids = for op <- known(state), do: op.id
+    ids = for one <- known(state) ++ Store.Rolled.list(), do: one.id
     {state.release, ids |> Enum.sort() |> :erlang.phash2()}
   end
 

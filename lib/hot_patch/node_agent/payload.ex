@@ -39,6 +39,7 @@ defmodule HotPatch.NodeAgent.Payload do
           instructions: %{up: [Instructions.one()], down: [Instructions.one()]},
           manifest: Manifest.t() | nil,
           signature: Signature.t() | nil,
+          leads_from: String.t() | nil,
           loader: LoaderTrial.found() | nil,
           load: Composition.Entry.load() | nil
         }
@@ -51,6 +52,7 @@ defmodule HotPatch.NodeAgent.Payload do
     :signature,
     :loader,
     :load,
+    :leads_from,
     :undoes
     | [kind: :apply, shadows: [], config: [], instructions: %{up: [], down: []}] ++
         for({field, default, _type} <- Options.fields(), do: {field, default})
@@ -127,7 +129,8 @@ defmodule HotPatch.NodeAgent.Payload do
   @doc """
   What is sent to take a patch back. Each node takes the way by which the patch came there, as far as
   `transition` and `on_load` are not given. With `undoes` it is meant only where one of these operations
-  has brought the patch.
+  has brought the patch. Of an upgrade that came by restarts no node has a record: `release` is where it started, and
+  with `leads_from` nodes that run that version are restarted into it.
   """
   @spec rollback(String.t(), Release.t(), keyword()) :: t()
   def rollback(id, release, more \\ []) do

@@ -145,8 +145,8 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
   defp restart(%{restart: {:exit, _status, by}}), do: [restart_line(by)]
 
   defp restart_line(by) do
-    "the node is restarted into the new release, all its processes end, and is started again by #{by}; patches of the " <>
-      "former release end with it"
+    "the node is restarted into the other release, all its processes end, and is started again by #{by}; patches of the " <>
+      "release that runs end with it"
   end
 
   # Where memory and disk differ now; and, of a rollback, what cannot come back.

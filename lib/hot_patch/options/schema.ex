@@ -427,7 +427,10 @@ defmodule HotPatch.Options.Schema do
       ]
     ],
     canary: [
-      calls: [:apply],
+      calls: [
+        :apply,
+        {:rollback, doc: "with `restart: :rolling`: which nodes go first, as for `apply/2`"}
+      ],
       type: :canary,
       doc:
         "which nodes go first: a list of names, a number of nodes, or a share of all of them such as " <>
@@ -454,6 +457,14 @@ defmodule HotPatch.Options.Schema do
     watch: [
       calls: [
         :apply,
+        {:rollback,
+         doc:
+           "with `restart: :rolling`: how each node is watched after its restart, as for `apply/2`. Default: `true` then",
+         field: [
+           label: "By restarts: watch the nodes afterwards",
+           empty: "yes",
+           values: [true: "yes, and go no further when one does badly", false: "no"]
+         ]},
         {:prove,
          type: :milliseconds,
          default: 5_000,
@@ -696,11 +707,23 @@ defmodule HotPatch.Options.Schema do
            empty: "live",
            values: [rolling: "by a restart of one node after the other"]
          ]},
+        {:rollback,
+         type: {:one_of, [:none, :rolling]},
+         default: :none,
+         payload: :restart,
+         doc:
+           "of an upgrade that came with `restart: :rolling`. `:rolling`: by a restart of one node after the other into the " <>
+             "former release, see below. `:none` (default): live",
+         field: [
+           label: "Of an upgrade: how it goes",
+           empty: "live",
+           values: [rolling: "by a restart of one node after the other"]
+         ]},
         {@survey,
          type: {:one_of, [:none, :rolling]},
          default: :none,
          payload: :restart,
-         doc: "of an upgrade: as for `apply/2`",
+         doc: "of an upgrade: as for `apply/2` or `rollback/2`",
          field: [
            label: "Of an upgrade: how it comes",
            empty: "live",

@@ -19,16 +19,17 @@ defmodule HotPatch.Store.Trial do
   @typedoc """
   From which release to which, each with its ERTS as `start_erl.data` has it; by which operation. `command` is that of
   heart, where it is heart that starts the system. `starts` counts those of the new release. `seconds` is how long it
-  may take to serve.
+  may take to serve. `rolled` is what is to be kept when it does; that of an earlier version has none.
   """
   @type t :: %{
-          root: Path.t(),
-          from: {erts :: String.t(), version :: String.t()},
-          to: {erts :: String.t(), version :: String.t()},
-          command: String.t() | nil,
-          starts: non_neg_integer(),
-          seconds: pos_integer(),
-          facts: map()
+          required(:root) => Path.t(),
+          required(:from) => {erts :: String.t(), version :: String.t()},
+          required(:to) => {erts :: String.t(), version :: String.t()},
+          required(:command) => String.t() | nil,
+          required(:starts) => non_neg_integer(),
+          required(:seconds) => pos_integer(),
+          required(:facts) => map(),
+          optional(:rolled) => HotPatch.Store.Rolled.t() | nil
         }
 
   @type failure :: {Path.t(), File.posix()}

@@ -18,6 +18,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
   alias HotPatch.Status
   alias HotPatch.Store.FileChange
   alias HotPatch.Store.Journal
+  alias HotPatch.Store.ReleaseFiles
+  alias HotPatch.Store.Rolled
   alias HotPatch.Store.Transaction
   alias HotPatch.Store.Trial
   alias HotPatch.Support.FileName
@@ -30,9 +32,15 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
 
   @typedoc """
   Where to, and by which operation: `op`, `patch`, `by`, `reason`, `from`. `seconds` is how long the new release may take
-  to serve.
+  to serve. Where no runtime system is named it is that of the release as it lies here. `rolled` is what is to be kept when
+  it serves, where nobody waits for that.
   """
-  @type order :: %{to: {erts :: String.t(), String.t()}, seconds: pos_integer(), facts: map()}
+  @type order :: %{
+          required(:to) => {erts :: String.t() | nil, String.t()},
+          required(:seconds) => pos_integer(),
+          required(:facts) => map(),
+          optional(:rolled) => Rolled.t()
+        }
 
   @doc "Puts the files of the new release beside what runs. What is there already is left."
   @spec unpack(Payload.t()) :: :ok | {:no, [Verdict.t()]}
@@ -57,9 +65,10 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
   @doc "Lets go of what there is to do, has the next start boot the other release, and ends the VM."
   @spec leave(order()) :: :ok | {:error, String.t()}
   def leave(order) do
-    with {:ok, way} <- Comeback.how() do
+    with {:ok, way} <- Comeback.how(),
+         {:ok, to} <- release(order.to) do
       Hook.run(:before_restart, %{patch: order.facts.patch, modules: [], files: []})
-      trial = trial(order, way)
+      trial = trial(%{order | to: to}, way)
 
       with :ok <- written(Trial.begin(trial)),
            :ok <- note(order, trial),
@@ -69,6 +78,18 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
       end
     end
   end
+
+  defp release({nil, version}) do
+    root = Release.root()
+    %Release{name: name} = Release.current()
+
+    case ReleaseFiles.entry(root, {name, version}, :unpacked) do
+      nil -> {:error, "there is no release #{name} #{version} in #{root}; nothing was done"}
+      entry -> {:ok, {to_string(elem(entry, 3)), version}}
+    end
+  end
+
+  defp release(to), do: {:ok, to}
 
   defp trial(order, way) do
     root = Release.root()
@@ -80,7 +101,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
       command: with({:heart, command} <- way, do: command, else: (_exits -> nil)),
       starts: 0,
       seconds: order.seconds,
-      facts: order.facts
+      facts: order.facts,
+      rolled: order[:rolled]
     }
   end
 
@@ -137,10 +159,22 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
   @spec start() :: :ok | :again
   def start do
     case Trial.read(:record) do
-      nil -> tell_over(Trial.read(:over))
-      trial -> start(trial, booted())
+      nil ->
+        # It may have ended between the two.
+        keep(Trial.read(:done))
+        tell_over(Trial.read(:over))
+
+      trial ->
+        start(trial, booted())
     end
   end
+
+  defp keep(%{rolled: %{} = rolled}) do
+    _ = Rolled.add([rolled])
+    :ok
+  end
+
+  defp keep(_nothing), do: :ok
 
   defp booted, do: with({_name, version} <- ReleaseSource.booted(), do: version)
 
@@ -215,7 +249,10 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
 
     # Whoever looks from outside may have come to another end a moment ago: then the VM is about to end.
     with :ok <- Trial.done() do
-      Log.notice("HotPatch: this node serves as #{Release.text(Release.current())}")
+      release = Release.current()
+      Log.notice("HotPatch: this node serves as #{Release.text(release)}")
+      _ = Journal.add(:restart, Map.merge(trial.facts, %{release: release, status: :ok}))
+      keep(trial)
     end
 
     :ok

@@ -7,6 +7,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   alias HotPatch.Composition.Entry
   alias HotPatch.Host.Attachment
   alias HotPatch.Host.Config
+  alias HotPatch.Host.NextBoot
   alias HotPatch.Host.ReleaseSource
   alias HotPatch.Host.SystemLibrary
   alias HotPatch.Manifest
@@ -22,6 +23,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   alias HotPatch.Release
   alias HotPatch.Status
   alias HotPatch.Store.Applied
+  alias HotPatch.Store.ReleaseFiles
   alias HotPatch.Store.Transaction
   alias HotPatch.Support.Folder
   alias HotPatch.Upgrade
@@ -73,6 +75,74 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   end
 
   defp runs?(from), do: Release.current().version == from.version
+
+  @doc """
+  Whether this node can be restarted into the release from which an upgrade has led it here by a restart; `:there` is one
+  that runs that, `:elsewhere` one of another system.
+  """
+  @spec back_by_restart(Payload.t()) :: :ok | :elsewhere | :there | {:error, String.t()}
+  def back_by_restart(%Payload{release: to, leads_from: from, patch: patch}) do
+    current = Release.current()
+
+    cond do
+      current.name != to.name ->
+        :elsewhere
+
+      current.version == to.version ->
+        :there
+
+      current.version != from ->
+        {:error,
+         "#{patch} has led from #{Release.text(to)} to #{from}, but this node runs #{Release.text(current)}: it is no way " <>
+           "back from there"}
+
+      Applied.find(patch) != nil ->
+        {:error,
+         "this node came to #{from} while it ran, and goes back so, with the states of its processes: roll #{patch} back " <>
+           "without restart: :rolling"}
+
+      true ->
+        with :ok <- own_identity(), {:ok, root} <- root(current), do: whole(root, to)
+    end
+  end
+
+  # All that a start in it needs lies where the start looks for it.
+  defp whole(root, %Release{name: name, version: version}) do
+    folder = Path.join([root, "releases", version])
+
+    with {:release, _name, _version, erts, libs, _status} <-
+           ReleaseFiles.entry(root, {name, version}, :unpacked),
+         [] <- Enum.reject(libs, &library?(root, &1)),
+         :ok <- runtime(root, to_string(erts)),
+         :ok <- boot_file(folder),
+         nil <- NextBoot.lacking(root, version) do
+      :ok
+    else
+      nil -> gone(version, Path.join(folder, "#{name}.rel"))
+      [{library, vsn, _dir} | _] -> gone(version, Path.join([root, "lib", "#{library}-#{vsn}"]))
+      missing -> gone(version, missing)
+    end
+  end
+
+  defp library?(root, {library, vsn, _dir}) do
+    Enum.any?([root, :code.root_dir()], &File.dir?(Path.join([&1, "lib", "#{library}-#{vsn}"])))
+  end
+
+  # Where that of this VM is none of the releases' own, it is the host's, and there for the other, too.
+  defp runtime(root, erts) do
+    own = Path.join(root, "erts-" <> erts)
+    same? = erts == List.to_string(:erlang.system_info(:version))
+    if File.dir?(own) or same?, do: :ok, else: own
+  end
+
+  defp boot_file(folder),
+    do: if(Folder.files(folder, ".boot") == [], do: Path.join(folder, "start.boot"), else: :ok)
+
+  defp gone(version, path) do
+    {:error,
+     "#{version} is not on this node's disk any more (there is no #{path}): build the upgrade that leads there from what " <>
+       "runs, and apply that with restart: :rolling"}
+  end
 
   # A release that brings its own VM starts that which `start_erl.data` names; one that brings none, that of the host.
   defp erts(upgrade, payload, root) do

@@ -1,0 +1,75 @@
+defmodule HotPatch.Store.RolledTest do
+  use ExUnit.Case, async: false
+
+  import HotPatch.Test.Folders
+  import HotPatch.Test.Settings
+
+  alias HotPatch.Release
+  alias HotPatch.Store.Rolled
+  alias HotPatch.Test.Builds
+
+  # What a node that was away has missed, of the restarts that have led the others from release to release.
+
+  defp one(seq, from, to, more \\ %{}) do
+    Map.merge(
+      Rolled.new(%{
+        id: "op#{seq}",
+        seq: seq,
+        kind: :apply,
+        patch: "up-#{to}",
+        name: "shop",
+        from: from,
+        to: to,
+        scope: :all,
+        by: "alice"
+      }),
+      more
+    )
+  end
+
+  defp missed(entries, version, node \\ :a@host) do
+    with %{to: to} <- Rolled.missed(entries, %Release{name: "shop", version: version}, node),
+         do: to
+  end
+
+  test "it is the last that leads away from what runs" do
+    there = [one(1, "1.0.0", "1.1.0")]
+    assert missed(there, "1.0.0") == "1.1.0"
+    assert missed(there, "1.1.0") == nil
+    assert missed(there, "0.9.0") == nil
+
+    # In steps, each from a release that is started.
+    further = there ++ [one(2, "1.1.0", "1.2.0")]
+    assert {missed(further, "1.0.0"), missed(further, "1.1.0")} == {"1.1.0", "1.2.0"}
+
+    back = there ++ [one(2, "1.1.0", "1.0.0", %{kind: :rollback})]
+    assert {missed(back, "1.0.0"), missed(back, "1.1.0")} == {nil, "1.0.0"}
+    # In whichever order they were heard of.
+    assert missed(Enum.reverse(back), "1.1.0") == "1.0.0"
+
+    again = back ++ [one(3, "1.0.0", "1.1.0")]
+    assert {missed(again, "1.0.0"), missed(again, "1.1.0")} == {"1.1.0", nil}
+  end
+
+  test "of another system, or for other nodes, it is none" do
+    named = [one(1, "1.0.0", "1.1.0", %{scope: [:b@host]})]
+    assert {missed(named, "1.0.0"), missed(named, "1.0.0", :b@host)} == {nil, "1.1.0"}
+    assert missed([one(1, "1.0.0", "1.1.0", %{name: "till"})], "1.0.0") == nil
+  end
+
+  test "it outlasts what a start forgets, and is kept once" do
+    folder = Path.join(Builds.tmp(), "rolled")
+    remove_on_exit(folder)
+    configure(:data_dir, folder)
+    [first, second] = entries = [one(1, "1.0.0", "1.1.0"), one(2, "1.1.0", "1.0.0")]
+    assert Rolled.list() == []
+    assert Rolled.add([second]) == :ok
+    assert Rolled.add([first, second]) == :ok
+    assert Rolled.list() == entries
+    assert Rolled.seq(entries) == 2
+
+    # Whatever else a node of the cluster sends.
+    assert Rolled.add([%{id: 1}, :junk, %{first | id: "x", v: 99}]) == :ok
+    assert Rolled.list() == entries
+  end
+end
