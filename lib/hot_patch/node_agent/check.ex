@@ -115,8 +115,7 @@ defmodule HotPatch.NodeAgent.Check do
       course = upgrade.course |> Course.from_map() |> Course.back()
 
       examination =
-        upgrade
-        |> WayBack.verdicts(course, payload)
+        (WayBack.verdicts(upgrade, course, payload) ++ RollbackRules.again(record, payload))
         |> LoadRules.hindered(payload.purge)
         |> possible(payload, record, Environment.back(record.config))
 
@@ -191,9 +190,9 @@ defmodule HotPatch.NodeAgent.Check do
   defp on_disk(_payload), do: :ok
 
   defp foundation(course, payload, state) do
-    course
-    |> Rules.verdicts(payload)
-    |> refuse_twins()
+    own = course |> Rules.verdicts(payload) |> refuse_twins()
+
+    (own ++ Rules.common(course, payload, own))
     |> LoadRules.hindered(payload.purge)
     |> loaded_libraries(payload, state)
     |> DiskCheck.hindered()

@@ -134,13 +134,22 @@ defmodule HotPatch.NodeAgent.Commit do
   end
 
   # What the new code looks for when it is loaded is there by then, and goes back with it. Before
-  # the pause: the disk may take its time. Of an upgrade all lies there since it was prepared.
-  defp place(%Prepare{examination: %{upgrade: %Course{}}}), do: :ok
+  # the pause: the disk may take its time. What is new with an upgrade lies there since it was prepared.
+  defp place(%Prepare{examination: %{upgrade: upgrade}, staged: staged} = preparation) do
+    replaced = if upgrade, do: common(preparation), else: staged
 
-  defp place(%Prepare{staged: staged}) do
-    with {:error, {path, reason}} <- Store.EarlyFiles.put(staged) do
+    with {:error, {path, reason}} <- Store.EarlyFiles.put(replaced) do
       {:error, nothing_done("cannot write #{path}: #{inspect(reason)}")}
     end
+  end
+
+  defp common(%Prepare{staged: staged} = preparation) do
+    targets =
+      for %{common?: true, target: target} <- verdicts(preparation),
+          into: MapSet.new(),
+          do: Store.Transaction.real(target)
+
+    %{staged | files: Enum.filter(staged.files, &(&1.target in targets))}
   end
 
   defp gone(%Prepare{ready: nil}), do: []

@@ -163,7 +163,7 @@ defmodule HotPatch.NodeAgent.CommitRecord do
       forced?: result.killed != [],
       memory_only?: operation.disk == :memory_only,
       boot: Applied.boot(),
-      files: if(preparation.examination.upgrade, do: [], else: files(preparation)),
+      files: files(preparation),
       upgrade: upgrade(preparation),
       payload: preparation.payload,
       config: preparation.accepted.config,
@@ -177,7 +177,8 @@ defmodule HotPatch.NodeAgent.CommitRecord do
 
   defp upgrade(%{examination: %{upgrade: %Course{} = course, verdicts: verdicts}} = preparation) do
     files = verdicts |> Enum.filter(& &1.target) |> Enum.zip(preparation.staged.files)
-    WayBack.keep(course, files, preparation.callback_modes)
+    own = Enum.reject(files, fn {verdict, _file} -> verdict.common? end)
+    WayBack.keep(course, own, preparation.callback_modes)
   end
 
   defp upgrade(_patch), do: nil
@@ -209,7 +210,10 @@ defmodule HotPatch.NodeAgent.CommitRecord do
         do: SharedHost.records(operation.patch),
         else: []
 
-    for {verdict, file} <- Enum.zip(verdicts, staged.files) do
+    # What comes into folders of its own an upgrade keeps elsewhere.
+    own? = &(examination.upgrade == nil or &1.common?)
+
+    for {verdict, file} <- Enum.zip(verdicts, staged.files), own?.(verdict) do
       former = former(file, records)
 
       %{

@@ -120,19 +120,12 @@ defmodule HotPatch.NodeAgent.Prepare do
   end
 
   defp stage(%{verdicts: verdicts} = examination, operation, payload, ready) do
-    former = if operation.kind == :apply, do: MemoryOnly.former(), else: %{}
-
-    # Of an upgrade all is in place before the code path leads there: nothing that runs is in those folders.
-    early =
-      cond do
-        examination.upgrade != nil and operation.kind == :apply -> :all
-        ready != nil and examination.upgrade == nil -> :others
-        true -> :none
-      end
+    former = former(examination, operation)
+    early = early(examination, operation, ready)
 
     changes =
       for %{target: target} = verdict when target != nil <- verdicts,
-          do: file(verdict, former[target], early)
+          do: file(verdict, former[target], early?(verdict, early))
 
     with :ok <- keep_running(verdicts),
          {:ok, digest} <- keep(payload),
@@ -146,10 +139,38 @@ defmodule HotPatch.NodeAgent.Prepare do
     end
   end
 
+  # What patches have made of the files of the release that an upgrade leaves: also where another node of this host has
+  # put what was there before in its place already.
+  defp former(%{upgrade: %Course{}}, %{kind: :apply}) do
+    for %{target: target, new: new} <-
+          Store.Applied.list() |> Store.Applied.on_disk() |> Store.Applied.net(),
+        into: %{},
+        do: {target, new || :none}
+  end
+
+  defp former(_patch, %{kind: :apply}), do: MemoryOnly.former()
+  defp former(_examination, _rollback), do: %{}
+
+  # Of an upgrade all is in place before the code path leads there: nothing that runs is in its folders. Elsewhere it is
+  # what new code may look for when it is loaded.
+  defp early(%{upgrade: upgrade}, %{kind: :apply}, _ready) when upgrade != nil, do: :upgrade
+  defp early(_examination, _operation, nil), do: :none
+  defp early(%{upgrade: nil}, _operation, _ready), do: :others
+  defp early(_upgrade, _rollback, _ready), do: :common
+
+  defp early?(%{entry: %{bytes: nil}}, _early), do: false
+  defp early?(%{common?: false}, :upgrade), do: true
+
+  defp early?(%{entry: %{kind: kind}}, early) when early in [:upgrade, :others],
+    do: kind == :other
+
+  defp early?(%{common?: true, entry: %{kind: kind}}, :common), do: kind == :other
+  defp early?(_verdict, _none_or_of_the_release), do: false
+
   # What lies in folders that nothing knows yet harms nobody there, and nobody stands still while a node is slow to
   # put it there: all begin their pause at the same time.
-  defp ahead(:all, staged) do
-    with {:error, failure} <- Store.EarlyFiles.put(staged) do
+  defp ahead(:upgrade, staged) do
+    with {:error, failure} <- Store.EarlyFiles.put(new_files(staged)) do
       _ = Store.Recovery.undo(staged)
       {:error, failure}
     end
@@ -157,27 +178,25 @@ defmodule HotPatch.NodeAgent.Prepare do
 
   defp ahead(_others_or_none, _staged), do: :ok
 
+  defp new_files(staged), do: %{staged | files: Enum.filter(staged.files, &(&1.old == nil))}
+
   # Nodes of one host may share a release folder: each stages under a name of its own.
   defp tag(operation), do: "hot_patch-#{:erlang.phash2({node(), operation.ref})}"
 
   # Modules are loaded from memory; what else there is they may look for when they are.
-  defp file(%Verdict{entry: entry} = verdict, former, early) do
+  defp file(%Verdict{entry: entry} = verdict, former, early?) do
     %FileChange{
       target: verdict.target,
       bytes: on_disk(verdict),
       folders: verdict.folders,
       executable?: entry.executable,
-      early?: early?(early, entry.kind) and entry.bytes != nil,
+      early?: early?,
       disk?: verdict.disk?,
       former: former,
       rights: verdict.rights,
       alone?: match?(%{on_load: true}, entry.beam)
     }
   end
-
-  defp early?(:all, _kind), do: true
-  defp early?(:others, kind), do: kind == :other
-  defp early?(:none, _kind), do: false
 
   # What the file is to be need not be the code that is to run.
   defp on_disk(%{disk: {:bytes, bytes}}), do: bytes

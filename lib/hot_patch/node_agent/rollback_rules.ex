@@ -42,6 +42,61 @@ defmodule HotPatch.NodeAgent.RollbackRules do
     |> Enum.map(fn {file, verdict} -> %{verdict | ran: ran(file, payload)} end)
   end
 
+  @doc """
+  For an upgrade: the way back for what patches have changed in folders that both of its releases have. `common?` tells
+  which files are in one. Patches end with the release that they are for, on disk and in memory.
+  """
+  @spec of_common((Path.t() -> boolean()), Payload.t()) :: [Verdict.t()]
+  def of_common(common?, payload) do
+    for {file, verdict} <- common? |> patched() |> judge_all(payload, true) do
+      %{ends(verdict, file) | ran: ran(file, payload), common?: true}
+    end
+  end
+
+  # Of what is in memory only the file is as it was, or as patches on disk have left it.
+  defp patched(common?) do
+    stack = Applied.list()
+
+    disk =
+      for file <- stack |> Applied.on_disk() |> Applied.net(), into: %{}, do: {file.target, file}
+
+    for file <- Applied.net(stack),
+        common?.(file.target),
+        file.old != file.new or file.gone?,
+        do: Map.merge(file, on_disk(disk[file.target], file))
+  end
+
+  defp on_disk(nil, file), do: %{new: file.old}
+  defp on_disk(file, _last), do: Map.take(file, [:old, :new, :folders, :rights])
+
+  defp ends(%Verdict{reason: nil} = verdict, file),
+    do: %{
+      verdict
+      | reason: "it goes back to what it was before #{file.id}, which ends with the release"
+    }
+
+  defp ends(verdict, _file), do: verdict
+
+  @doc "The way back of the same: what the patches had made of these files comes again."
+  @spec again(Applied.t(), Payload.t()) :: [Verdict.t()]
+  def again(record, payload) do
+    for {_file, verdict} <- judge_all(record.files, payload, true), do: come_again(verdict)
+  end
+
+  # A state goes on to the patch's version, as it did when that was applied, by the code that comes.
+  defp come_again(%Verdict{change: :replace, entry: %{bytes: bytes} = entry} = verdict)
+       when bytes != nil do
+    beam = %{entry.beam | exports: exports(bytes)}
+    %{verdict | direction: :up, entry: %{entry | beam: beam}, common?: true}
+  end
+
+  defp come_again(verdict), do: %{verdict | common?: true}
+
+  defp exports(bytes) do
+    {:ok, {_module, [exports: exports]}} = :beam_lib.chunks(bytes, [:exports])
+    for {name, arity} <- exports, do: {Atom.to_string(name), arity}
+  end
+
   # Its own rollback brings back what those patches have left.
   defp ran(%{module: nil}, _payload), do: :file
 

@@ -13,7 +13,8 @@ defmodule HotPatch.NodeAgent.Verdict do
   # is changed. `rights` are those that the file had when it was taken away. `returns?` is a module
   # that comes back to such a file. `move`: of the two files of a module that moves to another
   # application, the one that comes, `:here`, or the one that goes, `:away`. `former` is the file of the code of before
-  # where that stays beside the new one, as in an upgrade. `held_back?`: nothing is wrong
+  # where that stays beside the new one, as in an upgrade; `common?` is a file in a folder that both of its releases
+  # have, which a patch of the one has changed. `held_back?`: nothing is wrong
   # with the file itself, and it waits for another.
 
   alias HotPatch.Composition.Entry
@@ -43,7 +44,8 @@ defmodule HotPatch.NodeAgent.Verdict do
           disk: :entry | {:bytes, binary() | nil},
           returns?: boolean(),
           move: :here | :away | nil,
-          former: Path.t() | nil
+          former: Path.t() | nil,
+          common?: boolean()
         }
   @enforce_keys [:entry, :status]
   defstruct [
@@ -67,7 +69,8 @@ defmodule HotPatch.NodeAgent.Verdict do
     held_back?: false,
     ran: :file,
     disk: :entry,
-    returns?: false
+    returns?: false,
+    common?: false
   ]
 
   @doc "A verdict without anything to load."

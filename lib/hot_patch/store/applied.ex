@@ -88,7 +88,8 @@ defmodule HotPatch.Store.Applied do
   @typedoc """
   What an upgrade has made of this node. `course` leads from one release to the other
   (HotPatch.NodeAgent.Upgrade.Course), `files` are those of the release that came, and `modules` tell how each goes back.
-  Its record has no files of its own: nothing was replaced on disk.
+  The files of its record are those that both releases have, and that patches of the former one have changed: with it
+  they went back to what they were.
   """
   @type upgrade :: %{
           course: map(),
@@ -198,11 +199,12 @@ defmodule HotPatch.Store.Applied do
   defp succeeded(:carried, state, facts),
     do: %{without_gone(state) | release: facts.release, boot: facts.boot}
 
-  # What the upgrade has brought lies on disk as it came, but for what patches of the new release have made of it.
+  # What the upgrade has brought lies on disk as it came, but for what patches of the new release have made of it. What
+  # it has put back in folders that both releases have is for the patches of the former one to be put there again.
   defp succeeded(:returned, state, facts) do
     {upgrade, above} = Succession.find(state.stack, facts)
     gone = MapSet.new([upgrade | above], & &1.id)
-    files = above |> on_disk() |> Enum.reject(& &1.upgrade) |> net()
+    files = [upgrade | above] |> Enum.map(&alone/1) |> on_disk() |> net()
 
     without_gone(%{
       state
@@ -216,6 +218,10 @@ defmodule HotPatch.Store.Applied do
 
   defp succeeded(:ended, state, _facts),
     do: %{empty() | pending: state.pending ++ stays(state), ended: leftovers(state)}
+
+  # What an upgrade has taken the place of is another release's.
+  defp alone(%{upgrade: nil} = record), do: record
+  defp alone(upgrade), do: %{upgrade | replaced: []}
 
   @doc "What takes back the files of a state when all its patches end, see HotPatch.Store.Leftovers."
   @spec leftovers(state()) :: [Leftovers.t()]

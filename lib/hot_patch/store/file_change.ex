@@ -7,7 +7,8 @@ defmodule HotPatch.Store.FileChange do
   #   * `early?`: it is to be in place before new code is loaded, and goes back if that is not
   #   * `disk?`: false where only memory is changed, and the file stays as it is
   #   * `former` is the digest of what takes the place of the file's content as what was before,
-  #     where memory is not what the disk is
+  #     where memory is not what the disk is, or another node may have changed it already; `:none`
+  #     where there was no file
   #   * `rights` are those that a file is to have that is not there now
   #   * `alone?` is a module that runs code when it is loaded
 
@@ -21,7 +22,7 @@ defmodule HotPatch.Store.FileChange do
           executable?: boolean(),
           early?: boolean(),
           disk?: boolean(),
-          former: Blobs.digest() | nil,
+          former: Blobs.digest() | :none | nil,
           rights: Rights.t() | nil,
           alone?: boolean()
         }

@@ -28,14 +28,15 @@ defmodule HotPatch.Store.Leftovers do
         }
 
   @typedoc """
-  What there is now. `folder?`: its folder is there. `in_force?`: a patch of today has to do with the
-  file. `held?`: another node of this host has the patch in force, and the same file.
+  What there is now. `folder?`: its folder is there. `in_force`: a patch of today has to do with the
+  file, and wants it `:as_before` the one that has ended, or otherwise, `:other`. `held?`: another node of this host
+  has the patch in force, and the same file.
   """
   @type facts :: %{
           digest: Blobs.digest() | nil,
           stamp: FileMark.stamp() | nil,
           folder?: boolean(),
-          in_force?: boolean(),
+          in_force: :none | :as_before | :other,
           held?: boolean(),
           release: %{name: String.t(), version: String.t()}
         }
@@ -84,11 +85,13 @@ defmodule HotPatch.Store.Leftovers do
   @spec judge(t(), facts()) :: :back | :keep | :forget
   def judge(file, facts) do
     cond do
-      facts.in_force? or facts.held? -> :keep
-      # Made by the patch for a file of its own.
-      not facts.folder? -> :forget
+      facts.in_force == :other -> :keep
+      # What a start boots has its files, whatever others run that were not started since.
+      facts.in_force == :none and facts.held? -> :keep
+      # Made by the patch for a file of its own. Where that comes again, it makes its folder.
+      not facts.folder? and facts.in_force == :none -> :forget
       facts.digest == file.old or facts.digest != file.new -> :forget
-      ours?(file, facts) -> :back
+      facts.in_force == :as_before or ours?(file, facts) -> :back
       true -> :keep
     end
   end

@@ -26,7 +26,8 @@ defmodule HotPatch.Store.PutBack do
   def run(state) do
     {open, done} = Enum.split_with(state.ended, &(&1.done == nil))
     held = if open == [], do: [], else: SharedHost.held()
-    groups = Enum.group_by(open, &Leftovers.judge(&1, facts(&1, state, held)))
+    in_force = if open == [], do: [], else: in_force(state)
+    groups = Enum.group_by(open, &Leftovers.judge(&1, facts(&1, state, {held, in_force})))
     {back, lost} = groups |> Map.get(:back, []) |> Enum.split_with(&kept?/1)
     gone = for file <- back ++ Map.get(groups, :forget, []), do: %{file | done: state.boot}
     # Those of earlier boots: nothing of them is in memory.
@@ -40,35 +41,48 @@ defmodule HotPatch.Store.PutBack do
     end
   end
 
-  defp facts(file, state, held) do
+  defp facts(file, state, {held, in_force}) do
     %{
       digest: FileMark.digest(file.real),
       stamp: FileMark.stamp(file.real),
       folder?: file.real |> Path.dirname() |> File.dir?(),
-      in_force?: Enum.any?(state.stack, &touches?(&1, file)),
+      in_force: wanted(file, in_force),
       held?: {file.real, file.new} in held,
       release: Release.to_map(state.release)
     }
   end
 
-  defp touches?(record, file), do: Enum.any?(record.files, &(file.real in [&1.real, &1.target]))
+  # Those of a patch that others have taken the place of are its own still.
+  defp in_force(state), do: state.stack |> Applied.on_disk() |> Applied.net()
+
+  defp wanted(file, in_force) do
+    case find(in_force, file) do
+      nil -> :none
+      %{new: wanted} -> if wanted == file.old, do: :as_before, else: :other
+    end
+  end
+
+  defp find(in_force, file), do: Enum.find(in_force, &(file.real in [&1.real, &1.target]))
 
   defp kept?(%{old: nil}), do: true
   defp kept?(%{old: digest}), do: match?({:ok, _bytes}, Blobs.fetch(Store.blobs(), digest))
 
   defp replace(files, state) do
-    with {:ok, intent} <- files |> Enum.map(&change/1) |> Transaction.stage(tag()),
+    in_force = in_force(state)
+
+    with {:ok, intent} <- files |> Enum.map(&change(&1, in_force)) |> Transaction.stage(tag()),
          {:ok, intent} <- Transaction.decide(intent, note(files, state)),
          :ok <- Recovery.finish(intent),
          do: {:ok, state, files}
   end
 
-  defp change(%{old: nil} = file),
+  defp change(%{old: nil} = file, _in_force),
     do: %FileChange{target: file.real, bytes: nil, folders: file.folders}
 
-  defp change(file) do
+  defp change(file, in_force) do
     {:ok, bytes} = Blobs.fetch(Store.blobs(), file.old)
-    %FileChange{target: file.real, bytes: bytes}
+    rights = with %{} = patched <- find(in_force, file), do: patched.rights
+    %FileChange{target: file.real, bytes: bytes, rights: rights}
   end
 
   defp tag, do: "hot_patch-ended-#{:erlang.phash2(node())}"

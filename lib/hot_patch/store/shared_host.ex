@@ -98,7 +98,7 @@ defmodule HotPatch.Store.SharedHost do
   end
 
   defp files(%{upgrade: nil, files: files}), do: files
-  defp files(%{upgrade: upgrade}), do: upgrade.files
+  defp files(%{upgrade: upgrade, files: files}), do: upgrade.files ++ files
 
   # The last of them counts.
   defp last(files, target) do

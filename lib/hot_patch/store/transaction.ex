@@ -240,6 +240,8 @@ defmodule HotPatch.Store.Transaction do
   end
 
   # Where memory is not what the disk is, what runs is what there is to go back to.
+  defp former(%{former: :none}, _target), do: {:ok, nil}
+
   defp former(%{former: digest}, target) when digest != nil do
     case Blobs.fetch(Store.blobs(), digest) do
       {:ok, bytes} -> {:ok, bytes}

@@ -221,7 +221,7 @@ defmodule HotPatch.Store.AppliedTest do
         digest: digest("a1"),
         stamp: {1, 1},
         folder?: true,
-        in_force?: false,
+        in_force: :none,
         held?: false,
         release: %{name: "shop", version: "2"}
       }
@@ -235,7 +235,9 @@ defmodule HotPatch.Store.AppliedTest do
             {"is gone with its folder", %{digest: nil, folder?: false}, :forget},
             {"is gone", %{digest: nil}, :forget},
             {"is another node's, too", %{held?: true}, :keep},
-            {"has a patch of today over it", %{digest: digest("c"), in_force?: true}, :keep},
+            {"has a patch of today over it", %{digest: digest("c"), in_force: :other}, :keep},
+            {"is to be again what a patch of today has put there, whoever else has it otherwise",
+             %{in_force: :as_before, held?: true, stamp: {1, 2}, folder?: false}, :back},
             {"was installed with the same content", %{stamp: {1, 2}}, :keep},
             {"was written again in the version that had another", %{stamp: {1, 2}, release: back},
              :back}

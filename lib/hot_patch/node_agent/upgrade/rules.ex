@@ -17,6 +17,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.NodeAgent.PreviousCode
   alias HotPatch.NodeAgent.RemovalRules
+  alias HotPatch.NodeAgent.RollbackRules
   alias HotPatch.NodeAgent.Upgrade.Configuration
   alias HotPatch.NodeAgent.Upgrade.Course
   alias HotPatch.NodeAgent.Verdict
@@ -68,8 +69,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
          {:ok, root} <- root(from),
          :ok <- writable(root),
          :ok <- erts(upgrade, payload, root),
-         # With the release the patches of now end, and their files go back before anything of the system starts.
-         :ok <- shared(upgrade, root, patched()) do
+         :ok <- shared(upgrade, root) do
       {:ok, Course.new({from.name, from.version}, upgrade, root)}
     end
   end
@@ -273,8 +273,11 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
     end
   end
 
-  # What is not carried has to be here, to the letter: patches count as well.
-  defp shared(upgrade, root, patched \\ %{}) do
+  # What is not carried has to be here, to the letter. What patches have made of it goes back: with a live upgrade see
+  # `common/3`, with a restart before anything of the system starts.
+  defp shared(upgrade, root) do
+    patched = patched()
+
     case for(
            %{path: path, sha256: sha256} <- upgrade.shared,
            digest(root, path, patched) != sha256,
@@ -285,9 +288,37 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
 
       [first | _] = others ->
         {:error,
-         "the upgrade does not carry #{length(others)} folders that this node does not have as they were when it was built: " <>
-           "#{Enum.join(Enum.take(others, 5), ", ")}; roll back the patches that have files in #{first}, put it right, or " <>
-           "build the upgrade from what runs"}
+         "the upgrade does not carry #{length(others)} folders that this node does not have as they were when it was built, " <>
+           "without patches: #{Enum.join(Enum.take(others, 5), ", ")}; put #{first} right, or build the upgrade from what " <>
+           "was installed"}
+    end
+  end
+
+  @doc """
+  The verdicts on what patches have changed in folders that both releases have: patches are for one release, so with the
+  upgrade they end there too, on disk and in memory, and come again with the way back. `own` are the verdicts on what the upgrade brings.
+  """
+  @spec common(Course.t(), Payload.t(), [Verdict.t()]) :: [Verdict.t()]
+  def common(course, %Payload{manifest: %Manifest{upgrade: upgrade}} = payload, own) do
+    folders = for %{path: path} <- upgrade.shared, do: Path.join(course.root, path) <> "/"
+    own = for verdict <- own, name = Verdict.module(verdict), into: MapSet.new(), do: name
+
+    (&String.starts_with?(&1, folders))
+    |> RollbackRules.of_common(payload)
+    |> Enum.map(&twice(&1, own))
+  end
+
+  # In another folder than the patch has it.
+  defp twice(verdict, own) do
+    name = Verdict.module(verdict)
+
+    if name != nil and MapSet.member?(own, name) do
+      reason =
+        "a patch has #{name} in #{verdict.target}, and the upgrade has it elsewhere: roll that patch back first"
+
+      Verdict.change_status(verdict, :error, reason)
+    else
+      verdict
     end
   end
 
