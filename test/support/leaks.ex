@@ -160,6 +160,7 @@ defmodule HotPatch.Test.Leaks do
       def handle_call(:state, _from, state), do: {:reply, state, state}
       def handle_cast(_message, state), do: {:noreply, state}
       def handle_info(_message, state), do: {:noreply, state}
+    #{agent()}
     end
     """
   end
@@ -191,8 +192,22 @@ defmodule HotPatch.Test.Leaks do
       end
       def handle_info(_message, state), do: {:noreply, state}
       def handle_continue({:send, w, leak}, state), do: {:noreply, send(w, leak) && state}
+    #{agent()}
     #{clauses}
     end
+    """
+  end
+
+  # The same, of an Agent: what it is told comes as a fun.
+  defp agent do
+    """
+      def made(state), do: state
+      def order(agent, name) do
+        Agent.cast(agent, fn state ->
+          _ = handle_info({:attempt, name}, state)
+          state
+        end)
+      end
     """
   end
 

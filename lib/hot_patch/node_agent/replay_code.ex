@@ -10,10 +10,15 @@ defmodule HotPatch.NodeAgent.ReplayCode do
   alias HotPatch.NodeAgent.LoadedCode
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Swap
+  alias HotPatch.Swap.Hosted
+  alias HotPatch.Swap.Replay.Table
 
   # So many modules besides the patch's, and so many bytes of both together.
   @most_modules 300
   @most_bytes 30_000_000
+
+  # What encodes messages to browsers.
+  @by_configuration [Phoenix.Socket.V2.JSONSerializer, Phoenix.Socket.V1.JSONSerializer]
 
   @typedoc "The copies of both sides, and what is to be known of those that could not be made."
   @type t :: %{old: [Swap.Shadow.t()], new: [Swap.Shadow.t()], warnings: [String.t()]}
@@ -47,29 +52,35 @@ defmodule HotPatch.NodeAgent.ReplayCode do
   defp runs(_module, %Verdict{ran: {:other, bytes}}), do: bytes
   defp runs(module, _verdict), do: Swap.former_code(module)
 
-  # Along the calls from module to module.
+  # Along the calls from module to module, the nearest first.
   defp others(from, without) do
-    names = for {_module, bytes} <- from, name <- called(bytes), uniq: true, do: name
+    names = Enum.flat_map(from, fn {module, bytes} -> served(module) ++ called(bytes) end)
     size = from |> Enum.map(&byte_size(elem(&1, 1))) |> Enum.sum()
-    reach(names, MapSet.new(without), [], {@most_modules, @most_bytes - size})
+    {names, seen} = unseen(names, MapSet.new(without))
+    reach(names, seen, [], {@most_modules, @most_bytes - size})
   end
 
   defp reach([], _seen, found, _left), do: found
 
   defp reach([name | rest], seen, found, {modules, bytes} = left) do
-    with false <- MapSet.member?(seen, name),
-         code when is_binary(code) <- code(name),
+    with code when is_binary(code) <- code(name),
          true <- modules > 0 and bytes > byte_size(code) do
-      left = {modules - 1, bytes - byte_size(code)}
-      reach(called(code) ++ rest, MapSet.put(seen, name), [{name, code} | found], left)
+      {more, seen} = code |> called() |> unseen(seen)
+      reach(rest ++ more, seen, [{name, code} | found], {modules - 1, bytes - byte_size(code)})
     else
-      _not_copied -> reach(rest, MapSet.put(seen, name), found, left)
+      _not_copied -> reach(rest, seen, found, left)
     end
+  end
+
+  defp unseen(names, seen) do
+    names = names |> Enum.uniq() |> Enum.reject(&MapSet.member?(seen, &1))
+    {names, names |> MapSet.new() |> MapSet.union(seen)}
   end
 
   # What nobody has loaded yet is not called, as far as is known.
   defp code(module) do
-    if :erlang.module_loaded(module) and not system?(module), do: Swap.former_code(module)
+    if :erlang.module_loaded(module) and not Table.knows?(module) and not system?(module),
+      do: Swap.former_code(module)
   end
 
   defp system?(module) do
@@ -82,11 +93,44 @@ defmodule HotPatch.NodeAgent.ReplayCode do
 
   defp preloaded?(module), do: :code.is_loaded(module) == {:file, :preloaded}
 
-  # All of it is loaded here, or accepted: its names are atoms by now.
+  # In whose loop its processes are, and what that calls by a name which only the endpoint knows.
+  defp served(module) do
+    case Hosted.server(module) do
+      nil -> []
+      server -> [server | @by_configuration] ++ json_library()
+    end
+  end
+
+  defp json_library do
+    case Application.get_env(:phoenix, :json_library, Jason) do
+      library when is_atom(library) -> [library]
+      _unknown -> []
+    end
+  end
+
+  # Whatever is named may be called, by its name.
   defp called(bytes) do
-    case :beam_lib.chunks(bytes, [:imports]) do
-      {:ok, {_module, [imports: imports]}} -> imports |> Enum.map(&elem(&1, 0)) |> Enum.uniq()
-      _unreadable -> []
+    case :beam_lib.chunks(bytes, [:imports, :atoms]) do
+      {:ok, {module, [imports: imports, atoms: atoms]}} ->
+        imports = Enum.map(imports, &elem(&1, 0))
+        atoms = Enum.map(atoms, &elem(&1, 1))
+
+        Enum.uniq(
+          imports ++ implementations(module) ++ Enum.filter(atoms, &:erlang.module_loaded/1)
+        )
+
+      _unreadable ->
+        []
+    end
+  end
+
+  # A protocol makes their names.
+  defp implementations(module) do
+    with true <- function_exported?(module, :__protocol__, 1),
+         {:consolidated, types} <- module.__protocol__(:impls) do
+      for type <- types, name <- [Module.concat(module, type)], do: name
+    else
+      _no_protocol -> []
     end
   end
 

@@ -34,6 +34,10 @@ defmodule HotPatch.Swap.Hosted do
 
   def library(_call), do: nil
 
+  @doc "The server in whose loop the processes of a view or a channel are; nil of a module that is neither."
+  @spec server(module()) :: library() | nil
+  def server(module), do: library({module, :mount, 3}) || library({module, :join, 3})
+
   @behaviours [
     {Phoenix.LiveView, :view},
     {Phoenix.LiveComponent, :component},

@@ -6,6 +6,7 @@ defmodule HotPatch.Swap.Replay.Comparison do
   alias HotPatch.Rehearsal.Form
   alias HotPatch.Rehearsal.Reason
   alias HotPatch.Swap.Replay.Callback
+  alias HotPatch.Swap.Replay.Funs
   alias HotPatch.Swap.Replay.Sandbox
 
   @type crash :: %{
@@ -29,7 +30,8 @@ defmodule HotPatch.Swap.Replay.Comparison do
           message: term(),
           old: Callback.actor(),
           new: Callback.actor(),
-          values?: boolean()
+          values?: boolean(),
+          funs: %{Sandbox.side() => Funs.table()}
         }
 
   @most_frames 8
@@ -72,7 +74,14 @@ defmodule HotPatch.Swap.Replay.Comparison do
 
   defp different(_what, same, same, _about), do: []
 
+  # Each has made its funs itself: they are compared by what they are.
   defp different(what, old, new, about) do
+    if Funs.compared(old, :old, about.funs) == Funs.compared(new, :new, about.funs),
+      do: [],
+      else: [difference(what, old, new, about)]
+  end
+
+  defp difference(what, old, new, about) do
     difference = %{
       what: what,
       message: message(about),
@@ -80,7 +89,7 @@ defmodule HotPatch.Swap.Replay.Comparison do
       to: form(what, new)
     }
 
-    [{difference, values(about, shown(old), shown(new))}]
+    {difference, values(about, shown(old), shown(new))}
   end
 
   # Their forms may differ, and mostly do. What counts is whether a message changes one, and not the other.

@@ -235,11 +235,11 @@ defmodule HotPatch.Swap.Replay.Director do
   end
 
   defp turned(%{doing: :asked} = one, {:played_by, player}, us, all) do
-    about = Map.take(all, [:families, :values?])
+    about = Map.take(all, [:families, :funs, :values?])
 
     send(
       player,
-      {all.ref, :about, Map.merge(about, Map.take(one, [:stage, :module, :kind, :vsn]))}
+      {all.ref, :about, Map.merge(about, Map.take(one, [:stage, :module, :plays, :kind, :vsn]))}
     )
 
     all = put_in(all.players[player], one.key)

@@ -5,11 +5,13 @@ defmodule HotPatch.Swap.Replay.Gate do
   # reads runs, what is sent and forgotten is noted and not sent; anything else ends the replay of that message.
   #
   # Funs of shadows lead here themselves. Others do not: they are called only through this module, also by
-  # a function that is given one.
+  # a function that is given one. Those that come with a state, with a message or by reading are made anew as funs of
+  # shadows before (HotPatch.Swap.Replay.Funs).
 
   import Kernel, except: [send: 2]
 
   alias HotPatch.Swap.Replay.Closed
+  alias HotPatch.Swap.Replay.Funs
   alias HotPatch.Swap.Replay.Sandbox
   alias HotPatch.Swap.Replay.Table
 
@@ -74,6 +76,7 @@ defmodule HotPatch.Swap.Replay.Gate do
   @spec run(term(), [term()]) :: term()
   def run(fun, arguments) when is_function(fun) do
     :ok = Sandbox.go_on()
+    inside = Sandbox.inside()
 
     case Closed.fun(fun) do
       :closed ->
@@ -84,6 +87,9 @@ defmodule HotPatch.Swap.Replay.Gate do
 
       {:external, _module, _name} ->
         apply(fun, arguments)
+
+      {:local, module} when is_map_key(inside.family, module) ->
+        Sandbox.leave_aside({:fun_without, module})
 
       {:local, module} ->
         Sandbox.leave_aside({:fun_of, module})
@@ -209,13 +215,11 @@ defmodule HotPatch.Swap.Replay.Gate do
 
   # It is asked for the process that is played, and what it says of that is of the one that plays.
   defp read(module, function, arguments) do
-    %{real: real} = Sandbox.inside()
+    %{real: real, funs: funs} = Sandbox.inside()
 
-    Sandbox.read({module, function, arguments}, fn ->
-      module
-      |> apply(function, Sandbox.swapped(arguments, self(), real))
-      |> Sandbox.swapped(real, self())
-    end)
+    {module, function, arguments}
+    |> Sandbox.read(fn -> apply(module, function, Sandbox.swapped(arguments, self(), real)) end)
+    |> Funs.lent(funs, {real, self()})
   rescue
     # Only the process itself may look at a protected table of its own.
     error in ArgumentError ->
@@ -281,6 +285,13 @@ defmodule HotPatch.Swap.Replay.Gate do
 
   # Alike where it comes to the same.
   defp noted(:reply, {_module, :reply, [to, reply]}), do: {to, reply}
+
+  defp noted(:message, {Phoenix.PubSub, _broadcast_from, [_pubsub, from, topic, message | _by]})
+       when is_pid(from),
+       do: {:broadcast, topic, message}
+
+  defp noted(:message, {Phoenix.PubSub, _broadcast, [_pubsub, topic, message | _by]}),
+    do: {:broadcast, topic, message}
 
   defp noted(:message, {_module, how, [to, message]}) when how in [:cast, :notify],
     do: {how, to, message}

@@ -6,6 +6,7 @@ defmodule HotPatch.Swap.Replay.Player do
   alias HotPatch.Swap.Replay.Callback
   alias HotPatch.Swap.Replay.Comparison
   alias HotPatch.Swap.Replay.Event
+  alias HotPatch.Swap.Replay.Funs
   alias HotPatch.Swap.Replay.Sandbox
   alias HotPatch.Swap.Signal
 
@@ -17,21 +18,23 @@ defmodule HotPatch.Swap.Replay.Player do
           ref: reference(),
           id: reference(),
           key: {pid(), module()},
-          kind: :server | :statem | :event,
+          kind: Callback.kind(),
           director: pid(),
           signal: Signal.t(),
           most_words: pos_integer()
         }
 
   @typedoc """
-  Whom it plays and how. `stage` says what runs: 0 nothing, 1 the old code, 2 the new. `vsn` is nil where states are
+  Whom it plays and how. `plays` is the module whose callbacks are called. `stage` says what runs: 0 nothing, 1 the old code, 2 the new. `vsn` is nil where states are
   not converted.
   """
   @type about :: %{
           stage: :atomics.atomics_ref(),
           module: module(),
-          kind: :server | :statem | :event,
+          plays: module(),
+          kind: Callback.kind(),
           families: %{Sandbox.side() => Sandbox.family()},
+          funs: %{Sandbox.side() => Funs.table()},
           vsn: {old_vsn :: term(), extra :: term()} | nil,
           values?: boolean()
         }
@@ -104,8 +107,6 @@ defmodule HotPatch.Swap.Replay.Player do
   end
 
   defp begin(state, dictionary, about) do
-    state = Sandbox.swapped(state, about.real, self())
-    dictionary = Sandbox.swapped(dictionary, about.real, self())
     [old, new] = for side <- [:old, :new], do: actor(side, state, dictionary, about)
 
     case converted(new, about) do
@@ -120,15 +121,17 @@ defmodule HotPatch.Swap.Replay.Player do
 
   defp actor(side, state, dictionary, about) do
     family = about.families[side]
+    funs = about.funs[side]
 
     %{
       side: side,
       kind: about.kind,
-      module: family[about.module],
+      module: family[about.plays],
       family: family,
       real: about.real,
-      state: state,
-      dictionary: dictionary
+      funs: funs,
+      state: Funs.lent(state, funs, {about.real, self()}),
+      dictionary: Funs.lent(dictionary, funs, {about.real, self()})
     }
   end
 
@@ -157,7 +160,7 @@ defmodule HotPatch.Swap.Replay.Player do
       {^ref, :play, message} ->
         case told(about, message) do
           {:ok, told} ->
-            played(old, new, Sandbox.swapped(told, about.real, self()), about)
+            played(old, new, told, about)
 
           :others ->
             tell(about, {:played, :not_its_own, true})
@@ -177,16 +180,18 @@ defmodule HotPatch.Swap.Replay.Player do
 
   defp played(old, new, message, about) do
     :atomics.put(about.stage, 1, 1)
-    {was, old_after, reads} = Callback.run(old, message, %{})
+    {was, old_after, reads} = Callback.run(old, lent(message, old), %{})
     :atomics.put(about.stage, 1, 2)
-    {is, new_after, _reads} = Callback.run(new, message, Sandbox.in_order(reads))
+    {is, new_after, _reads} = Callback.run(new, lent(message, new), Sandbox.in_order(reads))
     :atomics.put(about.stage, 1, 0)
-    about_it = %{message: message, old: old, new: new, values?: about.values?}
+    about_it = %{message: message, old: old, new: new, values?: about.values?, funs: about.funs}
     finding = Comparison.of({was, old_after.state}, {is, new_after.state}, about_it)
     goes_on? = goes_on?(was) and goes_on?(is)
     tell(about, {:played, finding, goes_on?})
     if goes_on?, do: play(old_after, new_after, about)
   end
+
+  defp lent(message, actor), do: Funs.lent(message, actor.funs, {actor.real, self()})
 
   # After a timeout it would have done what no message says.
   defp goes_on?({:done, %{next: {:go_on, :infinity}}}), do: true

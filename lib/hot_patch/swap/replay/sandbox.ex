@@ -17,6 +17,7 @@ defmodule HotPatch.Swap.Replay.Sandbox do
   @type reason ::
           {:calls, mfa()}
           | {:fun_of, module()}
+          | {:fun_without, module()}
           | {:struct_of, module()}
           | :receives
           | :unknown_fun
@@ -28,12 +29,12 @@ defmodule HotPatch.Swap.Replay.Sandbox do
   @type notes :: %{sent: [{atom(), term()}], left: reason() | nil, reads: map()}
 
   @doc "Begins to play one message by one side, with the dictionary that it has."
-  @spec enter(side(), family(), pid(), [{term(), term()}], reads :: map()) :: :ok
-  def enter(side, family, real, dictionary, reads) do
+  @spec enter(HotPatch.Swap.Replay.Callback.actor(), reads :: map()) :: :ok
+  def enter(%{family: family} = actor, reads) do
     _ = :erlang.erase()
-    Enum.each(dictionary, fn {key, value} -> Process.put(key, value) end)
+    Enum.each(actor.dictionary, fn {key, value} -> Process.put(key, value) end)
     names = for {_module, shadow} <- family, into: %{}, do: {shadow, true}
-    inside = %{side: side, family: family, names: names, real: real}
+    inside = actor |> Map.take([:side, :family, :real, :funs]) |> Map.put(:names, names)
     Process.put(@inside, inside)
     Process.put(@notes, %{sent: [], left: nil, reads: reads})
     :ok

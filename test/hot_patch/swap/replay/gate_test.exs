@@ -39,6 +39,7 @@ defmodule HotPatch.Swap.Replay.GateTest do
       module: family[@module],
       family: family,
       real: self(),
+      funs: %{},
       state: Leaks.state(file),
       dictionary: []
     }
@@ -121,6 +122,7 @@ defmodule HotPatch.Swap.Replay.GateTest do
         module: family.hot_patch_test_atoms,
         family: family,
         real: self(),
+        funs: %{},
         state: name,
         dictionary: []
       }
