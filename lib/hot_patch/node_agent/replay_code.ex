@@ -8,6 +8,7 @@ defmodule HotPatch.NodeAgent.ReplayCode do
   alias HotPatch.Bridge
   alias HotPatch.Host.SystemLibrary
   alias HotPatch.NodeAgent.LoadedCode
+  alias HotPatch.NodeAgent.Mentions
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Swap
   alias HotPatch.Swap.Hosted
@@ -52,23 +53,29 @@ defmodule HotPatch.NodeAgent.ReplayCode do
   defp runs(_module, %Verdict{ran: {:other, bytes}}), do: bytes
   defp runs(module, _verdict), do: Swap.former_code(module)
 
-  # Along the calls from module to module, the nearest first.
+  # Along what they name, the nearest first. Whatever a module names it may call, by that name: components are named in
+  # templates, and implementations in their protocol.
   defp others(from, without) do
-    names = Enum.flat_map(from, fn {module, bytes} -> served(module) ++ called(bytes) end)
+    patterns = possible() |> Enum.map(&Atom.to_string/1) |> Mentions.patterns()
+
+    names =
+      Enum.flat_map(from, fn {module, bytes} -> served(module) ++ named(bytes, patterns) end)
+
     size = from |> Enum.map(&byte_size(elem(&1, 1))) |> Enum.sum()
     {names, seen} = unseen(names, MapSet.new(without))
-    reach(names, seen, [], {@most_modules, @most_bytes - size})
+    reach(names, {seen, patterns}, [], {@most_modules, @most_bytes - size})
   end
 
   defp reach([], _seen, found, _left), do: found
 
-  defp reach([name | rest], seen, found, {modules, bytes} = left) do
-    with code when is_binary(code) <- code(name),
+  defp reach([name | rest], {seen, patterns}, found, {modules, bytes} = left) do
+    with code when is_binary(code) <- Swap.former_code(name),
          true <- modules > 0 and bytes > byte_size(code) do
-      {more, seen} = code |> called() |> unseen(seen)
-      reach(rest ++ more, seen, [{name, code} | found], {modules - 1, bytes - byte_size(code)})
+      {more, seen} = unseen(named(code, patterns) ++ implementations(name), seen)
+      left = {modules - 1, bytes - byte_size(code)}
+      reach(rest ++ more, {seen, patterns}, [{name, code} | found], left)
     else
-      _not_copied -> reach(rest, seen, found, left)
+      _not_copied -> reach(rest, {seen, patterns}, found, left)
     end
   end
 
@@ -78,9 +85,10 @@ defmodule HotPatch.NodeAgent.ReplayCode do
   end
 
   # What nobody has loaded yet is not called, as far as is known.
-  defp code(module) do
-    if :erlang.module_loaded(module) and not Table.knows?(module) and not system?(module),
-      do: Swap.former_code(module)
+  defp possible do
+    for {module, _file} <- :code.all_loaded(),
+        not Table.knows?(module) and not system?(module),
+        do: module
   end
 
   defp system?(module) do
@@ -93,7 +101,7 @@ defmodule HotPatch.NodeAgent.ReplayCode do
 
   defp preloaded?(module), do: :code.is_loaded(module) == {:file, :preloaded}
 
-  # In whose loop its processes are, and what that calls by a name which only the endpoint knows.
+  # In whose loop its processes are, and what that calls by a name which only the configuration knows.
   defp served(module) do
     case Hosted.server(module) do
       nil -> []
@@ -108,31 +116,16 @@ defmodule HotPatch.NodeAgent.ReplayCode do
     end
   end
 
-  # Whatever is named may be called, by its name.
-  defp called(bytes) do
-    case :beam_lib.chunks(bytes, [:imports, :atoms]) do
-      {:ok, {module, [imports: imports, atoms: atoms]}} ->
-        imports = Enum.map(imports, &elem(&1, 0))
-        atoms = Enum.map(atoms, &elem(&1, 1))
-
-        Enum.uniq(
-          imports ++ implementations(module) ++ Enum.filter(atoms, &:erlang.module_loaded/1)
-        )
-
-      _unreadable ->
-        []
-    end
-  end
-
-  # A protocol makes their names.
+  # What Elixir's protocols call of a struct, which nobody names.
   defp implementations(module) do
-    with true <- function_exported?(module, :__protocol__, 1),
-         {:consolidated, types} <- module.__protocol__(:impls) do
-      for type <- types, name <- [Module.concat(module, type)], do: name
-    else
-      _no_protocol -> []
-    end
+    for protocol <- [Enumerable, String.Chars],
+        {:ok, name} <- [LoadedCode.module("#{protocol}.#{inspect(module)}")],
+        do: name
   end
+
+  # Of those that are loaded.
+  defp named(bytes, patterns),
+    do: for(name <- Mentions.which(bytes, patterns), do: String.to_existing_atom(name))
 
   # A copy that cannot be made must not be called by the others either: they are made anew without it.
   defp copies(modules, side, refused \\ []) do

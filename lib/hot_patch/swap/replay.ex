@@ -7,6 +7,7 @@ defmodule HotPatch.Swap.Replay do
   # player (HotPatch.Swap.Replay.Player) plays these one by one, until it does not know any more what the state would be:
   # then there is a new copy. The code that it runs can reach nobody, see HotPatch.Swap.Replay.Gate.
 
+  alias HotPatch.Host.Config
   alias HotPatch.Rehearsal.Replay
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.Hosted
@@ -17,6 +18,7 @@ defmodule HotPatch.Swap.Replay do
   alias HotPatch.Swap.Shadow
   alias HotPatch.Swap.Signal
   alias HotPatch.Swap.Target
+  alias HotPatch.Swap.Views
 
   @typedoc """
   How it is done. `old` and `new` are shadows of a closed set each, of the patch's modules and of others that they
@@ -41,6 +43,7 @@ defmodule HotPatch.Swap.Replay do
     HotPatch.Rehearsal.Form,
     HotPatch.Rehearsal.Reason,
     HotPatch.Swap.FunRenewal,
+    HotPatch.Swap.Hosted,
     HotPatch.Swap.Replay.Agent,
     HotPatch.Swap.Replay.Callback,
     HotPatch.Swap.Replay.Closed,
@@ -51,6 +54,7 @@ defmodule HotPatch.Swap.Replay do
     HotPatch.Swap.Replay.Player,
     HotPatch.Swap.Replay.Sandbox,
     HotPatch.Swap.Replay.Statem,
+    HotPatch.Swap.Replay.Structs,
     HotPatch.Swap.Replay.Table,
     HotPatch.Swap.Signal
   ]
@@ -211,6 +215,7 @@ defmodule HotPatch.Swap.Replay do
       module: module,
       # Whose callbacks are called: a view's or a channel's are called by those of its library.
       plays: if(hosted?, do: Hosted.server(module), else: module),
+      renders?: hosted? and Config.current().live_view and Views.running?(),
       pid: pid,
       kind: kind,
       vsn: if(converts?, do: {change.old_vsn, change.extra})

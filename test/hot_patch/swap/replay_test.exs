@@ -455,7 +455,9 @@ defmodule HotPatch.Swap.ReplayTest do
       agent(
         # A copy is of the moment before either of them.
         fn pid, n ->
-          if rem(n, 2) == 0, do: apply(@module, :lost, [pid]), else: Agent.get(pid, fn state -> {n, state} end)
+          if rem(n, 2) == 0,
+            do: apply(@module, :lost, [pid]),
+            else: Agent.get(pid, fn state -> {n, state} end)
         end,
         [old, new]
       )

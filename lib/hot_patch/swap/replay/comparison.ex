@@ -219,6 +219,7 @@ defmodule HotPatch.Swap.Replay.Comparison do
   defp named_as_module(line), do: line
 
   defp message(%{old: %{kind: :event}, message: told}), do: Form.told(told)
+  defp message(%{message: {:phoenix_live_reload, _topic, _file}}), do: "rendering again"
   defp message(%{message: message}), do: Form.message(message)
 
   defp content(%{old: %{kind: :event}, message: told}), do: elem(told, tuple_size(told) - 1)
@@ -243,6 +244,21 @@ defmodule HotPatch.Swap.Replay.Comparison do
   defp text(term, about) do
     term
     |> Sandbox.swapped(self(), about.new.real)
+    |> readable()
     |> inspect(limit: 20, printable_limit: 200, structs: false)
   end
+
+  # What a browser is told is text in pieces.
+  defp readable({:socket_push, kind, [_ | _] = text} = push) do
+    {:socket_push, kind, IO.iodata_to_binary(text)}
+  rescue
+    ArgumentError -> push
+  end
+
+  defp readable([head | tail]), do: [readable(head) | readable(tail)]
+
+  defp readable(tuple) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> readable() |> List.to_tuple()
+
+  defp readable(other), do: other
 end

@@ -13,6 +13,7 @@ defmodule HotPatch.Swap.Replay.Gate do
   alias HotPatch.Swap.Replay.Closed
   alias HotPatch.Swap.Replay.Funs
   alias HotPatch.Swap.Replay.Sandbox
+  alias HotPatch.Swap.Replay.Structs
   alias HotPatch.Swap.Replay.Table
 
   @doc "How the native core is told of it."
@@ -183,6 +184,31 @@ defmodule HotPatch.Swap.Replay.Gate do
        when module == :rand or (module == Enum and function in [:random, :shuffle, :take_random]) do
     :ok = Closed.seed!(:erlang.get(:rand_seed))
     by_rule(module, function, arguments)
+  end
+
+  # A struct is gone by with its own code.
+  defp out(Enum, function, [%{__struct__: _} = struct | rest] = arguments) do
+    case Structs.elements(struct, function) do
+      {:ok, elements} -> out(Enum, function, [elements | rest])
+      :unknown -> by_rule(Enum, function, arguments)
+    end
+  end
+
+  defp out(Access, :fetch, [%{__struct__: module} = struct, key]),
+    do: through(module, :fetch, [struct, key])
+
+  defp out(Access, :get, [%{__struct__: _} = struct, key | default]) do
+    case out(Access, :fetch, [struct, key]) do
+      {:ok, value} -> value
+      :error -> List.first(default)
+    end
+  end
+
+  defp out(String.Chars, :to_string, [%{__struct__: _} = struct]) do
+    case Structs.implementation(String.Chars, struct) do
+      nil -> by_rule(String.Chars, :to_string, [struct])
+      copy -> copy.to_string(struct)
+    end
   end
 
   defp out(module, function, arguments), do: by_rule(module, function, arguments)
