@@ -8,6 +8,7 @@ defmodule HotPatch.Swap.ReplayTest do
   alias HotPatch.Rehearsal.Replay
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Leaks
+  alias HotPatch.Test.Phoenix, as: Fake
 
   @module :hot_patch_test_replayed
 
@@ -230,7 +231,8 @@ defmodule HotPatch.Swap.ReplayTest do
     witness = Leaks.watch(file)
     {:ok, pid} = :gen_server.start(module, Leaks.state(file), [])
     {:ok, agent} = Agent.start(module, :made, [Leaks.state(file)])
-    names = Leaks.names()
+    # Some are sure to be played between those at which a copy ends.
+    names = Enum.flat_map(Leaks.names(), &[&1, :send])
 
     on_exit(fn ->
       Leaks.unwatch()
@@ -470,6 +472,167 @@ defmodule HotPatch.Swap.ReplayTest do
            ]
 
     assert Replay.outcome(one) == :incomplete
+  end
+
+  # A view and a channel that add, and what they tell: the one by rendering, the other by itself.
+  defp view(version, key, add, more \\ "") do
+    Builds.erlang("""
+    -module(#{@module}).
+    -vsn("#{version}").
+    -behaviour('Elixir.Phoenix.LiveView').
+    -export(['__live__'/0, '__components__'/0, mount/3, render/1, handle_event/3, handle_info/2, code_change/3]).
+    -compile([nowarn_unused_function]).
+    '__live__'() -> \#{kind => view, layout => false}.
+    '__components__'() -> \#{}.
+    mount(_, _, \#{assigns := A} = S) -> {ok, S\#{assigns := A\#{#{key} => 0}}}.
+    handle_event({add, N}, _, \#{assigns := \#{#{key} := Sum} = A} = S) ->
+        {noreply, S\#{assigns := A\#{#{key} := Sum + #{add}}}}.
+    handle_info(look, S) -> {noreply, S}.
+    #{more}
+    render(\#{#{key} := Sum}) -> {print, #{if version == "1", do: "{sum, Sum}", else: "shown(Sum)"}, []}.
+    code_change(_, \#{assigns := A} = S, _) -> {ok, S\#{assigns := (maps:remove(sum, A))\#{#{key} => maps:get(sum, A)}}}.
+    """)
+  end
+
+  defp room(version, add, tell) do
+    Builds.erlang("""
+    -module(#{@module}).
+    -vsn("#{version}").
+    -behaviour('Elixir.Phoenix.Channel').
+    -export(['__socket__'/1, join/3, handle_in/3, handle_info/2]).
+    '__socket__'(private) -> \#{}.
+    join(_, _, \#{assigns := A} = S) -> {ok, S\#{assigns := A\#{sum => 0}}}.
+    handle_in({add, N}, _, \#{assigns := \#{sum := Sum} = A, transport_pid := Pid} = S) ->
+        Pid ! {told, #{tell}}, {reply, ok, S\#{assigns := A\#{sum := Sum + #{add}}}}.
+    handle_info(look, S) -> {noreply, S}.
+    """)
+  end
+
+  # Plays what one gets that is connected, and gives what its browser was told.
+  defp connected(kind, old, new, add) do
+    Fake.load!()
+    load(@module, old)
+    pid = Fake.connect(kind, @module)
+    versions = [{@module, old, new}]
+    how = replay(versions ++ Fake.unchanged(), 1)
+
+    {found, count} =
+      under(
+        fn n ->
+          :ok = :gen_server.call(pid, {:event, {:add, rem(n, 6)}})
+          send(pid, :look)
+        end,
+        fn -> rehearse(job(versions), replay: how) end
+      )
+
+    assert {:ok, %{replays: [one]}} = found
+    assert {one.processes, one.left_aside, one.unheard} == {1, [], []}
+    # It goes on as it was.
+    sum = 1..count |> Enum.map(&add.(rem(&1 - 1, 6))) |> Enum.sum()
+    assert %{assigns: %{sum: ^sum}} = :gen_server.call(pid, :socket)
+    {one, count}
+  end
+
+  # What the browser was told, by the process itself and by nobody else.
+  defp told(found \\ []) do
+    receive do
+      {:diff, _pid, text, _events} -> told([text | found])
+      {:told, what} -> told([what | found])
+    after
+      0 -> found
+    end
+  end
+
+  test "a LiveView is played, and what it shows is compared" do
+    old = view("1", "sum", "N")
+    shown = "shown(Sum) when Sum rem 2 =:= 0 -> {sum, Sum}; shown(Sum) -> {sum, Sum, odd}."
+    new = view("2", "total", "100 div (5 - N) * 0 + N", shown)
+    {one, count} = connected(:view, old, new, & &1)
+
+    assert [%{reason: "badarith", message: "call {:event, {_, _}}"} = crash] = one.crashes
+    assert crash.place =~ "handle_event/3"
+    assert [%{what: :sent, from: from, to: to} | _] = one.differences
+    assert {from, to} == {"send {:diff, pid, {_, _}, []}", "send {:diff, pid, {_, _, _}, []}"}
+    assert one.same > 0
+    # Mounted, and then for each message: nothing else was shown.
+    shown = told()
+    assert length(shown) == 2 * count + 1
+    assert Enum.all?(shown, &match?({:sum, _sum}, &1))
+  end
+
+  test "a LiveView that will fail to render again is a crash, without a message" do
+    old = view("1", "sum", "N")
+    new = view("2", "total", "N", "shown(Sum) when is_atom(Sum) -> {sum, Sum}.")
+    {one, count} = connected(:view, old, new, & &1)
+
+    assert %{reason: "no clause of the function takes it", place: place} =
+             Enum.find(one.crashes, &(&1.message == "rendering again"))
+
+    assert place =~ "shown/1"
+    assert length(told()) == 2 * count + 1
+  end
+
+  test "a channel is played, and what it pushes is compared" do
+    {old, new} = {room("1", "N", "N"), room("2", "100 div (5 - N) * 0 + N", "[N, Sum]")}
+    {one, count} = connected(:channel, old, new, & &1)
+
+    assert [%{reason: "badarith", message: "call {:event, {_, _}}"} = crash] = one.crashes
+    assert crash.place =~ "handle_in/3"
+
+    assert [%{what: :sent, from: "send {:told, integer}", to: "send {:told, [_]}"}] =
+             one.differences
+
+    assert one.same > 0
+    assert length(told()) == count
+  end
+
+  @tag :slow
+  test "nothing gets out of what a LiveView and a channel really receive, and nobody hears of it" do
+    Fake.load!()
+    modules = [view: HotPatch.Test.LeakingView, channel: HotPatch.Test.LeakingRoom]
+
+    versions =
+      for {kind, module} <- modules do
+        [old, new] = for side <- [:old, :new], do: Leaks.compile(module, side, kind)
+        load(module, old)
+        {module, old, new}
+      end
+
+    file = Path.join(Builds.tmp(), "leaks_of_phoenix")
+    _witness = Leaks.watch(file)
+    assigns = Leaks.state(file)
+    pids = for {kind, module} <- modules, do: Fake.connect(kind, module, assigns)
+    # That would have another callback called, which their library has not.
+    names = Enum.flat_map(Leaks.names() -- [:continue], &[&1, :send])
+
+    on_exit(fn ->
+      Leaks.unwatch()
+      kill(pids)
+      for {_kind, module} <- modules, do: unload(module)
+    end)
+
+    {job, how} = {job(versions), replay(versions ++ Fake.unchanged(), 3)}
+    heard = Leaks.count(pids)
+
+    {found, count} =
+      under(
+        fn n ->
+          name = Enum.at(names, rem(n, length(names)))
+          for pid <- pids, do: send(pid, {:attempt, name})
+        end,
+        fn -> rehearse(job, replay: how) end
+      )
+
+    assert {:ok, %{replays: [_, _] = all}} = found
+    assert count > length(names)
+    assert Leaks.marks(file) == []
+    assert heard.() == 0
+
+    for one <- all do
+      assert {one.processes, one.unheard, one.crashes} == {1, [], []}
+      assert Enum.any?(one.differences, &(&1.what == :sent))
+      assert length(one.left_aside) > 3
+    end
   end
 
   test "a gen_statem is played with its state and its data" do
