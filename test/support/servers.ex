@@ -162,7 +162,9 @@ defmodule HotPatch.Test.Servers do
             }
       end
 
-    %{seconds: seconds, values?: Keyword.get(options, :values, false), old: old, new: new}
+    shown = Keyword.get(options, :shown, %{})
+    values? = Keyword.get(options, :values, false)
+    %{seconds: seconds, values?: values?, shown: shown, old: old, new: new}
   end
 
   @doc "Whether a process that speaks the system messages stands still, in whichever way."

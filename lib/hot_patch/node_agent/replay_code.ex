@@ -24,9 +24,9 @@ defmodule HotPatch.NodeAgent.ReplayCode do
   @typedoc "The copies of both sides, and what is to be known of those that could not be made."
   @type t :: %{old: [Swap.Shadow.t()], new: [Swap.Shadow.t()], warnings: [String.t()]}
 
-  @doc "Makes it for an accepted patch."
-  @spec make([{module(), Verdict.t()}]) :: {:ok, t()} | {:error, String.t()}
-  def make(changes) do
+  @doc "Makes it for an accepted patch, and for LiveViews that it does not change, but which show what it does."
+  @spec make([{module(), Verdict.t()}], [module()]) :: {:ok, t()} | {:error, String.t()}
+  def make(changes, views) do
     old = for {module, verdict} <- changes, bytes = runs(module, verdict), do: {module, bytes}
 
     new =
@@ -34,11 +34,11 @@ defmodule HotPatch.NodeAgent.ReplayCode do
           change != :delete and is_binary(bytes),
           do: {module, bytes}
 
-    others = others(old ++ new, Enum.map(changes, &elem(&1, 0)))
+    others = others(old ++ new, Enum.map(changes, &elem(&1, 0)), views)
 
     with {:ok, old, refused} <- copies(old ++ others, :old),
          {:ok, new, also_refused} <- copies(new ++ others, :new) do
-      named = for {module, _verdict} <- changes, do: module
+      named = views ++ for {module, _verdict} <- changes, do: module
 
       warnings =
         for {module, why} <- Enum.uniq(refused ++ also_refused),
@@ -55,14 +55,14 @@ defmodule HotPatch.NodeAgent.ReplayCode do
 
   # Along what they name, the nearest first. Whatever a module names it may call, by that name: components are named in
   # templates, and implementations in their protocol.
-  defp others(from, without) do
+  defp others(from, without, views) do
     patterns = possible() |> Enum.map(&Atom.to_string/1) |> Mentions.patterns()
 
     names =
       Enum.flat_map(from, fn {module, bytes} -> served(module) ++ named(bytes, patterns) end)
 
     size = from |> Enum.map(&byte_size(elem(&1, 1))) |> Enum.sum()
-    {names, seen} = unseen(names, MapSet.new(without))
+    {names, seen} = unseen(views ++ Enum.flat_map(views, &served/1) ++ names, MapSet.new(without))
     reach(names, {seen, patterns}, [], {@most_modules, @most_bytes - size})
   end
 

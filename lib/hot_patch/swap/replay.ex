@@ -22,11 +22,13 @@ defmodule HotPatch.Swap.Replay do
 
   @typedoc """
   How it is done. `old` and `new` are shadows of a closed set each, of the patch's modules and of others that they
-  call; `values?` says whether values are told.
+  call; `values?` says whether values are told. `shown` are LiveViews, by their modules, that do not change, but
+  show what does.
   """
   @type how :: %{
           seconds: pos_integer(),
           values?: boolean(),
+          shown: %{module() => [pid()]},
           old: [Shadow.t()],
           new: [Shadow.t()]
         }
@@ -72,7 +74,8 @@ defmodule HotPatch.Swap.Replay do
   def run(groups, changes, how, signal, limits) do
     :ok = :code.ensure_modules_loaded(@inside)
     families = %{old: family(how.old), new: family(how.new)}
-    {tally, chosen} = choose(groups, changes, families, limits.sample || @sample)
+    works = works(groups, changes) ++ shown(how.shown)
+    {tally, chosen} = choose(works, families, limits.sample || @sample)
 
     if chosen == [] do
       Tally.results(tally)
@@ -134,20 +137,27 @@ defmodule HotPatch.Swap.Replay do
 
   defp family(shadows), do: Map.new(shadows, &{&1.module, &1.name})
 
-  # The processes that are heard, a sample of each module, and why others are not.
-  defp choose(groups, changes, families, most) do
+  defp works(groups, changes) do
     changes = Map.new(changes, &{&1.module, &1})
 
-    by_module =
-      for(
-        {%{ends?: false, kind: kind} = target, pids} <- groups,
+    for {%{ends?: false, kind: kind} = target, pids} <- groups,
         kind not in @gets_none,
         {module, converts?} <- played(target),
         %{kind: :replace} = change <- [changes[module]],
         do: {%{change | convert?: change.convert? and converts?}, kind, pids}
-      )
-      |> Enum.group_by(fn {change, _kind, _pids} -> change.module end)
+  end
 
+  # Their own modules stay, and with them their states.
+  defp shown(views) do
+    for {module, pids} <- views do
+      stays = %Change{module: module, kind: :replace, exports: [], md5: nil, convert?: false}
+      {stays, :hosted, pids}
+    end
+  end
+
+  # The processes that are heard, a sample of each module, and why others are not.
+  defp choose(works, families, most) do
+    by_module = Enum.group_by(works, fn {change, _kind, _pids} -> change.module end)
     tally = Tally.new(Map.new(by_module, fn {module, works} -> {module, count(works)} end))
 
     Enum.reduce(by_module, {tally, []}, fn {module, works}, {tally, chosen} ->
