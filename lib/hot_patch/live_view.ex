@@ -110,6 +110,19 @@ defmodule HotPatch.LiveView do
     end
   end
 
+  @doc false
+  # Connected views of other modules that render again when these have changed, by their own.
+  @spec showing([module()]) :: %{module() => [pid()]}
+  def showing(modules) do
+    if Config.current().live_view and Views.running?() do
+      for {pid, view} <- concerned(modules), view not in modules, reduce: %{} do
+        views -> Map.update(views, view, [pid], &[pid | &1])
+      end
+    else
+      %{}
+    end
+  end
+
   # Connected views whose templates may show something else when these modules have changed.
   defp concerned([]), do: []
 

@@ -9,6 +9,8 @@ defmodule HotPatch.LiveViewTest do
   alias HotPatch.LiveView
   alias HotPatch.NodeAgent.IdleConversions
   alias HotPatch.NodeAgent.Instructions
+  alias HotPatch.NodeAgent.ReplayCode
+  alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Swap.Change
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Phoenix, as: Fake
@@ -93,6 +95,42 @@ defmodule HotPatch.LiveViewTest do
     assert LiveView.render_again() == {3, 0}
     Enum.each(pids, &Fake.shown/1)
     refute_received {:diff, _, _, _}
+  end
+
+  test "where a component changes, the views that show it are played in a rehearsal, with the code of their library" do
+    installed(Elixir.Phoenix.LiveView.Channel, Fake.channel())
+    [one, two, other] = views()
+    new = Builds.erlang("-module(#{@helper}). -export([text/0]). text() -> {helped, more}.")
+    {:ok, old} = File.read(:code.which(@helper))
+
+    assert %{@shows => shown} = views = LiveView.showing([@helper])
+    assert {Enum.sort(shown), map_size(views)} == {Enum.sort([one, two]), 1}
+
+    verdict = struct!(Verdict, status: :new, change: :replace, entry: %{bytes: new})
+    assert {:ok, %{warnings: []} = code} = ReplayCode.make([{@helper, verdict}], [@shows])
+    how = Map.merge(code, %{seconds: 1, values?: false, shown: views})
+    asks = spawn_link(fn -> ask([one, other]) end)
+    assert {:ok, %{replays: [played]}} = rehearse(job([{@helper, old, new}]), replay: how)
+    send(asks, {:enough, self()})
+    assert_receive :ended, 10_000
+
+    assert {played.module, played.processes} == {inspect(@shows), 2}
+    assert {played.left_aside, played.unheard, played.crashes} == {[], [], []}
+
+    assert [%{what: :sent, to: "send {:diff, pid, {_, _}, []}"}] = played.differences
+    # Nobody has been shown it.
+    assert {{:helped, _n}, []} = Fake.shown(one)
+    refute_received {:diff, _, {{:helped, :more}, _}, _}
+  end
+
+  defp ask(pids) do
+    receive do
+      {:enough, from} -> send(from, :ended)
+    after
+      1 ->
+        for pid <- pids, do: :ok = :gen_server.call(pid, {:event, :inc})
+        ask(pids)
+    end
   end
 
   test "without LiveView nothing is done" do

@@ -151,20 +151,24 @@ defmodule HotPatch.Test.Leaks do
   @spec seen() :: [atom()]
   def seen, do: for({name, code} <- @attempts, code != :never, name not in @nothing, do: name)
 
-  @doc "The text of a gen_server; the new one makes the attempt that it is told of."
-  @spec server(module(), :old | :new) :: String.t()
-  def server(module, :old) do
+  @typedoc "What a module is that leaks: of a gen_server or an Agent, or of Phoenix."
+  @type kind :: :server | :view | :channel
+
+  @doc "The text of a server; the new one makes the attempt that it is told of."
+  @spec server(module(), :old | :new, kind()) :: String.t()
+  def server(module, :old, kind) do
     """
     defmodule #{inspect(module)} do
       def init(state), do: {:ok, state}
       def handle_call(:state, _from, state), do: {:reply, state, state}
       def handle_cast(_message, state), do: {:noreply, state}
       def handle_info(_message, state), do: {:noreply, state}
+    #{more(kind)}
     end
     """
   end
 
-  def server(module, :new) do
+  def server(module, :new, kind) do
     clauses =
       for {name, code} <- Keyword.merge(@attempts, @never) do
         # Each in a function of its own: one that receives is left aside as a whole.
@@ -184,24 +188,55 @@ defmodule HotPatch.Test.Leaks do
       def handle_call(:state, _from, state), do: {:reply, state, state}
       def handle_cast(_message, state), do: {:noreply, state}
       def handle_info({:attempt, name}, state) do
-        case attempt(name, state, #{inspect(@witness)}, {:hot_patch_test_leak, name}, state.file) do
+        inner = Map.get(state, :assigns, state)
+        case attempt(name, inner, #{inspect(@witness)}, {:hot_patch_test_leak, name}, inner.file) do
           {:noreply, _, _} = continues -> continues
           _whatever -> {:noreply, state}
         end
       end
       def handle_info(_message, state), do: {:noreply, state}
       def handle_continue({:send, w, leak}, state), do: {:noreply, send(w, leak) && state}
+    #{more(kind)}
     #{clauses}
     end
     """
   end
 
+  # What an Agent is told comes as a fun; views and channels have what the stand-ins of their library ask for.
+  defp more(:server) do
+    """
+      def made(state), do: state
+      def order(agent, name) do
+        Agent.cast(agent, fn state ->
+          _ = handle_info({:attempt, name}, state)
+          state
+        end)
+      end
+    """
+  end
+
+  defp more(:view) do
+    """
+      def __live__, do: %{}
+      def __components__, do: %{}
+      def mount(_params, _session, socket), do: {:ok, socket}
+      def render(_assigns), do: {:print, :text, []}
+    """
+  end
+
+  defp more(:channel) do
+    """
+      def __socket__(:private), do: %{}
+      def join(_topic, _params, socket), do: {:ok, socket}
+    """
+  end
+
   @doc "Compiles a server, and takes it out of the VM again."
-  @spec compile(module(), :old | :new) :: binary()
-  def compile(module, side) do
-    [{^module, beam}] =
-      ExUnit.CaptureIO.with_io(:stderr, fn -> Code.compile_string(server(module, side)) end)
-      |> elem(0)
+  @spec compile(module(), :old | :new, kind()) :: binary()
+  def compile(module, side, kind \\ :server) do
+    text = server(module, side, kind)
+    io = ExUnit.CaptureIO.with_io(:stderr, fn -> Code.compile_string(text) end)
+    [{^module, beam}] = elem(io, 0)
 
     :code.delete(module)
     :code.purge(module)

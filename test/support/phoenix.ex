@@ -134,6 +134,12 @@ defmodule HotPatch.Test.Phoenix do
     """)
   end
 
+  @doc "The libraries' modules as changes have them that leave them as they are: `{module, old, new}`."
+  @spec unchanged() :: [{module(), binary(), binary()}]
+  def unchanged do
+    for {module, beam} <- [{@channel, channel()}, {@server, server()}], do: {module, beam, beam}
+  end
+
   @doc "Mounts a view, or joins a channel, for the calling process; `private` as its socket has it."
   @spec connect(:view | :channel, module(), map(), map()) :: pid()
   def connect(kind, module, assigns \\ %{}, private \\ %{}) do

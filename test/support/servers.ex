@@ -165,9 +165,10 @@ defmodule HotPatch.Test.Servers do
     %{
       seconds: seconds,
       values?: Keyword.get(options, :values, false),
+      shown: Keyword.get(options, :shown, %{}),
+      coming: Keyword.get(options, :coming, %HotPatch.Swap.Replay.Coming{}),
       old: old,
-      new: new,
-      coming: Keyword.get(options, :coming, %HotPatch.Swap.Replay.Coming{})
+      new: new
     }
   end
 

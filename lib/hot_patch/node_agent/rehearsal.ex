@@ -3,6 +3,7 @@ defmodule HotPatch.NodeAgent.Rehearsal do
   # What one node does for a rehearsal: all that comes before the decision of an apply, but that nobody stands
   # still and no file is written.
 
+  alias HotPatch.LiveView
   alias HotPatch.NodeAgent.Acceptance
   alias HotPatch.NodeAgent.Check
   alias HotPatch.NodeAgent.Instructions
@@ -76,10 +77,13 @@ defmodule HotPatch.NodeAgent.Rehearsal do
   defp replay(_accepted, _examination, nil), do: {nil, [], []}
 
   defp replay(accepted, examination, replay) do
-    case ReplayCode.make(accepted.changes) do
+    modules = for {module, _verdict} <- accepted.changes, do: module
+    shown = LiveView.showing(modules)
+
+    case ReplayCode.make(accepted.changes, Map.keys(shown)) do
       {:ok, %{old: old, new: new, warnings: warnings}} ->
         coming = coming(accepted.config, examination)
-        {Map.merge(replay, %{old: old, new: new, coming: coming}), [], warnings}
+        {Map.merge(replay, %{old: old, new: new, shown: shown, coming: coming}), [], warnings}
 
       {:error, text} ->
         {nil, ["no message was played: #{text}"], []}

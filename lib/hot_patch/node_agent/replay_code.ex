@@ -8,19 +8,25 @@ defmodule HotPatch.NodeAgent.ReplayCode do
   alias HotPatch.Bridge
   alias HotPatch.Host.SystemLibrary
   alias HotPatch.NodeAgent.LoadedCode
+  alias HotPatch.NodeAgent.Mentions
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Swap
+  alias HotPatch.Swap.Hosted
+  alias HotPatch.Swap.Replay.Table
 
   # So many modules besides the patch's, and so many bytes of both together.
   @most_modules 300
   @most_bytes 30_000_000
 
+  # What encodes messages to browsers.
+  @by_configuration [Phoenix.Socket.V2.JSONSerializer, Phoenix.Socket.V1.JSONSerializer]
+
   @typedoc "The copies of both sides, and what is to be known of those that could not be made."
   @type t :: %{old: [Swap.Shadow.t()], new: [Swap.Shadow.t()], warnings: [String.t()]}
 
-  @doc "Makes it for an accepted patch."
-  @spec make([{module(), Verdict.t()}]) :: {:ok, t()} | {:error, String.t()}
-  def make(changes) do
+  @doc "Makes it for an accepted patch, and for LiveViews that it does not change, but which show what it does."
+  @spec make([{module(), Verdict.t()}], [module()]) :: {:ok, t()} | {:error, String.t()}
+  def make(changes, views) do
     old = for {module, verdict} <- changes, bytes = runs(module, verdict), do: {module, bytes}
 
     new =
@@ -28,11 +34,11 @@ defmodule HotPatch.NodeAgent.ReplayCode do
           change != :delete and is_binary(bytes),
           do: {module, bytes}
 
-    others = others(old ++ new, Enum.map(changes, &elem(&1, 0)))
+    others = others(old ++ new, Enum.map(changes, &elem(&1, 0)), views)
 
     with {:ok, old, refused} <- copies(old ++ others, :old),
          {:ok, new, also_refused} <- copies(new ++ others, :new) do
-      named = for {module, _verdict} <- changes, do: module
+      named = views ++ for {module, _verdict} <- changes, do: module
 
       warnings =
         for {module, why} <- Enum.uniq(refused ++ also_refused),
@@ -47,29 +53,42 @@ defmodule HotPatch.NodeAgent.ReplayCode do
   defp runs(_module, %Verdict{ran: {:other, bytes}}), do: bytes
   defp runs(module, _verdict), do: Swap.former_code(module)
 
-  # Along the calls from module to module.
-  defp others(from, without) do
-    names = for {_module, bytes} <- from, name <- called(bytes), uniq: true, do: name
+  # Along what they name, the nearest first. Whatever a module names it may call, by that name: components are named in
+  # templates, and implementations in their protocol.
+  defp others(from, without, views) do
+    patterns = possible() |> Enum.map(&Atom.to_string/1) |> Mentions.patterns()
+
+    names =
+      Enum.flat_map(from, fn {module, bytes} -> served(module) ++ named(bytes, patterns) end)
+
     size = from |> Enum.map(&byte_size(elem(&1, 1))) |> Enum.sum()
-    reach(names, MapSet.new(without), [], {@most_modules, @most_bytes - size})
+    {names, seen} = unseen(views ++ Enum.flat_map(views, &served/1) ++ names, MapSet.new(without))
+    reach(names, {seen, patterns}, [], {@most_modules, @most_bytes - size})
   end
 
   defp reach([], _seen, found, _left), do: found
 
-  defp reach([name | rest], seen, found, {modules, bytes} = left) do
-    with false <- MapSet.member?(seen, name),
-         code when is_binary(code) <- code(name),
+  defp reach([name | rest], {seen, patterns}, found, {modules, bytes} = left) do
+    with code when is_binary(code) <- Swap.former_code(name),
          true <- modules > 0 and bytes > byte_size(code) do
+      {more, seen} = unseen(named(code, patterns) ++ implementations(name), seen)
       left = {modules - 1, bytes - byte_size(code)}
-      reach(called(code) ++ rest, MapSet.put(seen, name), [{name, code} | found], left)
+      reach(rest ++ more, {seen, patterns}, [{name, code} | found], left)
     else
-      _not_copied -> reach(rest, MapSet.put(seen, name), found, left)
+      _not_copied -> reach(rest, {seen, patterns}, found, left)
     end
   end
 
+  defp unseen(names, seen) do
+    names = names |> Enum.uniq() |> Enum.reject(&MapSet.member?(seen, &1))
+    {names, names |> MapSet.new() |> MapSet.union(seen)}
+  end
+
   # What nobody has loaded yet is not called, as far as is known.
-  defp code(module) do
-    if :erlang.module_loaded(module) and not system?(module), do: Swap.former_code(module)
+  defp possible do
+    for {module, _file} <- :code.all_loaded(),
+        not Table.knows?(module) and not system?(module),
+        do: module
   end
 
   defp system?(module) do
@@ -82,13 +101,31 @@ defmodule HotPatch.NodeAgent.ReplayCode do
 
   defp preloaded?(module), do: :code.is_loaded(module) == {:file, :preloaded}
 
-  # All of it is loaded here, or accepted: its names are atoms by now.
-  defp called(bytes) do
-    case :beam_lib.chunks(bytes, [:imports]) do
-      {:ok, {_module, [imports: imports]}} -> imports |> Enum.map(&elem(&1, 0)) |> Enum.uniq()
-      _unreadable -> []
+  # In whose loop its processes are, and what that calls by a name which only the configuration knows.
+  defp served(module) do
+    case Hosted.server(module) do
+      nil -> []
+      server -> [server | @by_configuration] ++ json_library()
     end
   end
+
+  defp json_library do
+    case Application.get_env(:phoenix, :json_library, Jason) do
+      library when is_atom(library) -> [library]
+      _unknown -> []
+    end
+  end
+
+  # What Elixir's protocols call of a struct, which nobody names.
+  defp implementations(module) do
+    for protocol <- [Enumerable, String.Chars],
+        {:ok, name} <- [LoadedCode.module("#{protocol}.#{inspect(module)}")],
+        do: name
+  end
+
+  # Of those that are loaded.
+  defp named(bytes, patterns),
+    do: for(name <- Mentions.which(bytes, patterns), do: String.to_existing_atom(name))
 
   # A copy that cannot be made must not be called by the others either: they are made anew without it.
   defp copies(modules, side, refused \\ []) do

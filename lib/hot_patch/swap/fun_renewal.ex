@@ -344,15 +344,26 @@ defmodule HotPatch.Swap.FunRenewal do
   end
 
   defp write(fun, {md5, uniq, index}, env, left) do
+    {:module, module} = :erlang.fun_info(fun, :module)
+    {:arity, arity} = :erlang.fun_info(fun, :arity)
+
+    case made({module, arity}, {md5, uniq, index}, env) do
+      {:ok, new} -> {new, left}
+      :too_large -> {fun, note(left, :too_large)}
+    end
+  end
+
+  @doc "A fun of a module that is loaded with this digest, by its place there, with the values that it is made with."
+  @spec made({module(), arity()}, {binary(), non_neg_integer(), non_neg_integer()}, [term()]) ::
+          {:ok, fun()} | :too_large
+  def made({module, arity}, {md5, uniq, index}, env) do
     if :erlang.external_size(env) > @most_bytes do
-      {fun, note(left, :too_large)}
+      :too_large
     else
-      {:module, module} = :erlang.fun_info(fun, :module)
-      {:arity, arity} = :erlang.fun_info(fun, :arity)
       parts = Enum.map([module, index, uniq, self() | env], &external/1)
       body = [arity, md5, <<index::32, length(env)::32>> | parts]
       size = IO.iodata_length(body) + 4
-      {:erlang.binary_to_term(IO.iodata_to_binary([<<131, 112, size::32>> | body])), left}
+      {:ok, :erlang.binary_to_term(IO.iodata_to_binary([<<131, 112, size::32>> | body]))}
     end
   end
 

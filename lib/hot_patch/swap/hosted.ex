@@ -34,6 +34,10 @@ defmodule HotPatch.Swap.Hosted do
 
   def library(_call), do: nil
 
+  @doc "The server in whose loop the processes of a view or a channel are; nil of a module that is neither."
+  @spec server(module()) :: library() | nil
+  def server(module), do: library({module, :mount, 3}) || library({module, :join, 3})
+
   @behaviours [
     {Phoenix.LiveView, :view},
     {Phoenix.LiveComponent, :component},
@@ -91,6 +95,28 @@ defmodule HotPatch.Swap.Hosted do
 
   defp unrendered({module, id, assigns, private, _rendered}),
     do: {module, id, assigns, Map.put(private, :marked_for_deletion, true), @nothing_rendered}
+
+  # The library has it for code reloaders: a clause of its handle_info/2.
+  @reload {:phoenix_live_reload, "hot_patch", "hot_patch"}
+
+  @doc "The message at which a view renders again."
+  @spec reload() :: tuple()
+  def reload, do: @reload
+
+  @doc """
+  That message, and the state in which a view is rendered again after a change: without what would have it compiled anew;
+  `:none` where it is not, because it is none, is not mounted yet, or has not all that it shows.
+  """
+  @spec rendering_again(term()) :: {tuple(), map()} | :none
+  def rendering_again(%{socket: %{view: _, private: %{} = private} = socket} = state) do
+    quiet = %{socket | private: Map.delete(private, :phoenix_reloader)}
+
+    if shape(state) == :temporary,
+      do: :none,
+      else: {@reload, forget_rendered(%{state | socket: quiet})}
+  end
+
+  def rendering_again(_state), do: :none
 
   @doc """
   Whether a view has all that it shows: with `temporary_assigns` it shows what it has no more, itself or in a

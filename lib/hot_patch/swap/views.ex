@@ -3,8 +3,7 @@ defmodule HotPatch.Swap.Views do
   # Connected LiveViews: which there are, and how one is made to render what it shows once more, in the
   # code that is current now.
   #
-  # The library has a function for that, for code reloaders (Phoenix.LiveView.Channel, the clause of
-  # handle_info/2 for :phoenix_live_reload). It is called inside the process, by way of replace_state:
+  # The library has a function for that, for code reloaders (Hosted.reload/0). It is called inside the process, by way of replace_state:
   # nothing but a system message is sent, and where the new code fails to render, the view goes on as
   # it was, with what its browser shows.
 
@@ -13,7 +12,6 @@ defmodule HotPatch.Swap.Views do
   alias HotPatch.Swap.SysMessage
 
   @channel Phoenix.LiveView.Channel
-  @reload {:phoenix_live_reload, "hot_patch", "hot_patch"}
 
   @reloads {0, 18, 4}
 
@@ -106,7 +104,7 @@ defmodule HotPatch.Swap.Views do
     socket = Enum.reduce(events, %{socket | private: quiet}, &push_event/2)
     state = Hosted.forget_rendered(%{state | socket: socket})
 
-    case apply(@channel, :handle_info, [@reload, state]) do
+    case apply(@channel, :handle_info, [Hosted.reload(), state]) do
       {:noreply, %{socket: new} = state} -> %{state | socket: with_reloader(new, reloader)}
       _other -> raise "LiveView has not rendered it"
     end

@@ -9,6 +9,7 @@ defmodule HotPatch.Swap.ReplayTest do
   alias HotPatch.Swap.Replay.Coming
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Leaks
+  alias HotPatch.Test.Phoenix, as: Fake
 
   @module :hot_patch_test_replayed
 
@@ -272,28 +273,34 @@ defmodule HotPatch.Swap.ReplayTest do
   end
 
   @tag :slow
-  test "nothing gets out of what a server really receives, to nobody, and nobody hears of it" do
+  test "nothing gets out of what a server and an Agent really receive, to nobody, and nobody hears of it" do
     module = HotPatch.Test.Leaking
     [old, new] = for side <- [:old, :new], do: Leaks.compile(module, side)
     load(module, old)
     file = Path.join(Builds.tmp(), "leaks")
     witness = Leaks.watch(file)
     {:ok, pid} = :gen_server.start(module, Leaks.state(file), [])
-    names = Leaks.names()
+    {:ok, agent} = Agent.start(module, :made, [Leaks.state(file)])
+    # Some are sure to be played between those at which a copy ends.
+    names = Enum.flat_map(Leaks.names(), &[&1, :send])
 
     on_exit(fn ->
       Leaks.unwatch()
-      kill([pid])
+      kill([pid, agent])
       unload(module)
     end)
 
     versions = [{module, old, new}]
     {job, how} = {job(versions), replay(versions, 3)}
-    heard = Leaks.count([pid])
+    heard = Leaks.count([pid, agent])
 
     {found, count} =
       under(
-        fn n -> send(pid, {:attempt, Enum.at(names, rem(n, length(names)))}) end,
+        fn n ->
+          name = Enum.at(names, rem(n, length(names)))
+          send(pid, {:attempt, name})
+          :ok = module.order(agent, name)
+        end,
         fn -> rehearse(job, replay: how) end
       )
 
@@ -301,15 +308,19 @@ defmodule HotPatch.Swap.ReplayTest do
     assert count > length(names)
     assert Leaks.marks(file) == []
     # What is sent is found, as something else than the old code does.
-    assert Enum.any?(one.differences, &(&1.what == :sent))
+    sent = for %{what: :sent, message: message} <- one.differences, uniq: true, do: message
+    assert "cast {:cast, function}" in sent
+    assert "info {:attempt, atom}" in sent
+    assert one.processes == 2 and one.unheard == []
     assert length(one.left_aside) > 3
     assert one.crashes == []
     assert heard.() == 0
     assert :gen_server.call(pid, :state) == Leaks.state(file)
+    assert Agent.get(agent, & &1) == Leaks.state(file)
     refute Enum.any?(:code.all_loaded(), fn {name, _file} -> "#{name}" =~ "@hot_patch" end)
 
     # It would have been heard.
-    heard = Leaks.count([pid])
+    heard = Leaks.count([pid, agent])
     send(witness, {:hot_patch_test_leak, :control})
     assert Leaks.marks(file) != []
     assert heard.() == 1
@@ -377,11 +388,15 @@ defmodule HotPatch.Swap.ReplayTest do
       Builds.erlang("""
       -module(#{module}).
       -behaviour(gen_event).
-      -export([init/1, handle_event/2, handle_call/2, made/0]).
+      -export([init/1, handle_event/2, handle_call/2, loop/0]).
+      -export([system_continue/3, system_terminate/4, system_code_change/4]).
       init(N) -> {ok, N}.
       handle_event(_, N) -> {ok, N + 1}.
       handle_call(count, N) -> {ok, #{answer}, N}.
-      made() -> #{answer}.
+      loop() -> receive {system, From, Request} -> sys:handle_system_msg(Request, From, self(), #{module}, [], []) end.
+      system_continue(_, _, _) -> loop().
+      system_terminate(Reason, _, _, _) -> exit(Reason).
+      system_code_change(Misc, _, _, _) -> {ok, Misc}.
       """)
     end
 
@@ -396,8 +411,8 @@ defmodule HotPatch.Swap.ReplayTest do
       end
 
     {:ok, pid} = :gen_event.start()
-    {:ok, agent} = Agent.start(@module, :made, [])
-    on_exit(fn -> kill([pid, agent]) end)
+    special = :proc_lib.spawn(@module, :loop, [])
+    on_exit(fn -> kill([pid, special]) end)
     for module <- [@module, other], do: :ok = :gen_event.add_handler(pid, module, 0)
 
     {found, _count} =
@@ -415,8 +430,259 @@ defmodule HotPatch.Swap.ReplayTest do
     for %{messages: messages, same: same} <- [one, another],
         do: assert(messages > 0 and same == messages)
 
-    assert one.unheard == [%{why: :agent, text: "Agents are not played", count: 1}]
+    assert one.unheard == [
+             %{why: :special, text: "special processes are not played", count: 1}
+           ]
+
     assert Replay.outcome(one) == :incomplete
+  end
+
+  # An Agent, as a module that keeps one has it.
+  defp account(version, charge, rest) do
+    Builds.erlang("""
+    -module(#{@module}).
+    -vsn("#{version}").
+    -export([made/0, charge/2, total/1, read/1, lost/1, keep/2, kept/1, code_change/3]).
+    made() -> {0, none}.
+    charge(Pid, N) -> 'Elixir.Agent':get_and_update(Pid, fun({S, K}) -> {{charged, #{charge}}, {S + N, K}} end).
+    total({S, _}) -> S.
+    read(Pid) -> 'Elixir.Agent':get(Pid, fun({S, _}) -> S end).
+    keep(Pid, N) -> 'Elixir.Agent':cast(Pid, fun({S, _}) -> {S, fun() -> N end} end).
+    kept(Pid) -> 'Elixir.Agent':get(Pid, fun({_, K}) -> {K(), K} end).
+    #{rest}
+    """)
+  end
+
+  defp agent(load, versions) do
+    [old, new] = versions
+    load(@module, old)
+    {:ok, pid} = Agent.start(@module, :made, [])
+    on_exit(fn -> kill([pid]) end)
+    {one, count} = under(fn n -> load.(pid, n) end, fn -> replay!(old, new) end)
+    {pid, one, count}
+  end
+
+  test "an Agent is played: funs of its module are run as those of the new code" do
+    versions = [
+      account("1", "N", "lost(_) -> ok. code_change(_, S, _) -> {ok, S}."),
+      # The last one asks for a form of the state that no message meets.
+      account("2", "100 div (3 - N)", "lost(_) -> ok. code_change(_, {S, K}, _) -> {ok, {S, K}}.")
+    ]
+
+    {pid, one, count} =
+      agent(
+        fn pid, n ->
+          amount = rem(n, 4)
+          assert {:charged, ^amount} = apply(@module, :charge, [pid, amount])
+          assert apply(@module, :read, [pid]) == Agent.get(pid, @module, :total, [])
+          :ok = apply(@module, :keep, [pid, n])
+          assert {^n, _fun} = apply(@module, :kept, [pid])
+        end,
+        versions
+      )
+
+    # It goes on as it was.
+    sum = 1..count |> Enum.map(&rem(&1 - 1, 4)) |> Enum.sum()
+    assert {^sum, _fun} = Agent.get(pid, & &1)
+    assert {one.processes, one.left_aside, one.unheard} == {1, [], []}
+
+    assert [%{reason: "badarith", message: "call {:get_and_update, function}"} = crash] =
+             one.crashes
+
+    assert crash.place =~ "charge/2"
+    # The funs in its state are alike, and the same to both.
+    assert [%{what: :reply, from: "{:charged, integer}"}] =
+             Enum.uniq_by(one.differences, & &1.what)
+
+    assert one.same > 0
+    assert Replay.outcome(one) == :failed
+  end
+
+  test "a fun of which nothing is known in the new code, and one of another module, are left aside by name" do
+    lost = fn text -> "lost(Pid) -> #{text}. code_change(_, S, _) -> {ok, S}." end
+    old = account("1", "N", lost.("'Elixir.Agent':get(Pid, fun({S, _}) -> {Pid, S} end)"))
+    new = account("2", "N", lost.("{Pid, 0}"))
+
+    {_pid, one, _count} =
+      agent(
+        # A copy is of the moment before either of them.
+        fn pid, n ->
+          if rem(n, 2) == 0,
+            do: apply(@module, :lost, [pid]),
+            else: Agent.get(pid, fn state -> {n, state} end)
+        end,
+        [old, new]
+      )
+
+    assert one.crashes == [] and one.differences == []
+
+    assert Enum.sort(Enum.map(one.left_aside, & &1.text)) == [
+             "calls a fun of :hot_patch_test_replayed of which it is not known which one of the new code it is",
+             "calls a fun of HotPatch.Swap.ReplayTest"
+           ]
+
+    assert Replay.outcome(one) == :incomplete
+  end
+
+  # A view and a channel that add, and what they tell: the one by rendering, the other by itself.
+  defp view(version, key, add, more \\ "") do
+    Builds.erlang("""
+    -module(#{@module}).
+    -vsn("#{version}").
+    -behaviour('Elixir.Phoenix.LiveView').
+    -export(['__live__'/0, '__components__'/0, mount/3, render/1, handle_event/3, handle_info/2, code_change/3]).
+    -compile([nowarn_unused_function]).
+    '__live__'() -> \#{kind => view, layout => false}.
+    '__components__'() -> \#{}.
+    mount(_, _, \#{assigns := A} = S) -> {ok, S\#{assigns := A\#{#{key} => 0}}}.
+    handle_event({add, N}, _, \#{assigns := \#{#{key} := Sum} = A} = S) ->
+        {noreply, S\#{assigns := A\#{#{key} := Sum + #{add}}}}.
+    handle_info(look, S) -> {noreply, S}.
+    #{more}
+    render(\#{#{key} := Sum}) -> {print, #{if version == "1", do: "{sum, Sum}", else: "shown(Sum)"}, []}.
+    code_change(_, \#{assigns := A} = S, _) -> {ok, S\#{assigns := (maps:remove(sum, A))\#{#{key} => maps:get(sum, A)}}}.
+    """)
+  end
+
+  defp room(version, add, tell) do
+    Builds.erlang("""
+    -module(#{@module}).
+    -vsn("#{version}").
+    -behaviour('Elixir.Phoenix.Channel').
+    -export(['__socket__'/1, join/3, handle_in/3, handle_info/2]).
+    '__socket__'(private) -> \#{}.
+    join(_, _, \#{assigns := A} = S) -> {ok, S\#{assigns := A\#{sum => 0}}}.
+    handle_in({add, N}, _, \#{assigns := \#{sum := Sum} = A, transport_pid := Pid} = S) ->
+        Pid ! {told, #{tell}}, {reply, ok, S\#{assigns := A\#{sum := Sum + #{add}}}}.
+    handle_info(look, S) -> {noreply, S}.
+    """)
+  end
+
+  # Plays what one gets that is connected, and gives what its browser was told.
+  defp connected(kind, old, new, add) do
+    Fake.load!()
+    load(@module, old)
+    pid = Fake.connect(kind, @module)
+    versions = [{@module, old, new}]
+    how = replay(versions ++ Fake.unchanged(), 1)
+
+    {found, count} =
+      under(
+        fn n ->
+          :ok = :gen_server.call(pid, {:event, {:add, rem(n, 6)}})
+          send(pid, :look)
+        end,
+        fn -> rehearse(job(versions), replay: how) end
+      )
+
+    assert {:ok, %{replays: [one]}} = found
+    assert {one.processes, one.left_aside, one.unheard} == {1, [], []}
+    # It goes on as it was.
+    sum = 1..count |> Enum.map(&add.(rem(&1 - 1, 6))) |> Enum.sum()
+    assert %{assigns: %{sum: ^sum}} = :gen_server.call(pid, :socket)
+    {one, count}
+  end
+
+  # What the browser was told, by the process itself and by nobody else.
+  defp told(found \\ []) do
+    receive do
+      {:diff, _pid, text, _events} -> told([text | found])
+      {:told, what} -> told([what | found])
+    after
+      0 -> found
+    end
+  end
+
+  test "a LiveView is played, and what it shows is compared" do
+    old = view("1", "sum", "N")
+    shown = "shown(Sum) when Sum rem 2 =:= 0 -> {sum, Sum}; shown(Sum) -> {sum, Sum, odd}."
+    new = view("2", "total", "100 div (5 - N) * 0 + N", shown)
+    {one, count} = connected(:view, old, new, & &1)
+
+    assert [%{reason: "badarith", message: "call {:event, {_, _}}"} = crash] = one.crashes
+    assert crash.place =~ "handle_event/3"
+    assert [%{what: :sent, from: from, to: to} | _] = one.differences
+    assert {from, to} == {"send {:diff, pid, {_, _}, []}", "send {:diff, pid, {_, _, _}, []}"}
+    assert one.same > 0
+    # Mounted, and then for each message: nothing else was shown.
+    shown = told()
+    assert length(shown) == 2 * count + 1
+    assert Enum.all?(shown, &match?({:sum, _sum}, &1))
+  end
+
+  test "a LiveView that will fail to render again is a crash, without a message" do
+    old = view("1", "sum", "N")
+    new = view("2", "total", "N", "shown(Sum) when is_atom(Sum) -> {sum, Sum}.")
+    {one, count} = connected(:view, old, new, & &1)
+
+    assert %{reason: "no clause of the function takes it", place: place} =
+             Enum.find(one.crashes, &(&1.message == "rendering again"))
+
+    assert place =~ "shown/1"
+    assert length(told()) == 2 * count + 1
+  end
+
+  test "a channel is played, and what it pushes is compared" do
+    {old, new} = {room("1", "N", "N"), room("2", "100 div (5 - N) * 0 + N", "[N, Sum]")}
+    {one, count} = connected(:channel, old, new, & &1)
+
+    assert [%{reason: "badarith", message: "call {:event, {_, _}}"} = crash] = one.crashes
+    assert crash.place =~ "handle_in/3"
+
+    assert [%{what: :sent, from: "send {:told, integer}", to: "send {:told, [_]}"}] =
+             one.differences
+
+    assert one.same > 0
+    assert length(told()) == count
+  end
+
+  @tag :slow
+  test "nothing gets out of what a LiveView and a channel really receive, and nobody hears of it" do
+    Fake.load!()
+    modules = [view: HotPatch.Test.LeakingView, channel: HotPatch.Test.LeakingRoom]
+
+    versions =
+      for {kind, module} <- modules do
+        [old, new] = for side <- [:old, :new], do: Leaks.compile(module, side, kind)
+        load(module, old)
+        {module, old, new}
+      end
+
+    file = Path.join(Builds.tmp(), "leaks_of_phoenix")
+    _witness = Leaks.watch(file)
+    assigns = Leaks.state(file)
+    pids = for {kind, module} <- modules, do: Fake.connect(kind, module, assigns)
+    # That would have another callback called, which their library has not.
+    names = Enum.flat_map(Leaks.names() -- [:continue], &[&1, :send])
+
+    on_exit(fn ->
+      Leaks.unwatch()
+      kill(pids)
+      for {_kind, module} <- modules, do: unload(module)
+    end)
+
+    {job, how} = {job(versions), replay(versions ++ Fake.unchanged(), 3)}
+    heard = Leaks.count(pids)
+
+    {found, count} =
+      under(
+        fn n ->
+          name = Enum.at(names, rem(n, length(names)))
+          for pid <- pids, do: send(pid, {:attempt, name})
+        end,
+        fn -> rehearse(job, replay: how) end
+      )
+
+    assert {:ok, %{replays: [_, _] = all}} = found
+    assert count > length(names)
+    assert Leaks.marks(file) == []
+    assert heard.() == 0
+
+    for one <- all do
+      assert {one.processes, one.unheard, one.crashes} == {1, [], []}
+      assert Enum.any?(one.differences, &(&1.what == :sent))
+      assert length(one.left_aside) > 3
+    end
   end
 
   test "a gen_statem is played with its state and its data" do

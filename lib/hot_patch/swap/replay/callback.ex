@@ -1,24 +1,29 @@
 defmodule HotPatch.Swap.Replay.Callback do
   @moduledoc false
-  # One message, handled as gen_server handles it (a gen_statem as that does, see HotPatch.Swap.Replay.Statem, and an
-  # event manager's handler as HotPatch.Swap.Replay.Event says), by a copy of the callback module inside the sandbox.
+  # One message, handled as gen_server handles it (a gen_statem as that does, see HotPatch.Swap.Replay.Statem, an
+  # event manager's handler as HotPatch.Swap.Replay.Event says, an Agent as HotPatch.Swap.Replay.Agent does), by a copy of
+  # the callback module inside the sandbox.
 
+  alias HotPatch.Swap.Replay.Agent
   alias HotPatch.Swap.Replay.Coming
   alias HotPatch.Swap.Replay.Event
+  alias HotPatch.Swap.Replay.Funs
   alias HotPatch.Swap.Replay.Sandbox
   alias HotPatch.Swap.Replay.Statem
 
   @typedoc """
   A version of the code on its state. `module` is the shadow, `family` all of them; `real` is the process
-  that is played.
+  that is played, `funs` what its funs are in the shadows.
   """
+  @type kind :: :server | :statem | :event | :agent
   @type actor :: %{
           side: Sandbox.side(),
-          kind: :server | :statem | :event,
+          kind: kind(),
           module: module(),
           family: Sandbox.family(),
           coming: Coming.t(),
           real: pid(),
+          funs: Funs.table(),
           state: term(),
           dictionary: [{term(), term()}]
         }
@@ -101,6 +106,14 @@ defmodule HotPatch.Swap.Replay.Callback do
   catch
     kind, reason -> {:caught, kind, reason, __STACKTRACE__}
   end
+
+  defp handle(%{kind: :agent, state: state}, {:"$gen_call", from, request}),
+    do: from |> tried(fn -> Agent.call(request, state) end)
+
+  defp handle(%{kind: :agent, state: state}, {:"$gen_cast", request}),
+    do: tried(nil, fn -> Agent.cast(request, state) end)
+
+  defp handle(%{kind: :agent, state: state}, _message), do: {:go_on, state, :infinity}
 
   defp handle(%{module: module, state: state}, {:"$gen_call", from, request}),
     do: from |> tried(fn -> module.handle_call(request, from, state) end)

@@ -87,22 +87,25 @@ defmodule HotPatch.Swap.Replay.Closed do
     Tuple,
     Function
   ]
-  # Of these only the arguments themselves are gone by, and not what is in them,
-  @shallow [
-    Enum,
-    Map,
-    Keyword,
-    List,
-    MapSet,
-    Access,
-    String.Chars,
-    List.Chars,
-    Date,
-    Time,
-    NaiveDateTime,
-    DateTime,
-    Range
-  ]
+  # Of these only the arguments themselves are gone by, and not what is in them, and of some only those at these
+  # places: what is put into a map, or handed on from step to step, is nothing but handed on,
+  @keys [take: [1], drop: [1], split: [1]]
+  @pairs [concat: [0, 1], into: [0, 1], zip: [0, 1], zip_with: [0, 1], zip_reduce: [0, 1]]
+  @shallow %{
+    Enum => {[0], @pairs},
+    Map => {[], [{:new, [0]} | @keys]},
+    Keyword => {[], [{:new, [0]} | @keys]},
+    List => {[], zip: [0]},
+    MapSet => {[0], []},
+    Access => {[0], []},
+    String.Chars => {:all, []},
+    List.Chars => {:all, []},
+    Date => {:all, []},
+    Time => {:all, []},
+    NaiveDateTime => {:all, []},
+    DateTime => {:all, []},
+    Range => {:all, []}
+  }
   # but for these: the elements of their arguments,
   @elements [
     {Enum, :concat},
@@ -149,6 +152,10 @@ defmodule HotPatch.Swap.Replay.Closed do
     end
   end
 
+  @doc "A fun that collects what is gone along, and leads nowhere."
+  @spec collector() :: (term(), list() -> {:cont, list()})
+  def collector, do: fn element, elements -> {:cont, [element | elements]} end
+
   @typedoc "How a fun is called that is wrapped."
   @type run :: (fun(), [term()] -> term())
 
@@ -161,23 +168,38 @@ defmodule HotPatch.Swap.Replay.Closed do
 
     cond do
       module in @plain -> Enum.map(arguments, &wrapped(&1, :any, run))
-      module in @shallow -> Enum.map(arguments, &shallow(&1, {module, function}, run))
+      is_map_key(@shallow, module) -> shallow(arguments, {module, function}, run)
       true -> Enum.map(arguments, &deep(&1, run))
     end
+  end
+
+  defp shallow(arguments, {module, function} = about, run) do
+    {usual, others} = Map.fetch!(@shallow, module)
+    places = Keyword.get(others, function, usual)
+
+    for {argument, place} <- Enum.with_index(arguments) do
+      if is_function(argument) or places == :all or place in places,
+        do: shallow_one(argument, about, run),
+        else: handed_on(argument, about)
+    end
+  end
+
+  defp handed_on(argument, about) do
+    if about in @sorting, do: sorter(argument)
+    argument
   end
 
   @doc "Refuses arguments that are gone by and are none that are known."
   @spec top!([term()]) :: :ok
   def top!(arguments), do: Enum.each(arguments, &top/1)
 
-  defp shallow(fun, about, run) when is_function(fun),
+  defp shallow_one(fun, about, run) when is_function(fun),
     do: wrapped(fun, if(about in @results, do: :flat, else: :any), run)
 
-  defp shallow(argument, about, _run) do
+  defp shallow_one(argument, about, _run) do
     :ok = top(argument)
     if about in @elements, do: elements(argument)
-    if about in @sorting, do: sorter(argument)
-    argument
+    handed_on(argument, about)
   end
 
   defp elements([head | tail]) do

@@ -6,6 +6,7 @@ defmodule HotPatch.Swap.Replay.Comparison do
   alias HotPatch.Rehearsal.Form
   alias HotPatch.Rehearsal.Reason
   alias HotPatch.Swap.Replay.Callback
+  alias HotPatch.Swap.Replay.Funs
   alias HotPatch.Swap.Replay.Sandbox
 
   @type crash :: %{
@@ -29,7 +30,8 @@ defmodule HotPatch.Swap.Replay.Comparison do
           message: term(),
           old: Callback.actor(),
           new: Callback.actor(),
-          values?: boolean()
+          values?: boolean(),
+          funs: %{Sandbox.side() => Funs.table()}
         }
 
   @most_frames 8
@@ -72,7 +74,14 @@ defmodule HotPatch.Swap.Replay.Comparison do
 
   defp different(_what, same, same, _about), do: []
 
+  # Each has made its funs itself: they are compared by what they are.
   defp different(what, old, new, about) do
+    if Funs.compared(old, :old, about.funs) == Funs.compared(new, :new, about.funs),
+      do: [],
+      else: [difference(what, old, new, about)]
+  end
+
+  defp difference(what, old, new, about) do
     difference = %{
       what: what,
       message: message(about),
@@ -80,7 +89,7 @@ defmodule HotPatch.Swap.Replay.Comparison do
       to: form(what, new)
     }
 
-    [{difference, values(about, shown(old), shown(new))}]
+    {difference, values(about, shown(old), shown(new))}
   end
 
   # Their forms may differ, and mostly do. What counts is whether a message changes one, and not the other.
@@ -210,6 +219,7 @@ defmodule HotPatch.Swap.Replay.Comparison do
   defp named_as_module(line), do: line
 
   defp message(%{old: %{kind: :event}, message: told}), do: Form.told(told)
+  defp message(%{message: {:phoenix_live_reload, _topic, _file}}), do: "rendering again"
   defp message(%{message: message}), do: Form.message(message)
 
   defp content(%{old: %{kind: :event}, message: told}), do: elem(told, tuple_size(told) - 1)
@@ -234,6 +244,21 @@ defmodule HotPatch.Swap.Replay.Comparison do
   defp text(term, about) do
     term
     |> Sandbox.swapped(self(), about.new.real)
+    |> readable()
     |> inspect(limit: 20, printable_limit: 200, structs: false)
   end
+
+  # What a browser is told is text in pieces.
+  defp readable({:socket_push, kind, [_ | _] = text} = push) do
+    {:socket_push, kind, IO.iodata_to_binary(text)}
+  rescue
+    ArgumentError -> push
+  end
+
+  defp readable([head | tail]), do: [readable(head) | readable(tail)]
+
+  defp readable(tuple) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> readable() |> List.to_tuple()
+
+  defp readable(other), do: other
 end

@@ -235,11 +235,12 @@ defmodule HotPatch.Swap.Replay.Director do
   end
 
   defp turned(%{doing: :asked} = one, {:played_by, player}, us, all) do
-    about = Map.take(all, [:families, :coming, :values?])
+    about = Map.take(all, [:families, :funs, :coming, :values?])
 
     send(
       player,
-      {all.ref, :about, Map.merge(about, Map.take(one, [:stage, :module, :kind, :vsn]))}
+      {all.ref, :about,
+       Map.merge(about, Map.take(one, [:stage, :module, :plays, :renders?, :kind, :vsn]))}
     )
 
     all = put_in(all.players[player], one.key)
@@ -268,6 +269,9 @@ defmodule HotPatch.Swap.Replay.Director do
       :ready ->
         one = %{one | doing: :ready, ever?: true}
         {next(one, all), all}
+
+      {:found, finding} ->
+        {one, %{all | tally: Tally.add(all.tally, one.module, finding)}}
 
       {:unconverted, :crashed} ->
         off(one, :crashed, all)

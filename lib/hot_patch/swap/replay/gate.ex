@@ -5,13 +5,16 @@ defmodule HotPatch.Swap.Replay.Gate do
   # reads runs, what is sent and forgotten is noted and not sent; anything else ends the replay of that message.
   #
   # Funs of shadows lead here themselves. Others do not: they are called only through this module, also by
-  # a function that is given one.
+  # a function that is given one. Those that come with a state, with a message or by reading are made anew as funs of
+  # shadows before (HotPatch.Swap.Replay.Funs).
 
   import Kernel, except: [send: 2]
 
   alias HotPatch.Swap.Replay.Closed
   alias HotPatch.Swap.Replay.Coming
+  alias HotPatch.Swap.Replay.Funs
   alias HotPatch.Swap.Replay.Sandbox
+  alias HotPatch.Swap.Replay.Structs
   alias HotPatch.Swap.Replay.Table
 
   @doc "How the native core is told of it."
@@ -75,6 +78,7 @@ defmodule HotPatch.Swap.Replay.Gate do
   @spec run(term(), [term()]) :: term()
   def run(fun, arguments) when is_function(fun) do
     :ok = Sandbox.go_on()
+    inside = Sandbox.inside()
 
     case Closed.fun(fun) do
       :closed ->
@@ -85,6 +89,9 @@ defmodule HotPatch.Swap.Replay.Gate do
 
       {:external, _module, _name} ->
         apply(fun, arguments)
+
+      {:local, module} when is_map_key(inside.family, module) ->
+        Sandbox.leave_aside({:fun_without, module})
 
       {:local, module} ->
         Sandbox.leave_aside({:fun_of, module})
@@ -180,6 +187,31 @@ defmodule HotPatch.Swap.Replay.Gate do
     by_rule(module, function, arguments)
   end
 
+  # A struct is gone by with its own code.
+  defp out(Enum, function, [%{__struct__: _} = struct | rest] = arguments) do
+    case Structs.elements(struct, function) do
+      {:ok, elements} -> out(Enum, function, [elements | rest])
+      :unknown -> by_rule(Enum, function, arguments)
+    end
+  end
+
+  defp out(Access, :fetch, [%{__struct__: module} = struct, key]),
+    do: through(module, :fetch, [struct, key])
+
+  defp out(Access, :get, [%{__struct__: _} = struct, key | default]) do
+    case out(Access, :fetch, [struct, key]) do
+      {:ok, value} -> value
+      :error -> List.first(default)
+    end
+  end
+
+  defp out(String.Chars, :to_string, [%{__struct__: _} = struct]) do
+    case Structs.implementation(String.Chars, struct) do
+      nil -> by_rule(String.Chars, :to_string, [struct])
+      copy -> copy.to_string(struct)
+    end
+  end
+
   defp out(module, function, arguments), do: by_rule(module, function, arguments)
 
   defp by_rule(module, function, arguments) do
@@ -217,14 +249,12 @@ defmodule HotPatch.Swap.Replay.Gate do
 
   # It is asked for the process that is played, and what it says of that is of the one that plays.
   defp read_now(module, function, arguments) do
-    %{real: real} = Sandbox.inside()
+    %{real: real, funs: funs} = Sandbox.inside()
 
     result =
-      Sandbox.read({module, function, arguments}, fn ->
-        module
-        |> apply(function, Sandbox.swapped(arguments, self(), real))
-        |> Sandbox.swapped(real, self())
-      end)
+      {module, function, arguments}
+      |> Sandbox.read(fn -> apply(module, function, Sandbox.swapped(arguments, self(), real)) end)
+      |> Funs.lent(funs, {real, self()})
 
     :ok = there!(module, function, arguments, {:ok, result})
     result
@@ -301,6 +331,13 @@ defmodule HotPatch.Swap.Replay.Gate do
 
   # Alike where it comes to the same.
   defp noted(:reply, {_module, :reply, [to, reply]}), do: {to, reply}
+
+  defp noted(:message, {Phoenix.PubSub, _broadcast_from, [_pubsub, from, topic, message | _by]})
+       when is_pid(from),
+       do: {:broadcast, topic, message}
+
+  defp noted(:message, {Phoenix.PubSub, _broadcast, [_pubsub, topic, message | _by]}),
+    do: {:broadcast, topic, message}
 
   defp noted(:message, {_module, how, [to, message]}) when how in [:cast, :notify],
     do: {how, to, message}

@@ -3,10 +3,12 @@ defmodule HotPatch.Swap.Replay.Player do
   # The process that plays messages: it has a copy of the state of one process, and one that the new code has
   # converted, and runs each message by both. It tells what it has found in forms; states and messages end with it.
 
+  alias HotPatch.Swap.Hosted
   alias HotPatch.Swap.Replay.Callback
   alias HotPatch.Swap.Replay.Coming
   alias HotPatch.Swap.Replay.Comparison
   alias HotPatch.Swap.Replay.Event
+  alias HotPatch.Swap.Replay.Funs
   alias HotPatch.Swap.Replay.Sandbox
   alias HotPatch.Swap.Signal
 
@@ -18,22 +20,26 @@ defmodule HotPatch.Swap.Replay.Player do
           ref: reference(),
           id: reference(),
           key: {pid(), module()},
-          kind: :server | :statem | :event,
+          kind: Callback.kind(),
           director: pid(),
           signal: Signal.t(),
           most_words: pos_integer()
         }
 
   @typedoc """
-  Whom it plays and how. `stage` says what runs: 0 nothing, 1 the old code, 2 the new. `vsn` is nil where states are
+  Whom it plays and how. `plays` is the module whose callbacks are called; one that `renders?` is made to render again by the new
+  code before, as a LiveView is after a change. `stage` says what runs: 0 nothing, 1 the old code, 2 the new. `vsn` is nil where states are
   not converted.
   """
   @type about :: %{
           stage: :atomics.atomics_ref(),
           module: module(),
-          kind: :server | :statem | :event,
+          plays: module(),
+          renders?: boolean(),
+          kind: Callback.kind(),
           families: %{Sandbox.side() => Sandbox.family()},
           coming: Coming.t(),
+          funs: %{Sandbox.side() => Funs.table()},
           vsn: {old_vsn :: term(), extra :: term()} | nil,
           values?: boolean()
         }
@@ -106,32 +112,31 @@ defmodule HotPatch.Swap.Replay.Player do
   end
 
   defp begin(state, dictionary, about) do
-    state = Sandbox.swapped(state, about.real, self())
-    dictionary = Sandbox.swapped(dictionary, about.real, self())
     [old, new] = for side <- [:old, :new], do: actor(side, state, dictionary, about)
 
-    case converted(new, about) do
-      {:ok, new} ->
-        tell(about, :ready)
-        play(old, new, about)
-
-      {:not, why} ->
-        tell(about, {:unconverted, why})
+    with {:ok, new} <- converted(new, about),
+         {:ok, new} <- rendered(new, old, about) do
+      tell(about, :ready)
+      play(old, new, about)
+    else
+      {:not, why} -> tell(about, {:unconverted, why})
     end
   end
 
   defp actor(side, state, dictionary, about) do
     family = about.families[side]
+    funs = about.funs[side]
 
     %{
       side: side,
       kind: about.kind,
-      module: family[about.module],
+      module: family[about.plays],
       family: family,
       coming: if(side == :new, do: about.coming, else: %Coming{}),
       real: about.real,
-      state: state,
-      dictionary: dictionary
+      funs: funs,
+      state: Funs.lent(state, funs, {about.real, self()}),
+      dictionary: Funs.lent(dictionary, funs, {about.real, self()})
     }
   end
 
@@ -155,12 +160,43 @@ defmodule HotPatch.Swap.Replay.Player do
     end
   end
 
+  # One that fails to goes on as it was, in a replay as after a change.
+  defp rendered(new, _old, %{renders?: false}), do: {:ok, new}
+
+  defp rendered(new, old, about) do
+    with {message, state} <- Hosted.rendering_again(new.state) do
+      :atomics.put(about.stage, 1, 2)
+      {outcome, after_it, _reads} = Callback.run(%{new | state: state}, message, %{})
+      :atomics.put(about.stage, 1, 0)
+
+      case outcome do
+        {:done, %{next: {:go_on, _wait}}} ->
+          {:ok, after_it}
+
+        {:left, reason} ->
+          {:not, reason}
+
+        crashed ->
+          nothing = {:done, %{sent: [], next: {:go_on, :infinity}}}
+          tell(about, {:found, found({nothing, old}, {crashed, new}, message, {old, new, about})})
+          {:ok, new}
+      end
+    else
+      :none -> {:ok, new}
+    end
+  end
+
+  defp found({was, old_after}, {is, new_after}, message, {old, new, about}) do
+    about_it = %{message: message, old: old, new: new, values?: about.values?, funs: about.funs}
+    Comparison.of({was, old_after.state}, {is, new_after.state}, about_it)
+  end
+
   defp play(old, new, %{ref: ref} = about) do
     receive do
       {^ref, :play, message} ->
         case told(about, message) do
           {:ok, told} ->
-            played(old, new, Sandbox.swapped(told, about.real, self()), about)
+            played(old, new, told, about)
 
           :others ->
             tell(about, {:played, :not_its_own, true})
@@ -180,16 +216,17 @@ defmodule HotPatch.Swap.Replay.Player do
 
   defp played(old, new, message, about) do
     :atomics.put(about.stage, 1, 1)
-    {was, old_after, reads} = Callback.run(old, message, %{})
+    {was, old_after, reads} = Callback.run(old, lent(message, old), %{})
     :atomics.put(about.stage, 1, 2)
-    {is, new_after, _reads} = Callback.run(new, message, Sandbox.in_order(reads))
+    {is, new_after, _reads} = Callback.run(new, lent(message, new), Sandbox.in_order(reads))
     :atomics.put(about.stage, 1, 0)
-    about_it = %{message: message, old: old, new: new, values?: about.values?}
-    finding = Comparison.of({was, old_after.state}, {is, new_after.state}, about_it)
+    finding = found({was, old_after}, {is, new_after}, message, {old, new, about})
     goes_on? = goes_on?(was) and goes_on?(is)
     tell(about, {:played, finding, goes_on?})
     if goes_on?, do: play(old_after, new_after, about)
   end
+
+  defp lent(message, actor), do: Funs.lent(message, actor.funs, {actor.real, self()})
 
   # After a timeout it would have done what no message says.
   defp goes_on?({:done, %{next: {:go_on, :infinity}}}), do: true

@@ -7,8 +7,6 @@ defmodule HotPatch.Swap.Replay.Sandbox do
   # The process has another pid than the one that it plays. So that code finds itself in its state and in
   # messages, that one's pid becomes its own there, and back in what leaves.
 
-  alias HotPatch.Swap.Replay.Coming
-
   @inside :"$hot_patch_replay"
   @notes :"$hot_patch_replay_notes"
   @keys [@inside, @notes]
@@ -19,6 +17,7 @@ defmodule HotPatch.Swap.Replay.Sandbox do
   @type reason ::
           {:calls, mfa()}
           | {:fun_of, module()}
+          | {:fun_without, module()}
           | {:struct_of, module()}
           | {:not_there, mfa()}
           | :receives
@@ -30,26 +29,13 @@ defmodule HotPatch.Swap.Replay.Sandbox do
   @typedoc "What was noted: `sent` the last first, `left` why the message was left aside, `reads` what it has read."
   @type notes :: %{sent: [{atom(), term()}], left: reason() | nil, reads: map()}
 
-  @doc """
-  Begins to play one message by an actor: its side, the shadows that it has, whom it stands for, and what comes
-  with its code; with the dictionary that it has.
-  """
-  @spec enter(
-          %{
-            :side => side(),
-            :family => family(),
-            :real => pid(),
-            :coming => Coming.t(),
-            :dictionary => [{term(), term()}],
-            optional(atom()) => term()
-          },
-          reads :: map()
-        ) :: :ok
+  @doc "Begins to play one message by one side, with the dictionary that it has."
+  @spec enter(HotPatch.Swap.Replay.Callback.actor(), reads :: map()) :: :ok
   def enter(%{family: family} = actor, reads) do
     _ = :erlang.erase()
     Enum.each(actor.dictionary, fn {key, value} -> Process.put(key, value) end)
     names = for {_module, shadow} <- family, into: %{}, do: {shadow, true}
-    inside = actor |> Map.take([:side, :family, :real, :coming]) |> Map.put(:names, names)
+    inside = actor |> Map.take([:side, :family, :real, :funs, :coming]) |> Map.put(:names, names)
     Process.put(@inside, inside)
     Process.put(@notes, %{sent: [], left: nil, reads: reads})
     :ok

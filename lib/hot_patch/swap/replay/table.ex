@@ -55,6 +55,12 @@ defmodule HotPatch.Swap.Replay.Table do
   # gate.txt comes second: what it says goes before.
   @rules Map.new(pure ++ gate)
 
+  @modules @rules |> Map.keys() |> Enum.map(&elem(&1, 0)) |> MapSet.new()
+
+  @doc "Whether calls of a module's functions are decided by name: it is not copied."
+  @spec knows?(module()) :: boolean()
+  def knows?(module), do: MapSet.member?(@modules, module)
+
   @doc "What is done with a call of a function; nil where nothing is known of it."
   @spec rule(module(), atom(), arity()) :: rule() | nil
   def rule(module, function, arity) do

@@ -122,6 +122,10 @@ defmodule HotPatch.Swap.Replay.Tally do
     do:
       "reads with #{Exception.format_mfa(module, function, arity)} what is not there now, and may be there then"
 
+  defp text({:fun_without, module}),
+    do:
+      "calls a fun of #{inspect(module)} of which it is not known which one of the new code it is"
+
   defp text({:struct_of, module}),
     do: "has #{inspect(module)} called by a library, by a protocol or its name"
 
@@ -149,11 +153,10 @@ defmodule HotPatch.Swap.Replay.Tally do
       sample: "not in the sample",
       no_copy: "its code cannot be copied, see below",
       special: "special processes are not played",
-      hosted: "LiveViews and channels are not played",
+      hosted: "the server of its library cannot be copied",
       wrapper: "servers that keep the module in their state are not played",
       foreign: "servers of a behaviour that is not OTP's are not played",
       below: "a gen_statem has another callback module now, and may come back to this one",
-      agent: "Agents are not played",
       others: "other reasons"
     }
   end

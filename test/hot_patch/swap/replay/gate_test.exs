@@ -40,6 +40,7 @@ defmodule HotPatch.Swap.Replay.GateTest do
       family: family,
       coming: %HotPatch.Swap.Replay.Coming{},
       real: self(),
+      funs: %{},
       state: Leaks.state(file),
       dictionary: []
     }
@@ -123,6 +124,7 @@ defmodule HotPatch.Swap.Replay.GateTest do
         family: family,
         coming: %HotPatch.Swap.Replay.Coming{},
         real: self(),
+        funs: %{},
         state: name,
         dictionary: []
       }
