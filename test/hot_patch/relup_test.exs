@@ -3,6 +3,7 @@ defmodule HotPatch.RelupTest do
   use ExUnit.Case, async: true
 
   alias HotPatch.Build
+  alias HotPatch.Test.NextRelease
   alias HotPatch.Test.Upgrade
 
   @moduletag :tmp_dir
@@ -127,6 +128,20 @@ defmodule HotPatch.RelupTest do
     shown = to_string(built)
     for remark <- manifest.upgrade.remarks, do: assert(shown =~ remark, shown)
     assert manifest.upgrade.remarks -- built.notes == []
+  end
+
+  test "one that mix hot_patch.relup has made of the analysis comes to what the analysis says" do
+    made = NextRelease.make()
+    of = fn built -> built.composition.manifest end
+    {:ok, without} = Build.run(from: made.old, to: made.new, out: made.zip)
+    assert {of.(without).upgrade.relup, of.(without).upgrade.remarks} == {nil, []}
+    {:ok, _relup} = Build.Relup.run(from: made.old, to: made.new)
+    {:ok, with} = Build.run(from: made.old, to: made.new, out: made.zip)
+    assert of.(with).upgrade.relup == %{up: true, down: true}
+
+    # The order of modules means nothing where all of them change in one step.
+    sorted = &Map.new(of.(&1).instructions, fn {way, all} -> {way, Enum.sort(all)} end)
+    assert sorted.(with) == sorted.(without)
   end
 
   test "one that restarts the VM is refused, with what to do", context do

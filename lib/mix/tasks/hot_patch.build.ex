@@ -20,8 +20,9 @@ defmodule Mix.Tasks.HotPatch.Build do
 
   Of two versions of one release an **upgrade** is made, which takes the system from the one to the other: whole
   folders of the applications that change, all that belongs to the new release itself (boot script, configuration,
-  consolidated protocols), and of the rest a digest. It is uploaded, checked, applied and rolled back as a patch is. An application goes as
-  its own `.appup` says, where that names the former version, else as the analysis finds; supervisors whose `init` changes start
+  consolidated protocols), and of the rest a digest. It is uploaded, checked, applied and rolled back as a patch is. It goes as the
+  release's own `relup` says where that has the way, else each application as its own `.appup` says where that names the former version,
+  else as the analysis finds; supervisors whose `init` changes start
   what is new in it and stop what is gone. An application of the same version must be the same in both. With
   `--in-place` a patch of the version that runs is made instead.
 

@@ -12,6 +12,7 @@ use crate::pair;
 use crate::script::{self, Script, module, quoted};
 use crate::side::{Key, Side};
 use crate::steps::Course;
+use crate::tree::Content;
 
 /// What is to be known of a way before it is judged.
 pub(crate) struct Ground<'s> {
@@ -19,7 +20,7 @@ pub(crate) struct Ground<'s> {
     destination: &'s Side,
     /// Modules where it starts and where it leads, and those of the latter whose applications change.
     before: BTreeSet<&'s str>,
-    after: BTreeSet<&'s str>,
+    after: BTreeMap<&'s str, &'s Content>,
     brought: BTreeSet<&'s str>,
     /// Those that are not the same in both.
     pub(crate) changed: BTreeSet<String>,
@@ -67,7 +68,7 @@ impl<'s> Ground<'s> {
             is_up,
             destination,
             before: origin.modules().into_keys().collect(),
-            after: destination.modules().into_keys().collect(),
+            after: destination.modules(),
             brought: brought(destination, applications),
             changed: analysis.modules.iter().map(|one| one.module.clone()).collect(),
             supervisors: made.iter().filter_map(supervisor).collect(),
@@ -116,7 +117,7 @@ impl<'s> Ground<'s> {
     /// An instruction for a module that the release to which it leads has not, or has.
     fn is_of_another(&self, instruction: &Instruction) -> Option<String> {
         let name = module(instruction)?;
-        let is_there = self.after.contains(name);
+        let is_there = self.after.contains_key(name);
         let goes = matches!(instruction, Instruction::DeleteModule { .. });
         let what = match (goes, is_there) {
             (true, true) => "which the release to which it leads has",
@@ -169,7 +170,7 @@ impl<'s> Ground<'s> {
     /// A call of what runs until then is made before anything changes where it stands before that; of
     /// what goes in any case, and of what comes in none.
     fn is_early(&self, module: &str, is_changed: bool) -> bool {
-        match (self.before.contains(module), self.after.contains(module)) {
+        match (self.before.contains(module), self.after.contains_key(module)) {
             (true, false) => true,
             (false, true) => false,
             _ => !is_changed,
@@ -245,8 +246,7 @@ impl<'s> Ground<'s> {
     }
 
     fn is_supervisor(&self, name: &str) -> Result<bool, Error> {
-        let modules = self.destination.modules();
-        let Some(content) = modules.get(name) else { return Ok(false) };
+        let Some(content) = self.after.get(name) else { return Ok(false) };
         let read = pair::module(&format!("{name}.beam"), &content.read()?, &[])?;
         let is_one = |behaviour: &String| SUPERVISORS.contains(&behaviour.as_str());
         Ok(read.is_some_and(|module| module.behaviours.iter().any(is_one)))

@@ -64,7 +64,7 @@ use advice::Advice;
 use hot_patch_beam::ChunkId;
 use hot_patch_beam::text::visible;
 use hot_patch_core::analysis::{Analysis, Finding};
-use hot_patch_core::manifest::{LONGEST_REMARK, Manifest};
+use hot_patch_core::manifest::{LONGEST_REMARK, MOST_REMARKS, Manifest};
 use judgement::Judgement;
 use side::Side;
 use steps::Course;
@@ -129,7 +129,7 @@ pub fn build(
     compared.notes.extend(advice.remarks.iter().cloned());
     if let Some(upgrade) = &mut compared.upgrade {
         upgrade.relup = advice.relup;
-        upgrade.remarks = advice.remarks.iter().map(|remark| line(remark)).collect();
+        upgrade.remarks = lines(&advice.remarks);
     }
     progress.unless_stopped()?;
     let Judgement { accepted, refused } =
@@ -150,7 +150,17 @@ pub fn build(
     Ok(Built { zip, manifest, notes, compared, analysis, refused })
 }
 
-/// A remark as a manifest may have it.
+/// Remarks as a manifest may have them.
+fn lines(remarks: &[String]) -> Vec<String> {
+    let named = if remarks.len() > MOST_REMARKS { MOST_REMARKS - 1 } else { remarks.len() };
+    let mut lines: Vec<String> = remarks.iter().take(named).map(|remark| line(remark)).collect();
+    if remarks.len() > named {
+        lines
+            .push(format!("there are {} more, which who built it was told", remarks.len() - named));
+    }
+    lines
+}
+
 fn line(remark: &str) -> String {
     let mut line = visible(remark);
     let fits = |end: &usize| *end <= LONGEST_REMARK;

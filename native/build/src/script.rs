@@ -95,6 +95,11 @@ impl Reader {
                 let (module, _purge) = purged(gone)?;
                 self.removes(module)
             }
+            // High-level, and another name of `delete_module`.
+            ("remove_module", [gone @ .., Value::List(_)]) => {
+                let (module, _purge) = purged(gone)?;
+                self.removes(module)
+            }
             ("purge", [Value::List(modules)]) => {
                 modules.iter().try_for_each(|module| self.purges(atom(module)?))
             }

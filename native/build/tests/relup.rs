@@ -10,6 +10,7 @@ mod support;
 
 use hot_patch_build::Built;
 use hot_patch_core::manifest::Relup;
+use hot_patch_core::{Options, read_archive};
 use support::shop::{SYSTEM, application, built_of, error_of, releases};
 use support::{Folder, built, request};
 
@@ -237,6 +238,18 @@ fn what_cannot_be_followed_is_refused_by_name() {
 }
 
 #[test]
+fn remarks_have_bounds() {
+    let releases = releases("relup_remarks");
+    let waits = format!("{{sync_nodes,'{}',[]}},", "\\x{202e}é".repeat(80)).repeat(1_100);
+    relup(&releases, &format!("[{waits}{{load,{{b,soft_purge,soft_purge}}}}]"), "[]");
+    let built = built_of(&releases);
+    let remarks = &built.manifest.upgrade.as_ref().unwrap().remarks;
+    assert_eq!(remarks.len(), 1_000);
+    assert!(remarks[999].starts_with("there are 1"), "{}", remarks[999]);
+    assert!(read_archive(&built.zip, &Options::default()).is_ok());
+}
+
+#[test]
 fn its_encoding_is_as_for_file_consult() {
     let releases = releases("relup_encoding");
     let put = |comment: &[u8]| {
@@ -301,6 +314,8 @@ fn an_appup_may_have_them_too() {
     assert_eq!(up[0], "{apply,{c,bye,[]}}");
     let up = put("[{apply,{d,hello,[]}},{update,b}]").manifest.instructions.up;
     assert_ne!(up[0], "{apply,{d,hello,[]}}");
+    let up = put("[{remove_module,c,soft_purge,soft_purge,[]}]").manifest.instructions.up;
+    assert_eq!(up.last().map(String::as_str), Some("{delete_module,c}"));
     // A supervisor that is the same may have other children.
     let up = put("[{update,a,supervisor}]").manifest.instructions.up;
     assert!(up.contains(&"{update,a,{supervisor,children}}".to_owned()), "{up:?}");

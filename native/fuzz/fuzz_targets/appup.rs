@@ -1,13 +1,17 @@
-//! Any bytes as the text of an appup, and as that of an instruction.
+//! Any bytes as the file of an appup or a relup, and as the text of an instruction.
 #![no_main]
 
-use hot_patch_core::appup::{Appup, Instruction};
+use hot_patch_core::appup::{Appup, Instruction, Value};
 use hot_patch_fuzz::request;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     request("instructions", &[bytes], b"\x83j");
     request("instructions", &[bytes, b"{load_module,m}", bytes], b"\x83j");
+    if let Ok(value) = Value::consult(bytes) {
+        let again = Value::consult(format!("%% coding: utf-8\n{value}.\n").as_bytes());
+        assert_eq!(again.expect("what was written can be read"), value);
+    }
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     // What was read is written so that it is read again as it was, and written the same.
     if let Ok(appup) = Appup::parse(text) {

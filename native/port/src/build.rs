@@ -28,7 +28,8 @@ What differs is taken: modules whose code or vsn differs, new and removed ones, 
 protocols, files below priv. OTP's, Elixir's and HotPatch's own applications never are.
 
 Of two versions of one release an upgrade is made: whole folders of the applications that change,
-and what belongs to the new release itself. --in-place makes a patch of the version that runs.
+and what belongs to the new release itself. It goes as the release's relup says, else as the
+applications' own appups do, else as the analysis finds. --in-place makes a patch of the version that runs.
 
 What the change means is shown with it. A patch that looks dangerous is not built, unless what
 was found is accepted by name.

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use hex::Hex;
 pub use signature::Signature;
 pub(crate) use signature::alone;
-pub use upgrade::{Application, LONGEST_REMARK, Relup, Shared, Upgrade, folder_digest};
+pub use upgrade::{Application, Relup, Shared, Upgrade, folder_digest};
+pub use upgrade::{LONGEST_REMARK, MOST_REMARKS};
 
 use crate::refusal::Refusal;
 use hot_patch_beam::Module;

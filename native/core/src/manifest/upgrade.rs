@@ -25,7 +25,7 @@ const LONGEST_PATH: u32 = 1024;
 /// The longest remark, in bytes.
 pub const LONGEST_REMARK: usize = 1_000;
 /// The most remarks.
-const MOST_REMARKS: usize = 1_000;
+pub const MOST_REMARKS: usize = 1_000;
 
 /// From the manifest's release to another version of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
