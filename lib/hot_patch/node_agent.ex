@@ -132,11 +132,11 @@ defmodule HotPatch.NodeAgent do
   @spec restarted(String.t()) :: {Release.t(), :trying | :served | :taken_back | :none}
   def restarted(version), do: {Release.current(), Upgrade.Restart.state(version)}
 
-  @doc "The restarts known here by which all nodes came to another release, and back."
-  @spec rolled() :: [Store.Rolled.t()]
-  defdelegate rolled(), to: Store.Rolled, as: :list
+  @doc "The number of the last restart into another release that is known here."
+  @spec rolled_seq() :: non_neg_integer()
+  defdelegate rolled_seq(), to: Store.Rolled, as: :seq
 
-  @doc "Keeps these, too: by them a node that was away finds where it is to go."
+  @doc "Keeps by which restarts all nodes came to another release, or back: a node that was away follows them."
   @spec rolled([Store.Rolled.t()]) :: :ok | {:error, String.t()}
   def rolled(entries) do
     with {:error, posix} <- Store.Rolled.add(entries),

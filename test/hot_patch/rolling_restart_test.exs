@@ -217,7 +217,21 @@ defmodule HotPatch.RollingRestartTest do
     assert ask(b, :shop_server) == {1, {:v1, 0}}
   end
 
-  defp rolled(node), do: Cluster.call(node, HotPatch.NodeAgent, :rolled, [])
+  defp step(seq, from, to) do
+    HotPatch.Store.Rolled.new(%{
+      id: "before#{seq}",
+      seq: seq,
+      kind: :apply,
+      patch: "p",
+      name: "shop",
+      from: from,
+      to: to,
+      scope: :all,
+      by: "alice"
+    })
+  end
+
+  defp rolled(node), do: Cluster.call(node, HotPatch.Store.Rolled, :list, [])
 
   defp journal(node) do
     {:ok, %{items: entries}} = hot_patch(node, :journal, [[nodes: [node]]])
@@ -275,6 +289,9 @@ defmodule HotPatch.RollingRestartTest do
   test "cancelled, it goes no further than the node it is at", %{made: made} do
     {[{a, _}, {b, _}], patch} = two(made, [])
     pid = os_pid(a)
+    # All have been there before, and came back.
+    before = [step(1, "1.0.0", "1.1.0"), step(2, "1.1.0", "1.0.0")]
+    for node <- [a, b], do: :ok = Cluster.call(node, HotPatch.NodeAgent, :rolled, [before])
     options = [restart: :rolling, watch: [duration: 120_000, baseline: 100]]
     applied = Task.async(fn -> hot_patch(a, :apply, [patch.id, options]) end)
     until(fn -> version(b) == {"1.1.0", :served} end, "the first serves", 60_000)
@@ -293,8 +310,15 @@ defmodule HotPatch.RollingRestartTest do
     assert {os_pid(a), version(a)} == {pid, {"1.0.0", :none}}
     assert version(b) == {"1.1.0", :served}
     assert Enum.all?(hot_patch(a, :nodes, []), &(&1.operation == nil))
-    # It was not all of them: nobody is to follow.
-    assert rolled(a) == []
+    # It was not all of them: nobody is to follow, and the one that went stays there.
+    assert rolled(a) == before
+    assert rolled(b) == before
+
+    [of_a, of_b] = for node <- [a, b], do: Cluster.call(node, HotPatch.NodeAgent, :history, [])
+
+    catch_up = HotPatch.Cluster.RollingCatchUp
+    assert Cluster.call(b, catch_up, :run, [of_b, [{a, of_a}]]) == :ok
+    assert Cluster.call(a, catch_up, :run, [of_a, [{b, of_b}]]) == :ok
 
     # What serves, and not well, goes back.
     assert Cluster.call(b, HotPatch.NodeAgent, :restart_back, ["1.1.0"]) == :ok

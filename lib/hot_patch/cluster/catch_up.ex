@@ -28,9 +28,10 @@ defmodule HotPatch.Cluster.CatchUp do
   @within 10_000
 
   @typedoc """
-  Why it was not done now: somebody else has this node, or it is starting, which is told in words to who asks how it is.
+  Why it was not done now: somebody else has this node; or it waits, which is told in words to who asks how it is, for
+  something after which it is compared: its own start, or the end of what others do.
   """
-  @type later :: :held | {:starting, String.t()}
+  @type later :: :held | {:waits, String.t()}
 
   @doc "Compares this node with others, and does what it has missed; says whether it did anything."
   @spec run([node()]) :: :ok | :changed | {:later, later()} | {:error, String.t()}
@@ -163,8 +164,7 @@ defmodule HotPatch.Cluster.CatchUp do
     else
       _ = spawn(&soon_after_start/0)
 
-      {:later,
-       {:starting, "the node is starting, and goes to another release when it has started"}}
+      {:later, {:waits, "the node is starting, and goes to another release when it has started"}}
     end
   end
 

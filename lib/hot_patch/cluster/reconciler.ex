@@ -171,8 +171,8 @@ defmodule HotPatch.Cluster.Reconciler do
   # nothing ends then that would be told.
   defp later(state, :held), do: soon(state, @again)
 
-  # Whoever has seen it start has it compared.
-  defp later(state, {:starting, text}) do
+  # What it waits for has it compared.
+  defp later(state, {:waits, text}) do
     NodeAgent.behind(text)
     soon(state, @now_and_then)
   end

@@ -22,9 +22,7 @@ defmodule HotPatch.Cluster.RollingCatchUp do
     # A node of a version that knows nothing of it has none to tell.
     theirs = for {_node, history} <- histories, one <- Map.get(history, :rolled, []), do: one
 
-    with :ok <- NodeAgent.rolled(theirs) do
-      Rolled.list() |> Rolled.missed(mine.release, node()) |> follow(histories)
-    end
+    with :ok <- NodeAgent.rolled(theirs), do: mine.release |> Rolled.missed() |> follow(histories)
   end
 
   defp follow(nil, _histories), do: :ok
@@ -59,7 +57,7 @@ defmodule HotPatch.Cluster.RollingCatchUp do
       :ok
     else
       text = "the node is starting, and is restarted into #{missed.to} when it has started"
-      {:later, {:starting, text}}
+      {:later, {:waits, text}}
     end
   end
 
@@ -92,7 +90,7 @@ defmodule HotPatch.Cluster.RollingCatchUp do
   defp led(missed, leader) do
     case :erpc.call(leader, RollingRestart, :bring, [missed, node()]) do
       :ok -> :ok
-      {:busy, _text} -> {:later, :held}
+      {:busy, text} -> {:later, {:waits, "#{behind(missed)}: #{text}"}}
       {:error, text} -> {:error, "#{behind(missed)}: #{text}"}
     end
   catch

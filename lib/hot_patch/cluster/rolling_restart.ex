@@ -81,6 +81,7 @@ defmodule HotPatch.Cluster.RollingRestart do
           reason: "catching up",
           nodes: [node],
           roster: [node],
+          number: missed.seq,
           held: others(missed.name, node)
         })
 
@@ -96,8 +97,7 @@ defmodule HotPatch.Cluster.RollingRestart do
 
   defp payload(%{kind: :apply} = missed) do
     with {:ok, composition, patch} <- Catalog.open(missed.patch) do
-      more = [restart: :rolling] ++ Options.inherited(:catch_up, :apply, %{})
-      {:ok, Payload.new(composition, patch.release, more)}
+      {:ok, Payload.new(composition, patch.release, restart: :rolling)}
     end
   end
 
@@ -123,6 +123,7 @@ defmodule HotPatch.Cluster.RollingRestart do
         teller: Progress.teller(operation, nodes),
         report: Draft.report(payload, unmanaged, options),
         options: options,
+        number: nil,
         done: []
       })
 
@@ -130,7 +131,7 @@ defmodule HotPatch.Cluster.RollingRestart do
 
     result =
       with {:ok, _granted} <- hold(held, course),
-           {:ok, course} <- foreseen(nodes, course),
+           {:ok, course} <- foreseen(nodes, %{course | number: number(course)}),
            {:ok, course} <- each(order(course), course) do
         completed(course)
         {:ok, course}
@@ -158,18 +159,26 @@ defmodule HotPatch.Cluster.RollingRestart do
     end
   end
 
+  # By it a node knows which of such restarts are those that it has missed. Nobody else begins one meanwhile.
+  defp number(%{options: %{number: number}}), do: number
+
+  defp number(course) do
+    known =
+      for {_node, {:ok, seq}} <- Cluster.call(everyone(course), :rolled_seq, [], @within), do: seq
+
+    Enum.max([0 | known]) + 1
+  end
+
+  defp everyone(course), do: [node() | others(course.payload.release.name, node())]
+
   # All are there: whoever was away is to follow. One that is brought there follows what is kept already, and what was
   # only begun (a system of one node) that node keeps itself.
   defp completed(%{options: %{origin: {:missed, _id}}}), do: :ok
   defp completed(%{done: []}), do: :ok
 
   defp completed(course) do
-    everyone = Enum.uniq([node() | others(course.payload.release.name, node())])
-
-    known =
-      for {_node, {:ok, entries}} <- Cluster.call(everyone, :rolled, [], @within), do: entries
-
-    entry = Map.put(entry(course), :seq, Rolled.seq(Enum.concat(known)) + 1)
+    everyone = everyone(course)
+    entry = entry(course)
 
     # This node first: from then on it is known, whoever dies.
     for nodes <- [[node()], everyone -- [node()]],
@@ -185,7 +194,7 @@ defmodule HotPatch.Cluster.RollingRestart do
   defp entry(%{payload: payload, options: options, operation: operation} = course) do
     Rolled.new(%{
       id: Map.get(options, :part_of, operation.id),
-      seq: 1,
+      seq: course.number,
       kind: payload.kind,
       patch: payload.patch,
       name: payload.release.name,
@@ -292,10 +301,9 @@ defmodule HotPatch.Cluster.RollingRestart do
   # There is nobody else: this ends with it.
   defp by_itself(node, course) do
     Progress.tell(course.teller, node, {:prepare, :running})
-    entry = Map.put(entry(course), :seq, Rolled.seq(Rolled.list()) + 1)
 
     with :ok <- unpack(node, course),
-         :ok <- leave(node, %{rolled: entry}, course) do
+         :ok <- leave(node, %{rolled: entry(course)}, course) do
       Progress.tell(course.teller, node, {:restart, :running})
 
       text =
@@ -318,6 +326,7 @@ defmodule HotPatch.Cluster.RollingRestart do
         id: Coordinator.new_id(),
         nodes: [node],
         roster: [node],
+        number: course.number,
         part_of: course.operation.id,
         of_all: course.operation.scope
       })
@@ -367,6 +376,7 @@ defmodule HotPatch.Cluster.RollingRestart do
     order = %{
       to: {course.erts, course.version},
       seconds: seconds(options),
+      seq: course.number,
       facts: facts
     }
 

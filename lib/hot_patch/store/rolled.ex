@@ -5,7 +5,9 @@ defmodule HotPatch.Store.Rolled do
   # and so only what has come to its end on all nodes is in it: where that stopped half-way, the others are to stay where
   # they are.
   #
-  # All nodes order them in the same way, and learn them from each other.
+  # All nodes order them in the same way, and learn them from each other. Beside them is kept up to which of them a node
+  # has come to what it runs: by an operation that was not completed, or by a change while it ran, it may rightly be
+  # elsewhere than the last of them leads.
 
   alias HotPatch.Release
   alias HotPatch.Store
@@ -41,20 +43,44 @@ defmodule HotPatch.Store.Rolled do
 
   @doc "Those that are known here, the oldest first."
   @spec list() :: [t()]
-  def list do
-    case Store.read_term(path()) do
-      {:ok, [_ | _] = entries} -> Enum.filter(entries, &entry?/1)
-      _none_or_damaged -> []
-    end
-  end
+  def list, do: read().entries
 
   @doc "Keeps these, too. Any node of the cluster can send them: what has another form is left out."
   @spec add([t()]) :: :ok | {:error, File.posix()}
   def add(entries) do
-    known = list()
-    all = together(known, Enum.filter(entries, &entry?/1))
-    if all == known, do: :ok, else: Store.write_term(path(), all)
+    kept = read()
+    put(kept, %{kept | entries: together(kept.entries, Enum.filter(entries, &entry?/1))})
   end
+
+  @doc "This node has come to a release: by the restart with this number, or by what was done after all that is known here."
+  @spec arrived(Release.t(), pos_integer() | :latest) :: :ok | {:error, File.posix()}
+  def arrived(%Release{name: name, version: version}, seq) do
+    kept = read()
+    seq = if seq == :latest, do: last(kept), else: seq
+    put(kept, %{kept | arrived: %{name: name, version: version, seq: seq}})
+  end
+
+  @doc "The last number that is known here."
+  @spec seq() :: non_neg_integer()
+  def seq, do: last(read())
+
+  defp last(%{entries: entries, arrived: arrived}) do
+    numbers = for one <- [arrived | entries], one != nil, do: one.seq
+    Enum.max(numbers, fn -> 0 end)
+  end
+
+  defp read do
+    case Store.read_term(path()) do
+      {:ok, %{v: @version, entries: entries, arrived: arrived}} ->
+        %{entries: Enum.filter(entries, &entry?/1), arrived: arrived}
+
+      _none_or_damaged ->
+        %{entries: [], arrived: nil}
+    end
+  end
+
+  defp put(same, same), do: :ok
+  defp put(_before, kept), do: Store.write_term(path(), Map.put(kept, :v, @version))
 
   defp together(known, more) do
     (known ++ more)
@@ -73,24 +99,32 @@ defmodule HotPatch.Store.Rolled do
 
   defp entry?(_other), do: false
 
-  @doc """
-  The restart that a node which runs this release has missed: nil where the last that has to do with it has led here, or
-  none has.
-  """
-  @spec missed([t()], Release.t(), node()) :: t() | nil
-  def missed(entries, %Release{name: name, version: version}, node) do
+  @doc "The restart that this node has missed, if it runs this release; nil where there is none."
+  @spec missed(Release.t()) :: t() | nil
+  def missed(release) do
+    %{entries: entries, arrived: arrived} = read()
+    missed(entries, release, node(), arrived)
+  end
+
+  @doc false
+  # The last that has to do with what runs, of those after this node has come there, if that leads away from it.
+  @spec missed([t()], Release.t(), node(), map() | nil) :: t() | nil
+  def missed(entries, %Release{name: name, version: version}, node, arrived) do
+    since =
+      case arrived do
+        %{name: ^name, version: ^version, seq: seq} -> seq
+        _elsewhere_or_not_known -> 0
+      end
+
     entries
-    |> Enum.filter(&(&1.name == name and version in [&1.from, &1.to] and concerns?(&1, node)))
+    |> Enum.filter(&(&1.seq > since and &1.name == name and version in [&1.from, &1.to]))
+    |> Enum.filter(&concerns?(&1, node))
     |> Enum.max_by(&{&1.seq, &1.id}, fn -> nil end)
     |> then(&if(&1 && &1.from == version, do: &1))
   end
 
   defp concerns?(%{scope: :all}, _node), do: true
   defp concerns?(%{scope: nodes}, node), do: node in nodes
-
-  @doc "The number of the last of these."
-  @spec seq([t()]) :: non_neg_integer()
-  def seq(entries), do: entries |> Enum.map(& &1.seq) |> Enum.max(fn -> 0 end)
 
   defp path, do: Path.join(Store.directory(), @name)
 end

@@ -19,7 +19,7 @@ defmodule HotPatch.Store.Trial do
   @typedoc """
   From which release to which, each with its ERTS as `start_erl.data` has it; by which operation. `command` is that of
   heart, where it is heart that starts the system. `starts` counts those of the new release. `seconds` is how long it
-  may take to serve. `rolled` is what is to be kept when it does; that of an earlier version has none.
+  may take to serve. `seq` and `rolled` are what is to be kept when it does (HotPatch.Store.Rolled); that of an earlier version has none.
   """
   @type t :: %{
           required(:root) => Path.t(),
@@ -29,6 +29,7 @@ defmodule HotPatch.Store.Trial do
           required(:starts) => non_neg_integer(),
           required(:seconds) => pos_integer(),
           required(:facts) => map(),
+          optional(:seq) => pos_integer(),
           optional(:rolled) => HotPatch.Store.Rolled.t() | nil
         }
 

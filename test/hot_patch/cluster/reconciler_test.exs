@@ -72,7 +72,7 @@ defmodule HotPatch.Cluster.ReconcilerTest do
   end
 
   test "that a node is starting is said, and no failure", %{state: state} do
-    {left, state} = ended(state, {:later, {:starting, "it is starting"}})
+    {left, state} = ended(state, {:later, {:waits, "it is starting"}})
     assert left in 1..10_000
     assert {behind(), state.failing} == {"it is starting", nil}
   end

@@ -27,10 +27,11 @@ defmodule HotPatch.Store.RolledTest do
     )
   end
 
-  defp missed(entries, version, node \\ :a@host) do
-    with %{to: to} <- Rolled.missed(entries, %Release{name: "shop", version: version}, node),
-         do: to
+  defp missed(entries, version, node \\ :a@host, arrived \\ nil) do
+    with %{to: to} <- Rolled.missed(entries, shop(version), node, arrived), do: to
   end
+
+  defp shop(version), do: %Release{name: "shop", version: version}
 
   test "it is the last that leads away from what runs" do
     there = [one(1, "1.0.0", "1.1.0")]
@@ -51,6 +52,19 @@ defmodule HotPatch.Store.RolledTest do
     assert {missed(again, "1.0.0"), missed(again, "1.1.0")} == {"1.1.0", nil}
   end
 
+  test "who has come to what it runs since then has missed nothing of that" do
+    back = [one(1, "1.0.0", "1.1.0"), one(2, "1.1.0", "1.0.0", %{kind: :rollback})]
+    since = fn version, seq -> %{name: "shop", version: version, seq: seq} end
+    at = fn version, arrived -> missed(back, version, :a@host, arrived) end
+
+    # By one that went no further, or while it ran: the others stay, and so does it.
+    assert at.("1.1.0", since.("1.1.0", 3)) == nil
+    assert at.("1.1.0", since.("1.1.0", 2)) == nil
+    # By the first; or to another, whatever it was since.
+    assert at.("1.1.0", since.("1.1.0", 1)) == "1.0.0"
+    assert at.("1.1.0", since.("1.2.0", 3)) == "1.0.0"
+  end
+
   test "of another system, or for other nodes, it is none" do
     named = [one(1, "1.0.0", "1.1.0", %{scope: [:b@host]})]
     assert {missed(named, "1.0.0"), missed(named, "1.0.0", :b@host)} == {nil, "1.1.0"}
@@ -66,10 +80,19 @@ defmodule HotPatch.Store.RolledTest do
     assert Rolled.add([second]) == :ok
     assert Rolled.add([first, second]) == :ok
     assert Rolled.list() == entries
-    assert Rolled.seq(entries) == 2
+    assert Rolled.seq() == 2
 
     # Whatever else a node of the cluster sends.
     assert Rolled.add([%{id: 1}, :junk, %{first | id: "x", v: 99}]) == :ok
     assert Rolled.list() == entries
+
+    # Where this node has come to is kept beside them.
+    assert %{id: "op2", to: "1.0.0"} = Rolled.missed(shop("1.1.0"))
+    assert Rolled.add([%{first | id: "third", seq: 3, from: "1.1.0", to: "1.2.0"}]) == :ok
+    assert %{id: "third"} = Rolled.missed(shop("1.1.0"))
+    assert Rolled.arrived(shop("1.1.0"), :latest) == :ok
+    assert {Rolled.missed(shop("1.1.0")), Rolled.seq()} == {nil, 3}
+    assert Rolled.arrived(shop("1.1.0"), 7) == :ok
+    assert {Rolled.seq(), length(Rolled.list())} == {7, 3}
   end
 end

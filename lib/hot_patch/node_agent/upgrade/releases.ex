@@ -13,6 +13,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Journal
   alias HotPatch.Store.ReleaseFiles
+  alias HotPatch.Store.Rolled
   alias HotPatch.Store.SharedHost
   alias HotPatch.Store.Transaction
   alias HotPatch.Store.Trial
@@ -37,6 +38,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
     mend(course.root)
     # A way back may have changed that.
     if version = NextBoot.version(course.root), do: boots_here(course.root, version)
+    # Restarts that have led elsewhere before are none that this node has missed.
+    if Rolled.seq() > 0, do: _ = Rolled.arrived(Course.release(course), :latest)
 
     change(course.root, fn entries ->
       entries

@@ -32,13 +32,14 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
 
   @typedoc """
   Where to, and by which operation: `op`, `patch`, `by`, `reason`, `from`. `seconds` is how long the new release may take
-  to serve. Where no runtime system is named it is that of the release as it lies here. `rolled` is what is to be kept when
-  it serves, where nobody waits for that.
+  to serve. Where no runtime system is named it is that of the release as it lies here. `seq` is the number of the restart.
+  `rolled` is what is to be kept when it serves, where nobody waits for that.
   """
   @type order :: %{
           required(:to) => {erts :: String.t() | nil, String.t()},
           required(:seconds) => pos_integer(),
           required(:facts) => map(),
+          required(:seq) => pos_integer(),
           optional(:rolled) => Rolled.t()
         }
 
@@ -102,6 +103,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
       starts: 0,
       seconds: order.seconds,
       facts: order.facts,
+      seq: order.seq,
       rolled: order[:rolled]
     }
   end
@@ -160,8 +162,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
   def start do
     case Trial.read(:record) do
       nil ->
-        # It may have ended between the two.
-        keep(Trial.read(:done))
+        # It may have ended before it was kept.
+        keep(Trial.read(:done), Release.current())
         tell_over(Trial.read(:over))
 
       trial ->
@@ -169,12 +171,14 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
     end
   end
 
-  defp keep(%{rolled: %{} = rolled}) do
-    _ = Rolled.add([rolled])
+  # That this node has come there, by the last that went well; and that all have, where it is all.
+  defp keep(%{to: {_erts, version}, seq: seq} = trial, %Release{version: version} = release) do
+    _ = Rolled.arrived(release, seq)
+    _ = Rolled.add(List.wrap(trial[:rolled]))
     :ok
   end
 
-  defp keep(_nothing), do: :ok
+  defp keep(_none_or_elsewhere, _release), do: :ok
 
   defp booted, do: with({_name, version} <- ReleaseSource.booted(), do: version)
 
@@ -252,7 +256,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Restart do
       release = Release.current()
       Log.notice("HotPatch: this node serves as #{Release.text(release)}")
       _ = Journal.add(:restart, Map.merge(trial.facts, %{release: release, status: :ok}))
-      keep(trial)
+      keep(trial, release)
     end
 
     :ok
