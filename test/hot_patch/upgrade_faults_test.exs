@@ -1,6 +1,7 @@
 defmodule HotPatch.UpgradeFaultsTest do
   use ExUnit.Case, async: false
 
+  import HotPatch.Test.Archives, only: [zip: 1]
   import HotPatch.Test.NextRelease, only: [ask: 2, ask: 3]
   import HotPatch.Test.Until
 
@@ -9,6 +10,7 @@ defmodule HotPatch.UpgradeFaultsTest do
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Faults.Damage
   alias HotPatch.Test.NextRelease
+  alias HotPatch.Test.PatchedShared
 
   @moduletag :starts_nodes
   @moduletag :slow
@@ -17,8 +19,13 @@ defmodule HotPatch.UpgradeFaultsTest do
   # Nodes are killed at steps of upgrades, of their way back, and of making them permanent, or their disk is full from a
   # step on; what names the release that a start boots is torn. Each is wholly old or wholly new when it is back, and all
   # agree. script/faults --upgrade has more of them; few are kills alone.
+  #
+  # In one form two nodes have the release's folder in common, with a patch of the former release in an application that both
+  # releases have: it ends with the upgrade, and is there again, wholly, wherever the former release runs.
 
-  @faults String.to_integer(System.get_env("HOT_PATCH_UPGRADE_FAULTS", "4"))
+  @few 6
+  @faults String.to_integer(System.get_env("HOT_PATCH_UPGRADE_FAULTS", "#{@few}"))
+  @form System.get_env("HOT_PATCH_UPGRADE_FORM")
   @seed String.to_integer(System.get_env("HOT_PATCH_SEED", "1"))
 
   # Steps that a node comes to; with how often it comes there.
@@ -52,14 +59,17 @@ defmodule HotPatch.UpgradeFaultsTest do
     :ok
   end
 
-  for {count, share} <- [{1, 2}, {3, 2}] do
-    test "killed at any step, #{count} of them" do
+  @forms %{"one" => 1, "three" => 3, "folder" => :folder}
+  @chosen if @form, do: Map.take(@forms, [@form]), else: @forms
+
+  for {form, count} <- @chosen do
+    test "killed at any step: #{form}" do
       rig = start(unquote(count))
 
-      Enum.reduce(1..div(@faults, unquote(share))//1, rig, fn number, rig ->
+      Enum.reduce(1..div(@faults, map_size(@chosen))//1, rig, fn number, rig ->
         fault = choose(rig)
         rig = strike(rig, fault)
-        if @faults > 4, do: IO.puts("fault #{number}: right #{inspect(fault)}, #{rig.version}")
+        if @faults > @few, do: IO.puts("fault #{number}: right #{inspect(fault)}, #{rig.version}")
         rig
       end)
     end
@@ -126,6 +136,19 @@ defmodule HotPatch.UpgradeFaultsTest do
 
   defp hot_patch(node, function, args), do: Cluster.call(node, HotPatch, function, args)
 
+  defp start(:folder) do
+    made = NextRelease.make()
+    PatchedShared.ship(made)
+
+    nodes =
+      for _n <- 1..2 do
+        {node, peer} = NextRelease.boot(made.old)
+        {node, made.old, peer}
+      end
+
+    rig(nodes, made, PatchedShared.files())
+  end
+
   defp start(count) do
     made = NextRelease.make()
 
@@ -138,16 +161,40 @@ defmodule HotPatch.UpgradeFaultsTest do
         {node, root, peer}
       end
 
+    rig(nodes, made, nil)
+  end
+
+  defp rig(nodes, made, fix) do
     connect(nodes)
-    {node, _root, _peer} = hd(nodes)
+    {node, root, _peer} = hd(nodes)
     {:ok, patch} = hot_patch(node, :upload, [made.zip])
+    fix = fix && fix!(node, fix)
     old = looks(node)
     {:ok, %{status: :ok}} = hot_patch(node, :apply, [patch.id])
     new = looks(node)
     {:ok, %{status: :ok}} = hot_patch(node, :rollback, [patch.id])
     assert looks(node) == old
-    %{nodes: nodes, patch: patch.id, old: old, new: new, version: "1.0.0", permanent?: false}
+    assert fix == nil or fixed(node, root) == {:patched, :patched}
+
+    %{
+      nodes: nodes,
+      patch: patch.id,
+      fix: fix,
+      old: old,
+      new: new,
+      version: "1.0.0",
+      permanent?: false
+    }
   end
+
+  defp fix!(node, files) do
+    {:ok, fix} = hot_patch(node, :upload, [zip(files), [name: "fix"]])
+    {:ok, _report} = hot_patch(node, :apply, [fix.id])
+    fix.id
+  end
+
+  # What the patch in the common folder has made of disk and memory.
+  defp fixed(node, root), do: {PatchedShared.disk(root), PatchedShared.memory(node)}
 
   # With little room, to be filled.
   defp small_disk(root) do
@@ -155,7 +202,7 @@ defmodule HotPatch.UpgradeFaultsTest do
     ExUnit.Callbacks.on_exit(fn -> Damage.unmount(root) end)
   end
 
-  defp damages?, do: @faults > 4 and Damage.mounts?()
+  defp damages?, do: @faults > @few and Damage.mounts?()
 
   defp choose(rig) do
     kind =
@@ -170,7 +217,7 @@ defmodule HotPatch.UpgradeFaultsTest do
     step = if step == :file, do: {:file, :any, :any}, else: step
 
     %{
-      how: if(damages?(), do: Enum.random(@hows), else: :kill),
+      how: how(rig),
       kind: kind,
       step: step,
       nth: :rand.uniform(most),
@@ -178,6 +225,10 @@ defmodule HotPatch.UpgradeFaultsTest do
       coordinator: :rand.uniform(length(rig.nodes)) - 1
     }
   end
+
+  # One disk is all nodes' there.
+  defp how(%{fix: fix}) when fix != nil, do: Enum.random([:kill, :kill_all])
+  defp how(_rig), do: if(damages?(), do: Enum.random(@hows), else: :kill)
 
   defp strike(rig, fault) do
     rig = damage(rig, fault.how, fault)
@@ -192,6 +243,15 @@ defmodule HotPatch.UpgradeFaultsTest do
     :ok = Cluster.call(victim, FaultPoint, :arm, [fault.step, fault.nth])
     _ = carry_out(coordinator(rig, fault), fault.kind, rig)
     if disarmed?(victim), do: rig, else: again(rig, fault.victim)
+  end
+
+  # The others die while it is away.
+  defp damage(rig, :kill_all, fault) do
+    {victim, _root, _peer} = Enum.at(rig.nodes, fault.victim)
+    :ok = Cluster.call(victim, FaultPoint, :arm, [fault.step, fault.nth])
+    _ = carry_out(coordinator(rig, fault), fault.kind, rig)
+    for {_node, _root, peer} <- rig.nodes, do: NextRelease.stop(peer)
+    Enum.reduce(0..(length(rig.nodes) - 1), rig, &again(&2, &1))
   end
 
   # From a step on; it may be killed and started again before there is room, or when there is.
@@ -326,9 +386,11 @@ defmodule HotPatch.UpgradeFaultsTest do
 
   # All are the same, and wholly the one or the other.
   defp agreed(rig) do
+    before = {rig.old, List.wrap(rig.fix), rig.fix && {:patched, :patched}}
+    behind = {rig.new, [rig.patch], rig.fix && {:shipped, :shipped}}
+
     case Enum.uniq(seen(rig)) do
-      [{looks, applied}] when looks == rig.old and applied == [] -> idle?(rig)
-      [{looks, applied}] when looks == rig.new and applied == [rig.patch] -> idle?(rig)
+      [one] when one in [before, behind] -> idle?(rig)
       _not_yet -> false
     end
   end
@@ -341,9 +403,9 @@ defmodule HotPatch.UpgradeFaultsTest do
   end
 
   defp seen(rig) do
-    for {node, _root, _peer} <- rig.nodes do
+    for {node, root, _peer} <- rig.nodes do
       applied = Enum.find_value(hot_patch(node, :nodes, []), &(&1.node == node && &1.applied))
-      {looks(node), applied}
+      {looks(node), applied, rig.fix && fixed(node, root)}
     end
   catch
     _class, reason -> [reason]

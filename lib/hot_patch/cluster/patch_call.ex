@@ -133,7 +133,8 @@ defmodule HotPatch.Cluster.PatchCall do
         shadows: shadows,
         config: ManifestDefaults.config(options.config, composition.manifest),
         instructions: instructions,
-        loader: loader(rolling?(options), composition.files, shadows)
+        loader: loader(rolling?(options), composition.files, shadows),
+        evaluate?: options[:configuration] != :leave
       ]
 
       payload = Payload.new(composition, patch.release, Options.payload(:apply, options) ++ more)

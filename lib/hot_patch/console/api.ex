@@ -35,11 +35,11 @@ defmodule HotPatch.Console.API do
 
   @spec survey(Router.request(), Router.access(), Router.form(), {atom(), String.t()}) ::
           Router.response()
-  def survey(request, _access, _form, {call, id}) do
+  def survey(request, access, _form, {call, id}) do
     with_options(
       request,
       {call, request.query},
-      &answer(request, apply(HotPatch, call, [id, &1]))
+      &answer(request, apply(HotPatch, call, [id, &1 ++ Commands.looks(access)]))
     )
   end
 

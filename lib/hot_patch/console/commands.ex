@@ -6,6 +6,7 @@ defmodule HotPatch.Console.Commands do
   alias HotPatch.Console.Authorization
   alias HotPatch.Console.Operations
   alias HotPatch.Console.Request
+  alias HotPatch.Console.User
   alias HotPatch.Patch
   alias HotPatch.PatchName
   alias HotPatch.Refusal
@@ -13,6 +14,12 @@ defmodule HotPatch.Console.Commands do
   @doc "Who does it, and from where, for the journal."
   @spec who(Request.t(), Authorization.t()) :: keyword()
   def who(request, access), do: [by: access.user.name, from: request.peer]
+
+  @doc "Whether something of the archive may be run for who only looks at it: not for a viewer."
+  @spec looks(Authorization.t()) :: keyword()
+  def looks(access) do
+    if User.may?(access.user, :admin), do: [], else: [configuration: :leave]
+  end
 
   @doc "Takes in the archive that is a request's body."
   @spec upload(Request.t(), Authorization.t()) :: {:ok, Patch.t()} | {:error, Exception.t()}

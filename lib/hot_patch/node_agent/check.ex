@@ -150,7 +150,7 @@ defmodule HotPatch.NodeAgent.Check do
          :ok <- on_disk(payload),
          {:ok, course} <- Rules.course(payload),
          verdicts = foundation(course, payload, state),
-         {:ok, course, own} <- configured(course, payload, verdicts) do
+         {:ok, course, own, left} <- configured(course, payload, verdicts) do
       config = Environment.instead(own, Store.Applied.all(state.stack))
       examination = possible(verdicts, payload, nil, config)
 
@@ -159,6 +159,7 @@ defmodule HotPatch.NodeAgent.Check do
 
       notes =
         Upgrade.remarks(payload.manifest.upgrade) ++
+          left ++
           NextStart.lines(course, payload.manifest.upgrade, payload.entries) ++
           OwnChildren.lines(course, examination.verdicts, restarted)
 
@@ -198,9 +199,23 @@ defmodule HotPatch.NodeAgent.Check do
     |> DiskCheck.hindered()
   end
 
-  # Nothing of what is refused is carried out to see what it would set.
+  @left "which keys of the configuration change is not known: to see that the upgrade's own runtime.exs and configuration " <>
+          "providers are run, which whoever may apply it has done by a check or a plan"
+
+  # Nothing of what is refused is carried out to see what it would set, nor for who may not apply it. A payload that an
+  # earlier version has made does not say.
   defp configured(course, payload, verdicts) do
-    if refused?(verdicts), do: {:ok, course, []}, else: Rules.configured(course, payload)
+    cond do
+      refused?(verdicts) ->
+        {:ok, course, [], []}
+
+      not Map.get(payload, :evaluate?, true) ->
+        {:ok, course, [], [@left]}
+
+      true ->
+        with {:ok, course, own} <- Rules.configured(course, payload),
+             do: {:ok, course, own, []}
+    end
   end
 
   # Under patches of the new release its own ground cannot be taken away.

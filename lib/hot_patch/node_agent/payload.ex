@@ -27,6 +27,7 @@ defmodule HotPatch.NodeAgent.Payload do
   """
   @type setting :: {atom(), atom(), term()} | {String.t(), String.t(), {:text, String.t()}}
 
+  @typedoc "`evaluate?`: whether code of the archive may be run to see what an upgrade configures."
   @type t :: %__MODULE__{
           unquote_splicing(for({field, _default, type} <- Options.fields(), do: {field, type})),
           kind: :apply | :rollback,
@@ -40,6 +41,7 @@ defmodule HotPatch.NodeAgent.Payload do
           manifest: Manifest.t() | nil,
           signature: Signature.t() | nil,
           leads_from: String.t() | nil,
+          evaluate?: boolean(),
           loader: LoaderTrial.found() | nil,
           load: Composition.Entry.load() | nil
         }
@@ -54,7 +56,7 @@ defmodule HotPatch.NodeAgent.Payload do
     :load,
     :leads_from,
     :undoes
-    | [kind: :apply, shadows: [], config: [], instructions: %{up: [], down: []}] ++
+    | [kind: :apply, evaluate?: true, shadows: [], config: [], instructions: %{up: [], down: []}] ++
         for({field, default, _type} <- Options.fields(), do: {field, default})
   ]
 

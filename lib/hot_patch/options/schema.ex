@@ -613,6 +613,16 @@ defmodule HotPatch.Options.Schema do
       default: :apply,
       doc: "`:apply` (default) or `:rollback`: of which of the two to tell what it would do"
     ],
+    configuration: [
+      calls: @survey,
+      type: {:one_of, [:evaluate, :leave]},
+      default: :evaluate,
+      in_person: true,
+      doc:
+        "of an upgrade: how its configuration is looked at. `:evaluate` (default): as its boot would, which runs the " <>
+          "`runtime.exs` and the configuration providers of the archive, in a VM of its own. `:leave`: nothing of the archive is " <>
+          "run, and which keys change is not known. The page has it so for a viewer"
+    ],
     keep: [
       calls: [:cancel],
       type: :boolean,

@@ -6,6 +6,7 @@ defmodule HotPatch.Console.Page.Patches do
   use HotPatch.Console.Page.Template, [:patches, :welcome, :contents, :check, :plan]
 
   alias HotPatch.Composition
+  alias HotPatch.Console.Commands
   alias HotPatch.Console.Page
   alias HotPatch.Console.Params
   alias HotPatch.Console.Problem
@@ -76,7 +77,7 @@ defmodule HotPatch.Console.Page.Patches do
   defp surveyed(request, access, {_id, call} = tab, fun) do
     with_patch(request, access, tab, fn context, patch ->
       with {:ok, options} <- options(call, request.query),
-           {:ok, result} <- apply(HotPatch, call, [patch.id, options]) do
+           {:ok, result} <- apply(HotPatch, call, [patch.id, options ++ Commands.looks(access)]) do
         {:ok, fun.(Map.put(context, :operation, options[:operation] || :apply), result)}
       end
     end)
@@ -160,7 +161,7 @@ defmodule HotPatch.Console.Page.Patches do
   defp compared(%Patch{state: :retired}), do: {%{}, "the patch is retired"}
 
   defp compared(patch) do
-    case HotPatch.check(patch.id) do
+    case HotPatch.check(patch.id, configuration: :leave) do
       {:ok, report} ->
         files = for node <- report.nodes, file <- node.files, do: {file.path, file.status}
 

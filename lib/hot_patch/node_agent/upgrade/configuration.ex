@@ -4,38 +4,66 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   # that of the one that runs, each as its own boot makes it (HotPatch.NodeAgent.Upgrade.Evaluation). A key
   # that is the same in both stays as it is now, whoever has set it.
 
-  alias HotPatch.Host.Emulator
   alias HotPatch.NodeAgent.BootScript
   alias HotPatch.NodeAgent.Environment
   alias HotPatch.NodeAgent.Upgrade.Course
   alias HotPatch.NodeAgent.Upgrade.Evaluation
+  alias HotPatch.NodeAgent.Upgrade.EvaluationVM
   alias HotPatch.Store
+  alias HotPatch.Support.Cause
   alias HotPatch.Support.FileName
   alias HotPatch.Support.Folder
 
   # Milliseconds that providers of both releases may take; a boot that waits longer is none to wait for.
   @within 60_000
 
-  # Bytes of what that VM says that are kept.
-  @said 2_000
-
   @typedoc "The configurations of both releases."
   @type t :: %{former: Evaluation.configuration(), new: Evaluation.configuration()}
 
   @doc """
   Both configurations. `entries` are the files of the release that comes, which need not be on disk yet: it is
-  evaluated in a folder in which the rest is what this node has.
+  evaluated in a folder in which the rest is what this node has. That is done by a process of its own, so that folder and
+  VM go also where whoever asks is ended.
   """
-  @spec evaluate(Course.t(), [HotPatch.Composition.Entry.t()]) ::
+  @spec evaluate(Course.t(), [HotPatch.Composition.Entry.t()], pos_integer()) ::
           {:ok, t()} | {:error, String.t()}
-  def evaluate(course, entries) do
+  def evaluate(course, entries, within \\ @within) do
+    {asker, ref} = {self(), make_ref()}
+
+    {pid, monitor} =
+      spawn_monitor(fn ->
+        watched = self()
+        _ = spawn(fn -> tell_of_end(asker, watched) end)
+        send(asker, {ref, evaluate_here(course, entries, within)})
+      end)
+
+    receive do
+      {^ref, result} ->
+        Process.demonitor(monitor, [:flush])
+        result
+
+      {:DOWN, ^monitor, :process, ^pid, reason} ->
+        {:error, "the configuration cannot be evaluated: #{Cause.of_exit(reason)}"}
+    end
+  end
+
+  defp tell_of_end(asker, evaluating) do
+    [asker, evaluating] = for pid <- [asker, evaluating], do: {pid, Process.monitor(pid)}
+
+    receive do
+      {:DOWN, monitor, :process, _pid, _reason} ->
+        if monitor == elem(asker, 1), do: send(elem(evaluating, 0), :asker_gone)
+    end
+  end
+
+  defp evaluate_here(course, entries, within) do
     folder = Store.directory() |> Path.join("upgrade") |> Store.temporary()
 
     try do
       new = Path.join(folder, "root")
 
       with :ok <- lay_out(course, entries, new),
-           {:ok, [former, new]} <- ask(sides(course, new), folder) do
+           {:ok, [former, new]} <- ask(sides(course, new), folder, within) do
         both(former, new, course)
       end
     after
@@ -121,15 +149,14 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
     end)
   end
 
-  defp ask(sides, folder) do
+  defp ask(sides, folder, within) do
     request = Path.join(folder, "request")
     answer = Path.join(folder, "answer")
 
     with :ok <- wrote(request, Store.write_private(request, :erlang.term_to_binary(sides))),
          :ok <- wrote(answer, Store.write_private(answer, "")),
-         {:ok, emulator, environment} <- emulator(),
          {:ok, boot} <- boot(hd(sides), folder),
-         :ok <- run(emulator, environment, arguments(sides, boot, [request, answer])),
+         :ok <- EvaluationVM.run(arguments(sides, boot, [request, answer]), within),
          {:ok, bytes} <- File.read(answer) do
       # Written by our own function: names and values are binaries in it, and no atom is made.
       {:ok, :erlang.binary_to_term(bytes, [:safe])}
@@ -195,49 +222,6 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
       :error -> {:error, "there is no boot script for a VM that could evaluate configurations"}
       error -> error
     end
-  end
-
-  defp emulator do
-    with {:error, text} <- Emulator.find(),
-         do: {:error, text <> " that could evaluate configurations"}
-  end
-
-  defp run(emulator, environment, arguments) do
-    options = [:binary, :exit_status, :hide, :stderr_to_stdout, args: arguments, env: environment]
-    port = Port.open({:spawn_executable, emulator}, options)
-    os_pid = Port.info(port, :os_pid)
-    await(port, os_pid, "", System.monotonic_time(:millisecond) + @within)
-  end
-
-  # Of much that it says the end tells most.
-  defp last_of(said) do
-    size = byte_size(said)
-    if size > @said, do: binary_part(said, size - @said, @said), else: said
-  end
-
-  defp await(port, os_pid, said, deadline) do
-    receive do
-      {^port, {:data, more}} ->
-        await(port, os_pid, last_of(said <> more), deadline)
-
-      {^port, {:exit_status, 0}} ->
-        :ok
-
-      {^port, {:exit_status, status}} ->
-        {:error, "the VM that evaluates configurations ended with exit status #{status}: #{said}"}
-    after
-      max(deadline - System.monotonic_time(:millisecond), 0) ->
-        stop(port, os_pid)
-        {:error, "the configuration was not evaluated within #{@within} ms"}
-    end
-  end
-
-  defp stop(port, os_pid) do
-    with {:os_pid, pid} <- os_pid, do: System.cmd("kill", ["-KILL", Integer.to_string(pid)])
-    Port.close(port)
-  rescue
-    # It has ended meanwhile.
-    ArgumentError -> true
   end
 
   @doc "What changes, by keys; the values are as they came, and no atom is made of a name."

@@ -18,12 +18,23 @@ defmodule HotPatch.NodeAgent.Upgrade.Evaluation do
   """
   @spec main() :: no_return()
   def main do
+    _ = spawn(&end_with_input/0)
     [request, answer] = for path <- :init.get_plain_arguments(), do: List.to_string(path)
     sides = request |> File.read!() |> :erlang.binary_to_term()
     # Without an application controller's word nothing of Elixir is started here.
     {:ok, _started} = :application.ensure_all_started(:elixir)
     File.write!(answer, :erlang.term_to_binary(Enum.map(sides, &tried/1)))
     :erlang.halt(0)
+  end
+
+  # Which is the node's.
+  @spec end_with_input() :: no_return()
+  defp end_with_input do
+    port = Port.open({:fd, 0, 0}, [:in, :eof])
+
+    receive do
+      {^port, :eof} -> :erlang.halt(1)
+    end
   end
 
   defp tried(side) do

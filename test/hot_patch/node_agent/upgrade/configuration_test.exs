@@ -1,7 +1,8 @@
 defmodule HotPatch.NodeAgent.Upgrade.ConfigurationTest do
-  use ExUnit.Case, async: true
+  use ExUnit.Case, async: false
 
   import Bitwise
+  import HotPatch.Test.Until
 
   alias HotPatch.Composition.Entry
   alias HotPatch.NodeAgent.Upgrade.Configuration
@@ -34,19 +35,115 @@ defmodule HotPatch.NodeAgent.Upgrade.ConfigurationTest do
     }
   end
 
-  test "what a release is configured by is for nobody else to read, and does not stay", context do
-    for folder <- ["lib", "releases/1.0.0"], do: File.mkdir_p!(Path.join(context.tmp_dir, folder))
+  defp course(root) do
+    for folder <- ["lib", "releases/1.0.0"], do: File.mkdir_p!(Path.join(root, folder))
     {from, to} = {{"shop", "1.0.0"}, {"shop", "1.1.0"}}
-    course = %Course{from: from, to: to, erts: "", root: context.tmp_dir, applications: []}
+    %Course{from: from, to: to, erts: "", root: root, applications: []}
+  end
 
-    entries = [
+  defp entries(runtime) do
+    [
       entry("releases/1.1.0/sys.config", @sys_config),
-      entry("releases/1.1.0/runtime.exs", @runtime)
+      entry("releases/1.1.0/runtime.exs", runtime)
     ]
+  end
 
+  defp evaluated(root, runtime, within \\ 60_000) do
+    with {:ok, %{new: %{"shop" => shop}}} <-
+           Configuration.evaluate(course(root), entries("import Config\n" <> runtime), within) do
+      for {key, value} <- shop, into: %{}, do: {key, :erlang.binary_to_term(value)}
+    end
+  end
+
+  # Their numbers, as they have written them down.
+  defp gone?(root) do
+    for file <- Path.wildcard(root <> "/*.pid"), pid = String.trim(File.read!(file)) do
+      until(fn -> not alive?(pid) end, "#{Path.basename(file)} is gone")
+    end
+    |> length()
+  end
+
+  # One that nobody has asked for its end yet is none, either.
+  defp alive?(pid) do
+    case File.read("/proc/#{pid}/stat") do
+      {:ok, stat} -> not (stat =~ ~r/\) Z /)
+      {:error, _gone} -> false
+    end
+  end
+
+  defp left, do: for(name <- File.ls!(Store.directory()), name =~ ~r/^upgrade\./, do: name)
+
+  @writes_pids """
+  root = System.fetch_env!("SHOP_ROOT")
+  File.write!(Path.join(root, "vm.pid"), System.pid())
+  {_, 0} = System.cmd("sh", ["-c", "sleep 300 >/dev/null 2>&1 & echo $! > \#{root}/child.pid"], stderr_to_stdout: true)
+  """
+
+  describe "the VM that evaluates" do
+    setup context do
+      System.put_env("SHOP_ROOT", context.tmp_dir)
+      on_exit(fn -> System.delete_env("SHOP_ROOT") end)
+      :ok = Store.make_folder(Store.directory())
+    end
+
+    test "is no node, cannot become one, and has what a boot has", %{tmp_dir: root} do
+      System.put_env("SHOP_SECRET", "hunter2")
+      on_exit(fn -> System.delete_env("SHOP_SECRET") end)
+
+      assert %{
+               "alive" => false,
+               "node" => :nonode@nohost,
+               "start" => :error,
+               "secret" => "hunter2"
+             } =
+               evaluated(root, """
+               {start, _why} = Node.start(:"shop_evaluated@127.0.0.1")
+               config :shop, alive: Node.alive?(), node: node(), start: start, secret: System.get_env("SHOP_SECRET")
+               """)
+    end
+
+    test "ends with its time, and what it has started with it", %{tmp_dir: root} do
+      assert {:error, text} =
+               evaluated(root, @writes_pids <> "receive do :never -> :ok end", 4_000)
+
+      assert text =~ "was not evaluated within 4000 ms"
+      assert gone?(root) == 2
+      assert left() == []
+    end
+
+    test "leaves nothing that it has started, though it ends well", %{tmp_dir: root} do
+      assert %{"well" => true} = evaluated(root, @writes_pids <> "config :shop, well: true")
+      assert gone?(root) == 2
+      assert left() == []
+    end
+
+    test "ends when nobody waits for it any more", %{tmp_dir: root} do
+      code = @writes_pids <> "receive do :never -> :ok end"
+      {asker, monitor} = spawn_monitor(fn -> evaluated(root, code) end)
+      until(fn -> File.exists?(Path.join(root, "child.pid")) end, "it runs", 30_000)
+      Process.exit(asker, :kill)
+      assert_receive {:DOWN, ^monitor, :process, ^asker, :killed}
+      assert gone?(root) == 2
+      until(fn -> left() == [] end, "its folder is gone")
+    end
+
+    test "takes so much memory and no more", %{tmp_dir: root} do
+      code =
+        "Enum.reduce(1..100_000, [], fn n, all -> [:binary.copy(<<n>>, 1_000_000) | all] end)"
+
+      assert {:error, text} = evaluated(root, code)
+      assert text =~ "the VM that evaluates configurations"
+      assert left() == []
+    end
+  end
+
+  test "what a release is configured by is for nobody else to read, and does not stay", context do
     :ok = Store.make_folder(Store.directory())
     before = File.ls!(Store.directory())
-    assert {:ok, %{new: %{"shop" => %{"seen" => seen}}}} = Configuration.evaluate(course, entries)
+
+    assert {:ok, %{new: %{"shop" => %{"seen" => seen}}}} =
+             Configuration.evaluate(course(context.tmp_dir), entries(@runtime))
+
     seen = :erlang.binary_to_term(seen)
 
     paths = for {path, _mode} <- seen, do: path
