@@ -76,6 +76,13 @@ defmodule HotPatch.Test.Leaks do
     enumerable_given: "Enum.flat_map([1], fn _ -> &HotPatch.Test.Leaks.Leaky.enumerate/2 end)",
     enumerable_within: "Enum.concat([&HotPatch.Test.Leaks.Leaky.enumerate/2])",
     enumerable_new: "Map.new(&HotPatch.Test.Leaks.Leaky.enumerate/2)",
+    enumerable_struct: "Enum.map(%{__struct__: HotPatch.Test.Leaks.Leaky}, & &1)",
+    enumerable_member: "Enum.member?(%{__struct__: HotPatch.Test.Leaks.Leaky}, 1)",
+    enumerable_map: "Map.new(%{__struct__: HotPatch.Test.Leaks.Leaky})",
+    collected: "Enum.into([1], %{__struct__: HotPatch.Test.Leaks.Leaky})",
+    handed_on:
+      "Enum.reduce([:k], Map.put(%{}, :a, %{__struct__: HotPatch.Test.Leaks.Leaky}), &Access.get(Map.get(&2, :a), &1))",
+    text: "to_string(%{__struct__: HotPatch.Test.Leaks.Leaky})",
     access: "Access.get(%{__struct__: HotPatch.Test.Leaks.Leaky, k: 1}, :k)",
     access_deep: "get_in(%{a: %{__struct__: HotPatch.Test.Leaks.Leaky, k: 1}}, [:a, :k])",
     exception: "raise HotPatch.Test.Leaks.Leaky, w",
@@ -137,10 +144,25 @@ defmodule HotPatch.Test.Leaks do
     def naive_datetime_to_iso_days(_, _, _, _, _, _, _), do: said({0, {0, 1}})
     def date_to_string(_, _, _), do: said("")
 
-    defp said(answer) do
+    def said(answer) do
       leak(@witness)
       answer
     end
+  end
+
+  defimpl Enumerable, for: Leaky do
+    def count(_struct), do: Leaky.said({:ok, 0})
+    def member?(_struct, _element), do: Leaky.said({:ok, false})
+    def slice(_struct), do: Leaky.said({:error, __MODULE__})
+    def reduce(_struct, {_how, acc}, _fun), do: Leaky.said({:done, acc})
+  end
+
+  defimpl Collectable, for: Leaky do
+    def into(_struct), do: Leaky.said({[], fn acc, _given -> acc end})
+  end
+
+  defimpl String.Chars, for: Leaky do
+    def to_string(_struct), do: Leaky.said("")
   end
 
   @doc "The names of all attempts."

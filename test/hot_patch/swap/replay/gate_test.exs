@@ -89,6 +89,8 @@ defmodule HotPatch.Swap.Replay.GateTest do
     assert why.(:send_caught) == {:calls, {:erlang, :spawn, 1}}
     assert why.(:foreign) == {:calls, {Leaks.Leaky, :leak, 1}}
     assert why.(:foreign_fun) == {:calls, {Leaks.Leaky, :leak, 1}}
+    assert why.(:handed_on) == {:calls, {Leaks.Leaky, :fetch, 2}}
+    assert why.(:enumerable_struct) == {:struct_of, Leaks.Leaky}
     assert why.(:sorter) == {:struct_of, Leaks.Leaky}
     assert {:fun_of, _this} = why.(:state_fun)
   end
