@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::error::Error;
 use crate::names::some;
+use hot_patch_beam::text::printable;
 use hot_patch_core::analysis::{Finding, Severity};
 use hot_patch_core::manifest;
 
@@ -71,7 +72,8 @@ fn asked(wanted: &manifest::Finding) -> String {
 fn acceptance(finding: &Finding) -> String {
     match short(&finding.module) {
         "" => finding.kind.name().to_owned(),
-        module => format!("{}:{module}", finding.kind.name()),
+        // Names of modules are whatever the build says.
+        module => format!("{}:{}", finding.kind.name(), printable(module.as_bytes())),
     }
 }
 
