@@ -48,6 +48,21 @@ defmodule HotPatch.Test.Servers do
     """)
   end
 
+  @doc "A handler of an event manager, whose state is `{Version, N}`; `get` asks for it."
+  @spec handler(atom(), String.t(), String.t()) :: binary()
+  def handler(module, version, code_change \\ "{ok, {VERSION, N}}") do
+    Builds.erlang("""
+    -module(#{module}).
+    -vsn("#{version}").
+    -behaviour(gen_event).
+    -export([init/1, handle_event/2, handle_call/2, code_change/3]).
+    init(N) -> {ok, {#{version}, N}}.
+    handle_event(_, State) -> {ok, State}.
+    handle_call(get, State) -> {ok, State, State}.
+    code_change(_, {_, N}, _) -> #{String.replace(code_change, "VERSION", version)}.
+    """)
+  end
+
   @doc "Loads a version as the running one."
   @spec load(module(), binary()) :: :ok
   def load(module, beam) do

@@ -66,20 +66,7 @@ defmodule HotPatch.Swap.EndedTest do
   end
 
   test "and an event manager that dies with one of its handlers" do
-    handler = fn version, code ->
-      Builds.erlang("""
-      -module(#{@module}).
-      -vsn("#{version}").
-      -behaviour(gen_event).
-      -export([init/1, handle_event/2, handle_call/2, code_change/3]).
-      init(N) -> {ok, {#{version}, N}}.
-      handle_event(_, State) -> {ok, State}.
-      handle_call(get, State) -> {ok, State, State}.
-      code_change(_, {_, N}, _) -> #{code}.
-      """)
-    end
-
-    load(@module, v1 = handler.("v1", "{ok, {v1, N}}"))
+    load(@module, v1 = handler(@module, "v1"))
 
     [victim, other] =
       for n <- 1..2 do
@@ -89,7 +76,7 @@ defmodule HotPatch.Swap.EndedTest do
       end
 
     on_exit(fn -> kill([victim, other]) end)
-    v2 = handler.("v2", "case N of 1 -> #{@kills}; _ -> {ok, {v2, N}} end")
+    v2 = handler(@module, "v2", "case N of 1 -> #{@kills}; _ -> {ok, {v2, N}} end")
     assert {:error, failure} = run(job([{@module, v1, v2}]))
     refuse(failure, victim)
     assert :gen_event.call(other, @module, :get) == {:v1, 2}

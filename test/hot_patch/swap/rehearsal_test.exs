@@ -270,25 +270,12 @@ defmodule HotPatch.Swap.RehearsalTest do
     end
 
     test "an event manager tries each of its handlers" do
-      handler = fn version, change ->
-        Builds.erlang("""
-        -module(#{@module}).
-        -vsn("#{version}").
-        -behaviour(gen_event).
-        -export([init/1, handle_event/2, handle_call/2, code_change/3]).
-        init(N) -> {ok, {#{version}, N}}.
-        handle_event(_, State) -> {ok, State}.
-        handle_call(_, State) -> {ok, ok, State}.
-        code_change(_, {_, N}, _) -> #{change}.
-        """)
-      end
-
-      v1 = handler.("v1", "{ok, {v1, N}}")
+      v1 = handler(@module, "v1")
       load(@module, v1)
       {:ok, pid} = :gen_event.start()
       on_exit(fn -> kill([pid]) end)
       for id <- [1, 2, 3], do: :ok = :gen_event.add_handler(pid, {@module, id}, id)
-      v2 = handler.("v2", "case N of 2 -> error(no); _ -> {ok, [N]} end")
+      v2 = handler(@module, "v2", "case N of 2 -> error(no); _ -> {ok, [N]} end")
 
       assert [%{kind: :event, tried: 3} = one] = rehearse!([{@module, v1, v2}]).modules
       assert one.forms == [%{from: "{_, _}", to: "[_]", count: 2}]
