@@ -148,12 +148,15 @@ impl<'s> Course<'s> {
     /// Those of the applications' own appups, where they have the way.
     fn by_appups(&self, ground: &Ground<'_>, remarks: &mut Vec<String>) -> Result<Fitted, Error> {
         let mut all = Fitted::default();
+        if !self.is_live() {
+            return Ok(all);
+        }
         for application in self.changing() {
             let Some(from) = application.from.as_deref() else { continue };
             let name = &application.name;
             let written = appups::written(self.to, name, from, ground.is_up)?;
-            if written.by_pattern && ground.is_up {
-                remarks.push(by_pattern(application, from));
+            if !written.unread.is_empty() {
+                remarks.push(unread(name, &written.unread, from));
             }
             match written.script {
                 Some(script) => {
@@ -278,10 +281,11 @@ fn says_nothing(file: &str, modules: &[&str]) -> String {
     )
 }
 
-fn by_pattern(application: &Application, from: &str) -> String {
+fn unread(name: &str, patterns: &[String], from: &str) -> String {
+    let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
     format!(
-        "{}.appup names versions by patterns, which are not read here: what is to count for {from} \
-         is to name it",
-        application.name
+        "{name}.appup names versions by {}, which is not understood here: what is to count for {from} is to \
+         name it",
+        some(&patterns)
     )
 }
