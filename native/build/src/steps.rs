@@ -57,6 +57,25 @@ pub(crate) struct Steps {
     pub(crate) by_relup: bool,
 }
 
+impl Steps {
+    /// Whether an application is restarted.
+    fn restarts(&self, name: &str) -> bool {
+        let is_it = |one: &Instruction| matches!(one, Instruction::RestartApplication(other) if other == name);
+        self.all.iter().any(is_it)
+    }
+}
+
+/// What is found of processes that run until the change, and that are gone where their application is restarted.
+const OF_PROCESSES: [Kind; 7] = [
+    Kind::StructChangedWithoutCodeChange,
+    Kind::StateChangedWithoutCodeChange,
+    Kind::RoleChanged,
+    Kind::CallbackModeChanged,
+    Kind::StateFunctionGone,
+    Kind::SupervisorInitChanged,
+    Kind::ApplicationStartChanged,
+];
+
 impl<'s> Course<'s> {
     /// The instructions for one way. What is found of supervisors is no finding any more where their
     /// children follow.
@@ -137,6 +156,32 @@ impl<'s> Course<'s> {
             let name = &application.name;
             let restarts = fitted.applications.get(name).copied().unwrap_or_default();
             self.not_restarted(name, restarts, file, ground.is_up, remarks);
+        }
+    }
+
+    /// What is found of states is no finding where both ways restart the application that has the module.
+    pub(crate) fn begin_anew(
+        &self,
+        ways: [&Steps; 2],
+        analysis: &mut Analysis,
+        remarks: &mut Vec<String>,
+    ) {
+        for name in self.changing().map(|one| one.name.as_str()) {
+            if !ways.iter().all(|way| way.restarts(name)) {
+                continue;
+            }
+            let modules = self.modules(name);
+            let before = analysis.findings.len();
+            analysis.findings.retain(|one| {
+                !(OF_PROCESSES.contains(&one.kind) && modules.contains(one.module.as_str()))
+            });
+            if analysis.findings.len() < before {
+                remarks.push(format!(
+                    "{name} is restarted on both ways, so that its processes begin with states of the code that they \
+                     run: what is found of states that change does not count there. Processes of other \
+                     applications that run its modules keep theirs"
+                ));
+            }
         }
     }
 
