@@ -130,6 +130,39 @@ defmodule HotPatch.RelupTest do
     assert manifest.upgrade.remarks -- built.notes == []
   end
 
+  @stays "code_change(_, State, _) -> {ok, State}."
+
+  test "states that no code_change converts are none of an application that both ways restart",
+       %{tmp_dir: dir} do
+    made =
+      for {name, vsn, code} <- [{"old", "1", 1}, {"new", "2", 2}] do
+        modules = [
+          Upgrade.server(:web_server, code, @stays),
+          Upgrade.supervisor(:web_sup, :web_server)
+        ]
+
+        root = Upgrade.make(Path.join(dir, name), vsn, web: {vsn, modules, mod: {:web_sup, []}})
+        File.write!(Path.join([root, "releases", vsn, "start.boot"]), vsn)
+        root
+      end
+
+    [old, new] = made
+    restart = [{:restart_application, :web}]
+
+    relup = fn up, down ->
+      Upgrade.appup(new, :web, "2", {~c"2", [{~c"1", up}], [{~c"1", down}]})
+      Upgrade.relup({old, "1"}, {new, "2"})
+    end
+
+    options = [from: old, to: new, out: Path.join(dir, "upgrade.zip")]
+    relup.(restart, [{:update, :web_server}])
+    assert {:error, %{reason: :dangerous} = error} = Build.run(options)
+    assert error.message =~ "state_changed_without_code_change:web_server"
+    relup.(restart, restart)
+    assert {:ok, built} = Build.run(options)
+    assert Enum.any?(built.notes, &(&1 =~ "web is restarted on both ways"))
+  end
+
   test "one that mix hot_patch.relup has made of the analysis comes to what the analysis says" do
     made = NextRelease.make()
     of = fn built -> built.composition.manifest end

@@ -85,6 +85,7 @@ impl Advice {
         let steps_up = course.steps(way, &mut remarks)?;
         let way = Way { is_up: false, made: ways_down, analysis: &mut down };
         let steps_down = course.steps(way, &mut remarks)?;
+        course.begin_anew([&steps_up, &steps_down], &mut up, &mut remarks);
         let instructions = Instructions { up: texts(&steps_up.all), down: texts(&steps_down.all) };
         let (up_by, down_by) = (steps_up.by_relup, steps_down.by_relup);
         let relup =

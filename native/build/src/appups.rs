@@ -2,8 +2,10 @@
 //! `.appup`.
 
 use hot_patch_core::appup::Value;
+use regex_lite::Regex;
 
 use crate::error::Error;
+use crate::script::quoted;
 use crate::side::{Key, Side};
 
 /// The beginning of one that `mix hot_patch.relup` has made: no author has written it.
@@ -13,8 +15,8 @@ const MADE: &[u8] = b"%% Made by mix hot_patch.relup";
 #[derive(Debug, Default)]
 pub(crate) struct Written {
     pub(crate) script: Option<Vec<Value>>,
-    /// Whether some are there for versions that are named by a pattern, which is not read here.
-    pub(crate) by_pattern: bool,
+    /// The patterns of versions that stand before it, and are not understood here.
+    pub(crate) unread: Vec<String>,
 }
 
 /// What the file of an application in the new release says of the version in the former one.
@@ -33,26 +35,38 @@ pub(crate) fn written(to: &Side, name: &str, from: &str, is_up: bool) -> Result<
         return Err(unreadable(FORM.to_owned()));
     };
     let scripts = if is_up { up } else { down };
-    Ok(Written {
-        script: script(scripts, from).map(<[Value]>::to_vec),
-        by_pattern: up.iter().chain(down).any(is_by_pattern),
-    })
+    let mut unread = Vec::new();
+    for script in scripts {
+        let Value::Tuple(pair) = script else { return Err(unreadable(FORM.to_owned())) };
+        let [version, Value::List(script)] = pair.as_slice() else {
+            return Err(unreadable(FORM.to_owned()));
+        };
+        match covers(version, from) {
+            Some(true) => return Ok(Written { script: Some(script.clone()), unread }),
+            Some(false) => {}
+            None => unread.push(quoted(version)),
+        }
+    }
+    Ok(Written { script: None, unread })
+}
+
+/// Whether a script is for a version: for that alone, or for those that a pattern matches as a whole.
+/// None where the pattern is not understood.
+fn covers(version: &Value, from: &str) -> Option<bool> {
+    match version {
+        Value::String(version) => Some(version == from),
+        Value::Binary(pattern) => matches(pattern, from),
+        Value::Bytes(pattern) => matches(str::from_utf8(pattern).ok()?, from),
+        _ => None,
+    }
+}
+
+/// As `re:run` finds it, whose first match is to be the whole version. What the two would read otherwise is
+/// left alone: the possessive `++` there is a `+` of `+` here.
+fn matches(pattern: &str, version: &str) -> Option<bool> {
+    let is_possessive = ["++", "*+", "?+", "}+"].iter().any(|one| pattern.contains(one));
+    let pattern = Regex::new(pattern).ok().filter(|_| !is_possessive)?;
+    Some(pattern.find(version).is_some_and(|found| found.as_str() == version))
 }
 
 const FORM: &str = "it is no {Vsn, [{UpFrom, Instructions}], [{DownTo, Instructions}]}";
-
-fn script<'v>(scripts: &'v [Value], version: &str) -> Option<&'v [Value]> {
-    scripts.iter().find_map(|script| match script {
-        Value::Tuple(pair) => match pair.as_slice() {
-            [Value::String(of), Value::List(instructions)] if of == version => {
-                Some(instructions.as_slice())
-            }
-            _ => None,
-        },
-        _ => None,
-    })
-}
-
-fn is_by_pattern(script: &Value) -> bool {
-    matches!(script, Value::Tuple(pair) if matches!(pair.first(), Some(Value::Binary(_))))
-}

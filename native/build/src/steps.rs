@@ -57,6 +57,25 @@ pub(crate) struct Steps {
     pub(crate) by_relup: bool,
 }
 
+impl Steps {
+    /// Whether an application is restarted.
+    fn restarts(&self, name: &str) -> bool {
+        let is_it = |one: &Instruction| matches!(one, Instruction::RestartApplication(other) if other == name);
+        self.all.iter().any(is_it)
+    }
+}
+
+/// What is found of processes that run until the change, and that are gone where their application is restarted.
+const OF_PROCESSES: [Kind; 7] = [
+    Kind::StructChangedWithoutCodeChange,
+    Kind::StateChangedWithoutCodeChange,
+    Kind::RoleChanged,
+    Kind::CallbackModeChanged,
+    Kind::StateFunctionGone,
+    Kind::SupervisorInitChanged,
+    Kind::ApplicationStartChanged,
+];
+
 impl<'s> Course<'s> {
     /// The instructions for one way. What is found of supervisors is no finding any more where their
     /// children follow.
@@ -140,6 +159,32 @@ impl<'s> Course<'s> {
         }
     }
 
+    /// What is found of states is no finding where both ways restart the application that has the module.
+    pub(crate) fn begin_anew(
+        &self,
+        ways: [&Steps; 2],
+        analysis: &mut Analysis,
+        remarks: &mut Vec<String>,
+    ) {
+        for name in self.changing().map(|one| one.name.as_str()) {
+            if !ways.iter().all(|way| way.restarts(name)) {
+                continue;
+            }
+            let modules = self.modules(name);
+            let before = analysis.findings.len();
+            analysis.findings.retain(|one| {
+                !(OF_PROCESSES.contains(&one.kind) && modules.contains(one.module.as_str()))
+            });
+            if analysis.findings.len() < before {
+                remarks.push(format!(
+                    "{name} is restarted on both ways, so that its processes begin with states of the code that they \
+                     run: what is found of states that change does not count there. Processes of other \
+                     applications that run its modules keep theirs"
+                ));
+            }
+        }
+    }
+
     /// The applications that go from one version to another.
     fn changing(&self) -> impl Iterator<Item = &'s Application> {
         self.upgrade.applications.iter().filter(|one| one.from.is_some() && one.to.is_some())
@@ -148,12 +193,15 @@ impl<'s> Course<'s> {
     /// Those of the applications' own appups, where they have the way.
     fn by_appups(&self, ground: &Ground<'_>, remarks: &mut Vec<String>) -> Result<Fitted, Error> {
         let mut all = Fitted::default();
+        if !self.is_live() {
+            return Ok(all);
+        }
         for application in self.changing() {
             let Some(from) = application.from.as_deref() else { continue };
             let name = &application.name;
             let written = appups::written(self.to, name, from, ground.is_up)?;
-            if written.by_pattern && ground.is_up {
-                remarks.push(by_pattern(application, from));
+            if !written.unread.is_empty() {
+                remarks.push(unread(name, &written.unread, from));
             }
             match written.script {
                 Some(script) => {
@@ -278,10 +326,11 @@ fn says_nothing(file: &str, modules: &[&str]) -> String {
     )
 }
 
-fn by_pattern(application: &Application, from: &str) -> String {
+fn unread(name: &str, patterns: &[String], from: &str) -> String {
+    let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
     format!(
-        "{}.appup names versions by patterns, which are not read here: what is to count for {from} \
-         is to name it",
-        application.name
+        "{name}.appup names versions by {}, which is not understood here: what is to count for {from} is to \
+         name it",
+        some(&patterns)
     )
 }

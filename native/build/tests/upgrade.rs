@@ -280,10 +280,41 @@ fn what_cannot_be_carried_out_is_refused_by_name() {
     // What was made by a tool is made again.
     releases[1].put("lib/shop-1.1.0/ebin/shop.appup", b"%% Made by mix hot_patch.relup, x\n[].");
     built_of(&releases);
-    let by_pattern = b"{\"1.1.0\",[{<<\"1\\\\..*\">>,[]}],[]}.";
-    releases[1].put("lib/shop-1.1.0/ebin/shop.appup", by_pattern);
-    let notes = built_of(&releases).notes;
-    assert!(notes.iter().any(|note| note.starts_with("shop.appup names versions by patterns")));
+}
+
+#[test]
+fn versions_may_be_named_by_patterns() {
+    let releases = releases("patterns");
+    for (versions, is_covered) in [
+        (r#"<<"1\\..*">>"#, true),
+        (r#"<<"^1\\.[0-9]+\\.(0|[1-9]\\d*)$">>"#, true),
+        (r"<<49,46,42>>", true),
+        (r#"<<"(?i)1.0.0|2">>"#, true),
+        // The first match has to be all of it.
+        (r#"<<"1">>"#, false),
+        (r#"<<"1|1\\.0\\.0">>"#, false),
+        (r#"<<"0\\.9.*">>"#, false),
+        (r#""1""#, false),
+    ] {
+        let text = format!("{{\"1.1.0\",[{{{versions},[{{apply,{{b,f,[]}}}}]}}],[]}}.");
+        releases[1].put("lib/shop-1.1.0/ebin/shop.appup", text.as_bytes());
+        let built = built_of(&releases);
+        let first = built.manifest.instructions.up[0] == "{apply,{b,f,[]}}";
+        assert_eq!(first, is_covered, "{versions}: {:?}", built.notes);
+        assert!(!built.notes.iter().any(|note| note.contains("not understood")), "{versions}");
+    }
+    // What reads otherwise than in OTP, or not at all, is passed over and told.
+    for pattern in ["1.0.0(?=$)", "1.*+", "(", "1.0.0\\\\Z"] {
+        let text = format!(
+            "{{\"1.1.0\",[{{<<\"{pattern}\">>,[]}},{{\"1.0.0\",[{{apply,{{b,f,[]}}}}]}}],[]}}."
+        );
+        releases[1].put("lib/shop-1.1.0/ebin/shop.appup", text.as_bytes());
+        let built = built_of(&releases);
+        assert_eq!(built.manifest.instructions.up[0], "{apply,{b,f,[]}}", "{pattern}");
+        let note =
+            format!("shop.appup names versions by <<\"{pattern}\">>, which is not understood");
+        assert!(built.notes.iter().any(|one| one.starts_with(&note)), "{note}\n{:?}", built.notes);
+    }
 }
 
 #[test]
