@@ -5,6 +5,9 @@ defmodule HotPatch.RollingRestartTest do
   import HotPatch.Test.Settings
   import HotPatch.Test.Until
 
+  alias HotPatch.Console.Authorization
+  alias HotPatch.Console.Request
+  alias HotPatch.Console.User
   alias HotPatch.Test.Archives
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Disks
@@ -157,6 +160,15 @@ defmodule HotPatch.RollingRestartTest do
     File.rename!(gone <> ".gone", gone)
     assert {:ok, plan} = hot_patch(b, :plan, [patch.id, back])
     assert to_string(plan) =~ "started again by heart"
+
+    # The page offers it, and no other way.
+    admin = %Authorization{user: %User{name: "alice", role: :admin}}
+    form = [%Request{}, admin, %{}, {:rollback, patch.id}]
+    page = Cluster.call(b, HotPatch.Console.Page.Actions, :confirm, form)
+    html = IO.iodata_to_binary(page.body)
+    assert html =~ "they are restarted into shop 1.0.0"
+    assert html =~ ~s(<option value="rolling" selected)
+    assert html =~ ">Roll back</a>"
 
     caller =
       Task.async(fn ->
