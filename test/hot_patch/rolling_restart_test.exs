@@ -336,6 +336,15 @@ defmodule HotPatch.RollingRestartTest do
     assert Cluster.call(b, HotPatch.NodeAgent, :restart_back, ["1.1.0"]) == :ok
     until(fn -> version(b) == {"1.0.0", :taken_back} end, "it is back", 60_000)
     assert ask(b, :shop_server) == {1, {:v1, 0}}
+
+    # Were it one that all others had gone, this node would not be restarted into it again, and would say so.
+    all = %{step(3, "1.0.0", "1.1.0") | id: operation.operation, patch: patch.id}
+    :ok = Cluster.call(b, HotPatch.NodeAgent, :rolled, [[all]])
+    of_b = Cluster.call(b, HotPatch.NodeAgent, :history, [])
+    there = %{of_a | lineage: [%HotPatch.Release{name: "shop", version: "1.1.0"}]}
+    assert {:error, text} = Cluster.call(b, catch_up, :run, [of_b, [{a, there}]])
+    assert text =~ "it was restarted there, did not come to serve, and went back"
+    assert text =~ ~s[HotPatch.apply("#{patch.id}", restart: :rolling)]
   end
 
   test "what was made permanent while it runs is what heart starts", %{made: made} do
