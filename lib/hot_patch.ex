@@ -279,7 +279,9 @@ defmodule HotPatch do
   how long it may take to end, and then to serve. One that does not serve goes back to the release of before by itself,
   and it ends there: nodes that were restarted before stay in the new release. `check/2` and `plan/2` with the same
   option say whether each node is started again when it ends, and by whom; where that is not known it is refused.
-  `cancel/2` ends it before the next node.
+  `cancel/2` ends it before the next node. A node that is alone restarts by itself: its report has `:not_updated`, and its
+  journal says how it ended. When all are there, nodes that were away, or join with the former release, are restarted into the new
+  one, too; where that cannot be, `behind` in `nodes/0` says why.
 
   ## Options
 
@@ -326,13 +328,17 @@ defmodule HotPatch do
   Patches stack: one that has files in common with a later one can be taken back only after
   that. A cumulative patch gives way to the patches that it had taken the place of.
 
+  An upgrade that came with `restart: :rolling` goes back so: node after node is restarted into the former release, as `apply/2`
+  describes it. It is refused where that is no longer on a node's disk.
+
   ## Options
 
   #{Options.docs(:rollback)}
 
   ## Errors
 
-  As for `apply/2`, and `:not_applied`: no node has this patch applied.
+  As for `apply/2`, and `:not_applied`: no node has this patch applied, or, with `restart: :rolling`, runs the release to
+  which it leads.
 
   ## Examples
 

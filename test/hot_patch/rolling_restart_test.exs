@@ -5,6 +5,9 @@ defmodule HotPatch.RollingRestartTest do
   import HotPatch.Test.Settings
   import HotPatch.Test.Until
 
+  alias HotPatch.Console.Authorization
+  alias HotPatch.Console.Request
+  alias HotPatch.Console.User
   alias HotPatch.Test.Archives
   alias HotPatch.Test.Cluster
   alias HotPatch.Test.Disks
@@ -157,6 +160,15 @@ defmodule HotPatch.RollingRestartTest do
     File.rename!(gone <> ".gone", gone)
     assert {:ok, plan} = hot_patch(b, :plan, [patch.id, back])
     assert to_string(plan) =~ "started again by heart"
+
+    # The page offers it, and no other way.
+    admin = %Authorization{user: %User{name: "alice", role: :admin}}
+    form = [%Request{}, admin, %{}, {:rollback, patch.id}]
+    page = Cluster.call(b, HotPatch.Console.Page.Actions, :confirm, form)
+    html = IO.iodata_to_binary(page.body)
+    assert html =~ "they are restarted into shop 1.0.0"
+    assert html =~ ~s(<option value="rolling" selected)
+    assert html =~ ">Roll back</a>"
 
     caller =
       Task.async(fn ->
@@ -324,6 +336,15 @@ defmodule HotPatch.RollingRestartTest do
     assert Cluster.call(b, HotPatch.NodeAgent, :restart_back, ["1.1.0"]) == :ok
     until(fn -> version(b) == {"1.0.0", :taken_back} end, "it is back", 60_000)
     assert ask(b, :shop_server) == {1, {:v1, 0}}
+
+    # Were it one that all others had gone, this node would not be restarted into it again, and would say so.
+    all = %{step(3, "1.0.0", "1.1.0") | id: operation.operation, patch: patch.id}
+    :ok = Cluster.call(b, HotPatch.NodeAgent, :rolled, [[all]])
+    of_b = Cluster.call(b, HotPatch.NodeAgent, :history, [])
+    there = %{of_a | lineage: [%HotPatch.Release{name: "shop", version: "1.1.0"}]}
+    assert {:error, text} = Cluster.call(b, catch_up, :run, [of_b, [{a, there}]])
+    assert text =~ "it was restarted there, did not come to serve, and went back"
+    assert text =~ ~s[HotPatch.apply("#{patch.id}", restart: :rolling)]
   end
 
   test "what was made permanent while it runs is what heart starts", %{made: made} do

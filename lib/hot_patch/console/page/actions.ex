@@ -17,12 +17,14 @@ defmodule HotPatch.Console.Page.Actions do
           Router.response()
   def confirm(request, access, _form, {kind, id}) do
     Page.Patches.with_patch(request, access, {id, kind}, fn context, patch ->
-      options = if kind == :rollback, do: [operation: :rollback], else: []
+      restart? = kind == :rollback and Page.Patches.back_by_restart?(patch)
+      restart = if restart?, do: [restart: :rolling], else: []
+      options = if kind == :rollback, do: [operation: :rollback] ++ restart, else: []
 
       with {:ok, plan} <- HotPatch.plan(patch.id, options) do
         known = %{
           nodes: Enum.map(plan.nodes, & &1.node),
-          chosen: %{disk: plan.disk},
+          chosen: Map.new([disk: plan.disk] ++ restart),
           demanded: [:reason]
         }
 
@@ -31,6 +33,7 @@ defmodule HotPatch.Console.Page.Actions do
           plan: plan,
           plans: Plans.digest(plan),
           refusals: refusals(plan),
+          restart?: restart?,
           known: known
         }
 

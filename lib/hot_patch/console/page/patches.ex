@@ -15,6 +15,7 @@ defmodule HotPatch.Console.Page.Patches do
   alias HotPatch.Console.Router
   alias HotPatch.Patch
   alias HotPatch.PatchName
+  alias HotPatch.Release
   alias HotPatch.Status
 
   @spec redirect(Router.request(), Router.access(), Router.form()) :: Router.response()
@@ -187,7 +188,7 @@ defmodule HotPatch.Console.Page.Patches do
   @spec tabs(Patch.t(), boolean()) :: [{atom(), String.t(), String.t()}]
   def tabs(patch, admin?) do
     current? = patch.state != :retired and patch.kept_on != []
-    applied? = patch.applied_on != [] and patch.state != :retired
+    applied? = (patch.applied_on != [] and patch.state != :retired) or back_by_restart?(patch)
 
     for {true, tab, path, text} <- [
           {patch.kept_on != [], :contents, "", "Contents"},
@@ -200,6 +201,16 @@ defmodule HotPatch.Console.Page.Patches do
           {patch.kept_on != [] and admin?, :delete, "/delete", "Delete"}
         ],
         do: {tab, path, text}
+  end
+
+  @doc "Whether this node has come by a restart to where an upgrade leads: no node has a record of it, and it goes back so."
+  @spec back_by_restart?(Patch.t()) :: boolean()
+  def back_by_restart?(%Patch{upgrade: nil}), do: false
+
+  def back_by_restart?(%Patch{release: from} = patch) do
+    current = Release.current()
+
+    patch.applied_on == [] and current.name == from.name and current.version == patch.upgrade
   end
 
   @doc false
