@@ -338,7 +338,15 @@ defmodule HotPatch.UpgradeFaultsTest do
     until(fn -> agreed(rig) end, "all agree", 60_000)
   rescue
     error in ExUnit.AssertionError ->
-      flunk("#{error.message} after #{inspect(fault)}: #{inspect(seen(rig), limit: :infinity)}")
+      seen = inspect(seen(rig), limit: :infinity)
+      flunk("#{error.message} after #{inspect(fault)}: #{seen}\n#{journals(rig)}")
+  end
+
+  # What has happened last, as each node has written it down.
+  defp journals(rig) do
+    for {node, _root, _peer} <- rig.nodes,
+        entry <- node |> Cluster.call(HotPatch.Store.Journal, :list, []) |> Enum.take(-12),
+        do: "#{node} #{inspect(Map.take(entry, [:at, :what, :patch, :reason, :op, :error]))}\n"
   end
 
   # Whatever comes of it: the node that leads may be the one that is killed.
