@@ -61,6 +61,7 @@ defmodule HotPatch.SharedUpgradeTest do
     assert PatchedShared.disk(run.root) == :patched
     for node <- names(run), do: assert(PatchedShared.memory(node) == :patched, "#{node}")
     assert [%{applied: [fix]} | _] = all = hot_patch(run.node, :nodes, [])
+    assert Enum.all?(all, &(&1.restart_needed == []))
     assert fix == run.fix and length(Enum.uniq_by(all, & &1.applied)) == 1
     assert {:ok, %{items: []}} = hot_patch(run.node, :drift, [])
   end
@@ -69,6 +70,7 @@ defmodule HotPatch.SharedUpgradeTest do
     assert PatchedShared.disk(run.root) == :shipped
     for node <- names(run), do: assert(PatchedShared.memory(node) == :shipped, "#{node}")
     assert [%{applied: [upgrade]} | _] = all = hot_patch(run.node, :nodes, [])
+    assert Enum.all?(all, &(&1.restart_needed == []))
     assert upgrade == run.upgrade and length(Enum.uniq_by(all, & &1.applied)) == 1
     for node <- names(run), do: assert({2, _state} = ask(node, :shop_server))
     assert {:ok, %{items: []}} = hot_patch(run.node, :drift, [])
@@ -172,11 +174,20 @@ defmodule HotPatch.SharedUpgradeTest do
     ok!(hot_patch(run.node, :apply, [run.fix]))
     {victim, _peer} = List.last(run.nodes)
 
-    :ok = Cluster.call(victim, FaultPoint, :arm, [:decision_written, 1])
-    _ = hot_patch(run.node, :apply, [run.upgrade])
-    run = again(run, 1)
-    agree(run)
-    upgraded!(run)
+    # With its decision on its own disk, and without.
+    for step <- [:decision_written, :loaded], reduce: run do
+      run ->
+        :ok = Cluster.call(victim, FaultPoint, :arm, [step, 1])
+        _ = hot_patch(run.node, :apply, [run.upgrade])
+        run = again(run, 1)
+        agree(run)
+        upgraded!(run)
+        ok!(hot_patch(run.node, :rollback, [run.upgrade]))
+        patched!(run)
+        run
+    end
+
+    ok!(hot_patch(run.node, :apply, [run.upgrade]))
 
     :ok = Cluster.call(victim, FaultPoint, :arm, [:decision_written, 1])
     _ = hot_patch(run.node, :rollback, [run.upgrade])

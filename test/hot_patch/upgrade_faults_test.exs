@@ -339,7 +339,7 @@ defmodule HotPatch.UpgradeFaultsTest do
   rescue
     error in ExUnit.AssertionError ->
       how = inspect({stands(rig), seen(rig)}, limit: :infinity)
-      flunk("#{error.message} after #{inspect(fault)}: #{how}")
+      flunk("#{error.message} after #{inspect(fault)}: #{how}\n#{journals(rig)}")
   end
 
   # What each says itself of why it is not there.
@@ -350,6 +350,15 @@ defmodule HotPatch.UpgradeFaultsTest do
         do: Map.take(info, [:node, :release, :behind, :operation, :warnings, :problem])
   catch
     _class, reason -> reason
+  end
+
+  # What has happened last, as each node has written it down.
+  defp journals(rig) do
+    for {node, _root, _peer} <- rig.nodes,
+        entry <- node |> Cluster.call(HotPatch.Store.Journal, :list, []) |> Enum.take(-12),
+        do: "#{node} #{inspect(Map.take(entry, [:at, :what, :patch, :reason, :op, :error]))}\n"
+  catch
+    _class, reason -> inspect(reason)
   end
 
   # Whatever comes of it: the node that leads may be the one that is killed.

@@ -149,14 +149,14 @@ defmodule HotPatch.NodeAgent.Boot do
   end
 
   # The same folder with other files: somebody has installed the release again, or another
-  # node of this host, which shares the folder, has gone on meanwhile. Another folder: a disk
+  # node of this host, which shares the folder, has gone on meanwhile, maybe to another release. Another folder: a disk
   # that knows nothing of patches, with what was there before them or with something else.
   defp not_as_left(wrong, files, state) do
     mark = InstallMark.marked(hd(files).target)
 
     cond do
       mark != state.install and Enum.all?(wrong, &(Store.Transaction.digest(&1.target) == &1.old)) ->
-        put_again(wrong, state)
+        put_again(wrong, state, "on a fresh disk")
 
       # With other files than those that the patches were made for.
       mark != state.install ->
@@ -164,6 +164,11 @@ defmodule HotPatch.NodeAgent.Boot do
 
       (ops = SharedHost.rollbacks(state)) != [] ->
         follow(ops, state)
+
+      # That node runs on in the other release, and this one comes to it again, or both start anew as this one: what a start
+      # boots has its files.
+      SharedHost.left?(wrong, state.release) ->
+        put_again(wrong, state, "which another node of this host has left by an upgrade")
 
       SharedHost.busy_with?(wrong) ->
         Log.notice("HotPatch: another node of this host is about to change the patched files")
@@ -206,7 +211,7 @@ defmodule HotPatch.NodeAgent.Boot do
     disk(Applied.state())
   end
 
-  defp put_again(files, state) do
+  defp put_again(files, state, where) do
     changes =
       for file <- files,
           {:ok, bytes} <- [bytes(file)],
@@ -217,10 +222,10 @@ defmodule HotPatch.NodeAgent.Boot do
 
     with true <- length(changes) == length(files),
          {:ok, intent} <- Store.Transaction.stage(changes, tag),
-         note = note(%{state | install: InstallMark.mark(intent.files)}, ids),
+         note = note(%{state | install: InstallMark.mark(intent.files)}, ids, where),
          {:ok, intent} <- Store.Transaction.decide(intent, note),
          :ok <- Store.Recovery.finish(intent) do
-      Log.warning("HotPatch: put the files of #{ids} in place again, on a fresh disk")
+      Log.warning("HotPatch: put the files of #{ids} in place again, #{where}")
     else
       false ->
         note_failure(:disk, {:error, "what #{ids} have brought is no longer kept"})
@@ -233,9 +238,9 @@ defmodule HotPatch.NodeAgent.Boot do
   defp bytes(%{new: nil}), do: {:ok, nil}
   defp bytes(%{new: digest}), do: Store.Blobs.fetch(Store.blobs(), digest)
 
-  defp note(state, ids) do
+  defp note(state, ids, where) do
     op = Hex.random()
-    entry = %{op: op, patch: ids, by: "HotPatch", reason: "fresh disk", release: state.release}
+    entry = %{op: op, patch: ids, by: "HotPatch", reason: where, release: state.release}
     Store.Recovery.note(state, :put_again, entry)
   end
 

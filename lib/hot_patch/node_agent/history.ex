@@ -155,6 +155,8 @@ defmodule HotPatch.NodeAgent.History do
   @spec former(String.t()) :: {:ok, [{Path.t(), binary() | nil}], way()} | :unknown
   def former(id) do
     with %{files: files} = record <- Applied.find(id),
+         # From an upgrade no zip of files leads back.
+         files = if(record.upgrade, do: [], else: files),
          files = for(file <- files, do: {file.path, former_bytes(file)}),
          false <- Enum.any?(files, &match?({_path, :gone}, &1)) do
       {:ok, files, Map.put(Strategy.back(record), :again, was_applied?(files))}

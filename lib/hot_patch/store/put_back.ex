@@ -29,7 +29,12 @@ defmodule HotPatch.Store.PutBack do
     in_force = if open == [], do: [], else: in_force(state)
     groups = Enum.group_by(open, &Leftovers.judge(&1, facts(&1, state, {held, in_force})))
     {back, lost} = groups |> Map.get(:back, []) |> Enum.split_with(&kept?/1)
-    gone = for file <- back ++ Map.get(groups, :forget, []), do: %{file | done: state.boot}
+    # What is to run where a patch of today has the file, that says.
+    gone =
+      for file <- back ++ Map.get(groups, :forget, []),
+          wanted(file, in_force) == :none,
+          do: %{file | done: state.boot}
+
     # Those of earlier boots: nothing of them is in memory.
     done = Enum.filter(done, &(&1.done == state.boot))
     left = %{state | ended: Map.get(groups, :keep, []) ++ lost ++ gone ++ done}

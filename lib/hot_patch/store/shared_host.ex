@@ -4,10 +4,13 @@ defmodule HotPatch.Store.SharedHost do
   # release's folder too: then what one has put there is there for all, and while one was
   # away another may have changed the files under it.
 
+  alias HotPatch.Release
   alias HotPatch.Store
   alias HotPatch.Store.Applied
+  alias HotPatch.Store.Applied.Format
   alias HotPatch.Store.Blobs
   alias HotPatch.Store.FileMark
+  alias HotPatch.Store.Leftovers
   alias HotPatch.Store.Transaction
   alias HotPatch.Support.Folder
 
@@ -54,6 +57,35 @@ defmodule HotPatch.Store.SharedHost do
     targets = MapSet.new(files, & &1.target)
 
     Enum.any?(decided(), &(&1.target in targets))
+  end
+
+  @doc """
+  Whether another node has put what was there before the patches of a release in the place of these files, with an upgrade
+  from that release: it has it in force, is about to, or has started the former release and not come to the files.
+  """
+  @spec left?([Applied.file()], Release.t()) :: boolean()
+  def left?(files, release) do
+    put = MapSet.new(Enum.flat_map(folders() -- [Store.directory()], &put_back(&1, release)))
+    Enum.all?(files, &({&1.target, &1.new, &1.old} in put))
+  end
+
+  defp put_back(folder, release) do
+    state = Applied.read(folder)
+    stack = if state, do: state.stack, else: []
+    upgraded = for %{upgrade: %{}, files: files} <- Applied.all(stack), file <- files, do: file
+
+    decided =
+      for %{state: :decided, note: %{what: :apply, state: state}, files: files} <-
+            Transaction.pending(folder),
+          Format.decode(state).release != release,
+          file <- files,
+          do: file
+
+    ended =
+      for file <- Leftovers.open((state && state.ended) || []),
+          do: Map.put(file, :target, file.real)
+
+    for file <- upgraded ++ decided ++ ended, do: {file.target, file.old, file.new}
   end
 
   @doc """
