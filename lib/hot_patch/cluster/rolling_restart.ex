@@ -230,7 +230,7 @@ defmodule HotPatch.Cluster.RollingRestart do
     upgrade = payload.manifest.upgrade
     order = %{to: {upgrade.erts, upgrade.to}, seconds: seconds(options), facts: facts}
     true = Node.monitor(node, true)
-    _ = Journal.add(:restart, Map.put(facts, :release, release(course)))
+    _ = Journal.add(:restart, Map.merge(facts, %{node: node, release: release(course)}))
 
     case Cluster.call([node], :leave, [order], :infinity) do
       [{_node, {:ok, :ok}}] -> :ok

@@ -42,6 +42,7 @@ mod progress;
 mod release;
 mod reply;
 mod request;
+mod shelf;
 mod side;
 mod steps;
 mod system;
@@ -115,6 +116,10 @@ pub fn build(
             let brought = to.modules().into_iter().filter(|(name, _)| request.is_applied(name));
             running.extend(brought);
             Advice::on(&compared.changes, running, progress.stop())?
+        }
+        // Of what runs nothing is left then, neither code nor states.
+        (_, Some(_)) if compared.by_restart => {
+            Advice::on_restart(&compared.changes, progress.stop())
         }
         (Some(from), Some(upgrade)) => {
             let course = Course { upgrade, from, to: &to, restart: &request.restart };

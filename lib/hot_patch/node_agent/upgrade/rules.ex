@@ -216,9 +216,19 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
       [first | _] = others ->
         {:error,
          "the upgrade does not carry #{length(others)} folders that this node does not have as they were when it was built: " <>
-           "#{Enum.join(Enum.take(others, 5), ", ")}; roll back the patches that have files in #{first}, put it right, or " <>
-           "build the upgrade from what runs"}
+           "#{Enum.join(Enum.take(others, 5), ", ")}; #{put_right(root, first)}"}
     end
+  end
+
+  # A release that came by a restart has some of its applications among its own files, as in `lib` another build of them lies.
+  defp put_right(root, folder) do
+    version = Release.current().version
+
+    if File.dir?(Path.join([root, "releases", version, folder])),
+      do:
+        "#{version} has it in releases/#{version}/#{folder}: build the upgrade --from a copy of what this node has",
+      else:
+        "roll back the patches that have files in #{folder}, put it right, or build the upgrade from what runs"
   end
 
   # What the files of patches were before: by their paths, and nil where there was none.
