@@ -19,8 +19,6 @@ const COMPRESSED: &[u8] = &[131, b'P'];
 pub(crate) struct Shelf<'s> {
     /// The version of the release whose they are.
     pub(crate) version: &'s str,
-    /// Whether the release has its runtime system of its own, so that `$ROOT` is its root.
-    pub(crate) own_runtime: bool,
     /// Their folders, `NAME-VERSION`.
     pub(crate) folders: BTreeSet<String>,
 }
@@ -84,10 +82,15 @@ impl Shelf<'_> {
     fn moved(&self, path: &[u8]) -> Option<Vec<u8>> {
         let path = str::from_utf8(path).ok()?;
         let (lib, folder) = path.strip_suffix("/ebin")?.rsplit_once('/')?;
-        self.folders.contains(folder).then(|| {
-            let root = if self.own_runtime { "$ROOT".to_owned() } else { format!("{lib}/..") };
-            format!("{root}/{}/ebin", self.path(folder)).into_bytes()
-        })
+        // What stands before it is all that is known of where that folder is.
+        let root = match lib.rsplit_once('/') {
+            Some((root, "lib")) => root.to_owned(),
+            _ => format!("{lib}/.."),
+        };
+        // One that was named there before stays so.
+        let root = root.strip_suffix(&format!("/releases/{}", self.version)).unwrap_or(&root);
+        let moved = || format!("{root}/{}/ebin", self.path(folder)).into_bytes();
+        self.folders.contains(folder).then(moved)
     }
 }
 
@@ -115,9 +118,8 @@ mod tests {
 
     const BOOT: &str = "releases/1.1.0/start.boot";
 
-    fn shelf(own_runtime: bool) -> Shelf<'static> {
-        let folders = ["jason-1.4.0".to_owned()].into();
-        Shelf { version: "1.1.0", own_runtime, folders }
+    fn shelf() -> Shelf<'static> {
+        Shelf { version: "1.1.0", folders: ["jason-1.4.0".to_owned()].into() }
     }
 
     /// `[{path, [...]}]`, as systools writes it.
@@ -135,25 +137,33 @@ mod tests {
 
     #[test]
     fn a_boot_script_names_them_where_they_are() {
-        let before = boot(&["$RELEASE_LIB/jason-1.4.0/ebin", "$RELEASE_LIB/ajason-1.4.0/ebin"]);
-        let own =
-            boot(&["$ROOT/releases/1.1.0/lib/jason-1.4.0/ebin", "$RELEASE_LIB/ajason-1.4.0/ebin"]);
-        let shelf = shelf(true);
-        assert_eq!(shelf.rewritten(BOOT, Cow::Borrowed(&before)), own);
-        assert_eq!(shelf.rewritten(BOOT, Cow::Borrowed(&own)), own);
-        assert_eq!(shelf.rewritten("releases/1.1.0/sys.config", Cow::Borrowed(&before)), before);
-        assert_eq!(shelf.unnamed(&before), None);
+        let other = "$RELEASE_LIB/ajason-1.4.0/ebin";
+        let shelf = shelf();
+        for (before, after) in [
+            (
+                "$RELEASE_LIB/jason-1.4.0/ebin",
+                "$RELEASE_LIB/../releases/1.1.0/lib/jason-1.4.0/ebin",
+            ),
+            ("$ROOT/lib/jason-1.4.0/ebin", "$ROOT/releases/1.1.0/lib/jason-1.4.0/ebin"),
+        ] {
+            let (before, after) = (boot(&[before, other]), boot(&[after, other]));
+            assert_eq!(shelf.rewritten(BOOT, Cow::Borrowed(&before)), after);
+            assert_eq!(shelf.rewritten(BOOT, Cow::Borrowed(&after)), after);
+            assert_eq!(
+                shelf.rewritten("releases/1.1.0/sys.config", Cow::Borrowed(&before)),
+                before
+            );
+            assert_eq!(shelf.unnamed(&before), None);
+        }
         assert_eq!(shelf.unnamed(&boot(&["$RELEASE_LIB/jason-1.4.1/ebin"])), Some("jason-1.4.0"));
         assert_eq!(shelf.unnamed(b"\x83P\0\0\0\x01"), Some("jason-1.4.0"));
     }
 
     #[test]
-    fn without_a_runtime_system_of_its_own_by_what_is_known_of_the_folder() {
+    fn so_does_its_text() {
         let text = b"{path,[\"$RELEASE_LIB/jason-1.4.0/ebin\",\"/x\"]}";
         let expected = b"{path,[\"$RELEASE_LIB/../releases/1.1.0/lib/jason-1.4.0/ebin\",\"/x\"]}";
-        assert_eq!(
-            &*shelf(false).rewritten("releases/1.1.0/start.script", Cow::Borrowed(text)),
-            expected
-        );
+        let path = "releases/1.1.0/start.script";
+        assert_eq!(&*shelf().rewritten(path, Cow::Borrowed(text)), expected);
     }
 }

@@ -140,11 +140,7 @@ impl<'s> Releases<'s> {
             erts,
             old: in_order(from, old),
             new: in_order(to, new),
-            shelf: Shelf {
-                version: &release.version,
-                own_runtime: old_erts != erts || !from.runtime.is_empty(),
-                folders: BTreeSet::new(),
-            },
+            shelf: Shelf { version: &release.version, folders: BTreeSet::new() },
         };
         // In `lib` there is another of the same name.
         let folders =
@@ -198,9 +194,9 @@ impl<'s> Releases<'s> {
         let folders: Vec<&str> = self.shelf.folders.iter().map(String::as_str).collect();
         (!folders.is_empty()).then(|| {
             format!(
-                "other code under the same version, as another compiler makes it: {} come into releases/{}/lib, beside \
-                 those that run, and the new release boots from there. The next upgrade is to be built --from a \
-                 copy of what a node has then",
+                "other code under the same version, as another compiler makes it: {}. It comes into releases/{}/lib, beside \
+                 what runs, and the new release boots from there. Build the next upgrade --from a copy of what a \
+                 node has then",
                 some(&folders),
                 self.version
             )
@@ -293,6 +289,10 @@ impl<'s> Releases<'s> {
     fn wanted(&self) -> Vec<Wanted<'s>> {
         let before = self.from.modules();
         let mut wanted = self.comes(&before);
+        if self.needs_restart() {
+            // Nothing leaves memory before all does.
+            return wanted;
+        }
         let after = self.to.modules();
         for key in self.from.files.keys() {
             let Some(module) = key.module().filter(|name| !after.contains_key(name)) else {

@@ -402,17 +402,22 @@ fn what_another_compiler_has_made_of_the_same_version_comes_beside_it() {
     let shared: Vec<&str> = upgrade.shared.iter().map(|one| one.path.as_str()).collect();
     assert_eq!(shared, ["lib/kernel-8.5.3"]);
     assert!(upgrade.files.contains(&format!("{beside}/ebin/w.beam")));
-    let own = ["$RELEASE_LIB/kernel-8.5.3", &format!("$ROOT/{beside}"), "$RELEASE_LIB/shop-1.1.0"];
+    let own = [
+        "$RELEASE_LIB/kernel-8.5.3",
+        &format!("$RELEASE_LIB/../{beside}"),
+        "$RELEASE_LIB/shop-1.1.0",
+    ];
     let composition = read_archive(&built.zip, &Options::default()).unwrap();
     let script = composition.files.iter().find(|one| one.path.ends_with("start.boot")).unwrap();
     assert_eq!(script.sha256, hot_patch_beam::digest::sha256(&boot(&own)));
     assert!(
-        built.notes.iter().any(|note| note.contains("scales-1.0.0 come into")),
+        built.notes.iter().any(|note| note.contains("scales-1.0.0. It comes into")),
         "{:?}",
         built.notes
     );
 
     // Nodes are restarted for it: neither code nor states of before are left that something could be wrong with.
+    assert!(built.manifest.removed.is_empty());
     assert!(built.analysis.modules.is_empty() && built.manifest.instructions.up.is_empty());
 
     // From there on it is never taken for the one in `lib`, nor is that overwritten.

@@ -23,6 +23,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   alias HotPatch.Status
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Transaction
+  alias HotPatch.Support.FileName
   alias HotPatch.Support.Folder
   alias HotPatch.Upgrade
 
@@ -34,22 +35,23 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   already; an error is a rule that this node breaks.
   """
   @spec course(Payload.t()) :: {:ok, Course.t()} | :elsewhere | :there | {:error, String.t()}
-  def course(%Payload{manifest: %Manifest{release: from, upgrade: upgrade}}) do
+  def course(%Payload{manifest: %Manifest{release: from, upgrade: upgrade}} = payload) do
     current = Release.current()
 
     cond do
       current.name != from.name -> :elsewhere
       current.version == upgrade.to -> :there
       current.version != from.version -> {:error, other_version(from, upgrade, current)}
-      true -> starts(from, upgrade)
+      true -> starts(from, upgrade, payload)
     end
   end
 
-  defp starts(from, upgrade) do
+  defp starts(from, upgrade, payload) do
     with :ok <- own_identity(),
          :ok <- same_erts(upgrade),
          {:ok, root} <- root(from),
          :ok <- writable(root),
+         :ok <- bootable(upgrade, payload, root),
          :ok <- no_system(upgrade),
          :ok <- shared(upgrade, root) do
       {:ok, Course.new({from.name, from.version}, upgrade, root)}
@@ -65,6 +67,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
          :ok <- own_identity(),
          {:ok, root} <- root(from),
          :ok <- writable(root),
+         :ok <- bootable(upgrade, payload, root),
          :ok <- erts(upgrade, payload, root),
          # With the release the patches of now end, and their files go back before anything of the system starts.
          :ok <- shared(upgrade, root, patched()) do
@@ -186,6 +189,37 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
         {:ok, %File.Stat{access: access}} when access in [:write, :read_write],
         File.stat(folder)
       )
+
+  # A start by another script than `start` (RELEASE_BOOT_SCRIPT) asks the new release for one of that name.
+  defp bootable(upgrade, payload, root) do
+    paths = for entry <- payload.entries, do: entry.path
+
+    case unbootable(:init.get_argument(:boot), root, upgrade.to, paths) do
+      nil ->
+        :ok
+
+      {script, wanted} ->
+        {:error,
+         "this node is booted by #{script}, and the new release has no #{wanted}: no start of it would succeed; build the new " <>
+           "release with a boot script of that name, or start the node by another (RELEASE_BOOT_SCRIPT)"}
+    end
+  end
+
+  @doc false
+  @spec unbootable({:ok, [[charlist()]]} | :error, Path.t(), String.t(), [Path.t()]) ::
+          {Path.t(), Path.t()} | nil
+  def unbootable({:ok, [_ | _] = given}, root, version, paths) do
+    with [name | _] <- List.last(given),
+         path = name |> FileName.to_binary() |> Path.expand(),
+         script = Path.relative_to(path, Path.expand(root)),
+         ["releases", _version, file] <- Path.split(script),
+         wanted = Path.join(["releases", version, Path.basename(file, ".boot") <> ".boot"]),
+         false <- wanted in paths,
+         do: {script, wanted},
+         else: (_elsewhere_or_there -> nil)
+  end
+
+  def unbootable(:error, _root, _version, _paths), do: nil
 
   defp no_system(upgrade) do
     case for(
