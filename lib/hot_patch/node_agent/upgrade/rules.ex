@@ -25,6 +25,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   alias HotPatch.Store.Transaction
   alias HotPatch.Support.FileName
   alias HotPatch.Support.Folder
+  alias HotPatch.Support.Table
   alias HotPatch.Upgrade
 
   @with_application "it goes when its application has stopped"
@@ -249,7 +250,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
 
       [first | _] = others ->
         {:error,
-         "the upgrade does not carry #{length(others)} folders that this node does not have as they were when it was built: " <>
+         "the upgrade does not carry #{Table.count(length(others), "folder", "folders")} that this node does not have as they were when it was built: " <>
            "#{Enum.join(Enum.take(others, 5), ", ")}; #{put_right(root, first)}"}
     end
   end
