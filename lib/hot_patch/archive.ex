@@ -37,7 +37,7 @@ defmodule HotPatch.Archive do
   @load_keys ~w(atoms functions literal_words added_literals memory)a
   @reply_keys ~w(sha256 size files left_out path crc32 bytes executable kind rule reason beam other
                  damaged refused entry message ok true false nil manifest content signature
-                 zip notes compared error)a
+                 zip notes compared analysis refusal error)a
 
   @instruction_keys ~w(what text subject module how function arity term brutal time update
                        load_module add_module delete_module add_application remove_application

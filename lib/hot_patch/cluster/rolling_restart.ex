@@ -283,7 +283,8 @@ defmodule HotPatch.Cluster.RollingRestart do
         :ok
 
       match?({_any, :taken_back}, state) ->
-        {:error, "it did not come to serve in #{version}, and has gone back to #{elem(state, 0)}"}
+        {:error,
+         "it did not come to serve in #{version}, and has gone back to #{elem(state, 0)}; its own log says why"}
 
       order = Coordinator.asked() ->
         {:stopped, order}

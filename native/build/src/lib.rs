@@ -15,6 +15,7 @@
 //! | `side`, `release`, `system` | one of the two builds: its applications, versions, what is OTP's |
 //! | `compare`, `pair`, `changes`, `moves` | what differs between them |
 //! | `upgrade` | the next version of a release, with whole folders |
+//! | `shelf` | of it what has the version of what runs, and is other: it comes beside that |
 //! | `steps`, `appups` | its instructions: those of the analysis, and what authors have written |
 //! | `advice`, `judgement` | what the change means, and whether the patch goes out with it |
 //! | `describe`, `write` | the manifest, the archive |

@@ -124,9 +124,9 @@ impl<'s> Releases<'s> {
         let (old_erts, erts) = (erts(from)?, erts(to)?);
         if old_erts != erts && to.runtime.is_empty() {
             return Err(Error::NoUpgrade(format!(
-                "{} runs on ERTS {old_erts} and {} on ERTS {erts}, which it does not have of its own: \
-                 another runtime system comes with its release (include_erts: true), or both are \
-                 built on the same Erlang/OTP",
+                "{} runs on ERTS {old_erts} and {} on ERTS {erts}, and there is no erts-{erts} in it: \
+                 another runtime system comes with its release (include_erts: true, by mix hot_patch.build and not by \
+                 mix hot_patch.deploy, which sends none), or both are built on the same Erlang/OTP",
                 named(from),
                 named(to)
             )));
