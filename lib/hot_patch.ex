@@ -84,7 +84,8 @@ defmodule HotPatch do
   archive without a manifest, or one that is not signed by one of the `trusted_keys`, is refused;
   every node looks again before it loads anything.
 
-  Archives may be 10 MB large; `config :hot_patch, max_archive_bytes: n` changes that.
+  Archives may be 10 MB large, and upgrades 100 MB; `config :hot_patch, max_archive_bytes: n, max_release_bytes: n` changes
+  that.
 
   It may also be the tarball of a release (`.tar.gz`, as `mix release` and rebar3 make it), by its path or its bytes: of what this
   node runs and of the tarball the archive is made that leads there, an upgrade or a patch, and that is judged, kept and

@@ -8,6 +8,7 @@ defmodule HotPatchTest do
   alias HotPatch.Error
   alias HotPatch.Refusal
   alias HotPatch.Test.Builds
+  alias HotPatch.Test.NextRelease
 
   doctest HotPatch
   doctest HotPatch.Release
@@ -77,6 +78,20 @@ defmodule HotPatchTest do
       assert {:error, %Refusal{rule: :archive_too_big}} = HotPatch.upload(bytes)
       configure(:max_archive_bytes, byte_size(bytes))
       assert {:ok, _} = HotPatch.upload(path)
+    end
+
+    test "an upgrade may be as large as the tarball of a release", %{tmp_dir: dir} do
+      path = Path.join(dir, "upgrade.zip")
+      File.cp!(NextRelease.make().zip, path)
+      size = File.stat!(path).size
+      configure(:max_archive_bytes, 1_000)
+      configure(:max_release_bytes, size - 1)
+      assert {:error, %Refusal{rule: :archive_too_big}} = HotPatch.upload(File.read!(path))
+      configure(:max_release_bytes, size)
+      assert {:ok, %{upgrade: "1.1.0"}} = HotPatch.upload(path)
+      File.write!(path, zip(Builds.changed("patched")))
+      assert {:error, %Refusal{rule: :archive_too_big} = refusal} = HotPatch.upload(path)
+      assert Exception.message(refusal) =~ "limit of 1000 bytes"
     end
 
     test "refuses more than 10 MB unless configured" do

@@ -37,7 +37,7 @@ defmodule HotPatch.Archive do
   @load_keys ~w(atoms functions literal_words added_literals memory)a
   @reply_keys ~w(sha256 size files left_out path crc32 bytes executable kind rule reason beam other
                  damaged refused entry message ok true false nil manifest content signature
-                 zip notes compared error)a
+                 zip notes compared analysis refusal error)a
 
   @instruction_keys ~w(what text subject module how function arity term brutal time update
                        load_module add_module delete_module add_application remove_application
@@ -58,18 +58,34 @@ defmodule HotPatch.Archive do
     @rules ++ @beam_keys ++ @load_keys ++ @reply_keys ++ @instruction_keys ++ Bridge.vocabulary()
   end
 
-  @doc "Reads an archive. `name` becomes the first part of the patch's id."
+  @doc """
+  Reads an archive. `name` becomes the first part of the patch's id. An upgrade may be as large as the tarball of a
+  release, of which it may be all: one to another Erlang/OTP brings every application.
+  """
   @spec read(binary(), String.t()) :: {:ok, Composition.t()} | {:error, Refusal.t() | Error.t()}
   def read(bytes, name) do
-    with {:ok, answer} <- Bridge.request("read_archive", [first(bytes)], options(), name),
+    limits = Config.current()
+
+    with {:error, %Refusal{rule: :archive_too_big}} = refused <-
+           read(bytes, name, limits.max_archive_bytes) do
+      case byte_size(bytes) <= limits.max_release_bytes &&
+             read(bytes, name, limits.max_release_bytes) do
+        {:ok, %Composition{manifest: %{upgrade: %{}}}} = upgrade -> upgrade
+        _no_upgrade -> refused
+      end
+    end
+  end
+
+  defp read(bytes, name, most) do
+    options = put_elem(options(), 0, most)
+
+    with {:ok, answer} <- Bridge.request("read_archive", [first(bytes, most)], options, name),
          do: outcome(answer, name)
   end
 
   # One byte more than the limit is enough to be refused, and need not be sent.
-  defp first(bytes) do
-    most = Config.current().max_archive_bytes + 1
-    if byte_size(bytes) > most, do: binary_part(bytes, 0, most), else: bytes
-  end
+  defp first(bytes, most),
+    do: if(byte_size(bytes) > most, do: binary_part(bytes, 0, most + 1), else: bytes)
 
   @doc """
   Copies of modules under other names, each made or refused; `naming` is how names become others at run

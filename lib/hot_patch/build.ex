@@ -11,6 +11,7 @@ defmodule HotPatch.Build do
   alias HotPatch.Analysis
   alias HotPatch.Archive
   alias HotPatch.Bridge
+  alias HotPatch.Build.Overlays
   alias HotPatch.Build.Request
   alias HotPatch.Build.Settings
   alias HotPatch.Build.Split
@@ -152,7 +153,7 @@ defmodule HotPatch.Build do
          own
        ) do
     if Settings.versions?(from, to),
-      do: {request, Settings.told(from, to)},
+      do: {request, Settings.told(from, to) ++ Overlays.told(from, to)},
       else: with_differences(request, own)
   end
 

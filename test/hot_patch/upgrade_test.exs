@@ -169,6 +169,16 @@ defmodule HotPatch.UpgradeTest do
     assert Enum.filter(File.ls!(System.tmp_dir!()), &String.starts_with?(&1, own)) == []
   end
 
+  # Where code is loaded on demand nothing else has made them when the tarball of a release is read.
+  test "what was built is told in atoms that whoever reads archives has", %{made: made} do
+    {:ok, json} = HotPatch.JSON.encode(%{"from" => made.old, "to" => made.new, "name" => "up"})
+    listener = spawn(fn -> receive(do: (:done -> :ok)) end)
+    answer = HotPatch.Native.build(json, Archive.significant_chunks(), listener)
+    send(listener, :done)
+    assert {:ok, built} = :erlang.binary_to_term(answer, [:safe])
+    assert Map.keys(built) -- Archive.vocabulary() == []
+  end
+
   test "the same releases give the same bytes", %{made: made} do
     assert {:ok, built} = Build.run(from: made.old, to: made.new, dry_run: true, name: "upgrade")
     assert built.zip == File.read!(made.zip)

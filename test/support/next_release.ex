@@ -56,7 +56,10 @@ defmodule HotPatch.Test.NextRelease do
     made
   end
 
-  @doc "The same with another runtime system in the new release, that of this VM under another number."
+  @doc """
+  The same with another runtime system in the new release, that of this VM under another number; and `scales`, whose
+  version is the same, is as another compiler has made it.
+  """
   @spec with_other_erts(t()) :: t()
   def with_other_erts(made) do
     erts = List.to_string(:erlang.system_info(:version))
@@ -74,6 +77,9 @@ defmodule HotPatch.Test.NextRelease do
       File.write!(path, path |> File.read!() |> String.replace(erts, "#{erts}.1", global: false))
     end
 
+    {_module, bytes} = server(:scales_server, 3, "code_change(_, State, _) -> {ok, State}.")
+
+    File.write!(Path.join(made.new, "lib/scales-1.0.0/ebin/scales_server.beam"), bytes)
     {:ok, _built} = Build.run(from: made.old, to: made.new, out: made.zip)
     made
   end
@@ -189,7 +195,7 @@ defmodule HotPatch.Test.NextRelease do
     echo $$ >> "$RELEASE_ROOT/pids"
     exec "$erl" -heart -noinput -boot "$RELEASE_ROOT/releases/$RELEASE_VSN/start" \\
       -boot_var RELEASE_LIB "$RELEASE_ROOT/lib" -config "$RELEASE_SYS_CONFIG" \\
-      -name "$RELEASE_NODE" -setcookie "$RELEASE_COOKIE" -sasl releases_dir "\\"$RELEASE_ROOT/releases\\"" \\
+      -name "$RELEASE_NODE" -setcookie "$RELEASE_COOKIE" \\
       -hot_patch data_dir "\\"$RELEASE_ROOT/data\\"" $SHOP_FLAGS
     """
   end

@@ -64,7 +64,8 @@ defmodule HotPatch.Archive.Input do
   # One byte more than the limit is enough for the reader to refuse the archive.
   defp read_file(path) do
     # Anything but a plain file could keep the reader waiting for ever.
-    limit = Config.current().max_archive_bytes
+    config = Config.current()
+    limit = max(config.max_archive_bytes, config.max_release_bytes)
 
     with {:ok, %File.Stat{type: :regular}} <- File.stat(path),
          {:ok, result} <- File.open(path, [:read, :raw, :binary], &:file.read(&1, limit + 1)) do

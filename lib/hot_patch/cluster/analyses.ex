@@ -11,6 +11,7 @@ defmodule HotPatch.Cluster.Analyses do
   alias HotPatch.Cluster
   alias HotPatch.NodeAgent.AtomName
   alias HotPatch.NodeAgent.IdleConversions
+  alias HotPatch.NodeAgent.Instructions
   alias HotPatch.NodeAgent.Inventory
   alias HotPatch.NodeAgent.Mentions
   alias HotPatch.NodeAgent.Payload
@@ -33,6 +34,10 @@ defmodule HotPatch.Cluster.Analyses do
   """
   @spec add([{Plan.NodePlan.t(), Inventory.summary() | nil}], Payload.t(), timeout()) ::
           [Plan.NodePlan.t()]
+  # A node that is restarted has neither the code nor the states of before to compare with.
+  def add(plans, %Payload{restart: :rolling}, _timeout),
+    do: for({plan, _summary} <- plans, do: plan)
+
   def add(plans, payload, timeout) do
     case Bridge.check() do
       :ok ->
@@ -67,11 +72,17 @@ defmodule HotPatch.Cluster.Analyses do
          later = Enum.map(change.later, &elem(&1, 1)),
          options = [deleted: change.deleted, direction: direction(payload)],
          {:ok, analysis} <- Analysis.run(before, later, options) do
+      analysis = %{analysis | findings: open(analysis.findings, Instructions.following(payload))}
       for plan <- alike, do: plan |> with_analysis(analysis) |> not_looked_at(related.unknown)
     else
       {:error, %{} = error} -> Enum.map(alike, &not_compared(&1, Exception.message(error)))
       {:error, text} -> Enum.map(alike, &not_compared(&1, text))
     end
+  end
+
+  # What the change itself sees to is nothing to be done by hand.
+  defp open(findings, following) do
+    Enum.reject(findings, &(&1.name == :supervisor_init_changed and &1.module in following))
   end
 
   defp ask(node, function, args, timeout) do

@@ -60,7 +60,10 @@ defmodule HotPatch.Cluster.Journals do
     |> Enum.sort_by(& &1.at, {:desc, DateTime})
   end
 
-  defp together([first | _] = entries) do
+  # Of a restart who leads and the node itself have written the same.
+  defp together(entries) do
+    [first | _] = entries = Enum.uniq_by(entries, & &1.node)
+
     %JournalEntry{
       at: first.at,
       what: first.what,

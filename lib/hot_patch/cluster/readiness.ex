@@ -15,17 +15,24 @@ defmodule HotPatch.Cluster.Readiness do
   def error do
     Error.new(
       :unmanaged,
-      "HotPatch is not started on this node (#{node()}): #{hint(System.get_env("RELEASE_COMMAND"))}",
+      "HotPatch is not started on this node (#{node()}): #{hint(:init.get_status(), System.get_env("RELEASE_COMMAND"))}",
       %{nodes: [node()]}
     )
   end
 
+  @doc false
   # A release's own script says what it was called for.
-  defp hint("eval") do
+  @spec hint({atom(), term()}, String.t() | nil) :: String.t()
+  def hint(_status, "eval") do
     "eval runs in a VM of its own, which starts nothing and knows no other node; use rpc instead, which " <>
       "runs on the node itself"
   end
 
-  defp hint(_other),
+  def hint({:starting, _how_far}, _command),
+    do: "the system is still starting; ask again when it has"
+
+  def hint({:stopping, _how_far}, _command), do: "the system is about to end"
+
+  def hint(_started, _command),
     do: "call Application.ensure_all_started(:hot_patch), or call it on a node that runs"
 end

@@ -381,7 +381,7 @@ defmodule HotPatch.Cluster.RollingRestart do
     }
 
     true = node == node() or Node.monitor(node, true)
-    _ = Journal.add(:restart, Map.put(facts, :release, release(course)))
+    _ = Journal.add(:restart, Map.merge(facts, %{node: node, release: release(course)}))
 
     case Cluster.call([node], :leave, [Map.merge(order, keeps)], :infinity) do
       [{_node, {:ok, :ok}}] -> :ok
@@ -434,7 +434,8 @@ defmodule HotPatch.Cluster.RollingRestart do
         :ok
 
       match?({_any, :taken_back}, state) ->
-        {:error, "it did not come to serve in #{version}, and has gone back to #{elem(state, 0)}"}
+        {:error,
+         "it did not come to serve in #{version}, and has gone back to #{elem(state, 0)}; its own log says why"}
 
       order = Coordinator.asked() ->
         {:stopped, order}

@@ -33,6 +33,37 @@ defmodule HotPatch.Command.Connection do
     end
   end
 
+  # Milliseconds between two looks at a node that is being restarted.
+  @every 500
+
+  @doc "Whether there is a connection."
+  @spec open?(node()) :: boolean()
+  def open?(node), do: node in Node.list(:connected)
+
+  @doc """
+  Waits until a node that is being restarted has come to run the release that it boots, which is the new one when it
+  serves in that, and the former one else; gives which releases there are on which nodes.
+  """
+  @spec settled(node(), integer()) :: {:ok, HotPatch.Answers.t()} | {:error, String.t()}
+  def settled(node, deadline) do
+    with true <- Node.connect(node) == true,
+         {:ok, %{items: items} = answers} <- call(node, HotPatch, :releases, []),
+         true <- Enum.any?(items, &(&1.node == node and &1.running? and &1.status == :permanent)) do
+      {:ok, answers}
+    else
+      _not_yet ->
+        receive do
+        after
+          @every -> :ok
+        end
+
+        if System.monotonic_time(:millisecond) < deadline,
+          do: settled(node, deadline),
+          else:
+            {:error, "#{node} is not back, or has not come to serve: look at its log and console"}
+    end
+  end
+
   @doc "Calls a function on a node; an error says what was wrong with that, or is one of HotPatch."
   @spec call(node(), module(), atom(), [term()]) :: term() | {:error, String.t() | Exception.t()}
   def call(node, module, function, arguments) do
@@ -48,7 +79,7 @@ defmodule HotPatch.Command.Connection do
 
         {:erpc, :noconnection} ->
           {:error,
-           "the connection to #{node} was lost; what was begun goes on there: see its journal"}
+           "the connection to #{node} was lost; what was begun goes on there, unless the node has ended: see its journal"}
 
         reason ->
           {:error, "#{node} failed: #{inspect(reason, limit: 20)}"}

@@ -19,9 +19,12 @@ defmodule HotPatch.Host.Comeback do
   @doc "Who starts it again; or why that is not known, and what to do."
   @spec how() :: {:ok, t()} | {:error, String.t()}
   def how do
+    command = command()
+
     facts = %{
       heart?: :init.get_argument(:heart) != :error and Process.whereis(:heart) != nil,
-      command: command(),
+      command: command,
+      lacking: command && lacking(command),
       said: Config.current().comes_back,
       unit: unit(),
       container: container()
@@ -42,6 +45,13 @@ defmodule HotPatch.Host.Comeback do
 
   def judge(%{heart?: true, command: command}, _ask) when byte_size(command) > @longest,
     do: refuse("the command of heart is longer than the #{@longest} bytes that it takes")
+
+  def judge(%{heart?: true, lacking: program, command: command}, _ask) when program != nil do
+    refuse(
+      "the command of heart is #{command}, and there is no program #{program}: put quotes around a path with blanks in it " <>
+        "(HEART_COMMAND, which the release's env.sh sets)"
+    )
+  end
 
   def judge(%{heart?: true, command: command}, _ask), do: {:ok, {:heart, command}}
   def judge(%{said: true}, _ask), do: {:ok, {:exit, 0, "config :hot_patch, comes_back: true"}}
@@ -94,6 +104,16 @@ defmodule HotPatch.Host.Comeback do
     end
   catch
     :exit, _busy -> nil
+  end
+
+  @doc false
+  # The program that a command names and that is not there. Of one that a shell has to read more into nothing is known.
+  @spec lacking(String.t()) :: Path.t() | nil
+  def lacking(command) do
+    with [_all, program] <- Regex.run(~r/\A(\/[\w\/.@%:,+-]*)(?: [\w\/.@%:,+ -]*)?\z/u, command),
+         false <- File.regular?(program),
+         do: program,
+         else: (_there_or_not_known -> nil)
   end
 
   # The unit in which this VM runs, by its control group.

@@ -90,7 +90,7 @@ defmodule HotPatch.Host.ReleaseListing do
 
   @spec known(Path.t() | nil) :: {source(), [{ReleaseSource.id(), atom()}]}
   defp known(folder) do
-    with :error <- ReleaseSource.listed(),
+    with :error <- if(handled?(folder), do: ReleaseSource.listed(), else: :error),
          :error <- written(folder) do
       {:nobody, []}
     else
@@ -101,6 +101,16 @@ defmodule HotPatch.Host.ReleaseListing do
         {:file, releases}
     end
   end
+
+  # Of a release without an ERTS of its own, whose root is another folder than OTP's, the handler knows nothing where
+  # nobody has told it: it lists what lies beside the host's OTP then.
+  defp handled?(nil), do: true
+
+  defp handled?(folder) do
+    folder == named() or Folder.resolve(folder) == Folder.resolve(below(otp()))
+  end
+
+  defp otp, do: FileName.to_binary(:code.root_dir())
 
   # A list of {release, Name, Vsn, ErtsVsn, Libs, Status}.
   defp written(nil), do: :error
@@ -133,11 +143,13 @@ defmodule HotPatch.Host.ReleaseListing do
         do: {name, version}
   end
 
-  # As the release handler finds it.
-  defp folder do
+  # As the release handler finds it, but for the last.
+  defp folder, do: named() || below(Release.root())
+
+  defp named do
     case Application.fetch_env(:sasl, :releases_dir) do
       {:ok, [_ | _] = folder} -> FileName.to_binary(folder)
-      _unset -> FileName.from_environment("RELDIR") || below(Release.root())
+      _unset -> FileName.from_environment("RELDIR")
     end
   end
 

@@ -189,12 +189,18 @@ defmodule HotPatch.NodeAgent.Instructions do
   """
   @spec supervisors(Payload.t() | t()) :: [module()]
   def supervisors(%__MODULE__{steps: steps}) do
-    for %{how: :children, subject: name} <- steps,
+    for name <- children_of(steps),
         {:ok, module} <- [LoadedCode.module(name)],
         do: module
   end
 
   def supervisors(payload), do: payload |> find() |> supervisors()
+
+  @doc "The same as names, also of modules that only other nodes know."
+  @spec following(Payload.t()) :: [String.t()]
+  def following(payload), do: children_of(find(payload).steps)
+
+  defp children_of(steps), do: for(%{how: :children, subject: name} <- steps, do: name)
 
   defp left(%{cumulative?: false}), do: []
 

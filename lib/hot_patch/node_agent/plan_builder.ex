@@ -150,11 +150,20 @@ defmodule HotPatch.NodeAgent.PlanBuilder do
   end
 
   # Where memory and disk differ now; and, of a rollback, what cannot come back.
+  # Each thing is said once: an upgrade brings whole folders, of which hundreds of files may have the same to say.
   defp drifted(verdicts) do
-    for %{status: status, target: target} = verdict <- verdicts,
-        not Status.refuses?(status),
-        text = (status == :ok && verdict.reason) || PreviousCode.remark(verdict.ran, target),
-        do: "#{Verdict.module(verdict)}: #{text}"
+    said =
+      for %{status: status, target: target} = verdict <- verdicts,
+          not Status.refuses?(status),
+          text = (status == :ok && verdict.reason) || PreviousCode.remark(verdict.ran, target),
+          do: {Verdict.title(verdict), text}
+
+    for {_name, text} <- Enum.uniq_by(said, &elem(&1, 1)) do
+      case for {name, ^text} <- said, do: name do
+        [name] -> "#{name}: #{text}"
+        names -> "#{length(names)} files (#{Table.some(names)}): #{text}"
+      end
+    end
   end
 
   defp busy([]), do: []

@@ -18,6 +18,7 @@ defmodule HotPatch.NodeAgent.Verdict do
   # with the file itself, and it waits for another.
 
   alias HotPatch.Composition.Entry
+  alias HotPatch.NodeAgent.AtomName
   alias HotPatch.NodeAgent.PreviousCode
   alias HotPatch.Report
   alias HotPatch.Status
@@ -105,6 +106,11 @@ defmodule HotPatch.NodeAgent.Verdict do
   @doc "What to call the file in a sentence: its module, or its path in the archive."
   @spec name(t()) :: String.t()
   def name(verdict), do: module(verdict) || verdict.entry.path
+
+  @doc "The same for people: the module as `inspect/1` shows it."
+  @spec title(t()) :: String.t()
+  def title(verdict),
+    do: if(name = module(verdict), do: AtomName.text(name), else: verdict.entry.path)
 
   @doc "Whether the module goes, and its file stays because the boot script needs one."
   @spec stays_for_boot?(t()) :: boolean()

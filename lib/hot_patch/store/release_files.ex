@@ -111,12 +111,19 @@ defmodule HotPatch.Store.ReleaseFiles do
     Enum.find_value(Folder.files(Path.join([root, "releases", version]), ".rel"), fn file ->
       with {:ok, [{:release, {called, vsn}, {:erts, erts}, applications}]} <- :file.consult(file),
            true <- {to_string(called), to_string(vsn)} == {name, version} do
-        lib = FileName.to_charlist(Path.join(root, "lib"))
-        libs = for one <- applications, do: {elem(one, 0), elem(one, 1), lib}
+        own = file |> Path.dirname() |> Path.join("lib")
+        libs = for one <- applications, do: {elem(one, 0), elem(one, 1), lib(one, own, root)}
         {:release, called, vsn, erts, libs, status}
       else
         _of_another -> nil
       end
     end)
+  end
+
+  # An upgrade may bring an application beside another build of the same version.
+  defp lib(application, own, root) do
+    folder = "#{elem(application, 0)}-#{elem(application, 1)}"
+    lib = if File.dir?(Path.join(own, folder)), do: own, else: Path.join(root, "lib")
+    FileName.to_charlist(lib)
   end
 end

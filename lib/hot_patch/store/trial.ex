@@ -139,6 +139,8 @@ defmodule HotPatch.Store.Trial do
     text = """
     #!/bin/sh
     # Written by HotPatch for a restart into another release, and of no use after it.
+    # What heart has as its output leads to the VM that has ended.
+    exec 1>&2
     unset #{Enum.join(variables(trial.root), " ")}
     age () { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
     if [ "$1" = back ]; then

@@ -40,6 +40,9 @@ defmodule Mix.Tasks.HotPatch.Remote do
   alias HotPatch.Support.Printable
   alias HotPatch.Support.Suggestion
 
+  # Milliseconds.
+  @within 60_000
+
   # Of a rehearsal.
   @exits %{failed: 1, incomplete: 3}
 
@@ -68,7 +71,11 @@ defmodule Mix.Tasks.HotPatch.Remote do
     with {:ok, call} <- Command.parse(command, arguments, options),
          {:ok, call} <- here(call, options) do
       node = connect(node, options)
-      node |> ask(call) |> show(call, node, options)
+
+      case ask(node, call) do
+        {:restarted, answers} -> show_restarted(answers, call, node, options)
+        answer -> show(answer, call, node, options)
+      end
     else
       {:error, text} -> wrong(text)
     end
@@ -106,8 +113,39 @@ defmodule Mix.Tasks.HotPatch.Remote do
 
   defp ask(node, call) do
     with {:error, text} when is_binary(text) <-
-           Connection.call(node, HotPatch, call.function, call.arguments),
-         do: fail(text)
+           Connection.call(node, HotPatch, call.function, call.arguments) do
+      if by_restarts?(call) and not Connection.open?(node),
+        do: {:restarted, back(node, call)},
+        else: fail(text)
+    end
+  end
+
+  defp by_restarts?(%{function: :apply, arguments: [_patch, options]}),
+    do: options[:restart] == :rolling
+
+  defp by_restarts?(_call), do: false
+
+  # Who leads is restarted last, by another, and takes its answer with it: what the nodes run then tells how it ended.
+  defp back(node, %{arguments: [_patch, options]}) do
+    within = Keyword.get(options, :timeout, @within) + @within
+
+    Mix.shell().info(
+      "#{node} leads, and is restarted last: the connection is lost, and is made again when it is back"
+    )
+
+    case Connection.settled(node, System.monotonic_time(:millisecond) + within) do
+      {:ok, answers} -> answers
+      {:error, text} -> fail(text)
+    end
+  end
+
+  defp show_restarted(answers, call, node, options) do
+    print(answers, %{call | function: :releases}, node, options)
+
+    case for(%{running?: true, version: version} <- answers.items, uniq: true, do: version) do
+      [_one] -> :ok
+      _several -> fail("not all nodes run the same release: see their journal")
+    end
   end
 
   defp connect(text, options) do

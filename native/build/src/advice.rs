@@ -70,6 +70,13 @@ impl Advice {
         Ok(Advice::new(load_order(changes, &analysis), instructions, analysis))
     }
 
+    /// The way to a release that nodes are restarted for: nothing is loaded by it, and nothing converted.
+    pub(crate) fn on_restart(changes: &[Change], stop: &Stop) -> Advice {
+        let analysis = analysis::analyse_until(stop, &Request::default());
+        let instructions = Instructions::default();
+        Advice { load_order: load_order(changes, &analysis), instructions, analysis }
+    }
+
     /// The way to the next version of a release.
     pub(crate) fn on_upgrade(
         changes: &[Change],

@@ -26,6 +26,8 @@ pub(crate) struct Compared {
     pub(crate) count: usize,
     /// What more is to be said of an upgrade.
     pub(crate) upgrade: Option<Upgrade>,
+    /// Whether that comes by restarts only.
+    pub(crate) by_restart: bool,
 }
 
 /// Compares two builds.
@@ -53,7 +55,13 @@ pub(crate) fn both(
     };
     let workers = workers::processors();
     let ((), verdicts) = workers::in_order(workers, &pairs, || (), || (), compare)?;
-    let mut found = Compared { changes: Vec::new(), notes, count: pairs.len(), upgrade: None };
+    let mut found = Compared {
+        changes: Vec::new(),
+        notes,
+        count: pairs.len(),
+        upgrade: None,
+        by_restart: false,
+    };
     let mut inessential = Vec::new();
     for (verdict, pair) in verdicts.into_iter().zip(&pairs) {
         match verdict {
@@ -104,7 +112,7 @@ pub(crate) fn picked(
          that it runs what they were made against"
             .to_owned(),
     );
-    Ok(Compared { count: changes.len(), changes, notes, upgrade: None })
+    Ok(Compared { count: changes.len(), changes, notes, upgrade: None, by_restart: false })
 }
 
 /// What the two builds have in applications, in words.

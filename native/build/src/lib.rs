@@ -15,6 +15,7 @@
 //! | `side`, `release`, `system` | one of the two builds: its applications, versions, what is OTP's |
 //! | `compare`, `pair`, `changes`, `moves` | what differs between them |
 //! | `upgrade` | the next version of a release, with whole folders |
+//! | `shelf` | of it what has the version of what runs, and is other: it comes beside that |
 //! | `steps` | its instructions: those of the analysis, and what authors have written |
 //! | `appups`, `relup`, `script`, `ground` | where they have written it, what it comes to, and how it fits what changes |
 //! | `advice`, `judgement` | what the change means, and whether the patch goes out with it |
@@ -46,6 +47,7 @@ mod relup;
 mod reply;
 mod request;
 mod script;
+mod shelf;
 mod side;
 mod steps;
 mod system;
@@ -120,6 +122,10 @@ pub fn build(
             let brought = to.modules().into_iter().filter(|(name, _)| request.is_applied(name));
             running.extend(brought);
             Advice::on(&compared.changes, running, progress.stop())?
+        }
+        // Of what runs nothing is left then, neither code nor states.
+        (_, Some(_)) if compared.by_restart => {
+            Advice::on_restart(&compared.changes, progress.stop())
         }
         (Some(from), Some(upgrade)) => {
             let course = Course { upgrade, from, to: &to, restart: &request.restart };

@@ -25,6 +25,13 @@ pub(crate) struct Listed {
     pub(crate) start: Start,
 }
 
+impl Listed {
+    /// Its folder's name.
+    pub(crate) fn folder(&self) -> String {
+        format!("{}-{}", self.name, self.version)
+    }
+}
+
 /// The version in `releases/start_erl.data`: the one that boots.
 pub(crate) fn booting(start_erl: &[u8]) -> Option<String> {
     str::from_utf8(start_erl).ok()?.split_whitespace().nth(1).map(str::to_owned)

@@ -1,6 +1,6 @@
 //! One of the two builds: its applications and their files, by names that both sides share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::error::Error;
@@ -31,6 +31,11 @@ impl Key {
         };
         file.strip_suffix(".beam").filter(|name| !name.contains('/'))
     }
+
+    /// Whether it is of this application.
+    fn is_of(&self, name: &str) -> bool {
+        matches!(self, Key::Of { application, .. } if application == name)
+    }
 }
 
 /// An application.
@@ -51,6 +56,8 @@ pub(crate) struct Side {
     pub(crate) runtime: BTreeMap<String, Content>,
     /// The folder of consolidated protocols, as an archive names it.
     pub(crate) consolidated: Option<String>,
+    /// The applications that lie among the files of the release, and not in `lib`.
+    pub(crate) shelved: BTreeSet<String>,
 }
 
 impl Side {
@@ -63,6 +70,7 @@ impl Side {
             facts,
             runtime: BTreeMap::new(),
             consolidated: None,
+            shelved: BTreeSet::new(),
         };
         for (path, content) in files {
             side.add(&path, content, booting.as_deref(), root)?;
@@ -97,7 +105,7 @@ impl Side {
         let mut own = BTreeMap::new();
         for (key, content) in &self.files {
             match key {
-                Key::Of { application, below } if application == name => {
+                Key::Of { below, .. } if key.is_of(name) => {
                     own.insert(below.as_str(), content);
                 }
                 _ => {}
@@ -128,6 +136,9 @@ impl Side {
                 if current(version) =>
             {
                 self.files.insert(Key::Settings(file.to_owned()), content);
+            }
+            ["releases", version, "lib", folder, ..] if booting == Some(version) => {
+                self.add_shelved(folder, path, content, root)?;
             }
             ["releases", version, ..] if booting == Some(version) => {
                 let below = path.splitn(3, '/').nth(2).unwrap_or_default().to_owned();
@@ -193,6 +204,23 @@ impl Side {
         let below = path.splitn(3, '/').nth(2).unwrap_or_default().to_owned();
         self.files.insert(Key::Of { application: name.to_owned(), below }, content);
         Ok(())
+    }
+
+    /// It boots from there, whatever is in `lib`, whose files come first.
+    fn add_shelved(
+        &mut self,
+        folder: &str,
+        path: &str,
+        content: Content,
+        root: &Path,
+    ) -> Result<(), Error> {
+        let name = folder.split_once('-').map_or(folder, |(name, _)| name);
+        if self.shelved.insert(name.to_owned()) {
+            self.applications.remove(name);
+            self.files.retain(|key, _| !key.is_of(name));
+        }
+        let below = path.splitn(3, '/').nth(2).unwrap_or_default();
+        self.add_of(folder, below, content, root)
     }
 
     /// After an upgrade the older version's folder is still there.

@@ -18,6 +18,7 @@ use crate::pair::{Pair, is_same_code};
 use crate::progress::Progress;
 use crate::release::Listed;
 use crate::request::Request;
+use crate::shelf::Shelf;
 use crate::side::{Key, Side};
 use crate::system::is_system;
 use crate::tree::Content;
@@ -41,6 +42,8 @@ struct Releases<'s> {
     /// Their applications, each behind those that it needs.
     old: Vec<&'s Listed>,
     new: Vec<&'s Listed>,
+    /// What comes beside a folder of the same name.
+    shelf: Shelf<'s>,
 }
 
 /// What a file of the runtime system is called in both builds does not matter: it is only carried.
@@ -67,17 +70,20 @@ pub(crate) fn compare(
                     runtime.exs what is given as --config";
         return Err(Error::NoUpgrade(text.to_owned()));
     }
-    let releases = Releases::new(from, to)?;
-    let wanted = releases.wanted();
+    let mut releases = Releases::new(from, to)?;
     let shared = releases.shared();
-    progress.begin(wanted.len() + shared.len());
+    progress.begin(shared.len());
     let shared = each(&shared, progress, |listed| releases.share(listed, significant))?;
-    let (folders, different): (Vec<_>, Vec<_>) = shared.into_iter().unzip();
-    let different: Vec<String> = different.into_iter().flatten().collect();
-    if !different.is_empty() {
-        return Err(same_version(&different));
+    let (same, other): (Vec<_>, Vec<_>) =
+        shared.into_iter().partition(|(_, different)| different.is_empty());
+    let folders: Vec<Shared> = same.into_iter().map(|(folder, _)| folder).collect();
+    if !other.is_empty() {
+        releases.put_beside(&other)?;
     }
-    let mut changes = each(&wanted, progress, |one| one.change(significant))?;
+    releases.check_boot()?;
+    let wanted = releases.wanted();
+    progress.begin(progress.get().1 + wanted.len());
+    let mut changes = each(&wanted, progress, |one| one.change(&releases.shelf, significant))?;
     changes.sort_by(|one, other| one.path.cmp(&other.path));
     let files = changes.iter().filter(|change| change.after.is_some());
     let files = files.map(|change| change.path.clone());
@@ -90,8 +96,10 @@ pub(crate) fn compare(
         relup: None,
         remarks: Vec::new(),
     };
-    let notes = notes(&upgrade, releases.old_erts);
-    Ok(Compared { count: wanted.len(), changes, notes, upgrade: Some(upgrade) })
+    let mut notes = notes(&upgrade, releases.old_erts);
+    notes.extend(releases.beside());
+    let by_restart = releases.needs_restart();
+    Ok(Compared { count: wanted.len(), changes, notes, upgrade: Some(upgrade), by_restart })
 }
 
 /// On all processors, in order.
@@ -118,15 +126,15 @@ impl<'s> Releases<'s> {
         let (old_erts, erts) = (erts(from)?, erts(to)?);
         if old_erts != erts && to.runtime.is_empty() {
             return Err(Error::NoUpgrade(format!(
-                "{} runs on ERTS {old_erts} and {} on ERTS {erts}, which it does not have of its own: \
-                 another runtime system comes with its release (include_erts: true), or both are \
-                 built on the same Erlang/OTP",
+                "{} runs on ERTS {old_erts} and {} on ERTS {erts}, and there is no erts-{erts} in it: \
+                 another runtime system comes with its release (include_erts: true, by mix hot_patch.build and not by \
+                 mix hot_patch.deploy, which sends none), or both are built on the same Erlang/OTP",
                 named(from),
                 named(to)
             )));
         }
         let release = to.facts.release.as_ref().ok_or_else(|| unreadable(to))?;
-        Ok(Releases {
+        let mut releases = Releases {
             from,
             to,
             version: &release.version,
@@ -134,6 +142,66 @@ impl<'s> Releases<'s> {
             erts,
             old: in_order(from, old),
             new: in_order(to, new),
+            shelf: Shelf { version: &release.version, folders: BTreeSet::new() },
+        };
+        // In `lib` there is another of the same name.
+        let folders =
+            releases.new.iter().filter(|one| releases.is_shelved(one)).map(|one| one.folder());
+        releases.shelf.folders = folders.collect();
+        Ok(releases)
+    }
+
+    /// Whether one of the same version lies among the files of its release in either of them.
+    fn is_shelved(&self, listed: &Listed) -> bool {
+        self.to.shelved.contains(&listed.name)
+            || (self.from.shelved.contains(&listed.name)
+                && Self::version(&self.old, &listed.name) == Some(listed.version.as_str()))
+    }
+
+    /// Applications that are not the same in both releases, though their version is: where nodes are
+    /// restarted for the new one they come beside those of before.
+    fn put_beside(&mut self, other: &[(Shared, Vec<String>)]) -> Result<(), Error> {
+        if !self.needs_restart() {
+            let different: Vec<String> =
+                other.iter().flat_map(|(_, files)| files.clone()).collect();
+            return Err(same_version(&different));
+        }
+        let folders = other.iter().filter_map(|(shared, _)| shared.path.strip_prefix("lib/"));
+        self.shelf.folders.extend(folders.map(str::to_owned));
+        Ok(())
+    }
+
+    /// Whether no node takes it while it runs.
+    fn needs_restart(&self) -> bool {
+        self.old_erts != self.erts || self.applications().iter().any(is_of_system)
+    }
+
+    /// Whether the new release can boot what comes beside a folder of the same name.
+    fn check_boot(&self) -> Result<(), Error> {
+        let Some(boot) = self.to.files.get(&Key::OfRelease("start.boot".to_owned())) else {
+            return Ok(());
+        };
+        match self.shelf.unnamed(&boot.read()?) {
+            None => Ok(()),
+            Some(folder) => Err(Error::NoUpgrade(format!(
+                "{folder} is another in both releases, though its version is the same, and the start.boot of the new \
+                 release does not name its folder, so that it could not boot another: raise the version, \
+                 or build both releases with the same build of it"
+            ))),
+        }
+    }
+
+    /// What the one who builds it should know of these.
+    fn beside(&self) -> Option<String> {
+        let folders: Vec<&str> = self.shelf.folders.iter().map(String::as_str).collect();
+        (!folders.is_empty()).then(|| {
+            format!(
+                "other code under the same version, as another compiler makes it: {}. It comes into releases/{}/lib, beside \
+                 what runs, and the new release boots from there. Build the next upgrade --from a copy of what a \
+                 node has then",
+                some(&folders),
+                self.version
+            )
         })
     }
 
@@ -164,7 +232,8 @@ impl<'s> Releases<'s> {
     /// Those of one version in both, as far as the release has their folders: others are the host's.
     fn shared(&self) -> Vec<&'s Listed> {
         let is_same = |one: &&&Listed| {
-            Self::version(&self.old, &one.name) == Some(one.version.as_str())
+            !self.is_shelved(one)
+                && Self::version(&self.old, &one.name) == Some(one.version.as_str())
                 && [self.from, self.to].iter().all(|side| side.applications.contains_key(&one.name))
         };
         self.new.iter().filter(is_same).copied().collect()
@@ -222,6 +291,10 @@ impl<'s> Releases<'s> {
     fn wanted(&self) -> Vec<Wanted<'s>> {
         let before = self.from.modules();
         let mut wanted = self.comes(&before);
+        if self.needs_restart() {
+            // Nothing leaves memory before all does.
+            return wanted;
+        }
         let after = self.to.modules();
         for key in self.from.files.keys() {
             let Some(module) = key.module().filter(|name| !after.contains_key(name)) else {
@@ -298,8 +371,12 @@ impl<'s> Releases<'s> {
         match key {
             Key::Of { application, below } => {
                 let version = Self::version(&self.new, application)?;
+                let folder = format!("{application}-{version}");
+                if self.shelf.folders.contains(&folder) {
+                    return Some(format!("{}/{below}", self.shelf.path(&folder)));
+                }
                 let changes = Self::version(&self.old, application) != Some(version);
-                changes.then(|| format!("lib/{application}-{version}/{below}"))
+                changes.then(|| format!("lib/{folder}/{below}"))
             }
             Key::Consolidated(file) => {
                 Some(format!("releases/{}/consolidated/{file}", self.version))
@@ -327,15 +404,21 @@ impl<'s> Releases<'s> {
 }
 
 impl Wanted<'_> {
-    fn change(&self, significant: &[ChunkId]) -> Result<Change, Error> {
+    fn change(&self, shelf: &Shelf, significant: &[ChunkId]) -> Result<Change, Error> {
         let (pair, data) = match self {
             Wanted::Comes { pair, data } => (pair, *data),
             Wanted::Goes(pair) => (pair, false),
         };
         let read = |content: Option<&Content>| {
             let Some(content) = content else { return Ok(None) };
-            let build = if data { content.plain() } else { pair.read(content, significant) };
-            build.map(Some)
+            if !data {
+                return pair.read(content, significant).map(Some);
+            }
+            let mut build = content.plain()?;
+            if matches!(pair.key, Key::OfRelease(_)) {
+                build.bytes = shelf.rewritten(&pair.path, build.bytes.into()).into_owned();
+            }
+            Ok(Some(build))
         };
         let before = if data { None } else { read(pair.before)? };
         let after = read(pair.after)?;
@@ -391,9 +474,8 @@ fn notes(upgrade: &Upgrade, old_erts: &str) -> Vec<String> {
 }
 
 fn system(upgrade: &Upgrade) -> Vec<String> {
-    let of_system = |one: &&Application| is_system(&one.name) && one.from.is_some();
-    let changed: Vec<&str> =
-        upgrade.applications.iter().filter(of_system).map(|one| one.name.as_str()).collect();
+    let changed = upgrade.applications.iter().filter(|one| is_of_system(one));
+    let changed: Vec<&str> = changed.map(|one| one.name.as_str()).collect();
     if changed.is_empty() {
         return Vec::new();
     }
@@ -403,6 +485,10 @@ fn system(upgrade: &Upgrade) -> Vec<String> {
          restart: :rolling",
         some(&changed)
     )]
+}
+
+fn is_of_system(application: &Application) -> bool {
+    is_system(&application.name) && application.from.is_some()
 }
 
 /// Whether a file of an application's folder is there for the system that runs. Others lie there

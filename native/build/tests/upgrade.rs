@@ -338,3 +338,80 @@ fn an_application_is_restarted_when_told_or_when_it_starts_otherwise() {
     assert_eq!(built.manifest.instructions.up.last().unwrap(), "{restart_application,shop}");
     assert!(built.notes.iter().any(|note| note.contains("another callback module")));
 }
+
+/// As systools writes it: one term, with each path as a list of bytes.
+fn boot(folders: &[&str]) -> Vec<u8> {
+    let mut term = b"\x83l\0\0\0\x01h\x02w\x04pathl\0\0\0".to_vec();
+    term.push(folders.len() as u8);
+    for folder in folders {
+        let path = format!("{folder}/ebin");
+        term.push(b'k');
+        term.extend((path.len() as u16).to_be_bytes());
+        term.extend(path.bytes());
+    }
+    term.extend(b"jj");
+    term
+}
+
+#[test]
+fn what_another_compiler_has_made_of_the_same_version_comes_beside_it() {
+    let [from, to] = releases("beside");
+    let rel = to.0.join("releases/1.1.0/shop.rel");
+    let text = fs::read_to_string(&rel).unwrap();
+    fs::write(&rel, text.replace("13.1.5", "15.2")).unwrap();
+    to.put("releases/start_erl.data", b"15.2 1.1.0");
+    to.put("erts-15.2/bin/beam.smp", b"vm");
+    to.put("lib/scales-1.0.0/ebin/w.beam", &module("w", 2).bytes());
+    let both = [from, to];
+    // Nothing could be booted from another folder by this script.
+    let error = error_of(&both);
+    assert!(error.contains("scales-1.0.0") && error.contains("start.boot"), "{error}");
+    let [from, to] = &both;
+    let lib = ["$RELEASE_LIB/kernel-8.5.3", "$RELEASE_LIB/scales-1.0.0", "$RELEASE_LIB/shop-1.1.0"];
+    to.put("releases/1.1.0/start.boot", &boot(&lib));
+    let built = built_of(&both);
+    let beside = "releases/1.1.0/lib/scales-1.0.0";
+    let paths = paths(&built.manifest);
+    for file in ["ebin/w.beam", "ebin/scales.app"] {
+        assert!(paths.contains(&format!("{beside}/{file}").as_str()), "{paths:?}");
+    }
+    let upgrade = built.manifest.upgrade.as_ref().unwrap();
+    let shared: Vec<&str> = upgrade.shared.iter().map(|one| one.path.as_str()).collect();
+    assert_eq!(shared, ["lib/kernel-8.5.3"]);
+    assert!(upgrade.files.contains(&format!("{beside}/ebin/w.beam")));
+    let own = [
+        "$RELEASE_LIB/kernel-8.5.3",
+        &format!("$RELEASE_LIB/../{beside}"),
+        "$RELEASE_LIB/shop-1.1.0",
+    ];
+    let composition = read_archive(&built.zip, &Options::default()).unwrap();
+    let script = composition.files.iter().find(|one| one.path.ends_with("start.boot")).unwrap();
+    assert_eq!(script.sha256, hot_patch_beam::digest::sha256(&boot(&own)));
+    assert!(
+        built.notes.iter().any(|note| note.contains("scales-1.0.0. It comes into")),
+        "{:?}",
+        built.notes
+    );
+
+    // Nodes are restarted for it: neither code nor states of before are left that something could be wrong with.
+    assert!(built.manifest.removed.is_empty());
+    assert!(built.analysis.modules.is_empty() && built.manifest.instructions.up.is_empty());
+
+    // From there on it is never taken for the one in `lib`, nor is that overwritten.
+    fs::create_dir_all(from.0.join(beside)).unwrap();
+    fs::create_dir_all(to.0.join("releases/1.1.0/lib")).unwrap();
+    fs::rename(to.0.join("lib/scales-1.0.0"), to.0.join(beside)).unwrap();
+    to.put("lib/scales-1.0.0/ebin/w.beam", &module("w", 1).bytes());
+    let next = release("beside_next", "1.2.0", "{shop,\"1.1.0\",permanent}");
+    let text = fs::read_to_string(next.0.join("releases/1.2.0/shop.rel")).unwrap();
+    next.put("releases/1.2.0/shop.rel", text.replace("13.1.5", "15.2").as_bytes());
+    next.put("releases/1.2.0/start.boot", &boot(&lib));
+    next.put("lib/scales-1.0.0/ebin/w.beam", &module("w", 2).bytes());
+    application(&next, "shop", "1.1.0", &[("a", 1), ("b", 2), ("d", 1), ("p", 1)]);
+    let manifest = support::built(&request(&to.0, &next.0)).manifest;
+    let paths = support::paths(&manifest);
+    assert!(paths.contains(&"releases/1.2.0/lib/scales-1.0.0/ebin/w.beam"), "{paths:?}");
+    let shared: Vec<String> =
+        manifest.upgrade.unwrap().shared.into_iter().map(|one| one.path).collect();
+    assert_eq!(shared, ["lib/kernel-8.5.3", "lib/shop-1.1.0"]);
+}

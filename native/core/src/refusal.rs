@@ -39,7 +39,7 @@ rules! {
     // The archive as a whole.
     ArchiveTooBig, "archive_too_big",
         "The archive has more bytes than the limit.",
-        "Leave out what need not be patched, or raise the limit for the archive's size.";
+        "Leave out what need not be patched, or raise the limit for the archive's size (max_archive_bytes, or max_release_bytes of an upgrade).";
     NotAZip, "not_a_zip",
         "The bytes are not a zip archive.",
         "Upload a zip archive of .beam files.";
@@ -51,10 +51,10 @@ rules! {
         "Build the archive again with the .beam files in it.";
     TooManyEntries, "too_many_entries",
         "The archive has more entries than the limit.",
-        "Leave out what need not be patched, or raise the limit for entries.";
+        "Leave out what need not be patched, or raise the limit for entries (max_entries).";
     UnpackedTooBig, "unpacked_too_big",
         "Unpacking the archive makes more bytes than the limit.",
-        "Leave out what need not be patched, or raise the limit for unpacked bytes.";
+        "Leave out what need not be patched, or raise the limit for unpacked bytes (max_unpacked_bytes).";
     OutOfMemory, "out_of_memory",
         "The system would not give the memory to unpack the archive.",
         "Free memory on this node, or upload a smaller archive.";
@@ -113,7 +113,7 @@ rules! {
         "Build the archive afresh with a common zip tool.";
     NameTooLong, "name_too_long",
         "The name of an entry is longer than the limit.",
-        "Shorten the path, or raise the limit for names.";
+        "Shorten the path, or raise the limit for names (max_name_bytes).";
     NameNotUtf8, "name_not_utf8",
         "The name of an entry is not UTF-8.",
         "Rename the file, or use a zip tool that writes UTF-8 names.";
@@ -235,13 +235,13 @@ rules! {
     // What all modules together take in the VM that loads them.
     TooManyAtoms, "too_many_atoms",
         "The modules together have more atoms than the limit; atoms stay in a VM for good.",
-        "Leave out what need not be patched, or raise the limit for atoms.";
+        "Leave out what need not be patched, or raise the limit for atoms (max_atoms).";
     TooManyFunctions, "too_many_functions",
         "The modules together have and call more functions than the limit.",
-        "Leave out what need not be patched, or raise the limit for functions.";
+        "Leave out what need not be patched, or raise the limit for functions (max_functions).";
     TooMuchMemory, "too_much_memory",
         "The modules together take more memory in the VM than the limit.",
-        "Leave out what need not be patched, or raise the limit for memory.";
+        "Leave out what need not be patched, or raise the limit for memory (max_memory).";
 
     // The manifest, and its signature.
     ManifestTooBig, "manifest_too_big",

@@ -5,7 +5,7 @@ defmodule HotPatch.Host.ComebackTest do
 
   # Whether a VM is started again when it ends, by what can be seen of it from inside.
 
-  @nobody %{heart?: false, command: nil, said: nil, unit: nil, container: nil}
+  @nobody %{heart?: false, command: nil, lacking: nil, said: nil, unit: nil, container: nil}
 
   defp judge(facts, systemd \\ :error),
     do: Comeback.judge(Map.merge(@nobody, Map.new(facts)), fn _unit -> systemd end)
@@ -18,6 +18,21 @@ defmodule HotPatch.Host.ComebackTest do
     assert text =~ "set HEART_COMMAND"
     assert {:error, text} = judge(heart?: true, command: String.duplicate("x", 2_047))
     assert text =~ "longer than"
+  end
+
+  @tag :tmp_dir
+  test "a command of heart that names no program starts nothing", %{tmp_dir: folder} do
+    File.mkdir_p!(Path.join(folder, "my shop"))
+    script = Path.join(folder, "my shop/shop")
+    File.write!(script, "")
+    # As env.sh of mix release writes it, whatever the folder is called.
+    assert Comeback.lacking("#{script} daemon") == Path.join(folder, "my")
+    assert Comeback.lacking("'#{script}' daemon") == nil
+    assert Comeback.lacking("unset X; #{script} daemon") == nil
+    File.rename!(script, Path.join(folder, "shop"))
+    assert Comeback.lacking(Path.join(folder, "shop") <> " daemon") == nil
+    assert {:error, text} = judge(heart?: true, command: "/my shop/shop", lacking: "/my")
+    assert text =~ "there is no program /my" and text =~ "quotes"
   end
 
   test "systemd starts it again where its unit says so" do

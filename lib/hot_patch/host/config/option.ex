@@ -93,13 +93,13 @@ defmodule HotPatch.Host.Config.Option do
     max_archive_bytes: [
       rule: {:number, @largest_limit},
       default: 10 * 1024 * 1024,
-      doc: "how large an archive may be. Default: 10 MB"
+      doc: "how large an archive may be that is no upgrade. Default: 10 MB"
     ],
     max_release_bytes: [
       rule: {:number, @largest_limit},
       default: 100 * 1024 * 1024,
       doc:
-        "how large the tarball of a release may be that is uploaded; it may unpack to five times as much. " <>
+        "how large an upgrade may be, or the tarball of a release that is uploaded; that may unpack to five times as much. " <>
           "Default: 100 MB"
     ],
     max_entries: [

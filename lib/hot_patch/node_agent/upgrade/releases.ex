@@ -9,6 +9,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
   alias HotPatch.Host.NextBoot
   alias HotPatch.Host.ReleaseSource
   alias HotPatch.NodeAgent.Upgrade.Course
+  alias HotPatch.NodeAgent.Upgrade.RuntimeConfig
   alias HotPatch.Release
   alias HotPatch.Store.Applied
   alias HotPatch.Store.Journal
@@ -260,12 +261,12 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
 
   # A restart inside the VM reads the arguments with which the VM was started, and not that file.
   defp boots_here(root, version) do
-    [boot, config] =
-      for flag <- [:boot, :config], do: of_version(:init.get_argument(flag), root, version)
-
+    boot = of_version(:init.get_argument(:boot), root, version)
+    given = :init.get_argument(:config)
+    config = RuntimeConfig.of(given, root, version) || of_version(given, root, version)
     _ = if boot, do: :init.make_permanent(boot, config)
     if System.get_env("RELEASE_VSN") not in [nil, version], do: heart(root)
-    environment(root, version)
+    environment(root, version, config)
   end
 
   # Heart has the environment with which this VM was started, and would hand the release that is named there to the next.
@@ -286,14 +287,23 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
   end
 
   # What the scripts of `mix release` have told the VM: configuration providers look there.
-  defp environment(root, version) do
-    for name <- ["RELEASE_SYS_CONFIG", "RELEASE_VM_ARGS"],
-        value = System.get_env(name),
-        path = of_version({:ok, [[value]]}, root, version),
+  defp environment(root, version, config) do
+    for {name, path} <- [
+          {"RELEASE_SYS_CONFIG", config},
+          {"RELEASE_VM_ARGS", named("RELEASE_VM_ARGS", root, version)}
+        ],
+        System.get_env(name) != nil and path != false,
         do: System.put_env(name, FileName.to_binary(path))
 
     if System.get_env("RELEASE_VSN"), do: System.put_env("RELEASE_VSN", version)
     :ok
+  end
+
+  defp named(variable, root, version) do
+    case System.get_env(variable) do
+      nil -> false
+      value -> of_version({:ok, [[value]]}, root, version)
+    end
   end
 
   # Only what lies among the files of a release has one of another.

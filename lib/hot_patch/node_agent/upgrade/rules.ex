@@ -26,7 +26,9 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   alias HotPatch.Store.Applied
   alias HotPatch.Store.ReleaseFiles
   alias HotPatch.Store.Transaction
+  alias HotPatch.Support.FileName
   alias HotPatch.Support.Folder
+  alias HotPatch.Support.Table
   alias HotPatch.Upgrade
 
   @with_application "it goes when its application has stopped"
@@ -37,22 +39,23 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   already; an error is a rule that this node breaks.
   """
   @spec course(Payload.t()) :: {:ok, Course.t()} | :elsewhere | :there | {:error, String.t()}
-  def course(%Payload{manifest: %Manifest{release: from, upgrade: upgrade}}) do
+  def course(%Payload{manifest: %Manifest{release: from, upgrade: upgrade}} = payload) do
     current = Release.current()
 
     cond do
       current.name != from.name -> :elsewhere
       current.version == upgrade.to -> :there
       current.version != from.version -> {:error, other_version(from, upgrade, current)}
-      true -> starts(from, upgrade)
+      true -> starts(from, upgrade, payload)
     end
   end
 
-  defp starts(from, upgrade) do
+  defp starts(from, upgrade, payload) do
     with :ok <- own_identity(),
          :ok <- same_erts(upgrade),
          {:ok, root} <- root(from),
          :ok <- writable(root),
+         :ok <- bootable(upgrade, payload, root),
          :ok <- no_system(upgrade),
          :ok <- shared(upgrade, root) do
       {:ok, Course.new({from.name, from.version}, upgrade, root)}
@@ -68,6 +71,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
          :ok <- own_identity(),
          {:ok, root} <- root(from),
          :ok <- writable(root),
+         :ok <- bootable(upgrade, payload, root),
          :ok <- erts(upgrade, payload, root),
          :ok <- shared(upgrade, root) do
       {:ok, Course.new({from.name, from.version}, upgrade, root)}
@@ -257,6 +261,37 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
         File.stat(folder)
       )
 
+  # A start by another script than `start` (RELEASE_BOOT_SCRIPT) asks the new release for one of that name.
+  defp bootable(upgrade, payload, root) do
+    paths = for entry <- payload.entries, do: entry.path
+
+    case unbootable(:init.get_argument(:boot), root, upgrade.to, paths) do
+      nil ->
+        :ok
+
+      {script, wanted} ->
+        {:error,
+         "this node is booted by #{script}, and the new release has no #{wanted}: no start of it would succeed; build the new " <>
+           "release with a boot script of that name, or start the node by another (RELEASE_BOOT_SCRIPT)"}
+    end
+  end
+
+  @doc false
+  @spec unbootable({:ok, [[charlist()]]} | :error, Path.t(), String.t(), [Path.t()]) ::
+          {Path.t(), Path.t()} | nil
+  def unbootable({:ok, [_ | _] = given}, root, version, paths) do
+    with [name | _] <- List.last(given),
+         path = name |> FileName.to_binary() |> Path.expand(),
+         script = Path.relative_to(path, Path.expand(root)),
+         ["releases", _version, file] <- Path.split(script),
+         wanted = Path.join(["releases", version, Path.basename(file, ".boot") <> ".boot"]),
+         false <- wanted in paths,
+         do: {script, wanted},
+         else: (_elsewhere_or_there -> nil)
+  end
+
+  def unbootable(:error, _root, _version, _paths), do: nil
+
   defp no_system(upgrade) do
     case for(
            %{name: name, from: from} when from != nil <- upgrade.applications,
@@ -288,9 +323,8 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
 
       [first | _] = others ->
         {:error,
-         "the upgrade does not carry #{length(others)} folders that this node does not have as they were when it was built, " <>
-           "without patches: #{Enum.join(Enum.take(others, 5), ", ")}; put #{first} right, or build the upgrade from what " <>
-           "was installed"}
+         "the upgrade does not carry #{Table.count(length(others), "folder", "folders")} that this node does not have as they were when it was built, " <>
+           "without patches: #{Enum.join(Enum.take(others, 5), ", ")}; #{put_right(root, first)}"}
     end
   end
 
@@ -320,6 +354,17 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
     else
       verdict
     end
+  end
+
+  # A release that came by a restart has some of its applications among its own files, as in `lib` another build of them lies.
+  defp put_right(root, folder) do
+    version = Release.current().version
+
+    if File.dir?(Path.join([root, "releases", version, folder])),
+      do:
+        "#{version} has it in releases/#{version}/#{folder}: build the upgrade --from a copy of what this node has",
+      else:
+        "roll back the patches that have files in #{folder}, put it right, or build the upgrade from what runs"
   end
 
   # What the files of patches were before: by their paths, and nil where there was none.
