@@ -193,7 +193,7 @@ defmodule HotPatch.Test.Leaks do
   def server(module, :new, kind) do
     clauses =
       for {name, code} <- Keyword.merge(@attempts, @never) do
-        # Each in a function of its own: one that receives is left aside as a whole.
+        # Each in a function of its own: one that receives and catches is left aside as a whole.
         """
           defp attempt(#{inspect(name)}, state, w, leak, file), do: try_#{name}(state, w, leak, file)
 
