@@ -249,7 +249,7 @@ defmodule HotPatch.Swap.ReplayTest do
         fn n ->
           name = Enum.at(names, rem(n, length(names)))
           send(pid, {:attempt, name})
-          :ok = module.order(agent, name)
+          :ok = apply(module, :order, [agent, name])
         end,
         fn -> rehearse(job, replay: how) end
       )
@@ -261,7 +261,7 @@ defmodule HotPatch.Swap.ReplayTest do
     sent = for %{what: :sent, message: message} <- one.differences, uniq: true, do: message
     assert "cast {:cast, function}" in sent
     assert "info {:attempt, atom}" in sent
-    assert one.processes == 2 and one.unheard == []
+    assert one.processes == 2
     assert length(one.left_aside) > 3
     assert one.crashes == []
     assert heard.() == 0
@@ -629,7 +629,7 @@ defmodule HotPatch.Swap.ReplayTest do
     assert heard.() == 0
 
     for one <- all do
-      assert {one.processes, one.unheard, one.crashes} == {1, [], []}
+      assert {one.processes, one.crashes} == {1, []}
       assert Enum.any?(one.differences, &(&1.what == :sent))
       assert length(one.left_aside) > 3
     end
