@@ -82,6 +82,16 @@ defmodule HotPatch.Test.Leaks do
     collected: "Enum.into([1], %{__struct__: HotPatch.Test.Leaks.Leaky})",
     handed_on:
       "Enum.reduce([:k], Map.put(%{}, :a, %{__struct__: HotPatch.Test.Leaks.Leaky}), &Access.get(Map.get(&2, :a), &1))",
+    reversed: "Enum.reverse([1], %{__struct__: HotPatch.Test.Leaks.Leaky})",
+    left_over: "Enum.chunk_every([1], 2, 2, %{__struct__: HotPatch.Test.Leaks.Leaky})",
+    shown_merged:
+      "try do Keyword.merge([{1, %{__struct__: HotPatch.Test.Leaks.Leaky}}], a: 1) rescue _ -> :ok end",
+    shown_text:
+      "try do List.to_string([%{__struct__: HotPatch.Test.Leaks.Leaky}]) rescue _ -> :ok end",
+    shown_key:
+      "try do Access.get([], {%{__struct__: HotPatch.Test.Leaks.Leaky}}) rescue _ -> :ok end",
+    shown_pair:
+      "try do Map.get_and_update(%{}, :a, fn _ -> {%{__struct__: HotPatch.Test.Leaks.Leaky}} end) rescue _ -> :ok end",
     text: "to_string(%{__struct__: HotPatch.Test.Leaks.Leaky})",
     access: "Access.get(%{__struct__: HotPatch.Test.Leaks.Leaky, k: 1}, :k)",
     access_deep: "get_in(%{a: %{__struct__: HotPatch.Test.Leaks.Leaky, k: 1}}, [:a, :k])",
@@ -155,6 +165,10 @@ defmodule HotPatch.Test.Leaks do
     def member?(_struct, _element), do: Leaky.said({:ok, false})
     def slice(_struct), do: Leaky.said({:error, __MODULE__})
     def reduce(_struct, {_how, acc}, _fun), do: Leaky.said({:done, acc})
+  end
+
+  defimpl Inspect, for: Leaky do
+    def inspect(_struct, _options), do: Leaky.said("")
   end
 
   defimpl Collectable, for: Leaky do

