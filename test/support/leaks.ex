@@ -82,6 +82,16 @@ defmodule HotPatch.Test.Leaks do
     collected: "Enum.into([1], %{__struct__: HotPatch.Test.Leaks.Leaky})",
     handed_on:
       "Enum.reduce([:k], Map.put(%{}, :a, %{__struct__: HotPatch.Test.Leaks.Leaky}), &Access.get(Map.get(&2, :a), &1))",
+    reversed: "Enum.reverse([1], %{__struct__: HotPatch.Test.Leaks.Leaky})",
+    left_over: "Enum.chunk_every([1], 2, 2, %{__struct__: HotPatch.Test.Leaks.Leaky})",
+    shown_merged:
+      "try do Keyword.merge([{1, %{__struct__: HotPatch.Test.Leaks.Leaky}}], a: 1) rescue _ -> :ok end",
+    shown_text:
+      "try do List.to_string([%{__struct__: HotPatch.Test.Leaks.Leaky}]) rescue _ -> :ok end",
+    shown_key:
+      "try do Access.get([], {%{__struct__: HotPatch.Test.Leaks.Leaky}}) rescue _ -> :ok end",
+    shown_pair:
+      "try do Map.get_and_update(%{}, :a, fn _ -> {%{__struct__: HotPatch.Test.Leaks.Leaky}} end) rescue _ -> :ok end",
     text: "to_string(%{__struct__: HotPatch.Test.Leaks.Leaky})",
     access: "Access.get(%{__struct__: HotPatch.Test.Leaks.Leaky, k: 1}, :k)",
     access_deep: "get_in(%{a: %{__struct__: HotPatch.Test.Leaks.Leaky, k: 1}}, [:a, :k])",
@@ -157,6 +167,10 @@ defmodule HotPatch.Test.Leaks do
     def reduce(_struct, {_how, acc}, _fun), do: Leaky.said({:done, acc})
   end
 
+  defimpl Inspect, for: Leaky do
+    def inspect(_struct, _options), do: Leaky.said("")
+  end
+
   defimpl Collectable, for: Leaky do
     def into(_struct), do: Leaky.said({[], fn acc, _given -> acc end})
   end
@@ -193,7 +207,7 @@ defmodule HotPatch.Test.Leaks do
   def server(module, :new, kind) do
     clauses =
       for {name, code} <- Keyword.merge(@attempts, @never) do
-        # Each in a function of its own: one that receives is left aside as a whole.
+        # Each in a function of its own: one that receives and catches is left aside as a whole.
         """
           defp attempt(#{inspect(name)}, state, w, leak, file), do: try_#{name}(state, w, leak, file)
 

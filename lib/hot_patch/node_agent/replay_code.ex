@@ -86,18 +86,26 @@ defmodule HotPatch.NodeAgent.ReplayCode do
 
   # What nobody has loaded yet is not called, as far as is known.
   defp possible do
+    owned = owned()
+
     for {module, _file} <- :code.all_loaded(),
-        not Table.knows?(module) and not system?(module),
+        not Table.knows?(module) and not system?(module, owned),
         do: module
   end
 
-  defp system?(module) do
-    case :application.get_application(module) do
-      {:ok, application} -> SystemLibrary.application?(Atom.to_string(application))
-      # What belongs to no application that is loaded may be OTP's all the same.
-      :undefined -> :code.is_sticky(module) or preloaded?(module)
-    end
+  # Whether they are the system's. Asked for one module, the VM looks through all applications.
+  defp owned do
+    for {application, _text, _vsn} <- :application.loaded_applications(),
+        {:ok, modules} <- [:application.get_key(application, :modules)],
+        system? <- [SystemLibrary.application?(Atom.to_string(application))],
+        module <- modules,
+        into: %{},
+        do: {module, system?}
   end
+
+  # What belongs to no application that is loaded may be OTP's all the same.
+  defp system?(module, owned),
+    do: Map.get_lazy(owned, module, fn -> :code.is_sticky(module) or preloaded?(module) end)
 
   defp preloaded?(module), do: :code.is_loaded(module) == {:file, :preloaded}
 

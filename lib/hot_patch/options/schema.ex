@@ -563,7 +563,7 @@ defmodule HotPatch.Options.Schema do
       doc:
         "for so many seconds messages that processes really get are also run by the old and the new code, on copies of their " <>
           "states, from where nothing gets out; then both are compared, see `HotPatch.Rehearsal.Replay`. gen_servers, " <>
-          "gen_statems and event handlers are heard, ten of each module on a node, or as many as `sample` says. Default: none are",
+          "gen_statems, event handlers, Agents, LiveViews and channels are heard, ten of each module on a node, or as many as `sample` says. Default: none are",
       field: [label: "Play their messages, for seconds", empty: "no", example: "5"]
     ],
     show: [

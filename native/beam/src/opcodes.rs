@@ -28,6 +28,7 @@ pub(crate) mod op {
     pub(crate) const RETURN: u8 = 19;
     pub(crate) const SEND: u8 = 20;
     pub(crate) const LOOP_REC: u8 = 23;
+    pub(crate) const LOOP_REC_END: u8 = 24;
     pub(crate) const WAIT: u8 = 25;
     pub(crate) const WAIT_TIMEOUT: u8 = 26;
     pub(crate) const IS_LT: u8 = 39;
@@ -39,6 +40,7 @@ pub(crate) mod op {
     pub(crate) const MOVE: u8 = 64;
     pub(crate) const SET_TUPLE_ELEMENT: u8 = 67;
     pub(crate) const BADMATCH: u8 = 72;
+    pub(crate) const IF_END: u8 = 73;
     pub(crate) const CASE_END: u8 = 74;
     pub(crate) const CALL_FUN: u8 = 75;
     pub(crate) const CALL_EXT_ONLY: u8 = 78;

@@ -422,22 +422,53 @@ fn all_that_leads_out_of_a_closed_set_goes_to_the_gate() {
     }
 }
 
-#[test]
-fn a_function_that_receives_is_left_where_it_begins() {
-    let receives = [
-        BEGIN,
-        &[12, 0x10, 0x30],                               // allocate 1 3
-        &[1, 0x30, 23, 0x45, 0x03, 21], // label 3; loop_rec label 4 x0; remove_message
-        &[18, 0x10, 19, 1, 0x40, 25, 0x35], // deallocate 1; return; label 4; wait label 3
-        &[1, 0x50, 2, 0x12, 0x22, 0x00, 1, 0x60, 19, 3], // another function, which does not
-    ];
-    let file = leading_out(AtomFormat::Utf8, &receives.concat(), 2).bytes();
+/// Another function, which does not receive.
+const ANOTHER: &[u8] = &[1, 0x50, 2, 0x12, 0x22, 0x00, 1, 0x60, 19, 3];
+
+/// The code of the copy of a function that receives, beside another.
+fn receiving(instructions: &[&[u8]]) -> Vec<u8> {
+    let code = [BEGIN, &instructions.concat(), ANOTHER].concat();
+    let file = leading_out(AtomFormat::Utf8, &code, 2).bytes();
     let shadow = shadow::make(&[&file], &CLOSED).remove(0).unwrap();
-    let mut code = receives.to_vec();
-    code.insert(1, &[78, 0x00, 0x50]);
-    assert_eq!(chunk(&shadow, b"Code").unwrap()[20..], code.concat());
     let gate = module(&shadow).imports().last().map(|import| import.function.to_owned());
     assert_eq!(gate.as_deref(), Some("receives"));
+    chunk(&shadow, b"Code").unwrap()[20..].to_vec()
+}
+
+#[test]
+fn what_receives_is_left_where_it_stands_with_what_the_function_has_of_the_stack() {
+    let first = [48, 0x55, 0x03]; // is_atom label 5 x0
+    let receives = receiving(&[
+        &first[..],
+        &[12, 0x20, 0x30, 136, 0x10, 0x10], // allocate 2 3; trim 1 1
+        &[1, 0x30, 23, 0x45, 0x03, 21],     // label 3; loop_rec label 4 x0; remove_message
+        &[18, 0x10, 19, 1, 0x40, 25, 0x35], // deallocate 1; return; label 4; wait label 3
+    ]);
+    let left = [8, 0x00, 0x50, 0x10]; // call_ext_last 0 gate:receives/0, 1 word
+    let code = [
+        BEGIN,
+        &first,
+        &[12, 0x20, 0x30, 136, 0x10, 0x10],
+        &[1, 0x30],
+        &left,
+        &left,
+        &[18, 0x10, 19, 1, 0x40],
+        &left,
+        ANOTHER,
+    ];
+    assert_eq!(receives, code.concat());
+}
+
+#[test]
+fn a_function_that_catches_or_of_which_not_all_is_known_is_left_where_it_begins() {
+    let left = [78, 0x00, 0x50]; // call_ext_only 0 gate:receives/0
+    let waits = [1, 0x30, 25, 0x35]; // label 3; wait label 3
+    let torn = [48, 0x35, 0x03, 12, 0x10, 0x30]; // is_atom label 3 x0; allocate 1 3
+    for before in [&[12, 0x10, 0x30, 62, 0x04, 0x35][..], &torn, &[19]] {
+        let code = [BEGIN, &left, before, &waits, ANOTHER].concat();
+        assert_eq!(receiving(&[before, &waits]), code, "{before:?}");
+    }
+    assert_eq!(receiving(&[&waits]), [BEGIN, &[1, 0x30], &left, ANOTHER].concat());
 }
 
 #[test]

@@ -90,14 +90,22 @@ defmodule HotPatch.Swap.Replay.Closed do
   # Of these only the arguments themselves are gone by, and not what is in them, and of some only those at these
   # places: what is put into a map, or handed on from step to step, is nothing but handed on,
   @keys [take: [1], drop: [1], split: [1]]
-  @pairs [concat: [0, 1], into: [0, 1], zip: [0, 1], zip_with: [0, 1], zip_reduce: [0, 1]]
+  @pairs [
+    concat: [0, 1],
+    into: [0, 1],
+    zip: [0, 1],
+    zip_with: [0, 1],
+    zip_reduce: [0, 1],
+    reverse: [0, 1],
+    chunk_every: [0, 3]
+  ]
   @shallow %{
     Enum => {[0], @pairs},
     Map => {[], [{:new, [0]} | @keys]},
-    Keyword => {[], [{:new, [0]} | @keys]},
+    Keyword => {:all, []},
     List => {[], zip: [0]},
     MapSet => {[0], []},
-    Access => {[0], []},
+    Access => {[0, 1], []},
     String.Chars => {:all, []},
     List.Chars => {:all, []},
     Date => {:all, []},
@@ -106,7 +114,18 @@ defmodule HotPatch.Swap.Replay.Closed do
     DateTime => {:all, []},
     Range => {:all, []}
   }
-  # but for these: the elements of their arguments,
+  # but for these. Where they refuse something they show it as text:
+  @showing [
+    {Keyword, :merge},
+    {Keyword, :validate},
+    {Keyword, :validate!},
+    {List, :keyfind!},
+    {List, :to_string},
+    {List, :to_charlist}
+  ]
+  # as they do with a fun's result that is no pair, and Access with a key.
+  @pair [:get_and_update, :get_and_update!]
+  # They go by the elements of their arguments,
   @elements [
     {Enum, :concat},
     {Enum, :join},
@@ -168,6 +187,7 @@ defmodule HotPatch.Swap.Replay.Closed do
 
     cond do
       module in @plain -> Enum.map(arguments, &wrapped(&1, :any, run))
+      {module, function} in @showing -> Enum.map(arguments, &deep(&1, run))
       is_map_key(@shallow, module) -> shallow(arguments, {module, function}, run)
       true -> Enum.map(arguments, &deep(&1, run))
     end
@@ -176,6 +196,8 @@ defmodule HotPatch.Swap.Replay.Closed do
   defp shallow(arguments, {module, function} = about, run) do
     {usual, others} = Map.fetch!(@shallow, module)
     places = Keyword.get(others, function, usual)
+
+    if module == Access, do: arguments |> Enum.drop(1) |> Enum.take(1) |> scan()
 
     for {argument, place} <- Enum.with_index(arguments) do
       if is_function(argument) or places == :all or place in places,
@@ -192,6 +214,9 @@ defmodule HotPatch.Swap.Replay.Closed do
   @doc "Refuses arguments that are gone by and are none that are known."
   @spec top!([term()]) :: :ok
   def top!(arguments), do: Enum.each(arguments, &top/1)
+
+  defp shallow_one(fun, {_module, function}, run) when is_function(fun) and function in @pair,
+    do: wrapped(fun, :pair, run)
 
   defp shallow_one(fun, about, run) when is_function(fun),
     do: wrapped(fun, if(about in @results, do: :flat, else: :any), run)
@@ -362,6 +387,8 @@ defmodule HotPatch.Swap.Replay.Closed do
   defp wrap(_fun, _results, _run), do: Sandbox.leave_aside(:many_arguments)
 
   defp looked_at(_result, :any), do: :ok
+  defp looked_at({_gets, _new}, :pair), do: :ok
+  defp looked_at(result, :pair), do: scan(result)
   defp looked_at({list, _acc}, :flat), do: given(list)
   defp looked_at(result, :flat), do: given(result)
   defp looked_at(result, :deep), do: scan(result)

@@ -9,31 +9,31 @@
 //! | `call_ext`, `call_ext_only`, `call_ext_last` of `M:F/A` | `call(X0, .., M, F)`, in the same way |
 //! | `call_fun`, `call_fun2` | `call_fun(X0, .., Fun)` |
 //! | `send` | `send(X0, X1)` |
-//! | a function that receives | `receives()`, where it begins |
+//! | what has to do with receiving | `receives()`, or where the function begins, see [`leaving`](super::leaving) |
 //! | a function with an instruction that makes atoms (OTP 29) | `makes_atoms()`, where it begins |
 //!
 //! What ends in an exception is left as it is: the compiler relies on it that it does not return. So
 //! are instructions for functions that may stand in guards. The other functions that an instruction can
 //! name are none that code could do without: a module with one is refused.
 
-use std::collections::HashMap;
-
 use super::Reason;
 use super::by_name::{self, Calls};
 use super::code::{PLAIN, UNREADABLE};
+use super::leaving::{Leaving, Stack};
 use super::names::Names;
 use crate::damage::Damage;
-use crate::opcodes::{self, op};
+use crate::opcodes::op;
 use crate::operands::{self, Operands};
 use crate::reader::Reader;
+use crate::tables::ImportEntry;
 use crate::verify::Verified;
 use crate::writer::Writer;
 
-/// The functions of the helper for calls of funs, messages, and functions that receive.
+/// The functions of the helper for calls of funs, messages, and what receives.
 const CALL_FUN: &str = "call_fun";
 const SEND: &str = "send";
-const RECEIVES: &str = "receives";
-const MAKES_ATOMS: &str = "makes_atoms";
+pub(super) const RECEIVES: &str = "receives";
+pub(super) const MAKES_ATOMS: &str = "makes_atoms";
 
 /// What ends in an exception, of `erlang`.
 const EXCEPTIONS: [(&str, u8); 7] = [
@@ -45,14 +45,6 @@ const EXCEPTIONS: [(&str, u8); 7] = [
     ("nif_error", 1),
     ("nif_error", 2),
 ];
-
-/// What an instruction may name besides operators, of `erlang`: none of them has an effect.
-const GUARDS: &str = " abs/1 binary_part/2 binary_part/3 bit_size/1 byte_size/1 ceil/1 element/2 float/1 \
-    floor/1 get/1 hd/1 is_atom/1 is_binary/1 is_bitstring/1 is_boolean/1 is_float/1 is_function/1 \
-    is_function/2 is_integer/1 is_integer/3 is_list/1 is_map/1 is_map_key/2 is_number/1 is_pid/1 is_port/1 \
-    is_record/2 is_record/3 is_reference/1 is_tuple/1 length/1 map_get/2 map_size/1 max/2 min/2 node/0 \
-    node/1 round/1 self/0 size/1 tl/1 trunc/1 tuple_size/1 and/2 or/2 xor/2 not/1 band/2 bor/2 bxor/2 \
-    bnot/1 bsl/2 bsr/2 div/2 rem/2 */2 +/1 +/2 -/1 -/2 //2 /=/2 </2 =/=/2 =:=/2 =</2 ==/2 >/2 >=/2 ";
 
 /// The tag of an X register.
 const X: u8 = 3;
@@ -69,8 +61,8 @@ enum Lead {
 /// Where the code of a module leads out of the set.
 pub(super) struct Ways {
     imports: Vec<Lead>,
-    /// What functions do that are left where they begin, by the length of what is left of the code there.
-    leaving: HashMap<usize, &'static str>,
+    /// What is left, and where.
+    pub(super) leaving: Leaving,
 }
 
 impl Ways {
@@ -80,21 +72,13 @@ impl Ways {
         }
         let atoms = module.atoms();
         let imports = module.imports().iter().map(|import| {
-            let [of, function] = [import.module, import.function].map(|id| atoms.text(id));
-            let fails = of == "erlang" && EXCEPTIONS.contains(&(function, import.arity));
-            if fails || names.has(of) {
+            if fails(module, *import) || names.has(atoms.text(import.module)) {
                 Lead::Within
             } else {
                 Lead::Out(import.module.place(), import.function.place())
             }
         });
-        let leaving = leaving(module)?;
-        Ok(Ways { imports: imports.collect(), leaving })
-    }
-
-    /// What a function does, which is left where it begins: with the label that stands here.
-    pub(super) fn leaves(&self, label: &[u8]) -> Option<&'static str> {
-        self.leaving.get(&label.len()).copied()
+        Ok(Ways { imports: imports.collect(), leaving: Leaving::read(module)? })
     }
 
     /// The way out that an instruction is, if it is one; `reader` stands at its operands.
@@ -128,6 +112,12 @@ impl Ways {
             }
         })
     }
+}
+
+/// Whether a function that is imported ends in an exception.
+pub(super) fn fails(module: &Verified<'_>, import: ImportEntry) -> bool {
+    let [of, function] = [import.module, import.function].map(|id| module.atoms().text(id));
+    of == "erlang" && EXCEPTIONS.contains(&(function, import.arity))
 }
 
 /// A call of a fun that is named where it is called: how many arguments, and where it is.
@@ -211,6 +201,14 @@ pub(super) fn leave(what: &'static str, out: &mut Writer, calls: &mut Calls) -> 
     Ok(call(out, op::CALL_EXT_ONLY, arity, import)?)
 }
 
+/// The same in the middle of a function, where it has this much of the stack: that goes, for nobody comes back.
+pub(super) fn receive(stack: Stack, out: &mut Writer, calls: &mut Calls) -> Result<(), Reason> {
+    let Stack(Some(words)) = stack else { return leave(RECEIVES, out, calls) };
+    let (arity, import) = calls.import(RECEIVES, Some(0), 0)?;
+    call(out, op::CALL_EXT_LAST, arity, import)?;
+    Ok(out.tagged(PLAIN, words)?)
+}
+
 /// Has the header of a chunk say that there are instructions which may have come in.
 pub(super) fn raise_highest(code: &mut [u8]) {
     let highest = u32::from(op::CALL_EXT_ONLY).to_be_bytes();
@@ -219,58 +217,4 @@ pub(super) fn raise_highest(code: &mut [u8]) {
     {
         word.copy_from_slice(&highest);
     }
-}
-
-/// Functions that are left where they begin. No other instruction has an effect: that is made sure of on
-/// the way.
-fn leaving(module: &Verified<'_>) -> Result<HashMap<usize, &'static str>, Reason> {
-    let mut found = HashMap::new();
-    let mut reader = Reader::new(module.code().instructions());
-    // Where the function begins, which is the label behind `func_info`.
-    let mut begins = None;
-    let mut told = false;
-    loop {
-        let from = reader.rest().len();
-        let Some(opcode) = reader.u8() else { return Ok(found) };
-        match opcode {
-            opcodes::FUNC_INFO => (begins, told) = (None, true),
-            opcodes::LABEL if told => (begins, told) = (Some(from), false),
-            _ => {}
-        }
-        if receives_or_more(opcodes::find(opcode).ok_or(UNREADABLE)?.name) {
-            found.insert(begins.ok_or(UNREADABLE)?, RECEIVES);
-        }
-        let named = crate::functions::import_place(opcode);
-        let named = named
-            .filter(|_| !matches!(opcode, op::CALL_EXT..=op::CALL_EXT_LAST | op::CALL_EXT_ONLY));
-        let count = opcodes::operands(opcode).unwrap_or_default();
-        for (place, operand) in Operands::new(&mut reader, count).enumerate() {
-            let operand = operand.ok_or(UNREADABLE)?;
-            if named == Some(place) && makes_atoms(module, operand.number.value)? {
-                found.entry(begins.ok_or(UNREADABLE)?).or_insert(MAKES_ATOMS);
-            }
-        }
-    }
-}
-
-/// Whether an instruction has to do with receiving, or begins what has effects.
-fn receives_or_more(name: &str) -> bool {
-    matches!(name, "remove_message" | "timeout" | "wait" | "wait_timeout" | "nif_start" | "on_load")
-        || name.starts_with("loop_rec")
-        || name.starts_with("recv_")
-}
-
-/// Whether a function that an instruction names makes atoms; else it must be one that may stand in
-/// guards, or have no effects.
-fn makes_atoms(module: &Verified<'_>, import: Option<u64>) -> Result<bool, Reason> {
-    let import = import.and_then(|import| module.imports().get(usize::try_from(import).ok()?));
-    let import = import.ok_or(UNREADABLE)?;
-    let [of, function] = [import.module, import.function].map(|id| module.atoms().text(id));
-    let name = format!("{function}/{}", import.arity);
-    let may_guard = !name.contains(' ') && GUARDS.contains(&format!(" {name} "));
-    // OTP 29 has instructions call others that only work something out.
-    if of == "erlang" && (may_guard || crate::functions::is_pure(of, function, import.arity)) {
-        return Ok(matches!(function, "list_to_atom" | "binary_to_atom" | "binary_to_term"));
-    }
-    Err(Reason::Instruction(format!("{of}:{name}")))
 }

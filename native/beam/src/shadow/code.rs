@@ -35,6 +35,11 @@ pub(super) fn rewrite(
             call.write(copier.skip(from, reader.rest())?, calls)?;
             continue;
         }
+        if let Some(stack) = ways.and_then(|ways| ways.leaving.receives(from)) {
+            pass(opcode, &mut reader)?;
+            closed::receive(stack, copier.skip(from, reader.rest())?, calls)?;
+            continue;
+        }
         if let Some(ways) = ways
             && let Some(way) = ways.out(opcode, reader)?
         {
@@ -45,7 +50,7 @@ pub(super) fn rewrite(
         names(opcode, &mut reader, atoms, &mut copier)?;
         if let Some(ways) = ways
             && opcode == opcodes::LABEL
-            && let Some(what) = ways.leaves(from)
+            && let Some(what) = ways.leaving.begins(from)
         {
             closed::leave(what, copier.skip(reader.rest(), reader.rest())?, calls)?;
         }
@@ -55,6 +60,14 @@ pub(super) fn rewrite(
         closed::raise_highest(&mut code);
     }
     Ok(code)
+}
+
+/// Goes along an instruction.
+fn pass(opcode: u8, reader: &mut Reader<'_>) -> Result<(), Reason> {
+    let count = opcodes::operands(opcode).unwrap_or_default();
+    Ok(Operands::new(reader, count)
+        .try_for_each(|operand| operand.map(|_| ()))
+        .ok_or(UNREADABLE)?)
 }
 
 /// An instruction as it is, but for the module's own name.

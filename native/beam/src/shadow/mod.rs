@@ -13,6 +13,7 @@
 mod by_name;
 mod closed;
 mod code;
+mod leaving;
 mod literals;
 mod names;
 mod reason;
@@ -62,8 +63,8 @@ pub struct Naming<'a> {
     pub helper: Option<&'a str>,
     /// Whether the set is closed: all that leads out of it goes through the helper, which decides
     /// what becomes of it. Calls of other modules are calls of its `call`, those of funs of its
-    /// `call_fun`, which takes the fun behind the arguments; what is sent goes to its `send`. A function
-    /// that receives is its `receives`, one with an instruction that makes atoms its `makes_atoms`.
+    /// `call_fun`, which takes the fun behind the arguments; what is sent goes to its `send`. What
+    /// receives is its `receives`, a function with an instruction that makes atoms its `makes_atoms`.
     pub closed: bool,
 }
 

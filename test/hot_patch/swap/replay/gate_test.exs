@@ -140,6 +140,68 @@ defmodule HotPatch.Swap.Replay.GateTest do
     end
   end
 
+  test "a receive is left where it stands, and the rest of its function is played" do
+    module = :hot_patch_test_receives
+
+    beam =
+      Builds.erlang("""
+      -module(#{module}).
+      -export([handle_info/2]).
+      handle_info({add, N}, S) -> {noreply, S + N};
+      handle_info({flush, N}, S) -> flush(), {noreply, S + N};
+      handle_info({wait, N}, S) ->
+          More = lists:seq(1, N), Sum = lists:sum(More),
+          receive {more, X} -> {noreply, [X, Sum | More]} after 0 -> {noreply, S + Sum + length(More)} end;
+      handle_info({asked, Pid, N}, S) ->
+          Ref = make_ref(), Pid ! {self(), Ref, N}, receive {Ref, Answer} -> {noreply, S + Answer} end;
+      handle_info({sleep, N}, S) -> receive after N -> ok end, {noreply, S};
+      handle_info({sure, N}, S) -> sure(N), {noreply, S}.
+      flush() -> receive _ -> flush() after 0 -> ok end.
+      sure(N) when N > 1 -> N;
+      sure(N) -> try receive X -> X after N -> ok end catch _:_ -> ok end.
+      """)
+
+    how = replay([{module, beam, beam}], 1)
+    :ok = Shadow.load(how.new)
+    on_exit(fn -> Shadow.unload(how.new) end)
+
+    play = fn message ->
+      actor = %{
+        side: :new,
+        kind: :server,
+        module: hd(how.new).name,
+        family: %{module => hd(how.new).name},
+        real: self(),
+        funs: %{},
+        state: 1,
+        dictionary: []
+      }
+
+      Callback.run(actor, message, %{})
+    end
+
+    asked = fn ->
+      # What is there is not taken.
+      send(self(), {:more, 1})
+      :erlang.garbage_collect()
+      assert {{:done, _done}, %{state: 3}, _reads} = play.({:add, 2})
+
+      for message <- [{:flush, 1}, {:wait, 50}, {:asked, self(), 1}, {:sleep, 1}, {:sure, 1}] do
+        :erlang.garbage_collect()
+        assert {{:left, :receives}, _actor, _reads} = play.(message)
+      end
+
+      # Where something is caught, the function is left as a whole.
+      assert {{:left, :receives}, _actor, _reads} = play.({:sure, 2})
+      assert_received {:more, 1}
+      refute_received _anything
+    end
+
+    # In a process without anything that catches below it.
+    {pid, monitor} = spawn_monitor(fn -> for _n <- 1..50, do: asked.() end)
+    assert_receive {:DOWN, ^monitor, :process, ^pid, :normal}, 20_000
+  end
+
   @tag :slow
   test "made for real, each of these attempts is seen", %{new: new, path: file} do
     load(@module, new)
