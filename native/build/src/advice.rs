@@ -74,7 +74,7 @@ impl Advice {
     pub(crate) fn on_restart(changes: &[Change], stop: &Stop) -> Advice {
         let analysis = analysis::analyse_until(stop, &Request::default());
         let instructions = Instructions::default();
-        Advice { load_order: load_order(changes, &analysis), instructions, analysis }
+        Advice::new(load_order(changes, &analysis), instructions, analysis)
     }
 
     /// The way to the next version of a release.
