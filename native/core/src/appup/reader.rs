@@ -41,6 +41,9 @@ impl Value {
     /// The one term of a file, as `file:consult` reads it: in UTF-8, or in Latin-1 where a comment in
     /// its first two lines says so, with the dot behind it. A file without that is taken too.
     pub fn consult(bytes: &[u8]) -> Result<Self, SyntaxError> {
+        if bytes.len() > MOST_BYTES {
+            return Err(SyntaxError::TooLong);
+        }
         match str::from_utf8(bytes) {
             Ok(text) => term(text),
             Err(_) if says_latin1(bytes) => {
