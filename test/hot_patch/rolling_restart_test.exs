@@ -251,6 +251,7 @@ defmodule HotPatch.RollingRestartTest do
       from: from,
       to: to,
       scope: :all,
+      past: [],
       by: "alice"
     })
   end
@@ -348,6 +349,17 @@ defmodule HotPatch.RollingRestartTest do
     assert Cluster.call(b, HotPatch.NodeAgent, :restart_back, ["1.1.0"]) == :ok
     until(fn -> version(b) == {"1.0.0", :taken_back} end, "it is back", 60_000)
     assert ask(b, :shop_server) == {1, {:v1, 0}}
+
+    # Nor has it a way where they went on from what they had come to while they ran.
+    far = %{step(2, "1.2.0", "1.3.0") | id: "far", name: "inn", past: ["1.0.0"]}
+    inn = &%HotPatch.Release{name: "inn", version: &1}
+    :ok = Cluster.call(b, HotPatch.NodeAgent, :rolled, [[far]])
+    others = [{a, %{of_a | lineage: [inn.("1.3.0")]}}]
+
+    assert {:error, text} =
+             Cluster.call(b, catch_up, :run, [%{of_b | release: inn.("1.0.0")}, others])
+
+    assert text =~ "nothing is known any more that leads from 1.0.0 there. Start it in 1.3.0"
 
     # Were it one that all others had gone, this node would not be restarted into it again, and would say so.
     all = %{step(3, "1.0.0", "1.1.0") | id: operation.operation, patch: patch.id}

@@ -22,10 +22,26 @@ defmodule HotPatch.Cluster.RollingCatchUp do
     # A node of a version that knows nothing of it has none to tell.
     theirs = for {_node, history} <- histories, one <- Map.get(history, :rolled, []), do: one
 
-    with :ok <- NodeAgent.rolled(theirs), do: mine.release |> Rolled.missed() |> follow(histories)
+    with :ok <- NodeAgent.rolled(theirs) do
+      if missed = Rolled.missed(mine.release),
+        do: follow(missed, histories),
+        else: no_way(Rolled.left_behind(mine.release), mine, histories)
+    end
   end
 
-  defp follow(nil, _histories), do: :ok
+  defp no_way(nil, _mine, _histories), do: :ok
+
+  defp no_way(last, %{release: release}, histories) do
+    if Enum.any?(histories, fn {_node, history} -> there?(history, last) end) do
+      {:error,
+       "the others came from #{release} to #{last.from} while they ran, and were restarted into #{last.to} by " <>
+         "#{last.patch} since then, all while this node was away: nothing is known any more that leads from " <>
+         "#{release.version} there. Start it in #{last.to}, or build the upgrade from #{release.version} to " <>
+         "#{last.to} and apply that with restart: :rolling"}
+    else
+      :ok
+    end
+  end
 
   defp follow(missed, histories) do
     case for({node, history} <- histories, there?(history, missed), do: node) do

@@ -82,6 +82,7 @@ defmodule HotPatch.Cluster.RollingRestart do
           nodes: [node],
           roster: [node],
           number: missed.seq,
+          past: [],
           held: others(missed.name, node)
         })
 
@@ -124,6 +125,7 @@ defmodule HotPatch.Cluster.RollingRestart do
         report: Draft.report(payload, unmanaged, options),
         options: options,
         number: nil,
+        past: [],
         done: []
       })
 
@@ -131,7 +133,8 @@ defmodule HotPatch.Cluster.RollingRestart do
 
     result =
       with {:ok, _granted} <- hold(held, course),
-           {:ok, course} <- foreseen(nodes, %{course | number: number(course)}),
+           course = %{course | number: number(course), past: past(nodes, course)},
+           {:ok, course} <- foreseen(nodes, course),
            {:ok, course} <- each(order(course), course) do
         completed(course)
         {:ok, course}
@@ -169,6 +172,19 @@ defmodule HotPatch.Cluster.RollingRestart do
     Enum.max([0 | known]) + 1
   end
 
+  # From which releases those that are to be restarted have come while they ran: they forget it with the restart.
+  defp past(_nodes, %{options: %{past: past}}), do: past
+
+  defp past(nodes, course) do
+    Enum.find_value(Cluster.call(nodes, :history, [], @within), [], fn
+      {_node, {:ok, %{release: release, lineage: [release | below]}}} ->
+        if release.version == course.former, do: for(one <- below, do: one.version)
+
+      _silent ->
+        nil
+    end)
+  end
+
   defp everyone(course), do: [node() | others(course.payload.release.name, node())]
 
   # All are there: whoever was away is to follow. One that is brought there follows what is kept already, and what was
@@ -201,6 +217,7 @@ defmodule HotPatch.Cluster.RollingRestart do
       from: course.former,
       to: course.version,
       scope: Map.get(options, :of_all, operation.scope),
+      past: course.past,
       by: options.by
     })
   end
@@ -327,6 +344,7 @@ defmodule HotPatch.Cluster.RollingRestart do
         nodes: [node],
         roster: [node],
         number: course.number,
+        past: course.past,
         part_of: course.operation.id,
         of_all: course.operation.scope
       })

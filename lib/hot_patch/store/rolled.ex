@@ -14,7 +14,7 @@ defmodule HotPatch.Store.Rolled do
 
   @typedoc """
   `kind` is the direction in which the upgrade `patch` was gone, `id` the operation. `scope` is `:all`, unless nodes were
-  named. `seq` orders them.
+  named. `seq` orders them. `past` are the versions from which those that were restarted had come to `from` while they ran.
   """
   @type t :: %{
           v: pos_integer(),
@@ -26,6 +26,7 @@ defmodule HotPatch.Store.Rolled do
           from: String.t(),
           to: String.t(),
           scope: :all | [node()],
+          past: [String.t()],
           by: String.t(),
           at: DateTime.t()
         }
@@ -92,8 +93,10 @@ defmodule HotPatch.Store.Rolled do
   # One of a later version may mean something else.
   defp entry?(%{v: @version, id: id, seq: seq, kind: kind, scope: scope} = entry) do
     texts = for key <- [:patch, :name, :from, :to, :by], do: entry[key]
+    past = with past when not is_list(past) <- entry[:past], do: [:none]
 
-    Enum.all?([id | texts], &is_binary/1) and is_integer(seq) and kind in [:apply, :rollback] and
+    Enum.all?([id | texts ++ past], &is_binary/1) and is_integer(seq) and
+      kind in [:apply, :rollback] and
       match?(%{at: %DateTime{}}, entry) and (scope == :all or is_list(scope))
   end
 
@@ -121,6 +124,24 @@ defmodule HotPatch.Store.Rolled do
     |> Enum.filter(&concerns?(&1, node))
     |> Enum.max_by(&{&1.seq, &1.id}, fn -> nil end)
     |> then(&if(&1 && &1.from == version, do: &1))
+  end
+
+  @doc """
+  The restart after which there is no way for a node that runs this release: those that were restarted had come from it
+  to another before, while they ran, and what they knew of that has ended. nil where there is none.
+  """
+  @spec left_behind(Release.t()) :: t() | nil
+  def left_behind(release), do: left_behind(list(), release, node())
+
+  @doc false
+  @spec left_behind([t()], Release.t(), node()) :: t() | nil
+  def left_behind(entries, %Release{name: name, version: version}, node) do
+    own = Enum.filter(entries, &(&1.name == name and concerns?(&1, node)))
+    last = Enum.max_by(own, &{&1.seq, &1.id}, fn -> nil end)
+
+    if last != nil and version in last.past and
+         not Enum.any?(own, &(version in [&1.from, &1.to])),
+       do: last
   end
 
   defp concerns?(%{scope: :all}, _node), do: true

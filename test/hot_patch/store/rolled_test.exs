@@ -21,6 +21,7 @@ defmodule HotPatch.Store.RolledTest do
         from: from,
         to: to,
         scope: :all,
+        past: [],
         by: "alice"
       }),
       more
@@ -63,6 +64,17 @@ defmodule HotPatch.Store.RolledTest do
     # By the first; or to another, whatever it was since.
     assert at.("1.1.0", since.("1.1.0", 1)) == "1.0.0"
     assert at.("1.1.0", since.("1.2.0", 3)) == "1.0.0"
+  end
+
+  test "of a way that was partly gone while they ran there is none" do
+    far = [one(1, "1.1.0", "1.2.0", %{past: ["1.0.0", "0.9.0"]})]
+    left = fn entries, version -> Rolled.left_behind(entries, shop(version), :a@host) end
+    assert %{to: "1.2.0"} = left.(far, "1.0.0")
+    assert {left.(far, "1.1.0"), left.(far, "1.2.0"), left.(far, "2.0.0")} == {nil, nil, nil}
+    assert left.([], "1.0.0") == nil
+    # Where there is one it is gone, and what was done since then may have led anywhere.
+    assert left.(far ++ [one(2, "1.0.0", "1.2.0", %{past: ["1.0.0"]})], "1.0.0") == nil
+    assert left.(far ++ [one(2, "1.2.0", "1.3.0")], "1.0.0") == nil
   end
 
   test "of another system, or for other nodes, it is none" do
