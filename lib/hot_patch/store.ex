@@ -19,12 +19,12 @@ defmodule HotPatch.Store do
   user's data directory.
   """
   @spec directory() :: Path.t()
-  def directory do
-    Path.join(
-      Config.current().data_dir || default(Release.root()),
-      Atom.to_string(node())
-    )
-  end
+  def directory, do: directory(Config.current().data_dir)
+
+  @doc "What it would be with this value of the option; `nil` is none."
+  @spec directory(Path.t() | nil) :: Path.t()
+  def directory(data_dir),
+    do: Path.join(data_dir || default(Release.root()), Atom.to_string(node()))
 
   defp default(nil), do: :user_data |> :filename.basedir("hot_patch") |> FileName.to_binary()
   defp default(root), do: Path.join(root, "hot_patch")

@@ -187,7 +187,14 @@ defmodule HotPatch.SharedUpgradeTest do
         run
     end
 
-    ok!(hot_patch(run.node, :apply, [run.upgrade]))
+    ok!(hot_patch(run.node, :apply, [run.upgrade, [permanent: :now]]))
+
+    # Nothing is decided: what was in place early goes again.
+    :ok = Cluster.call(victim, FaultPoint, :arm, [:held, 1])
+    _ = hot_patch(run.node, :rollback, [run.upgrade])
+    run = again(run, 1)
+    agree(run)
+    upgraded!(run)
 
     :ok = Cluster.call(victim, FaultPoint, :arm, [:decision_written, 1])
     _ = hot_patch(run.node, :rollback, [run.upgrade])

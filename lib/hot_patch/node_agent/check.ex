@@ -137,9 +137,10 @@ defmodule HotPatch.NodeAgent.Check do
     with :ok <- trusted(payload),
          :ok <- on_disk(payload),
          {:ok, course} <- Rules.restart_course(payload),
-         {:ok, way} <- Comeback.how() do
-      verdicts = course |> Rules.unpacked(payload) |> refuse_twins() |> DiskCheck.hindered()
-      %__MODULE__{verdicts: verdicts, upgrade: :nowhere, restart: way}
+         {:ok, way} <- Comeback.how(),
+         verdicts = course |> Rules.unpacked(payload) |> refuse_twins() |> DiskCheck.hindered(),
+         {:ok, notes} <- finds_data(course, payload, verdicts) do
+      %__MODULE__{verdicts: verdicts, upgrade: :nowhere, restart: way, notes: notes}
     else
       not_here -> not_upgraded(not_here, payload)
     end
@@ -201,6 +202,14 @@ defmodule HotPatch.NodeAgent.Check do
 
   @left "which keys of the configuration change is not known: to see that the upgrade's own runtime.exs and configuration " <>
           "providers are run, which whoever may apply it has done by a check or a plan"
+
+  defp finds_data(course, payload, verdicts) do
+    cond do
+      refused?(verdicts) -> {:ok, []}
+      not Map.get(payload, :evaluate?, true) -> {:ok, [@left]}
+      true -> Rules.finds_data(course, payload)
+    end
+  end
 
   # Nothing of what is refused is carried out to see what it would set, nor for who may not apply it. A payload that an
   # earlier version has made does not say.

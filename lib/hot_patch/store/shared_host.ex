@@ -132,9 +132,9 @@ defmodule HotPatch.Store.SharedHost do
   defp files(%{upgrade: nil, files: files}), do: files
   defp files(%{upgrade: upgrade, files: files}), do: upgrade.files ++ files
 
-  # The last of them counts.
+  # The last of them counts, also where it has taken the file away.
   defp last(files, target) do
-    files |> Enum.reverse() |> Enum.find_value(&(&1.target == target and &1.new))
+    with %{new: new} <- files |> Enum.reverse() |> Enum.find(&(&1.target == target)), do: new
   end
 
   defp states do

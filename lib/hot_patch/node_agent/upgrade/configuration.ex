@@ -89,6 +89,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
     [
       %{
         root: course.root,
+        stands_for: course.root,
         version: elem(course.from, 1),
         resources:
           for(
@@ -98,6 +99,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
       },
       %{
         root: new,
+        stands_for: course.root,
         version: elem(course.to, 1),
         resources: for(%{new: own} when own != nil <- course.applications, do: resource(new, own))
       }

@@ -6,8 +6,15 @@ defmodule HotPatch.NodeAgent.Upgrade.Evaluation do
   #
   # Names and values are given as text and as External Term Format: whoever only looks makes no atom of them.
 
-  @typedoc "Where a release lies; `resources` are the files of the applications whose own environment counts."
-  @type side :: %{root: Path.t(), version: String.t(), resources: [Path.t()]}
+  @typedoc """
+  Where a release lies, and where it will; `resources` are the files of the applications whose own environment counts.
+  """
+  @type side :: %{
+          root: Path.t(),
+          stands_for: Path.t(),
+          version: String.t(),
+          resources: [Path.t()]
+        }
 
   @typedoc "By application, by key: the value in External Term Format."
   @type configuration :: %{String.t() => %{String.t() => binary()}}
@@ -47,7 +54,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Evaluation do
 
   @doc "The configuration of one side."
   @spec of(side()) :: configuration()
-  def of(%{root: root, version: version, resources: resources}) do
+  def of(%{root: root, version: version, resources: resources} = side) do
     folder = Path.join([root, "releases", version])
 
     System.put_env(%{
@@ -61,8 +68,36 @@ defmodule HotPatch.NodeAgent.Upgrade.Evaluation do
     |> read()
     |> provided()
     |> over(Enum.map(resources, &own/1))
+    |> there(root, side.stands_for)
     |> as_text()
   end
+
+  # What is made of the folder of the release (`RELEASE_ROOT`) is to be of that in which it runs.
+  defp there(term, same, same), do: term
+
+  defp there(text, root, real) when is_binary(text),
+    do: :binary.replace(text, root, real, [:global])
+
+  defp there([_ | _] = list, root, real) do
+    if :io_lib.char_list(list),
+      do: list |> List.to_string() |> there(root, real) |> String.to_charlist(),
+      else: parts(list, root, real)
+  end
+
+  defp there(tuple, root, real) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> parts(root, real) |> List.to_tuple()
+
+  defp there(map, root, real) when is_map(map),
+    do:
+      Map.new(Map.to_list(map), fn {key, value} ->
+        {there(key, root, real), there(value, root, real)}
+      end)
+
+  defp there(other, _root, _real), do: other
+
+  defp parts([head | tail], root, real), do: [there(head, root, real) | parts(tail, root, real)]
+  defp parts([], _root, _real), do: []
+  defp parts(tail, root, real), do: there(tail, root, real)
 
   # The script of relx makes the one of the other at every start.
   defp template(folder) do

@@ -20,6 +20,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   alias HotPatch.NodeAgent.RollbackRules
   alias HotPatch.NodeAgent.Upgrade.Configuration
   alias HotPatch.NodeAgent.Upgrade.Course
+  alias HotPatch.NodeAgent.Upgrade.OwnOptions
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Release
   alias HotPatch.Status
@@ -592,8 +593,28 @@ defmodule HotPatch.NodeAgent.Upgrade.Rules do
   @doc "What changes in environments, and the course with it; or why that is not known."
   @spec configured(Course.t(), Payload.t()) :: {:ok, Course.t(), [map()]} | {:error, String.t()}
   def configured(course, payload) do
-    with {:ok, configuration} <- Configuration.evaluate(course, payload.entries) do
+    with {:ok, configuration} <- Configuration.evaluate(course, payload.entries),
+         :ok <- OwnOptions.check(configuration.new, elem(course.to, 1)) do
       {:ok, %{course | configuration: configuration}, Configuration.foresee(configuration)}
+    end
+  end
+
+  @doc """
+  Of one that comes by a restart: whether the start of the new release finds what this node keeps; where that cannot be
+  told, what is not known, in words. It may be of another Elixir, so that what cannot be evaluated here is no fault of it.
+  """
+  @spec finds_data(Course.t(), Payload.t()) :: {:ok, [String.t()]} | {:error, String.t()}
+  def finds_data(course, payload) do
+    case Configuration.evaluate(course, payload.entries) do
+      {:ok, configuration} ->
+        with :ok <- OwnOptions.check(configuration.new, elem(course.to, 1)), do: {:ok, []}
+
+      {:error, text} ->
+        {:ok,
+         [
+           "whether #{elem(course.to, 1)} has HotPatch keep its data where this node does is not known: if it has another data_dir, " <>
+             "a node that starts in it does not find what it is to confirm, and goes back (#{text})"
+         ]}
     end
   end
 end

@@ -7,6 +7,7 @@ defmodule HotPatch.NodeAgent.Upgrade.ConfigurationTest do
   alias HotPatch.Composition.Entry
   alias HotPatch.NodeAgent.Upgrade.Configuration
   alias HotPatch.NodeAgent.Upgrade.Course
+  alias HotPatch.NodeAgent.Upgrade.OwnOptions
   alias HotPatch.Store
 
   @moduletag :tmp_dir
@@ -134,6 +135,45 @@ defmodule HotPatch.NodeAgent.Upgrade.ConfigurationTest do
       assert {:error, text} = evaluated(root, code)
       assert text =~ "the VM that evaluates configurations"
       assert left() == []
+    end
+  end
+
+  test "what is made of the release's folder is of that in which it will lie", %{tmp_dir: root} do
+    assert %{"dir" => dir, "deep" => deep, "chars" => chars, "mixed" => [1 | :a]} =
+             evaluated(root, """
+             root = System.fetch_env!("RELEASE_ROOT")
+             dir = Path.join(root, "data")
+             config :shop, dir: dir, chars: String.to_charlist(dir), deep: %{at: {:file, [dir, "x:" <> dir]}}, mixed: [1 | :a]
+             """)
+
+    data = Path.join(root, "data")
+
+    assert {dir, chars, deep} ==
+             {data, String.to_charlist(data), %{at: {:file, [data, "x:" <> data]}}}
+  end
+
+  describe "options of HotPatch itself" do
+    defp own(options) do
+      own = for {key, value} <- options, into: %{}, do: {"#{key}", :erlang.term_to_binary(value)}
+      OwnOptions.check(%{"hot_patch" => own}, "1.1.0")
+    end
+
+    test "may not move what a start has to find", %{tmp_dir: elsewhere} do
+      here = Path.dirname(Store.directory())
+      assert own(data_dir: here, peers: [:"a@10.0.0.1"]) == :ok
+      assert own(data_dir: String.to_charlist(here <> "/.")) == :ok
+
+      assert {:error, text} = own(data_dir: elsewhere)
+      assert text =~ Path.join(elsewhere, "#{node()}") and text =~ Store.directory()
+      assert text =~ "stop the node, move that folder"
+      # None, and a wrong one, are the default, which is elsewhere too.
+      for options <- [[], [data_dir: 7]], do: assert({:error, _text} = own(options))
+    end
+
+    test "may not say what patches are bound to" do
+      data = {:data_dir, Path.dirname(Store.directory())}
+      assert {:error, text} = own([data, release: {"shop", "7"}])
+      assert text =~ ~s(release: {"shop", "7"}) and text =~ "remove it there"
     end
   end
 
