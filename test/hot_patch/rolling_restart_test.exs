@@ -130,6 +130,11 @@ defmodule HotPatch.RollingRestartTest do
     # Who has led and the node itself have both written it, of that node.
     for %{nodes: nodes} <- restarts, do: assert([_one] = nodes)
 
+    # It is patched there as it would be in `lib`.
+    {:ok, again} = hot_patch(b, :upload, [scales_fix(), [name: "again"]])
+    assert {:ok, %{status: :ok} = report} = hot_patch(b, :check, [again.id])
+    assert [%{path: "scales-1.0.0/ebin/scales_server.beam"}] = hd(report.nodes).files
+
     # And back, where it serves, and not well.
     assert Cluster.call(b, HotPatch.NodeAgent, :restart_back, ["1.1.0"]) == :ok
     until(fn -> version(b) == {"1.0.0", :taken_back} end, "it is back", 60_000)
