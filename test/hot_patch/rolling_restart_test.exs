@@ -157,6 +157,11 @@ defmodule HotPatch.RollingRestartTest do
     # Who has led and the node itself have both written it, of that node.
     for %{nodes: nodes} <- restarts, do: assert([_one] = nodes)
 
+    # It is patched there as it would be in `lib`.
+    {:ok, again} = hot_patch(b, :upload, [scales_fix(), [name: "again"]])
+    assert {:ok, %{status: :ok} = report} = hot_patch(b, :check, [again.id])
+    assert [%{path: "scales-1.0.0/ebin/scales_server.beam"}] = hd(report.nodes).files
+
     # The way back: not live, not where the former release is gone; and as it came, from the other node.
     back = [operation: :rollback, restart: :rolling]
     assert {:error, %{reason: :not_applied}} = hot_patch(b, :rollback, [patch.id])

@@ -3,6 +3,7 @@ defmodule HotPatch.Console.Pipeline do
   # The way of a request: first its head is judged, before any of its body is read, then all of it.
 
   alias HotPatch.Console.Authorization
+  alias HotPatch.Console.Commands
   alias HotPatch.Console.Config
   alias HotPatch.Console.HostNames
   alias HotPatch.Console.Page
@@ -154,8 +155,14 @@ defmodule HotPatch.Console.Pipeline do
   defp limit(%{body: :none}, _request), do: 0
   defp limit(%{body: :form}, _request), do: @form_bytes
 
-  # What it really is says whoever reads it: an upgrade may be longer than a patch.
-  defp limit(%{body: :archive}, _request), do: largest()
+  # What it really is says whoever reads it: a zip under the name of a tarball has its own limit there.
+  defp limit(%{body: :archive}, request) do
+    config = HotPatch.Host.Config.current()
+
+    if Commands.tarball?(Request.query(request, "file")),
+      do: config.max_release_bytes,
+      else: config.max_archive_bytes
+  end
 
   # Only a form's own token can be known from the head alone.
   defp meant(nil, request, %{body: :form}, {_token, _when}) do
