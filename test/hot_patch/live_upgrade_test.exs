@@ -73,6 +73,9 @@ defmodule HotPatch.LiveUpgradeTest do
 
     assert {:ok, plan} = hot_patch(node, :plan, [patch.id])
     assert hd(plan.nodes).config == ["shop: :colour", "shop: :limit", "shop: :rounding"]
+    # What it does itself is not left to the operator's hand.
+    assert Enum.any?(hd(plan.nodes).instructions, &(&1 =~ "start their new children"))
+    refute Enum.any?(hd(plan.nodes).analysis.findings, &(&1.name == :supervisor_init_changed))
 
     ok!(hot_patch(node, :apply, [patch.id]))
     assert ask(node, :shop_server) == {2, %{sold: 1}}

@@ -119,6 +119,9 @@ defmodule HotPatch.RollingRestartTest do
     assert {:ok, %{status: :ok}} = hot_patch(a, :check, [patch.id, [restart: :rolling]])
     assert {:ok, plan} = hot_patch(a, :plan, [patch.id, [restart: :rolling]])
     assert to_string(plan) =~ "started again by heart"
+    # What all files have in common is said once.
+    told = for %{message: text} <- hd(plan.nodes).risks, text =~ "it runs from", do: text
+    assert ["" <> _once] = told
 
     # Who leads is restarted too, so that nobody is there for an answer: the terminal waits until it is back.
     arguments = ["apply", patch.id] ++ ~w(--restart rolling --watch-for 300)
