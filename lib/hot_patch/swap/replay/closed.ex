@@ -121,7 +121,11 @@ defmodule HotPatch.Swap.Replay.Closed do
     {Keyword, :validate!},
     {List, :keyfind!},
     {List, :to_string},
-    {List, :to_charlist}
+    {List, :to_charlist},
+    {String, :pad_leading},
+    {String, :pad_trailing},
+    {System, :convert_time_unit},
+    {Application, :fetch_env!}
   ]
   # as they do with a fun's result that is no pair, and Access with a key.
   @pair [:get_and_update, :get_and_update!]
@@ -186,8 +190,8 @@ defmodule HotPatch.Swap.Replay.Closed do
       do: Sandbox.leave_aside(:unknown_fun)
 
     cond do
-      module in @plain -> Enum.map(arguments, &wrapped(&1, :any, run))
       {module, function} in @showing -> Enum.map(arguments, &deep(&1, run))
+      module in @plain -> Enum.map(arguments, &wrapped(&1, :any, run))
       is_map_key(@shallow, module) -> shallow(arguments, {module, function}, run)
       true -> Enum.map(arguments, &deep(&1, run))
     end
