@@ -60,9 +60,9 @@ defmodule HotPatch.Cluster.Journals do
     |> Enum.sort_by(& &1.at, {:desc, DateTime})
   end
 
-  # Of a restart who leads and the node itself have written the same.
   defp together(entries) do
-    [first | _] = entries = Enum.uniq_by(entries, & &1.node)
+    [first | _] = entries
+    last = last_of_each(entries)
 
     %JournalEntry{
       at: first.at,
@@ -82,18 +82,20 @@ defmodule HotPatch.Cluster.Journals do
       again?: Enum.any?(entries, &Map.get(&1, :again?, false)),
       disk: first[:disk] || :replace,
       forced?: Enum.any?(entries, &(Map.get(&1, :killed, 0) > 0)),
-      status: status(for %{status: status} <- entries, do: status),
-      nodes: nodes(entries)
+      status: status(for %{status: status} <- last, do: status),
+      nodes: Enum.map(last, &Map.put(Map.take(&1, @own), :node, &1.node))
     }
   end
 
-  # One that has noted its part more than once, as its restart and how that has ended: what it has noted last.
-  defp nodes(entries) do
+  # Of a restart who leads has written that it begins, and the node itself too, and then how it has ended: that counts.
+  defp last_of_each(entries) do
     entries
-    |> Enum.reverse()
-    |> Enum.uniq_by(& &1.node)
-    |> Enum.reverse()
-    |> Enum.map(&Map.put(Map.take(&1, @own), :node, &1.node))
+    |> Enum.group_by(& &1.node)
+    |> Enum.map(fn {_node, entries} ->
+      [latest | _] = entries = Enum.reverse(entries)
+      Enum.find(entries, latest, &Map.get(&1, :status))
+    end)
+    |> Enum.sort_by(& &1.at, DateTime)
   end
 
   defp status([]), do: nil

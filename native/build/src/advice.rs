@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::changes::Change;
 use crate::error::Error;
 use crate::side::Side;
-use crate::steps::{Course, Way};
+use crate::steps::{Course, NOT_LIVE, Way};
 use crate::tree::Content;
 use hot_patch_beam::Stop;
 use hot_patch_core::analysis::{self, Analysis, Request};
@@ -71,10 +71,15 @@ impl Advice {
     }
 
     /// The way to a release that nodes are restarted for: nothing is loaded by it, and nothing converted.
-    pub(crate) fn on_restart(changes: &[Change], stop: &Stop) -> Advice {
+    pub(crate) fn on_restart(changes: &[Change], course: &Course<'_>, stop: &Stop) -> Advice {
         let analysis = analysis::analyse_until(stop, &Request::default());
         let instructions = Instructions::default();
-        Advice::new(load_order(changes, &analysis), instructions, analysis)
+        let advice = Advice::new(load_order(changes, &analysis), instructions, analysis);
+        if course.has_relup() {
+            let relup = Some(Relup { up: false, down: false });
+            return Advice { relup, remarks: vec![NOT_LIVE.to_owned()], ..advice };
+        }
+        advice
     }
 
     /// The way to the next version of a release.

@@ -123,13 +123,14 @@ pub fn build(
             running.extend(brought);
             Advice::on(&compared.changes, running, progress.stop())?
         }
-        // Of what runs nothing is left then, neither code nor states.
-        (_, Some(_)) if compared.by_restart => {
-            Advice::on_restart(&compared.changes, progress.stop())
-        }
         (Some(from), Some(upgrade)) => {
             let course = Course { upgrade, from, to: &to, restart: &request.restart };
-            Advice::on_upgrade(&compared.changes, course, progress.stop())?
+            // Of what runs nothing is left after a restart, neither code nor states.
+            if compared.by_restart {
+                Advice::on_restart(&compared.changes, &course, progress.stop())
+            } else {
+                Advice::on_upgrade(&compared.changes, course, progress.stop())?
+            }
         }
     };
     compared.notes.extend(advice.remarks.iter().cloned());

@@ -316,7 +316,7 @@ fn follow(made: &mut [Instruction], analysis: &mut Analysis) {
         .retain(|one| one.kind != Kind::SupervisorInitChanged || !following.contains(&one.module));
 }
 
-const NOT_LIVE: &str = "the relup of the new release is not used: the upgrade comes by restarts, which \
+pub(crate) const NOT_LIVE: &str = "the relup of the new release is not used: the upgrade comes by restarts, which \
                         follow no instructions";
 
 fn says_nothing(file: &str, modules: &[&str]) -> String {
