@@ -73,7 +73,7 @@ defmodule HotPatch.CommandTest do
           {"xyz fix", "there is no command xyz; there are upload, list"},
           {"apply", "it is apply PATCH"},
           {"list fix", "it is list"},
-          {"rollback fix --canary 1", "--canary is no option of rollback"},
+          {"delete fix --canary 1", "--canary is no option of delete"},
           {"nodes --reason x", "which takes none"},
           {"apply fix --config limit", "must be APP.KEY=TERM"},
           {"apply fix --limit crashes", "must be SIGN=NUMBER"}

@@ -12,6 +12,7 @@ defmodule HotPatch.LiveViewTest do
   alias HotPatch.NodeAgent.ReplayCode
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Swap.Change
+  alias HotPatch.Swap.Replay.Coming
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Phoenix, as: Fake
 
@@ -108,7 +109,7 @@ defmodule HotPatch.LiveViewTest do
 
     verdict = struct!(Verdict, status: :new, change: :replace, entry: %{bytes: new})
     assert {:ok, %{warnings: []} = code} = ReplayCode.make([{@helper, verdict}], [@shows])
-    how = Map.merge(code, %{seconds: 1, values?: false, shown: views})
+    how = Map.merge(code, %{seconds: 1, values?: false, shown: views, coming: %Coming{}})
     asks = spawn_link(fn -> ask([one, other]) end)
     assert {:ok, %{replays: [played]}} = rehearse(job([{@helper, old, new}]), replay: how)
     send(asks, {:enough, self()})

@@ -25,7 +25,8 @@ defmodule HotPatch.NodeAgent.Upgrade.EvaluationTest do
   end
 
   defp evaluated(root) do
-    for {"shop", keys} <- Evaluation.of(%{root: root, version: "1", resources: []}),
+    for {"shop", keys} <-
+          Evaluation.of(%{root: root, stands_for: root, version: "1", resources: []}),
         {key, value} <- keys,
         into: %{},
         do: {key, :erlang.binary_to_term(value)}
