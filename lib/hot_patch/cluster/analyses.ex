@@ -72,7 +72,7 @@ defmodule HotPatch.Cluster.Analyses do
          later = Enum.map(change.later, &elem(&1, 1)),
          options = [deleted: change.deleted, direction: direction(payload)],
          {:ok, analysis} <- Analysis.run(before, later, options) do
-      analysis = %{analysis | findings: open(analysis.findings, Instructions.following(payload))}
+      analysis = %{analysis | findings: open(analysis.findings, payload)}
       for plan <- alike, do: plan |> with_analysis(analysis) |> not_looked_at(related.unknown)
     else
       {:error, %{} = error} -> Enum.map(alike, &not_compared(&1, Exception.message(error)))
@@ -81,8 +81,13 @@ defmodule HotPatch.Cluster.Analyses do
   end
 
   # What the change itself sees to is nothing to be done by hand.
-  defp open(findings, following) do
-    Enum.reject(findings, &(&1.name == :supervisor_init_changed and &1.module in following))
+  defp open(findings, payload) do
+    if Enum.any?(findings, &(&1.name == :supervisor_init_changed)) do
+      following = Instructions.following(payload)
+      Enum.reject(findings, &(&1.name == :supervisor_init_changed and &1.module in following))
+    else
+      findings
+    end
   end
 
   defp ask(node, function, args, timeout) do
