@@ -81,12 +81,30 @@ defmodule HotPatch.CourseTest do
     for(op <- ops, op.patch == patch.id, do: {op.seq, op.id, op.kind}) |> Enum.sort()
   end
 
+  # A node that has joined a moment ago is held while it is compared with the others.
   defp apply_later(node, patch, options) do
-    Task.async(fn -> hot_patch(node, :apply, [patch.id, options]) end)
+    Task.async(fn ->
+      until(fn -> unless_busy(hot_patch(node, :apply, [patch.id, options])) end, "all are free")
+    end)
   end
 
+  defp unless_busy({:error, %Error{reason: :busy}}), do: nil
+  defp unless_busy(result), do: result
+
   # An operation whose coordinator's node has died is listed for a while yet.
-  defp watched?(node, %{id: id}) do
+  defp watched(task, node, %{id: id}) do
+    until(
+      fn ->
+        # It has ended before anybody was watched.
+        if result = Task.yield(task, 0), do: flunk(inspect(result))
+        watched?(node, id)
+      end,
+      "they are watched",
+      60_000
+    )
+  end
+
+  defp watched?(node, id) do
     Enum.find(
       hot_patch(node, :progress, []),
       &match?(%Event{phase: :watch, state: :running, patch: ^id}, &1)
@@ -157,7 +175,7 @@ defmodule HotPatch.CourseTest do
       options = [canary: 1, watch: Keyword.merge(@calm, duration: 60_000, crashes: 5)]
       task = apply_later(a, patch, options)
       # What crashed before would be no wonder afterwards.
-      %Event{node: canary} = until(fn -> watched?(a, patch) end, "the canary is watched", 30_000)
+      %Event{node: canary} = watched(task, a, patch)
       caller = Node.spawn(canary, Strike, :call_often, [module, :run])
       assert {:error, %Error{reason: :rolled_back} = error} = Task.await(task, 60_000)
       Process.exit(caller, :kill)
@@ -214,7 +232,7 @@ defmodule HotPatch.CourseTest do
       health = {:persistent_term, :get, [:hot_patch_test_health, :ok]}
       options = [watch: Keyword.merge(@calm, duration: 60_000, health: health)]
       task = apply_later(a, patch, options)
-      until(fn -> watched?(b, patch) end, "all are watched", 30_000)
+      watched(task, b, patch)
       Cluster.call(b, :persistent_term, :put, [:hot_patch_test_health, {:ill, "no lines left"}])
       assert {:error, %Error{reason: :rolled_back} = error} = Task.await(task, 60_000)
       Cluster.call(b, :persistent_term, :erase, [:hot_patch_test_health])
@@ -230,7 +248,7 @@ defmodule HotPatch.CourseTest do
       {module, patch} = new_patch(a)
       options = [nodes: [a, own], watch: Keyword.merge(@calm, duration: 60_000)]
       task = apply_later(a, patch, options)
-      until(fn -> watched?(a, patch) end, "all are watched", 60_000)
+      watched(task, a, patch)
       :erpc.cast(own, :erlang, :halt, [0, [flush: false]])
       assert {:error, %Error{reason: :rolled_back} = error} = Task.await(task, 60_000)
       assert %{sign: :gone, node: ^own} = error.report.watch.exceeded
@@ -241,7 +259,7 @@ defmodule HotPatch.CourseTest do
     test "a coordinator that dies meanwhile leaves no canary behind", %{nodes: [a, b, _] = nodes} do
       {module, patch} = new_patch(a)
       task = apply_later(a, patch, canary: [b], watch: Keyword.merge(@calm, duration: 60_000))
-      until(fn -> watched?(b, patch) end, "the canary is watched", 60_000)
+      watched(task, b, patch)
       assert has?(b, module)
       :ok = Cluster.call(a, Strike, :coordinator, [])
       assert {:error, %Error{reason: :failed} = error} = Task.await(task, 60_000)
@@ -291,7 +309,7 @@ defmodule HotPatch.CourseTest do
       health = {:persistent_term, :get, [:hot_patch_test_health, :ok]}
       watch = Keyword.merge(@calm, duration: 60_000, health: health)
       task = apply_later(hd(nodes), patch, [watch: watch] ++ more)
-      until(fn -> watched?(on, patch) end, "#{on} is watched", 30_000)
+      watched(task, on, patch)
       Cluster.call(on, :persistent_term, :put, [:hot_patch_test_health, {:ill, "no lines left"}])
       assert {:error, %Error{} = error} = Task.await(task, 60_000)
       Cluster.call(on, :persistent_term, :erase, [:hot_patch_test_health])
@@ -330,7 +348,7 @@ defmodule HotPatch.CourseTest do
       {module, patch} = in_force([a, b])
       options = [canary: [b, c], watch: Keyword.merge(@calm, duration: 60_000)]
       task = apply_later(a, patch, options)
-      until(fn -> watched?(b, patch) end, "the canaries are watched", 30_000)
+      watched(task, b, patch)
       assert have(nodes, module) == [true, true, true]
       :ok = Cluster.call(a, Strike, :coordinator, [])
       assert {:error, %Error{reason: :failed}} = Task.await(task, 60_000)
@@ -397,7 +415,7 @@ defmodule HotPatch.CourseTest do
       options = [canary: 1, watch: Keyword.put(@calm, :duration, 1_500), by: "alice"]
       task = apply_later(a, patch, options)
 
-      seen = until(fn -> watched?(b, patch) end, "somebody who asks is told", 30_000)
+      seen = watched(task, b, patch)
       assert %Event{kind: :apply, by: "alice", total: 1_500, operation: id} = seen
       assert seen.patch == patch.id
       late = Listener.start(b)
@@ -491,7 +509,7 @@ defmodule HotPatch.CourseTest do
     {other_module, other} = new_patch(b)
     options = [canary: [b], watch: Keyword.put(@calm, :duration, 1_500), by: "alice"]
     task = apply_later(a, patch, options)
-    until(fn -> watched?(c, patch) end, "the canary is watched", 30_000)
+    watched(task, c, patch)
 
     # Also on nodes that are not changed yet.
     assert {:error, %Error{reason: :busy} = error} =
