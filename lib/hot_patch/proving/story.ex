@@ -72,14 +72,23 @@ defmodule HotPatch.Proving.Story do
   # In a process of its own, to which is linked what the load starts: that may fail, and it ends with the story.
   @spec alone((() -> told())) :: told()
   defp alone(tell) do
+    caller = self()
+    ref = make_ref()
+
     {pid, monitor} =
       spawn_monitor(fn ->
         Process.flag(:trap_exit, true)
-        exit({:shutdown, tell.()})
+        send(caller, {ref, tell.()})
+        Process.flag(:trap_exit, false)
+        Process.exit(self(), :shutdown)
       end)
 
     receive do
-      {:DOWN, ^monitor, :process, ^pid, {:shutdown, told}} -> told
+      {^ref, told} ->
+        receive(do: ({:DOWN, ^monitor, :process, ^pid, _reason} -> told))
+
+      {:DOWN, ^monitor, :process, ^pid, reason} ->
+        exit(reason)
     end
   end
 

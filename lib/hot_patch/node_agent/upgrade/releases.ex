@@ -40,7 +40,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Releases do
     # A way back may have changed that.
     if version = NextBoot.version(course.root), do: boots_here(course.root, version)
     # Restarts that have led elsewhere before are none that this node has missed.
-    if Rolled.seq() > 0, do: _ = Rolled.arrived(Course.release(course), :latest)
+    _ = if Rolled.seq() > 0, do: Rolled.arrived(Course.release(course), :latest)
 
     change(course.root, fn entries ->
       entries
