@@ -101,13 +101,13 @@ impl Reader {
                 self.removes(module)
             }
             ("purge", [Value::List(modules)]) => {
-                modules.iter().try_for_each(|module| self.purges(atom(module)?))
+                modules.iter().try_for_each(|module| self.purges(module.as_atom()?))
             }
             ("suspend", [Value::List(modules)]) => {
                 modules.iter().try_for_each(|module| self.suspends(module))
             }
             ("resume", [Value::List(modules)]) => {
-                modules.iter().all(|module| atom(module).is_some()).then_some(())
+                modules.iter().all(|module| module.as_atom().is_some()).then_some(())
             }
             ("code_change", [Value::List(changes)]) => {
                 changes.iter().try_for_each(|change| self.converts(change))
@@ -146,7 +146,7 @@ impl Reader {
             return None;
         };
         self.versions.insert(application.clone(), version.clone());
-        modules.iter().all(|module| atom(module).is_some()).then_some(())
+        modules.iter().all(|module| module.as_atom().is_some()).then_some(())
     }
 
     /// Where its processes stand still for it, it is an update that leaves states as they are.
@@ -183,7 +183,7 @@ impl Reader {
         let (module, timeout) = match value {
             Value::Atom(module) => (module, Timeout::Default),
             Value::Tuple(pair) => match pair.as_slice() {
-                [Value::Atom(module), time] => (module, timeout(time)?),
+                [Value::Atom(module), time] => (module, Timeout::of(time)?),
                 _ => return None,
             },
             _ => return None,
@@ -206,7 +206,11 @@ impl Reader {
             Value::Tuple(call) => match call.as_slice() {
                 [module, function, Value::List(arguments)] => {
                     let arity = arguments.len();
-                    format!(", and {}:{}/{arity} is not called", atom(module)?, atom(function)?)
+                    format!(
+                        ", and {}:{}/{arity} is not called",
+                        module.as_atom()?,
+                        function.as_atom()?
+                    )
                 }
                 _ => return None,
             },
@@ -268,32 +272,8 @@ fn updates(module: &str, change: Change, timeout: Timeout, purge: Purges) -> Ins
 
 /// `{Module, PrePurge, PostPurge}`
 fn purged(parts: &[Value]) -> Option<(&str, Purges)> {
-    let [Value::Atom(module), pre, post] = parts else { return None };
-    let purge = |value: &Value| match atom(value)? {
-        "brutal_purge" => Some(Purge::Brutal),
-        "soft_purge" => Some(Purge::Soft),
-        _ => None,
-    };
-    Some((module, Purges { pre: purge(pre)?, post: purge(post)? }))
-}
-
-fn timeout(time: &Value) -> Option<Timeout> {
-    match time {
-        Value::Atom(name) if name == "default" => Some(Timeout::Default),
-        Value::Atom(name) if name == "infinity" => Some(Timeout::Infinity),
-        Value::Integer(time) => match time.parse().ok()? {
-            0 => None,
-            time => Some(Timeout::Milliseconds(time)),
-        },
-        _ => None,
-    }
-}
-
-fn atom(value: &Value) -> Option<&str> {
-    match value {
-        Value::Atom(name) => Some(name),
-        _ => None,
-    }
+    let [module, pre, post] = parts else { return None };
+    Some((module.as_atom()?, Purges::of(pre, post)?))
 }
 
 /// The module that an instruction is about.

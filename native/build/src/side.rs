@@ -141,7 +141,7 @@ impl Side {
                 self.add_shelved(folder, path, content, root)?;
             }
             ["releases", version, ..] if booting == Some(version) => {
-                let below = path.splitn(3, '/').nth(2).unwrap_or_default().to_owned();
+                let below = below(path).to_owned();
                 self.files.insert(Key::OfRelease(below), content);
             }
             ["bin", script] => self.add_script(script, content, booting),
@@ -201,7 +201,7 @@ impl Side {
             let (root, other) = (root.to_owned(), folder.to_owned());
             return Err(Error::TwoVersions { root, one, other });
         }
-        let below = path.splitn(3, '/').nth(2).unwrap_or_default().to_owned();
+        let below = below(path).to_owned();
         self.files.insert(Key::Of { application: name.to_owned(), below }, content);
         Ok(())
     }
@@ -219,7 +219,7 @@ impl Side {
             self.applications.remove(name);
             self.files.retain(|key, _| !key.is_of(name));
         }
-        let below = path.splitn(3, '/').nth(2).unwrap_or_default();
+        let below = below(path);
         self.add_of(folder, below, content, root)
     }
 
@@ -240,6 +240,11 @@ impl Side {
         }
         Ok(())
     }
+}
+
+/// A path below the first two of its folders.
+fn below(path: &str) -> &str {
+    path.splitn(3, '/').nth(2).unwrap_or_default()
 }
 
 /// The version that boots, and what its `.rel` says.

@@ -84,7 +84,7 @@ fn instruction(value: &Value) -> Option<Instruction> {
         ("update", rest) => update(subject, rest).map(Instruction::Update),
         ("load_module", rest) => {
             let (purge, rest) = match rest {
-                [pre, post, list] => (purges(pre, post)?, std::slice::from_ref(list)),
+                [pre, post, list] => (Purges::of(pre, post)?, std::slice::from_ref(list)),
                 rest => (Purges::default(), rest),
             };
             let dependencies = dependencies(rest)?;
@@ -141,11 +141,11 @@ fn update(module: String, rest: &[Value]) -> Option<Update> {
         [rest @ .., how, pre, post, list] => {
             let (kind, timeout) = match rest {
                 [] => (ModuleType::Dynamic, Timeout::Default),
-                [time] => (ModuleType::Dynamic, timeout(time)?),
-                [kind, time] => (module_type(kind)?, timeout(time)?),
+                [time] => (ModuleType::Dynamic, Timeout::of(time)?),
+                [kind, time] => (module_type(kind)?, Timeout::of(time)?),
                 _ => return None,
             };
-            let (change, purge) = (change(how)?, purges(pre, post)?);
+            let (change, purge) = (change(how)?, Purges::of(pre, post)?);
             Processes { kind, timeout, change, purge, dependencies: names(list)?, ..soft }
         }
         _ => return None,
@@ -169,15 +169,19 @@ fn change(value: &Value) -> Option<Change> {
     }
 }
 
-fn timeout(value: &Value) -> Option<Timeout> {
-    match value {
-        Value::Atom(name) if name == "default" => Some(Timeout::Default),
-        Value::Atom(name) if name == "infinity" => Some(Timeout::Infinity),
-        Value::Integer(time) => match time.parse().ok()? {
-            0 => None,
-            time => Some(Timeout::Milliseconds(time)),
-        },
-        _ => None,
+impl Timeout {
+    /// What stands for one in an instruction, if it is one.
+    #[must_use]
+    pub fn of(value: &Value) -> Option<Timeout> {
+        match value {
+            Value::Atom(name) if name == "default" => Some(Timeout::Default),
+            Value::Atom(name) if name == "infinity" => Some(Timeout::Infinity),
+            Value::Integer(time) => match time.parse().ok()? {
+                0 => None,
+                time => Some(Timeout::Milliseconds(time)),
+            },
+            _ => None,
+        }
     }
 }
 
@@ -189,13 +193,17 @@ fn module_type(value: &Value) -> Option<ModuleType> {
     }
 }
 
-fn purges(pre: &Value, post: &Value) -> Option<Purges> {
-    let purge = |value: &Value| match value.as_atom()? {
-        "brutal_purge" => Some(Purge::Brutal),
-        "soft_purge" => Some(Purge::Soft),
-        _ => None,
-    };
-    Some(Purges { pre: purge(pre)?, post: purge(post)? })
+impl Purges {
+    /// What stands for them in an instruction, if they are any.
+    #[must_use]
+    pub fn of(pre: &Value, post: &Value) -> Option<Purges> {
+        let purge = |value: &Value| match value.as_atom()? {
+            "brutal_purge" => Some(Purge::Brutal),
+            "soft_purge" => Some(Purge::Soft),
+            _ => None,
+        };
+        Some(Purges { pre: purge(pre)?, post: purge(post)? })
+    }
 }
 
 fn dependencies(rest: &[Value]) -> Option<Vec<String>> {

@@ -53,7 +53,8 @@ impl Value {
     }
 
     /// The atom's name, if it is one.
-    pub(super) fn as_atom(&self) -> Option<&str> {
+    #[must_use]
+    pub fn as_atom(&self) -> Option<&str> {
         match self {
             Value::Atom(name) => Some(name),
             _ => None,
