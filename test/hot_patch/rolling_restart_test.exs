@@ -249,21 +249,6 @@ defmodule HotPatch.RollingRestartTest do
     assert ask(b, :shop_server) == {1, {:v1, 0}}
   end
 
-  defp step(seq, from, to) do
-    HotPatch.Store.Rolled.new(%{
-      id: "before#{seq}",
-      seq: seq,
-      kind: :apply,
-      patch: "p",
-      name: "shop",
-      from: from,
-      to: to,
-      scope: :all,
-      past: [],
-      by: "alice"
-    })
-  end
-
   defp rolled(node), do: Cluster.call(node, HotPatch.Store.Rolled, :list, [])
 
   defp journal(node) do
@@ -323,7 +308,7 @@ defmodule HotPatch.RollingRestartTest do
     {[{a, _}, {b, _}], patch} = two(made, [])
     pid = os_pid(a)
     # All have been there before, and came back.
-    before = [step(1, "1.0.0", "1.1.0"), step(2, "1.1.0", "1.0.0")]
+    before = [Upgrade.rolled(1, "1.0.0", "1.1.0"), Upgrade.rolled(2, "1.1.0", "1.0.0")]
     for node <- [a, b], do: :ok = Cluster.call(node, HotPatch.NodeAgent, :rolled, [before])
     options = [restart: :rolling, watch: [duration: 120_000, baseline: 100]]
     applied = Task.async(fn -> hot_patch(a, :apply, [patch.id, options]) end)
@@ -359,7 +344,7 @@ defmodule HotPatch.RollingRestartTest do
     assert ask(b, :shop_server) == {1, {:v1, 0}}
 
     # Nor has it a way where they went on from what they had come to while they ran.
-    far = %{step(2, "1.2.0", "1.3.0") | id: "far", name: "inn", past: ["1.0.0"]}
+    far = %{Upgrade.rolled(2, "1.2.0", "1.3.0") | id: "far", name: "inn", past: ["1.0.0"]}
     inn = &%HotPatch.Release{name: "inn", version: &1}
     :ok = Cluster.call(b, HotPatch.NodeAgent, :rolled, [[far]])
     others = [{a, %{of_a | lineage: [inn.("1.3.0")]}}]
@@ -370,7 +355,7 @@ defmodule HotPatch.RollingRestartTest do
     assert text =~ "nothing is known any more that leads from 1.0.0 there. Start it in 1.3.0"
 
     # Were it one that all others had gone, this node would not be restarted into it again, and would say so.
-    all = %{step(3, "1.0.0", "1.1.0") | id: operation.operation, patch: patch.id}
+    all = %{Upgrade.rolled(3, "1.0.0", "1.1.0") | id: operation.operation, patch: patch.id}
     :ok = Cluster.call(b, HotPatch.NodeAgent, :rolled, [[all]])
     of_b = Cluster.call(b, HotPatch.NodeAgent, :history, [])
     there = %{of_a | lineage: [%HotPatch.Release{name: "shop", version: "1.1.0"}]}

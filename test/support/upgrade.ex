@@ -3,6 +3,7 @@ defmodule HotPatch.Test.Upgrade do
   # Releases as a build machine makes them, each in a folder of its own, and a system that OTP's release
   # handler takes from one to the other. What an application is of says the test.
 
+  alias HotPatch.Store.Rolled
   alias HotPatch.Support.Folder
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
@@ -17,6 +18,25 @@ defmodule HotPatch.Test.Upgrade do
   @doc "The name of the release."
   @spec name() :: String.t()
   def name, do: @name
+
+  @doc "That all nodes were restarted from one of its versions to another, as they keep it."
+  @spec rolled(pos_integer(), String.t(), String.t(), map()) :: Rolled.t()
+  def rolled(seq, from, to, more \\ %{}) do
+    %{
+      id: "op#{seq}",
+      seq: seq,
+      kind: :apply,
+      patch: "up-#{to}",
+      name: @name,
+      from: from,
+      to: to,
+      scope: :all,
+      past: [],
+      by: "alice"
+    }
+    |> Rolled.new()
+    |> Map.merge(more)
+  end
 
   @doc "An Erlang module as an application wants it."
   @spec erlang(module(), String.t()) :: {module(), binary()}

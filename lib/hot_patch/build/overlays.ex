@@ -34,19 +34,12 @@ defmodule HotPatch.Build.Overlays do
 
   defp beside(root) do
     paths =
-      for name <- names(root),
+      for name <- Folder.names(root),
           name not in @others and not String.starts_with?(name, "erts-"),
           {path, %File.Stat{type: :regular}} <- Folder.tree(Path.join(root, name)),
           do: Path.relative_to(path, root)
 
     Enum.reject(paths, &carried?(&1, paths))
-  end
-
-  defp names(root) do
-    case File.ls(root) do
-      {:ok, names} -> Enum.sort(names)
-      {:error, _no_folder} -> []
-    end
   end
 
   # relx writes the version into the script that starts a release, `bin/NAME-VERSION`, of which `bin/NAME` is a copy: that

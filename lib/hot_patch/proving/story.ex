@@ -127,14 +127,15 @@ defmodule HotPatch.Proving.Story do
 
   # Nobody has ended, and the load says that all is well; at its beginning and its end it has said so itself.
   defp checked(text, name, course) do
-    well = fn -> if name in [:load, :end], do: :ok, else: well(course) end
-
-    case Enum.find_value(course.nodes, &Nodes.ended/1) || lost() || well.() do
+    case Enum.find_value(course.nodes, &Nodes.ended/1) || lost() || well_after(name, course) do
       :ok -> {{:ok, text}, course}
       {:error, what} -> {{:failed, "#{text}; then #{what}"}, course}
       ended -> {{:failed, "#{text}; then #{ended}"}, course}
     end
   end
+
+  defp well_after(name, _course) when name in [:load, :end], do: :ok
+  defp well_after(_name, course), do: well(course)
 
   # What the load has started may fail as it likes, but not unsaid. What is ended on purpose is none of that.
   defp lost do

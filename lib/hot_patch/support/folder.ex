@@ -92,7 +92,9 @@ defmodule HotPatch.Support.Folder do
       else: Path.expand(Path.join(folder, link))
   end
 
-  defp names(folder) do
+  @doc "The names of what is in a folder, in their order; none where it cannot be read."
+  @spec names(Path.t()) :: [String.t()]
+  def names(folder) do
     case File.ls(folder) do
       {:ok, names} -> Enum.sort(names)
       {:error, _posix} -> []

@@ -46,6 +46,7 @@ defmodule HotPatch.Swap.Replay do
   @inside [
     HotPatch.Rehearsal.Form,
     HotPatch.Rehearsal.Reason,
+    HotPatch.Support.TermWalk,
     HotPatch.Swap.FunRenewal,
     HotPatch.Swap.Hosted,
     HotPatch.Swap.Replay.Agent,

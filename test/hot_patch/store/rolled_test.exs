@@ -7,26 +7,11 @@ defmodule HotPatch.Store.RolledTest do
   alias HotPatch.Release
   alias HotPatch.Store.Rolled
   alias HotPatch.Test.Builds
+  alias HotPatch.Test.Upgrade
 
   # What a node that was away has missed, of the restarts that have led the others from release to release.
 
-  defp one(seq, from, to, more \\ %{}) do
-    Map.merge(
-      Rolled.new(%{
-        id: "op#{seq}",
-        seq: seq,
-        kind: :apply,
-        patch: "up-#{to}",
-        name: "shop",
-        from: from,
-        to: to,
-        scope: :all,
-        past: [],
-        by: "alice"
-      }),
-      more
-    )
-  end
+  defp one(seq, from, to, more \\ %{}), do: Upgrade.rolled(seq, from, to, more)
 
   defp missed(entries, version, node \\ :a@host, arrived \\ nil) do
     with %{to: to} <- Rolled.missed(entries, shop(version), node, arrived), do: to

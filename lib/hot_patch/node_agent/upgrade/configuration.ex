@@ -13,6 +13,7 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   alias HotPatch.Support.Cause
   alias HotPatch.Support.FileName
   alias HotPatch.Support.Folder
+  alias HotPatch.Support.Isolated
 
   # Milliseconds that providers of both releases may take; a boot that waits longer is none to wait for.
   @within 60_000
@@ -28,21 +29,23 @@ defmodule HotPatch.NodeAgent.Upgrade.Configuration do
   @spec evaluate(Course.t(), [HotPatch.Composition.Entry.t()], pos_integer()) ::
           {:ok, t()} | {:error, String.t()}
   def evaluate(course, entries, within \\ @within) do
-    {asker, ref} = {self(), make_ref()}
+    asker = self()
 
-    {pid, monitor} =
-      spawn_monitor(fn ->
-        watched = self()
-        _ = spawn(fn -> tell_of_end(asker, watched) end)
-        send(asker, {ref, evaluate_here(course, entries, within)})
-      end)
+    evaluated =
+      Isolated.run(
+        fn ->
+          watched = self()
+          _ = spawn(fn -> tell_of_end(asker, watched) end)
+          evaluate_here(course, entries, within)
+        end,
+        :infinity
+      )
 
-    receive do
-      {^ref, result} ->
-        Process.demonitor(monitor, [:flush])
+    case evaluated do
+      {:ok, result} ->
         result
 
-      {:DOWN, ^monitor, :process, ^pid, reason} ->
+      {:died, reason} ->
         {:error, "the configuration cannot be evaluated: #{Cause.of_exit(reason)}"}
     end
   end

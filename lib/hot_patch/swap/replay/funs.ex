@@ -6,6 +6,7 @@ defmodule HotPatch.Swap.Replay.Funs do
   # its counterpart there, as a change makes it (HotPatch.Swap.FunRenewal); one that has none stays as it is,
   # and is not run.
 
+  alias HotPatch.Support.TermWalk
   alias HotPatch.Swap.Change
   alias HotPatch.Swap.FunRenewal
   alias HotPatch.Swap.Replay.Sandbox
@@ -57,32 +58,20 @@ defmodule HotPatch.Swap.Replay.Funs do
       else: Sandbox.swapped(term, real, own)
   end
 
-  defp leads_out?([head | tail], table), do: leads_out?(head, table) or leads_out?(tail, table)
-  defp leads_out?(map, table) when is_map(map), do: map |> :maps.to_list() |> leads_out?(table)
+  defp leads_out?(term, table), do: TermWalk.any?(term, &fun_leads_out?(&1, table))
 
-  defp leads_out?(tuple, table) when is_tuple(tuple),
-    do: tuple |> Tuple.to_list() |> leads_out?(table)
-
-  defp leads_out?(fun, table) when is_function(fun) do
+  defp fun_leads_out?(fun, table) when is_function(fun) do
     case FunRenewal.local(fun) do
       nil -> false
       {module, _uniq, _index} -> is_map_key(table, module) or fun |> env() |> leads_out?(table)
     end
   end
 
-  defp leads_out?(_other, _table), do: false
+  defp fun_leads_out?(_no_fun, _table), do: false
 
-  # By hand: the tail may be anything.
-  defp build([head | tail], table, pids),
-    do: [build(head, table, pids) | build(tail, table, pids)]
+  defp build(term, table, pids), do: TermWalk.map(term, &build_leaf(&1, table, pids))
 
-  defp build(map, table, pids) when is_map(map),
-    do: map |> :maps.to_list() |> build(table, pids) |> :maps.from_list()
-
-  defp build(tuple, table, pids) when is_tuple(tuple),
-    do: tuple |> Tuple.to_list() |> build(table, pids) |> List.to_tuple()
-
-  defp build(fun, table, pids) when is_function(fun) do
+  defp build_leaf(fun, table, pids) when is_function(fun) do
     with {module, _uniq, _index} = id <- FunRenewal.local(fun),
          {:ok, shadow, place} <- place(table[module], id, fun),
          {:arity, arity} = :erlang.fun_info(fun, :arity),
@@ -94,8 +83,8 @@ defmodule HotPatch.Swap.Replay.Funs do
     end
   end
 
-  defp build(pid, _table, {pid, own}), do: own
-  defp build(other, _table, _pids), do: other
+  defp build_leaf(pid, _table, {pid, own}), do: own
+  defp build_leaf(other, _table, _pids), do: other
 
   # Only of the very code that runs is it known what stands at a place.
   defp place(%{md5: md5, shadow: {shadow, shadow_md5}, funs: funs}, {_, uniq, index} = id, fun) do
@@ -124,15 +113,9 @@ defmodule HotPatch.Swap.Replay.Funs do
     compare(term, {names, if(side == :old, do: tables.new, else: %{})})
   end
 
-  defp compare([head | tail], how), do: [compare(head, how) | compare(tail, how)]
+  defp compare(term, how), do: TermWalk.map(term, &compare_leaf(&1, how))
 
-  defp compare(map, how) when is_map(map),
-    do: map |> :maps.to_list() |> compare(how) |> :maps.from_list()
-
-  defp compare(tuple, how) when is_tuple(tuple),
-    do: tuple |> Tuple.to_list() |> compare(how) |> List.to_tuple()
-
-  defp compare(fun, {names, new} = how) when is_function(fun) do
+  defp compare_leaf(fun, {names, new} = how) when is_function(fun) do
     with {shadow, uniq, index} <- FunRenewal.local(fun),
          %{^shadow => module} <- names do
       place =
@@ -147,5 +130,5 @@ defmodule HotPatch.Swap.Replay.Funs do
     end
   end
 
-  defp compare(other, _how), do: other
+  defp compare_leaf(other, _how), do: other
 end

@@ -7,6 +7,8 @@ defmodule HotPatch.Swap.Replay.Sandbox do
   # The process has another pid than the one that it plays. So that code finds itself in its state and in
   # messages, that one's pid becomes its own there, and back in what leaves.
 
+  alias HotPatch.Support.TermWalk
+
   @inside :"$hot_patch_replay"
   @notes :"$hot_patch_replay_notes"
   @keys [@inside, @notes]
@@ -128,26 +130,9 @@ defmodule HotPatch.Swap.Replay.Sandbox do
 
   @doc "A term with one pid in the place of another, also inside. What funs hold stays as it is."
   @spec swapped(term(), pid(), pid()) :: term()
-  def swapped(term, pid, other),
-    do: if(holds?(term, pid), do: change(term, pid, other), else: term)
-
-  defp holds?(pid, pid), do: true
-  defp holds?([head | tail], pid), do: holds?(head, pid) or holds?(tail, pid)
-  defp holds?(map, pid) when is_map(map), do: map |> :maps.to_list() |> holds?(pid)
-  defp holds?(tuple, pid) when is_tuple(tuple), do: tuple |> Tuple.to_list() |> holds?(pid)
-  defp holds?(_other, _pid), do: false
-
-  defp change(pid, pid, other), do: other
-
-  # By hand: the tail may be anything.
-  defp change([head | tail], pid, other),
-    do: [change(head, pid, other) | change(tail, pid, other)]
-
-  defp change(map, pid, other) when is_map(map),
-    do: map |> :maps.to_list() |> change(pid, other) |> :maps.from_list()
-
-  defp change(tuple, pid, other) when is_tuple(tuple),
-    do: tuple |> Tuple.to_list() |> change(pid, other) |> List.to_tuple()
-
-  defp change(term, _pid, _other), do: term
+  def swapped(term, pid, other) do
+    if TermWalk.any?(term, &(&1 === pid)),
+      do: TermWalk.map(term, &if(&1 === pid, do: other, else: &1)),
+      else: term
+  end
 end
