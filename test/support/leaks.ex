@@ -388,14 +388,15 @@ defmodule HotPatch.Test.Leaks do
 
   @doc """
   Counts what processes receive that has to do with an attempt: all that there are, but the caller and those that are left out.
-  Gives a function that says how many that were; the first call ends it.
+  Gives a function that says how many that were; the first call ends it, and so does the end of the caller: what goes on
+  to trace the whole VM would make the tests fail that come after.
   """
   @spec count([pid()]) :: (() -> non_neg_integer())
   def count(without) do
     tester = self()
 
     counter =
-      spawn(fn ->
+      spawn_link(fn ->
         for pid <- Process.list() -- [tester, self() | without] do
           # Some end meanwhile.
           try do
