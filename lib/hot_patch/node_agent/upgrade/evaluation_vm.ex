@@ -17,6 +17,7 @@ defmodule HotPatch.NodeAgent.Upgrade.EvaluationVM do
   @said 2_000
 
   @mark "HOT_PATCH_EVALUATION"
+  @looks 100
 
   # There is no module `hot_patch_none_dist`.
   @no_node ~w(-proto_dist hot_patch_none -start_epmd false)
@@ -105,17 +106,19 @@ defmodule HotPatch.NodeAgent.Upgrade.EvaluationVM do
   defp status(status), do: "ended with exit status #{status}"
 
   # The VM itself, where it goes on, and what it has started: a child of its own session is nobody's by its number, but it
-  # has our mark. Where no /proc tells, the VM sees the end of its input.
-  defp end_all(mark) do
-    wanted = "#{@mark}=#{mark}"
+  # has our mark. Where no /proc tells, the VM sees the end of its input. One may have started another after the look:
+  # so it is looked until there is none, but not for ever, as what the kernel holds is not to be ended.
+  defp end_all(mark, looks \\ @looks)
+  defp end_all(_mark, 0), do: :ok
 
-    case marked(wanted) do
+  defp end_all(mark, looks) do
+    case marked("#{@mark}=#{mark}") do
       [] ->
         :ok
 
       numbers ->
         _ = System.cmd("kill", ["-KILL" | numbers], stderr_to_stdout: true)
-        :ok
+        end_all(mark, looks - 1)
     end
   end
 

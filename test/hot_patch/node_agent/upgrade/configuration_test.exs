@@ -56,12 +56,19 @@ defmodule HotPatch.NodeAgent.Upgrade.ConfigurationTest do
     end
   end
 
-  # Their numbers, as they have written them down.
-  defp gone?(root) do
-    for file <- Path.wildcard(root <> "/*.pid"), pid = String.trim(File.read!(file)) do
-      until(fn -> not alive?(pid) end, "#{Path.basename(file)} is gone")
+  # How many of those are gone that have written their numbers down.
+  defp gone(root) do
+    for {name, pid} <- numbers(root) do
+      until(fn -> not alive?(pid) end, "#{name} is gone")
     end
     |> length()
+  end
+
+  # A file is there before its number is in it.
+  defp numbers(root) do
+    for file <- Path.wildcard(root <> "/*.pid"),
+        {number, "\n"} <- [Integer.parse(File.read!(file))],
+        do: {Path.basename(file), number}
   end
 
   # One that nobody has asked for its end yet is none, either.
@@ -76,7 +83,7 @@ defmodule HotPatch.NodeAgent.Upgrade.ConfigurationTest do
 
   @writes_pids """
   root = System.fetch_env!("SHOP_ROOT")
-  File.write!(Path.join(root, "vm.pid"), System.pid())
+  File.write!(Path.join(root, "vm.pid"), System.pid() <> "\n")
   {_, 0} = System.cmd("sh", ["-c", "sleep 300 >/dev/null 2>&1 & echo $! > \#{root}/child.pid"], stderr_to_stdout: true)
   """
 
@@ -104,27 +111,31 @@ defmodule HotPatch.NodeAgent.Upgrade.ConfigurationTest do
     end
 
     test "ends with its time, and what it has started with it", %{tmp_dir: root} do
-      assert {:error, text} =
-               evaluated(root, @writes_pids <> "receive do :never -> :ok end", 4_000)
+      # It has to have come so far within it; how long that takes is up to the machine.
+      {:error, text} =
+        Enum.find_value([4_000, 16_000, 64_000], fn within ->
+          found = evaluated(root, @writes_pids <> "receive do :never -> :ok end", within)
+          if length(numbers(root)) == 2, do: found
+        end)
 
-      assert text =~ "was not evaluated within 4000 ms"
-      assert gone?(root) == 2
+      assert text =~ ~r/was not evaluated within (4|16|64)000 ms/
+      assert gone(root) == 2
       assert left() == []
     end
 
     test "leaves nothing that it has started, though it ends well", %{tmp_dir: root} do
       assert %{"well" => true} = evaluated(root, @writes_pids <> "config :shop, well: true")
-      assert gone?(root) == 2
+      assert gone(root) == 2
       assert left() == []
     end
 
     test "ends when nobody waits for it any more", %{tmp_dir: root} do
       code = @writes_pids <> "receive do :never -> :ok end"
       {asker, monitor} = spawn_monitor(fn -> evaluated(root, code) end)
-      until(fn -> File.exists?(Path.join(root, "child.pid")) end, "it runs", 30_000)
+      until(fn -> length(numbers(root)) == 2 end, "it runs", 60_000)
       Process.exit(asker, :kill)
       assert_receive {:DOWN, ^monitor, :process, ^asker, :killed}
-      assert gone?(root) == 2
+      assert gone(root) == 2
       until(fn -> left() == [] end, "its folder is gone")
     end
 
