@@ -1,7 +1,9 @@
 //! Modules compiled by the compilers of the machine.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Compiled files by their modules' names, sorted.
@@ -24,24 +26,13 @@ pub fn erlang(modules: &[(&str, &str)]) -> Compiled {
     erlang_builds(&[modules]).remove(0)
 }
 
-/// Compiles several builds in one go: most of the time goes for the start of the compiler.
+/// Compiles several builds.
 pub fn erlang_builds(builds: &[&[(&str, &str)]]) -> Vec<Compiled> {
     let text = |(name, text): &(&str, &str)| {
         (format!("{name}.erl"), format!("-module({name}).\n{text}\n"))
     };
     let builds: Vec<_> = builds.iter().map(|build| build.iter().map(text).collect()).collect();
-    let script = |sources: &[PathBuf]| {
-        let compile = |source: &PathBuf| {
-            let folder = source.parent().unwrap().display();
-            format!(
-                "{{ok, _}} = compile:file(\"{}\", [report, {{outdir, \"{folder}\"}}])",
-                source.display()
-            )
-        };
-        let script = sources.iter().map(compile).collect::<Vec<_>>().join(", ");
-        vec!["-noshell".to_owned(), "-eval".to_owned(), format!("{script}, halt(0).")]
-    };
-    compile("erl", script, &builds)
+    compile(&ERLANG, &builds)
 }
 
 /// Compiles Elixir modules that are written in one text.
@@ -49,46 +40,112 @@ pub fn elixir(text: &str) -> Compiled {
     elixir_builds(&[text]).remove(0)
 }
 
-/// Compiles several builds in one go.
+/// Compiles several builds.
 pub fn elixir_builds(builds: &[&str]) -> Vec<Compiled> {
     let builds: Vec<_> =
         builds.iter().map(|text| vec![("all.ex".to_owned(), (*text).to_owned())]).collect();
-    let script = |sources: &[PathBuf]| {
-        let compile = |source: &PathBuf| {
-            format!(
-                "for {{m, b}} <- Code.compile_file(\"{}\"), do: File.write!(\"{}/#{{m}}.beam\", b)",
-                source.display(),
-                source.parent().unwrap().display()
-            )
-        };
-        let script = sources.iter().map(compile).collect::<Vec<_>>().join("\n");
-        vec![
-            "-e".to_owned(),
-            format!("Code.put_compiler_option(:ignore_module_conflict, true)\n{script}"),
-        ]
-    };
-    compile("elixir", script, &builds)
+    compile(&ELIXIR, &builds)
 }
 
-fn compile(
-    program: &str,
-    arguments: impl Fn(&[PathBuf]) -> Vec<String>,
-    builds: &[Vec<(String, String)>],
-) -> Vec<Compiled> {
-    let folders: Vec<PathBuf> = builds.iter().map(|_| folder()).collect();
-    let mut sources = Vec::new();
-    for (folder, files) in folders.iter().zip(builds) {
-        for (name, text) in files {
-            sources.push(folder.join(name));
-            std::fs::write(folder.join(name), text).unwrap();
-        }
+/// A compiler that stays: nearly all the time that a small module takes goes for its start. It gets the name of a
+/// source a line, leaves the modules beside it, and answers with a line: `ok`, or what is wrong.
+struct Compiler {
+    command: &'static [&'static str],
+    /// Those that nobody has in use. They end with this process, which closes their input.
+    idle: Mutex<Vec<Running>>,
+}
+
+struct Running {
+    _child: Child,
+    sources: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+static ERLANG: Compiler = Compiler {
+    command: &[
+        "erl",
+        "-noshell",
+        "-eval",
+        r#"(fun Loop() ->
+            case io:get_line("") of
+                eof -> halt(0);
+                Line ->
+                    Source = string:trim(Line),
+                    case compile:file(Source, [return_errors, {outdir, filename:dirname(Source)}]) of
+                        {ok, _} -> io:put_chars("ok\n");
+                        Wrong -> io:format("~0tp~n", [Wrong])
+                    end,
+                    Loop()
+            end
+        end)()."#,
+    ],
+    idle: Mutex::new(Vec::new()),
+};
+
+static ELIXIR: Compiler = Compiler {
+    command: &[
+        "elixir",
+        "-e",
+        r##"Code.put_compiler_option(:ignore_module_conflict, true)
+        for line <- IO.stream() do
+            source = String.trim(line)
+            answer =
+                try do
+                    modules = Code.compile_file(source)
+                    for {module, beam} <- modules do
+                        File.write!("#{Path.dirname(source)}/#{module}.beam", beam)
+                        # The next one may use the name for another, or expect that there is none.
+                        :code.purge(module)
+                        :code.delete(module)
+                    end
+                    "ok"
+                rescue
+                    error -> inspect(error)
+                end
+            IO.puts(answer)
+        end"##,
+    ],
+    idle: Mutex::new(Vec::new()),
+};
+
+impl Compiler {
+    fn compile(&self, source: &Path) {
+        let idle = self.idle.lock().unwrap().pop();
+        let mut running = idle.unwrap_or_else(|| self.start());
+        let mut answer = String::new();
+        writeln!(running.sources, "{}", source.display()).unwrap();
+        running.answers.read_line(&mut answer).unwrap();
+        assert_eq!(answer.trim_end(), "ok", "{}", source.display());
+        self.idle.lock().unwrap().push(running);
     }
-    let run = Command::new(program).args(arguments(&sources)).output().unwrap();
-    let said = [run.stdout, run.stderr].concat();
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&said));
-    let modules = folders.iter().map(|folder| beams(folder)).collect();
-    folders.iter().for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
-    modules
+
+    fn start(&self) -> Running {
+        // What it warns of is of no interest.
+        let mut child = Command::new(self.command[0])
+            .args(&self.command[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let sources = child.stdin.take().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Running { _child: child, sources, answers }
+    }
+}
+
+fn compile(compiler: &Compiler, builds: &[Vec<(String, String)>]) -> Vec<Compiled> {
+    let compiled = |files: &Vec<(String, String)>| {
+        let folder = folder();
+        for (name, text) in files {
+            std::fs::write(folder.join(name), text).unwrap();
+            compiler.compile(&folder.join(name));
+        }
+        let modules = beams(&folder);
+        std::fs::remove_dir_all(folder).unwrap();
+        modules
+    };
+    builds.iter().map(compiled).collect()
 }
 
 /// The modules in a folder.
