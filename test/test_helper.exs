@@ -15,7 +15,7 @@ without = if Code.ensure_loaded?(:proper), do: [], else: [:proper]
 # What is waited for comes; on a busy machine it may take its time.
 ExUnit.start(
   capture_log: true,
-  assert_receive_timeout: 30_000,
+  assert_receive_timeout: 120_000,
   timeout: 300_000,
   exclude: [:matrix, :browser] ++ without
 )

@@ -316,8 +316,7 @@ defmodule HotPatch.AttachTest do
                  hot_patch(operator, :cancel, [node, options]),
                do: nil
         end,
-        "it is found",
-        30_000
+        "it is found"
       )
     end
 
@@ -332,7 +331,7 @@ defmodule HotPatch.AttachTest do
         assert {:ok, %{kind: unquote(what), outcome: :ending}} = told(operator, node)
         go_on.()
 
-        assert {:error, %Error{reason: :cancelled} = error} = Task.await(task, 60_000)
+        assert {:error, %Error{reason: :cancelled} = error} = Task.await(task, 120_000)
         assert Exception.message(error) =~ "cancelled by bob (not this one)"
         assert Exception.message(error) =~ "nothing was changed there"
         assert error.details.outcome == :nothing_changed
@@ -353,7 +352,7 @@ defmodule HotPatch.AttachTest do
       PlainErlang.run(node)
 
       # It may be over before it is found: then again.
-      cancelled = until(fn -> cancelled_late(operator, node) end, "it is found too late", 60_000)
+      cancelled = until(fn -> cancelled_late(operator, node) end, "it is found too late")
       assert %{kind: :attach, outcome: :too_late} = cancelled
       assert cancelled.message =~ "it was decided already, and is done"
       assert info(operator, node).managed?
@@ -365,7 +364,7 @@ defmodule HotPatch.AttachTest do
 
       until(fn -> Cluster.call(node, :erlang, :module_loaded, [Bootstrap]) end, "it has begun")
       answer = hot_patch(operator, :cancel, [node, [by: "bob"]])
-      assert Task.await(task, 60_000) == :ok
+      assert Task.await(task, 120_000) == :ok
 
       case answer do
         {:ok, cancellation} ->

@@ -65,8 +65,7 @@ defmodule HotPatch.CancelTest do
               &1.patch == patch.id)
         )
       end,
-      "#{patch.id} is in #{phase}",
-      30_000
+      "#{patch.id} is in #{phase}"
     )
   end
 
@@ -79,8 +78,7 @@ defmodule HotPatch.CancelTest do
         Enum.all?(infos, &(&1.operation == nil and &1.behind == nil)) and
           nodes |> Enum.uniq_by(&Cluster.call(&1, NodeAgent, :fingerprint, [])) |> length() == 1
       end,
-      "the nodes are free and agree",
-      30_000
+      "the nodes are free and agree"
     )
   end
 
@@ -109,7 +107,7 @@ defmodule HotPatch.CancelTest do
       assert cancelled.message =~ "rolled back on #{b}"
       assert %Report{rollback: %Report{nodes: [%{node: ^b}]}} = cancelled.report
 
-      assert {:error, %Error{reason: :cancelled} = error} = Task.await(task, 60_000)
+      assert {:error, %Error{reason: :cancelled} = error} = Task.await(task, 120_000)
       assert %{outcome: :rolled_back, by: "bob"} = error.details
       assert error.message == cancelled.message
       settled(nodes)
@@ -132,7 +130,7 @@ defmodule HotPatch.CancelTest do
       assert {:ok, cancelled} = hot_patch(b, :cancel, [id, [keep: true, by: "bob"]])
       assert %{outcome: :kept, operation: ^id} = cancelled
       assert cancelled.message =~ "it stays on #{b}"
-      assert {:error, %Error{reason: :cancelled}} = Task.await(task, 60_000)
+      assert {:error, %Error{reason: :cancelled}} = Task.await(task, 120_000)
 
       # Not as one that is tried and whose coordinator is gone.
       settled(nodes)
@@ -164,7 +162,7 @@ defmodule HotPatch.CancelTest do
     under_way(b, :watch, patch)
     assert {:ok, %{outcome: :rolled_back} = cancelled} = hot_patch(b, :cancel, [patch.id])
     assert length(cancelled.report.rollback.nodes) == 3
-    assert {:error, %Error{reason: :cancelled}} = Task.await(task, 60_000)
+    assert {:error, %Error{reason: :cancelled}} = Task.await(task, 120_000)
     settled(nodes)
     assert have(nodes, module) == [false, false, false]
   end
@@ -186,7 +184,7 @@ defmodule HotPatch.CancelTest do
       assert {:ok, cancelled} = hot_patch(b, :cancel, [patch.id, [by: "bob"]])
       assert %{outcome: :nothing_changed} = cancelled
       assert cancelled.message =~ "nothing was changed on any node"
-      assert {:error, %Error{reason: :cancelled}} = Task.await(task, 60_000)
+      assert {:error, %Error{reason: :cancelled}} = Task.await(task, 120_000)
       _ = Cluster.call(a, HotPatch.Support.FaultPoint, :disarm, [])
       settled(nodes)
       assert have(nodes, module) == [false, false, false]
@@ -242,7 +240,7 @@ defmodule HotPatch.CancelTest do
       under_way(c, :commit, patch, kind)
       assert {:ok, cancelled} = hot_patch(c, :cancel, [patch.id, [by: "bob"]])
       assert %{outcome: :nothing_changed, kind: ^kind} = cancelled
-      assert {:error, %Error{reason: :cancelled}} = Task.await(task, 60_000)
+      assert {:error, %Error{reason: :cancelled}} = Task.await(task, 120_000)
       settled(nodes)
       send(busy, :go)
       assert Task.await(asker) == :ok
@@ -254,9 +252,9 @@ defmodule HotPatch.CancelTest do
       for call <- [:check, :plan] do
         resume = silent(b, HotPatch.NodeAgent.Inbox)
         task = later(a, call, patch, timeout: 600_000)
-        assert {:ok, cancelled} = until(fn -> cancelled(c, patch) end, "#{call} is found", 30_000)
+        assert {:ok, cancelled} = until(fn -> cancelled(c, patch) end, "#{call} is found")
         assert %{outcome: :nothing_changed, kind: ^call} = cancelled
-        assert {:error, %Error{reason: :cancelled}} = Task.await(task, 60_000)
+        assert {:error, %Error{reason: :cancelled}} = Task.await(task, 120_000)
         resume.()
       end
 
@@ -277,11 +275,11 @@ defmodule HotPatch.CancelTest do
         ])
 
       task = Task.async(fn -> hot_patch(c, :restart, [b, [by: "alice"]]) end)
-      holder = until(fn -> Cluster.call(a, NodeAgent, :holder, []) end, "#{a} is taken", 30_000)
+      holder = until(fn -> Cluster.call(a, NodeAgent, :holder, []) end, "#{a} is taken")
       assert holder.kind == :restart
       started = Cluster.call(b, :erlang, :whereis, [:application_controller])
       assert {:ok, %{outcome: :nothing_changed, kind: :restart}} = hot_patch(b, :cancel, [b])
-      assert {:error, %Error{reason: :cancelled} = error} = Task.await(task, 60_000)
+      assert {:error, %Error{reason: :cancelled} = error} = Task.await(task, 120_000)
       assert error.message =~ "has not been told to restart"
       _ = Cluster.call(a, HotPatch.Support.FaultPoint, :disarm, [])
       settled(nodes)
@@ -301,6 +299,6 @@ defmodule HotPatch.CancelTest do
     # As much of the patch's id as only this one has, as a shell of Erlang gives it.
     beginning = patch.id |> binary_part(0, byte_size(patch.id) - 2) |> String.to_charlist()
     assert {:ok, %{outcome: :rolled_back}} = hot_patch(b, :cancel, [beginning])
-    assert {:error, _} = Task.await(task, 60_000)
+    assert {:error, _} = Task.await(task, 120_000)
   end
 end

@@ -649,7 +649,7 @@ defmodule HotPatch.ClusterTest do
       )
 
       :ok = Cluster.call(a, Application, :stop, [:hot_patch])
-      assert_receive {:applied, {:error, %Error{reason: :failed}}}, 10_000
+      assert_receive {:applied, {:error, %Error{reason: :failed}}}
       send(holder, :resume)
 
       for call <- calls,
@@ -689,7 +689,7 @@ defmodule HotPatch.ClusterTest do
 
         Process.exit(pid, :kill)
 
-        assert_receive {:applied, {:error, %Error{reason: :failed}}}, 20_000
+        assert_receive {:applied, {:error, %Error{reason: :failed}}}
         send(holder, :resume)
 
         for call <- calls,
@@ -753,7 +753,7 @@ defmodule HotPatch.ClusterTest do
       assert error.details.holder.patch == patch.id
 
       send(blocker, :resume)
-      assert_receive {:first, {:ok, %Report{status: :ok}}}, 30_000
+      assert_receive {:first, {:ok, %Report{status: :ok}}}
 
       Cluster.free([b])
 

@@ -71,8 +71,7 @@ defmodule HotPatch.CourseTest do
              info.operation, info.behind} == {yes?, yes?, yes?, nil, nil}
         end) and nodes |> Enum.uniq_by(&ops(&1, patch)) |> length() == 1
       end,
-      "#{module} is #{if yes?, do: "there", else: "gone"} on #{inspect(nodes)}",
-      30_000
+      "#{module} is #{if yes?, do: "there", else: "gone"} on #{inspect(nodes)}"
     )
   end
 
@@ -99,8 +98,7 @@ defmodule HotPatch.CourseTest do
         if result = Task.yield(task, 0), do: flunk(inspect(result))
         watched?(node, id)
       end,
-      "they are watched",
-      60_000
+      "they are watched"
     )
   end
 
@@ -177,7 +175,7 @@ defmodule HotPatch.CourseTest do
       # What crashed before would be no wonder afterwards.
       %Event{node: canary} = watched(task, a, patch)
       caller = Node.spawn(canary, Strike, :call_often, [module, :run])
-      assert {:error, %Error{reason: :rolled_back} = error} = Task.await(task, 60_000)
+      assert {:error, %Error{reason: :rolled_back} = error} = Task.await(task, 120_000)
       Process.exit(caller, :kill)
 
       assert [[^canary] | _] = Listener.groups(Listener.until_end(listener, patch))
@@ -234,7 +232,7 @@ defmodule HotPatch.CourseTest do
       task = apply_later(a, patch, options)
       watched(task, b, patch)
       Cluster.call(b, :persistent_term, :put, [:hot_patch_test_health, {:ill, "no lines left"}])
-      assert {:error, %Error{reason: :rolled_back} = error} = Task.await(task, 60_000)
+      assert {:error, %Error{reason: :rolled_back} = error} = Task.await(task, 120_000)
       Cluster.call(b, :persistent_term, :erase, [:hot_patch_test_health])
       assert %{sign: :health, node: ^b, text: text} = error.report.watch.exceeded
       assert text =~ "no lines left"
@@ -250,7 +248,7 @@ defmodule HotPatch.CourseTest do
       task = apply_later(a, patch, options)
       watched(task, a, patch)
       :erpc.cast(own, :erlang, :halt, [0, [flush: false]])
-      assert {:error, %Error{reason: :rolled_back} = error} = Task.await(task, 60_000)
+      assert {:error, %Error{reason: :rolled_back} = error} = Task.await(task, 120_000)
       assert %{sign: :gone, node: ^own} = error.report.watch.exceeded
       assert error.message =~ "rolled back on #{a}, and will be on #{own}"
       all_have([a], module, patch, false)
@@ -262,7 +260,7 @@ defmodule HotPatch.CourseTest do
       watched(task, b, patch)
       assert has?(b, module)
       :ok = Cluster.call(a, Strike, :coordinator, [])
-      assert {:error, %Error{reason: :failed} = error} = Task.await(task, 60_000)
+      assert {:error, %Error{reason: :failed} = error} = Task.await(task, 120_000)
       assert error.message =~ "the coordinator died"
       all_have(nodes, module, patch, false)
       assert [{seq, _, :apply}, {seq, _, :rollback}] = ops(a, patch)
@@ -311,7 +309,7 @@ defmodule HotPatch.CourseTest do
       task = apply_later(hd(nodes), patch, [watch: watch] ++ more)
       watched(task, on, patch)
       Cluster.call(on, :persistent_term, :put, [:hot_patch_test_health, {:ill, "no lines left"}])
-      assert {:error, %Error{} = error} = Task.await(task, 60_000)
+      assert {:error, %Error{} = error} = Task.await(task, 120_000)
       Cluster.call(on, :persistent_term, :erase, [:hot_patch_test_health])
       error
     end
@@ -351,9 +349,9 @@ defmodule HotPatch.CourseTest do
       watched(task, b, patch)
       assert have(nodes, module) == [true, true, true]
       :ok = Cluster.call(a, Strike, :coordinator, [])
-      assert {:error, %Error{reason: :failed}} = Task.await(task, 60_000)
+      assert {:error, %Error{reason: :failed}} = Task.await(task, 120_000)
       # That of the canary which did not have it is taken back, and nothing else.
-      until(fn -> not has?(c, module) end, "#{c} takes it back", 30_000)
+      until(fn -> not has?(c, module) end, "#{c} takes it back")
       all_have([a, b], module, patch, true)
       all_have([c], module, patch, false)
       assert {:ok, _} = hot_patch(a, :rollback, [patch.id])
@@ -419,7 +417,7 @@ defmodule HotPatch.CourseTest do
       assert %Event{kind: :apply, by: "alice", total: 1_500, operation: id} = seen
       assert seen.patch == patch.id
       late = Listener.start(b)
-      assert {:ok, _report} = Task.await(task, 60_000)
+      assert {:ok, _report} = Task.await(task, 120_000)
 
       events = Listener.until_end(listener, patch)
       assert Enum.uniq(Enum.map(events, & &1.operation)) == [id]
@@ -517,7 +515,7 @@ defmodule HotPatch.CourseTest do
 
     assert error.details == %{node: c, holder: %{patch: patch.id, by: "alice", node: a}}
     assert error.message =~ "alice"
-    assert {:ok, _} = Task.await(task, 60_000)
+    assert {:ok, _} = Task.await(task, 120_000)
 
     assert {:ok, _} = hot_patch(c, :apply, [other.id])
     all_have(nodes, module, patch, true)

@@ -48,6 +48,7 @@ defmodule HotPatch.FolderNamesTest do
     test "a data directory called #{inspect(name)} keeps what is put there" do
       folder = Path.join([Builds.tmp(), "names", unquote(name), "data"])
       remove_on_exit(Path.dirname(folder))
+      uncompared()
       configure(:data_dir, folder)
       target = Path.join([Path.dirname(folder), "app", "priv", "file"])
       File.mkdir_p!(Path.dirname(target))

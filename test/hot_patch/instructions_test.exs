@@ -398,7 +398,7 @@ defmodule HotPatch.InstructionsTest do
 
     until(fn -> not runs?(a, :exchange) end, "the exchange is stopped")
     Process.exit(Cluster.call(a, Process, :whereis, [HotPatch.NodeAgent.Commit]), :kill)
-    assert {:error, %{reason: :failed}} = Task.await(caller, 30_000)
+    assert {:error, %{reason: :failed}} = Task.await(caller, 120_000)
     until(fn -> runs?(a, :exchange) end, "the exchange runs again")
     assert running(a, :hot_patch_test_check) == nil
   end

@@ -139,7 +139,7 @@ defmodule HotPatch.LateAnswerTest do
         # It tries by itself until it is as the others.
         send(world.hangs, :go)
         :gen_server.cast(world.hangs, :calm)
-        until(fn -> vsns(world) == [{2, :changed}, {2, :changed}] end, "it catches up", 60_000)
+        until(fn -> vsns(world) == [{2, :changed}, {2, :changed}] end, "it catches up")
         Cluster.free(nodes)
       end
     end

@@ -113,7 +113,7 @@ defmodule HotPatch.LiveViewTest do
     asks = spawn_link(fn -> ask([one, other]) end)
     assert {:ok, %{replays: [played]}} = rehearse(job([{@helper, old, new}]), replay: how)
     send(asks, {:enough, self()})
-    assert_receive :ended, 10_000
+    assert_receive :ended
 
     assert {played.module, played.processes} == {inspect(@shows), 2}
     assert {played.left_aside, played.unheard, played.crashes} == {[], [], []}

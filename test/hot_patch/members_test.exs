@@ -59,7 +59,7 @@ defmodule HotPatch.MembersTest do
       answers =
         calls
         |> Enum.map(fn {call, options} -> Task.async(fn -> hot_patch(a, call, [options]) end) end)
-        |> Task.await_many(60_000)
+        |> Task.await_many(120_000)
 
       for answer <- answers do
         assert {:ok, %Answers{nodes: [^a], failed: [%{node: ^b, problem: problem}]} = answers} =
@@ -90,7 +90,7 @@ defmodule HotPatch.MembersTest do
                hot_patch(a, :composition, [other.id])
 
       assert error.message =~ "#{b} did not answer in time"
-      assert %Answers{failed: [%{node: ^b}], nodes: [^a]} = list = Task.await(list, 60_000)
+      assert %Answers{failed: [%{node: ^b}], nodes: [^a]} = list = Task.await(list, 120_000)
       assert Enum.map(list, & &1.id) |> Enum.member?(mine.id)
 
       # Whether it keeps the archive too is not known.

@@ -300,7 +300,7 @@ defmodule HotPatch.MemoryOnlyTest do
         task = Task.async(fn -> hot_patch_or_dead(a.node, memory) end)
         a = Machine.await_death(a)
         b = if step == :decision_journaled, do: Machine.kill(b), else: Machine.await_death(b)
-        _ = Task.await(task, 60_000)
+        _ = Task.await(task, 120_000)
         [a, b] = Machine.start_all([a, b])
         true = Cluster.call(a.node, Node, :connect, [b.node])
         caught_up([a.node, b.node], {{[base], []}, [1, 1]})

@@ -26,7 +26,7 @@ defmodule HotPatch.ProgressTest do
   end
 
   defp until_end(node, events \\ []) do
-    assert_receive {^node, %Event{} = event}, 20_000
+    assert_receive {^node, %Event{} = event}
 
     if event.phase == :ended,
       do: Enum.reverse([event | events]),

@@ -76,7 +76,7 @@ defmodule HotPatch.ProvingTest do
       not Enum.any?(nodes, &(names =~ hd(String.split("#{&1}", "@"))))
     end
 
-    until(gone?, "the nodes are gone", 60_000)
+    until(gone?, "the nodes are gone")
   end
 
   # As the script of a release has it: what boots is what start_erl.data names.

@@ -176,7 +176,7 @@ defmodule HotPatch.RehearsalTest do
     silent = [nodes: [a], replay: 1, sample: 2]
     assert {:ok, %{outcome: :failed} = silent} = hot_patch(a, :rehearse, [patch.id, silent])
     send(talk.pid, :enough)
-    asked = Task.await(talk, 60_000)
+    asked = Task.await(talk, 120_000)
 
     assert found.outcome == :failed
     assert [%{replays: replays}] = found.nodes
@@ -236,7 +236,7 @@ defmodule HotPatch.RehearsalTest do
     before = Map.new(nodes, &{&1, exchange_code(&1)})
     caller = spawn(fn -> Cluster.call(a, :gen_server, :call, [pid, :wait, :infinity]) end)
     on_exit(fn -> Process.exit(caller, :kill) end)
-    until(fn -> busy?(a, pid) end, "the server is busy", 30_000)
+    until(fn -> busy?(a, pid) end, "the server is busy")
 
     running =
       Task.async(fn ->
@@ -247,14 +247,13 @@ defmodule HotPatch.RehearsalTest do
       fn ->
         Enum.any?(hot_patch(a, :progress, []), &(&1.kind == :rehearse and &1.phase == :rehearse))
       end,
-      "it is under way",
-      30_000
+      "it is under way"
     )
 
     assert {:error, %Error{reason: :busy}} = hot_patch(a, :apply, [patch.id, [nodes: [a]]])
     assert {:ok, cancellation} = hot_patch(a, :cancel, [patch.id, [by: "bob"]])
     assert %{kind: :rehearse, outcome: :nothing_changed} = cancellation
-    assert {:error, %Error{reason: :cancelled}} = Task.await(running, 60_000)
+    assert {:error, %Error{reason: :cancelled}} = Task.await(running, 120_000)
     untouched(nodes, before)
   end
 

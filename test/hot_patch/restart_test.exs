@@ -64,7 +64,7 @@ defmodule HotPatch.RestartTest do
 
     assert {:error, %Error{reason: :busy, message: message}} = restart(a.node, c.node)
     assert message =~ "restart of #{b.node}"
-    assert {:ok, _info} = Task.await(first, 60_000)
+    assert {:ok, _info} = Task.await(first, 120_000)
   end
 
   # While it ends, and while it starts, it answers in many ways.

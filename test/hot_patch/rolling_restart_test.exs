@@ -130,7 +130,7 @@ defmodule HotPatch.RollingRestartTest do
     assert output =~ ~r/shop 1\.1\.0 +permanent +yes +yes/
 
     for node <- [a, b],
-        do: until(fn -> version(node) == {"1.1.0", :served} end, "#{node} serves", 60_000)
+        do: until(fn -> version(node) == {"1.1.0", :served} end, "#{node} serves")
 
     for {node, root} <- [{a, root_a}, {b, root_b}] do
       assert ask(node, :shop_server) == {2, %{sold: 0}}
@@ -154,7 +154,7 @@ defmodule HotPatch.RollingRestartTest do
     assert length(restarts) == 2
     assert Enum.all?(restarts, &(&1.status == :ok))
     # All are there: whoever was away is to follow.
-    for node <- [a, b], do: until(fn -> rolled(node) != [] end, "#{node} knows of it", 60_000)
+    for node <- [a, b], do: until(fn -> rolled(node) != [] end, "#{node} knows of it")
     assert for(one <- rolled(a), do: {one.kind, one.to, one.scope}) == [{:apply, "1.1.0", :all}]
     assert rolled(b) == rolled(a)
     # Who has led and the node itself have both written it, of that node.
@@ -198,10 +198,10 @@ defmodule HotPatch.RollingRestartTest do
     assert {:erpc, :noconnection} = Task.await(caller, 120_000)
 
     for node <- [a, b] do
-      until(fn -> version(node, "1.0.0") == {"1.0.0", :served} end, "#{node} is back", 60_000)
+      until(fn -> version(node, "1.0.0") == {"1.0.0", :served} end, "#{node} is back")
       assert ask(node, :shop_server) == {1, {:v1, 0}}
       assert statuses(node) == %{"1.0.0" => {:permanent, true}, "1.1.0" => {:old, false}}
-      until(fn -> length(rolled(node)) == 2 end, "#{node} knows of it", 60_000)
+      until(fn -> length(rolled(node)) == 2 end, "#{node} knows of it")
     end
 
     assert boots(root_b) == "#{:erlang.system_info(:version)} 1.0.0"
@@ -218,34 +218,34 @@ defmodule HotPatch.RollingRestartTest do
              hot_patch(a, :apply, [patch.id, [restart: :rolling]])
 
     assert hd(hd(report.nodes).warnings) =~ "its journal will say how that ended"
-    until(fn -> version(a) == {"1.1.0", :served} end, "it serves", 60_000)
+    until(fn -> version(a) == {"1.1.0", :served} end, "it serves")
     restarts = fn node -> for %{what: :restart} = one <- journal(node), do: one end
-    until(fn -> match?([%{status: :ok}], restarts.(a)) end, "it has noted that", 60_000)
+    until(fn -> match?([%{status: :ok}], restarts.(a)) end, "it has noted that")
     assert boots(root_b) =~ "1.0.0"
 
     # One that was away is restarted there by the other.
     pids = Enum.map([a, b], &os_pid/1)
     true = Cluster.call(a, Node, :connect, [b])
-    until(fn -> version(b) == {"1.1.0", :served} end, "it has followed", 60_000)
+    until(fn -> version(b) == {"1.1.0", :served} end, "it has followed")
     assert os_pid(a) == hd(pids)
     assert boots(root_b) =~ "1.1.0"
     assert Enum.any?(restarts.(b), &(&1.reason == "catching up"))
-    until(fn -> at_rest?([a, b]) end, "nobody is held or behind", 60_000)
+    until(fn -> at_rest?([a, b]) end, "nobody is held or behind")
 
     # The way back without it; then nobody would start it again, and it says so.
     true = Cluster.call(a, Node, :disconnect, [b])
     assert {:ok, _report} = hot_patch(a, :rollback, [patch.id, [restart: :rolling]])
-    until(fn -> version(a, "1.0.0") == {"1.0.0", :served} end, "it is back", 60_000)
-    until(fn -> length(rolled(a)) == 2 end, "it has noted that", 60_000)
+    until(fn -> version(a, "1.0.0") == {"1.0.0", :served} end, "it is back")
+    until(fn -> length(rolled(a)) == 2 end, "it has noted that")
     pid = os_pid(b)
     configure_on(b, comes_back: false)
     true = Cluster.call(b, Node, :connect, [a])
-    until(fn -> behind(b) =~ "would not be started again" end, "it says that", 60_000)
+    until(fn -> behind(b) =~ "would not be started again" end, "it says that")
     assert behind(b) =~ "restarted into shop 1.0.0 by #{patch.id} while this node was away"
     assert os_pid(b) == pid
 
     configure_on(b, comes_back: true)
-    until(fn -> version(b, "1.0.0") == {"1.0.0", :served} end, "it has followed", 60_000)
+    until(fn -> version(b, "1.0.0") == {"1.0.0", :served} end, "it has followed")
     assert ask(b, :shop_server) == {1, {:v1, 0}}
   end
 
@@ -277,7 +277,7 @@ defmodule HotPatch.RollingRestartTest do
     {[{a, _}, {b, root_b}], patch} = two(made, [{"SHOP_BREAK", "1.1.0"}])
     options = [restart: :rolling, timeout: 4_000] ++ @quick
     assert {:error, %{reason: :failed}} = hot_patch(a, :apply, [patch.id, options])
-    until(fn -> version(b) == {"1.0.0", :taken_back} end, "it is back", 60_000)
+    until(fn -> version(b) == {"1.0.0", :taken_back} end, "it is back")
     assert [_erts, "1.0.0"] = String.split(boots(root_b))
     assert version(a) == {"1.0.0", :none}
   end
@@ -312,7 +312,7 @@ defmodule HotPatch.RollingRestartTest do
     for node <- [a, b], do: :ok = Cluster.call(node, HotPatch.NodeAgent, :rolled, [before])
     options = [restart: :rolling, watch: [duration: 120_000, baseline: 100]]
     applied = Task.async(fn -> hot_patch(a, :apply, [patch.id, options]) end)
-    until(fn -> version(b) == {"1.1.0", :served} end, "the first serves", 60_000)
+    until(fn -> version(b) == {"1.1.0", :served} end, "the first serves")
 
     operation =
       until(
@@ -323,7 +323,7 @@ defmodule HotPatch.RollingRestartTest do
       )
 
     assert {:ok, %{outcome: :kept}} = hot_patch(a, :cancel, [operation.operation, [by: "alice"]])
-    assert {:error, %{reason: :cancelled} = error} = Task.await(applied, 60_000)
+    assert {:error, %{reason: :cancelled} = error} = Task.await(applied, 120_000)
     assert Exception.message(error) =~ "in 1.1.0 by now: #{b}; no more nodes are restarted"
     assert {os_pid(a), version(a)} == {pid, {"1.0.0", :none}}
     assert version(b) == {"1.1.0", :served}
@@ -340,7 +340,7 @@ defmodule HotPatch.RollingRestartTest do
 
     # What serves, and not well, goes back.
     assert Cluster.call(b, HotPatch.NodeAgent, :restart_back, ["1.1.0"]) == :ok
-    until(fn -> version(b) == {"1.0.0", :taken_back} end, "it is back", 60_000)
+    until(fn -> version(b) == {"1.0.0", :taken_back} end, "it is back")
     assert ask(b, :shop_server) == {1, {:v1, 0}}
 
     # Nor has it a way where they went on from what they had come to while they ran.
@@ -376,7 +376,7 @@ defmodule HotPatch.RollingRestartTest do
     pid = os_pid(node)
     :ok = Cluster.call(node, :init, :reboot, [])
 
-    until(fn -> another?(node, pid) end, "it is back", 60_000)
+    until(fn -> another?(node, pid) end, "it is back")
   end
 
   test "it is refused where nobody starts the node again", %{made: made} do

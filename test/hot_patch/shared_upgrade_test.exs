@@ -212,8 +212,7 @@ defmodule HotPatch.SharedUpgradeTest do
           Enum.all?(nodes, &(&1.behind == nil and &1.operation == nil)) and
           length(Enum.uniq_by(nodes, & &1.applied)) == 1
       end,
-      "all agree",
-      60_000
+      "all agree"
     )
   end
 end

@@ -272,11 +272,11 @@ defmodule HotPatch.SwapTest do
       test = self()
       # On a busy machine all of it takes its time, and none of it is about time.
       spawn(fn -> send(test, {:result, run(job([swap], pause_timeout: 60_000))}) end)
-      until(fn -> suspended?(c) end, "the last is suspended", 60_000)
+      until(fn -> suspended?(c) end, "the last is suspended")
       send(b, :go)
       send(a, :go)
 
-      assert_receive {:result, {:ok, %{suspended: 3, releases: releases}}}, 60_000
+      assert_receive {:result, {:ok, %{suspended: 3, releases: releases}}}
       assert releases > 0
       assert :gen_server.call(a, :get) == {:v2, 1, 1}
       assert :gen_server.call(b, :get) == {:v2, 2, 1}
@@ -302,7 +302,7 @@ defmodule HotPatch.SwapTest do
       end
 
       send(driver, {:stop, test})
-      assert_receive {:asked, total}, 10_000
+      assert_receive {:asked, total}
       assert pids |> Enum.map(&elem(:gen_server.call(&1, :get, 10_000), 2)) |> Enum.sum() == total
       assert Enum.all?(pids, &goes_on?/1)
     end

@@ -318,7 +318,7 @@ defmodule HotPatch.UpgradeFaultsTest do
       staged(Enum.at(rig.nodes, fault.victim) |> elem(1)) == [] and me(victim).operation == nil
     end
 
-    until(settled?, "what was begun is written", 60_000)
+    until(settled?, "what was begun is written")
     if me(victim).restart_needed == [], do: rig, else: again(rig, fault.victim)
   end
 
@@ -335,7 +335,7 @@ defmodule HotPatch.UpgradeFaultsTest do
   defp coordinator(rig, fault), do: rig.nodes |> Enum.at(fault.coordinator) |> elem(0)
 
   defp agree(rig, fault) do
-    until(fn -> agreed(rig) end, "all agree", 60_000)
+    until(fn -> agreed(rig) end, "all agree")
   rescue
     error in ExUnit.AssertionError ->
       how = inspect({stands(rig), seen(rig)}, limit: :infinity)

@@ -23,7 +23,7 @@ defmodule HotPatch.MixedClusterTest do
     on_exit(fn -> Enum.each(nodes, &stop/1) end)
 
     names = Enum.sort(for {_otp, {_port, node}} <- nodes, do: node)
-    for node <- names, do: until(fn -> Node.connect(node) end, "#{node} is up", 60_000)
+    for node <- names, do: until(fn -> Node.connect(node) end, "#{node} is up")
     Cluster.connect(names)
     Enum.each(names, &prepare/1)
     %{systems: systems, nodes: Map.new(nodes, fn {otp, {_port, node}} -> {otp, node} end)}
@@ -127,7 +127,7 @@ defmodule HotPatch.MixedClusterTest do
   end
 
   defp prepare(node) do
-    :ok = until(fn -> started(node) end, "HotPatch runs on #{node}", 60_000)
+    :ok = until(fn -> started(node) end, "HotPatch runs on #{node}")
     modules = Cluster.call(node, Application, :spec, [:exchange, :modules])
     :ok = Cluster.call(node, :code, :ensure_modules_loaded, [modules])
   end

@@ -37,7 +37,7 @@ defmodule HotPatch.Test.Booted do
         name: String.to_atom(name),
         host: ~c"127.0.0.1",
         longnames: true,
-        wait_boot: 60_000,
+        wait_boot: 120_000,
         env: [{~c"RELEASE_ROOT", String.to_charlist(home)}],
         args: args(home)
       })

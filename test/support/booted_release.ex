@@ -120,7 +120,7 @@ defmodule HotPatch.Test.BootedRelease do
         name: name,
         host: ~c"127.0.0.1",
         longnames: true,
-        wait_boot: 60_000,
+        wait_boot: 120_000,
         env: [{~c"RELEASE_ROOT", String.to_charlist(root)}],
         args:
           [~c"-boot", String.to_charlist(Path.join(folder, "start"))] ++

@@ -34,7 +34,7 @@ defmodule HotPatch.Test.Cluster do
     nodes =
       1..count
       |> Enum.map(fn _ -> Task.async(fn -> start_node(options) end) end)
-      |> Task.await_many(60_000)
+      |> Task.await_many(120_000)
       |> Enum.map(fn {peer, node} ->
         ExUnit.Callbacks.on_exit(fn -> stop(peer, node) end)
         node
@@ -77,14 +77,14 @@ defmodule HotPatch.Test.Cluster do
       info.operation == nil and Enum.filter(info.applied, &(&1 in patches)) == patches
     end
 
-    Until.until(fn -> up?.(call(node, NodeAgent, :info, [])) end, "#{node} catches up", 60_000)
+    Until.until(fn -> up?.(call(node, NodeAgent, :info, [])) end, "#{node} catches up")
   end
 
   @doc "Waits until no operation holds any of the nodes."
   @spec free([node()]) :: true
   def free(nodes) do
     free? = &(call(&1, NodeAgent, :holder, []) == nil)
-    Until.until(fn -> Enum.all?(nodes, free?) end, "the nodes are free", 60_000)
+    Until.until(fn -> Enum.all?(nodes, free?) end, "the nodes are free")
   end
 
   @doc """
@@ -129,7 +129,7 @@ defmodule HotPatch.Test.Cluster do
     receive do
       {^holder, :held} -> holder
     after
-      10_000 -> ExUnit.Assertions.flunk("#{inspect(pid)} could not be held")
+      120_000 -> ExUnit.Assertions.flunk("#{inspect(pid)} could not be held")
     end
   end
 
@@ -194,7 +194,7 @@ defmodule HotPatch.Test.Cluster do
         name: name,
         host: ~c"127.0.0.1",
         longnames: true,
-        wait_boot: 60_000,
+        wait_boot: 120_000,
         args: args(node, options)
       })
 

@@ -13,7 +13,7 @@ defmodule HotPatch.Test.Listener do
     receive do
       {^pid, :listens} -> pid
     after
-      10_000 -> ExUnit.Assertions.flunk("nobody listens on #{node}")
+      120_000 -> ExUnit.Assertions.flunk("nobody listens on #{node}")
     end
   end
 
@@ -55,7 +55,7 @@ defmodule HotPatch.Test.Listener do
     receive do
       {^listener, event} -> if wanted?.(event), do: event, else: await(listener, wanted?)
     after
-      60_000 -> ExUnit.Assertions.flunk("no such event was told")
+      120_000 -> ExUnit.Assertions.flunk("no such event was told")
     end
   end
 

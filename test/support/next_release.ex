@@ -164,7 +164,7 @@ defmodule HotPatch.Test.NextRelease do
   @doc "Waits until all applications of a node have started."
   @spec await(node()) :: node()
   def await(node) do
-    Until.until(fn -> serves?(node) end, "#{node} serves", 60_000)
+    Until.until(fn -> serves?(node) end, "#{node} serves")
     node
   end
 
@@ -375,7 +375,7 @@ defmodule HotPatch.Test.NextRelease do
         name: name,
         host: ~c"127.0.0.1",
         longnames: true,
-        wait_boot: 60_000,
+        wait_boot: 120_000,
         env: [{~c"RELEASE_ROOT", String.to_charlist(root)}],
         args: [
           ~c"-boot",

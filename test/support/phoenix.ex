@@ -34,7 +34,7 @@ defmodule HotPatch.Test.Phoenix do
     receive do
       {:diff, ^pid, text, events} -> {text, events}
     after
-      5_000 -> ExUnit.Assertions.flunk("it has not rendered")
+      120_000 -> ExUnit.Assertions.flunk("it has not rendered")
     end
   end
 

@@ -25,7 +25,7 @@ defmodule HotPatch.Test.PlainErlang do
         name: name,
         host: ~c"127.0.0.1",
         longnames: true,
-        wait_boot: 60_000,
+        wait_boot: 120_000,
         env: [{~c"HOME", String.to_charlist(Cluster.home(node))}],
         args:
           [

@@ -90,7 +90,7 @@ defmodule HotPatch.Test.Releases do
         name: String.to_atom(name),
         host: ~c"127.0.0.1",
         longnames: true,
-        wait_boot: 60_000,
+        wait_boot: 120_000,
         env: [{~c"RELEASE_ROOT", to_charlist(system.root)}],
         args: [
           ~c"-boot",

@@ -4,7 +4,9 @@ defmodule HotPatch.Test.Settings do
   # starts; here it is told to read it again.
 
   import ExUnit.Callbacks
+  import HotPatch.Test.Until
 
+  alias HotPatch.Cluster.Comparison
   alias HotPatch.Host.Config
   alias HotPatch.Test.Cluster
 
@@ -23,6 +25,21 @@ defmodule HotPatch.Test.Settings do
 
       Config.load()
     end)
+  end
+
+  @doc """
+  Keeps the node of the tests from comparing itself with others until the test ends, for who writes into its store by
+  hand: it would settle what it finds there, in the middle of it.
+  """
+  @spec uncompared() :: :ok
+  def uncompared do
+    :ok = :sys.suspend(Comparison.name())
+    on_exit(fn -> :sys.resume(Comparison.name()) end)
+
+    with %{worker: {pid, _monitor}} <- :sys.get_state(Comparison.name()),
+         do: until(fn -> not Process.alive?(pid) end, "it has compared what was there before")
+
+    :ok
   end
 
   @doc "Sets options of another node."

@@ -8,7 +8,7 @@ defmodule HotPatch.Test.Until do
 
   @doc "Returns the first truthy value that `fun` gives, or flunks."
   @spec until((() -> value), String.t(), pos_integer()) :: value when value: term()
-  def until(fun, what, deadline_ms \\ 30_000), do: loop(fun, what, deadline_ms)
+  def until(fun, what, deadline_ms \\ 120_000), do: loop(fun, what, deadline_ms)
 
   defp loop(fun, what, left) do
     began = System.monotonic_time(:millisecond)

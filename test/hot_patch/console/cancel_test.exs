@@ -55,8 +55,7 @@ defmodule HotPatch.Console.CancelTest do
             &(&1.phase == :watch and &1.state == :running and &1.patch == patch.id)
           )
         end,
-        "#{patch.id} is watched",
-        30_000
+        "#{patch.id} is watched"
       )
 
     assert have(nodes, module) == [false, true]
@@ -68,7 +67,7 @@ defmodule HotPatch.Console.CancelTest do
 
   # What the caller was told, and the journal says; nobody holds the nodes.
   defp ended!(nodes, world, outcome, by) do
-    assert {:error, %Error{reason: :cancelled} = error} = Task.await(world.task, 60_000)
+    assert {:error, %Error{reason: :cancelled} = error} = Task.await(world.task, 120_000)
     assert %{outcome: ^outcome, by: ^by} = error.details
     {:ok, %{items: entries}} = hot_patch(hd(nodes), :journal, [[patch: world.patch.id]])
     entry = Enum.find(entries, &(&1.what == :cancel))
@@ -150,8 +149,7 @@ defmodule HotPatch.Console.CancelTest do
 
     until(
       fn -> Enum.any?(hot_patch(b, :progress, []), &(&1.phase == :reserve)) end,
-      "the nodes are taken",
-      30_000
+      "the nodes are taken"
     )
 
     done = post(a, "/api/operations/#{id}/cancel", [reason: "wrong file"], token("deploy"))

@@ -247,19 +247,19 @@ defmodule HotPatch.ConsoleTest do
           send(test, {self(), :over})
         end)
 
-      assert_receive {^pid, "event: progress" <> _}, 5_000
+      assert_receive {^pid, "event: progress" <> _}
       {pid, monitor}
     end
 
     defp ended!({pid, monitor}) do
-      assert_receive {^pid, "event: ended\ndata:\n\n"}, 5_000
-      assert_receive {^pid, :over}, 5_000
-      assert_receive {:DOWN, ^monitor, :process, ^pid, :normal}, 5_000
+      assert_receive {^pid, "event: ended\ndata:\n\n"}
+      assert_receive {^pid, :over}
+      assert_receive {:DOWN, ^monitor, :process, ^pid, :normal}
     end
 
     defp goes_on!({pid, _monitor}) do
       # It has looked again, and sent a sign of life.
-      assert_receive {^pid, ": \n\n"}, 10_000
+      assert_receive {^pid, ": \n\n"}
       refute_received {^pid, "event: ended" <> _}
       Process.exit(pid, :kill)
     end

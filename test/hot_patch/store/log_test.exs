@@ -8,7 +8,7 @@ defmodule HotPatch.Store.LogTest do
   alias HotPatch.Store.Log
   alias HotPatch.Test.Builds
 
-  @rounds "HOT_PATCH_ROUNDS" |> System.get_env("60") |> String.to_integer()
+  @rounds "HOT_PATCH_ROUNDS" |> System.get_env("25") |> String.to_integer()
 
   setup_all do
     seed =

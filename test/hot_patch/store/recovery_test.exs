@@ -12,6 +12,7 @@ defmodule HotPatch.Store.RecoveryTest do
   test "where it cannot be told which sets of files were begun, that is said" do
     folder = Path.join([Builds.tmp(), "recovery", "data"])
     remove_on_exit(Path.dirname(folder))
+    uncompared()
     configure(:data_dir, folder)
     assert Store.Recovery.run() == []
 

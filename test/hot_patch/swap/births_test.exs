@@ -73,7 +73,7 @@ defmodule HotPatch.Swap.BirthsTest do
 
   defp stop_parent(_bare, pid) do
     send(pid, {:stop, self()})
-    assert_receive {^pid, state}, 30_000
+    assert_receive {^pid, state}
     state
   end
 

@@ -297,7 +297,7 @@ defmodule HotPatch.Swap.HostedTest do
       Fake.shown(pid)
       :erlang.suspend_process(pid)
       task = Task.async(fn -> Views.render_again([{pid, @view}]) end)
-      assert %{again: 0, unknown: 1} = Task.await(task, 20_000)
+      assert %{again: 0, unknown: 1} = Task.await(task, 120_000)
       :erlang.resume_process(pid)
       until(fn -> match?({_, _}, Fake.shown(pid)) end, "it renders")
     end

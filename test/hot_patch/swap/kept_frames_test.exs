@@ -56,7 +56,7 @@ defmodule HotPatch.Swap.KeptFramesTest do
 
   defp ask(pid, what) do
     send(pid, {what, self()})
-    assert_receive {^pid, answer}, 5_000
+    assert_receive {^pid, answer}
     answer
   end
 

@@ -29,7 +29,7 @@ defmodule HotPatch.Swap.PropertyTest do
   ]
   @table :hot_patch_test_random_funs
   @versions 4
-  @rounds "HOT_PATCH_ROUNDS" |> System.get_env("100") |> String.to_integer()
+  @rounds "HOT_PATCH_ROUNDS" |> System.get_env("60") |> String.to_integer()
 
   # What a round may hold in store. Several come more often because they matter more.
   @troubles [
@@ -264,7 +264,7 @@ defmodule HotPatch.Swap.PropertyTest do
 
   defp stop_load(client) do
     send(client, :stop)
-    assert_receive {^client, added, lost}, 30_000
+    assert_receive {^client, added, lost}
     {added, lost}
   end
 

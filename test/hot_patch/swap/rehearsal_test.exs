@@ -152,7 +152,7 @@ defmodule HotPatch.Swap.RehearsalTest do
     [busy, _idle] = start(2)
     test = self()
     caller = spawn(fn -> :gen_server.call(busy, {:block, test}, :infinity) end)
-    assert_receive {:blocked, ^busy}, 10_000
+    assert_receive {:blocked, ^busy}
     on_exit(fn -> kill([caller]) end)
 
     found = tried(v1, "{ok, {VERSION, Count}}", within: 200)
@@ -189,16 +189,16 @@ defmodule HotPatch.Swap.RehearsalTest do
     [busy | _] = start(50)
     test = self()
     caller = spawn(fn -> :gen_server.call(busy, {:block, test}, :infinity) end)
-    assert_receive {:blocked, ^busy}, 10_000
+    assert_receive {:blocked, ^busy}
     on_exit(fn -> kill([caller]) end)
     job = job([{@module, v1, server(@module, "v2")}])
 
     for stop <- [fn _owner -> Rehearsal.stop(60_000) end, &(Process.exit(&1, :kill) && :ok)] do
       owner = spawn(fn -> receive(do: (:never -> :ok)) end)
       running = Task.async(fn -> rehearse(job, owner: owner) end)
-      until(fn -> :erlang.module_loaded(@shadow) end, "it has begun", 60_000)
+      until(fn -> :erlang.module_loaded(@shadow) end, "it has begun")
       assert stop.(owner) == :ok
-      assert {:ok, %{modules: [%{left_out: [left]}]}} = Task.await(running, 60_000)
+      assert {:ok, %{modules: [%{left_out: [left]}]}} = Task.await(running, 120_000)
       assert left.why == :out_of_time
       nothing_left()
       Process.exit(owner, :kill)
@@ -211,18 +211,18 @@ defmodule HotPatch.Swap.RehearsalTest do
     [busy] = start(1)
     test = self()
     caller = spawn(fn -> :gen_server.call(busy, {:block, test}, :infinity) end)
-    assert_receive {:blocked, ^busy}, 10_000
+    assert_receive {:blocked, ^busy}
     on_exit(fn -> kill([caller]) end)
     job = job([{@new, nil, Builds.versioned(@new, 1)}, {@module, v1, server(@module, "v2")}])
 
     running = Task.async(fn -> rehearse(job) end)
-    until(fn -> :erlang.module_loaded(@new) end, "it has begun", 60_000)
+    until(fn -> :erlang.module_loaded(@new) end, "it has begun")
     # One at a time.
     assert {:error, "another rehearsal" <> _} = rehearse(job)
     guard = Process.whereis(Rehearsal)
     {:monitors, [process: engine]} = Process.info(guard, :monitors)
     Process.exit(engine, :kill)
-    assert {:error, "the rehearsal died" <> _} = Task.await(running, 60_000)
+    assert {:error, "the rehearsal died" <> _} = Task.await(running, 120_000)
     nothing_left()
   end
 

@@ -57,7 +57,7 @@ defmodule HotPatch.Swap.ReplayTest do
     task = Task.async(fn -> keep(load, 0) end)
     result = fun.()
     send(task.pid, :enough)
-    {result, Task.await(task, 60_000)}
+    {result, Task.await(task, 120_000)}
   end
 
   defp keep(load, count) do

@@ -60,7 +60,7 @@ defmodule HotPatch.Swap.StrictTest do
     # With both dead nobody is left to resume those that are suspended by a message.
     alone = if plan.kill == :both, do: [world.supervisor | world.managers], else: []
     all = if alone == [], do: world.all ++ started(world), else: world.all -- alone
-    for pid <- all, do: until(fn -> free?(pid) end, "#{what}: #{inspect(pid)} goes on", 20_000)
+    for pid <- all, do: until(fn -> free?(pid) end, "#{what}: #{inspect(pid)} goes on")
 
     for pid <- world.all do
       assert Process.alive?(pid), "#{what}: #{inspect(pid)} died (#{inspect(result)})"
@@ -137,7 +137,7 @@ defmodule HotPatch.Swap.StrictTest do
       send(test, {:supervisor, pid})
     end)
 
-    assert_receive {:supervisor, pid}, 5_000
+    assert_receive {:supervisor, pid}
     pid
   end
 
@@ -270,7 +270,7 @@ defmodule HotPatch.Swap.StrictTest do
 
   defp seen(listener) do
     send(listener, {:seen, self()})
-    assert_receive {:seen, seen}, 5_000
+    assert_receive {:seen, seen}
     seen
   end
 

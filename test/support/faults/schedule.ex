@@ -170,7 +170,7 @@ defmodule HotPatch.Test.Faults.Schedule do
   defp strike(rig, _victim, _task, %{moment: {:step, _, _}}), do: {rig, []}
 
   defp strike(rig, victim, task, %{moment: {how, ms}} = schedule) do
-    if how == :watched, do: until(fn -> watched_or_over?(victim, task) end, "a watch", 30_000)
+    if how == :watched, do: until(fn -> watched_or_over?(victim, task) end, "a watch")
     Damage.pause(ms)
     strike_now(rig, victim, schedule)
   end

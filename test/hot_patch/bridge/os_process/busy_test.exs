@@ -32,7 +32,7 @@ defmodule HotPatch.Bridge.OSProcess.BusyTest do
 
     :sys.resume(server)
     signal("CONT", os)
-    assert Enum.all?(Task.await_many(callers, 60_000), &match?({:ok, _}, &1))
+    assert Enum.all?(Task.await_many(callers, 120_000), &match?({:ok, _}, &1))
   end
 
   test "a cancel waits until the program takes it in", %{server: server, os: os} do

@@ -46,7 +46,7 @@ defmodule HotPatch.Swap.Replay.GateTest do
     }
 
     task = Task.async(fn -> Callback.run(actor, {:attempt, name}, %{}) |> elem(0) end)
-    Task.await(task, 60_000)
+    Task.await(task, 120_000)
   end
 
   test "no attempt reaches anybody or anything", %{
@@ -132,7 +132,7 @@ defmodule HotPatch.Swap.Replay.GateTest do
       }
 
       task = Task.async(fn -> Callback.run(actor, {:go, name}, %{}) |> elem(0) end)
-      assert {code, {:left, :atoms}} == {code, Task.await(task, 60_000)}
+      assert {code, {:left, :atoms}} == {code, Task.await(task, 120_000)}
       Shadow.unload(how.new)
 
       for made <- [name, ~c"Elixir." ++ name],
@@ -199,7 +199,7 @@ defmodule HotPatch.Swap.Replay.GateTest do
 
     # In a process without anything that catches below it.
     {pid, monitor} = spawn_monitor(fn -> for _n <- 1..50, do: asked.() end)
-    assert_receive {:DOWN, ^monitor, :process, ^pid, :normal}, 20_000
+    assert_receive {:DOWN, ^monitor, :process, ^pid, :normal}
   end
 
   @tag :slow
@@ -210,9 +210,9 @@ defmodule HotPatch.Swap.Replay.GateTest do
       {:ok, pid} = :gen_server.start(@module, Leaks.state(file), [])
       monitor = Process.monitor(pid)
       send(pid, {:attempt, name})
-      until(fn -> Leaks.marks(file) != [] end, "#{name} is seen", 10_000)
+      until(fn -> Leaks.marks(file) != [] end, "#{name} is seen")
       Process.exit(pid, :kill)
-      assert_receive {:DOWN, ^monitor, :process, ^pid, _reason}, 10_000
+      assert_receive {:DOWN, ^monitor, :process, ^pid, _reason}
     end
   end
 end
