@@ -41,6 +41,10 @@ defmodule HotPatch.NodeAgent do
   # Milliseconds in which a rehearsal that is to end does so.
   @rehearsal_ends_within 10_000
 
+  # Milliseconds that processes have to leave the old code of an earlier change, and between two looks.
+  @leaves_within 2_000
+  @look_again 50
+
   # Why this node is behind the others, if it is.
   @behind {__MODULE__, :behind}
 
@@ -356,8 +360,25 @@ defmodule HotPatch.NodeAgent do
     end
   end
 
+  # Who takes back at once what was wrong would else be refused.
   defp prepare_quietly(operation, payload),
-    do: Quiet.run(fn -> payload |> Check.run() |> Prepare.run(operation, payload) end)
+    do: Quiet.run(fn -> prepare_until(now() + @leaves_within, operation, payload) end)
+
+  defp prepare_until(deadline, operation, payload) do
+    prepared = payload |> Check.run() |> Prepare.run(operation, payload)
+
+    with {:no, verdicts} <- prepared,
+         true <- Prepare.old_code?(verdicts) and now() < deadline do
+      receive do
+      after
+        @look_again -> prepare_until(deadline, operation, payload)
+      end
+    else
+      _ready_or_refused -> prepared
+    end
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
 
   @doc """
   Second half: makes what was prepared current. Answers `:held` when all is changed and

@@ -10,6 +10,7 @@ defmodule HotPatch.ClusterTest do
   alias HotPatch.Report
   alias HotPatch.Test.Builds
   alias HotPatch.Test.Cluster
+  alias HotPatch.Test.Loops
   alias HotPatch.Test.Servers
 
   @moduletag :starts_nodes
@@ -392,9 +393,12 @@ defmodule HotPatch.ClusterTest do
                hot_patch(node, :stragglers, [])
 
       assert_refused_while_held(node, path, looping.(3), pid)
-      send(pid, :stop)
-      until(fn -> not Cluster.call(node, Process, :alive?, [pid]) end, "the loop ends")
+
+      # One that leaves it soon is waited for.
+      stops = Node.spawn(node, Loops, :stop_when_in_the_way, [pid, self()])
+      assert_receive {^stops, :watches}
       assert {:ok, %Report{status: :ok}} = hot_patch(node, :apply, ["third"])
+      assert_receive {^stops, :stopped}
     end
 
     test "by force, old code is purged with those who run it; this is said before and marked after",

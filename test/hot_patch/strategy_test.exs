@@ -178,7 +178,7 @@ defmodule HotPatch.StrategyTest do
       [b] = Cluster.start(1)
       Cluster.connect([a, b])
 
-      Cluster.caught_up(b, hd(hot_patch(a, :nodes, [])).applied)
+      Cluster.caught_up(b, Cluster.call(a, HotPatch.NodeAgent, :info, []).applied)
 
       assert for(node <- [a, b], do: Cluster.call(node, module, :vsn, [])) == [2, 2]
       assert {:ok, check} = hot_patch(a, :check, [two.id, [operation: :rollback]])

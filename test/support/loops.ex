@@ -3,6 +3,7 @@ defmodule HotPatch.Test.Loops do
   # Loops of behaviours that are not OTP's: those of libraries that Debian has (p1_utils, RabbitMQ's
   # gen_server2), and one made for tests with the habits of gen_server2.
 
+  alias HotPatch.NodeAgent.Prepare
   alias HotPatch.Support.Folder
   alias HotPatch.Test.Builds
 
@@ -73,5 +74,24 @@ defmodule HotPatch.Test.Loops do
             Else -> Else
         end.
     """)
+  end
+
+  @doc """
+  Stops a loop when an operation on this node has found it in the way, in old code. Tells the tester when it looks out
+  for that, and when it was.
+  """
+  @spec stop_when_in_the_way(pid(), pid()) :: :ok
+  def stop_when_in_the_way(loop, tester) do
+    {:module, _} = Code.ensure_loaded(Prepare)
+    1 = :erlang.trace_pattern({Prepare, :old_code?, 1}, true, [:local])
+    _ = :erlang.trace(:new_processes, true, [:call])
+    send(tester, {self(), :watches})
+
+    receive do
+      {:trace, _pid, :call, {Prepare, :old_code?, _verdicts}} -> send(loop, :stop)
+    end
+
+    send(tester, {self(), :stopped})
+    :ok
   end
 end

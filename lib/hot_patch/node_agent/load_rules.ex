@@ -46,7 +46,9 @@ defmodule HotPatch.NodeAgent.LoadRules do
     Enum.map(verdicts, fn verdict ->
       case replaces?(verdict) && in_the_way(running(verdict), holders, held) do
         reason when is_binary(reason) ->
-          %{Verdict.change_status(verdict, :not_updated, reason) | transient?: true}
+          old_code? = is_map_key(holders, running(verdict))
+          verdict = Verdict.change_status(verdict, :not_updated, reason)
+          %{verdict | transient?: true, old_code?: old_code?}
 
         _nothing ->
           verdict

@@ -21,6 +21,7 @@ defmodule HotPatch.NodeAgent.Prepare do
   alias HotPatch.NodeAgent.Upgrade.Course
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Operation
+  alias HotPatch.Status
   alias HotPatch.Store
   alias HotPatch.Store.FileChange
   alias HotPatch.Support.FileName
@@ -226,7 +227,21 @@ defmodule HotPatch.NodeAgent.Prepare do
 
   # Memory cannot be changed now, though nothing is wrong with the file.
   defp not_ready(%Verdict{change: nil} = verdict, _failure), do: verdict
-  defp not_ready(verdict, failure), do: Verdict.change_status(verdict, :not_updated, failure.text)
+
+  defp not_ready(verdict, failure) do
+    verdict = Verdict.change_status(verdict, :not_updated, failure.text)
+    %{verdict | old_code?: failure.reason == :old_code}
+  end
+
+  @doc """
+  Whether nothing else stands in the way than processes that run the old code of an earlier change: a loop written by
+  hand leaves it with its next round.
+  """
+  @spec old_code?([Verdict.t()]) :: boolean()
+  def old_code?(verdicts) do
+    refusing = Enum.filter(verdicts, &(&1.status == :not_updated or Status.refuses?(&1.status)))
+    refusing != [] and Enum.all?(refusing, & &1.old_code?)
+  end
 
   defp ready(accepted, examination, operation, payload) do
     case job(accepted, examination, operation, payload) do
