@@ -11,7 +11,6 @@ defmodule HotPatch.NodeAgent.Acceptance do
   alias HotPatch.NodeAgent.LoaderCheck
   alias HotPatch.NodeAgent.Payload
   alias HotPatch.NodeAgent.Verdict
-  alias HotPatch.Status
 
   @typedoc """
   An accepted patch: its modules with their verdicts, what the loader has prepared of them, and what
@@ -28,7 +27,7 @@ defmodule HotPatch.NodeAgent.Acceptance do
   @doc "Accepts a patch that this node can take; else gives its verdicts, with the reason."
   @spec accept(Check.t(), Payload.t()) :: {:ok, t()} | {:no, [Verdict.t()]}
   def accept(%Check{verdicts: verdicts} = examination, payload) do
-    with false <- Enum.any?(verdicts, &refuses?/1),
+    with false <- Enum.any?(verdicts, &Verdict.refuses?/1),
          :ok <- room(atoms(payload), left()),
          {:ok, config} <- Environment.accept(examination.config),
          changes = Enum.map(Check.changes(examination), &{module(&1), &1}),
@@ -70,9 +69,6 @@ defmodule HotPatch.NodeAgent.Acceptance do
     terms = for one <- payload.instructions.up ++ payload.instructions.down, do: one.text
     load.atoms + 2 * length(payload.shadows) + div(IO.iodata_length([texts, terms]), 2)
   end
-
-  # A condition that will pass by itself: refusing now is better than a restart later.
-  defp refuses?(verdict), do: Status.refuses?(verdict.status) or verdict.transient?
 
   defp refuse(verdict, text), do: Verdict.change_status(verdict, :error, text)
 

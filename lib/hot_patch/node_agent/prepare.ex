@@ -21,7 +21,6 @@ defmodule HotPatch.NodeAgent.Prepare do
   alias HotPatch.NodeAgent.Upgrade.Course
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Operation
-  alias HotPatch.Status
   alias HotPatch.Store
   alias HotPatch.Store.FileChange
   alias HotPatch.Support.FileName
@@ -230,7 +229,7 @@ defmodule HotPatch.NodeAgent.Prepare do
 
   defp not_ready(verdict, failure) do
     verdict = Verdict.change_status(verdict, :not_updated, failure.text)
-    %{verdict | old_code?: failure.reason == :old_code}
+    %{verdict | transient?: true, old_code?: failure.reason == :old_code}
   end
 
   @doc """
@@ -239,7 +238,7 @@ defmodule HotPatch.NodeAgent.Prepare do
   """
   @spec old_code?([Verdict.t()]) :: boolean()
   def old_code?(verdicts) do
-    refusing = Enum.filter(verdicts, &(&1.status == :not_updated or Status.refuses?(&1.status)))
+    refusing = Enum.filter(verdicts, &Verdict.refuses?/1)
     refusing != [] and Enum.all?(refusing, & &1.old_code?)
   end
 

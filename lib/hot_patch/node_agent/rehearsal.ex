@@ -14,7 +14,6 @@ defmodule HotPatch.NodeAgent.Rehearsal do
   alias HotPatch.NodeAgent.Verdict
   alias HotPatch.Operation
   alias HotPatch.Rehearsal.NodeResult
-  alias HotPatch.Status
   alias HotPatch.Strategy
   alias HotPatch.Swap
 
@@ -120,7 +119,7 @@ defmodule HotPatch.NodeAgent.Rehearsal do
 
   defp refusals(verdicts) do
     for verdict <- verdicts,
-        Status.refuses?(verdict.status) or verdict.transient?,
+        Verdict.refuses?(verdict),
         do: "#{verdict.entry.path}: #{verdict.reason}"
   end
 

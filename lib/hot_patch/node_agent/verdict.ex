@@ -100,6 +100,13 @@ defmodule HotPatch.NodeAgent.Verdict do
     }
   end
 
+  @doc """
+  Whether it keeps the patch from being applied: also by a condition that will pass by itself, as refusing now is better
+  than a restart later.
+  """
+  @spec refuses?(t()) :: boolean()
+  def refuses?(verdict), do: Status.refuses?(verdict.status) or verdict.transient?
+
   @doc "Name of the file's module, or `nil`."
   @spec module(t()) :: String.t() | nil
   def module(%__MODULE__{entry: %{beam: %{module: module}}}), do: module
